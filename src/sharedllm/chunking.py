@@ -1,0 +1,73 @@
+"""From token ids and masks to running text and context: pure functions, nothing knows of models."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def check_ids(name: str, ids: Tensor, mask: Tensor | None, vocab_size: int | None = None) -> Tensor:
+    """The (B, T) bool mask of `ids`; all True if none is given.
+
+    Raises:
+        ValueError: ids that are not a (B, T) integer tensor, a mask of another shape, or an id outside the vocabulary.
+    """
+    if ids.ndim != 2 or ids.is_floating_point():
+        raise ValueError(f"{name} has shape {tuple(ids.shape)} and dtype {ids.dtype}: pass integer ids of shape (B, T).")
+    if mask is None:
+        return torch.ones_like(ids, dtype=torch.bool)
+    if mask.shape != ids.shape:
+        raise ValueError(f"the mask of {name} has shape {tuple(mask.shape)}, the ids {tuple(ids.shape)}: make them equal.")
+    mask = mask.bool()
+    if vocab_size is not None and mask.any():
+        outside = mask & ((ids < 0) | (ids >= vocab_size))
+        if outside.any():
+            raise ValueError(f"{name} holds id {int(ids[outside][0])}, but the vocabulary has {vocab_size} entries.")
+    return mask
+
+
+def left_align(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Move the real tokens of each row to its front, in order.
+
+    Returns:
+        ids (B, T') padded with 0 at the end, T' the longest row, and lengths (B,).
+    """
+    lengths = mask.sum(1)
+    width = int(lengths.max()) if len(lengths) else 0
+    order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)[:, :width]
+    real = torch.arange(width, device=ids.device) < lengths[:, None]
+    return ids.gather(1, order) * real, lengths
+
+
+@dataclass(frozen=True)
+class Split:
+    """Input cut in two: the running text at the end, the context before it.
+
+    running_ids, running_mask   (B, R) left-padded, R at most the window
+    running_columns             (B, R) column of each running token in the input; meaningless where padded
+    context_ids, context_mask   (B, T) right-padded; T may be 0
+    """
+
+    running_ids: Tensor
+    running_mask: Tensor
+    running_columns: Tensor
+    context_ids: Tensor
+    context_mask: Tensor
+
+
+def split_context(ids: Tensor, mask: Tensor, running: int) -> Split:
+    """The last `running` real tokens of each row are its running text, everything before them is context.
+
+    Rows may be padded on either side; in the result running texts are left-padded and contexts right-padded, so that a
+    row comes out the same whatever it is batched with.
+    """
+    batch, width = ids.shape
+    rank_from_end = mask.flip(1).cumsum(1).flip(1)  # 1 for the last real token of a row
+    is_running = mask & (rank_from_end <= running)
+    columns = torch.arange(width, device=ids.device).expand(batch, width)
+    kept = int(is_running.sum(1).max()) if batch else 0
+    order = torch.argsort(is_running.to(torch.int8), dim=1, stable=True)[:, width - kept :]
+    running_mask = is_running.gather(1, order)
+    context_ids, lengths = left_align(ids, mask & ~is_running)
+    context_mask = torch.arange(context_ids.shape[1], device=ids.device) < lengths[:, None]
+    return Split(ids.gather(1, order), running_mask, columns.gather(1, order), context_ids, context_mask)

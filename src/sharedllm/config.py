@@ -1,0 +1,109 @@
+"""SharedLLMConfig: the base model's own configuration plus how its context is read and injected."""
+
+from typing import Any, ClassVar, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+
+from .families import family_of
+
+
+@strict
+class SharedLLMConfig(PreTrainedConfig):
+    """Configuration of a SharedLLM.
+
+    Args:
+        text_config: configuration of the base language model (an object or a dict with `model_type`).
+        window: W, the most tokens of running text; longer input goes to the context. Default: the base's
+            `max_position_embeddings`.
+        chunk_size: C, tokens a chunk; one context tree each.
+        ratios: stride of the tokens kept at tree levels 1 … height, coarse to fine (paper: 16, 8, 4).
+        lower_layers: M, how many bottom layers read the context (paper: 4 for language modelling).
+        injection_map: pairs (lower layer, upper layer), counted from 0: which lower layer's states each upper layer
+            reads. None is the paper's i → i for all i < M. A pair of different layers gets key and value projections of
+            its own in the upper layer.
+        encoding: "node", each preserved node is read alone (paper); "chunk", the chunk is read once and its nodes only
+            choose which tokens are kept.
+        lower_weights: "shared", the lower model is the upper model's own layers; "copy", it has its own parameters.
+        selection: name of the selection policy that decides which parts stay fine: "right" or "similarity".
+        split_noise: σ of the split noise during training, as a share of the node's length (paper: 0.2; 0 is off).
+    """
+
+    model_type = "sharedllm"
+    sub_configs: ClassVar[dict[str, Any]] = {"text_config": AutoConfig}
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+
+    text_config: PreTrainedConfig | dict[str, Any] | None = None
+    window: int | None = None
+    chunk_size: int = 1024
+    ratios: list[int] | tuple[int, ...] = (16, 8, 4)
+    lower_layers: int = 4
+    injection_map: list[Any] | tuple[Any, ...] | None = None
+    encoding: Literal["node", "chunk"] = "node"
+    lower_weights: Literal["shared", "copy"] = "shared"
+    selection: str = "right"
+    split_noise: float | int = 0.2
+    initializer_range: float = 0.02
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs):
+        if self.text_config is None:
+            raise ValueError("text_config is missing: pass the base model's configuration, or use from_base().")
+        if isinstance(self.text_config, dict):
+            text = dict(self.text_config)
+            if "model_type" not in text:
+                raise ValueError("text_config has no model_type: pass the base model's whole configuration.")
+            self.text_config = AutoConfig.for_model(text.pop("model_type"), **text)
+        self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            setattr(self, name, kwargs.pop(name, None) or getattr(self.text_config, name, None))
+        if self.window is None:
+            self.window = self.text_config.max_position_embeddings
+        if self.injection_map is None:
+            self.injection_map = [[i, i] for i in range(self.lower_layers)]
+        self.injection_map = sorted(([int(i), int(j)] for i, j in self.injection_map), key=lambda pair: pair[1])
+        self.ratios = list(self.ratios)
+        super().__post_init__(**kwargs)
+
+    @property
+    def height(self) -> int:
+        """Levels of the context tree below its root."""
+        return len(self.ratios)
+
+    def validate_architecture(self):
+        """Refuse what can't work, naming the field, its value and the fix."""
+        family_of(self.text_config)
+        layers = self.text_config.num_hidden_layers
+        if not 1 <= self.lower_layers <= layers:
+            raise ValueError(f"lower_layers={self.lower_layers} must be between 1 and the base's {layers} layers.")
+        if not self.injection_map:
+            raise ValueError("injection_map=[] injects nothing: give at least one [lower, upper] pair, or None.")
+        for lower, upper in self.injection_map:
+            if not 0 <= lower < self.lower_layers:
+                raise ValueError(
+                    f"injection_map reads lower layer {lower}, but lower_layers={self.lower_layers}: "
+                    f"use 0 … {self.lower_layers - 1}."
+                )
+            if not 0 <= upper < layers:
+                raise ValueError(f"injection_map feeds upper layer {upper}, but the base has layers 0 … {layers - 1}.")
+        uppers = [upper for _, upper in self.injection_map]
+        if len(set(uppers)) != len(uppers):
+            raise ValueError(f"injection_map={self.injection_map} feeds an upper layer twice: give each layer one pair.")
+        if not self.ratios or any(r < 1 for r in self.ratios):
+            raise ValueError(f"ratios={self.ratios} must be one positive stride a tree level, such as [16, 8, 4].")
+        if any(coarse < fine for coarse, fine in zip(self.ratios, self.ratios[1:], strict=False)):
+            raise ValueError(f"ratios={self.ratios} must not grow with depth: deeper nodes are finer.")
+        if self.chunk_size < 2:
+            raise ValueError(f"chunk_size={self.chunk_size} must be at least 2 tokens.")
+        if self.window < 1:
+            raise ValueError(f"window={self.window} must be at least 1 token.")
+        if not 0 <= self.split_noise < 0.5:
+            raise ValueError(f"split_noise={self.split_noise} must be in [0, 0.5): it is a share of the node's length.")
+        sliding = getattr(self.text_config, "sliding_window", None)
+        if sliding is not None and self.chunk_size > sliding:
+            raise ValueError(
+                f"chunk_size={self.chunk_size} is longer than the base's sliding_window={sliding}: make it at most that."
+            )
+
+
+AutoConfig.register("sharedllm", SharedLLMConfig, exist_ok=True)

@@ -1,0 +1,88 @@
+"""What differs between model families, in one table; everything else in the package is the same for all.
+
+A decoder layer is described by how it feeds its attention, how the attention projects, and how the results are added up.
+A family with other wiring (norms after attention, fused projections, parallel residuals) is one more entry.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from transformers import PreTrainedConfig
+
+# Adds what is injected between attention and MLP to the residual stream.
+Inject = Callable[[Tensor], Tensor]
+
+
+def pre_norm_input(layer: nn.Module, hidden: Tensor) -> Tensor:
+    return layer.input_layernorm(hidden)
+
+
+def pre_norm_combine(layer: nn.Module, residual: Tensor, attended: Tensor, inject: Inject | None = None) -> Tensor:
+    hidden = residual + attended
+    if inject is not None:
+        hidden = inject(hidden)
+    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+
+
+def _heads(states: Tensor, head_dim: int, norm: nn.Module | None) -> Tensor:
+    states = states.unflatten(-1, (-1, head_dim))
+    return norm(states) if norm is not None else states
+
+
+def separate_queries(attention: nn.Module, hidden: Tensor) -> Tensor:
+    """(…, L, E) → (…, L, H, D), before RoPE; Qwen3 normalises each head."""
+    return _heads(attention.q_proj(hidden), attention.head_dim, getattr(attention, "q_norm", None))
+
+
+def separate_keys_values(attention: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """(…, L, E) → keys and values (…, L, G, D), keys before RoPE."""
+    keys = _heads(attention.k_proj(hidden), attention.head_dim, getattr(attention, "k_norm", None))
+    return keys, _heads(attention.v_proj(hidden), attention.head_dim, None)
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one kind of decoder layer is taken apart.
+
+    attention       attribute of the layer that holds its self-attention
+    attention_norm  attribute of the layer that holds the norm before self-attention
+    output          attribute of the attention that holds its output projection
+    attention_input (layer, hidden) → what self-attention reads
+    combine         (layer, residual, attended, inject) → the layer's output
+    queries         (attention, hidden) → query heads before RoPE
+    keys_values     (attention, hidden) → key and value heads, keys before RoPE
+    query_parts     submodules of the attention that queries and output need
+    memory_parts    submodules of the attention that keys and values need
+    """
+
+    attention: str = "self_attn"
+    attention_norm: str = "input_layernorm"
+    output: str = "o_proj"
+    attention_input: Callable[[nn.Module, Tensor], Tensor] = pre_norm_input
+    combine: Callable[..., Tensor] = pre_norm_combine
+    queries: Callable[[nn.Module, Tensor], Tensor] = separate_queries
+    keys_values: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]] = separate_keys_values
+    query_parts: tuple[str, ...] = ("q_proj", "o_proj")
+    memory_parts: tuple[str, ...] = ("k_proj", "v_proj")
+
+
+FAMILIES: dict[str, Family] = {
+    "llama": Family(),
+    "mistral": Family(),
+    "qwen2": Family(),
+    "qwen3": Family(query_parts=("q_proj", "q_norm", "o_proj"), memory_parts=("k_proj", "k_norm", "v_proj")),
+}
+
+
+def family_of(config: PreTrainedConfig) -> Family:
+    """The table entry of a base configuration.
+
+    Raises:
+        ValueError: the family is not supported; names it and lists those that are.
+    """
+    try:
+        return FAMILIES[config.model_type]
+    except KeyError:
+        supported = ", ".join(sorted(FAMILIES))
+        raise ValueError(f"model_type={config.model_type!r} is not supported: use one of {supported}.") from None

@@ -1,0 +1,115 @@
+"""Position-aware cross-attention of the upper model over a memory (paper, eq. 2), and a memory made ready for it.
+
+All keys of chunk i are rotated to position i, all queries to n, the number of chunks. Query and output projections and
+the norm start as copies of the layer's self-attention, and the result is multiplied by tanh(gate) with gate = 0: before
+training the model is the base model to the bit.
+"""
+
+import copy
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from .attention import attend
+from .families import Family
+from .memory import ContextMemory
+from .positions import Rotation, rotate, rotation
+
+
+@dataclass(frozen=True)
+class PreparedMemory:
+    """A memory with its positions: rotated once for a question, read at every step.
+
+    layers   upper layer → keys and values (B, G, S, D), keys rotated to their chunks
+    mask     (B, 1, 1, S) bool, True for tokens to attend to; never all False in a row
+    present  (B, 1, 1) bool, False for texts without any context
+    query    cosines and sines (B, 1, D) of the query position n
+    """
+
+    layers: dict[int, tuple[Tensor, Tensor]]
+    mask: Tensor
+    present: Tensor
+    query: Rotation
+
+    def __len__(self) -> int:
+        return len(self.mask)
+
+    def repeat_interleave(self, repeats: int) -> "PreparedMemory":
+        """Every text `repeats` times in a row, as beams need it."""
+
+        def repeat(tensor: Tensor) -> Tensor:
+            return tensor.repeat_interleave(repeats, dim=0)
+
+        return replace(
+            self,
+            layers={i: (repeat(k), repeat(v)) for i, (k, v) in self.layers.items()},
+            mask=repeat(self.mask),
+            present=repeat(self.present),
+            query=(repeat(self.query[0]), repeat(self.query[1])),
+        )
+
+
+def prepare(memory: ContextMemory, upper_layers: list[int], rotary: nn.Module) -> PreparedMemory | None:
+    """Rotate the keys of a memory to their chunks, queries to n; None if nothing was kept of any text.
+
+    Args:
+        upper_layers: the upper layer that reads each of the memory's pairs of tensors.
+        rotary: the upper model's rotary embedding.
+    """
+    if memory.mask.shape[1] == 0:
+        return None
+    like = memory.keys[0]
+    by = rotation(rotary, memory.chunk, like)
+    present = memory.mask.any(1)
+    return PreparedMemory(
+        layers={
+            upper: (rotate(keys, by), values)
+            for upper, keys, values in zip(upper_layers, memory.keys, memory.values, strict=True)
+        },
+        # Attention over no key at all is undefined: a text without context attends to padding, and `present` drops it.
+        mask=(memory.mask | ~present[:, None])[:, None, None, :],
+        present=present[:, None, None],
+        query=rotation(rotary, memory.chunks[:, None], like),
+    )
+
+
+class MemoryReader(nn.Module):
+    """Key and value projections of its own, for an upper layer that reads a lower layer other than its twin."""
+
+    def __init__(self, layer: nn.Module, family: Family):
+        super().__init__()
+        self.norm = copy.deepcopy(getattr(layer, family.attention_norm))
+        attention = getattr(layer, family.attention)
+        self.head_dim = attention.head_dim
+        for name in family.memory_parts:
+            setattr(self, name, copy.deepcopy(getattr(attention, name)))
+
+
+class CrossAttention(nn.Module):
+    """h ← h + tanh(gate) · W_o softmax(q kᵀ / √D) v, with q from norm(h) and k, v from a memory (paper, eq. 2)."""
+
+    def __init__(self, layer: nn.Module, family: Family, own_reader: bool):
+        """
+        Args:
+            layer: the decoder layer that it is injected into; its self-attention is the starting point.
+            own_reader: the layer reads another lower layer than its twin, through projections of its own.
+        """
+        super().__init__()
+        attention = getattr(layer, family.attention)
+        self.family, self.config = family, attention.config
+        self.head_dim, self.scaling = attention.head_dim, attention.scaling
+        self.num_key_value_groups = attention.num_key_value_groups
+        self.norm = copy.deepcopy(getattr(layer, family.attention_norm))
+        for name in family.query_parts:
+            setattr(self, name, copy.deepcopy(getattr(attention, name)))
+        self.gate = nn.Parameter(torch.zeros((), dtype=torch.float32))
+        self.reader = MemoryReader(layer, family) if own_reader else None
+
+    def forward(self, hidden: Tensor, layer_index: int, memory: PreparedMemory) -> Tensor:
+        """(B, L, E) → (B, L, E)."""
+        keys, values = memory.layers[layer_index]
+        queries = rotate(self.family.queries(self, self.norm(hidden)).transpose(1, 2), memory.query)
+        attended = attend(self, self.config._attn_implementation, queries, keys, values, memory.mask)
+        gate = (torch.tanh(self.gate.float()) * memory.present).to(hidden.dtype)
+        return hidden + gate * getattr(self, self.family.output)(attended)

@@ -1,0 +1,182 @@
+"""ContextMemory: what the lower model keeps of a batch of texts, as an object to move, cut, join and ask.
+
+Keys are stored before RoPE with the index of their chunk beside them, so a memory gets its positions only when it is
+used and can be appended to, re-ordered or cut before.
+
+Dimension letters of the package: B batch (texts), N chunks, C tokens a chunk, S kept tokens (the longest text's; shorter
+ones are padded), P injection pairs, H query heads, G key-value heads, D head dimension, E hidden size, T context tokens.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ContextMemory:
+    """Keys and values of the context of B texts, one pair of tensors for each injected layer.
+
+    keys        P tensors (B, G, S, D), before RoPE; padding is zero
+    values      P tensors (B, G, S, D)
+    mask        (B, S) bool, True for kept tokens
+    chunk       (B, S) int64, chunk of each kept token: 0 for the oldest
+    position    (B, S) int64, its position in its text
+    ratio       (B, S) int64, how many tokens it stands for
+    token_ids   (B, T) int32, the tokens that were read, padded with 0
+    lengths     (B,) int64, tokens read of each text
+    chunk_size  C
+    sources     for each text, what was read: dicts with at least "name" and "tokens"
+    fingerprint identifies the weights and tree settings that made it; "" if unknown
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    mask: Tensor
+    chunk: Tensor
+    position: Tensor
+    ratio: Tensor
+    token_ids: Tensor
+    lengths: Tensor
+    chunk_size: int
+    sources: tuple[tuple[dict, ...], ...] = ()
+    fingerprint: str = ""
+
+    def __post_init__(self):
+        if not self.sources:
+            object.__setattr__(self, "sources", tuple(() for _ in range(len(self.lengths))))
+
+    def __len__(self) -> int:
+        """B, the number of texts."""
+        return len(self.lengths)
+
+    @property
+    def chunks(self) -> Tensor:
+        """(B,) number of chunks of each text."""
+        return (self.lengths + self.chunk_size - 1) // self.chunk_size
+
+    @property
+    def kept(self) -> Tensor:
+        """(B,) number of kept tokens of each text."""
+        return self.mask.sum(1)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all keys and values, masks, positions and token ids."""
+        return sum(t.nbytes for t in self.tensors().values())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name: `keys.0`, `values.0`, …, `mask`, `chunk`, `position`, `ratio`, `token_ids`, `lengths`."""
+        layers = {f"{kind}.{i}": t for kind in ("keys", "values") for i, t in enumerate(getattr(self, kind))}
+        return layers | {n: getattr(self, n) for n in _PER_TOKEN + ("token_ids", "lengths")}
+
+    def _map(self, function: Callable[[Tensor], Tensor], **changes) -> "ContextMemory":
+        return replace(
+            self,
+            keys=tuple(function(t) for t in self.keys),
+            values=tuple(function(t) for t in self.values),
+            **{n: function(getattr(self, n)) for n in _PER_TOKEN + ("token_ids", "lengths")},
+            **changes,
+        )
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "ContextMemory":
+        """Move to a device; `dtype` applies to keys and values only."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+
+        return self._map(move)
+
+    def detach(self) -> "ContextMemory":
+        return self._map(Tensor.detach)
+
+    def index_select(self, index: Tensor | list[int]) -> "ContextMemory":
+        """The texts `index` (n,), in that order, repeats allowed."""
+        index = torch.as_tensor(index, dtype=torch.long, device=self.lengths.device)
+        if len(index) and not (0 <= int(index.min()) and int(index.max()) < len(self)):
+            raise ValueError(f"index={index.tolist()} is outside the memory's {len(self)} texts.")
+        return self._map(lambda t: t.index_select(0, index), sources=tuple(self.sources[i] for i in index.tolist()))
+
+    def repeat_interleave(self, repeats: int) -> "ContextMemory":
+        """Every text `repeats` times in a row, as beams need it."""
+        return self.index_select(torch.arange(len(self)).repeat_interleave(repeats))
+
+    def truncate(self, lengths: Tensor) -> "ContextMemory":
+        """Only the first `lengths` (B,) tokens of each text: what was kept behind them is dropped."""
+        keep = self.mask & (self.position < lengths.to(self.position.device)[:, None])
+        width = int(lengths.max()) if len(lengths) else 0
+        ids = self.token_ids[:, :width].clone()
+        ids[torch.arange(width, device=ids.device) >= lengths.to(ids.device)[:, None]] = 0
+        return replace(self._compact(keep), token_ids=ids, lengths=lengths.to(self.lengths))
+
+    def append(self, later: "ContextMemory") -> "ContextMemory":
+        """The texts of `later` behind those of this memory, text by text.
+
+        Chunks are the unit: each text of this memory must end at a chunk border (its length a multiple of C). To go on
+        from any length use `SharedLLMModel.append`, which reads the unfinished chunk again.
+
+        Raises:
+            ValueError: another number of texts, another fingerprint or shape, or an unfinished chunk.
+        """
+        for name, ours, theirs in (
+            ("number of texts", len(self), len(later)),
+            ("chunk_size", self.chunk_size, later.chunk_size),
+            ("fingerprint", self.fingerprint, later.fingerprint),
+            ("number of injected layers", len(self.keys), len(later.keys)),
+        ):
+            if ours != theirs:
+                raise ValueError(f"can't append: {name} is {ours!r} here and {theirs!r} there; read both with one model.")
+        if (self.lengths % self.chunk_size).any():
+            raise ValueError(
+                f"can't append: lengths={self.lengths.tolist()} end inside a chunk of {self.chunk_size}; "
+                "use the model's append(), which reads the unfinished chunk again."
+            )
+        return replace(
+            self,
+            keys=tuple(torch.cat(pair, 2) for pair in zip(self.keys, later.keys, strict=True)),
+            values=tuple(torch.cat(pair, 2) for pair in zip(self.values, later.values, strict=True)),
+            mask=torch.cat([self.mask, later.mask], 1),
+            chunk=torch.cat([self.chunk, later.chunk + self.chunks[:, None]], 1),
+            position=torch.cat([self.position, later.position + self.lengths[:, None]], 1),
+            ratio=torch.cat([self.ratio, later.ratio], 1),
+            token_ids=cat_ragged(self.token_ids, self.lengths, later.token_ids, later.lengths),
+            lengths=self.lengths + later.lengths,
+            sources=tuple(a + b for a, b in zip(self.sources, later.sources, strict=True)),
+        )._compact()
+
+    def _compact(self, keep: Tensor | None = None) -> "ContextMemory":
+        """Drop the entries outside `keep` (B, S) and move what is left of each text to the front, padding with zeros."""
+        keep = self.mask if keep is None else keep
+        counts = keep.sum(1)
+        width = int(counts.max()) if len(counts) else 0
+        order = torch.argsort((~keep).to(torch.int8), dim=1, stable=True)[:, :width]
+        mask = torch.arange(width, device=keep.device) < counts[:, None]
+
+        def gather(tensor: Tensor) -> Tensor:
+            return tensor.gather(1, order) * mask
+
+        def gather_heads(tensor: Tensor) -> Tensor:
+            index = order[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3])
+            return tensor.gather(2, index) * mask[:, None, :, None]
+
+        return replace(
+            self,
+            keys=tuple(gather_heads(t) for t in self.keys),
+            values=tuple(gather_heads(t) for t in self.values),
+            mask=mask,
+            **{n: gather(getattr(self, n)) for n in ("chunk", "position", "ratio")},
+        )
+
+
+_PER_TOKEN = ("mask", "chunk", "position", "ratio")
+
+
+def cat_ragged(first: Tensor, first_lengths: Tensor, second: Tensor, second_lengths: Tensor) -> Tensor:
+    """Rows of `first` (cut to their lengths) followed by rows of `second`, padded with 0 at the end."""
+    lengths = first_lengths + second_lengths
+    out = first.new_zeros(len(first), int(lengths.max()) if len(lengths) else 0)
+    for row, (a, b) in enumerate(zip(first_lengths.tolist(), second_lengths.tolist(), strict=True)):
+        out[row, :a] = first[row, :a]
+        out[row, a : a + b] = second[row, :b]
+    return out

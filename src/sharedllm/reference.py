@@ -1,0 +1,299 @@
+"""The method as slow loops over one text: what the fast path is tested against, and the shortest way to read it.
+
+Follows the paper (arXiv 2603.04759): context tree, lower model, position-aware cross-attention (eq. 2), upper model.
+Nothing is batched, masked, cached or skipped; of the fast path it shares only the weights, so that a mistake there is not
+repeated here. Every operation is differentiable: gradients can be compared as well as values.
+
+Letters: L tokens of a span, S kept tokens of the context, M lower layers, H query heads, G key-value heads, D head
+dimension, E hidden size, V vocabulary, C tokens a chunk, n chunks of the context.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from .modeling import SharedLLMForCausalLM
+
+
+class Node(NamedTuple):
+    """Tokens start … end − 1 of the context, `level` steps below the chunk that they are part of."""
+
+    start: int
+    end: int
+    level: int
+
+
+class ReferenceMemory(NamedTuple):
+    """What is kept of a text.
+
+    pairs     for each injection pair its keys (S, G, D), before RoPE, and values (S, G, D); none without a context
+    chunk     S indices of the chunk that each kept token lies in, 0 for the oldest
+    position  S ascending positions of the kept tokens in the context
+    """
+
+    pairs: list[tuple[Tensor, Tensor]]
+    chunk: list[int]
+    position: list[int]
+
+
+def reference_logits(
+    model: SharedLLMForCausalLM,
+    input_ids: list[int],
+    context_ids: list[int],
+    query_ids: list[int] | None = None,
+    epsilons: list[float] | None = None,
+) -> Tensor:
+    """The upper model over running text that reads a context (paper, eq. 2 and the overview of the model).
+
+    Args:
+        input_ids: L tokens of running text, at most the window.
+        context_ids: T tokens before it, any number, 0 included.
+        query_ids, epsilons: see `reference_memory`; a policy that needs a query and gets none takes the running text.
+
+    Returns:
+        (L, V) logits.
+    """
+    config, upper = model.config, model.model.upper
+    memory = reference_memory(model, context_ids, query_ids or input_ids, epsilons)
+    pair_of_layer = {upper_index: pair for pair, (_, upper_index) in enumerate(config.injection_map)}
+    hidden = upper.embed_tokens(_ids(model, input_ids))
+    for index, layer in enumerate(upper.layers):
+        hidden = hidden + _self_attention(model, layer, index, hidden)
+        if index in pair_of_layer and memory.position:
+            hidden = hidden + _cross_attention(model, layer, hidden, memory, pair_of_layer[index])
+        hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    return model.lm_head(upper.norm(hidden))
+
+
+def _cross_attention(
+    model: SharedLLMForCausalLM, layer: nn.Module, hidden: Tensor, memory: ReferenceMemory, pair: int
+) -> Tensor:
+    """tanh(g) · W_o softmax(q kᵀ / √D) v (paper, eq. 2; the gate g is 0 before training).
+
+    Keys of all chunks stand side by side; those of chunk i are rotated to position i, every query to position n.
+
+    Args:
+        hidden: (L, E) residual stream behind self-attention.
+
+    Returns:
+        (L, E) to be added to it.
+    """
+    cross, head_dim = layer.cross_attention, layer.self_attn.head_dim
+    n = memory.chunk[-1] + 1
+    queries = _heads(cross.q_proj(cross.norm(hidden)), head_dim, getattr(cross, "q_norm", None))
+    keys, values = memory.pairs[pair]
+    queries = _rotate(model, queries, [n] * len(queries))
+    keys = _rotate(model, keys, memory.chunk)
+    everything = [range(len(keys))] * len(queries)
+    return torch.tanh(cross.gate).to(hidden.dtype) * cross.o_proj(_attention(queries, keys, values, everything))
+
+
+def reference_memory(
+    model: SharedLLMForCausalLM,
+    context_ids: list[int],
+    query_ids: list[int] | None = None,
+    epsilons: list[float] | None = None,
+) -> ReferenceMemory:
+    """Read a context with the lower model and keep the sampled positions of its trees (paper, context tree).
+
+    Args:
+        context_ids: T tokens, cut from the start into chunks of C; the last may be shorter.
+        query_ids: what is asked, for the policy "similarity".
+        epsilons: for each tree level the split noise as a share of the node's length, ε / l; None is inference, ε = 0.
+    """
+    config = model.config
+    query = None
+    if config.selection == "similarity" and context_ids:
+        with torch.no_grad():
+            query = _run(model, model.model.upper.layers, query_ids, depth=1)[1][-1]
+    chunk_of, positions = [], []
+    keys_values: list[list[tuple[Tensor, Tensor]]] = [[] for _ in config.injection_map]
+    for chunk, start in enumerate(range(0, len(context_ids), config.chunk_size)):
+        root = Node(start, min(start + config.chunk_size, len(context_ids)), 0)
+        # Only a choice between spans comes of the scores, which has no gradient.
+        with torch.no_grad():
+            nodes = context_tree(root, config.height, _policy(model, context_ids, root, query), epsilons)
+        for node in nodes:
+            read = node if config.encoding == "node" else root
+            states = _run(model, _lower_layers(model), context_ids[read.start : read.end], config.lower_layers - 1)
+            for position in sampled_positions(node, config.ratios):
+                chunk_of.append(chunk)
+                positions.append(position)
+                for pair, (lower_index, upper_index) in enumerate(config.injection_map):
+                    state = states[lower_index][position - read.start]
+                    keys_values[pair].append(_key_value(model, state, lower_index, upper_index))
+    pairs = []
+    for kept in keys_values if positions else []:
+        keys, values = zip(*kept, strict=True)
+        pairs.append((torch.stack(keys), torch.stack(values)))
+    return ReferenceMemory(pairs, chunk_of, positions)
+
+
+def context_tree(
+    root: Node, height: int, select_right: Callable[[Node, Node], bool], epsilons: list[float] | None = None
+) -> list[Node]:
+    """The preserved nodes of one chunk from left to right (paper, context tree); they partition it.
+
+    A node of l tokens is split at b = floor(l/2 − ε), both parts non-empty. One child is selected and split again, its
+    sibling is preserved; at the last level both are. What has one token can't be split and is preserved as it is.
+    """
+    preserved, selected = [], root
+    for level in range(1, height + 1):
+        length = selected.end - selected.start
+        if length < 2:
+            break
+        epsilon = epsilons[level - 1] * length if epsilons else 0.0
+        b = min(max(math.floor(length / 2 - epsilon), 1), length - 1)
+        left = Node(selected.start, selected.start + b, level)
+        right = Node(selected.start + b, selected.end, level)
+        if select_right(left, right):
+            preserved.append(left)
+            selected = right
+        else:
+            preserved.append(right)
+            selected = left
+    preserved.append(selected)
+    return sorted(preserved)
+
+
+def sampled_positions(node: Node, ratios: list[int]) -> list[int]:
+    """Positions kept of a preserved node, ascending: the last of each stride of α_w tokens (paper, downsampling).
+
+    Under causal attention the last token of a stride is the one that has seen all of it. A chunk that was never split
+    counts as level 1.
+    """
+    kept, position = [], node.end - 1
+    while position >= node.start:
+        kept.append(position)
+        position -= ratios[max(node.level, 1) - 1]
+    return kept[::-1]
+
+
+def _policy(
+    model: SharedLLMForCausalLM, context_ids: list[int], root: Node, query: Tensor | None
+) -> Callable[[Node, Node], bool]:
+    """Whether the right one of two siblings is selected: always without a query, else the more similar to it.
+
+    Similarity is the cosine between the states at the last tokens of node and query, each after the first layer of its
+    model (paper, selection).
+
+    Args:
+        query: (E,) the query's state; None for the policy "right".
+    """
+    if query is None:
+        return lambda left, right: True
+
+    def similarity(node: Node) -> float:
+        read = node if model.config.encoding == "node" else root
+        states = _run(model, _lower_layers(model), context_ids[read.start : read.end], depth=1)[1]
+        a, b = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (states[node.end - 1 - read.start], query))
+        return float(a @ b / (a.norm() * b.norm()))
+
+    return lambda left, right: similarity(right) >= similarity(left)
+
+
+def _key_value(model: SharedLLMForCausalLM, state: Tensor, lower_index: int, upper_index: int) -> tuple[Tensor, Tensor]:
+    """The key, before RoPE, and the value (G, D) of one kept token from the state (E,) entering a lower layer.
+
+    Self-injection: layer i of the upper reads the keys and values of layer i of the lower. Only a pair of different
+    layers has projections of its own.
+    """
+    if lower_index == upper_index:
+        layer = _lower_layers(model)[lower_index]
+        normed, projections = layer.input_layernorm(state), layer.self_attn
+    else:
+        projections = model.model.upper.layers[upper_index].cross_attention.reader
+        normed = projections.norm(state)
+    head_dim = model.model.upper.layers[upper_index].self_attn.head_dim
+    key = _heads(projections.k_proj(normed), head_dim, getattr(projections, "k_norm", None))
+    return key, _heads(projections.v_proj(normed), head_dim)
+
+
+def _run(model: SharedLLMForCausalLM, layers: nn.ModuleList, ids: list[int], depth: int) -> list[Tensor]:
+    """The bottom `depth` layers over a span that is read alone, from position 0 and without any memory.
+
+    Returns:
+        The depth + 1 states (L, E) entering layers 0 … depth.
+    """
+    states = [model.model.upper.embed_tokens(_ids(model, ids))]
+    for index in range(depth):
+        layer, hidden = layers[index], states[-1]
+        hidden = hidden + _self_attention(model, layer, index, hidden)
+        states.append(hidden + layer.mlp(layer.post_attention_layernorm(hidden)))
+    return states
+
+
+def _self_attention(model: SharedLLMForCausalLM, layer: nn.Module, index: int, hidden: Tensor) -> Tensor:
+    """Causal self-attention of a decoder layer at positions 0 … L − 1: (L, E) → (L, E), to be added to the input."""
+    attention, positions = layer.self_attn, list(range(len(hidden)))
+    normed = layer.input_layernorm(hidden)
+    queries = _heads(attention.q_proj(normed), attention.head_dim, getattr(attention, "q_norm", None))
+    keys = _heads(attention.k_proj(normed), attention.head_dim, getattr(attention, "k_norm", None))
+    values = _heads(attention.v_proj(normed), attention.head_dim)
+    queries, keys = _rotate(model, queries, positions), _rotate(model, keys, positions)
+    reach = _sliding_window(model, index) or len(hidden)
+    visible = [range(max(0, position + 1 - reach), position + 1) for position in positions]
+    return attention.o_proj(_attention(queries, keys, values, visible))
+
+
+def _attention(queries: Tensor, keys: Tensor, values: Tensor, visible: Iterable[range]) -> Tensor:
+    """softmax(q kᵀ / √D) v, one query and one head at a time; H / G query heads share a key-value head.
+
+    Args:
+        queries: (L, H, D). keys, values: (S, G, D).
+        visible: for each query the keys that it sees.
+
+    Returns:
+        (L, H · D).
+    """
+    (_, heads, head_dim), groups = queries.shape, keys.shape[1]
+    rows = []
+    for query, seen in zip(queries, visible, strict=True):
+        row = []
+        for head in range(heads):
+            k = keys[seen.start : seen.stop, head // (heads // groups)]
+            v = values[seen.start : seen.stop, head // (heads // groups)]
+            scores = k @ query[head] / math.sqrt(head_dim)
+            weights = torch.softmax(scores, 0, dtype=torch.promote_types(scores.dtype, torch.float32))
+            row.append(weights.to(v.dtype) @ v)
+        rows.append(torch.cat(row))
+    return torch.stack(rows)
+
+
+def _rotate(model: SharedLLMForCausalLM, vectors: Tensor, positions: list[int]) -> Tensor:
+    """RoPE: pairs (d, d + D/2) of the vectors (L, H, D) are turned by the angles of their positions."""
+    cos, sin = model.model.upper.rotary_emb(vectors, torch.tensor([positions], device=vectors.device))
+    half = vectors.shape[-1] // 2
+    cos, sin = cos[0, :, None, :half], sin[0, :, None, :half]
+    first, second = vectors[..., :half], vectors[..., half:]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+
+
+def _heads(projected: Tensor, head_dim: int, norm: nn.Module | None = None) -> Tensor:
+    """(…, H · D) → (…, H, D), each head normalised if the family does so."""
+    heads = projected.unflatten(-1, (-1, head_dim))
+    return heads if norm is None else norm(heads)
+
+
+def _lower_layers(model: SharedLLMForCausalLM) -> nn.ModuleList:
+    """The lower model's decoder layers: its own copy, or the upper model's."""
+    return model.model.lower_layers if model.config.lower_weights == "copy" else model.model.upper.layers
+
+
+def _sliding_window(model: SharedLLMForCausalLM, index: int) -> int | None:
+    """How many tokens layer `index` of the base looks back, itself included; None for all."""
+    config = model.config.text_config
+    types = getattr(config, "layer_types", None)
+    if types is not None and types[index] != "sliding_attention":
+        return None
+    return getattr(config, "sliding_window", None)
+
+
+def _ids(model: SharedLLMForCausalLM, ids: list[int]) -> Tensor:
+    return torch.tensor(ids, dtype=torch.long, device=model.lm_head.weight.device)

@@ -1,0 +1,16 @@
+"""Without a query: what is nearer to the running text stays finer (paper, language modelling)."""
+
+from torch import Tensor
+
+from ..tree import Nodes
+from .base import NodeView
+
+
+class Right:
+    """Scores a node by its position, so that of two siblings the right one is selected."""
+
+    name = "right"
+    needs_query = False
+
+    def scores(self, nodes: Nodes, view: NodeView) -> Tensor:
+        return nodes.start

@@ -1,0 +1,168 @@
+"""Context trees as spans: which parts of each chunk are kept, and how finely (paper, section on context trees).
+
+One binary tree a chunk. A node is split in two; one child is *selected* and split further, its sibling is *preserved*
+and goes no deeper; at the last level both children are preserved. So the preserved nodes partition the chunk.
+A preserved node at level w keeps every `ratios[w - 1]`-th token: the last of each stride, the node's last token always
+among them.
+
+Everything here is a pure function over spans, kept as a struct of arrays: nothing knows of models.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """n spans of tokens, one entry a span, all int64 of shape (n,) on the CPU.
+
+    row     which text of the batch
+    chunk   index of the chunk in its text, 0 for the oldest
+    start   position of the first token in its text
+    length  tokens in the span, at least 1
+    level   depth in the tree: 0 for the chunk itself, 1 … height for its descendants
+    """
+
+    row: Tensor
+    chunk: Tensor
+    start: Tensor
+    length: Tensor
+    level: Tensor
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @property
+    def end(self) -> Tensor:
+        """(n,) position behind the last token."""
+        return self.start + self.length
+
+    def __getitem__(self, index: Tensor) -> "Nodes":
+        return Nodes(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    @staticmethod
+    def cat(parts: "list[Nodes]") -> "Nodes":
+        return Nodes(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Nodes)))
+
+    def sorted(self) -> "Nodes":
+        """By text, then by position."""
+        order = torch.argsort(self.start, stable=True)
+        return self[order[torch.argsort(self.row[order], stable=True)]]
+
+
+# Given the left and the right children of n nodes: (n,) bool, True where the right child is selected.
+Choose = Callable[[Nodes, Nodes], Tensor]
+
+
+def choose_right(left: Nodes, right: Nodes) -> Tensor:
+    """The child nearer to the running text, always."""
+    return torch.ones(len(left), dtype=torch.bool)
+
+
+def chunks(lengths: Tensor, chunk_size: int) -> Nodes:
+    """Cut texts of `lengths` (B,) tokens into chunks of `chunk_size`; the last of each text may be shorter."""
+    counts = (lengths + chunk_size - 1) // chunk_size
+    row = torch.repeat_interleave(torch.arange(len(lengths)), counts)
+    first = torch.cumsum(counts, 0) - counts
+    chunk = torch.arange(len(row)) - first[row]
+    start = chunk * chunk_size
+    return Nodes(row, chunk, start, torch.minimum(lengths[row] - start, torch.tensor(chunk_size)), torch.zeros_like(row))
+
+
+def split_point(length: Tensor, epsilon: Tensor | float = 0.0) -> Tensor:
+    """Length of the left child: b = floor(l/2 − ε), kept inside [1, l − 1] so that no child is empty.
+
+    Args:
+        length: (n,) lengths, at least 2.
+        epsilon: split noise, broadcast against `length`; 0 for inference.
+    """
+    b = torch.floor(length / 2 - epsilon).long()
+    return torch.minimum(b.clamp(min=1), length - 1)
+
+
+def split(nodes: Nodes, epsilon: Tensor | float = 0.0) -> tuple[Nodes, Nodes]:
+    """The left and right children of nodes of at least two tokens."""
+    b = split_point(nodes.length, epsilon)
+    left = Nodes(nodes.row, nodes.chunk, nodes.start, b, nodes.level + 1)
+    right = Nodes(nodes.row, nodes.chunk, nodes.start + b, nodes.length - b, nodes.level + 1)
+    return left, right
+
+
+def preserved_nodes(
+    roots: Nodes,
+    height: int,
+    choose: Choose = choose_right,
+    noise: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Nodes:
+    """Grow one tree on each root and return all preserved nodes, by text and position.
+
+    Args:
+        roots: the chunks.
+        height: levels below the root, at least 1. A node of one token can't be split: it is preserved where it is.
+        choose: says for each pair of siblings which one is selected.
+        noise: σ of the split noise as a share of the node's length (paper: 1/5 for language modelling, 1/10 for
+            instructions, 0 in inference). One draw of ε/l a level, shared by all trees of the call, so that nodes of
+            one level keep equal lengths and form regular batches.
+    """
+    kept, selected = [], roots
+    for level in range(1, height + 1):
+        whole = selected.length < 2
+        if whole.any():
+            kept.append(selected[whole])
+            selected = selected[~whole]
+        if len(selected) == 0:
+            break
+        epsilon = torch.randn((), generator=generator) * noise * selected.length if noise else 0.0
+        left, right = split(selected, epsilon)
+        if level == height:
+            kept += [left, right]
+            break
+        go_right = choose(left, right)
+        kept += [left[go_right], right[~go_right]]
+        order = torch.argsort(torch.cat([torch.where(go_right)[0], torch.where(~go_right)[0]]))
+        selected = Nodes.cat([right[go_right], left[~go_right]])[order]
+    return Nodes.cat(kept).sorted() if kept else roots
+
+
+@dataclass(frozen=True)
+class Samples:
+    """s kept tokens, by text and position; all int64 of shape (s,) on the CPU.
+
+    node      index into the nodes that they were sampled from
+    row       which text of the batch
+    chunk     index of the chunk in its text
+    position  position of the token in its text
+    ratio     the stride of its node: how many tokens it stands for
+    """
+
+    node: Tensor
+    row: Tensor
+    chunk: Tensor
+    position: Tensor
+    ratio: Tensor
+
+    def __len__(self) -> int:
+        return len(self.node)
+
+
+def node_ratios(nodes: Nodes, ratios: tuple[int, ...]) -> Tensor:
+    """(n,) the stride of each node: α_w for level w; a chunk too short to split counts as level 1."""
+    return torch.tensor(ratios)[(nodes.level - 1).clamp(min=0)]
+
+
+def sample(nodes: Nodes, ratios: tuple[int, ...]) -> Samples:
+    """The last token of each stride of every node; strides are counted from the node's end.
+
+    A node of l tokens at ratio r keeps ceil(l / r) of them: positions end − 1, end − 1 − r, …
+    """
+    ratio = node_ratios(nodes, ratios)
+    counts = (nodes.length + ratio - 1) // ratio
+    node = torch.repeat_interleave(torch.arange(len(nodes)), counts)
+    first = torch.cumsum(counts, 0) - counts
+    from_end = counts[node] - 1 - (torch.arange(len(node)) - first[node])
+    position = nodes.end[node] - 1 - from_end * ratio[node]
+    return Samples(node, nodes.row[node], nodes.chunk[node], position, ratio[node])

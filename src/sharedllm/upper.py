@@ -1,0 +1,59 @@
+"""The upper model: the base language model, with cross-attention injected into some of its layers.
+
+The layers keep the base's submodules and parameter names, so base checkpoints, LoRA targets and sharding rules still fit.
+"""
+
+import copy
+import functools
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .config import SharedLLMConfig
+from .families import family_of
+from .injection import CrossAttention, PreparedMemory
+
+
+class InjectedLayer(GradientCheckpointingLayer):
+    """A decoder layer of the base with cross-attention between self-attention and MLP."""
+
+    def __init__(self, layer: nn.Module, cross_attention: CrossAttention, layer_index: int):
+        nn.Module.__init__(self)
+        for name, child in layer.named_children():
+            self.add_module(name, child)
+        self.cross_attention = cross_attention
+        self.layer_index = layer_index
+        self.train(layer.training)
+
+    def forward(self, hidden_states: Tensor, memory: PreparedMemory | None = None, **kwargs) -> Tensor:
+        family, cross = self.cross_attention.family, self.cross_attention
+        attended, _ = getattr(self, family.attention)(
+            hidden_states=family.attention_input(self, hidden_states), **kwargs
+        )
+        inject = None if memory is None else lambda hidden: cross(hidden, self.layer_index, memory)
+        return family.combine(self, hidden_states, attended, inject)
+
+
+@functools.cache
+def _injected_class(layer_class: type[nn.Module]) -> type[nn.Module]:
+    """An InjectedLayer that is also an instance of the base's layer class: recording of hidden states, sharding and
+    checkpointing rules of transformers look layers up by class."""
+    return type(f"Injected{layer_class.__name__}", (InjectedLayer, layer_class), {})
+
+
+def inject(base: PreTrainedModel, config: SharedLLMConfig) -> PreTrainedModel:
+    """The base decoder with cross-attention where the injection map wants it.
+
+    The result shares all modules with `base`, which itself stays as it is.
+    """
+    family = family_of(config.text_config)
+    upper = copy.copy(base)
+    upper._modules = dict(base._modules)
+    upper.config = config.text_config
+    upper.layers = nn.ModuleList(base.layers)
+    for lower_index, upper_index in config.injection_map:
+        layer = base.layers[upper_index]
+        cross = CrossAttention(layer, family, own_reader=lower_index != upper_index)
+        upper.layers[upper_index] = _injected_class(type(layer))(layer, cross, upper_index)
+    return upper

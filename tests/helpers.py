@@ -1,0 +1,89 @@
+"""Tiny random models and ragged batches that tests share. Nothing here is trained or downloaded."""
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from sharedllm import SharedLLMForCausalLM
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+VOCAB = 101
+
+
+def tiny_base(
+    family: str, seed: int = 0, attn_implementation: str = "sdpa", dtype: torch.dtype = torch.float32, **overrides
+) -> PreTrainedModel:
+    """A random causal language model of a family, in eval mode.
+
+    Weights are drawn wide and biases and norms are not left at 0 and 1, so that attention is far from uniform and a
+    forgotten bias or norm shows. `overrides` are fields of the family's configuration.
+    """
+    settings = {
+        "vocab_size": VOCAB,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.3,
+        "tie_word_embeddings": False,
+        "sliding_window": None,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
+    }
+    if family == "llama":
+        del settings["sliding_window"]
+    config = AutoConfig.for_model(family, **settings | overrides)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=attn_implementation)
+        perturb([p for p in model.parameters() if p.ndim == 1], 0.2)
+    return model.to(dtype).eval()
+
+
+def tiny_shared(family: str, seed: int = 0, base: PreTrainedModel | None = None, **overrides) -> SharedLLMForCausalLM:
+    """A random SharedLLM in eval mode: 16-token chunks, three tree levels, three lower layers, a window of 32.
+
+    Gates are open and everything that starts as a copy is moved away from it, so that reading the wrong one of two
+    equal weights shows. `overrides` are fields of SharedLLMConfig; `base` defaults to `tiny_base(family, seed)`.
+    """
+    base = tiny_base(family, seed) if base is None else base
+    settings = {"window": 32, "chunk_size": 16, "ratios": [4, 2, 1], "lower_layers": 3} | overrides
+    model = SharedLLMForCausalLM.from_base(base, **settings)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed + 1)
+        new = {n: p for n, p in model.named_parameters() if "cross_attention" in n or "lower_layers" in n}
+        perturb([p for n, p in new.items() if not n.endswith(".gate")], 0.1)
+        for name, parameter in new.items():
+            if name.endswith(".gate"):
+                sign = 1 if torch.rand(()) < 0.5 else -1
+                parameter.data = sign * torch.empty_like(parameter).uniform_(0.5, 1.5)
+    return model.eval()
+
+
+def perturb(parameters: list[Tensor], scale: float) -> None:
+    """Add normal noise of standard deviation `scale`."""
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter += scale * torch.randn_like(parameter)
+
+
+def random_texts(lengths: list[int], seed: int = 0) -> list[list[int]]:
+    """Texts of random tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(0, VOCAB, (n,), generator=generator).tolist() for n in lengths]
+
+
+def pad(texts: list[list[int]], side: str = "left", fill: int = 7) -> tuple[Tensor, Tensor]:
+    """Ids (B, T) and mask (B, T). Padding is a token like any other, so that reading it shows."""
+    width = max((len(text) for text in texts), default=0)
+    ids = torch.full((len(texts), width), fill, dtype=torch.long)
+    mask = torch.zeros(len(texts), width, dtype=torch.long)
+    for row, text in enumerate(texts):
+        columns = slice(width - len(text), width) if side == "left" else slice(0, len(text))
+        ids[row, columns] = torch.tensor(text, dtype=torch.long)
+        mask[row, columns] = 1
+    return ids, mask

@@ -1,0 +1,316 @@
+"""The fast path against the slow reference: values and gradients of all parameters, and the reference against transformers."""
+
+import copy
+from dataclasses import dataclass, field
+from itertools import product
+
+import pytest
+import torch
+from helpers import FAMILIES, pad, random_texts, tiny_base, tiny_shared
+from torch import Tensor
+
+from sharedllm import SharedLLMForCausalLM
+from sharedllm.reference import reference_logits, reference_memory
+
+ENCODINGS = ("node", "chunk")
+POLICIES = ("right", "similarity")
+# Between different layers in both directions, among them the last upper layer, and one pair of equal layers.
+MAPS = {"default": None, "mixed": [[2, 0], [1, 1], [0, 3]], "only_different": [[0, 2], [2, 3]]}
+WEIGHTS = ("shared", "copy")
+
+# Around the chunk size of 16: nothing, one token, two (one level of splits), C ± 1, and no multiple of C.
+CONTEXT_LENGTHS = [0, 1, 16, 2, 15, 17, 45]
+RUNNING_LENGTHS = [9, 4, 1, 6, 12, 7, 11]
+QUERY_LENGTHS = [3, 1, 5, 2, 7, 4, 6]
+
+
+@dataclass
+class Batch:
+    """Texts as lists of ids, and what the fast path takes of them."""
+
+    running: list[list[int]]
+    contexts: list[list[int]]
+    queries: list[list[int]]
+    context_side: str = "right"
+    tensors: dict[str, Tensor] = field(init=False)
+
+    def __post_init__(self):
+        self.tensors = {}
+        sides = {"input_ids": (self.running, "left"), "context_ids": (self.contexts, self.context_side)}
+        sides["query_ids"] = (self.queries, "left")
+        for name, (texts, side) in sides.items():
+            mask_name = "attention_mask" if name == "input_ids" else name.replace("_ids", "_attention_mask")
+            self.tensors[name], self.tensors[mask_name] = pad(texts, side)
+
+
+def ragged_batch(seed: int = 0, context_side: str = "right") -> Batch:
+    lengths = (RUNNING_LENGTHS, CONTEXT_LENGTHS, QUERY_LENGTHS)
+    return Batch(*(random_texts(n, 3 * seed + i) for i, n in enumerate(lengths)), context_side)
+
+
+def fast_logits(model: SharedLLMForCausalLM, batch: Batch) -> list[Tensor]:
+    """Logits (L, V) of each running text, without its padding."""
+    logits = model(**batch.tensors).logits
+    assert torch.isfinite(logits).all(), "NaN or infinity, padding included"
+    return [row[-len(text) :] for row, text in zip(logits, batch.running, strict=True)]
+
+
+def slow_logits(model: SharedLLMForCausalLM, batch: Batch, epsilons: list[float] | None = None) -> list[Tensor]:
+    texts = zip(batch.running, batch.contexts, batch.queries, strict=True)
+    return [reference_logits(model, *text, epsilons=epsilons) for text in texts]
+
+
+def gradients(model: SharedLLMForCausalLM, logits: list[Tensor], seed: int = 0) -> dict[str, Tensor]:
+    """Gradients of a random linear functional of the logits; parameters that it doesn't depend on are left out."""
+    generator = torch.Generator().manual_seed(seed)
+    directions = [torch.randn(row.shape, generator=generator, dtype=torch.float64).to(row.dtype) for row in logits]
+    model.zero_grad(set_to_none=True)
+    sum((row * direction).sum() for row, direction in zip(logits, directions, strict=True)).backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def relative_error(got: Tensor, expected: Tensor) -> float:
+    """Largest difference as a share of the largest expected value; 0 for two empty tensors."""
+    assert got.shape == expected.shape
+    if expected.numel() == 0:
+        return 0.0
+    assert torch.isfinite(got).all() and torch.isfinite(expected).all()
+    return float((got - expected).abs().max() / expected.abs().max())
+
+
+def assert_parity(
+    model: SharedLLMForCausalLM, batch: Batch, value_tolerance: float = 1e-5, gradient_tolerance: float = 1e-4
+) -> None:
+    """Fast path and reference agree in all logits and in the gradients of all parameters."""
+    fast, slow = fast_logits(model, batch), slow_logits(model, batch)
+    for row, (got, expected) in enumerate(zip(fast, slow, strict=True)):
+        assert relative_error(got, expected) < value_tolerance, f"logits of text {row}"
+    got, expected = gradients(model, fast), gradients(model, slow)
+    assert got.keys() == expected.keys()
+    for name in expected:
+        assert relative_error(got[name], expected[name]) < gradient_tolerance, f"gradient of {name}"
+
+
+# --- the reference by itself ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_reference_without_context_is_the_base_model(family):
+    base = tiny_base(family)
+    (text,) = random_texts([20])
+    with torch.no_grad():
+        expected = base(torch.tensor([text])).logits[0]
+        assert relative_error(reference_logits(tiny_shared(family, base=base), text, []), expected) < 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_context_matters(family):
+    """Without this, all that follows could agree on nothing."""
+    model = tiny_shared(family)
+    (text, context) = random_texts([10, 40])
+    with torch.no_grad():
+        without, with_context = (reference_logits(model, text, c) for c in ([], context))
+        changed = reference_logits(model, text, [(context[0] + 1) % 101, *context[1:]])
+    assert relative_error(with_context, without) > 0.1
+    assert relative_error(changed, with_context) > 1e-3
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_similarity_goes_both_ways(encoding):
+    """The batches below hold trees that differ from those of the policy "right" and trees that don't."""
+    right, similar = (tiny_shared("llama", encoding=encoding, selection=policy) for policy in POLICIES)
+    batch = ragged_batch()
+    with torch.no_grad():
+        same = [
+            reference_memory(right, context).position == reference_memory(similar, context, query).position
+            for context, query in zip(batch.contexts, batch.queries, strict=True)
+            if len(context) > 2
+        ]
+    assert True in same or False in same[:-1]
+    assert False in same
+
+
+# --- fast path against reference --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("family", "encoding", "selection"), product(FAMILIES, ENCODINGS, POLICIES))
+def test_families(family, encoding, selection):
+    """Every family with contexts of different lengths, left-padded running texts and queries."""
+    assert_parity(tiny_shared(family, encoding=encoding, selection=selection), ragged_batch())
+
+
+@pytest.mark.parametrize(
+    ("family", "encoding", "selection", "injection_map", "lower_weights"),
+    [
+        (family, encoding, selection, injection_map, weights)
+        for (family, selection), encoding, injection_map, weights in product(
+            [("qwen2", "right"), ("qwen3", "similarity")], ENCODINGS, MAPS, WEIGHTS
+        )
+        if (injection_map, weights) != ("default", "shared")
+    ],
+)
+def test_injection_maps_and_lower_weights(family, encoding, selection, injection_map, lower_weights):
+    model = tiny_shared(
+        family,
+        encoding=encoding,
+        selection=selection,
+        injection_map=MAPS[injection_map],
+        lower_weights=lower_weights,
+    )
+    assert_parity(model, ragged_batch())
+
+
+@pytest.mark.parametrize("lower_layers", [1, 2, 4])
+@pytest.mark.parametrize("selection", POLICIES)
+def test_lower_depths(lower_layers, selection):
+    """One lower layer needs no attention at all, two need only what is sampled; four are the whole model."""
+    assert_parity(tiny_shared("qwen3", lower_layers=lower_layers, selection=selection), ragged_batch())
+
+
+@pytest.mark.parametrize("ratios", [[1], [16, 8], [3, 3], [5, 3, 2, 1], [8, 4, 2, 1, 1, 1]])
+def test_trees(ratios):
+    """Strides that don't divide the node's length, or are longer, and trees deeper than a chunk can be split."""
+    assert_parity(tiny_shared("llama", ratios=ratios, selection="similarity"), ragged_batch())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("length", [0, 1, 15, 16, 17, 45])
+def test_batch_of_one(family, length):
+    batch = Batch(*(random_texts([n], seed) for seed, n in enumerate((12, length, 5))))
+    assert_parity(tiny_shared(family, selection="similarity"), batch)
+
+
+@pytest.mark.parametrize("selection", POLICIES)
+def test_left_padded_contexts(selection):
+    assert_parity(tiny_shared("llama", selection=selection), ragged_batch(context_side="left"))
+
+
+def test_running_text_is_the_query_when_there_is_none():
+    model, batch = tiny_shared("llama", selection="similarity"), ragged_batch()
+    batch.queries = batch.running
+    del batch.tensors["query_ids"], batch.tensors["query_attention_mask"]
+    assert_parity(model, batch)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_eager_attention(encoding):
+    model = tiny_shared("qwen3", base=tiny_base("qwen3", attn_implementation="eager"), encoding=encoding)
+    assert_parity(model, ragged_batch())
+
+
+@pytest.mark.parametrize("selection", POLICIES)
+def test_sliding_window(selection):
+    """Running text, here longer than the base's sliding window, and queries see what the base's layers let them see."""
+    base = tiny_base("mistral", sliding_window=16)
+    batch = Batch(*(random_texts([n], seed) for seed, n in enumerate((30, 40, 25))))
+    assert_parity(tiny_shared("mistral", base=base, selection=selection), batch)
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16},
+        {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+        | {"original_max_position_embeddings": 16},
+    ],
+    ids=lambda rope: rope["rope_type"],
+)
+def test_scaled_rope(rope):
+    base = tiny_base("llama", rope_parameters={"rope_theta": 10_000.0} | rope)
+    assert_parity(tiny_shared("llama", base=base), ragged_batch())
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_many_chunks(encoding):
+    """Chunk positions far from 0, in a batch beside few."""
+    batch = Batch(random_texts([5, 6], 0), random_texts([150, 20], 1), random_texts([3, 3], 2))
+    assert_parity(tiny_shared("llama", encoding=encoding), batch)
+
+
+@pytest.mark.parametrize(("encoding", "selection"), product(ENCODINGS, POLICIES))
+def test_memory(encoding, selection):
+    """What is kept, token by token, before any of it is read."""
+    model = tiny_shared("qwen3", encoding=encoding, selection=selection, injection_map=MAPS["mixed"])
+    batch = ragged_batch()
+    with torch.no_grad():
+        memory = model.read(**{n: t for n, t in batch.tensors.items() if n.startswith(("context", "query"))})
+        for row, (context, query) in enumerate(zip(batch.contexts, batch.queries, strict=True)):
+            expected = reference_memory(model, context, query)
+            kept = len(expected.position)
+            assert memory.mask[row].tolist() == [True] * kept + [False] * (memory.mask.shape[1] - kept)
+            assert memory.position[row, :kept].tolist() == expected.position
+            assert memory.chunk[row, :kept].tolist() == expected.chunk
+            for pair, (keys, values) in enumerate(expected.pairs):
+                assert relative_error(memory.keys[pair][row, :, :kept].transpose(0, 1), keys) < 1e-5
+                assert relative_error(memory.values[pair][row, :, :kept].transpose(0, 1), values) < 1e-5
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 20])
+def test_bounded_lower_batches(batch_tokens):
+    """Reading few tokens at a time keeps values and gradients."""
+    model, batch = tiny_shared("llama", selection="similarity"), ragged_batch()
+    memory = model.read(
+        **{n: t for n, t in batch.tensors.items() if n.startswith(("context", "query"))}, batch_tokens=batch_tokens
+    )
+    running = {n: batch.tensors[n] for n in ("input_ids", "attention_mask")}
+    logits = model(**running, memory=memory).logits
+    fast = [row[-len(text) :] for row, text in zip(logits, batch.running, strict=True)]
+    slow = slow_logits(model, batch)
+    for got, expected in zip(fast, slow, strict=True):
+        assert relative_error(got, expected) < 1e-5
+    got, expected = gradients(model, fast), gradients(model, slow)
+    assert got.keys() == expected.keys()
+    assert max(relative_error(got[name], expected[name]) for name in expected) < 1e-4
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_split_noise(seed):
+    """In training each level draws one ε / l, shared by all trees of the batch."""
+    model, batch = tiny_shared("llama", selection="similarity", split_noise=0.2).train(), ragged_batch(seed)
+    torch.manual_seed(seed)
+    epsilons = [float(torch.randn(())) * model.config.split_noise for _ in model.config.ratios]
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        fast, slow = fast_logits(model, batch), slow_logits(model, batch, epsilons)
+        straight = slow_logits(model, batch)
+    assert max(map(relative_error, fast, slow)) < 1e-5
+    assert max(map(relative_error, fast, straight)) > 1e-3
+
+
+# --- precision --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("encoding", "selection"), product(ENCODINGS, POLICIES))
+def test_float64(encoding, selection):
+    """Far closer than any mistake in one step could be; norms and rotary angles are float32 inside transformers."""
+    model = tiny_shared("qwen3", encoding=encoding, selection=selection, injection_map=MAPS["mixed"]).double()
+    assert_parity(model, ragged_batch(), value_tolerance=1e-6, gradient_tolerance=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_bfloat16(family, encoding):
+    """In bfloat16 the fast path is as close to the exact result as the reference in bfloat16 is.
+
+    Exact is the reference with the same weights, whose values bfloat16 can hold, in float32.
+    """
+    base = tiny_base(family, dtype=torch.bfloat16, initializer_range=0.2)
+    model, batch = tiny_shared(family, base=base, encoding=encoding), ragged_batch()
+    exact_model = copy.deepcopy(model).float()
+    fast, slow, exact = fast_logits(model, batch), slow_logits(model, batch), slow_logits(exact_model, batch)
+    assert all(row.dtype == torch.bfloat16 for row in fast + slow)
+    assert rounding(fast, exact) < 1.5 * rounding(slow, exact)
+    assert rounding(fast, exact) < 0.1
+    names = list(gradients(exact_model, exact))
+    fast, slow = ([gradients(model, logits)[n] for n in names] for logits in (fast, slow))
+    exact = [dict(exact_model.named_parameters())[n].grad for n in names]
+    assert rounding(fast, exact) < 1.5 * rounding(slow, exact)
+    assert rounding(fast, exact) < 0.2
+    print(names)
+
+
+def rounding(got: list[Tensor], exact: list[Tensor]) -> float:
+    """Mean over tensors of the root mean square error, as a share of the exact tensor's root mean square."""
+    assert all(torch.isfinite(g).all() for g in got)
+    shares = [(g.float() - e).norm() / e.norm() for g, e in zip(got, exact, strict=True)]
+    return float(sum(shares) / len(shares))
