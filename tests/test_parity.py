@@ -1,4 +1,4 @@
-"""The fast path against the slow reference: values and gradients of all parameters, and the reference against transformers."""
+"""Fast path against slow reference, in values and gradients of all parameters; reference against transformers."""
 
 import copy
 from dataclasses import dataclass, field
@@ -7,7 +7,11 @@ from itertools import product
 import pytest
 import torch
 from helpers import FAMILIES, pad, random_texts, tiny_base, tiny_shared
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.models.llama import modeling_llama
+from transformers.models.mistral import modeling_mistral
+from transformers.models.qwen2 import modeling_qwen2
+from transformers.models.qwen3 import modeling_qwen3
 
 from sharedllm import SharedLLMForCausalLM
 from sharedllm.reference import reference_logits, reference_memory
@@ -69,26 +73,61 @@ def gradients(model: SharedLLMForCausalLM, logits: list[Tensor], seed: int = 0) 
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-def relative_error(got: Tensor, expected: Tensor) -> float:
-    """Largest difference as a share of the largest expected value; 0 for two empty tensors."""
+def relative_error(got: Tensor, expected: Tensor, scale: float = 0.0) -> float:
+    """Largest difference as a share of the largest expected value, or of `scale` if that is larger."""
     assert got.shape == expected.shape
-    if expected.numel() == 0:
-        return 0.0
     assert torch.isfinite(got).all() and torch.isfinite(expected).all()
-    return float((got - expected).abs().max() / expected.abs().max())
+    return float((got - expected).detach().abs().max()) / max(float(expected.detach().abs().max()), scale)
 
 
-def assert_parity(
-    model: SharedLLMForCausalLM, batch: Batch, value_tolerance: float = 1e-5, gradient_tolerance: float = 1e-4
-) -> None:
-    """Fast path and reference agree in all logits and in the gradients of all parameters."""
-    fast, slow = fast_logits(model, batch), slow_logits(model, batch)
-    for row, (got, expected) in enumerate(zip(fast, slow, strict=True)):
-        assert relative_error(got, expected) < value_tolerance, f"logits of text {row}"
-    got, expected = gradients(model, fast), gradients(model, slow)
+def assert_equal_gradients(got: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float, floor: float) -> None:
+    """The same parameters have gradients, and the same ones.
+
+    Args:
+        floor: errors are taken relative to the parameter's largest gradient or to this share of the largest gradient
+            of all, if that is larger: a gradient that is a small sum of large terms carries their rounding.
+    """
     assert got.keys() == expected.keys()
+    scale = floor * max(float(g.abs().max()) for g in expected.values())
     for name in expected:
-        assert relative_error(got[name], expected[name]) < gradient_tolerance, f"gradient of {name}"
+        assert relative_error(got[name], expected[name], scale) < tolerance, f"gradient of {name}"
+
+
+def assert_parity(model: SharedLLMForCausalLM, batch: Batch, fast: list[Tensor] | None = None) -> None:
+    """Fast path (`fast`, if computed already) and reference agree in all logits and the gradients of all parameters.
+
+    A float64 model needs the fixture `float64_norms`.
+    """
+    fast, slow = fast_logits(model, batch) if fast is None else fast, slow_logits(model, batch)
+    double = slow[0].dtype == torch.float64
+    for row, (got, expected) in enumerate(zip(fast, slow, strict=True)):
+        assert relative_error(got, expected) < (1e-10 if double else 1e-5), f"logits of text {row}"
+    got, expected = gradients(model, fast), gradients(model, slow)
+    if not double:
+        assert_equal_gradients(got, expected, tolerance=1e-4, floor=5e-2)
+        return
+    # Gates are float32 until they are multiplied, so their gradients are rounded to float32.
+    gates = {name for name in expected if name.endswith(".gate")}
+    assert_equal_gradients(
+        {n: g for n, g in got.items() if n not in gates},
+        {n: g for n, g in expected.items() if n not in gates},
+        tolerance=1e-9,
+        floor=1e-6,
+    )
+    assert_equal_gradients(got, expected, tolerance=1e-6, floor=1e-6)
+
+
+@pytest.fixture
+def float64_norms(monkeypatch):
+    """RMSNorm of the same dtype all through: the one of transformers rounds to float32, which hides small mistakes."""
+
+    def forward(self: nn.Module, hidden: Tensor) -> Tensor:
+        return self.weight * hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + self.variance_epsilon)
+
+    monkeypatch.setattr(modeling_llama.LlamaRMSNorm, "forward", forward)
+    monkeypatch.setattr(modeling_mistral.MistralRMSNorm, "forward", forward)
+    monkeypatch.setattr(modeling_qwen2.Qwen2RMSNorm, "forward", forward)
+    monkeypatch.setattr(modeling_qwen3.Qwen3RMSNorm, "forward", forward)
 
 
 # --- the reference by itself ------------------------------------------------------------------------------------------
@@ -126,14 +165,13 @@ def test_similarity_goes_both_ways(encoding):
             for context, query in zip(batch.contexts, batch.queries, strict=True)
             if len(context) > 2
         ]
-    assert True in same or False in same[:-1]
-    assert False in same
+    assert True in same and False in same
 
 
 # --- fast path against reference --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("family", "encoding", "selection"), product(FAMILIES, ENCODINGS, POLICIES))
+@pytest.mark.parametrize(("family", "encoding", "selection"), list(product(FAMILIES, ENCODINGS, POLICIES)))
 def test_families(family, encoding, selection):
     """Every family with contexts of different lengths, left-padded running texts and queries."""
     assert_parity(tiny_shared(family, encoding=encoding, selection=selection), ragged_batch())
@@ -149,6 +187,7 @@ def test_families(family, encoding, selection):
         if (injection_map, weights) != ("default", "shared")
     ],
 )
+@pytest.mark.usefixtures("float64_norms")
 def test_injection_maps_and_lower_weights(family, encoding, selection, injection_map, lower_weights):
     model = tiny_shared(
         family,
@@ -157,27 +196,30 @@ def test_injection_maps_and_lower_weights(family, encoding, selection, injection
         injection_map=MAPS[injection_map],
         lower_weights=lower_weights,
     )
-    assert_parity(model, ragged_batch())
+    assert_parity(model.double(), ragged_batch())
 
 
 @pytest.mark.parametrize("lower_layers", [1, 2, 4])
 @pytest.mark.parametrize("selection", POLICIES)
+@pytest.mark.usefixtures("float64_norms")
 def test_lower_depths(lower_layers, selection):
     """One lower layer needs no attention at all, two need only what is sampled; four are the whole model."""
-    assert_parity(tiny_shared("qwen3", lower_layers=lower_layers, selection=selection), ragged_batch())
+    assert_parity(tiny_shared("qwen3", lower_layers=lower_layers, selection=selection).double(), ragged_batch())
 
 
 @pytest.mark.parametrize("ratios", [[1], [16, 8], [3, 3], [5, 3, 2, 1], [8, 4, 2, 1, 1, 1]])
+@pytest.mark.usefixtures("float64_norms")
 def test_trees(ratios):
     """Strides that don't divide the node's length, or are longer, and trees deeper than a chunk can be split."""
-    assert_parity(tiny_shared("llama", ratios=ratios, selection="similarity"), ragged_batch())
+    assert_parity(tiny_shared("llama", ratios=ratios, selection="similarity").double(), ragged_batch())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("length", [0, 1, 15, 16, 17, 45])
+@pytest.mark.usefixtures("float64_norms")
 def test_batch_of_one(family, length):
     batch = Batch(*(random_texts([n], seed) for seed, n in enumerate((12, length, 5))))
-    assert_parity(tiny_shared(family, selection="similarity"), batch)
+    assert_parity(tiny_shared(family, selection="similarity").double(), batch)
 
 
 @pytest.mark.parametrize("selection", POLICIES)
@@ -202,7 +244,7 @@ def test_eager_attention(encoding):
 def test_sliding_window(selection):
     """Running text, here longer than the base's sliding window, and queries see what the base's layers let them see."""
     base = tiny_base("mistral", sliding_window=16)
-    batch = Batch(*(random_texts([n], seed) for seed, n in enumerate((30, 40, 25))))
+    batch = Batch(*(random_texts(n, seed) for seed, n in enumerate(([30, 20, 25], [64, 60, 64], [25, 30, 20]))))
     assert_parity(tiny_shared("mistral", base=base, selection=selection), batch)
 
 
@@ -220,6 +262,13 @@ def test_scaled_rope(rope):
     assert_parity(tiny_shared("llama", base=base), ragged_batch())
 
 
+@pytest.mark.usefixtures("float64_norms")
+def test_biased_output_projection():
+    """A text without context adds nothing, not even a bias."""
+    base = tiny_base("llama", attention_bias=True)
+    assert_parity(tiny_shared("llama", base=base).double(), ragged_batch())
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_many_chunks(encoding):
     """Chunk positions far from 0, in a batch beside few."""
@@ -227,7 +276,7 @@ def test_many_chunks(encoding):
     assert_parity(tiny_shared("llama", encoding=encoding), batch)
 
 
-@pytest.mark.parametrize(("encoding", "selection"), product(ENCODINGS, POLICIES))
+@pytest.mark.parametrize(("encoding", "selection"), list(product(ENCODINGS, POLICIES)))
 def test_memory(encoding, selection):
     """What is kept, token by token, before any of it is read."""
     model = tiny_shared("qwen3", encoding=encoding, selection=selection, injection_map=MAPS["mixed"])
@@ -254,13 +303,7 @@ def test_bounded_lower_batches(batch_tokens):
     )
     running = {n: batch.tensors[n] for n in ("input_ids", "attention_mask")}
     logits = model(**running, memory=memory).logits
-    fast = [row[-len(text) :] for row, text in zip(logits, batch.running, strict=True)]
-    slow = slow_logits(model, batch)
-    for got, expected in zip(fast, slow, strict=True):
-        assert relative_error(got, expected) < 1e-5
-    got, expected = gradients(model, fast), gradients(model, slow)
-    assert got.keys() == expected.keys()
-    assert max(relative_error(got[name], expected[name]) for name in expected) < 1e-4
+    assert_parity(model, batch, [row[-len(text) :] for row, text in zip(logits, batch.running, strict=True)])
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -280,13 +323,6 @@ def test_split_noise(seed):
 # --- precision --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("encoding", "selection"), product(ENCODINGS, POLICIES))
-def test_float64(encoding, selection):
-    """Far closer than any mistake in one step could be; norms and rotary angles are float32 inside transformers."""
-    model = tiny_shared("qwen3", encoding=encoding, selection=selection, injection_map=MAPS["mixed"]).double()
-    assert_parity(model, ragged_batch(), value_tolerance=1e-6, gradient_tolerance=1e-6)
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_bfloat16(family, encoding):
@@ -299,18 +335,16 @@ def test_bfloat16(family, encoding):
     exact_model = copy.deepcopy(model).float()
     fast, slow, exact = fast_logits(model, batch), slow_logits(model, batch), slow_logits(exact_model, batch)
     assert all(row.dtype == torch.bfloat16 for row in fast + slow)
-    assert rounding(fast, exact) < 1.5 * rounding(slow, exact)
-    assert rounding(fast, exact) < 0.1
-    names = list(gradients(exact_model, exact))
-    fast, slow = ([gradients(model, logits)[n] for n in names] for logits in (fast, slow))
-    exact = [dict(exact_model.named_parameters())[n].grad for n in names]
-    assert rounding(fast, exact) < 1.5 * rounding(slow, exact)
-    assert rounding(fast, exact) < 0.2
-    print(names)
+    assert rounding(fast, exact) < 1.3 * rounding(slow, exact) < 0.13
+    exact_gradients = gradients(exact_model, exact)
+    fast_gradients, slow_gradients = gradients(model, fast), gradients(model, slow)
+    assert fast_gradients.keys() == slow_gradients.keys() == exact_gradients.keys()
+    fast, slow, exact = (list(g.values()) for g in (fast_gradients, slow_gradients, exact_gradients))
+    assert rounding(fast, exact) < 1.3 * rounding(slow, exact) < 0.13
 
 
 def rounding(got: list[Tensor], exact: list[Tensor]) -> float:
     """Mean over tensors of the root mean square error, as a share of the exact tensor's root mean square."""
     assert all(torch.isfinite(g).all() for g in got)
     shares = [(g.float() - e).norm() / e.norm() for g, e in zip(got, exact, strict=True)]
-    return float(sum(shares) / len(shares))
+    return float(sum(shares).detach() / len(shares))

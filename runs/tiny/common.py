@@ -55,12 +55,15 @@ class RowMaker:
         ids = self.corpus.span(self.rng, length)
         return ids, ids
 
-    def copy(self, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """A span of text or of random tokens comes twice; the second time is labelled but for its first two tokens."""
-        span_length = self.rng.randint(8, length // 2 - 1)
+    def copy(self, length: int, haystack: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """A span of text or of random tokens comes twice; the second time is labelled but for its first two tokens.
+
+        With a `haystack`, the first time lies in the first `haystack` tokens and the second one behind them.
+        """
+        span_length = self.rng.randint(8, (haystack or length) // 2 - 1)
         ids = self.corpus.span(self.rng, length).copy()
-        source = self.rng.randint(0, length - 2 * span_length)
-        target = self.rng.randint(source + span_length, length - span_length)
+        source = self.rng.randint(0, (haystack or length - span_length) - span_length)
+        target = self.rng.randint(haystack or source + span_length, length - span_length)
         if self.rng.random() < 0.5:
             low = len(self.tokenizer.all_special_ids)
             random_tokens = [self.rng.randrange(low, len(self.tokenizer)) for _ in range(span_length)]

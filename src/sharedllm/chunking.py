@@ -15,7 +15,7 @@ def check_ids(name: str, ids: Tensor, mask: Tensor | None, vocab_size: int | Non
     if ids.ndim != 2 or ids.is_floating_point():
         raise ValueError(f"{name} has shape {tuple(ids.shape)} and dtype {ids.dtype}: pass integer ids of shape (B, T).")
     if mask is None:
-        return torch.ones_like(ids, dtype=torch.bool)
+        mask = torch.ones_like(ids, dtype=torch.bool)
     if mask.shape != ids.shape:
         raise ValueError(f"the mask of {name} has shape {tuple(mask.shape)}, the ids {tuple(ids.shape)}: make them equal.")
     mask = mask.bool()

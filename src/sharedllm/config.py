@@ -56,7 +56,8 @@ class SharedLLMConfig(PreTrainedConfig):
             self.text_config = AutoConfig.for_model(text.pop("model_type"), **text)
         self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            setattr(self, name, kwargs.pop(name, None) or getattr(self.text_config, name, None))
+            token_id = kwargs.pop(name, None)
+            setattr(self, name, getattr(self.text_config, name, None) if token_id is None else token_id)
         if self.window is None:
             self.window = self.text_config.max_position_embeddings
         if self.injection_map is None:

@@ -86,3 +86,11 @@ def family_of(config: PreTrainedConfig) -> Family:
     except KeyError:
         supported = ", ".join(sorted(FAMILIES))
         raise ValueError(f"model_type={config.model_type!r} is not supported: use one of {supported}.") from None
+
+
+def sliding_window(config: PreTrainedConfig, layer_index: int) -> int | None:
+    """How many tokens back a layer's self-attention sees, itself included; None for all of them."""
+    layer_types = getattr(config, "layer_types", None)
+    if layer_types is not None and layer_types[layer_index] != "sliding_attention":
+        return None
+    return getattr(config, "sliding_window", None)

@@ -15,8 +15,8 @@ from transformers import PreTrainedConfig
 from transformers.masking_utils import create_causal_mask
 
 from .attention import attend
-from .families import Family, family_of
-from .positions import rotate, rotation
+from .families import Family, family_of, sliding_window
+from .positions import Rotation, rotate, rotation
 from .tree import Nodes
 
 # From the residual streams entering layers 0 … depth, each (s, E), to tensors of leading dimension s.
@@ -117,7 +117,7 @@ class LowerModel:
         for index in range(depth + self.plain):
             layer = self.layers[index]
             if index == depth - 1 and not self.plain:
-                states.append(self._run_sampled(layer, hidden, offsets, by))
+                states.append(self._run_sampled(index, hidden, offsets, by))
             else:
                 attention = getattr(layer, self.family.attention)
                 attended, _ = attention(
@@ -130,9 +130,13 @@ class LowerModel:
                 states.append(_take(hidden, offsets))
         return states[: depth + 1]
 
-    def _run_sampled(self, layer: nn.Module, hidden: Tensor, offsets: Tensor, by: tuple[Tensor, Tensor]) -> Tensor:
+    def _run_sampled(self, index: int, hidden: Tensor, offsets: Tensor, by: Rotation) -> Tensor:
         """One layer's output at `offsets` only: keys and values of all tokens, everything else of the sampled ones."""
-        family, attention = self.family, getattr(layer, self.family.attention)
+        family, layer = self.family, self.layers[index]
+        attention = getattr(layer, family.attention)
+        columns = torch.arange(hidden.shape[1], device=hidden.device)
+        distance = offsets[..., None] - columns
+        sliding = sliding_window(self.config, index)
         normed = family.attention_input(layer, hidden)
         keys, values = (t.transpose(1, 2) for t in family.keys_values(attention, normed))
         queries = family.queries(attention, _take(normed, offsets)).transpose(1, 2)
@@ -143,7 +147,7 @@ class LowerModel:
             rotate(queries, (cos[offsets], sin[offsets])),
             rotate(keys, by),
             values,
-            allowed=(torch.arange(hidden.shape[1], device=hidden.device) <= offsets[..., None])[:, None],
+            allowed=((distance >= 0) if sliding is None else (distance >= 0) & (distance < sliding))[:, None],
         )
         return family.combine(layer, _take(hidden, offsets), getattr(attention, family.output)(attended))
 

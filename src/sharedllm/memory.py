@@ -102,13 +102,28 @@ class ContextMemory:
         """Every text `repeats` times in a row, as beams need it."""
         return self.index_select(torch.arange(len(self)).repeat_interleave(repeats))
 
-    def truncate(self, lengths: Tensor) -> "ContextMemory":
-        """Only the first `lengths` (B,) tokens of each text: what was kept behind them is dropped."""
-        keep = self.mask & (self.position < lengths.to(self.position.device)[:, None])
-        width = int(lengths.max()) if len(lengths) else 0
-        ids = self.token_ids[:, :width].clone()
-        ids[torch.arange(width, device=ids.device) >= lengths.to(ids.device)[:, None]] = 0
-        return replace(self._compact(keep), token_ids=ids, lengths=lengths.to(self.lengths))
+    def slice(self, start: Tensor | int, stop: Tensor | int) -> "ContextMemory":
+        """The part of each text between `start`, a chunk border, and `stop`: as if nothing else had been read.
+
+        Args:
+            start, stop: (B,) token positions, or one for all texts. A `stop` inside a chunk drops what that chunk kept
+                behind it.
+        """
+        start, stop = (torch.as_tensor(t, device=self.lengths.device).expand(len(self)) for t in (start, stop))
+        stop = torch.minimum(stop, self.lengths)
+        if (start % self.chunk_size).any() or (start < 0).any() or (start > stop).any():
+            raise ValueError(
+                f"start={start.tolist()} must be multiples of chunk_size={self.chunk_size} between 0 and {stop.tolist()}."
+            )
+        inside = self.mask & (self.position >= start[:, None]) & (self.position < stop[:, None])
+        cut = replace(
+            self, chunk=self.chunk - (start // self.chunk_size)[:, None], position=self.position - start[:, None]
+        )
+        lengths = stop - start
+        columns = torch.arange(int(lengths.max()) if len(lengths) else 0, device=lengths.device)
+        real = columns < lengths[:, None]
+        ids = self.token_ids.gather(1, ((start[:, None] + columns) * real)) * real
+        return replace(cut._compact(inside), token_ids=ids, lengths=lengths)
 
     def append(self, later: "ContextMemory") -> "ContextMemory":
         """The texts of `later` behind those of this memory, text by text.

@@ -15,6 +15,7 @@ from .generation import MemoryGenerationMixin
 from .injection import PreparedMemory, prepare
 from .lower import LowerModel
 from .memory import ContextMemory
+from .memory_file import fingerprint_tensors
 from .reading import Reader, append_context, read_context
 from .selection import SelectionPolicy, get_policy
 from .upper import inject
@@ -125,6 +126,24 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         """
         reader = self._reader(options.pop("selection", None), options.pop("batch_tokens", None))
         return append_context(reader, memory, context_ids, context_attention_mask, **options)
+
+    def fingerprint(self) -> str:
+        """Identifies all that decides what a memory holds: lower weights, tree and encoding settings.
+
+        A memory is read by the model that made it; its file keeps this to find out.
+        """
+        pairs = self.config.injection_map
+        modules = {f"lower.{i}": layer for i, layer in enumerate(self.lower().layers[: self.config.lower_layers])}
+        modules |= {f"reader.{j}": self.upper.layers[j].cross_attention.reader for i, j in pairs if i != j}
+        modules["embedding"] = self.get_input_embeddings()
+        tensors = (
+            (f"{prefix}.{name}", tensor)
+            for prefix, module in modules.items()
+            for name, tensor in sorted(module.state_dict().items())
+            if "cross_attention" not in name
+        )
+        names = ("chunk_size", "ratios", "lower_layers", "injection_map", "encoding")
+        return fingerprint_tensors(tensors, {name: getattr(self.config, name) for name in names})
 
     def prepare_memory(self, memory: ContextMemory | PreparedMemory | None) -> PreparedMemory | None:
         """Give a memory its positions; one that has them is returned as it is."""
@@ -252,6 +271,10 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
     def append(self, *args, **kwargs) -> ContextMemory:
         """Read more text behind a memory's; see `SharedLLMModel.append`."""
         return self.model.append(*args, **kwargs)
+
+    def fingerprint(self) -> str:
+        """Identifies what decides what a memory holds; see `SharedLLMModel.fingerprint`."""
+        return self.model.fingerprint()
 
     def forward(
         self,

@@ -169,7 +169,7 @@ def append_context(
     if options.get("sources") is not None:
         names = zip(options["sources"], lengths.tolist(), strict=True)
         later = replace(later, sources=tuple(({"name": name, "tokens": n},) for name, n in names))
-    return memory.truncate(whole).append(replace(later, fingerprint=memory.fingerprint))
+    return memory.slice(0, whole).append(replace(later, fingerprint=memory.fingerprint))
 
 
 def _rows(samples: Samples, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """The method as slow loops over one text: what the fast path is tested against, and the shortest way to read it.
 
 Follows the paper (arXiv 2603.04759): context tree, lower model, position-aware cross-attention (eq. 2), upper model.
-Nothing is batched, masked, cached or skipped; of the fast path it shares only the weights, so that a mistake there is not
-repeated here. Every operation is differentiable: gradients can be compared as well as values.
+Nothing is batched, masked, cached or skipped; it shares only the weights with the fast path, so that a mistake there is
+not repeated here. Every operation is differentiable: gradients can be compared as well as values.
 
 Letters: L tokens of a span, S kept tokens of the context, M lower layers, H query heads, G key-value heads, D head
 dimension, E hidden size, V vocabulary, C tokens a chunk, n chunks of the context.
@@ -74,7 +74,7 @@ def reference_logits(
 def _cross_attention(
     model: SharedLLMForCausalLM, layer: nn.Module, hidden: Tensor, memory: ReferenceMemory, pair: int
 ) -> Tensor:
-    """tanh(g) · W_o softmax(q kᵀ / √D) v (paper, eq. 2; the gate g is 0 before training).
+    """tanh(g) · W_o softmax(q kᵀ / √D) v (paper, eq. 2; the gate g, in float32, is ours and 0 before training).
 
     Keys of all chunks stand side by side; those of chunk i are rotated to position i, every query to position n.
 
@@ -91,7 +91,7 @@ def _cross_attention(
     queries = _rotate(model, queries, [n] * len(queries))
     keys = _rotate(model, keys, memory.chunk)
     everything = [range(len(keys))] * len(queries)
-    return torch.tanh(cross.gate).to(hidden.dtype) * cross.o_proj(_attention(queries, keys, values, everything))
+    return torch.tanh(cross.gate.float()).to(hidden.dtype) * cross.o_proj(_attention(queries, keys, values, everything))
 
 
 def reference_memory(
