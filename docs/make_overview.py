@@ -38,7 +38,7 @@ def chunk(ax, x, y, w):
 
 def main() -> None:
     fig, ax = plt.subplots(figsize=(11, 5.2), dpi=110)
-    ax.set_xlim(0, 11)
+    ax.set_xlim(0, 11.3)
     ax.set_ylim(0, 5.2)
     ax.axis("off")
     ax.text(0.2, 4.95, "context: any length, read once, chunk by chunk", fontsize=11, color=INK, weight="bold")
@@ -61,7 +61,7 @@ def main() -> None:
     ax.add_patch(FancyBboxPatch((7.75, 1.3), 3.0, 3.1, boxstyle="round,pad=0.02,rounding_size=0.08", fc=UPPER, ec=INK, lw=1))
     for y, label, face in ((1.42, "self-attention", "white"), (1.92, "cross-attention", CROSS), (2.42, "MLP", "white")):
         box(ax, 7.95, y, 2.6, 0.36, label, face, 9)
-    ax.text(10.62, 2.1, "× M", fontsize=9, color=INK, rotation=90, va="center", ha="center")
+    ax.text(10.9, 2.1, "× M", fontsize=9, color=INK, va="center", ha="left")
     box(ax, 7.95, 3.05, 2.6, 0.5, "the other layers, unchanged", "white", 9)
     ax.text(9.25, 4.05, "upper model: the whole LLM", fontsize=10, ha="center", va="center", color=INK, weight="bold")
     arrow(ax, (6.9, 3.0), (7.92, 2.12), CROSS)

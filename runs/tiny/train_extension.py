@@ -34,7 +34,7 @@ WEIGHTS = {"text": 1.0, "alone": 1.0, "needles": 2.0, "copy": 2.0}
 # Share of the micro-batches of text without any context.
 ALONE = 0.12
 # How many other rows' contexts a micro-batch sees beside each row's own, and how often.
-OTHERS = {0: 0.4, 1: 0.25, 3: 0.25, 7: 0.1}
+OTHERS = {0: 0.35, 1: 0.25, 3: 0.25, 7: 0.12, 28: 0.03}
 SETTINGS = {
     "chunk_size": 128,
     "ratios": [8, 4, 2],
@@ -52,7 +52,7 @@ def with_others(own: ContextMemory, count: int, rng: random.Random, own_last: fl
         return own
     batch = len(own)
     place = count if rng.random() < own_last else rng.randrange(count + 1)
-    shifts = rng.sample(range(1, batch), count)
+    shifts = rng.choices(range(1, batch), k=count)
     shifts.insert(place, 0)
     parts = [own.index_select([(row + shift) % batch for row in range(batch)]) for shift in shifts]
     joined = parts[0]

@@ -1,0 +1,42 @@
+# Everything sets itself up: a virtual environment in .venv with pinned versions.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint format clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: $(READY) ## read 128K tokens with a window of 512 (FILE=… for a text of your own)
+	@$(BIN)/sharedllm demo $(FILE)
+
+test: $(READY) ## the test suite
+	@$(BIN)/python -m pytest
+
+test-all: $(READY) ## the test suite with the slow tests
+	@$(BIN)/python -m pytest -m ""
+
+lint: $(READY) ## ruff and pyright
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+
+format: $(READY) ## let ruff format the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+# torch first and by itself: a looser request would bring builds for other hardware.
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || { echo "setting up $(VENV) …"; $(PYTHON) -m venv $(VENV); }
+	@echo "installing …"
+	@$(PIP) torch
+	@$(PIP) --editable '.[dev,plot]'
+	@touch $@
+
+clean: ## remove the environment, caches and what was built
+	rm -rf $(VENV) build dist demo .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
