@@ -58,13 +58,14 @@ class RowMaker:
     def copy(self, length: int, haystack: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """A span of text or of random tokens comes twice; the second time is labelled but for its first two tokens.
 
-        With a `haystack`, the first time lies in the first `haystack` tokens and the second one behind them.
+        With a `haystack`, the first time lies in the first `haystack` tokens and the second one behind them, and the span
+        is of text: a memory that keeps one token in some can't hold random ones.
         """
         span_length = self.rng.randint(8, (haystack or length) // 2 - 1)
         ids = self.corpus.span(self.rng, length).copy()
         source = self.rng.randint(0, (haystack or length - span_length) - span_length)
         target = self.rng.randint(haystack or source + span_length, length - span_length)
-        if self.rng.random() < 0.5:
+        if haystack is None and self.rng.random() < 0.5:
             low = len(self.tokenizer.all_special_ids)
             random_tokens = [self.rng.randrange(low, len(self.tokenizer)) for _ in range(span_length)]
             ids[source : source + span_length] = random_tokens
@@ -120,7 +121,9 @@ class MasterWeights:
         for name, parameter in self.master.items():
             scale = next((s for part, s in self.groups.items() if part in name), 1.0)
             base = muon_lr if name in matrices else adam_lr
-            (muon if name in matrices else adam).append({"params": [parameter], "lr": base * scale, "base": base * scale})
+            (muon if name in matrices else adam).append(
+                {"params": [parameter], "lr": base * scale, "base": base * scale}
+            )
         self.optimizers = []
         if muon:
             self.optimizers.append(torch.optim.Muon(muon, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"))

@@ -84,9 +84,7 @@ def main() -> None:
             ids = torch.from_numpy(tokens[at : at + WINDOW].astype(np.int64))[None]
             row = [mean_target_loss(base, ids), mean_target_loss(model, ids)]
             for source, end in ((book, anchor), (other, anchors[other][place % len(anchors[other])])):
-                row += [
-                    mean_target_loss(model, ids, memory=memories[source].slice(end - n, end)) for n in LENGTHS
-                ]
+                row += [mean_target_loss(model, ids, memory=memories[source].slice(end - n, end)) for n in LENGTHS]
             losses[book] += np.array(row) / len(anchors[book])
         print(f"{time.time() - start_time:.0f} s  scored {entry['title'][:40]}", flush=True)
 
@@ -122,7 +120,9 @@ def main() -> None:
     print(f"base {result['base']:.4f}  none {result['none']:.4f}  difference {result['none_minus_base']}")
     for row in table:
         differences = "  ".join(
-            f"{name} {d['mean']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]" for name, d in row.items() if isinstance(d, dict)
+            f"{name} {d['mean']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]"
+            for name, d in row.items()
+            if isinstance(d, dict)
         )
         print(f"{row['context_tokens']:>6}  own {row['own']:.4f}  other {row['other']:.4f}  {differences}")
     if args.out is not None:

@@ -13,9 +13,10 @@ import random
 from pathlib import Path
 
 import torch
-from common import IGNORE, Corpus, Log, MasterWeights, RowMaker, stack, trapezoid
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from common import IGNORE, Corpus, Log, MasterWeights, RowMaker, stack, trapezoid
 
 WINDOW = 512
 TOKENS_PER_STEP = 16_384
@@ -105,7 +106,9 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(args.out)
     log = Log(args.out / "log.jsonl")
-    log.write(parameters=sum(p.numel() for p in model.parameters()), arguments=json.loads(json.dumps(vars(args), default=str)))
+    log.write(
+        parameters=sum(p.numel() for p in model.parameters()), arguments=json.loads(json.dumps(vars(args), default=str))
+    )
 
     steps = int(args.tokens) // TOKENS_PER_STEP
     for step in range(min(steps, args.max_steps or steps)):
@@ -123,9 +126,13 @@ def main() -> None:
         for micro in range(0, len(ids), size):
             rows_here = slice(micro, micro + size)
             logits = model(ids[rows_here], use_cache=False).logits[:, :-1]
-            losses = cross_entropy(
-                logits.flatten(0, 1).float(), labels[rows_here, 1:].flatten(), ignore_index=IGNORE, reduction="none"
-            ).view(len(logits), -1).sum(1)
+            losses = (
+                cross_entropy(
+                    logits.flatten(0, 1).float(), labels[rows_here, 1:].flatten(), ignore_index=IGNORE, reduction="none"
+                )
+                .view(len(logits), -1)
+                .sum(1)
+            )
             (losses * weights[rows_here]).sum().backward()
             optimizer.accumulate()
             for kind, loss in zip(kinds[rows_here], losses.tolist(), strict=True):

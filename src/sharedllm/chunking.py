@@ -13,11 +13,15 @@ def check_ids(name: str, ids: Tensor, mask: Tensor | None, vocab_size: int | Non
         ValueError: ids that are not a (B, T) integer tensor, a mask of another shape, or an id outside the vocabulary.
     """
     if ids.ndim != 2 or ids.is_floating_point():
-        raise ValueError(f"{name} has shape {tuple(ids.shape)} and dtype {ids.dtype}: pass integer ids of shape (B, T).")
+        raise ValueError(
+            f"{name} has shape {tuple(ids.shape)} and dtype {ids.dtype}: pass integer ids of shape (B, T)."
+        )
     if mask is None:
         mask = torch.ones_like(ids, dtype=torch.bool)
     if mask.shape != ids.shape:
-        raise ValueError(f"the mask of {name} has shape {tuple(mask.shape)}, the ids {tuple(ids.shape)}: make them equal.")
+        raise ValueError(
+            f"the mask of {name} has shape {tuple(mask.shape)}, the ids {tuple(ids.shape)}: make them equal."
+        )
     mask = mask.bool()
     if vocab_size is not None and mask.any():
         outside = mask & ((ids < 0) | (ids >= vocab_size))

@@ -64,7 +64,11 @@ class SharedLLMConfig(PreTrainedConfig):
             self.injection_map = [[i, i] for i in range(self.lower_layers)]
         self.injection_map = sorted(([int(i), int(j)] for i, j in self.injection_map), key=lambda pair: pair[1])
         self.ratios = list(self.ratios)
+        attention = self.text_config._attn_implementation
         super().__post_init__(**kwargs)
+        if self._attn_implementation is None and attention is not None:
+            # Setting it sets the nested configuration's too, and None there would mean attention without any mask.
+            self._attn_implementation = attention
 
     @property
     def height(self) -> int:
@@ -89,7 +93,9 @@ class SharedLLMConfig(PreTrainedConfig):
                 raise ValueError(f"injection_map feeds upper layer {upper}, but the base has layers 0 … {layers - 1}.")
         uppers = [upper for _, upper in self.injection_map]
         if len(set(uppers)) != len(uppers):
-            raise ValueError(f"injection_map={self.injection_map} feeds an upper layer twice: give each layer one pair.")
+            raise ValueError(
+                f"injection_map={self.injection_map} feeds an upper layer twice: give each layer one pair."
+            )
         if not self.ratios or any(r < 1 for r in self.ratios):
             raise ValueError(f"ratios={self.ratios} must be one positive stride a tree level, such as [16, 8, 4].")
         if any(coarse < fine for coarse, fine in zip(self.ratios, self.ratios[1:], strict=False)):

@@ -52,7 +52,9 @@ class MemoryGenerationMixin(GenerationMixin):
         if prompt is None:
             raise ValueError("input_ids is missing: generate() needs a prompt of at least one token.")
         if memory is not None and context_ids is not None:
-            raise ValueError("both memory and context_ids are given: append the text to the memory, or pass one of them.")
+            raise ValueError(
+                "both memory and context_ids are given: append the text to the memory, or pass one of them."
+            )
         mask = check_ids("input_ids", prompt, kwargs.pop("attention_mask", None), self.config.text_config.vocab_size)
         new_tokens = self._new_tokens(prompt.shape[1], generation_config, kwargs)
         window = self.config.window
@@ -92,7 +94,9 @@ class MemoryGenerationMixin(GenerationMixin):
         output.sequences = sequences
         return output
 
-    def _new_tokens(self, prompt_length: int, generation_config: GenerationConfig | None, kwargs: dict[str, Any]) -> int:
+    def _new_tokens(
+        self, prompt_length: int, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
+    ) -> int:
         """How many tokens are to come; takes both length arguments out of `kwargs`."""
         config = generation_config or self.generation_config
         wanted, longest = kwargs.pop("max_new_tokens", None), kwargs.pop("max_length", None)
@@ -101,7 +105,9 @@ class MemoryGenerationMixin(GenerationMixin):
         if wanted is None:
             wanted = longest - prompt_length if longest is not None else 20
         if wanted < 1:
-            raise ValueError(f"max_length={longest} leaves no room behind a prompt of {prompt_length} tokens: raise it.")
+            raise ValueError(
+                f"max_length={longest} leaves no room behind a prompt of {prompt_length} tokens: raise it."
+            )
         return wanted
 
     def _expand_inputs_for_generation(self, expand_size: int = 1, **kwargs: Any):

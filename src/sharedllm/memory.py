@@ -94,7 +94,7 @@ class ContextMemory:
     def index_select(self, index: Tensor | list[int]) -> "ContextMemory":
         """The texts `index` (n,), in that order, repeats allowed."""
         index = torch.as_tensor(index, dtype=torch.long, device=self.lengths.device)
-        if len(index) and not (0 <= int(index.min()) and int(index.max()) < len(self)):
+        if len(index) and not (int(index.min()) >= 0 and int(index.max()) < len(self)):
             raise ValueError(f"index={index.tolist()} is outside the memory's {len(self)} texts.")
         return self._map(lambda t: t.index_select(0, index), sources=tuple(self.sources[i] for i in index.tolist()))
 
@@ -141,7 +141,9 @@ class ContextMemory:
             ("number of injected layers", len(self.keys), len(later.keys)),
         ):
             if ours != theirs:
-                raise ValueError(f"can't append: {name} is {ours!r} here and {theirs!r} there; read both with one model.")
+                raise ValueError(
+                    f"can't append: {name} is {ours!r} here and {theirs!r} there; read both with one model."
+                )
         if (self.lengths % self.chunk_size).any():
             raise ValueError(
                 f"can't append: lengths={self.lengths.tolist()} end inside a chunk of {self.chunk_size}; "

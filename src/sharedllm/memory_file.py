@@ -175,6 +175,6 @@ def _check_shapes(path: Path, header: dict, tensors: dict[str, Tensor]) -> None:
     if tensors["lengths"].shape != (texts,) or tensors["token_ids"].shape[:1] != (texts,):
         raise _damaged(path, f"lengths and token_ids do not fit {texts} texts")
     for name, tensor in tensors.items():
-        if name.startswith(("keys", "values")):
-            if tensor.ndim != 4 or tensor.shape[0] != texts or tensor.shape[2] != mask.shape[1]:
-                raise _damaged(path, f"{name} has shape {tuple(tensor.shape)}, mask {tuple(mask.shape)}")
+        is_heads = name.startswith(("keys", "values"))
+        if is_heads and (tensor.ndim != 4 or tensor.shape[0] != texts or tensor.shape[2] != mask.shape[1]):
+            raise _damaged(path, f"{name} has shape {tuple(tensor.shape)}, mask {tuple(mask.shape)}")

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +28,8 @@ class SharedLLMPreTrainedModel(PreTrainedModel):
     config_class = SharedLLMConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _skip_keys_device_placement = ("past_key_values", "memory")
-    _keep_in_fp32_modules_strict = ("gate",)
+    _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values", "memory"]
+    _keep_in_fp32_modules_strict: ClassVar[list[str]] = ["gate"]
     _supports_sdpa = True
     _supports_attention_backend = False
     _supports_flash_attn = False
@@ -55,6 +56,8 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         """
         super().__init__(config)
         base = base if base is not None else AutoModel.from_config(config.text_config)
+        # The layers look things up (the attention implementation, say) in their own configuration: one object for all.
+        config.text_config = base.config
         self.lower_layers = None
         if config.lower_weights == "copy":
             self.lower_layers = nn.ModuleList(copy.deepcopy(layer) for layer in base.layers[: config.lower_layers])
@@ -78,7 +81,13 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         first = LowerModel(self.upper.layers, self.get_input_embeddings(), self.upper.rotary_emb, self.upper.config)
         noise = self.config.split_noise if self.training else 0.0
         return Reader(
-            self.config, self.lower(plain), first, readers, get_policy(selection or self.config.selection), noise, batch_tokens
+            self.config,
+            self.lower(plain),
+            first,
+            readers,
+            get_policy(selection or self.config.selection),
+            noise,
+            batch_tokens,
         )
 
     def read(
@@ -119,7 +128,9 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             progress=progress,
         )
 
-    def append(self, memory: ContextMemory, context_ids: Tensor, context_attention_mask: Tensor | None = None, **options):
+    def append(
+        self, memory: ContextMemory, context_ids: Tensor, context_attention_mask: Tensor | None = None, **options
+    ):
         """Read more text behind a memory's; equal to having read everything in one go.
 
         An unfinished last chunk is read again together with the new text. Options as for `read`.
@@ -182,7 +193,9 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             query_ids: (B, Q) for policies that need a query; default: the running text.
         """
         if memory is not None and context_ids is not None:
-            raise ValueError("both memory and context_ids are given: append the text to the memory, or pass one of them.")
+            raise ValueError(
+                "both memory and context_ids are given: append the text to the memory, or pass one of them."
+            )
         states = input_ids if input_ids is not None else inputs_embeds
         if states is None:
             raise ValueError("input_ids is missing: pass input_ids or inputs_embeds.")
@@ -218,7 +231,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
     Input longer than the window is split by itself: its end is the running text, everything before it the context.
     """
 
-    _tied_weights_keys = {"lm_head.weight": "model.upper.embed_tokens.weight"}  # noqa: RUF012 (read by transformers)
+    _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.upper.embed_tokens.weight"}
 
     def __init__(self, config: SharedLLMConfig, base: PreTrainedModel | None = None):
         super().__init__(config)
@@ -245,10 +258,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
             base = AutoModelForCausalLM.from_pretrained(base, dtype=dtype or "auto")
         elif dtype is not None:
             raise ValueError("dtype applies to a checkpoint that is loaded; a model instance has its own.")
-        config = SharedLLMConfig(text_config=copy.deepcopy(base.config), **settings)
-        for name in ("_attn_implementation",):
-            setattr(config.text_config, name, getattr(base.config, name))
-        model = cls(config, base)
+        model = cls(SharedLLMConfig(text_config=base.config, **settings), base)
         model.train(base.training)
         return model
 

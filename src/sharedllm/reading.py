@@ -10,7 +10,7 @@ from .chunking import check_ids, left_align
 from .config import SharedLLMConfig
 from .lower import LowerModel
 from .memory import ContextMemory, cat_ragged
-from .selection import SelectionPolicy, get_policy
+from .selection import SelectionPolicy
 from .selection.base import chooser
 from .tree import Nodes, Samples, chunks, preserved_nodes, sample
 
@@ -128,7 +128,14 @@ def read_context(
         raise ValueError(f"sources names {len(sources)} texts, context_ids has {len(ids)}: give each text one name.")
     units, unit, samples = plan(reader, ids, lengths, query_ids, query_mask)
     flat = reader.lower.encode(
-        ids, units, unit, samples.position, reader.config.lower_layers - 1, reader.project, reader.batch_tokens, progress
+        ids,
+        units,
+        unit,
+        samples.position,
+        reader.config.lower_layers - 1,
+        reader.project,
+        reader.batch_tokens,
+        progress,
     )
     index, kept = _rows(samples, len(ids), ids.device)
     heads = [_gather(tensor, index, kept).transpose(1, 2) for tensor in flat]
@@ -143,9 +150,7 @@ def read_context(
         token_ids=ids.to(torch.int32),
         lengths=lengths,
         chunk_size=reader.config.chunk_size,
-        sources=tuple(
-            ({"name": name, "tokens": int(n)},) for name, n in zip(sources, lengths.tolist(), strict=True)
-        )
+        sources=tuple(({"name": name, "tokens": int(n)},) for name, n in zip(sources, lengths.tolist(), strict=True))
         if sources is not None
         else (),
     )

@@ -69,7 +69,9 @@ def chunks(lengths: Tensor, chunk_size: int) -> Nodes:
     first = torch.cumsum(counts, 0) - counts
     chunk = torch.arange(len(row)) - first[row]
     start = chunk * chunk_size
-    return Nodes(row, chunk, start, torch.minimum(lengths[row] - start, torch.tensor(chunk_size)), torch.zeros_like(row))
+    return Nodes(
+        row, chunk, start, torch.minimum(lengths[row] - start, torch.tensor(chunk_size)), torch.zeros_like(row)
+    )
 
 
 def split_point(length: Tensor, epsilon: Tensor | float = 0.0) -> Tensor:

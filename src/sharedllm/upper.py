@@ -50,7 +50,6 @@ def inject(base: PreTrainedModel, config: SharedLLMConfig) -> PreTrainedModel:
     family = family_of(config.text_config)
     upper = copy.copy(base)
     upper._modules = dict(base._modules)
-    upper.config = config.text_config
     upper.layers = nn.ModuleList(base.layers)
     for lower_index, upper_index in config.injection_map:
         layer = base.layers[upper_index]
