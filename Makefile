@@ -31,6 +31,8 @@ format: $(READY) ## let ruff format the code
 
 # torch first and by itself: a looser request would bring builds for other hardware.
 $(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "sharedllm needs Python 3.11 or newer: name one with make PYTHON=…"; exit 1; }
 	@test -x $(BIN)/python || { echo "setting up $(VENV) …"; $(PYTHON) -m venv $(VENV); }
 	@echo "installing …"
 	@$(PIP) torch

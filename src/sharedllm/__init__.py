@@ -1,7 +1,19 @@
 """SharedLLM (arXiv 2603.04759): a short-window language model that reads texts far longer than its window."""
 
+from .bundled import bundled_model
 from .config import SharedLLMConfig
 from .memory import ContextMemory
+from .memory_file import open_memory, save_memory
 from .modeling import SharedLLMForCausalLM, SharedLLMModel
 
-__all__ = ["ContextMemory", "SharedLLMConfig", "SharedLLMForCausalLM", "SharedLLMModel"]
+__version__ = "0.1.0"
+
+__all__ = [
+    "ContextMemory",
+    "SharedLLMConfig",
+    "SharedLLMForCausalLM",
+    "SharedLLMModel",
+    "bundled_model",
+    "open_memory",
+    "save_memory",
+]

@@ -1,14 +1,16 @@
 """A ContextMemory on disk: one safetensors file with a JSON header, written atomically, checked when it is opened.
 
 The header is the entry "sharedllm" of the safetensors metadata: format and version, fingerprint of the model that made the
-memory, fingerprint of its tokenizer, chunk size, sources, and the SHA-256 of each tensor. Nothing in it is ever executed.
+memory, fingerprint of its tokenizer, chunk size, sources, a SHA-256 of each tensor and one of the header itself, so that no
+flipped byte goes unseen. Nothing in it is ever executed.
 """
 
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -23,6 +25,17 @@ VERSION = 1
 _INTEGERS = {"mask": torch.bool, "token_ids": torch.int32} | dict.fromkeys(
     ("chunk", "position", "ratio", "lengths"), torch.int64
 )
+_FIELDS = {
+    "fingerprint": str,
+    "tokenizer": str,
+    "library": str,
+    "chunk_size": int,
+    "texts": int,
+    "layers": int,
+    "sources": list,
+    "checksums": dict,
+    "checksum": str,
+}
 
 
 def _bytes(tensor: Tensor) -> memoryview:
@@ -30,8 +43,23 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 
 def checksum(tensor: Tensor) -> str:
-    """SHA-256 of a tensor's bytes."""
-    return hashlib.sha256(_bytes(tensor)).hexdigest()
+    """SHA-256 of a tensor's dtype, shape and bytes."""
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _header_checksum(header: dict) -> str:
+    """SHA-256 of all fields but the checksum itself."""
+    fields = {name: value for name, value in header.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _library() -> str:
+    try:
+        return version("sharedllm")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "unknown"
 
 
 def fingerprint_tensors(named: Iterable[tuple[str, Tensor]], settings: dict) -> str:
@@ -43,6 +71,18 @@ def fingerprint_tensors(named: Iterable[tuple[str, Tensor]], settings: dict) -> 
     return digest.hexdigest()[:32]
 
 
+def _plain(memory: ContextMemory) -> dict[str, Tensor]:
+    """The tensors as a file holds them: on the CPU, contiguous, no two over the same storage."""
+    tensors, storages = {}, set()
+    for name, tensor in memory.tensors().items():
+        tensor = tensor.detach().cpu().contiguous()
+        if tensor.untyped_storage().data_ptr() in storages:
+            tensor = tensor.clone()
+        storages.add(tensor.untyped_storage().data_ptr())
+        tensors[name] = tensor
+    return tensors
+
+
 def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "") -> None:
     """Write a memory to one file. An older file of that name stays whole until the new one is complete.
 
@@ -51,34 +91,40 @@ def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "")
 
     Raises:
         ValueError: the folder does not exist, or the path is a folder.
+        OSError: the file can't be written: no space or no permission.
     """
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name a file to save the memory to.")
     if not path.parent.is_dir():
         raise ValueError(f"the folder {path.parent} does not exist: create it, or save the memory elsewhere.")
-    tensors = {name: t.detach().cpu().contiguous() for name, t in memory.tensors().items()}
+    tensors = _plain(memory)
     header = {
         "format": FORMAT,
         "format_version": VERSION,
         "fingerprint": memory.fingerprint,
         "tokenizer": tokenizer,
+        "library": _library(),
         "chunk_size": memory.chunk_size,
         "texts": len(memory),
         "layers": len(memory.keys),
         "sources": memory.sources,
         "checksums": {name: checksum(t) for name, t in tensors.items()},
     }
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
+    header["checksum"] = _header_checksum(header)
+    temporary = path.with_name(f"{path.name}.tmp{secrets.token_hex(4)}")
     try:
+        temporary.touch()
+        mode = (path if path.is_file() else temporary).stat().st_mode & 0o777
         save_file(tensors, temporary, metadata={"sharedllm": json.dumps(header)})
-        with open(temporary, "rb") as written:  # noqa: PTH123 (a descriptor is needed to flush it to disk)
+        temporary.chmod(mode)  # save_file leaves a file that only its owner may read
+        with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        temporary.replace(path)
+    except SafetensorError as error:
+        raise OSError(f"{path} can't be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _damaged(path: Path, what: str) -> ValueError:
@@ -90,10 +136,14 @@ def _open(path: Path):
         raise ValueError(f"{path} does not exist: check the name, or make it with `sharedllm read`.")
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name a memory file.")
+    if not path.is_file():
+        raise ValueError(f"{path} is not a regular file: name a memory file.")
     try:
         return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a memory, or was cut short: {error}.") from None
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a memory, or was cut short: {error}; read the text again.") from None
+    except OSError as error:
+        raise ValueError(f"{path} can't be opened: {error}.") from None
 
 
 def read_header(path: str | Path) -> dict:
@@ -109,16 +159,18 @@ def read_header(path: str | Path) -> dict:
         raise ValueError(f"{path} is a safetensors file but not a memory: make one with `sharedllm read`.")
     try:
         header = json.loads(text)
-        version, kind = header["format_version"], header["format"]
-        missing = {"fingerprint", "tokenizer", "chunk_size", "texts", "layers", "sources", "checksums"} - header.keys()
-    except (ValueError, KeyError, TypeError, AttributeError):
+        made_as, kind = header["format_version"], header["format"]
+    except (ValueError, KeyError, TypeError):
         raise _damaged(path, "its header can't be read") from None
     if kind != FORMAT:
         raise ValueError(f"{path} has format {kind!r}, not {FORMAT!r}: it is not a memory.")
-    if version != VERSION:
-        raise ValueError(f"{path} has format_version={version}, this package reads {VERSION}: upgrade sharedllm.")
-    if missing:
-        raise _damaged(path, f"its header lacks {', '.join(sorted(missing))}")
+    if made_as != VERSION:
+        raise ValueError(f"{path} has format_version={made_as}, this package reads {VERSION}: upgrade sharedllm.")
+    for name, kind in _FIELDS.items():
+        if not isinstance(header.get(name), kind):
+            raise _damaged(path, f"its header has {name}={header.get(name)!r}, not a {kind.__name__}")
+    if header["checksum"] != _header_checksum(header):
+        raise _damaged(path, "the checksum of its header does not fit")
     return header
 
 
@@ -163,18 +215,30 @@ def open_memory(
 
 
 def _check_shapes(path: Path, header: dict, tensors: dict[str, Tensor]) -> None:
-    for name, dtype in _INTEGERS.items():
-        if tensors[name].dtype != dtype:
-            raise _damaged(path, f"{name} has dtype {tensors[name].dtype}, not {dtype}")
+    """Refuse tensors that do not fit each other; checksums find damage, this finds what was never right."""
     texts, mask = header["texts"], tensors["mask"]
     if mask.ndim != 2 or len(mask) != texts or len(header["sources"]) != texts:
         raise _damaged(path, f"mask has shape {tuple(mask.shape)} for {texts} texts")
-    for name in ("chunk", "position", "ratio"):
-        if tensors[name].shape != mask.shape:
-            raise _damaged(path, f"{name} has shape {tuple(tensors[name].shape)}, mask {tuple(mask.shape)}")
-    if tensors["lengths"].shape != (texts,) or tensors["token_ids"].shape[:1] != (texts,):
-        raise _damaged(path, f"lengths and token_ids do not fit {texts} texts")
+    if header["chunk_size"] < 1:
+        raise _damaged(path, f"chunk_size={header['chunk_size']} is not positive")
+    heads = tensors["keys.0"] if "keys.0" in tensors else torch.zeros(texts, 1, mask.shape[1], 1)
+    if not heads.is_floating_point():
+        raise _damaged(path, f"keys.0 has dtype {heads.dtype}, not a floating point one")
     for name, tensor in tensors.items():
-        is_heads = name.startswith(("keys", "values"))
-        if is_heads and (tensor.ndim != 4 or tensor.shape[0] != texts or tensor.shape[2] != mask.shape[1]):
+        dtype = _INTEGERS.get(name, heads.dtype)
+        if tensor.dtype != dtype:
+            raise _damaged(path, f"{name} has dtype {tensor.dtype}, not {dtype}")
+        if name == "lengths":
+            fits = tensor.shape == (texts,)
+        elif name == "token_ids":
+            fits = tensor.ndim == 2 and len(tensor) == texts
+        elif name in _INTEGERS:
+            fits = tensor.shape == mask.shape
+        else:
+            twin = tensors[name.replace("values", "keys")]
+            fits = tensor.ndim == 4 and tensor.shape == twin.shape and tensor.shape[::2] == mask.shape
+        if not fits:
             raise _damaged(path, f"{name} has shape {tuple(tensor.shape)}, mask {tuple(mask.shape)}")
+    lengths, columns = tensors["lengths"], tensors["token_ids"].shape[1]
+    if ((lengths < 0) | (lengths > columns)).any():
+        raise _damaged(path, f"lengths={lengths.tolist()} do not fit token_ids of {columns} columns")

@@ -1,0 +1,16 @@
+"""All commands, registered in one place."""
+
+import typer
+
+from . import ask, benchmark, demo, extend, generate, info, read
+
+app = typer.Typer(
+    help="Read texts far longer than a model's window, and ask them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog="--debug, anywhere, shows the traceback of an error.",
+)
+for module in (demo, info, extend, read, ask, generate, benchmark):
+    app.command(module.__name__.rpartition(".")[2])(module.command)

@@ -1,0 +1,101 @@
+"""What the commands share: loading a model, progress on stderr, reading files into a memory."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from ..bundled import bundled_model
+from ..data.text import expand, read_text, tokenize
+from ..memory import ContextMemory
+from ..memory_file import open_memory, read_header
+from ..modeling import SharedLLMForCausalLM
+
+stderr = Console(stderr=True)
+
+ModelOption = Annotated[str, typer.Option("--model", help="Folder, hub id, or name of a bundled model.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+SelectionOption = Annotated[
+    str | None, typer.Option(help="What stays fine: right (nearest) or similarity (to the question).")
+]
+BatchTokensOption = Annotated[int, typer.Option(min=1, help="Most tokens read at once: bounds working memory.")]
+
+
+def load(name: str) -> tuple[SharedLLMForCausalLM, PreTrainedTokenizerBase]:
+    """A SharedLLM and its tokenizer, ready to be used."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    folder = bundled_model(name) if name in ("tiny", "base") else name
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=inference_dtype())
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"can't load the model {name}: {str(error).splitlines()[0]}") from None
+    if not isinstance(model, SharedLLMForCausalLM):
+        raise ValueError(f"{name} is an ordinary {type(model).__name__}: make a SharedLLM of it with `sharedllm extend`.")
+    return model.eval(), tokenizer
+
+
+def inference_dtype() -> torch.dtype | str:
+    """The checkpoint's own dtype, or float32 on processors where bf16 products are emulated."""
+    if torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+        return "auto"
+    return torch.float32
+
+
+@contextmanager
+def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr; yields what advances it. Nothing is drawn where stderr is no terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda advance: bar.update(task, advance=advance)
+
+
+@torch.no_grad()
+def read_files(
+    model: SharedLLMForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    names: list[str],
+    batch_tokens: int,
+    memory: ContextMemory | None = None,
+) -> ContextMemory:
+    """Read files one after the other into one memory, behind `memory` if there is one."""
+    texts = [(name, tokenize(tokenizer, read_text(name))) for name in expand(names)]
+    for name, ids in texts:
+        with progress_bar(f"reading {name}", ids.shape[1]) as advance:
+            options: dict[str, Any] = {"batch_tokens": batch_tokens, "sources": [name], "progress": advance}
+            memory = model.read(ids, **options) if memory is None else model.append(memory, ids, **options)
+    if memory is None:
+        raise ValueError("no file is named: give at least one, or - for standard input.")
+    return replace(memory, fingerprint=model.fingerprint())
+
+
+def memory_of(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str, batch_tokens: int):
+    """The memory that `name` is, or that of the text file that it is."""
+    if is_memory(name):
+        return open_memory(name, fingerprint=model.fingerprint())
+    return read_files(model, tokenizer, [name], batch_tokens)
+
+
+def is_memory(name: str) -> bool:
+    """By its suffix, or by its content if that is something else."""
+    if name.endswith(".memory"):
+        return True
+    try:
+        return name != "-" and Path(name).is_file() and bool(read_header(name))
+    except ValueError:
+        return False
+
+
+def print_json(**values: Any) -> None:
+    print(json.dumps(values, indent=1))

@@ -1,0 +1,145 @@
+"""`sharedllm demo`: the main job on a long real text, measured and drawn."""
+
+import json as json_module
+import os
+import platform
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import transformers
+import typer
+from rich.console import Console
+from rich.table import Table
+from transformers import AutoModelForCausalLM
+
+from .. import __version__
+from ..bundled import bundled_model
+from ..data.text import read_text, tokenize
+from ..demo.cost import costs
+from ..demo.measure import anchors, context_lengths, losses_by_length, needle_recall
+from ..demo.plot import draw
+from ..demo.sources import library_text
+from .common import JsonOption, ModelOption, inference_dtype, load, print_json, progress_bar, stderr
+
+BATCH_TOKENS = 16_384
+DEPTHS = [0.0, 0.25, 0.5, 0.75, 0.99]
+
+
+@torch.no_grad()
+def command(
+    file: Annotated[str | None, typer.Argument(help="Text to read instead of Python's standard library.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for demo.json and demo.png.")] = Path("demo"),
+    model: ModelOption = "tiny",
+    base: Annotated[str, typer.Option(help="The base that the model was extended from.")] = "base",
+    tokens: Annotated[int, typer.Option(min=1024, help="Longest context.")] = 131_072,
+    places: Annotated[int, typer.Option(min=1, help="Places of the text whose loss is measured.")] = 12,
+    needles: Annotated[int, typer.Option(min=1, help="Needles a cell.")] = 4,
+    full_limit: Annotated[float, typer.Option(help="Most seconds that one pass of full attention may take.")] = 15.0,
+    seed: Annotated[int, typer.Option(help="Of the needles.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Read 128K tokens with a short window, and see what they are good for: loss, needles, time and memory."""
+    begin = time.perf_counter()
+    loaded, tokenizer = load(model)
+    folder = bundled_model(base) if base in ("base", "tiny") else base
+    base_model = AutoModelForCausalLM.from_pretrained(folder, dtype=inference_dtype()).eval()
+    window, chunk = loaded.config.window, loaded.config.chunk_size
+    margin = window + 2 * places * chunk
+    ids = tokenize(tokenizer, read_text(file)) if file else library_text(tokenizer, tokens + margin)
+    ids = ids[:, : tokens + margin]
+    lengths = context_lengths(ids.shape[1] - window - chunk, window, tokens)
+    if not lengths:
+        raise ValueError(f"{file} has {ids.shape[1]} tokens: the demo needs {2 * window + chunk} at least.")
+    if lengths[-1] < tokens:
+        stderr.print(f"the text has {ids.shape[1]:,} tokens: contexts go up to {lengths[-1]:,}", highlight=False)
+    starts = anchors(ids.shape[1], lengths[-1], window, chunk, places)
+    another = library_text(tokenizer, starts[-1], other=True)[:, : starts[-1]]
+    if another.shape[1] < lengths[-1]:
+        raise ValueError(f"the standard library has too little text: lower --tokens to {another.shape[1]} or less.")
+
+    with progress_bar("reading", ids.shape[1] + another.shape[1]) as advance:
+        own = loaded.read(ids[:, : starts[-1]], batch_tokens=BATCH_TOKENS, progress=advance)
+        other = loaded.read(another, batch_tokens=BATCH_TOKENS, progress=advance)
+    with progress_bar("scoring", len(starts) * len(lengths)) as advance:
+        losses = losses_by_length(loaded, base_model, ids, own, other, lengths, starts, advance)
+    needle_lengths = lengths[::2] if len(lengths) > 4 else lengths
+    with progress_bar("asking for needles", len(needle_lengths) * len(DEPTHS)) as advance:
+        recall = needle_recall(loaded, tokenizer, ids, own, needle_lengths, DEPTHS, needles, seed, advance)
+    with progress_bar("timing", len(lengths)) as advance:
+        ours, full = costs(loaded, base_model, ids, lengths, BATCH_TOKENS, full_limit, advance)
+
+    result = {
+        "text": {"name": file or "Python's standard library", "tokens": ids.shape[1]},
+        "model": {"name": model, "window": window, "parameters": sum(p.numel() for p in loaded.parameters())},
+        "memory": {"tokens": int(own.lengths[0]), "kept": int(own.kept[0]), "bytes": own.nbytes},
+        "losses": asdict(losses),
+        "needles": recall,
+        "needles_a_cell": needles,
+        "costs": {
+            "sharedllm": {n: asdict(c) for n, c in ours.items()},
+            "full_attention": {n: asdict(c) for n, c in full.items()},
+        },
+        "seed": seed,
+        "seconds": round(time.perf_counter() - begin, 1),
+        "versions": {"sharedllm": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
+        "hardware": {"machine": platform.machine(), "cpus": os.cpu_count(), "threads": torch.get_num_threads()},
+    }
+    result = json_module.loads(json_module.dumps(result))  # what is printed and drawn is what is saved
+    output.mkdir(parents=True, exist_ok=True)
+    partial = output / "demo.json.tmp"
+    partial.write_text(json_module.dumps(result, indent=1))
+    partial.replace(output / "demo.json")
+    try:
+        draw(result, output / "demo.png")
+    except ValueError as error:
+        stderr.print(str(error), highlight=False)
+    if json:
+        print_json(**result)
+    else:
+        show(result, output)
+
+
+def show(result: dict, output: Path) -> None:
+    """The result as tables on stdout."""
+    console = Console(highlight=False)
+    losses, window = result["losses"], result["model"]["window"]
+    ours, full = result["costs"]["sharedllm"], result["costs"]["full_attention"]
+    console.print(
+        f"\n[bold]{result['text']['name']}[/bold]: {result['memory']['tokens']:,} tokens read by a model with a window of "
+        f"{window}; {result['memory']['kept']:,} kept in {result['memory']['bytes'] / 1e6:.1f} MB\n"
+    )
+    table = Table(title=f"Loss of the same {losses['targets']:,} tokens (nats; lower is better)", title_justify="left")
+    for name in ("context", "own text", "another text", "own is better", "read + score", "full attention"):
+        table.add_column(name, justify="right")
+    table.add_row("base, window alone", f"{losses['base']:.4f}", "", "", "", "")
+    table.add_row("no context", f"{losses['none']:.4f}", "", "", "", "")
+    for n, value in losses["own"].items():
+        cells = [f"{value:.4f}", f"{losses['other'][n]:.4f}", f"at {losses['wins'][n]:.0%} of the places"]
+        table.add_row(f"{int(n):,} ({int(n) // window}×)", *cells, _cost(ours.get(n)), _cost(full.get(n)))
+    console.print(table)
+    table = Table(title="Needles found, by depth (0 % is the oldest text)", title_justify="left")
+    table.add_column("context", justify="right")
+    for depth in next(iter(result["needles"].values())):
+        table.add_column(f"{100 * float(depth):.0f} %", justify="right")
+    for n, row in result["needles"].items():
+        table.add_row(f"{int(n):,}", *(f"{value:.0%}" for value in row.values()))
+    console.print(table)
+    longest = max(ours, key=int)
+    speed = int(longest) / ours[longest]["seconds"]
+    compared = max(full, key=int)
+    ratio = full[compared]["seconds"] / ours[compared]["seconds"]
+    console.print(
+        f"{speed:,.0f} tokens/s at {int(longest):,} tokens; at {int(compared):,}, the longest that full attention was run "
+        f"on, {ratio:.1f} times as fast as it"
+    )
+    console.print(f"{result['seconds']} s in all; figures in {output / 'demo.json'}, drawn in {output / 'demo.png'}")
+
+
+def _cost(cost: dict | None) -> str:
+    if cost is None:
+        return "–"
+    memory = "" if cost["peak_bytes"] is None else f", {cost['peak_bytes'] / 1e6:.0f} MB"
+    return f"{cost['seconds']:.2f} s{memory}"

@@ -1,0 +1,70 @@
+"""`sharedllm extend`: make a SharedLLM of a base checkpoint, ready to be trained."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from transformers import AutoTokenizer
+from transformers.utils import logging
+
+from ..modeling import SharedLLMForCausalLM
+from .common import JsonOption, print_json, stderr
+
+
+def numbers(field: str, text: str) -> list[int]:
+    try:
+        return [int(n) for n in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--{field} {text!r} must be whole numbers with commas, such as 16,8,4.") from None
+
+
+def pairs(text: str) -> list[list[int]]:
+    try:
+        return [[int(n) for n in pair.split(":", 1)] for pair in text.split(",") if ":" in pair or int("")]
+    except ValueError:
+        raise ValueError(f"--injection-map {text!r} must be lower:upper pairs, such as 0:0,1:1,3:5.") from None
+
+
+def command(
+    base: Annotated[str, typer.Argument(help="Folder or hub id of a causal language model.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
+    window: Annotated[int | None, typer.Option(help="W, tokens of running text; default: the base's.")] = None,
+    chunk_size: Annotated[int, typer.Option(help="C, tokens a chunk.")] = 1024,
+    ratios: Annotated[str, typer.Option(help="Strides of the tree's levels, coarse to fine.")] = "16,8,4",
+    lower_layers: Annotated[int, typer.Option(help="M, bottom layers that read the context.")] = 4,
+    injection_map: Annotated[str | None, typer.Option(help="lower:upper pairs; default i:i for all i < M.")] = None,
+    encoding: Annotated[str, typer.Option(help="node or chunk.")] = "node",
+    lower_weights: Annotated[str, typer.Option(help="shared or copy.")] = "shared",
+    selection: Annotated[str, typer.Option(help="right or similarity.")] = "right",
+    json: JsonOption = False,
+) -> None:
+    """Extend a base checkpoint. Until it is trained its logits are the base's, to the bit."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"{output} exists and is not an empty folder: choose another one.")
+    settings = {
+        "window": window,
+        "chunk_size": chunk_size,
+        "ratios": numbers("ratios", ratios),
+        "lower_layers": lower_layers,
+        "injection_map": pairs(injection_map) if injection_map is not None else None,
+        "encoding": encoding,
+        "lower_weights": lower_weights,
+        "selection": selection,
+    }
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model = SharedLLMForCausalLM.from_base(base, **settings)
+    except OSError as error:
+        raise ValueError(f"can't load the base {base}: {str(error).splitlines()[0]}") from None
+    model.save_pretrained(output)
+    try:
+        AutoTokenizer.from_pretrained(base).save_pretrained(output)
+    except (OSError, ValueError):
+        stderr.print(f"{base} has no tokenizer: add one to {output} before reading text.", style="yellow")
+    count = sum(p.numel() for p in model.parameters())
+    new = sum(p.numel() for n, p in model.named_parameters() if "cross_attention" in n or "lower_layers" in n)
+    if json:
+        print_json(model=str(output), parameters=count, new_parameters=new)
+    else:
+        stderr.print(f"wrote {output}: {count:,} parameters, {new:,} of them new", highlight=False)

@@ -1,0 +1,35 @@
+"""`sharedllm generate`: continue a prompt over a context."""
+
+from typing import Annotated
+
+import torch
+import typer
+
+from ..data.text import tokenize
+from .common import BatchTokensOption, JsonOption, ModelOption, load, memory_of, print_json
+
+
+def command(
+    prompt: Annotated[str, typer.Option(help="Text to continue.")],
+    context: Annotated[str | None, typer.Option(help="A memory, a text file, or - for standard input.")] = None,
+    model: ModelOption = "tiny",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="How many tokens to add at most.")] = 64,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token.")] = 0.8,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    batch_tokens: BatchTokensOption = 32_768,
+    json: JsonOption = False,
+) -> None:
+    """Continue a prompt, with a file or a memory as context. A long prompt becomes context by itself."""
+    if not prompt:
+        raise ValueError("--prompt is empty: give at least one token to continue.")
+    loaded, tokenizer = load(model)
+    memory = memory_of(loaded, tokenizer, context, batch_tokens) if context is not None else None
+    ids = tokenize(tokenizer, prompt)
+    torch.manual_seed(seed)
+    sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+    output = loaded.generate(ids, memory=memory, max_new_tokens=max_new_tokens, **sampling)
+    text = tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
+    if json:
+        print_json(prompt=prompt, text=text, context_tokens=int(memory.lengths[0]) if memory is not None else 0)
+    else:
+        print(text)

@@ -1,0 +1,64 @@
+"""`sharedllm info`: what a model or a memory is."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ..memory_file import open_memory
+from .common import JsonOption, is_memory, load, print_json
+
+
+def command(
+    source: Annotated[str, typer.Argument(help="A memory, a model's folder, or the name of a bundled model.")] = "tiny",
+    json: JsonOption = False,
+) -> None:
+    """Describe a model or a memory."""
+    values = describe_memory(source) if is_memory(source) else describe_model(source)
+    if json:
+        print_json(**values)
+        return
+    table = Table(title=source, show_header=False, title_justify="left")
+    for name, value in values.items():
+        table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+    Console().print(table)
+
+
+def describe_memory(name: str) -> dict:
+    memory = open_memory(name)
+    return {
+        "kind": "memory",
+        "texts": len(memory),
+        "tokens": int(memory.lengths.sum()),
+        "chunks": int(memory.chunks.sum()),
+        "chunk_size": memory.chunk_size,
+        "kept_tokens": int(memory.kept.sum()),
+        "injected_layers": len(memory.keys),
+        "dtype": str(memory.keys[0].dtype).removeprefix("torch."),
+        "bytes": memory.nbytes,
+        "fingerprint": memory.fingerprint,
+        "sources": [source for text in memory.sources for source in text],
+    }
+
+
+def describe_model(name: str) -> dict:
+    model, tokenizer = load(name)
+    config = model.config
+    tree = dict(zip(config.ratios, (config.chunk_size // 2**i for i in range(1, config.height + 1)), strict=True))
+    return {
+        "kind": "model",
+        "family": config.text_config.model_type,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "layers": config.text_config.num_hidden_layers,
+        "lower_layers": config.lower_layers,
+        "window": config.window,
+        "chunk_size": config.chunk_size,
+        "tokens_by_stride": {str(stride): tokens for stride, tokens in tree.items()},
+        "injection_map": config.injection_map,
+        "encoding": config.encoding,
+        "lower_weights": config.lower_weights,
+        "selection": config.selection,
+        "vocabulary": len(tokenizer),
+        "fingerprint": model.fingerprint(),
+    }

@@ -1,0 +1,1 @@
+"""What `sharedllm demo` reads (sources), measures (measure, cost) and draws (plot)."""

@@ -1,0 +1,62 @@
+"""The picture of the demo: loss by length, needle recall, time."""
+
+from pathlib import Path
+
+TRUE, OTHER, NONE, BASE = "#0b6e99", "#c8553d", "#7a8793", "#e8a33d"
+
+
+def draw(result: dict, path: Path) -> None:
+    """Draw `demo.json`'s content.
+
+    Raises:
+        ValueError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+    except ImportError:
+        raise ValueError("matplotlib is not installed: pip install 'sharedllm[plot]' draws the figure.") from None
+    window = result["model"]["window"]
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(16, 4.6), layout="constrained")
+
+    losses = result["losses"]
+    lengths = [int(n) for n in losses["own"]]
+    left.plot(lengths, losses["own"].values(), "o-", color=TRUE, label="its own context, compressed")
+    left.plot(lengths, losses["other"].values(), "s--", color=OTHER, label="another text's context")
+    left.axhline(losses["none"], color=NONE, label="no context")
+    left.axhline(losses["base"], color=BASE, ls=":", label="base model, window alone")
+    left.set(title="Loss of the same tokens", ylabel="nats a token", xlabel="tokens of context")
+    left.legend(frameon=False, fontsize=9)
+
+    cells = result["needles"]
+    grid = [[cells[n][d] for n in cells] for d in next(iter(cells.values()))]
+    image = middle.imshow(grid, vmin=0, vmax=1, cmap="YlGnBu", aspect="auto")
+    middle.set_xticks(range(len(cells)), [_short(int(n)) for n in cells])
+    depths = list(next(iter(cells.values())))
+    middle.set_yticks(range(len(depths)), [f"{100 * float(d):.0f} %" for d in depths])
+    for y, row in enumerate(grid):
+        for x, value in enumerate(row):
+            middle.text(x, y, f"{value:.0%}", ha="center", va="center", color="white" if value > 0.5 else "black")
+    middle.set(title="Needles found", xlabel="tokens of context", ylabel="depth (0 % is the oldest)")
+    figure.colorbar(image, ax=middle, shrink=0.8)
+
+    for name, color, label in (("sharedllm", TRUE, "SharedLLM"), ("full_attention", OTHER, "full attention")):
+        points = result["costs"][name]
+        right.plot([int(n) for n in points], [p["seconds"] for p in points.values()], "o-", color=color, label=label)
+    right.set(title="Reading and scoring one window", ylabel="seconds", xlabel="tokens of context", yscale="log")
+    right.legend(frameon=False)
+
+    for ax in (left, right):
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(lengths, [_short(n) for n in lengths])
+        ax.minorticks_off()
+        ax.grid(alpha=0.3)
+    figure.suptitle(f"{result['text']['name']}: a model with a window of {window} tokens", fontsize=13)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _short(tokens: int) -> str:
+    return f"{tokens // 1024}K" if tokens >= 1024 else str(tokens)

@@ -1,0 +1,45 @@
+"""Real text that every machine has: the sources of Python's standard library."""
+
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ..data.text import tokenize
+
+
+def library_files() -> list[Path]:
+    """Python files of the standard library in a fixed order, tests and generated tables left out."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    skipped = {"test", "tests", "idlelib", "lib2to3", "site-packages", "pydoc_data", "encodings", "__pycache__"}
+    return sorted(f for f in root.rglob("*.py") if not skipped & set(f.relative_to(root).parts))
+
+
+def _documents(files: list[Path]) -> Iterator[str]:
+    root = Path(sysconfig.get_paths()["stdlib"])
+    for file in files:
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # a few sources of the library are in other encodings on purpose
+        if text.strip():
+            yield f"# file: {file.relative_to(root)}\n{text}\n"
+
+
+def library_text(tokenizer: PreTrainedTokenizerBase, tokens: int, *, other: bool = False) -> Tensor:
+    """At least `tokens` ids (1, T), if there are so many; `other` takes files from the end of the list backwards.
+
+    Both halves are disjoint as long as each takes less than half of the library.
+    """
+    files = library_files()
+    half = len(files) // 2
+    parts, total = [], 0
+    for document in _documents(files[half:][::-1] if other else files[:half]):
+        parts.append(tokenize(tokenizer, document))
+        total += parts[-1].shape[1]
+        if total >= tokens:
+            break
+    return torch.cat(parts, 1)
