@@ -36,7 +36,9 @@ def test_exponent_is_a_fit_through_all_points():
     assert exponent([1, 2, 4, 8], [1 * 1.1, 2 / 1.1, 4 / 1.1, 8 * 1.1]) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(("lengths", "seconds"), [([8], [1.0]), ([8, 8], [1.0, 2.0]), ([8, 16], [1.0]), ([1, 2], [0.0, 1.0])])
+@pytest.mark.parametrize(
+    ("lengths", "seconds"), [([8], [1.0]), ([8, 8], [1.0, 2.0]), ([8, 16], [1.0]), ([1, 2], [0.0, 1.0])]
+)
 def test_exponent_refuses(lengths, seconds):
     with pytest.raises(ValueError, match="lengths"):
         exponent(lengths, seconds)
@@ -91,7 +93,9 @@ def test_model_is_left_as_it_was(model):
     model.eval()
 
 
-@pytest.mark.parametrize(("change", "name"), [({"lengths": ()}, "lengths"), ({"lengths": (0,)}, "lengths"), ({"repeats": 0}, "repeats")])
+@pytest.mark.parametrize(
+    ("change", "name"), [({"lengths": ()}, "lengths"), ({"lengths": (0,)}, "lengths"), ({"repeats": 0}, "repeats")]
+)
 def test_refuses(model, change, name):
     with pytest.raises(ValueError, match=name):
         benchmark_reading(model, **{"lengths": (8,)} | change)

@@ -29,7 +29,7 @@ class SharedLLMPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values", "memory"]
-    _keep_in_fp32_modules_strict: ClassVar[list[str]] = ["gate"]
+    _keep_in_fp32_modules_strict: ClassVar[list[str]] = ["cross_attention.gate"]
     _supports_sdpa = True
     _supports_attention_backend = False
     _supports_flash_attn = False

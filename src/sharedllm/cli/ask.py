@@ -35,9 +35,7 @@ def command(
     if policy.needs_query:
         # Which parts stay fine depends on the question: read the tokens again that the memory keeps.
         with torch.no_grad():
-            memory = loaded.read(
-                memory.token_ids.long(), query_ids=ids, selection=policy, batch_tokens=batch_tokens
-            )
+            memory = loaded.read(memory.token_ids.long(), query_ids=ids, selection=policy, batch_tokens=batch_tokens)
     output = loaded.generate(ids, memory=memory, max_new_tokens=max_new_tokens, do_sample=False)
     answer = tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True).strip().split("\n")[0]
     if json:

@@ -41,7 +41,9 @@ def load(name: str) -> tuple[SharedLLMForCausalLM, PreTrainedTokenizerBase]:
     except (OSError, ValueError) as error:
         raise ValueError(f"can't load the model {name}: {str(error).splitlines()[0]}") from None
     if not isinstance(model, SharedLLMForCausalLM):
-        raise ValueError(f"{name} is an ordinary {type(model).__name__}: make a SharedLLM of it with `sharedllm extend`.")
+        raise ValueError(
+            f"{name} is an ordinary {type(model).__name__}: make a SharedLLM of it with `sharedllm extend`."
+        )
     return model.eval(), tokenizer
 
 

@@ -1,21 +1,19 @@
 """`sharedllm demo`: the main job on a long real text, measured and drawn."""
 
 import json as json_module
-import os
-import platform
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import torch
-import transformers
 import typer
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM
 
 from .. import __version__
+from ..benchmark.reading import environment
 from ..bundled import bundled_model
 from ..data.text import read_text, tokenize
 from ..demo.cost import costs
@@ -84,8 +82,7 @@ def command(
         },
         "seed": seed,
         "seconds": round(time.perf_counter() - begin, 1),
-        "versions": {"sharedllm": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
-        "hardware": {"machine": platform.machine(), "cpus": os.cpu_count(), "threads": torch.get_num_threads()},
+        "environment": {"sharedllm": __version__} | environment(),
     }
     result = json_module.loads(json_module.dumps(result))  # what is printed and drawn is what is saved
     output.mkdir(parents=True, exist_ok=True)
@@ -105,22 +102,25 @@ def command(
 def show(result: dict, output: Path) -> None:
     """The result as tables on stdout."""
     console = Console(highlight=False)
-    losses, window = result["losses"], result["model"]["window"]
+    losses = result["losses"]
     ours, full = result["costs"]["sharedllm"], result["costs"]["full_attention"]
     console.print(
         f"\n[bold]{result['text']['name']}[/bold]: {result['memory']['tokens']:,} tokens read by a model with a window of "
-        f"{window}; {result['memory']['kept']:,} kept in {result['memory']['bytes'] / 1e6:.1f} MB\n"
+        f"{result['model']['window']}; {result['memory']['kept']:,} kept in {result['memory']['bytes'] / 1e6:.1f} MB\n"
     )
-    table = Table(title=f"Loss of the same {losses['targets']:,} tokens (nats; lower is better)", title_justify="left")
-    for name in ("context", "own text", "another text", "own is better", "read + score", "full attention"):
+    console.print(
+        f"Loss of the same {losses['targets']:,} tokens, in nats: base with the window alone {losses['base']:.4f}, "
+        f"extended model without context {losses['none']:.4f}"
+    )
+    table = Table()
+    for name in ("context", "own", "another's", "own wins", "time", "memory", "full att.", "memory"):
         table.add_column(name, justify="right")
-    table.add_row("base, window alone", f"{losses['base']:.4f}", "", "", "", "")
-    table.add_row("no context", f"{losses['none']:.4f}", "", "", "", "")
     for n, value in losses["own"].items():
-        cells = [f"{value:.4f}", f"{losses['other'][n]:.4f}", f"at {losses['wins'][n]:.0%} of the places"]
-        table.add_row(f"{int(n):,} ({int(n) // window}×)", *cells, _cost(ours.get(n)), _cost(full.get(n)))
+        cells = [f"{value:.4f}", f"{losses['other'][n]:.4f}", f"{losses['wins'][n]:.0%}"]
+        table.add_row(f"{int(n):,}", *cells, *_cost(ours.get(n)), *_cost(full.get(n)))
     console.print(table)
-    table = Table(title="Needles found, by depth (0 % is the oldest text)", title_justify="left")
+    console.print("\nNeedles found, by depth (0 % is the oldest text)")
+    table = Table()
     table.add_column("context", justify="right")
     for depth in next(iter(result["needles"].values())):
         table.add_column(f"{100 * float(depth):.0f} %", justify="right")
@@ -138,8 +138,7 @@ def show(result: dict, output: Path) -> None:
     console.print(f"{result['seconds']} s in all; figures in {output / 'demo.json'}, drawn in {output / 'demo.png'}")
 
 
-def _cost(cost: dict | None) -> str:
+def _cost(cost: dict | None) -> tuple[str, str]:
     if cost is None:
-        return "–"
-    memory = "" if cost["peak_bytes"] is None else f", {cost['peak_bytes'] / 1e6:.0f} MB"
-    return f"{cost['seconds']:.2f} s{memory}"
+        return "–", "–"
+    return f"{cost['seconds']:.2f} s", "–" if cost["peak_bytes"] is None else f"{cost['peak_bytes'] / 1e6:.0f} MB"

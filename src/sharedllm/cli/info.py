@@ -45,7 +45,8 @@ def describe_memory(name: str) -> dict:
 def describe_model(name: str) -> dict:
     model, tokenizer = load(name)
     config = model.config
-    tree = dict(zip(config.ratios, (config.chunk_size // 2**i for i in range(1, config.height + 1)), strict=True))
+    sizes = [config.chunk_size // 2**level for level in range(1, config.height + 1)]
+    nodes = [*zip(sizes, config.ratios, strict=True), (sizes[-1], config.ratios[-1])]
     return {
         "kind": "model",
         "family": config.text_config.model_type,
@@ -54,7 +55,7 @@ def describe_model(name: str) -> dict:
         "lower_layers": config.lower_layers,
         "window": config.window,
         "chunk_size": config.chunk_size,
-        "tokens_by_stride": {str(stride): tokens for stride, tokens in tree.items()},
+        "tree": " | ".join(f"{tokens} / {stride}" for tokens, stride in nodes),
         "injection_map": config.injection_map,
         "encoding": config.encoding,
         "lower_weights": config.lower_weights,

@@ -63,9 +63,5 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:
         pieces[-1].append(line)
         size += len(line)
     # Not verbose: the warning about texts longer than the model's window does not apply here.
-    ids = [
-        i
-        for piece in pieces
-        for i in tokenizer("".join(piece), add_special_tokens=False, verbose=False).input_ids
-    ]
+    ids = [i for piece in pieces for i in tokenizer("".join(piece), add_special_tokens=False, verbose=False).input_ids]
     return torch.tensor([ids], dtype=torch.long)

@@ -1,0 +1,267 @@
+"""Memories on disk: the same to the bit after a round trip; any damage is found; an older file is never half replaced."""
+
+import json
+import os
+import re
+import stat
+from dataclasses import replace
+
+import pytest
+import torch
+from memories import assert_same, random_memory
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from sharedllm import memory_file
+from sharedllm.memory_file import fingerprint_tensors, open_memory, read_header, save_memory
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+BATCHES = [[20], [9, 30], [5, 0, 17], [0], [0, 0], []]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "notes.memory"
+
+
+@pytest.fixture
+def saved(path):
+    """A file with a small memory."""
+    save_memory(random_memory([9, 4]), path)
+    return path
+
+
+def rewrite(path, memory, **changes):
+    """Save a memory whose header, checksum and all, says something else."""
+    written = memory_file.save_file
+
+    def save(tensors, name, metadata):
+        header = json.loads(metadata["sharedllm"]) | changes
+        header["checksum"] = memory_file._header_checksum(header)
+        written(tensors, name, metadata={"sharedllm": json.dumps(header)})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory_file, "save_file", save)
+        save_memory(memory, path)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("lengths", BATCHES, ids=str)
+def test_round_trip_is_exact(path, lengths, dtype):
+    memory = random_memory(lengths, dtype=dtype)
+    save_memory(memory, path, tokenizer="tok")
+    assert_same(open_memory(path, fingerprint="abc"), memory)
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_round_trip_keeps_every_bit_pattern(path):
+    """All 65,536 patterns of bfloat16, signalling and negative NaNs, infinities and -0 among them."""
+    memory = random_memory([1])
+    patterns = torch.arange(-(1 << 15), 1 << 15).to(torch.int16).view(torch.bfloat16).reshape(1, 1, 1, -1)
+    memory = replace(memory, keys=(patterns,) * 2, values=(patterns,) * 2)
+    save_memory(memory, str(path))
+    assert_same(open_memory(str(path)), memory)
+
+
+def test_views_are_saved_as_what_they_show(path):
+    memory = random_memory([9, 30])
+    strided = tuple(t.transpose(1, 2).contiguous().transpose(1, 2).requires_grad_() for t in memory.keys)
+    assert not strided[0].is_contiguous()
+    save_memory(replace(memory, keys=strided, values=strided), path)
+    opened = open_memory(path)
+    assert_same(opened, replace(memory, values=memory.keys))
+    opened.keys[0].zero_()
+    assert_same(open_memory(path), replace(memory, values=memory.keys))
+
+
+def test_header(saved):
+    save_memory(random_memory([9, 4]), saved, tokenizer="tok")
+    header = read_header(saved)
+    assert (header["format"], header["format_version"]) == ("sharedllm.memory", 1)
+    assert (header["fingerprint"], header["tokenizer"]) == ("abc", "tok")
+    assert (header["chunk_size"], header["texts"], header["layers"]) == (8, 2, 2)
+    assert header["sources"] == [[{"name": "text 0 – ä", "tokens": 9}], [{"name": "text 1 – ä", "tokens": 4}]]
+    assert header["checksums"].keys() == random_memory([9, 4]).tensors().keys()
+    assert isinstance(header["library"], str)
+
+
+def test_a_file_is_as_readable_as_others(saved):
+    other = saved.with_name("other")
+    other.touch()
+    assert saved.stat().st_mode == other.stat().st_mode
+    saved.chmod(0o640)
+    save_memory(random_memory([3]), saved)
+    assert stat.S_IMODE(saved.stat().st_mode) == 0o640
+
+
+def test_cut_short(saved):
+    whole = saved.read_bytes()
+    header_end = 8 + int.from_bytes(whole[:8], "little")
+    for length in (0, 1, 7, 8, 9, header_end - 1, header_end, header_end + 1, len(whole) // 2, len(whole) - 1):
+        saved.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"notes\.memory is not a memory, or was cut short"):
+            open_memory(saved)
+
+
+def test_longer_than_it_should_be(saved):
+    saved.write_bytes(saved.read_bytes() + b"\0")
+    with pytest.raises(ValueError, match=r"notes\.memory is not a memory, or was cut short"):
+        open_memory(saved)
+
+
+def test_any_flipped_byte_is_found(saved):
+    whole = saved.read_bytes()
+    header_end = 8 + int.from_bytes(whole[:8], "little")
+    # Everything of the header, a step behind it that meets every byte of an entry in turn.
+    places = [*range(header_end), *range(header_end, len(whole), 9)]
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        saved.write_bytes(damaged)
+        with pytest.raises(ValueError, match=re.escape(str(saved))) as caught:
+            open_memory(saved)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["keys.0", "values.1", "mask", "token_ids", "lengths"])
+def test_damage_names_the_tensor(saved, name):
+    whole = bytearray(saved.read_bytes())
+    header_end = 8 + int.from_bytes(whole[:8], "little")
+    begin, end = json.loads(whole[8:header_end])[name]["data_offsets"]
+    whole[header_end + (begin + end) // 2] ^= 0x10
+    saved.write_bytes(whole)
+    with pytest.raises(ValueError, match=f"is damaged: the checksum of {name} does not fit; read the text again"):
+        open_memory(saved)
+
+
+def test_a_newer_format(path):
+    rewrite(path, random_memory([9]), format_version=2, something="new")
+    for read in (open_memory, read_header):
+        with pytest.raises(ValueError, match=r"format_version=2, this package reads 1: upgrade sharedllm"):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "other"}, "has format 'other', not 'sharedllm.memory'"),
+        ({"fingerprint": None}, "its header has fingerprint=None, not a str"),
+        ({"layers": "2"}, "its header has layers='2', not a int"),
+        ({"layers": 3}, r"tensors keys\.2, values\.2 are missing or unexpected"),
+        ({"layers": 1}, r"tensors keys\.1, values\.1 are missing or unexpected"),
+        ({"texts": 3}, r"mask has shape \(1, \d+\) for 3 texts"),
+        ({"sources": []}, "for 1 texts"),
+        ({"chunk_size": 0}, "chunk_size=0 is not positive"),
+        ({"checksums": {}}, "are missing or unexpected"),
+    ],
+)
+def test_a_header_that_does_not_fit(path, changes, message):
+    rewrite(path, random_memory([9]), **changes)
+    with pytest.raises(ValueError, match=message):
+        open_memory(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("keys", lambda t: (t[0], t[1][:, :, :-1]), r"keys\.1 has shape .*, mask"),
+        ("keys", lambda t: (t[0].half(), t[1]), r"has dtype torch.float32, not torch.float16"),
+        ("keys", lambda t: (t[0].long(), t[1]), r"keys\.0 has dtype torch.int64, not a floating point one"),
+        ("values", lambda t: (t[0], t[1][:, :1]), r"values\.1 has shape .*, mask"),
+        ("values", lambda t: (t[0][0], t[1]), r"values\.0 has shape .*, mask"),
+        ("mask", lambda t: t[0], r"mask has shape \(\d+,\) for 2 texts"),
+        ("mask", lambda t: t.long(), r"mask has dtype torch.int64, not torch.bool"),
+        ("chunk", lambda t: t.int(), r"chunk has dtype torch.int32, not torch.int64"),
+        ("ratio", lambda t: t[:, 1:], r"ratio has shape .*, mask"),
+        ("token_ids", lambda t: t.flatten(), r"token_ids has shape .*, mask"),
+        ("token_ids", lambda t: t[:, :5], r"lengths=\[9, 4\] do not fit token_ids of 5 columns"),
+        ("lengths", lambda t: t[:, None], r"lengths has shape .*, mask"),
+        ("lengths", lambda t: -t, r"lengths=\[-9, -4\] do not fit"),
+    ],
+)
+def test_tensors_that_do_not_fit_each_other(path, name, change, message):
+    memory = random_memory([9, 4])
+    save_memory(replace(memory, **{name: change(getattr(memory, name))}), path)
+    with pytest.raises(ValueError, match=message):
+        open_memory(path)
+
+
+def test_not_a_memory(path):
+    for content in (b"Call me Ishmael. " * 20, b"\x80\x04\x95" + bytes(100), json.dumps({"format": 1}).encode()):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"notes\.memory is not a memory, or was cut short"):
+            open_memory(path)
+    save_file({"weight": torch.zeros(3)}, path)
+    with pytest.raises(ValueError, match="is a safetensors file but not a memory"):
+        open_memory(path)
+    for text in ("not json", "[1, 2]", "3", "{}"):
+        save_file({"weight": torch.zeros(3)}, path, metadata={"sharedllm": text})
+        with pytest.raises(ValueError, match="its header can't be read"):
+            read_header(path)
+
+
+def test_missing_files_and_folders(tmp_path):
+    with pytest.raises(ValueError, match="does not exist: check the name"):
+        open_memory(tmp_path / "none.memory")
+    with pytest.raises(ValueError, match="is a folder: name a memory file"):
+        open_memory(tmp_path)
+    with pytest.raises(ValueError, match="is a folder: name a file to save"):
+        save_memory(random_memory([3]), tmp_path)
+    with pytest.raises(ValueError, match=r"the folder .*nowhere does not exist"):
+        save_memory(random_memory([3]), tmp_path / "nowhere" / "notes.memory")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="is not a regular file"):
+        open_memory(tmp_path / "pipe")
+
+
+def test_a_memory_of_another_model(saved):
+    message = "was made by another model: fingerprint abc in the file, xyz here; read the text again with this model"
+    with pytest.raises(ValueError, match=message):
+        open_memory(saved, fingerprint="xyz")
+    save_memory(replace(random_memory([3]), fingerprint=""), saved)
+    with pytest.raises(ValueError, match=r"fingerprint \(none\) in the file, xyz here"):
+        open_memory(saved, fingerprint="xyz")
+
+
+@pytest.mark.parametrize("error", [OSError("no space left"), SafetensorError("no space left"), KeyboardInterrupt()])
+@pytest.mark.parametrize("step", ["save_file", "os.fsync", "Path.replace"])
+def test_a_failed_write_leaves_the_older_file(saved, monkeypatch, step, error):
+    before = saved.read_bytes()
+
+    def fail(*args, **kwargs):
+        if step == "save_file":
+            args[1].write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(f"sharedllm.memory_file.{step}", fail)
+    with pytest.raises((OSError, KeyboardInterrupt)):
+        save_memory(random_memory([30]), saved)
+    monkeypatch.undo()
+    assert saved.read_bytes() == before
+    assert os.listdir(saved.parent) == [saved.name]
+    save_memory(random_memory([30]), saved)
+    assert_same(open_memory(saved), random_memory([30]))
+
+
+def test_fingerprint_changes_with_everything():
+    tensor = torch.arange(6.0).reshape(2, 3)
+    settings = {"chunk_size": 8, "ratios": [4, 2]}
+    base = fingerprint_tensors([("a", tensor)], settings)
+    assert re.fullmatch("[0-9a-f]{32}", base)
+    assert base == fingerprint_tensors([("a", tensor.clone())], dict(reversed(settings.items())))
+    assert base == fingerprint_tensors([("a", tensor.t().contiguous().t().requires_grad_())], settings)
+    nudged = tensor.clone()
+    nudged[1, 2] = torch.nextafter(nudged[1, 2], torch.tensor(9.0))
+    others = [
+        fingerprint_tensors([("b", tensor)], settings),
+        fingerprint_tensors([("a", nudged)], settings),
+        fingerprint_tensors([("a", tensor.reshape(3, 2))], settings),
+        fingerprint_tensors([("a", tensor.view(torch.int32))], settings),
+        fingerprint_tensors([("a", tensor.bfloat16())], settings),
+        fingerprint_tensors([("a", tensor), ("a", tensor)], settings),
+        fingerprint_tensors([], settings),
+        fingerprint_tensors([("a", tensor)], settings | {"chunk_size": 9}),
+        fingerprint_tensors([("a", tensor)], {"chunk_size": 8}),
+        fingerprint_tensors([("scalar", tensor[0, 0]), ("empty", tensor[:0])], settings),
+    ]
+    assert len({base, *others}) == len(others) + 1
