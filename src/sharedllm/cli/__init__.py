@@ -5,19 +5,23 @@ import sys
 from .app import app
 
 
-def main() -> None:
-    """Run the command line; with `--debug` errors keep their traceback."""
-    debug = "--debug" in sys.argv
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line, then exit: 0, 2 for what the user did, 130 if stopped. `--debug` keeps tracebacks."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    debug = "--debug" in arguments
     try:
-        app(args=[a for a in sys.argv[1:] if a != "--debug"], prog_name="sharedllm")
-    except (ValueError, OSError) as error:
-        if debug:
-            raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        app(args=[a for a in arguments if a != "--debug"], prog_name="sharedllm", standalone_mode=False)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        # Errors of the argument parser have a message of their own; anything else unforeseen keeps its traceback.
+        usage = getattr(error, "format_message", None)
+        if debug or not (usage or isinstance(error, ValueError | OSError)):
+            raise
+        print(f"error: {' '.join((usage() if usage else str(error)).split())}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(0)
 
 
 __all__ = ["main"]

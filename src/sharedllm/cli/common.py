@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from logging import CRITICAL, getLogger
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,9 +33,10 @@ BatchTokensOption = Annotated[int, typer.Option(min=1, help="Most tokens read at
 
 def load(name: str) -> tuple[SharedLLMForCausalLM, PreTrainedTokenizerBase]:
     """A SharedLLM and its tokenizer, ready to be used."""
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    quiet()
     folder = bundled_model(name) if name in ("tiny", "base") else name
+    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+        raise ValueError(f"{name} does not exist or is no folder: name a model's folder.")
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=inference_dtype())
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -45,6 +47,13 @@ def load(name: str) -> tuple[SharedLLMForCausalLM, PreTrainedTokenizerBase]:
             f"{name} is an ordinary {type(model).__name__}: make a SharedLLM of it with `sharedllm extend`."
         )
     return model.eval(), tokenizer
+
+
+def quiet() -> None:
+    """Keep the bars and notices of the libraries off stderr: errors come as one line of our own."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    getLogger("huggingface_hub").setLevel(CRITICAL)
 
 
 def inference_dtype() -> torch.dtype | str:

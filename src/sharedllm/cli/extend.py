@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 from transformers import AutoTokenizer
-from transformers.utils import logging
 
 from ..modeling import SharedLLMForCausalLM
-from .common import JsonOption, print_json, stderr
+from .common import JsonOption, print_json, quiet, stderr
 
 
 def numbers(field: str, text: str) -> list[int]:
@@ -51,8 +50,7 @@ def command(
         "lower_weights": lower_weights,
         "selection": selection,
     }
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    quiet()
     try:
         model = SharedLLMForCausalLM.from_base(base, **settings)
     except OSError as error:
