@@ -117,7 +117,7 @@ def needle_recall(
 ) -> dict[int, dict[float, float]]:
     """Share of needles whose answer the model gives, by context length and depth (0 the oldest).
 
-    The statement replaces as many tokens inside one chunk, and only that chunk is read again. An answer counts if every
+    The statement replaces as many tokens inside one chunk (more if it is longer), and only that is read again. An answer counts if every
     token is the likeliest one, which is what greedy decoding would give.
     """
     chunk_size = model.config.chunk_size
@@ -131,13 +131,13 @@ def needle_recall(
             found = []
             for needle in make_needles(rng, needles, "test"):
                 statement = tokenize(tokenizer, needle.statement)
-                chunk = min(int(depth * length / chunk_size), length // chunk_size - 1)
-                start = chunk * chunk_size
-                hay = ids[:, end - length + start : end - length + start + chunk_size].clone()
-                at = rng.randrange(max(1, chunk_size - statement.shape[1]))
-                hay[:, at : at + statement.shape[1]] = statement[:, : chunk_size - at]
+                width = -(-statement.shape[1] // chunk_size) * chunk_size
+                start = min(int(depth * length) // chunk_size * chunk_size, length - width)
+                hay = ids[:, end - length + start : end - length + start + width].clone()
+                at = rng.randrange(width - statement.shape[1] + 1)
+                hay[:, at : at + statement.shape[1]] = statement
                 spliced = context.slice(0, start).append(model.read(hay))
-                spliced = spliced.append(context.slice(start + chunk_size, length))
+                spliced = spliced.append(context.slice(start + width, length))
                 question, answer = tokenize(tokenizer, needle.question), tokenize(tokenizer, needle.answer)
                 logits = model(torch.cat([question, answer], 1), memory=spliced, use_cache=False).logits
                 guess = logits[0, question.shape[1] - 1 : -1].argmax(-1)

@@ -1,0 +1,156 @@
+"""The commands as a user runs them, on a tiny random model: answers, files, and one line for every bad input."""
+
+import json
+
+import pytest
+import torch
+
+from sharedllm import open_memory
+from sharedllm.cli import main
+
+TEXT = "".join(f"Line {i}: the quick brown fox jumps over the lazy dog.\n" for i in range(8))
+
+
+@pytest.fixture
+def text_file(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture
+def memory_file(run, text_file, model_folder, tmp_path):
+    path = tmp_path / "text.memory"
+    assert run("read", text_file, "-o", path, "--model", model_folder)[0] == 0
+    return path
+
+
+def test_extend_reports_and_refuses_to_overwrite(run, base_folder, model_folder, tmp_path):
+    code, out, _ = run("extend", base_folder, "-o", tmp_path / "new", "--lower-layers", "1", "--json")
+    assert code == 0
+    assert json.loads(out)["new_parameters"] > 0
+    code, out, err = run("extend", base_folder, "-o", model_folder)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "not an empty folder" in err
+
+
+def test_info(run, model_folder, memory_file):
+    code, out, _ = run("info", model_folder, "--json")
+    described = json.loads(out)
+    assert (code, described["window"], described["tree"]) == (0, 64, "8 / 4 | 4 / 2 | 2 / 1 | 2 / 1")
+    code, out, _ = run("info", memory_file, "--json")
+    assert (code, json.loads(out)["tokens"]) == (0, len(TEXT))
+    assert json.loads(out)["fingerprint"] == described["fingerprint"]
+    assert "kept tokens" in run("info", memory_file)[1]
+
+
+def test_read_keeps_everything_of_several_files(run, tmp_path, model_folder):
+    for name in ("b", "a"):
+        (tmp_path / f"{name}.txt").write_text(f"file {name}\n" * 5)
+    path = tmp_path / "x.memory"
+    code, out, _ = run("read", tmp_path / "*.txt", "-o", path, "--model", model_folder, "--json")
+    assert code == 0
+    assert json.loads(out)["tokens_read"] == 70
+    memory = open_memory(path)
+    assert memory.token_ids.shape == (1, 70)
+    assert [s["name"].rpartition("/")[2] for s in memory.sources[0]] == ["a.txt", "b.txt"]
+
+
+def test_appending_equals_reading_in_one_go(run, tmp_path, model_folder, text_file, memory_file):
+    half = len(TEXT) // 2 + 3
+    (tmp_path / "one.txt").write_text(TEXT[:half])
+    (tmp_path / "two.txt").write_text(TEXT[half:])
+    path = tmp_path / "grown.memory"
+    assert run("read", tmp_path / "one.txt", "-o", path, "--model", model_folder)[0] == 0
+    assert run("read", tmp_path / "two.txt", "-o", path, "--append", "--model", model_folder)[0] == 0
+    grown, whole = open_memory(path), open_memory(memory_file)
+    for name, tensor in whole.tensors().items():
+        torch.testing.assert_close(grown.tensors()[name], tensor, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("selection", ["right", "similarity"])
+def test_ask_a_memory_and_its_file_alike(run, memory_file, text_file, model_folder, selection):
+    options = ["What jumps?", "--model", model_folder, "--max-new-tokens", "4", "--selection", selection]
+    code, out, err = run("ask", memory_file, *options)
+    assert (code, err) == (0, "")
+    assert run("ask", text_file, *options)[1] == out
+    answer = json.loads(run("ask", memory_file, *options, "--json")[1])
+    assert answer["answer"] == out.strip()
+    assert answer["context_tokens"] == len(TEXT)
+
+
+def test_generate(run, model_folder, memory_file):
+    options = ["--model", model_folder, "--max-new-tokens", "5", "--prompt", "The fox"]
+    code, out, _ = run("generate", "--context", memory_file, *options, "--json")
+    assert code == 0
+    assert json.loads(out)["context_tokens"] == len(TEXT)
+    assert run("generate", "--context", memory_file, *options, "--json")[1] == out  # the seed is fixed
+    assert run("generate", *options[:-1], TEXT, "--temperature", "0")[0] == 0  # a prompt far longer than the window
+
+
+def test_benchmark(run, model_folder, tmp_path):
+    path = tmp_path / "b.json"
+    options = ["--model", model_folder, "--lengths", "64,128", "--repeats", "1", "-o", path]
+    assert run("benchmark", *options)[0] == 0
+    assert [row["tokens"] for row in json.loads(path.read_text())["lengths"]] == [64, 128]
+
+
+def bad_inputs(tmp_path, text_file, memory_file):
+    """Arguments and a part of the one line that they have to give."""
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    damaged = tmp_path / "damaged.memory"
+    data = bytearray(memory_file.read_bytes())
+    data[-1] ^= 1
+    damaged.write_bytes(data)
+    cut = tmp_path / "cut.memory"
+    cut.write_bytes(memory_file.read_bytes()[:-100])
+    out = ["-o", tmp_path / "out.memory"]
+    return [
+        (["read", tmp_path / "missing.txt", *out], "does not exist"),
+        (["read", tmp_path / "*.nothing", *out], "fits no file"),
+        (["read", tmp_path, *out], "is a folder"),
+        (["read", tmp_path / "empty.txt", *out], "is empty"),
+        (["read", tmp_path / "latin.txt", *out], "byte 3 is 0xe9"),
+        (["read", text_file, "-o", tmp_path / "no" / "x.memory"], "does not exist"),
+        (["ask", damaged, "what?"], "is damaged: the checksum of"),
+        (["ask", cut, "what?"], "cut short"),
+        (["ask", tmp_path / "missing.memory", "what?"], "does not exist"),
+        (["ask", memory_file, " "], "question is empty"),
+        (["ask", memory_file, "what? " * 50], "the question has"),
+        (["ask", memory_file, "what?", "--selection", "best"], "selection='best' is not known"),
+        (["ask", memory_file, "what?", "--max-new-tokens", "0"], "max-new-tokens"),
+        (["generate", "--prompt", ""], "--prompt is empty"),
+        (["generate", "--prompt", "x", "--max-new-tokens", "64"], "max_new_tokens=64 does not fit"),
+    ]
+
+
+def test_bad_input_is_one_line_and_exit_code_2(run, tmp_path, text_file, memory_file, model_folder):
+    for arguments, expected in bad_inputs(tmp_path, text_file, memory_file):
+        code, out, err = run(*arguments, "--model", model_folder)
+        assert (code, out, err.count("\n")) == (2, "", 1), (arguments, out, err)
+        assert err.startswith("error: ")
+        assert expected in err, (arguments, err)
+        assert not (tmp_path / "out.memory").exists()
+
+
+def test_memory_of_another_model_is_refused(run, base_folder, memory_file, tmp_path):
+    other = tmp_path / "other"
+    assert run("extend", base_folder, "-o", other, "--chunk-size", "32", "--lower-layers", "2")[0] == 0
+    code, _, err = run("ask", memory_file, "what?", "--model", other)
+    assert code == 2
+    assert "was made by another model" in err
+
+
+def test_unknown_commands_and_models(run, base_folder):
+    assert run("frobnicate")[::2] == (2, "error: No such command 'frobnicate'.\n")
+    assert "ordinary LlamaForCausalLM" in run("info", base_folder)[2]
+    assert "does not exist" in run("info", "./nowhere")[2]
+    code, out, _ = run()
+    assert code == 0
+    assert "Usage" in out
+
+
+def test_debug_keeps_the_traceback(tmp_path, model_folder):
+    with pytest.raises(ValueError, match="does not exist"):
+        main(["--debug", "read", str(tmp_path / "x"), "-o", str(tmp_path / "y.memory"), "--model", str(model_folder)])
