@@ -20,7 +20,7 @@ def random_memory(
     for tokens in kept:
         tokens[-1:] = True
     positions = [tokens.nonzero()[:, 0] for tokens in kept]
-    mask = _rows([torch.ones(len(p), dtype=torch.bool) for p in positions])
+    mask = _rows([torch.ones(len(p)) for p in positions], torch.bool)
 
     def heads() -> Tensor:
         draw = torch.rand(len(lengths), 2, mask.shape[1], 4, generator=generator) + 0.5
@@ -36,7 +36,7 @@ def random_memory(
         chunk=_rows([p // CHUNK for p in positions]),
         position=_rows(positions),
         ratio=_rows([draw(1, 17, len(p)) for p in positions]),
-        token_ids=_rows([draw(1, 1000, n) for n in lengths]).to(torch.int32),
+        token_ids=_rows([draw(1, 1000, n) for n in lengths], torch.int32),
         lengths=torch.tensor(lengths, dtype=torch.long),
         chunk_size=CHUNK,
         sources=tuple(({"name": f"text {i} – ä", "tokens": n},) for i, n in enumerate(lengths)),
@@ -82,9 +82,9 @@ def assert_same(ours: ContextMemory, theirs: ContextMemory) -> None:
         assert getattr(ours, name) == getattr(theirs, name), name
 
 
-def _rows(parts: list[Tensor]) -> Tensor:
+def _rows(parts: list[Tensor], dtype: torch.dtype = torch.long) -> Tensor:
     """(B, longest) from B tensors (n,), padded with zeros at the end."""
-    out = torch.zeros(len(parts), max((len(p) for p in parts), default=0), dtype=parts[0].dtype if parts else None)
+    out = torch.zeros(len(parts), max((len(p) for p in parts), default=0), dtype=dtype)
     for row, part in enumerate(parts):
         out[row, : len(part)] = part
     return out

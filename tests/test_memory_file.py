@@ -51,7 +51,7 @@ def test_round_trip_is_exact(path, lengths, dtype):
     memory = random_memory(lengths, dtype=dtype)
     save_memory(memory, path, tokenizer="tok")
     assert_same(open_memory(path, fingerprint="abc"), memory)
-    assert os.listdir(path.parent) == [path.name]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_round_trip_keeps_every_bit_pattern(path):
@@ -238,7 +238,7 @@ def test_a_failed_write_leaves_the_older_file(saved, monkeypatch, step, error):
         save_memory(random_memory([30]), saved)
     monkeypatch.undo()
     assert saved.read_bytes() == before
-    assert os.listdir(saved.parent) == [saved.name]
+    assert list(saved.parent.iterdir()) == [saved]
     save_memory(random_memory([30]), saved)
     assert_same(open_memory(saved), random_memory([30]))
 
