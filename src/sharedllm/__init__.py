@@ -1,10 +1,11 @@
 """SharedLLM (arXiv 2603.04759): a short-window language model that reads texts far longer than its window."""
 
+from .backbone import SharedLLMModel
 from .bundled import bundled_model
 from .config import SharedLLMConfig
 from .memory import ContextMemory
 from .memory_file import open_memory, save_memory
-from .modeling import SharedLLMForCausalLM, SharedLLMModel
+from .modeling import SharedLLMForCausalLM
 
 __version__ = "0.1.0"
 

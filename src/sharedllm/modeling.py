@@ -1,228 +1,20 @@
-"""SharedLLMModel and SharedLLMForCausalLM: reading a context into a memory, and running text over a memory."""
+"""SharedLLMForCausalLM: a language model that reads texts far longer than its window."""
 
 import copy
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from .backbone import SharedLLMModel, SharedLLMPreTrainedModel
 from .chunking import check_ids, split_context
 from .config import SharedLLMConfig
 from .generation import MemoryGenerationMixin
-from .injection import PreparedMemory, prepare
-from .lower import LowerModel
+from .injection import PreparedMemory
 from .memory import ContextMemory
-from .memory_file import fingerprint_tensors
-from .reading import Reader, append_context, read_context
-from .selection import SelectionPolicy, get_policy
-from .upper import inject
-
-
-class SharedLLMPreTrainedModel(PreTrainedModel):
-    """What transformers needs to know of both models."""
-
-    config_class = SharedLLMConfig
-    base_model_prefix = "model"
-    supports_gradient_checkpointing = True
-    _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values", "memory"]
-    _keep_in_fp32_modules_strict: ClassVar[list[str]] = ["cross_attention.gate"]
-    _supports_sdpa = True
-    _supports_attention_backend = False
-    _supports_flash_attn = False
-    _supports_flex_attn = False
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """New modules start as copies of the base's; only what is made from a bare configuration is drawn at random."""
-        std = self.config.text_config.initializer_range
-        if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=std)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=std)
-
-
-class SharedLLMModel(SharedLLMPreTrainedModel):
-    """Lower and upper model without the language-model head."""
-
-    def __init__(self, config: SharedLLMConfig, base: PreTrainedModel | None = None):
-        """
-        Args:
-            base: decoder to build on, such as a LlamaModel; its modules are shared, not copied. Random if None.
-        """
-        super().__init__(config)
-        base = base if base is not None else AutoModel.from_config(config.text_config)
-        # The layers look things up (the attention implementation, say) in their own configuration: one object for all.
-        config.text_config = base.config
-        self.lower_layers = None
-        if config.lower_weights == "copy":
-            self.lower_layers = nn.ModuleList(copy.deepcopy(layer) for layer in base.layers[: config.lower_layers])
-        self.upper = inject(base, config)
-        self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.upper.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.upper.set_input_embeddings(value)
-
-    def lower(self, plain: bool = False) -> LowerModel:
-        """The lower model, over this model's weights; `plain` runs every layer whole (to measure what is saved)."""
-        layers = self.lower_layers if self.lower_layers is not None else self.upper.layers
-        text_config = self.upper.config
-        return LowerModel(layers, self.get_input_embeddings(), self.upper.rotary_emb, text_config, plain)
-
-    def _reader(self, selection: str | SelectionPolicy | None, batch_tokens: int | None, plain: bool = False) -> Reader:
-        readers = [self.upper.layers[j].cross_attention.reader for _, j in self.config.injection_map]
-        first = LowerModel(self.upper.layers, self.get_input_embeddings(), self.upper.rotary_emb, self.upper.config)
-        noise = self.config.split_noise if self.training else 0.0
-        return Reader(
-            self.config,
-            self.lower(plain),
-            first,
-            readers,
-            get_policy(selection or self.config.selection),
-            noise,
-            batch_tokens,
-        )
-
-    def read(
-        self,
-        context_ids: Tensor,
-        context_attention_mask: Tensor | None = None,
-        query_ids: Tensor | None = None,
-        query_attention_mask: Tensor | None = None,
-        *,
-        selection: str | SelectionPolicy | None = None,
-        batch_tokens: int | None = None,
-        sources: list[str] | None = None,
-        progress: Callable[[int], None] | None = None,
-        plain: bool = False,
-    ) -> ContextMemory:
-        """Read contexts into a memory.
-
-        Args:
-            context_ids: (B, T) token ids, any T. context_attention_mask: (B, T), padding on either side.
-            query_ids: (B, Q) what will be asked, for policies that need it. query_attention_mask: (B, Q).
-            selection: policy or its name; default: the configuration's.
-            batch_tokens: most tokens run through the lower model at once; None for no limit. Bounds working memory.
-            sources: name of each text, kept with the memory.
-            progress: called with the number of tokens read since the last call.
-            plain: run every lower layer whole, to measure what the shortcut saves; the result is the same.
-
-        Raises:
-            ValueError: wrong shapes, ids outside the vocabulary, or no query for a policy that needs one.
-        """
-        reader = self._reader(selection, batch_tokens, plain)
-        return read_context(
-            reader,
-            context_ids,
-            context_attention_mask,
-            query_ids,
-            query_attention_mask,
-            sources=sources,
-            progress=progress,
-        )
-
-    def append(
-        self, memory: ContextMemory, context_ids: Tensor, context_attention_mask: Tensor | None = None, **options
-    ):
-        """Read more text behind a memory's; equal to having read everything in one go.
-
-        An unfinished last chunk is read again together with the new text. Options as for `read`.
-        """
-        reader = self._reader(options.pop("selection", None), options.pop("batch_tokens", None))
-        return append_context(reader, memory, context_ids, context_attention_mask, **options)
-
-    def fingerprint(self) -> str:
-        """Identifies all that decides what a memory holds: lower weights, tree and encoding settings.
-
-        A memory is read by the model that made it; its file keeps this to find out.
-        """
-        pairs = self.config.injection_map
-        modules = {f"lower.{i}": layer for i, layer in enumerate(self.lower().layers[: self.config.lower_layers])}
-        modules |= {f"reader.{j}": self.upper.layers[j].cross_attention.reader for i, j in pairs if i != j}
-        modules["embedding"] = self.get_input_embeddings()
-        tensors = (
-            (f"{prefix}.{name}", tensor)
-            for prefix, module in modules.items()
-            for name, tensor in sorted(module.state_dict().items())
-            if "cross_attention" not in name
-        )
-        names = ("chunk_size", "ratios", "lower_layers", "injection_map", "encoding")
-        return fingerprint_tensors(tensors, {name: getattr(self.config, name) for name in names})
-
-    def prepare_memory(self, memory: ContextMemory | PreparedMemory | None) -> PreparedMemory | None:
-        """Give a memory its positions; one that has them is returned as it is."""
-        if not isinstance(memory, ContextMemory):
-            return memory
-        pairs = self.config.injection_map
-        if len(memory.keys) != len(pairs):
-            raise ValueError(
-                f"the memory holds {len(memory.keys)} injected layers, the model has {len(pairs)}: "
-                "read the text again with this model."
-            )
-        weight = self.get_input_embeddings().weight
-        return prepare(memory.to(weight.device, weight.dtype), [j for _, j in pairs], self.upper.rotary_emb)
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
-        inputs_embeds: Tensor | None = None,
-        use_cache: bool | None = None,
-        context_ids: Tensor | None = None,
-        context_attention_mask: Tensor | None = None,
-        query_ids: Tensor | None = None,
-        query_attention_mask: Tensor | None = None,
-        memory: ContextMemory | PreparedMemory | None = None,
-        **kwargs,
-    ) -> BaseModelOutputWithPast:
-        """Hidden states of running text over a context or a memory.
-
-        Args:
-            input_ids: (B, L) running text, L at most the window.
-            attention_mask: (B, L), or (B, past + L) with a cache.
-            context_ids: (B, T) text to read first. memory: what `read` returned; not both.
-            query_ids: (B, Q) for policies that need a query; default: the running text.
-        """
-        if memory is not None and context_ids is not None:
-            raise ValueError(
-                "both memory and context_ids are given: append the text to the memory, or pass one of them."
-            )
-        states = input_ids if input_ids is not None else inputs_embeds
-        if states is None:
-            raise ValueError("input_ids is missing: pass input_ids or inputs_embeds.")
-        length = states.shape[1] + (past_key_values.get_seq_length() if past_key_values is not None else 0)
-        if length > self.config.window:
-            raise ValueError(
-                f"the running text has {length} tokens, the window={self.config.window}: move its beginning to context_ids."
-            )
-        if context_ids is not None:
-            if query_ids is None and input_ids is not None:
-                query_ids, query_attention_mask = input_ids, attention_mask
-            memory = self.read(context_ids, context_attention_mask, query_ids, query_attention_mask)
-        if memory is not None and len(memory) != len(states):
-            raise ValueError(f"the memory holds {len(memory)} texts, the batch {len(states)}: make them equal.")
-        if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
-            # Positions count real tokens, so that left padding changes nothing.
-            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -states.shape[1] :]
-        return self.upper(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            memory=self.prepare_memory(memory),
-            **kwargs,
-        )
 
 
 class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
@@ -357,5 +149,4 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
         )
 
 
-AutoModel.register(SharedLLMConfig, SharedLLMModel, exist_ok=True)
 AutoModelForCausalLM.register(SharedLLMConfig, SharedLLMForCausalLM, exist_ok=True)
