@@ -69,13 +69,14 @@ class SharedLLMConfig(PreTrainedConfig):
         if self._attn_implementation is None and attention is not None:
             # Setting it sets the nested configuration's too, and None there would mean attention without any mask.
             self._attn_implementation = attention
+        self._check()
 
     @property
     def height(self) -> int:
         """Levels of the context tree below its root."""
         return len(self.ratios)
 
-    def validate_architecture(self):
+    def _check(self) -> None:
         """Refuse what can't work, naming the field, its value and the fix."""
         family_of(self.text_config)
         layers = self.text_config.num_hidden_layers

@@ -4,6 +4,7 @@ import copy
 from typing import ClassVar
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.cache_utils import Cache
@@ -50,7 +51,12 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
             base = AutoModelForCausalLM.from_pretrained(base, dtype=dtype or "auto")
         elif dtype is not None:
             raise ValueError("dtype applies to a checkpoint that is loaded; a model instance has its own.")
-        model = cls(SharedLLMConfig(text_config=base.config, **settings), base)
+        try:
+            config = SharedLLMConfig(text_config=base.config, **settings)
+        except StrictDataclassError as error:
+            # A field of a wrong type; what its value should be stands in the last line.
+            raise ValueError(str(error).splitlines()[-1].strip()) from None
+        model = cls(config, base)
         model.train(base.training)
         return model
 
