@@ -1,4 +1,4 @@
-"""Memories on disk: the same to the bit after a round trip; any damage is found; an older file is never half replaced."""
+"""Memories on disk: the same to the bit after a round trip; any damage is found; an older file stays whole."""
 
 import json
 import os
@@ -221,6 +221,37 @@ def test_a_memory_of_another_model(saved):
     save_memory(replace(random_memory([3]), fingerprint=""), saved)
     with pytest.raises(ValueError, match=r"fingerprint \(none\) in the file, xyz here"):
         open_memory(saved, fingerprint="xyz")
+
+
+def test_a_memory_of_another_tokenizer(saved):
+    with pytest.raises(ValueError, match=r"another tokenizer: \(none\) in the file, tok here; read the text again"):
+        open_memory(saved, tokenizer="tok")
+    save_memory(random_memory([3]), saved, tokenizer="tok")
+    assert_same(open_memory(saved, tokenizer="tok"), random_memory([3]))
+    with pytest.raises(ValueError, match="another tokenizer: tok in the file, other here"):
+        open_memory(saved, tokenizer="other")
+
+
+def test_what_is_saved_can_be_opened_whatever_its_sources(path):
+    """Keys that are numbers sort otherwise once they are text, which the header's checksum must not notice."""
+    save_memory(replace(random_memory([3]), sources=(({10: "b", 9: "a", "pages": (1, 2)},),)), path)
+    assert open_memory(path).sources == (({"10": "b", "9": "a", "pages": [1, 2]},),)
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        ((({"name": {1, 2}},),), r"sources=.* can't be saved: .*set is not JSON serializable; use text and numbers"),
+        (((), ()), r"sources=\(\(\), \(\)\) do not fit 1 texts"),
+        (({"name": "a"},), r"sources=.* do not fit 1 texts: give each text a tuple of dicts"),
+    ],
+)
+def test_sources_that_can_not_be_saved(saved, sources, message):
+    before = saved.read_bytes()
+    with pytest.raises(ValueError, match=message):
+        save_memory(replace(random_memory([3]), sources=sources), saved)
+    assert saved.read_bytes() == before
+    assert list(saved.parent.iterdir()) == [saved]
 
 
 @pytest.mark.parametrize("error", [OSError("no space left"), SafetensorError("no space left"), KeyboardInterrupt()])

@@ -4,7 +4,7 @@ Each row is one of: text with its own context; text without any context (so that
 the context with questions in the running text; a span of the context that comes again. Part of the rows see the contexts
 of other rows too, before or behind their own, so that the model learns to find what helps among much that doesn't.
 
-Run: python runs/tiny/train_extension.py --data build/tiny --base build/tiny/base --out build/tiny/extended --steps 1000
+Run: python runs/tiny/train_extension.py --data build/tiny --base build/tiny/base --out build/tiny/extended --steps 650
 """
 
 import argparse
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("build/tiny"))
     parser.add_argument("--base", type=Path, default=Path("build/tiny/base"))
     parser.add_argument("--out", type=Path, default=Path("build/tiny/extended"))
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=650)
     parser.add_argument("--micro-batches", type=int, default=2, help="per step, of 8 rows each")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lr", type=float, default=1e-3, help="of the base's weights")

@@ -13,5 +13,5 @@ export MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 MALL
 python "$here/prepare_corpus.py" --corpus "$corpus" --out "$out"
 python "$here/train_base.py" --data "$out" --curriculum text --tokens 26e6 --max-steps 600 --seed 0 --out "$out/base-text"
 python "$here/train_base.py" --data "$out" --curriculum recall --init "$out/base-text" --tokens 20e6 --seed 1 --out "$out/base"
-python "$here/train_extension.py" --data "$out" --base "$out/base" --steps 1000 --seed 0 --out "$out/extended"
-python "$here/evaluate_books.py" --data "$out" --base "$out/base" --model "$out/extended" --out "$out/books.json"
+python "$here/train_extension.py" --data "$out" --base "$out/base" --steps 650 --seed 0 --out "$out/extended"
+python "$here/evaluate_books.py" --data "$out" --base "$out/base" --model "$out/extended" --anchors 6 --out "$out/books.json"

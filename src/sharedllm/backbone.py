@@ -1,7 +1,9 @@
 """SharedLLMModel: lower and upper model together, reading a context into a memory and running text over a memory."""
 
 import copy
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -17,6 +19,19 @@ from .memory_file import fingerprint_tensors
 from .reading import Reader, append_context, read_context
 from .selection import SelectionPolicy, get_policy
 from .upper import inject
+
+# Fields of the base's configuration that change keys and values without changing a weight.
+_BASE_SETTINGS = (
+    "model_type",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_act",
+    "rms_norm_eps",
+    "rope_parameters",
+    "sliding_window",
+    "layer_types",
+)
 
 
 class SharedLLMPreTrainedModel(PreTrainedModel):
@@ -55,6 +70,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         base = base if base is not None else AutoModel.from_config(config.text_config)
         # The layers look things up (the attention implementation, say) in their own configuration: one object for all.
         config.text_config = base.config
+        self._fingerprint: tuple[object, str] | None = None
         self.lower_layers = None
         if config.lower_weights == "copy":
             self.lower_layers = nn.ModuleList(copy.deepcopy(layer) for layer in base.layers[: config.lower_layers])
@@ -114,9 +130,8 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         Raises:
             ValueError: wrong shapes, ids outside the vocabulary, or no query for a policy that needs one.
         """
-        reader = self._reader(selection, batch_tokens, plain)
-        return read_context(
-            reader,
+        memory = read_context(
+            self._reader(selection, batch_tokens, plain),
             context_ids,
             context_attention_mask,
             query_ids,
@@ -124,6 +139,8 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             sources=sources,
             progress=progress,
         )
+        # Weights in training change with every step: nobody keeps such a memory.
+        return memory if self.training else replace(memory, fingerprint=self.fingerprint())
 
     def append(
         self, memory: ContextMemory, context_ids: Tensor, context_attention_mask: Tensor | None = None, **options
@@ -133,25 +150,36 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         An unfinished last chunk is read again together with the new text. Options as for `read`.
         """
         reader = self._reader(options.pop("selection", None), options.pop("batch_tokens", None))
+        if memory.fingerprint not in ("", self.fingerprint()):
+            raise ValueError(
+                f"the memory was made by another model: fingerprint {memory.fingerprint} there, {self.fingerprint()} here; "
+                "read the text again with this model."
+            )
         return append_context(reader, memory, context_ids, context_attention_mask, **options)
 
     def fingerprint(self) -> str:
-        """Identifies all that decides what a memory holds: lower weights, tree and encoding settings.
+        """Identifies all that decides what a memory holds: lower weights, tree, encoding and the base's settings.
 
-        A memory is read by the model that made it; its file keeps this to find out.
+        A memory is used by the model that made it, and keeps this to find out. Computed anew only after a change.
         """
         pairs = self.config.injection_map
         modules = {f"lower.{i}": layer for i, layer in enumerate(self.lower().layers[: self.config.lower_layers])}
         modules |= {f"reader.{j}": self.upper.layers[j].cross_attention.reader for i, j in pairs if i != j}
         modules["embedding"] = self.get_input_embeddings()
-        tensors = (
+        tensors = [
             (f"{prefix}.{name}", tensor)
             for prefix, module in modules.items()
-            for name, tensor in sorted(module.state_dict().items())
+            for name, tensor in sorted(module.state_dict(keep_vars=True).items())
             if "cross_attention" not in name
-        )
+        ]
         names = ("chunk_size", "ratios", "lower_layers", "injection_map", "encoding")
-        return fingerprint_tensors(tensors, {name: getattr(self.config, name) for name in names})
+        settings = {name: getattr(self.config, name) for name in names}
+        base = self.upper.config.to_dict()
+        settings["base"] = {name: base.get(name) for name in _BASE_SETTINGS}
+        state = (json.dumps(settings, sort_keys=True), [(id(t), t.data_ptr(), t._version) for _, t in tensors])
+        if self._fingerprint is None or self._fingerprint[0] != state:
+            self._fingerprint = state, fingerprint_tensors(tensors, settings)
+        return self._fingerprint[1]
 
     def prepare_memory(self, memory: ContextMemory | PreparedMemory | None) -> PreparedMemory | None:
         """Give a memory its positions; one that has them is returned as it is."""

@@ -6,6 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
 from .families import family_of
+from .selection import get_policy
 
 
 @strict
@@ -62,7 +63,14 @@ class SharedLLMConfig(PreTrainedConfig):
             self.window = self.text_config.max_position_embeddings
         if self.injection_map is None:
             self.injection_map = [[i, i] for i in range(self.lower_layers)]
-        self.injection_map = sorted(([int(i), int(j)] for i, j in self.injection_map), key=lambda pair: pair[1])
+        try:
+            pairs = [[int(i), int(j)] for i, j in self.injection_map if int(i) == i and int(j) == j]
+            assert len(pairs) == len(self.injection_map)
+        except (TypeError, ValueError, AssertionError):
+            raise ValueError(
+                f"injection_map={self.injection_map} must be pairs of layer numbers, such as [[0, 0], [1, 1], [1, 3]]."
+            ) from None
+        self.injection_map = sorted(pairs, key=lambda pair: pair[1])
         self.ratios = list(self.ratios)
         attention = self.text_config._attn_implementation
         super().__post_init__(**kwargs)
@@ -79,6 +87,7 @@ class SharedLLMConfig(PreTrainedConfig):
     def _check(self) -> None:
         """Refuse what can't work, naming the field, its value and the fix."""
         family_of(self.text_config)
+        get_policy(self.selection)
         layers = self.text_config.num_hidden_layers
         if not 1 <= self.lower_layers <= layers:
             raise ValueError(f"lower_layers={self.lower_layers} must be between 1 and the base's {layers} layers.")

@@ -103,11 +103,11 @@ class ContextMemory:
         return self.index_select(torch.arange(len(self)).repeat_interleave(repeats))
 
     def slice(self, start: Tensor | int, stop: Tensor | int) -> "ContextMemory":
-        """The part of each text between `start`, a chunk border, and `stop`: as if nothing else had been read.
+        """The part of each text between `start`, a chunk border, and `stop`; between chunk borders as if nothing else had been read.
 
         Args:
             start, stop: (B,) token positions, or one for all texts. A `stop` inside a chunk drops what that chunk kept
-                behind it.
+                behind it. The list of sources stays as it is.
         """
         start, stop = (torch.as_tensor(t, device=self.lengths.device).expand(len(self)) for t in (start, stop))
         stop = torch.minimum(stop, self.lengths)
@@ -139,6 +139,8 @@ class ContextMemory:
             ("chunk_size", self.chunk_size, later.chunk_size),
             ("fingerprint", self.fingerprint, later.fingerprint),
             ("number of injected layers", len(self.keys), len(later.keys)),
+            ("dtype", {t.dtype for t in self.keys}, {t.dtype for t in later.keys}),
+            ("heads and head size", *(({(t.shape[1], t.shape[3]) for t in m.keys}) for m in (self, later))),
         ):
             if ours != theirs:
                 raise ValueError(
@@ -171,11 +173,11 @@ class ContextMemory:
         mask = torch.arange(width, device=keep.device) < counts[:, None]
 
         def gather(tensor: Tensor) -> Tensor:
-            return tensor.gather(1, order) * mask
+            return tensor.gather(1, order).masked_fill(~mask, 0)
 
         def gather_heads(tensor: Tensor) -> Tensor:
             index = order[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3])
-            return tensor.gather(2, index) * mask[:, None, :, None]
+            return tensor.gather(2, index).masked_fill(~mask[:, None, :, None], 0)
 
         return replace(
             self,

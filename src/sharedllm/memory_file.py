@@ -1,8 +1,8 @@
 """A ContextMemory on disk: one safetensors file with a JSON header, written atomically, checked when it is opened.
 
-The header is the entry "sharedllm" of the safetensors metadata: format and version, fingerprint of the model that made the
-memory, fingerprint of its tokenizer, chunk size, sources, a SHA-256 of each tensor and one of the header itself, so that no
-flipped byte goes unseen. Nothing in it is ever executed.
+The header is the entry "sharedllm" of the safetensors metadata: format and version, fingerprint of the model that made
+the memory, fingerprint of its tokenizer, chunk size, sources, a SHA-256 of each tensor and one of the header itself, so
+that no flipped byte goes unseen. Nothing in it is ever executed.
 """
 
 import hashlib
@@ -83,6 +83,17 @@ def _plain(memory: ContextMemory) -> dict[str, Tensor]:
     return tensors
 
 
+def _sources(memory: ContextMemory) -> list:
+    """The sources as they will be read: JSON turns tuples into lists and the keys of dicts into text."""
+    try:
+        sources = json.loads(json.dumps(memory.sources))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"sources={memory.sources!r} can't be saved: {error}; use text and numbers.") from None
+    if len(sources) != len(memory) or not all(isinstance(text, list) for text in sources):
+        raise ValueError(f"sources={memory.sources!r} do not fit {len(memory)} texts: give each text a tuple of dicts.")
+    return sources
+
+
 def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "") -> None:
     """Write a memory to one file. An older file of that name stays whole until the new one is complete.
 
@@ -90,7 +101,7 @@ def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "")
         tokenizer: identifies the tokenizer of the ids, to be compared by who opens it; "" if unknown.
 
     Raises:
-        ValueError: the folder does not exist, or the path is a folder.
+        ValueError: the folder does not exist, the path is a folder, or the sources can't be written as JSON.
         OSError: the file can't be written: no space or no permission.
     """
     path = Path(path)
@@ -108,7 +119,7 @@ def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "")
         "chunk_size": memory.chunk_size,
         "texts": len(memory),
         "layers": len(memory.keys),
-        "sources": memory.sources,
+        "sources": _sources(memory),
         "checksums": {name: checksum(t) for name, t in tensors.items()},
     }
     header["checksum"] = _header_checksum(header)
@@ -175,15 +186,20 @@ def read_header(path: str | Path) -> dict:
 
 
 def open_memory(
-    path: str | Path, *, fingerprint: str | None = None, device: torch.device | str = "cpu"
+    path: str | Path,
+    *,
+    fingerprint: str | None = None,
+    tokenizer: str | None = None,
+    device: torch.device | str = "cpu",
 ) -> ContextMemory:
     """Open a memory and check every byte of it.
 
     Args:
         fingerprint: of the model that will use it (`model.fingerprint()`); None skips the comparison.
+        tokenizer: as it was given to `save_memory`; None skips the comparison.
 
     Raises:
-        ValueError: as `read_header`; a damaged, missing or misshapen tensor; a memory of another model.
+        ValueError: as `read_header`; a damaged, missing or misshapen tensor; a memory of another model or tokenizer.
     """
     path = Path(path)
     header = read_header(path)
@@ -191,6 +207,11 @@ def open_memory(
         raise ValueError(
             f"{path} was made by another model: fingerprint {header['fingerprint'] or '(none)'} in the file, "
             f"{fingerprint} here; read the text again with this model."
+        )
+    if tokenizer is not None and header["tokenizer"] != tokenizer:
+        raise ValueError(
+            f"{path} was made with another tokenizer: {header['tokenizer'] or '(none)'} in the file, "
+            f"{tokenizer} here; read the text again with this tokenizer."
         )
     layers = header["layers"]
     names = {f"{kind}.{i}" for kind in ("keys", "values") for i in range(layers)} | _INTEGERS.keys()

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from logging import CRITICAL, getLogger
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +17,7 @@ from transformers.utils import logging
 from ..bundled import bundled_model
 from ..data.text import expand, read_text, tokenize
 from ..memory import ContextMemory
-from ..memory_file import open_memory, read_header
+from ..memory_file import fingerprint_tensors, open_memory, read_header
 from ..modeling import SharedLLMForCausalLM
 
 stderr = Console(stderr=True)
@@ -88,14 +87,19 @@ def read_files(
             memory = model.read(ids, **options) if memory is None else model.append(memory, ids, **options)
     if memory is None:
         raise ValueError("no file is named: give at least one, or - for standard input.")
-    return replace(memory, fingerprint=model.fingerprint())
+    return memory
 
 
 def memory_of(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str, batch_tokens: int):
     """The memory that `name` is, or that of the text file that it is."""
     if is_memory(name):
-        return open_memory(name, fingerprint=model.fingerprint())
+        return open_memory(name, fingerprint=model.fingerprint(), tokenizer=tokenizer_fingerprint(tokenizer))
     return read_files(model, tokenizer, [name], batch_tokens)
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Identifies a vocabulary."""
+    return fingerprint_tensors((), tokenizer.get_vocab())
 
 
 def is_memory(name: str) -> bool:

@@ -58,6 +58,8 @@ def command(
     if another.shape[1] < lengths[-1]:
         raise ValueError(f"the standard library has too little text: lower --tokens to {another.shape[1]} or less.")
 
+    with progress_bar("timing", len(lengths)) as advance:
+        ours, full = costs(loaded, base_model, ids, lengths, BATCH_TOKENS, full_limit, advance)
     with progress_bar("reading", ids.shape[1] + another.shape[1]) as advance:
         own = loaded.read(ids[:, : starts[-1]], batch_tokens=BATCH_TOKENS, progress=advance)
         other = loaded.read(another, batch_tokens=BATCH_TOKENS, progress=advance)
@@ -66,8 +68,6 @@ def command(
     needle_lengths = lengths[::2] if len(lengths) > 4 else lengths
     with progress_bar("asking for needles", len(needle_lengths) * len(DEPTHS)) as advance:
         recall = needle_recall(loaded, tokenizer, ids, own, needle_lengths, DEPTHS, needles, seed, advance)
-    with progress_bar("timing", len(lengths)) as advance:
-        ours, full = costs(loaded, base_model, ids, lengths, BATCH_TOKENS, full_limit, advance)
 
     result = {
         "text": {"name": file or "Python's standard library", "tokens": ids.shape[1]},
@@ -110,10 +110,11 @@ def show(result: dict, output: Path) -> None:
     )
     console.print(
         f"Loss of the same {losses['targets']:,} tokens, in nats: base with the window alone {losses['base']:.4f}, "
-        f"extended model without context {losses['none']:.4f}"
+        f"extended model without context {losses['none']:.4f}. Below: with its own text as context, with another text; "
+        "how often its own is better; time and memory of reading and scoring a window, against full attention of the base."
     )
     table = Table()
-    for name in ("context", "own", "another's", "own wins", "time", "memory", "full att.", "memory"):
+    for name in ("context", "own", "other", "own wins", "time", "memory", "full", "memory"):
         table.add_column(name, justify="right")
     for n, value in losses["own"].items():
         cells = [f"{value:.4f}", f"{losses['other'][n]:.4f}", f"{losses['wins'][n]:.0%}"]

@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from ..memory_file import open_memory, save_memory
-from .common import BatchTokensOption, JsonOption, ModelOption, load, print_json, read_files, stderr
+from .common import (
+    BatchTokensOption,
+    JsonOption,
+    ModelOption,
+    load,
+    print_json,
+    read_files,
+    stderr,
+    tokenizer_fingerprint,
+)
 
 
 def command(
@@ -25,9 +34,10 @@ def command(
         raise ValueError(f"the folder {output.parent} does not exist: create it, or save the memory elsewhere.")
     loaded, tokenizer = load(model)
     start = time.perf_counter()
-    before = open_memory(output, fingerprint=loaded.fingerprint()) if append else None
+    vocabulary = tokenizer_fingerprint(tokenizer)
+    before = open_memory(output, fingerprint=loaded.fingerprint(), tokenizer=vocabulary) if append else None
     memory = read_files(loaded, tokenizer, files, batch_tokens, before)
-    save_memory(memory, output)
+    save_memory(memory, output, tokenizer=vocabulary)
     tokens = int(memory.lengths.sum()) - (int(before.lengths.sum()) if before is not None else 0)
     seconds = time.perf_counter() - start
     if json:

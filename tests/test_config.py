@@ -1,0 +1,197 @@
+"""Configuration: defaults and round trips; and settings and input that are refused, naming field, value and fix."""
+
+import json
+
+import pytest
+import torch
+from helpers import VOCAB, random_texts, tiny_base, tiny_shared
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig
+
+from sharedllm import SharedLLMConfig, SharedLLMForCausalLM
+
+
+def ids_of(*lengths: int, seed: int = 0) -> Tensor:
+    return torch.tensor(random_texts(list(lengths), seed))
+
+
+def settings_of(config: SharedLLMConfig) -> dict:
+    """Everything but where it was loaded from."""
+    return {name: value for name, value in config.to_dict().items() if name != "_name_or_path"}
+
+
+def test_defaults_are_the_papers():
+    config = SharedLLMConfig(text_config=LlamaConfig(max_position_embeddings=4096, vocab_size=VOCAB))
+    assert (config.window, config.chunk_size, config.ratios, config.lower_layers) == (4096, 1024, [16, 8, 4], 4)
+    assert config.injection_map == [[0, 0], [1, 1], [2, 2], [3, 3]]
+    assert (config.encoding, config.lower_weights, config.selection) == ("node", "shared", "right")
+    assert config.split_noise == 0.2
+    assert config.height == 3
+    assert config.get_text_config() is config.text_config
+
+
+def test_injection_map_is_kept_in_upper_order():
+    config = SharedLLMConfig(text_config=tiny_base("llama").config, injection_map=((2, 0), (0, 3), (1, 1)))
+    assert config.injection_map == [[2, 0], [1, 1], [0, 3]]
+
+
+def test_special_tokens_come_from_the_base_unless_given():
+    text = LlamaConfig(vocab_size=VOCAB, bos_token_id=3, eos_token_id=4, pad_token_id=5)
+    config = SharedLLMConfig(text_config=text, eos_token_id=9)
+    assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (3, 9, 5)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
+def test_json_round_trip(tmp_path, family):
+    base = tiny_base(family, tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 5e5})
+    config = SharedLLMConfig(
+        text_config=base.config,
+        window=32,
+        chunk_size=16,
+        ratios=(4, 2),
+        lower_layers=2,
+        injection_map=[(1, 3)],
+        encoding="chunk",
+        lower_weights="copy",
+        selection="similarity",
+        split_noise=0.1,
+    )
+    config.save_pretrained(tmp_path)
+    opened = AutoConfig.from_pretrained(tmp_path)
+    assert isinstance(opened, SharedLLMConfig)
+    assert type(opened.text_config) is type(base.config)
+    assert settings_of(opened) == settings_of(config)
+    assert opened.text_config.rope_parameters["rope_theta"] == 5e5
+    assert opened.tie_word_embeddings is True
+    assert settings_of(SharedLLMConfig(**json.loads(config.to_json_string()))) == settings_of(config)
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+BAD_SETTINGS = {
+    "no lower layer": ({"lower_layers": 0}, "lower_layers=0 must be between 1 and the base's 4"),
+    "too many lower layers": ({"lower_layers": 9}, "lower_layers=9 must be between 1 and the base's 4"),
+    "empty map": ({"injection_map": []}, r"injection_map=\[\] injects nothing"),
+    "unread lower layer": ({"injection_map": [[3, 0]]}, r"lower layer 3.*lower_layers=3: use 0 … 2"),
+    "no such upper layer": ({"injection_map": [[0, 9]]}, "upper layer 9.*0 … 3"),
+    "upper layer twice": ({"injection_map": [[0, 1], [1, 1]]}, "feeds an upper layer twice"),
+    "map of one number": ({"injection_map": [[0]]}, r"injection_map=\[\[0\]\].*pair"),
+    "map of a number": ({"injection_map": 3}, "injection_map"),
+    "no ratio": ({"ratios": []}, r"ratios=\[\] must be one positive stride"),
+    "ratio of 0": ({"ratios": [4, 0]}, r"ratios=\[4, 0\] must be one positive stride"),
+    "growing ratios": ({"ratios": [2, 4]}, r"ratios=\[2, 4\] must not grow with depth"),
+    "ratios of text": ({"ratios": "4"}, "ratios"),
+    "chunk of one": ({"chunk_size": 1}, "chunk_size=1 must be at least 2"),
+    "half a chunk": ({"chunk_size": 16.5}, "chunk_size.*16.5"),
+    "window of 0": ({"window": 0}, "window=0 must be at least 1"),
+    "noise of a half": ({"split_noise": 0.5}, r"split_noise=0.5 must be in \[0, 0.5\)"),
+    "negative noise": ({"split_noise": -0.1}, "split_noise=-0.1"),
+    "unknown policy": ({"selection": "best"}, "selection='best' is not known: use one of right, similarity"),
+    "unknown encoding": ({"encoding": "letter"}, "encoding.*letter"),
+    "unknown weights": ({"lower_weights": "none"}, "lower_weights.*none"),
+    "misspelt": ({"chunksize": 16}, "chunksize"),
+}
+
+
+@pytest.mark.parametrize(("settings", "message"), BAD_SETTINGS.values(), ids=BAD_SETTINGS)
+def test_bad_setting(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SharedLLMForCausalLM.from_base(tiny_base("llama"), **{"lower_layers": 3} | settings)
+
+
+def test_chunk_longer_than_a_sliding_window():
+    with pytest.raises(ValueError, match="chunk_size=16 is longer than the base's sliding_window=8"):
+        SharedLLMForCausalLM.from_base(tiny_base("mistral", sliding_window=8), chunk_size=16)
+
+
+def test_text_config_is_needed_whole():
+    with pytest.raises(ValueError, match="text_config is missing"):
+        SharedLLMConfig()
+    with pytest.raises(ValueError, match="text_config has no model_type"):
+        SharedLLMConfig(text_config={"hidden_size": 8})
+
+
+def test_unsupported_family():
+    base = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=10, bos_token_id=1, eos_token_id=2))
+    with pytest.raises(ValueError, match="model_type='gpt2' is not supported: use one of llama, mistral, qwen2, qwen3"):
+        SharedLLMForCausalLM.from_base(base)
+
+
+def test_dtype_of_an_instance():
+    with pytest.raises(ValueError, match="dtype applies to a checkpoint"):
+        SharedLLMForCausalLM.from_base(tiny_base("llama"), dtype=torch.bfloat16)
+
+
+def test_settings_without_weights():
+    """A model made from a configuration is random, has closed gates, and is of the base's size."""
+    config = tiny_shared("llama").config
+    model = AutoModelForCausalLM.from_config(config)
+    assert isinstance(model, SharedLLMForCausalLM)
+    assert {n: p.shape for n, p in model.named_parameters()} == {
+        n: p.shape for n, p in tiny_shared("llama").named_parameters()
+    }
+    assert all(p.item() == 0 for n, p in model.named_parameters() if n.endswith(".gate"))
+
+
+# --- input ------------------------------------------------------------------------------------------------------------
+
+IDS, CONTEXT = ids_of(10, 10), ids_of(40, 40, seed=1)
+BAD_INPUTS = {
+    "both": ({"context_ids": CONTEXT, "memory": "two"}, "both memory and context_ids"),
+    "long with context": ({"input_ids": CONTEXT, "context_ids": CONTEXT}, "input_ids has 40 tokens.*window=32"),
+    "long with memory": ({"input_ids": CONTEXT, "memory": "two"}, "input_ids has 40 tokens.*window=32"),
+    "long embeddings": ({"input_ids": None, "inputs_embeds": torch.zeros(2, 33, 32)}, "33 tokens.*window=32"),
+    "nothing": ({"input_ids": None}, "input_ids is missing"),
+    "vocabulary": ({"input_ids": IDS + VOCAB}, "input_ids holds id .*101 entries"),
+    "negative id": ({"input_ids": IDS - VOCAB}, "input_ids holds id -"),
+    "long, vocabulary": ({"input_ids": CONTEXT + VOCAB}, "input_ids holds id .*101 entries"),
+    "context vocabulary": ({"context_ids": CONTEXT + VOCAB}, "context_ids holds id .*101 entries"),
+    "query vocabulary": (
+        {"context_ids": CONTEXT, "query_ids": IDS + VOCAB, "selection": "similarity"},
+        "query_ids holds id .*101 entries",
+    ),
+    "mask": ({"attention_mask": torch.ones(2, 9)}, r"mask of input_ids has shape \(2, 9\)"),
+    "long, mask": ({"input_ids": CONTEXT, "attention_mask": torch.ones(2, 9)}, "mask of input_ids"),
+    "context mask": ({"context_ids": CONTEXT, "context_attention_mask": torch.ones(2, 9)}, "mask of context_ids"),
+    "floats": ({"input_ids": IDS.float()}, "input_ids has shape .*float32"),
+    "one dimension": ({"input_ids": IDS[0]}, r"input_ids has shape \(10,\)"),
+    "context of one dimension": ({"context_ids": CONTEXT[0]}, r"context_ids has shape \(40,\)"),
+    "memory of another batch": ({"input_ids": IDS[:1], "memory": "two"}, "holds 2 texts, the batch 1"),
+    "context of another batch": ({"input_ids": IDS[:1], "context_ids": CONTEXT}, "holds 2 texts, the batch 1"),
+    "labels without query": (
+        {"context_ids": CONTEXT, "labels": IDS, "selection": "similarity"},
+        "selection='similarity' needs query_ids",
+    ),
+    "labels": ({"labels": IDS[:, :4]}, r"labels .*\(2, 4\)"),
+    "long, labels": ({"input_ids": CONTEXT, "labels": IDS}, r"labels .*\(2, 10\)"),
+    "queries of another batch": (
+        {"context_ids": CONTEXT, "query_ids": IDS[:1], "selection": "similarity"},
+        "query_ids .*2 texts",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_INPUTS.values(), ids=BAD_INPUTS)
+def test_bad_input(arguments, message):
+    arguments = {"input_ids": IDS} | arguments
+    model = tiny_shared("llama", selection=arguments.pop("selection", "right"))
+    if "memory" in arguments:
+        arguments["memory"] = model.read(CONTEXT)
+    with pytest.raises(ValueError, match=message):
+        model(**arguments)
+
+
+def test_bad_reading():
+    model = tiny_shared("llama")
+    with pytest.raises(ValueError, match="selection='similarity' needs a query"):
+        model.read(CONTEXT, selection="similarity")
+    with pytest.raises(ValueError, match="selection='best' is not known: use one of right, similarity"):
+        model.read(CONTEXT, selection="best")
+    with pytest.raises(ValueError, match="sources names 1 texts"):
+        model.read(CONTEXT, sources=["a"])
+    memory = model.read(CONTEXT)
+    with pytest.raises(ValueError, match="holds 2 texts, context_ids has 1"):
+        model.append(memory, CONTEXT[:1])
+    other = tiny_shared("llama", injection_map=[[0, 0]])
+    with pytest.raises(ValueError, match="holds 3 injected layers, the model has 1"):
+        other(IDS, memory=memory)
