@@ -64,12 +64,14 @@ class SharedLLMConfig(PreTrainedConfig):
         if self.injection_map is None:
             self.injection_map = [[i, i] for i in range(self.lower_layers)]
         try:
-            pairs = [[int(i), int(j)] for i, j in self.injection_map if int(i) == i and int(j) == j]
-            assert len(pairs) == len(self.injection_map)
-        except (TypeError, ValueError, AssertionError):
+            pairs = [[int(i), int(j)] for i, j in self.injection_map]
+            whole = pairs == [list(pair) for pair in self.injection_map]
+        except (TypeError, ValueError):
+            whole, pairs = False, []
+        if not whole:
             raise ValueError(
                 f"injection_map={self.injection_map} must be pairs of layer numbers, such as [[0, 0], [1, 1], [1, 3]]."
-            ) from None
+            )
         self.injection_map = sorted(pairs, key=lambda pair: pair[1])
         self.ratios = list(self.ratios)
         attention = self.text_config._attn_implementation

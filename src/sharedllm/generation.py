@@ -106,7 +106,9 @@ class MemoryGenerationMixin(GenerationMixin):
             wanted = longest - prompt_length if longest is not None else 20
         if wanted < 1:
             raise ValueError(
-                f"max_length={longest} leaves no room behind a prompt of {prompt_length} tokens: raise it."
+                f"max_new_tokens={wanted} asks for nothing: ask for at least one."
+                if longest is None
+                else f"max_length={longest} leaves no room behind a prompt of {prompt_length} tokens: raise it."
             )
         return wanted
 

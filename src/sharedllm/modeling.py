@@ -1,11 +1,13 @@
 """SharedLLMForCausalLM: a language model that reads texts far longer than its window."""
 
 import copy
+import dataclasses
 from typing import ClassVar
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -51,6 +53,12 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
             base = AutoModelForCausalLM.from_pretrained(base, dtype=dtype or "auto")
         elif dtype is not None:
             raise ValueError("dtype applies to a checkpoint that is loaded; a model instance has its own.")
+        known = {field.name for field in dataclasses.fields(SharedLLMConfig)}
+        unknown = set(settings) - known - {"bos_token_id", "eos_token_id", "pad_token_id"}
+        if unknown:
+            raise ValueError(
+                f"{', '.join(sorted(unknown))}: no such setting; those there are stand at SharedLLMConfig."
+            )
         try:
             config = SharedLLMConfig(text_config=base.config, **settings)
         except StrictDataclassError as error:
@@ -109,18 +117,29 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
             labels: (B, L) targets, -100 where there is none; shifted inside.
             Others as in `SharedLLMModel.forward`.
         """
+        if input_ids is not None and past_key_values is None:
+            mask_2d = attention_mask if attention_mask is None or attention_mask.ndim == 2 else None
+            mask = check_ids("input_ids", input_ids, mask_2d, self.config.text_config.vocab_size)
+        if labels is not None:
+            shape = tuple((input_ids if input_ids is not None else inputs_embeds).shape[:2])
+            if labels.shape != shape:
+                raise ValueError(f"labels has shape {tuple(labels.shape)}, the input {shape}: make them equal.")
         if input_ids is not None and past_key_values is None and input_ids.shape[1] > self.config.window:
             if memory is not None or context_ids is not None:
                 raise ValueError(
                     f"input_ids has {input_ids.shape[1]} tokens, the window={self.config.window}, and there is a context "
                     "already: append what is too long to that context."
                 )
-            split = split_context(input_ids, check_ids("input_ids", input_ids, attention_mask), self.config.window)
+            split = split_context(input_ids, mask, self.config.window)
             input_ids, attention_mask, position_ids = split.running_ids, split.running_mask.long(), None
             if split.context_ids.shape[1]:
                 context_ids, context_attention_mask = split.context_ids, split.context_mask
             if labels is not None:
                 labels = labels.gather(1, split.running_columns).masked_fill(~split.running_mask, -100)
+        if labels is not None and attention_mask is not None and attention_mask.shape == labels.shape:
+            # The first token behind left padding has nothing before it that it could be predicted from.
+            real = attention_mask.bool()
+            labels = labels.masked_fill(~(real & pad(real[:, :-1], (1, 0))), -100)
         if labels is not None and context_ids is not None and query_ids is None and self._needs_query():
             raise ValueError(
                 f"selection={self.config.selection!r} needs query_ids when there are labels: the running text holds the "

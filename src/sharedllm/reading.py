@@ -74,7 +74,7 @@ class _View:
             raise ValueError(
                 f"selection={self.reader.selection.name!r} needs a query: pass query_ids, or use selection='right'."
             )
-        ids, lengths = left_align(self.query_ids, check_ids("query_ids", self.query_ids, self.query_mask))
+        ids, lengths = left_align(self.query_ids, self._query_mask())
         if (lengths == 0).any() or len(lengths) != len(self.ids):
             raise ValueError(
                 f"query_ids holds queries of {lengths.tolist()} tokens for {len(self.ids)} texts: give each text one."
@@ -82,6 +82,9 @@ class _View:
         rows = torch.arange(len(ids))
         units = Nodes(rows, torch.zeros_like(rows), torch.zeros_like(rows), lengths.cpu(), torch.zeros_like(rows))
         return self.reader.upper.encode(ids, units, rows, units.end - 1, 1, lambda states: [states[1]])[0]
+
+    def _query_mask(self) -> Tensor:
+        return check_ids("query_ids", self.query_ids, self.query_mask, self.reader.lower.config.vocab_size)
 
     def _last_states(self, units: Nodes, nodes: Nodes, unit: Tensor) -> Tensor:
         tokens = self.reader.batch_tokens

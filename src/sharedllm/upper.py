@@ -42,17 +42,29 @@ def _injected_class(layer_class: type[nn.Module]) -> type[nn.Module]:
     return type(f"Injected{layer_class.__name__}", (InjectedLayer, layer_class), {})
 
 
+def _twin(module: nn.Module) -> nn.Module:
+    """The same module over the same weights, with modes, hooks and submodules of its own: checkpointing of activations
+    or recording of hidden states on one side does not reach the other."""
+    twin = copy.copy(module)
+    nn.Module.__init__(twin)
+    for shared in ("_parameters", "_buffers", "_non_persistent_buffers_set", "training"):
+        setattr(twin, shared, getattr(module, shared))
+    for name, child in module._modules.items():
+        twin._modules[name] = None if child is None else _twin(child)
+    return twin
+
+
 def inject(base: PreTrainedModel, config: SharedLLMConfig) -> PreTrainedModel:
     """The base decoder with cross-attention where the injection map wants it.
 
-    The result shares all modules with `base`, which itself stays as it is.
+    The result shares all weights with `base`, which itself stays as it is.
     """
     family = family_of(config.text_config)
-    upper = copy.copy(base)
-    upper._modules = dict(base._modules)
-    upper.layers = nn.ModuleList(base.layers)
+    upper = _twin(base)
+    # Recording of hidden states begins anew: the flag of the base would say that it has begun.
+    upper.__dict__.pop("_output_capturing_hooks_installed", None)
     for lower_index, upper_index in config.injection_map:
-        layer = base.layers[upper_index]
+        layer = upper.layers[upper_index]
         cross = CrossAttention(layer, family, own_reader=lower_index != upper_index)
         upper.layers[upper_index] = _injected_class(type(layer))(layer, cross, upper_index)
     return upper
