@@ -7,8 +7,11 @@ set -euo pipefail
 corpus=${1:?"usage: runs/tiny/train_tiny.sh CORPUS [OUT]"}
 out=${2:-build/tiny}
 here=$(dirname "$0")
-# Freed blocks stay with the process: without this, page faults take a third of the time.
-export MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456
+# glibc's malloc fragments under attention over many lengths; jemalloc (Debian: libjemalloc2), where it is there, does not.
+jemalloc=$(ls /usr/lib/*/libjemalloc.so.2 2>/dev/null | head -n 1 || true)
+if [ -n "$jemalloc" ]; then
+  export LD_PRELOAD=$jemalloc MALLOC_CONF=dirty_decay_ms:20000,muzzy_decay_ms:20000
+fi
 
 python "$here/prepare_corpus.py" --corpus "$corpus" --out "$out"
 python "$here/train_base.py" --data "$out" --curriculum text --tokens 26e6 --max-steps 600 --seed 0 --out "$out/base-text"

@@ -1,4 +1,4 @@
-"""The picture of the demo: loss by length, needle recall, time."""
+"""The picture of the demo: loss and needles by length, time and memory against full attention."""
 
 from pathlib import Path
 
@@ -16,10 +16,11 @@ def draw(result: dict, path: Path) -> None:
 
         matplotlib.use("Agg")
         import matplotlib.pyplot as plt
+        from matplotlib.ticker import PercentFormatter, ScalarFormatter
     except ImportError:
         raise ValueError("matplotlib is not installed: pip install 'sharedllm[plot]' draws the figure.") from None
     window = result["model"]["window"]
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(16, 4.6), layout="constrained")
+    figure, ((left, middle), (time, memory)) = plt.subplots(2, 2, figsize=(11, 8.4), layout="constrained")
 
     losses = result["losses"]
     lengths = [int(n) for n in losses["own"]]
@@ -28,7 +29,9 @@ def draw(result: dict, path: Path) -> None:
     left.axhline(losses["none"], color=NONE, label="no context")
     left.axhline(losses["base"], color=BASE, ls=":", label="base model, window alone")
     left.set(title="Loss of the same tokens", ylabel="nats a token", xlabel="tokens of context")
-    left.legend(frameon=False, fontsize=9)
+    low, high = left.get_ylim()
+    left.set_ylim(low, high + 0.35 * (high - low))
+    left.legend(frameon=False, fontsize=9, loc="upper right")
 
     cells = result["needles"]
     grid = [[cells[n][d] for n in cells] for d in next(iter(cells.values()))]
@@ -40,15 +43,18 @@ def draw(result: dict, path: Path) -> None:
         for x, value in enumerate(row):
             middle.text(x, y, f"{value:.0%}", ha="center", va="center", color="white" if value > 0.5 else "black")
     middle.set(title="Needles found", xlabel="tokens of context", ylabel="depth (0 % is the oldest)")
-    figure.colorbar(image, ax=middle, shrink=0.8)
+    figure.colorbar(image, ax=middle, shrink=0.8, format=PercentFormatter(1))
 
-    for name, color, label in (("sharedllm", TRUE, "SharedLLM"), ("full_attention", OTHER, "full attention")):
-        points = result["costs"][name]
-        right.plot([int(n) for n in points], [p["seconds"] for p in points.values()], "o-", color=color, label=label)
-    right.set(title="Reading and scoring one window", ylabel="seconds", xlabel="tokens of context", yscale="log")
-    right.legend(frameon=False)
+    for ax, key, title, unit in ((time, "seconds", "Time", "seconds"), (memory, "peak_bytes", "Peak memory", "MB")):
+        for name, color, label in (("sharedllm", TRUE, "SharedLLM"), ("full_attention", OTHER, "full attention")):
+            points = result["costs"][name]
+            values = [p[key] / (1e6 if unit == "MB" else 1) for p in points.values()]
+            ax.plot([int(n) for n in points], values, "o-", color=color, label=label)
+        ax.set(title=f"{title} of reading and scoring one window", ylabel=unit, xlabel="tokens of context", yscale="log")
+        ax.yaxis.set_major_formatter(ScalarFormatter())
+        ax.legend(frameon=False)
 
-    for ax in (left, right):
+    for ax in (left, time, memory):
         ax.set_xscale("log", base=2)
         ax.set_xticks(lengths, [_short(n) for n in lengths])
         ax.minorticks_off()
