@@ -50,7 +50,9 @@ def draw(result: dict, path: Path) -> None:
             points = result["costs"][name]
             values = [p[key] / (1e6 if unit == "MB" else 1) for p in points.values()]
             ax.plot([int(n) for n in points], values, "o-", color=color, label=label)
-        ax.set(title=f"{title} of reading and scoring one window", ylabel=unit, xlabel="tokens of context", yscale="log")
+        ax.set(
+            title=f"{title} of reading and scoring one window", ylabel=unit, xlabel="tokens of context", yscale="log"
+        )
         ax.yaxis.set_major_formatter(ScalarFormatter())
         ax.legend(frameon=False)
 
