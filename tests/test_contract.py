@@ -246,8 +246,8 @@ def without_presence(memory, *args):
     return replace(prepared, present=torch.ones_like(prepared.present))
 
 
-def first_of_stride(nodes, ratios):
-    samples = sample(nodes, ratios)
+def first_of_stride(nodes, ratios, keep):
+    samples = sample(nodes, ratios, keep)
     return replace(samples, position=torch.maximum(samples.position - samples.ratio + 1, nodes.start[samples.node]))
 
 

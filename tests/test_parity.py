@@ -207,6 +207,19 @@ def test_lower_depths(lower_layers, selection):
     assert_parity(tiny_shared("qwen3", lower_layers=lower_layers, selection=selection).double(), ragged_batch())
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("change", [{"keep": "first"}, {"key_position": "offset"}, {"score_scaling": "log"}], ids=str)
+@pytest.mark.usefixtures("float64_norms")
+def test_variants(change, encoding):
+    """Settings that depart from the paper, or from us towards its code."""
+    batch, same = ragged_batch(), {"encoding": encoding, "window": 16}
+    model = tiny_shared("llama", **same, **change).double()
+    assert_parity(model, batch)
+    plain = fast_logits(tiny_shared("llama", **same).double(), batch)
+    changed = fast_logits(model, batch)
+    assert max(relative_error(a, b) for a, b in zip(changed, plain, strict=True)) > 1e-3
+
+
 @pytest.mark.parametrize("ratios", [[1], [16, 8], [3, 3], [5, 3, 2, 1], [8, 4, 2, 1, 1, 1]])
 @pytest.mark.usefixtures("float64_norms")
 def test_trees(ratios):

@@ -115,6 +115,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         sources: list[str] | None = None,
         progress: Callable[[int], None] | None = None,
         plain: bool = False,
+        fingerprint: bool = True,
     ) -> ContextMemory:
         """Read contexts into a memory.
 
@@ -126,6 +127,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             sources: name of each text, kept with the memory.
             progress: called with the number of tokens read since the last call.
             plain: run every lower layer whole, to measure what the shortcut saves; the result is the same.
+            fingerprint: mark the memory with the model that made it; not worth its time where nobody keeps it.
 
         Raises:
             ValueError: wrong shapes, ids outside the vocabulary, or no query for a policy that needs one.
@@ -140,7 +142,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             progress=progress,
         )
         # Weights in training change with every step: nobody keeps such a memory.
-        return memory if self.training else replace(memory, fingerprint=self.fingerprint())
+        return replace(memory, fingerprint=self.fingerprint()) if fingerprint and not self.training else memory
 
     def append(
         self, memory: ContextMemory, context_ids: Tensor, context_attention_mask: Tensor | None = None, **options
@@ -172,7 +174,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             for name, tensor in sorted(module.state_dict(keep_vars=True).items())
             if "cross_attention" not in name
         ]
-        names = ("chunk_size", "ratios", "lower_layers", "injection_map", "encoding")
+        names = ("chunk_size", "ratios", "lower_layers", "injection_map", "encoding", "keep")
         settings = {name: getattr(self.config, name) for name in names}
         base = self.upper.config.to_dict()
         settings["base"] = {name: base.get(name) for name in _BASE_SETTINGS}
@@ -192,7 +194,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
                 "read the text again with this model."
             )
         weight = self.get_input_embeddings().weight
-        return prepare(memory.to(weight.device, weight.dtype), [j for _, j in pairs], self.upper.rotary_emb)
+        return prepare(memory.to(weight.device, weight.dtype), self.config, self.upper.rotary_emb)
 
     def forward(
         self,
@@ -232,7 +234,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         if context_ids is not None:
             if query_ids is None and input_ids is not None:
                 query_ids, query_attention_mask = input_ids, attention_mask
-            memory = self.read(context_ids, context_attention_mask, query_ids, query_attention_mask)
+            memory = self.read(context_ids, context_attention_mask, query_ids, query_attention_mask, fingerprint=False)
         if memory is not None and len(memory) != len(states):
             raise ValueError(f"the memory holds {len(memory)} texts, the batch {len(states)}: make them equal.")
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:

@@ -26,6 +26,11 @@ class SharedLLMConfig(PreTrainedConfig):
         encoding: "node", each preserved node is read alone (paper); "chunk", the chunk is read once and its nodes only
             choose which tokens are kept.
         lower_weights: "shared", the lower model is the upper model's own layers; "copy", it has its own parameters.
+        keep: "last" token of each stride, which has seen the others, or "first", as the authors' code does.
+        key_position: "chunk", all keys of chunk i stand at position i (paper); "offset", a key stands at i plus its place
+            in its chunk, as if it had been rotated there before it was kept.
+        score_scaling: "log" multiplies scores over S kept tokens by log S / log W where that is above 1, so that
+            attention over long contexts stays as sharp; "none" (paper).
         selection: name of the selection policy that decides which parts stay fine: "right" or "similarity".
         split_noise: σ of the split noise during training, as a share of the node's length (paper: 0.2; 0 is off).
     """
@@ -42,6 +47,9 @@ class SharedLLMConfig(PreTrainedConfig):
     injection_map: list[Any] | tuple[Any, ...] | None = None
     encoding: Literal["node", "chunk"] = "node"
     lower_weights: Literal["shared", "copy"] = "shared"
+    keep: Literal["last", "first"] = "last"
+    key_position: Literal["chunk", "offset"] = "chunk"
+    score_scaling: Literal["none", "log"] = "none"
     selection: str = "right"
     split_noise: float | int = 0.2
     initializer_range: float = 0.02

@@ -6,12 +6,14 @@ training the model is the base model to the bit.
 """
 
 import copy
+import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from .attention import attend
+from .config import SharedLLMConfig
 from .families import Family
 from .memory import ContextMemory
 from .positions import Rotation, rotate, rotation
@@ -50,27 +52,35 @@ class PreparedMemory:
         )
 
 
-def prepare(memory: ContextMemory, upper_layers: list[int], rotary: nn.Module) -> PreparedMemory | None:
+def prepare(memory: ContextMemory, config: SharedLLMConfig, rotary: nn.Module) -> PreparedMemory | None:
     """Rotate the keys of a memory to their chunks, queries to n; None if nothing was kept of any text.
 
     Args:
-        upper_layers: the upper layer that reads each of the memory's pairs of tensors.
+        config: which upper layer reads each of the memory's pairs of tensors, where keys stand, how scores are scaled.
         rotary: the upper model's rotary embedding.
     """
     if memory.mask.shape[1] == 0:
         return None
     like = memory.keys[0]
-    by = rotation(rotary, memory.chunk, like)
+    positions = memory.chunk
+    if config.key_position == "offset":
+        positions = positions + memory.position - memory.chunk * memory.chunk_size
+    by = rotation(rotary, positions, like)
     present = memory.mask.any(1)
+    query = rotation(rotary, memory.chunks[:, None], like)
+    if config.score_scaling == "log":
+        kept = memory.mask.sum(1).clamp(min=1)
+        factor = (kept.double().log() / math.log(config.window)).clamp(min=1)[:, None, None].to(like.dtype)
+        query = (query[0] * factor, query[1] * factor)
     return PreparedMemory(
         layers={
             upper: (rotate(keys, by), values)
-            for upper, keys, values in zip(upper_layers, memory.keys, memory.values, strict=True)
+            for (_, upper), keys, values in zip(config.injection_map, memory.keys, memory.values, strict=True)
         },
         # Attention over no key at all is undefined: a text without context attends to padding, and `present` drops it.
         mask=(memory.mask | ~present[:, None])[:, None, None, :],
         present=present[:, None, None],
-        query=rotation(rotary, memory.chunks[:, None], like),
+        query=query,
     )
 
 
@@ -103,7 +113,8 @@ class CrossAttention(nn.Module):
         self.norm = copy.deepcopy(getattr(layer, family.attention_norm))
         for name in family.query_parts:
             setattr(self, name, copy.deepcopy(getattr(attention, name)))
-        self.gate = nn.Parameter(torch.zeros((), dtype=torch.float32))
+        # One number; not a scalar, because sharding over devices wants a dimension.
+        self.gate = nn.Parameter(torch.zeros(1, dtype=torch.float32))
         self.reader = MemoryReader(layer, family) if own_reader else None
 
     def forward(self, hidden: Tensor, layer_index: int, memory: PreparedMemory) -> Tensor:

@@ -108,7 +108,7 @@ def plan(reader: Reader, ids: Tensor, lengths: Tensor, query: Tensor | None, que
     with torch.no_grad():
         choose = chooser(reader.selection, view)
         nodes = preserved_nodes(roots, reader.config.height, choose, reader.noise)
-    samples = sample(nodes, tuple(reader.config.ratios))
+    samples = sample(nodes, tuple(reader.config.ratios), reader.config.keep)
     if reader.config.encoding == "node":
         return nodes, samples.node, samples
     return roots, root_index(roots, samples.row, samples.chunk), samples

@@ -89,7 +89,12 @@ def _cross_attention(
     queries = _heads(cross.q_proj(cross.norm(hidden)), head_dim, getattr(cross, "q_norm", None))
     keys, values = memory.pairs[pair]
     queries = _rotate(model, queries, [n] * len(queries))
-    keys = _rotate(model, keys, memory.chunk)
+    if model.config.score_scaling == "log":
+        queries = queries * max(1.0, math.log(len(keys)) / math.log(model.config.window))
+    places = [0] * len(keys)
+    if model.config.key_position == "offset":
+        places = [p - c * model.config.chunk_size for p, c in zip(memory.position, memory.chunk, strict=True)]
+    keys = _rotate(model, keys, [c + place for c, place in zip(memory.chunk, places, strict=True)])
     everything = [range(len(keys))] * len(queries)
     return torch.tanh(cross.gate.float()).to(hidden.dtype) * cross.o_proj(_attention(queries, keys, values, everything))
 
@@ -122,7 +127,7 @@ def reference_memory(
         for node in nodes:
             read = node if config.encoding == "node" else root
             states = _run(model, _lower_layers(model), context_ids[read.start : read.end], config.lower_layers - 1)
-            for position in sampled_positions(node, config.ratios):
+            for position in sampled_positions(node, config.ratios, config.keep):
                 chunk_of.append(chunk)
                 positions.append(position)
                 for pair, (lower_index, upper_index) in enumerate(config.injection_map):
@@ -162,12 +167,15 @@ def context_tree(
     return sorted(preserved)
 
 
-def sampled_positions(node: Node, ratios: list[int]) -> list[int]:
-    """Positions kept of a preserved node, ascending: the last of each stride of α_w tokens (paper, downsampling).
+def sampled_positions(node: Node, ratios: list[int], keep: str = "last") -> list[int]:
+    """Positions kept of a preserved node, ascending: the last (or first) of each stride of α_w tokens (paper,
+    downsampling).
 
     Under causal attention the last token of a stride is the one that has seen all of it. A chunk that was never split
     counts as level 1.
     """
+    if keep == "first":
+        return list(range(node.start, node.end, ratios[max(node.level, 1) - 1]))
     kept, position = [], node.end - 1
     while position >= node.start:
         kept.append(position)

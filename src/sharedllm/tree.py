@@ -156,15 +156,19 @@ def node_ratios(nodes: Nodes, ratios: tuple[int, ...]) -> Tensor:
     return torch.tensor(ratios)[(nodes.level - 1).clamp(min=0)]
 
 
-def sample(nodes: Nodes, ratios: tuple[int, ...]) -> Samples:
-    """The last token of each stride of every node; strides are counted from the node's end.
+def sample(nodes: Nodes, ratios: tuple[int, ...], keep: str = "last") -> Samples:
+    """One token of each stride of every node.
 
-    A node of l tokens at ratio r keeps ceil(l / r) of them: positions end − 1, end − 1 − r, …
+    A node of l tokens at ratio r keeps ceil(l / r) of them: with keep "last" strides are counted from the node's end,
+    positions end − 1, end − 1 − r, …; with "first" from its start: start, start + r, …
     """
     ratio = node_ratios(nodes, ratios)
     counts = (nodes.length + ratio - 1) // ratio
     node = torch.repeat_interleave(torch.arange(len(nodes)), counts)
     first = torch.cumsum(counts, 0) - counts
-    from_end = counts[node] - 1 - (torch.arange(len(node)) - first[node])
-    position = nodes.end[node] - 1 - from_end * ratio[node]
+    index = torch.arange(len(node)) - first[node]
+    if keep == "first":
+        position = nodes.start[node] + index * ratio[node]
+    else:
+        position = nodes.end[node] - 1 - (counts[node] - 1 - index) * ratio[node]
     return Samples(node, nodes.row[node], nodes.chunk[node], position, ratio[node])
