@@ -1,0 +1,39 @@
+"""`sharedllm tokenize`: documents from anywhere into a folder of tokens to train on."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from transformers import AutoTokenizer
+
+from ..bundled import bundled_model
+from ..data.shards import build_shards
+from .common import JsonOption, print_json, progress_bar, quiet
+
+
+def command(
+    sources: Annotated[list[str], typer.Argument(help="Files, folders, globs, or hub:owner/name[:config][@split].")],
+    tokenizer: Annotated[str, typer.Option(help="Folder, hub id, or name of a bundled model.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
+    validation: Annotated[float, typer.Option(help="Share of documents kept for validation, below 1.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Decides which documents are kept for validation.")] = 0,
+    text_field: Annotated[str, typer.Option(help="Field of a record that holds its text.")] = "text",
+    json: JsonOption = False,
+) -> None:
+    """Tokenise documents once, for any number of training runs. A folder that holds the same already is kept."""
+    quiet()
+    name = bundled_model(tokenizer) if tokenizer in ("tiny", "base") else tokenizer
+    try:
+        loaded = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"can't load the tokenizer {tokenizer}: {str(error).splitlines()[0]}") from None
+    settings = {"validation": validation, "seed": seed, "text_field": text_field}
+    with progress_bar("tokenising", None) as advance:  # how many tokens there will be is not known
+        summary = build_shards(sources, loaded, output, progress=advance, **settings)
+    if json:
+        print_json(folder=str(output), reused=summary.reused, splits=summary.splits)
+        return
+    print(f"{output} {'holds these tokens already' if summary.reused else 'is written'}")
+    for split, count in summary.splits.items():
+        left_out = f", {count['duplicates']:,} duplicates left out" if count["duplicates"] else ""
+        print(f"{split}: {count['documents']:,} documents, {count['tokens']:,} tokens{left_out}")

@@ -1,0 +1,123 @@
+"""A question about a long text with an answer that can be checked, and how it gets into the text."""
+
+import functools
+import random
+import re
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Quiz:
+    """A question and what it takes to answer it.
+
+    facts     sentences to hide in the text, in this order; empty if the question is about the text itself
+    question  as a person would ask it
+    answer    what a right answer begins with
+    lead      words that an answer sentence begins with, for models that go on with a text
+    """
+
+    facts: tuple[str, ...]
+    question: str
+    answer: str
+    lead: str = ""
+
+
+class QuestionTask(Protocol):
+    """One kind of question."""
+
+    @property
+    def name(self) -> str: ...
+
+    def make(self, rng: random.Random, text: str, split: Split) -> Quiz:
+        """A question.
+
+        Args:
+            text: what the facts will be hidden in, for tasks about the text itself.
+            split: keys and phrasings of the splits differ, so that nothing that is tested was trained on.
+
+        Raises:
+            ValueError: the text gives no question of this kind.
+        """
+        ...
+
+
+def choose(rng: random.Random, phrasings: tuple[str, ...], split: Split) -> int:
+    """Index of a phrasing: the last one is kept for validation and test, which use the others too."""
+    return rng.randrange(len(phrasings) - (split == "train"))
+
+
+def is_right(quiz: Quiz, given: str) -> bool:
+    """Whether a text begins with the answer, whatever its case, spaces and what stands behind."""
+    words = _words(given.strip().removeprefix(quiz.lead.strip()))
+    answer = _words(quiz.answer)
+    return bool(answer) and words[: len(answer)] == answer
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+(?:['’-]\w+)*|[^\w\s]", text.lower().strip().rstrip(".!?"))
+
+
+def render(quiz: Quiz, tokenizer: PreTrainedTokenizerBase | None = None, chat: bool = False) -> tuple[str, str]:
+    """Prompt and response as texts.
+
+    Args:
+        tokenizer: whose chat template is used. chat: use it; otherwise a plain form for base models.
+
+    Raises:
+        ValueError: `chat` without a chat template.
+    """
+    if not chat:
+        return f"\nQuestion: {quiz.question}\nAnswer: {quiz.lead}", f"{quiz.answer}.\n"
+    if tokenizer is None or not getattr(tokenizer, "chat_template", None):
+        raise ValueError("the tokenizer has no chat template: set chat to false, or name a chat model's tokenizer.")
+    turn = [{"role": "user", "content": quiz.question}]
+    prompt = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    return str(prompt), f"{quiz.lead}{quiz.answer}.{tokenizer.eos_token or ''}"
+
+
+def hide(
+    rng: random.Random, filler: np.ndarray, facts: list[np.ndarray], length: int, borders: np.ndarray | None = None
+) -> np.ndarray:
+    """`length` tokens: the beginning of the filler with the facts in it, in order, at random places.
+
+    Args:
+        borders: offsets in the filler behind which a sentence ends; anywhere if there are none.
+
+    Raises:
+        ValueError: the facts are longer than `length`, or the filler is too short.
+    """
+    room = length - sum(map(len, facts))
+    if room < 0 or room > len(filler):
+        raise ValueError(
+            f"{len(facts)} facts of {length - room} tokens and {len(filler)} tokens of text don't make {length} tokens."
+        )
+    places = [int(b) for b in borders if b <= room] if borders is not None else []
+    cuts = sorted(rng.choice(places) if places else rng.randint(0, room) for _ in facts)
+    pieces, previous = [], 0
+    for cut, fact in zip(cuts, facts, strict=True):
+        pieces += [filler[previous:cut], fact]
+        previous = cut
+    return np.concatenate([*pieces, filler[previous:room]])
+
+
+def sentence_borders(tokenizer: PreTrainedTokenizerBase, ids: np.ndarray) -> np.ndarray:
+    """Offsets behind tokens that end a sentence or a line."""
+    return np.flatnonzero(np.isin(ids, _ends(tokenizer))) + 1
+
+
+@functools.lru_cache(maxsize=4)
+def _ends(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+    texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
+    return np.array([i for i, text in enumerate(texts) if re.search(r"[.!?]['\"”’)]*\s*$|\n\s*$", text)])
+
+
+def sentences(text: str) -> list[str]:
+    """Sentences of 6 to 40 words, in order."""
+    found = re.split(r"(?<=[.!?])[\"”’)]*\s+", " ".join(text.split()))
+    return [s for s in found if 6 <= len(s.split()) <= 40 and s[-1:] in ".!?"]

@@ -1,0 +1,102 @@
+"""Needles: facts "key → value" hidden in the text, and questions for them."""
+
+import random
+from dataclasses import dataclass
+
+from ..synthetic import NOUNS, needle_keys
+from .base import Quiz, Split, choose
+
+# (sentence, question, lead), with {key} and {value}. The last one is never trained on.
+PHRASINGS = (
+    (
+        " The secret code of the {key} is {value}.",
+        "What is the secret code of the {key}?",
+        "The secret code of the {key} is ",
+    ),
+    (
+        " Remember that the {key} has the number {value}.",
+        "Which number does the {key} have?",
+        "The {key} has the number ",
+    ),
+    (
+        " Whoever asks for the {key} must say the password {value}.",
+        "Which password must be said for the {key}?",
+        "The password for the {key} is ",
+    ),
+    (" It is written that the {key} came in the year {value}.", "In which year did the {key} come?", "It came in "),
+    (" In the ledger the {key} stands at page {value}.", "At which page does the {key} stand?", "It stands at page "),
+)
+
+
+def digits(rng: random.Random, count: int = 5) -> str:
+    return "".join(rng.choice("0123456789") for _ in range(count))
+
+
+def _value(rng: random.Random) -> str:
+    """Five digits, or one word in four."""
+    return digits(rng) if rng.random() < 0.75 else rng.choice(NOUNS)
+
+
+def _fact(phrasing: int, key: str, value: str) -> str:
+    return PHRASINGS[phrasing][0].format(key=key, value=value)
+
+
+@dataclass(frozen=True)
+class Needle:
+    """One fact, one question."""
+
+    name: str = "needle"
+
+    def make(self, rng: random.Random, text: str, split: Split) -> Quiz:
+        key, value = rng.choice(needle_keys(split)), _value(rng)
+        phrasing = choose(rng, tuple(p[0] for p in PHRASINGS), split)
+        _, question, lead = PHRASINGS[phrasing]
+        return Quiz((_fact(phrasing, key, value),), question.format(key=key), value, lead.format(key=key))
+
+
+@dataclass(frozen=True)
+class ManyNeedles:
+    """One fact among others of the same form."""
+
+    name: str = "many_needles"
+    distractors: int = 3
+
+    def make(self, rng: random.Random, text: str, split: Split) -> Quiz:
+        keys = rng.sample(needle_keys(split), self.distractors + 1)
+        phrasing = choose(rng, tuple(p[0] for p in PHRASINGS), split)
+        values = [digits(rng) for _ in keys]
+        asked = rng.randrange(len(keys))
+        _, question, lead = (part.format(key=keys[asked], value="") for part in PHRASINGS[phrasing])
+        facts = tuple(_fact(phrasing, key, value) for key, value in zip(keys, values, strict=True))
+        return Quiz(facts, question, values[asked], lead)
+
+
+@dataclass(frozen=True)
+class MultiValue:
+    """One key that got several values, at different places."""
+
+    name: str = "multi_value"
+    values: int = 3
+
+    def make(self, rng: random.Random, text: str, split: Split) -> Quiz:
+        key = rng.choice(needle_keys(split))
+        values = [digits(rng, 3) for _ in range(self.values)]
+        facts = tuple(f" One of the numbers of the {key} is {value}." for value in values)
+        question = f"Which are the numbers of the {key}, in the order of the text?"
+        return Quiz(facts, question, ", ".join(values), f"The numbers of the {key} are ")
+
+
+@dataclass(frozen=True)
+class MultiQuery:
+    """Several facts, all asked for at once."""
+
+    name: str = "multi_query"
+    keys: int = 2
+
+    def make(self, rng: random.Random, text: str, split: Split) -> Quiz:
+        keys = rng.sample(needle_keys(split), self.keys)
+        values = [digits(rng, 3) for _ in keys]
+        facts = [_fact(0, key, value) for key, value in zip(keys, values, strict=True)]
+        rng.shuffle(facts)
+        question = f"What are the secret codes of the {' and the '.join(keys)}?"
+        return Quiz(tuple(facts), question, ", ".join(values), "The secret codes are ")

@@ -1,0 +1,301 @@
+"""Tokens on disk, tokenised once: a folder with a manifest, and flat files of token ids for each split.
+
+    folder/manifest.json             settings, sources and tokenizer by their sha256, documents and files of each split
+    folder/train/tokens-00000.bin    ids, little-endian uint16 or uint32, one document behind the other
+    folder/validation/…              if a share was asked for
+
+The folder appears under its name when it is complete, never before.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from .sources import HUB, documents, parse_hub, resolve
+from .text import tokenize
+
+VERSION = 1
+SHARD = "tokens-{:05d}.bin"
+
+
+@dataclass(frozen=True)
+class ShardSummary:
+    """Of each split the number of `documents`, `tokens`, `bytes` of UTF-8 and `duplicates`, left out behind an equal text.
+
+    `reused` says that the folder was there already.
+    """
+
+    splits: dict[str, dict[str, int]]
+    reused: bool
+
+
+def build_shards(
+    sources: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    validation: float = 0.0,
+    seed: int = 0,
+    text_field: str = "text",
+    shard_tokens: int = 50_000_000,
+    progress: Callable[[int], None] | None = None,
+) -> ShardSummary:
+    """Tokenise all documents of the sources into a folder, or keep the folder if it holds just that.
+
+    Files are the same if their names without folders and their bytes are; hub datasets go by id, configuration and split,
+    so that a change on the hub is not seen.
+
+    Args:
+        sources: as in `documents`. folder: to write; folders above it are made.
+        validation: expected share of documents for the validation split. A hash of its text and `seed` decides for each.
+        text_field: holds the text of a record.
+        shard_tokens: most tokens of a file; a longer document has a file of its own.
+        progress: called with the number of tokens of each document that was written.
+
+    Raises:
+        ValueError: a setting or a source is bad; a document has no tokens; a split would be empty; or the folder holds
+            something else.
+        OSError: the folder can't be written.
+    """
+    if not 0 <= validation < 1:
+        raise ValueError(f"validation={validation} must be a share from 0 to below 1.")
+    if shard_tokens < 1:
+        raise ValueError(f"shard_tokens={shard_tokens} must be at least 1.")
+    folder, files = Path(folder), resolve(sources)
+    vocabulary = max(tokenizer.get_vocab().values()) + 1
+    header = {
+        "format_version": VERSION,
+        "text_field": text_field,
+        "validation": validation,
+        "seed": seed,
+        "shard_tokens": shard_tokens,
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "vocab_size": vocabulary,
+        "dtype": "uint16" if vocabulary <= 1 << 16 else "uint32",
+        "sources": [_describe(name) for name in files],
+    }
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        return ShardSummary(_totals(_keep(folder, header)), reused=True)
+    temporary = folder.with_name(f"{folder.name}.tmp{secrets.token_hex(4)}")
+    temporary.mkdir(parents=True)
+    try:
+        names = ("train", "validation") if validation else ("train",)
+        writers = {name: _Writer(temporary / name, header["dtype"], shard_tokens) for name in names}
+        seen: set[bytes] = set()
+        for document in documents(files, text_field=text_field):
+            raw = document.text.encode()
+            digest = hashlib.sha256(raw).digest()
+            draw = int.from_bytes(hashlib.sha256(f"{seed} ".encode() + digest).digest()[:8], "big") / 2**64
+            writer = writers["validation" if draw < validation else "train"]
+            if digest in seen:
+                writer.duplicates += 1
+                continue
+            seen.add(digest)
+            ids = tokenize(tokenizer, document.text)[0].numpy()
+            if not len(ids):
+                raise ValueError(f"{document.name} has no tokens: the tokenizer drops all its text; leave it out.")
+            assert ids.max() < vocabulary, f"the ids of {document.name} exceed {vocabulary}"
+            writer.add(ids, name=document.name, source=document.source, bytes=len(raw))
+            if progress is not None:
+                progress(len(ids))
+        if empty := [name for name, writer in writers.items() if not writer.shards]:
+            none = f"validation={validation} leaves none of {len(seen)} documents for {empty[0]}"
+            raise ValueError(f"{none}: give more documents, or name separate sources for validation.")
+        manifest = header | {"splits": {name: writer.finish() for name, writer in writers.items()}}
+        manifest["checksum"] = _digest(manifest)
+        (temporary / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        _synchronise(temporary / "manifest.json")
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return ShardSummary(_totals(manifest), reused=False)
+
+
+class TokenStore:
+    """One split of a folder that `build_shards` made; the tokens stay on disk until they are read.
+
+    Fields:
+        folder, split: what was opened; all that is pickled.
+        manifest: of the whole folder. names: of the documents; `len()` is their number.
+        lengths, bytes: (documents,) int64, tokens and UTF-8 bytes of each document.
+        vocab_size: all ids are below. tokenizer_fingerprint: see the function of that name.
+
+    Raises:
+        ValueError: no manifest, a damaged one, or one of another version; no such split; a file that is missing or has
+            another size.
+    """
+
+    def __init__(self, folder: str | Path, split: str = "train"):
+        self.folder, self.split = Path(folder), split
+        self.manifest = _read_manifest(self.folder)
+        if split not in self.manifest["splits"]:
+            raise ValueError(f"{folder} has no split {split!r}: it holds {', '.join(self.manifest['splits'])}.")
+        self.vocab_size: int = self.manifest["vocab_size"]
+        self.tokenizer_fingerprint: str = self.manifest["tokenizer"]
+        columns, shards = (self.manifest["splits"][split][part] for part in ("documents", "shards"))
+        self.names: list[str] = columns["name"]
+        self.lengths, self.bytes, self._shard, self._start = (
+            np.array(columns[c], dtype=np.int64) for c in ("tokens", "bytes", "shard", "start")
+        )
+        dtype = np.dtype(self.manifest["dtype"]).newbyteorder("<")
+        self._hashes = {self.folder / split / SHARD.format(i): s["sha256"] for i, s in enumerate(shards)}
+        for path, shard in zip(self._hashes, shards, strict=True):
+            size = path.stat().st_size if path.is_file() else None
+            if size != shard["bytes"]:
+                problem = "is missing" if size is None else f"has {size} bytes, not {shard['bytes']}"
+                raise ValueError(f"{path} {problem}: delete {folder} and tokenise again.")
+        self._shards = [np.memmap(path, dtype=dtype, mode="r") for path in self._hashes]
+
+    def __reduce__(self):
+        return TokenStore, (self.folder, self.split)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, document: int, start: int, length: int) -> np.ndarray:
+        """(length,) int64 copy of the ids of a document from `start` on.
+
+        Raises:
+            ValueError: there is no such document, or it does not hold all of these tokens.
+        """
+        if not 0 <= document < len(self):
+            raise ValueError(f"document={document} is not in {self.folder}: {self.split} holds {len(self)} documents.")
+        if start < 0 or length < 0 or start + length > self.lengths[document]:
+            there = f"document {document}, {self.names[document]}: it has {self.lengths[document]} tokens"
+            raise ValueError(f"start={start}, length={length} is outside of {there}.")
+        first = self._start[document] + start
+        return self._shards[self._shard[document]][first : first + length].astype(np.int64)
+
+    def verify(self) -> None:
+        """Read everything and compare it with the hashes of the manifest.
+
+        Raises:
+            ValueError: a file has changed.
+        """
+        for path, expected in self._hashes.items():
+            if _sha256(path) != expected:
+                raise ValueError(f"{path} is damaged: its checksum does not fit; delete {self.folder}, tokenise again.")
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """sha256, in hex, of all that decides how a tokenizer cuts text."""
+    if not tokenizer.is_fast:
+        return _digest(tokenizer.get_vocab())
+    # The last call's truncation and padding are no part of what the tokenizer is.
+    return _digest(json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None})
+
+
+def check_tokenizer(store: TokenStore, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer other than that of the store.
+
+    Raises:
+        ValueError: it is another one; names the store's folder.
+    """
+    if store.tokenizer_fingerprint != tokenizer_fingerprint(tokenizer):
+        raise ValueError(
+            f"{store.folder} was tokenised with another tokenizer: use that one, or tokenise again elsewhere."
+        )
+
+
+class _Writer:
+    """Documents of one split, into files of at most `shard_tokens` tokens unless a document alone is longer."""
+
+    def __init__(self, folder: Path, dtype: str, shard_tokens: int):
+        self.folder, self.dtype, self.shard_tokens = folder, np.dtype(dtype).newbyteorder("<"), shard_tokens
+        self.columns: dict[str, list] = {n: [] for n in ("name", "source", "tokens", "bytes", "shard", "start")}
+        self.shards: list[dict] = []
+        self.digest, self.written, self.duplicates = hashlib.sha256(), 0, 0
+        folder.mkdir()
+
+    def add(self, ids: np.ndarray, **described: str | int) -> None:
+        if not self.shards or self.written + len(ids) > self.shard_tokens:
+            self.shards.append({"file": SHARD.format(len(self.shards)), "bytes": 0})
+            self.digest, self.written = hashlib.sha256(), 0
+        shard, data = self.shards[-1], ids.astype(self.dtype).tobytes()
+        with (self.folder / shard["file"]).open("ab") as file:
+            file.write(data)
+        self.digest.update(data)
+        shard |= {"bytes": shard["bytes"] + len(data), "sha256": self.digest.hexdigest()}
+        described |= {"tokens": len(ids), "shard": len(self.shards) - 1, "start": self.written}
+        for name, column in self.columns.items():
+            column.append(described[name])
+        self.written += len(ids)
+
+    def finish(self) -> dict:
+        """This split's part of the manifest."""
+        for shard in self.shards:
+            _synchronise(self.folder / shard["file"])
+        totals = {n: sum(self.columns[n]) for n in ("tokens", "bytes")}
+        totals |= {"documents": len(self.columns["name"]), "duplicates": self.duplicates}
+        return {"totals": totals, "shards": self.shards, "documents": self.columns}
+
+
+def _read_manifest(folder: Path) -> dict:
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} has no manifest.json: name a folder that `sharedllm tokenize` made, or a new one.")
+    damaged = ValueError(f"{path} is damaged: delete {folder} and tokenise again.")
+    try:
+        manifest = json.loads(path.read_bytes())
+        version, checksum = manifest["format_version"], manifest.pop("checksum", None)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise damaged from None
+    if version != VERSION:
+        raise ValueError(f"{path} has format_version={version!r}, this package reads {VERSION}: upgrade sharedllm.")
+    if checksum != _digest(manifest):
+        raise damaged
+    return manifest
+
+
+def _keep(folder: Path, header: dict) -> dict:
+    """The manifest of a folder that is there already, if it is what `header` asks for."""
+    manifest = _read_manifest(folder)
+    there, here = ([_identity(s) for s in m["sources"]] for m in (manifest, header))
+    settings = {name: (manifest[name], value) for name, value in header.items() if name != "sources"}
+    different = [f"{name} ({old!r} there, {new!r} here)" for name, (old, new) in settings.items() if old != new]
+    if there != here:
+        names = list(dict.fromkeys(s[0] for s in there + here if (s in there) != (s in here))) or [
+            "their order or number"
+        ]
+        different.append(f"sources ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})")
+    if different:
+        raise ValueError(f"{folder} holds other tokens, by {', '.join(different)}: choose another folder or delete it.")
+    for split in manifest["splits"]:
+        TokenStore(folder, split)
+    return manifest
+
+
+def _describe(source: str) -> dict:
+    if source.startswith(HUB):
+        return dict(zip(("hub", "configuration", "split"), parse_hub(source), strict=True))
+    return {"file": source, "bytes": Path(source).stat().st_size, "sha256": _sha256(Path(source))}
+
+
+def _identity(source: dict) -> tuple:
+    return tuple(Path(value).name if key == "file" else value for key, value in source.items())
+
+
+def _totals(manifest: dict) -> dict[str, dict[str, int]]:
+    return {name: split["totals"] for name, split in manifest["splits"].items()}
+
+
+def _digest(values: dict) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _synchronise(path: Path) -> None:
+    with path.open("rb") as written:
+        os.fsync(written.fileno())

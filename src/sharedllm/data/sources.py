@@ -1,0 +1,214 @@
+"""Documents from anywhere: text files, records of JSON lines and Parquet, folders of them, and the Hugging Face hub."""
+
+import glob
+import gzip
+import io
+import json
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from .text import expand, read_text
+
+TEXTS = (".txt", ".md", ".py")
+LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+SUFFIXES = (*TEXTS, *LINES, ".parquet")
+HUB = "hub:"
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text and where it is from.
+
+    Fields:
+        text: never blank, and always valid Unicode.
+        name: the record's `title` if it has one, else the file, or "file:number" of a record. The number counts records
+            from 1, in JSON lines the lines.
+        source: the file, or "hub:…" as it was named.
+    """
+
+    text: str
+    name: str
+    source: str
+
+
+def documents(sources: Sequence[str], *, text_field: str = "text") -> Iterator[Document]:
+    """All documents of the sources, in their order; nothing is left out.
+
+    Args:
+        sources: as in `resolve`. text_field: holds the text of a record.
+
+    Raises:
+        ValueError: as `resolve`, before anything is read; a file that is damaged, empty or not UTF-8; a record that can't
+            be read, or whose text is missing, no text, or blank. Names the file and where possible the line or record.
+    """
+    for source in resolve(sources):
+        if source.lower().endswith(TEXTS) and not source.startswith(HUB):
+            yield Document(read_text(source), source, source)
+            continue
+        number = None
+        for number, record in _records(source):
+            yield _document(record, source, number, text_field)
+        if number is None:
+            raise ValueError(f"{source} is empty: it holds no record.")
+
+
+def resolve(sources: Sequence[str]) -> list[str]:
+    """The files and hub datasets that sources stand for, in order.
+
+    Args:
+        sources: files with a suffix of `SUFFIXES`, globs, folders (all such files below, sorted by path, without hidden
+            ones), and "hub:owner/name[:configuration][@split]", where a local folder can stand for owner/name.
+
+    Raises:
+        ValueError: none is named, or one is missing, a folder without such files, a glob that fits none, or of another
+            kind.
+    """
+    if isinstance(sources, str) or not sources:
+        raise ValueError(f"sources={sources!r} must be a list of at least one file, folder, glob or hub:owner/name.")
+    found: list[str] = []
+    for source in sources:
+        if source.startswith(HUB):
+            parse_hub(source)
+            found.append(source)
+            continue
+        for name in expand([source]):
+            found += _below(Path(name)) if Path(name).is_dir() else [_supported(name)]
+    return found
+
+
+def parse_hub(source: str) -> tuple[str, str | None, str]:
+    """Dataset id, configuration and split of "hub:owner/name[:configuration][@split]".
+
+    Raises:
+        ValueError: it has another form.
+    """
+    match = re.fullmatch(r"hub:([^:@]+)(?::([^:@]+))?(?:@([^:@]+))?", source)
+    if match is None:
+        raise ValueError(f"{source} names no dataset: write hub:owner/name, hub:owner/name:configuration or …@split.")
+    return match[1], match[2], match[3] or "train"
+
+
+def _supported(name: str) -> str:
+    if not Path(name).exists():
+        raise ValueError(f"{name} does not exist: check the name.")
+    if not name.lower().endswith(SUFFIXES):
+        raise ValueError(f"{name} is of no supported kind: convert it to one of {' '.join(SUFFIXES)}.")
+    return name
+
+
+def _below(folder: Path) -> list[str]:
+    """Supported files below a folder; neither they nor a folder on the way to them is hidden."""
+    inside = (p for p in sorted(folder.rglob("*")) if p.name.lower().endswith(SUFFIXES) and p.is_file())
+    files = [str(p) for p in inside if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    if not files:
+        raise ValueError(f"{folder} holds no supported file: add some with a suffix of {' '.join(SUFFIXES)}.")
+    return files
+
+
+def _document(record: object, source: str, number: int, text_field: str) -> Document:
+    place = f"{source}:{number}"
+    if not isinstance(record, Mapping):
+        raise ValueError(f"{place} is a {type(record).__name__}, not a record: write one JSON object a line.")
+    if text_field not in record:
+        fields = ", ".join(map(str, record)) or "none"
+        raise ValueError(f"{place} has no field {text_field!r}: name the one that holds the text, of {fields}.")
+    text, title = record[text_field], record.get("title")
+    if not isinstance(text, str):
+        raise ValueError(f"{place} has a {type(text).__name__} in {text_field!r}, not text: leave the record out.")
+    if not text.strip():
+        raise ValueError(f"{place} is empty: its {text_field!r} holds no text; leave the record out.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # JSON can escape half of a surrogate pair
+        raise ValueError(f"{place} is not valid Unicode: {error.reason} at character {error.start}; mend it.") from None
+    return Document(text, title if isinstance(title, str) and title.strip() else place, source)
+
+
+def _records(source: str) -> Iterator[tuple[int, object]]:
+    """(number from 1, record) of a hub dataset or a file of records."""
+    if source.startswith(HUB):
+        name, configuration, split = parse_hub(source)
+        yield from _streamed(source, name, configuration, split=split)
+    elif source.lower().endswith(LINES):
+        yield from _json_lines(source)
+    else:
+        yield from _streamed(source, "parquet", data_files=glob.escape(source), split="train", batch_size=256)
+
+
+def _streamed(source: str, *arguments: str | None, **options: str | int) -> Iterator[tuple[int, object]]:
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise ValueError(f"{source} needs the datasets library: pip install 'sharedllm[train]'.") from None
+    number = 0
+    try:
+        for number, record in enumerate(load_dataset(*arguments, streaming=True, **options), start=1):
+            yield number, record
+    except Exception as error:  # of the library, pyarrow, fsspec or the network: there is no common class
+        where = f" after record {number}" if number else ""
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{source} can't be read{where}: {reason}") from error
+
+
+def _json_lines(source: str) -> Iterator[tuple[int, object]]:
+    number = 0
+    try:
+        with Path(source).open("rb") as file, _decompressed(source, file) as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield number, _parsed(line, f"{source}:{number}")
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{source} is damaged or cut short after line {number}: {error}.") from None
+
+
+def _parsed(line: bytes, place: str) -> object:
+    try:
+        return json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        bad = f"byte {error.start} of the line is 0x{line[error.start]:02x}"
+        raise ValueError(f"{place} is not UTF-8: {bad}; convert it.") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place} is not JSON: {error}; mend the line.") from None
+
+
+def _decompressed(source: str, file: BinaryIO) -> BinaryIO:
+    if source.lower().endswith(".gz"):
+        return gzip.open(file)
+    return io.BufferedReader(_Zstandard(source, file)) if source.lower().endswith(".zst") else file
+
+
+class _Zstandard(io.RawIOBase):
+    """The decompressed bytes of all frames of a file; the library's own stream ends silently where a frame is cut."""
+
+    def __init__(self, source: str, file: BinaryIO):
+        try:
+            import zstandard
+        except ImportError:
+            raise ValueError(f"{source} needs the zstandard library: pip install 'sharedllm[train]'.") from None
+        self.file, self.error = file, zstandard.ZstdError
+        self.new = zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj
+        self.frame, self.unread = None, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        while not self.unread:
+            packed = (self.frame.unused_data if self.frame and self.frame.eof else b"") or self.file.read(1 << 16)
+            if not packed:
+                if self.frame and not self.frame.eof:
+                    raise EOFError("its last frame is incomplete")
+                return 0
+            if self.frame is None or self.frame.eof:
+                self.frame = self.new()
+            try:
+                self.unread = self.frame.decompress(packed)
+            except self.error as error:
+                raise OSError(error) from None
+        size = min(len(buffer), len(self.unread))
+        buffer[:size], self.unread = self.unread[:size], self.unread[size:]
+        return size
