@@ -52,7 +52,8 @@ def quiet() -> None:
     """Keep the bars and notices of the libraries off stderr: errors come as one line of our own."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    getLogger("huggingface_hub").setLevel(CRITICAL)
+    for name in ("huggingface_hub", "datasets"):
+        getLogger(name).setLevel(CRITICAL)
 
 
 def inference_dtype() -> torch.dtype | str:
@@ -63,7 +64,7 @@ def inference_dtype() -> torch.dtype | str:
 
 
 @contextmanager
-def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """A bar on stderr; yields what advances it. Nothing is drawn where stderr is no terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:

@@ -1,0 +1,5 @@
+"""`python -m sharedllm`, for launchers that start modules."""
+
+from .cli import main
+
+main()

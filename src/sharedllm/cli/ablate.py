@@ -1,0 +1,28 @@
+"""`sharedllm ablate`: variants of a recipe, several seeds each, one table."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import JsonOption, print_json, quiet, stderr
+
+
+def command(
+    study: Annotated[Path, typer.Argument(help="YAML file with recipe, variants and seeds.")],
+    json: JsonOption = False,
+) -> None:
+    """Run every variant with every seed (what has run stays), and write one table."""
+    try:
+        from ..training.ablation import load_study, markdown, run_study, write_table
+    except ImportError as error:
+        raise ValueError(f"{error.name} is not installed: pip install 'sharedllm[train]'.") from None
+    quiet()
+    loaded = load_study(study)
+    rows = run_study(loaded, stderr)
+    path = write_table(loaded, rows)
+    if json:
+        print_json(table=rows)
+    else:
+        print(markdown(rows), end="")
+        stderr.print(f"wrote {path}", highlight=False)

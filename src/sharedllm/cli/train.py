@@ -1,0 +1,35 @@
+"""`sharedllm train`: run a recipe, or go on with it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import JsonOption, print_json, quiet, stderr
+
+
+def command(
+    recipe: Annotated[Path, typer.Argument(help="YAML file; recipes/reference.yaml shows every key.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value that replaces the recipe's.")] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, help="Stop here, with a checkpoint; run again to go on.")
+    ] = None,
+    resume_from: Annotated[Path | None, typer.Option(help="Checkpoint to go on from; default: the last one.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Train a model by a recipe. Run the same command again to go on where it stopped."""
+    try:
+        from ..training import load_recipe, train
+    except ImportError as error:
+        raise ValueError(f"{error.name} is not installed: pip install 'sharedllm[train]'.") from None
+    quiet()
+    loaded = load_recipe(recipe, set_)
+    folder = train(loaded, max_steps=max_steps, resume_from=resume_from, console=stderr)
+    if json:
+        print_json(output=str(folder), log=str(Path(loaded.output) / "log.jsonl"))
+    elif folder.name == "model":
+        stderr.print(f"wrote {folder}", highlight=False)
+    else:
+        stderr.print(
+            f"stopped before step {loaded.steps}, in {folder}: run the command again to go on", highlight=False
+        )

@@ -1,0 +1,158 @@
+"""Variants of one recipe, several seeds each, equal tokens: runs what is not there yet and makes one table."""
+
+import copy
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from .log import read_log
+from .recipe import build_recipe
+from .run import train
+
+
+@dataclass(frozen=True)
+class Study:
+    """An ablation file.
+
+    recipe     keys of the recipe that all variants share
+    variants   name → keys that it changes (`model.ratios`: a dot goes inside); the first variant is the reference
+    seeds      each variant runs once with each
+    """
+
+    recipe: dict[str, Any]
+    variants: dict[str, dict[str, Any]]
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+
+
+def load_study(path: Path) -> Study:
+    """Read an ablation file: `recipe` (a file beside it, or keys), `change` (keys for all), `variants`, `seeds`.
+
+    Raises:
+        ValueError: it is missing or not YAML, or a variant makes no recipe; names it.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"can't read {path}: {error.strerror}.") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
+    known = {"recipe", "change", "variants", "seeds"}
+    if not isinstance(content, dict) or set(content) - known or not content.get("variants"):
+        raise ValueError(f"{path} must hold recipe, variants and, if wanted, change and seeds.")
+    shared = content["recipe"]
+    if isinstance(shared, str):
+        shared = yaml.safe_load((path.parent / shared).read_text(encoding="utf-8"))
+    study = Study(_changed(shared, content.get("change") or {}), content["variants"], content.get("seeds") or [0, 1, 2])
+    for name in study.variants:
+        try:
+            build_recipe(settings(study, name, study.seeds[0]))
+        except ValueError as error:
+            raise ValueError(f"{path}: variant {name}: {error}") from None
+    return study
+
+
+def settings(study: Study, variant: str, seed: int) -> dict[str, Any]:
+    """Keys of the recipe of one run."""
+    changed = _changed(study.recipe, study.variants[variant] or {})
+    output = str(Path(study.recipe["output"]) / variant.replace(" ", "-") / f"seed-{seed}")
+    return changed | {"seed": seed, "output": output}
+
+
+def run_study(study: Study, console: Console | None = None) -> list[dict[str, Any]]:
+    """Run what is not there yet; returns a row a variant (see `table`)."""
+    for seed in study.seeds:
+        for variant in study.variants:
+            recipe = build_recipe(settings(study, variant, seed))
+            if not (Path(recipe.output) / "model").is_dir():
+                if console is not None:
+                    console.print(f"{variant}, seed {seed}", style="bold", highlight=False)
+                train(recipe, console=console)
+    return table(study)
+
+
+def table(study: Study) -> list[dict[str, Any]]:
+    """For each variant and each number of the last validation: mean over seeds, and the difference to the reference.
+
+    The difference is paired by seed; its interval is Student's t at 95 %. Seeds that have not run are left out.
+    """
+    values: dict[str, dict[int, dict[str, float]]] = {}
+    for variant in study.variants:
+        values[variant] = {}
+        for seed in study.seeds:
+            path = Path(settings(study, variant, seed)["output"]) / "log.jsonl"
+            found = [r["validation"] for r in read_log(path) if "validation" in r]
+            if found and (path.parent / "model").is_dir():
+                values[variant][seed] = _flat(found[-1])
+    reference, rows = next(iter(study.variants)), []
+    for variant, by_seed in values.items():
+        row: dict[str, Any] = {"variant": variant, "seeds": sorted(by_seed), "changes": study.variants[variant]}
+        for number in next(iter(by_seed.values()), {}):
+            pairs = [(v[number], values[reference][s][number]) for s, v in by_seed.items() if s in values[reference]]
+            differences = [a - b for a, b in pairs]
+            row[number] = {"mean": mean(v[number] for v in by_seed.values())}
+            if variant != reference and differences:
+                row[number] |= {"difference": mean(differences), "half_width": _half_width(differences)}
+        rows.append(row)
+    return rows
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The table for people: difference to the reference ± half of the 95 % interval."""
+    numbers = [key for key in rows[0] if key not in ("variant", "seeds", "changes")]
+    lines = ["| variant | seeds | " + " | ".join(numbers) + " |", "|---|--:|" + "--:|" * len(numbers)]
+    for row in rows:
+        cells = []
+        for number in numbers:
+            entry = row.get(number)
+            if entry is None:
+                cells.append("–")
+            elif "difference" not in entry:
+                cells.append(f"{entry['mean']:.3f}")
+            else:
+                width = entry["half_width"]
+                cells.append(f"{entry['difference']:+.3f}" + (f" ± {width:.3f}" if math.isfinite(width) else ""))
+        lines.append(f"| {row['variant']} | {len(row['seeds'])} | " + " | ".join(cells) + " |")
+    return "\n".join(lines).replace("-0.", "−0.") + "\n"
+
+
+def write_table(study: Study, rows: list[dict[str, Any]]) -> Path:
+    """table.json and table.md in the folder of the study."""
+    folder = Path(study.recipe["output"])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (("table.json", json.dumps(rows, indent=1)), ("table.md", markdown(rows))):
+        temporary = folder / f".{name}.part"
+        temporary.write_text(text)
+        temporary.replace(folder / name)
+    return folder / "table.md"
+
+
+# 97.5 % quantiles of Student's t by degrees of freedom.
+_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+
+
+def _half_width(differences: list[float]) -> float:
+    if len(differences) < 2:
+        return math.inf
+    return _T.get(len(differences) - 1, 1.96) * stdev(differences) / math.sqrt(len(differences))
+
+
+def _flat(validation: dict[str, dict[str, float]]) -> dict[str, float]:
+    return {f"{group} {key}": value for group, entries in validation.items() for key, value in entries.items()}
+
+
+def _changed(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A copy of nested keys with some replaced; `a.b` goes inside."""
+    result = copy.deepcopy(content)
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        target = result
+        for name in path:
+            target = target.setdefault(name, {})
+        target[last] = value
+    return result

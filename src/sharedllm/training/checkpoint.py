@@ -1,0 +1,139 @@
+"""Checkpoints of a run: what trains, the optimizers' state, and where it is. Atomic, checksummed, without pickles.
+
+checkpoints/step-00000100/   weights.safetensors   optimizer.safetensors   state.json (sha256 of both)
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+
+FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
+FILES = ("weights.safetensors", "optimizer.safetensors")
+
+
+def save_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    state: dict[str, Any],
+    keep: int,
+    main: bool,
+) -> None:
+    """Write a checkpoint and remove all but the last `keep`. Called by all processes; `main` writes.
+
+    Raises:
+        ValueError: it can't be written, say because the disk is full; earlier checkpoints stay.
+    """
+    weights = get_model_state_dict(model, options=FULL)
+    moments = get_optimizer_state_dict(model, optimizers, options=FULL)
+    if not main:
+        return
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    final = folder / f"step-{state['step']:08d}"
+    temporary = folder / f".{final.name}.part"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        save_file(_owned({n: t for n, t in weights.items() if n in trained}), temporary / FILES[0])
+        flat = {
+            f"{name}|{key}": torch.as_tensor(v) for name, entry in moments["state"].items() for key, v in entry.items()
+        }
+        save_file(_owned(flat), temporary / FILES[1])
+        sums = {name: _sha256(temporary / name) for name in FILES}
+        (temporary / "state.json").write_text(json.dumps(state | {"sha256": sums}, indent=1))
+        for name in (*FILES, "state.json"):
+            with (temporary / name).open("rb") as file:
+                os.fsync(file.fileno())
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+    except Exception as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        last = latest(folder)
+        rest = f"the last whole one is {last}" if last else "there is none yet"
+        raise ValueError(f"the checkpoint {final} can't be written ({error}); {rest}.") from error
+    for old in found(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Any]:
+    """Put a checkpoint's weights and moments into model and optimizers; returns its state.
+
+    Raises:
+        ValueError: it is missing or damaged, or made for another model.
+    """
+    state = read_state(folder)
+    for name in FILES:
+        if not (folder / name).is_file() or _sha256(folder / name) != state["sha256"][name]:
+            raise ValueError(f"{folder / name} is damaged: go on from an earlier checkpoint with --resume-from.")
+    weights = load_file(folder / FILES[0])
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if set(weights) != set(trained):
+        odd = sorted(set(weights) ^ set(trained))[0]
+        raise ValueError(f"{folder} was made for a model that trains other parts: {odd} is in one of them only.")
+    for name, tensor in weights.items():
+        if tensor.shape != trained[name].shape:
+            raise ValueError(
+                f"{folder}: {name} has shape {tuple(tensor.shape)}, the model {tuple(trained[name].shape)}."
+            )
+    options = StateDictOptions(full_state_dict=True, strict=False)
+    set_model_state_dict(model, weights, options=options)
+    moments: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in load_file(folder / FILES[1]).items():
+        name, _, entry = key.partition("|")
+        moments.setdefault(name, {})[entry] = tensor
+    # Learning rates and the like come from the recipe; the groups only have to be there.
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups = [
+        group | {"params": [names[parameter] for parameter in group["params"]]}
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+    ]
+    set_optimizer_state_dict(model, optimizers, {"state": moments, "param_groups": groups}, options=options)
+    return state
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself."""
+    try:
+        state = json.loads((folder / "state.json").read_text())
+        state["sha256"].keys(), state["step"] + 0
+    except OSError:
+        raise ValueError(f"{folder} is no checkpoint: it has no state.json.") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(
+            f"{folder / 'state.json'} is damaged: go on from an earlier checkpoint with --resume-from."
+        ) from None
+    return state
+
+
+def found(folder: Path) -> list[Path]:
+    """All whole checkpoints, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+
+
+def latest(folder: Path) -> Path | None:
+    return (found(folder) or [None])[-1]
+
+
+def _owned(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous and on the CPU, as a file needs them."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,42 @@
+"""The trained model as an ordinary folder of transformers, written whole or not at all."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from transformers import PreTrainedTokenizerBase
+
+from .losses import RowLosses
+from .recipe import Recipe
+
+
+def write_model(
+    accelerator: Accelerator, losses: RowLosses, tokenizer: PreTrainedTokenizerBase, output: Path, recipe: Recipe
+) -> Path:
+    """Write `output`/model: weights in `save_dtype` (gates stay fp32), configuration, tokenizer. Adapters are merged."""
+    folder = output / "model"
+    model = losses.model
+    if recipe.lora is not None:
+        if accelerator.num_processes > 1:
+            raise ValueError("adapters are merged by one process: load the checkpoint with one and finish there.")
+        model = model.merge_and_unload()
+        state = model.state_dict()
+    else:
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        state = get_model_state_dict(losses, options=options)
+        state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+    if accelerator.is_main_process:
+        dtype = getattr(torch, recipe.save_dtype)
+        state = {name: t if name.endswith(".gate") else t.to(dtype) for name, t in state.items()}
+        temporary = output / ".model.part"
+        shutil.rmtree(temporary, ignore_errors=True)
+        model.config.dtype = dtype
+        model.save_pretrained(temporary, state_dict=state)
+        tokenizer.save_pretrained(temporary)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    accelerator.wait_for_everyone()
+    return folder

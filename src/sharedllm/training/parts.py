@@ -1,0 +1,133 @@
+"""What trains, by name: `train: {cross_attention: 1e-5, top_layers: 1e-5}` in a recipe. Everything else is frozen."""
+
+import math
+import re
+import warnings
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..config import SharedLLMConfig
+from .recipe import Lora
+
+PARTS = {
+    "gates": "the gates of cross-attention",
+    "cross_attention": "cross-attention and its readers, without the gates",
+    "lora": "the low-rank adapters",
+    "lower_model": "the lower model: its own layers, or, if weights are shared, the bottom layers",
+    "bottom_layers": "the base's layers below M",
+    "top_layers": "the base's layers from M on",
+    "embeddings": "token embedding, final norm and head",
+    "everything": "all parameters that no other part names",
+}
+
+
+def part_of(name: str, config: SharedLLMConfig | None) -> str:
+    """The most special part that a parameter belongs to, by its name; `everything` in an ordinary base."""
+    if "lora_" in name:
+        return "lora"
+    if config is None:
+        return "everything"
+    if name.endswith("cross_attention.gate"):
+        return "gates"
+    if ".cross_attention." in name:
+        return "cross_attention"
+    if ".lower_layers." in name:
+        return "lower_model"
+    layer = re.search(r"\.layers\.(\d+)\.", name)
+    if layer is None:
+        return "embeddings"
+    if int(layer[1]) >= config.lower_layers:
+        return "top_layers"
+    return "lower_model" if config.lower_weights == "shared" else "bottom_layers"
+
+
+def learning_rates(model: nn.Module, train: dict[str, float], config: SharedLLMConfig | None) -> dict[str, float]:
+    """Learning rate of each parameter that trains; the others are frozen.
+
+    Raises:
+        ValueError: an unknown part, or one that the model does not have.
+    """
+    rates = {}
+    for name, parameter in model.named_parameters():
+        part = part_of(name, config)
+        if part == "lower_model" and part not in train and config.lower_weights == "shared":
+            part = "bottom_layers"
+        rate = train.get(part, train.get("everything"))
+        parameter.requires_grad_(rate is not None)
+        if rate is not None:
+            rates[name] = rate
+    found = {part_of(name, config) for name, _ in model.named_parameters()}
+    if config is not None and config.lower_weights == "shared":
+        found.add("bottom_layers")
+    for part in train:
+        if part not in PARTS:
+            raise ValueError(f"train.{part} is no part of a model: name {', '.join(PARTS)}.")
+        if part != "everything" and part not in found:
+            raise ValueError(f"train.{part}: this model has no {part}; it has {', '.join(sorted(found))}.")
+    if not rates:
+        raise ValueError(f"train={train} leaves everything frozen: name a part that the model has.")
+    return rates
+
+
+def add_lora(model: PreTrainedModel, lora: Lora) -> nn.Module:
+    """The model with low-rank adapters (peft).
+
+    Raises:
+        ValueError: peft is not installed, or a target is no module of the model.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise ValueError("lora needs peft: pip install 'sharedllm[train]'.") from None
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets)
+    with warnings.catch_warnings():
+        # peft asks transformers for an attribute by the name that it had before.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return get_peft_model(model, config)
+
+
+def make_optimizers(
+    parameters: dict[str, nn.Parameter],
+    rates: dict[str, float],
+    kind: str,
+    betas: list[float],
+    weight_decay: float,
+) -> list[torch.optim.Optimizer]:
+    """AdamW for everything, or Muon for the matrices of the layers and AdamW for the rest.
+
+    Each group's own learning rate is kept as `base`; a schedule multiplies it.
+    """
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, rate in rates.items():
+        parameter = parameters[name]
+        by_muon = kind == "muon" and parameter.ndim == 2 and not re.search("embed|lm_head|lora_", name)
+        groups.setdefault((by_muon, rate), []).append(parameter)
+
+    def chosen(by_muon: bool) -> list[dict]:
+        return [{"params": p, "lr": r, "base": r} for (muon, r), p in groups.items() if muon == by_muon]
+
+    optimizers: list[torch.optim.Optimizer] = []
+    if chosen(True):
+        optimizers.append(torch.optim.Muon(chosen(True), weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+    if chosen(False):
+        decay = 0.0 if kind == "muon" else weight_decay
+        optimizers.append(torch.optim.AdamW(chosen(False), betas=(betas[0], betas[1]), weight_decay=decay))
+    return optimizers
+
+
+def multiplier(kind: str, step: int, steps: int, warmup: float) -> float:
+    """Factor of the learning rates at a step: linear warm-up, then the decay.
+
+    `cosine` and `linear` fall to 0 at the end, `trapezoid` over the last 30 % of the steps, `constant` not at all.
+    """
+    rise = min(1.0, (step + 1) / max(1, round(warmup * steps)))
+    left = (steps - step) / steps
+    fall = {
+        "cosine": 0.5 - 0.5 * math.cos(math.pi * left),
+        "linear": left,
+        "trapezoid": min(1.0, left / 0.3),
+        "constant": 1.0,
+    }[kind]
+    return min(rise, fall)

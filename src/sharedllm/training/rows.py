@@ -1,0 +1,173 @@
+"""One training sample: context, running text, labels. Every sample is a function of seed, step and row alone.
+
+Kinds of samples: `text`, its own beginning as context; `alone`, no context; `copy`, a span of the context comes again;
+`instructions`, records of a file; and every task of `sharedllm.data.questions`, whose facts are hidden in the context.
+"""
+
+import functools
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from ..data.questions import TASKS, Quiz, get_task, hide, render, sentence_borders
+from ..data.spans import Spans
+
+IGNORE = -100
+QUERY_TOKENS = 16
+NONE = np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sample; all arrays int64.
+
+    context  (T,) may be empty     running  (L,)
+    labels   (L,) -100 where nothing is learnt     query  (Q,) what selects parts of the context
+    """
+
+    kind: str
+    context: np.ndarray
+    running: np.ndarray
+    labels: np.ndarray
+    query: np.ndarray
+
+
+@dataclass
+class RowMaker:
+    """Makes rows from samples of text.
+
+    Args:
+        tokenizer: of the model. split: whose keys and phrasings questions use.
+        chat: questions through the tokenizer's chat template. instructions: records of `load_instructions`.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    split: str = "train"
+    chat: bool = False
+    instructions: list[Mapping[str, str]] = field(default_factory=list)
+
+    def make(
+        self, kind: str, rng: random.Random, spans: Spans, number: int, context: int, running: int, questions: int = 1
+    ) -> Row:
+        """A row of a kind, over sample `number` of `spans` (context + running tokens long)."""
+        text = spans[number]
+        if kind == "text":
+            return self._text(text[:context], text[context:])
+        if kind == "alone":
+            return self._text(NONE, text[context:])
+        if kind == "copy":
+            return self._copy(rng, text, context)
+        if kind == "instructions":
+            return self._instruction(rng.choice(self.instructions), context, running)
+        return self._questions(kind, rng, text, context, questions)
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.asarray(self.tokenizer.encode(text, add_special_tokens=False), dtype=np.int64)
+
+    @functools.cached_property
+    def _ordinary_tokens(self) -> list[int]:
+        special = set(self.tokenizer.all_special_ids)
+        return [i for i in range(len(self.tokenizer)) if i not in special]
+
+    def _text(self, context: np.ndarray, running: np.ndarray) -> Row:
+        return Row("text" if len(context) else "alone", context, running, running, running[:QUERY_TOKENS])
+
+    def _copy(self, rng: random.Random, text: np.ndarray, context: int) -> Row:
+        """A span comes twice: in the context (or earlier in the running text), and again; the second is learnt.
+
+        Without a context half of the spans are of random tokens; a memory that keeps one token in some can't hold them.
+        """
+        ids, length = text.copy(), len(text)
+        size = rng.randint(min(8, (context or length) // 4), (context or length) // 2 - 1)
+        size = min(size, length - context - 1)
+        source = rng.randint(0, (context or length - size) - size)
+        target = rng.randint(context or source + size, length - size)
+        if not context and rng.random() < 0.5:
+            ids[source : source + size] = rng.choices(self._ordinary_tokens, k=size)
+        ids[target : target + size] = ids[source : source + size]
+        labels = np.full(length, IGNORE)
+        labels[target + 2 : target + size] = ids[target + 2 : target + size]
+        return Row("copy", ids[:context], ids[context:], labels[context:], ids[target : target + 2])
+
+    def _questions(self, kind: str, rng: random.Random, text: np.ndarray, context: int, most: int) -> Row:
+        """Facts hidden in the context (without one: in the text before the questions), questions at the end."""
+        running = len(text) - context
+        # Half of the space at least stays text.
+        tail, tail_labels, facts, asked, query = [], [], [], set(), NONE
+        room = running // 2 if context else running // 3
+        haystack = self.tokenizer.decode(text[: context or len(text) - room])
+        for _ in range(rng.randint(1, most)):
+            try:
+                quiz = self._quiz(kind, rng, haystack)
+            except ValueError:
+                # A text without sentences, say: it stays a sample of text.
+                continue
+            prompt, response = (self.encode(part) for part in render(quiz, self.tokenizer, self.chat))
+            encoded = [self.encode(fact) for fact in quiz.facts]
+            used = sum(map(len, facts)) + sum(map(len, encoded))
+            if quiz.question in asked or sum(map(len, tail)) + len(prompt) + len(response) > room:
+                continue
+            if used > (context or len(text) - room) * 3 // 4:
+                continue
+            asked.add(quiz.question)
+            facts += encoded
+            tail += [prompt, response]
+            tail_labels += [np.full(len(prompt), IGNORE), response]
+            query = prompt
+        if not tail:
+            return self._text(text[:context], text[context:])
+        end, end_labels = np.concatenate(tail), np.concatenate(tail_labels)
+        front = context or len(text) - len(end)
+        borders = sentence_borders(self.tokenizer, text) if facts else None
+        hidden = hide(rng, text, facts, front, borders) if facts else text[:front]
+        ids = np.concatenate([hidden, text[front : len(text) - len(end)], end])
+        labels = np.concatenate([np.full(len(text) - len(end), IGNORE), end_labels])
+        return Row(kind, ids[:context], ids[context:], labels[context:], query)
+
+    def _quiz(self, kind: str, rng: random.Random, haystack: str) -> Quiz:
+        name = rng.choice(list(TASKS)) if kind == "questions" else kind
+        return get_task(name).make(rng, haystack, self.split)
+
+    def _instruction(self, record: Mapping[str, str], context: int, running: int) -> Row:
+        """A record of a file. Its context and its turn must fit: nothing is cut."""
+        quiz = Quiz((), record["question"], record["answer"], record.get("lead", ""))
+        prompt, response = (self.encode(part) for part in render(quiz, self.tokenizer, self.chat))
+        ids = self.encode(record["context"])
+        if len(ids) > context or len(prompt) + len(response) > running:
+            raise ValueError(
+                f"{record['where']} has {len(ids)} tokens of context and {len(prompt) + len(response)} of question and "
+                f"answer; the recipe has context={context} and running={running}: raise them or leave the record out."
+            )
+        labels = np.concatenate([np.full(len(prompt), IGNORE), response])
+        return Row("instructions", ids, np.concatenate([prompt, response]), labels, prompt)
+
+
+def load_instructions(files: list[str]) -> list[dict[str, str]]:
+    """Records with `context`, `question` and `answer` of JSON-lines files (what `sharedllm questions` writes).
+
+    Raises:
+        ValueError: a missing file, a line that is not JSON, or a record without one of them; names file and line.
+    """
+    records = []
+    for file in files:
+        if not Path(file).is_file():
+            raise ValueError(f"data.instructions: {file} does not exist.")
+        for number, line in enumerate(Path(file).read_text(encoding="utf-8").splitlines(), 1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{file}, line {number}: not JSON ({error.msg}).") from None
+            if not isinstance(record, dict):
+                raise ValueError(f"{file}, line {number}: a record must hold keys and values.")
+            for key in ("context", "question", "answer"):
+                if not isinstance(record.get(key), str):
+                    raise ValueError(f"{file}, line {number}: {key} is missing or no text.")
+            records.append(record | {"where": f"{file}, line {number}"})
+    return records

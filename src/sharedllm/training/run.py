@@ -1,0 +1,324 @@
+"""The training loop: micro-batches by number, one optimizer step, log, validate, checkpoint; goes on where it stopped."""
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from rich.console import Console
+from safetensors.torch import save_file
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from ..data.questions import TASKS
+from ..data.shards import TokenStore
+from ..modeling import SharedLLMForCausalLM
+from .batches import Batch, Batches
+from .checkpoint import latest, load_checkpoint, read_state, save_checkpoint
+from .hardware import count_operations, peak_memory_mb, peak_operations
+from .log import Log
+from .losses import RowLosses, autocast
+from .output import write_model
+from .parallel import distribute, make_accelerator
+from .parts import add_lora, learning_rates, make_optimizers, multiplier
+from .recipe import Recipe
+from .rows import RowMaker, load_instructions
+from .setup import decoder_layers, make_model, make_stores, make_tokenizer
+from .validate import choose_targets, loss_by_length, recall
+
+# Keys of a recipe that may change while a run goes on: they don't touch the losses.
+FREE = {"output", "checkpoint_every", "keep_checkpoints", "log_every", "tensorboard", "validation"}
+
+
+def train(
+    recipe: Recipe,
+    *,
+    max_steps: int | None = None,
+    resume_from: Path | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Train by a recipe, or go on with a run that was stopped.
+
+    Returns:
+        The folder of the trained model, or of the checkpoint if `max_steps` came before the end.
+
+    Args:
+        max_steps: stop with a checkpoint after this step; the schedule stays that of the recipe.
+        resume_from: a checkpoint to go on from; default: the last one in the output folder, if there is one.
+        console: where progress is printed.
+
+    Raises:
+        ValueError: the recipe, the data or a checkpoint can't be used, or the loss is not a number.
+    """
+    run = _Run(recipe, console, resume_from)
+    last = min(recipe.steps, max_steps or recipe.steps)
+    try:
+        for step in range(run.step, last):
+            run.train_step(step)
+            done = step + 1
+            if done % recipe.validation.every == 0 or done == recipe.steps:
+                run.validate(step)
+            if done % recipe.checkpoint_every == 0 or done == last:
+                run.checkpoint(done)
+    finally:
+        if run.log is not None:
+            run.log.close()
+    if last < recipe.steps:
+        return latest(run.checkpoints) or run.checkpoints
+    return write_model(run.accelerator, run.losses, run.tokenizer, run.output, recipe)
+
+
+@dataclass
+class _Totals:
+    """Sums of one step on one process: (kind, loss) of each row, and tokens."""
+
+    rows: list[tuple[str, float]]
+    tokens: int = 0
+
+    def by_kind(self) -> dict[str, float]:
+        kinds: dict[str, list[float]] = {}
+        for kind, loss in gather_object(self.rows):
+            kinds.setdefault(kind, []).append(loss)
+        return {kind: sum(values) / len(values) for kind, values in sorted(kinds.items())}
+
+
+class _Run:
+    """Everything that a run holds, and what it does at a step."""
+
+    def __init__(self, recipe: Recipe, console: Console | None, resume_from: Path | None):
+        self.recipe, self.accelerator = recipe, make_accelerator()
+        main = self.accelerator.is_main_process
+        self.console = console if main else None
+        self.device = self.accelerator.device
+        self.output = Path(recipe.output)
+        self.checkpoints = self.output / "checkpoints"
+        start = resume_from or latest(self.checkpoints)
+        digests: dict[str, str] = {}
+        with self.accelerator.main_process_first():
+            self.tokenizer: PreTrainedTokenizerBase = make_tokenizer(recipe)
+            training, self.validation = make_stores(recipe, self.tokenizer, self._say)
+            digests = {name: _digest(store) for name, store in training.items()}
+        self.digests = digests
+        self._check_resume(start)
+        instructions = load_instructions(recipe.data.instructions)
+        self.batches = Batches(recipe, training, RowMaker(self.tokenizer, "train", recipe.data.chat, instructions))
+        self._check_kinds(bool(instructions))
+        self._report_short()
+        world = self.accelerator.num_processes
+        if self.batches.per_step % world:
+            raise ValueError(
+                f"{self.batches.per_step} micro-batches a step can't be shared by {world} processes: change micro_tokens."
+            )
+        model = make_model(recipe, self.tokenizer)
+        self.shared = isinstance(model, SharedLLMForCausalLM)
+        self.config = model.config
+        self.ratios = list(self.config.ratios) if self.shared else None
+        if recipe.activation_checkpointing:
+            # The name in transformers 5.17 and the one since.
+            getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+        layers = decoder_layers(model)
+        trained: nn.Module = add_lora(model, recipe.lora) if recipe.lora is not None else model
+        self.losses = RowLosses(trained.train())
+        rates = learning_rates(self.losses, recipe.train, model.config if self.shared else None)
+        self.wrapped = distribute(self.accelerator, self.losses, layers, recipe.precision)
+        parameters = dict(self.losses.named_parameters())
+        self.optimizers = make_optimizers(parameters, rates, recipe.optimizer, recipe.betas, recipe.weight_decay)
+        self.live = [parameters[name] for name in rates]
+        self.step = 0
+        if start is not None:
+            self.step = load_checkpoint(start, self.losses, self.optimizers)["step"]
+            self._say(f"going on from {start}")
+        if main:
+            self.output.mkdir(parents=True, exist_ok=True)
+            _write(self.output / "recipe.json", json.dumps(recipe.as_dict(), indent=1))
+        self.log = Log(self.output, self.step, recipe.tensorboard, self.console) if main else None
+        self.operations: dict[int, int] = {}
+        self.peak = peak_operations(self.device, recipe.precision)
+        trainable = sum(p.numel() for p in self.live)
+        self._say(f"{sum(p.numel() for p in parameters.values()):,} parameters, {trainable:,} of them train")
+
+    def train_step(self, step: int) -> None:
+        recipe, world = self.recipe, self.accelerator.num_processes
+        mine = range(self.accelerator.process_index, self.batches.per_step, world)
+        self._count_operations(step, mine[0])
+        begin = time.perf_counter()
+        totals, batch = _Totals([]), None
+        for micro in mine:
+            batch = self.batches(step, micro)
+            if self.shared:
+                self.config.ratios = batch.ratios or self.ratios
+            # A run's chance is a function of step and micro-batch, so that it can go on anywhere.
+            torch.manual_seed((recipe.seed * 1_000_003 + step) * 1_009 + micro)
+            if micro == mine[-1]:
+                self._forward_backward(step, batch, len(mine), totals)
+            else:
+                with self.accelerator.no_sync(self.wrapped):
+                    self._forward_backward(step, batch, len(mine), totals)
+        norm = float(_whole(nn.utils.clip_grad_norm_(self.live, recipe.clip)))
+        if not torch.isfinite(torch.tensor(norm)):
+            self._not_finite(step, batch, f"the norm of the gradients is {norm}")
+        factor = multiplier(recipe.decay, step, recipe.steps, recipe.warmup)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["base"] * factor
+            optimizer.step()
+            optimizer.zero_grad()
+        losses = totals.by_kind()
+        if self.log is not None and (step % recipe.log_every == 0 or step + 1 == recipe.steps):
+            seconds = time.perf_counter() - begin
+            operations = self.operations[self.batches.phase_of(step)] * len(mine)
+            self.log.write(
+                step=step,
+                loss=losses,
+                gradient_norm=norm,
+                learning_rate_factor=factor,
+                **({"gates": self._gates()} if self.shared else {}),
+                tokens_per_second=totals.tokens * world / seconds,
+                memory_mb=round(peak_memory_mb(self.device)),
+                flop_utilisation=operations / seconds / self.peak,
+            )
+
+    def _losses(self, batch: Batch) -> torch.Tensor:
+        """(B,) loss of each row."""
+        inputs = {name: tensor.to(self.device) for name, tensor in batch.tensors().items() if name != "weights"}
+        with autocast(self.device, self.recipe.precision):
+            return self.wrapped(**inputs, shifts=batch.shifts)[0]
+
+    def _forward_backward(self, step: int, batch: Batch, count: int, totals: _Totals) -> None:
+        row_losses = self._losses(batch)
+        loss = (row_losses * batch.weights.to(self.device)).mean()
+        if not torch.isfinite(loss):
+            self._not_finite(step, batch, f"the loss is {float(loss.detach())}")
+        (loss / count).backward()
+        totals.rows += list(zip(batch.kinds, row_losses.tolist(), strict=True))
+        totals.tokens += batch.tokens
+
+    def _count_operations(self, step: int, micro: int) -> None:
+        """Once a phase, by a pass whose gradients are dropped: counting takes other kernels, which round otherwise."""
+        phase = self.batches.phase_of(step)
+        if phase not in self.operations:
+            self.operations[phase] = count_operations(lambda: self._losses(self.batches(step, micro)).mean().backward())
+            for optimizer in self.optimizers:
+                optimizer.zero_grad()
+
+    def validate(self, step: int) -> None:
+        """Loss by context length and recall on the validation text."""
+        recipe, settings = self.recipe, self.recipe.validation
+        if not self.validation:
+            return
+        self.losses.eval()
+        if self.shared:
+            self.config.ratios = self.ratios
+        running = recipe.phases()[-1].running
+        window = self.config.window if self.shared else running
+        result: dict[str, Any] = {}
+        for name, store in self.validation.items():
+            longest = max(store.lengths) - running
+            lengths = [int(w * window) for w in settings.windows if (self.shared or w == 0) and w * window <= longest]
+            if lengths:
+                targets = choose_targets(store, running, max(lengths), settings.rows, 1)
+                result[name] = loss_by_length(self.wrapped, targets, lengths, self.device, recipe.precision)
+        maker = RowMaker(self.tokenizer, "validation", recipe.data.chat)
+        store = next(iter(self.validation.values()))
+        context = window if self.shared else 0
+        if settings.task_rows and max(store.lengths) >= context + running:
+            result["recall"] = {
+                kind: recall(
+                    self.wrapped,
+                    maker,
+                    store,
+                    kind,
+                    context,
+                    running,
+                    settings.task_rows,
+                    2,
+                    self.device,
+                    recipe.precision,
+                )
+                for kind in settings.tasks
+            }
+        self.losses.train()
+        if self.log is not None:
+            self.log.write(step=step, validation=result)
+
+    def checkpoint(self, done: int) -> None:
+        state = {"step": done, "data": self.digests, "torch": torch.__version__}
+        main, keep = self.accelerator.is_main_process, self.recipe.keep_checkpoints
+        save_checkpoint(self.checkpoints, self.losses, self.optimizers, state, keep, main)
+        self.accelerator.wait_for_everyone()
+
+    def _gates(self) -> list[float]:
+        gates = [p for n, p in self.losses.named_parameters() if n.endswith("cross_attention.gate")]
+        return [float(torch.tanh(_whole(gate.detach()))) for gate in gates]
+
+    def _not_finite(self, step: int, batch: Batch | None, what: str) -> None:
+        path = self.output / f"not-finite-step-{step}-process-{self.accelerator.process_index}.safetensors"
+        if batch is not None:
+            save_file({name: tensor.contiguous() for name, tensor in batch.tensors().items()}, path)
+        last = latest(self.checkpoints)
+        raise ValueError(
+            f"step {step}: {what}; its batch is in {path}. Lower the learning rates and go on from "
+            f"{last or 'the beginning'}."
+        )
+
+    def _check_resume(self, start: Path | None) -> None:
+        """A run goes on with the recipe and the text that it began with."""
+        if start is None:
+            return
+        state = read_state(start)
+        if state.get("data") != self.digests:
+            raise ValueError(f"{start} was made with other training text: choose another output folder.")
+        saved = self.output / "recipe.json"
+        if not saved.is_file():
+            return
+        before, now = json.loads(saved.read_text()), json.loads(json.dumps(self.recipe.as_dict()))
+        changed = sorted(key for key in now if key not in FREE and before.get(key) != now[key])
+        if changed:
+            key = changed[0]
+            raise ValueError(
+                f"{self.output} holds a run with {key}={before.get(key)}, the recipe says {now[key]}: choose another output "
+                "folder, or put it back."
+            )
+
+    def _check_kinds(self, has_instructions: bool) -> None:
+        known = {"text", "alone", "copy", "instructions", "questions", *TASKS}
+        for kind in {k for phase in self.recipe.phases() for k in phase.kinds} | set(self.recipe.validation.tasks):
+            if kind not in known:
+                raise ValueError(f"kinds.{kind} is no kind of sample: use {', '.join(sorted(known))}.")
+            if kind == "instructions" and not has_instructions:
+                raise ValueError("kinds.instructions needs data.instructions: name a JSON-lines file.")
+
+    def _report_short(self) -> None:
+        for phase in self.recipe.phases():
+            for name in self.batches.stores:
+                spans = self.batches.spans(name, phase.length)
+                short = spans.short()
+                if short:
+                    shown = ", ".join(short[:3]) + (", …" if len(short) > 3 else "")
+                    self._say(
+                        f"{name}: {len(short)} of {len(spans.store)} documents are shorter than a sample of {spans.length} "
+                        f"tokens and are left out: {shown}"
+                    )
+
+    def _say(self, text: str) -> None:
+        if self.console is not None:
+            self.console.print(text, highlight=False, soft_wrap=True)
+
+
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    """The full tensor of one that is sharded."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def _digest(store: TokenStore) -> str:
+    return hashlib.sha256(json.dumps(store.manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".part")
+    temporary.write_text(text)
+    temporary.replace(path)

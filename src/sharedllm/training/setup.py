@@ -1,0 +1,168 @@
+"""What a run starts from: tokenizer, tokens, model."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from ..bundled import MODELS, bundled_model
+from ..data.shards import TokenStore, build_shards, check_tokenizer
+from ..data.sources import documents
+from ..modeling import SharedLLMForCausalLM
+from .recipe import Recipe
+
+SPECIAL = {"bos_token": "<|bos|>", "eos_token": "<|eos|>", "pad_token": "<|pad|>"}
+TOKENIZER_CHARACTERS = 50_000_000
+
+
+def base_folder(name: str) -> str:
+    """A folder or hub id; names of bundled models become their folders."""
+    bundled = (MODELS / name / "config.json").is_file() and not Path(name).exists()
+    return str(bundled_model(name)) if bundled else name
+
+
+def make_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
+    """The recipe's tokenizer, the base's, or one trained on the recipe's text.
+
+    Raises:
+        ValueError: it can't be loaded, or none is named.
+    """
+    named = recipe.data.tokenizer
+    if isinstance(named, int):
+        folder = Path(recipe.data.folder) / f"tokenizer-{named}"
+        if not folder.is_dir():
+            train_tokenizer(recipe, named, folder)
+        named = str(folder)
+    if named is None and recipe.base is None:
+        raise ValueError(
+            "data.tokenizer is missing: name a tokenizer's folder, or a size to train one of, such as 4096."
+        )
+    name = base_folder(named or recipe.base or "")
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"can't load the tokenizer {name}: {str(error).splitlines()[0]}") from None
+
+
+def train_tokenizer(recipe: Recipe, size: int, folder: Path) -> None:
+    """Byte-level BPE in which every digit is a token, from the same amount of text of every document."""
+    domains = recipe.domain_weights()
+    lengths = {name: [len(d.text) for d in _documents(recipe, name)] for name in domains}
+
+    def pieces():
+        for name, weight in domains.items():
+            share = max(1, int(TOKENIZER_CHARACTERS * weight) // len(lengths[name]))
+            for document in _documents(recipe, name):
+                start = max(0, (len(document.text) - share) // 2)
+                yield document.text[start : start + share]
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=list(SPECIAL.values()),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(pieces(), trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, padding_side="left", **SPECIAL)
+    temporary = folder.with_name(f".{folder.name}.part")
+    tokenizer.save_pretrained(temporary)
+    temporary.rename(folder)
+
+
+def _documents(recipe: Recipe, domain: str):
+    return documents(recipe.data.sources[domain].files, text_field=recipe.data.text_field)
+
+
+def make_stores(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, say=lambda text: None
+) -> tuple[dict[str, TokenStore], dict[str, TokenStore]]:
+    """Training and validation tokens of each domain, tokenised now if they are not there yet.
+
+    Raises:
+        ValueError: a source can't be read, or the folder holds tokens of other text or another tokenizer.
+    """
+    training, validation = {}, {}
+    for name, source in recipe.data.sources.items():
+        folder = Path(recipe.data.folder) / name
+        field, share = recipe.data.text_field, 0.0 if source.validation else recipe.data.validation_share
+        report = _Report(name, say)
+        build_shards(
+            source.files, tokenizer, folder, validation=share, seed=recipe.seed, text_field=field, progress=report
+        )
+        training[name] = TokenStore(folder, "train")
+        if source.validation:
+            held_out = Path(recipe.data.folder) / f"{name}-validation"
+            build_shards(source.validation, tokenizer, held_out, text_field=field, progress=report)
+            validation[name] = TokenStore(held_out, "train")
+        elif share:
+            validation[name] = TokenStore(folder, "validation")
+    for store in (*training.values(), *validation.values()):
+        check_tokenizer(store, tokenizer)
+    return training, validation
+
+
+class _Report:
+    """Says how many tokens of a domain there are so far, every five million."""
+
+    def __init__(self, domain: str, say):
+        self.domain, self.say, self.tokens = domain, say, 0
+
+    def __call__(self, tokens: int) -> None:
+        before, self.tokens = self.tokens, self.tokens + tokens
+        if before == 0 or before // 5_000_000 != self.tokens // 5_000_000:
+            self.say(f"tokenising {self.domain}: {self.tokens:,} tokens")
+
+
+def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """The model in fp32: new, a base, a SharedLLM of a base, or a SharedLLM that goes on.
+
+    Raises:
+        ValueError: it can't be loaded, or `model` holds settings that it has no use for.
+    """
+    torch.manual_seed(recipe.seed)
+    if recipe.base is None:
+        return _new_base(recipe, tokenizer)
+    name = base_folder(recipe.base)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"can't load the base {name}: {str(error).splitlines()[0]}") from None
+    if recipe.stage == "base" and isinstance(model, SharedLLMForCausalLM):
+        raise ValueError(f"base={recipe.base} is a SharedLLM: train it with stage extend or instruct.")
+    if recipe.stage == "base" or isinstance(model, SharedLLMForCausalLM):
+        if recipe.model:
+            raise ValueError(
+                f"model={recipe.model} can't change {recipe.base}: leave it out, or start from another base."
+            )
+        return model
+    return SharedLLMForCausalLM.from_base(model, **recipe.model)
+
+
+def _new_base(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    settings = dict(recipe.model)
+    family = settings.pop("family", "llama")
+    special = {f"{n}_token_id": getattr(tokenizer, f"{n}_token_id") for n in ("bos", "eos", "pad")}
+    try:
+        config = AutoConfig.for_model(family, vocab_size=len(tokenizer), **special | settings)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"model={recipe.model} makes no base: {str(error).splitlines()[0]}") from None
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The layers of the whole language model, the upper one of a SharedLLM."""
+    return model.model.upper.layers if isinstance(model, SharedLLMForCausalLM) else model.get_decoder().layers

@@ -1,0 +1,97 @@
+"""During training: the loss of the same target tokens by length of the context in front, and recall."""
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..data.shards import TokenStore
+from ..data.spans import Spans
+from .batches import collate
+from .losses import RowLosses, autocast
+from .rows import IGNORE, RowMaker
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Running texts (n, W) that are scored in their last half, with all the text in front of them (n, longest)."""
+
+    running: np.ndarray
+    before: np.ndarray
+
+
+def choose_targets(store: TokenStore, window: int, longest: int, rows: int, seed: int) -> Targets:
+    """Up to `rows` places, evenly over documents that have `longest` + `window` tokens.
+
+    Raises:
+        ValueError: no document is long enough.
+    """
+    rng = random.Random(seed)
+    need = longest + window
+    long = [i for i, n in enumerate(store.lengths) if n >= need]
+    if not long:
+        raise ValueError(
+            f"{store.folder}: no document for validation has {need} tokens, the longest {int(max(store.lengths))}: "
+            "lower validation.windows."
+        )
+    pieces = []
+    for row in range(rows):
+        document = long[row % len(long)]
+        start = rng.randrange(int(store.lengths[document]) - need + 1)
+        pieces.append(store.read(document, start, need))
+    texts = np.stack(pieces)
+    return Targets(texts[:, longest:], texts[:, :longest])
+
+
+@torch.no_grad()
+def loss_by_length(
+    losses: nn.Module, targets: Targets, lengths: list[int], device: torch.device, precision: str, batch: int = 8
+) -> dict[int, float]:
+    """Mean loss of the targets, in nats, with so many tokens of context; 0 is none."""
+    running = torch.from_numpy(targets.running).to(device)
+    labels = running.clone()
+    labels[:, : running.shape[1] // 2] = IGNORE
+    result = {}
+    for length in lengths:
+        values = []
+        for rows in torch.arange(len(running)).split(batch):
+            context: dict[str, Tensor] = {}
+            if length:
+                ids = torch.from_numpy(targets.before[rows.numpy(), -length:]).to(device)
+                context = {"context": ids, "context_mask": torch.ones_like(ids, dtype=torch.bool)}
+                # Policies that need a question get the beginning of the running text, which is no target.
+                context |= {"query": running[rows, :16], "query_mask": torch.ones_like(running[rows, :16]).bool()}
+            with autocast(device, precision):
+                row_losses, _ = losses(running[rows], torch.ones_like(running[rows]).bool(), labels[rows], **context)
+            values += row_losses.tolist()
+        result[length] = float(np.mean(values))
+    return result
+
+
+@torch.no_grad()
+def recall(
+    losses: RowLosses,
+    maker: RowMaker,
+    store: TokenStore,
+    kind: str,
+    context: int,
+    running: int,
+    rows: int,
+    seed: int,
+    device: torch.device,
+    precision: str,
+    batch: int = 8,
+) -> float:
+    """Share of samples of a kind in which the likeliest token is right at every place that is asked for."""
+    spans = Spans(store, context + running, seed)
+    rng = random.Random(seed)
+    made = [maker.make(kind, rng, spans, number, context, running) for number in range(rows)]
+    hits: list[bool] = []
+    for first in range(0, rows, batch):
+        part = collate(made[first : first + batch])
+        inputs = {name: tensor.to(device) for name, tensor in part.tensors().items() if name != "weights"}
+        with autocast(device, precision):
+            hits += losses(**inputs)[1].tolist()
+    return float(np.mean(hits))

@@ -1,0 +1,126 @@
+"""Recipes: what is read is what stands there, and what can't be right is refused by name."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sharedllm.training.recipe import MIXTURES, Recipe, load_recipe
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+SMALL = {
+    "stage": "extend",
+    "base": "base",
+    "output": "out",
+    "steps": 10,
+    "data": {"folder": "data", "sources": {"text": {"files": "a.txt"}}},
+    "train": {"everything": 1e-3},
+}
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    def write(**changes) -> Path:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(SMALL | changes))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_recipes_load(path, monkeypatch):
+    for name in ("CORPUS", "OUT", "REDPAJAMA", "INSTRUCTIONS"):
+        monkeypatch.setenv(name, "/text")
+    recipe = load_recipe(path)
+    assert recipe.steps >= 1
+    assert sum(recipe.domain_weights().values()) == pytest.approx(1)
+
+
+def test_reference_shows_every_key_with_its_default(recipe_file):
+    shown = load_recipe(RECIPES / "reference.yaml").as_dict()
+    plain = load_recipe(recipe_file()).as_dict()
+    own = {"stage", "base", "output", "steps", "data", "train", "model", "schedule"}
+    assert {key: shown[key] for key in shown if key not in own} == {key: plain[key] for key in plain if key not in own}
+    text = yaml.safe_load((RECIPES / "reference.yaml").read_text())
+    assert set(text) == set(plain)
+    assert set(text["data"]) == set(plain["data"])
+    assert set(text["validation"]) == set(plain["validation"])
+
+
+def test_paper_settings(monkeypatch):
+    monkeypatch.setenv("REDPAJAMA", "/text")
+    recipe = load_recipe(RECIPES / "paper-lm.yaml")
+    weights = recipe.domain_weights()
+    assert weights["commoncrawl"] == pytest.approx(67 / sum(MIXTURES["redpajama"].values()))
+    assert recipe.batch_tokens // (recipe.context + recipe.running) == 128
+    assert recipe.steps * recipe.batch_tokens == pytest.approx(20e9, rel=1e-3)
+    assert set(recipe.train) == {"gates", "cross_attention", "top_layers"}
+
+
+def test_numbers_texts_and_overrides(recipe_file, monkeypatch):
+    monkeypatch.setenv("PLACE", "/somewhere")
+    path = recipe_file(train={"gates": "1e-5", "everything": 1}, output="${PLACE}/out")
+    recipe = load_recipe(path, ["steps=25", "model.window=128", "validation.every=5"])
+    assert recipe.train == {"gates": 1e-5, "everything": 1.0}
+    assert (recipe.output, recipe.steps, recipe.model, recipe.validation.every) == (
+        "/somewhere/out",
+        25,
+        {"window": 128},
+        5,
+    )
+
+
+def test_phases_fill_in_what_they_do_not_say(recipe_file):
+    schedule = [{"share": 1, "context": 256, "running": 256, "ratios": [[2, 1], [1, 1]]}, {"share": 3}]
+    first, second = load_recipe(recipe_file(schedule=schedule)).phases()
+    assert (first.share, first.context, first.ratios) == (0.25, 256, [[2, 1], [1, 1]])
+    assert (second.share, second.context, second.ratios) == (0.75, 512, None)
+    base = load_recipe(recipe_file(stage="base", base=None, running=64))
+    assert base.phases()[0].context == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"step": 5}, "step is no key of a recipe: do you mean steps?"),
+        ({"data": {"folder": "d", "sources": {"a": {"file": "x"}}}}, "data.sources.a.file is no key"),
+        ({"data": {"folder": "d"}}, "data.sources is missing"),
+        ({"steps": "many"}, "steps='many' must be of type int"),
+        ({"steps": 0}, "steps=0 must be at least 1"),
+        ({"stage": "pretrain"}, "stage='pretrain' is none of base, extend, instruct"),
+        ({"base": None}, "base is missing"),
+        ({"train": {}}, "trains nothing"),
+        ({"train": {"gates": "fast"}}, "train.gates='fast' must be a number"),
+        ({"micro_tokens": 1000}, "micro_tokens=1000 must hold whole samples of 1024"),
+        ({"kinds": {"text": 0}}, "at least one kind of sample a share above 0"),
+        ({"output": "${NOT_SET_ANYWHERE}"}, "NOT_SET_ANYWHERE"),
+        ({"data": SMALL["data"] | {"mixture": "pile"}}, "data.mixture='pile' is unknown"),
+        ({"schedule": [{"share": 0}]}, "share above 0"),
+        ({"keep_checkpoints": True}, "must be of type int"),
+    ],
+)
+def test_refused_by_name(recipe_file, changes, message):
+    with pytest.raises(ValueError, match=r"recipe\.yaml") as error:
+        load_recipe(recipe_file(**changes))
+    assert message in str(error.value)
+
+
+def test_files_that_are_no_recipes(tmp_path):
+    for text, message in (("steps: [1", "is not YAML"), ("- 1", "must hold keys and values")):
+        path = tmp_path / "bad.yaml"
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            load_recipe(path)
+    with pytest.raises(ValueError, match="can't read the recipe"):
+        load_recipe(tmp_path / "missing.yaml")
+
+
+def test_weights_of_domains(recipe_file):
+    sources = {"arxiv": {"files": "a"}, "mine": {"files": "b"}}
+    with pytest.raises(ValueError, match="mine has no weight"):
+        load_recipe(recipe_file(data={"folder": "d", "mixture": "redpajama", "sources": sources})).domain_weights()
+    sources["mine"]["weight"] = 7.5
+    recipe = load_recipe(recipe_file(data={"folder": "d", "mixture": "redpajama", "sources": sources}))
+    assert recipe.domain_weights() == {"arxiv": 0.25, "mine": 0.75}
+    assert isinstance(recipe, Recipe)

@@ -1,0 +1,358 @@
+"""Training: runs by a recipe, killed and gone on with, spread over processes, by parts and with adapters."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from helpers import tiny_base, tiny_shared
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from sharedllm import SharedLLMForCausalLM
+from sharedllm.training.log import read_log
+from sharedllm.training.parts import PARTS, learning_rates, multiplier
+
+WORDS = "the falcon of silver sang in a quiet harbour while old captains slept and every lantern burned low".split()
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def text_folder(tmp_path_factory):
+    rng = random.Random(0)
+    folder = tmp_path_factory.mktemp("text")
+    for number in range(8):
+        sentences = [" ".join(rng.choices(WORDS, k=9)).capitalize() + "." for _ in range(60)]
+        (folder / f"{number}.txt").write_text(" ".join(sentences) + "\n")
+    return folder
+
+
+@pytest.fixture
+def recipe(tmp_path, text_folder, base_folder):
+    """Write a small recipe in fp32, changed by keywords; returns its path."""
+
+    def write(name: str = "run", **changes) -> Path:
+        content = {
+            "stage": "extend",
+            "base": str(base_folder),
+            "output": str(tmp_path / name),
+            "steps": 6,
+            "model": {
+                "window": 64,
+                "chunk_size": 16,
+                "ratios": [4, 2, 1],
+                "lower_layers": 2,
+                "injection_map": [[0, 0], [1, 1], [1, 3]],
+                "encoding": "chunk",
+                "split_noise": 0.0,
+            },
+            "data": {
+                "folder": str(tmp_path / "tokens"),
+                "sources": {"words": {"files": str(text_folder)}},
+                "validation_share": 0.2,
+            },
+            "train": {"gates": 0.01, "cross_attention": 0.003, "everything": 0.001},
+            "context": 64,
+            "running": 64,
+            "kinds": {"text": 0.6, "alone": 0.2, "copy": 0.2},
+            "batch_tokens": 1024,
+            "micro_tokens": 512,
+            "precision": "fp32",
+            "save_dtype": "float32",
+            "validation": {"every": 3, "rows": 4, "windows": [0, 1, 2], "tasks": ["copy"], "task_rows": 4},
+            "checkpoint_every": 2,
+        }
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(content | changes))
+        return path
+
+    return write
+
+
+def losses_of(output: Path) -> list[dict]:
+    return [r["loss"] | {"norm": r["gradient_norm"]} for r in read_log(output / "log.jsonl") if "loss" in r]
+
+
+def validations_of(output: Path) -> list[dict]:
+    return [record["validation"] for record in read_log(output / "log.jsonl") if "validation" in record]
+
+
+def test_a_run_writes_log_validation_and_a_model(run, recipe, tmp_path):
+    code, out, err = run("train", recipe(steps=12), "--json")
+    assert code == 0, err
+    folder = Path(json.loads(out)["output"])
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert isinstance(model, SharedLLMForCausalLM)
+    ids = tokenizer("The falcon of silver sang. " * 8, return_tensors="pt").input_ids
+    assert torch.isfinite(model(ids).logits).all()
+    records = [r for r in read_log(tmp_path / "run" / "log.jsonl") if "loss" in r]
+    assert [r["step"] for r in records] == list(range(12))
+    assert all(r["tokens_per_second"] > 0 and 0 < r["flop_utilisation"] < 2 and len(r["gates"]) == 3 for r in records)
+    assert records[-1]["loss"]["text"] < records[0]["loss"]["text"] - 0.1
+    assert any(abs(gate) > 0.005 for gate in records[-1]["gates"])
+    validation = validations_of(tmp_path / "run")[-1]
+    assert set(validation["words"]) == {"0", "64", "128"}
+    assert 0 <= validation["recall"]["copy"] <= 1
+    left = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert left == ["step-00000010", "step-00000012"]
+
+
+def test_stopped_and_gone_on_with_equals_one_run(run, recipe, tmp_path):
+    for name, stops in (("whole", [None]), ("parts", [2, 5, None])):
+        for stop in stops:
+            path = recipe(name, model=yaml.safe_load(recipe().read_text())["model"] | {"split_noise": 0.2})
+            assert run("train", path, *(["--max-steps", stop] if stop else []))[0] == 0
+    assert losses_of(tmp_path / "whole") == losses_of(tmp_path / "parts")
+    assert validations_of(tmp_path / "whole") == validations_of(tmp_path / "parts")
+    whole, parts = (AutoModelForCausalLM.from_pretrained(tmp_path / n / "model") for n in ("whole", "parts"))
+    for (name, one), two in zip(whole.state_dict().items(), parts.state_dict().values(), strict=True):
+        assert torch.equal(one, two), name
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_killed_and_gone_on_with_equals_one_run(run, recipe, tmp_path, optimizer):
+    """SIGKILL at whatever moment, as often as it takes."""
+    settings = {"steps": 16, "optimizer": optimizer, "checkpoint_every": 3, "validation": {"every": 100}}
+    assert run("train", recipe("whole", **settings))[0] == 0
+    command = [sys.executable, "-m", "sharedllm", "train", str(recipe("killed", **settings))]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    output, kills = tmp_path / "killed", 0
+    for target in (4, 9):
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        while process.poll() is None and len(losses_of(output)) < target:
+            time.sleep(0.01)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills == 2
+    assert not (output / "model").exists()
+    assert run("train", recipe("killed", **settings))[0] == 0
+    assert losses_of(tmp_path / "whole") == losses_of(output)
+
+
+@pytest.mark.parametrize(
+    ("launch", "changes"),
+    [
+        ([], {"micro_tokens": 256}),
+        ([], {"micro_tokens": 1024}),
+        (["ddp-cpu"], {}),
+        (["fsdp2-cpu"], {}),
+    ],
+    ids=["smaller micro-batches", "one micro-batch", "ddp", "fsdp2"],
+)
+def test_same_losses_however_a_step_is_shared(run, recipe, tmp_path, launch, changes):
+    assert run("train", recipe("one"))[0] == 0
+    path = recipe("other", **changes)
+    if launch:
+        config = ROOT / "recipes" / "accelerate" / f"{launch[0]}.yaml"
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+        done = subprocess.run(
+            [*command, "-m", "sharedllm", "train", str(path)],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    else:
+        assert run("train", path)[0] == 0
+    for one, other in zip(losses_of(tmp_path / "one"), losses_of(tmp_path / "other"), strict=True):
+        assert one.keys() == other.keys()
+        assert all(abs(one[key] - other[key]) < 1e-4 * max(1, abs(one[key])) for key in one), (one, other)
+    models = [AutoModelForCausalLM.from_pretrained(tmp_path / name / "model") for name in ("one", "other")]
+    for (name, a), b in zip(models[0].state_dict().items(), models[1].state_dict().values(), strict=True):
+        assert torch.allclose(a, b, atol=2e-3), name
+
+
+def test_base_from_scratch_then_extended(run, recipe, tmp_path):
+    data = yaml.safe_load(recipe().read_text())["data"] | {"tokenizer": 300}
+    model = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+    schedule = [{"share": 0.5, "running": 32}, {"share": 0.5}]
+    kinds = {"text": 0.5, "copy": 0.5}
+    path = recipe(
+        "base",
+        stage="base",
+        base=None,
+        data=data,
+        model=model | {"max_position_embeddings": 64, "tie_word_embeddings": True},
+        train={"everything": 0.003},
+        schedule=schedule,
+        kinds=kinds,
+        optimizer="muon",
+    )
+    code, _, err = run("train", path)
+    assert code == 0, err
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base" / "model")
+    assert type(base).__name__ == "LlamaForCausalLM"
+    assert base.lm_head.weight.data_ptr() == base.model.embed_tokens.weight.data_ptr()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base" / "model")
+    assert tokenizer.decode(tokenizer("a falcon 42\n").input_ids) == "a falcon 42\n"
+    settings = yaml.safe_load(recipe().read_text())["model"] | {"injection_map": None}
+    data = data | {"tokenizer": None, "folder": data["folder"] + "-2"}
+    code, _, err = run(
+        "train", recipe("next", base=str(tmp_path / "base" / "model"), model=settings, data=data, steps=2)
+    )
+    assert code == 0, err
+
+
+def test_questions_and_instructions(run, recipe, tmp_path):
+    records = [{"context": "The code is 42. " * 3, "question": "Which code?", "answer": "42"}]
+    file = tmp_path / "records.jsonl"
+    file.write_text("\n".join(map(json.dumps, records)) + "\n")
+    data = yaml.safe_load(recipe().read_text())["data"] | {"instructions": [str(file)]}
+    settings = yaml.safe_load(recipe().read_text())["model"] | {"window": 256, "selection": "similarity"}
+    kinds = {"text": 0.25, "instructions": 0.25, "needle": 0.25, "questions": 0.25}
+    path = recipe(
+        stage="instruct",
+        data=data,
+        model=settings,
+        kinds=kinds,
+        context=256,
+        running=256,
+        batch_tokens=4096,
+        micro_tokens=4096,
+        steps=4,
+        questions=2,
+        distractors={0: 0.5, 1: 0.5},
+        validation={"every": 4, "windows": [0, 1], "tasks": ["needle"], "rows": 2, "task_rows": 2},
+    )
+    code, _, err = run("train", path)
+    assert code == 0, err
+    kinds_seen = {kind for losses in losses_of(tmp_path / "run") for kind in losses}
+    assert {"text", "instructions", "needle"} <= kinds_seen
+
+
+def test_adapters_train_save_and_reload(run, recipe, tmp_path, base_folder):
+    code, _, err = run(
+        "train", recipe(lora={"rank": 4, "alpha": 8}, train={"lora": 0.01, "gates": 0.05, "cross_attention": 0.003})
+    )
+    assert code == 0, err
+    base = AutoModelForCausalLM.from_pretrained(base_folder)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")
+    changed = [n for n, p in base.named_parameters() if not torch.allclose(p, _twin_of(model, n))]
+    assert changed
+    assert all("q_proj" in n or "k_proj" in n or "v_proj" in n or "o_proj" in n for n in changed)
+
+
+def _twin_of(model: SharedLLMForCausalLM, name: str) -> torch.Tensor:
+    return dict(model.named_parameters())[
+        name.replace("model.", "model.upper.", 1) if name.startswith("model.") else name
+    ]
+
+
+@pytest.mark.parametrize("weights", ["shared", "copy"])
+@pytest.mark.parametrize("part", [part for part in PARTS if part != "lora"])
+def test_parts_are_disjoint_and_whole(weights, part):
+    model = tiny_shared("llama", lower_weights=weights, injection_map=[[0, 0], [1, 1], [2, 3]])
+    everything = learning_rates(model, {"everything": 1.0}, model.config)
+    assert set(everything) == {name for name, _ in model.named_parameters()}
+    parts = [p for p in PARTS if p not in ("lora", "everything") and not (weights == "shared" and p == "bottom_layers")]
+    rates = learning_rates(model, {name: float(i + 1) for i, name in enumerate(parts)}, model.config)
+    assert set(rates) == set(everything)
+    if part == "everything":
+        return
+    alone = learning_rates(model, {part: 0.5}, model.config)
+    assert alone
+    assert {n for n, p in model.named_parameters() if p.requires_grad} == set(alone)
+    if part == "gates":
+        assert len(alone) == 3
+    if part == "lower_model":
+        assert all((".lower_layers." in n) == (weights == "copy") for n in alone)
+
+
+def test_parts_that_are_not_there_are_refused():
+    model = tiny_base("llama")
+    with pytest.raises(ValueError, match=r"train\.gates: this model has no gates"):
+        learning_rates(model, {"gates": 1.0}, None)
+    with pytest.raises(ValueError, match=r"train\.head is no part"):
+        learning_rates(model, {"head": 1.0, "everything": 1.0}, None)
+
+
+def test_multiplier_rises_and_falls():
+    for kind in ("cosine", "linear", "trapezoid", "constant"):
+        values = [multiplier(kind, step, 100, 0.1) for step in range(100)]
+        assert values[0] == pytest.approx(0.1, abs=0.01)
+        assert max(values) <= 1
+        assert values[99] < 0.04 or kind == "constant"
+    assert multiplier("trapezoid", 60, 100, 0.1) == 1
+    assert multiplier("cosine", 50, 100, 0.0) == pytest.approx(0.5)
+
+
+def test_a_loss_that_is_no_number_is_caught_with_its_batch(run, recipe, tmp_path):
+    code, _, err = run("train", recipe(train={"everything": 1e20}, clip=1e9, warmup=0.0, decay="constant"))
+    assert code == 2
+    assert "its batch is in" in err
+    assert len(list((tmp_path / "run").glob("not-finite-step-*.safetensors"))) == 1
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "optimizer.safetensors", "state.json"])
+def test_damaged_checkpoint_is_named_and_the_one_before_works(run, recipe, tmp_path, file):
+    path = recipe()
+    assert run("train", path, "--max-steps", 4)[0] == 0
+    broken = tmp_path / "run" / "checkpoints" / "step-00000004" / file
+    broken.write_bytes(broken.read_bytes()[:-20])
+    code, _, err = run("train", path)
+    assert (code, err.splitlines()[-1].count("is damaged: go on from an earlier checkpoint")) == (2, 1)
+    assert run("train", path, "--resume-from", broken.parent.parent / "step-00000002")[0] == 0
+    assert [r["step"] for r in read_log(tmp_path / "run" / "log.jsonl") if "loss" in r] == list(range(6))
+
+
+def test_full_disk_is_an_error_and_earlier_checkpoints_work(recipe, tmp_path):
+    """A limit on the size of files stands for the disk: writing fails in the middle."""
+    path = recipe(steps=4)
+    script = (
+        "import resource, signal, sys\n"
+        "from sharedllm.cli import main\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
+        "main(['train', sys.argv[1]])\n"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [sys.executable, "-m", "sharedllm", "train", str(path), "--max-steps", "2"],
+        env=environment,
+        check=True,
+        capture_output=True,
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(path)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "can't be written" in done.stderr
+    assert "the last whole one is" in done.stderr
+    folder = tmp_path / "run" / "checkpoints"
+    assert [p.name for p in sorted(folder.iterdir())] == ["step-00000002"]
+    subprocess.run(
+        [sys.executable, "-m", "sharedllm", "train", str(path)], env=environment, check=True, capture_output=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kinds": {"riddle": 1.0}}, "kinds.riddle is no kind of sample"),
+        ({"kinds": {"instructions": 1.0}}, "needs data.instructions"),
+        ({"base": "/nowhere"}, "can't load the tokenizer /nowhere"),
+        ({"context": 4032, "batch_tokens": 4096, "micro_tokens": 4096}, "no document holds a sample of 4096 tokens"),
+        ({"model": {"chunksize": 16}}, "chunksize: no such setting"),
+    ],
+)
+def test_bad_runs_are_refused_in_one_line(run, recipe, tmp_path, changes, message):
+    code, _, err = run("train", recipe(**changes))
+    assert code == 2
+    assert message in err.splitlines()[-1]
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_run_goes_on_only_as_it_began(run, recipe):
+    assert run("train", recipe(), "--max-steps", 2)[0] == 0
+    code, _, err = run("train", recipe(seed=1))
+    assert code == 2
+    assert "folder" in err
+    code, _, err = run("train", recipe(warmup=0.5))
+    assert code == 2
+    assert "holds a run with warmup=0.01" in err
