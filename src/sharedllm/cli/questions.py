@@ -1,0 +1,74 @@
+"""`sharedllm questions`: question–answer samples over long documents, made from any text."""
+
+import json as jsonlib
+import random
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from transformers import AutoTokenizer
+
+from ..bundled import bundled_model
+from ..data.questions import TASKS, get_task, hide, sentence_borders
+from ..data.text import expand, read_text, tokenize
+from .common import JsonOption, print_json, progress_bar, quiet
+
+
+def command(
+    files: Annotated[list[str], typer.Argument(help="Text files, globs, or - for standard input.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="JSON-lines file to write.")],
+    task: Annotated[
+        list[str] | None, typer.Option(help=f"Kinds of questions: {', '.join(TASKS)}. Default: all.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Number of samples.")] = 100,
+    tokens: Annotated[int, typer.Option(min=64, help="Length of each context.")] = 4096,
+    tokenizer: Annotated[str, typer.Option(help="Folder, hub id, or name of a bundled model.")] = "tiny",
+    split: Annotated[str, typer.Option(help="train, validation or test: keys and phrasings differ.")] = "train",
+    seed: Annotated[int, typer.Option(help="Same seed, same samples.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Hide facts in pieces of the files and ask for them; each record holds context, question and answer."""
+    quiet()
+    if split not in ("train", "validation", "test"):
+        raise ValueError(f"--split {split!r} is none of train, validation, test.")
+    tasks = [get_task(name) for name in task or TASKS]
+    name = bundled_model(tokenizer) if tokenizer in ("tiny", "base") else tokenizer
+    try:
+        loaded = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"can't load the tokenizer {tokenizer}: {str(error).splitlines()[0]}") from None
+    texts = [(file, tokenize(loaded, read_text(file))[0].numpy()) for file in expand(files)]
+    long = [(file, ids) for file, ids in texts if len(ids) >= tokens]
+    if not long:
+        raise ValueError(f"no file has {tokens} tokens, the longest {max(len(i) for _, i in texts)}: lower --tokens.")
+    rng, records = random.Random(seed), []
+    with progress_bar("asking", count) as advance:
+        for number in range(count):
+            file, ids = rng.choice(long)
+            start = rng.randrange(len(ids) - tokens + 1)
+            filler = ids[start : start + tokens]
+            chosen = tasks[number % len(tasks)]
+            quiz = chosen.make(rng, loaded.decode(filler), split)
+            facts = [tokenize(loaded, fact)[0].numpy() for fact in quiz.facts]
+            context = hide(rng, filler, facts, tokens, sentence_borders(loaded, filler))
+            records.append(
+                {
+                    "id": number,
+                    "task": chosen.name,
+                    "context": loaded.decode(context),
+                    "question": quiz.question,
+                    "lead": quiz.lead,
+                    "answer": quiz.answer,
+                    "source": file,
+                    "seed": seed,
+                }
+            )
+            advance(1)
+    temporary = output.with_name(f".{output.name}.part")
+    temporary.write_text("".join(jsonlib.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    temporary.replace(output)
+    by_task = {t.name: sum(r["task"] == t.name for r in records) for t in tasks}
+    if json:
+        print_json(output=str(output), samples=len(records), by_task=by_task)
+    else:
+        print(f"{output}: {len(records)} samples, " + ", ".join(f"{n} {name}" for name, n in by_task.items()))
