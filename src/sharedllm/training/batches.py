@@ -13,7 +13,7 @@ from torch import Tensor
 from ..data.shards import TokenStore
 from ..data.spans import Spans
 from .recipe import Phase, Recipe
-from .rows import IGNORE, Row, RowMaker
+from ..data.rows import IGNORE, Row, RowMaker
 
 
 @dataclass(frozen=True)

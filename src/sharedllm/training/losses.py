@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ..memory import ContextMemory
-from .rows import IGNORE
+from ..data.rows import IGNORE
 
 
 class RowLosses(nn.Module):

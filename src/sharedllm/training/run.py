@@ -26,7 +26,7 @@ from .output import write_model
 from .parallel import distribute, make_accelerator
 from .parts import add_lora, learning_rates, make_optimizers, multiplier
 from .recipe import Recipe
-from .rows import RowMaker, load_instructions
+from ..data.rows import RowMaker, load_instructions
 from .setup import decoder_layers, make_model, make_stores, make_tokenizer
 from .validate import choose_targets, loss_by_length, recall
 

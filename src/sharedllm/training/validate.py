@@ -11,7 +11,7 @@ from ..data.shards import TokenStore
 from ..data.spans import Spans
 from .batches import collate
 from .losses import RowLosses, autocast
-from .rows import IGNORE, RowMaker
+from ..data.rows import IGNORE, RowMaker
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ..data.questions import TASKS, Quiz, get_task, hide, render, sentence_borders
-from ..data.spans import Spans
+from .questions import TASKS, Quiz, get_task, hide, render, sentence_borders
+from .spans import Spans
 
 IGNORE = -100
 QUERY_TOKENS = 16

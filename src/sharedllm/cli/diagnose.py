@@ -1,0 +1,98 @@
+"""`sharedllm diagnose`: which layers of a base need the context, and how deep it must be read."""
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from .. import __version__
+from ..benchmark.reading import environment
+from ..bundled import bundled_model
+from ..data.text import read_text, tokenize
+from ..demo.sources import library_text
+from ..diagnosis.measure import Diagnosis, diagnose, number_of_sets
+from ..diagnosis.plot import draw
+from ..modeling import SharedLLMForCausalLM
+from .common import JsonOption, inference_dtype, print_json, progress_bar, quiet, stderr
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="Folder, hub id, or name of a bundled base.")] = "base",
+    text: Annotated[Path | None, typer.Option("--text", help="Text file; default: Python's standard library.")] = None,
+    context_tokens: Annotated[int | None, typer.Option(min=64, help="Default: half of the base's window.")] = None,
+    running_tokens: Annotated[int | None, typer.Option(min=64, help="Default: half of the base's window.")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Samples of each kind.")] = 16,
+    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for diagnosis.json and .png.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Let only chosen layers of a base see the context, and find those that recall needs. Nothing is trained."""
+    quiet()
+    folder = bundled_model(model) if model in ("base", "tiny") else model
+    try:
+        base = AutoModelForCausalLM.from_pretrained(folder, dtype=inference_dtype()).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"can't load the base {model}: {str(error).splitlines()[0]}") from None
+    if isinstance(base, SharedLLMForCausalLM):
+        raise ValueError(f"{model} is a SharedLLM: diagnose the base that it was extended from.")
+    longest = base.config.max_position_embeddings
+    context = longest // 2 if context_tokens is None else context_tokens
+    running = longest // 2 if running_tokens is None else running_tokens
+    if context + running > longest:
+        raise ValueError(f"{context} + {running} tokens are more than the base's window of {longest}: ask for fewer.")
+    needed = 20 * (context + running)
+    ids = tokenize(tokenizer, read_text(str(text))) if text is not None else library_text(tokenizer, needed)
+    with progress_bar("trying layers", number_of_sets(base.config.num_hidden_layers)) as advance:
+        found = diagnose(base, tokenizer, ids[0].numpy(), context, running, rows, seed, advance)
+    result = {
+        "model": model,
+        "context_tokens": context,
+        "running_tokens": running,
+        "rows": rows,
+        "seed": seed,
+        **found.as_dict(),
+        "environment": {"sharedllm": __version__} | environment(),
+    }
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        temporary = output / ".diagnosis.part"
+        temporary.write_text(jsonlib.dumps(result, indent=1))
+        temporary.replace(output / "diagnosis.json")
+        draw(
+            found,
+            f"{Path(model).name}: {context} tokens of context, {running} of running text",
+            output / "diagnosis.png",
+        )
+        stderr.print(f"wrote {output / 'diagnosis.json'} and diagnosis.png", highlight=False)
+    if json:
+        print_json(**result)
+    else:
+        _show(found)
+
+
+def _show(found: Diagnosis) -> None:
+    console = Console()
+    for title, scores in (("By the layers that see the context", found.by_layers), ("By depth", found.by_depth)):
+        table = Table(title=title)
+        for name, side in (("layers", "left"), ("recall", "right"), ("copy", "right"), ("loss", "right")):
+            table.add_column(name, justify=side)
+        for score in scores:
+            table.add_row(score.name, f"{score.recall:.0%}", f"{score.copy:.0%}", f"{score.loss:.3f}")
+        console.print(table)
+    if not found.needed:
+        whole = found.by_layers[0].recall
+        console.print(
+            f"The base recalls {whole:.0%} of the digits inside its own window: train it to recall there first; which "
+            "layers it needs can't be told."
+        )
+        return
+    console.print(
+        f"Recall needs the context in layers {found.needed}, read through {found.depth} layers.\n"
+        f"injection_map: {found.injection_map}\nlower_layers: {found.lower_layers}",
+        highlight=False,
+    )

@@ -1,0 +1,78 @@
+"""A base in which the running text sees the context in chosen layers only."""
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ..attention import attend
+from ..families import family_of, sliding_window
+from ..positions import rotate, rotation
+
+
+class FarAttention:
+    """Runs a base's layers by hand over a context and the running text behind it.
+
+    The context reads itself as always. The running text attends to itself and, in chosen layers, to the context too, at
+    true positions and in one softmax: with all layers chosen this is the base itself.
+    """
+
+    def __init__(self, model: PreTrainedModel):
+        """
+        Args:
+            model: a causal language model of a supported family.
+
+        Raises:
+            ValueError: its family is not supported.
+        """
+        self.model, self.config = model, model.config
+        self.decoder = model.get_decoder()
+        self.family = family_of(self.config)
+
+    def read(self, context: Tensor) -> list[Tensor]:
+        """(B, K) ids → the N + 1 states (B, K, E) entering layers 0 … N; the last one has left the top layer."""
+        states = [self.decoder.embed_tokens(context)]
+        for index in range(len(self.decoder.layers)):
+            states.append(self._layer(index, states[-1], first=0, far=None))
+        return states
+
+    def logits(
+        self, states: list[Tensor], running: Tensor, layers: Collection[int], depth: int | None = None
+    ) -> Tensor:
+        """(B, L) ids of running text → (B, L, V) logits.
+
+        Args:
+            states: of the context, by `read`.
+            layers: those that see the context.
+            depth: how many layers the context was read through: layer i sees its states entering layer min(i, depth),
+                through its own norm and projections. None: layer i sees those entering layer i.
+        """
+        hidden, first = self.decoder.embed_tokens(running), states[0].shape[1]
+        for index in range(len(self.decoder.layers)):
+            far = states[index if depth is None else min(index, depth)] if index in layers else None
+            hidden = self._layer(index, hidden, first, far)
+        return self.model.lm_head(self.decoder.norm(hidden))
+
+    def _layer(self, index: int, hidden: Tensor, first: int, far: Tensor | None) -> Tensor:
+        """One decoder layer over tokens at positions `first` …, with the states `far` of positions 0 … first − 1."""
+        layer, family = self.decoder.layers[index], self.family
+        attention = getattr(layer, family.attention)
+        seen = hidden if far is None else torch.cat([far, hidden], 1)
+        start = first if far is None else 0
+        key_places = torch.arange(start, start + seen.shape[1], device=hidden.device)
+        query_places = torch.arange(first, first + hidden.shape[1], device=hidden.device)
+        keys, values = (t.transpose(1, 2) for t in family.keys_values(attention, family.attention_input(layer, seen)))
+        queries = family.queries(attention, family.attention_input(layer, hidden)).transpose(1, 2)
+        distance = query_places[:, None] - key_places
+        sliding = sliding_window(self.config, index)
+        allowed = (distance >= 0) if sliding is None else (distance >= 0) & (distance < sliding)
+        attended = attend(
+            attention,
+            self.config._attn_implementation,
+            rotate(queries, rotation(self.decoder.rotary_emb, query_places[None], hidden)),
+            rotate(keys, rotation(self.decoder.rotary_emb, key_places[None], hidden)),
+            values,
+            allowed[None, None],
+        )
+        return family.combine(layer, hidden, getattr(attention, family.output)(attended))
