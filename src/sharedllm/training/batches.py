@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.rows import IGNORE, Row, RowMaker
 from ..data.shards import TokenStore
 from ..data.spans import Spans
 from .recipe import Phase, Recipe
-from ..data.rows import IGNORE, Row, RowMaker
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ..memory import ContextMemory
 from ..data.rows import IGNORE
+from ..memory import ContextMemory
 
 
 class RowLosses(nn.Module):

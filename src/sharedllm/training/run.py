@@ -15,6 +15,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from ..data.questions import TASKS
+from ..data.rows import RowMaker, load_instructions
 from ..data.shards import TokenStore
 from ..modeling import SharedLLMForCausalLM
 from .batches import Batch, Batches
@@ -26,7 +27,6 @@ from .output import write_model
 from .parallel import distribute, make_accelerator
 from .parts import add_lora, learning_rates, make_optimizers, multiplier
 from .recipe import Recipe
-from ..data.rows import RowMaker, load_instructions
 from .setup import decoder_layers, make_model, make_stores, make_tokenizer
 from .validate import choose_targets, loss_by_length, recall
 

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..data.rows import IGNORE, RowMaker
 from ..data.shards import TokenStore
 from ..data.spans import Spans
 from .batches import collate
 from .losses import RowLosses, autocast
-from ..data.rows import IGNORE, RowMaker
 
 
 @dataclass(frozen=True)
