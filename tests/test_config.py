@@ -77,6 +77,8 @@ BAD_SETTINGS = {
     "upper layer twice": ({"injection_map": [[0, 1], [1, 1]]}, "feeds an upper layer twice"),
     "map of one number": ({"injection_map": [[0]]}, r"injection_map=\[\[0\]\].*pair"),
     "map of a number": ({"injection_map": 3}, "injection_map"),
+    "start of a joint softmax": ({"injection": "joint", "start": "zero"}, "start='zero' is for injection='cross'"),
+    "unknown injection": ({"injection": "both"}, "injection.*both"),
     "no ratio": ({"ratios": []}, r"ratios=\[\] must be one positive stride"),
     "ratio of 0": ({"ratios": [4, 0]}, r"ratios=\[4, 0\] must be one positive stride"),
     "growing ratios": ({"ratios": [2, 4]}, r"ratios=\[2, 4\] must not grow with depth"),

@@ -20,10 +20,11 @@ def forward(model: SharedLLMForCausalLM, ids: Tensor, **options) -> Tensor:
         return model(ids, **options).logits
 
 
+@pytest.mark.parametrize("injection", ["cross", "joint"])
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
-def test_cached_decoding_equals_the_full_forward(family):
+def test_cached_decoding_equals_the_full_forward(family, injection):
     """Logits of every step, in a batch with left padding, over contexts of different lengths and none."""
-    model, new = tiny_shared(family), 8
+    model, new = tiny_shared(family, injection=injection), 8
     ids, mask = pad(random_texts([9, 20, 4]))
     memory = model.read(*pad(random_texts([40, 3, 0], 1), "right"))
     out = model.generate(

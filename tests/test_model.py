@@ -67,6 +67,29 @@ def test_harmless_start(family, implementation, dtype):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_joint_softmax_over_everything_is_the_base(family):
+    """All layers, nothing left out, one chunk, true positions: the base over context and running text."""
+    base = tiny_base(family)
+    settings = {"chunk_size": 24, "ratios": [1], "lower_layers": 4, "encoding": "chunk", "window": 32}
+    model = SharedLLMForCausalLM.from_base(base, **settings, injection="joint", key_position="offset")
+    ids, _ = pad(random_texts([33, 33]))
+    ours = model(input_ids=ids[:, 24:], context_ids=ids[:, :24]).logits
+    assert difference(ours, base(ids).logits[:, 24:]) < 1e-5
+
+
+@pytest.mark.parametrize("start", ["zero", "random"])
+@torch.no_grad()
+def test_starts_without_a_gate(start):
+    base = tiny_base("qwen3")
+    model = SharedLLMForCausalLM.from_base(base, chunk_size=16, ratios=[2, 1], lower_layers=2, start=start)
+    assert not [name for name, _ in model.named_parameters() if name.endswith("gate")]
+    ids, _ = pad(random_texts([20]))
+    same = torch.equal(model(input_ids=ids[:, :9], context_ids=ids[:, 9:]).logits, base(ids[:, :9]).logits)
+    assert same == (start == "zero")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_base_instance_stays_as_it_is(family):
     base, ids = tiny_base(family), ids_of(12, 12)
     names, layer_class, before = list(base.state_dict()), type(base.model.layers[0]), logits_of(base, ids)

@@ -208,7 +208,20 @@ def test_lower_depths(lower_layers, selection):
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("change", [{"keep": "first"}, {"key_position": "offset"}, {"score_scaling": "log"}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"keep": "first"},
+        {"key_position": "offset"},
+        {"score_scaling": "log"},
+        {"start": "zero"},
+        {"start": "random"},
+        {"injection": "joint"},
+        {"injection": "joint", "key_position": "offset"},
+        {"injection": "joint", "score_scaling": "log"},
+    ],
+    ids=str,
+)
 @pytest.mark.usefixtures("float64_norms")
 def test_variants(change, encoding):
     """Settings that depart from the paper, or from us towards its code."""
@@ -218,6 +231,15 @@ def test_variants(change, encoding):
     plain = fast_logits(tiny_shared("llama", **same).double(), batch)
     changed = fast_logits(model, batch)
     assert max(relative_error(a, b) for a, b in zip(changed, plain, strict=True)) > 1e-3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_joint_softmax(family, implementation):
+    """Every family, padded, with readers of their own, in a sliding window too."""
+    sliding = {"sliding_window": 16} if family == "mistral" else {}
+    base = tiny_base(family, attn_implementation=implementation, **sliding)
+    assert_parity(tiny_shared(family, base=base, injection="joint", injection_map=MAPS["mixed"]), ragged_batch())
 
 
 @pytest.mark.parametrize("ratios", [[1], [16, 8], [3, 3], [5, 3, 2, 1], [8, 4, 2, 1, 1, 1]])

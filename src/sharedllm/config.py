@@ -23,6 +23,10 @@ class SharedLLMConfig(PreTrainedConfig):
         injection_map: pairs (lower layer, upper layer), counted from 0: which lower layer's states each upper layer
             reads. None is the paper's i → i for all i < M. A pair of different layers gets key and value projections of
             its own in the upper layer.
+        injection: "cross", attention over the memory of its own, behind a gate that starts at 0 (after the paper); "joint",
+            one softmax over memory and running text in the base's own self-attention, no new weights but one bias.
+        start: where the cross-attention begins: "gate", a copy of self-attention behind a gate at 0; "zero", a copy with
+            an output of 0; "random", queries and output drawn at random. Only "gate" has a gate.
         encoding: "node", each preserved node is read alone (paper); "chunk", the chunk is read once and its nodes only
             choose which tokens are kept.
         lower_weights: "shared", the lower model is the upper model's own layers; "copy", it has its own parameters.
@@ -45,6 +49,8 @@ class SharedLLMConfig(PreTrainedConfig):
     ratios: list[int] | tuple[int, ...] = (16, 8, 4)
     lower_layers: int = 4
     injection_map: list[Any] | tuple[Any, ...] | None = None
+    injection: Literal["cross", "joint"] = "cross"
+    start: Literal["gate", "zero", "random"] = "gate"
     encoding: Literal["node", "chunk"] = "node"
     lower_weights: Literal["shared", "copy"] = "shared"
     keep: Literal["last", "first"] = "last"
@@ -120,6 +126,8 @@ class SharedLLMConfig(PreTrainedConfig):
             raise ValueError(f"ratios={self.ratios} must be one positive stride a tree level, such as [16, 8, 4].")
         if any(coarse < fine for coarse, fine in zip(self.ratios, self.ratios[1:], strict=False)):
             raise ValueError(f"ratios={self.ratios} must not grow with depth: deeper nodes are finer.")
+        if self.injection == "joint" and self.start != "gate":
+            raise ValueError(f"start={self.start!r} is for injection='cross'; the joint softmax has nothing to start.")
         if self.chunk_size < 2:
             raise ValueError(f"chunk_size={self.chunk_size} must be at least 2 tokens.")
         if self.window < 1:

@@ -53,6 +53,7 @@ class Family:
     queries         (attention, hidden) → query heads before RoPE
     keys_values     (attention, hidden) → key and value heads, keys before RoPE
     query_parts     submodules of the attention that queries and output need
+    query_projections  those of them that project queries
     memory_parts    submodules of the attention that keys and values need
     """
 
@@ -64,6 +65,7 @@ class Family:
     queries: Callable[[nn.Module, Tensor], Tensor] = separate_queries
     keys_values: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]] = separate_keys_values
     query_parts: tuple[str, ...] = ("q_proj", "o_proj")
+    query_projections: tuple[str, ...] = ("q_proj",)
     memory_parts: tuple[str, ...] = ("k_proj", "v_proj")
 
 

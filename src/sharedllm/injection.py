@@ -62,26 +62,33 @@ def prepare(memory: ContextMemory, config: SharedLLMConfig, rotary: nn.Module) -
     if memory.mask.shape[1] == 0:
         return None
     like = memory.keys[0]
-    positions = memory.chunk
-    if config.key_position == "offset":
-        positions = positions + memory.position - memory.chunk * memory.chunk_size
-    by = rotation(rotary, positions, like)
-    present = memory.mask.any(1)
-    query = rotation(rotary, memory.chunks[:, None], like)
+    cos, sin = rotation(rotary, _positions(memory, config), like)
     if config.score_scaling == "log":
         kept = memory.mask.sum(1).clamp(min=1)
         factor = (kept.double().log() / math.log(config.window)).clamp(min=1)[:, None, None].to(like.dtype)
-        query = (query[0] * factor, query[1] * factor)
+        cos, sin = cos * factor, sin * factor
+    present = memory.mask.any(1)
     return PreparedMemory(
         layers={
-            upper: (rotate(keys, by), values)
+            upper: (rotate(keys, (cos, sin)), values)
             for (_, upper), keys, values in zip(config.injection_map, memory.keys, memory.values, strict=True)
         },
         # Attention over no key at all is undefined: a text without context attends to padding, and `present` drops it.
         mask=(memory.mask | ~present[:, None])[:, None, None, :],
         present=present[:, None, None],
-        query=query,
+        query=rotation(rotary, memory.chunks[:, None], like),
     )
+
+
+def _positions(memory: ContextMemory, config: SharedLLMConfig) -> Tensor:
+    """(B, S) positions of the kept tokens. In a joint softmax they count back from the running text, which begins at 0."""
+    if config.injection == "joint":
+        if config.key_position == "offset":
+            return (memory.position - memory.lengths[:, None]).clamp(min=-config.window)
+        return (memory.chunk - memory.chunks[:, None]).clamp(min=-config.window)
+    if config.key_position == "offset":
+        return memory.chunk + memory.position - memory.chunk * memory.chunk_size
+    return memory.chunk
 
 
 class MemoryReader(nn.Module):
@@ -99,11 +106,12 @@ class MemoryReader(nn.Module):
 class CrossAttention(nn.Module):
     """h ← h + tanh(gate) · W_o softmax(q kᵀ / √D) v, with q from norm(h) and k, v from a memory (paper, eq. 2)."""
 
-    def __init__(self, layer: nn.Module, family: Family, own_reader: bool):
+    def __init__(self, layer: nn.Module, family: Family, own_reader: bool, start: str = "gate"):
         """
         Args:
             layer: the decoder layer that it is injected into; its self-attention is the starting point.
             own_reader: the layer reads another lower layer than its twin, through projections of its own.
+            start: see `SharedLLMConfig`.
         """
         super().__init__()
         attention = getattr(layer, family.attention)
@@ -114,13 +122,20 @@ class CrossAttention(nn.Module):
         for name in family.query_parts:
             setattr(self, name, copy.deepcopy(getattr(attention, name)))
         # One number; not a scalar, because sharding over devices wants a dimension.
-        self.gate = nn.Parameter(torch.zeros(1, dtype=torch.float32))
+        self.gate = nn.Parameter(torch.zeros(1, dtype=torch.float32)) if start == "gate" else None
         self.reader = MemoryReader(layer, family) if own_reader else None
+        output = getattr(self, family.output)
+        if start == "zero":
+            nn.init.zeros_(output.weight)
+        elif start == "random":
+            for linear in (output, *(m for n, m in self.named_children() if n in family.query_projections)):
+                nn.init.normal_(linear.weight, std=self.config.initializer_range)
 
     def forward(self, hidden: Tensor, layer_index: int, memory: PreparedMemory) -> Tensor:
-        """(B, L, E) → (B, L, E)."""
+        """(B, L, E) behind self-attention → (B, L, E), to be added to it."""
         keys, values = memory.layers[layer_index]
         queries = rotate(self.family.queries(self, self.norm(hidden)).transpose(1, 2), memory.query)
         attended = attend(self, self.config._attn_implementation, queries, keys, values, memory.mask)
-        gate = (torch.tanh(self.gate.float()) * memory.present).to(hidden.dtype)
+        opened = 1.0 if self.gate is None else torch.tanh(self.gate.float())
+        gate = (opened * memory.present).to(hidden.dtype)
         return hidden + gate * getattr(self, self.family.output)(attended)

@@ -64,8 +64,15 @@ def reference_logits(
     pair_of_layer = {upper_index: pair for pair, (_, upper_index) in enumerate(config.injection_map)}
     hidden = upper.embed_tokens(_ids(model, input_ids))
     for index, layer in enumerate(upper.layers):
-        hidden = hidden + _self_attention(model, layer, index, hidden)
-        if index in pair_of_layer and memory.position:
+        reads = index in pair_of_layer and bool(memory.position)
+        far = None
+        if reads and config.injection == "joint":
+            far = (
+                *_joint_keys_values(model, memory, pair_of_layer[index], len(context_ids)),
+                layer.cross_attention.gate,
+            )
+        hidden = hidden + _self_attention(model, layer, index, hidden, far)
+        if reads and config.injection == "cross":
             hidden = hidden + _cross_attention(model, layer, hidden, memory, pair_of_layer[index])
         hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
     return model.lm_head(upper.norm(hidden))
@@ -96,7 +103,24 @@ def _cross_attention(
         places = [p - c * model.config.chunk_size for p, c in zip(memory.position, memory.chunk, strict=True)]
     keys = _rotate(model, keys, [c + place for c, place in zip(memory.chunk, places, strict=True)])
     everything = [range(len(keys))] * len(queries)
-    return torch.tanh(cross.gate.float()).to(hidden.dtype) * cross.o_proj(_attention(queries, keys, values, everything))
+    gate = 1.0 if cross.gate is None else torch.tanh(cross.gate.float()).to(hidden.dtype)
+    return gate * cross.o_proj(_attention(queries, keys, values, everything))
+
+
+def _joint_keys_values(
+    model: SharedLLMForCausalLM, memory: ReferenceMemory, pair: int, context_length: int
+) -> tuple[Tensor, Tensor]:
+    """Rotated keys and values (S, G, D) that self-attention sees beside its own: chunk i of n stands at i − n, or with
+    key_position "offset" each token at its distance before the running text; never farther than the window."""
+    keys, values = memory.pairs[pair]
+    n, config = memory.chunk[-1] + 1, model.config
+    if config.key_position == "offset":
+        places = [max(p - context_length, -config.window) for p in memory.position]
+    else:
+        places = [max(c - n, -config.window) for c in memory.chunk]
+    if config.score_scaling == "log":
+        keys = keys * max(1.0, math.log(len(keys)) / math.log(config.window))
+    return _rotate(model, keys, places), values
 
 
 def reference_memory(
@@ -237,8 +261,18 @@ def _run(model: SharedLLMForCausalLM, layers: nn.ModuleList, ids: list[int], dep
     return states
 
 
-def _self_attention(model: SharedLLMForCausalLM, layer: nn.Module, index: int, hidden: Tensor) -> Tensor:
-    """Causal self-attention of a decoder layer at positions 0 … L − 1: (L, E) → (L, E), to be added to the input."""
+def _self_attention(
+    model: SharedLLMForCausalLM,
+    layer: nn.Module,
+    index: int,
+    hidden: Tensor,
+    far: tuple[Tensor, Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Causal self-attention of a decoder layer at positions 0 … L − 1: (L, E) → (L, E), to be added to the input.
+
+    Args:
+        far: rotated keys and values (S, G, D) of a memory that every token sees too, and what is added to their scores.
+    """
     attention, positions = layer.self_attn, list(range(len(hidden)))
     normed = layer.input_layernorm(hidden)
     queries = _heads(attention.q_proj(normed), attention.head_dim, getattr(attention, "q_norm", None))
@@ -247,15 +281,21 @@ def _self_attention(model: SharedLLMForCausalLM, layer: nn.Module, index: int, h
     queries, keys = _rotate(model, queries, positions), _rotate(model, keys, positions)
     reach = _sliding_window(model, index) or len(hidden)
     visible = [range(max(0, position + 1 - reach), position + 1) for position in positions]
-    return attention.o_proj(_attention(queries, keys, values, visible))
+    return attention.o_proj(_attention(queries, keys, values, visible, far))
 
 
-def _attention(queries: Tensor, keys: Tensor, values: Tensor, visible: Iterable[range]) -> Tensor:
+def _attention(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    visible: Iterable[range],
+    far: tuple[Tensor, Tensor, Tensor] | None = None,
+) -> Tensor:
     """softmax(q kᵀ / √D) v, one query and one head at a time; H / G query heads share a key-value head.
 
     Args:
         queries: (L, H, D). keys, values: (S, G, D).
-        visible: for each query the keys that it sees.
+        visible: for each query the keys that it sees. far: keys, values and a bias of others that all queries see too.
 
     Returns:
         (L, H · D).
@@ -268,6 +308,11 @@ def _attention(queries: Tensor, keys: Tensor, values: Tensor, visible: Iterable[
             k = keys[seen.start : seen.stop, head // (heads // groups)]
             v = values[seen.start : seen.stop, head // (heads // groups)]
             scores = k @ query[head] / math.sqrt(head_dim)
+            if far is not None:
+                far_keys, far_values, bias = far
+                far_scores = far_keys[:, head // (heads // groups)] @ query[head] / math.sqrt(head_dim)
+                scores = torch.cat([far_scores + bias.to(far_scores.dtype), scores])
+                v = torch.cat([far_values[:, head // (heads // groups)], v])
             weights = torch.softmax(scores, 0, dtype=torch.promote_types(scores.dtype, torch.float32))
             row.append(weights.to(v.dtype) @ v)
         rows.append(torch.cat(row))

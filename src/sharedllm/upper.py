@@ -1,4 +1,4 @@
-"""The upper model: the base language model, with cross-attention injected into some of its layers.
+"""The upper model: the base language model, with a memory injected into some of its layers.
 
 The layers keep the base's submodules and parameter names, so base checkpoints, LoRA targets and sharding rules still fit.
 """
@@ -13,12 +13,13 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .config import SharedLLMConfig
 from .families import family_of
 from .injection import CrossAttention, PreparedMemory
+from .joint import JointAttention
 
 
 class InjectedLayer(GradientCheckpointingLayer):
-    """A decoder layer of the base with cross-attention between self-attention and MLP."""
+    """A decoder layer of the base that reads a memory: between self-attention and MLP, or in self-attention itself."""
 
-    def __init__(self, layer: nn.Module, cross_attention: CrossAttention, layer_index: int):
+    def __init__(self, layer: nn.Module, cross_attention: CrossAttention | JointAttention, layer_index: int):
         nn.Module.__init__(self)
         for name, child in layer.named_children():
             self.add_module(name, child)
@@ -28,9 +29,10 @@ class InjectedLayer(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: Tensor, memory: PreparedMemory | None = None, **kwargs) -> Tensor:
         family, cross = self.cross_attention.family, self.cross_attention
-        attended, _ = getattr(self, family.attention)(
-            hidden_states=family.attention_input(self, hidden_states), **kwargs
-        )
+        attention, normed = getattr(self, family.attention), family.attention_input(self, hidden_states)
+        if memory is not None and isinstance(cross, JointAttention):
+            return family.combine(self, hidden_states, cross(attention, normed, self.layer_index, memory, **kwargs))
+        attended, _ = attention(hidden_states=normed, **kwargs)
         inject = None if memory is None else lambda hidden: cross(hidden, self.layer_index, memory)
         return family.combine(self, hidden_states, attended, inject)
 
@@ -55,7 +57,7 @@ def _twin(module: nn.Module) -> nn.Module:
 
 
 def inject(base: PreTrainedModel, config: SharedLLMConfig) -> PreTrainedModel:
-    """The base decoder with cross-attention where the injection map wants it.
+    """The base decoder, with layers that read a memory where the injection map wants it.
 
     The result shares all weights with `base`, which itself stays as it is.
     """
@@ -65,6 +67,10 @@ def inject(base: PreTrainedModel, config: SharedLLMConfig) -> PreTrainedModel:
     upper.__dict__.pop("_output_capturing_hooks_installed", None)
     for lower_index, upper_index in config.injection_map:
         layer = upper.layers[upper_index]
-        cross = CrossAttention(layer, family, own_reader=lower_index != upper_index)
+        own_reader = lower_index != upper_index
+        if config.injection == "joint":
+            cross = JointAttention(layer, family, own_reader)
+        else:
+            cross = CrossAttention(layer, family, own_reader, config.start)
         upper.layers[upper_index] = _injected_class(type(layer))(layer, cross, upper_index)
     return upper

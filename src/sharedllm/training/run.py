@@ -253,7 +253,8 @@ class _Run:
 
     def _gates(self) -> list[float]:
         gates = [p for n, p in self.losses.named_parameters() if n.endswith("cross_attention.gate")]
-        return [float(torch.tanh(_whole(gate.detach()))) for gate in gates]
+        joint = self.config.injection == "joint"
+        return [float(g if joint else torch.tanh(g)) for g in (_whole(gate.detach()) for gate in gates)]
 
     def _not_finite(self, step: int, batch: Batch | None, what: str) -> None:
         path = self.output / f"not-finite-step-{step}-process-{self.accelerator.process_index}.safetensors"

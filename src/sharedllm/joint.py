@@ -1,0 +1,71 @@
+"""One softmax over a memory and the running text, in the base's own self-attention.
+
+What the base has learnt to find inside its window it finds in a memory too, without training, as far as the lower model
+reads deep enough (`sharedllm diagnose` tells). The memory's keys stand before the running text, which begins at 0.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache
+
+from .attention import attend
+from .families import Family
+from .injection import MemoryReader, PreparedMemory
+from .positions import Rotation, rotate
+
+
+class JointAttention(nn.Module):
+    """W_o softmax(q [k_memory, k]ᵀ / √D + [gate, 0]) [v_memory, v]; the gate, a bias that starts at 0, is all that is new."""
+
+    def __init__(self, layer: nn.Module, family: Family, own_reader: bool):
+        """
+        Args:
+            layer: the decoder layer whose self-attention reads the memory.
+            own_reader: the layer reads another lower layer than its twin, through projections of its own.
+        """
+        super().__init__()
+        self.family, self.config = family, getattr(layer, family.attention).config
+        self.gate = nn.Parameter(torch.zeros(1, dtype=torch.float32))
+        self.reader = MemoryReader(layer, family) if own_reader else None
+
+    def forward(
+        self,
+        attention: nn.Module,
+        normed: Tensor,
+        layer_index: int,
+        memory: PreparedMemory,
+        position_embeddings: Rotation,
+        attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs,
+    ) -> Tensor:
+        """What self-attention would return, (B, L, E), with the memory's tokens among its keys.
+
+        Args:
+            attention: the layer's self-attention. normed: (B, L, E), what it reads.
+            Others as transformers gives them to self-attention.
+        """
+        keys, values = (t.transpose(1, 2) for t in self.family.keys_values(attention, normed))
+        queries = self.family.queries(attention, normed).transpose(1, 2)
+        queries, keys = rotate(queries, position_embeddings), rotate(keys, position_embeddings)
+        if past_key_values is not None:
+            keys, values = past_key_values.update(keys, values, attention.layer_idx)
+        far_keys, far_values = memory.layers[layer_index]
+        near = _bias(attention_mask, queries, keys.shape[2])
+        allowed = memory.mask & memory.present[..., None]
+        far = torch.where(allowed, self.gate.to(queries.dtype), torch.finfo(queries.dtype).min)
+        bias = torch.cat([far.expand(len(near), 1, queries.shape[2], -1), near], -1)
+        keys, values = torch.cat([far_keys, keys], 2), torch.cat([far_values, values], 2)
+        attended = attend(attention, self.config._attn_implementation, queries, keys, values, bias)
+        return getattr(attention, self.family.output)(attended)
+
+
+def _bias(mask: Tensor | None, queries: Tensor, keys: int) -> Tensor:
+    """The mask of self-attention as numbers to be added to scores: (B, 1, L, S)."""
+    length, lowest = queries.shape[2], torch.finfo(queries.dtype).min
+    if mask is None:
+        # transformers leaves out a mask that is only causal.
+        mask = torch.ones(length, keys, dtype=torch.bool, device=queries.device).tril(keys - length)[None, None]
+    if mask.dtype == torch.bool:
+        mask = torch.zeros(mask.shape, dtype=queries.dtype, device=queries.device).masked_fill(~mask, lowest)
+    return mask[..., :keys].expand(len(queries), 1, -1, -1)
