@@ -24,7 +24,7 @@ class SharedLLMConfig(PreTrainedConfig):
             reads. None is the paper's i → i for all i < M. A pair of different layers gets key and value projections of
             its own in the upper layer.
         injection: "cross", attention over the memory of its own, behind a gate that starts at 0 (after the paper); "joint",
-            one softmax over memory and running text in the base's own self-attention, no new weights but one bias.
+            one softmax over memory and running text in the base's own self-attention, which is no new weight.
         start: where the cross-attention begins: "gate", a copy of self-attention behind a gate at 0; "zero", a copy with
             an output of 0; "random", queries and output drawn at random. Only "gate" has a gate.
         encoding: "node", each preserved node is read alone (paper); "chunk", the chunk is read once and its nodes only

@@ -15,7 +15,7 @@ from .positions import Rotation, rotate
 
 
 class JointAttention(nn.Module):
-    """W_o softmax(q [k_memory, k]ᵀ / √D + [gate, 0]) [v_memory, v]; the gate, a bias that starts at 0, is all that is new."""
+    """W_o softmax(q [k_memory, k]ᵀ / √D) [v_memory, v]; nothing is new but a reader where another layer is read."""
 
     def __init__(self, layer: nn.Module, family: Family, own_reader: bool):
         """
@@ -25,7 +25,6 @@ class JointAttention(nn.Module):
         """
         super().__init__()
         self.family, self.config = family, getattr(layer, family.attention).config
-        self.gate = nn.Parameter(torch.zeros(1, dtype=torch.float32))
         self.reader = MemoryReader(layer, family) if own_reader else None
 
     def forward(
@@ -51,21 +50,21 @@ class JointAttention(nn.Module):
         if past_key_values is not None:
             keys, values = past_key_values.update(keys, values, attention.layer_idx)
         far_keys, far_values = memory.layers[layer_index]
-        near = _bias(attention_mask, queries, keys.shape[2])
-        allowed = memory.mask & memory.present[..., None]
-        far = torch.where(allowed, self.gate.to(queries.dtype), torch.finfo(queries.dtype).min)
-        bias = torch.cat([far.expand(len(near), 1, queries.shape[2], -1), near], -1)
+        near = _allowed(attention_mask, queries, keys.shape[2])
+        far = (memory.mask & memory.present[..., None]).expand(len(near), 1, queries.shape[2], -1)
         keys, values = torch.cat([far_keys, keys], 2), torch.cat([far_values, values], 2)
-        attended = attend(attention, self.config._attn_implementation, queries, keys, values, bias)
+        attended = attend(
+            attention, self.config._attn_implementation, queries, keys, values, torch.cat([far, near], -1)
+        )
         return getattr(attention, self.family.output)(attended)
 
 
-def _bias(mask: Tensor | None, queries: Tensor, keys: int) -> Tensor:
-    """The mask of self-attention as numbers to be added to scores: (B, 1, L, S)."""
-    length, lowest = queries.shape[2], torch.finfo(queries.dtype).min
+def _allowed(mask: Tensor | None, queries: Tensor, keys: int) -> Tensor:
+    """The mask that transformers gives to self-attention, as True for what a query sees: (B, 1, L, S)."""
+    length = queries.shape[2]
     if mask is None:
-        # transformers leaves out a mask that is only causal.
+        # It is left out where it is only causal.
         mask = torch.ones(length, keys, dtype=torch.bool, device=queries.device).tril(keys - length)[None, None]
-    if mask.dtype == torch.bool:
-        mask = torch.zeros(mask.shape, dtype=queries.dtype, device=queries.device).masked_fill(~mask, lowest)
+    if mask.dtype != torch.bool:
+        mask = mask == 0
     return mask[..., :keys].expand(len(queries), 1, -1, -1)

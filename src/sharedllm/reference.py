@@ -67,10 +67,7 @@ def reference_logits(
         reads = index in pair_of_layer and bool(memory.position)
         far = None
         if reads and config.injection == "joint":
-            far = (
-                *_joint_keys_values(model, memory, pair_of_layer[index], len(context_ids)),
-                layer.cross_attention.gate,
-            )
+            far = _joint_keys_values(model, memory, pair_of_layer[index], len(context_ids))
         hidden = hidden + _self_attention(model, layer, index, hidden, far)
         if reads and config.injection == "cross":
             hidden = hidden + _cross_attention(model, layer, hidden, memory, pair_of_layer[index])
@@ -266,12 +263,12 @@ def _self_attention(
     layer: nn.Module,
     index: int,
     hidden: Tensor,
-    far: tuple[Tensor, Tensor, Tensor] | None = None,
+    far: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Causal self-attention of a decoder layer at positions 0 … L − 1: (L, E) → (L, E), to be added to the input.
 
     Args:
-        far: rotated keys and values (S, G, D) of a memory that every token sees too, and what is added to their scores.
+        far: rotated keys and values (S, G, D) of a memory that every token sees too.
     """
     attention, positions = layer.self_attn, list(range(len(hidden)))
     normed = layer.input_layernorm(hidden)
@@ -289,13 +286,13 @@ def _attention(
     keys: Tensor,
     values: Tensor,
     visible: Iterable[range],
-    far: tuple[Tensor, Tensor, Tensor] | None = None,
+    far: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """softmax(q kᵀ / √D) v, one query and one head at a time; H / G query heads share a key-value head.
 
     Args:
         queries: (L, H, D). keys, values: (S, G, D).
-        visible: for each query the keys that it sees. far: keys, values and a bias of others that all queries see too.
+        visible: for each query the keys that it sees. far: keys and values that all queries see too.
 
     Returns:
         (L, H · D).
@@ -309,9 +306,9 @@ def _attention(
             v = values[seen.start : seen.stop, head // (heads // groups)]
             scores = k @ query[head] / math.sqrt(head_dim)
             if far is not None:
-                far_keys, far_values, bias = far
+                far_keys, far_values = far
                 far_scores = far_keys[:, head // (heads // groups)] @ query[head] / math.sqrt(head_dim)
-                scores = torch.cat([far_scores + bias.to(far_scores.dtype), scores])
+                scores = torch.cat([far_scores, scores])
                 v = torch.cat([far_values[:, head // (heads // groups)], v])
             weights = torch.softmax(scores, 0, dtype=torch.promote_types(scores.dtype, torch.float32))
             row.append(weights.to(v.dtype) @ v)

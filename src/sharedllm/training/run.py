@@ -176,7 +176,7 @@ class _Run:
                 loss=losses,
                 gradient_norm=norm,
                 learning_rate_factor=factor,
-                **({"gates": self._gates()} if self.shared else {}),
+                **({"gates": gates} if (gates := self._gates()) else {}),
                 tokens_per_second=totals.tokens * world / seconds,
                 memory_mb=round(peak_memory_mb(self.device)),
                 flop_utilisation=operations / seconds / self.peak,
@@ -253,8 +253,7 @@ class _Run:
 
     def _gates(self) -> list[float]:
         gates = [p for n, p in self.losses.named_parameters() if n.endswith("cross_attention.gate")]
-        joint = self.config.injection == "joint"
-        return [float(g if joint else torch.tanh(g)) for g in (_whole(gate.detach()) for gate in gates)]
+        return [float(torch.tanh(_whole(gate.detach()))) for gate in gates]
 
     def _not_finite(self, step: int, batch: Batch | None, what: str) -> None:
         path = self.output / f"not-finite-step-{step}-process-{self.accelerator.process_index}.safetensors"
