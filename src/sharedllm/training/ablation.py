@@ -36,18 +36,13 @@ def load_study(path: Path) -> Study:
     Raises:
         ValueError: it is missing or not YAML, or a variant makes no recipe; names it.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"can't read {path}: {error.strerror}.") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
+    content = _yaml(path)
     known = {"recipe", "change", "variants", "seeds"}
     if not isinstance(content, dict) or set(content) - known or not content.get("variants"):
         raise ValueError(f"{path} must hold recipe, variants and, if wanted, change and seeds.")
     shared = content["recipe"]
     if isinstance(shared, str):
-        shared = yaml.safe_load((path.parent / shared).read_text(encoding="utf-8"))
+        shared = _yaml(path.parent / shared)
     study = Study(_changed(shared, content.get("change") or {}), content["variants"], content.get("seeds") or [0, 1, 2])
     for name in study.variants:
         try:
@@ -55,6 +50,15 @@ def load_study(path: Path) -> Study:
         except ValueError as error:
             raise ValueError(f"{path}: variant {name}: {error}") from None
     return study
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"can't read {path}: {error.strerror}.") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
 
 
 def settings(study: Study, variant: str, seed: int) -> dict[str, Any]:

@@ -1,0 +1,106 @@
+"""Ablations: every variant with every seed once, and a table whose numbers follow from the logs."""
+
+import json
+from math import inf, isclose, sqrt
+
+import pytest
+import yaml
+
+from sharedllm.training.ablation import Study, load_study, markdown, run_study, settings, table
+
+RECIPE = {
+    "stage": "extend",
+    "base": "base",
+    "steps": 2,
+    "model": {"window": 64, "chunk_size": 16, "ratios": [4, 2], "lower_layers": 2, "encoding": "chunk"},
+    "data": {"folder": "tokens", "sources": {"words": {"files": "words.txt"}}},
+    "train": {"everything": 0.001},
+    "context": 64,
+    "running": 64,
+    "batch_tokens": 512,
+    "micro_tokens": 512,
+    "precision": "fp32",
+    "validation": {"every": 2, "rows": 2, "windows": [0, 1], "tasks": ["copy"], "task_rows": 2},
+}
+
+
+def write(tmp_path, **content):
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_variants_change_keys_inside():
+    study = Study(RECIPE | {"output": "out"}, {"ours": None, "finer steps": {"model.ratios": [2, 1], "steps": 5}})
+    changed = settings(study, "finer steps", 7)
+    assert changed["model"] == RECIPE["model"] | {"ratios": [2, 1]} and changed["steps"] == 5
+    assert changed["seed"] == 7 and changed["output"] == "out/finer-steps/seed-7"
+    assert settings(study, "ours", 0)["model"] == RECIPE["model"], "the shared keys stay as they are"
+
+
+def test_table_pairs_by_seed(tmp_path):
+    """Means, paired differences and Student's interval, worked out by hand; a seed that has not run is left out."""
+    study = Study(RECIPE | {"output": str(tmp_path)}, {"ours": None, "other": {"steps": 5}, "nothing": None}, [0, 1, 2])
+    for variant, losses in (("ours", [3.0, 3.2, 3.1]), ("other", [3.1, 3.1, 3.3])):
+        for seed, loss in enumerate(losses):
+            folder = tmp_path / variant / f"seed-{seed}"
+            (folder / "model").mkdir(parents=True)
+            lines = [
+                {"step": 1, "validation": {"words": {"0": 9.0}}},
+                {"step": 2, "validation": {"words": {"0": loss}}},
+            ]
+            (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ours, other, nothing = table(study)
+    assert isclose(ours["words 0"]["mean"], 3.1) and "difference" not in ours["words 0"]
+    assert isclose(other["words 0"]["difference"], 0.2 / 3)
+    differences = [0.1, -0.1, 0.2]
+    mean = sum(differences) / 3
+    deviation = sqrt(sum((d - mean) ** 2 for d in differences) / 2)
+    assert isclose(other["words 0"]["half_width"], 4.303 * deviation / sqrt(3))
+    assert nothing["seeds"] == [] and "words 0" not in nothing
+    text = markdown([ours, other, nothing])
+    assert "| ours | 3 | 3.100 |" in text and "| other | 3 | +0.067 ± 0.379 |" in text and "| nothing | 0 | – |" in text
+    (tmp_path / "other/seed-1/model").rmdir()
+    (tmp_path / "other/seed-2/model").rmdir()
+    assert table(study)[1]["words 0"]["half_width"] == inf
+    assert "± inf" not in markdown(table(study))
+
+
+def test_a_study_runs_once(run, tmp_path, base_folder, monkeypatch):
+    text = "A falcon sang in the quiet harbour while the captains slept. " * 40
+    for number in range(4):
+        (tmp_path / f"{number}.txt").write_text(f"Book {number}. {text}")
+    recipe = RECIPE | {"base": str(base_folder), "output": str(tmp_path / "out")}
+    recipe["data"] = {"folder": str(tmp_path / "tokens"), "sources": {"words": {"files": str(tmp_path / "*.txt")}}}
+    recipe["data"]["validation_share"] = 0.3
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    path = write(
+        tmp_path, recipe="recipe.yaml", change={"log_every": 1}, seeds=[0], variants={"a": None, "b": {"steps": 1}}
+    )
+    code, out, err = run("ablate", path)
+    assert code == 0, err
+    assert (
+        out.startswith("| variant | seeds | words 0 | words 64 | recall copy |")
+        and (tmp_path / "out/table.md").is_file()
+    )
+    rows = json.loads((tmp_path / "out/table.json").read_text())
+    assert [row["variant"] for row in rows] == ["a", "b"] and rows[1]["changes"] == {"steps": 1}
+    monkeypatch.setattr("sharedllm.training.ablation.train", lambda *a, **k: pytest.fail("it has run already"))
+    assert run_study(load_study(path)) == rows
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"recipe": RECIPE | {"output": "o"}, "variants": {"bad": {"batch_token": 1}}}, "variant bad: .*batch_token"),
+        ({"recipe": RECIPE | {"output": "o"}, "variants": {}}, "must hold recipe, variants"),
+        ({"recipe": RECIPE | {"output": "o"}, "variants": {"a": None}, "seed": 1}, "must hold recipe, variants"),
+        ({"recipe": "none.yaml", "variants": {"a": None}}, "none.yaml"),
+    ],
+    ids=["unknown key", "no variant", "unknown entry", "missing recipe"],
+)
+def test_bad_studies(run, tmp_path, content, message):
+    with pytest.raises(ValueError, match=message):
+        load_study(write(tmp_path, **content))
+    code, _, err = run("ablate", tmp_path / "study.yaml")
+    assert code == 2 and len(err.strip().splitlines()) == 1

@@ -1,0 +1,94 @@
+"""Samples by number: every token once an epoch, never across documents unless asked, any of them at any time."""
+
+import random
+
+import numpy as np
+import pytest
+
+from sharedllm.data.rows import RowMaker, load_instructions
+from sharedllm.data.spans import Spans
+
+
+class Store:
+    """Documents of consecutive numbers; document d begins at 1000 · d."""
+
+    folder = "store"
+
+    def __init__(self, lengths):
+        self.lengths = lengths
+        self.names = [f"document {i}" for i in range(len(lengths))]
+
+    def read(self, document: int, start: int, length: int) -> np.ndarray:
+        assert 0 <= start and start + length <= self.lengths[document]
+        return np.arange(start, start + length) + 1000 * document
+
+
+STORE = Store([25, 3, 40, 10, 0, 11])
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_an_epoch_holds_every_document_as_often_as_it_fits(epoch):
+    spans = Spans(STORE, 10, seed=1)
+    assert spans.per_epoch == 2 + 4 + 1 + 1
+    samples = [spans[epoch * spans.per_epoch + i] for i in range(spans.per_epoch)]
+    tokens = np.concatenate(samples)
+    assert len(set(tokens.tolist())) == len(tokens), "no token comes twice"
+    for sample in samples:
+        assert len(sample) == 10 and (np.diff(sample) == 1).all(), "one piece of one document"
+    documents = sorted(int(sample[0]) // 1000 for sample in samples)
+    assert documents == [0, 0, 2, 2, 2, 2, 3, 5]
+
+
+def test_order_depends_on_seed_and_epoch_only():
+    one, same, other = Spans(STORE, 10, seed=1), Spans(STORE, 10, seed=1), Spans(STORE, 10, seed=2)
+    first = [one[i].tolist() for i in range(16)]
+    assert [same[i].tolist() for i in reversed(range(16))] == first[::-1]
+    assert [other[i].tolist() for i in range(16)] != first
+    assert first[:8] != first[8:]
+
+
+def test_across_documents():
+    """One stream with a token between documents: every token of it, in the order of the documents."""
+    stream = [t for d, n in enumerate(STORE.lengths) for t in [*range(1000 * d, 1000 * d + n), -1]]
+    spans = Spans(STORE, 16, seed=0, joiner=-1)
+    assert spans.per_epoch == len(stream) // 16
+    for number in range(3 * spans.per_epoch):
+        sample = spans[number].tolist()
+        assert any(stream[i : i + 16] == sample for i in range(len(stream) - 15))
+
+
+def test_short_documents_are_named():
+    spans = Spans(STORE, 11, seed=0)
+    assert spans.short() == ["document 1", "document 3", "document 4"]
+    assert Spans(STORE, 11, seed=0, joiner=-1).short() == []
+    with pytest.raises(ValueError, match="store: no document holds a sample of 41 tokens.*document 2, has 40"):
+        Spans(STORE, 41, seed=0)
+
+
+def test_rows_keep_their_sizes(base_folder):
+    """Context and running text are as long as asked, labels stand where the answer stands."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base_folder)
+    text = np.asarray(tokenizer.encode("A falcon sang in the harbour. Nobody heard it. " * 40))
+    maker = RowMaker(tokenizer)
+    for kind in ("text", "alone", "copy", "needle", "variables"):
+        row = maker.make(kind, random.Random(0), [text[:1200]], 0, 800, 400)
+        assert len(row.context) == (0 if kind == "alone" else 800) and len(row.running) == len(row.labels) == 400
+        learnt = row.labels != -100
+        assert learnt.any() and (row.labels[learnt] == row.running[learnt]).all()
+        assert learnt.all() == (kind in ("text", "alone"))
+
+
+def test_instructions_name_the_broken_line(tmp_path):
+    path = tmp_path / "records.jsonl"
+    path.write_text(
+        '{"context": "a", "question": "b", "answer": "c"}\n\n{"context": "a", "question": 3, "answer": ""}\n'
+    )
+    with pytest.raises(ValueError, match="line 3: question is missing or no text"):
+        load_instructions([str(path)])
+    path.write_text("{oops\n")
+    with pytest.raises(ValueError, match="line 1: not JSON"):
+        load_instructions([str(path)])
+    with pytest.raises(ValueError, match="does not exist"):
+        load_instructions([str(tmp_path / "none.jsonl")])
