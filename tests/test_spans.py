@@ -19,7 +19,7 @@ class Store:
         self.names = [f"document {i}" for i in range(len(lengths))]
 
     def read(self, document: int, start: int, length: int) -> np.ndarray:
-        assert 0 <= start and start + length <= self.lengths[document]
+        assert start >= 0 and start + length <= self.lengths[document]
         return np.arange(start, start + length) + 1000 * document
 
 
@@ -61,7 +61,7 @@ def test_short_documents_are_named():
     spans = Spans(STORE, 11, seed=0)
     assert spans.short() == ["document 1", "document 3", "document 4"]
     assert Spans(STORE, 11, seed=0, joiner=-1).short() == []
-    with pytest.raises(ValueError, match="store: no document holds a sample of 41 tokens.*document 2, has 40"):
+    with pytest.raises(ValueError, match=r"store: no document holds a sample of 41 tokens.*document 2, has 40"):
         Spans(STORE, 41, seed=0)
 
 

@@ -2,7 +2,22 @@
 
 import typer
 
-from . import ablate, ask, benchmark, demo, diagnose, extend, generate, info, questions, read, tokenize, train
+from . import (
+    ablate,
+    ask,
+    benchmark,
+    demo,
+    diagnose,
+    eval,
+    extend,
+    generate,
+    info,
+    questions,
+    read,
+    report,
+    tokenize,
+    train,
+)
 
 app = typer.Typer(
     help="Read texts far longer than a model's window, and ask them.",
@@ -12,5 +27,20 @@ app = typer.Typer(
     rich_markup_mode=None,
     epilog="--debug, anywhere, shows the traceback of an error.",
 )
-for module in (demo, info, extend, read, ask, generate, benchmark, diagnose, tokenize, questions, train, ablate):
+for module in (
+    demo,
+    info,
+    extend,
+    read,
+    ask,
+    generate,
+    benchmark,
+    diagnose,
+    tokenize,
+    questions,
+    train,
+    ablate,
+    eval,
+    report,
+):
     app.command(module.__name__.rpartition(".")[2])(module.command)

@@ -14,14 +14,15 @@ LETTERS = {"train": "bcdfghjk", "validation": "lmnp", "test": "qrst"}
 
 @dataclass(frozen=True)
 class Variables:
-    """A value handed on from variable to variable, 1 to `hops` times, beside another chain."""
+    """A value handed on from variable to variable, `least` to `hops` times, beside another chain."""
 
     name: str = "variables"
     hops: int = 4
+    least: int = 1
 
     def make(self, rng: random.Random, text: str, split: Split) -> Quiz:
         names = [f"{a}{b}" for a in LETTERS[split] for b in range(10, 100)]
-        hops = rng.randint(1, self.hops)
+        hops = rng.randint(self.least, self.hops)
         chains = [rng.sample(names, hops + 1) for _ in range(2)]
         while set(chains[0]) & set(chains[1]):
             chains[1] = rng.sample(names, hops + 1)

@@ -1,0 +1,76 @@
+"""`sharedllm eval`: tasks over documents, methods side by side; every cell is kept."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from transformers import AutoModelForCausalLM
+
+from ..bundled import bundled_model
+from ..memory_file import fingerprint_tensors
+from .common import inference_dtype, load, quiet, stderr
+
+
+def command(
+    tasks: Annotated[list[str], typer.Argument(help="loss, loss-other, copy, passkey, needle, keys-4, hops-2, …")],
+    data: Annotated[
+        list[str], typer.Option("--data", help="[DOMAIN=]PATH: a token folder, files or a glob; may repeat.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; goes on where it stopped.")],
+    model: Annotated[str, typer.Option("--model", help="Folder, hub id, or name of a bundled model.")] = "tiny",
+    base: Annotated[
+        str, typer.Option("--base", help="The base that it was extended from, for the other methods.")
+    ] = "base",
+    methods: Annotated[str, typer.Option("--method", help="Names, separated by commas.")] = "sharedllm,empty,window",
+    lengths: Annotated[
+        str, typer.Option(help="Tokens in front of what is scored; 4W is four windows.")
+    ] = "0,1W,4W,16W",
+    cases: Annotated[int, typer.Option(min=1, help="Places a document (loss), or questions a length.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of places, keys and answers.")] = 0,
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens scored together.")] = 16_384,
+) -> None:
+    """Measure methods on the same texts. `sharedllm report` makes tables and figures of the results."""
+    from ..evaluation.corpus import open_documents
+    from ..evaluation.methods import make_method
+    from ..evaluation.run import Plan, evaluate
+    from ..evaluation.tasks import Setting, get_task
+
+    quiet()
+    chosen = [get_task(name) for name in tasks]
+    shared, tokenizer = load(model)
+    window = shared.config.window
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    plain = None
+    if any(not name.startswith(("sharedllm", "empty")) for name in names):
+        folder = bundled_model(base) if base in ("base",) else base
+        try:
+            plain = AutoModelForCausalLM.from_pretrained(folder, dtype=inference_dtype()).eval()
+        except (OSError, ValueError) as error:
+            raise ValueError(f"can't load the base {base}: {str(error).splitlines()[0]}") from None
+    made = [make_method(name, shared, plain, tokenizer, window) for name in names]
+    wanted = [_tokens(part, window) for part in lengths.split(",")]
+    documents = [open_documents(part, tokenizer) for part in data]
+    setting = Setting(tokenizer, window, max(wanted), cases, seed, batch_tokens)
+    models = {"model": {"name": model, "sha256": fingerprint_tensors(sorted(shared.state_dict().items()), {})}}
+    if plain is not None:
+        models["base"] = {"name": base, "sha256": fingerprint_tensors(sorted(plain.state_dict().items()), {})}
+    plan = Plan(chosen, documents, made, wanted, setting)
+    for part in documents:
+        fits, short = part.long_enough(setting.longest + window // 4)
+        if short:
+            shown = ", ".join(short[:3]) + (", …" if len(short) > 3 else "")
+            stderr.print(f"{part.domain}: {len(fits)} documents; {len(short)} are too short: {shown}", highlight=False)
+    evaluate(plan, output, {"models": models}, lambda line: stderr.print(line, highlight=False))
+    stderr.print(f"wrote {output}: `sharedllm report {output}` makes tables and figures", highlight=False)
+
+
+def _tokens(text: str, window: int) -> int:
+    """Tokens of a length: a number, or windows with a W."""
+    text = text.strip()
+    try:
+        value = float(text[:-1]) * window if text.upper().endswith("W") else float(text)
+    except ValueError:
+        value = -1.0
+    if value < 0 or value != int(value):
+        raise ValueError(f"--lengths: {text!r} is no number of tokens or windows: use such as 0,512,4W.")
+    return int(value)

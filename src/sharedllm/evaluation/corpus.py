@@ -1,0 +1,70 @@
+"""Documents to take test texts from: token stores, or files that are tokenised on the spot."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from ..data.shards import TokenStore, check_tokenizer
+from ..data.sources import documents
+from ..data.text import tokenize
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Texts of one domain.
+
+    domain   how tables call them     names, lengths   of each document
+    digest   sha256 of what they hold, in hex          source   a store, or ids of each document
+    """
+
+    domain: str
+    names: list[str]
+    lengths: list[int]
+    digest: str
+    source: TokenStore | list[np.ndarray]
+
+    def read(self, document: int, start: int, length: int) -> np.ndarray:
+        """(length,) int64 token ids."""
+        if isinstance(self.source, TokenStore):
+            return self.source.read(document, start, length)
+        return self.source[document][start : start + length]
+
+    def long_enough(self, tokens: int) -> tuple[list[int], list[str]]:
+        """Documents of at least so many tokens, and the names of the others.
+
+        Raises:
+            ValueError: there is none.
+        """
+        chosen = [i for i, n in enumerate(self.lengths) if n >= tokens]
+        if not chosen:
+            longest = int(np.argmax(self.lengths))
+            raise ValueError(
+                f"{self.domain}: no document has {tokens} tokens; the longest, {self.names[longest]}, has "
+                f"{self.lengths[longest]}: ask for shorter lengths, or give longer documents."
+            )
+        return chosen, [name for name, n in zip(self.names, self.lengths, strict=True) if n < tokens]
+
+
+def open_documents(specification: str, tokenizer: PreTrainedTokenizerBase) -> Documents:
+    """`[DOMAIN=]PATH`: a folder of `sharedllm tokenize`, or what `sharedllm.data.sources` reads: files, folders, globs.
+
+    Raises:
+        ValueError: nothing is there, it is damaged, or the tokens are another tokenizer's.
+    """
+    domain, _, path = specification.rpartition("=")
+    domain = domain or Path(path).stem
+    if (Path(path) / "manifest.json").is_file():
+        splits = json.loads((Path(path) / "manifest.json").read_text())["splits"]
+        store = TokenStore(path, "validation" if "validation" in splits else "train")
+        check_tokenizer(store, tokenizer)
+        shards = [shard["sha256"] for shard in store.manifest["splits"][store.split]["shards"]]
+        digest = hashlib.sha256(" ".join(shards).encode()).hexdigest()
+        return Documents(domain, store.names, store.lengths.tolist(), digest, store)
+    found = list(documents([path]))
+    ids = [tokenize(tokenizer, document.text)[0].numpy() for document in found]
+    digest = hashlib.sha256(b"".join(hashlib.sha256(part.tobytes()).digest() for part in ids)).hexdigest()
+    return Documents(domain, [document.name for document in found], [len(part) for part in ids], digest, ids)

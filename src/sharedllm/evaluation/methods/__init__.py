@@ -1,0 +1,57 @@
+"""Methods by name, over one base and the SharedLLM that was made of it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ...modeling import SharedLLMForCausalLM
+from .base import Method, Scores
+from .full import SCALINGS, Full
+from .retrieval import Retrieval
+from .shared import Empty, Shared
+from .streaming import Streaming
+from .window import Window
+
+__all__ = ["DESCRIPTIONS", "Method", "Scores", "make_method"]
+
+DESCRIPTIONS = {
+    "sharedllm": "the far context read into a memory; sharedllm:POLICY for another selection policy",
+    "empty": "the same trained model without its memory",
+    "window": "the base with the window alone",
+    "streaming": "the base with sinks and recent tokens (StreamingLLM)",
+    "bm25": "the base with the best pieces by BM25 in half of its window",
+    "full": "the base over everything, positions as they are",
+    "pi": "the base over everything, positions interpolated",
+    "ntk": "the base over everything, NTK-aware positions",
+    "yarn": "the base over everything, YaRN positions",
+}
+
+
+def make_method(
+    name: str,
+    shared: SharedLLMForCausalLM | None,
+    base: PreTrainedModel | None,
+    tokenizer: PreTrainedTokenizerBase,
+    window: int,
+) -> Method:
+    """A method by its name.
+
+    Raises:
+        ValueError: there is no such method, or the model that it needs is missing.
+    """
+    kind, _, policy = name.partition(":")
+    if kind not in DESCRIPTIONS or (policy and kind != "sharedllm"):
+        raise ValueError(f"method {name!r} is not known: use one of {', '.join(DESCRIPTIONS)}.")
+    makers: dict[str, Callable[[Any], Method]] = {
+        "sharedllm": lambda m: Shared(m, name, policy or None),
+        "empty": lambda m: Empty(m),
+        "window": lambda m: Window(m, window),
+        "streaming": lambda m: Streaming(m, window),
+        "bm25": lambda m: Retrieval(m, tokenizer, window),
+    }
+    makers |= {full: lambda m, s=scaling, n=full: Full(m, window, n, s) for full, scaling in SCALINGS.items()}
+    model, option = (shared, "--model") if kind in ("sharedllm", "empty") else (base, "--base")
+    if model is None:
+        raise ValueError(f"method {name!r} needs a model: name one with {option}.")
+    return makers[kind](model)

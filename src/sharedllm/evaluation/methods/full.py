@@ -1,0 +1,91 @@
+"""Full attention over everything, with or without scaled rotary positions: the ceiling where it fits.
+
+Scaling: `linear` (position interpolation, arXiv 2306.15595), `dynamic` (NTK-aware), `yarn` (arXiv 2309.00071), through
+`rope_parameters` of transformers. The factor is the smallest power of two by which the text fits.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+from .base import Scores, scores_of
+
+SCALINGS = {"full": None, "pi": "linear", "ntk": "dynamic", "yarn": "yarn"}
+
+
+@dataclass(frozen=True)
+class Full:
+    """window: of the base, in tokens. scaling: None or a `rope_type`. block: tokens of the context read at once."""
+
+    model: PreTrainedModel
+    window: int
+    name: str = "full"
+    scaling: str | None = None
+    block: int = 4096
+
+    @property
+    def running(self) -> int:
+        return self.window
+
+    def prepare(self, far: Tensor, query: Tensor) -> tuple[DynamicCache, int]:
+        """Keys and values of the far context, at positions scaled for it and one window behind it."""
+        factor = 1
+        while factor * self.window < far.shape[1] + self.window:
+            factor *= 2
+        cache, restore = DynamicCache(config=self.model.config), self._scale(factor)
+        try:
+            for piece in far.split(self.block, 1) if far.shape[1] else ():
+                self.model(piece, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        finally:
+            restore()
+        return cache, factor
+
+    def score(self, state: tuple[DynamicCache, int], running: Tensor, targets: int) -> Scores:
+        cache, factor = state
+        restore = self._scale(factor)
+        try:
+            logits = self.model(running, past_key_values=cache, use_cache=True, logits_to_keep=targets + 1).logits
+        finally:
+            restore()
+            # Negative: so many tokens less.
+            cache.crop(-running.shape[1])
+        return scores_of(logits, running, targets)
+
+    def _scale(self, factor: int) -> Any:
+        """Put scaled positions into the model; returns what takes them out again."""
+        decoder = self.model.get_decoder()
+        plain: nn.Module = decoder.rotary_emb
+        if self.scaling is not None and factor > 1:
+            config = copy.deepcopy(self.model.config)
+            config.rope_parameters = dict(config.rope_parameters) | {
+                "rope_type": self.scaling,
+                "factor": float(factor),
+                "original_max_position_embeddings": self.window,
+            }
+            scaled = type(plain)(config=config).to(self.model.device)
+            if self.scaling == "dynamic":
+                scaled = _FixedNtk(plain, factor)
+            decoder.rotary_emb = scaled
+
+        def restore() -> None:
+            decoder.rotary_emb = plain
+
+        return restore
+
+
+class _FixedNtk(nn.Module):
+    """NTK-aware scaling by one factor for the whole text: with a cache, the base must not change on the way."""
+
+    def __init__(self, plain: nn.Module, factor: int):
+        super().__init__()
+        self.plain = copy.deepcopy(plain)
+        dim = 2 * len(plain.inv_freq)
+        base = plain.config.rope_parameters["rope_theta"] * factor ** (dim / (dim - 2))
+        exponents = 2 * plain.inv_freq.new_tensor(range(dim // 2)) / dim
+        self.plain.inv_freq = 1.0 / base**exponents
+
+    def forward(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        return self.plain(hidden, position_ids)

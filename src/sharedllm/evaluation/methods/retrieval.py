@@ -1,0 +1,78 @@
+"""BM25 into the window: the best pieces of the far context by BM25 stand in front of the running text.
+
+What a practitioner would do instead of extending a model. Pieces are ranked against the query, put in the order of the
+text, and fill half of the window; the other half is running text.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ...data.questions import sentence_borders
+from .base import Scores, scores_of
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """window: of the base, in tokens. piece: most tokens of what is ranked."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    window: int
+    name: str = "bm25"
+    piece: int = 64
+
+    @property
+    def running(self) -> int:
+        return self.window // 2
+
+    def prepare(self, far: Tensor, query: Tensor) -> list[Tensor]:
+        """For each text the pieces that go into the window, in their order."""
+        try:
+            import bm25s
+        except ImportError:
+            raise ValueError("bm25s is not installed: pip install 'sharedllm[eval]'.") from None
+        room, found = self.window - self.running, []
+        for ids, question in zip(far, query, strict=True):
+            pieces, chosen = self._pieces(ids), []
+            if len(ids) <= room:
+                found.append(ids)
+                continue
+            index = bm25s.BM25()
+            index.index(self._words(pieces), show_progress=False)
+            scores = index.get_scores(self._words([question])[0])
+            left = room
+            # Of equal scores (none of the words, say) the nearest first.
+            for number in sorted(range(len(pieces)), key=lambda i: (-float(scores[i]), -i)):
+                if len(pieces[number]) <= left:
+                    chosen.append(number)
+                    left -= len(pieces[number])
+            found.append(torch.cat([pieces[number] for number in sorted(chosen)]))
+        return found
+
+    def score(self, state: list[Tensor], running: Tensor, targets: int) -> Scores:
+        parts = []
+        for found, row in zip(state, running, strict=True):
+            text = torch.cat([found, row])[None]
+            logits = self.model(text, logits_to_keep=targets + 1, use_cache=False).logits
+            parts.append(scores_of(logits, row[None], targets))
+        return Scores(torch.cat([p.log_probs for p in parts]), torch.cat([p.hits for p in parts]))
+
+    def _pieces(self, ids: Tensor) -> list[Tensor]:
+        """Cut behind the last end of a sentence that a piece can hold, or where it is full."""
+        borders, cuts = sentence_borders(self.tokenizer, ids.numpy()), [0]
+        while cuts[-1] < len(ids):
+            full = min(cuts[-1] + self.piece, len(ids))
+            last = int(np.searchsorted(borders, full, side="right")) - 1
+            cuts.append(int(borders[last]) if last >= 0 and borders[last] > cuts[-1] else full)
+        return [ids[start:end] for start, end in pairwise(cuts)]
+
+    def _words(self, pieces: list[Tensor]) -> list[list[str]]:
+        import bm25s
+
+        texts = [self.tokenizer.decode(piece) for piece in pieces]
+        return bm25s.tokenize(texts, stopwords="en", show_progress=False, return_ids=False)

@@ -1,0 +1,52 @@
+"""SharedLLM: the far context is read into a memory that the running text attends to; and its control, without one."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ...memory import ContextMemory
+from ...modeling import SharedLLMForCausalLM
+from .base import Scores, scores_of
+
+
+@dataclass(frozen=True)
+class Shared:
+    """selection: a policy's name; None for the model's own. batch_tokens: most tokens read at once."""
+
+    model: SharedLLMForCausalLM
+    name: str = "sharedllm"
+    selection: str | None = None
+    batch_tokens: int = 32_768
+
+    @property
+    def running(self) -> int:
+        return self.model.config.window
+
+    def prepare(self, far: Tensor, query: Tensor) -> ContextMemory | None:
+        if far.shape[1] == 0:
+            return None
+        return self.model.read(
+            far, query_ids=query, selection=self.selection, batch_tokens=self.batch_tokens, fingerprint=False
+        )
+
+    def score(self, state: ContextMemory | None, running: Tensor, targets: int) -> Scores:
+        logits = self.model(running, memory=state, logits_to_keep=targets + 1, use_cache=False).logits
+        return scores_of(logits, running, targets)
+
+
+@dataclass(frozen=True)
+class Empty:
+    """The trained model that gets no memory: what the extra training does by itself."""
+
+    model: SharedLLMForCausalLM
+    name: str = "empty"
+
+    @property
+    def running(self) -> int:
+        return self.model.config.window
+
+    def prepare(self, far: Tensor, query: Tensor) -> None:
+        return None
+
+    def score(self, state: None, running: Tensor, targets: int) -> Scores:
+        return Shared(self.model).score(None, running, targets)

@@ -1,0 +1,86 @@
+"""StreamingLLM (arXiv 2309.17453): the first tokens as attention sinks and the most recent ones, at positions in the cache.
+
+Keys are cached before RoPE; every block of new tokens sees sinks, recent tokens and itself at positions 0, 1, 2, …, so
+that none is ever beyond the window. Blocks are scored as they pass, with the logits carried over their borders.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ...attention import attend
+from ...families import family_of, sliding_window
+from ...positions import rotate, rotation
+from .base import Scores, scores_of
+
+# Keys before RoPE and values (B, G, S, D) of one layer.
+Pair = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """window: most tokens in the cache, the new block included. sinks: first tokens that stay. block: tokens at once."""
+
+    model: PreTrainedModel
+    window: int
+    name: str = "streaming"
+    sinks: int = 4
+    block: int = 64
+
+    @property
+    def running(self) -> int:
+        return self.window
+
+    def prepare(self, far: Tensor, query: Tensor) -> list[Pair] | None:
+        cache = None
+        # What is dropped anyway need not be read: tokens see only what is in the cache, but deeper layers pass on what
+        # was seen before, so everything is read.
+        for piece in far.split(self.block, 1) if far.shape[1] else ():
+            _, cache = self._forward(piece, cache)
+        return cache
+
+    def score(self, state: list[Pair] | None, running: Tensor, targets: int) -> Scores:
+        hidden, cache = [], state
+        for piece in running.split(self.block, 1):
+            states, cache = self._forward(piece, cache)
+            hidden.append(states)
+        wanted = torch.cat(hidden, 1)[:, -targets - 1 :]
+        return scores_of(self.model.lm_head(wanted), running, targets)
+
+    def _forward(self, ids: Tensor, cache: list[Pair] | None) -> tuple[Tensor, list[Pair]]:
+        """Final states (B, L, E) of new tokens behind a cache, and the cache with them, cut to its size."""
+        decoder, family = self.model.get_decoder(), family_of(self.model.config)
+        hidden, kept = decoder.embed_tokens(ids), 0 if cache is None else cache[0][0].shape[2]
+        places = torch.arange(kept + ids.shape[1], device=ids.device)
+        queries_by = rotation(decoder.rotary_emb, places[None, kept:], hidden)
+        keys_by = rotation(decoder.rotary_emb, places[None], hidden)
+        distance = places[kept:, None] - places
+        later: list[Pair] = []
+        for index, layer in enumerate(decoder.layers):
+            attention, normed = getattr(layer, family.attention), family.attention_input(layer, hidden)
+            keys, values = (t.transpose(1, 2) for t in family.keys_values(attention, normed))
+            if cache is not None:
+                keys, values = (torch.cat(pair, 2) for pair in zip(cache[index], (keys, values), strict=True))
+            queries = family.queries(attention, normed).transpose(1, 2)
+            reach = sliding_window(self.model.config, index)
+            allowed = (distance >= 0) if reach is None else (distance >= 0) & (distance < reach)
+            attended = attend(
+                attention,
+                self.model.config._attn_implementation,
+                rotate(queries, queries_by),
+                rotate(keys, keys_by),
+                values,
+                allowed[None, None],
+            )
+            hidden = family.combine(layer, hidden, getattr(attention, family.output)(attended))
+            later.append((self._cut(keys), self._cut(values)))
+        return decoder.norm(hidden), later
+
+    def _cut(self, heads: Tensor) -> Tensor:
+        """Sinks and the most recent tokens, with room for the next block."""
+        room = self.window - self.block
+        if heads.shape[2] <= room:
+            return heads
+        return torch.cat([heads[:, :, : self.sinks], heads[:, :, self.sinks - room :]], 2)

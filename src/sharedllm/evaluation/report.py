@@ -1,0 +1,91 @@
+"""Tables from the cells of evaluations, and from nothing else."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .methods import DESCRIPTIONS
+from .run import load_cells
+from .statistics import Estimate, by_document, cluster_bootstrap, paired_difference, wilson
+
+Cell = dict[str, Any]
+# (task, domain) → length → method → cell.
+Index = dict[tuple[str, str], dict[int, dict[str, Cell]]]
+
+
+def index(folders: Sequence[Path]) -> Index:
+    """Cells of several folders by task, domain, length and method, methods in a fixed order.
+
+    Raises:
+        ValueError: two folders hold the same cell.
+    """
+    found: Index = {}
+    for folder in folders:
+        for cell in load_cells(folder):
+            row = found.setdefault((cell["task"], cell["domain"]), {}).setdefault(cell["length"], {})
+            if cell["method"] in row:
+                raise ValueError(f"{folder}: {cell['task']}, {cell['domain']}, {cell['method']} is there twice.")
+            row[cell["method"]] = cell
+    return {key: {n: _in_order(row) for n, row in sorted(rows.items())} for key, rows in sorted(found.items())}
+
+
+def _in_order(row: dict[str, Cell]) -> dict[str, Cell]:
+    """Ours first, then as the methods are described."""
+    known = list(DESCRIPTIONS)
+    return dict(sorted(row.items(), key=lambda item: (known.index(item[0].partition(":")[0]), item[0])))
+
+
+def main_column(cell: Cell) -> str:
+    return next(iter(cell["records"][0]["values"]))
+
+
+def estimate(cell: Cell, column: str | None = None) -> Estimate:
+    """A cell's number with its interval."""
+    column = column or main_column(cell)
+    if cell["accuracy"]:
+        return wilson([record["values"][column] for record in cell["records"]])
+    return cluster_bootstrap(by_document(cell["records"], column))
+
+
+def markdown(cells: Index, window: int, ours: str = "sharedllm") -> str:
+    """One table for each task and domain: methods side by side; for losses, ours against each of the others in pairs."""
+    parts = []
+    for (task, domain), rows in cells.items():
+        methods = list(dict.fromkeys(method for row in rows.values() for method in row))
+        first = next(iter(next(iter(rows.values())).values()))
+        targets = len(first["records"])
+        parts.append(f"### {task}, {domain}\n\n{targets} texts a cell, {main_column(first)}.\n")
+        parts.append(_table([_row(length, window, row, methods, _plain) for length, row in rows.items()], methods))
+        others = [m for m in methods if m != ours]
+        if not first["accuracy"] and ours in methods and others:
+            parts.append(f"\n{ours} minus each, same targets, 95 % intervals over documents:\n")
+            lines = [
+                _row(length, window, row, others, lambda cell, row=row: _against(row.get(ours), cell))
+                for length, row in rows.items()
+            ]
+            parts.append(_table(lines, others))
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _plain(cell: Cell) -> str:
+    e = estimate(cell)
+    return f"{e.mean:.0%} [{e.low:.0%}, {e.high:.0%}]" if cell["accuracy"] else f"{e.mean:.3f}"
+
+
+def _against(ours: Cell | None, cell: Cell) -> str:
+    if ours is None:
+        return "–"
+    e = paired_difference(ours["records"], cell["records"], main_column(cell))
+    return f"{e.mean:+.3f} [{e.low:+.3f}, {e.high:+.3f}]".replace("-", "−")
+
+
+def _row(length: int, window: int, row: dict[str, Cell], methods: list[str], show: Any) -> list[str]:
+    share = f"{length / window:g}"
+    return [f"{length:,}", share, *(show(row[m]) if m in row else "–" for m in methods)]
+
+
+def _table(rows: list[list[str]], methods: list[str]) -> str:
+    head = ["in front", "× window", *methods]
+    lines = [head, ["--:"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,133 @@
+"""Runs tasks × domains × methods × lengths; every cell is a file of its own, written whole, and never written twice."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..benchmark.reading import environment
+from .corpus import Documents
+from .methods import Method
+from .tasks import DoesNotFit, Setting, Task, score_texts
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured. lengths: tokens in front of what is scored."""
+
+    tasks: Sequence[Task]
+    documents: Sequence[Documents]
+    methods: Sequence[Method]
+    lengths: Sequence[int]
+    setting: Setting
+
+    def cells(self) -> Iterator[tuple[Task, Documents, Method, int]]:
+        for task in self.tasks:
+            for documents in self.documents:
+                for length in self.lengths:
+                    for method in self.methods:
+                        yield task, documents, method, length
+
+
+def cell_path(folder: Path, task: Task, documents: Documents, method: Method, length: int) -> Path:
+    return folder / "cells" / task.name / documents.domain / method.name.replace(":", "-") / f"{length}.json"
+
+
+def evaluate(
+    plan: Plan, folder: Path, about: dict[str, Any], progress: Callable[[str], None] = lambda text: None
+) -> None:
+    """Measure every cell that is not there yet.
+
+    Args:
+        about: `models` by their hashes, and all else that decides the numbers; kept in `run.json` beside versions,
+            hardware and data. A folder with another `about` is refused.
+        progress: called with a line for each cell.
+
+    Raises:
+        ValueError: the folder holds another evaluation, or a document is too short for a length.
+    """
+    setting = plan.setting
+    about |= {
+        "window": setting.window,
+        "longest": setting.longest,
+        "cases": setting.cases,
+        "seed": setting.seed,
+        "data": {d.domain: {"digest": d.digest, "documents": len(d.names)} for d in plan.documents},
+    }
+    _begin(folder, about, plan)
+    for task, documents, method, length in plan.cells():
+        path = cell_path(folder, task, documents, method, length)
+        if path.is_file():
+            continue
+        begin = time.perf_counter()
+        texts = task.texts(documents, length, setting)
+        try:
+            records = [
+                text.label | {"values": task.values(text, scores)}
+                for text, scores in score_texts(method, texts, setting.batch_tokens)
+            ]
+        except DoesNotFit as reason:
+            progress(f"left out: {reason}")
+            continue
+        column = next(iter(records[0]["values"]))
+        mean = sum(r["values"][column] for r in records) / len(records)
+        cell = {
+            "task": task.name,
+            "domain": documents.domain,
+            "method": method.name,
+            "length": length,
+            "accuracy": task.accuracy,
+            "seconds": round(time.perf_counter() - begin, 2),
+            "environment": {"sharedllm": __version__} | environment(),
+            "records": records,
+        }
+        _write(path, cell)
+        progress(f"{task.name}, {documents.domain}, {length} tokens, {method.name}: {column} {mean:.4f}")
+
+
+def load_cells(folder: Path) -> list[dict[str, Any]]:
+    """All cells of a folder.
+
+    Raises:
+        ValueError: there is none, or one can't be read; names it.
+    """
+    cells = []
+    for path in sorted((folder / "cells").rglob("*.json")):
+        try:
+            cells.append(json.loads(path.read_text()))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path} is no result of an evaluation: {error}.") from None
+    if not cells:
+        raise ValueError(f"{folder} holds no results: name a folder that `sharedllm eval` made.")
+    return cells
+
+
+def _begin(folder: Path, about: dict[str, Any], plan: Plan) -> None:
+    path, about = folder / "run.json", json.loads(json.dumps(about))
+    if path.is_file():
+        there = json.loads(path.read_text())["about"]
+        # Data and models that are only in one of them don't change what is there.
+        changed = [k for k in about if k not in ("data", "models") and there.get(k) != about[k]]
+        for group in ("data", "models"):
+            both = set(about[group]) & set(there[group])
+            changed += [f"{group} {name}" for name in sorted(both) if about[group][name] != there[group][name]]
+        if changed:
+            raise ValueError(f"{folder} holds another evaluation, by {', '.join(changed)}: name another folder.")
+        for group in ("data", "models"):
+            about[group] = there[group] | about[group]
+    left_out = {}
+    for documents in plan.documents:
+        _, short = documents.long_enough(plan.setting.longest + plan.setting.window // 4)
+        left_out[documents.domain] = short
+    _write(path, {"about": about, "command": sys.argv, "left_out": left_out})
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(json.dumps(content))
+    temporary.replace(path)

@@ -1,0 +1,63 @@
+"""Intervals: cluster bootstrap over documents for means, Wilson for shares."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+DRAWS = 10_000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % interval, from n values."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def cluster_bootstrap(values: Mapping[str, Sequence[float]], seed: int = 0) -> Estimate:
+    """Mean over documents of their means, resampling documents: places of one document are not independent.
+
+    Args:
+        values: of each document.
+    """
+    means = np.array([np.mean(v) for v in values.values()])
+    drawn = np.random.default_rng(seed).choice(means, (DRAWS, len(means))).mean(1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Estimate(float(means.mean()), float(low), float(high), sum(map(len, values.values())))
+
+
+def wilson(values: Sequence[float]) -> Estimate:
+    """Share of successes with Wilson's interval; values between 0 and 1 count in part."""
+    n, z = len(values), 1.959964
+    share = float(np.mean(values))
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), n)
+
+
+def by_document(records: Sequence[Mapping], column: str) -> dict[str, list[float]]:
+    """Values of a column of records, by document."""
+    values: dict[str, list[float]] = {}
+    for record in records:
+        values.setdefault(record["document"], []).append(record["values"][column])
+    return values
+
+
+def paired_difference(ours: Sequence[Mapping], theirs: Sequence[Mapping], column: str, seed: int = 0) -> Estimate:
+    """Ours minus theirs on the same texts, by cluster bootstrap over documents.
+
+    Raises:
+        ValueError: the records are of different texts.
+    """
+    keys = [[{k: v for k, v in r.items() if k != "values"} for r in records] for records in (ours, theirs)]
+    if keys[0] != keys[1]:
+        raise ValueError("the two methods scored different texts: evaluate them with the same settings.")
+    differences: dict[str, list[float]] = {}
+    for a, b in zip(ours, theirs, strict=True):
+        differences.setdefault(a["document"], []).append(a["values"][column] - b["values"][column])
+    return cluster_bootstrap(differences, seed)

@@ -1,0 +1,85 @@
+"""Questions about facts hidden in a document: one needle (T5), many keys, values and queries (T6), variables (T7).
+
+An answer is right if every one of its tokens is the likeliest, which is what greedy decoding would write. Keys, and one
+phrasing of each kind of question, are those of the split `test`, never trained on.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...data.questions import Quiz, hide, render, sentence_borders
+from ...data.questions.base import QuestionTask
+from ...data.synthetic import make_needles
+from ..corpus import Documents
+from ..methods.base import Scores
+from .base import DoesNotFit, Setting, Text
+
+
+@dataclass(frozen=True)
+class Passkey:
+    """One fact of five digits in one fixed phrasing: the plainest form, which small bases can answer."""
+
+    name: str = "passkey"
+
+    def make(self, rng: random.Random, text: str, split: str) -> Quiz:
+        (needle,) = make_needles(rng, 1, split)
+        lead = f"The secret code of the {needle.key} is "
+        return Quiz((needle.statement,), f"What is the secret code of the {needle.key}?", needle.answer, lead)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """`length` tokens of a document with facts in it, then a question. A single fact stands at evenly spread depths."""
+
+    questions: QuestionTask
+    accuracy: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.questions.name
+
+    def texts(self, documents: Documents, length: int, setting: Setting) -> Iterator[Text]:
+        tail = setting.window // 4
+        chosen, _ = documents.long_enough(setting.longest + tail)
+        for case in range(setting.cases):
+            rng = random.Random(f"{setting.seed} {documents.domain} {self.name} {case}")
+            document = chosen[case % len(chosen)]
+            start = rng.randrange(documents.lengths[document] - setting.longest - tail + 1)
+            hay = documents.read(document, start, length + tail)
+            quiz = self.questions.make(rng, "", "test")
+            prompt, answer = (self._encode(setting, part) for part in render(quiz))
+            # What follows the answer itself (a full stop) is no target.
+            answer = answer[: len(self._encode(setting, quiz.answer))]
+            facts = [self._encode(setting, fact) for fact in quiz.facts]
+            room = length + tail - len(prompt) - len(answer)
+            if sum(map(len, facts)) > room:
+                raise DoesNotFit(
+                    f"{self.name}: {len(facts)} facts of {sum(map(len, facts))} tokens don't fit into a length of {length}"
+                )
+            depth = (case % 10 + 0.5) / 10
+            front = self._hide(rng, setting, hay, facts, room, depth)
+            label = {"document": documents.names[document], "case": case}
+            if len(facts) == 1:
+                label["depth"] = depth
+            yield Text(np.concatenate([front, prompt, answer]), len(answer), label)
+
+    def values(self, text: Text, scores: Scores) -> dict[str, float]:
+        return {"accuracy": float(scores.hits.all()), "tokens": float(scores.hits.float().mean())}
+
+    def _hide(
+        self, rng: random.Random, setting: Setting, hay: np.ndarray, facts: list[np.ndarray], room: int, depth: float
+    ) -> np.ndarray:
+        borders = sentence_borders(setting.tokenizer, hay)
+        if len(facts) > 1:
+            return hide(rng, hay, facts, room, borders)
+        free = room - len(facts[0])
+        places = borders[borders <= free]
+        at = int(places[np.abs(places - depth * free).argmin()]) if len(places) else int(depth * free)
+        return np.concatenate([hay[:at], facts[0], hay[at:free]])
+
+    @staticmethod
+    def _encode(setting: Setting, text: str) -> np.ndarray:
+        return np.asarray(setting.tokenizer.encode(text, add_special_tokens=False), dtype=np.int64)

@@ -1,0 +1,100 @@
+"""What a task is: texts whose last tokens are scored, and numbers that follow from the scores."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from ..corpus import Documents
+from ..methods.base import Method, Scores
+
+QUERY_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all cells of an evaluation share.
+
+    window        W, tokens; the unit of lengths       longest   the greatest length, in tokens
+    cases         places a document, or questions a length     seed   of places, keys and answers
+    batch_tokens  most tokens scored together (one text at least)
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    window: int
+    longest: int
+    cases: int
+    seed: int = 0
+    batch_tokens: int = 16_384
+
+
+@dataclass(frozen=True)
+class Text:
+    """Tokens (T,) of which the last `targets` are scored; what `label` says goes into the record."""
+
+    ids: np.ndarray
+    targets: int
+    label: dict[str, Any]
+
+
+class DoesNotFit(ValueError):
+    """A length is too short for what a task puts into it."""
+
+
+class Task(Protocol):
+    """One kind of measurement."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def accuracy(self) -> bool:
+        """Whether its first number is a share of successes (higher is better), not a loss."""
+        ...
+
+    def texts(self, documents: Documents, length: int, setting: Setting) -> Iterator[Text]:
+        """All texts of a length, the same for every method.
+
+        Raises:
+            DoesNotFit: the length is too short for this task. ValueError: no document is long enough.
+        """
+        ...
+
+    def values(self, text: Text, scores: Scores) -> dict[str, float]:
+        """Numbers of one text from its scores (1, targets); the first one is the main one."""
+        ...
+
+
+def score_texts(method: Method, texts: Iterable[Text], batch_tokens: int) -> Iterator[tuple[Text, Scores]]:
+    """Scores of each text, equally long ones together."""
+    batch: list[Text] = []
+    for text in texts:
+        if batch and (len(text.ids) != len(batch[0].ids) or (len(batch) + 1) * len(text.ids) > batch_tokens):
+            yield from _score(method, batch)
+            batch = []
+        batch.append(text)
+    if batch:
+        yield from _score(method, batch)
+
+
+@torch.no_grad()
+def _score(method: Method, batch: list[Text]) -> Iterator[tuple[Text, Scores]]:
+    ids = torch.from_numpy(np.stack([text.ids for text in batch]))
+    # Where the shortest answer begins is known for all; a query never holds a target.
+    queries = [text.ids[-text.targets - QUERY_TOKENS : -text.targets] for text in batch]
+    width = min(map(len, queries))
+    query = torch.from_numpy(np.stack([q[len(q) - width :] for q in queries]))
+    targets = max(text.targets for text in batch)
+    near = min(ids.shape[1], method.running)
+    if near <= targets:
+        raise ValueError(
+            f"{method.name} reads {near} tokens of running text, and {targets} are to be scored: score fewer."
+        )
+    state = method.prepare(ids[:, : ids.shape[1] - near], query)
+    scores = method.score(state, ids[:, ids.shape[1] - near :], targets)
+    for row, text in enumerate(batch):
+        part = slice(targets - text.targets, None)
+        yield text, Scores(scores.log_probs[row : row + 1, part], scores.hits[row : row + 1, part])

@@ -1,0 +1,36 @@
+"""The second copy of a span, far behind the first (T4)."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..corpus import Documents
+from ..methods.base import Scores
+from .base import Setting, Text
+
+SPAN, CUE = 32, 8
+
+
+@dataclass(frozen=True)
+class Copying:
+    """A span of 32 tokens of another place, `length` tokens of text, and the span again: its last 24 tokens are scored."""
+
+    name: str = "copy"
+    accuracy: bool = True
+
+    def texts(self, documents: Documents, length: int, setting: Setting) -> Iterator[Text]:
+        chosen, _ = documents.long_enough(setting.longest + SPAN)
+        rng = random.Random(f"{setting.seed} {documents.domain}")
+        for case in range(setting.cases):
+            document = chosen[case % len(chosen)]
+            source = rng.choice(chosen)
+            span = documents.read(source, rng.randrange(documents.lengths[source] - SPAN + 1), SPAN)
+            start = rng.randrange(documents.lengths[document] - setting.longest + 1)
+            between = documents.read(document, start, max(0, length - SPAN))
+            ids = np.concatenate([span, between, span])
+            yield Text(ids, SPAN - CUE, {"document": documents.names[document], "case": case})
+
+    def values(self, text: Text, scores: Scores) -> dict[str, float]:
+        return {"accuracy": float(scores.hits.float().mean()), "loss": -float(scores.log_probs.double().mean())}

@@ -1,0 +1,212 @@
+"""The harness: gates on what it counts, statistics by hand, runs that go on, reports from results alone."""
+
+import json
+import math
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from sharedllm.evaluation.corpus import Documents, open_documents
+from sharedllm.evaluation.methods.base import Scores
+from sharedllm.evaluation.run import Plan, evaluate, load_cells
+from sharedllm.evaluation.statistics import cluster_bootstrap, paired_difference, wilson
+from sharedllm.evaluation.tasks import TASKS, Setting, get_task, score_texts
+
+SENTENCES = "The old captain slept. A falcon sang in the harbour! Who heard it, and why? Nobody came. "
+
+
+@pytest.fixture(scope="module")
+def tokenizer(base_folder):
+    return AutoTokenizer.from_pretrained(base_folder)
+
+
+@pytest.fixture(scope="module")
+def documents(tokenizer):
+    rng, sentences = (
+        random.Random(0),
+        SENTENCES.replace("! ", "!|").replace("? ", "?|").replace(". ", ".|").split("|")[:-1],
+    )
+    texts = [f"{name}. {' '.join(rng.choices(sentences, k=300))}" for name in ("One", "Two", "Three")]
+    ids = [np.asarray(tokenizer.encode(text)) for text in texts]
+    return Documents("tales", ["One", "Two", "Three"], [len(i) for i in ids], "0", ids)
+
+
+def setting_of(tokenizer, **changes) -> Setting:
+    return Setting(**{"tokenizer": tokenizer, "window": 128, "longest": 1024, "cases": 3} | changes)
+
+
+class Unigram:
+    """Probabilities of single tokens, whatever stands in front."""
+
+    name, running = "unigram", 128
+
+    def __init__(self, counts: Counter):
+        total = sum(counts.values())
+        self.log_probs = torch.full((256,), -math.inf).double()
+        for token, count in counts.items():
+            self.log_probs[token] = math.log(count / total)
+        self.seen = []
+
+    def prepare(self, far, query):
+        self.seen.append(far.shape[1])
+
+    def score(self, state, running, targets):
+        wanted = running[:, -targets:]
+        return Scores(self.log_probs[wanted], wanted == int(self.log_probs.argmax()))
+
+
+def test_a_unigram_model_has_its_known_loss(tokenizer, documents):
+    """The mean of −log p of exactly the target tokens, the same ones at every length."""
+    counts = Counter(int(t) for ids in documents.source for t in ids)
+    method, task, setting = Unigram(counts), get_task("loss"), setting_of(tokenizer)
+    losses = {}
+    for length in (0, 128, 1024):
+        found = list(score_texts(method, task.texts(documents, length, setting), 4096))
+        assert len(found) == 9 and all(scores.log_probs.shape == (1, 32) for _, scores in found)
+        losses[length] = [task.values(text, scores)["loss"] for text, scores in found]
+        for (text, _), loss in zip(found, losses[length], strict=True):
+            ids = documents.source[documents.names.index(text.label["document"])]
+            targets = ids[text.label["end"] - 32 : text.label["end"]]
+            assert loss == pytest.approx(-float(method.log_probs[targets].mean()))
+            assert np.array_equal(text.ids[-32:], targets) and len(text.ids) == max(length, 1) + 32
+            bits = task.values(text, Scores(method.log_probs[targets][None], None))["bits_per_byte"]
+            assert bits == pytest.approx(loss / math.log(2)), "one byte a token here"
+    assert losses[0] == losses[128] == losses[1024]
+    assert set(method.seen) == {0, 32, 1024 + 32 - 128}
+
+
+def test_controls_change_only_what_is_beyond_the_window(tokenizer, documents):
+    setting = setting_of(tokenizer)
+    own, other, shuffled = (
+        list(get_task(name).texts(documents, 1024, setting)) for name in ("loss", "loss-other", "loss-shuffled")
+    )
+    for a, b, c in zip(own, other, shuffled, strict=True):
+        assert a.label == b.label == c.label
+        far = len(a.ids) - 128
+        assert np.array_equal(a.ids[far:], b.ids[far:]) and np.array_equal(a.ids[far:], c.ids[far:])
+        assert not np.array_equal(a.ids[:far], b.ids[:far]) and len(a.ids) == len(b.ids)
+        assert sorted(a.ids[:far]) == sorted(c.ids[:far]) and not np.array_equal(a.ids[:far], c.ids[:far])
+    short = [list(get_task(name).texts(documents, 64, setting)) for name in ("loss", "loss-other")]
+    assert all(np.array_equal(a.ids, b.ids) for a, b in zip(*short, strict=True))
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if TASKS[name].accuracy and name not in ("copy", "keys-64")])
+def test_questions_hold_their_answers(tokenizer, documents, name):
+    """Facts are in the text, the targets are the answer, and every length is as long as asked."""
+    for length in (1024, 2048):
+        texts = list(get_task(name).texts(documents, length, setting_of(tokenizer, window=512, longest=2048, cases=10)))
+        assert len(texts) == 10 and {len(text.ids) for text in texts} == {length + 128}
+        for text in texts:
+            answer = tokenizer.decode(text.ids[-text.targets :])
+            before = tokenizer.decode(text.ids[: -text.targets])
+            assert all(part in before for part in answer.split(", ")), (answer, before)
+            assert before.rpartition("Question:")[2].count("?") == 1
+        if "depth" in texts[0].label:
+            assert sorted(t.label["depth"] for t in texts) == pytest.approx([i / 10 + 0.05 for i in range(10)])
+
+
+def test_copies_are_copies(tokenizer, documents):
+    for text in get_task("copy").texts(documents, 512, setting_of(tokenizer)):
+        assert np.array_equal(text.ids[:32], text.ids[-32:]) and text.targets == 24 and len(text.ids) == 512 + 32
+
+
+def test_wilson_and_bootstrap_by_hand():
+    """Wilson for 8 of 10: centre (0.8 + 1.92073/10) / 1.384146, half 1.959964/1.384146 · √(0.016 + 3.841459/400)."""
+    estimate = wilson([1.0] * 8 + [0.0] * 2)
+    centre, half = (0.8 + 0.192073) / 1.3841459, 1.959964 / 1.3841459 * math.sqrt(0.016 + 3.841459 / 400)
+    assert (estimate.mean, estimate.low, estimate.high) == pytest.approx((0.8, centre - half, centre + half), abs=1e-5)
+    assert wilson([1.0] * 5).high == 1.0 and wilson([0.0] * 5).low == pytest.approx(0.0)
+    same = cluster_bootstrap({"a": [1.0, 3.0], "b": [2.0]})
+    assert (same.mean, same.low, same.high, same.n) == (2.0, 2.0, 2.0, 3), "means of documents are equal"
+    wide = cluster_bootstrap({"a": [0.0], "b": [1.0]})
+    assert (wide.low, wide.high) == (0.0, 1.0)
+
+
+def test_pairs_must_be_pairs():
+    ours = [{"document": "a", "end": 1, "values": {"loss": 1.0}}, {"document": "b", "end": 2, "values": {"loss": 2.0}}]
+    theirs = [r | {"values": {"loss": r["values"]["loss"] + 0.5}} for r in ours]
+    found = paired_difference(ours, theirs, "loss")
+    assert (found.mean, found.low, found.high) == (-0.5, -0.5, -0.5)
+    with pytest.raises(ValueError, match="different texts"):
+        paired_difference(ours, [theirs[0], theirs[1] | {"end": 3}], "loss")
+
+
+def test_cells_are_written_once(tokenizer, documents, tmp_path):
+    method, setting = Unigram(Counter(range(256))), setting_of(tokenizer)
+    plan = Plan([get_task("loss"), get_task("keys-64")], [documents], [method], [0, 1024], setting)
+    lines = []
+    evaluate(plan, tmp_path, {"models": {"m": "1"}}, lines.append)
+    assert sum(line.startswith("left out: keys-64: 64 facts") for line in lines) == 2
+    cells = load_cells(tmp_path)
+    assert [(c["task"], c["length"]) for c in cells] == [("loss", 0), ("loss", 1024)]
+    assert all(c["environment"]["torch"] == torch.__version__ for c in cells)
+    times = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("cells/**/*.json")}
+    evaluate(plan, tmp_path, {"models": {"m": "1"}})
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("cells/**/*.json")} == times
+    with pytest.raises(ValueError, match="another evaluation, by models m"):
+        evaluate(plan, tmp_path, {"models": {"m": "2"}})
+    with pytest.raises(ValueError, match="another evaluation, by cases"):
+        evaluate(Plan(*list(vars(plan).values())[:4], setting_of(tokenizer, cases=4)), tmp_path, {"models": {"m": "1"}})
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert run["about"]["data"]["tales"]["documents"] == 3 and run["left_out"] == {"tales": []}
+
+
+def test_evaluate_and_report(run, tmp_path, model_folder, base_folder):
+    """The window's curve is flat beyond the window; tables and figures come of the files alone."""
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text(f"Tale {number}. {SENTENCES * 10}")
+    (tmp_path / "short.txt").write_text("Too short.")
+    arguments = ["--model", model_folder, "--base", base_folder, "--data", f"tales={tmp_path}/*.txt", "--cases", 2]
+    arguments += ["--lengths", "0,1W,4W", "--method", "sharedllm,empty,window,streaming,full", "-o", tmp_path / "out"]
+    code, _, err = run("eval", "loss", "copy", *arguments)
+    assert code == 0, err
+    assert "tales: 3 documents; 1 are too short" in err and "short.txt" in err
+    code, out, err = run("report", tmp_path / "out")
+    assert code == 0, err
+    assert "### loss, tales" in out and "| in front | × window | sharedllm | empty | window | streaming | full |" in out
+    assert "sharedllm minus each" in out
+    for name in ("loss-tales.png", "copy-tales.png"):
+        assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
+    means = {
+        (c["method"], c["length"]): [r["values"]["loss"] for r in c["records"]] for c in load_cells(tmp_path / "out")
+    }
+    assert means["window", 64] == means["window", 256] == means["empty", 256], "an untrained extension is its base"
+    assert means["streaming", 0] == pytest.approx(means["window", 0], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["best"], "task 'best' is not known: use one of loss"),
+        (["loss", "--method", "best"], "method 'best' is not known"),
+        (["loss", "--lengths", "1X"], "--lengths: '1X'"),
+        (["loss", "--lengths", "4096W"], "no document has"),
+        (["loss", "--data", "none.txt"], "none.txt"),
+    ],
+    ids=["task", "method", "lengths", "too long", "no data"],
+)
+def test_bad_requests(run, tmp_path, model_folder, base_folder, arguments, message):
+    (tmp_path / "tale.txt").write_text(SENTENCES)
+    usual = ["--model", model_folder, "--base", base_folder, "-o", tmp_path / "out"]
+    data = [] if "--data" in arguments else ["--data", tmp_path / "tale.txt"]
+    code, _, err = run("eval", *arguments, *data, *usual)
+    assert code == 2 and message in err and len(err.strip().splitlines()) == 1, err
+    assert not (tmp_path / "out").exists()
+
+
+def test_report_without_results(run, tmp_path):
+    code, _, err = run("report", tmp_path)
+    assert code == 2 and "holds no results" in err
+
+
+def test_a_store_of_another_tokenizer_is_refused(run, tmp_path, base_folder):
+    (tmp_path / "tale.txt").write_text(SENTENCES)
+    assert run("tokenize", tmp_path / "tale.txt", "--tokenizer", base_folder, "-o", tmp_path / "tokens")[0] == 0
+    tokenizer = AutoTokenizer.from_pretrained(base_folder)
+    assert open_documents(f"x={tmp_path / 'tokens'}", tokenizer).domain == "x"
+    code, _, err = run("eval", "loss", "--data", tmp_path / "tokens", "-o", tmp_path / "out")
+    assert code == 2 and "another tokenizer" in err
