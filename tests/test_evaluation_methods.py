@@ -130,6 +130,16 @@ def test_shared_and_its_control():
     torch.testing.assert_close(scores(Shared(model), far[:, :0], running, 5).log_probs, alone.log_probs)
 
 
+def test_other_strides():
+    """The model's own stay as they are."""
+    model, far, running = tiny_shared("llama"), ids_of(40), ids_of(20, seed=1)
+    fine = scores(Shared(model, ratios=(1, 1, 1)), far, running, 5).log_probs
+    assert model.config.ratios == [4, 2, 1]
+    assert not torch.allclose(fine, scores(Shared(model), far, running, 5).log_probs, atol=1e-3)
+    model.config.ratios = [1, 1, 1]
+    assert torch.equal(fine, scores(Shared(model), far, running, 5).log_probs)
+
+
 def test_retrieval_brings_what_is_asked_for():
     """The piece that shares the query's words stands in the window; what fits whole is there whole."""
     pytest.importorskip("bm25s")
@@ -156,7 +166,7 @@ def test_names():
     model = tiny_base("llama")
     tokenizer = AutoTokenizer.from_pretrained(bundled_model("base"))
     shared = tiny_shared("llama")
-    for name in [*DESCRIPTIONS, "sharedllm:similarity"]:
+    for name in [*DESCRIPTIONS, "sharedllm:similarity", "sharedllm@4/2/1", "sharedllm:similarity@1"]:
         assert make_method(name, shared, model, tokenizer, 32).name == name
     for name in ("best", "window:right"):
         with pytest.raises(ValueError, match=f"method '{name}' is not known"):

@@ -39,7 +39,7 @@ def draw(cells: Index, window: int, folder: Path) -> list[Path]:
         for method in methods:
             points = [(length, estimate(row[method])) for length, row in rows.items() if method in row]
             x = [max(length / window, 1 / 8) for length, _ in points]
-            color = COLORS.get(method.partition(":")[0])
+            color = COLORS.get(method)
             ax.plot(x, [e.mean for _, e in points], "o-", color=color, label=method, ms=4)
             # Intervals of losses are of the documents, shared by all methods: only differences are worth a band.
             if next(iter(rows.values()))[methods[0]]["accuracy"]:

@@ -1,5 +1,6 @@
 """Tables from the cells of evaluations, and from nothing else."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def index(folders: Sequence[Path]) -> Index:
 def _in_order(row: dict[str, Cell]) -> dict[str, Cell]:
     """Ours first, then as the methods are described."""
     known = list(DESCRIPTIONS)
-    return dict(sorted(row.items(), key=lambda item: (known.index(item[0].partition(":")[0]), item[0])))
+    return dict(sorted(row.items(), key=lambda item: (known.index(re.split("[:@]", item[0])[0]), item[0])))
 
 
 def main_column(cell: Cell) -> str:

@@ -1,6 +1,7 @@
 """Runs tasks × domains × methods × lengths; every cell is a file of its own, written whole, and never written twice."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +35,7 @@ class Plan:
 
 
 def cell_path(folder: Path, task: Task, documents: Documents, method: Method, length: int) -> Path:
-    return folder / "cells" / task.name / documents.domain / method.name.replace(":", "-") / f"{length}.json"
+    return folder / "cells" / task.name / documents.domain / re.sub("[:@/]", "-", method.name) / f"{length}.json"
 
 
 def evaluate(

@@ -1,5 +1,6 @@
 """Methods by name, over one base and the SharedLLM that was made of it."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from .window import Window
 __all__ = ["DESCRIPTIONS", "Method", "Scores", "make_method"]
 
 DESCRIPTIONS = {
-    "sharedllm": "the far context read into a memory; sharedllm:POLICY for another selection policy",
+    "sharedllm": "the far context read into a memory; sharedllm:POLICY and sharedllm@4/2/1 for other policies and strides",
     "empty": "the same trained model without its memory",
     "window": "the base with the window alone",
     "streaming": "the base with sinks and recent tokens (StreamingLLM)",
@@ -40,11 +41,12 @@ def make_method(
     Raises:
         ValueError: there is no such method, or the model that it needs is missing.
     """
-    kind, _, policy = name.partition(":")
-    if kind not in DESCRIPTIONS or (policy and kind != "sharedllm"):
+    match = re.fullmatch(r"([a-z0-9]+)(?::(\w+))?(?:@(\d+(?:/\d+)*))?", name)
+    kind, policy, strides = match.groups() if match else ("", None, None)
+    if kind not in DESCRIPTIONS or ((policy or strides) and kind != "sharedllm"):
         raise ValueError(f"method {name!r} is not known: use one of {', '.join(DESCRIPTIONS)}.")
     makers: dict[str, Callable[[Any], Method]] = {
-        "sharedllm": lambda m: Shared(m, name, policy or None),
+        "sharedllm": lambda m: Shared(m, name, policy, tuple(map(int, strides.split("/"))) if strides else None),
         "empty": lambda m: Empty(m),
         "window": lambda m: Window(m, window),
         "streaming": lambda m: Streaming(m, window),

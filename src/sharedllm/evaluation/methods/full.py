@@ -57,7 +57,7 @@ class Full:
     def _scale(self, factor: int) -> Any:
         """Put scaled positions into the model; returns what takes them out again."""
         decoder = self.model.get_decoder()
-        plain: nn.Module = decoder.rotary_emb
+        plain: Any = decoder.rotary_emb
         if self.scaling is not None and factor > 1:
             config = copy.deepcopy(self.model.config)
             config.rope_parameters = dict(config.rope_parameters) | {

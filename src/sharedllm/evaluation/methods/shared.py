@@ -11,11 +11,12 @@ from .base import Scores, scores_of
 
 @dataclass(frozen=True)
 class Shared:
-    """selection: a policy's name; None for the model's own. batch_tokens: most tokens read at once."""
+    """selection: a policy's name, ratios: strides; None for the model's own. batch_tokens: most tokens read at once."""
 
     model: SharedLLMForCausalLM
     name: str = "sharedllm"
     selection: str | None = None
+    ratios: tuple[int, ...] | None = None
     batch_tokens: int = 32_768
 
     @property
@@ -25,9 +26,15 @@ class Shared:
     def prepare(self, far: Tensor, query: Tensor) -> ContextMemory | None:
         if far.shape[1] == 0:
             return None
-        return self.model.read(
-            far, query_ids=query, selection=self.selection, batch_tokens=self.batch_tokens, fingerprint=False
-        )
+        config = self.model.config
+        own = config.ratios
+        config.ratios = list(self.ratios or own)
+        try:
+            return self.model.read(
+                far, query_ids=query, selection=self.selection, batch_tokens=self.batch_tokens, fingerprint=False
+            )
+        finally:
+            config.ratios = own
 
     def score(self, state: ContextMemory | None, running: Tensor, targets: int) -> Scores:
         logits = self.model(running, memory=state, logits_to_keep=targets + 1, use_cache=False).logits
