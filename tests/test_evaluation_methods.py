@@ -166,9 +166,15 @@ def test_names():
     model = tiny_base("llama")
     tokenizer = AutoTokenizer.from_pretrained(bundled_model("base"))
     shared = tiny_shared("llama")
-    for name in [*DESCRIPTIONS, "sharedllm:similarity", "sharedllm@4/2/1", "sharedllm:similarity@1"]:
+    for name in [
+        *(set(DESCRIPTIONS) - {"budget"}),
+        "budget:bm25@64",
+        "sharedllm:similarity",
+        "sharedllm@4/2/1",
+        "sharedllm:similarity@1",
+    ]:
         assert make_method(name, shared, model, tokenizer, 32).name == name
-    for name in ("best", "window:right"):
+    for name in ("best", "window:right", "budget", "budget:best@64"):
         with pytest.raises(ValueError, match=f"method '{name}' is not known"):
             make_method(name, shared, model, tokenizer, 32)
     with pytest.raises(ValueError, match="needs a model: name one with --base"):

@@ -2,15 +2,17 @@
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from .chunking import check_ids
 from .config import SharedLLMConfig
 from .injection import PreparedMemory, prepare
 from .lower import LowerModel
@@ -18,6 +20,8 @@ from .memory import ContextMemory
 from .memory_file import fingerprint_tensors
 from .reading import Reader, append_context, read_context
 from .selection import SelectionPolicy, get_policy
+from .selection.forest import kept_within
+from .selection.scores import TokenScore, get_score
 from .upper import inject
 
 # Fields of the base's configuration that change keys and values without changing a weight.
@@ -89,7 +93,18 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         text_config = self.upper.config
         return LowerModel(layers, self.get_input_embeddings(), self.upper.rotary_emb, text_config, plain)
 
-    def _reader(self, selection: str | SelectionPolicy | None, batch_tokens: int | None, plain: bool = False) -> Reader:
+    def _reader(
+        self,
+        selection: str | SelectionPolicy | None,
+        batch_tokens: int | None,
+        plain: bool = False,
+        keep_all: bool = False,
+    ) -> Reader:
+        if keep_all and self.config.encoding != "chunk":
+            raise ValueError(
+                f"keep_all=True needs encoding='chunk', the model has {self.config.encoding!r}: its nodes are read alone, so "
+                "what is kept can't be chosen later."
+            )
         readers = [self.upper.layers[j].cross_attention.reader for _, j in self.config.injection_map]
         first = LowerModel(self.upper.layers, self.get_input_embeddings(), self.upper.rotary_emb, self.upper.config)
         noise = self.config.split_noise if self.training else 0.0
@@ -101,6 +116,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             get_policy(selection or self.config.selection),
             noise,
             batch_tokens,
+            keep_all,
         )
 
     def read(
@@ -115,6 +131,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         sources: list[str] | None = None,
         progress: Callable[[int], None] | None = None,
         plain: bool = False,
+        keep_all: bool = False,
         fingerprint: bool = True,
     ) -> ContextMemory:
         """Read contexts into a memory.
@@ -127,13 +144,14 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             sources: name of each text, kept with the memory.
             progress: called with the number of tokens read since the last call.
             plain: run every lower layer whole, to measure what the shortcut saves; the result is the same.
+            keep_all: keep every token, so that `select` can choose for each question; needs encoding="chunk".
             fingerprint: mark the memory with the model that made it; not worth its time where nobody keeps it.
 
         Raises:
             ValueError: wrong shapes, ids outside the vocabulary, or no query for a policy that needs one.
         """
         memory = read_context(
-            self._reader(selection, batch_tokens, plain),
+            self._reader(selection, batch_tokens, plain, keep_all),
             context_ids,
             context_attention_mask,
             query_ids,
@@ -149,15 +167,56 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
     ):
         """Read more text behind a memory's; equal to having read everything in one go.
 
-        An unfinished last chunk is read again together with the new text. Options as for `read`.
+        An unfinished last chunk is read again together with the new text. Options as for `read`; a memory that holds
+        every token goes on doing so.
         """
-        reader = self._reader(options.pop("selection", None), options.pop("batch_tokens", None))
+        keep_all = bool((memory.kept == memory.lengths).all()) and self.config.encoding == "chunk"
+        reader = self._reader(options.pop("selection", None), options.pop("batch_tokens", None), keep_all=keep_all)
         if memory.fingerprint not in ("", self.fingerprint()):
             raise ValueError(
                 f"the memory was made by another model: fingerprint {memory.fingerprint} there, {self.fingerprint()} here; "
                 "read the text again with this model."
             )
         return append_context(reader, memory, context_ids, context_attention_mask, **options)
+
+    def select(
+        self,
+        memory: ContextMemory,
+        query_ids: Tensor,
+        query_attention_mask: Tensor | None = None,
+        *,
+        budget: int,
+        score: str | TokenScore = "attention",
+        ratios: Sequence[int] | None = None,
+        gist: float = 0.5,
+    ) -> ContextMemory:
+        """What of a memory is worth keeping for a question, within a budget (see `selection.forest`).
+
+        Args:
+            memory: of `read(…, keep_all=True)`; it stays as it is, so that it can be asked again.
+            query_ids: (B, Q) the question. query_attention_mask: (B, Q), padding on the left.
+            budget: most tokens to keep of each text.
+            score: how tokens are ranked, or its name.
+            ratios: strides of whole chunks, halves, quarters, …; default: the configuration's, and 1.
+            gist: see `selection.forest.kept_within`.
+
+        Raises:
+            ValueError: the memory does not hold every token, or there is no such score.
+        """
+        if not bool((memory.kept == memory.lengths).all()):
+            raise ValueError(
+                "the memory does not hold every token: read the text with keep_all=True to select from it."
+            )
+        mask = check_ids("query_ids", query_ids, query_attention_mask, self.upper.config.vocab_size)
+        if len(query_ids) != len(memory) or not mask.any(1).all():
+            raise ValueError(f"query_ids must be {len(memory)} questions, one a text, of at least one token each.")
+        ratios = list(ratios or [*self.config.ratios, 1])
+        scores = get_score(score).scores(self, memory, query_ids, mask)
+        keep, strides = torch.zeros_like(memory.mask), memory.ratio.clone()
+        for row, length in enumerate(memory.lengths.tolist()):
+            places, kept = kept_within(scores[row, :length], memory.chunk_size, ratios, budget, gist)
+            keep[row, places], strides[row, places] = True, kept.to(strides.device)
+        return replace(memory, ratio=strides).only(keep)
 
     def fingerprint(self) -> str:
         """Identifies all that decides what a memory holds: lower weights, tree, encoding and the base's settings.

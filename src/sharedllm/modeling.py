@@ -88,6 +88,10 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
         """Read more text behind a memory's; see `SharedLLMModel.append`."""
         return self.model.append(*args, **kwargs)
 
+    def select(self, *args, **kwargs) -> ContextMemory:
+        """What of a memory is worth keeping for a question, within a budget; see `SharedLLMModel.select`."""
+        return self.model.select(*args, **kwargs)
+
     def fingerprint(self) -> str:
         """Identifies what decides what a memory holds; see `SharedLLMModel.fingerprint`."""
         return self.model.fingerprint()

@@ -12,7 +12,7 @@ from .lower import LowerModel
 from .memory import ContextMemory, cat_ragged
 from .selection import SelectionPolicy
 from .selection.base import chooser
-from .tree import Nodes, Samples, chunks, preserved_nodes, sample
+from .tree import Nodes, Samples, choose_right, chunks, preserved_nodes, sample
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Reader:
     selection      which parts stay fine
     noise          σ of the split noise as a share of a node's length; 0 outside training
     batch_tokens   most tokens run through the lower model at once
+    keep_all       keep every token, for a choice later
     """
 
     config: SharedLLMConfig
@@ -34,6 +35,11 @@ class Reader:
     selection: SelectionPolicy
     noise: float = 0.0
     batch_tokens: int | None = None
+    keep_all: bool = False
+
+    @property
+    def ratios(self) -> tuple[int, ...]:
+        return (1,) if self.keep_all else tuple(self.config.ratios)
 
     def project(self, states: list[Tensor]) -> list[Tensor]:
         """Residual streams (s, E) entering lower layers 0 … M − 1 → P keys (s, G, D), then P values (s, G, D)."""
@@ -106,9 +112,9 @@ def plan(reader: Reader, ids: Tensor, lengths: Tensor, query: Tensor | None, que
     roots = chunks(lengths.cpu(), reader.config.chunk_size)
     view = _View(reader, ids, roots, query, query_mask)
     with torch.no_grad():
-        choose = chooser(reader.selection, view)
-        nodes = preserved_nodes(roots, reader.config.height, choose, reader.noise)
-    samples = sample(nodes, tuple(reader.config.ratios), reader.config.keep)
+        choose = choose_right if reader.keep_all else chooser(reader.selection, view)
+        nodes = preserved_nodes(roots, len(reader.ratios), choose, reader.noise)
+    samples = sample(nodes, reader.ratios, reader.config.keep)
     if reader.config.encoding == "node":
         return nodes, samples.node, samples
     return roots, root_index(roots, samples.row, samples.chunk), samples

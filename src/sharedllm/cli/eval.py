@@ -31,7 +31,7 @@ def command(
 ) -> None:
     """Measure methods on the same texts. `sharedllm report` makes tables and figures of the results."""
     from ..evaluation.corpus import open_documents
-    from ..evaluation.methods import make_method
+    from ..evaluation.methods import OURS, make_method
     from ..evaluation.run import Plan, evaluate
     from ..evaluation.tasks import Setting, get_task
 
@@ -41,7 +41,7 @@ def command(
     window = shared.config.window
     names = [name.strip() for name in methods.split(",") if name.strip()]
     plain = None
-    if any(not name.startswith(("sharedllm", "empty")) for name in names):
+    if any(not name.startswith(OURS) for name in names):
         folder = bundled_model(base) if base in ("base",) else base
         try:
             plain = AutoModelForCausalLM.from_pretrained(folder, dtype=inference_dtype()).eval()

@@ -7,17 +7,20 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...modeling import SharedLLMForCausalLM
+from ...selection.scores import SCORES
 from .base import Method, Scores
 from .full import SCALINGS, Full
 from .retrieval import Retrieval
-from .shared import Empty, Shared
+from .shared import Budgeted, Empty, Shared
 from .streaming import Streaming
 from .window import Window
 
-__all__ = ["DESCRIPTIONS", "Method", "Scores", "make_method"]
+__all__ = ["DESCRIPTIONS", "OURS", "Method", "Scores", "make_method"]
 
+OURS = ("sharedllm", "budget", "empty")
 DESCRIPTIONS = {
     "sharedllm": "the far context read into a memory; sharedllm:POLICY and sharedllm@4/2/1 for other policies and strides",
+    "budget": "everything read, the question selects: budget:SCORE@TOKENS with attention, bm25 or hybrid",
     "empty": "the same trained model without its memory",
     "window": "the base with the window alone",
     "streaming": "the base with sinks and recent tokens (StreamingLLM)",
@@ -43,17 +46,19 @@ def make_method(
     """
     match = re.fullmatch(r"([a-z0-9]+)(?::(\w+))?(?:@(\d+(?:/\d+)*))?", name)
     kind, policy, strides = match.groups() if match else ("", None, None)
-    if kind not in DESCRIPTIONS or ((policy or strides) and kind != "sharedllm"):
+    wrong = (policy or strides) and kind not in ("sharedllm", "budget")
+    if kind not in DESCRIPTIONS or wrong or (kind == "budget" and not (policy in SCORES and (strides or "").isdigit())):
         raise ValueError(f"method {name!r} is not known: use one of {', '.join(DESCRIPTIONS)}.")
     makers: dict[str, Callable[[Any], Method]] = {
         "sharedllm": lambda m: Shared(m, name, policy, tuple(map(int, strides.split("/"))) if strides else None),
+        "budget": lambda m: Budgeted(m, name, policy, int(strides)),
         "empty": lambda m: Empty(m),
         "window": lambda m: Window(m, window),
         "streaming": lambda m: Streaming(m, window),
         "bm25": lambda m: Retrieval(m, tokenizer, window),
     }
     makers |= {full: lambda m, s=scaling, n=full: Full(m, window, n, s) for full, scaling in SCALINGS.items()}
-    model, option = (shared, "--model") if kind in ("sharedllm", "empty") else (base, "--base")
+    model, option = (shared, "--model") if kind in OURS else (base, "--base")
     if model is None:
         raise ValueError(f"method {name!r} needs a model: name one with {option}.")
     return makers[kind](model)

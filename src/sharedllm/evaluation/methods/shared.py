@@ -57,3 +57,30 @@ class Empty:
 
     def score(self, state: None, running: Tensor, targets: int) -> Scores:
         return Shared(self.model).score(None, running, targets)
+
+
+@dataclass(frozen=True)
+class Budgeted:
+    """Everything is read and kept; the question decides which tokens the running text sees.
+
+    ranking: name of a token score. budget: most tokens seen.
+    """
+
+    model: SharedLLMForCausalLM
+    name: str
+    ranking: str
+    budget: int
+    batch_tokens: int = 32_768
+
+    @property
+    def running(self) -> int:
+        return self.model.config.window
+
+    def prepare(self, far: Tensor, query: Tensor) -> ContextMemory | None:
+        if far.shape[1] == 0:
+            return None
+        memory = self.model.read(far, keep_all=True, batch_tokens=self.batch_tokens, fingerprint=False)
+        return self.model.select(memory, query, budget=self.budget, score=self.ranking)
+
+    def score(self, state: ContextMemory | None, running: Tensor, targets: int) -> Scores:
+        return Shared(self.model).score(state, running, targets)

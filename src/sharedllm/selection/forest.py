@@ -1,0 +1,96 @@
+"""One budget for all trees of a text: what deserves it stays fine, the rest coarse, the least of it goes (beyond the paper).
+
+The paper expands one path in every tree. Here any node may be expanded, best first over the whole forest, until the budget
+of kept tokens is spent. Both children of an expanded node are kept at the next stride, so every cut partitions its chunk
+and what is not expanded stays coarse. A node's score is the best of its tokens': a parent never ranks below its child, so
+best-first order is the order of the scores, and no loop over nodes is needed.
+"""
+
+import itertools
+
+import torch
+from torch import Tensor
+
+
+def kept_within(
+    scores: Tensor, chunk_size: int, ratios: list[int], budget: int, gist: float = 0.5
+) -> tuple[Tensor, Tensor]:
+    """Which tokens of one text to keep.
+
+    Args:
+        scores: (T,) how much each token matters. chunk_size: C; one tree each.
+        ratios: stride at each depth, coarse to fine: of whole chunks, of their halves, quarters, ….
+        budget: most tokens to keep.
+        gist: if all chunks at the coarsest stride take no more than this share of the budget, they come first, so that
+            something of everything remains; otherwise chunks compete like all else, and some may go.
+
+    Returns:
+        Ascending positions (s,) of the kept tokens, s ≤ budget, and the stride (s,) of each.
+
+    Raises:
+        ValueError: the budget is below 1.
+    """
+    if budget < 1:
+        raise ValueError(f"budget={budget} keeps nothing: give at least 1 token.")
+    if len(scores) == 0:
+        return torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
+    starts, ends = _levels(len(scores), chunk_size, len(ratios))
+    best = _best(scores.double().cpu(), starts, ends)
+    sizes = [-(-(end - start) // ratio) for start, end, ratio in zip(starts, ends, ratios, strict=True)]
+    # What each expansion costs beyond what its node costs; the first is keeping a chunk at all.
+    costs = [sizes[0]] + [fine.view(-1, 2).sum(1) - coarse for coarse, fine in itertools.pairwise(sizes)]
+    ranks = [best[0], *best[:-1]]
+    if int(sizes[0].sum()) <= gist * budget:
+        ranks[0] = torch.full_like(ranks[0], torch.inf)
+    depth = torch.cat([torch.full_like(cost, d) for d, cost in enumerate(costs)])
+    # By score, parents before children of the same score, then by position.
+    order = torch.argsort(depth, stable=True)
+    order = order[torch.argsort(torch.cat(ranks)[order], descending=True, stable=True)]
+    spent = torch.cumsum(torch.cat(costs)[order], 0)
+    taken = torch.zeros(len(order), dtype=torch.bool)
+    over = torch.nonzero(spent > budget)
+    taken[order[: int(over[0]) if len(over) else None]] = True
+    return _kept(taken.split([len(c) for c in costs]), starts, ends, ratios)
+
+
+def _levels(length: int, chunk_size: int, depths: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Starts and ends of the nodes of each depth; children 2 i and 2 i + 1 of node i. Nodes may be empty."""
+    start = torch.arange(0, length, chunk_size)
+    starts, ends = [start], [(start + chunk_size).clamp(max=length)]
+    for _ in range(depths - 1):
+        middle = starts[-1] + (ends[-1] - starts[-1]) // 2
+        starts, ends = (
+            [*starts, torch.stack([starts[-1], middle], 1).flatten()],
+            [*ends, torch.stack([middle, ends[-1]], 1).flatten()],
+        )
+    return starts, ends
+
+
+def _best(scores: Tensor, starts: list[Tensor], ends: list[Tensor]) -> list[Tensor]:
+    """The greatest score of a token in each node; −∞ for an empty one."""
+    lengths = ends[-1] - starts[-1]
+    leaf = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+    lowest = torch.full((len(lengths),), -torch.inf, dtype=scores.dtype)
+    best = [lowest.scatter_reduce(0, leaf, scores, "amax")]
+    for _ in starts[1:]:
+        best.insert(0, best[0].view(-1, 2).amax(1))
+    return best
+
+
+def _kept(
+    taken: tuple[Tensor, ...], starts: list[Tensor], ends: list[Tensor], ratios: list[int]
+) -> tuple[Tensor, Tensor]:
+    """The last token of each stride of every node of the cut."""
+    positions, strides = [], []
+    for depth, (start, end, ratio) in enumerate(zip(starts, ends, ratios, strict=True)):
+        # A node is in the cut if the expansion that made it was taken, and its own was not.
+        made = taken[0] if depth == 0 else taken[depth].repeat_interleave(2)
+        cut = made & ~taken[depth + 1] if depth + 1 < len(taken) else made
+        first, last = start[cut], end[cut]
+        counts = -(-(last - first) // ratio)
+        node = torch.repeat_interleave(torch.arange(len(counts)), counts)
+        index = torch.arange(len(node)) - (torch.cumsum(counts, 0) - counts)[node]
+        positions.append(last[node] - 1 - (counts[node] - 1 - index) * ratio)
+        strides.append(torch.full_like(node, ratio))
+    order = torch.argsort(torch.cat(positions))
+    return torch.cat(positions)[order], torch.cat(strides)[order]

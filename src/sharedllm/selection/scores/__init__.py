@@ -1,0 +1,28 @@
+"""How much each token of a memory matters to a question. One way a file, all behind `TokenScore`."""
+
+from .attention import AttentionScore
+from .base import TokenScore
+from .bm25 import BM25Score
+from .hybrid import HybridScore
+from .oracle import OracleScore
+
+SCORES: dict[str, TokenScore] = {
+    score.name: score
+    for score in (AttentionScore(), BM25Score(), HybridScore("hybrid", (AttentionScore(), BM25Score())))
+}
+
+
+def get_score(score: str | TokenScore) -> TokenScore:
+    """A score by name; an object that is one already is returned as it is.
+
+    Raises:
+        ValueError: no score of that name; lists those there are.
+    """
+    if not isinstance(score, str):
+        return score
+    if score not in SCORES:
+        raise ValueError(f"score={score!r} is not known: use one of {', '.join(sorted(SCORES))}.")
+    return SCORES[score]
+
+
+__all__ = ["SCORES", "AttentionScore", "BM25Score", "HybridScore", "OracleScore", "TokenScore", "get_score"]

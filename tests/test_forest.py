@@ -1,0 +1,92 @@
+"""Selection within a budget: never above it, always a partition, best first, as slow loops would choose."""
+
+import heapq
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sharedllm.selection.forest import kept_within
+
+
+def slow(scores: list[float], chunk_size: int, ratios: list[int], budget: int, gist: float):
+    """Best-first expansion with a queue, node by node; a cut is a list of (start, end, stride)."""
+
+    def size(start, end, depth):
+        return -(-(end - start) // ratios[depth])
+
+    def rank(start, end):
+        return max(scores[start:end], default=-float("inf"))
+
+    roots = [(s, min(s + chunk_size, len(scores))) for s in range(0, len(scores), chunk_size)]
+    first = sum(size(*root, 0) for root in roots) <= gist * budget
+    queue = [(-float("inf") if first else -rank(*root), 0, *root) for root in roots]
+    heapq.heapify(queue)
+    cut, spent = set(), 0
+    while queue:
+        _, step, start, end = heapq.heappop(queue)
+        middle = start + (end - start) // 2
+        if step == 0:
+            made, cost = [(start, end, 0)], size(start, end, 0)
+        else:
+            made = [(start, middle, step), (middle, end, step)]
+            cost = sum(size(*node) for node in made) - size(start, end, step - 1)
+        if spent + cost > budget:
+            break
+        spent += cost
+        cut -= {(start, end, step - 1)}
+        for a, b, depth in made:
+            cut.add((a, b, depth))
+            if depth + 1 < len(ratios):
+                heapq.heappush(queue, (-rank(a, b), depth + 1, a, b))
+    kept = {}
+    for start, end, depth in cut:
+        kept |= dict.fromkeys(range(end - 1, start - 1, -ratios[depth]), ratios[depth])
+    return sorted(kept), [kept[p] for p in sorted(kept)]
+
+
+@given(
+    length=st.integers(0, 150),
+    chunk_size=st.sampled_from([2, 5, 16, 32]),
+    ratios=st.sampled_from([[1], [4, 1], [8, 4, 2], [8, 4, 2, 1], [3, 2, 1, 1, 1]]),
+    budget=st.integers(1, 200),
+    gist=st.sampled_from([0.0, 0.5, 1.0]),
+    seed=st.integers(0, 5),
+)
+def test_equals_slow_loops(length, chunk_size, ratios, budget, gist, seed):
+    """Equal scores are rare in practice and ordered differently by a queue: scores are drawn without ties."""
+    scores = torch.randperm(length, generator=torch.Generator().manual_seed(seed)).double()
+    positions, strides = kept_within(scores, chunk_size, ratios, budget, gist)
+    assert (positions.tolist(), strides.tolist()) == slow(scores.tolist(), chunk_size, ratios, budget, gist)
+    assert len(positions) <= budget
+
+
+def test_budget_for_everything_keeps_everything():
+    positions, strides = kept_within(torch.rand(100), 16, [8, 4, 2, 1], 100)
+    assert positions.tolist() == list(range(100)) and set(strides.tolist()) == {1}
+
+
+def test_gist_first():
+    """With room for it something of every chunk is kept, and the best place is whole; without, only the best place."""
+    scores = torch.zeros(1024)
+    scores[700] = 1.0
+    positions, strides = kept_within(scores, 64, [16, 8, 4, 1], 200)
+    assert all(any(a <= p < a + 64 for p in positions.tolist()) for a in range(0, 1024, 64))
+    fine = positions[strides == 1].tolist()
+    assert set(range(696, 704)) <= set(fine) and all(640 <= p < 704 for p in fine if p not in range(640))
+    near, _ = kept_within(scores, 64, [16, 8, 4, 1], 40, gist=0.1)
+    assert 700 in near.tolist() and len(near) <= 40
+
+
+def test_more_budget_never_loses_a_fine_place():
+    scores = torch.rand(512, generator=torch.Generator().manual_seed(0))
+    for small, large in pairwise([40, 80, 160, 320]):
+        (a, fine_a), (b, fine_b) = (kept_within(scores, 64, [8, 4, 1], n, gist=0.0) for n in (small, large))
+        assert set(a[fine_a == 1].tolist()) <= set(b[fine_b == 1].tolist())
+
+
+def test_no_budget():
+    with pytest.raises(ValueError, match="budget=0 keeps nothing"):
+        kept_within(torch.rand(4), 2, [1], 0)

@@ -1,0 +1,128 @@
+"""Selecting from a memory for a question: within the budget, of the right tokens, each kept as it was read."""
+
+import pytest
+import torch
+from helpers import pad, random_texts, tiny_shared
+
+from sharedllm.positions import rotate, rotation
+from sharedllm.selection.scores import SCORES, BM25Score, OracleScore, get_score
+from sharedllm.selection.scores.base import spread
+
+
+def ids_of(*lengths: int, seed: int = 0) -> torch.Tensor:
+    return torch.tensor(random_texts(list(lengths), seed))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_shared("llama", injection="joint", encoding="chunk", injection_map=[[1, 1], [2, 2], [2, 3]])
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("budget", [1, 20, 70])
+@torch.no_grad()
+def test_what_is_selected_is_what_was_read(model, score, budget):
+    """Batches of texts of different lengths, and questions with padding."""
+    contexts, questions = random_texts([90, 17, 0], 1), random_texts([6, 3, 4], 2)
+    ids, mask = pad(contexts, "right")
+    query, query_mask = pad(questions)
+    memory = model.read(ids, mask, keep_all=True)
+    assert memory.kept.tolist() == [90, 17, 0]
+    chosen = model.select(memory, query, query_mask, budget=budget, score=score)
+    for row, length in enumerate((90, 17, 0)):
+        kept = int(chosen.kept[row])
+        assert kept <= budget and (kept > 0 or length == 0 or budget < 4)
+        positions = chosen.position[row, :kept]
+        assert (positions.diff() > 0).all() and torch.equal(chosen.chunk[row, :kept], positions // 16)
+        for ours, all_of_it in zip(chosen.keys + chosen.values, memory.keys + memory.values, strict=True):
+            assert torch.equal(ours[row, :, :kept], all_of_it[row][:, positions])
+    assert torch.equal(chosen.lengths, memory.lengths) and torch.equal(chosen.token_ids, memory.token_ids)
+    alone = model.read(torch.tensor([contexts[1]]), keep_all=True)
+    single = model.select(alone, torch.tensor([questions[1]]), budget=budget, score=score)
+    kept = int(single.kept[0])
+    assert single.position[0].tolist() == chosen.position[1, :kept].tolist()
+
+
+@torch.no_grad()
+def test_enough_budget_is_stride_one(model):
+    ids, query, running = ids_of(50), ids_of(5, seed=1), ids_of(12, seed=2)
+    memory = model.read(ids, keep_all=True)
+    chosen = model.select(memory, query, budget=50)
+    assert torch.equal(model(running, memory=chosen).logits, model(running, memory=memory).logits)
+    fine = tiny_shared("llama", injection="joint", encoding="chunk", injection_map=[[1, 1], [2, 2], [2, 3]], ratios=[1])
+    torch.testing.assert_close(model(running, memory=memory).logits, fine(running, context_ids=ids).logits)
+
+
+@torch.no_grad()
+def test_attention_score_is_the_attention(model):
+    """The greatest softmax weight over the question's tokens, summed over heads and injected layers."""
+    ids, query = ids_of(40), ids_of(5, seed=1)
+    memory = model.read(ids, keep_all=True)
+    states = model(query, output_hidden_states=True).hidden_states
+    expected = torch.zeros(40)
+    for pair, (_, index) in enumerate(model.config.injection_map):
+        layer = model.model.upper.layers[index]
+        rotary = model.model.upper.rotary_emb
+        queries = layer.self_attn.q_proj(layer.input_layernorm(states[index])).view(1, 5, 4, 8).transpose(1, 2)
+        queries = rotate(queries, rotation(rotary, torch.arange(5)[None], queries))
+        keys = rotate(memory.keys[pair], rotation(rotary, memory.chunk - memory.chunks[:, None], queries))
+        for head in range(4):
+            weights = torch.softmax(queries[0, head] @ keys[0, head // 2].T / 8**0.5, -1)
+            expected += weights.amax(0)
+    for block in (7, 16_384):
+        score = type(get_score("attention"))(block=block)
+        got = score.scores(model.model, memory, query, torch.ones_like(query).bool())
+        torch.testing.assert_close(got[0], spread(expected[None])[0], atol=1e-5, rtol=1e-5)
+
+
+def test_spread_reaches_what_stands_behind():
+    scores = torch.zeros(1, 50)
+    scores[0, 20] = 1.0
+    near = spread(scores, before=2, after=5)[0]
+    assert near[20] == 1.0 and set(torch.nonzero(near).flatten().tolist()) == set(range(18, 26))
+    assert (near[[18, 19, 21, 25]] == 0.5).all()
+
+
+def test_bm25_finds_shared_words():
+    pytest.importorskip("bm25s")
+    model, ids, query = tiny_shared("llama", encoding="chunk"), ids_of(200), ids_of(6, seed=5)
+    ids[ids == query[0, 0]] = (query[0, 0] + 1) % 101
+    ids[0, 130:136] = query[0]
+    memory = model.read(ids, keep_all=True)
+    scores = BM25Score().scores(model.model, memory, query, torch.ones_like(query).bool())
+    assert 112 <= int(scores[0].argmax()) < 144 and scores[0, 133] == scores[0].max()
+
+
+@torch.no_grad()
+def test_the_oracle_keeps_the_answer_whole(model):
+    ids, query = ids_of(160), ids_of(5, seed=1)
+    memory = model.read(ids, keep_all=True)
+    chosen = model.select(memory, query, budget=40, score=OracleScore([[(70, 74)]]), gist=0.0)
+    positions = chosen.position[0].tolist()
+    assert {70, 71, 72, 73} <= set(positions)
+    assert all(chosen.ratio[0, positions.index(p)] == 1 for p in (70, 71, 72, 73))
+
+
+@torch.no_grad()
+def test_append_goes_on_keeping_everything(model):
+    ids = ids_of(75)
+    memory = model.append(model.read(ids[:, :30], keep_all=True), ids[:, 30:])
+    assert memory.position[0].tolist() == list(range(75))
+
+
+def test_bad_requests(model):
+    ids, query = ids_of(40), ids_of(5, seed=1)
+    memory = model.read(ids, keep_all=True)
+    for wrong, options, message in (
+        (model.read(ids), {"budget": 8}, "keep_all=True"),
+        (memory, {"budget": 0}, "budget=0"),
+        (memory, {"budget": 8, "score": "best"}, "score='best' is not known: use one of attention, bm25, hybrid"),
+        (memory.repeat_interleave(2), {"budget": 8}, "must be 2 questions"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.select(wrong, query, **options)
+    with pytest.raises(ValueError, match="needs encoding='chunk'"):
+        tiny_shared("llama").read(ids, keep_all=True)
+    cross = tiny_shared("llama", encoding="chunk")
+    with pytest.raises(ValueError, match="needs a model with injection='joint'"):
+        cross.select(cross.read(ids, keep_all=True), query, budget=8)
