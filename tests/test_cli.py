@@ -68,6 +68,27 @@ def test_appending_equals_reading_in_one_go(run, tmp_path, model_folder, text_fi
         torch.testing.assert_close(grown.tensors()[name], tensor, atol=1e-5, rtol=1e-4, msg=name)
 
 
+def test_ask_within_a_budget(run, tmp_path, model_folder, text_file, memory_file):
+    """A memory of everything, and the text itself, give the same; others say what is missing."""
+    whole = tmp_path / "whole.memory"
+    assert run("read", text_file, "--keep-all", "-o", whole, "--model", model_folder)[0] == 0
+    options = ["What is it?", "--model", model_folder, "--budget", 40, "--score", "bm25"]
+    code, out, err = run("ask", whole, *options, "--json")
+    assert code == 0, err
+    answer = json.loads(out)
+    assert answer["budget"] == 40 and answer["score"] == "bm25" and "selection" not in answer
+    assert json.loads(run("ask", text_file, *options, "--json")[1]) == answer
+    for arguments, message in (
+        (["ask", memory_file, *options], "keep_all=True"),
+        (["ask", whole, *options[:-1], "best"], "score='best' is not known"),
+        (["ask", whole, *options, "--selection", "right"], "both given"),
+        (["ask", whole, *options[:-1], "attention"], "injection='joint'"),
+        (["read", text_file, "--append", "--keep-all", "-o", memory_file, "--model", model_folder], "does not hold every"),
+    ):
+        code, _, err = run(*arguments)
+        assert code == 2 and message in err and len(err.strip().splitlines()) == 1, err
+
+
 @pytest.mark.parametrize("selection", ["right", "similarity"])
 def test_ask_a_memory_and_its_file_alike(run, memory_file, text_file, model_folder, selection):
     options = ["What jumps?", "--model", model_folder, "--max-new-tokens", "4", "--selection", selection]

@@ -170,7 +170,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         An unfinished last chunk is read again together with the new text. Options as for `read`; a memory that holds
         every token goes on doing so.
         """
-        keep_all = bool((memory.kept == memory.lengths).all()) and self.config.encoding == "chunk"
+        keep_all = memory.complete and self.config.encoding == "chunk"
         reader = self._reader(options.pop("selection", None), options.pop("batch_tokens", None), keep_all=keep_all)
         if memory.fingerprint not in ("", self.fingerprint()):
             raise ValueError(
@@ -203,7 +203,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         Raises:
             ValueError: the memory does not hold every token, or there is no such score.
         """
-        if not bool((memory.kept == memory.lengths).all()):
+        if not memory.complete:
             raise ValueError(
                 "the memory does not hold every token: read the text with keep_all=True to select from it."
             )

@@ -62,6 +62,11 @@ class ContextMemory:
         return self.mask.sum(1)
 
     @property
+    def complete(self) -> bool:
+        """Whether every token that was read is kept."""
+        return bool((self.kept == self.lengths).all())
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all keys and values, masks, positions and token ids."""
         return sum(t.nbytes for t in self.tensors().values())

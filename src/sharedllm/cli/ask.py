@@ -7,6 +7,7 @@ import typer
 
 from ..data.text import tokenize
 from ..selection import get_policy
+from ..selection.scores import get_score
 from .common import BatchTokensOption, JsonOption, ModelOption, SelectionOption, load, memory_of, print_json
 
 
@@ -15,6 +16,11 @@ def command(
     question: Annotated[str, typer.Argument(help="What to ask.")],
     model: ModelOption = "tiny",
     selection: SelectionOption = None,
+    budget: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens of the memory to read, chosen for the question (--keep-all memories)."),
+    ] = None,
+    score: Annotated[str, typer.Option(help="What a --budget goes by: attention, bm25 or hybrid.")] = "attention",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
     batch_tokens: BatchTokensOption = 32_768,
     json: JsonOption = False,
@@ -31,14 +37,20 @@ def command(
             f"the question has {ids.shape[1]} tokens; {room} fit beside {max_new_tokens} new ones in the "
             f"window={loaded.config.window}: shorten it."
         )
-    memory = memory_of(loaded, tokenizer, source, batch_tokens)
-    if policy.needs_query:
+    if budget is not None and selection is not None:
+        raise ValueError("--budget and --selection are both given: a budget selects by --score.")
+    get_score(score)
+    memory = memory_of(loaded, tokenizer, source, batch_tokens, keep_all=budget is not None)
+    if budget is not None:
+        memory = loaded.select(memory, ids, budget=budget, score=score)
+    elif policy.needs_query:
         # Which parts stay fine depends on the question: read the tokens again that the memory keeps.
         with torch.no_grad():
             memory = loaded.read(memory.token_ids.long(), query_ids=ids, selection=policy, batch_tokens=batch_tokens)
     output = loaded.generate(ids, memory=memory, max_new_tokens=max_new_tokens, do_sample=False)
     answer = tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True).strip().split("\n")[0]
+    chosen = {"selection": policy.name} if budget is None else {"budget": budget, "score": score}
     if json:
-        print_json(question=question, answer=answer, context_tokens=int(memory.lengths[0]), selection=policy.name)
+        print_json(question=question, answer=answer, context_tokens=int(memory.lengths[0]), **chosen)
     else:
         print(answer)

@@ -27,6 +27,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 SelectionOption = Annotated[
     str | None, typer.Option(help="What stays fine: right (nearest) or similarity (to the question).")
 ]
+KeepAllOption = Annotated[
+    bool, typer.Option("--keep-all", help="Keep every token, so that each question selects within its --budget.")
+]
 BatchTokensOption = Annotated[int, typer.Option(min=1, help="Most tokens read at once: bounds working memory.")]
 
 
@@ -79,23 +82,33 @@ def read_files(
     names: list[str],
     batch_tokens: int,
     memory: ContextMemory | None = None,
+    keep_all: bool = False,
 ) -> ContextMemory:
-    """Read files one after the other into one memory, behind `memory` if there is one."""
+    """Read files one after the other into one memory, behind `memory` if there is one (which goes on as it began)."""
     texts = [(name, tokenize(tokenizer, read_text(name))) for name in expand(names)]
     for name, ids in texts:
         with progress_bar(f"reading {name}", ids.shape[1]) as advance:
             options: dict[str, Any] = {"batch_tokens": batch_tokens, "sources": [name], "progress": advance}
-            memory = model.read(ids, **options) if memory is None else model.append(memory, ids, **options)
+            if memory is None:
+                memory = model.read(ids, keep_all=keep_all, **options)
+            else:
+                memory = model.append(memory, ids, **options)
     if memory is None:
         raise ValueError("no file is named: give at least one, or - for standard input.")
     return memory
 
 
-def memory_of(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str, batch_tokens: int):
+def memory_of(
+    model: SharedLLMForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    batch_tokens: int,
+    keep_all: bool = False,
+) -> ContextMemory:
     """The memory that `name` is, or that of the text file that it is."""
     if is_memory(name):
         return open_memory(name, fingerprint=model.fingerprint(), tokenizer=tokenizer_fingerprint(tokenizer))
-    return read_files(model, tokenizer, [name], batch_tokens)
+    return read_files(model, tokenizer, [name], batch_tokens, keep_all=keep_all)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -10,6 +10,7 @@ from ..memory_file import open_memory, save_memory
 from .common import (
     BatchTokensOption,
     JsonOption,
+    KeepAllOption,
     ModelOption,
     load,
     print_json,
@@ -24,6 +25,7 @@ def command(
     output: Annotated[Path, typer.Option("-o", "--output", help="Memory to write, usually X.memory.")],
     model: ModelOption = "tiny",
     append: Annotated[bool, typer.Option("--append", help="Read behind what the memory holds already.")] = False,
+    keep_all: KeepAllOption = False,
     batch_tokens: BatchTokensOption = 32_768,
     json: JsonOption = False,
 ) -> None:
@@ -36,7 +38,9 @@ def command(
     start = time.perf_counter()
     vocabulary = tokenizer_fingerprint(tokenizer)
     before = open_memory(output, fingerprint=loaded.fingerprint(), tokenizer=vocabulary) if append else None
-    memory = read_files(loaded, tokenizer, files, batch_tokens, before)
+    if before is not None and keep_all and not before.complete:
+        raise ValueError(f"{output} does not hold every token: --keep-all can't be begun with --append.")
+    memory = read_files(loaded, tokenizer, files, batch_tokens, before, keep_all)
     save_memory(memory, output, tokenizer=vocabulary)
     tokens = int(memory.lengths.sum()) - (int(before.lengths.sum()) if before is not None else 0)
     seconds = time.perf_counter() - start
