@@ -83,7 +83,10 @@ def test_ask_within_a_budget(run, tmp_path, model_folder, text_file, memory_file
         (["ask", whole, *options[:-1], "best"], "score='best' is not known"),
         (["ask", whole, *options, "--selection", "right"], "both given"),
         (["ask", whole, *options[:-1], "attention"], "injection='joint'"),
-        (["read", text_file, "--append", "--keep-all", "-o", memory_file, "--model", model_folder], "does not hold every"),
+        (
+            ["read", text_file, "--append", "--keep-all", "-o", memory_file, "--model", model_folder],
+            "does not hold every",
+        ),
     ):
         code, _, err = run(*arguments)
         assert code == 2 and message in err and len(err.strip().splitlines()) == 1, err

@@ -99,6 +99,7 @@ def test_a_run_writes_log_validation_and_a_model(run, recipe, tmp_path):
     validation = validations_of(tmp_path / "run")[-1]
     assert set(validation["words"]) == {"0", "64", "128"}
     assert 0 <= validation["recall"]["copy"] <= 1
+    assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
     left = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert left == ["step-00000010", "step-00000012"]
 

@@ -39,7 +39,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
 
     @classmethod
     def from_base(cls, base: str | PreTrainedModel, *, dtype: torch.dtype | str | None = None, **settings):
-        """Extend a base checkpoint; before training its logits are the base's to the bit.
+        """Extend a base checkpoint; with injection="cross" its logits are the base's to the bit before training.
 
         Args:
             base: folder, hub id, or a causal language model (its weights are shared with the result, not copied).

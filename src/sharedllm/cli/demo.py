@@ -35,6 +35,9 @@ def command(
     tokens: Annotated[int, typer.Option(min=1024, help="Longest context.")] = 131_072,
     places: Annotated[int, typer.Option(min=1, help="Places of the text whose loss is measured.")] = 12,
     needles: Annotated[int, typer.Option(min=1, help="Needles a cell.")] = 4,
+    budget: Annotated[
+        int, typer.Option(min=1, help="Tokens of the memory that each needle's question selects.")
+    ] = 2048,
     full_limit: Annotated[float, typer.Option(help="Most seconds that one pass of full attention may take.")] = 15.0,
     seed: Annotated[int, typer.Option(help="Of the needles.")] = 0,
     json: JsonOption = False,
@@ -66,8 +69,13 @@ def command(
     with progress_bar("scoring", len(starts) * len(lengths)) as advance:
         losses = losses_by_length(loaded, base_model, ids, own, other, lengths, starts, advance)
     needle_lengths = lengths[::2] if len(lengths) > 4 else lengths
+    # Where the model can select for a question, all of the text is kept for it.
+    selects = loaded.config.injection == "joint" and loaded.config.encoding == "chunk"
+    hay = loaded.read(ids[:, : starts[-1]], keep_all=True, batch_tokens=BATCH_TOKENS) if selects else own
     with progress_bar("asking for needles", len(needle_lengths) * len(DEPTHS)) as advance:
-        recall = needle_recall(loaded, tokenizer, ids, own, needle_lengths, DEPTHS, needles, seed, advance)
+        recall = needle_recall(
+            loaded, tokenizer, ids, hay, needle_lengths, DEPTHS, needles, seed, budget if selects else None, advance
+        )
 
     result = {
         "text": {"name": file or "Python's standard library", "tokens": ids.shape[1]},
@@ -76,6 +84,7 @@ def command(
         "losses": asdict(losses),
         "needles": recall,
         "needles_a_cell": needles,
+        "needle_budget": budget if selects else None,
         "costs": {
             "sharedllm": {n: asdict(c) for n, c in ours.items()},
             "full_attention": {n: asdict(c) for n, c in full.items()},
@@ -120,7 +129,8 @@ def show(result: dict, output: Path) -> None:
         cells = [f"{value:.4f}", f"{losses['other'][n]:.4f}", f"{losses['wins'][n]:.0%}"]
         table.add_row(f"{int(n):,}", *cells, *_cost(ours.get(n)), *_cost(full.get(n)))
     console.print(table)
-    console.print("\nNeedles found, by depth (0 % is the oldest text)")
+    chosen = f", each question selecting {result['needle_budget']:,} tokens" if result["needle_budget"] else ""
+    console.print(f"\nNeedles found, by depth (0 % is the oldest text){chosen}")
     table = Table()
     table.add_column("context", justify="right")
     for depth in next(iter(result["needles"].values())):

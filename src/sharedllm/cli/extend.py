@@ -32,12 +32,15 @@ def command(
     ratios: Annotated[str, typer.Option(help="Strides of the tree's levels, coarse to fine.")] = "16,8,4",
     lower_layers: Annotated[int, typer.Option(help="M, bottom layers that read the context.")] = 4,
     injection_map: Annotated[str | None, typer.Option(help="lower:upper pairs; default i:i for all i < M.")] = None,
+    injection: Annotated[
+        str, typer.Option(help="cross (after the paper) or joint (one softmax, no training needed).")
+    ] = "cross",
     encoding: Annotated[str, typer.Option(help="node or chunk.")] = "node",
     lower_weights: Annotated[str, typer.Option(help="shared or copy.")] = "shared",
     selection: Annotated[str, typer.Option(help="right or similarity.")] = "right",
     json: JsonOption = False,
 ) -> None:
-    """Extend a base checkpoint. Until it is trained its logits are the base's, to the bit."""
+    """Extend a base checkpoint. With cross-attention its logits are the base's to the bit until it is trained."""
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} exists and is not an empty folder: choose another one.")
     settings = {
@@ -46,6 +49,7 @@ def command(
         "ratios": numbers("ratios", ratios),
         "lower_layers": lower_layers,
         "injection_map": pairs(injection_map) if injection_map is not None else None,
+        "injection": injection,
         "encoding": encoding,
         "lower_weights": lower_weights,
         "selection": selection,

@@ -56,6 +56,7 @@ def describe_model(name: str) -> dict:
         "window": config.window,
         "chunk_size": config.chunk_size,
         "tree": " | ".join(f"{tokens} / {stride}" for tokens, stride in nodes),
+        "injection": config.injection,
         "injection_map": config.injection_map,
         "encoding": config.encoding,
         "lower_weights": config.lower_weights,

@@ -113,12 +113,16 @@ def needle_recall(
     depths: list[float],
     needles: int,
     seed: int = 0,
+    budget: int | None = None,
     progress: Progress = lambda n: None,
 ) -> dict[int, dict[float, float]]:
     """Share of needles whose answer the model gives, by context length and depth (0 the oldest).
 
     The statement replaces as many tokens inside one chunk (more if it is longer), and only that is read again. An answer counts if every
     token is the likeliest one, which is what greedy decoding would give.
+
+    Args:
+        memory: of the text. budget: tokens that each question selects from a memory that keeps all; None for all of it.
     """
     chunk_size = model.config.chunk_size
     rng = random.Random(seed)
@@ -136,9 +140,11 @@ def needle_recall(
                 hay = ids[:, end - length + start : end - length + start + width].clone()
                 at = rng.randrange(width - statement.shape[1] + 1)
                 hay[:, at : at + statement.shape[1]] = statement
-                spliced = context.slice(0, start).append(model.read(hay))
+                spliced = context.slice(0, start).append(model.read(hay, keep_all=budget is not None))
                 spliced = spliced.append(context.slice(start + width, length))
                 question, answer = tokenize(tokenizer, needle.question), tokenize(tokenizer, needle.answer)
+                if budget is not None:
+                    spliced = model.select(spliced, question, budget=budget)
                 logits = model(torch.cat([question, answer], 1), memory=spliced, use_cache=False).logits
                 guess = logits[0, question.shape[1] - 1 : -1].argmax(-1)
                 found.append(bool((guess == answer[0]).all()))

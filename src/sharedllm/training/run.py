@@ -20,6 +20,7 @@ from ..data.shards import TokenStore
 from ..modeling import SharedLLMForCausalLM
 from .batches import Batch, Batches
 from .checkpoint import latest, load_checkpoint, read_state, save_checkpoint
+from .curves import draw_curves
 from .hardware import count_operations, peak_memory_mb, peak_operations
 from .log import Log
 from .losses import RowLosses, autocast
@@ -69,6 +70,8 @@ def train(
             run.log.close()
     if last < recipe.steps:
         return latest(run.checkpoints) or run.checkpoints
+    if run.accelerator.is_main_process:
+        draw_curves(run.output / "log.jsonl", run.output / "curves.png", f"{run.output.name}: {recipe.steps} steps")
     return write_model(run.accelerator, run.losses, run.tokenizer, run.output, recipe)
 
 
