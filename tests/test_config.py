@@ -79,6 +79,8 @@ BAD_SETTINGS = {
     "map of a number": ({"injection_map": 3}, "injection_map"),
     "start of a joint softmax": ({"injection": "joint", "start": "zero"}, "start='zero' is for injection='cross'"),
     "unknown injection": ({"injection": "both"}, "injection.*both"),
+    "overlap of nodes": ({"overlap": 4}, "overlap=4 must be 0, or .* encoding='chunk'"),
+    "negative overlap": ({"overlap": -1, "encoding": "chunk"}, "overlap=-1 must be"),
     "no ratio": ({"ratios": []}, r"ratios=\[\] must be one positive stride"),
     "ratio of 0": ({"ratios": [4, 0]}, r"ratios=\[4, 0\] must be one positive stride"),
     "growing ratios": ({"ratios": [2, 4]}, r"ratios=\[2, 4\] must not grow with depth"),
@@ -102,7 +104,7 @@ def test_bad_setting(settings, message):
 
 
 def test_chunk_longer_than_a_sliding_window():
-    with pytest.raises(ValueError, match="chunk_size=16 is longer than the base's sliding_window=8"):
+    with pytest.raises(ValueError, match="chunk_size=16 with overlap=0 is longer than the base's sliding_window=8"):
         SharedLLMForCausalLM.from_base(tiny_base("mistral", sliding_window=8), chunk_size=16)
 
 

@@ -163,10 +163,10 @@ def test_order_of_a_memory_is_free(unit):
     assert difference(logits_of(model, ids, memory=replace(memory, chunk=indices["chunk"])), expected) > 1e-3
 
 
-@pytest.mark.parametrize("encoding", ["node", "chunk"])
+@pytest.mark.parametrize(("encoding", "overlap"), [("node", 0), ("chunk", 0), ("chunk", 5), ("chunk", 20)])
 @pytest.mark.parametrize("cuts", [[0], [1], [15], [16], [17], [44], [45], [3, 5, 20], [16, 16, 32]], ids=str)
-def test_append_equals_one_go(encoding, cuts):
-    model, text = tiny_shared("llama", encoding=encoding), ids_of(45, 45)
+def test_append_equals_one_go(encoding, overlap, cuts):
+    model, text = tiny_shared("llama", encoding=encoding, overlap=overlap), ids_of(45, 45)
     parts = [text[:, a:b] for a, b in zip([0, *cuts], [*cuts, 45], strict=True)]
     memory = model.read(parts[0])
     for part in parts[1:]:
@@ -174,10 +174,10 @@ def test_append_equals_one_go(encoding, cuts):
     assert_same_memory(memory, model.read(text))
 
 
-@pytest.mark.parametrize("selection", ["right", "similarity"])
-def test_append_ragged_batch(selection):
+@pytest.mark.parametrize(("selection", "overlap"), [("right", 0), ("similarity", 0), ("right", 9)])
+def test_append_ragged_batch(selection, overlap):
     """Each text goes on from where it ended, also one that was empty or gets nothing."""
-    model = tiny_shared("qwen3", selection=selection)
+    model = tiny_shared("qwen3", selection=selection, encoding="chunk" if overlap else "node", overlap=overlap)
     query = {"query_ids": ids_of(3, 3, 3, 3, 3, seed=9)} if selection == "similarity" else {}
     first, second, third = [20, 0, 16, 33, 5], [7, 16, 0, 40, 11], [3, 18, 1, 0, 16]
     whole = random_texts([sum(n) for n in zip(first, second, third, strict=True)])

@@ -233,6 +233,14 @@ def test_variants(change, encoding):
     assert max(relative_error(a, b) for a, b in zip(changed, plain, strict=True)) > 1e-3
 
 
+@pytest.mark.parametrize("overlap", [1, 5, 16, 40])
+@pytest.mark.parametrize("selection", POLICIES)
+@pytest.mark.usefixtures("float64_norms")
+def test_overlap(overlap, selection):
+    """Less than a chunk, one, and more than two; the first chunk has nothing before it."""
+    assert_parity(tiny_shared("llama", encoding="chunk", overlap=overlap, selection=selection).double(), ragged_batch())
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 def test_joint_softmax(family, implementation):

@@ -233,7 +233,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             for name, tensor in sorted(module.state_dict(keep_vars=True).items())
             if "cross_attention" not in name
         ]
-        names = ("chunk_size", "ratios", "lower_layers", "injection_map", "encoding", "keep")
+        names = ("chunk_size", "ratios", "lower_layers", "injection_map", "encoding", "keep", "overlap")
         settings = {name: getattr(self.config, name) for name in names}
         base = self.upper.config.to_dict()
         settings["base"] = {name: base.get(name) for name in _BASE_SETTINGS}

@@ -29,6 +29,8 @@ class SharedLLMConfig(PreTrainedConfig):
             an output of 0; "random", queries and output drawn at random. Only "gate" has a gate.
         encoding: "node", each preserved node is read alone (paper); "chunk", the chunk is read once and its nodes only
             choose which tokens are kept.
+        overlap: tokens before a chunk that are read with it and not kept again, so that what lies across a border is
+            understood; for encoding "chunk".
         lower_weights: "shared", the lower model is the upper model's own layers; "copy", it has its own parameters.
         keep: "last" token of each stride, which has seen the others, or "first", as the authors' code does.
         key_position: "chunk", all keys of chunk i stand at position i (paper); "offset", a key stands at i plus its place
@@ -52,6 +54,7 @@ class SharedLLMConfig(PreTrainedConfig):
     injection: Literal["cross", "joint"] = "cross"
     start: Literal["gate", "zero", "random"] = "gate"
     encoding: Literal["node", "chunk"] = "node"
+    overlap: int = 0
     lower_weights: Literal["shared", "copy"] = "shared"
     keep: Literal["last", "first"] = "last"
     key_position: Literal["chunk", "offset"] = "chunk"
@@ -130,14 +133,16 @@ class SharedLLMConfig(PreTrainedConfig):
             raise ValueError(f"start={self.start!r} is for injection='cross'; the joint softmax has nothing to start.")
         if self.chunk_size < 2:
             raise ValueError(f"chunk_size={self.chunk_size} must be at least 2 tokens.")
+        if self.overlap < 0 or (self.overlap and self.encoding != "chunk"):
+            raise ValueError(f"overlap={self.overlap} must be 0, or a number of tokens with encoding='chunk'.")
         if self.window < 1:
             raise ValueError(f"window={self.window} must be at least 1 token.")
         if not 0 <= self.split_noise < 0.5:
             raise ValueError(f"split_noise={self.split_noise} must be in [0, 0.5): it is a share of the node's length.")
         sliding = getattr(self.text_config, "sliding_window", None)
-        if sliding is not None and self.chunk_size > sliding:
+        if sliding is not None and self.chunk_size + self.overlap > sliding:
             raise ValueError(
-                f"chunk_size={self.chunk_size} is longer than the base's sliding_window={sliding}: make it at most that."
+                f"chunk_size={self.chunk_size} with overlap={self.overlap} is longer than the base's sliding_window={sliding}: make it at most that."
             )
 
 

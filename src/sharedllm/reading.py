@@ -117,7 +117,9 @@ def plan(reader: Reader, ids: Tensor, lengths: Tensor, query: Tensor | None, que
     samples = sample(nodes, reader.ratios, reader.config.keep)
     if reader.config.encoding == "node":
         return nodes, samples.node, samples
-    return roots, root_index(roots, samples.row, samples.chunk), samples
+    start = (roots.start - reader.config.overlap).clamp(min=0)
+    units = replace(roots, start=start, length=roots.end - start)
+    return units, root_index(roots, samples.row, samples.chunk), samples
 
 
 def read_context(
@@ -173,13 +175,20 @@ def append_context(
         raise ValueError(f"the memory holds {len(memory)} texts, context_ids has {len(context_ids)}: make them equal.")
     mask = check_ids("context_ids", context_ids, context_mask, reader.lower.config.vocab_size)
     ids, lengths = left_align(context_ids, mask)
-    whole = memory.lengths // memory.chunk_size * memory.chunk_size
+    size = memory.chunk_size
+    # Unfinished chunks are read again, and as many before them as they overlap with, whose result is there already.
+    again = -(-reader.config.overlap // size) * size
+    whole = memory.lengths // size * size
+    begin = (whole - again).clamp(min=0)
     positions = torch.arange(memory.token_ids.shape[1], device=ids.device)
-    unfinished = (positions >= whole[:, None]) & (positions < memory.lengths[:, None])
-    tail, tail_lengths = left_align(memory.token_ids.to(ids), unfinished)
+    tail, tail_lengths = left_align(
+        memory.token_ids.to(ids), (positions >= begin[:, None]) & (positions < memory.lengths[:, None])
+    )
     joined = cat_ragged(tail, tail_lengths, ids, lengths)
     joined_mask = torch.arange(joined.shape[1], device=ids.device) < (tail_lengths + lengths)[:, None]
     later = read_context(reader, joined, joined_mask, **options)
+    if again:
+        later = later.slice(whole - begin, later.lengths)
     if options.get("sources") is not None:
         names = zip(options["sources"], lengths.tolist(), strict=True)
         later = replace(later, sources=tuple(({"name": name, "tokens": n},) for name, n in names))

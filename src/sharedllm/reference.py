@@ -146,7 +146,7 @@ def reference_memory(
         with torch.no_grad():
             nodes = context_tree(root, config.height, _policy(model, context_ids, root, query), epsilons)
         for node in nodes:
-            read = node if config.encoding == "node" else root
+            read = node if config.encoding == "node" else root._replace(start=max(0, root.start - config.overlap))
             states = _run(model, _lower_layers(model), context_ids[read.start : read.end], config.lower_layers - 1)
             for position in sampled_positions(node, config.ratios, config.keep):
                 chunk_of.append(chunk)

@@ -36,6 +36,7 @@ def command(
         str, typer.Option(help="cross (after the paper) or joint (one softmax, no training needed).")
     ] = "cross",
     encoding: Annotated[str, typer.Option(help="node or chunk.")] = "node",
+    overlap: Annotated[int, typer.Option(help="Tokens before a chunk that are read with it, for encoding chunk.")] = 0,
     lower_weights: Annotated[str, typer.Option(help="shared or copy.")] = "shared",
     selection: Annotated[str, typer.Option(help="right or similarity.")] = "right",
     json: JsonOption = False,
@@ -51,6 +52,7 @@ def command(
         "injection_map": pairs(injection_map) if injection_map is not None else None,
         "injection": injection,
         "encoding": encoding,
+        "overlap": overlap,
         "lower_weights": lower_weights,
         "selection": selection,
     }

@@ -110,7 +110,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     """What a checkpoint says of itself."""
     try:
         state = json.loads((folder / "state.json").read_text())
-        state["sha256"].keys(), state["step"] + 0
+        _ = state["sha256"].keys(), state["step"] + 0
     except OSError:
         raise ValueError(f"{folder} is no checkpoint: it has no state.json.") from None
     except (ValueError, KeyError, TypeError, AttributeError):

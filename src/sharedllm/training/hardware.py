@@ -24,7 +24,7 @@ def peak_operations(device: torch.device, precision: str, seconds: float = 0.5) 
     best, end = 0.0, time.perf_counter() + seconds
     while time.perf_counter() < end:
         start = time.perf_counter()
-        left @ left
+        _ = left @ left
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         best = max(best, 2 * size**3 / (time.perf_counter() - start))
