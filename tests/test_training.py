@@ -202,6 +202,18 @@ def test_base_from_scratch_then_extended(run, recipe, tmp_path):
     assert code == 0, err
 
 
+def test_how_a_context_is_read_may_change_when_training_goes_on(run, recipe, tmp_path):
+    assert run("train", recipe("first", steps=2))[0] == 0
+    first = str(tmp_path / "first" / "model")
+    path = recipe("second", base=first, steps=1, model={"overlap": 4, "ratios": [2, 1]})
+    code, _, err = run("train", path)
+    assert code == 0, err
+    config = AutoModelForCausalLM.from_pretrained(tmp_path / "second" / "model").config
+    assert (config.overlap, config.ratios, config.chunk_size) == (4, [2, 1], 16)
+    code, _, err = run("train", recipe("third", base=first, model={"lower_layers": 1}))
+    assert code == 2 and "model.lower_layers can't change" in err
+
+
 def test_questions_and_instructions(run, recipe, tmp_path):
     records = [{"context": "The code is 42. " * 3, "question": "Which code?", "answer": "42"}]
     file = tmp_path / "records.jsonl"

@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from ..bundled import MODELS, bundled_model
+from ..config import SharedLLMConfig
 from ..data.shards import TokenStore, build_shards, check_tokenizer
 from ..data.sources import documents
 from ..modeling import SharedLLMForCausalLM
@@ -101,7 +102,7 @@ def make_stores(
         field, share = recipe.data.text_field, 0.0 if source.validation else recipe.data.validation_share
         report = _Report(name, say)
         build_shards(
-            source.files, tokenizer, folder, validation=share, seed=recipe.seed, text_field=field, progress=report
+            source.files, tokenizer, folder, validation=share, text_field=field, progress=report
         )
         training[name] = TokenStore(folder, "train")
         if source.validation:
@@ -138,18 +139,33 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrained
         return _new_base(recipe, tokenizer)
     name = base_folder(recipe.base)
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+        config = AutoConfig.from_pretrained(name)
+        if isinstance(config, SharedLLMConfig) and recipe.model:
+            config = _changed(config, recipe)
+        model = AutoModelForCausalLM.from_pretrained(name, config=config, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise ValueError(f"can't load the base {name}: {str(error).splitlines()[0]}") from None
     if recipe.stage == "base" and isinstance(model, SharedLLMForCausalLM):
         raise ValueError(f"base={recipe.base} is a SharedLLM: train it with stage extend or instruct.")
+    if recipe.stage == "base" and recipe.model:
+        raise ValueError(f"model={recipe.model} can't change {recipe.base}: leave it out, or start from another base.")
     if recipe.stage == "base" or isinstance(model, SharedLLMForCausalLM):
-        if recipe.model:
-            raise ValueError(
-                f"model={recipe.model} can't change {recipe.base}: leave it out, or start from another base."
-            )
         return model
     return SharedLLMForCausalLM.from_base(model, **recipe.model)
+
+
+# Settings of a SharedLLM that change no shape of a weight, and so may change when training goes on.
+_READING = ("window", "chunk_size", "ratios", "overlap", "selection", "split_noise", "key_position", "score_scaling")
+
+
+def _changed(config: SharedLLMConfig, recipe: Recipe) -> SharedLLMConfig:
+    """The configuration of a SharedLLM that goes on, with the recipe's settings for how a context is read."""
+    fixed = sorted(set(recipe.model) - set(_READING))
+    if fixed:
+        raise ValueError(
+            f"model.{fixed[0]} can't change in {recipe.base}, a SharedLLM already: change {', '.join(_READING)}."
+        )
+    return SharedLLMConfig(**config.to_dict() | recipe.model)
 
 
 def _new_base(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
