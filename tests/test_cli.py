@@ -78,6 +78,12 @@ def test_ask_within_a_budget(run, tmp_path, model_folder, text_file, memory_file
     answer = json.loads(out)
     assert answer["budget"] == 40 and answer["score"] == "bm25" and "selection" not in answer
     assert json.loads(run("ask", text_file, *options, "--json")[1]) == answer
+    assert 1 <= len(answer["sources"]) <= 3
+    for source in answer["sources"]:
+        start, end = source["characters"]
+        assert source["document"] == str(text_file) and TEXT[start:end] == source["text"] != ""
+        assert [start, end] == source["tokens"], "one token a character here"
+    assert f"{text_file}, characters" in run("ask", whole, *options)[2].replace("\n", "")
     for arguments, message in (
         (["ask", memory_file, *options], "keep_all=True"),
         (["ask", whole, *options[:-1], "best"], "score='best' is not known"),

@@ -5,6 +5,7 @@ import torch
 from helpers import pad, random_texts, tiny_shared
 
 from sharedllm.positions import rotate, rotation
+from sharedllm.selection.cite import cite
 from sharedllm.selection.scores import SCORES, BM25Score, OracleScore, get_score
 from sharedllm.selection.scores.base import spread
 
@@ -126,3 +127,21 @@ def test_bad_requests(model):
     cross = tiny_shared("llama", encoding="chunk")
     with pytest.raises(ValueError, match="needs a model with injection='joint'"):
         cross.select(cross.read(ids, keep_all=True), query, budget=8)
+
+
+@torch.no_grad()
+def test_citations_are_what_was_kept_whole(model):
+    """Best first, cut at the borders of documents, counted from their beginnings."""
+    ids, query = ids_of(160), ids_of(5, seed=1)
+    memory = model.append(model.read(ids[:, :72], keep_all=True, sources=["one"]), ids[:, 72:], sources=["two"])
+    scores = torch.zeros(1, 160)
+    scores[0, 68:76], scores[0, 130] = 2.0, 1.0
+    chosen = model.select(memory, query, budget=60, score=scores, gist=0.0, ratios=[8, 4, 2, 1])
+    found = cite(chosen, scores, most=10)
+    assert [(c.document, c.weight) for c in found[:3]] == [("one", 2.0), ("two", 2.0), ("two", 1.0)]
+    one, two, third = found[:3]
+    assert one.end == 72 and two.start == 0 and third.start <= 130 - 72 < third.end
+    kept = set(chosen.position[0][chosen.ratio[0] == 1].tolist())
+    cited = {p for c in found for p in range(c.start + 72 * (c.document == "two"), c.end + 72 * (c.document == "two"))}
+    assert cited == kept
+    assert cite(model.select(memory, query, budget=20, score=scores, ratios=[8]), scores) == []

@@ -186,7 +186,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         query_attention_mask: Tensor | None = None,
         *,
         budget: int,
-        score: str | TokenScore = "attention",
+        score: str | TokenScore | Tensor = "attention",
         ratios: Sequence[int] | None = None,
         gist: float = 0.5,
     ) -> ContextMemory:
@@ -196,13 +196,31 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             memory: of `read(…, keep_all=True)`; it stays as it is, so that it can be asked again.
             query_ids: (B, Q) the question. query_attention_mask: (B, Q), padding on the left.
             budget: most tokens to keep of each text.
-            score: how tokens are ranked, or its name.
+            score: how tokens are ranked, or its name, or what `scores` returned.
             ratios: strides of whole chunks, halves, quarters, …; default: the configuration's, and 1.
             gist: see `selection.forest.kept_within`.
 
         Raises:
             ValueError: the memory does not hold every token, or there is no such score.
         """
+        ratios = list(ratios or [*self.config.ratios, 1])
+        if not isinstance(score, Tensor):
+            score = self.scores(memory, query_ids, query_attention_mask, score=score)
+        keep, strides = torch.zeros_like(memory.mask), memory.ratio.clone()
+        for row, length in enumerate(memory.lengths.tolist()):
+            places, kept = kept_within(score[row, :length], memory.chunk_size, ratios, budget, gist)
+            keep[row, places], strides[row, places] = True, kept.to(strides.device)
+        return replace(memory, ratio=strides).only(keep)
+
+    def scores(
+        self,
+        memory: ContextMemory,
+        query_ids: Tensor,
+        query_attention_mask: Tensor | None = None,
+        *,
+        score: str | TokenScore = "attention",
+    ) -> Tensor:
+        """(B, T) how much each token of a memory matters to a question; arguments and errors as for `select`."""
         if not memory.complete:
             raise ValueError(
                 "the memory does not hold every token: read the text with keep_all=True to select from it."
@@ -210,13 +228,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         mask = check_ids("query_ids", query_ids, query_attention_mask, self.upper.config.vocab_size)
         if len(query_ids) != len(memory) or not mask.any(1).all():
             raise ValueError(f"query_ids must be {len(memory)} questions, one a text, of at least one token each.")
-        ratios = list(ratios or [*self.config.ratios, 1])
-        scores = get_score(score).scores(self, memory, query_ids, mask)
-        keep, strides = torch.zeros_like(memory.mask), memory.ratio.clone()
-        for row, length in enumerate(memory.lengths.tolist()):
-            places, kept = kept_within(scores[row, :length], memory.chunk_size, ratios, budget, gist)
-            keep[row, places], strides[row, places] = True, kept.to(strides.device)
-        return replace(memory, ratio=strides).only(keep)
+        return get_score(score).scores(self, memory, query_ids, mask)
 
     def fingerprint(self) -> str:
         """Identifies all that decides what a memory holds: lower weights, tree, encoding and the base's settings.

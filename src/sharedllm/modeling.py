@@ -92,6 +92,10 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
         """What of a memory is worth keeping for a question, within a budget; see `SharedLLMModel.select`."""
         return self.model.select(*args, **kwargs)
 
+    def scores(self, *args, **kwargs) -> Tensor:
+        """How much each token of a memory matters to a question; see `SharedLLMModel.scores`."""
+        return self.model.scores(*args, **kwargs)
+
     def fingerprint(self) -> str:
         """Identifies what decides what a memory holds; see `SharedLLMModel.fingerprint`."""
         return self.model.fingerprint()

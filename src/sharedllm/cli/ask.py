@@ -1,14 +1,17 @@
 """`sharedllm ask`: a question over a memory or a text file."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
+from transformers import PreTrainedTokenizerBase
 
 from ..data.text import tokenize
+from ..memory import ContextMemory
 from ..selection import get_policy
+from ..selection.cite import Citation, cite, excerpt
 from ..selection.scores import get_score
-from .common import BatchTokensOption, JsonOption, ModelOption, SelectionOption, load, memory_of, print_json
+from .common import BatchTokensOption, JsonOption, ModelOption, SelectionOption, load, memory_of, print_json, stderr
 
 
 def command(
@@ -41,16 +44,34 @@ def command(
         raise ValueError("--budget and --selection are both given: a budget selects by --score.")
     get_score(score)
     memory = memory_of(loaded, tokenizer, source, batch_tokens, keep_all=budget is not None)
+    sources = []
     if budget is not None:
-        memory = loaded.select(memory, ids, budget=budget, score=score)
+        scores = loaded.scores(memory, ids, score=score)
+        everything, memory = memory, loaded.select(memory, ids, budget=budget, score=scores)
+        sources = [_source(tokenizer, everything, citation) for citation in cite(memory, scores)]
     elif policy.needs_query:
         # Which parts stay fine depends on the question: read the tokens again that the memory keeps.
         with torch.no_grad():
             memory = loaded.read(memory.token_ids.long(), query_ids=ids, selection=policy, batch_tokens=batch_tokens)
     output = loaded.generate(ids, memory=memory, max_new_tokens=max_new_tokens, do_sample=False)
     answer = tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True).strip().split("\n")[0]
-    chosen = {"selection": policy.name} if budget is None else {"budget": budget, "score": score}
+    chosen = {"selection": policy.name} if budget is None else {"budget": budget, "score": score, "sources": sources}
     if json:
         print_json(question=question, answer=answer, context_tokens=int(memory.lengths[0]), **chosen)
     else:
         print(answer)
+        for source in sources:
+            place = f"{source['document']}, characters {source['characters'][0]:,}–{source['characters'][1]:,}"
+            stderr.print(f"{place}: {source['text']!r}", highlight=False, markup=False)
+
+
+def _source(tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, citation: Citation) -> dict[str, Any]:
+    text, start, end = excerpt(tokenizer, memory, citation)
+    tokens = [citation.start, citation.end]
+    return {
+        "document": citation.document,
+        "characters": [start, end],
+        "tokens": tokens,
+        "weight": round(citation.weight, 4),
+        "text": text,
+    }

@@ -101,9 +101,7 @@ def make_stores(
         folder = Path(recipe.data.folder) / name
         field, share = recipe.data.text_field, 0.0 if source.validation else recipe.data.validation_share
         report = _Report(name, say)
-        build_shards(
-            source.files, tokenizer, folder, validation=share, text_field=field, progress=report
-        )
+        build_shards(source.files, tokenizer, folder, validation=share, text_field=field, progress=report)
         training[name] = TokenStore(folder, "train")
         if source.validation:
             held_out = Path(recipe.data.folder) / f"{name}-validation"
