@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from helpers import tiny_base, tiny_shared
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sharedllm import SharedLLMForCausalLM
@@ -200,6 +201,20 @@ def test_base_from_scratch_then_extended(run, recipe, tmp_path):
         "train", recipe("next", base=str(tmp_path / "base" / "model"), model=settings, data=data, steps=2)
     )
     assert code == 0, err
+
+
+def test_saved_in_bf16_with_tied_weights_once(run, recipe, tmp_path, base_folder):
+    """What is loaded without a dtype is what was saved; a tied head is not kept twice."""
+    base = tmp_path / "tied"
+    AutoTokenizer.from_pretrained(base_folder).save_pretrained(base)
+    tiny_base("llama", vocab_size=256, tie_word_embeddings=True).save_pretrained(base)
+    assert run("train", recipe(base=str(base), steps=1, save_dtype="bfloat16"))[0] == 0
+    folder = tmp_path / "run" / "model"
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    assert model.dtype == model.lm_head.weight.dtype == torch.bfloat16 == model.config.text_config.dtype
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        assert "lm_head.weight" not in file.keys()  # noqa: SIM118
 
 
 def test_how_a_context_is_read_may_change_when_training_goes_on(run, recipe, tmp_path):

@@ -1,5 +1,6 @@
 """The trained model as an ordinary folder of transformers, written whole or not at all."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -29,14 +30,26 @@ def write_model(
         state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
     if accelerator.is_main_process:
         dtype = getattr(torch, recipe.save_dtype)
-        state = {name: t if name.endswith(".gate") else t.to(dtype) for name, t in state.items()}
+        # Tied weights are one tensor, and two once they are converted.
+        tied = set(model._tied_weights_keys or ()) if model.config.tie_word_embeddings else set()
+        state = {n: t if n.endswith(".gate") else t.to(dtype) for n, t in state.items() if n not in tied}
         temporary = output / ".model.part"
         shutil.rmtree(temporary, ignore_errors=True)
-        model.config.dtype = dtype
         model.save_pretrained(temporary, state_dict=state)
+        _say_dtype(temporary / "config.json", recipe.save_dtype)
         tokenizer.save_pretrained(temporary)
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
     accelerator.wait_for_everyone()
     return folder
+
+
+def _say_dtype(path: Path, dtype: str) -> None:
+    """Put the dtype of the saved weights into a configuration: `save_pretrained` writes that of the weights in memory."""
+    config = json.loads(path.read_text())
+    for part in (config, config.get("text_config")):
+        if part is not None:
+            part["dtype"] = dtype
+            part.pop("_name_or_path", None)
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
