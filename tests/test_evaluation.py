@@ -162,13 +162,16 @@ def test_evaluate_and_report(run, tmp_path, model_folder, base_folder):
     (tmp_path / "short.txt").write_text("Too short.")
     arguments = ["--model", model_folder, "--base", base_folder, "--data", f"tales={tmp_path}/*.txt", "--cases", 2]
     arguments += ["--lengths", "0,1W,4W", "--method", "sharedllm,empty,window,streaming,full", "-o", tmp_path / "out"]
-    code, _, err = run("eval", "loss", "copy", *arguments)
+    code, _, err = run("eval", "loss", "loss-other", "copy", *arguments)
     assert code == 0, err
     assert "tales: 3 documents; 1 are too short" in err and "short.txt" in err
     code, out, err = run("report", tmp_path / "out")
     assert code == 0, err
     assert "### loss, tales" in out and "| in front | × window | sharedllm | empty | window | streaming | full |" in out
     assert "sharedllm minus each" in out
+    control = out.partition("### sharedllm, tales: its own text against other text in front")[2]
+    assert "| in front | × window | own | own − other |" in control and "| 256 | 4 |" in control
+    assert "| 0 | 0 |" not in control, "nothing is beyond the window there"
     for name in ("loss-tales.png", "copy-tales.png"):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
     means = {

@@ -66,7 +66,26 @@ def markdown(cells: Index, window: int, ours: str = "sharedllm") -> str:
             ]
             parts.append(_table(lines, others))
         parts.append("")
+    for domain in dict.fromkeys(domain for _, domain in cells):
+        parts += _controls(cells, window, ours, domain)
     return "\n".join(parts)
+
+
+def _controls(cells: Index, window: int, ours: str, domain: str) -> list[str]:
+    """Whether it is the text itself that helps: ours in front of the own text minus in front of each control."""
+    own = cells.get(("loss", domain), {})
+    fronts = [task for task, where in cells if where == domain and task.startswith("loss-")]
+    rows = []
+    for length, row in own.items():
+        others = [cells[front, domain].get(length, {}).get(ours) for front in fronts]
+        if ours in row and length + window // 4 > window and any(others):
+            shown = ["–" if cell is None else _against(row[ours], cell) for cell in others]
+            rows.append([f"{length:,}", f"{length / window:g}", f"{estimate(row[ours]).mean:.3f}", *shown])
+    if not rows:
+        return []
+    columns = ["own", *(f"own − {front.removeprefix('loss-')}" for front in fronts)]
+    title = f"### {ours}, {domain}: its own text against other text in front\n"
+    return [title, _table(rows, columns), ""]
 
 
 def _plain(cell: Cell) -> str:
