@@ -81,6 +81,7 @@ BAD_SETTINGS = {
     "unknown injection": ({"injection": "both"}, "injection.*both"),
     "overlap of nodes": ({"overlap": 4}, "overlap=4 must be 0, or .* encoding='chunk'"),
     "negative overlap": ({"overlap": -1, "encoding": "chunk"}, "overlap=-1 must be"),
+    "no reach": ({"reach": 0}, "reach=0 must be at least 1"),
     "no ratio": ({"ratios": []}, r"ratios=\[\] must be one positive stride"),
     "ratio of 0": ({"ratios": [4, 0]}, r"ratios=\[4, 0\] must be one positive stride"),
     "growing ratios": ({"ratios": [2, 4]}, r"ratios=\[2, 4\] must not grow with depth"),

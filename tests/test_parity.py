@@ -219,6 +219,7 @@ def test_lower_depths(lower_layers, selection):
         {"injection": "joint"},
         {"injection": "joint", "key_position": "offset"},
         {"injection": "joint", "score_scaling": "log"},
+        {"injection": "joint", "reach": 1},
     ],
     ids=str,
 )

@@ -17,14 +17,15 @@ def attend(
         module: has `num_key_value_groups`, `scaling` and `training`.
         implementation: "eager" or "sdpa".
         queries: (B, H, L, D). keys, values: (B, G, S, D).
-        allowed: bool, broadcastable to (B, 1, L, S); every query needs at least one key.
+        allowed: broadcastable to (B, 1, L, S): bool, True to attend, or numbers to be added to scores; every query needs
+            at least one key.
 
     Returns:
         (B, L, H · D).
     """
     function = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
     allowed = allowed.expand(len(queries), 1, queries.shape[2], keys.shape[2])
-    if implementation == "eager":
+    if implementation == "eager" and allowed.dtype == torch.bool:
         bias = torch.zeros(allowed.shape, dtype=queries.dtype, device=queries.device)
         mask = bias.masked_fill(~allowed, torch.finfo(queries.dtype).min)
     else:

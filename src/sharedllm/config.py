@@ -25,6 +25,8 @@ class SharedLLMConfig(PreTrainedConfig):
             its own in the upper layer.
         injection: "cross", attention over the memory of its own, behind a gate that starts at 0 (after the paper); "joint",
             one softmax over memory and running text in the base's own self-attention, which is no new weight.
+        reach: with a joint softmax chunk i of n stands at position i − n, and those before the last `reach` chunks stand
+            together at −reach: attention knows no distances that it was not trained on.
         start: where the cross-attention begins: "gate", a copy of self-attention behind a gate at 0; "zero", a copy with
             an output of 0; "random", queries and output drawn at random. Only "gate" has a gate.
         encoding: "node", each preserved node is read alone (paper); "chunk", the chunk is read once and its nodes only
@@ -52,6 +54,7 @@ class SharedLLMConfig(PreTrainedConfig):
     lower_layers: int = 4
     injection_map: list[Any] | tuple[Any, ...] | None = None
     injection: Literal["cross", "joint"] = "cross"
+    reach: int = 32
     start: Literal["gate", "zero", "random"] = "gate"
     encoding: Literal["node", "chunk"] = "node"
     overlap: int = 0
@@ -135,6 +138,8 @@ class SharedLLMConfig(PreTrainedConfig):
             raise ValueError(f"chunk_size={self.chunk_size} must be at least 2 tokens.")
         if self.overlap < 0 or (self.overlap and self.encoding != "chunk"):
             raise ValueError(f"overlap={self.overlap} must be 0, or a number of tokens with encoding='chunk'.")
+        if self.reach < 1:
+            raise ValueError(f"reach={self.reach} must be at least 1 chunk.")
         if self.window < 1:
             raise ValueError(f"window={self.window} must be at least 1 token.")
         if not 0 <= self.split_noise < 0.5:

@@ -27,12 +27,14 @@ class PreparedMemory:
     mask     (B, 1, 1, S) bool, True for tokens to attend to; never all False in a row
     present  (B, 1, 1) bool, False for texts without any context
     query    cosines and sines (B, 1, D) of the query position n
+    bias     (B, 1, 1, 1), what a joint softmax adds to the memory's scores
     """
 
     layers: dict[int, tuple[Tensor, Tensor]]
     mask: Tensor
     present: Tensor
     query: Rotation
+    bias: Tensor
 
     def __len__(self) -> int:
         return len(self.mask)
@@ -49,6 +51,7 @@ class PreparedMemory:
             mask=repeat(self.mask),
             present=repeat(self.present),
             query=(repeat(self.query[0]), repeat(self.query[1])),
+            bias=repeat(self.bias),
         )
 
 
@@ -63,8 +66,8 @@ def prepare(memory: ContextMemory, config: SharedLLMConfig, rotary: nn.Module) -
         return None
     like = memory.keys[0]
     cos, sin = rotation(rotary, _positions(memory, config), like)
+    kept = memory.mask.sum(1).clamp(min=1)
     if config.score_scaling == "log":
-        kept = memory.mask.sum(1).clamp(min=1)
         factor = (kept.double().log() / math.log(config.window)).clamp(min=1)[:, None, None].to(like.dtype)
         cos, sin = cos * factor, sin * factor
     present = memory.mask.any(1)
@@ -77,6 +80,8 @@ def prepare(memory: ContextMemory, config: SharedLLMConfig, rotary: nn.Module) -
         mask=(memory.mask | ~present[:, None])[:, None, None, :],
         present=present[:, None, None],
         query=rotation(rotary, memory.chunks[:, None], like),
+        # However much is kept, it weighs no more than a window of it: long memories don't drown the running text.
+        bias=-(kept.double() / config.window).clamp(min=1).log().to(like.dtype)[:, None, None, None],
     )
 
 
@@ -85,7 +90,7 @@ def _positions(memory: ContextMemory, config: SharedLLMConfig) -> Tensor:
     if config.injection == "joint":
         if config.key_position == "offset":
             return (memory.position - memory.lengths[:, None]).clamp(min=-config.window)
-        return (memory.chunk - memory.chunks[:, None]).clamp(min=-config.window)
+        return (memory.chunk - memory.chunks[:, None]).clamp(min=-config.reach)
     if config.key_position == "offset":
         return memory.chunk + memory.position - memory.chunk * memory.chunk_size
     return memory.chunk

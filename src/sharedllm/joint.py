@@ -15,7 +15,10 @@ from .positions import Rotation, rotate
 
 
 class JointAttention(nn.Module):
-    """W_o softmax(q [k_memory, k]ᵀ / √D) [v_memory, v]; nothing is new but a reader where another layer is read."""
+    """W_o softmax(q [k_memory, k]ᵀ / √D + [b, 0]) [v_memory, v]; nothing is new but a reader where another layer is read.
+
+    b = −log(max(1, S / W)) for S kept tokens and a window of W.
+    """
 
     def __init__(self, layer: nn.Module, family: Family, own_reader: bool):
         """
@@ -50,8 +53,10 @@ class JointAttention(nn.Module):
         if past_key_values is not None:
             keys, values = past_key_values.update(keys, values, attention.layer_idx)
         far_keys, far_values = memory.layers[layer_index]
-        near = _allowed(attention_mask, queries, keys.shape[2])
-        far = (memory.mask & memory.present[..., None]).expand(len(near), 1, queries.shape[2], -1)
+        lowest = torch.finfo(queries.dtype).min
+        near = _bias(attention_mask, queries, keys.shape[2])
+        far = torch.where(memory.mask & memory.present[..., None], memory.bias.to(queries.dtype), lowest)
+        far = far.expand(len(near), 1, queries.shape[2], -1)
         keys, values = torch.cat([far_keys, keys], 2), torch.cat([far_values, values], 2)
         attended = attend(
             attention, self.config._attn_implementation, queries, keys, values, torch.cat([far, near], -1)
@@ -59,12 +64,13 @@ class JointAttention(nn.Module):
         return getattr(attention, self.family.output)(attended)
 
 
-def _allowed(mask: Tensor | None, queries: Tensor, keys: int) -> Tensor:
-    """The mask that transformers gives to self-attention, as True for what a query sees: (B, 1, L, S)."""
+def _bias(mask: Tensor | None, queries: Tensor, keys: int) -> Tensor:
+    """The mask that transformers gives to self-attention, as numbers to be added to scores: (B, 1, L, S)."""
     length = queries.shape[2]
     if mask is None:
         # It is left out where it is only causal.
         mask = torch.ones(length, keys, dtype=torch.bool, device=queries.device).tril(keys - length)[None, None]
-    if mask.dtype != torch.bool:
-        mask = mask == 0
+    if mask.dtype == torch.bool:
+        lowest = torch.finfo(queries.dtype).min
+        mask = torch.zeros(mask.shape, dtype=queries.dtype, device=queries.device).masked_fill(~mask, lowest)
     return mask[..., :keys].expand(len(queries), 1, -1, -1)

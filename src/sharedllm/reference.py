@@ -67,7 +67,8 @@ def reference_logits(
         reads = index in pair_of_layer and bool(memory.position)
         far = None
         if reads and config.injection == "joint":
-            far = _joint_keys_values(model, memory, pair_of_layer[index], len(context_ids))
+            bias = -math.log(max(1.0, len(memory.position) / config.window))
+            far = (*_joint_keys_values(model, memory, pair_of_layer[index], len(context_ids)), bias)
         hidden = hidden + _self_attention(model, layer, index, hidden, far)
         if reads and config.injection == "cross":
             hidden = hidden + _cross_attention(model, layer, hidden, memory, pair_of_layer[index])
@@ -108,13 +109,13 @@ def _joint_keys_values(
     model: SharedLLMForCausalLM, memory: ReferenceMemory, pair: int, context_length: int
 ) -> tuple[Tensor, Tensor]:
     """Rotated keys and values (S, G, D) that self-attention sees beside its own: chunk i of n stands at i − n, or with
-    key_position "offset" each token at its distance before the running text; never farther than the window."""
+    key_position "offset" each token at its distance before the running text; never farther than the reach, or the window."""
     keys, values = memory.pairs[pair]
     n, config = memory.chunk[-1] + 1, model.config
     if config.key_position == "offset":
         places = [max(p - context_length, -config.window) for p in memory.position]
     else:
-        places = [max(c - n, -config.window) for c in memory.chunk]
+        places = [max(c - n, -config.reach) for c in memory.chunk]
     if config.score_scaling == "log":
         keys = keys * max(1.0, math.log(len(keys)) / math.log(config.window))
     return _rotate(model, keys, places), values
@@ -263,12 +264,12 @@ def _self_attention(
     layer: nn.Module,
     index: int,
     hidden: Tensor,
-    far: tuple[Tensor, Tensor] | None = None,
+    far: tuple[Tensor, Tensor, float] | None = None,
 ) -> Tensor:
     """Causal self-attention of a decoder layer at positions 0 … L − 1: (L, E) → (L, E), to be added to the input.
 
     Args:
-        far: rotated keys and values (S, G, D) of a memory that every token sees too.
+        far: rotated keys and values (S, G, D) of a memory that every token sees too, and what is added to their scores.
     """
     attention, positions = layer.self_attn, list(range(len(hidden)))
     normed = layer.input_layernorm(hidden)
@@ -286,13 +287,13 @@ def _attention(
     keys: Tensor,
     values: Tensor,
     visible: Iterable[range],
-    far: tuple[Tensor, Tensor] | None = None,
+    far: tuple[Tensor, Tensor, float] | None = None,
 ) -> Tensor:
     """softmax(q kᵀ / √D) v, one query and one head at a time; H / G query heads share a key-value head.
 
     Args:
         queries: (L, H, D). keys, values: (S, G, D).
-        visible: for each query the keys that it sees. far: keys and values that all queries see too.
+        visible: for each query the keys that it sees. far: keys and values that all queries see too, and a bias.
 
     Returns:
         (L, H · D).
@@ -306,9 +307,9 @@ def _attention(
             v = values[seen.start : seen.stop, head // (heads // groups)]
             scores = k @ query[head] / math.sqrt(head_dim)
             if far is not None:
-                far_keys, far_values = far
+                far_keys, far_values, bias = far
                 far_scores = far_keys[:, head // (heads // groups)] @ query[head] / math.sqrt(head_dim)
-                scores = torch.cat([far_scores, scores])
+                scores = torch.cat([far_scores + bias, scores])
                 v = torch.cat([far_values[:, head // (heads // groups)], v])
             weights = torch.softmax(scores, 0, dtype=torch.promote_types(scores.dtype, torch.float32))
             row.append(weights.to(v.dtype) @ v)
