@@ -63,8 +63,9 @@ class ContextMemory:
 
     @property
     def complete(self) -> bool:
-        """Whether every token that was read is kept."""
-        return bool((self.kept == self.lengths).all())
+        """Whether every token that was read is kept, for its own sake: a short text may lose none by chance."""
+        whole = (self.kept == self.lengths).all() & (self.ratio[self.mask] == 1).all()
+        return bool(whole & (self.lengths > 0).any())
 
     @property
     def nbytes(self) -> int:
