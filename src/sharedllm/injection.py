@@ -81,7 +81,7 @@ def prepare(memory: ContextMemory, config: SharedLLMConfig, rotary: nn.Module) -
         present=present[:, None, None],
         query=rotation(rotary, memory.chunks[:, None], like),
         # However much is kept, it weighs no more than a window of it: long memories don't drown the running text.
-        bias=-(kept.double() / config.window).clamp(min=1).log().to(like.dtype)[:, None, None, None],
+        bias=-(kept.double() / int(config.window)).clamp(min=1).log().to(like.dtype)[:, None, None, None],
     )
 
 

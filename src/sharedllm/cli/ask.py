@@ -60,9 +60,9 @@ def command(
         print_json(question=question, answer=answer, context_tokens=int(memory.lengths[0]), **chosen)
     else:
         print(answer)
-        for source in sources:
-            place = f"{source['document']}, characters {source['characters'][0]:,}–{source['characters'][1]:,}"
-            stderr.print(f"{place}: {source['text']!r}", highlight=False, markup=False)
+        for found in sources:
+            place = f"{found['document']}, characters {found['characters'][0]:,}–{found['characters'][1]:,}"
+            stderr.print(f"{place}: {found['text']!r}", highlight=False, markup=False)
 
 
 def _source(tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, citation: Citation) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..bundled import bundled_model
@@ -35,6 +35,16 @@ BatchTokensOption = Annotated[int, typer.Option(min=1, help="Most tokens read at
 
 def load(name: str) -> tuple[SharedLLMForCausalLM, PreTrainedTokenizerBase]:
     """A SharedLLM and its tokenizer, ready to be used."""
+    model, tokenizer = load_any(name)
+    if not isinstance(model, SharedLLMForCausalLM):
+        raise ValueError(
+            f"{name} is an ordinary {type(model).__name__}: make a SharedLLM of it with `sharedllm extend`."
+        )
+    return model, tokenizer
+
+
+def load_any(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Any causal language model and its tokenizer, ready to be used: a base, a SharedLLM or a rival."""
     quiet()
     folder = bundled_model(name) if name in ("tiny", "base") else name
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
@@ -44,10 +54,6 @@ def load(name: str) -> tuple[SharedLLMForCausalLM, PreTrainedTokenizerBase]:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise ValueError(f"can't load the model {name}: {str(error).splitlines()[0]}") from None
-    if not isinstance(model, SharedLLMForCausalLM):
-        raise ValueError(
-            f"{name} is an ordinary {type(model).__name__}: make a SharedLLM of it with `sharedllm extend`."
-        )
     return model.eval(), tokenizer
 
 

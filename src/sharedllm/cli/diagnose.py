@@ -7,17 +7,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from .. import __version__
 from ..benchmark.reading import environment
-from ..bundled import bundled_model
 from ..data.text import read_text, tokenize
 from ..demo.sources import library_text
 from ..diagnosis.measure import Diagnosis, diagnose, number_of_sets
 from ..diagnosis.plot import draw
 from ..modeling import SharedLLMForCausalLM
-from .common import JsonOption, inference_dtype, print_json, progress_bar, quiet, stderr
+from .common import JsonOption, load_any, print_json, progress_bar, stderr
 
 
 def command(
@@ -31,13 +29,7 @@ def command(
     json: JsonOption = False,
 ) -> None:
     """Let only chosen layers of a base see the context, and find those that recall needs. Nothing is trained."""
-    quiet()
-    folder = bundled_model(model) if model in ("base", "tiny") else model
-    try:
-        base = AutoModelForCausalLM.from_pretrained(folder, dtype=inference_dtype()).eval()
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"can't load the base {model}: {str(error).splitlines()[0]}") from None
+    base, tokenizer = load_any(model)
     if isinstance(base, SharedLLMForCausalLM):
         raise ValueError(f"{model} is a SharedLLM: diagnose the base that it was extended from.")
     longest = base.config.max_position_embeddings
