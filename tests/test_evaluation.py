@@ -3,18 +3,22 @@
 import json
 import math
 import random
+import shutil
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from sharedllm import SharedLLMForCausalLM
+from sharedllm.data.questions.moving import Moves
 from sharedllm.evaluation.corpus import Documents, open_documents
 from sharedllm.evaluation.methods.base import Scores
 from sharedllm.evaluation.run import Plan, evaluate, load_cells
 from sharedllm.evaluation.statistics import cluster_bootstrap, paired_difference, wilson
 from sharedllm.evaluation.tasks import TASKS, Setting, get_task, score_texts
+from sharedllm.evaluation.tasks.mentions import GROUPS, distances
 
 SENTENCES = "The old captain slept. A falcon sang in the harbour! Who heard it, and why? Nobody came. "
 
@@ -199,6 +203,73 @@ def test_bad_requests(run, tmp_path, model_folder, base_folder, arguments, messa
     code, _, err = run("eval", *arguments, *data, *usual)
     assert code == 2 and message in err and len(err.strip().splitlines()) == 1, err
     assert not (tmp_path / "out").exists()
+
+
+def test_several_trainings_are_one_table(run, tmp_path, base_folder):
+    """Means of two trainings, and their standard deviation; the same training twice is refused."""
+    (tmp_path / "tale.txt").write_text(SENTENCES * 10)
+    for seed in (0, 1):
+        folder = tmp_path / f"model-{seed}"
+        base = AutoModelForCausalLM.from_pretrained(base_folder)
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            base.lm_head.weight += 0.1 * torch.randn_like(base.lm_head.weight)
+        model = SharedLLMForCausalLM.from_base(base, chunk_size=16, ratios=[4, 2, 1], lower_layers=2)
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(base_folder).save_pretrained(folder)
+        arguments = ["--model", folder, "--data", f"tales={tmp_path}/tale.txt", "--cases", 2, "--lengths", "0,1W"]
+        assert run("eval", "loss", *arguments, "--method", "sharedllm,empty", "-o", tmp_path / f"out-{seed}")[0] == 0
+    code, out, err = run("report", tmp_path / "out-0", tmp_path / "out-1")
+    assert code == 0, err
+    cells = [load_cells(tmp_path / f"out-{seed}") for seed in (0, 1)]
+    means = [
+        np.mean(
+            [
+                r["values"]["loss"]
+                for r in next(c for c in part if c["method"] == "empty" and c["length"] == 0)["records"]
+            ]
+        )
+        for part in cells
+    ]
+    assert "means of 2 trainings" in out
+    assert f"{np.mean(means):.3f} ± {np.std(means, ddof=1):.3f}" in out
+    shutil.copytree(tmp_path / "out-0", tmp_path / "again")
+    code, _, err = run("report", tmp_path / "out-0", tmp_path / "again")
+    assert code == 2 and "is there twice" in err
+
+
+def test_distance_to_the_last_mention():
+    """A mention is the same token behind the same token."""
+    ids = np.array([5, 6, 7, 5, 6, 1, 7, 2, 5, 6])
+    #   targets: 7 behind 1 (new), 2 behind 7 (new), 5 behind 2 (new), 6 behind 5 (5 back: places 9 and 4)
+    assert distances(ids, 4).tolist() == [12, 12, 12, 5]
+
+
+def test_losses_by_mention(tokenizer, documents):
+    """Groups are the same targets at every length, and their losses are those of their targets."""
+    setting = setting_of(tokenizer)
+    task = get_task("loss-by-mention")
+    near, far = (list(task.texts(documents, length, setting)) for length in (0, 1024))
+    for a, b in zip(near, far, strict=True):
+        assert np.array_equal(a.groups, b.groups) and len(a.groups) == 32
+        back = distances(b.ids, 32)
+        assert all((back[a.groups == 0] <= 96) & (back[a.groups == 0] > 0)) and all(back[a.groups == 3] > len(b.ids))
+    scores = Scores(-torch.arange(32.0)[None], torch.ones(1, 32).bool())
+    values = task.values(far[0], scores)
+    assert values["loss"] == 15.5
+    for number, name in enumerate(GROUPS):
+        chosen = np.flatnonzero(far[0].groups == number)
+        assert (name in values) == bool(len(chosen))
+        if len(chosen):
+            assert values[name] == pytest.approx(chosen.mean())
+
+
+def test_the_last_move_counts():
+    for seed in range(20):
+        quiz = Moves(people=3, moves=3).make(random.Random(seed), "", "test")
+        who = quiz.question.split()[2]
+        places = [fact.rstrip(".").split()[-1] for fact in quiz.facts if fact.split()[0] == who]
+        assert len(places) == 3 and quiz.answer == places[-1]
 
 
 def test_report_without_results(run, tmp_path):

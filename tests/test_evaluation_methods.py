@@ -6,7 +6,7 @@ from helpers import FAMILIES, random_texts, tiny_base, tiny_shared
 from transformers import AutoTokenizer
 
 from sharedllm import bundled_model
-from sharedllm.evaluation.methods import DESCRIPTIONS, make_method
+from sharedllm.evaluation.methods import DESCRIPTIONS, make_method, rival_name
 from sharedllm.evaluation.methods.base import Scores
 from sharedllm.evaluation.methods.full import SCALINGS, Full
 from sharedllm.evaluation.methods.retrieval import Retrieval
@@ -14,6 +14,7 @@ from sharedllm.evaluation.methods.shared import Empty, Shared
 from sharedllm.evaluation.methods.streaming import Streaming
 from sharedllm.evaluation.methods.window import Window
 from sharedllm.reference import _attention, _heads, _rotate
+from sharedllm.rivals.beacon import BeaconForCausalLM
 
 NO_QUERY = torch.zeros(1, 0, dtype=torch.long)
 
@@ -166,6 +167,7 @@ def test_names():
     model = tiny_base("llama")
     tokenizer = AutoTokenizer.from_pretrained(bundled_model("base"))
     shared = tiny_shared("llama")
+    rivals = {"tuned": model, "beacon": BeaconForCausalLM.from_base(model, window=32)}
     for name in [
         *(set(DESCRIPTIONS) - {"budget"}),
         "budget:bm25@64",
@@ -173,7 +175,8 @@ def test_names():
         "sharedllm@4/2/1",
         "sharedllm:similarity@1",
     ]:
-        assert make_method(name, shared, model, tokenizer, 32).name == name
+        assert make_method(name, shared, model, tokenizer, 32, rivals).name == name
+    assert {name: rival_name(rival) for name, rival in rivals.items()} == {name: name for name in rivals}
     for name in ("best", "window:right", "budget", "budget:best@64"):
         with pytest.raises(ValueError, match=f"method '{name}' is not known"):
             make_method(name, shared, model, tokenizer, 32)

@@ -229,6 +229,50 @@ def test_how_a_context_is_read_may_change_when_training_goes_on(run, recipe, tmp
     assert code == 2 and "model.lower_layers can't change" in err
 
 
+@pytest.mark.parametrize(
+    ("method", "settings", "part"),
+    [
+        ("beacon", {"model": {"window": 64}, "train": {"beacon": 0.01}}, "beacon"),
+        (
+            "full",
+            {"model": {"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "train": {"everything": 0.001}},
+            "",
+        ),
+    ],
+)
+def test_rivals_train_and_are_evaluated(run, recipe, tmp_path, base_folder, model_folder, method, settings, part):
+    """By the same trainer, of the same samples; only what is theirs changes."""
+    code, out, err = run("train", recipe(method=method, steps=8, **settings), "--json")
+    assert code == 0, err
+    folder = json.loads(out)["output"]
+    trained = AutoModelForCausalLM.from_pretrained(folder)
+    base = AutoModelForCausalLM.from_pretrained(base_folder)
+    records = [r["loss"] for r in read_log(tmp_path / "run" / "log.jsonl") if "loss" in r]
+    assert all(torch.isfinite(torch.tensor(list(r.values()))).all() for r in records)
+    assert set(validations_of(tmp_path / "run")[-1]["words"]) == {"0", "64", "128"}
+    same = torch.equal(trained.get_input_embeddings().weight, base.get_input_embeddings().weight)
+    assert same == bool(part), "a base's own weights are frozen in the rivals that add weights"
+    if method == "full":
+        assert trained.config.rope_parameters["factor"] == 4.0
+        assert trained.config.rope_parameters["original_max_position_embeddings"] == 64
+    (tmp_path / "tale.txt").write_text(" ".join(WORDS) * 40)
+    name = "tuned" if method == "full" else method
+    common = ["--model", model_folder, "--base", base_folder, "--rival", folder, "--data", tmp_path / "tale.txt"]
+    arguments = [*common, "--lengths", "0,4W", "--cases", 1, "--method", f"sharedllm,{name}", "-o", tmp_path / "eval"]
+    assert run("eval", "loss", *arguments)[0] == 0
+    code, out, err = run("report", tmp_path / "eval")
+    assert code == 0 and f"| sharedllm | {name} |" in out
+    code, _, err = run("eval", "loss", *arguments, "--rival", folder)
+    assert code == 2 and "two are of one method" in err
+
+
+def test_a_method_that_does_not_fit_is_refused(run, recipe, model_folder):
+    code, _, err = run("train", recipe(method="full", model={"colour": 1}, train={"everything": 0.001}))
+    assert code == 2 and "model.colour is no field" in err
+    code, _, err = run("train", recipe(base=str(model_folder), method="beacon", model={}))
+    assert code == 2 and "is extended by sharedllm already" in err
+
+
 def test_questions_and_instructions(run, recipe, tmp_path):
     records = [{"context": "The code is 42. " * 3, "question": "Which code?", "answer": "42"}]
     file = tmp_path / "records.jsonl"
@@ -274,13 +318,19 @@ def _twin_of(model: SharedLLMForCausalLM, name: str) -> torch.Tensor:
     ]
 
 
+# Parts of adapters and of rivals.
+NOT_OURS = ("lora", "encoder", "beacon")
+
+
 @pytest.mark.parametrize("weights", ["shared", "copy"])
-@pytest.mark.parametrize("part", [part for part in PARTS if part != "lora"])
+@pytest.mark.parametrize("part", [part for part in PARTS if part not in NOT_OURS])
 def test_parts_are_disjoint_and_whole(weights, part):
     model = tiny_shared("llama", lower_weights=weights, injection_map=[[0, 0], [1, 1], [2, 3]])
     everything = learning_rates(model, {"everything": 1.0}, model.config)
     assert set(everything) == {name for name, _ in model.named_parameters()}
-    parts = [p for p in PARTS if p not in ("lora", "everything") and not (weights == "shared" and p == "bottom_layers")]
+    parts = [
+        p for p in PARTS if p not in (*NOT_OURS, "everything") and not (weights == "shared" and p == "bottom_layers")
+    ]
     rates = learning_rates(model, {name: float(i + 1) for i, name in enumerate(parts)}, model.config)
     assert set(rates) == set(everything)
     if part == "everything":

@@ -4,11 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from transformers import AutoModelForCausalLM
 
-from ..bundled import bundled_model
 from ..memory_file import fingerprint_tensors
-from .common import inference_dtype, load, quiet, stderr
+from .common import load, load_any, stderr
 
 
 def command(
@@ -21,6 +19,10 @@ def command(
     base: Annotated[
         str, typer.Option("--base", help="The base that it was extended from, for the other methods.")
     ] = "base",
+    rivals: Annotated[
+        list[str],
+        typer.Option("--rival", help="Folder of a trained rival, for method beacon or tuned; may repeat."),
+    ] = [],  # noqa: B006
     methods: Annotated[str, typer.Option("--method", help="Names, separated by commas.")] = "sharedllm,empty,window",
     lengths: Annotated[
         str, typer.Option(help="Tokens in front of what is scored; 4W is four windows.")
@@ -31,29 +33,32 @@ def command(
 ) -> None:
     """Measure methods on the same texts. `sharedllm report` makes tables and figures of the results."""
     from ..evaluation.corpus import open_documents
-    from ..evaluation.methods import OURS, make_method
+    from ..evaluation.methods import OURS, make_method, rival_name
     from ..evaluation.run import Plan, evaluate
     from ..evaluation.tasks import Setting, get_task
 
-    quiet()
     chosen = [get_task(name) for name in tasks]
     shared, tokenizer = load(model)
     window = shared.config.window
     names = [name.strip() for name in methods.split(",") if name.strip()]
+    others = [(folder, load_any(folder)[0]) for folder in rivals]
+    trained = {rival_name(other): other for _, other in others}
+    if len(trained) < len(rivals):
+        raise ValueError(
+            f"--rival {' --rival '.join(rivals)}: two are of one method; measure them into folders of their own."
+        )
     plain = None
-    if any(not name.startswith(OURS) for name in names):
-        folder = bundled_model(base) if base in ("base",) else base
-        try:
-            plain = AutoModelForCausalLM.from_pretrained(folder, dtype=inference_dtype()).eval()
-        except (OSError, ValueError) as error:
-            raise ValueError(f"can't load the base {base}: {str(error).splitlines()[0]}") from None
-    made = [make_method(name, shared, plain, tokenizer, window) for name in names]
+    if any(not name.startswith((*OURS, *trained)) for name in names):
+        plain, _ = load_any(base)
+        others.append((base, plain))
+    made = [make_method(name, shared, plain, tokenizer, window, trained) for name in names]
     wanted = [_tokens(part, window) for part in lengths.split(",")]
     documents = [open_documents(part, tokenizer) for part in data]
     setting = Setting(tokenizer, window, max(wanted), cases, seed, batch_tokens)
-    models = {"model": {"name": model, "sha256": fingerprint_tensors(sorted(shared.state_dict().items()), {})}}
-    if plain is not None:
-        models["base"] = {"name": base, "sha256": fingerprint_tensors(sorted(plain.state_dict().items()), {})}
+    models = {}
+    for folder, loaded in [(model, shared), *others]:
+        role = "model" if loaded is shared else "base" if loaded is plain else rival_name(loaded)
+        models[role] = {"name": folder, "sha256": fingerprint_tensors(sorted(loaded.state_dict().items()), {})}
     plan = Plan(chosen, documents, made, wanted, setting)
     for part in documents:
         fits, short = part.long_enough(setting.longest + window // 4)

@@ -1,14 +1,15 @@
 """One training sample: context, running text, labels. Every sample is a function of seed, step and row alone.
 
-Kinds of samples: `text`, its own beginning as context; `alone`, no context; `copy`, a span of the context comes again;
-`instructions`, records of a file; and every task of `sharedllm.data.questions`, whose facts are hidden in the context.
+Kinds of samples: `text`, its own beginning as context; `alone`, no context; `echo`, the running text itself as context;
+`copy`, a span of the context comes again; `instructions`, records of a file; and every task of `sharedllm.data.questions`,
+whose facts are hidden in the context.
 """
 
 import functools
 import json
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,8 @@ class RowMaker:
             return self._text(text[:context], text[context:])
         if kind == "alone":
             return self._text(NONE, text[context:])
+        if kind == "echo":
+            return replace(self._text(text[context:], text[context:]), kind=kind)
         if kind == "copy":
             return self._copy(rng, text, context)
         if kind == "instructions":

@@ -16,6 +16,8 @@ COLORS = {
     "pi": "#7b5ea7",
     "ntk": "#a05195",
     "yarn": "#3f8f5b",
+    "tuned": "#2b2b2b",
+    "beacon": "#b8860b",
 }
 
 

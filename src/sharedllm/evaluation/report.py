@@ -3,11 +3,13 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from .methods import DESCRIPTIONS
-from .run import load_cells
+from .run import load_about, load_cells
 from .statistics import Estimate, by_document, cluster_bootstrap, paired_difference, wilson
+from .tasks.mentions import GROUPS
 
 Cell = dict[str, Any]
 # (task, domain) → length → method → cell.
@@ -17,17 +19,45 @@ Index = dict[tuple[str, str], dict[int, dict[str, Cell]]]
 def index(folders: Sequence[Path]) -> Index:
     """Cells of several folders by task, domain, length and method, methods in a fixed order.
 
+    Cells of the same method and texts but other models (trainings with other seeds) become one, see `_merged`.
+
     Raises:
-        ValueError: two folders hold the same cell.
+        ValueError: two folders hold the same cell of the same models.
     """
-    found: Index = {}
+    found: dict[tuple[str, str], dict[int, dict[str, list[Cell]]]] = {}
+    models: dict[tuple, list[Any]] = {}
     for folder in folders:
+        about = load_about(folder)
         for cell in load_cells(folder):
-            row = found.setdefault((cell["task"], cell["domain"]), {}).setdefault(cell["length"], {})
-            if cell["method"] in row:
+            rows = found.setdefault((cell["task"], cell["domain"]), {})
+            rows.setdefault(cell["length"], {}).setdefault(cell["method"], []).append(cell)
+            before = models.setdefault((cell["task"], cell["domain"], cell["length"], cell["method"]), [])
+            if about["models"] in before:
                 raise ValueError(f"{folder}: {cell['task']}, {cell['domain']}, {cell['method']} is there twice.")
-            row[cell["method"]] = cell
-    return {key: {n: _in_order(row) for n, row in sorted(rows.items())} for key, rows in sorted(found.items())}
+            before.append(about["models"])
+    return {
+        key: {n: _in_order({m: _merged(cells) for m, cells in row.items()}) for n, row in sorted(rows.items())}
+        for key, rows in sorted(found.items())
+    }
+
+
+def _merged(cells: list[Cell]) -> Cell:
+    """One cell whose values are means over several trainings, text by text; `trainings` holds the mean of each.
+
+    Raises:
+        ValueError: they are of different texts.
+    """
+    first = cells[0]
+    if len(cells) == 1:
+        return first
+    for cell in cells[1:]:
+        # Checks that the texts are the same.
+        paired_difference(first["records"], cell["records"], main_column(first))
+    records = [
+        same[0] | {"values": {k: mean(r["values"][k] for r in same) for k in same[0]["values"]}}
+        for same in zip(*(cell["records"] for cell in cells), strict=True)
+    ]
+    return first | {"records": records, "trainings": [estimate(cell).mean for cell in cells]}
 
 
 def _in_order(row: dict[str, Cell]) -> dict[str, Cell]:
@@ -55,7 +85,9 @@ def markdown(cells: Index, window: int, ours: str = "sharedllm") -> str:
         methods = list(dict.fromkeys(method for row in rows.values() for method in row))
         first = next(iter(next(iter(rows.values())).values()))
         targets = len(first["records"])
-        parts.append(f"### {task}, {domain}\n\n{targets} texts a cell, {main_column(first)}.\n")
+        trained = len(first.get("trainings", [0]))
+        several = f", means of {trained} trainings ± their standard deviation" if trained > 1 else ""
+        parts.append(f"### {task}, {domain}\n\n{targets} texts a cell, {main_column(first)}{several}.\n")
         parts.append(_table([_row(length, window, row, methods, _plain) for length, row in rows.items()], methods))
         others = [m for m in methods if m != ours]
         if not first["accuracy"] and ours in methods and others:
@@ -65,6 +97,13 @@ def markdown(cells: Index, window: int, ours: str = "sharedllm") -> str:
                 for length, row in rows.items()
             ]
             parts.append(_table(lines, others))
+        for group in sorted({k for r in first["records"] for k in r["values"]} & set(GROUPS), key=GROUPS.index):
+            parts.append(f"\nLast mentioned: {group}.\n")
+            lines = [
+                _row(length, window, row, methods, lambda c, g=group: f"{estimate(c, g).mean:.3f}")
+                for length, row in rows.items()
+            ]
+            parts.append(_table(lines, methods))
         parts.append("")
     for domain in dict.fromkeys(domain for _, domain in cells):
         parts += _controls(cells, window, ours, domain)
@@ -90,7 +129,8 @@ def _controls(cells: Index, window: int, ours: str, domain: str) -> list[str]:
 
 def _plain(cell: Cell) -> str:
     e = estimate(cell)
-    return f"{e.mean:.0%} [{e.low:.0%}, {e.high:.0%}]" if cell["accuracy"] else f"{e.mean:.3f}"
+    spread = f" ± {stdev(cell['trainings']):.3f}" if "trainings" in cell else ""
+    return f"{e.mean:.0%} [{e.low:.0%}, {e.high:.0%}]" if cell["accuracy"] else f"{e.mean:.3f}{spread}"
 
 
 def _against(ours: Cell | None, cell: Cell) -> str:

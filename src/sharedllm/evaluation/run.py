@@ -90,6 +90,18 @@ def evaluate(
         progress(f"{task.name}, {documents.domain}, {length} tokens, {method.name}: {column} {mean:.4f}")
 
 
+def load_about(folder: Path) -> dict[str, Any]:
+    """What decided the numbers of a folder.
+
+    Raises:
+        ValueError: it was not made by an evaluation.
+    """
+    try:
+        return json.loads((folder / "run.json").read_text())["about"]
+    except (OSError, ValueError, KeyError):
+        raise ValueError(f"{folder} holds no results: name a folder that `sharedllm eval` made.") from None
+
+
 def load_cells(folder: Path) -> list[dict[str, Any]]:
     """All cells of a folder.
 

@@ -41,9 +41,11 @@ def wilson(values: Sequence[float]) -> Estimate:
 
 
 def by_document(records: Sequence[Mapping], column: str) -> dict[str, list[float]]:
-    """Values of a column of records, by document."""
+    """Values of a column of the records that have it, by document."""
     values: dict[str, list[float]] = {}
     for record in records:
+        if column not in record["values"]:
+            continue
         values.setdefault(record["document"], []).append(record["values"][column])
     return values
 
@@ -59,5 +61,7 @@ def paired_difference(ours: Sequence[Mapping], theirs: Sequence[Mapping], column
         raise ValueError("the two methods scored different texts: evaluate them with the same settings.")
     differences: dict[str, list[float]] = {}
     for a, b in zip(ours, theirs, strict=True):
+        if column not in a["values"]:
+            continue
         differences.setdefault(a["document"], []).append(a["values"][column] - b["values"][column])
     return cluster_bootstrap(differences, seed)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 from ..data.rows import IGNORE
 from ..memory import ContextMemory
@@ -17,7 +17,8 @@ class RowLosses(nn.Module):
     def __init__(self, model: nn.Module):
         """
         Args:
-            model: a SharedLLM, an ordinary causal language model, or either with adapters around it.
+            model: one that reads contexts into a memory (it has `read`), or one that takes context and running text as one
+                sequence; either may have adapters around it.
         """
         super().__init__()
         self.model = model
@@ -34,9 +35,12 @@ class RowLosses(nn.Module):
         shifts: list[int] | None = None,
     ) -> tuple[Tensor, Tensor]:
         inputs = {"input_ids": running, "attention_mask": running_mask.long(), "use_cache": False}
-        if context is not None and context_mask is not None and context_mask.any():
-            model = self._shared()
-            similarity = model.config.selection != "right"
+        model, has_context = self._unwrapped(), context is not None and context_mask is not None and context_mask.any()
+        if has_context and not hasattr(model, "read"):
+            ids, mask, labels = _one_sequence(running, running_mask, labels, context, context_mask, shifts or [0])
+            inputs |= {"input_ids": ids, "attention_mask": mask.long()}
+        elif has_context:
+            similarity = getattr(model.config, "selection", "right") != "right"
             memory = model.read(context, context_mask, *((query, query_mask) if similarity else ()), fingerprint=False)
             inputs["memory"] = _with_others(memory, context_mask.any(1), shifts or [0])
             if similarity:
@@ -52,8 +56,30 @@ class RowLosses(nn.Module):
         right = ((logits.argmax(-1) == targets) | ~learnt).all(1)
         return flat.sum(1) / learnt.sum(1).clamp(min=1), right
 
-    def _shared(self) -> nn.Module:
+    def _unwrapped(self) -> nn.Module:
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+
+def _one_sequence(
+    running: Tensor, running_mask: Tensor, labels: Tensor, context: Tensor, context_mask: Tensor, shifts: list[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Contexts and running text of each row in one, padded on the left: ids, mask and labels.
+
+    Where all of the running text is learnt, so is the context: these models compute its logits in any case.
+    """
+    whole = ((labels == running) | ~running_mask).all(1)
+    has_context = context_mask.any(1)
+    parts = []
+    for shift in shifts:
+        ids, mask = context.roll(-shift, 0), context_mask.roll(-shift, 0) & has_context[:, None]
+        parts.append((ids, mask, ids.masked_fill(~(mask & whole[:, None]), IGNORE)))
+    parts.append((running, running_mask, labels.clone()))
+    for _, mask, targets in parts:
+        # What stands in front of a part's first token is another text, or nothing.
+        targets.masked_fill_(mask & ~pad(mask[:, :-1], (1, 0)), IGNORE)
+    ids, mask, targets = (torch.cat(tensors, 1) for tensors in zip(*parts, strict=True))
+    order = mask.to(torch.int8).argsort(dim=1, stable=True)
+    return ids.gather(1, order), mask.gather(1, order), targets.gather(1, order)
 
 
 def _with_others(own: ContextMemory, has_context: Tensor, shifts: list[int]) -> ContextMemory:

@@ -6,7 +6,7 @@ import warnings
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..config import SharedLLMConfig
 from .recipe import Lora
@@ -14,6 +14,7 @@ from .recipe import Lora
 PARTS = {
     "gates": "the gates of cross-attention",
     "cross_attention": "cross-attention and its readers, without the gates",
+    "beacon": "the beacons' projections and embedding of Activation Beacon",
     "lora": "the low-rank adapters",
     "lower_model": "the lower model: its own layers, or, if weights are shared, the bottom layers",
     "bottom_layers": "the base's layers below M",
@@ -23,16 +24,18 @@ PARTS = {
 }
 
 
-def part_of(name: str, config: SharedLLMConfig | None) -> str:
-    """The most special part that a parameter belongs to, by its name; `everything` in an ordinary base."""
+def part_of(name: str, config: PreTrainedConfig) -> str:
+    """The most special part that a parameter belongs to, by its name; `everything` for what is a base's."""
     if "lora_" in name:
         return "lora"
-    if config is None:
-        return "everything"
     if name.endswith("cross_attention.gate"):
         return "gates"
     if ".cross_attention." in name:
         return "cross_attention"
+    if "beacon" in name:
+        return "beacon"
+    if not isinstance(config, SharedLLMConfig):
+        return "everything"
     if ".lower_layers." in name:
         return "lower_model"
     layer = re.search(r"\.layers\.(\d+)\.", name)
@@ -43,7 +46,7 @@ def part_of(name: str, config: SharedLLMConfig | None) -> str:
     return "lower_model" if config.lower_weights == "shared" else "bottom_layers"
 
 
-def learning_rates(model: nn.Module, train: dict[str, float], config: SharedLLMConfig | None) -> dict[str, float]:
+def learning_rates(model: nn.Module, train: dict[str, float], config: PreTrainedConfig) -> dict[str, float]:
     """Learning rate of each parameter that trains; the others are frozen.
 
     Raises:
@@ -52,14 +55,14 @@ def learning_rates(model: nn.Module, train: dict[str, float], config: SharedLLMC
     rates = {}
     for name, parameter in model.named_parameters():
         part = part_of(name, config)
-        if part == "lower_model" and part not in train and config.lower_weights == "shared":
+        if part == "lower_model" and part not in train and getattr(config, "lower_weights", "") == "shared":
             part = "bottom_layers"
         rate = train.get(part, train.get("everything"))
         parameter.requires_grad_(rate is not None)
         if rate is not None:
             rates[name] = rate
     found = {part_of(name, config) for name, _ in model.named_parameters()}
-    if config is not None and config.lower_weights == "shared":
+    if isinstance(config, SharedLLMConfig) and config.lower_weights == "shared":
         found.add("bottom_layers")
     for part in train:
         if part not in PARTS:

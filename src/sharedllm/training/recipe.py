@@ -122,6 +122,7 @@ class Recipe:
     data: Data
     train: dict[str, float]
     base: str | None = None
+    method: Literal["sharedllm", "beacon", "full"] = "sharedllm"
     model: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     context: int = 512
@@ -161,6 +162,8 @@ class Recipe:
             raise ValueError("schedule must list at least one phase, each with a share above 0.")
         if self.data.mixture is not None and self.data.mixture not in MIXTURES:
             raise ValueError(f"data.mixture={self.data.mixture!r} is unknown: use one of {', '.join(MIXTURES)}.")
+        if self.stage == "base" and self.method != "sharedllm":
+            raise ValueError(f"method={self.method!r} extends a base: set stage: extend, or leave method out.")
         if self.stage != "base" and self.base is None:
             raise ValueError(
                 f"base is missing: stage {self.stage!r} starts from a checkpoint; name its folder or hub id."

@@ -126,7 +126,7 @@ class _Run:
         layers = decoder_layers(model)
         trained: nn.Module = add_lora(model, recipe.lora) if recipe.lora is not None else model
         self.losses = RowLosses(trained.train())
-        rates = learning_rates(self.losses, recipe.train, model.config if self.shared else None)
+        rates = learning_rates(self.losses, recipe.train, model.config)
         self.wrapped = distribute(self.accelerator, self.losses, layers, recipe.precision)
         parameters = dict(self.losses.named_parameters())
         self.optimizers = make_optimizers(parameters, rates, recipe.optimizer, recipe.betas, recipe.weight_decay)
@@ -217,17 +217,17 @@ class _Run:
         if self.shared:
             self.config.ratios = self.ratios
         running = recipe.phases()[-1].running
-        window = self.config.window if self.shared else running
+        window, reads = getattr(self.config, "window", running), recipe.stage != "base"
         result: dict[str, Any] = {}
         for name, store in self.validation.items():
             longest = max(store.lengths) - running
-            lengths = [int(w * window) for w in settings.windows if (self.shared or w == 0) and w * window <= longest]
+            lengths = [int(w * window) for w in settings.windows if (reads or w == 0) and w * window <= longest]
             if lengths:
                 targets = choose_targets(store, running, max(lengths), settings.rows, 1)
                 result[name] = loss_by_length(self.wrapped, targets, lengths, self.device, recipe.precision)
         maker = RowMaker(self.tokenizer, "validation", recipe.data.chat)
         store = next(iter(self.validation.values()))
-        context = window if self.shared else 0
+        context = window if reads else 0
         if settings.task_rows and max(store.lengths) >= context + running:
             result["recall"] = {
                 kind: recall(
@@ -288,7 +288,7 @@ class _Run:
             )
 
     def _check_kinds(self, has_instructions: bool) -> None:
-        known = {"text", "alone", "copy", "instructions", "questions", *TASKS}
+        known = {"text", "alone", "echo", "copy", "instructions", "questions", *TASKS}
         for kind in {k for phase in self.recipe.phases() for k in phase.kinds} | set(self.recipe.validation.tasks):
             if kind not in known:
                 raise ValueError(f"kinds.{kind} is no kind of sample: use {', '.join(sorted(known))}.")

@@ -1,6 +1,7 @@
 """What a run starts from: tokenizer, tokens, model."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -9,6 +10,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -19,6 +21,7 @@ from ..config import SharedLLMConfig
 from ..data.shards import TokenStore, build_shards, check_tokenizer
 from ..data.sources import documents
 from ..modeling import SharedLLMForCausalLM
+from ..rivals.beacon import BeaconForCausalLM
 from .recipe import Recipe
 
 SPECIAL = {"bos_token": "<|bos|>", "eos_token": "<|eos|>", "pad_token": "<|pad|>"}
@@ -127,7 +130,7 @@ class _Report:
 
 
 def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """The model in fp32: new, a base, a SharedLLM of a base, or a SharedLLM that goes on.
+    """The model in fp32: new, a base, a base extended by the recipe's method, or an extended one that goes on.
 
     Raises:
         ValueError: it can't be loaded, or `model` holds settings that it has no use for.
@@ -138,18 +141,31 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrained
     name = base_folder(recipe.base)
     try:
         config = AutoConfig.from_pretrained(name)
+        extended = config.model_type in EXTENDED
         if isinstance(config, SharedLLMConfig) and recipe.model:
             config = _changed(config, recipe)
+        elif recipe.method == "full" and recipe.model:
+            config = _rescaled(config, recipe.model)
         model = AutoModelForCausalLM.from_pretrained(name, config=config, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise ValueError(f"can't load the base {name}: {str(error).splitlines()[0]}") from None
-    if recipe.stage == "base" and isinstance(model, SharedLLMForCausalLM):
-        raise ValueError(f"base={recipe.base} is a SharedLLM: train it with stage extend or instruct.")
+    if extended and (recipe.stage == "base" or EXTENDED[config.model_type][0] != recipe.method):
+        method = EXTENDED[config.model_type][0]
+        raise ValueError(
+            f"base={recipe.base} is extended by {method} already: train it with stage extend, method {method}."
+        )
     if recipe.stage == "base" and recipe.model:
         raise ValueError(f"model={recipe.model} can't change {recipe.base}: leave it out, or start from another base.")
-    if recipe.stage == "base" or isinstance(model, SharedLLMForCausalLM):
+    if recipe.stage == "base" or extended or recipe.method == "full":
         return model
-    return SharedLLMForCausalLM.from_base(model, **recipe.model)
+    return dict(EXTENDED.values())[recipe.method].from_base(model, **recipe.model)
+
+
+# By `model_type`: the method's name and the class that extends a base.
+EXTENDED = {
+    "sharedllm": ("sharedllm", SharedLLMForCausalLM),
+    "sharedllm_beacon": ("beacon", BeaconForCausalLM),
+}
 
 
 # Settings of a SharedLLM that change no shape of a weight, and so may change when training goes on.
@@ -164,6 +180,18 @@ def _changed(config: SharedLLMConfig, recipe: Recipe) -> SharedLLMConfig:
             f"model.{fixed[0]} can't change in {recipe.base}, a SharedLLM already: change {', '.join(_READING)}."
         )
     return SharedLLMConfig(**config.to_dict() | recipe.model)
+
+
+def _rescaled(config: PreTrainedConfig, changes: dict[str, Any]) -> PreTrainedConfig:
+    """A base's configuration with other fields; scaled positions are told the window that they scale."""
+    changes = dict(changes)
+    if "rope_parameters" in changes:
+        original = {"original_max_position_embeddings": config.max_position_embeddings}
+        changes["rope_parameters"] = dict(config.rope_parameters) | original | changes["rope_parameters"]
+    unknown = sorted(set(changes) - set(config.to_dict()))
+    if unknown:
+        raise ValueError(f"model.{unknown[0]} is no field of the base's configuration.")
+    return type(config)(**config.to_dict() | changes)
 
 
 def _new_base(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

@@ -1,7 +1,7 @@
 """Methods by name, over one base and the SharedLLM that was made of it."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -9,13 +9,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ...modeling import SharedLLMForCausalLM
 from ...selection.scores import SCORES
 from .base import Method, Scores
+from .beacon import Beacon
 from .full import SCALINGS, Full
 from .retrieval import Retrieval
 from .shared import Budgeted, Empty, Shared
 from .streaming import Streaming
 from .window import Window
 
-__all__ = ["DESCRIPTIONS", "OURS", "Method", "Scores", "make_method"]
+__all__ = ["DESCRIPTIONS", "OURS", "Method", "Scores", "make_method", "rival_name"]
 
 OURS = ("sharedllm", "budget", "empty")
 DESCRIPTIONS = {
@@ -29,7 +30,15 @@ DESCRIPTIONS = {
     "pi": "the base over everything, positions interpolated",
     "ntk": "the base over everything, NTK-aware positions",
     "yarn": "the base over everything, YaRN positions",
+    "tuned": "the base over everything, trained on longer samples: a --rival of method full",
+    "beacon": "the far context condensed into beacons (Activation Beacon): a --rival",
 }
+RIVALS = {"sharedllm_beacon": "beacon"}
+
+
+def rival_name(model: PreTrainedModel) -> str:
+    """The method that a trained rival is measured as."""
+    return RIVALS.get(model.config.model_type, "tuned")
 
 
 def make_method(
@@ -38,8 +47,12 @@ def make_method(
     base: PreTrainedModel | None,
     tokenizer: PreTrainedTokenizerBase,
     window: int,
+    rivals: Mapping[str, PreTrainedModel] | None = None,
 ) -> Method:
     """A method by its name.
+
+    Args:
+        rivals: models of the methods that are trained, by `rival_name`.
 
     Raises:
         ValueError: there is no such method, or the model that it needs is missing.
@@ -56,9 +69,13 @@ def make_method(
         "window": lambda m: Window(m, window),
         "streaming": lambda m: Streaming(m, window),
         "bm25": lambda m: Retrieval(m, tokenizer, window),
+        "tuned": lambda m: Full(m, window, "tuned"),
+        "beacon": Beacon,
     }
     makers |= {full: lambda m, s=scaling, n=full: Full(m, window, n, s) for full, scaling in SCALINGS.items()}
     model, option = (shared, "--model") if kind in OURS else (base, "--base")
+    if kind in ("tuned", "beacon"):
+        model, option = (rivals or {}).get(kind), "--rival"
     if model is None:
         raise ValueError(f"method {name!r} needs a model: name one with {option}.")
     return makers[kind](model)

@@ -1,11 +1,13 @@
 """Tasks by name."""
 
+from ...data.questions.moving import Moves
 from ...data.questions.needle import ManyNeedles, MultiQuery, MultiValue, Needle
 from ...data.questions.tracking import Variables
 from .asking import Asking, Passkey
 from .base import DoesNotFit, Setting, Task, Text, score_texts
 from .copying import Copying
 from .loss import Loss
+from .mentions import Mentions
 
 __all__ = ["TASKS", "DoesNotFit", "Setting", "Task", "Text", "get_task", "score_texts"]
 
@@ -15,6 +17,7 @@ TASKS: dict[str, Task] = {
         Loss(),
         Loss("other"),
         Loss("shuffled"),
+        Mentions(),
         Copying(),
         Asking(Passkey()),
         Asking(Needle()),
@@ -24,6 +27,8 @@ TASKS: dict[str, Task] = {
         Asking(MultiValue("values", values=3)),
         Asking(MultiQuery("queries", keys=2)),
         *(Asking(Variables(f"hops-{hops}", hops, hops)) for hops in (1, 2, 3, 4)),
+        Asking(Moves("moves-1", people=3, moves=1)),
+        Asking(Moves("moves-3", people=3, moves=3)),
     )
 }
 

@@ -33,11 +33,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Text:
-    """Tokens (T,) of which the last `targets` are scored; what `label` says goes into the record."""
+    """Tokens (T,) of which the last `targets` are scored; what `label` says goes into the record.
+
+    groups  kind of each target (targets,), for tasks that count them apart
+    """
 
     ids: np.ndarray
     targets: int
     label: dict[str, Any]
+    groups: np.ndarray | None = None
 
 
 class DoesNotFit(ValueError):

@@ -1,0 +1,1 @@
+"""Trained rivals of SharedLLM, built on the same bases and trained by the same trainer."""
