@@ -15,6 +15,7 @@ from sharedllm.evaluation.methods.streaming import Streaming
 from sharedllm.evaluation.methods.window import Window
 from sharedllm.reference import _attention, _heads, _rotate
 from sharedllm.rivals.beacon import BeaconForCausalLM
+from sharedllm.rivals.cepe import CepeForCausalLM
 
 NO_QUERY = torch.zeros(1, 0, dtype=torch.long)
 
@@ -167,7 +168,11 @@ def test_names():
     model = tiny_base("llama")
     tokenizer = AutoTokenizer.from_pretrained(bundled_model("base"))
     shared = tiny_shared("llama")
-    rivals = {"tuned": model, "beacon": BeaconForCausalLM.from_base(model, window=32)}
+    rivals = {
+        "tuned": model,
+        "cepe": CepeForCausalLM.from_base(model, window=32, chunk_size=8),
+        "beacon": BeaconForCausalLM.from_base(model, window=32),
+    }
     for name in [
         *(set(DESCRIPTIONS) - {"budget"}),
         "budget:bm25@64",

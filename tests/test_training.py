@@ -234,6 +234,15 @@ def test_how_a_context_is_read_may_change_when_training_goes_on(run, recipe, tmp
     [
         ("beacon", {"model": {"window": 64}, "train": {"beacon": 0.01}}, "beacon"),
         (
+            "cepe",
+            {
+                "model": {"window": 64, "chunk_size": 16},
+                "train": {"encoder": 0.003, "cross_attention": 0.003},
+                "schedule": [{"share": 0.4, "kinds": {"echo": 1.0}}, {"share": 0.6}],
+            },
+            "encoder",
+        ),
+        (
             "full",
             {"model": {"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "train": {"everything": 0.001}},
             "",

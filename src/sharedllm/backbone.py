@@ -22,7 +22,7 @@ from .reading import Reader, append_context, read_context
 from .selection import SelectionPolicy, get_policy
 from .selection.forest import kept_within
 from .selection.scores import TokenScore, get_score
-from .upper import inject
+from .upper import inject, make_readers
 
 # Fields of the base's configuration that change keys and values without changing a weight.
 _BASE_SETTINGS = (
@@ -78,7 +78,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         self.lower_layers = None
         if config.lower_weights == "copy":
             self.lower_layers = nn.ModuleList(copy.deepcopy(layer) for layer in base.layers[: config.lower_layers])
-        self.upper = inject(base, config)
+        self.upper = inject(base, make_readers(base, config))
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:

@@ -5,6 +5,7 @@ The layers keep the base's submodules and parameter names, so base checkpoints, 
 
 import copy
 import functools
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -19,7 +20,7 @@ from .joint import JointAttention
 class InjectedLayer(GradientCheckpointingLayer):
     """A decoder layer of the base that reads a memory: between self-attention and MLP, or in self-attention itself."""
 
-    def __init__(self, layer: nn.Module, cross_attention: CrossAttention | JointAttention, layer_index: int):
+    def __init__(self, layer: nn.Module, cross_attention: nn.Module, layer_index: int):
         nn.Module.__init__(self)
         for name, child in layer.named_children():
             self.add_module(name, child)
@@ -56,21 +57,27 @@ def _twin(module: nn.Module) -> nn.Module:
     return twin
 
 
-def inject(base: PreTrainedModel, config: SharedLLMConfig) -> PreTrainedModel:
-    """The base decoder, with layers that read a memory where the injection map wants it.
+def inject(base: PreTrainedModel, readers: Mapping[int, nn.Module]) -> PreTrainedModel:
+    """The base decoder, with layers that read a memory where `readers` (by layer) has something that reads it.
 
     The result shares all weights with `base`, which itself stays as it is.
     """
-    family = family_of(config.text_config)
     upper = _twin(base)
     # Recording of hidden states begins anew: the flag of the base would say that it has begun.
     upper.__dict__.pop("_output_capturing_hooks_installed", None)
-    for lower_index, upper_index in config.injection_map:
-        layer = upper.layers[upper_index]
-        own_reader = lower_index != upper_index
-        if config.injection == "joint":
-            cross = JointAttention(layer, family, own_reader)
-        else:
-            cross = CrossAttention(layer, family, own_reader, config.start)
-        upper.layers[upper_index] = _injected_class(type(layer))(layer, cross, upper_index)
+    for index, reader in readers.items():
+        layer = upper.layers[index]
+        upper.layers[index] = _injected_class(type(layer))(layer, reader, index)
     return upper
+
+
+def make_readers(base: PreTrainedModel, config: SharedLLMConfig) -> dict[int, nn.Module]:
+    """What reads the memory in each layer of the injection map."""
+    family, readers = family_of(config.text_config), {}
+    for lower_index, upper_index in config.injection_map:
+        layer, own_reader = base.layers[upper_index], lower_index != upper_index
+        if config.injection == "joint":
+            readers[upper_index] = JointAttention(layer, family, own_reader)
+        else:
+            readers[upper_index] = CrossAttention(layer, family, own_reader, config.start)
+    return readers

@@ -21,7 +21,7 @@ def command(
     ] = "base",
     rivals: Annotated[
         list[str],
-        typer.Option("--rival", help="Folder of a trained rival, for method beacon or tuned; may repeat."),
+        typer.Option("--rival", help="Folder of a trained rival, for method cepe, beacon or tuned; may repeat."),
     ] = [],  # noqa: B006
     methods: Annotated[str, typer.Option("--method", help="Names, separated by commas.")] = "sharedllm,empty,window",
     lengths: Annotated[

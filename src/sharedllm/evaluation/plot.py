@@ -17,6 +17,7 @@ COLORS = {
     "ntk": "#a05195",
     "yarn": "#3f8f5b",
     "tuned": "#2b2b2b",
+    "cepe": "#d1495b",
     "beacon": "#b8860b",
 }
 

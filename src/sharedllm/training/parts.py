@@ -14,6 +14,7 @@ from .recipe import Lora
 PARTS = {
     "gates": "the gates of cross-attention",
     "cross_attention": "cross-attention and its readers, without the gates",
+    "encoder": "the encoder of CEPE",
     "beacon": "the beacons' projections and embedding of Activation Beacon",
     "lora": "the low-rank adapters",
     "lower_model": "the lower model: its own layers, or, if weights are shared, the bottom layers",
@@ -32,8 +33,9 @@ def part_of(name: str, config: PreTrainedConfig) -> str:
         return "gates"
     if ".cross_attention." in name:
         return "cross_attention"
-    if "beacon" in name:
-        return "beacon"
+    for part in ("encoder", "beacon"):
+        if part in name:
+            return part
     if not isinstance(config, SharedLLMConfig):
         return "everything"
     if ".lower_layers." in name:

@@ -122,7 +122,7 @@ class Recipe:
     data: Data
     train: dict[str, float]
     base: str | None = None
-    method: Literal["sharedllm", "beacon", "full"] = "sharedllm"
+    method: Literal["sharedllm", "cepe", "beacon", "full"] = "sharedllm"
     model: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     context: int = 512

@@ -22,6 +22,7 @@ from ..data.shards import TokenStore, build_shards, check_tokenizer
 from ..data.sources import documents
 from ..modeling import SharedLLMForCausalLM
 from ..rivals.beacon import BeaconForCausalLM
+from ..rivals.cepe import CepeForCausalLM
 from .recipe import Recipe
 
 SPECIAL = {"bos_token": "<|bos|>", "eos_token": "<|eos|>", "pad_token": "<|pad|>"}
@@ -164,6 +165,7 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrained
 # By `model_type`: the method's name and the class that extends a base.
 EXTENDED = {
     "sharedllm": ("sharedllm", SharedLLMForCausalLM),
+    "sharedllm_cepe": ("cepe", CepeForCausalLM),
     "sharedllm_beacon": ("beacon", BeaconForCausalLM),
 }
 

@@ -10,6 +10,7 @@ from ...modeling import SharedLLMForCausalLM
 from ...selection.scores import SCORES
 from .base import Method, Scores
 from .beacon import Beacon
+from .cepe import Cepe
 from .full import SCALINGS, Full
 from .retrieval import Retrieval
 from .shared import Budgeted, Empty, Shared
@@ -31,9 +32,10 @@ DESCRIPTIONS = {
     "ntk": "the base over everything, NTK-aware positions",
     "yarn": "the base over everything, YaRN positions",
     "tuned": "the base over everything, trained on longer samples: a --rival of method full",
+    "cepe": "the far context through a small encoder and cross-attention (CEPE): a --rival",
     "beacon": "the far context condensed into beacons (Activation Beacon): a --rival",
 }
-RIVALS = {"sharedllm_beacon": "beacon"}
+RIVALS = {"sharedllm_cepe": "cepe", "sharedllm_beacon": "beacon"}
 
 
 def rival_name(model: PreTrainedModel) -> str:
@@ -70,11 +72,12 @@ def make_method(
         "streaming": lambda m: Streaming(m, window),
         "bm25": lambda m: Retrieval(m, tokenizer, window),
         "tuned": lambda m: Full(m, window, "tuned"),
+        "cepe": Cepe,
         "beacon": Beacon,
     }
     makers |= {full: lambda m, s=scaling, n=full: Full(m, window, n, s) for full, scaling in SCALINGS.items()}
     model, option = (shared, "--model") if kind in OURS else (base, "--base")
-    if kind in ("tuned", "beacon"):
+    if kind in ("tuned", "cepe", "beacon"):
         model, option = (rivals or {}).get(kind), "--rival"
     if model is None:
         raise ValueError(f"method {name!r} needs a model: name one with {option}.")
