@@ -5,10 +5,8 @@ One thread, so that tiny models run fast and results repeat; no deadlines, for b
 
 import pytest
 import torch
-from helpers import tiny_base
+from helpers import byte_tokenizer, tiny_base
 from hypothesis import settings
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from sharedllm.cli import main
 
@@ -21,11 +19,7 @@ settings.load_profile("repeatable")
 def base_folder(tmp_path_factory):
     """A random base over bytes, with a window of 64."""
     folder = tmp_path_factory.mktemp("models") / "base"
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    bpe = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    PreTrainedTokenizerFast(tokenizer_object=bpe).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
     tiny_base("llama", vocab_size=256).save_pretrained(folder)
     return folder
 

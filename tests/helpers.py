@@ -1,8 +1,9 @@
 """Tiny random models and ragged batches that tests share. Nothing here is trained or downloaded."""
 
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from sharedllm import SharedLLMForCausalLM
 
@@ -42,6 +43,15 @@ def tiny_base(
         model = AutoModelForCausalLM.from_config(config, attn_implementation=attn_implementation)
         perturb([p for p in model.parameters() if p.ndim == 1], 0.2)
     return model.to(dtype).eval()
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """256 tokens, one a byte."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bpe = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=bpe)
 
 
 def tiny_shared(family: str, seed: int = 0, base: PreTrainedModel | None = None, **overrides) -> SharedLLMForCausalLM:

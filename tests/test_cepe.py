@@ -1,16 +1,20 @@
 """CEPE against a slow reading of its own: one row and one chunk after the other, every step projected anew."""
 
 import math
+import random
 
 import pytest
 import torch
-from helpers import pad, perturb, random_texts, tiny_base
+from helpers import byte_tokenizer, pad, perturb, random_texts, tiny_base
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, ModernBertForMaskedLM
 
+from sharedllm.data.shards import TokenStore, build_shards
 from sharedllm.evaluation.methods.cepe import Cepe
 from sharedllm.families import family_of
 from sharedllm.rivals.cepe import CepeConfig, CepeForCausalLM
+from sharedllm.rivals.cepe.config import encoder_config
+from sharedllm.rivals.cepe.pretrain import mask_tokens, pretrain
 from sharedllm.training.parts import part_of
 
 
@@ -176,6 +180,39 @@ def test_the_encoder_is_a_small_share_of_the_decoder():
     model = CepeForCausalLM.from_base(base)
     share = sum(p.numel() for p in model.encoder.parameters()) / base.num_parameters()
     assert 0.05 < share < 0.08
+
+
+def test_an_encoder_is_trained_and_put_beside_a_decoder(tmp_path):
+    rng = random.Random(0)
+    tokenizer = byte_tokenizer()
+    (tmp_path / "text.txt").write_text(
+        "".join(rng.choice(["the falcon sang. ", "captains slept. "]) for _ in range(400))
+    )
+    build_shards([str(tmp_path / "text.txt")], tokenizer, tmp_path / "tokens")
+    base = tiny_base("llama", vocab_size=256)
+    config = encoder_config(base.config, base.num_parameters())
+    store = TokenStore(tmp_path / "tokens")
+    losses = pretrain(config, [store], tmp_path / "encoder", steps=30, batch=2, rate=1e-2)
+    assert losses[-1] < losses[0] - 1
+    again = pretrain(config, [store], tmp_path / "again", steps=3, batch=2, rate=1e-2)
+    assert again[0] == losses[0]
+    model = CepeForCausalLM.from_base(base, window=32, chunk_size=8, encoder=str(tmp_path / "encoder"))
+    saved = ModernBertForMaskedLM.from_pretrained(tmp_path / "encoder")
+    for name, weight in saved.model.state_dict().items():
+        assert torch.equal(weight, model.encoder.state_dict()[name]), name
+    with pytest.raises(ValueError, match="is there already"):
+        pretrain(config, [store], tmp_path / "encoder", steps=1)
+    with pytest.raises(ValueError, match="has 258 tokens, the base 101"):
+        CepeForCausalLM.from_base(tiny_base("llama"), encoder=str(tmp_path / "encoder"))
+
+
+def test_masks_hide_a_third():
+    ids = torch.arange(4000).view(4, 1000) % 101
+    masked, labels = mask_tokens(ids, 101, torch.Generator().manual_seed(0))
+    hidden = masked == 101
+    assert 0.25 < hidden.float().mean() < 0.35
+    assert torch.equal(labels[hidden], ids[hidden]) and (labels[~hidden] == -100).all()
+    assert torch.equal(masked[~hidden], ids[~hidden])
 
 
 def test_what_cannot_work():
