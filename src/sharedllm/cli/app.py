@@ -12,6 +12,7 @@ from . import (
     extend,
     generate,
     info,
+    official,
     questions,
     read,
     report,
@@ -41,6 +42,7 @@ for module in (
     train,
     ablate,
     eval,
+    official,
     report,
 ):
     app.command(module.__name__.rpartition(".")[2])(module.command)

@@ -134,3 +134,15 @@ def is_memory(name: str) -> bool:
 
 def print_json(**values: Any) -> None:
     print(json.dumps(values, indent=1))
+
+
+def tokens_of_length(text: str, window: int) -> int:
+    """Tokens of a length: a number, or windows with a W."""
+    text = text.strip()
+    try:
+        value = float(text[:-1]) * window if text.upper().endswith("W") else float(text)
+    except ValueError:
+        value = -1.0
+    if value < 0 or value != int(value):
+        raise ValueError(f"--lengths: {text!r} is no number of tokens or windows: use such as 0,512,4W.")
+    return int(value)

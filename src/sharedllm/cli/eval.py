@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..memory_file import fingerprint_tensors
-from .common import load, load_any, stderr
+from .common import load, load_any, stderr, tokens_of_length
 
 
 def command(
@@ -52,7 +52,7 @@ def command(
         plain, _ = load_any(base)
         others.append((base, plain))
     made = [make_method(name, shared, plain, tokenizer, window, trained) for name in names]
-    wanted = [_tokens(part, window) for part in lengths.split(",")]
+    wanted = [tokens_of_length(part, window) for part in lengths.split(",")]
     documents = [open_documents(part, tokenizer) for part in data]
     setting = Setting(tokenizer, window, max(wanted), cases, seed, batch_tokens)
     models = {}
@@ -67,15 +67,3 @@ def command(
             stderr.print(f"{part.domain}: {len(fits)} documents; {len(short)} are too short: {shown}", highlight=False)
     evaluate(plan, output, {"models": models}, lambda line: stderr.print(line, highlight=False))
     stderr.print(f"wrote {output}: `sharedllm report {output}` makes tables and figures", highlight=False)
-
-
-def _tokens(text: str, window: int) -> int:
-    """Tokens of a length: a number, or windows with a W."""
-    text = text.strip()
-    try:
-        value = float(text[:-1]) * window if text.upper().endswith("W") else float(text)
-    except ValueError:
-        value = -1.0
-    if value < 0 or value != int(value):
-        raise ValueError(f"--lengths: {text!r} is no number of tokens or windows: use such as 0,512,4W.")
-    return int(value)

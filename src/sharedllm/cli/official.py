@@ -1,0 +1,77 @@
+"""`sharedllm official`: LongBench, InfiniteBench and RULER-form tasks with their official prompts and metrics."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import load, load_any, print_json, progress_bar, stderr, tokens_of_length
+
+
+def command(
+    tasks: Annotated[list[str], typer.Argument(help="longbench, infinitebench, ruler, or names of their tasks.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; goes on where it stopped.")],
+    data: Annotated[str | None, typer.Option("--data", help="Folder with NAME.jsonl files, or hub:owner/name.")] = None,
+    model: Annotated[str, typer.Option("--model", help="Folder, hub id, or name of a bundled model.")] = "tiny",
+    base: Annotated[
+        str | None, typer.Option("--base", help="The base, asked with the end of each prompt: the floor.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="First records of each dataset; questions a length.")] = None,
+    lengths: Annotated[str, typer.Option(help="Tokens of ruler tasks, prompt and answer; 4W is four windows.")] = "4W",
+    haystack: Annotated[str | None, typer.Option(help="Text file to hide ruler's needles in.")] = None,
+    truncate_middle: Annotated[
+        int | None, typer.Option(min=2, help="Cut the middle out of longer prompts, down to so many tokens.")
+    ] = None,
+    budget: Annotated[int | None, typer.Option(min=1, help="Tokens of the memory that an answer sees.")] = None,
+    score: Annotated[str, typer.Option(help="What a --budget goes by: attention, bm25 or hybrid.")] = "attention",
+    seed: Annotated[int, typer.Option(help="Of the ruler tasks.")] = 0,
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens read at once.")] = 32_768,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Run official long-text benchmarks; prompts are read whole unless --truncate-middle says otherwise."""
+    from rich.console import Console
+
+    from ..data.text import read_text
+    from ..evaluation.official import (
+        GROUPS,
+        Answerer,
+        SharedAnswerer,
+        WindowAnswerer,
+        read_task,
+        ruler_task,
+        run_official,
+        task_names,
+    )
+    from ..evaluation.official.run import results_table
+    from ..selection.scores import get_score
+
+    names = task_names(tasks)
+    generated = [name for name in names if name in GROUPS["ruler"]]
+    if len(generated) < len(names) and data is None:
+        raise ValueError(f"{next(n for n in names if n not in generated)} needs its records: give --data FOLDER.")
+    get_score(score)
+    shared, tokenizer = load(model)
+    window = shared.config.window
+    wanted = [tokens_of_length(part, window) for part in lengths.split(",")]
+    hay = None if haystack is None else read_text(haystack)
+    chosen = [
+        task
+        for name in names
+        for task in (
+            [ruler_task(name, tokenizer, length, limit or 100, seed, hay) for length in wanted]
+            if name in generated
+            else [read_task(name, str(data), limit)]
+        )
+    ]
+    answerers: list[Answerer] = [SharedAnswerer(shared, tokenizer, budget, score, batch_tokens)]
+    if base is not None:
+        answerers.append(WindowAnswerer(load_any(base)[0], tokenizer, window))
+    results = [
+        run_official(answerer, chosen, output, tokenizer, window, cut=truncate_middle, bar=progress_bar)
+        for answerer in answerers
+    ]
+    if json:
+        print_json(results=[row for result in results for row in result.values()])
+    else:
+        Console().print(results_table(results))
+    stderr.print(f"wrote {output}", highlight=False)

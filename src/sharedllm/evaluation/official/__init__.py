@@ -1,0 +1,53 @@
+"""LongBench, InfiniteBench and RULER-form tasks for any answerer: official prompts, lengths and metrics.
+
+read_task(name, data) / ruler_task(name, …)  →  Task  →  run_official(answerer, tasks, folder, …)
+"""
+
+from collections.abc import Sequence
+
+from .answerers import Answerer, SharedAnswerer, WindowAnswerer
+from .base import Prompt, Record, Task, templates
+from .records import read_task
+from .ruler import TASKS as RULER
+from .ruler import ruler_task
+from .run import run_official
+
+_LONGBENCH = tuple(name for name in templates("longbench") if name != "longbench_v2")
+GROUPS = {
+    "longbench": _LONGBENCH,
+    "longbench_v2": ("longbench_v2",),
+    "infinitebench": tuple(templates("infinitebench")),
+    "ruler": tuple(RULER),
+}
+
+
+def task_names(names: Sequence[str]) -> list[str]:
+    """Names of tasks, each once; the name of a benchmark stands for all of its tasks.
+
+    Raises:
+        ValueError: an unknown one.
+    """
+    found: dict[str, None] = {}
+    known = [name for group in GROUPS.values() for name in group]
+    for name in names:
+        if name in ("qa_1", "qa_2"):
+            raise ValueError(f"{name} is made of SQuAD and HotpotQA, which RULER downloads: use the other ruler tasks.")
+        if name not in GROUPS and name not in known:
+            raise ValueError(f"there is no official task {name!r}: use {', '.join(dict.fromkeys((*GROUPS, *known)))}.")
+        found |= dict.fromkeys(GROUPS.get(name, (name,)))
+    return list(found)
+
+
+__all__ = [
+    "GROUPS",
+    "Answerer",
+    "Prompt",
+    "Record",
+    "SharedAnswerer",
+    "Task",
+    "WindowAnswerer",
+    "read_task",
+    "ruler_task",
+    "run_official",
+    "task_names",
+]

@@ -1,0 +1,106 @@
+"""What a task of an official benchmark is: records with a prompt in three parts and right answers."""
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from ...data.text import tokenize
+from .metrics import METRICS
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """before: the instruction in front. context: the long text. after: what is asked, up to where the answer begins."""
+
+    before: str
+    context: str
+    after: str
+
+    @property
+    def text(self) -> str:
+        return self.before + self.context + self.after
+
+
+@dataclass(frozen=True)
+class Record:
+    """One question.
+
+    Fields:
+        answers: right ones, any of which counts; of RULER, one list of strings that all have to occur.
+        classes: all class names, of classifications.
+        blind: score to expect of a guess that saw only the question; None where there is nothing to guess from.
+    """
+
+    id: str
+    prompt: Prompt
+    answers: tuple[Any, ...]
+    classes: tuple[str, ...] = ()
+    blind: float | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """Records that are asked and scored alike.
+
+    Fields:
+        metric: a name in `METRICS`. first_line: only the first line of an answer counts.
+        about: what else decides the numbers: the hash of the data, or the settings of a generator.
+        length: tokens of prompt and answer together, of generated tasks.
+    """
+
+    name: str
+    records: Sequence[Record]
+    metric: str
+    max_new_tokens: int
+    first_line: bool = False
+    about: dict[str, Any] = field(default_factory=dict)
+    length: int | None = None
+
+    @property
+    def label(self) -> str:
+        return self.name if self.length is None else f"{self.name}-{self.length}"
+
+    def score(self, prediction: str, record: Record) -> float:
+        """Best score over the right answers, between 0 and 1."""
+        if self.first_line:
+            prediction = prediction.lstrip("\n").split("\n")[0]
+        return max(METRICS[self.metric](prediction, answer, record.classes) for answer in record.answers)
+
+
+@functools.cache
+def templates(benchmark: str) -> dict[str, dict[str, Any]]:
+    """Prompt, metric and most new tokens of each task of a benchmark."""
+    file = Path(__file__).parent / "prompts" / f"{benchmark}.json"
+    return json.loads(file.read_text(encoding="utf-8"))["tasks"]
+
+
+def fill(template: str, context: str, **fields: str) -> Prompt:
+    """A template's prompt; braces in the fields stay as they are."""
+    before, after = template.split("{context}")
+    return Prompt(before.format(**fields), context, after.format(**fields))
+
+
+def truncate_middle(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, most: int) -> tuple[Prompt, int]:
+    """A prompt with its middle cut out, as LongBench and InfiniteBench do: half of the tokens from each end.
+
+    Returns:
+        The prompt, and how many tokens were cut out; 0 if it was short enough.
+
+    Raises:
+        ValueError: `most` is below 2.
+    """
+    if most < 2:
+        raise ValueError(f"--truncate-middle {most} leaves nothing: keep at least 2 tokens.")
+    ids = tokenize(tokenizer, prompt.text)[0]
+    if len(ids) <= most:
+        return prompt, 0
+    half = most // 2
+    start, end = (str(tokenizer.decode(part, skip_special_tokens=True)) for part in (ids[:half], ids[-half:]))
+    # What is asked stays the end of the prompt, unless it was cut too.
+    after = prompt.after if end.endswith(prompt.after) else end
+    return Prompt("", start + end.removesuffix(after), after), len(ids) - 2 * half

@@ -1,0 +1,207 @@
+"""Asks an answerer the records of official tasks; every answer is kept, and none is asked for twice."""
+
+import contextlib
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from transformers import PreTrainedTokenizerBase
+
+from ... import __version__
+from ...benchmark.reading import environment
+from ...data.text import tokenize
+from ..statistics import cluster_bootstrap, wilson
+from .answerers import Answerer
+from .base import Task, truncate_middle
+from .metrics import VERBATIM, all_strings
+
+Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+
+
+@contextlib.contextmanager
+def _no_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    yield lambda advance: None
+
+
+def run_official(
+    answerer: Answerer,
+    tasks: Sequence[Task],
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    window: int,
+    *,
+    cut: int | None = None,
+    bar: Bar = _no_bar,
+) -> dict[str, dict[str, Any]]:
+    """Ask all records of all tasks and score the answers.
+
+    `folder/ANSWERER/TASK` gets `run.json` (what decides the numbers, command, versions, hardware), `predictions.jsonl`
+    (a line for each record as soon as it is answered) and `result.json`. What is there is not done again.
+
+    Args:
+        tokenizer: counts and cuts prompts. window: tokens of the window oracle.
+        cut: keep so many tokens of longer prompts, half from each end (`base.truncate_middle`); nothing is cut without it.
+        bar: shows the progress of a task.
+
+    Returns:
+        For each task's label its result:
+
+        score, low, high    mean over the records and its 95 % interval, in per cent
+        records             how many
+        blind               what guessing without the text would score, or None
+        window_oracle       share of the answers that stand in the last `window` tokens of the prompt, or None
+        truncated, tokens_removed, longest
+                            prompts that were cut, tokens that were lost, and tokens of the longest prompt before
+
+    Raises:
+        ValueError: a folder of a task holds results with other settings; names those that differ.
+    """
+    return {task.label: _run(answerer, task, folder, tokenizer, window, cut, bar) for task in tasks}
+
+
+def _run(
+    answerer: Answerer,
+    task: Task,
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    window: int,
+    cut: int | None,
+    bar: Bar,
+) -> dict[str, Any]:
+    place = folder / answerer.name / task.label
+    about = _settings(answerer, task, window, cut)
+    _begin(place, about)
+    if (place / "result.json").is_file():
+        return json.loads((place / "result.json").read_text())
+    done = _predictions(place / "predictions.jsonl")
+    with bar(f"{answerer.name}, {task.label}", len(task.records)) as advance:
+        advance(len(done))
+        with (place / "predictions.jsonl").open("a", encoding="utf-8") as file:
+            for record in task.records[len(done) :]:
+                begin, prompt, removed = time.perf_counter(), record.prompt, 0
+                tokens = tokenize(tokenizer, prompt.text)[0]
+                if cut is not None:
+                    prompt, removed = truncate_middle(prompt, tokenizer, cut)
+                prediction = answerer.answer(prompt, task.max_new_tokens)
+                line: dict[str, Any] = {
+                    "id": record.id,
+                    "prediction": prediction,
+                    "score": task.score(prediction, record),
+                    "tokens": len(tokens),
+                    "removed": removed,
+                    "seconds": round(time.perf_counter() - begin, 3),
+                }
+                if task.metric in VERBATIM:
+                    answers = record.answers[0] if isinstance(record.answers[0], tuple) else record.answers[:1]
+                    line["window_oracle"] = all_strings(str(tokenizer.decode(tokens[-window:])), answers)
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.flush()
+                done.append(line)
+                advance(1)
+    result = _result(answerer, task, done)
+    _write(place / "result.json", result)
+    return result
+
+
+def _settings(answerer: Answerer, task: Task, window: int, cut: int | None) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for record in task.records:
+        digest.update(json.dumps([record.id, record.prompt.text, record.answers, record.classes]).encode())
+    about = {
+        "task": task.name,
+        "length": task.length,
+        "metric": task.metric,
+        "max_new_tokens": task.max_new_tokens,
+        "first_line": task.first_line,
+        "prompts": digest.hexdigest(),
+        "truncate_middle": cut,
+        "oracle_window": window,
+        **task.about,
+        "answerer": {"name": answerer.name, **answerer.about},
+    }
+    return json.loads(json.dumps(about))
+
+
+def _begin(place: Path, about: dict[str, Any]) -> None:
+    path = place / "run.json"
+    if path.is_file():
+        there = json.loads(path.read_text())["about"]
+        changed = [key for key in sorted(about | there) if about.get(key) != there.get(key)]
+        if changed:
+            raise ValueError(f"{place} holds results with another {', '.join(changed)}: name another folder.")
+        return
+    _write(path, {"about": about, "command": sys.argv, "environment": {"sharedllm": __version__} | environment()})
+
+
+def _predictions(path: Path) -> list[dict[str, Any]]:
+    """Lines that are there; one that a stopped run did not finish is cut off."""
+    if not path.is_file():
+        return []
+    raw = path.read_bytes()
+    whole = raw[: raw.rfind(b"\n") + 1]
+    if len(whole) < len(raw):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    try:
+        return [json.loads(line) for line in whole.decode("utf-8").splitlines()]
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}; remove it to ask these records again.") from None
+
+
+def _result(answerer: Answerer, task: Task, lines: list[dict[str, Any]]) -> dict[str, Any]:
+    scores = [line["score"] for line in lines]
+    shares = all(score in (0.0, 1.0) for score in scores)
+    estimate = wilson(scores) if shares else cluster_bootstrap({str(i): [s] for i, s in enumerate(scores)})
+    blind = [record.blind for record in task.records if record.blind is not None]
+    oracle = [line["window_oracle"] for line in lines if "window_oracle" in line]
+    return {
+        "task": task.name,
+        "length": task.length,
+        "answerer": answerer.name,
+        "metric": task.metric,
+        "score": 100 * estimate.mean,
+        "low": 100 * estimate.low,
+        "high": 100 * estimate.high,
+        "records": len(lines),
+        "blind": 100 * sum(blind) / len(blind) if len(blind) == len(task.records) else None,
+        "window_oracle": 100 * sum(oracle) / len(oracle) if oracle else None,
+        "truncated": sum(line["removed"] > 0 for line in lines),
+        "tokens_removed": sum(line["removed"] for line in lines),
+        "longest": max(line["tokens"] for line in lines),
+        "seconds": round(sum(line["seconds"] for line in lines), 1),
+    }
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(json.dumps(content))
+    temporary.replace(path)
+
+
+def results_table(results: Sequence[dict[str, dict[str, Any]]]) -> Table:
+    """What `run_official` returned for answerers, side by side, with the baselines behind them."""
+    names = [next(iter(result.values()))["answerer"] for result in results]
+    cuts = sum(row["truncated"] for result in results for row in result.values())
+    caption = f"{cuts} prompts were cut in the middle" if cuts else None
+    table = Table(title="Official tasks, per cent [95 %]", caption=caption, box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("task", no_wrap=True)
+    for heading in ("tokens\nat most", "n", *names, "blind\nguess", "window\noracle"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for label, first in results[0].items():
+        cells = [f"{r[label]['score']:.1f} [{r[label]['low']:.0f}, {r[label]['high']:.0f}]" for r in results]
+        table.add_row(
+            label,
+            f"{first['longest']:,}",
+            str(first["records"]),
+            *cells,
+            *("–" if first[key] is None else f"{first[key]:.1f}" for key in ("blind", "window_oracle")),
+        )
+    return table
