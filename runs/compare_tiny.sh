@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# SharedLLM against its rivals at the smallest scale: trains all of them from the bundled base on the same samples (three seeds),
+# evaluates them on the test books, code and proofs, and makes one table. Some three hours on two cores; goes on where it stopped.
+#
+#   runs/compare_tiny.sh CORPUS OUT     # CORPUS: folder with {books,code,proofs}-{train,validation,test}-*.jsonl.zst
+set -euo pipefail
+export CORPUS=${1:?"usage: runs/compare_tiny.sh CORPUS OUT"}
+out=${2:?"name the folder of the results"}
+trained=build/compare/tiny
+seeds=${SEEDS:-0 1 2}
+lengths=${LENGTHS:-0,1W,2W,4W,16W,64W,128W}
+run() { python -m sharedllm "$@"; }
+
+# The tokens of the training come first: the encoder is trained on them.
+run train recipes/tiny-extend.yaml --max-steps 1 > /dev/null
+if [ ! -d build/compare/encoder ]; then
+  python -m sharedllm.rivals.cepe.pretrain --tokens build/tokens-tiny/books --tokens build/tokens-tiny/code \
+    --tokens build/tokens-tiny/proofs --output build/compare/encoder --steps 300
+fi
+run ablate recipes/compare/tiny.yaml
+
+for domain in books code proofs; do
+  if [ ! -d "build/tokens-tiny/$domain-test" ]; then
+    run tokenize "$CORPUS/$domain-test-*.jsonl.zst" --tokenizer base -o "build/tokens-tiny/$domain-test"
+  fi
+done
+for seed in $seeds; do
+  # What is not trained is measured once.
+  untrained=; [ "$seed" = "${seeds%% *}" ] && untrained=,window,streaming
+  for domain in books code proofs; do
+    data="$domain=build/tokens-tiny/$domain-test"
+    rivals=(--rival "$trained/cepe/seed-$seed/model" --rival "$trained/beacon/seed-$seed/model" --rival "$trained/full/seed-$seed/model")
+    run eval loss --data "$data" --model "$trained/ours/seed-$seed/model" "${rivals[@]}" --cases 2 --lengths "$lengths" \
+      --method "sharedllm,empty,cepe,beacon,tuned$untrained" -o "$out/cells/$domain-$seed"
+    run eval loss --data "$data" --model "$trained/paper/seed-$seed/model" --cases 2 --lengths "$lengths" \
+      --method sharedllm -o "$out/paper-cells/$domain-$seed"
+  done
+done
+for domain in books code proofs; do
+  run report "$out"/cells/"$domain"-* -o "$out/$domain"
+  run report "$out"/paper-cells/"$domain"-* -o "$out/$domain-paper"
+done
