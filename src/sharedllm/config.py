@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
-from .families import family_of
+from .nested import keep_attention, take_over
 from .selection import get_policy
 
 
@@ -68,19 +68,7 @@ class SharedLLMConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
-        if self.text_config is None:
-            raise ValueError("text_config is missing: pass the base model's configuration, or use from_base().")
-        if isinstance(self.text_config, dict):
-            text = dict(self.text_config)
-            if "model_type" not in text:
-                raise ValueError("text_config has no model_type: pass the base model's whole configuration.")
-            self.text_config = AutoConfig.for_model(text.pop("model_type"), **text)
-        self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            token_id = kwargs.pop(name, None)
-            setattr(self, name, getattr(self.text_config, name, None) if token_id is None else token_id)
-        if self.window is None:
-            self.window = self.text_config.max_position_embeddings
+        attention = take_over(self, kwargs)
         if self.injection_map is None:
             self.injection_map = [[i, i] for i in range(self.lower_layers)]
         try:
@@ -94,11 +82,8 @@ class SharedLLMConfig(PreTrainedConfig):
             )
         self.injection_map = sorted(pairs, key=lambda pair: pair[1])
         self.ratios = list(self.ratios)
-        attention = self.text_config._attn_implementation
         super().__post_init__(**kwargs)
-        if self._attn_implementation is None and attention is not None:
-            # Setting it sets the nested configuration's too, and None there would mean attention without any mask.
-            self._attn_implementation = attention
+        keep_attention(self, attention)
         self._check()
 
     @property
@@ -108,7 +93,6 @@ class SharedLLMConfig(PreTrainedConfig):
 
     def _check(self) -> None:
         """Refuse what can't work, naming the field, its value and the fix."""
-        family_of(self.text_config)
         get_policy(self.selection)
         layers = self.text_config.num_hidden_layers
         if not 1 <= self.lower_layers <= layers:

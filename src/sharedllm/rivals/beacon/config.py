@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
-from ...families import family_of
+from ...nested import keep_attention, take_over
 
 
 @strict
@@ -33,25 +33,13 @@ class BeaconConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
-        if self.text_config is None:
-            raise ValueError("text_config is missing: pass the base model's configuration, or use from_base().")
-        if isinstance(self.text_config, dict):
-            text = dict(self.text_config)
-            self.text_config = AutoConfig.for_model(text.pop("model_type"), **text)
-        family_of(self.text_config)
-        self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            token_id = kwargs.pop(name, None)
-            setattr(self, name, getattr(self.text_config, name, None) if token_id is None else token_id)
-        self.window = self.window or self.text_config.max_position_embeddings
+        attention = take_over(self, kwargs)
         self.stride = self.stride or self.window // 2
         if self.ratios is None:
             self.ratios = [r for r in (2, 4, 8, 16, 32) if r <= self.stride]
         self.ratios = sorted(self.ratios)
-        attention = self.text_config._attn_implementation
         super().__post_init__(**kwargs)
-        if self._attn_implementation is None and attention is not None:
-            self._attn_implementation = attention
+        keep_attention(self, attention)
         if not 1 <= self.stride < self.window - self.sinks:
             raise ValueError(
                 f"stride={self.stride} must leave room for a memory: at most window={self.window} − sinks={self.sinks} − 1."

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, ModernBertConfig, PreTrainedConfig
 
-from ...families import family_of
+from ...nested import keep_attention, take_over
 
 # Of the decoder's parameters, as in the paper: 435M beside 6.7B.
 ENCODER_SHARE = 0.065
@@ -34,23 +34,13 @@ class CepeConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
-        if self.text_config is None or self.encoder_config is None:
-            raise ValueError("text_config and encoder_config must both be there: pass them, or use from_base().")
-        if isinstance(self.text_config, dict):
-            text = dict(self.text_config)
-            self.text_config = AutoConfig.for_model(text.pop("model_type"), **text)
+        attention = take_over(self, kwargs)
+        if self.encoder_config is None:
+            raise ValueError("encoder_config is missing: pass the encoder's configuration, or use from_base().")
         if isinstance(self.encoder_config, dict):
             self.encoder_config = ModernBertConfig(**self.encoder_config)
-        family_of(self.text_config)
-        self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            token_id = kwargs.pop(name, None)
-            setattr(self, name, getattr(self.text_config, name, None) if token_id is None else token_id)
-        self.window = self.window or self.text_config.max_position_embeddings
-        attention = self.text_config._attn_implementation
         super().__post_init__(**kwargs)
-        if self._attn_implementation is None and attention is not None:
-            self._attn_implementation = attention
+        keep_attention(self, attention)
         if not 1 <= self.chunk_size <= self.encoder_config.max_position_embeddings:
             longest = self.encoder_config.max_position_embeddings
             raise ValueError(f"chunk_size={self.chunk_size} must be 1 … {longest}, the encoder's positions.")

@@ -1,0 +1,46 @@
+"""A base's configuration inside that of a model which extends it: what is taken over from it."""
+
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from .families import family_of
+
+
+def take_over(config: Any, given: dict[str, Any]) -> str | None:
+    """Make `config.text_config` an object, and take token ids, tying and, where none is given, the window from it.
+
+    Args:
+        given: keyword arguments of the configuration; token ids are taken out of it.
+
+    Returns:
+        The base's attention implementation, for `keep_attention` behind the configuration's own set-up.
+
+    Raises:
+        ValueError: there is no base configuration, or its family is not supported.
+    """
+    if config.text_config is None:
+        raise ValueError("text_config is missing: pass the base model's configuration, or use from_base().")
+    if isinstance(config.text_config, dict):
+        text = dict(config.text_config)
+        if "model_type" not in text:
+            raise ValueError("text_config has no model_type: pass the base model's whole configuration.")
+        config.text_config = AutoConfig.for_model(text.pop("model_type"), **text)
+    base: PreTrainedConfig = config.text_config
+    family_of(base)
+    config.tie_word_embeddings = bool(base.tie_word_embeddings)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        token_id = given.pop(name, None)
+        setattr(config, name, getattr(base, name, None) if token_id is None else token_id)
+    if config.window is None:
+        config.window = base.max_position_embeddings
+    return base._attn_implementation
+
+
+def keep_attention(config: PreTrainedConfig, implementation: str | None) -> None:
+    """Give a configuration its base's attention implementation, unless it has one of its own.
+
+    Setting it sets the nested configuration's too, and None there would mean attention without any mask.
+    """
+    if config._attn_implementation is None and implementation is not None:
+        config._attn_implementation = implementation
