@@ -118,13 +118,6 @@ def test_generate(run, model_folder, memory_file):
     assert run("generate", *options[:-1], TEXT, "--temperature", "0")[0] == 0  # a prompt far longer than the window
 
 
-def test_benchmark(run, model_folder, tmp_path):
-    path = tmp_path / "b.json"
-    options = ["--model", model_folder, "--lengths", "64,128", "--repeats", "1", "-o", path]
-    assert run("benchmark", *options)[0] == 0
-    assert [row["tokens"] for row in json.loads(path.read_text())["lengths"]] == [64, 128]
-
-
 def bad_inputs(tmp_path, text_file, memory_file):
     """Arguments and a part of the one line that they have to give."""
     (tmp_path / "empty.txt").write_text("\n")

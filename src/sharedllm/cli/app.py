@@ -5,7 +5,7 @@ import typer
 from . import (
     ablate,
     ask,
-    benchmark,
+    bench,
     demo,
     diagnose,
     eval,
@@ -35,7 +35,7 @@ for module in (
     read,
     ask,
     generate,
-    benchmark,
+    bench,
     diagnose,
     tokenize,
     questions,

@@ -137,12 +137,14 @@ def print_json(**values: Any) -> None:
 
 
 def tokens_of_length(text: str, window: int) -> int:
-    """Tokens of a length: a number, or windows with a W."""
+    """Tokens of a length: a number such as 4096, thousands or millions (4K is 4,096, 1M is 1,048,576), or windows (4W)."""
     text = text.strip()
+    units = {"W": window, "K": 2**10, "M": 2**20}
+    unit = units.get(text[-1:].upper())
     try:
-        value = float(text[:-1]) * window if text.upper().endswith("W") else float(text)
+        value = float(text) if unit is None else float(text[:-1]) * unit
     except ValueError:
         value = -1.0
-    if value < 0 or value != int(value):
-        raise ValueError(f"--lengths: {text!r} is no number of tokens or windows: use such as 0,512,4W.")
+    if not value >= 0 or not value.is_integer():
+        raise ValueError(f"--lengths: {text!r} is no number of tokens or windows: use such as 0,512,64K,4W.")
     return int(value)

@@ -13,13 +13,13 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM
 
 from .. import __version__
-from ..benchmark.reading import environment
 from ..bundled import bundled_model
 from ..data.text import read_text, tokenize
 from ..demo.cost import costs
 from ..demo.measure import anchors, context_lengths, losses_by_length, needle_recall
 from ..demo.plot import draw
 from ..demo.sources import library_text
+from ..hardware import environment
 from .common import JsonOption, ModelOption, inference_dtype, load, print_json, progress_bar, stderr
 
 BATCH_TOKENS = 16_384

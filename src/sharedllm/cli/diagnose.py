@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from .. import __version__
-from ..benchmark.reading import environment
 from ..data.text import read_text, tokenize
 from ..demo.sources import library_text
 from ..diagnosis.measure import Diagnosis, diagnose, number_of_sets
 from ..diagnosis.plot import draw
+from ..hardware import environment
 from ..modeling import SharedLLMForCausalLM
 from .common import JsonOption, load_any, print_json, progress_bar, stderr
 

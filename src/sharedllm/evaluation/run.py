@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..benchmark.reading import environment
+from ..hardware import environment
 from .corpus import Documents
 from .methods import Method
 from .tasks import DoesNotFit, Setting, Task, score_texts

@@ -15,8 +15,8 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
 from ... import __version__
-from ...benchmark.reading import environment
 from ...data.text import tokenize
+from ...hardware import environment
 from ..statistics import cluster_bootstrap, wilson
 from .answerers import Answerer
 from .base import Task, truncate_middle

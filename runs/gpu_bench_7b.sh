@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# SharedLLM and its rivals at the shapes of LLaMA-2-7B and Llama-3-8B on one GPU (random weights, bf16, 8K to 1M tokens), in
+# commands of at most ten minutes: run it again and again until it says that a shape is done. What runs out of memory is
+# recorded as OOM; what is expected to take longer than a minute a run is left out, with its prediction.
+#
+#   runs/gpu_bench_7b.sh llama-2-7b OUT
+#   runs/gpu_bench_7b.sh llama-3-8b OUT
+#
+# SMOKE=1 measures the tiny shape on a CPU within a minute.
+set -euo pipefail
+shape=${1:?"usage: runs/gpu_bench_7b.sh llama-2-7b|llama-3-8b OUT"}
+out=${2:?"name the folder of the results"}
+limit=${LIMIT:-540}
+options=(--shape "$shape" --device cuda --lengths "${LENGTHS:-8K,16K,32K,64K,128K,256K,512K,1M}" --repeats "${REPEATS:-3}"
+         --limit-seconds "${SECONDS_A_RUN:-60}" --contenders "${CONTENDERS:-sharedllm,budget,streaming,full,beacon,cepe,cepe-states,window}")
+if [ -n "${SMOKE:-}" ]; then options=(--shape tiny --device cpu --lengths 512,2K --repeats 1 --new-tokens 4); fi
+# Blocks of all sizes are freed and wanted again at every length.
+export PYTORCH_ALLOC_CONF=expandable_segments:True
+# 124: the time is up; the next call goes on.
+code=0
+timeout "$limit" python -m sharedllm bench "${options[@]}" --dtype bf16 -o "$out/$shape" || code=$?
+if [ "$code" = 124 ]; then echo "not done yet: run it again"; exit 0; fi
+exit "$code"

@@ -1,0 +1,50 @@
+"""Full attention behind a cache by a kernel that knows what is causal, where transformers would make a mask."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, PreTrainedModel
+
+
+def causal_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """SDPA where the queries (B, H, L, D) are the last of the keys (B, G, S, D): with a kernel that knows what is causal."""
+    from torch.nn.attention.bias import causal_lower_right
+
+    length, total = query.shape[2], key.shape[2]
+    mask = None
+    if 1 < length < total:
+        if query.device.type == "cuda":
+            mask = causal_lower_right(length, total)
+        else:
+            mask = torch.ones(length, total, dtype=torch.bool, device=query.device).tril(total - length)
+    grouped = query.shape[1] != key.shape[1]
+    alone = 1 < length == total
+    out = scaled_dot_product_attention(query, key, value, mask, 0.0, alone, scale=scaling, enable_gqa=grouped)
+    return out.transpose(1, 2).contiguous(), None
+
+
+# Without a mask function of the same name transformers makes no mask.
+AttentionInterface.register("causal_sdpa", causal_attention)
+
+
+@contextlib.contextmanager
+def causal_sdpa(model: PreTrainedModel) -> Iterator[None]:
+    """Full attention by `causal_attention`, for a base whose configuration others share."""
+    own = model.config._attn_implementation
+    model.config._attn_implementation = "causal_sdpa"
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = own

@@ -1,0 +1,48 @@
+"""How cost grows with length: cost = a · length^b, by least squares on logarithms."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Fit:
+    """b, 1 for linear and 2 for quadratic growth, its standard error (None of two points), and a."""
+
+    exponent: float
+    error: float | None
+    factor: float
+
+    def at(self, length: float) -> float:
+        return self.factor * length**self.exponent
+
+
+def fit(lengths: Sequence[float], costs: Sequence[float]) -> Fit:
+    """The line through all points, each of the same weight.
+
+    Raises:
+        ValueError: fewer than two different lengths, another number of costs, or a value that is not positive.
+    """
+    if len(lengths) != len(costs) or len(set(lengths)) < 2:
+        raise ValueError(f"{len(lengths)} lengths and {len(costs)} costs: an exponent needs two or more pairs.")
+    if min(*lengths, *costs) <= 0:
+        raise ValueError(f"lengths={list(lengths)} and costs={list(costs)} must be positive.")
+    x, y = [math.log(n) for n in lengths], [math.log(c) for c in costs]
+    slope, intercept = statistics.linear_regression(x, y)
+    error = None
+    if len(x) > 2:
+        residuals = sum((b - intercept - slope * a) ** 2 for a, b in zip(x, y, strict=True))
+        error = math.sqrt(residuals / (len(x) - 2) / sum((a - statistics.fmean(x)) ** 2 for a in x))
+    return Fit(slope, error, math.exp(intercept))
+
+
+def predict(lengths: Sequence[float], costs: Sequence[float], length: float) -> float | None:
+    """What a length will cost, by the two longest measured; None from fewer.
+
+    What is small beside long texts flattens a fit through all: the last two tell best how it goes on.
+    """
+    last = sorted(zip(lengths, costs, strict=True))[-2:]
+    if len({n for n, _ in last}) < 2:
+        return None
+    return fit([n for n, _ in last], [c for _, c in last]).at(length)

@@ -1,0 +1,239 @@
+"""Contenders at growing lengths, alternating: seconds of each part, peak memory, and what was left out and why."""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..hardware import environment, peak_operations
+from .contenders import Contender, Setting, make_contenders
+from .fit import predict
+from .memory import in_child, is_out_of_memory, peak_growth
+from .results import DONE, OOM, Cell, Results
+from .shapes import Shape
+
+PARTS = ("read", "first", "decode")
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured.
+
+    lengths        tokens in front of the window
+    dtype          "bf16" or "fp32"
+    repeats        runs of each contender at each length, alternating
+    new_tokens     decoded one by one behind the first
+    limit_seconds  what is expected to take longer is left out
+    """
+
+    shape: Shape
+    contenders: Sequence[str]
+    lengths: Sequence[int]
+    dtype: str = "bf16"
+    device: str = "cpu"
+    repeats: int = 3
+    new_tokens: int = 32
+    batch_tokens: int | None = None
+    limit_seconds: float = 600.0
+    seed: int = 0
+
+    def __post_init__(self):
+        if not self.contenders or not self.lengths or min(self.lengths) < 1:
+            raise ValueError(
+                f"--lengths {list(self.lengths)} and --contenders {list(self.contenders)}: "
+                "name one or more of each; a length is at least 1 token."
+            )
+        if self.dtype not in DTYPES:
+            raise ValueError(f"--dtype {self.dtype!r} is not known: use one of {', '.join(DTYPES)}.")
+        # Activation Beacon's running text is half a window.
+        if not 1 <= self.new_tokens < self.shape.window // 2:
+            raise ValueError(
+                f"new_tokens={self.new_tokens} must be 1 … {self.shape.window // 2 - 1}, below half a window."
+            )
+        if self.repeats < 1:
+            raise ValueError(f"--repeats {self.repeats} must be at least 1.")
+
+    @property
+    def setting(self) -> Setting:
+        return Setting(self.shape, self.new_tokens, self.batch_tokens or self.shape.batch_tokens)
+
+    def make(self, names: Sequence[str]) -> dict[str, Contender]:
+        return make_contenders(names, self.setting, DTYPES[self.dtype], torch.device(self.device), self.seed)
+
+    def ids(self, length: int) -> Tensor:
+        """(1, length + running) random tokens in front of a window and in it."""
+        generator = torch.Generator().manual_seed(self.seed)
+        tokens = length + self.shape.window - self.new_tokens
+        return torch.randint(self.shape.vocab_size, (1, tokens), generator=generator).to(self.device)
+
+    def about(self) -> dict[str, Any]:
+        """All that decides the numbers; contenders, lengths, repeats and the limit may change from start to start."""
+        about = asdict(self) | {"batch_tokens": self.setting.batch_tokens}
+        for name in ("contenders", "lengths", "repeats", "limit_seconds"):
+            del about[name]
+        return about | {"environment": {"sharedllm": __version__} | environment()}
+
+
+# Peak memory in bytes of a contender at a length, where that is measured apart from time.
+Peak = Callable[[str, int], int]
+
+
+def bench(
+    plan: Plan,
+    folder: Path,
+    progress: Callable[[str], None] = lambda line: None,
+    contenders: Mapping[str, Contender] | None = None,
+    peak: Peak | None = None,
+) -> Results:
+    """Measure every cell that is not there yet; each measurement is written as soon as it is made.
+
+    Args:
+        folder: of `bench.json`; goes on where it stopped.
+        progress: called with a line for each cell.
+        contenders: by name; default: made by the plan.
+        peak: default on a CPU: in a process of its own. On a GPU the allocator tells it in every run.
+
+    Raises:
+        ValueError: the folder holds another run, or there is no such contender.
+    """
+    device = torch.device(plan.device)
+    peaks = {name: peak_operations(device, dtype) for name, dtype in DTYPES.items()}
+    results = Results.begin(folder, plan.about(), peaks)
+    made = dict(contenders or plan.make(plan.contenders))
+    if peak is None and device.type == "cpu":
+        peak = partial(_peak_in_child, plan)
+    warm: set[str] = set()
+    for length in sorted(set(plan.lengths)):
+        pending = [name for name in plan.contenders if _is_open(plan, results, name, length, progress)]
+        for name in pending:
+            cell = results.cell(name, length)
+            if peak is not None and "peak_bytes" not in cell:
+                _attempt(cell, partial(_measure_peak, peak, cell))
+                results.save()
+        for repeat in range(plan.repeats):
+            shift = repeat % len(pending) if pending else 0
+            # Nobody is always first, when the machine is coolest, or always behind the same neighbour.
+            for name in pending[shift:] + pending[:shift]:
+                cell = results.cell(name, length)
+                if cell["status"] == OOM or len(cell["runs"]) > repeat:
+                    continue
+                if name not in warm:
+                    _attempt(cell, lambda n=name: run_once(made[n], plan.ids(min(plan.lengths)), 2))
+                    warm.add(name)
+                if cell["status"] != OOM:
+                    _attempt(cell, partial(_measure, plan, made[name], cell, len(results.sessions) - 1))
+                results.save()
+        for name in pending:
+            progress(_line(results.cell(name, length)))
+    return results
+
+
+def run_once(contender: Contender, ids: Tensor, new_tokens: int) -> dict[str, float]:
+    """Seconds of reading, of the first token and of the others, and the bytes that were kept of the context."""
+    seconds, start = {}, _now(ids)
+    border = ids.shape[1] - contender.running
+    state = contender.read(ids[:, :border])
+    kept, seconds["read"] = contender.memory_bytes(state), _now(ids) - start
+    start = _now(ids)
+    logits = contender.first(state, ids[:, border:])
+    seconds["first"] = _now(ids) - start
+    start = _now(ids)
+    for _ in range(new_tokens):
+        logits = contender.step(state, logits[:, -1].argmax(-1, keepdim=True))
+    seconds["decode"] = _now(ids) - start
+    return seconds | {"memory_bytes": kept}
+
+
+def _measure(plan: Plan, contender: Contender, cell: Cell, session: int) -> None:
+    """One more run of a cell."""
+    gpu = plan.device.startswith("cuda")
+    if gpu:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+    run: dict[str, Any] = run_once(contender, plan.ids(cell["length"]), plan.new_tokens)
+    if gpu:
+        cell["peak_bytes"] = max(cell.get("peak_bytes", 0), torch.cuda.max_memory_allocated() - before)
+    cell["memory_bytes"] = run.pop("memory_bytes")
+    cell["operations"] = asdict(contender.operations(cell["length"], causal=True))
+    cell["runs"].append(run | {"session": session})
+    cell["status"] = DONE
+
+
+def _measure_peak(peak: Peak, cell: Cell) -> None:
+    cell["peak_bytes"] = peak(cell["contender"], cell["length"])
+
+
+def _attempt(cell: Cell, work: Callable[[], object]) -> None:
+    """Do it; where memory runs out the cell says so, without runs."""
+    failed = False
+    try:
+        with torch.no_grad():
+            work()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        failed = True
+    if failed:
+        # Behind the handler, because an error keeps alive what it was raised among.
+        cell.update(status=OOM, runs=[])
+        gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _is_open(plan: Plan, results: Results, name: str, length: int, progress: Callable[[str], None]) -> bool:
+    """Whether there is something to measure; where not, the cell says why."""
+    cell = results.cell(name, length)
+    if cell["status"] == OOM or len(cell["runs"]) >= plan.repeats:
+        return False
+    before = [c for c in results.of(name) if c["length"] < length]
+    failed = [c["length"] for c in before if c["status"] == OOM]
+    reason = f"skipped: OOM at {failed[0]} tokens" if failed else None
+    measured = [c for c in before if c["status"] == DONE]
+    seconds = predict([c["length"] for c in measured], [_total(c) for c in measured], length)
+    if reason is None and not cell["runs"] and seconds is not None and seconds > plan.limit_seconds:
+        reason = f"skipped: predicted {seconds:.0f} s"
+    if reason is not None:
+        cell["status"] = reason
+        results.save()
+        progress(_line(cell))
+    return reason is None
+
+
+def _peak_in_child(plan: Plan, name: str, length: int) -> int:
+    return in_child(_peak, plan, name, length)
+
+
+def _peak(plan: Plan, name: str, length: int) -> int:
+    """Peak memory above weights, of a contender alone in a process."""
+    with torch.no_grad():
+        contender = plan.make([name])[name]
+        # What libraries set up once is no part of it.
+        run_once(contender, plan.ids(plan.shape.chunk_size), 1)
+        ids = plan.ids(length)
+        return peak_growth(lambda: run_once(contender, ids, 1))
+
+
+def _total(cell: Cell) -> float:
+    return statistics.median(sum(run[part] for part in PARTS) for run in cell["runs"])
+
+
+def _line(cell: Cell) -> str:
+    what = f"{_total(cell):.3g} s" if cell["status"] == DONE else cell["status"]
+    return f"{cell['length']:,} tokens, {cell['contender']}: {what}"
+
+
+def _now(ids: Tensor) -> float:
+    """Kernels of a GPU run behind Python's back: wait for them."""
+    if ids.is_cuda:
+        torch.cuda.synchronize(ids.device)
+    return time.perf_counter()

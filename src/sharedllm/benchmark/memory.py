@@ -1,0 +1,93 @@
+"""Peak memory as the system tells it: of a GPU's allocator, or of a process of its own on a CPU."""
+
+import contextlib
+import ctypes
+import multiprocessing
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# What a new process has imported already: the server that forks them does it once.
+PRELOAD = ["sharedllm.benchmark.contenders", "sharedllm.rivals.beacon", "sharedllm.rivals.cepe"]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was refused; the CPU's allocator says so in words only."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def peak_growth(work: Callable[[], object]) -> int:
+    """Bytes that this process holds at most while it works, above what it held before."""
+    with contextlib.suppress(OSError, AttributeError):
+        # What earlier work has freed would hide what this work needs; the GNU C library can be told to give it back.
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # starts the peak anew
+    before = _status("VmRSS")
+    before = _greatest() if before is None else before
+    work()
+    peak = _status("VmHWM")
+    return max(0, (_greatest() if peak is None else peak) - before)
+
+
+def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns in a process of its own, which is the first to go when memory runs out.
+
+    Raises:
+        MemoryError: it ran out of memory, or was killed.
+        RuntimeError: it failed otherwise.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_serve, args=(sender, torch.get_num_threads(), function, arguments), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        status, result = receiver.recv()
+    except EOFError:
+        process.join()
+        status = "OOM" if process.exitcode == -signal.SIGKILL else "error"
+        result = f"the process ended with {process.exitcode}"
+    finally:
+        receiver.close()
+        if process.is_alive():
+            process.join(timeout=10)
+        process.kill()
+    if status == "OOM":
+        raise MemoryError(result)
+    if status == "error":
+        raise RuntimeError(f"measuring memory failed: {result}")
+    return result
+
+
+def _serve(sender: Connection, threads: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    torch.set_num_threads(threads)
+    try:
+        sender.send(("done", function(*arguments)))
+    except Exception as error:
+        sender.send(("OOM" if is_out_of_memory(error) else "error", f"{type(error).__name__}: {error}"))
+
+
+def _status(field: str) -> int | None:
+    """A field of this process's memory status in bytes; Linux only."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(field + ":"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def _greatest() -> int:
+    """Most memory that this process has held so far. Linux counts in KiB, macOS in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

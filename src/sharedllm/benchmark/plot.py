@@ -1,0 +1,61 @@
+"""Figures of a run: time by length, and peak memory by length."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .report import Row
+from .results import DONE, OOM
+
+COLORS = {
+    "sharedllm": "#0b6e99",
+    "whole": "#8fb8c9",
+    "budget": "#3f8f5b",
+    "window": "#7a8793",
+    "streaming": "#c8553d",
+    "full": "#444444",
+    "beacon": "#b8860b",
+    "cepe": "#d1495b",
+    "cepe-states": "#e89aa5",
+}
+
+
+def draw(table: Sequence[Row], title: str, folder: Path) -> list[Path]:
+    """time.png and memory.png, each axis logarithmic; returns the files.
+
+    Raises:
+        ValueError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+    except ImportError:
+        raise ValueError("matplotlib is not installed: pip install 'sharedllm[plot]' draws the figures.") from None
+    files = []
+    for name, label in (("time", "seconds: read, first token, decode"), ("memory", "peak memory above weights, MB")):
+        figure, ax = plt.subplots(figsize=(8, 4.2), layout="constrained")
+        for contender in dict.fromkeys(row.contender for row in table):
+            mine = [row for row in table if row.contender == contender and row.status == DONE]
+            color = COLORS.get(contender)
+            if name == "time":
+                x, y = [row.length for row in mine], [row.seconds["total"].median for row in mine]
+                low, high = ([getattr(row.seconds["total"], end) for row in mine] for end in ("low", "high"))
+                ax.fill_between(x, low, high, color=color, alpha=0.15)
+            else:
+                known = [(row.length, row.peak_bytes / 1e6) for row in mine if row.peak_bytes]
+                x, y = [n for n, _ in known], [value for _, value in known]
+            full = [row.length for row in table if row.contender == contender and row.status == OOM]
+            ax.plot(x, y, "o-", color=color, label=contender + (f" (OOM at {min(full):,})" if full else ""), ms=4)
+        ax.set_xscale("log", base=2)
+        lengths = sorted({row.length for row in table})
+        ax.set_xticks(lengths, [f"{length // 1024}K" if length % 1024 == 0 else f"{length:,}" for length in lengths])
+        ax.minorticks_off()
+        ax.set_yscale("log")
+        ax.set(xlabel="tokens in front of the window", ylabel=label, title=title)
+        ax.grid(alpha=0.3)
+        ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+        files.append(folder / f"{name}.png")
+        figure.savefig(files[-1], dpi=110)
+        plt.close(figure)
+    return files

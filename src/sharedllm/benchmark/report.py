@@ -1,0 +1,173 @@
+"""Medians with their spread, ratios to SharedLLM, utilisation and exponents, as rows and as a table."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .contenders import OURS
+from .fit import Fit, fit
+from .measure import PARTS
+from .results import DONE, Cell, Results
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        low, median, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else 3 * [*values]
+        return cls(median, low, high)
+
+    def map(self, function: Callable[[float], float]) -> "Spread":
+        """Of another unit; one that falls where this one rises swaps the quartiles."""
+        low, high = sorted((function(self.low), function(self.high)))
+        return Spread(function(self.median), low, high)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A contender at a length; where `status` is not "measured" there are no numbers.
+
+    seconds      of read, first, decode and total
+    rate         tokens decoded a second
+    ratio        total over SharedLLM's of the same round
+    peak_bytes   above weights
+    memory_bytes kept of the context until a question comes
+    utilisation  of read, first and total: counted operations a second, of a matrix product's in the same session
+    """
+
+    contender: str
+    length: int
+    status: str
+    seconds: dict[str, Spread]
+    rate: Spread | None = None
+    ratio: Spread | None = None
+    peak_bytes: int | None = None
+    memory_bytes: int | None = None
+    utilisation: dict[str, float] | None = None
+
+
+def rows(results: Results) -> list[Row]:
+    """By length, then in the order of the run."""
+    order = list(dict.fromkeys(cell["contender"] for cell in results.cells))
+    cells = sorted(results.cells, key=lambda c: (c["length"], order.index(c["contender"])))
+    ours = {c["length"]: c for c in cells if c["contender"] == OURS and c["status"] == DONE}
+    return [_row(results, cell, ours.get(cell["length"])) for cell in cells]
+
+
+def exponents(table: Sequence[Row]) -> dict[str, dict[str, Fit]]:
+    """Of seconds of reading and in all, and of peak memory, for each contender measured at two lengths or more."""
+    fits: dict[str, dict[str, Fit]] = {}
+    for name in dict.fromkeys(row.contender for row in table):
+        mine = [row for row in table if row.contender == name and row.status == DONE]
+        for what, values in (
+            ("read", [(r.length, r.seconds["read"].median) for r in mine if "read" in (r.utilisation or {})]),
+            ("total", [(r.length, r.seconds["total"].median) for r in mine]),
+            ("peak_bytes", [(r.length, r.peak_bytes) for r in mine if r.peak_bytes]),
+        ):
+            if len(values) > 1:
+                fits.setdefault(name, {})[what] = fit([n for n, _ in values], [float(v) for _, v in values])
+    return fits
+
+
+def markdown(results: Results) -> str:
+    """One table for all lengths, one of exponents, and what they were measured with."""
+    about, table = results.about, rows(results)
+    shape, machine = about["shape"], about["environment"]
+    lines = [
+        f"# `sharedllm bench`, {shape['name']}, {about['dtype']}",
+        "",
+        "Medians of runs in turn, with quartiles. Times: the context read, the first token behind the running text, all with "
+        f"{about['new_tokens']} more tokens. × is the total over SharedLLM's of the same round. Peak: memory above weights. "
+        "Kept: what waits for questions. MFU: operations that have to be done, of a matrix product's in the same run.",
+        "",
+        "| tokens | contender | read, s | first, s | decode, tokens/s | total, s | × | peak, MB | kept, MB | MFU read | MFU |",
+        "|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in table:
+        head = f"| {row.length:,} | {row.contender} |"
+        if row.status != DONE:
+            lines.append(f"{head} {row.status} |" + " |" * 8)
+            continue
+        used = row.utilisation or {}
+        values = [
+            *(_spread(row.seconds[part]) for part in ("read", "first")),
+            _spread(row.rate),
+            _spread(row.seconds["total"]),
+            _spread(row.ratio),
+            _megabytes(row.peak_bytes),
+            _megabytes(row.memory_bytes),
+            *(f"{used[part]:.0%}" if part in used else "–" for part in ("read", "total")),
+        ]
+        lines.append(f"{head} {' | '.join(values)} |")
+    lines += [
+        "",
+        "What grows with length to which power (1 is linear), with its standard error:",
+        "",
+        "| contender | read | total | peak memory |",
+        "|---|--:|--:|--:|",
+    ]
+    for name, fits in exponents(table).items():
+        lines.append(f"| {name} | {' | '.join(_fit(fits.get(what)) for what in ('read', 'total', 'peak_bytes'))} |")
+    peaks = ", ".join(
+        f"{name} {statistics.median(s['peak_operations'][name] for s in results.sessions) / 1e12:.3g} TFLOP/s"
+        for name in results.sessions[0]["peak_operations"]
+    )
+    lines += [
+        "",
+        f"Matrix products: {peaks}. {machine['gpu'] if about['device'] != 'cpu' else machine['cpu']}, "
+        f"{machine['threads']} threads, torch {machine['torch']}, transformers {machine['transformers']}, "
+        f"sharedllm {machine['sharedllm']}, seed {about['seed']}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(results: Results, cell: Cell, ours: Cell | None) -> Row:
+    name, length, runs = cell["contender"], cell["length"], cell["runs"]
+    if cell["status"] != DONE:
+        return Row(name, length, cell["status"], {})
+    seconds = {part: Spread.of([run[part] for run in runs]) for part in PARTS}
+    totals = [_total(run) for run in runs]
+    seconds["total"] = Spread.of(totals)
+    ratios = [mine / _total(other) for mine, other in zip(totals, ours["runs"], strict=False)] if ours else []
+    operations = cell["operations"] | {"total": sum(cell["operations"].values())}
+    peaks = [results.sessions[run["session"]]["peak_operations"][results.about["dtype"]] for run in runs]
+    return Row(
+        name,
+        length,
+        cell["status"],
+        seconds,
+        rate=seconds["decode"].map(lambda s: results.about["new_tokens"] / s),
+        ratio=Spread.of(ratios) if ratios else None,
+        peak_bytes=cell.get("peak_bytes"),
+        memory_bytes=cell.get("memory_bytes"),
+        utilisation={
+            part: operations[part] / seconds[part].median / statistics.median(peaks)
+            for part in ("read", "first", "total")
+            if operations[part]
+        },
+    )
+
+
+def _total(run: dict[str, Any]) -> float:
+    return sum(run[part] for part in PARTS)
+
+
+def _spread(value: Spread | None) -> str:
+    return "–" if value is None else f"{value.median:.3g} ({value.low:.3g}–{value.high:.3g})"
+
+
+def _megabytes(value: int | None) -> str:
+    return "–" if value is None else f"{value / 1e6:,.1f}"
+
+
+def _fit(value: Fit | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value.exponent:.2f}" + ("" if value.error is None else f" ± {value.error:.2f}")

@@ -1,0 +1,144 @@
+"""Shapes of models by name. Weights are random: what a model costs does not depend on what it has learnt."""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A base of the Llama family, and how SharedLLM reads with it.
+
+    window        W, most tokens of running text
+    lower_layers  M
+    chunk_size    C
+    ratios        strides of the tree's levels; those of the paper keep every eighth token (β = 8)
+    budget        tokens that a question selects, for SharedLLM with a budget
+    batch_tokens  most tokens run through a lower model or an encoder at once
+    """
+
+    name: str
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    vocab_size: int
+    window: int
+    lower_layers: int
+    chunk_size: int
+    budget: int
+    batch_tokens: int = 16_384
+    tie_word_embeddings: bool = False
+    rope_theta: float = 10_000.0
+    ratios: tuple[int, ...] = (16, 8, 4)
+
+    def config(self) -> LlamaConfig:
+        """The base's configuration."""
+        own = ("name", "window", "lower_layers", "chunk_size", "ratios", "budget", "batch_tokens", "rope_theta")
+        return LlamaConfig(
+            **{name: value for name, value in asdict(self).items() if name not in own},
+            max_position_embeddings=self.window,
+            rope_parameters={"rope_type": "default", "rope_theta": self.rope_theta},
+            attn_implementation="sdpa",
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+
+    def build(self, dtype: torch.dtype, device: torch.device, seed: int = 0) -> PreTrainedModel:
+        """A base with random weights, drawn on the device."""
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), device:
+            torch.manual_seed(seed)
+            return AutoModelForCausalLM.from_config(self.config(), dtype=dtype).eval()
+
+
+SHAPES = {
+    shape.name: shape
+    for shape in (
+        # The bundled model's layers.
+        Shape(
+            name="tiny",
+            hidden_size=256,
+            intermediate_size=704,
+            num_hidden_layers=6,
+            num_attention_heads=8,
+            num_key_value_heads=4,
+            vocab_size=4096,
+            window=512,
+            lower_layers=4,
+            chunk_size=128,
+            budget=512,
+            tie_word_embeddings=True,
+        ),
+        # That of recipes/small-base.yaml.
+        Shape(
+            name="small",
+            hidden_size=640,
+            intermediate_size=1728,
+            num_hidden_layers=16,
+            num_attention_heads=10,
+            num_key_value_heads=5,
+            vocab_size=16_384,
+            window=1024,
+            lower_layers=4,
+            chunk_size=256,
+            budget=1024,
+            tie_word_embeddings=True,
+        ),
+        # LLaMA-2's proportions, M/N = 1/8 as in the paper's 7B, for processors.
+        Shape(
+            name="cpu-16x1024",
+            hidden_size=1024,
+            intermediate_size=2752,
+            num_hidden_layers=16,
+            num_attention_heads=16,
+            num_key_value_heads=16,
+            vocab_size=32_000,
+            window=4096,
+            lower_layers=2,
+            chunk_size=1024,
+            budget=4096,
+        ),
+        Shape(
+            name="llama-2-7b",
+            hidden_size=4096,
+            intermediate_size=11_008,
+            num_hidden_layers=32,
+            num_attention_heads=32,
+            num_key_value_heads=32,
+            vocab_size=32_000,
+            window=4096,
+            lower_layers=4,
+            chunk_size=1024,
+            budget=4096,
+            batch_tokens=8192,
+        ),
+        Shape(
+            name="llama-3-8b",
+            hidden_size=4096,
+            intermediate_size=14_336,
+            num_hidden_layers=32,
+            num_attention_heads=32,
+            num_key_value_heads=8,
+            vocab_size=128_256,
+            window=8192,
+            lower_layers=4,
+            chunk_size=1024,
+            budget=8192,
+            batch_tokens=8192,
+            rope_theta=500_000.0,
+        ),
+    )
+}
+
+
+def get_shape(name: str) -> Shape:
+    """A shape by its name.
+
+    Raises:
+        ValueError: there is none; lists those that there are.
+    """
+    if name not in SHAPES:
+        raise ValueError(f"--shape {name!r} is not known: use one of {', '.join(SHAPES)}.")
+    return SHAPES[name]

@@ -1,0 +1,74 @@
+"""`sharedllm bench`: SharedLLM and its rivals side by side, time, memory and operations by length."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import quiet, stderr, tokens_of_length
+
+QUICK = {"shape": "tiny", "lengths": "4K,16K,64K", "repeats": 2, "limit_seconds": 20.0}
+FULL = {"shape": "cpu-16x1024", "lengths": "4K,16K,64K", "repeats": 3, "limit_seconds": 600.0}
+
+
+def command(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; goes on where it stopped.")],
+    shape: Annotated[
+        str | None,
+        typer.Option(help="tiny, small, cpu-16x1024, llama-2-7b or llama-3-8b, random weights. Default: cpu-16x1024."),
+    ] = None,
+    lengths: Annotated[str | None, typer.Option(help="Tokens in front of the window. Default: 4K,16K,64K.")] = None,
+    contenders: Annotated[
+        str,
+        typer.Option(help="Names, separated by commas; the first one that is there, sharedllm, is what × refers to."),
+    ] = "sharedllm,whole,budget,window,streaming,full,beacon,cepe,cepe-states",
+    dtype: Annotated[str | None, typer.Option(help="bf16 or fp32. Default: bf16 where the hardware has it.")] = None,
+    device: Annotated[str | None, typer.Option(help="Default: cuda where there is one.")] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Runs of each, alternating. Default: 3.")] = None,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Decoded one by one behind the first.")] = 32,
+    batch_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens read at once. Default: the shape's.")
+    ] = None,
+    limit_seconds: Annotated[
+        float | None, typer.Option(min=0, help="What is expected to take longer is left out. Default: 600.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of weights and tokens.")] = 0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Minutes: shape tiny, two repeats, nothing above 20 seconds.")
+    ] = False,
+    plots: Annotated[bool, typer.Option(help="Draw the figures.")] = True,
+) -> None:
+    """Measure reading, first token, decoding and peak memory of SharedLLM and its rivals; makes a table and figures."""
+    import torch
+
+    from ..benchmark.measure import Plan, bench
+    from ..benchmark.plot import draw
+    from ..benchmark.report import markdown, rows
+    from ..benchmark.shapes import get_shape
+    from .common import inference_dtype
+
+    quiet()
+    defaults = QUICK if quick else FULL
+    chosen = get_shape(shape or defaults["shape"])
+    plan = Plan(
+        chosen,
+        [name.strip() for name in contenders.split(",") if name.strip()],
+        [tokens_of_length(part, chosen.window) for part in (lengths or defaults["lengths"]).split(",")],
+        dtype or ("fp32" if inference_dtype() == torch.float32 else "bf16"),
+        device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        repeats or defaults["repeats"],
+        new_tokens,
+        batch_tokens,
+        defaults["limit_seconds"] if limit_seconds is None else limit_seconds,
+        seed,
+    )
+    results = bench(plan, output, lambda line: stderr.print(line, highlight=False))
+    text = markdown(results)
+    temporary = output / ".report.md.part"
+    temporary.write_text(text)
+    temporary.replace(output / "report.md")
+    files = [results.path, output / "report.md"]
+    if plots:
+        files += draw(rows(results), f"{plan.shape.name}, {plan.dtype}, {plan.device}", output)
+    print(text)
+    stderr.print("wrote " + ", ".join(map(str, files)), highlight=False)

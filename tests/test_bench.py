@@ -1,0 +1,423 @@
+"""The benchmark: operations by formula against a counter, fits, what is kept of a run. Timings are never asserted."""
+
+import json
+import time
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
+
+from sharedllm.benchmark import contenders as contenders_module
+from sharedllm.benchmark.causal import causal_attention
+from sharedllm.benchmark.contenders import (
+    DESCRIPTIONS,
+    Contender,
+    Full,
+    Setting,
+    State,
+    held_bytes,
+    make_contenders,
+)
+from sharedllm.benchmark.fit import fit, predict
+from sharedllm.benchmark.measure import Plan, bench, run_once
+from sharedllm.benchmark.memory import in_child, is_out_of_memory, peak_growth
+from sharedllm.benchmark.operations import Operations, pairs
+from sharedllm.benchmark.plot import draw
+from sharedllm.benchmark.report import Spread, exponents, markdown, rows
+from sharedllm.benchmark.results import DONE, OOM, Results
+from sharedllm.benchmark.shapes import SHAPES, Shape, get_shape
+from sharedllm.cli.common import tokens_of_length
+from sharedllm.hardware import environment, peak_operations
+
+TOY = Shape(
+    "toy", 32, 48, 4, 4, 2, 101, window=32, lower_layers=3, chunk_size=16, budget=24, batch_tokens=48, ratios=(8, 4, 2)
+)
+NEW = 3
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, Contender]:
+    setting = Setting(TOY, NEW, TOY.batch_tokens)
+    return make_contenders(list(DESCRIPTIONS), setting, torch.float32, torch.device("cpu"))
+
+
+def split(contender: Contender, length: int) -> tuple[Tensor, Tensor]:
+    """Context and running text, for `length` tokens in front of the window."""
+    ids = torch.randint(0, TOY.vocab_size, (1, length + TOY.window - NEW))
+    border = ids.shape[1] - contender.running
+    assert border == contender.context(length)
+    return ids[:, :border], ids[:, border:]
+
+
+@pytest.mark.parametrize("length", [64, 101])
+@pytest.mark.parametrize("name", list(DESCRIPTIONS))
+def test_operations_are_those_counted(made, name, length, monkeypatch):
+    """To the last multiplication, but for a budget, of which whole nodes may leave a little: 2 %. Full attention in blocks."""
+    monkeypatch.setattr(Full, "block", 16)
+    contender, counted = made[name], []
+    context, running = split(contender, length)
+
+    def count(work):
+        with FlopCounterMode(display=False) as counter:
+            result = work()
+        counted.append(counter.get_total_flops())
+        return result
+
+    def decode(logits: Tensor) -> None:
+        for _ in range(NEW):
+            logits = contender.step(state, logits[:, -1].argmax(-1, keepdim=True))
+
+    # Fused attention on CPUs is unknown to the counter; the plain kernel is made of products that it knows.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        state = count(lambda: contender.read(context))
+        logits = count(lambda: contender.first(state, running))
+        count(lambda: decode(logits))
+    formula = contender.operations(length)
+    assert [formula.read, formula.first, formula.decode] == pytest.approx(counted, rel=0.02 if name == "budget" else 0)
+    assert logits.shape == (1, 1, TOY.vocab_size) and logits.isfinite().all()
+    needed = contender.operations(length, causal=True)
+    assert needed.total < formula.total and needed.decode == formula.decode
+
+
+def test_causal_pairs_by_hand():
+    assert pairs(3, 2) == 3 * 5
+    assert pairs(3, 2, causal=True) == 3 + 4 + 5
+
+
+def test_shortcut_saves_operations(made):
+    short, whole = (made[name].operations(1024) for name in ("sharedllm", "whole"))
+    assert short.read < whole.read and (short.first, short.decode) == (whole.first, whole.decode)
+
+
+@torch.no_grad()
+def test_full_contender_equals_one_forward(made, monkeypatch):
+    """Blocks by the causal kernel, running text, decoding: the logits of one pass over everything."""
+    monkeypatch.setattr(Full, "block", 16)
+    full = made["full"]
+    context, running = split(full, 40)
+    state = full.read(context)
+    logits = [full.first(state, running)]
+    tokens = [context, running]
+    for _ in range(NEW):
+        tokens.append(logits[-1][:, -1].argmax(-1, keepdim=True))
+        logits.append(full.step(state, tokens[-1]))
+    plain = full.model(torch.cat(tokens, 1), use_cache=False).logits[:, -NEW - 1 :]
+    assert full.model.config._attn_implementation == "sdpa"
+    torch.testing.assert_close(torch.cat(logits, 1), plain, rtol=1e-4, atol=1e-5)
+
+
+def test_causal_attention_equals_a_mask():
+    queries, keys, values = torch.randn(1, 4, 3, 8), torch.randn(1, 2, 7, 8), torch.randn(1, 2, 7, 8)
+    out, _ = causal_attention(torch.nn.Identity(), queries, keys, values, None, scaling=0.3)
+    keys, values = keys.repeat_interleave(2, 1), values.repeat_interleave(2, 1)
+    scores = (queries @ keys.mT * 0.3).masked_fill(~torch.ones(3, 7).tril(4).bool(), -torch.inf)
+    torch.testing.assert_close(out, (scores.softmax(-1) @ values).transpose(1, 2))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["sharedllm", "budget", "cepe"])
+def test_reading_never_runs_more_tokens_at_once_than_asked(made, name):
+    """Working memory is bounded by `batch_tokens`, whatever the length; one unit is read at once in any case."""
+    contender, seen = made[name], []
+    layer = contender.model.encoder.layers[0] if name == "cepe" else contender.model.model.lower().layers[0].mlp
+    handle = layer.register_forward_hook(lambda module, given, out: seen.append(given[0].shape[:-1].numel()))
+    size = contender.setting.batch_tokens if name != "cepe" else 256
+    try:
+        contender.read(torch.randint(0, TOY.vocab_size, (1, 1000)))
+    finally:
+        handle.remove()
+    assert len(seen) > 3 and max(seen) <= size and sum(seen) >= 1000
+
+
+def test_memory_bytes(made):
+    context, running = split(made["full"], 64)
+    with torch.no_grad():
+        state = made["full"].read(context)
+        # Keys and values of 64 tokens in 4 layers, 2 heads of 8, fp32.
+        assert made["full"].memory_bytes(state) == 2 * 64 * 4 * 2 * 8 * 4
+        made["full"].first(state, running)
+    assert held_bytes(state.cache) > 2 * 64 * 4 * 2 * 8 * 4
+    assert held_bytes(None) == made["window"].memory_bytes(State()) == 0
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match="nobody"):
+        make_contenders(["nobody"], Setting(TOY, NEW, 48), torch.float32, torch.device("cpu"))
+    with pytest.raises(ValueError, match="llama-2-7b"):
+        get_shape("nothing")
+
+
+def test_shapes_are_those_of_their_names():
+    config = SHAPES["llama-2-7b"].config()
+    assert (config.hidden_size, config.num_hidden_layers, config.vocab_size) == (4096, 32, 32_000)
+    assert SHAPES["llama-3-8b"].config().rope_parameters["rope_theta"] == 500_000
+    cpu = SHAPES["cpu-16x1024"]
+    assert cpu.num_hidden_layers / cpu.lower_layers == 8
+    for shape in SHAPES.values():
+        # Halves at 16 and quarters at 8, the last two eighths at 4: every eighth token is kept.
+        coarse, middle, fine = shape.ratios
+        eighth = shape.chunk_size // 8
+        assert 4 * eighth // coarse + 2 * eighth // middle + 2 * eighth // fine == shape.chunk_size // 8
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_fit_recovers_an_exponent(power):
+    lengths = [4096, 16_384, 65_536, 262_144]
+    found = fit(lengths, [3e-5 * n**power for n in lengths])
+    assert found.exponent == pytest.approx(power) and found.error == pytest.approx(0, abs=1e-6)
+    assert found.at(1e6) == pytest.approx(3e-5 * 1e6**power)
+
+
+def test_fit_error_by_hand():
+    """Points (0, 0), (1, 1), (2, 0) in logarithms: slope 0, residuals −1/3, 2/3, −1/3."""
+    e = 2.718281828459045
+    found = fit([1, e, e * e], [1, e, 1])
+    assert found.exponent == pytest.approx(0) and found.error == pytest.approx((2 / 3 / 1 / 2) ** 0.5)
+    assert fit([1, 2], [1, 2]).error is None
+
+
+@pytest.mark.parametrize(
+    ("lengths", "costs"), [([8], [1.0]), ([8, 8], [1.0, 2.0]), ([8, 16], [1.0]), ([1, 2], [0.0, 1.0])]
+)
+def test_fit_refuses(lengths, costs):
+    with pytest.raises(ValueError, match="lengths"):
+        fit(lengths, costs)
+
+
+def test_prediction_goes_by_the_two_longest():
+    assert predict([1, 2, 4], [100, 4, 16], 8) == pytest.approx(64)
+    assert predict([2], [4.0], 8) is None
+
+
+def allocate(megabytes: int) -> int:
+    return peak_growth(lambda: torch.ones(megabytes * 250_000).sum())
+
+
+def exhaust() -> None:
+    raise MemoryError("no more")
+
+
+def test_peak_memory_of_a_child():
+    small, large = in_child(allocate, 8), in_child(allocate, 80)
+    assert 70e6 < large - small < 90e6
+    with pytest.raises(MemoryError, match="no more"):
+        in_child(exhaust)
+    with pytest.raises(RuntimeError, match="TypeError"):
+        in_child(allocate, None)
+
+
+def test_out_of_memory_is_told_from_other_errors():
+    assert is_out_of_memory(torch.OutOfMemoryError()) and is_out_of_memory(MemoryError())
+    with pytest.raises(RuntimeError) as refused:
+        torch.empty(2**58)
+    assert is_out_of_memory(refused.value)
+    assert not is_out_of_memory(RuntimeError("shapes differ"))
+
+
+class Stub:
+    """Takes as long as `seconds` says of a length, by a clock of its own."""
+
+    def __init__(self, name: str, clock: "Clock", seconds, broken: int | None = None):
+        self.name, self.clock, self.seconds, self.broken, self.reads = name, clock, seconds, broken, []
+        self.running = TOY.window - NEW
+
+    def read(self, ids: Tensor) -> State:
+        length = ids.shape[1]
+        self.reads.append(length)
+        if self.broken is not None and length >= self.broken:
+            raise torch.OutOfMemoryError("out of memory")
+        self.clock.now += self.seconds(length)
+        return State()
+
+    def first(self, state: State, running: Tensor) -> Tensor:
+        self.clock.now += 0.5
+        return torch.zeros(1, 1, 5)
+
+    def step(self, state: State, token: Tensor) -> Tensor:
+        self.clock.now += 0.25
+        return torch.zeros(1, 1, 5)
+
+    def memory_bytes(self, state: State) -> int:
+        return 10
+
+    def operations(self, length: int, causal: bool = False) -> Operations:
+        return Operations(length, 1, 1)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def stubs(monkeypatch):
+    """Ours is linear; the rival quadratic, and out of memory from 512 tokens on."""
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", clock)
+    monkeypatch.setattr("sharedllm.benchmark.measure.peak_operations", lambda *_: 1000.0)
+    return {
+        "sharedllm": Stub("sharedllm", clock, lambda n: n / 64),
+        "slow": Stub("slow", clock, lambda n: (n / 64) ** 2),
+        "greedy": Stub("greedy", clock, lambda n: n / 32, broken=256),
+    }
+
+
+def plan(**changes) -> Plan:
+    settings = {"lengths": [64, 128, 256, 512], "repeats": 2, "new_tokens": NEW, "limit_seconds": 40.0}
+    return Plan(TOY, ["sharedllm", "slow", "greedy"], **settings | changes)
+
+
+def test_run(stubs, tmp_path):
+    """Numbers of the stubs, in the table as in the file."""
+    lines = []
+    results = bench(plan(), tmp_path, lines.append, stubs, peak=lambda name, length: 1000 * length)
+    table = {(row.contender, row.length): row for row in rows(results)}
+    ours, slow = table["sharedllm", 256], table["slow", 256]
+    decode = NEW * 0.25
+    assert ours.seconds["read"] == Spread(4, 4, 4) and ours.seconds["first"].median == 0.5
+    assert ours.seconds["decode"].median == decode and ours.rate.median == pytest.approx(4)
+    assert slow.ratio.median == pytest.approx((16 + 0.5 + decode) / (4 + 0.5 + decode))
+    assert ours.ratio == Spread(1, 1, 1)
+    assert ours.utilisation["read"] == pytest.approx(256 / 4 / 1000)
+    assert (ours.peak_bytes, ours.memory_bytes) == (256_000, 10)
+    assert table["greedy", 256].status == OOM and table["greedy", 256].seconds == {}
+    assert table["greedy", 512].status == "skipped: OOM at 256 tokens"
+    # 5.25 s at 128 and 17.25 at 256 foretell 56.7 s.
+    assert table["slow", 512].status == "skipped: predicted 57 s"
+    assert 512 not in stubs["slow"].reads and 512 not in stubs["greedy"].reads
+    fits = exponents(list(table.values()))
+    assert fits["sharedllm"]["read"].exponent == pytest.approx(1) and fits["slow"]["read"].exponent == pytest.approx(2)
+    assert fits["sharedllm"]["peak_bytes"].exponent == pytest.approx(1)
+    text = markdown(Results.load(tmp_path))
+    assert text == markdown(results)
+    assert "| 512 | slow | skipped: predicted 57 s |" in text and "| 256 | greedy | OOM |" in text
+    assert "| sharedllm | 1.00 ± 0.00 |" in text
+    assert any("256 tokens, greedy: OOM" in line for line in lines)
+    figures = draw(rows(results), "toy", tmp_path)
+    assert [path.name for path in figures] == ["time.png", "memory.png"] and all(
+        p.stat().st_size > 5000 for p in figures
+    )
+
+
+def test_resumes_without_measuring_again(stubs, tmp_path):
+    def peak(name: str, length: int) -> int:
+        asked.append((name, length))
+        return 1
+
+    asked: list = []
+    bench(plan(lengths=[64, 128], repeats=1), tmp_path, contenders=stubs, peak=peak)
+    first = json.loads((tmp_path / "bench.json").read_text())
+    before = {name: len(stub.reads) for name, stub in stubs.items()}
+    bench(plan(lengths=[64, 128], repeats=1), tmp_path, contenders=stubs, peak=peak)
+    assert {name: len(stub.reads) for name, stub in stubs.items()} == before
+    again = json.loads((tmp_path / "bench.json").read_text())
+    assert again["cells"] == first["cells"] and len(again["sessions"]) == 2
+    # More repeats and lengths are added to what is there; each contender is warmed up once a start.
+    results = bench(plan(lengths=[64, 128, 256], repeats=2), tmp_path, contenders=stubs, peak=peak)
+    assert stubs["sharedllm"].reads[before["sharedllm"] :] == [64, 64, 128, 256, 256]
+    assert [run["session"] for run in results.cell("slow", 64)["runs"]] == [0, 2]
+    assert len(asked) == len(set(asked)) == 9
+    assert not list(tmp_path.glob(".*"))
+    with pytest.raises(ValueError, match="by seed"):
+        bench(plan(seed=1), tmp_path, contenders=stubs, peak=peak)
+
+
+def test_a_run_that_was_stopped_keeps_what_it_has(stubs, tmp_path):
+    def stop(length: int) -> float:
+        raise KeyboardInterrupt
+
+    stubs["greedy"].seconds = stop
+    with pytest.raises(KeyboardInterrupt):
+        bench(plan(lengths=[64]), tmp_path, contenders=stubs, peak=lambda *_: 1)
+    cells = Results.load(tmp_path).cells
+    assert [(c["contender"], len(c["runs"])) for c in cells] == [("sharedllm", 1), ("slow", 1), ("greedy", 0)]
+    assert len(cells[0]["runs"][0]) == 4
+
+
+def test_errors_that_are_not_of_memory_stop_the_run(stubs, tmp_path):
+    def fail(length: int) -> float:
+        raise RuntimeError("shapes differ")
+
+    stubs["slow"].seconds = fail
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        bench(plan(), tmp_path, contenders=stubs, peak=lambda *_: 1)
+
+
+def test_memory_that_runs_out_in_the_child_is_oom(stubs, tmp_path):
+    def peak(name: str, length: int) -> int:
+        if name == "slow":
+            raise MemoryError
+        return 1
+
+    results = bench(plan(lengths=[64]), tmp_path, contenders=stubs, peak=peak)
+    assert results.cell("slow", 64)["status"] == OOM and not stubs["slow"].reads
+    assert results.cell("sharedllm", 64)["status"] == DONE
+
+
+def test_results_of_nothing(tmp_path):
+    with pytest.raises(ValueError, match="sharedllm bench"):
+        Results.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [({"lengths": []}, "lengths"), ({"lengths": [0]}, "lengths"), ({"dtype": "fp8"}, "dtype")]
+    + [({"repeats": 0}, "repeats"), ({"new_tokens": 16}, "new_tokens")],
+)
+def test_plan_refuses(change, name):
+    with pytest.raises(ValueError, match=name):
+        plan(**change)
+
+
+def test_spread():
+    assert Spread.of([3.0]) == Spread(3, 3, 3)
+    assert Spread.of([1.0, 2.0, 4.0, 8.0, 16.0]) == Spread(4, 2, 8)
+    assert Spread(4, 2, 8).map(lambda s: 8 / s) == Spread(2, 1, 4)
+
+
+def test_environment_and_peak():
+    about = environment()
+    assert about["torch"] == torch.__version__ and about["threads"] == torch.get_num_threads()
+    assert peak_operations(torch.device("cpu"), torch.float32, 0.0) > 1e8
+
+
+def test_real_contenders_run_in_the_plan(made, tmp_path):
+    small = Plan(TOY, ["sharedllm", "beacon"], [64, 96], dtype="fp32", repeats=1, new_tokens=NEW)
+    results = bench(small, tmp_path, contenders=made)
+    assert all(cell["status"] == DONE and cell["peak_bytes"] >= 0 for cell in results.cells)
+    with torch.no_grad():
+        assert set(run_once(made["window"], small.ids(64), 1)) == {"read", "first", "decode", "memory_bytes"}
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"), [("4096", 4096), (" 4k", 4096), ("1M", 2**20), ("4.5K", 4608), ("0", 0), ("2w", 64)]
+)
+def test_lengths(text, tokens):
+    assert tokens_of_length(text, window=32) == tokens
+
+
+@pytest.mark.parametrize("text", ["", "K", "-4K", "4.3", "nan", "4G"])
+def test_wrong_lengths(text):
+    with pytest.raises(ValueError, match="--lengths"):
+        tokens_of_length(text, window=32)
+
+
+def test_command(monkeypatch, tmp_path):
+    import typer
+
+    from sharedllm.cli import bench as command_module
+
+    monkeypatch.setitem(SHAPES, "tiny", TOY)
+    monkeypatch.setattr("sharedllm.benchmark.measure._peak_in_child", lambda plan, name, length: length)
+    app = typer.Typer()
+    app.command()(command_module.command)
+    options = ["--quick", "--lengths", "64,128", "--contenders", "sharedllm,window", "--new-tokens", "2"]
+    done = CliRunner().invoke(app, [*options, "--device", "cpu", "-o", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bench.json", "memory.png", "report.md", "time.png"]
+    assert "| 128 | sharedllm |" in done.output and contenders_module.OURS in (tmp_path / "report.md").read_text()
