@@ -1,13 +1,17 @@
-"""What figures depend on besides the model: versions, hardware, and how fast it multiplies matrices."""
+"""What figures depend on besides the model: versions, hardware, how fast it multiplies matrices, memory, operations."""
 
 import os
 import platform
+import resource
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from torch.utils.flop_counter import FlopCounterMode
 
 
 def environment() -> dict[str, Any]:
@@ -24,6 +28,12 @@ def environment() -> dict[str, Any]:
     }
 
 
+def command_line() -> list[str]:
+    """What was typed, without the folder that the program lies in: names such as `__main__.py` stand for `sharedllm`."""
+    program = Path(sys.argv[0]).name
+    return ["sharedllm" if program == "__main__.py" else program, *sys.argv[1:]]
+
+
 def peak_operations(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> float:
     """Operations a second of a large matrix product: what rates are compared with."""
     size = 2048 if device.type == "cpu" else 8192
@@ -36,6 +46,21 @@ def peak_operations(device: torch.device, dtype: torch.dtype, seconds: float = 0
             torch.cuda.synchronize(device)
         best = max(best, 2 * size**3 / (time.perf_counter() - start))
     return best
+
+
+def count_operations(run: Callable[[], None]) -> int:
+    """Floating-point operations of what `run` does, as it does it (recomputed activations count)."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Most memory that this process has held so far: of the device, or of the whole process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 def _cpu_name() -> str:

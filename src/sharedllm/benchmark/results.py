@@ -1,10 +1,12 @@
 """The file of a run: written whole after every measurement, so that a run goes on where it stopped."""
 
 import json
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from ..atomic import write_text
+from ..hardware import command_line
 
 FILE = "bench.json"
 OOM = "OOM"
@@ -37,7 +39,7 @@ class Results:
             changed = [key for key in about if results.about.get(key) != about[key]]
             if changed:
                 raise ValueError(f"{folder} holds another run, by {', '.join(changed)}: name another folder.")
-        results.sessions.append({"command": sys.argv, "peak_operations": peaks})
+        results.sessions.append({"command": command_line(), "peak_operations": peaks})
         results.save()
         return results
 
@@ -67,8 +69,5 @@ class Results:
         return sorted((c for c in self.cells if c["contender"] == contender), key=lambda cell: cell["length"])
 
     def save(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.part")
         content = {"about": self.about, "sessions": self.sessions, "cells": self.cells}
-        temporary.write_text(json.dumps(content, indent=1))
-        temporary.replace(self.path)
+        write_text(self.path, json.dumps(content, indent=1))

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..atomic import write_text
 from .common import quiet, stderr, tokens_of_length
 
 QUICK = {"shape": "tiny", "lengths": "4K,16K,64K", "repeats": 2, "limit_seconds": 20.0}
@@ -64,9 +65,7 @@ def command(
     )
     results = bench(plan, output, lambda line: stderr.print(line, highlight=False))
     text = markdown(results)
-    temporary = output / ".report.md.part"
-    temporary.write_text(text)
-    temporary.replace(output / "report.md")
+    write_text(output / "report.md", text)
     files = [results.path, output / "report.md"]
     if plots:
         files += draw(rows(results), f"{plan.shape.name}, {plan.dtype}, {plan.device}", output)

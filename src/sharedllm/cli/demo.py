@@ -13,6 +13,7 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM
 
 from .. import __version__
+from ..atomic import write_text
 from ..bundled import bundled_model
 from ..data.text import read_text, tokenize
 from ..demo.cost import costs
@@ -94,10 +95,7 @@ def command(
         "environment": {"sharedllm": __version__} | environment(),
     }
     result = json_module.loads(json_module.dumps(result))  # what is printed and drawn is what is saved
-    output.mkdir(parents=True, exist_ok=True)
-    partial = output / "demo.json.tmp"
-    partial.write_text(json_module.dumps(result, indent=1))
-    partial.replace(output / "demo.json")
+    write_text(output / "demo.json", json_module.dumps(result, indent=1))
     try:
         draw(result, output / "demo.png")
     except ValueError as error:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .. import __version__
+from ..atomic import write_text
 from ..data.text import read_text, tokenize
 from ..demo.sources import library_text
 from ..diagnosis.measure import Diagnosis, diagnose, number_of_sets
@@ -51,10 +52,7 @@ def command(
         "environment": {"sharedllm": __version__} | environment(),
     }
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        temporary = output / ".diagnosis.part"
-        temporary.write_text(jsonlib.dumps(result, indent=1))
-        temporary.replace(output / "diagnosis.json")
+        write_text(output / "diagnosis.json", jsonlib.dumps(result, indent=1))
         draw(
             found,
             f"{Path(model).name}: {context} tokens of context, {running} of running text",

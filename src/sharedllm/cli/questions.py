@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from transformers import AutoTokenizer
 
+from ..atomic import write_text
 from ..bundled import bundled_model
 from ..data.questions import TASKS, get_task, hide, sentence_borders
 from ..data.text import expand, read_text, tokenize
@@ -64,9 +65,7 @@ def command(
                 }
             )
             advance(1)
-    temporary = output.with_name(f".{output.name}.part")
-    temporary.write_text("".join(jsonlib.dumps(record, ensure_ascii=False) + "\n" for record in records))
-    temporary.replace(output)
+    write_text(output, "".join(jsonlib.dumps(record, ensure_ascii=False) + "\n" for record in records))
     by_task = {t.name: sum(r["task"] == t.name for r in records) for t in tasks}
     if json:
         print_json(output=str(output), samples=len(records), by_task=by_task)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..atomic import write_text
 from .common import stderr
 
 
@@ -22,11 +23,8 @@ def command(
     cells = index(folders)
     window = json.loads((folders[0] / "run.json").read_text())["about"]["window"]
     output = output or folders[0]
-    output.mkdir(parents=True, exist_ok=True)
     text = markdown(cells, window, ours)
-    temporary = output / ".report.md.part"
-    temporary.write_text(text)
-    temporary.replace(output / "report.md")
+    write_text(output / "report.md", text)
     files = [output / "report.md", *(draw(cells, window, output) if plots else [])]
     print(text)
     stderr.print("wrote " + ", ".join(map(str, files)), highlight=False)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..hardware import environment
+from ..atomic import write_text
+from ..hardware import command_line, environment
 from .corpus import Documents
 from .methods import Method
 from .tasks import DoesNotFit, Setting, Task, score_texts
@@ -86,7 +86,7 @@ def evaluate(
             "environment": {"sharedllm": __version__} | environment(),
             "records": records,
         }
-        _write(path, cell)
+        write_text(path, json.dumps(cell))
         progress(f"{task.name}, {documents.domain}, {length} tokens, {method.name}: {column} {mean:.4f}")
 
 
@@ -136,11 +136,4 @@ def _begin(folder: Path, about: dict[str, Any], plan: Plan) -> None:
     for documents in plan.documents:
         _, short = documents.long_enough(plan.setting.longest + plan.setting.window // 4)
         left_out[documents.domain] = short
-    _write(path, {"about": about, "command": sys.argv, "left_out": left_out})
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(content))
-    temporary.replace(path)
+    write_text(path, json.dumps({"about": about, "command": command_line(), "left_out": left_out}))

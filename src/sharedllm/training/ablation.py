@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from ..atomic import write_text
 from .log import read_log
 from .recipe import build_recipe
 from .run import train
@@ -128,11 +129,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 def write_table(study: Study, rows: list[dict[str, Any]]) -> Path:
     """table.json and table.md in the folder of the study."""
     folder = Path(study.recipe["output"])
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (("table.json", json.dumps(rows, indent=1)), ("table.md", markdown(rows))):
-        temporary = folder / f".{name}.part"
-        temporary.write_text(text)
-        temporary.replace(folder / name)
+    write_text(folder / "table.json", json.dumps(rows, indent=1))
+    write_text(folder / "table.md", markdown(rows))
     return folder / "table.md"
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
+from ..atomic import write_text
+
 
 class Log:
     """Appends to `folder`/log.jsonl; after a restart, what was logged behind the checkpoint is dropped.
@@ -18,9 +20,7 @@ class Log:
     def __init__(self, folder: Path, step: int, tensorboard: bool = False, console: Console | None = None):
         self.path, self.console, self.writer = folder / "log.jsonl", console, None
         kept = [r for r in read_log(self.path) if r.get("step", -1) < step] if step else []
-        temporary = self.path.with_suffix(".part")
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        temporary.replace(self.path)
+        write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
         self.file = self.path.open("a")
         if tensorboard:
             try:

@@ -14,14 +14,15 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from ..atomic import write_text
 from ..data.questions import TASKS
 from ..data.rows import RowMaker, load_instructions
 from ..data.shards import TokenStore
+from ..hardware import count_operations, peak_memory_mb, peak_operations
 from ..modeling import SharedLLMForCausalLM
 from .batches import Batch, Batches
 from .checkpoint import latest, load_checkpoint, read_state, save_checkpoint
 from .curves import draw_curves
-from .hardware import count_operations, peak_memory_mb, peak_operations
 from .log import Log
 from .losses import RowLosses, autocast
 from .output import write_model
@@ -137,10 +138,10 @@ class _Run:
             self._say(f"going on from {start}")
         if main:
             self.output.mkdir(parents=True, exist_ok=True)
-            _write(self.output / "recipe.json", json.dumps(recipe.as_dict(), indent=1))
+            write_text(self.output / "recipe.json", json.dumps(recipe.as_dict(), indent=1))
         self.log = Log(self.output, self.step, recipe.tensorboard, self.console) if main else None
         self.operations: dict[int, int] = {}
-        self.peak = peak_operations(self.device, recipe.precision)
+        self.peak = peak_operations(self.device, torch.bfloat16 if recipe.precision == "bf16" else torch.float32)
         trainable = sum(p.numel() for p in self.live)
         self._say(f"{sum(p.numel() for p in parameters.values()):,} parameters, {trainable:,} of them train")
 
@@ -319,9 +320,3 @@ def _whole(tensor: torch.Tensor) -> torch.Tensor:
 
 def _digest(store: TokenStore) -> str:
     return hashlib.sha256(json.dumps(store.manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".part")
-    temporary.write_text(text)
-    temporary.replace(path)

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -15,8 +14,9 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
 from ... import __version__
+from ...atomic import write_text
 from ...data.text import tokenize
-from ...hardware import environment
+from ...hardware import command_line, environment
 from ..statistics import cluster_bootstrap, wilson
 from .answerers import Answerer
 from .base import Task, truncate_middle
@@ -106,7 +106,7 @@ def _run(
                 done.append(line)
                 advance(1)
     result = _result(answerer, task, done)
-    _write(place / "result.json", result)
+    write_text(place / "result.json", json.dumps(result))
     return result
 
 
@@ -137,7 +137,8 @@ def _begin(place: Path, about: dict[str, Any]) -> None:
         if changed:
             raise ValueError(f"{place} holds results with another {', '.join(changed)}: name another folder.")
         return
-    _write(path, {"about": about, "command": sys.argv, "environment": {"sharedllm": __version__} | environment()})
+    settings = {"about": about, "command": command_line(), "environment": {"sharedllm": __version__} | environment()}
+    write_text(path, json.dumps(settings))
 
 
 def _predictions(path: Path) -> list[dict[str, Any]]:
@@ -177,13 +178,6 @@ def _result(answerer: Answerer, task: Task, lines: list[dict[str, Any]]) -> dict
         "longest": max(line["tokens"] for line in lines),
         "seconds": round(sum(line["seconds"] for line in lines), 1),
     }
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(content))
-    temporary.replace(path)
 
 
 def results_table(results: Sequence[dict[str, dict[str, Any]]]) -> Table:
