@@ -1,0 +1,76 @@
+"""Gates of the harness with the shipped models on real text: what cannot be must not be measured."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from sharedllm import SharedLLMForCausalLM, bundled_model
+from sharedllm.demo.sources import library_text
+from sharedllm.evaluation.corpus import Documents
+from sharedllm.evaluation.methods import make_method
+from sharedllm.evaluation.tasks import Setting, get_task, score_texts
+
+WINDOW, LONGEST, TARGETS = 512, 4 * 512, 128
+METHODS = ("window", "sharedllm", "streaming", "bm25", "full")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(bundled_model("base"))
+
+
+@pytest.fixture(scope="module")
+def models():
+    shared = SharedLLMForCausalLM.from_pretrained(bundled_model("tiny"), dtype=torch.float32).eval()
+    return shared, AutoModelForCausalLM.from_pretrained(bundled_model("base"), dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def losses(tokenizer, models):
+    """Of every text: task → method → length → (ends of the targets, loss)."""
+    ids = [part.numpy() for part in library_text(tokenizer, 24_000)[0].split(6000)[:4]]
+    documents = Documents("library", [f"part {i}" for i in range(4)], [len(i) for i in ids], "0", ids)
+    setting = Setting(tokenizer=tokenizer, window=WINDOW, longest=LONGEST, cases=3)
+    found = {}
+    for task_name, names in {"loss": METHODS, "loss-other": ("sharedllm",)}.items():
+        task = get_task(task_name)
+        for name in names:
+            method = make_method(name, *models, tokenizer, WINDOW)
+            for length in (0, WINDOW, 2 * WINDOW, LONGEST):
+                scored = list(score_texts(method, task.texts(documents, length, setting), 16_384))
+                found[task_name, name, length] = (
+                    [(text.label["document"], text.label["end"], text.targets) for text, _ in scored],
+                    np.array([task.values(text, scores)["loss"] for text, scores in scored]),
+                )
+    return found
+
+
+def test_every_cell_counts_the_same_targets(losses):
+    ends = [labels for labels, _ in losses.values()]
+    assert len(ends[0]) == 12 and all(labels == ends[0] for labels in ends)
+
+
+def test_the_base_is_flat_in_what_it_cannot_see(losses):
+    at_window = losses["loss", "window", WINDOW][1]
+    for length in (2 * WINDOW, LONGEST):
+        np.testing.assert_allclose(losses["loss", "window", length][1], at_window, atol=1e-4)
+    assert at_window.mean() < losses["loss", "window", 0][1].mean(), "what it sees helps"
+
+
+def test_no_method_differs_from_the_base_without_a_far_context(losses):
+    """Of those that are the untrained base; ours was trained, so its loss is near, not the same."""
+    for name in ("streaming", "bm25", "full"):
+        np.testing.assert_allclose(losses["loss", name, 0][1], losses["loss", "window", 0][1], atol=1e-4)
+
+
+def test_another_document_is_never_better(losses):
+    """Beyond the window; within it both are the same texts."""
+    own, other = (
+        {n: found for (t, m, n), (_, found) in losses.items() if (t, m) == (task, "sharedllm")}
+        for task in ("loss", "loss-other")
+    )
+    np.testing.assert_allclose(own[0], other[0], atol=1e-5)
+    for length in (2 * WINDOW, LONGEST):
+        assert own[length].mean() < other[length].mean()
+        assert not np.allclose(own[length], other[length], atol=1e-3)
