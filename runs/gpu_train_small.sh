@@ -16,7 +16,7 @@ limit=${LIMIT:-540}
 here=$(dirname "$0")
 smoke=()
 if [ -n "${SMOKE:-}" ]; then
-  sizes=(model.hidden_size=64 model.intermediate_size=128 model.num_hidden_layers=6 model.num_attention_heads=4
+  sizes=(model.hidden_size=64 model.intermediate_size=128 model.num_hidden_layers=16 model.num_attention_heads=4
          model.num_key_value_heads=2)
   common=(steps=4 batch_tokens=8192 micro_tokens=8192 checkpoint_every=2 validation.every=4 validation.rows=2
           validation.task_rows=2 "validation.windows=[0,1]")
@@ -43,6 +43,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import sharedllm  # noqa: F401  (registers the model)
 
 out = Path(sys.argv[1])
+if not any((out / f"small-{stage}" / "model").is_dir() for stage in ("base", "extend")):
+    sys.exit(f"{out} holds no trained model: run the stages base and extend first.")
 for stage in ("base", "extend"):
     folder = out / f"small-{stage}" / "model"
     if folder.is_dir():

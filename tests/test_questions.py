@@ -168,7 +168,7 @@ def test_command_writes_samples_that_hold_their_answers(run, text, tmp_path):
         (["--split", "dev"], "--split 'dev' is none of"),
         (["--task", "riddle"], "there is no task 'riddle'"),
         (["--tokens", "99999"], "no file has 99999 tokens"),
-        (["--tokenizer", "/nowhere"], "can't load the tokenizer"),
+        (["--tokenizer", "/nowhere"], "does not exist or is no folder"),
     ],
 )
 def test_command_refuses(run, text, tmp_path, arguments, message):

@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 import yaml
@@ -321,6 +323,44 @@ def test_adapters_train_save_and_reload(run, recipe, tmp_path, base_folder):
     assert all("q_proj" in n or "k_proj" in n or "v_proj" in n or "o_proj" in n for n in changed)
 
 
+def test_get_peft_model_as_for_any_model(tmp_path, model_folder):
+    """Adapters by target names: trained with the context as an argument, saved, loaded over the same checkpoint, merged."""
+    options = {"input_ids": torch.arange(40).reshape(2, 20), "context_ids": torch.arange(200).reshape(2, 100)}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+        model = peft.get_peft_model(SharedLLMForCausalLM.from_pretrained(model_folder, dtype=torch.float32), config)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        assert 0 < sum(p.numel() for p in trained) < 0.2 * sum(p.numel() for p in model.parameters())
+        optimizer, losses = torch.optim.Adam(trained, 0.02), []
+        for _ in range(12):
+            losses.append(model(**options, labels=options["input_ids"]).loss)
+            optimizer.zero_grad()
+            losses[-1].backward()
+            optimizer.step()
+        assert losses[-1] < losses[0] - 0.2
+        model.eval().save_pretrained(tmp_path / "adapter")
+        base = SharedLLMForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+        loaded = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    with torch.no_grad():
+        expected = model(**options).logits
+        torch.testing.assert_close(loaded(**options).logits, expected)
+        torch.testing.assert_close(loaded.merge_and_unload()(**options).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_tensorboard_holds_the_log(run, recipe, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    code, _, err = run("train", recipe(tensorboard=True, steps=4))
+    assert code == 0, err
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    records = [r for r in read_log(tmp_path / "run" / "log.jsonl") if "loss" in r]
+    shown = events.Scalars("loss/text")
+    assert [event.step for event in shown] == [r["step"] for r in records]
+    assert [event.value for event in shown] == pytest.approx([r["loss"]["text"] for r in records])
+
+
 def _twin_of(model: SharedLLMForCausalLM, name: str) -> torch.Tensor:
     return dict(model.named_parameters())[
         name.replace("model.", "model.upper.", 1) if name.startswith("model.") else name
@@ -423,7 +463,7 @@ def test_full_disk_is_an_error_and_earlier_checkpoints_work(recipe, tmp_path):
     [
         ({"kinds": {"riddle": 1.0}}, "kinds.riddle is no kind of sample"),
         ({"kinds": {"instructions": 1.0}}, "needs data.instructions"),
-        ({"base": "/nowhere"}, "can't load the tokenizer /nowhere"),
+        ({"base": "/nowhere"}, "/nowhere does not exist"),
         ({"context": 4032, "batch_tokens": 4096, "micro_tokens": 4096}, "no document holds a sample of 4096 tokens"),
         ({"model": {"chunksize": 16}}, "chunksize: no such setting"),
     ],

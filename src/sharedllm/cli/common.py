@@ -11,10 +11,10 @@ import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..bundled import bundled_model
+from ..bundled import checkpoint, load_tokenizer
 from ..data.text import expand, read_text, tokenize
 from ..memory import ContextMemory
 from ..memory_file import fingerprint_tensors, open_memory, read_header
@@ -46,15 +46,12 @@ def load(name: str) -> tuple[SharedLLMForCausalLM, PreTrainedTokenizerBase]:
 def load_any(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Any causal language model and its tokenizer, ready to be used: a base, a SharedLLM or a rival."""
     quiet()
-    folder = bundled_model(name) if name in ("tiny", "base") else name
-    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
-        raise ValueError(f"{name} does not exist or is no folder: name a model's folder.")
+    folder = checkpoint(name)
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=inference_dtype())
-        tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise ValueError(f"can't load the model {name}: {str(error).splitlines()[0]}") from None
-    return model.eval(), tokenizer
+    return model.eval(), load_tokenizer(name)
 
 
 def quiet() -> None:

@@ -10,18 +10,16 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoModelForCausalLM
 
 from .. import __version__
 from ..atomic import write_text
-from ..bundled import bundled_model
 from ..data.text import read_text, tokenize
 from ..demo.cost import costs
 from ..demo.measure import anchors, context_lengths, losses_by_length, needle_recall
 from ..demo.plot import draw
 from ..demo.sources import library_text
 from ..hardware import environment
-from .common import JsonOption, ModelOption, inference_dtype, load, print_json, progress_bar, stderr
+from .common import JsonOption, ModelOption, load, load_any, print_json, progress_bar, stderr
 
 BATCH_TOKENS = 16_384
 DEPTHS = [0.0, 0.25, 0.5, 0.75, 0.99]
@@ -46,8 +44,7 @@ def command(
     """Read 128K tokens with a short window, and see what they are good for: loss, needles, time and memory."""
     begin = time.perf_counter()
     loaded, tokenizer = load(model)
-    folder = bundled_model(base) if base in ("base", "tiny") else base
-    base_model = AutoModelForCausalLM.from_pretrained(folder, dtype=inference_dtype()).eval()
+    base_model, _ = load_any(base)
     window, chunk = loaded.config.window, loaded.config.chunk_size
     margin = window + 2 * places * chunk
     ids = tokenize(tokenizer, read_text(file)) if file else library_text(tokenizer, tokens + margin)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from transformers import AutoTokenizer
 
+from ..bundled import checkpoint
 from ..modeling import SharedLLMForCausalLM
 from .common import JsonOption, print_json, quiet, stderr
 
@@ -57,6 +58,7 @@ def command(
         "selection": selection,
     }
     quiet()
+    base = checkpoint(base)
     try:
         model = SharedLLMForCausalLM.from_base(base, **settings)
     except OSError as error:

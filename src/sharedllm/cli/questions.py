@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from transformers import AutoTokenizer
 
 from ..atomic import write_text
-from ..bundled import bundled_model
+from ..bundled import load_tokenizer
 from ..data.questions import TASKS, get_task, hide, sentence_borders
 from ..data.text import expand, read_text, tokenize
 from .common import JsonOption, print_json, progress_bar, quiet
@@ -33,11 +32,7 @@ def command(
     if split not in ("train", "validation", "test"):
         raise ValueError(f"--split {split!r} is none of train, validation, test.")
     tasks = [get_task(name) for name in task or TASKS]
-    name = bundled_model(tokenizer) if tokenizer in ("tiny", "base") else tokenizer
-    try:
-        loaded = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"can't load the tokenizer {tokenizer}: {str(error).splitlines()[0]}") from None
+    loaded = load_tokenizer(tokenizer)
     texts = [(file, tokenize(loaded, read_text(file))[0].numpy()) for file in expand(files)]
     long = [(file, ids) for file, ids in texts if len(ids) >= tokens]
     if not long:

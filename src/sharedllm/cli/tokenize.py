@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from transformers import AutoTokenizer
 
-from ..bundled import bundled_model
+from ..bundled import load_tokenizer
 from ..data.shards import build_shards
 from .common import JsonOption, print_json, progress_bar, quiet
 
@@ -22,11 +21,7 @@ def command(
 ) -> None:
     """Tokenise documents once, for any number of training runs. A folder that holds the same already is kept."""
     quiet()
-    name = bundled_model(tokenizer) if tokenizer in ("tiny", "base") else tokenizer
-    try:
-        loaded = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"can't load the tokenizer {tokenizer}: {str(error).splitlines()[0]}") from None
+    loaded = load_tokenizer(tokenizer)
     settings = {"validation": validation, "seed": seed, "text_field": text_field}
     with progress_bar("tokenising", None) as advance:  # how many tokens there will be is not known
         summary = build_shards(sources, loaded, output, progress=advance, **settings)

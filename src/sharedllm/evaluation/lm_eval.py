@@ -28,7 +28,7 @@ from torch.nn.functional import pad
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from ..bundled import bundled_model
+from ..bundled import checkpoint
 from ..memory import ContextMemory
 from ..modeling import SharedLLMForCausalLM
 from ..selection import get_policy
@@ -127,7 +127,7 @@ class SharedLLMHarness(HFLM):
         if str(kwargs.get("batch_size", 1)).startswith("auto"):
             raise ValueError("batch_size='auto' tries the longest input, and there is none: give a number.")
         if isinstance(pretrained, str | Path):
-            pretrained = str(bundled_model(str(pretrained)) if str(pretrained) in ("tiny", "base") else pretrained)
+            pretrained = checkpoint(str(pretrained))
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         super().__init__(pretrained, backend="causal", device=device, **kwargs)
         if not isinstance(self.model, SharedLLMForCausalLM):

@@ -9,14 +9,13 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
-from ..bundled import MODELS, bundled_model
+from ..bundled import checkpoint, load_tokenizer
 from ..config import SharedLLMConfig
 from ..data.shards import TokenStore, build_shards, check_tokenizer
 from ..data.sources import documents
@@ -27,12 +26,6 @@ from .recipe import Recipe
 
 SPECIAL = {"bos_token": "<|bos|>", "eos_token": "<|eos|>", "pad_token": "<|pad|>"}
 TOKENIZER_CHARACTERS = 50_000_000
-
-
-def base_folder(name: str) -> str:
-    """A folder or hub id; names of bundled models become their folders."""
-    bundled = (MODELS / name / "config.json").is_file() and not Path(name).exists()
-    return str(bundled_model(name)) if bundled else name
 
 
 def make_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
@@ -51,11 +44,7 @@ def make_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
         raise ValueError(
             "data.tokenizer is missing: name a tokenizer's folder, or a size to train one of, such as 4096."
         )
-    name = base_folder(named or recipe.base or "")
-    try:
-        return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"can't load the tokenizer {name}: {str(error).splitlines()[0]}") from None
+    return load_tokenizer(named or recipe.base or "")
 
 
 def train_tokenizer(recipe: Recipe, size: int, folder: Path) -> None:
@@ -139,7 +128,7 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrained
     torch.manual_seed(recipe.seed)
     if recipe.base is None:
         return _new_base(recipe, tokenizer)
-    name = base_folder(recipe.base)
+    name = checkpoint(recipe.base)
     try:
         config = AutoConfig.from_pretrained(name)
         extended = config.model_type in EXTENDED

@@ -16,7 +16,7 @@ import typer
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, ModernBertConfig, ModernBertForMaskedLM
 
-from ...bundled import bundled_model
+from ...bundled import checkpoint
 from ...data.shards import TokenStore
 from ...data.spans import Spans
 from .config import encoder_config
@@ -102,8 +102,7 @@ def command(
     seed: Annotated[int, typer.Option(help="Of weights, samples and masks.")] = 0,
 ) -> None:
     """Train CEPE's encoder to fill masked places."""
-    folder = bundled_model(base) if base == "base" else base
-    decoder = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    decoder = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(checkpoint(base)))
     config = encoder_config(decoder.config, decoder.num_parameters())
     pretrain(config, [TokenStore(t) for t in tokens], output, steps=steps, rate=rate, seed=seed, say=print)
 
