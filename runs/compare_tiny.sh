@@ -8,7 +8,8 @@ export CORPUS=${1:?"usage: runs/compare_tiny.sh CORPUS OUT"}
 out=${2:?"name the folder of the results"}
 trained=build/compare/tiny
 seeds=${SEEDS:-0 1 2}
-lengths=${LENGTHS:-0,1W,2W,4W,16W,64W,128W}
+lengths=${LENGTHS:-0,1W,4W,16W,64W}
+longest=${lengths##*,}
 run() { python -m sharedllm "$@"; }
 
 # The tokens of the training come first: the encoder is trained on them.
@@ -30,9 +31,12 @@ for seed in $seeds; do
   for domain in books code proofs; do
     data="$domain=build/tokens-tiny/$domain-test"
     rivals=(--rival "$trained/cepe/seed-$seed/model" --rival "$trained/beacon/seed-$seed/model" --rival "$trained/full/seed-$seed/model")
-    run eval loss --data "$data" --model "$trained/ours/seed-$seed/model" "${rivals[@]}" --cases 2 --lengths "$lengths" \
-      --method "sharedllm,empty,cepe,beacon,tuned$untrained" -o "$out/cells/$domain-$seed"
-    run eval loss --data "$data" --model "$trained/paper/seed-$seed/model" --cases 2 --lengths "$lengths" \
+    ours=(--model "$trained/ours/seed-$seed/model" --cases 1 -o "$out/cells/$domain-$seed")
+    run eval loss --data "$data" "${ours[@]}" "${rivals[@]}" --lengths "$lengths" \
+      --method "sharedllm,empty,cepe,beacon$untrained"
+    # Full attention is quadratic, and beyond its YaRN factor it has broken down: no need to wait for it at the longest.
+    run eval loss --data "$data" "${ours[@]}" "${rivals[@]}" --lengths 0,1W,4W,16W --longest "$longest" --method tuned
+    run eval loss --data "$data" --model "$trained/paper/seed-$seed/model" --cases 1 --lengths "$lengths" \
       --method sharedllm -o "$out/paper-cells/$domain-$seed"
   done
 done

@@ -10,6 +10,7 @@ from .common import JsonOption, print_json, quiet, stderr
 
 def command(
     study: Annotated[Path, typer.Argument(help="YAML file with recipe, variants and seeds.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value for all variants.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Run every variant with every seed (what has run stays), and write one table."""
@@ -18,7 +19,7 @@ def command(
     except ImportError as error:
         raise ValueError(f"{error.name} is not installed: pip install 'sharedllm[train]'.") from None
     quiet()
-    loaded = load_study(study)
+    loaded = load_study(study, set_)
     rows = run_study(loaded, stderr)
     path = write_table(loaded, rows)
     if json:

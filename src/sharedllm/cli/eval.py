@@ -27,6 +27,9 @@ def command(
     lengths: Annotated[
         str, typer.Option(help="Tokens in front of what is scored; 4W is four windows.")
     ] = "0,1W,4W,16W",
+    longest: Annotated[
+        str | None, typer.Option(help="Places are those that fit this length: for one folder in several runs.")
+    ] = None,
     cases: Annotated[int, typer.Option(min=1, help="Places a document (loss), or questions a length.")] = 10,
     seed: Annotated[int, typer.Option(help="Of places, keys and answers.")] = 0,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens scored together.")] = 16_384,
@@ -53,8 +56,11 @@ def command(
         others.append((base, plain))
     made = [make_method(name, shared, plain, tokenizer, window, trained) for name in names]
     wanted = [tokens_of_length(part, window) for part in lengths.split(",")]
+    most = tokens_of_length(longest, window) if longest else max(wanted)
+    if most < max(wanted):
+        raise ValueError(f"--longest {longest} is below the longest of --lengths {lengths}: leave it out or raise it.")
     documents = [open_documents(part, tokenizer) for part in data]
-    setting = Setting(tokenizer, window, max(wanted), cases, seed, batch_tokens)
+    setting = Setting(tokenizer, window, most, cases, seed, batch_tokens)
     models = {}
     for folder, loaded in [(model, shared), *others]:
         role = "model" if loaded is shared else "base" if loaded is plain else rival_name(loaded)

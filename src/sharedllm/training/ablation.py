@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ..atomic import write_text
 from .log import read_log
-from .recipe import build_recipe
+from .recipe import build_recipe, replace_keys, substitute
 from .run import train
 
 
@@ -31,8 +31,10 @@ class Study:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
 
 
-def load_study(path: Path) -> Study:
+def load_study(path: Path, overrides: list[str] | None = None) -> Study:
     """Read an ablation file: `recipe` (a file beside it, or keys), `change` (keys for all), `variants`, `seeds`.
+
+    Environment variables stand for themselves as in recipes; `overrides` are `key=value` for all variants.
 
     Raises:
         ValueError: it is missing or not YAML, or a variant makes no recipe; names it.
@@ -44,7 +46,9 @@ def load_study(path: Path) -> Study:
     shared = content["recipe"]
     if isinstance(shared, str):
         shared = _yaml(path.parent / shared)
-    study = Study(_changed(shared, content.get("change") or {}), content["variants"], content.get("seeds") or [0, 1, 2])
+    shared = _changed(shared, content.get("change") or {})
+    replace_keys(shared, overrides or [])
+    study = Study(substitute(shared), substitute(content["variants"]), content.get("seeds") or [0, 1, 2])
     for name in study.variants:
         try:
             build_recipe(settings(study, name, study.seeds[0]))

@@ -231,7 +231,20 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold keys and values; recipes/reference.yaml shows them.")
-    for override in overrides or []:
+    replace_keys(content, overrides or [])
+    try:
+        return build_recipe(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def replace_keys(content: dict[str, Any], overrides: list[str]) -> None:
+    """Set keys in place: `key=value` or `key.inner=value`, values in YAML.
+
+    Raises:
+        ValueError: one is of another form, or goes inside what holds no keys.
+    """
+    for override in overrides:
         key, separator, value = override.partition("=")
         if not separator:
             raise ValueError(f"--set {override!r} must be key=value, such as steps=100 or model.window=1024.")
@@ -241,22 +254,23 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
             if not isinstance(target, dict):
                 raise ValueError(f"--set {override!r}: {name} holds no keys.")
         target[rest[-1]] = yaml.safe_load(value)
-    try:
-        return build_recipe(content)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
 
 
 def build_recipe(content: dict[str, Any]) -> Recipe:
     """A recipe from its keys; see `load_recipe`."""
-    return _build(Recipe, _substitute(content), "")
+    return _build(Recipe, substitute(content), "")
 
 
-def _substitute(value: Any) -> Any:
+def substitute(value: Any) -> Any:
+    """Environment variables in all texts of keys and lists, see `load_recipe`.
+
+    Raises:
+        ValueError: one is not set; names it.
+    """
     if isinstance(value, dict):
-        return {key: _substitute(inner) for key, inner in value.items()}
+        return {key: substitute(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_substitute(inner) for inner in value]
+        return [substitute(inner) for inner in value]
     if not isinstance(value, str):
         return value
 

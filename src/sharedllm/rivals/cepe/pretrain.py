@@ -40,6 +40,7 @@ def pretrain(
     batch: int = 16,
     rate: float = 1e-3,
     seed: int = 0,
+    device: str = "cpu",
     say: Callable[[str], None] = lambda line: None,
 ) -> list[float]:
     """Train a new encoder and write it to a folder, whole or not at all; returns the loss of each step.
@@ -60,12 +61,13 @@ def pretrain(
                 "tokenise with the base's tokenizer."
             )
     torch.manual_seed(seed)
-    model = ModernBertForMaskedLM(config).train()
+    model = ModernBertForMaskedLM(config).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
     warmup = max(1, steps // 10)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
     )
+    bf16 = model.device.type == "cuda" or torch.backends.mkldnn.is_available()
     spans, generator, losses = [Spans(store, SAMPLE, seed) for store in stores], torch.Generator(), []
     for step in range(steps):
         generator.manual_seed(seed * 1_000_003 + step)
@@ -74,7 +76,8 @@ def pretrain(
         ids, labels = mask_tokens(
             torch.stack([torch.as_tensor(row) for row in rows]).long(), config.vocab_size - 2, generator
         )
-        with torch.autocast("cpu", torch.bfloat16, enabled=torch.backends.mkldnn.is_available()):
+        ids, labels = ids.to(device), labels.to(device)
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
             loss = model(ids, attention_mask=torch.ones_like(ids), labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -97,14 +100,18 @@ def command(
     base: Annotated[
         str, typer.Option(help="The decoder that it will stand beside: folder, hub id, or `base`.")
     ] = "base",
-    steps: Annotated[int, typer.Option(min=1, help="Of 16 samples of 512 tokens.")] = 200,
+    steps: Annotated[int, typer.Option(min=1, help="Of --batch samples of 512 tokens.")] = 200,
     rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
+    batch: Annotated[int, typer.Option(min=1, help="Samples a step.")] = 16,
     seed: Annotated[int, typer.Option(help="Of weights, samples and masks.")] = 0,
+    device: Annotated[str | None, typer.Option(help="Default: cuda where there is one.")] = None,
 ) -> None:
     """Train CEPE's encoder to fill masked places."""
     decoder = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(checkpoint(base)))
     config = encoder_config(decoder.config, decoder.num_parameters())
-    pretrain(config, [TokenStore(t) for t in tokens], output, steps=steps, rate=rate, seed=seed, say=print)
+    settings = {"steps": steps, "batch": batch, "rate": rate, "seed": seed}
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    pretrain(config, [TokenStore(t) for t in tokens], output, **settings, device=device, say=print)
 
 
 if __name__ == "__main__":
