@@ -254,10 +254,25 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             self._fingerprint = state, fingerprint_tensors(tensors, settings)
         return self._fingerprint[1]
 
-    def prepare_memory(self, memory: ContextMemory | PreparedMemory | None) -> PreparedMemory | None:
-        """Give a memory its positions; one that has them is returned as it is."""
-        if not isinstance(memory, ContextMemory):
-            return memory
+    def prepare_memory(
+        self, memory: ContextMemory | PreparedMemory | None, rows: int | None = None
+    ) -> PreparedMemory | None:
+        """Give a memory its positions; one that has them keeps them.
+
+        Args:
+            rows: of the batch that reads it. A memory of one text serves all of them without being copied.
+
+        Raises:
+            ValueError: the memory is of another model's shape, or of several texts that are not as many as the rows.
+        """
+        if memory is not None and rows is not None and len(memory) not in (1, rows):
+            raise ValueError(
+                f"the memory holds {len(memory)} texts, the batch {rows}: make them equal, or give one text for all rows."
+            )
+        prepared = self._prepare(memory) if isinstance(memory, ContextMemory) else memory
+        return prepared if prepared is None or rows in (None, len(prepared)) else prepared.repeat_interleave(rows)
+
+    def _prepare(self, memory: ContextMemory) -> PreparedMemory | None:
         pairs = self.config.injection_map
         if len(memory.keys) != len(pairs):
             raise ValueError(
@@ -287,7 +302,8 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         Args:
             input_ids: (B, L) running text, L at most the window.
             attention_mask: (B, L), or (B, past + L) with a cache.
-            context_ids: (B, T) text to read first. memory: what `read` returned; not both.
+            context_ids: (B, T) text to read first. memory: what `read` returned; not both. A memory of one text serves
+                all rows.
             query_ids: (B, Q) for policies that need a query; default: the running text.
         """
         if memory is not None and context_ids is not None:
@@ -306,8 +322,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             if query_ids is None and input_ids is not None:
                 query_ids, query_attention_mask = input_ids, attention_mask
             memory = self.read(context_ids, context_attention_mask, query_ids, query_attention_mask, fingerprint=False)
-        if memory is not None and len(memory) != len(states):
-            raise ValueError(f"the memory holds {len(memory)} texts, the batch {len(states)}: make them equal.")
+        memory = self.prepare_memory(memory, len(states))
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
             # Positions count real tokens, so that left padding changes nothing.
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -states.shape[1] :]
@@ -318,7 +333,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
-            memory=self.prepare_memory(memory),
+            memory=memory,
             **kwargs,
         )
 

@@ -38,7 +38,8 @@ class MemoryGenerationMixin(GenerationMixin):
 
         Args:
             inputs: (B, L) prompt, left-padded with an `attention_mask`.
-            context_ids: (B, T) text to read first. memory: what `read` returned; not both.
+            context_ids: (B, T) text to read first. memory: what `read` returned; not both. A memory of one text serves
+                all rows (many questions), and is copied for them only if a prompt overflows into it.
             query_ids: (B, Q) for policies that need a query; default: the end of the prompt.
             kwargs: as for `GenerationMixin.generate`: `max_new_tokens`, `num_beams`, `do_sample`, `streamer`, …
 
@@ -75,14 +76,14 @@ class MemoryGenerationMixin(GenerationMixin):
             if memory is None:
                 memory = self.read(split.context_ids, split.context_mask, *overflow.values())
             else:
+                if len(memory) == 1:
+                    memory = memory.repeat_interleave(len(prompt))
                 memory = self.append(memory, split.context_ids, split.context_mask, **overflow)
-        if memory is not None and len(memory) != len(prompt):
-            raise ValueError(f"the memory holds {len(memory)} texts, the batch {len(prompt)}: make them equal.")
         output = super().generate(
             split.running_ids,
             generation_config,
             attention_mask=split.running_mask.long(),
-            memory=self.model.prepare_memory(memory),
+            memory=self.model.prepare_memory(memory, len(prompt)),
             max_new_tokens=new_tokens,
             **kwargs,
         )

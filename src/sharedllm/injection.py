@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from .attention import attend
+from .attention import attend_to_all
 from .config import SharedLLMConfig
 from .families import Family
 from .memory import ContextMemory
@@ -23,36 +23,28 @@ from .positions import Rotation, rotate, rotation
 class PreparedMemory:
     """A memory with its positions: rotated once for a question, read at every step.
 
-    layers   upper layer → keys and values (B, G, S, D), keys rotated to their chunks
-    mask     (B, 1, 1, S) bool, True for tokens to attend to; never all False in a row
-    present  (B, 1, 1) bool, False for texts without any context
+    A batch may have several rows for each text, one behind another (questions, beams): they all read the same tensors,
+    only what is small is repeated for them.
+
+    layers   upper layer → keys and values (T, G, S, D) of T texts, keys rotated to their chunks
+    bias     (T, 1, 1, S), what is added to the memory's scores; None where there is nothing to add
+    present  (B, 1, 1) bool, False for rows without any context
     query    cosines and sines (B, 1, D) of the query position n
-    bias     (B, 1, 1, 1), what a joint softmax adds to the memory's scores
     """
 
     layers: dict[int, tuple[Tensor, Tensor]]
-    mask: Tensor
+    bias: Tensor | None
     present: Tensor
     query: Rotation
-    bias: Tensor
 
     def __len__(self) -> int:
-        return len(self.mask)
+        """B, the number of rows."""
+        return len(self.present)
 
     def repeat_interleave(self, repeats: int) -> "PreparedMemory":
-        """Every text `repeats` times in a row, as beams need it."""
-
-        def repeat(tensor: Tensor) -> Tensor:
-            return tensor.repeat_interleave(repeats, dim=0)
-
-        return replace(
-            self,
-            layers={i: (repeat(k), repeat(v)) for i, (k, v) in self.layers.items()},
-            mask=repeat(self.mask),
-            present=repeat(self.present),
-            query=(repeat(self.query[0]), repeat(self.query[1])),
-            bias=repeat(self.bias),
-        )
+        """For `repeats` times as many rows; keys and values are not copied."""
+        present, cos, sin = (t.repeat_interleave(repeats, dim=0) for t in (self.present, *self.query))
+        return replace(self, present=present, query=(cos, sin))
 
 
 def prepare(memory: ContextMemory, config: SharedLLMConfig, rotary: nn.Module) -> PreparedMemory | None:
@@ -70,19 +62,27 @@ def prepare(memory: ContextMemory, config: SharedLLMConfig, rotary: nn.Module) -
     if config.score_scaling == "log":
         factor = (kept.double().log() / math.log(config.window)).clamp(min=1)[:, None, None].to(like.dtype)
         cos, sin = cos * factor, sin * factor
-    present = memory.mask.any(1)
     return PreparedMemory(
         layers={
             upper: (rotate(keys, (cos, sin)), values)
             for (_, upper), keys, values in zip(config.injection_map, memory.keys, memory.values, strict=True)
         },
-        # Attention over no key at all is undefined: a text without context attends to padding, and `present` drops it.
-        mask=(memory.mask | ~present[:, None])[:, None, None, :],
-        present=present[:, None, None],
+        bias=_bias(memory, kept, config, like.dtype),
+        present=memory.mask.any(1)[:, None, None],
         query=rotation(rotary, memory.chunks[:, None], like),
-        # However much is kept, it weighs no more than a window of it: long memories don't drown the running text.
-        bias=-(kept.double() / int(config.window)).clamp(min=1).log().to(like.dtype)[:, None, None, None],
     )
+
+
+def _bias(memory: ContextMemory, kept: Tensor, config: SharedLLMConfig, dtype: torch.dtype) -> Tensor | None:
+    """(T, 1, 1, S) what is added to scores: padding is not seen; None for zeros."""
+    if config.injection == "joint":
+        # However much is kept, it weighs no more than a window of it: long memories don't drown the running text.
+        weight, seen = -(kept.double() / int(config.window)).clamp(min=1).log(), memory.mask
+    else:
+        # Attention over no key at all is undefined: a text without context attends to padding, and `present` drops it.
+        weight, seen = torch.zeros_like(kept, dtype=dtype), memory.mask | ~memory.mask.any(1, keepdim=True)
+    bias = torch.where(seen, weight.to(dtype)[:, None], torch.finfo(dtype).min)
+    return bias[:, None, None, :] if bias.any() else None
 
 
 def _positions(memory: ContextMemory, config: SharedLLMConfig) -> Tensor:
@@ -138,9 +138,9 @@ class CrossAttention(nn.Module):
 
     def forward(self, hidden: Tensor, layer_index: int, memory: PreparedMemory) -> Tensor:
         """(B, L, E) behind self-attention → (B, L, E), to be added to it."""
-        keys, values = memory.layers[layer_index]
         queries = rotate(self.family.queries(self, self.norm(hidden)).transpose(1, 2), memory.query)
-        attended = attend(self, self.config._attn_implementation, queries, keys, values, memory.mask)
+        part = (*memory.layers[layer_index], memory.bias)
+        attended = attend_to_all(self.config._attn_implementation, queries, part, self.scaling)
         opened = 1.0 if self.gate is None else torch.tanh(self.gate.float())
         gate = (opened * memory.present).to(hidden.dtype)
         return hidden + gate * getattr(self, self.family.output)(attended)

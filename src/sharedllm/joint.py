@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
-from .attention import attend
+from .attention import attend_joined
 from .families import Family
 from .injection import MemoryReader, PreparedMemory
 from .positions import Rotation, rotate
@@ -52,25 +52,21 @@ class JointAttention(nn.Module):
         queries, keys = rotate(queries, position_embeddings), rotate(keys, position_embeddings)
         if past_key_values is not None:
             keys, values = past_key_values.update(keys, values, attention.layer_idx)
-        far_keys, far_values = memory.layers[layer_index]
-        lowest = torch.finfo(queries.dtype).min
-        near = _bias(attention_mask, queries, keys.shape[2])
-        far = torch.where(memory.mask & memory.present[..., None], memory.bias.to(queries.dtype), lowest)
-        far = far.expand(len(near), 1, queries.shape[2], -1)
-        keys, values = torch.cat([far_keys, keys], 2), torch.cat([far_values, values], 2)
-        attended = attend(
-            attention, self.config._attn_implementation, queries, keys, values, torch.cat([far, near], -1)
-        )
+        far, near = (*memory.layers[layer_index], memory.bias), (keys, values, _bias(attention_mask, queries, keys))
+        attended = attend_joined(attention, self.config._attn_implementation, queries, far, near)
         return getattr(attention, self.family.output)(attended)
 
 
-def _bias(mask: Tensor | None, queries: Tensor, keys: int) -> Tensor:
+def _bias(mask: Tensor | None, queries: Tensor, keys: Tensor) -> Tensor | None:
     """The mask that transformers gives to self-attention, as numbers to be added to scores: (B, 1, L, S)."""
-    length = queries.shape[2]
+    length, seen = queries.shape[2], keys.shape[2]
     if mask is None:
-        # It is left out where it is only causal.
-        mask = torch.ones(length, keys, dtype=torch.bool, device=queries.device).tril(keys - length)[None, None]
+        # It is left out where it is only causal; one token sees all before it.
+        if length == 1:
+            return None
+        mask = torch.ones(length, seen, dtype=torch.bool, device=queries.device).tril(seen - length)[None, None]
+    mask = mask[..., :seen]
     if mask.dtype == torch.bool:
         lowest = torch.finfo(queries.dtype).min
         mask = torch.zeros(mask.shape, dtype=queries.dtype, device=queries.device).masked_fill(~mask, lowest)
-    return mask[..., :keys].expand(len(queries), 1, -1, -1)
+    return mask
