@@ -1,5 +1,7 @@
 """Attention over a memory that is neither copied nor repeated equals attention over copies; decoding allocates little."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from helpers import pad, random_texts, tiny_base, tiny_shared
@@ -58,15 +60,14 @@ def test_equals_copies(monkeypatch, shape, padded, implementation, mask):
     queries = draw(rows, 4, length, dim).requires_grad_()
     tensors = [draw(texts, 2, far_keys, dim, seed=i).requires_grad_() for i in (1, 2)]
     tensors += [draw(rows, 2, near_keys, dim, seed=i).requires_grad_() for i in (3, 4)]
-    far_bias = near_bias = None
-    if padded or length > 1:
-        near_bias = torch.zeros(rows, 1, length, near_keys, dtype=torch.float64)
-        near_bias.masked_fill_(torch.ones(length, near_keys).tril(3).logical_not(), LOWEST)
-    if padded:
-        far_bias = torch.full((texts, 1, 1, far_keys), -0.7, dtype=torch.float64)
-        far_bias[0, ..., -4:] = LOWEST
-        near_bias[0, ..., :2] = LOWEST
-    far, near = (*tensors[:2], far_bias), (*tensors[2:], near_bias)
+    far_bias = torch.full((texts, 1, 1, far_keys), -0.7, dtype=torch.float64)
+    near_bias = torch.zeros(rows, 1, length, near_keys, dtype=torch.float64)
+    near_bias.masked_fill_(torch.ones(length, near_keys).tril(3).logical_not(), LOWEST)
+    far_bias[0, ..., -4:] = near_bias[0, ..., :2] = LOWEST
+    far, near = (
+        (*tensors[:2], far_bias if padded else None),
+        (*tensors[2:], near_bias if padded or length > 1 else None),
+    )
     pairs = [
         (attention.attend_joined(Layer(), implementation, queries, far, near), by_copies(queries, [far, near], 0.3)),
         (attention.attend_to_all(implementation, queries, far, 0.3), by_copies(queries, [far], 0.3)),
@@ -168,6 +169,19 @@ def test_beams_share_their_text(injection, head_dim):
     prepared = model.model.prepare_memory(memory, 2).repeat_interleave(3)
     assert len(prepared) == 6
     assert all(len(t) == 1 for pair in prepared.layers.values() for t in pair)
+
+
+@pytest.mark.parametrize("injection", ["cross", "joint"])
+@pytest.mark.parametrize("lengths", [[70], [70, 40]], ids=str)
+def test_a_memory_lies_head_by_head(injection, lengths):
+    """As it is read, and as it is prepared; what lies otherwise is put so once."""
+    model = model_of(injection, 8)
+    memory = model.read(*pad(random_texts(lengths), "right"))
+    assert all(t.is_contiguous() for t in memory.keys + memory.values)
+    values = tuple(t.transpose(1, 2).contiguous().transpose(1, 2) for t in memory.values)
+    for given in (memory, replace(memory, values=values)):
+        prepared = model.model.prepare_memory(given)
+        assert all(t.is_contiguous() for pair in prepared.layers.values() for t in pair)
 
 
 def test_a_prompt_that_overflows_goes_behind_its_own_copy():

@@ -64,7 +64,7 @@ def prepare(memory: ContextMemory, config: SharedLLMConfig, rotary: nn.Module) -
         cos, sin = cos * factor, sin * factor
     return PreparedMemory(
         layers={
-            upper: (rotate(keys, (cos, sin)), values)
+            upper: (rotate(keys, (cos, sin)).contiguous(), values.contiguous())
             for (_, upper), keys, values in zip(config.injection_map, memory.keys, memory.values, strict=True)
         },
         bias=_bias(memory, kept, config, like.dtype),
