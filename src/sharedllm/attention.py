@@ -117,6 +117,9 @@ def attend_few(queries: Tensor, parts: Sequence[Part], scaling: float) -> Tensor
     """
     scaled, scores = queries * scaling, []
     for keys, _, bias in parts:
+        if keys.device.type == "cpu" and keys.element_size() < 4:
+            # Half-precision products with what does not lie in one piece are many times slower than a copy.
+            keys = keys.contiguous()
         score = _unfold(_fold(scaled, keys) @ keys.transpose(2, 3), queries)
         if bias is not None:
             score = score + bias.repeat_interleave(len(score) // len(bias), 0)

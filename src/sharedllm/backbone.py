@@ -12,6 +12,7 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from .cache import with_room
 from .chunking import check_ids
 from .config import SharedLLMConfig
 from .injection import PreparedMemory, prepare
@@ -326,6 +327,8 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
             # Positions count real tokens, so that left padding changes nothing.
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -states.shape[1] :]
+        if (self.upper.config.use_cache if use_cache is None else use_cache) and not torch.is_grad_enabled():
+            past_key_values = with_room(past_key_values, self.upper.config)
         return self.upper(
             input_ids=input_ids,
             attention_mask=attention_mask,
