@@ -283,6 +283,7 @@ def test_run(stubs, tmp_path):
     assert ours.seconds["decode"].median == decode and ours.rate.median == pytest.approx(4)
     assert slow.ratio.median == pytest.approx((16 + 0.5 + decode) / (4 + 0.5 + decode))
     assert ours.ratio == Spread(1, 1, 1)
+    assert all(row.left == 1 for row in table.values() if row.status == DONE)
     assert ours.utilisation["read"] == pytest.approx(256 / 4 / 1000)
     assert (ours.peak_bytes, ours.memory_bytes) == (256_000, 10)
     assert table["greedy", 256].status == OOM and table["greedy", 256].seconds == {}
@@ -302,6 +303,21 @@ def test_run(stubs, tmp_path):
     assert [path.name for path in figures] == ["time.png", "memory.png"] and all(
         p.stat().st_size > 5000 for p in figures
     )
+
+
+def test_what_is_left_of_the_decoding_rate(stubs, tmp_path):
+    """By the contender's own shortest length."""
+    ours = stubs["sharedllm"]
+
+    def step(state: State, token: Tensor) -> Tensor:
+        ours.clock.now += 0.25 if ours.reads[-1] < 256 else 1.0
+        return torch.zeros(1, 1, 5)
+
+    ours.step = step
+    results = bench(plan(), tmp_path, contenders=stubs, peak=lambda name, length: 1)
+    left = {row.length: row.left for row in rows(results) if row.contender == "sharedllm"}
+    assert left == {64: 1, 128: 1, 256: 0.25, 512: 0.25}
+    assert "| 0.25 |" in markdown(results)
 
 
 def test_resumes_without_measuring_again(stubs, tmp_path):

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .contenders import OURS
@@ -36,6 +36,7 @@ class Row:
 
     seconds      of read, first, decode and total
     rate         tokens decoded a second
+    left         that rate over the contender's at its shortest length
     ratio        total over SharedLLM's of the same round
     peak_bytes   above weights
     memory_bytes kept of the context until a question comes
@@ -47,6 +48,7 @@ class Row:
     status: str
     seconds: dict[str, Spread]
     rate: Spread | None = None
+    left: float | None = None
     ratio: Spread | None = None
     peak_bytes: int | None = None
     memory_bytes: int | None = None
@@ -58,7 +60,11 @@ def rows(results: Results) -> list[Row]:
     order = list(dict.fromkeys(cell["contender"] for cell in results.cells))
     cells = sorted(results.cells, key=lambda c: (c["length"], order.index(c["contender"])))
     ours = {c["length"]: c for c in cells if c["contender"] == OURS and c["status"] == DONE}
-    return [_row(results, cell, ours.get(cell["length"])) for cell in cells]
+    table, shortest = [_row(results, cell, ours.get(cell["length"])) for cell in cells], {}
+    for row in table:
+        if row.rate is not None:
+            shortest.setdefault(row.contender, row.rate.median)
+    return [row if row.rate is None else replace(row, left=row.rate.median / shortest[row.contender]) for row in table]
 
 
 def exponents(table: Sequence[Row]) -> dict[str, dict[str, Fit]]:
@@ -85,20 +91,22 @@ def markdown(results: Results) -> str:
         "",
         "Medians of runs in turn, with quartiles. Times: the context read, the first token behind the running text, all with "
         f"{about['new_tokens']} more tokens. × is the total over SharedLLM's of the same round. Peak: memory above weights. "
-        "Kept: what waits for questions. MFU: operations that have to be done, of a matrix product's in the same run.",
+        "Left: decoding's rate over that of the contender's shortest length. Kept: what waits for questions. "
+        "MFU: operations that have to be done, of a matrix product's in the same run.",
         "",
-        "| tokens | contender | read, s | first, s | decode, tokens/s | total, s | × | peak, MB | kept, MB | MFU read | MFU |",
-        "|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| tokens | contender | read, s | first, s | decode, tokens/s | left | total, s | × | peak, MB | kept, MB | MFU read | MFU |",
+        "|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in table:
         head = f"| {row.length:,} | {row.contender} |"
         if row.status != DONE:
-            lines.append(f"{head} {row.status} |" + " |" * 8)
+            lines.append(f"{head} {row.status} |" + " |" * 9)
             continue
         used = row.utilisation or {}
         values = [
             *(_spread(row.seconds[part]) for part in ("read", "first")),
             _spread(row.rate),
+            "–" if row.left is None else f"{row.left:.2f}",
             _spread(row.seconds["total"]),
             _spread(row.ratio),
             _megabytes(row.peak_bytes),
