@@ -1,0 +1,67 @@
+"""Milliseconds of one decoded token over a memory of β = 8, by length: `python docs/bench/decode.py SHAPE DTYPE INJECTION LENGTH…`.
+
+Memory and running text (a full window) are made up, since what a step costs does not depend on what they hold. Time is
+that of the thread, without what others take of the processor. A length with `b` in front is cut to the shape's budget.
+"""
+
+import json
+import statistics
+import sys
+import time
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from sharedllm import ContextMemory, SharedLLMForCausalLM
+from sharedllm.benchmark.measure import DTYPES
+from sharedllm.benchmark.shapes import get_shape
+from sharedllm.cache import with_room
+
+STEPS, WARM, RATIO = 8, 2, 8
+
+
+@torch.no_grad()
+def main(shape: str, dtype: str, injection: str, *lengths: str) -> dict[str, float]:
+    torch.set_num_threads(1)
+    own, kind = get_shape(shape), DTYPES[dtype]
+    tree = {"window": own.window, "chunk_size": own.chunk_size, "ratios": own.ratios, "lower_layers": own.lower_layers}
+    base = own.build(kind, torch.device("cpu"))
+    model = SharedLLMForCausalLM.from_base(base, injection=injection, **tree).eval()
+    groups, dim = own.num_key_value_heads, own.hidden_size // own.num_attention_heads
+
+    def heads(tokens: int) -> Tensor:
+        return torch.randn(1, groups, 1, dim).to(kind).expand(-1, -1, tokens, -1).contiguous()
+
+    def memory(tokens: int, budget: int | None) -> ContextMemory:
+        kept = min(tokens // RATIO, budget or tokens)
+        places = ((torch.arange(kept) + 1) * (tokens // kept) - 1)[None]
+        pairs = range(len(model.config.injection_map))
+        return ContextMemory(
+            keys=tuple(heads(kept) for _ in pairs),
+            values=tuple(heads(kept) for _ in pairs),
+            mask=torch.ones(1, kept, dtype=torch.bool),
+            chunk=places // own.chunk_size,
+            position=places,
+            ratio=torch.full((1, kept), RATIO),
+            token_ids=torch.zeros(1, 1, dtype=torch.int32),
+            lengths=torch.tensor([tokens]),
+            chunk_size=own.chunk_size,
+        )
+
+    milliseconds, token = {}, torch.zeros(1, 1, dtype=torch.long)
+    for name in lengths:
+        prepared = model.model.prepare_memory(memory(int(name.lstrip("b")), own.budget if name[0] == "b" else None))
+        cache, seconds = with_room(DynamicCache(config=base.config), base.config), []
+        for layer in range(own.num_hidden_layers):
+            cache.update(heads(own.window - STEPS - WARM), heads(own.window - STEPS - WARM), layer)
+        for _ in range(STEPS + WARM):
+            start = time.thread_time()
+            model(token, memory=prepared, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            seconds.append(time.thread_time() - start)
+        milliseconds[name] = round(1e3 * statistics.median(seconds[WARM:]), 2)
+    return milliseconds
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(*sys.argv[1:])))
