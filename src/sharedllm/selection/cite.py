@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..memory import ContextMemory
+from .parts import placed
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,15 @@ def cite(chosen: ContextMemory, scores: Tensor, most: int = 3, row: int = 0) -> 
     positions = chosen.position[row][kept][chosen.ratio[row][kept] == 1].cpu()
     if len(positions) == 0:
         return []
-    names, borders = _documents(chosen, row)
-    document = torch.bucketize(positions, borders, right=True)
+    names, starts = _documents(chosen, row)
+    document = torch.bucketize(positions, starts, right=True) - 1
     new = torch.ones_like(positions, dtype=torch.bool)
     new[1:] = (positions.diff() > 1) | (document.diff() != 0)
     first = torch.nonzero(new).flatten().tolist()
     found = []
     for begin, end in zip(first, [*first[1:], len(positions)], strict=True):
         part, index = positions[begin:end], int(document[begin])
-        offset = int(borders[index - 1]) if index else 0
-        weight = float(scores[row, part].max())
+        offset, weight = int(starts[index]), float(scores[row, part].max())
         found.append(Citation(names[index], int(part[0]) - offset, int(part[-1]) + 1 - offset, weight))
     return sorted(found, key=lambda citation: -citation.weight)[:most]
 
@@ -47,9 +47,8 @@ def excerpt(
     tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, citation: Citation, row: int = 0
 ) -> tuple[str, int, int]:
     """The cited text, and where it begins and ends in its document, in characters."""
-    names, borders = _documents(memory, row)
-    index = names.index(citation.document)
-    offset = int(borders[index - 1]) if index else 0
+    names, starts = _documents(memory, row)
+    offset = int(starts[names.index(citation.document)])
     ids = memory.token_ids[row, offset : offset + citation.end].tolist()
     before = tokenizer.decode(ids[: citation.start])
     text = tokenizer.decode(ids)[len(before) :]
@@ -57,6 +56,6 @@ def excerpt(
 
 
 def _documents(memory: ContextMemory, row: int) -> tuple[list[str], Tensor]:
-    """Names of the documents of a text, and the positions behind the last token of each."""
-    sources = memory.sources[row] or ({"name": "the text", "tokens": int(memory.lengths[row])},)
-    return [source["name"] for source in sources], torch.cumsum(torch.tensor([s["tokens"] for s in sources]), 0)
+    """Names of the documents of a text, and the slots that they begin at."""
+    sources = placed(memory.sources[row] or ({"name": "the text", "tokens": int(memory.lengths[row])},))
+    return [source["name"] for source in sources], torch.tensor([source["start"] for source in sources])

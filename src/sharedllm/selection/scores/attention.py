@@ -1,5 +1,6 @@
 """The model's own attention: how much of it the question pays to each token, over all injected layers and heads."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,11 +9,11 @@ from torch import Tensor
 
 from ...families import family_of
 from ...positions import rotate, rotation
-from .base import spread
+from ..parts import Part
+from .base import extent, spread
 
 if TYPE_CHECKING:
     from ...backbone import SharedLLMModel
-    from ...memory import ContextMemory
 
 
 @dataclass(frozen=True)
@@ -28,41 +29,93 @@ class AttentionScore:
     block: int = 16_384
 
     @torch.no_grad()
-    def scores(self, model: "SharedLLMModel", memory: "ContextMemory", query: Tensor, mask: Tensor) -> Tensor:
-        if model.config.injection != "joint":
+    def scores(self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor) -> Tensor:
+        config = model.config
+        if config.injection != "joint":
             raise ValueError("score='attention' needs a model with injection='joint': use score='bm25'.")
-        prepared = model.prepare_memory(memory)
-        if prepared is None:
-            return torch.zeros(memory.mask.shape)
+        total = torch.zeros(len(query), extent(parts))
+        if not any(part.lengths.any() for part in parts):
+            return total
         states = model(query, attention_mask=mask.long(), output_hidden_states=True, use_cache=False).hidden_states
-        family = family_of(model.upper.config)
+        family, places = family_of(model.upper.config), _Places(model, parts)
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)
-        by = rotation(model.upper.rotary_emb, positions, states[0])
-        total = torch.zeros(memory.mask.shape)
-        for _, index in model.config.injection_map:
+        for pair, (_, index) in enumerate(config.injection_map):
             layer = model.upper.layers[index]
             attention = getattr(layer, family.attention)
             queries = family.queries(attention, family.attention_input(layer, states[index])).transpose(1, 2)
-            queries = rotate(queries, by) * attention.scaling
-            total += self._layer(queries, prepared.layers[index][0], memory.mask, mask)
+            for begin, weights in self._layer(queries * attention.scaling, positions, mask, places, pair):
+                total[:, begin : begin + weights.shape[1]] += weights.cpu()
         return spread(total)
 
-    def _layer(self, queries: Tensor, keys: Tensor, kept: Tensor, real: Tensor) -> Tensor:
-        """Queries (B, H, Q, D), keys (B, G, S, D) → (B, S): the greatest weight over Q, summed over H."""
-        batch, heads, asked, size = queries.shape
-        groups = keys.shape[1]
-        grouped = queries.reshape(batch, groups, heads // groups * asked, size)
-        blocks = range(0, keys.shape[2], self.block)
+    def _layer(
+        self, queries: Tensor, positions: Tensor, real: Tensor, places: "_Places", pair: int
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Queries (B, H, Q, D) before RoPE → slots, and (B, T') the greatest weight over Q of each, summed over H."""
+        batch, heads = queries.shape[:2]
+        norms = None
+        for logits, _ in places.logits(queries, positions, pair, self.block):
+            part = logits.logsumexp(-1)
+            norms = part if norms is None else torch.logaddexp(norms, part)
+        # Padding asks nothing; a text without tokens has no norm.
+        norms = norms.masked_fill(~real[:, None] | norms.isneginf(), torch.inf)
+        for logits, begin in places.logits(queries, positions, pair, self.block):
+            weights = logits.sub_(norms[..., None]).amax(2).exp_()
+            yield begin, weights.view(batch, heads, -1).sum(1)
 
-        def logits(start: int) -> Tensor:
-            part = slice(start, start + self.block)
-            values = (grouped @ keys[:, :, part].transpose(2, 3)).float()
-            return values.masked_fill(~kept[:, None, None, part], -torch.inf)
 
-        norms = torch.stack([logits(start).logsumexp(-1) for start in blocks]).logsumexp(0)
-        hidden = ~real[:, None, None, :].expand(batch, groups, heads // groups, asked).flatten(2)
-        parts = []
-        for start in blocks:
-            weights = (logits(start) - norms[..., None]).exp().masked_fill(hidden[..., None], 0.0)
-            parts.append(weights.reshape(batch, heads, asked, -1).amax(2).sum(1))
-        return torch.cat(parts, 1).nan_to_num(0.0).cpu()
+class _Places:
+    """The keys of all parts as attention would see them: rotated to their chunks, counted back from the running text."""
+
+    def __init__(self, model: "SharedLLMModel", parts: Sequence[Part]):
+        self.model, self.parts = model, parts
+        ends = torch.stack([part.start + part.lengths for part in parts]).amax(0)
+        self.chunks = -(-ends // parts[0].chunk_size)
+
+    def logits(self, queries: Tensor, positions: Tensor, pair: int, block: int) -> Iterator[tuple[Tensor, int]]:
+        """(B, H, Q, T') float, and the slot of its first column, of all tokens in turn; −∞ where there is none."""
+        rotary = self.model.upper.rotary_emb
+        cache: dict[tuple[int, ...], Tensor] = {}
+        for part in self.parts:
+            keys = part.keys(pair, None).to(queries.device, queries.dtype)
+            for start, stop in self._stretches(part, block):
+                here = keys[:, :, start:stop]
+                place = self._positions(part, start, here.shape[2])
+                far = (place == place[:, :1]).all()
+                if far:
+                    # One distance for all: the queries are turned instead of many keys.
+                    at = tuple(place[:, 0].tolist())
+                    if at not in cache:
+                        cache[at] = self._turned(queries, positions - place[:, :1].to(positions.device))
+                    turned = cache[at]
+                else:
+                    turned = rotate(queries, rotation(rotary, positions, queries))
+                    here = rotate(here, rotation(rotary, place, here))
+                grouped = turned.flatten(2).view(len(turned), here.shape[1], -1, turned.shape[-1])
+                logits = (grouped @ here.transpose(2, 3)).float()
+                beyond = torch.arange(start, start + here.shape[2]) >= part.lengths.cpu()[:, None]
+                if beyond.any():
+                    logits.masked_fill_(beyond[:, None, None].to(logits.device), -torch.inf)
+                yield logits.view(*turned.shape[:3], -1), part.start + start
+
+    def _turned(self, queries: Tensor, distance: Tensor) -> Tensor:
+        """As if rotated to a position, against keys that are not: (R_i q)·(R_j k) = (R_{i−j} q)·k."""
+        rotary = self.model.upper.rotary_emb
+        factor = getattr(rotary, "attention_scaling", 1.0)
+        return rotate(queries, rotation(rotary, distance, queries)) * factor
+
+    def _stretches(self, part: Part, block: int) -> Iterator[tuple[int, int]]:
+        """Columns to be scored together: those at one distance, and the nearer ones by themselves."""
+        size, length = part.chunk_size, part.token_ids.shape[1]
+        far = (int(self.chunks.min()) - self.model.config.reach + 1) * size - part.start
+        cut = min(max(far, 0), length)
+        for begin, end in ((0, cut), (cut, length)):
+            yield from ((at, min(at + block, end)) for at in range(begin, end, block))
+
+    def _positions(self, part: Part, start: int, count: int) -> Tensor:
+        """(B, T') where the keys stand, counted from the running text's beginning."""
+        config = self.model.config
+        slots = part.start + start + torch.arange(count)
+        if config.key_position == "offset":
+            ends = torch.stack([p.start + p.lengths for p in self.parts]).amax(0).cpu()
+            return (slots - ends[:, None]).clamp(min=-config.window)
+        return (slots // part.chunk_size - self.chunks.cpu()[:, None]).clamp(min=-config.reach)

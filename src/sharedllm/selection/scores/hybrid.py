@@ -1,16 +1,17 @@
 """Several scores by reciprocal rank fusion (Cormack et al., 2009)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .base import TokenScore
+from ..parts import Part
+from .base import TokenScore, extent
 
 if TYPE_CHECKING:
     from ...backbone import SharedLLMModel
-    from ...memory import ContextMemory
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,10 @@ class HybridScore:
     name: str
     members: tuple[TokenScore, ...]
 
-    def scores(self, model: "SharedLLMModel", memory: "ContextMemory", query: Tensor, mask: Tensor) -> Tensor:
-        total = torch.zeros(memory.mask.shape)
+    def scores(self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor) -> Tensor:
+        total = torch.zeros(len(query), extent(parts))
         for member in self.members:
-            scores = member.scores(model, memory, query, mask)
+            scores = member.scores(model, parts, query, mask)
             # Equal scores share a rank, or their order in the text would count.
             for row in range(len(scores)):
                 values, inverse = scores[row].unique(return_inverse=True)
