@@ -11,7 +11,17 @@ from ..memory import ContextMemory
 from ..selection import get_policy
 from ..selection.cite import Citation, cite, excerpt
 from ..selection.scores import get_score
-from .common import BatchTokensOption, JsonOption, ModelOption, SelectionOption, load, memory_of, print_json, stderr
+from .common import (
+    BatchTokensOption,
+    JsonOption,
+    ModelOption,
+    SelectionOption,
+    everything_of,
+    load,
+    memory_of,
+    print_json,
+    stderr,
+)
 
 
 def command(
@@ -43,13 +53,17 @@ def command(
     if budget is not None and selection is not None:
         raise ValueError("--budget and --selection are both given: a budget selects by --score.")
     get_score(score)
-    memory = memory_of(loaded, tokenizer, source, batch_tokens, keep_all=budget is not None)
     sources = []
     if budget is not None:
-        scores = loaded.scores(memory, ids, score=score)
-        everything, memory = memory, loaded.select(memory, ids, budget=budget, score=scores)
-        sources = [_source(tokenizer, everything, citation) for citation in cite(memory, scores)]
-    elif policy.needs_query:
+        everything = everything_of(loaded, tokenizer, source, batch_tokens)
+        scores = loaded.scores(everything, ids, score=score)
+        memory = loaded.select(everything, ids, budget=budget, score=scores)
+        sources = [_source(tokenizer, memory, citation) for citation in cite(memory, scores)]
+    else:
+        memory = memory_of(loaded, tokenizer, source, batch_tokens)
+    if budget is None and policy.needs_query:
+        if len(memory.sources[0]) > 1:
+            raise ValueError(f"--selection {policy.name} reads one text again, {source} holds several: use --budget.")
         # Which parts stay fine depends on the question: read the tokens again that the memory keeps.
         with torch.no_grad():
             memory = loaded.read(memory.token_ids.long(), query_ids=ids, selection=policy, batch_tokens=batch_tokens)

@@ -30,7 +30,8 @@ def cite(chosen: ContextMemory, scores: Tensor, most: int = 3, row: int = 0) -> 
     positions = chosen.position[row][kept][chosen.ratio[row][kept] == 1].cpu()
     if len(positions) == 0:
         return []
-    names, starts = _documents(chosen, row)
+    sources = _documents(chosen, row)
+    starts = torch.tensor([source["start"] for source in sources])
     document = torch.bucketize(positions, starts, right=True) - 1
     new = torch.ones_like(positions, dtype=torch.bool)
     new[1:] = (positions.diff() > 1) | (document.diff() != 0)
@@ -39,7 +40,7 @@ def cite(chosen: ContextMemory, scores: Tensor, most: int = 3, row: int = 0) -> 
     for begin, end in zip(first, [*first[1:], len(positions)], strict=True):
         part, index = positions[begin:end], int(document[begin])
         offset, weight = int(starts[index]), float(scores[row, part].max())
-        found.append(Citation(names[index], int(part[0]) - offset, int(part[-1]) + 1 - offset, weight))
+        found.append(Citation(sources[index]["name"], int(part[0]) - offset, int(part[-1]) + 1 - offset, weight))
     return sorted(found, key=lambda citation: -citation.weight)[:most]
 
 
@@ -47,15 +48,16 @@ def excerpt(
     tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, citation: Citation, row: int = 0
 ) -> tuple[str, int, int]:
     """The cited text, and where it begins and ends in its document, in characters."""
-    names, starts = _documents(memory, row)
-    offset = int(starts[names.index(citation.document)])
-    ids = memory.token_ids[row, offset : offset + citation.end].tolist()
-    before = tokenizer.decode(ids[: citation.start])
+    sources = _documents(memory, row)
+    source = next(source for source in sources if source["name"] == citation.document)
+    # Characters are counted from the last place before it where their number is known.
+    mark, characters = max((m for m in source.get("marks", []) if m[0] <= citation.start), default=(0, 0))
+    ids = memory.token_ids[row, source["start"] + mark : source["start"] + citation.end].tolist()
+    before = tokenizer.decode(ids[: citation.start - mark])
     text = tokenizer.decode(ids)[len(before) :]
-    return text, len(before), len(before) + len(text)
+    return text, characters + len(before), characters + len(before) + len(text)
 
 
-def _documents(memory: ContextMemory, row: int) -> tuple[list[str], Tensor]:
-    """Names of the documents of a text, and the slots that they begin at."""
-    sources = placed(memory.sources[row] or ({"name": "the text", "tokens": int(memory.lengths[row])},))
-    return [source["name"] for source in sources], torch.tensor([source["start"] for source in sources])
+def _documents(memory: ContextMemory, row: int) -> tuple[dict, ...]:
+    """The documents of a text, with the slots that they begin at."""
+    return placed(memory.sources[row] or ({"name": "the text", "tokens": int(memory.lengths[row])},))

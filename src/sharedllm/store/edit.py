@@ -42,13 +42,19 @@ def writing(folder: str | Path) -> Iterator["Writer"]:
         raise ValueError(f"{folder} is a folder with other things in it: name a memory, such as notes.memory.")
     if not folder.parent.is_dir():
         raise ValueError(f"the folder {folder.parent} does not exist: create it, or save the memory elsewhere.")
+    new = not folder.exists()
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"{folder} is being written by another process: wait for it to end.") from None
-        yield Writer(folder)
+        try:
+            yield Writer(folder)
+        except BaseException:
+            if new and not (folder / NAME).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 class Writer:
@@ -150,7 +156,7 @@ class Writer:
         self.commit()
 
     def merge(self, other: str | Path) -> None:
-        """Put the documents of another store behind those of this one; the other stays as it is.
+        """Put the documents of another store behind those of this one until `commit`; the other stays as it is.
 
         Raises:
             ValueError: it is another model's or of another kind, or has a document of a name that is here too.
@@ -171,7 +177,6 @@ class Writer:
         for block in (b for d in theirs.documents for b in d.blocks):
             self._copy(other / "blocks" / f"{block.file}.memory")
         self.manifest = replace(ours, documents=ours.documents + theirs.documents)
-        self.commit()
 
     def commit(self) -> None:
         """Make all that was done the store's."""

@@ -106,6 +106,8 @@ def read_manifest(folder: Path) -> Manifest:
         content = json.loads(path.read_text(encoding="utf-8"))
         kind, version, checksum = content["format"], content["format_version"], content.pop("checksum")
     except FileNotFoundError:
+        if not folder.exists():
+            raise ValueError(f"{folder} does not exist: check the name, or make it with `sharedllm read`.") from None
         raise ValueError(f"{folder} is no memory: it has no {NAME}; make one with `sharedllm read`.") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{path} is damaged: it can't be read; read the texts again.") from None

@@ -91,6 +91,11 @@ class MemoryStore:
         return sum(document.tokens for document in self.documents)
 
     @property
+    def kept(self) -> int:
+        """Tokens whose keys and values are kept."""
+        return sum(len(p.file.kept()["position"]) for p in self._placed if p.file is not None)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all blocks on disk."""
         return sum(p.stat().st_size for p in (self.folder / "blocks").glob("*.memory"))
