@@ -1,5 +1,7 @@
 """Endless generation: what the window no longer holds is folded into the memory, and nothing else changes."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from helpers import pad, random_texts, tiny_shared
@@ -122,9 +124,11 @@ def test_no_token_is_lost(monkeypatch):
         assert step.ids.shape[1] <= WINDOW
         for row, (prompt, context) in enumerate(zip(prompts, contexts, strict=True)):
             memory = step.memory.token_ids[row, : step.memory.lengths[row]].tolist()
-            assert memory + step.ids[row][step.mask[row]].tolist() == context + prompt + out[row, 50 : 50 + count].tolist()
+            assert (
+                memory + step.ids[row][step.mask[row]].tolist() == context + prompt + out[row, 50 : 50 + count].tolist()
+            )
     grown = [int(step.memory.lengths[0]) for step in steps]
-    folds = [later - earlier for earlier, later in zip(grown, grown[1:], strict=False) if later > earlier]
+    folds = [later - earlier for earlier, later in pairwise(grown) if later > earlier]
     assert folds and all(size % CHUNK == 0 for size in folds)
 
 
@@ -220,7 +224,10 @@ def test_nothing_to_fold_is_as_ever(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_beams": 2}, "max_new_tokens=32 does not fit into the window=32, .* beam_search: ask for fewer .* num_beams=1"),
+        (
+            {"num_beams": 2},
+            "max_new_tokens=32 does not fit into the window=32, .* beam_search: ask for fewer .* num_beams=1",
+        ),
         ({"prompt_lookup_num_tokens": 3}, "no assistant"),
         ({"memory": "prepared"}, "pass the memory unprepared"),
     ],
