@@ -25,13 +25,14 @@ def ids_of(*lengths: int, seed: int = 0) -> Tensor:
 
 @torch.no_grad()
 def slowly(model: SharedLLMForCausalLM, context: list[int], prompt: list[int], new: int, **options) -> list[int]:
-    """The whole text, a token at a time: everything folded so far is read anew, the running text runs without a cache."""
-    folded, running = list(context), list(prompt)
+    """The whole text, a token at a time: all that is folded is read anew in one go, the running text runs without a cache."""
+    folded, running, memory, read = list(context), list(prompt), None, 0
     for _ in range(new):
         if len(running) > WINDOW:
             while len(running) - CHUNK >= WINDOW // 2:
                 folded, running = folded + running[:CHUNK], running[CHUNK:]
-        memory = model.read(torch.tensor([folded]), **options) if folded else None
+        if len(folded) > read:
+            memory, read = model.read(torch.tensor([folded]), **options), len(folded)
         logits = model(torch.tensor([running]), memory=memory, use_cache=False).logits
         running.append(int(logits[0, -1].argmax()))
     return folded[len(context) :] + running

@@ -52,7 +52,7 @@ def command(
         except ValueError as error:
             if not interactive:
                 raise ValueError(f"line {number}: {error}") from None
-            stderr.print(f"error: {error}", highlight=False, markup=False)
+            stderr.print(f"error: {error}", highlight=False, markup=False, soft_wrap=True)
         except KeyboardInterrupt:
             if not interactive:
                 raise

@@ -155,7 +155,8 @@ def tokens_of_length(text: str, window: int) -> int:
 
 
 def show_sources(sources: list[dict[str, Any]]) -> None:
-    """Where an answer comes from (see `selection.cite.describe`), on stderr."""
+    """Where an answer comes from (see `selection.cite.describe`), on stderr: a line each, cut to a terminal's width."""
+    shown = {"no_wrap": True, "overflow": "ellipsis"} if stderr.is_terminal else {"soft_wrap": True}
     for found in sources:
         place = f"{found['document']}, characters {found['characters'][0]:,}–{found['characters'][1]:,}"
-        stderr.print(f"{place}: {found['text']!r}", highlight=False, markup=False)
+        stderr.print(f"{place}: {found['text']!r}", style="dim", highlight=False, markup=False, **shown)
