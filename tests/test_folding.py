@@ -16,7 +16,7 @@ from sharedllm.folding import Folding, running_after_fold
 
 GREEDY = {"do_sample": False}
 WINDOW, CHUNK = 32, 16
-NEW = 5 * WINDOW
+NEW = 3 * WINDOW
 
 
 def ids_of(*lengths: int, seed: int = 0) -> Tensor:
@@ -61,8 +61,9 @@ def test_greedy_equals_the_slow_loop(injection, encoding, overlap, lengths):
     model = tiny_shared("llama", injection=injection, encoding=encoding, overlap=overlap)
     context, prompt = random_texts(list(lengths), 3)
     memory = model.read(torch.tensor([context])) if context else None
-    out = model.generate(torch.tensor([prompt]), memory=memory, max_new_tokens=NEW, **GREEDY)
-    assert out[0].tolist() == slowly(model, context, prompt, NEW)
+    new = 5 * WINDOW if lengths == (37, 10) else NEW
+    out = model.generate(torch.tensor([prompt]), memory=memory, max_new_tokens=new, **GREEDY)
+    assert out[0].tolist() == slowly(model, context, prompt, new)
 
 
 @pytest.mark.parametrize("family", ["mistral", "qwen2", "qwen3"])
@@ -176,7 +177,7 @@ class Collector(BaseStreamer):
 def test_streamer():
     model, ids, streamer = tiny_shared("llama"), ids_of(50), Collector()
     out = model.generate(ids, max_new_tokens=NEW, streamer=streamer, **GREEDY)
-    # One chunk of the prompt is folded at once, or two: what is left is at least half of the window.
+    # Two chunks of the prompt are folded at once: what is left is at least half of the window.
     assert streamer.tokens == [ids[0, 32:].tolist(), *([t] for t in out[0, 50:].tolist()), "end"]
 
 
