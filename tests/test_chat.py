@@ -227,7 +227,7 @@ def test_bad_input(run, talk, text_file, model_folder, tmp_path):
     tree = tmp_path / "tree.memory"
     assert run("read", text_file, "-o", tree, "--model", model_folder)[0] == 0
     for lines, arguments, message in (
-        ("What?\n", [tree], "keep_all=True"),
+        ("What?\n", [tree], "--keep-all"),
         ("What?\n", ["-"], "standard input brings the questions"),
         ("What?\n", [tmp_path / "missing.txt"], "does not exist"),
         ("What?\n", [text_file, "--budget", 0], "budget"),

@@ -10,7 +10,7 @@ import typer
 
 from ..chat import Chat, Turn
 from ..selection.scores import get_score
-from .common import BatchTokensOption, ModelOption, load, memory_of, show_sources, stderr
+from .common import BatchTokensOption, ModelOption, everything_of, load, show_sources, stderr
 
 
 def command(
@@ -30,9 +30,9 @@ def command(
         raise ValueError("standard input brings the questions: name a memory or a text file.")
     get_score(score)
     loaded, tokenizer = load(model)
-    memory = memory_of(loaded, tokenizer, source, batch_tokens, keep_all=True)
+    document = everything_of(loaded, tokenizer, source, batch_tokens)
     options = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens, "batch_tokens": batch_tokens}
-    chat = Chat(loaded, tokenizer, memory, **options)
+    chat = Chat(loaded, tokenizer, document, **options)
     interactive = sys.stdin.isatty()
     if interactive:
         stderr.print(
