@@ -191,7 +191,7 @@ def talk(run, monkeypatch, model_folder):
     """Run `sharedllm chat` with lines on standard input, from a pipe or as if typed."""
 
     def call(lines: str, *arguments, typed: bool = False):
-        stdin = io.StringIO(lines)
+        stdin = io.TextIOWrapper(io.BytesIO(lines.encode("utf-8", "surrogateescape")), "utf-8", "surrogateescape")
         stdin.isatty = lambda: typed
         monkeypatch.setattr(sys, "stdin", stdin)
         return run("chat", *arguments, "--model", model_folder, "--score", "bm25", "--max-new-tokens", 12)
@@ -232,6 +232,7 @@ def test_bad_input(run, talk, text_file, model_folder, tmp_path):
         ("What?\n", [tmp_path / "missing.txt"], "does not exist"),
         ("What?\n", [text_file, "--budget", 0], "budget"),
         ("What?\n\n" + "what? " * 50, [text_file], "line 3: the question has"),
+        ("What?\n\ncaf\udce9\n", [text_file], "line 3: the question is not UTF-8: byte 3 is 0xe9"),
     ):
         code, out, err = talk(lines, *arguments)
         assert code == 2 and message in err and err.splitlines()[-1].startswith("error: "), err
@@ -240,10 +241,10 @@ def test_bad_input(run, talk, text_file, model_folder, tmp_path):
 
 def test_at_a_terminal(talk, text_file, monkeypatch):
     """Mistakes do not end the chat; prompts and remarks stay off standard output."""
-    code, out, err = talk("What jumps?\n\n" + "what? " * 50 + "\nIs it lazy?\n", text_file, typed=True)
+    code, out, err = talk("What jumps?\n\n" + "what? " * 50 + "\ncaf\udce9\nIs it lazy?\n", text_file, typed=True)
     assert code == 0 and out.count("\n") == 2
-    assert f"{len(TEXT)} tokens" in err and err.count("> ") == 5
-    assert "error: the question has" in err
+    assert f"{len(TEXT)} tokens" in err and err.count("> ") == 6
+    assert "error: the question has" in err and "error: the question is not UTF-8" in err
 
     stops = iter([KeyboardInterrupt, None])
     monkeypatch.setattr(common.SharedLLMForCausalLM, "select", interrupted(stops, common.SharedLLMForCausalLM.select))

@@ -42,13 +42,13 @@ def command(
             highlight=False,
             markup=False,
         )
-    for number, question in _typed() if interactive else enumerate(sys.stdin, 1):
-        if question.strip() == "/exit":
-            break
-        if not question.strip():
-            continue
+    for number, line in enumerate(_typed() if interactive else sys.stdin.buffer, 1):
         try:
-            _show(chat, _answer(chat, question, json), json)
+            question = _decoded(line)
+            if question == "/exit":
+                break
+            if question:
+                _show(chat, _answer(chat, question, json), json)
         except ValueError as error:
             if not interactive:
                 raise ValueError(f"line {number}: {error}") from None
@@ -59,13 +59,20 @@ def command(
             stderr.print("stopped", style="dim")
 
 
-def _typed() -> Iterator[tuple[int, str]]:
+def _decoded(line: bytes) -> str:
+    try:
+        return line.decode("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"the question is not UTF-8: byte {error.start} is 0x{line[error.start]:02x}; convert it."
+        ) from None
+
+
+def _typed() -> Iterator[bytes]:
     """Lines typed at a terminal, with a prompt that never gets among the answers."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 (gives input() a history and editing)
-    number = 0
     while True:
-        number += 1
         try:
             if sys.stdout.isatty():
                 line = input("> ")
@@ -80,7 +87,7 @@ def _typed() -> Iterator[tuple[int, str]]:
         except KeyboardInterrupt:
             stderr.print()
             continue
-        yield number, line
+        yield line.encode("utf-8", "surrogateescape")
 
 
 def _answer(chat: Chat, question: str, json: bool) -> Turn:
