@@ -1,15 +1,14 @@
 """`sharedllm ask`: a question over a memory or a text file."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
-from transformers import PreTrainedTokenizerBase
 
+from ..chat import plain
 from ..data.text import tokenize
-from ..memory import ContextMemory
 from ..selection import get_policy
-from ..selection.cite import Citation, cite, excerpt
+from ..selection.cite import cite, describe
 from ..selection.scores import get_score
 from .common import (
     BatchTokensOption,
@@ -20,7 +19,7 @@ from .common import (
     load,
     memory_of,
     print_json,
-    stderr,
+    show_sources,
 )
 
 
@@ -41,7 +40,7 @@ def command(
     """Ask a question over a memory or a text file; the answer ends with its line."""
     loaded, tokenizer = load(model)
     policy = get_policy(selection or loaded.config.selection)
-    ids = tokenize(tokenizer, f"\nQuestion: {question.strip()}\nAnswer:")
+    ids = tokenize(tokenizer, plain(question.strip()))
     room = loaded.config.window - max_new_tokens
     if not question.strip():
         raise ValueError("the question is empty: ask something.")
@@ -58,7 +57,7 @@ def command(
         everything = everything_of(loaded, tokenizer, source, batch_tokens)
         scores = loaded.scores(everything, ids, score=score)
         memory = loaded.select(everything, ids, budget=budget, score=scores)
-        sources = [_source(tokenizer, memory, citation) for citation in cite(memory, scores)]
+        sources = [describe(tokenizer, memory, citation) for citation in cite(memory, scores)]
     else:
         memory = memory_of(loaded, tokenizer, source, batch_tokens)
     if budget is None and policy.needs_query:
@@ -74,18 +73,4 @@ def command(
         print_json(question=question, answer=answer, context_tokens=int(memory.lengths[0]), **chosen)
     else:
         print(answer)
-        for found in sources:
-            place = f"{found['document']}, characters {found['characters'][0]:,}–{found['characters'][1]:,}"
-            stderr.print(f"{place}: {found['text']!r}", highlight=False, markup=False)
-
-
-def _source(tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, citation: Citation) -> dict[str, Any]:
-    text, start, end = excerpt(tokenizer, memory, citation)
-    tokens = [citation.start, citation.end]
-    return {
-        "document": citation.document,
-        "characters": [start, end],
-        "tokens": tokens,
-        "weight": round(citation.weight, 4),
-        "text": text,
-    }
+        show_sources(sources)
