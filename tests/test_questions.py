@@ -15,7 +15,7 @@ from sharedllm.data.questions import TASKS, Quiz, get_task, hide, is_right, need
 from sharedllm.data.questions.needle import PHRASINGS
 from sharedllm.data.synthetic import make_needles, needle_keys
 
-KEYS = tuple(f"k{a}{b}" for a in "aeiou" for b in "aeiou")
+KEYS = tuple(f"q{number}q" for number in range(10, 35))
 SPLITS = ("train", "validation", "test")
 VARIED = ("needle", "many_needles", "multi_value", "multi_query")
 WORDS = "river stone walked slowly under the tall grey house where nobody had lived since winter came".split()
@@ -72,13 +72,13 @@ def test_answers_follow_from_the_text(name, split, text):
         assert is_right(quiz, f"{quiz.lead}{quiz.answer}.\nQuestion: what else?")
 
 
-def without_plain(monkeypatch, plain: bool) -> None:
+def choose_forms(monkeypatch, plain: bool) -> None:
     """Training questions of the plain forms only, or of the varied ones only."""
     monkeypatch.setattr(needle, "_varied", lambda rng, split: split == "train" and not plain)
 
 
 def test_splits_share_no_keys_and_keep_a_phrasing(monkeypatch):
-    without_plain(monkeypatch, True)
+    choose_forms(monkeypatch, True)
     seen = {split: set() for split in SPLITS}
     phrasings = {split: set() for split in SPLITS}
     for split in SPLITS:
@@ -133,12 +133,11 @@ def longest_common(a: str, b: str) -> str:
 
 @pytest.mark.parametrize("name", VARIED)
 def test_varied_answers_follow_from_the_facts(name, monkeypatch):
-    """The forms' own words read the facts back: every fact by the pattern of its form, then the asked keys' values."""
-    without_plain(monkeypatch, False)
+    """Each answer stands in the fact about the key that is asked for."""
+    choose_forms(monkeypatch, False)
     monkeypatch.setattr(varied, "varied_keys", lambda rng, count: rng.sample(KEYS, count))
     for seed in range(300):
         quiz = get_task(name).make(random.Random(seed), "", "train")
-        # Which of the known keys a fact names; what no other fact of the same form says is the value.
         named = [next(key for key in KEYS if key in fact) for fact in quiz.facts]
         asked = sorted((key for key in KEYS if key in quiz.question), key=quiz.question.index)
         if name == "multi_value":
