@@ -15,7 +15,7 @@ from sharedllm.data.questions import TASKS, Quiz, get_task, hide, is_right, need
 from sharedllm.data.questions.needle import PHRASINGS
 from sharedllm.data.synthetic import make_needles, needle_keys
 
-KEYS = tuple(f"q{number}q" for number in range(10, 35))
+KEYS = tuple(f"q{a}{b}q" for a in "aeiou" for b in "aeiou")
 SPLITS = ("train", "validation", "test")
 VARIED = ("needle", "many_needles", "multi_value", "multi_query")
 WORDS = "river stone walked slowly under the tall grey house where nobody had lived since winter came".split()
