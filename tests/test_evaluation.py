@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sharedllm import SharedLLMForCausalLM
+from sharedllm import SharedLLMForCausalLM, bundled_model
 from sharedllm.data.questions.moving import Moves
 from sharedllm.evaluation.corpus import Documents, open_documents
 from sharedllm.evaluation.methods.base import Scores
@@ -111,6 +111,19 @@ def test_questions_hold_their_answers(tokenizer, documents, name):
             assert before.rpartition("Question:")[2].count("?") == 1
         if "depth" in texts[0].label:
             assert sorted(t.label["depth"] for t in texts) == pytest.approx([i / 10 + 0.05 for i in range(10)])
+
+
+def test_a_space_counts_with_a_word_and_not_before_a_digit(documents):
+    """The base's tokenizer has " 4" as two tokens, and a word's first token holds its space."""
+    tokenizer = AutoTokenizer.from_pretrained(bundled_model("base"))
+    store = Documents("tales", ["One"], [4000], "0", [np.asarray(tokenizer.encode(SENTENCES * 200)[:4000])])
+    setting = setting_of(tokenizer, cases=12)
+    starts = {}
+    for text in get_task("needle").texts(store, 256, setting):
+        prompt, answer = text.ids[: -text.targets], tokenizer.decode(text.ids[-text.targets :])
+        starts[answer.strip().isdigit()] = answer[0] == " "
+        assert tokenizer.decode(prompt).endswith(" ") == answer.strip().isdigit()
+    assert starts == {True: False, False: True}
 
 
 def test_copies_are_copies(tokenizer, documents):

@@ -51,8 +51,10 @@ class Asking:
             hay = documents.read(document, start, length + tail)
             quiz = self.questions.make(rng, "", "test")
             prompt, response = render(quiz)
-            # The full stop behind the answer is no target.
+            # The full stop behind the answer is no target, nor is a space before it that is a token of its own.
             prompt, answer = (self._encode(setting, part) for part in (prompt, response.removesuffix(STOP)))
+            spaces = next(i for i, token in enumerate(answer) if setting.tokenizer.decode([token]).strip())
+            prompt, answer = np.concatenate([prompt, answer[:spaces]]), answer[spaces:]
             facts = [self._encode(setting, fact) for fact in quiz.facts]
             room = length + tail - len(prompt) - len(answer)
             if sum(map(len, facts)) > room:
