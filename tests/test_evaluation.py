@@ -15,6 +15,7 @@ from sharedllm import SharedLLMForCausalLM, bundled_model
 from sharedllm.data.questions.moving import Moves
 from sharedllm.evaluation.corpus import Documents, open_documents
 from sharedllm.evaluation.methods.base import Scores
+from sharedllm.evaluation.report import index
 from sharedllm.evaluation.run import Plan, evaluate, load_cells
 from sharedllm.evaluation.statistics import cluster_bootstrap, paired_difference, wilson
 from sharedllm.evaluation.tasks import TASKS, Setting, get_task, score_texts
@@ -248,6 +249,28 @@ def test_several_trainings_are_one_table(run, tmp_path, base_folder):
     assert f"{np.mean(means):.3f} ± {np.std(means, ddof=1):.3f}" in out
     shutil.copytree(tmp_path / "out-0", tmp_path / "again")
     code, _, err = run("report", tmp_path / "out-0", tmp_path / "again")
+    assert code == 2 and "is there twice" in err
+
+
+def test_seeds_of_one_model_are_pooled(run, tmp_path, model_folder, base_folder):
+    """Two seeds of two texts are four texts, and methods stay paired."""
+    (tmp_path / "tale.txt").write_text(SENTENCES * 30)
+    for seed in (1, 0):
+        arguments = ["--model", model_folder, "--base", base_folder, "--data", f"tale={tmp_path}/tale.txt"]
+        arguments += ["--seed", seed, "--lengths", "1W", "--cases", 2, "-o", tmp_path / f"out-{seed}"]
+        assert run("eval", "loss", *arguments, "--method", "sharedllm,window")[0] == 0
+    code, out, err = run("report", tmp_path / "out-1", tmp_path / "out-0", "-o", tmp_path)
+    assert code == 0, err
+    assert "4 texts a cell of 2 seeds, loss." in out and "sharedllm minus each" in out
+    assert (tmp_path / "loss-tale.png").read_bytes().startswith(b"\x89PNG")
+    pooled = index([tmp_path / "out-1", tmp_path / "out-0"])["loss", "tale"][64]["sharedllm"]
+    by_seed = [
+        np.mean([record["values"]["loss"] for cell in load_cells(tmp_path / f"out-{seed}") for record in cell["records"]
+                 if cell["method"] == "sharedllm"])
+        for seed in (0, 1)
+    ]  # fmt: skip
+    assert pooled["seeds"] == pytest.approx(by_seed) and by_seed[0] != by_seed[1]
+    code, _, err = run("report", tmp_path / "out-1", tmp_path / "out-1")
     assert code == 2 and "is there twice" in err
 
 
