@@ -260,9 +260,12 @@ class _Run:
         return [float(torch.tanh(_whole(gate.detach()))) for gate in gates]
 
     def _not_finite(self, step: int, batch: Batch | None, what: str) -> None:
+        """Stop with the batch saved: its tensors, and as metadata what else decides the step."""
         path = self.output / f"not-finite-step-{step}-process-{self.accelerator.process_index}.safetensors"
         if batch is not None:
-            save_file({name: tensor.contiguous() for name, tensor in batch.tensors().items()}, path)
+            about = {"kinds": batch.kinds, "shifts": batch.shifts, "ratios": batch.ratios, "what": what, "step": step}
+            tensors = {name: tensor.contiguous() for name, tensor in batch.tensors().items()}
+            save_file(tensors, path, {key: json.dumps(value) for key, value in about.items()})
         last = latest(self.checkpoints)
         raise ValueError(
             f"step {step}: {what}; its batch is in {path}. Lower the learning rates and go on from "
