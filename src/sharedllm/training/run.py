@@ -279,17 +279,7 @@ class _Run:
         state = read_state(start)
         if state.get("data") != self.digests:
             raise ValueError(f"{start} was made with other training text: choose another output folder.")
-        saved = self.output / "recipe.json"
-        if not saved.is_file():
-            return
-        before, now = json.loads(saved.read_text()), json.loads(json.dumps(self.recipe.as_dict()))
-        changed = sorted(key for key in now if key not in FREE and before.get(key) != now[key])
-        if changed:
-            key = changed[0]
-            raise ValueError(
-                f"{self.output} holds a run with {key}={before.get(key)}, the recipe says {now[key]}: choose another output "
-                "folder, or put it back."
-            )
+        check_recipe(self.recipe)
 
     def _check_kinds(self, has_instructions: bool) -> None:
         known = {"text", "alone", "echo", "copy", "instructions", "questions", *TASKS}
@@ -314,6 +304,27 @@ class _Run:
     def _say(self, text: str) -> None:
         if self.console is not None:
             self.console.print(text, highlight=False, soft_wrap=True)
+
+
+def check_recipe(recipe: Recipe, free: set[str] = FREE) -> None:
+    """
+    Args:
+        free: keys that may differ.
+
+    Raises:
+        ValueError: the output folder holds a run with a recipe of other losses; names the first key that differs.
+    """
+    saved = Path(recipe.output) / "recipe.json"
+    if not saved.is_file():
+        return
+    before, now = json.loads(saved.read_text()), json.loads(json.dumps(recipe.as_dict()))
+    changed = sorted(key for key in now.keys() & before.keys() - free if before[key] != now[key])
+    if changed:
+        key = changed[0]
+        raise ValueError(
+            f"{recipe.output} holds a run with {key}={before[key]}, the recipe says {now[key]}: choose another output "
+            "folder, or put it back."
+        )
 
 
 def _whole(tensor: torch.Tensor) -> torch.Tensor:
