@@ -306,7 +306,7 @@ def test_questions_and_instructions(run, recipe, tmp_path):
         steps=4,
         questions=2,
         distractors={0: 0.5, 1: 0.5},
-        validation={"every": 4, "windows": [0, 1], "tasks": ["needle"], "rows": 2, "task_rows": 2},
+        validation={"every": 4, "windows": [0, 1], "tasks": ["needle"], "rows": 2, "task_rows": 2, "ratios": [1, 1]},
     )
     code, _, err = run("train", path)
     assert code == 0, err
@@ -464,6 +464,18 @@ def test_full_disk_is_an_error_and_earlier_checkpoints_work(recipe, tmp_path):
     )
 
 
+def test_a_tokenizer_that_is_not_the_bases_is_refused(run, recipe, tmp_path, base_folder):
+    data = yaml.safe_load(recipe().read_text())["data"] | {"folder": str(tmp_path / "other")}
+    code, _, err = run("train", recipe(data=data | {"tokenizer": "tiny"}))
+    assert code == 2 and "data.tokenizer=tiny is not the tokenizer of" in err.splitlines()[-1]
+    # A base that comes without one: its size is all there is to compare.
+    bare = tmp_path / "bare"
+    AutoModelForCausalLM.from_pretrained(base_folder).save_pretrained(bare)
+    code, _, err = run("train", recipe(base=str(bare), data=data | {"tokenizer": "tiny"}))
+    assert code == 2 and "the tokenizer has 4096 tokens" in err.splitlines()[-1]
+    assert not (tmp_path / "run" / "model").exists()
+
+
 def test_a_model_that_cannot_be_written_leaves_nothing_but_the_checkpoint(run, recipe, tmp_path, monkeypatch):
     def full(self, folder, **options):
         Path(folder).mkdir()
@@ -503,3 +515,13 @@ def test_a_run_goes_on_only_as_it_began(run, recipe):
     code, _, err = run("train", recipe(warmup=0.5))
     assert code == 2
     assert "holds a run with warmup=0.01" in err
+
+
+def test_strides_of_a_phase_are_not_those_of_the_model(run, recipe, tmp_path):
+    """Without validation too: the model that is written reads as the recipe says."""
+    data = yaml.safe_load(recipe().read_text())["data"] | {"validation_share": 0.0, "folder": str(tmp_path / "all")}
+    own = yaml.safe_load(recipe().read_text())["model"]["ratios"]
+    other = [1] * len(own)
+    assert run("train", recipe(steps=2, data=data, schedule=[{"share": 1.0, "ratios": [other]}]))[0] == 0
+    written = json.loads((tmp_path / "run" / "model" / "config.json").read_text())["ratios"]
+    assert written == own != other

@@ -162,6 +162,8 @@ class _Run:
             else:
                 with self.accelerator.no_sync(self.wrapped):
                     self._forward_backward(step, batch, len(mine), totals)
+        if self.shared:
+            self.config.ratios = self.ratios
         norm = float(_whole(nn.utils.clip_grad_norm_(self.live, recipe.clip)))
         if not torch.isfinite(torch.tensor(norm)):
             self._not_finite(step, batch, f"the norm of the gradients is {norm}")
@@ -215,8 +217,6 @@ class _Run:
         if not self.validation:
             return
         self.losses.eval()
-        if self.shared:
-            self.config.ratios = self.ratios
         running = recipe.phases()[-1].running
         window, reads = getattr(self.config, "window", running), recipe.stage != "base"
         result: dict[str, Any] = {}
@@ -229,6 +229,8 @@ class _Run:
         maker = RowMaker(self.tokenizer, "validation", recipe.data.chat)
         store = next(iter(self.validation.values()))
         context = window if reads else 0
+        if self.shared and settings.ratios:
+            self.config.ratios = settings.ratios
         if settings.task_rows and max(store.lengths) >= context + running:
             result["recall"] = {
                 kind: recall(
@@ -246,6 +248,8 @@ class _Run:
                 for kind in settings.tasks
             }
         self.losses.train()
+        if self.shared:
+            self.config.ratios = self.ratios
         if self.log is not None:
             self.log.write(step=step, validation=result)
 
