@@ -149,10 +149,11 @@ def test_killed_and_gone_on_with_equals_one_run(run, recipe, tmp_path, optimizer
     [
         ([], {"micro_tokens": 256}),
         ([], {"micro_tokens": 1024}),
+        ([], {"activation_checkpointing": True}),
         (["ddp-cpu"], {}),
         (["fsdp2-cpu"], {}),
     ],
-    ids=["smaller micro-batches", "one micro-batch", "ddp", "fsdp2"],
+    ids=["smaller micro-batches", "one micro-batch", "activation checkpointing", "ddp", "fsdp2"],
 )
 def test_same_losses_however_a_step_is_shared(run, recipe, tmp_path, launch, changes):
     assert run("train", recipe("one"))[0] == 0
