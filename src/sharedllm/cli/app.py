@@ -18,6 +18,7 @@ from . import (
     official,
     questions,
     read,
+    recall,
     report,
     tokenize,
     train,
@@ -47,6 +48,7 @@ for module in (
     train,
     ablate,
     eval,
+    recall,
     official,
     report,
 ):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..parts import Part
-from .base import TokenScore, extent
+from .base import TokenScore
 
 if TYPE_CHECKING:
     from ...backbone import SharedLLMModel
@@ -22,9 +22,13 @@ class HybridScore:
     members: tuple[TokenScore, ...]
 
     def scores(self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor) -> Tensor:
-        total = torch.zeros(len(query), extent(parts))
-        for member in self.members:
-            scores = member.scores(model, parts, query, mask)
+        return self.fused([member.scores(model, parts, query, mask) for member in self.members])
+
+    @staticmethod
+    def fused(members: Sequence[Tensor]) -> Tensor:
+        """Several scores (B, T) as one."""
+        total = torch.zeros_like(members[0])
+        for scores in members:
             # Equal scores share a rank, or their order in the text would count.
             for row in range(len(scores)):
                 values, inverse = scores[row].unique(return_inverse=True)
