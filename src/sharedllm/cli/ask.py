@@ -1,15 +1,13 @@
 """`sharedllm ask`: a question over a memory or a text file."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
-from transformers import PreTrainedTokenizerBase
 
-from ..data.text import tokenize
-from ..memory import ContextMemory
+from .. import asking
+from ..asking import prompt_of
 from ..selection import get_policy
-from ..selection.cite import Citation, cite, excerpt
 from ..selection.scores import get_score
 from .common import BatchTokensOption, JsonOption, ModelOption, SelectionOption, load, memory_of, print_json, stderr
 
@@ -31,47 +29,30 @@ def command(
     """Ask a question over a memory or a text file; the answer ends with its line."""
     loaded, tokenizer = load(model)
     policy = get_policy(selection or loaded.config.selection)
-    ids = tokenize(tokenizer, f"\nQuestion: {question.strip()}\nAnswer:")
-    room = loaded.config.window - max_new_tokens
-    if not question.strip():
-        raise ValueError("the question is empty: ask something.")
-    if ids.shape[1] > room:
-        raise ValueError(
-            f"the question has {ids.shape[1]} tokens; {room} fit beside {max_new_tokens} new ones in the "
-            f"window={loaded.config.window}: shorten it."
-        )
+    prompt = prompt_of(loaded, tokenizer, question, max_new_tokens)
     if budget is not None and selection is not None:
         raise ValueError("--budget and --selection are both given: a budget selects by --score.")
     get_score(score)
     memory = memory_of(loaded, tokenizer, source, batch_tokens, keep_all=budget is not None)
     sources = []
     if budget is not None:
-        scores = loaded.scores(memory, ids, score=score)
-        everything, memory = memory, loaded.select(memory, ids, budget=budget, score=scores)
-        sources = [_source(tokenizer, everything, citation) for citation in cite(memory, scores)]
-    elif policy.needs_query:
-        # Which parts stay fine depends on the question: read the tokens again that the memory keeps.
-        with torch.no_grad():
-            memory = loaded.read(memory.token_ids.long(), query_ids=ids, selection=policy, batch_tokens=batch_tokens)
-    output = loaded.generate(ids, memory=memory, max_new_tokens=max_new_tokens, do_sample=False)
-    answer = tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True).strip().split("\n")[0]
-    chosen = {"selection": policy.name} if budget is None else {"budget": budget, "score": score, "sources": sources}
+        limits = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens}
+        answered = asking.ask(loaded, tokenizer, memory, question, **limits)
+        answer, sources = answered.text, answered.sources
+    else:
+        if policy.needs_query:
+            # Which parts stay fine depends on the question: read the tokens again that the memory keeps.
+            ids = memory.token_ids.long()
+            with torch.no_grad():
+                memory = loaded.read(ids, query_ids=prompt, selection=policy, batch_tokens=batch_tokens)
+        answer, _ = asking.answer_over(loaded, tokenizer, memory, prompt, max_new_tokens)
+    chosen = {"selection": policy.name} if budget is None else {"budget": budget, "score": score}
     if json:
-        print_json(question=question, answer=answer, context_tokens=int(memory.lengths[0]), **chosen)
+        listed = {} if budget is None else {"sources": [found.to_dict() for found in sources]}
+        print_json(question=question, answer=answer, context_tokens=int(memory.lengths[0]), **chosen, **listed)
     else:
         print(answer)
         for found in sources:
-            place = f"{found['document']}, characters {found['characters'][0]:,}–{found['characters'][1]:,}"
-            stderr.print(f"{place}: {found['text']!r}", highlight=False, markup=False)
-
-
-def _source(tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, citation: Citation) -> dict[str, Any]:
-    text, start, end = excerpt(tokenizer, memory, citation)
-    tokens = [citation.start, citation.end]
-    return {
-        "document": citation.document,
-        "characters": [start, end],
-        "tokens": tokens,
-        "weight": round(citation.weight, 4),
-        "text": text,
-    }
+            start, end = found.characters
+            place = f"{found.document}, characters {start:,}–{end:,}"
+            stderr.print(f"{place}: {found.text!r}", highlight=False, markup=False)

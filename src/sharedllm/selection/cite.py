@@ -12,12 +12,17 @@ from .parts import placed
 
 @dataclass(frozen=True)
 class Citation:
-    """Tokens start … end − 1 of a document, kept whole; `weight` is the best score of a token there."""
+    """Tokens start … end − 1 of a document, kept whole.
+
+    weight  the best score of a token there
+    offset  slot at which the document begins
+    """
 
     document: str
     start: int
     end: int
     weight: float
+    offset: int
 
 
 def cite(chosen: ContextMemory, scores: Tensor, most: int = 3, row: int = 0) -> list[Citation]:
@@ -30,7 +35,8 @@ def cite(chosen: ContextMemory, scores: Tensor, most: int = 3, row: int = 0) -> 
     positions = chosen.position[row][kept][chosen.ratio[row][kept] == 1].cpu()
     if len(positions) == 0:
         return []
-    names, starts = _documents(chosen, row)
+    whole = documents(chosen, row)
+    starts = torch.tensor([source["start"] for source in whole])
     document = torch.bucketize(positions, starts, right=True) - 1
     new = torch.ones_like(positions, dtype=torch.bool)
     new[1:] = (positions.diff() > 1) | (document.diff() != 0)
@@ -39,7 +45,8 @@ def cite(chosen: ContextMemory, scores: Tensor, most: int = 3, row: int = 0) -> 
     for begin, end in zip(first, [*first[1:], len(positions)], strict=True):
         part, index = positions[begin:end], int(document[begin])
         offset, weight = int(starts[index]), float(scores[row, part].max())
-        found.append(Citation(names[index], int(part[0]) - offset, int(part[-1]) + 1 - offset, weight))
+        name = whole[index]["name"]
+        found.append(Citation(name, int(part[0]) - offset, int(part[-1]) + 1 - offset, weight, offset))
     return sorted(found, key=lambda citation: -citation.weight)[:most]
 
 
@@ -47,15 +54,12 @@ def excerpt(
     tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, citation: Citation, row: int = 0
 ) -> tuple[str, int, int]:
     """The cited text, and where it begins and ends in its document, in characters."""
-    names, starts = _documents(memory, row)
-    offset = int(starts[names.index(citation.document)])
-    ids = memory.token_ids[row, offset : offset + citation.end].tolist()
+    ids = memory.token_ids[row, citation.offset : citation.offset + citation.end].tolist()
     before = tokenizer.decode(ids[: citation.start])
     text = tokenizer.decode(ids)[len(before) :]
     return text, len(before), len(before) + len(text)
 
 
-def _documents(memory: ContextMemory, row: int) -> tuple[list[str], Tensor]:
-    """Names of the documents of a text, and the slots that they begin at."""
-    sources = placed(memory.sources[row] or ({"name": "the text", "tokens": int(memory.lengths[row])},))
-    return [source["name"] for source in sources], torch.tensor([source["start"] for source in sources])
+def documents(memory: ContextMemory, row: int = 0) -> tuple[dict, ...]:
+    """The documents of a text: "name", "tokens", and the slot that each begins at, "start"."""
+    return placed(memory.sources[row] or ({"name": "the text", "tokens": int(memory.lengths[row])},))

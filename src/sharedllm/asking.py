@@ -1,0 +1,131 @@
+"""A question to a text that was kept whole: what of it is read within a budget, the answer, and where that stands."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from .data.text import tokenize
+from .memory import ContextMemory
+from .modeling import SharedLLMForCausalLM
+from .selection.cite import cite, excerpt
+
+
+@dataclass(frozen=True)
+class Source:
+    """A part of a document that was kept whole for a question.
+
+    characters, tokens  where it begins and ends in its document
+    start               position of its first token in the whole text, whatever documents that is made of
+    weight              the best score of a token there
+    """
+
+    document: str
+    characters: tuple[int, int]
+    tokens: tuple[int, int]
+    start: int
+    weight: float
+    text: str
+
+    def to_dict(self) -> dict:
+        """What the commands print of it."""
+        return {
+            "document": self.document,
+            "characters": list(self.characters),
+            "tokens": list(self.tokens),
+            "weight": round(self.weight, 4),
+            "text": self.text,
+        }
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer, and what it was made of.
+
+    text          the first line of what the model wrote
+    question_ids  (1, Q) the prompt
+    answer_ids    (1, A) the tokens up to the end of that line, A ≥ 1
+    memory        what of the text was read to answer
+    scores        (1, T) how much each token of the text matters to the question
+    sources       parts that were kept whole, best first
+    """
+
+    text: str
+    question_ids: Tensor
+    answer_ids: Tensor
+    memory: ContextMemory
+    scores: Tensor
+    sources: list[Source]
+
+
+def prompt_of(
+    model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, question: str, max_new_tokens: int
+) -> Tensor:
+    """(1, Q) token ids of a question as the model was taught to answer it.
+
+    Raises:
+        ValueError: the question is empty, or does not fit into the window beside the answer.
+    """
+    if not question.strip():
+        raise ValueError("the question is empty: ask something.")
+    ids = tokenize(tokenizer, f"\nQuestion: {question.strip()}\nAnswer:")
+    room = model.config.window - max_new_tokens
+    if ids.shape[1] > room:
+        raise ValueError(
+            f"the question has {ids.shape[1]} tokens; {room} fit beside {max_new_tokens} new ones in the "
+            f"window={model.config.window}: shorten it."
+        )
+    return ids
+
+
+def answer_over(
+    model: SharedLLMForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    memory: ContextMemory,
+    prompt: Tensor,
+    max_new_tokens: int,
+) -> tuple[str, Tensor]:
+    """The likeliest answer to a prompt (1, Q) over a memory: its first line, and the ids (1, A) of that."""
+    output = model.generate(prompt, memory=memory, max_new_tokens=max_new_tokens, do_sample=False)
+    ids = output[0, prompt.shape[1] :]
+
+    def written(tokens: int) -> str:
+        return tokenizer.decode(ids[:tokens], skip_special_tokens=True).strip()
+
+    text = written(len(ids)).split("\n")[0].strip()
+    # The fewest tokens that say all of it: attention is paid for these, not for what follows the line.
+    needed = next((n for n in range(1, len(ids)) if text and written(n).startswith(text)), len(ids))
+    return text, ids[None, :needed]
+
+
+def ask(
+    model: SharedLLMForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    everything: ContextMemory,
+    question: str,
+    *,
+    budget: int,
+    score: str = "attention",
+    max_new_tokens: int = 32,
+    most_sources: int = 3,
+) -> Answer:
+    """Answer a question over a text of which every token was kept.
+
+    Args:
+        everything: of `read(…, keep_all=True)`, one text; it stays as it is, so that it can be asked again.
+        budget: most tokens of it to read for this question. score: what that goes by (see `selection.scores`).
+
+    Raises:
+        ValueError: an empty or too long question, a budget below 1, or a memory that does not hold every token.
+    """
+    prompt = prompt_of(model, tokenizer, question, max_new_tokens)
+    scores = model.scores(everything, prompt, score=score)
+    chosen = model.select(everything, prompt, budget=budget, score=scores)
+    text, ids = answer_over(model, tokenizer, chosen, prompt, max_new_tokens)
+    sources = []
+    for citation in cite(chosen, scores, most_sources):
+        cited, start, end = excerpt(tokenizer, chosen, citation)
+        tokens = citation.start, citation.end
+        first = citation.offset + citation.start
+        sources.append(Source(citation.document, (start, end), tokens, first, citation.weight, cited))
+    return Answer(text, prompt, ids, chosen, scores, sources)
