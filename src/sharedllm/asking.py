@@ -42,6 +42,7 @@ class Source:
 class Answer:
     """An answer, and what it was made of.
 
+    question, budget, score  as asked
     text          the first line of what the model wrote
     question_ids  (1, Q) the prompt
     answer_ids    (1, A) the tokens up to the end of that line, A ≥ 1
@@ -50,6 +51,9 @@ class Answer:
     sources       parts that were kept whole, best first
     """
 
+    question: str
+    budget: int
+    score: str
     text: str
     question_ids: Tensor
     answer_ids: Tensor
@@ -128,4 +132,4 @@ def ask(
         tokens = citation.start, citation.end
         first = citation.offset + citation.start
         sources.append(Source(citation.document, (start, end), tokens, first, citation.weight, cited))
-    return Answer(text, prompt, ids, chosen, scores, sources)
+    return Answer(question.strip(), budget, score, text, prompt, ids, chosen, scores, sources)

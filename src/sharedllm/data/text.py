@@ -1,6 +1,7 @@
 """Text files to token ids: every file is read whole or refused by name."""
 
 import glob
+import itertools
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
+
+# Tokens before a piece that are decoded with it, so that it reads as it does in the whole.
+BEFORE = 16
 
 # Long texts are tokenised in pieces of about this many characters, cut at line ends.
 PIECE = 200_000
@@ -65,3 +69,21 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:
     # Not verbose: the warning about texts longer than the model's window does not apply here.
     ids = [i for piece in pieces for i in tokenizer("".join(piece), add_special_tokens=False, verbose=False).input_ids]
     return torch.tensor([ids], dtype=torch.long)
+
+
+def decode_pieces(tokenizer: PreTrainedTokenizerBase, ids: list[int], cuts: list[int]) -> list[str]:
+    """The texts between successive cuts; joined they are the text of all ids.
+
+    A character whose bytes are spread over tokens on both sides of a cut goes to the piece that ends it.
+
+    Args:
+        cuts: ascending places in `ids`, from 0 to its length.
+    """
+    pieces = []
+    for start, end in itertools.pairwise(cuts):
+        first = max(start - BEFORE, 0)
+        # Bytes that are no whole character yet are decoded as U+FFFD.
+        before = tokenizer.decode(ids[first:start]).rstrip("\ufffd")
+        text = tokenizer.decode(ids[first:end])
+        pieces.append((text if end == len(ids) else text.rstrip("\ufffd"))[len(before) :])
+    return pieces
