@@ -166,7 +166,7 @@ def gather(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, answ
     best = scores.masked_fill(~real, -torch.inf).view(-1, size).amax(1)
     borders = [(i * size, i * size + n) for i, n in enumerate(real.view(-1, size).sum(1).tolist())]
 
-    runs = _runs(answer, layers, borders)
+    runs = _runs(answer, layers, borders, spans)
     strides = sorted({*model.config.ratios, 1}, reverse=True)
     cited = {
         c for s in answer.sources for c in range(s.start // size, (s.start + s.tokens[1] - s.tokens[0] - 1) // size + 1)
@@ -223,16 +223,17 @@ def gather(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, answ
 
 
 def _runs(
-    answer: Answer, layers: list[LayerAttention], borders: list[tuple[int, int]]
+    answer: Answer, layers: list[LayerAttention], borders: list[tuple[int, int]], spans: list[tuple[int, int]]
 ) -> list[list[tuple[int, int, int, int, float]]]:
-    """Of each chunk the runs of tokens kept at one stride: start, end, stride, kept tokens, attention."""
+    """Of each chunk the runs of tokens of one document kept at one stride: start, end, stride, kept tokens, attention."""
     memory, runs = answer.memory, [[] for _ in borders]
     positions, strides, chunk = (getattr(memory, n)[0].cpu() for n in ("position", "ratio", "chunk"))
     if len(positions) == 0:
         return runs
     mean = _mean(layers).double().cumsum(0)
     new = torch.ones_like(positions, dtype=torch.bool)
-    new[1:] = (strides.diff() != 0) | (chunk.diff() != 0)
+    document = torch.bucketize(positions, torch.tensor([start for start, _ in spans]), right=True)
+    new[1:] = (strides.diff() != 0) | (chunk.diff() != 0) | (document.diff() != 0)
     first = torch.nonzero(new).flatten().tolist()
     for begin, end in zip(first, [*first[1:], len(positions)], strict=True):
         parts = runs[int(chunk[begin])]

@@ -16,7 +16,7 @@ const sum = list => list.reduce((a, b) => a + b, 0);
 const mean = list => list.length ? sum(list) / list.length : 0;
 const whole = n => n.toLocaleString("en-US");
 const some = (n, name) => `${whole(n)} ${name}${n === 1 ? "" : "s"}`;
-const percent = share => share === 0 ? "0 %" : share < 0.001 ? "< 0.1 %" : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+const percent = share => share === 0 ? "0\u00a0%" : share < 0.001 ? "<\u00a00.1\u00a0%" : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}\u00a0%`;
 const digits = value => value === 0 ? "0" : Number(value.toPrecision(3)).toString();
 const every = stride => stride === 0 ? "not read" : stride === 1 ? "every token" : `1 token in ${stride}`;
 const shown = name => name.split("/").pop() || name;
@@ -48,8 +48,15 @@ function ofStride(stride) {
 }
 const highest = { score: Math.max(...score), attention: Math.max(...attention, 1e-12) };
 const lowest = { score: Math.min(...score), attention: 0 };
-/* Few chunks stand far above the others: the root brings the rest into sight. */
-const scaled = (mode, value) => highest[mode] > lowest[mode] ? Math.sqrt((value - lowest[mode]) / (highest[mode] - lowest[mode])) : 0;
+/* Values are bent so that half of the chunks stay in the lowest part of the ramp, and what stands out does so. */
+const bent = Object.fromEntries(Object.entries({ score, attention: attention.filter(value => value > 0) }).map(([mode, values]) => {
+  const middle = [...values].sort((a, b) => a - b)[values.length >> 1] ?? 0;
+  const share = (middle - lowest[mode]) / (highest[mode] - lowest[mode]);
+  return [mode, share > 0 && share < 1 ? Math.min(Math.max(Math.log(0.15) / Math.log(share), 0.3), 2) : 1];
+}));
+function scaled(mode, value) {
+  return highest[mode] > lowest[mode] ? ((value - lowest[mode]) / (highest[mode] - lowest[mode])) ** bent[mode] : 0;
+}
 const colourOf = {
   stride: i => ofStride(chunks[i].stride),
   score: i => onRamp(scaled("score", score[i])),
@@ -149,7 +156,7 @@ function drawLegend() {
   const key = (colour, text, ring = "") => make("span", { class: "key" }, make("span", { class: `swatch ${ring}`, style: `background:${colour}` }), text);
   const items = mode === "stride"
     ? [key(none, "not read"), ...strides.map(stride => key(ofStride(stride), every(stride)))]
-    : [make("span", { class: "key" }, digits(lowest[mode]), make("span", { class: "gradient", style: `background:linear-gradient(90deg, ${[0, 1, 2, 3, 4].map(i => `${ramp[i]} ${100 * (i / 4) ** 2}%`).join(", ")})` }),
+    : [make("span", { class: "key" }, digits(lowest[mode]), make("span", { class: "gradient", style: `background:linear-gradient(90deg, ${[0, 1, 2, 3, 4].map(i => `${ramp[i]} ${100 * (i / 4) ** (1 / bent[mode])}%`).join(", ")})` }),
         mode === "score" ? digits(highest.score) : percent(highest.attention))];
   if (mode === "attention") items.unshift(key(none, "not read"));
   if (together) items.push(make("span", { class: "key" }, make("b", {}, "▏"), "a document begins"));
@@ -172,7 +179,8 @@ function textBox(...children) {
   const box = make("div", { class: "words", tabindex: 0 }, ...children);
   requestAnimationFrame(() => {
     const mark = box.querySelector("mark");
-    if (mark) box.scrollTop = mark.getBoundingClientRect().top - box.getBoundingClientRect().top - 60;
+    const line = parseFloat(getComputedStyle(box).lineHeight);
+    if (mark) box.scrollTop = Math.floor((mark.getBoundingClientRect().top - box.getBoundingClientRect().top) / line - 2) * line;
   });
   return box;
 }

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..data.text import decode_pieces
 from ..memory import ContextMemory
 from .parts import placed
 
@@ -54,9 +55,9 @@ def excerpt(
     tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, citation: Citation, row: int = 0
 ) -> tuple[str, int, int]:
     """The cited text, and where it begins and ends in its document, in characters."""
-    ids = memory.token_ids[row, citation.offset : citation.offset + citation.end].tolist()
-    before = tokenizer.decode(ids[: citation.start])
-    text = tokenizer.decode(ids)[len(before) :]
+    tokens = {source["start"]: source["tokens"] for source in documents(memory, row)}[citation.offset]
+    ids = memory.token_ids[row, citation.offset : citation.offset + tokens].tolist()
+    before, text = decode_pieces(tokenizer, ids, [0, citation.start, citation.end])
     return text, len(before), len(before) + len(text)
 
 
