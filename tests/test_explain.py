@@ -14,6 +14,7 @@ from sharedllm import reference
 from sharedllm.asking import ask
 from sharedllm.data.text import decode_pieces
 from sharedllm.explain import attention_paid, gather, render
+from sharedllm.explain.text import ChunkText
 
 JOINT = {"injection": "joint", "injection_map": [[1, 1], [2, 2], [2, 3]]}
 NASTY = "Say </script><b>bold</b> <!--<script>alert(1)</script> {{facts}} &amp; 😀👩‍👩‍👧 naïve.\n"
@@ -125,6 +126,23 @@ def test_pieces_join_to_the_text():
         pieces = decode_pieces(tokenizer, ids, cuts)
         assert len(pieces) == len(cuts) - 1 and "".join(pieces) == text
         assert not any("\ufffd" in piece for piece in pieces)
+
+
+def test_text_goes_on_behind_what_was_lost():
+    """Two documents in chunks of 8 slots; of the second the first block and one in the middle are lost."""
+    lines = "abcdefghij", "lost1234 😀fghlost5678 the end"
+    first, second = (byte_tokenizer()(line).input_ids for line in lines)
+    ids = torch.zeros(56, dtype=torch.int32)
+    ids[:10], ids[16:24], ids[40:48] = torch.tensor(first), torch.tensor(second[8:16]), torch.tensor(second[24:32])
+    documents = [
+        {"name": "one", "start": 0, "tokens": 10},
+        {"name": "two", "start": 16, "tokens": len(second), "marks": [(0, 8), (24, 21)]},
+    ]
+    text = ChunkText(byte_tokenizer(), ids, documents, [(0, 8), (8, 10), (16, 24), (40, 48)], {4, 20, 30})
+    assert [text.between(*slots) for slots in ((0, 10), (16, 24), (40, 48))] == ["abcdefghij", " 😀fgh", " the end"]
+    assert text.characters(8, 10) == [8, 10]
+    assert text.characters(16, 24) == [10 + 8, 10 + 8 + 5]
+    assert text.characters(40, 48) == [10 + 21, 10 + 21 + 8]
 
 
 TEXTS = {"one.txt": "The quick brown fox. " * 9, "two": "é", "three": NASTY * 3}
@@ -273,7 +291,7 @@ def test_bad_requests(run, tmp_path, model_folder):
         ([text, " ", "-o", page, *options], "the question is empty"),
         ([text, "What? " * 50, "-o", page, *options], "shorten it"),
         ([text, "What?", "-o", page, *options[:-1], "best"], "score='best' is not known"),
-        ([memory, "What?", "-o", page, *options], "keep_all=True"),
+        ([memory, "What?", "-o", page, *options], "--keep-all"),
         ([tmp_path / "none.txt", "What?", "-o", page, *options], "does not exist"),
     ):
         code, out, err = run("explain", *arguments)

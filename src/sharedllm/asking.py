@@ -9,14 +9,15 @@ from .data.text import tokenize
 from .memory import ContextMemory
 from .modeling import SharedLLMForCausalLM
 from .selection.cite import cite, excerpt
+from .selection.parts import Source, parts_of, roots
 
 
 @dataclass(frozen=True)
-class Source:
+class Passage:
     """A part of a document that was kept whole for a question.
 
     characters, tokens  where it begins and ends in its document
-    start               position of its first token in the whole text, whatever documents that is made of
+    start               slot of its first token (see `selection.parts`)
     weight              the best score of a token there
     """
 
@@ -47,7 +48,8 @@ class Answer:
     question_ids  (1, Q) the prompt
     answer_ids    (1, A) the tokens up to the end of that line, A ≥ 1
     memory        what of the text was read to answer
-    scores        (1, T) how much each token of the text matters to the question
+    scores        (1, T) how much the token at each slot of the text matters to the question
+    chunks        slots at which the chunks of the text begin and end, (N,) each
     sources       parts that were kept whole, best first
     """
 
@@ -59,7 +61,8 @@ class Answer:
     answer_ids: Tensor
     memory: ContextMemory
     scores: Tensor
-    sources: list[Source]
+    chunks: tuple[Tensor, Tensor]
+    sources: list[Passage]
 
 
 def prompt_of(
@@ -105,7 +108,7 @@ def answer_over(
 def ask(
     model: SharedLLMForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
-    everything: ContextMemory,
+    everything: Source,
     question: str,
     *,
     budget: int,
@@ -116,7 +119,8 @@ def ask(
     """Answer a question over a text of which every token was kept.
 
     Args:
-        everything: of `read(…, keep_all=True)`, one text; it stays as it is, so that it can be asked again.
+        everything: one text of `read(…, keep_all=True)`, a `MemoryStore`, or several of them that stand one behind the
+            other; they stay as they are, so that they can be asked again.
         budget: most tokens of it to read for this question. score: what that goes by (see `selection.scores`).
 
     Raises:
@@ -126,10 +130,11 @@ def ask(
     scores = model.scores(everything, prompt, score=score)
     chosen = model.select(everything, prompt, budget=budget, score=scores)
     text, ids = answer_over(model, tokenizer, chosen, prompt, max_new_tokens)
+    chunks = roots(parts_of(everything), 0)
     sources = []
     for citation in cite(chosen, scores, most_sources):
         cited, start, end = excerpt(tokenizer, chosen, citation)
         tokens = citation.start, citation.end
         first = citation.offset + citation.start
-        sources.append(Source(citation.document, (start, end), tokens, first, citation.weight, cited))
-    return Answer(question.strip(), budget, score, text, prompt, ids, chosen, scores, sources)
+        sources.append(Passage(citation.document, (start, end), tokens, first, citation.weight, cited))
+    return Answer(question.strip(), budget, score, text, prompt, ids, chosen, scores, chunks, sources)

@@ -13,6 +13,7 @@ from . import (
     extend,
     generate,
     info,
+    memory,
     official,
     questions,
     read,
@@ -48,3 +49,4 @@ for module in (
     report,
 ):
     app.command(module.__name__.rpartition(".")[2])(module.command)
+app.add_typer(memory.app, name="memory")

@@ -9,7 +9,17 @@ from .. import asking
 from ..asking import prompt_of
 from ..selection import get_policy
 from ..selection.scores import get_score
-from .common import BatchTokensOption, JsonOption, ModelOption, SelectionOption, load, memory_of, print_json, stderr
+from .common import (
+    BatchTokensOption,
+    JsonOption,
+    ModelOption,
+    SelectionOption,
+    everything_of,
+    load,
+    memory_of,
+    print_json,
+    stderr,
+)
 
 
 def command(
@@ -33,14 +43,19 @@ def command(
     if budget is not None and selection is not None:
         raise ValueError("--budget and --selection are both given: a budget selects by --score.")
     get_score(score)
-    memory = memory_of(loaded, tokenizer, source, batch_tokens, keep_all=budget is not None)
     sources = []
     if budget is not None:
+        everything = everything_of(loaded, tokenizer, source, batch_tokens)
         limits = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens}
-        answered = asking.ask(loaded, tokenizer, memory, question, **limits)
-        answer, sources = answered.text, answered.sources
+        answered = asking.ask(loaded, tokenizer, everything, question, **limits)
+        answer, memory, sources = answered.text, answered.memory, answered.sources
     else:
+        memory = memory_of(loaded, tokenizer, source, batch_tokens)
         if policy.needs_query:
+            if len(memory.sources[0]) > 1:
+                raise ValueError(
+                    f"--selection {policy.name} reads one text again, {source} holds several: use --budget."
+                )
             # Which parts stay fine depends on the question: read the tokens again that the memory keeps.
             ids = memory.token_ids.long()
             with torch.no_grad():

@@ -10,7 +10,7 @@ from ..asking import ask, prompt_of
 from ..atomic import write_text
 from ..explain import gather, render
 from ..selection.scores import get_score
-from .common import BatchTokensOption, JsonOption, ModelOption, load, memory_of, print_json, stderr
+from .common import BatchTokensOption, JsonOption, ModelOption, everything_of, load, print_json, stderr
 
 # More than `ask` names: the page has room.
 MOST_SOURCES = 8
@@ -28,19 +28,19 @@ def command(
     json: JsonOption = False,
 ) -> None:
     """Answer a question, and write one HTML page: what of the text was read how finely, scores, attention, sources."""
-    if output.is_dir():
-        raise ValueError(f"{output} is a folder: name a file, such as {output / 'explain.html'}.")
     if output.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"{output} is not named as a page: let it end in .html, so that a browser opens it.")
+    if output.is_dir():
+        raise ValueError(f"{output} is a folder: name a file, such as {output / 'explain.html'}.")
     if not output.parent.is_dir():
         raise ValueError(f"the folder {output.parent} does not exist: create it, or write the page elsewhere.")
     get_score(score)
     loaded, tokenizer = load(model)
     prompt_of(loaded, tokenizer, question, max_new_tokens)
-    memory = memory_of(loaded, tokenizer, source, batch_tokens, keep_all=True)
+    everything = everything_of(loaded, tokenizer, source, batch_tokens)
     with stderr.status("choosing what to read, and answering …"):
         limits = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens, "most_sources": MOST_SOURCES}
-        answer = ask(loaded, tokenizer, memory, question, **limits)
+        answer = ask(loaded, tokenizer, everything, question, **limits)
     with stderr.status("looking at what the answer was made of …"):
         facts = gather(loaded, tokenizer, answer, model)
         page = render(facts)

@@ -1,22 +1,21 @@
 """Everything that is shown of an answer, as plain numbers, lists and texts: what the page draws and `--json` prints.
 
-Places in the text are *slots*: token positions in the whole text, in which a document that begins anew at a chunk border
-may leave some empty before it. Characters count those of all documents, one behind the other.
+Places in the text are slots (see `selection.parts`). Characters are those of all documents, one behind the other.
 """
 
-import itertools
-from bisect import bisect_left
+from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..asking import Answer
-from ..data.text import decode_pieces
 from ..modeling import SharedLLMForCausalLM
 from ..selection.cite import documents
 from .attention import LayerAttention, attention_paid
+from .text import ChunkText
 
 # Chunks that come with their whole text if nothing else makes them worth it: so many of the best by score.
 BEST = 200
@@ -127,74 +126,40 @@ class Facts:
     chunks: list[Chunk]
 
 
-class _Text:
-    """The text between slots that lie on cuts."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, ids: Tensor, spans: list[tuple[int, int]], cuts: set[int]):
-        """spans: slots that the documents begin and end at."""
-        self.starts, self.texts = [], []
-        ordered = sorted(cuts)
-        for start, end in spans:
-            inside = [start, *ordered[bisect_left(ordered, start + 1) : bisect_left(ordered, end)], end]
-            self.starts += inside[:-1]
-            self.texts += decode_pieces(tokenizer, ids[start:end].tolist(), [cut - start for cut in inside])
-        self.characters = list(itertools.accumulate(map(len, self.texts), initial=0))
-
-    def between(self, start: int, end: int) -> str:
-        return "".join(self.texts[bisect_left(self.starts, start) : bisect_left(self.starts, end)])
-
-    def offsets(self, start: int, end: int) -> list[int]:
-        """Characters before `start` and before `end`."""
-        return [self.characters[bisect_left(self.starts, slot)] for slot in (start, end)]
-
-
 def gather(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, answer: Answer, name: str) -> Facts:
     """All facts about an answer.
 
     Args:
         name: of the model, to be shown.
     """
-    memory, size = answer.memory, answer.memory.chunk_size
+    memory, whole = answer.memory, [document for document in documents(answer.memory) if document["tokens"]]
     layers = attention_paid(model, memory, answer.question_ids, answer.answer_ids)
-    whole = documents(memory)
-    spans = [(document["start"], document["start"] + document["tokens"]) for document in whole]
-    real = torch.zeros(-(-int(memory.lengths[0]) // size) * size, dtype=torch.bool)
-    for start, end in spans:
-        real[start:end] = True
-    scores = torch.full(real.shape, -torch.inf)
-    scores[: answer.scores.shape[1]] = answer.scores[0].float().cpu()
-    best = scores.masked_fill(~real, -torch.inf).view(-1, size).amax(1)
-    borders = [(i * size, i * size + n) for i, n in enumerate(real.view(-1, size).sum(1).tolist())]
+    borders = list(zip(*(slots.tolist() for slots in answer.chunks), strict=True))
+    begin = [document["start"] for document in whole]
+    ends = [min(d["start"] + d["tokens"], after) for d, after in zip(whole, [*begin[1:], borders[-1][1]], strict=True)]
 
-    runs = _runs(answer, layers, borders, spans)
+    runs, best, masses = _runs(answer, layers, begin), _best(answer), _by_chunk(answer, layers)
     strides = sorted({*model.config.ratios, 1}, reverse=True)
-    cited = {
-        c for s in answer.sources for c in range(s.start // size, (s.start + s.tokens[1] - s.tokens[0] - 1) // size + 1)
-    }
-    carried = cited | set(best.topk(min(BEST, len(best))).indices.tolist())
+    attended = _attended(answer, layers)
+    carried = {chunk for source in attended["sources"] for chunk in range(source.chunks[0], source.chunks[1] + 1)}
+    carried |= set(best.topk(min(BEST, len(best))).indices.tolist())
     carried |= {
         chunk for chunk, parts in enumerate(runs) if any(0 < stride < strides[0] for _, _, stride, _, _ in parts)
     }
-    cuts = {slot for border in borders for slot in border} | {slot for span in spans for slot in span}
-    cuts |= {slot for parts in runs for start, end, *_ in parts for slot in (start, end)}
-    text = _Text(tokenizer, memory.token_ids[0], spans, cuts)
-
-    by_chunk = _by_chunk(answer, layers, len(borders))
-    document_of = torch.bucketize(
-        torch.tensor([s for s, _ in borders]), torch.tensor([s for s, _ in spans]), right=True
-    )
+    cuts = {*begin, *ends, *(slot for parts in runs for start, end, *_ in parts for slot in (start, end))}
+    text = ChunkText(tokenizer, memory.token_ids[0], whole, borders, cuts)
     chunks = []
     for index, (start, end) in enumerate(borders):
         parts = runs[index] or ([(start, end, 0, 0, 0.0)] if index in carried else [])
         chunks.append(
             Chunk(
-                document=int(document_of[index]) - 1,
+                document=bisect_right(begin, start) - 1,
                 tokens=[start, end],
-                characters=text.offsets(start, end),
+                characters=text.characters(start, end),
                 kept=sum(kept for _, _, _, kept, _ in parts),
                 stride=min((stride for _, _, stride, _, _ in runs[index]), default=0),
                 score=_rounded(float(best[index])),
-                attention=[_rounded(mass) for mass in by_chunk[index].tolist()] if runs[index] else [],
+                attention=[_rounded(mass) for mass in masses[index].tolist()] if runs[index] else [],
                 excerpt=_excerpt(text.between(start, end)),
                 parts=[
                     Part([a, b], stride, kept, _rounded(mass), text.between(a, b) if index in carried else "")
@@ -209,50 +174,74 @@ def gather(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, answ
         injection=model.config.injection,
         budget=answer.budget,
         score=answer.score,
-        tokens=sum(document["tokens"] for document in whole),
+        tokens=sum(end - start for start, end in borders),
         kept=int(memory.kept[0]),
-        chunk_size=size,
+        chunk_size=memory.chunk_size,
         strides=strides,
         documents=[
-            Document(document["name"], [start, end], text.offsets(start, end))
-            for document, (start, end) in zip(whole, spans, strict=True)
+            _document(text, document, start, end) for document, start, end in zip(whole, begin, ends, strict=True)
         ],
         chunks=chunks,
-        **_attended(answer, layers),
+        **attended,
     )
 
 
+def _document(text: ChunkText, document: dict, start: int, end: int) -> Document:
+    first, last = text.characters(start, end)
+    # Its beginning may be lost: it begins where its first character would be.
+    return Document(document["name"], [start, end], [first - dict(document.get("marks", [])).get(0, 0), last])
+
+
+def _chunk_of(answer: Answer, slots: Tensor) -> Tensor:
+    """Index of the chunk that each slot lies in."""
+    return torch.bucketize(slots, answer.chunks[0], right=True) - 1
+
+
 def _runs(
-    answer: Answer, layers: list[LayerAttention], borders: list[tuple[int, int]], spans: list[tuple[int, int]]
+    answer: Answer, layers: list[LayerAttention], begin: list[int]
 ) -> list[list[tuple[int, int, int, int, float]]]:
-    """Of each chunk the runs of tokens of one document kept at one stride: start, end, stride, kept tokens, attention."""
-    memory, runs = answer.memory, [[] for _ in borders]
-    positions, strides, chunk = (getattr(memory, n)[0].cpu() for n in ("position", "ratio", "chunk"))
+    """Of each chunk the runs of tokens of one document kept at one stride: start, end, stride, kept tokens, attention.
+
+    begin: slots at which documents begin.
+    """
+    runs, first_slot = [[] for _ in answer.chunks[0]], answer.chunks[0].tolist()
+    positions, strides = answer.memory.position[0].cpu(), answer.memory.ratio[0].cpu()
     if len(positions) == 0:
         return runs
+    chunk, document = _chunk_of(answer, positions), torch.bucketize(positions, torch.tensor(begin), right=True)
     mean = _mean(layers).double().cumsum(0)
     new = torch.ones_like(positions, dtype=torch.bool)
-    document = torch.bucketize(positions, torch.tensor([start for start, _ in spans]), right=True)
     new[1:] = (strides.diff() != 0) | (chunk.diff() != 0) | (document.diff() != 0)
     first = torch.nonzero(new).flatten().tolist()
-    for begin, end in zip(first, [*first[1:], len(positions)], strict=True):
-        parts = runs[int(chunk[begin])]
+    for i, j in pairwise([*first, len(positions)]):
+        parts = runs[int(chunk[i])]
         # The last token of each stride is kept, so a run begins behind the one before.
-        start = parts[-1][1] if parts else borders[int(chunk[begin])][0]
-        mass = float(mean[end - 1] - (mean[begin - 1] if begin else 0.0))
-        parts.append((start, int(positions[end - 1]) + 1, int(strides[begin]), end - begin, mass))
+        start = parts[-1][1] if parts else first_slot[int(chunk[i])]
+        mass = float(mean[j - 1] - (mean[i - 1] if i else 0.0))
+        parts.append((start, int(positions[j - 1]) + 1, int(strides[i]), j - i, mass))
     return runs
 
 
-def _by_chunk(answer: Answer, layers: list[LayerAttention], chunks: int) -> Tensor:
-    """(chunks, layers) attention paid to each chunk."""
-    chunk = answer.memory.chunk[0].cpu()
-    return torch.stack([torch.zeros(chunks).index_add(0, chunk, layer.tokens) for layer in layers], 1)
+def _best(answer: Answer) -> Tensor:
+    """(N,) the best score of each chunk's tokens."""
+    starts, ends = answer.chunks
+    lengths = ends - starts
+    chunk = torch.repeat_interleave(torch.arange(len(starts)), lengths)
+    slots = torch.arange(len(chunk)) - (torch.cumsum(lengths, 0) - lengths)[chunk] + starts[chunk]
+    return torch.zeros(len(starts)).scatter_reduce(
+        0, chunk, answer.scores[0].float().cpu()[slots], "amax", include_self=False
+    )
+
+
+def _by_chunk(answer: Answer, layers: list[LayerAttention]) -> Tensor:
+    """(N, layers) attention paid to each chunk."""
+    chunk, nothing = _chunk_of(answer, answer.memory.position[0].cpu()), torch.zeros(len(answer.chunks[0]))
+    return torch.stack([nothing.index_add(0, chunk, layer.tokens) for layer in layers], 1)
 
 
 def _attended(answer: Answer, layers: list[LayerAttention]) -> dict:
     """The layers and the sources of an answer, with the attention that they got."""
-    positions, size, mean = answer.memory.position[0].cpu(), answer.memory.chunk_size, _mean(layers)
+    positions, mean = answer.memory.position[0].cpu(), _mean(layers)
     anywhere, sources = torch.zeros_like(positions, dtype=torch.bool), []
     for source in answer.sources:
         end = source.start + source.tokens[1] - source.tokens[0]
@@ -264,7 +253,7 @@ def _attended(answer: Answer, layers: list[LayerAttention]) -> dict:
                 characters=list(source.characters),
                 tokens=list(source.tokens),
                 start=source.start,
-                chunks=[source.start // size, (end - 1) // size],
+                chunks=_chunk_of(answer, torch.tensor([source.start, end - 1])).tolist(),
                 weight=_rounded(source.weight),
                 attention=_rounded(float(mean[inside].sum())),
                 text=source.text,
@@ -273,7 +262,8 @@ def _attended(answer: Answer, layers: list[LayerAttention]) -> dict:
 
     def shares(layer: LayerAttention) -> Layer:
         memory, cited = float(layer.tokens.sum()), float(layer.tokens[anywhere].sum())
-        return Layer(layer.layer, _rounded(memory), _rounded(cited), layer.gate and _rounded(layer.gate))
+        gate = None if layer.gate is None else _rounded(layer.gate)
+        return Layer(layer.layer, _rounded(memory), _rounded(cited), gate)
 
     return {"layers": [shares(layer) for layer in layers], "sources": sources}
 

@@ -36,8 +36,8 @@ def cite(chosen: ContextMemory, scores: Tensor, most: int = 3, row: int = 0) -> 
     positions = chosen.position[row][kept][chosen.ratio[row][kept] == 1].cpu()
     if len(positions) == 0:
         return []
-    whole = documents(chosen, row)
-    starts = torch.tensor([source["start"] for source in whole])
+    sources = documents(chosen, row)
+    starts = torch.tensor([source["start"] for source in sources])
     document = torch.bucketize(positions, starts, right=True) - 1
     new = torch.ones_like(positions, dtype=torch.bool)
     new[1:] = (positions.diff() > 1) | (document.diff() != 0)
@@ -46,7 +46,7 @@ def cite(chosen: ContextMemory, scores: Tensor, most: int = 3, row: int = 0) -> 
     for begin, end in zip(first, [*first[1:], len(positions)], strict=True):
         part, index = positions[begin:end], int(document[begin])
         offset, weight = int(starts[index]), float(scores[row, part].max())
-        name = whole[index]["name"]
+        name = sources[index]["name"]
         found.append(Citation(name, int(part[0]) - offset, int(part[-1]) + 1 - offset, weight, offset))
     return sorted(found, key=lambda citation: -citation.weight)[:most]
 
@@ -55,12 +55,15 @@ def excerpt(
     tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, citation: Citation, row: int = 0
 ) -> tuple[str, int, int]:
     """The cited text, and where it begins and ends in its document, in characters."""
-    tokens = {source["start"]: source["tokens"] for source in documents(memory, row)}[citation.offset]
-    ids = memory.token_ids[row, citation.offset : citation.offset + tokens].tolist()
-    before, text = decode_pieces(tokenizer, ids, [0, citation.start, citation.end])
-    return text, len(before), len(before) + len(text)
+    source = {source["start"]: source for source in documents(memory, row)}[citation.offset]
+    # Characters are counted from the last place before it where their number is known.
+    mark, characters = max((m for m in source.get("marks", []) if m[0] <= citation.start), default=(0, 0))
+    ids = memory.token_ids[row, citation.offset + mark : citation.offset + source["tokens"]].tolist()
+    before, text = decode_pieces(tokenizer, ids, [0, citation.start - mark, citation.end - mark])
+    return text, characters + len(before), characters + len(before) + len(text)
 
 
 def documents(memory: ContextMemory, row: int = 0) -> tuple[dict, ...]:
-    """The documents of a text: "name", "tokens", and the slot that each begins at, "start"."""
+    """The documents of a text: "name", "tokens", the slot that each begins at, "start", and if they were read from a
+    store "marks", tokens and characters of the document before places where both are known."""
     return placed(memory.sources[row] or ({"name": "the text", "tokens": int(memory.lengths[row])},))
