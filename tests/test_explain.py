@@ -15,6 +15,7 @@ from sharedllm.asking import ask
 from sharedllm.data.text import decode_pieces
 from sharedllm.explain import attention_paid, gather, render
 from sharedllm.explain.text import ChunkText
+from sharedllm.store import edit
 
 JOINT = {"injection": "joint", "injection_map": [[1, 1], [2, 2], [2, 3]]}
 NASTY = "Say </script><b>bold</b> <!--<script>alert(1)</script> {{facts}} &amp; 😀👩‍👩‍👧 naïve.\n"
@@ -276,6 +277,35 @@ def test_command_on_the_bundled_model(run, tmp_path):
     assert "x.html" in err.replace("\n", "")
     assert json.loads(embedded(page.read_text(encoding="utf-8"))) == facts
     assert [f.name for f in tmp_path.iterdir() if "html" in f.name] == ["x.html"], "no temporary file is left"
+
+
+def test_places_are_right_behind_lost_blocks(run, tmp_path, model_folder, monkeypatch):
+    """Of a store's second document the first block and one in the middle are damaged: the rest is where it was."""
+    monkeypatch.setattr(edit, "BLOCK_TOKENS", 32)
+    texts = {"one": "The quick brown fox – jumps. " * 2, "two": "".join(f"Day {i}: rain 😀. " for i in range(12))}
+    for name, content in texts.items():
+        (tmp_path / name).write_text(content)
+    memory, page = tmp_path / "x.memory", tmp_path / "x.html"
+    arguments = [tmp_path / "one", tmp_path / "two", "-o", memory, "--keep-all", "--model", model_folder]
+    assert run("read", *arguments)[0] == 0
+    blocks = json.loads((memory / "manifest.json").read_text())["documents"][1]["blocks"]
+    for block in (blocks[0], blocks[3]):
+        (memory / "blocks" / f"{block['file']}.memory").write_bytes(b"no more")
+    options = ["--model", model_folder, "--score", "bm25", "--budget", 200, "-o", page, "--json"]
+    code, out, err = run("explain", memory, "Day 9?", *options)
+    assert code == 0 and "lost" in err, err
+    facts = json.loads(out)
+    assert facts["tokens"] == sum(len(content.encode()) for content in texts.values()) - 64
+    for chunk in facts["chunks"]:
+        document = facts["documents"][chunk["document"]]
+        start, end = (place - document["characters"][0] for place in chunk["characters"])
+        name = document["name"].rpartition("/")[2]
+        shown = "".join(part["text"] for part in chunk["parts"])
+        expected = texts[name][start:end]
+        # A character that is cut off by what is lost behind it can't be shown.
+        assert shown == expected or (shown[-1] == "\ufffd" and expected.startswith(shown.rstrip("\ufffd")))
+    for source in facts["sources"]:
+        assert source["text"] == texts[source["document"].rpartition("/")[2]][slice(*source["characters"])]
 
 
 def test_bad_requests(run, tmp_path, model_folder):

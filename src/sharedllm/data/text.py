@@ -119,19 +119,24 @@ def tokenize_piece(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[Tenso
     return ids, ends.diff(prepend=ends.new_zeros(1))
 
 
-def decode_pieces(tokenizer: PreTrainedTokenizerBase, ids: list[int], cuts: list[int]) -> list[str]:
+def decode_pieces(
+    tokenizer: PreTrainedTokenizerBase, ids: list[int], cuts: list[int], behind: bool = False
+) -> list[str]:
     """The texts between successive cuts; joined they are the text of all ids.
 
     A character whose bytes are spread over tokens on both sides of a cut goes to the piece that ends it.
 
     Args:
-        cuts: ascending places in `ids`, from 0 to its length.
+        cuts: ascending places in `ids`, from 0 on.
+        behind: the ids follow others; what they end of a character that those began is left out.
     """
     pieces = []
     for start, end in itertools.pairwise(cuts):
         first = max(start - BEFORE, 0)
-        # Bytes that are no whole character yet are decoded as U+FFFD.
+        # Bytes that are no whole character are decoded as U+FFFD.
         before = tokenizer.decode(ids[first:start]).rstrip("\ufffd")
         text = tokenizer.decode(ids[first:end])
-        pieces.append((text if end == len(ids) else text.rstrip("\ufffd"))[len(before) :])
+        text = (text if end == len(ids) else text.rstrip("\ufffd"))[len(before) :]
+        pieces.append(text.lstrip("\ufffd") if behind else text)
+        behind = behind and not pieces[-1]
     return pieces

@@ -44,9 +44,11 @@ class ChunkText:
             if document != owner:
                 base, owner = read, document
             # Behind tokens that were lost the count goes on where it is known again.
-            read = base + dict(documents[document].get("marks", [])).get(start - begin[document], read - base)
+            known = dict(documents[document].get("marks", [])).get(start - begin[document], 0)
+            read = base + known if known else read
             inside = [start, *(end for _, end in spans[i:j])]
-            for text in decode_pieces(tokenizer, ids[start : inside[-1]].tolist(), [cut - start for cut in inside]):
+            stretch, places = ids[start : inside[-1]].tolist(), [cut - start for cut in inside]
+            for text in decode_pieces(tokenizer, stretch, places, behind=known > 0):
                 self.texts.append(text)
                 self.before.append(read)
                 read += len(text)

@@ -59,7 +59,8 @@ def excerpt(
     # Characters are counted from the last place before it where their number is known.
     mark, characters = max((m for m in source.get("marks", []) if m[0] <= citation.start), default=(0, 0))
     ids = memory.token_ids[row, citation.offset + mark : citation.offset + source["tokens"]].tolist()
-    before, text = decode_pieces(tokenizer, ids, [0, citation.start - mark, citation.end - mark])
+    cuts = [0, citation.start - mark, citation.end - mark]
+    before, text = decode_pieces(tokenizer, ids, cuts, behind=characters > 0)
     return text, characters + len(before), characters + len(before) + len(text)
 
 
