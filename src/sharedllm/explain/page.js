@@ -62,6 +62,11 @@ const colourOf = {
   score: i => onRamp(scaled("score", score[i])),
   attention: i => attention[i] ? onRamp(scaled("attention", attention[i])) : none,
 };
+const meaning = {
+  stride: "How finely each chunk was read for this question.",
+  score: `How much the question points to each chunk, by ${facts.score}: the best are read first, within the budget.`,
+  attention: "How much of its attention the model paid to each chunk while it wrote the answer, mean over layers.",
+};
 const modes = { stride: "How finely read", score: "Score", attention: "Attention" };
 let mode = "stride";
 
@@ -160,6 +165,7 @@ function drawLegend() {
         mode === "score" ? digits(highest.score) : percent(highest.attention))];
   if (mode === "attention") items.unshift(key(none, "not read"));
   if (together) items.push(make("span", { class: "key" }, make("b", {}, "▏"), "a document begins"));
+  $("reading").textContent = `${meaning[mode]} In reading order, line by line: touch or point at a cell, or go there by arrow keys, to see its text; click or press Enter to pin it.`;
   $("legend").replaceChildren(...items, key("transparent", "source of the answer", "ring"));
 }
 
@@ -174,8 +180,14 @@ function words(chunk, inside = part => part.stride === 1) {
   if (!chunk.parts.some(part => part.text)) return [chunk.excerpt];
   return chunk.parts.map(part => inside(part) ? make("mark", {}, part.text) : part.text);
 }
-/* A box of text, scrolled to what is marked in it. */
+/* A box of text without the blanks around it, scrolled to what is marked in it. */
 function textBox(...children) {
+  const cut = (i, trim) => {
+    if (typeof children[i] === "string") children[i] = trim(children[i]);
+    else children[i].textContent = trim(children[i].textContent);
+  };
+  cut(0, text => text.trimStart());
+  cut(children.length - 1, text => text.trimEnd());
   const box = make("div", { class: "words", tabindex: 0 }, ...children);
   requestAnimationFrame(() => {
     const mark = box.querySelector("mark");
@@ -240,7 +252,6 @@ function drawFigures() {
   ];
   $("figures").append(...figures.map(([term, value, note]) => make("div", {}, make("dt", {}, term), make("dd", {}, value), make("dd", {}, note))));
   $("about").textContent = `Answered by ${facts.model} from ${some(facts.tokens, "token")}, of which ${whole(facts.kept)} were chosen by ${facts.score}.`;
-  $("reading").textContent = "In reading order, line by line. Touch or point at a cell, or go there by arrow keys, to see its text; click or press Enter to pin it.";
 }
 function drawSources() {
   $("sources-note").textContent = sources.length
@@ -250,7 +261,8 @@ function drawSources() {
     const end = source.start + source.tokens[1] - source.tokens[0];
     const inside = part => part.tokens[0] >= source.start && part.tokens[1] <= end;
     const text = chunks.slice(source.chunks[0], source.chunks[1] + 1).flatMap(chunk => words(chunk, inside));
-    const numbers = `characters ${whole(source.characters[0])}–${whole(source.characters[1])} · score ${digits(source.weight)} · attention ${percent(source.attention)}`;
+    const characters = `characters ${whole(source.characters[0])}–${whole(source.characters[1])}`;
+    const numbers = [characters, `score ${digits(source.weight)}`, `attention ${percent(source.attention)}`].map(text => text.replaceAll(" ", "\u00a0")).join(" · ");
     return make("li", {}, make("div", { class: "head" }, make("h3", {}, shown(source.document)), toMap(source.chunks[0])),
       make("p", { class: "quiet" }, numbers), textBox(...text));
   }));
