@@ -1,6 +1,7 @@
 """A question to a text that was kept whole: what of it is read within a budget, the answer, and where that stands."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -8,35 +9,8 @@ from transformers import PreTrainedTokenizerBase
 from .data.text import tokenize
 from .memory import ContextMemory
 from .modeling import SharedLLMForCausalLM
-from .selection.cite import cite, excerpt
+from .selection.cite import Citation, cite, describe
 from .selection.parts import Source, parts_of, roots
-
-
-@dataclass(frozen=True)
-class Passage:
-    """A part of a document that was kept whole for a question.
-
-    characters, tokens  where it begins and ends in its document
-    start               slot of its first token (see `selection.parts`)
-    weight              the best score of a token there
-    """
-
-    document: str
-    characters: tuple[int, int]
-    tokens: tuple[int, int]
-    start: int
-    weight: float
-    text: str
-
-    def to_dict(self) -> dict:
-        """What the commands print of it."""
-        return {
-            "document": self.document,
-            "characters": list(self.characters),
-            "tokens": list(self.tokens),
-            "weight": round(self.weight, 4),
-            "text": self.text,
-        }
 
 
 @dataclass(frozen=True)
@@ -50,7 +24,8 @@ class Answer:
     memory        what of the text was read to answer
     scores        (1, T) how much the token at each slot of the text matters to the question
     chunks        slots at which the chunks of the text begin and end, (N,) each
-    sources       parts that were kept whole, best first
+    citations     parts that were kept whole, best first
+    sources       the same as they are shown (see `selection.cite.describe`)
     """
 
     question: str
@@ -62,7 +37,13 @@ class Answer:
     memory: ContextMemory
     scores: Tensor
     chunks: tuple[Tensor, Tensor]
-    sources: list[Passage]
+    citations: list[Citation]
+    sources: list[dict[str, Any]]
+
+
+def plain(question: str) -> str:
+    """How a model without a chat template is asked; the answer ends with its line."""
+    return f"\nQuestion: {question}\nAnswer:"
 
 
 def prompt_of(
@@ -75,7 +56,7 @@ def prompt_of(
     """
     if not question.strip():
         raise ValueError("the question is empty: ask something.")
-    ids = tokenize(tokenizer, f"\nQuestion: {question.strip()}\nAnswer:")
+    ids = tokenize(tokenizer, plain(question.strip())).to(model.device)
     room = model.config.window - max_new_tokens
     if ids.shape[1] > room:
         raise ValueError(
@@ -131,10 +112,6 @@ def ask(
     chosen = model.select(everything, prompt, budget=budget, score=scores)
     text, ids = answer_over(model, tokenizer, chosen, prompt, max_new_tokens)
     chunks = roots(parts_of(everything), 0)
-    sources = []
-    for citation in cite(chosen, scores, most_sources):
-        cited, start, end = excerpt(tokenizer, chosen, citation)
-        tokens = citation.start, citation.end
-        first = citation.offset + citation.start
-        sources.append(Passage(citation.document, (start, end), tokens, first, citation.weight, cited))
-    return Answer(question.strip(), budget, score, text, prompt, ids, chosen, scores, chunks, sources)
+    citations = cite(chosen, scores, most_sources)
+    sources = [describe(tokenizer, chosen, citation) for citation in citations]
+    return Answer(question.strip(), budget, score, text, prompt, ids, chosen, scores, chunks, citations, sources)

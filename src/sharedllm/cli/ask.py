@@ -5,8 +5,7 @@ from typing import Annotated
 import torch
 import typer
 
-from .. import asking
-from ..asking import prompt_of
+from ..asking import answer_over, ask, prompt_of
 from ..selection import get_policy
 from ..selection.scores import get_score
 from .common import (
@@ -18,7 +17,7 @@ from .common import (
     load,
     memory_of,
     print_json,
-    stderr,
+    show_sources,
 )
 
 
@@ -47,7 +46,7 @@ def command(
     if budget is not None:
         everything = everything_of(loaded, tokenizer, source, batch_tokens)
         limits = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens}
-        answered = asking.ask(loaded, tokenizer, everything, question, **limits)
+        answered = ask(loaded, tokenizer, everything, question, **limits)
         answer, memory, sources = answered.text, answered.memory, answered.sources
     else:
         memory = memory_of(loaded, tokenizer, source, batch_tokens)
@@ -60,14 +59,10 @@ def command(
             ids = memory.token_ids.long()
             with torch.no_grad():
                 memory = loaded.read(ids, query_ids=prompt, selection=policy, batch_tokens=batch_tokens)
-        answer, _ = asking.answer_over(loaded, tokenizer, memory, prompt, max_new_tokens)
-    chosen = {"selection": policy.name} if budget is None else {"budget": budget, "score": score}
+        answer, _ = answer_over(loaded, tokenizer, memory, prompt, max_new_tokens)
+    chosen = {"selection": policy.name} if budget is None else {"budget": budget, "score": score, "sources": sources}
     if json:
-        listed = {} if budget is None else {"sources": [found.to_dict() for found in sources]}
-        print_json(question=question, answer=answer, context_tokens=int(memory.lengths[0]), **chosen, **listed)
+        print_json(question=question, answer=answer, context_tokens=int(memory.lengths[0]), **chosen)
     else:
         print(answer)
-        for found in sources:
-            start, end = found.characters
-            place = f"{found.document}, characters {start:,}–{end:,}"
-            stderr.print(f"{place}: {found.text!r}", highlight=False, markup=False)
+        show_sources(sources)

@@ -152,3 +152,11 @@ def tokens_of_length(text: str, window: int) -> int:
     if not value >= 0 or not value.is_integer():
         raise ValueError(f"--lengths: {text!r} is no number of tokens or windows: use such as 0,512,64K,4W.")
     return int(value)
+
+
+def show_sources(sources: list[dict[str, Any]]) -> None:
+    """Where an answer comes from (see `selection.cite.describe`), on stderr: a line each, cut to a terminal's width."""
+    shown = {"no_wrap": True, "overflow": "ellipsis"} if stderr.is_terminal else {"soft_wrap": True}
+    for found in sources:
+        place = f"{found['document']}, characters {found['characters'][0]:,}–{found['characters'][1]:,}"
+        stderr.print(f"{place}: {found['text']!r}", style="dim", highlight=False, markup=False, **shown)

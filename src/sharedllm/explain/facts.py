@@ -243,20 +243,20 @@ def _attended(answer: Answer, layers: list[LayerAttention]) -> dict:
     """The layers and the sources of an answer, with the attention that they got."""
     positions, mean = answer.memory.position[0].cpu(), _mean(layers)
     anywhere, sources = torch.zeros_like(positions, dtype=torch.bool), []
-    for source in answer.sources:
-        end = source.start + source.tokens[1] - source.tokens[0]
-        inside = (positions >= source.start) & (positions < end)
+    for citation, shown in zip(answer.citations, answer.sources, strict=True):
+        start, end = citation.offset + citation.start, citation.offset + citation.end
+        inside = (positions >= start) & (positions < end)
         anywhere |= inside
         sources.append(
             CitedPart(
-                document=source.document,
-                characters=list(source.characters),
-                tokens=list(source.tokens),
-                start=source.start,
-                chunks=_chunk_of(answer, torch.tensor([source.start, end - 1])).tolist(),
-                weight=_rounded(source.weight),
+                document=citation.document,
+                characters=shown["characters"],
+                tokens=shown["tokens"],
+                start=start,
+                chunks=_chunk_of(answer, torch.tensor([start, end - 1])).tolist(),
+                weight=_rounded(citation.weight),
                 attention=_rounded(float(mean[inside].sum())),
-                text=source.text,
+                text=shown["text"],
             )
         )
 

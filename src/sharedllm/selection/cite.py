@@ -1,6 +1,7 @@
 """Where an answer comes from: the parts of a memory that a question kept whole, by document."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,6 +63,20 @@ def excerpt(
     cuts = [0, citation.start - mark, citation.end - mark]
     before, text = decode_pieces(tokenizer, ids, cuts, behind=characters > 0)
     return text, characters + len(before), characters + len(before) + len(text)
+
+
+def describe(
+    tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, citation: Citation, row: int = 0
+) -> dict[str, Any]:
+    """A citation as it is shown: document, its characters and tokens, weight and text."""
+    text, start, end = excerpt(tokenizer, memory, citation, row)
+    return {
+        "document": citation.document,
+        "characters": [start, end],
+        "tokens": [citation.start, citation.end],
+        "weight": round(citation.weight, 4),
+        "text": text,
+    }
 
 
 def documents(memory: ContextMemory, row: int = 0) -> tuple[dict, ...]:
