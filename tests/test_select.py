@@ -149,6 +149,23 @@ def test_parts_that_do_not_fill_their_chunks(model):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("settings", [{}, {"overlap": 8}, {"lower_weights": "copy"}, {"keep": "first"}], ids=str)
+def test_the_papers_cut_is_what_reading_with_the_question_keeps(settings):
+    """Read once and cut for a question, a text is what it would be if it were read for that question."""
+    model = tiny_shared("llama", encoding="chunk", **settings)
+    contexts, questions = random_texts([90, 17, 60], 1), random_texts([6, 3, 4], 2)
+    (ids, mask), (query, query_mask) = pad(contexts, "right"), pad(questions)
+    everything = model.read(ids, mask, keep_all=True)
+    read = model.read(ids, mask, query, query_mask, selection="similarity")
+    chosen = model.select(everything, query, query_mask, budget=None, score="cosine")
+    nearest = model.select(everything, query, query_mask, budget=None, score=torch.arange(90.0).expand(3, -1))
+    for ours, theirs in ((chosen, read), (nearest, model.read(ids, mask, selection="right"))):
+        for name, tensor in theirs.tensors().items():
+            torch.testing.assert_close(ours.tensors()[name], tensor, atol=1e-5, rtol=1e-5)
+    assert not torch.equal(chosen.position, nearest.position)
+
+
+@torch.no_grad()
 def test_the_oracle_keeps_the_answer_whole(model):
     ids, query = ids_of(160), ids_of(5, seed=1)
     memory = model.read(ids, keep_all=True)
@@ -171,7 +188,11 @@ def test_bad_requests(model):
     for wrong, options, message in (
         (model.read(ids), {"budget": 8}, "keep_all=True"),
         (memory, {"budget": 0}, "budget=0"),
-        (memory, {"budget": 8, "score": "best"}, "score='best' is not known: use one of attention, bm25, hybrid"),
+        (
+            memory,
+            {"budget": 8, "score": "best"},
+            "score='best' is not known: use one of attention, bm25, cosine, hybrid",
+        ),
         (memory.repeat_interleave(2), {"budget": 8}, "must be 2 questions"),
         ([], {"budget": 8}, "nothing to select from"),
         ([memory, memory.repeat_interleave(2)], {"budget": 8}, "take one text each"),

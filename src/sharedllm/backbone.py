@@ -21,6 +21,7 @@ from .reading import Reader, append_context, read_context
 from .selection import SelectionPolicy, get_policy
 from .selection.forest import kept_within
 from .selection.parts import Source, parts_of, roots, take
+from .selection.paths import kept_by_paths
 from .selection.scores import TokenScore, get_score
 from .upper import inject, make_readers
 
@@ -181,7 +182,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         query_ids: Tensor,
         query_attention_mask: Tensor | None = None,
         *,
-        budget: int,
+        budget: int | None,
         score: str | TokenScore | Tensor = "attention",
         ratios: Sequence[int] | None = None,
         gist: float = 0.5,
@@ -192,19 +193,23 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             source: a memory of `read(…, keep_all=True)`, a `MemoryStore`, or several of them that stand one behind the
                 other; they stay as they are, so that they can be asked again.
             query_ids: (B, Q) the question. query_attention_mask: (B, Q), padding on the left.
-            budget: most tokens to keep of each text.
+            budget: most tokens to keep of each text; None for the paper's cut, one path of each tree (`selection.paths`).
             score: how tokens are ranked, or its name, or what `scores` returned.
-            ratios: strides of whole chunks, halves, quarters, …; default: the configuration's, and 1.
+            ratios: strides of whole chunks, halves, quarters, …; default: the configuration's, and within a budget 1.
             gist: see `selection.forest.kept_within`.
 
         Raises:
             ValueError: a memory does not hold every token or is another model's, or there is no such score.
         """
-        ratios = list(ratios or [*self.config.ratios, 1])
+        ratios = list(ratios or (self.config.ratios if budget is None else [*self.config.ratios, 1]))
         if not isinstance(score, Tensor):
             score = self.scores(source, query_ids, query_attention_mask, score=score)
         parts = parts_of(source)
-        kept = [kept_within(row, roots(parts, i), ratios, budget, gist) for i, row in enumerate(score)]
+        trees = [roots(parts, row) for row in range(len(score))]
+        if budget is None:
+            kept = [kept_by_paths(s, t, ratios, self.config.keep) for s, t in zip(score, trees, strict=True)]
+        else:
+            kept = [kept_within(s, t, ratios, budget, gist) for s, t in zip(score, trees, strict=True)]
         return take(parts, [slots for slots, _ in kept], [strides for _, strides in kept])
 
     def scores(

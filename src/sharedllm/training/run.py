@@ -162,6 +162,8 @@ class _Run:
             else:
                 with self.accelerator.no_sync(self.wrapped):
                     self._forward_backward(step, batch, len(mine), totals)
+        if self.shared:
+            self.config.ratios = self.ratios
         norm = float(_whole(nn.utils.clip_grad_norm_(self.live, recipe.clip)))
         if not torch.isfinite(torch.tensor(norm)):
             self._not_finite(step, batch, f"the norm of the gradients is {norm}")
@@ -215,8 +217,6 @@ class _Run:
         if not self.validation:
             return
         self.losses.eval()
-        if self.shared:
-            self.config.ratios = self.ratios
         running = recipe.phases()[-1].running
         window, reads = getattr(self.config, "window", running), recipe.stage != "base"
         result: dict[str, Any] = {}
@@ -229,6 +229,8 @@ class _Run:
         maker = RowMaker(self.tokenizer, "validation", recipe.data.chat)
         store = next(iter(self.validation.values()))
         context = window if reads else 0
+        if self.shared and settings.ratios:
+            self.config.ratios = settings.ratios
         if settings.task_rows and max(store.lengths) >= context + running:
             result["recall"] = {
                 kind: recall(
@@ -246,6 +248,8 @@ class _Run:
                 for kind in settings.tasks
             }
         self.losses.train()
+        if self.shared:
+            self.config.ratios = self.ratios
         if self.log is not None:
             self.log.write(step=step, validation=result)
 
@@ -260,9 +264,12 @@ class _Run:
         return [float(torch.tanh(_whole(gate.detach()))) for gate in gates]
 
     def _not_finite(self, step: int, batch: Batch | None, what: str) -> None:
+        """Stop with the batch saved: its tensors, and as metadata what else decides the step."""
         path = self.output / f"not-finite-step-{step}-process-{self.accelerator.process_index}.safetensors"
         if batch is not None:
-            save_file({name: tensor.contiguous() for name, tensor in batch.tensors().items()}, path)
+            about = {"kinds": batch.kinds, "shifts": batch.shifts, "ratios": batch.ratios, "what": what, "step": step}
+            tensors = {name: tensor.contiguous() for name, tensor in batch.tensors().items()}
+            save_file(tensors, path, {key: json.dumps(value) for key, value in about.items()})
         last = latest(self.checkpoints)
         raise ValueError(
             f"step {step}: {what}; its batch is in {path}. Lower the learning rates and go on from "
@@ -276,17 +283,7 @@ class _Run:
         state = read_state(start)
         if state.get("data") != self.digests:
             raise ValueError(f"{start} was made with other training text: choose another output folder.")
-        saved = self.output / "recipe.json"
-        if not saved.is_file():
-            return
-        before, now = json.loads(saved.read_text()), json.loads(json.dumps(self.recipe.as_dict()))
-        changed = sorted(key for key in now if key not in FREE and before.get(key) != now[key])
-        if changed:
-            key = changed[0]
-            raise ValueError(
-                f"{self.output} holds a run with {key}={before.get(key)}, the recipe says {now[key]}: choose another output "
-                "folder, or put it back."
-            )
+        check_recipe(self.recipe)
 
     def _check_kinds(self, has_instructions: bool) -> None:
         known = {"text", "alone", "echo", "copy", "instructions", "questions", *TASKS}
@@ -311,6 +308,27 @@ class _Run:
     def _say(self, text: str) -> None:
         if self.console is not None:
             self.console.print(text, highlight=False, soft_wrap=True)
+
+
+def check_recipe(recipe: Recipe, free: set[str] = FREE) -> None:
+    """
+    Args:
+        free: keys that may differ.
+
+    Raises:
+        ValueError: the output folder holds a run with a recipe of other losses; names the first key that differs.
+    """
+    saved = Path(recipe.output) / "recipe.json"
+    if not saved.is_file():
+        return
+    before, now = json.loads(saved.read_text()), json.loads(json.dumps(recipe.as_dict()))
+    changed = sorted(key for key in now.keys() & before.keys() - free if before[key] != now[key])
+    if changed:
+        key = changed[0]
+        raise ValueError(
+            f"{recipe.output} holds a run with {key}={before[key]}, the recipe says {now[key]}: choose another output "
+            "folder, or put it back."
+        )
 
 
 def _whole(tensor: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...data.questions import Quiz, hide, render, sentence_borders
-from ...data.questions.base import QuestionTask
+from ...data.questions.base import STOP, QuestionTask
 from ...data.synthetic import make_needles
 from ..corpus import Documents
 from ..methods.base import Scores
@@ -50,9 +50,11 @@ class Asking:
             start = rng.randrange(documents.lengths[document] - setting.longest - tail + 1)
             hay = documents.read(document, start, length + tail)
             quiz = self.questions.make(rng, "", "test")
-            prompt, answer = (self._encode(setting, part) for part in render(quiz))
-            # What follows the answer itself (a full stop) is no target.
-            answer = answer[: len(self._encode(setting, quiz.answer))]
+            prompt, response = render(quiz)
+            # The full stop behind the answer is no target, nor is a space before it that is a token of its own.
+            prompt, answer = (self._encode(setting, part) for part in (prompt, response.removesuffix(STOP)))
+            spaces = next(i for i, token in enumerate(answer) if setting.tokenizer.decode([token]).strip())
+            prompt, answer = np.concatenate([prompt, answer[:spaces]]), answer[spaces:]
             facts = [self._encode(setting, fact) for fact in quiz.facts]
             room = length + tail - len(prompt) - len(answer)
             if sum(map(len, facts)) > room:
