@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, StoppingCriteria
 
+from .asking import plain
 from .data.text import tokenize
 from .memory import ContextMemory
 from .modeling import SharedLLMForCausalLM
@@ -165,11 +166,6 @@ class Chat:
         source = {"name": HISTORY, "tokens": int(history.lengths[0])}
         self.history = replace(history.to(device), sources=((source,),))
         self.running = self.running[:, oldest.shape[1] :]
-
-
-def plain(question: str) -> str:
-    """How a model without a chat template is asked; the answer ends with its line."""
-    return f"\nQuestion: {question}\nAnswer:"
 
 
 class _Answer(StoppingCriteria):

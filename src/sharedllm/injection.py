@@ -136,11 +136,14 @@ class CrossAttention(nn.Module):
             for linear in (output, *(m for n, m in self.named_children() if n in family.query_projections)):
                 nn.init.normal_(linear.weight, std=self.config.initializer_range)
 
+    def operands(self, hidden: Tensor, layer_index: int, memory: PreparedMemory) -> tuple[Tensor, ...]:
+        """What is attended with: queries (B, H, L, D), keys and values (B, G, S, D), and which keys count (B, 1, 1, S)."""
+        queries = rotate(self.family.queries(self, self.norm(hidden)).transpose(1, 2), memory.query)
+        return queries, *memory.layers[layer_index], memory.mask
+
     def forward(self, hidden: Tensor, layer_index: int, memory: PreparedMemory) -> Tensor:
         """(B, L, E) behind self-attention → (B, L, E), to be added to it."""
-        keys, values = memory.layers[layer_index]
-        queries = rotate(self.family.queries(self, self.norm(hidden)).transpose(1, 2), memory.query)
-        attended = attend(self, self.config._attn_implementation, queries, keys, values, memory.mask)
+        attended = attend(self, self.config._attn_implementation, *self.operands(hidden, layer_index, memory))
         opened = 1.0 if self.gate is None else torch.tanh(self.gate.float())
         gate = (opened * memory.present).to(hidden.dtype)
         return hidden + gate * getattr(self, self.family.output)(attended)

@@ -30,7 +30,7 @@ class JointAttention(nn.Module):
         self.family, self.config = family, getattr(layer, family.attention).config
         self.reader = MemoryReader(layer, family) if own_reader else None
 
-    def forward(
+    def operands(
         self,
         attention: nn.Module,
         normed: Tensor,
@@ -40,13 +40,9 @@ class JointAttention(nn.Module):
         attention_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
         **kwargs,
-    ) -> Tensor:
-        """What self-attention would return, (B, L, E), with the memory's tokens among its keys.
-
-        Args:
-            attention: the layer's self-attention. normed: (B, L, E), what it reads.
-            Others as transformers gives them to self-attention.
-        """
+    ) -> tuple[Tensor, ...]:
+        """What is attended with: queries (B, H, L, D), keys and values (B, G, S + L, D), those of the memory first, and
+        what is added to scores (B, 1, L, S + L). Arguments as for `forward`."""
         keys, values = (t.transpose(1, 2) for t in self.family.keys_values(attention, normed))
         queries = self.family.queries(attention, normed).transpose(1, 2)
         queries, keys = rotate(queries, position_embeddings), rotate(keys, position_embeddings)
@@ -58,9 +54,19 @@ class JointAttention(nn.Module):
         far = torch.where(memory.mask & memory.present[..., None], memory.bias.to(queries.dtype), lowest)
         far = far.expand(len(near), 1, queries.shape[2], -1)
         keys, values = torch.cat([far_keys, keys], 2), torch.cat([far_values, values], 2)
-        attended = attend(
-            attention, self.config._attn_implementation, queries, keys, values, torch.cat([far, near], -1)
-        )
+        return queries, keys, values, torch.cat([far, near], -1)
+
+    def forward(
+        self, attention: nn.Module, normed: Tensor, layer_index: int, memory: PreparedMemory, **kwargs
+    ) -> Tensor:
+        """What self-attention would return, (B, L, E), with the memory's tokens among its keys.
+
+        Args:
+            attention: the layer's self-attention. normed: (B, L, E), what it reads.
+            kwargs: as transformers gives them to self-attention.
+        """
+        operands = self.operands(attention, normed, layer_index, memory, **kwargs)
+        attended = attend(attention, self.config._attn_implementation, *operands)
         return getattr(attention, self.family.output)(attended)
 
 

@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import glob
+import itertools
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,6 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
+
+# Tokens before a piece that are decoded with it, so that it reads as it does in the whole.
+BEFORE = 16
 
 # Long texts are tokenised in pieces of about this many characters, cut at line ends.
 PIECE = 200_000
@@ -113,3 +117,26 @@ def tokenize_piece(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[Tenso
     if len(ends):
         ends[-1] = len(text)
     return ids, ends.diff(prepend=ends.new_zeros(1))
+
+
+def decode_pieces(
+    tokenizer: PreTrainedTokenizerBase, ids: list[int], cuts: list[int], behind: bool = False
+) -> list[str]:
+    """The texts between successive cuts; joined they are the text of all ids.
+
+    A character whose bytes are spread over tokens on both sides of a cut goes to the piece that ends it.
+
+    Args:
+        cuts: ascending places in `ids`, from 0 on.
+        behind: the ids follow others; what they end of a character that those began is left out.
+    """
+    pieces = []
+    for start, end in itertools.pairwise(cuts):
+        first = max(start - BEFORE, 0)
+        # Bytes that are no whole character are decoded as U+FFFD.
+        before = tokenizer.decode(ids[first:start]).rstrip("\ufffd")
+        text = tokenizer.decode(ids[first:end])
+        text = (text if end == len(ids) else text.rstrip("\ufffd"))[len(before) :]
+        pieces.append(text.lstrip("\ufffd") if behind else text)
+        behind = behind and not pieces[-1]
+    return pieces

@@ -7,18 +7,24 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..data.text import decode_pieces
 from ..memory import ContextMemory
 from .parts import placed
 
 
 @dataclass(frozen=True)
 class Citation:
-    """Tokens start … end − 1 of a document, kept whole; `weight` is the best score of a token there."""
+    """Tokens start … end − 1 of a document, kept whole.
+
+    weight  the best score of a token there
+    offset  slot at which the document begins
+    """
 
     document: str
     start: int
     end: int
     weight: float
+    offset: int
 
 
 def cite(chosen: ContextMemory, scores: Tensor, most: int = 3, row: int = 0) -> list[Citation]:
@@ -31,7 +37,7 @@ def cite(chosen: ContextMemory, scores: Tensor, most: int = 3, row: int = 0) -> 
     positions = chosen.position[row][kept][chosen.ratio[row][kept] == 1].cpu()
     if len(positions) == 0:
         return []
-    sources = _documents(chosen, row)
+    sources = documents(chosen, row)
     starts = torch.tensor([source["start"] for source in sources])
     document = torch.bucketize(positions, starts, right=True) - 1
     new = torch.ones_like(positions, dtype=torch.bool)
@@ -41,7 +47,8 @@ def cite(chosen: ContextMemory, scores: Tensor, most: int = 3, row: int = 0) -> 
     for begin, end in zip(first, [*first[1:], len(positions)], strict=True):
         part, index = positions[begin:end], int(document[begin])
         offset, weight = int(starts[index]), float(scores[row, part].max())
-        found.append(Citation(sources[index]["name"], int(part[0]) - offset, int(part[-1]) + 1 - offset, weight))
+        name = sources[index]["name"]
+        found.append(Citation(name, int(part[0]) - offset, int(part[-1]) + 1 - offset, weight, offset))
     return sorted(found, key=lambda citation: -citation.weight)[:most]
 
 
@@ -49,13 +56,12 @@ def excerpt(
     tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, citation: Citation, row: int = 0
 ) -> tuple[str, int, int]:
     """The cited text, and where it begins and ends in its document, in characters."""
-    sources = _documents(memory, row)
-    source = next(source for source in sources if source["name"] == citation.document)
+    source = {source["start"]: source for source in documents(memory, row)}[citation.offset]
     # Characters are counted from the last place before it where their number is known.
     mark, characters = max((m for m in source.get("marks", []) if m[0] <= citation.start), default=(0, 0))
-    ids = memory.token_ids[row, source["start"] + mark : source["start"] + citation.end].tolist()
-    before = tokenizer.decode(ids[: citation.start - mark])
-    text = tokenizer.decode(ids)[len(before) :]
+    ids = memory.token_ids[row, citation.offset + mark : citation.offset + source["tokens"]].tolist()
+    cuts = [0, citation.start - mark, citation.end - mark]
+    before, text = decode_pieces(tokenizer, ids, cuts, behind=characters > 0)
     return text, characters + len(before), characters + len(before) + len(text)
 
 
@@ -73,6 +79,7 @@ def describe(
     }
 
 
-def _documents(memory: ContextMemory, row: int) -> tuple[dict, ...]:
-    """The documents of a text, with the slots that they begin at."""
+def documents(memory: ContextMemory, row: int = 0) -> tuple[dict, ...]:
+    """The documents of a text: "name", "tokens", the slot that each begins at, "start", and if they were read from a
+    store "marks", tokens and characters of the document before places where both are known."""
     return placed(memory.sources[row] or ({"name": "the text", "tokens": int(memory.lengths[row])},))
