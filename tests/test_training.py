@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sharedllm import SharedLLMForCausalLM
 from sharedllm.training.log import read_log
 from sharedllm.training.parts import PARTS, learning_rates, multiplier
+from sharedllm.training.watch import NormWatch
 
 WORDS = "the falcon of silver sang in a quiet harbour while old captains slept and every lantern burned low".split()
 ROOT = Path(__file__).parent.parent
@@ -413,6 +414,13 @@ def test_multiplier_rises_and_falls():
         assert values[99] < 0.04 or kind == "constant"
     assert multiplier("trapezoid", 60, 100, 0.1) == 1
     assert multiplier("cosine", 50, 100, 0.0) == pytest.approx(0.5)
+
+
+def test_a_norm_that_leaves_its_usual_size_is_seen():
+    watch = NormWatch(times=10, steps=50)
+    assert [watch(norm) for norm in (100.0, *[1.0] * 20)] == [None] * 21
+    assert watch(9.0) is None and watch(50.0) == 50.0
+    assert watch(50.0) == 50.0, "an outlier is not what is usual"
 
 
 def test_a_loss_that_is_no_number_is_caught_with_its_batch(run, recipe, tmp_path):

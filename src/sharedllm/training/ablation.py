@@ -12,9 +12,10 @@ import yaml
 from rich.console import Console
 
 from ..atomic import write_text
+from .checkpoint import FREE, check_recipe
 from .log import read_log
 from .recipe import build_recipe, replace_keys, substitute
-from .run import FREE, check_recipe, train
+from .run import train
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ..data.shards import TokenStore
 from ..hardware import count_operations, peak_memory_mb, peak_operations
 from ..modeling import SharedLLMForCausalLM
 from .batches import Batch, Batches
-from .checkpoint import latest, load_checkpoint, read_state, save_checkpoint
+from .checkpoint import check_recipe, latest, load_checkpoint, read_state, save_checkpoint
 from .curves import draw_curves
 from .log import Log
 from .losses import RowLosses, autocast
@@ -31,9 +31,7 @@ from .parts import add_lora, learning_rates, make_optimizers, multiplier
 from .recipe import Recipe
 from .setup import decoder_layers, make_model, make_stores, make_tokenizer
 from .validate import choose_targets, loss_by_length, recall
-
-# Keys of a recipe that may change while a run goes on: they don't touch the losses.
-FREE = {"output", "checkpoint_every", "keep_checkpoints", "log_every", "tensorboard", "validation"}
+from .watch import NormWatch
 
 
 def train(
@@ -140,6 +138,7 @@ class _Run:
             self.output.mkdir(parents=True, exist_ok=True)
             write_text(self.output / "recipe.json", json.dumps(recipe.as_dict(), indent=1))
         self.log = Log(self.output, self.step, recipe.tensorboard, self.console) if main else None
+        self.watch = NormWatch()
         self.operations: dict[int, int] = {}
         self.peak = peak_operations(self.device, torch.bfloat16 if recipe.precision == "bf16" else torch.float32)
         trainable = sum(p.numel() for p in self.live)
@@ -167,6 +166,8 @@ class _Run:
         norm = float(_whole(nn.utils.clip_grad_norm_(self.live, recipe.clip)))
         if not torch.isfinite(torch.tensor(norm)):
             self._not_finite(step, batch, f"the norm of the gradients is {norm}")
+        if (ratio := self.watch(norm)) is not None:
+            self._say(f"warning: step {step}: the norm of the gradients is {norm:.3g}, {ratio:.0f} times the usual")
         factor = multiplier(recipe.decay, step, recipe.steps, recipe.warmup)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -308,27 +309,6 @@ class _Run:
     def _say(self, text: str) -> None:
         if self.console is not None:
             self.console.print(text, highlight=False, soft_wrap=True)
-
-
-def check_recipe(recipe: Recipe, free: set[str] = FREE) -> None:
-    """
-    Args:
-        free: keys that may differ.
-
-    Raises:
-        ValueError: the output folder holds a run with a recipe of other losses; names the first key that differs.
-    """
-    saved = Path(recipe.output) / "recipe.json"
-    if not saved.is_file():
-        return
-    before, now = json.loads(saved.read_text()), json.loads(json.dumps(recipe.as_dict()))
-    changed = sorted(key for key in now.keys() & before.keys() - free if before[key] != now[key])
-    if changed:
-        key = changed[0]
-        raise ValueError(
-            f"{recipe.output} holds a run with {key}={before[key]}, the recipe says {now[key]}: choose another output "
-            "folder, or put it back."
-        )
 
 
 def _whole(tensor: torch.Tensor) -> torch.Tensor:
