@@ -60,7 +60,7 @@ def test_enough_budget_is_stride_one(model):
 
 @torch.no_grad()
 def test_attention_score_is_the_attention(model):
-    """The greatest softmax weight over the question's tokens, summed over heads and injected layers."""
+    """The greatest softmax weight over the question's tokens, all keys as far off as the reach, summed over heads."""
     ids, query = ids_of(40), ids_of(5, seed=1)
     memory = model.read(ids, keep_all=True)
     states = model(query, output_hidden_states=True).hidden_states
@@ -70,7 +70,7 @@ def test_attention_score_is_the_attention(model):
         rotary = model.model.upper.rotary_emb
         queries = layer.self_attn.q_proj(layer.input_layernorm(states[index])).view(1, 5, 4, 8).transpose(1, 2)
         queries = rotate(queries, rotation(rotary, torch.arange(5)[None], queries))
-        keys = rotate(memory.keys[pair], rotation(rotary, memory.chunk - memory.chunks[:, None], queries))
+        keys = rotate(memory.keys[pair], rotation(rotary, torch.full_like(memory.chunk, -model.config.reach), queries))
         for head in range(4):
             weights = torch.softmax(queries[0, head] @ keys[0, head // 2].T / 8**0.5, -1)
             expected += weights.amax(0)

@@ -1,4 +1,4 @@
-"""The model's own attention: how much of it the question pays to each token, over all injected layers and heads."""
+"""The model's own attention: how much of it the question pays to each token, over injected layers and heads."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class AttentionScore:
     """Attention of the question's tokens over the whole memory: the most that any of them pays, summed over heads.
 
-    It is what the layers with a joint softmax would pay if everything were kept, without the running text. Where the
-    configuration names `selection_heads` (see `diagnosis.heads`), only they count, and the others cost nothing.
+    It is what the layers with a joint softmax would pay if everything were kept as far off as the farthest chunk: attention
+    favours what is near, a question does not. Where the configuration names `selection_heads` (see `diagnosis.heads`), only
+    they count, and the others cost nothing.
 
     block: tokens of the memory that are scored at once.
     """
@@ -31,8 +32,7 @@ class AttentionScore:
 
     @torch.no_grad()
     def scores(self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor) -> Tensor:
-        config = model.config
-        if config.injection != "joint":
+        if model.config.injection != "joint":
             raise ValueError("score='attention' needs a model with injection='joint': use score='bm25'.")
         total = torch.zeros(len(query), extent(parts))
         for _, heads, begin, weights in self.by_head(model, parts, query, mask):
@@ -48,104 +48,54 @@ class AttentionScore:
         if not any(part.lengths.any() for part in parts):
             return
         states = model(query, attention_mask=mask.long(), output_hidden_states=True, use_cache=False).hidden_states
-        family, places = family_of(model.upper.config), _Places(model, parts)
-        positions = (mask.long().cumsum(1) - 1).clamp(min=0)
-        for pair, (_, index) in enumerate(model.config.injection_map):
-            heads = self._heads(model, index)
+        family, config, rotary = family_of(model.upper.config), model.config, model.upper.rotary_emb
+        # One distance for all: the queries are turned instead of every key, (R_i q)·(R_j k) = (R_{i−j} q)·k.
+        farthest = config.window if config.key_position == "offset" else config.reach
+        turn = rotation(rotary, (mask.long().cumsum(1) - 1).clamp(min=0) + farthest, states[0])
+        for pair, (_, index) in enumerate(config.injection_map):
+            heads = _heads_of(model, index)
             if not heads:
                 continue
             layer = model.upper.layers[index]
             attention = getattr(layer, family.attention)
             queries = family.queries(attention, family.attention_input(layer, states[index])).transpose(1, 2)
-            for begin, weights in self._layer(queries * attention.scaling, heads, positions, mask, places, pair):
+            scaling = attention.scaling * getattr(rotary, "attention_scaling", 1.0)
+            for begin, weights in self._layer(rotate(queries, turn) * scaling, heads, mask, parts, pair):
                 yield index, heads, begin, weights
 
-    @staticmethod
-    def _heads(model: "SharedLLMModel", layer: int) -> list[tuple[int, float]]:
-        """The heads of a layer that count, and how much: those of the configuration, or all alike."""
-        chosen = model.config.selection_heads
-        if chosen is None:
-            return [(head, 1.0) for head in range(model.upper.config.num_attention_heads)]
-        return [(head, weight) for at, head, weight in chosen if at == layer]
-
     def _layer(
-        self,
-        queries: Tensor,
-        heads: list[tuple[int, float]],
-        positions: Tensor,
-        real: Tensor,
-        places: "_Places",
-        pair: int,
+        self, queries: Tensor, heads: list[tuple[int, float]], real: Tensor, parts: Sequence[Part], pair: int
     ) -> Iterator[tuple[int, Tensor]]:
-        """Queries (B, H, Q, D) before RoPE → slots, and (B, heads, T') the greatest weight over Q of each."""
-        chosen = [head for head, _ in heads]
-        norms = None
-        for logits, _ in places.logits(queries, chosen, positions, pair, self.block):
+        """Queries (B, H, Q, D) → slots, and (B, heads, T') the greatest softmax weight over Q of each."""
+        chosen, norms = [head for head, _ in heads], None
+        for _, logits in self._logits(queries, chosen, parts, pair):
             part = logits.logsumexp(-1)
             norms = part if norms is None else torch.logaddexp(norms, part)
         # Padding asks nothing; a text without tokens has no norm.
         norms = norms.masked_fill(~real[:, None] | norms.isneginf(), torch.inf)
-        for logits, begin in places.logits(queries, chosen, positions, pair, self.block):
+        for begin, logits in self._logits(queries, chosen, parts, pair):
             yield begin, logits.sub_(norms[..., None]).amax(2).exp_()
 
-
-class _Places:
-    """The keys of all parts as attention would see them: rotated to their chunks, counted back from the running text."""
-
-    def __init__(self, model: "SharedLLMModel", parts: Sequence[Part]):
-        self.model, self.parts = model, parts
-        ends = torch.stack([part.start + part.lengths for part in parts]).amax(0)
-        self.chunks = -(-ends // parts[0].chunk_size)
-
-    def logits(
-        self, queries: Tensor, heads: list[int], positions: Tensor, pair: int, block: int
-    ) -> Iterator[tuple[Tensor, int]]:
-        """(B, heads, Q, T') float, and the slot of its first column, of all tokens in turn; −∞ where there is none."""
-        rotary = self.model.upper.rotary_emb
-        cache: dict[tuple[int, ...], Tensor] = {}
-        for part in self.parts:
-            keys = part.keys(pair, None).to(queries.device, queries.dtype)
-            for start, stop in self._stretches(part, block):
-                here = keys[:, :, start:stop]
-                place = self._positions(part, start, here.shape[2])
-                far = (place == place[:, :1]).all()
-                if far:
-                    # One distance for all: the queries are turned instead of many keys.
-                    at = tuple(place[:, 0].tolist())
-                    if at not in cache:
-                        cache[at] = self._turned(queries, positions - place[:, :1].to(positions.device))
-                    turned = cache[at]
-                else:
-                    turned = rotate(queries, rotation(rotary, positions, queries))
-                    here = rotate(here, rotation(rotary, place, here))
-                logits = _products(turned, here, heads)
-                beyond = torch.arange(start, start + here.shape[2]) >= part.lengths.cpu()[:, None]
+    def _logits(
+        self, queries: Tensor, heads: list[int], parts: Sequence[Part], pair: int
+    ) -> Iterator[tuple[int, Tensor]]:
+        """The slot of the first column, and (B, heads, Q, T') float, of all tokens in turn; −∞ where there is none."""
+        for part in parts:
+            keys, length = part.keys(pair, None).to(queries.device, queries.dtype), part.token_ids.shape[1]
+            for start in range(0, length, self.block):
+                logits = _products(queries, keys[:, :, start : start + self.block], heads)
+                beyond = torch.arange(start, start + logits.shape[3]) >= part.lengths.cpu()[:, None]
                 if beyond.any():
                     logits.masked_fill_(beyond[:, None, None].to(logits.device), -torch.inf)
-                yield logits, part.start + start
+                yield part.start + start, logits
 
-    def _turned(self, queries: Tensor, distance: Tensor) -> Tensor:
-        """As if rotated to a position, against keys that are not: (R_i q)·(R_j k) = (R_{i−j} q)·k."""
-        rotary = self.model.upper.rotary_emb
-        factor = getattr(rotary, "attention_scaling", 1.0)
-        return rotate(queries, rotation(rotary, distance, queries)) * factor
 
-    def _stretches(self, part: Part, block: int) -> Iterator[tuple[int, int]]:
-        """Columns to be scored together: those at one distance, and the nearer ones by themselves."""
-        size, length = part.chunk_size, part.token_ids.shape[1]
-        far = (int(self.chunks.min()) - self.model.config.reach + 1) * size - part.start
-        cut = min(max(far, 0), length)
-        for begin, end in ((0, cut), (cut, length)):
-            yield from ((at, min(at + block, end)) for at in range(begin, end, block))
-
-    def _positions(self, part: Part, start: int, count: int) -> Tensor:
-        """(B, T') where the keys stand, counted from the running text's beginning."""
-        config = self.model.config
-        slots = part.start + start + torch.arange(count)
-        if config.key_position == "offset":
-            ends = torch.stack([p.start + p.lengths for p in self.parts]).amax(0).cpu()
-            return (slots - ends[:, None]).clamp(min=-config.window)
-        return (slots // part.chunk_size - self.chunks.cpu()[:, None]).clamp(min=-config.reach)
+def _heads_of(model: "SharedLLMModel", layer: int) -> list[tuple[int, float]]:
+    """The heads of a layer that count, and how much: those of the configuration, or all alike."""
+    chosen = model.config.selection_heads
+    if chosen is None:
+        return [(head, 1.0) for head in range(model.upper.config.num_attention_heads)]
+    return [(head, weight) for at, head, weight in chosen if at == layer]
 
 
 def _products(queries: Tensor, keys: Tensor, heads: list[int]) -> Tensor:
