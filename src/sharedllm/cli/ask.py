@@ -30,7 +30,9 @@ def command(
         int | None,
         typer.Option(min=1, help="Tokens of the memory to read, chosen for the question (--keep-all memories)."),
     ] = None,
-    score: Annotated[str, typer.Option(help="What a --budget goes by: attention, bm25 or hybrid.")] = "attention",
+    score: Annotated[
+        str, typer.Option(help="What a --budget goes by: attention, bm25, hybrid or cosine.")
+    ] = "attention",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
     batch_tokens: BatchTokensOption = 32_768,
     json: JsonOption = False,

@@ -3,6 +3,7 @@
 import contextlib
 import json as jsonlib
 import sys
+import time
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -20,7 +21,9 @@ def command(
         int | None,
         typer.Option(min=1, help="Tokens read for each question, of the text and the chat; default: twice the window."),
     ] = None,
-    score: Annotated[str, typer.Option(help="What the budget goes by: attention, bm25 or hybrid.")] = "attention",
+    score: Annotated[
+        str, typer.Option(help="What the budget goes by: attention, bm25, hybrid or cosine.")
+    ] = "attention",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
     batch_tokens: BatchTokensOption = 32_768,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line for each turn.")] = False,
@@ -48,7 +51,9 @@ def command(
             if question == "/exit":
                 break
             if question:
-                _show(chat, _answer(chat, question, json), json)
+                start = time.perf_counter()
+                turn = _answer(chat, question, json)
+                _show(chat, turn, json, time.perf_counter() - start)
         except ValueError as error:
             if not interactive:
                 raise ValueError(f"line {number}: {error}") from None
@@ -107,7 +112,7 @@ def _answer(chat: Chat, question: str, json: bool) -> Turn:
     return turn
 
 
-def _show(chat: Chat, turn: Turn, json: bool) -> None:
+def _show(chat: Chat, turn: Turn, json: bool, seconds: float) -> None:
     if json:
         record = {
             "question": turn.question,
@@ -118,6 +123,7 @@ def _show(chat: Chat, turn: Turn, json: bool) -> None:
             "running_tokens": turn.running,
             "budget": chat.budget,
             "score": chat.score.name,
+            "seconds": round(seconds, 3),
             "sources": turn.sources,
         }
         print(jsonlib.dumps(record), flush=True)

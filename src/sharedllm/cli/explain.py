@@ -22,7 +22,9 @@ def command(
     output: Annotated[Path, typer.Option("-o", "--output", help="Page to write.")] = Path("explain.html"),
     model: ModelOption = "tiny",
     budget: Annotated[int, typer.Option(min=1, help="Tokens of the text to read, chosen for the question.")] = 2048,
-    score: Annotated[str, typer.Option(help="What the budget goes by: attention, bm25 or hybrid.")] = "attention",
+    score: Annotated[
+        str, typer.Option(help="What the budget goes by: attention, bm25, hybrid or cosine.")
+    ] = "attention",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
     batch_tokens: BatchTokensOption = 32_768,
     json: JsonOption = False,
