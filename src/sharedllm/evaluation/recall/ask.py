@@ -9,7 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...memory import ContextMemory
 from ...modeling import SharedLLMForCausalLM
-from ...selection.scores import HybridScore, OracleScore, get_score
+from ...selection.parts import parts_of
+from ...selection.scores import CosineScore, HybridScore, OracleScore, get_score
 from ..methods.base import scores_of
 from ..methods.retrieval import Retrieval
 from .texts import AskedText, Question
@@ -48,9 +49,13 @@ class Asker:
         memory = self.model.read(ids.to(device), keep_all=True, batch_tokens=self.batch_tokens, fingerprint=False)
         rival = Retrieval(self.base, self.tokenizer, self.model.config.window) if self.base is not None else None
         index = rival.index(ids[0]) if rival is not None else None
-        for question in text.questions:
-            query = torch.from_numpy(question.prompt)[None].to(device)
-            for policy, scores in self._scores(memory, query, question).items():
+        prompts = [torch.from_numpy(question.prompt).to(device) for question in text.questions]
+        cosines = CosineScore().many(self.model.model, parts_of(memory), prompts) if "tree" in self.scores else None
+        for number, question in enumerate(text.questions):
+            query, found = prompts[number][None], self._scores(memory, prompts[number][None], question)
+            if cosines is not None:
+                found["tree"] = cosines[number : number + 1]
+            for policy, scores in found.items():
                 # The paper's cut has one size.
                 for budget in [None] if policy == "tree" else self.budgets:
                     chosen = self.model.select(memory, query, budget=budget, score=scores)
@@ -68,9 +73,7 @@ class Asker:
         for name in self.scores:
             if name == "oracle":
                 found[name] = self.model.scores(memory, query, score=OracleScore([question.spans]))
-            elif name == "tree":
-                found[name] = self.model.scores(memory, query, score="cosine")
-            elif name != "hybrid":
+            elif name not in ("hybrid", "tree"):
                 found[name] = self.model.scores(memory, query, score=name)
         if "hybrid" in self.scores:
             hybrid = get_score("hybrid")
