@@ -34,6 +34,7 @@ case $stage in
     ;;
   pieces)
     python - "$out" <<'PY'
+import shutil
 import sys
 from pathlib import Path
 
@@ -51,6 +52,7 @@ for stage in ("base", "extend"):
         pieces = out / f"small-{stage}-pieces"
         AutoModelForCausalLM.from_pretrained(folder, dtype="auto").save_pretrained(pieces, max_shard_size="15MB")
         AutoTokenizer.from_pretrained(folder).save_pretrained(pieces)
+        shutil.copy(folder / "README.md", pieces)
         print(pieces, *sorted(f"{p.name} {p.stat().st_size:,}" for p in pieces.iterdir()), sep="\n  ")
 PY
     ;;

@@ -3,7 +3,7 @@
 # on where it stopped. Needs `pip install -e '.[train,plot]'` and a folder with books, code and proofs as
 # {domain}-{train,validation}-*.jsonl.zst.
 #
-#   runs/train_tiny.sh CORPUS [RECIPE]       # recipe: tiny-base, tiny-extend (default), tiny-instruct
+#   runs/train_tiny.sh CORPUS [RECIPE]       # recipe: tiny-base, tiny-extend (default), tiny-long, tiny-recall, tiny-instruct
 set -euo pipefail
 export CORPUS=${1:?"usage: runs/train_tiny.sh CORPUS [RECIPE]"}
 recipe=${2:-tiny-extend}

@@ -87,6 +87,9 @@ def test_a_study_runs_once(run, tmp_path, base_folder, monkeypatch):
     assert [row["variant"] for row in rows] == ["a", "b"] and rows[1]["changes"] == {"steps": 1}
     monkeypatch.setattr("sharedllm.training.ablation.train", lambda *a, **k: pytest.fail("it has run already"))
     assert run_study(load_study(path)) == rows
+    path.write_text(path.read_text().replace("steps: 1", "steps: 3"))
+    with pytest.raises(ValueError, match=r"out/b/seed-0 holds a run with steps=1, the recipe says 3"):
+        run_study(load_study(path))
 
 
 @pytest.mark.parametrize(

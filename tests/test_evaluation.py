@@ -11,10 +11,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sharedllm import SharedLLMForCausalLM
+from sharedllm import SharedLLMForCausalLM, bundled_model
 from sharedllm.data.questions.moving import Moves
 from sharedllm.evaluation.corpus import Documents, open_documents
 from sharedllm.evaluation.methods.base import Scores
+from sharedllm.evaluation.report import index
 from sharedllm.evaluation.run import Plan, evaluate, load_cells
 from sharedllm.evaluation.statistics import cluster_bootstrap, paired_difference, wilson
 from sharedllm.evaluation.tasks import TASKS, Setting, get_task, score_texts
@@ -111,6 +112,19 @@ def test_questions_hold_their_answers(tokenizer, documents, name):
             assert before.rpartition("Question:")[2].count("?") == 1
         if "depth" in texts[0].label:
             assert sorted(t.label["depth"] for t in texts) == pytest.approx([i / 10 + 0.05 for i in range(10)])
+
+
+def test_a_space_counts_with_a_word_and_not_before_a_digit(documents):
+    """The base's tokenizer has " 4" as two tokens, and a word's first token holds its space."""
+    tokenizer = AutoTokenizer.from_pretrained(bundled_model("base"))
+    store = Documents("tales", ["One"], [4000], "0", [np.asarray(tokenizer.encode(SENTENCES * 200)[:4000])])
+    setting = setting_of(tokenizer, cases=12)
+    starts = {}
+    for text in get_task("needle").texts(store, 256, setting):
+        prompt, answer = text.ids[: -text.targets], tokenizer.decode(text.ids[-text.targets :])
+        starts[answer.strip().isdigit()] = answer[0] == " "
+        assert tokenizer.decode(prompt).endswith(" ") == answer.strip().isdigit()
+    assert starts == {True: False, False: True}
 
 
 def test_copies_are_copies(tokenizer, documents):
@@ -235,6 +249,28 @@ def test_several_trainings_are_one_table(run, tmp_path, base_folder):
     assert f"{np.mean(means):.3f} ± {np.std(means, ddof=1):.3f}" in out
     shutil.copytree(tmp_path / "out-0", tmp_path / "again")
     code, _, err = run("report", tmp_path / "out-0", tmp_path / "again")
+    assert code == 2 and "is there twice" in err
+
+
+def test_seeds_of_one_model_are_pooled(run, tmp_path, model_folder, base_folder):
+    """Two seeds of two texts are four texts, and methods stay paired."""
+    (tmp_path / "tale.txt").write_text(SENTENCES * 30)
+    for seed in (1, 0):
+        arguments = ["--model", model_folder, "--base", base_folder, "--data", f"tale={tmp_path}/tale.txt"]
+        arguments += ["--seed", seed, "--lengths", "1W", "--cases", 2, "-o", tmp_path / f"out-{seed}"]
+        assert run("eval", "loss", *arguments, "--method", "sharedllm,window")[0] == 0
+    code, out, err = run("report", tmp_path / "out-1", tmp_path / "out-0", "-o", tmp_path)
+    assert code == 0, err
+    assert "4 texts a cell of 2 seeds, loss." in out and "sharedllm minus each" in out
+    assert (tmp_path / "loss-tale.png").read_bytes().startswith(b"\x89PNG")
+    pooled = index([tmp_path / "out-1", tmp_path / "out-0"])["loss", "tale"][64]["sharedllm"]
+    by_seed = [
+        np.mean([record["values"]["loss"] for cell in load_cells(tmp_path / f"out-{seed}") for record in cell["records"]
+                 if cell["method"] == "sharedllm"])
+        for seed in (0, 1)
+    ]  # fmt: skip
+    assert pooled["seeds"] == pytest.approx(by_seed) and by_seed[0] != by_seed[1]
+    code, _, err = run("report", tmp_path / "out-1", tmp_path / "out-1")
     assert code == 2 and "is there twice" in err
 
 

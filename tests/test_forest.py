@@ -11,6 +11,11 @@ from hypothesis import strategies as st
 from sharedllm.selection.forest import kept_within
 
 
+def within(scores, chunk_size, ratios, budget, gist=0.5):
+    starts = torch.arange(0, len(scores), chunk_size)
+    return kept_within(scores, (starts, (starts + chunk_size).clamp(max=len(scores))), ratios, budget, gist)
+
+
 def slow(scores: list[float], chunk_size: int, ratios: list[int], budget: int, gist: float):
     """Best-first expansion with a queue, node by node; a cut is a list of (start, end, stride)."""
 
@@ -58,13 +63,13 @@ def slow(scores: list[float], chunk_size: int, ratios: list[int], budget: int, g
 def test_equals_slow_loops(length, chunk_size, ratios, budget, gist, seed):
     """Equal scores are rare in practice and ordered differently by a queue: scores are drawn without ties."""
     scores = torch.randperm(length, generator=torch.Generator().manual_seed(seed)).double()
-    positions, strides = kept_within(scores, chunk_size, ratios, budget, gist)
+    positions, strides = within(scores, chunk_size, ratios, budget, gist)
     assert (positions.tolist(), strides.tolist()) == slow(scores.tolist(), chunk_size, ratios, budget, gist)
     assert len(positions) <= budget
 
 
 def test_budget_for_everything_keeps_everything():
-    positions, strides = kept_within(torch.rand(100), 16, [8, 4, 2, 1], 100)
+    positions, strides = within(torch.rand(100), 16, [8, 4, 2, 1], 100)
     assert positions.tolist() == list(range(100)) and set(strides.tolist()) == {1}
 
 
@@ -72,21 +77,34 @@ def test_gist_first():
     """With room for it something of every chunk is kept, and the best place is whole; without, only the best place."""
     scores = torch.zeros(1024)
     scores[700] = 1.0
-    positions, strides = kept_within(scores, 64, [16, 8, 4, 1], 200)
+    positions, strides = within(scores, 64, [16, 8, 4, 1], 200)
     assert all(any(a <= p < a + 64 for p in positions.tolist()) for a in range(0, 1024, 64))
     fine = positions[strides == 1].tolist()
     assert set(range(696, 704)) <= set(fine) and all(640 <= p < 704 for p in fine if p not in range(640))
-    near, _ = kept_within(scores, 64, [16, 8, 4, 1], 40, gist=0.1)
+    near, _ = within(scores, 64, [16, 8, 4, 1], 40, gist=0.1)
     assert 700 in near.tolist() and len(near) <= 40
 
 
 def test_more_budget_never_loses_a_fine_place():
     scores = torch.rand(512, generator=torch.Generator().manual_seed(0))
     for small, large in pairwise([40, 80, 160, 320]):
-        (a, fine_a), (b, fine_b) = (kept_within(scores, 64, [8, 4, 1], n, gist=0.0) for n in (small, large))
+        (a, fine_a), (b, fine_b) = (within(scores, 64, [8, 4, 1], n, gist=0.0) for n in (small, large))
         assert set(a[fine_a == 1].tolist()) <= set(b[fine_b == 1].tolist())
+
+
+def test_places_between_chunks_are_no_tokens():
+    """Two chunks that do not fill their places give what they give side by side."""
+    scores = torch.rand(40, generator=torch.Generator().manual_seed(0))
+    starts, ends = torch.tensor([0, 16, 32]), torch.tensor([16, 21, 40])
+    dense = torch.cat([scores[:21], scores[32:]])
+    close = torch.tensor([0, 16, 21]), torch.tensor([16, 21, 29])
+    for budget in (1, 5, 12, 20, 29):
+        places, strides = kept_within(scores, (starts, ends), [4, 2, 1], budget)
+        expected, expected_strides = kept_within(dense, close, [4, 2, 1], budget)
+        assert torch.where(places >= 32, places - 11, places).tolist() == expected.tolist()
+        assert strides.tolist() == expected_strides.tolist()
 
 
 def test_no_budget():
     with pytest.raises(ValueError, match="budget=0 keeps nothing"):
-        kept_within(torch.rand(4), 2, [1], 0)
+        within(torch.rand(4), 2, [1], 0)

@@ -234,7 +234,6 @@ def test_base_without_context_generates_the_same():
 
 
 BAD_REQUESTS = {
-    "too many": ({"max_new_tokens": 32}, "max_new_tokens=32 does not fit into the window=32"),
     "none": ({"max_new_tokens": 0}, "max_new_tokens=0"),
     "max_length": ({"max_length": 10}, "max_length=10 leaves no room behind a prompt of 10"),
     "no prompt": ({"inputs": None}, "input_ids is missing"),

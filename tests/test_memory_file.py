@@ -63,6 +63,23 @@ def test_round_trip_keeps_every_bit_pattern(path):
     assert_same(open_memory(str(path)), memory)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_int8_is_within_half_a_step(path, dtype):
+    """Every number is off by at most half of a 127th of the greatest of its token and head; all else is exact."""
+    memory = random_memory([9, 30], dtype=dtype)
+    memory = replace(memory, keys=tuple(k * torch.tensor([1.0, -50.0, 0.01, 3.0]).to(dtype) for k in memory.keys))
+    save_memory(memory, path, storage="int8")
+    opened, header = open_memory(path), read_header(path)
+    assert (header["storage"], header["dtype"]) == ("int8", str(dtype).removeprefix("torch."))
+    for ours, theirs in zip(opened.keys + opened.values, memory.keys + memory.values, strict=True):
+        assert ours.dtype == dtype and ours.shape == theirs.shape
+        step = theirs.double().abs().amax(-1, keepdim=True) / 127
+        rounding = theirs.double().abs().amax() * 2 * torch.finfo(dtype).eps
+        assert ((ours.double() - theirs.double()).abs() <= 0.5001 * step + rounding).all()
+    assert_same(replace(opened, keys=(), values=()), replace(memory, keys=(), values=()))
+    assert path.stat().st_size < 14_000
+
+
 def test_views_are_saved_as_what_they_show(path):
     memory = random_memory([9, 30])
     strided = tuple(t.transpose(1, 2).contiguous().transpose(1, 2).requires_grad_() for t in memory.keys)
@@ -72,6 +89,14 @@ def test_views_are_saved_as_what_they_show(path):
     assert_same(opened, replace(memory, values=memory.keys))
     opened.keys[0].zero_()
     assert_same(open_memory(path), replace(memory, values=memory.keys))
+
+
+def test_unknown_storage(path):
+    with pytest.raises(ValueError, match="storage='int4' is not known: use 'model' or 'int8'"):
+        save_memory(random_memory([3]), path, storage="int4")
+    rewrite(path, random_memory([3]), storage="int8")
+    with pytest.raises(ValueError, match="are missing or unexpected"):
+        open_memory(path)
 
 
 def test_header(saved):

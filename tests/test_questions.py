@@ -1,5 +1,7 @@
 """Questions: every answer follows from the text, by a second way of working it out."""
 
+import difflib
+import hashlib
 import json
 import random
 import re
@@ -9,11 +11,13 @@ import pytest
 from transformers import AutoTokenizer
 
 from sharedllm import bundled_model
-from sharedllm.data.questions import TASKS, Quiz, get_task, hide, is_right, render, sentence_borders
+from sharedllm.data.questions import TASKS, Quiz, get_task, hide, is_right, needle, render, sentence_borders, varied
 from sharedllm.data.questions.needle import PHRASINGS
 from sharedllm.data.synthetic import make_needles, needle_keys
 
+KEYS = tuple(f"q{a}{b}q" for a in "aeiou" for b in "aeiou")
 SPLITS = ("train", "validation", "test")
+VARIED = ("needle", "many_needles", "multi_value", "multi_query")
 WORDS = "river stone walked slowly under the tall grey house where nobody had lived since winter came".split()
 
 
@@ -29,7 +33,7 @@ def text():
 
 
 def answer_from(name: str, facts: tuple[str, ...], text: str, question: str) -> str:
-    """The answer by reading facts or text, without what the task remembered."""
+    """The answer by reading facts or text, without what the task remembered; of the plain forms."""
     if name in ("needle", "many_needles"):
         for fact, asked, _ in PHRASINGS:
             key = re.fullmatch(re.escape(asked).replace(r"\{key\}", "(.+)"), question)
@@ -62,12 +66,19 @@ def test_answers_follow_from_the_text(name, split, text):
     for seed in range(40):
         quiz = get_task(name).make(random.Random(seed), text, split)
         assert quiz == get_task(name).make(random.Random(seed), text, split)
-        assert quiz.answer == answer_from(name, quiz.facts, text, quiz.question), quiz
+        if split != "train" or name not in VARIED:
+            assert quiz.answer == answer_from(name, quiz.facts, text, quiz.question), quiz
         assert is_right(quiz, quiz.answer)
         assert is_right(quiz, f"{quiz.lead}{quiz.answer}.\nQuestion: what else?")
 
 
-def test_splits_share_no_keys_and_keep_a_phrasing():
+def choose_forms(monkeypatch, plain: bool) -> None:
+    """Training questions of the plain forms only, or of the varied ones only."""
+    monkeypatch.setattr(needle, "_varied", lambda rng, split: split == "train" and not plain)
+
+
+def test_splits_share_no_keys_and_keep_a_phrasing(monkeypatch):
+    choose_forms(monkeypatch, True)
     seen = {split: set() for split in SPLITS}
     phrasings = {split: set() for split in SPLITS}
     for split in SPLITS:
@@ -82,11 +93,69 @@ def test_splits_share_no_keys_and_keep_a_phrasing():
     assert phrasings["test"] == set(range(len(PHRASINGS)))
 
 
+def test_what_the_other_splits_ask_stays_what_it_was():
+    """Results of evaluations are compared over time: another question for a seed would be another test."""
+    for name, digest in {
+        "needle": "837f75c78cb32a02",
+        "many_needles": "a7dd7844a3ebfc30",
+        "multi_value": "9fae1e1b4092d179",
+        "multi_query": "71258fb79cc47359",
+    }.items():
+        quizzes = [get_task(name).make(random.Random(seed), "", split) for split in SPLITS[1:] for seed in range(50)]
+        assert hashlib.sha256(repr(quizzes).encode()).hexdigest()[:16] == digest
+
+
+@pytest.mark.parametrize("name", VARIED)
+def test_training_phrasings_are_many_and_none_is_held_out(name):
+    """What is left of fact, question and lead without key and value is a phrasing."""
+    held_out = {key for split in SPLITS[1:] for key in needle_keys(split)}
+    last = [re.escape(part).replace(r"\{key\}", ".+").replace(r"\{value\}", ".+") for part in PHRASINGS[-1][:2]]
+    phrasings, keys = set(), set()
+    for seed in range(1000):
+        quiz = get_task(name).make(random.Random(seed), "", "train")
+        shown = [*quiz.facts, quiz.question]
+        assert not any(key in line for key in held_out for line in shown)
+        assert not any(re.fullmatch(pattern, line) for pattern in last for line in shown)
+        values = quiz.answer.split(", ")
+        assert all(any(value in fact for fact in quiz.facts) for value in values)
+        key = longest_common(quiz.facts[[values[0] in fact for fact in quiz.facts].index(True)], quiz.question)
+        keys.add(key)
+        phrasings.add(
+            tuple(line.replace(key, "").replace(values[0], "") for line in (quiz.facts[0], quiz.question, quiz.lead))
+        )
+    assert len(phrasings) > 300 and len(keys) > 300
+
+
+def longest_common(a: str, b: str) -> str:
+    match = difflib.SequenceMatcher(None, a, b, autojunk=False).find_longest_match()
+    return a[match.a : match.a + match.size]
+
+
+@pytest.mark.parametrize("name", VARIED)
+def test_varied_answers_follow_from_the_facts(name, monkeypatch):
+    """Each answer stands in the fact about the key that is asked for."""
+    choose_forms(monkeypatch, False)
+    monkeypatch.setattr(varied, "varied_keys", lambda rng, count: rng.sample(KEYS, count))
+    for seed in range(300):
+        quiz = get_task(name).make(random.Random(seed), "", "train")
+        named = [next(key for key in KEYS if key in fact) for fact in quiz.facts]
+        asked = sorted((key for key in KEYS if key in quiz.question), key=quiz.question.index)
+        if name == "multi_value":
+            assert asked == named[:1] and len(set(named)) == 1
+            places = [fact.index(value) for fact, value in zip(quiz.facts, quiz.answer.split(", "), strict=True)]
+            assert len(set(places)) == 1
+        else:
+            assert len(set(named)) == len(named)
+            for key, value in zip(asked, quiz.answer.split(", "), strict=True):
+                assert value in quiz.facts[named.index(key)].replace(key, "")
+        assert is_right(quiz, f"{quiz.lead}{quiz.answer}.")
+
+
 def test_first_phrasing_is_that_of_the_plain_needle():
-    (needle,) = make_needles(random.Random(0), 1)
-    fact, question, lead = (part.format(key=needle.key, value=needle.answer) for part in PHRASINGS[0])
-    assert fact == needle.statement
-    assert render(Quiz((), question, needle.answer, lead))[0] == needle.question
+    (plain,) = make_needles(random.Random(0), 1)
+    fact, question, lead = (part.format(key=plain.key, value=plain.answer) for part in PHRASINGS[0])
+    assert fact == plain.statement
+    assert "".join(render(Quiz((), question, plain.answer, lead))) == f"{plain.question}{plain.answer}.\n"
 
 
 @pytest.mark.parametrize("borders", [True, False])
@@ -129,12 +198,21 @@ def test_what_counts_as_right(answer, given, right):
 
 def test_render_with_and_without_a_chat_template(tokenizer):
     quiz = Quiz((), "Which code?", "42", "The code is ")
-    assert render(quiz) == ("\nQuestion: Which code?\nAnswer: The code is ", "42.\n")
+    assert render(quiz) == ("\nQuestion: Which code?\nAnswer: The code is", " 42.\n")
+    assert render(Quiz((), "Which code?", "42")) == ("\nQuestion: Which code?\nAnswer:", " 42.\n")
     with pytest.raises(ValueError, match="no chat template"):
         render(quiz, tokenizer, chat=True)
     chatty = AutoTokenizer.from_pretrained(bundled_model())
     chatty.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %} [assistant] "
     assert render(quiz, chatty, chat=True) == ("[user] Which code? [assistant] ", "The code is 42.<|eos|>")
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_answers_tokenise_as_in_running_text(tokenizer, text, name):
+    for seed in range(40):
+        parts = render(get_task(name).make(random.Random(seed), text, "train"))
+        ids = [tokenizer.encode(part, add_special_tokens=False) for part in parts]
+        assert ids[0] + ids[1] == tokenizer.encode("".join(parts), add_special_tokens=False)
 
 
 def test_texts_and_names_that_give_no_question():

@@ -1,11 +1,15 @@
 """Selecting from a memory for a question: within the budget, of the right tokens, each kept as it was read."""
 
+from dataclasses import replace
+from itertools import pairwise
+
 import pytest
 import torch
 from helpers import pad, random_texts, tiny_shared
 
 from sharedllm.positions import rotate, rotation
 from sharedllm.selection.cite import cite
+from sharedllm.selection.parts import Part, parts_of
 from sharedllm.selection.scores import SCORES, BM25Score, OracleScore, get_score
 from sharedllm.selection.scores.base import spread
 
@@ -56,7 +60,7 @@ def test_enough_budget_is_stride_one(model):
 
 @torch.no_grad()
 def test_attention_score_is_the_attention(model):
-    """The greatest softmax weight over the question's tokens, summed over heads and injected layers."""
+    """The greatest softmax weight over the question's tokens, all keys as far off as the reach, summed over heads."""
     ids, query = ids_of(40), ids_of(5, seed=1)
     memory = model.read(ids, keep_all=True)
     states = model(query, output_hidden_states=True).hidden_states
@@ -66,13 +70,13 @@ def test_attention_score_is_the_attention(model):
         rotary = model.model.upper.rotary_emb
         queries = layer.self_attn.q_proj(layer.input_layernorm(states[index])).view(1, 5, 4, 8).transpose(1, 2)
         queries = rotate(queries, rotation(rotary, torch.arange(5)[None], queries))
-        keys = rotate(memory.keys[pair], rotation(rotary, memory.chunk - memory.chunks[:, None], queries))
+        keys = rotate(memory.keys[pair], rotation(rotary, torch.full_like(memory.chunk, -model.config.reach), queries))
         for head in range(4):
             weights = torch.softmax(queries[0, head] @ keys[0, head // 2].T / 8**0.5, -1)
             expected += weights.amax(0)
     for block in (7, 16_384):
         score = type(get_score("attention"))(block=block)
-        got = score.scores(model.model, memory, query, torch.ones_like(query).bool())
+        got = score.scores(model.model, parts_of(memory), query, torch.ones_like(query).bool())
         torch.testing.assert_close(got[0], spread(expected[None])[0], atol=1e-5, rtol=1e-5)
 
 
@@ -84,14 +88,81 @@ def test_spread_reaches_what_stands_behind():
     assert (near[[18, 19, 21, 25]] == 0.5).all()
 
 
-def test_bm25_finds_shared_words():
-    pytest.importorskip("bm25s")
-    model, ids, query = tiny_shared("llama", encoding="chunk"), ids_of(200), ids_of(6, seed=5)
-    ids[ids == query[0, 0]] = (query[0, 0] + 1) % 101
-    ids[0, 130:136] = query[0]
-    memory = model.read(ids, keep_all=True)
-    scores = BM25Score().scores(model.model, memory, query, torch.ones_like(query).bool())
-    assert 112 <= int(scores[0].argmax()) < 144 and scores[0, 133] == scores[0].max()
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 200, 1000])
+def test_bm25_is_that_of_bm25s(length):
+    """Pieces of 32 tokens every 16, words are tokens and pairs; a token has the better score of its two pieces."""
+    bm25s = pytest.importorskip("bm25s")
+    text, asked = ids_of(length)[0].tolist(), [5, 17, 5, 17, 30, 99, 100]
+    text[length // 2 : length // 2 + 2] = [5, 17][: len(text[length // 2 : length // 2 + 2])]
+
+    def words(ids):
+        return [str(i) for i in ids] + [f"{a}-{b}" for a, b in pairwise(ids)]
+
+    starts = range(0, max(length - 16, 1), 16)
+    index = bm25s.BM25(k1=1.5, b=0.75)
+    index.index([words(text[i : i + 32]) for i in starts], show_progress=False)
+    known = [word for word in words(asked) if word in index.vocab_dict]
+    expected = torch.zeros(length)
+    for start, value in zip(starts, index.get_scores(known) if known else [0.0] * len(starts), strict=True):
+        expected[start : start + 32] = expected[start : start + 32].clamp(min=float(value))
+    part = Part(torch.tensor([text], dtype=torch.int32), torch.tensor([length]), 16, 0, None, None)
+    query = torch.tensor([asked])
+    got = BM25Score().scores(None, [part], query, torch.ones_like(query).bool())[0]
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("score", ["attention", "bm25", "hybrid"])
+@pytest.mark.parametrize("key_position", ["chunk", "offset"])
+def test_parts_at_chunk_borders_are_one_text(key_position, score):
+    """Cut at chunk borders, several memories score and select as the one that they were cut from."""
+    settings = {"injection": "joint", "encoding": "chunk", "reach": 3, "key_position": key_position}
+    model = tiny_shared("llama", injection_map=[[1, 1], [2, 2], [2, 3]], **settings)
+    whole = model.read(ids_of(200), keep_all=True)
+    pieces = [whole.slice(a, b) for a, b in ((0, 32), (32, 144), (144, 200))]
+    query = ids_of(5, seed=1)
+    expected, got = (model.scores(source, query, score=score) for source in (whole, pieces))
+    torch.testing.assert_close(got, expected)
+    for budget in (3, 40, 120, 200):
+        one, several = (model.select(s, query, budget=budget, score=expected) for s in (whole, pieces))
+        assert one.tensors().keys() == several.tensors().keys()
+        for name, tensor in one.tensors().items():
+            assert torch.equal(several.tensors()[name], tensor), name
+
+
+@torch.no_grad()
+def test_parts_that_do_not_fill_their_chunks(model):
+    """Every token of every part can be kept, in its own chunk; what a part lacks is nobody's."""
+    pieces = [model.read(ids_of(n, seed=n), keep_all=True, sources=[f"text {n}"]) for n in (20, 5, 33)]
+    query, running = ids_of(5, seed=1), ids_of(12, seed=2)
+    chosen = model.select(pieces, query, budget=1000)
+    assert chosen.position[0].tolist() == [*range(20), *range(32, 37), *range(48, 81)]
+    assert chosen.chunk[0].tolist() == [p // 16 for p in chosen.position[0].tolist()] and chosen.chunks.tolist() == [6]
+    assert [(s["name"], s["start"]) for s in chosen.sources[0]] == [("text 20", 0), ("text 5", 32), ("text 33", 48)]
+    for pair in range(3):
+        assert torch.equal(chosen.keys[pair], torch.cat([p.keys[pair] for p in pieces], 2))
+        assert torch.equal(chosen.values[pair], torch.cat([p.values[pair] for p in pieces], 2))
+    assert model(running, memory=chosen).logits.isfinite().all()
+    for budget in (1, 10, 30):
+        kept = model.select(pieces, query, budget=budget)
+        assert kept.kept[0] <= budget and set(kept.position[0].tolist()) <= set(chosen.position[0].tolist())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("settings", [{}, {"overlap": 8}, {"lower_weights": "copy"}, {"keep": "first"}], ids=str)
+def test_the_papers_cut_is_what_reading_with_the_question_keeps(settings):
+    """Read once and cut for a question, a text is what it would be if it were read for that question."""
+    model = tiny_shared("llama", encoding="chunk", **settings)
+    contexts, questions = random_texts([90, 17, 60], 1), random_texts([6, 3, 4], 2)
+    (ids, mask), (query, query_mask) = pad(contexts, "right"), pad(questions)
+    everything = model.read(ids, mask, keep_all=True)
+    read = model.read(ids, mask, query, query_mask, selection="similarity")
+    chosen = model.select(everything, query, query_mask, budget=None, score="cosine")
+    nearest = model.select(everything, query, query_mask, budget=None, score=torch.arange(90.0).expand(3, -1))
+    for ours, theirs in ((chosen, read), (nearest, model.read(ids, mask, selection="right"))):
+        for name, tensor in theirs.tensors().items():
+            torch.testing.assert_close(ours.tensors()[name], tensor, atol=1e-5, rtol=1e-5)
+    assert not torch.equal(chosen.position, nearest.position)
 
 
 @torch.no_grad()
@@ -117,8 +188,16 @@ def test_bad_requests(model):
     for wrong, options, message in (
         (model.read(ids), {"budget": 8}, "keep_all=True"),
         (memory, {"budget": 0}, "budget=0"),
-        (memory, {"budget": 8, "score": "best"}, "score='best' is not known: use one of attention, bm25, hybrid"),
+        (
+            memory,
+            {"budget": 8, "score": "best"},
+            "score='best' is not known: use one of attention, bm25, cosine, hybrid",
+        ),
         (memory.repeat_interleave(2), {"budget": 8}, "must be 2 questions"),
+        ([], {"budget": 8}, "nothing to select from"),
+        ([memory, memory.repeat_interleave(2)], {"budget": 8}, "take one text each"),
+        (replace(memory, fingerprint="abc"), {"budget": 8}, "made by another model"),
+        ([memory, replace(memory, fingerprint="abc")], {"budget": 8}, "differ in fingerprint"),
     ):
         with pytest.raises(ValueError, match=message):
             model.select(wrong, query, **options)

@@ -295,6 +295,15 @@ def test_stopping_leaves_nothing_behind(tmp_path, corpus, tokenizer):
     assert [p.name for p in tmp_path.iterdir()] == ["corpus.jsonl"]
 
 
+def test_a_full_disk_leaves_nothing_behind(tmp_path, corpus, tokenizer):
+    def full(tokens):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match=r"tokens can't be made \(No space left on device\); nothing of it is left"):
+        build_shards([str(corpus)], tokenizer, tmp_path / "tokens", progress=full)
+    assert [p.name for p in tmp_path.iterdir()] == ["corpus.jsonl"]
+
+
 def edit_manifest(folder, **values):
     path = folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))

@@ -15,12 +15,13 @@ import pytest
 import torch
 import yaml
 from helpers import tiny_base, tiny_shared
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sharedllm import SharedLLMForCausalLM
 from sharedllm.training.log import read_log
 from sharedllm.training.parts import PARTS, learning_rates, multiplier
+from sharedllm.training.watch import NormWatch
 
 WORDS = "the falcon of silver sang in a quiet harbour while old captains slept and every lantern burned low".split()
 ROOT = Path(__file__).parent.parent
@@ -105,6 +106,9 @@ def test_a_run_writes_log_validation_and_a_model(run, recipe, tmp_path):
     assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
     left = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert left == ["step-00000010", "step-00000012"]
+    _, about, card = (folder / "README.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(about)["tags"][0] == "sharedllm"
+    assert "12 steps of 1,024 tokens" in card and f"{validation['words']['128']:.3f} |" in card
 
 
 def test_stopped_and_gone_on_with_equals_one_run(run, recipe, tmp_path):
@@ -122,9 +126,9 @@ def test_stopped_and_gone_on_with_equals_one_run(run, recipe, tmp_path):
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_killed_and_gone_on_with_equals_one_run(run, recipe, tmp_path, optimizer):
     """SIGKILL at whatever moment, as often as it takes."""
-    settings = {"steps": 16, "optimizer": optimizer, "checkpoint_every": 3, "validation": {"every": 100}}
-    assert run("train", recipe("whole", **settings))[0] == 0
-    command = [sys.executable, "-m", "sharedllm", "train", str(recipe("killed", **settings))]
+    settings = {"steps": 24, "optimizer": optimizer, "checkpoint_every": 3, "validation": {"every": 100}}
+    assert run("train", recipe("whole", **settings), "--max-steps", 20)[0] == 0
+    command = [sys.executable, "-m", "sharedllm", "train", str(recipe("killed", **settings)), "--max-steps", "20"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     output, kills = tmp_path / "killed", 0
     for target in (4, 9):
@@ -137,8 +141,8 @@ def test_killed_and_gone_on_with_equals_one_run(run, recipe, tmp_path, optimizer
         process.wait()
     assert kills == 2
     assert not (output / "model").exists()
-    assert run("train", recipe("killed", **settings))[0] == 0
-    assert losses_of(tmp_path / "whole") == losses_of(output)
+    assert run("train", recipe("killed", **settings), "--max-steps", 20)[0] == 0
+    assert losses_of(tmp_path / "whole") == losses_of(output) and len(losses_of(output)) == 20
 
 
 @pytest.mark.parametrize(
@@ -146,10 +150,11 @@ def test_killed_and_gone_on_with_equals_one_run(run, recipe, tmp_path, optimizer
     [
         ([], {"micro_tokens": 256}),
         ([], {"micro_tokens": 1024}),
+        ([], {"activation_checkpointing": True}),
         (["ddp-cpu"], {}),
         (["fsdp2-cpu"], {}),
     ],
-    ids=["smaller micro-batches", "one micro-batch", "ddp", "fsdp2"],
+    ids=["smaller micro-batches", "one micro-batch", "activation checkpointing", "ddp", "fsdp2"],
 )
 def test_same_losses_however_a_step_is_shared(run, recipe, tmp_path, launch, changes):
     assert run("train", recipe("one"))[0] == 0
@@ -303,7 +308,7 @@ def test_questions_and_instructions(run, recipe, tmp_path):
         steps=4,
         questions=2,
         distractors={0: 0.5, 1: 0.5},
-        validation={"every": 4, "windows": [0, 1], "tasks": ["needle"], "rows": 2, "task_rows": 2},
+        validation={"every": 4, "windows": [0, 1], "tasks": ["needle"], "rows": 2, "task_rows": 2, "ratios": [1, 1]},
     )
     code, _, err = run("train", path)
     assert code == 0, err
@@ -411,11 +416,21 @@ def test_multiplier_rises_and_falls():
     assert multiplier("cosine", 50, 100, 0.0) == pytest.approx(0.5)
 
 
+def test_a_norm_that_leaves_its_usual_size_is_seen():
+    watch = NormWatch(times=10, steps=50)
+    assert [watch(norm) for norm in (100.0, *[1.0] * 20)] == [None] * 21
+    assert watch(9.0) is None and watch(50.0) == 50.0
+    assert watch(50.0) == 50.0, "an outlier is not what is usual"
+
+
 def test_a_loss_that_is_no_number_is_caught_with_its_batch(run, recipe, tmp_path):
     code, _, err = run("train", recipe(train={"everything": 1e20}, clip=1e9, warmup=0.0, decay="constant"))
     assert code == 2
     assert "its batch is in" in err
-    assert len(list((tmp_path / "run").glob("not-finite-step-*.safetensors"))) == 1
+    (saved,) = (tmp_path / "run").glob("not-finite-step-*.safetensors")
+    with safe_open(saved, "pt") as file:
+        assert file.get_tensor("running").shape == (4, 64)
+        assert len(json.loads(file.metadata()["kinds"])) == 4 and json.loads(file.metadata()["shifts"]) == [0]
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "optimizer.safetensors", "state.json"])
@@ -458,6 +473,32 @@ def test_full_disk_is_an_error_and_earlier_checkpoints_work(recipe, tmp_path):
     )
 
 
+def test_a_tokenizer_that_is_not_the_bases_is_refused(run, recipe, tmp_path, base_folder):
+    data = yaml.safe_load(recipe().read_text())["data"] | {"folder": str(tmp_path / "other")}
+    code, _, err = run("train", recipe(data=data | {"tokenizer": "tiny"}))
+    assert code == 2 and "data.tokenizer=tiny is not the tokenizer of" in err.splitlines()[-1]
+    # A base that comes without one: its size is all there is to compare.
+    bare = tmp_path / "bare"
+    AutoModelForCausalLM.from_pretrained(base_folder).save_pretrained(bare)
+    code, _, err = run("train", recipe(base=str(bare), data=data | {"tokenizer": "tiny"}))
+    assert code == 2 and "the tokenizer has 4096 tokens" in err.splitlines()[-1]
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_model_that_cannot_be_written_leaves_nothing_but_the_checkpoint(run, recipe, tmp_path, monkeypatch):
+    def full(self, folder, **options):
+        Path(folder).mkdir()
+        raise SafetensorError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SharedLLMForCausalLM, "save_pretrained", full)
+        code, _, err = run("train", recipe(steps=2))
+    assert code == 2 and "can't be written (No space left on device)" in err.splitlines()[-1]
+    assert not [path for path in (tmp_path / "run").iterdir() if "model" in path.name]
+    assert run("train", recipe(steps=2))[0] == 0
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -483,3 +524,13 @@ def test_a_run_goes_on_only_as_it_began(run, recipe):
     code, _, err = run("train", recipe(warmup=0.5))
     assert code == 2
     assert "holds a run with warmup=0.01" in err
+
+
+def test_strides_of_a_phase_are_not_those_of_the_model(run, recipe, tmp_path):
+    """Without validation too: the model that is written reads as the recipe says."""
+    data = yaml.safe_load(recipe().read_text())["data"] | {"validation_share": 0.0, "folder": str(tmp_path / "all")}
+    own = yaml.safe_load(recipe().read_text())["model"]["ratios"]
+    other = [1] * len(own)
+    assert run("train", recipe(steps=2, data=data, schedule=[{"share": 1.0, "ratios": [other]}]))[0] == 0
+    written = json.loads((tmp_path / "run" / "model" / "config.json").read_text())["ratios"]
+    assert written == own != other

@@ -2,6 +2,7 @@
 
 from .backbone import SharedLLMModel
 from .bundled import bundled_model
+from .chat import Chat
 from .config import SharedLLMConfig
 from .memory import ContextMemory
 from .memory_file import open_memory, save_memory
@@ -10,6 +11,7 @@ from .modeling import SharedLLMForCausalLM
 __version__ = "0.1.0"
 
 __all__ = [
+    "Chat",
     "ContextMemory",
     "SharedLLMConfig",
     "SharedLLMForCausalLM",

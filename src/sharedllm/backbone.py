@@ -22,6 +22,8 @@ from .memory_file import fingerprint_tensors
 from .reading import Reader, append_context, read_context
 from .selection import SelectionPolicy, get_policy
 from .selection.forest import kept_within
+from .selection.parts import Source, parts_of, roots, take
+from .selection.paths import kept_by_paths
 from .selection.scores import TokenScore, get_score
 from .upper import inject, make_readers
 
@@ -173,63 +175,68 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         """
         keep_all = memory.complete and self.config.encoding == "chunk"
         reader = self._reader(options.pop("selection", None), options.pop("batch_tokens", None), keep_all=keep_all)
-        if memory.fingerprint not in ("", self.fingerprint()):
-            raise ValueError(
-                f"the memory was made by another model: fingerprint {memory.fingerprint} there, {self.fingerprint()} here; "
-                "read the text again with this model."
-            )
+        self._check_fingerprint(memory.fingerprint)
         return append_context(reader, memory, context_ids, context_attention_mask, **options)
 
     def select(
         self,
-        memory: ContextMemory,
+        source: Source,
         query_ids: Tensor,
         query_attention_mask: Tensor | None = None,
         *,
-        budget: int,
+        budget: int | None,
         score: str | TokenScore | Tensor = "attention",
         ratios: Sequence[int] | None = None,
         gist: float = 0.5,
     ) -> ContextMemory:
-        """What of a memory is worth keeping for a question, within a budget (see `selection.forest`).
+        """What is worth keeping for a question, within a budget (see `selection.forest`).
 
         Args:
-            memory: of `read(…, keep_all=True)`; it stays as it is, so that it can be asked again.
+            source: a memory of `read(…, keep_all=True)`, a `MemoryStore`, or several of them that stand one behind the
+                other; they stay as they are, so that they can be asked again.
             query_ids: (B, Q) the question. query_attention_mask: (B, Q), padding on the left.
-            budget: most tokens to keep of each text.
+            budget: most tokens to keep of each text; None for the paper's cut, one path of each tree (`selection.paths`).
             score: how tokens are ranked, or its name, or what `scores` returned.
-            ratios: strides of whole chunks, halves, quarters, …; default: the configuration's, and 1.
+            ratios: strides of whole chunks, halves, quarters, …; default: the configuration's, and within a budget 1.
             gist: see `selection.forest.kept_within`.
 
         Raises:
-            ValueError: the memory does not hold every token, or there is no such score.
+            ValueError: a memory does not hold every token or is another model's, or there is no such score.
         """
-        ratios = list(ratios or [*self.config.ratios, 1])
+        ratios = list(ratios or (self.config.ratios if budget is None else [*self.config.ratios, 1]))
         if not isinstance(score, Tensor):
-            score = self.scores(memory, query_ids, query_attention_mask, score=score)
-        keep, strides = torch.zeros_like(memory.mask), memory.ratio.clone()
-        for row, length in enumerate(memory.lengths.tolist()):
-            places, kept = kept_within(score[row, :length], memory.chunk_size, ratios, budget, gist)
-            keep[row, places], strides[row, places] = True, kept.to(strides.device)
-        return replace(memory, ratio=strides).only(keep)
+            score = self.scores(source, query_ids, query_attention_mask, score=score)
+        parts = parts_of(source)
+        trees = [roots(parts, row) for row in range(len(score))]
+        if budget is None:
+            kept = [kept_by_paths(s, t, ratios, self.config.keep) for s, t in zip(score, trees, strict=True)]
+        else:
+            kept = [kept_within(s, t, ratios, budget, gist) for s, t in zip(score, trees, strict=True)]
+        return take(parts, [slots for slots, _ in kept], [strides for _, strides in kept])
 
     def scores(
         self,
-        memory: ContextMemory,
+        source: Source,
         query_ids: Tensor,
         query_attention_mask: Tensor | None = None,
         *,
         score: str | TokenScore = "attention",
     ) -> Tensor:
-        """(B, T) how much each token of a memory matters to a question; arguments and errors as for `select`."""
-        if not memory.complete:
-            raise ValueError(
-                "the memory does not hold every token: read the text with keep_all=True to select from it."
-            )
+        """(B, T) how much the token at each slot (see `selection.parts`) matters to a question; otherwise as `select`."""
+        parts = parts_of(source)
+        self._check_fingerprint(parts[0].fingerprint)
         mask = check_ids("query_ids", query_ids, query_attention_mask, self.upper.config.vocab_size)
-        if len(query_ids) != len(memory) or not mask.any(1).all():
-            raise ValueError(f"query_ids must be {len(memory)} questions, one a text, of at least one token each.")
-        return get_score(score).scores(self, memory, query_ids, mask)
+        texts = len(parts[0].lengths)
+        if len(query_ids) != texts or not mask.any(1).all():
+            raise ValueError(f"query_ids must be {texts} questions, one a text, of at least one token each.")
+        return get_score(score).scores(self, parts, query_ids, mask)
+
+    def _check_fingerprint(self, fingerprint: str) -> None:
+        if fingerprint not in ("", self.fingerprint()):
+            raise ValueError(
+                f"the memory was made by another model: fingerprint {fingerprint} there, {self.fingerprint()} here; "
+                "read the text again with this model."
+            )
 
     def fingerprint(self) -> str:
         """Identifies all that decides what a memory holds: lower weights, tree, encoding and the base's settings.

@@ -59,15 +59,15 @@ class Split:
     context_mask: Tensor
 
 
-def split_context(ids: Tensor, mask: Tensor, running: int) -> Split:
-    """The last `running` real tokens of each row are its running text, everything before them is context.
+def split_context(ids: Tensor, mask: Tensor, running: int | Tensor) -> Split:
+    """The last `running` real tokens of each row (one number, or one a row) are its running text, the rest is context.
 
     Rows may be padded on either side; in the result running texts are left-padded and contexts right-padded, so that a
     row comes out the same whatever it is batched with.
     """
     batch, width = ids.shape
     rank_from_end = mask.flip(1).cumsum(1).flip(1)  # 1 for the last real token of a row
-    is_running = mask & (rank_from_end <= running)
+    is_running = mask & (rank_from_end <= (running if isinstance(running, int) else running[:, None]))
     columns = torch.arange(width, device=ids.device).expand(batch, width)
     kept = int(is_running.sum(1).max()) if batch else 0
     order = torch.argsort(is_running.to(torch.int8), dim=1, stable=True)[:, width - kept :]

@@ -40,6 +40,8 @@ class SharedLLMConfig(PreTrainedConfig):
         score_scaling: "log" multiplies scores over S kept tokens by log S / log W where that is above 1, so that
             attention over long contexts stays as sharp; "none" (paper).
         selection: name of the selection policy that decides which parts stay fine: "right" or "similarity".
+        selection_heads: triples (upper layer, head, weight): the heads whose attention says what a budget is spent on, as
+            `sharedllm calibrate` finds them. None: all heads of all injected layers alike.
         split_noise: σ of the split noise during training, as a share of the node's length (paper: 0.2; 0 is off).
     """
 
@@ -63,6 +65,7 @@ class SharedLLMConfig(PreTrainedConfig):
     key_position: Literal["chunk", "offset"] = "chunk"
     score_scaling: Literal["none", "log"] = "none"
     selection: str = "right"
+    selection_heads: list[Any] | tuple[Any, ...] | None = None
     split_noise: float | int = 0.2
     initializer_range: float = 0.02
     tie_word_embeddings: bool = False
@@ -126,6 +129,13 @@ class SharedLLMConfig(PreTrainedConfig):
             raise ValueError(f"reach={self.reach} must be at least 1 chunk.")
         if self.window < 1:
             raise ValueError(f"window={self.window} must be at least 1 token.")
+        heads = self.text_config.num_attention_heads
+        for entry in self.selection_heads or []:
+            if len(entry) != 3 or entry[0] not in uppers or not 0 <= entry[1] < heads or not entry[2] > 0:
+                raise ValueError(
+                    f"selection_heads has {entry}: use triples of an injected layer ({', '.join(map(str, uppers))}), a head "
+                    f"0 … {heads - 1} and a positive weight."
+                )
         if not 0 <= self.split_noise < 0.5:
             raise ValueError(f"split_noise={self.split_noise} must be in [0, 0.5): it is a share of the node's length.")
         sliding = getattr(self.text_config, "sliding_window", None)

@@ -1,12 +1,14 @@
-"""generate() over a context: the context is read once, then the running text is decoded over its memory."""
+"""generate() over a context: the context is read once, then the running text is decoded over its memory, without end."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
+from transformers.generation.configuration_utils import GenerationMode
 
 from .chunking import check_ids, split_context
+from .folding import Folding, fold, running_after_fold
 from .injection import PreparedMemory
 from .memory import ContextMemory
 from .selection import get_policy
@@ -31,10 +33,12 @@ class MemoryGenerationMixin(GenerationMixin):
         memory: ContextMemory | PreparedMemory | None = None,
         **kwargs: Any,
     ):
-        """Continue a prompt of any length.
+        """Continue a prompt of any length by any number of tokens.
 
         What of the prompt does not fit into the window beside the new tokens is context and read first, behind
-        `context_ids` or `memory` if there is one.
+        `context_ids` or `memory` if there is one. As many new tokens as the window holds, or more, have no room in it at
+        once: then, whenever prompt and new tokens have outgrown the window, their oldest chunks are folded into the
+        memory, as many whole ones as leave at least half of the window (see `folding`), and decoding goes on.
 
         Args:
             inputs: (B, L) prompt, left-padded with an `attention_mask`.
@@ -47,7 +51,7 @@ class MemoryGenerationMixin(GenerationMixin):
             As `GenerationMixin.generate`: the whole prompt followed by the new tokens, or a ModelOutput with them.
 
         Raises:
-            ValueError: more new tokens than the window holds, or both a memory and a context.
+            ValueError: both a memory and a context; beams, an assistant or a prepared memory where text is to be folded.
         """
         prompt = inputs if inputs is not None else kwargs.pop("input_ids", None)
         if prompt is None:
@@ -59,31 +63,37 @@ class MemoryGenerationMixin(GenerationMixin):
         mask = check_ids("input_ids", prompt, kwargs.pop("attention_mask", None), self.config.text_config.vocab_size)
         new_tokens = self._new_tokens(prompt.shape[1], generation_config, kwargs)
         window = self.config.window
-        if new_tokens >= window:
-            raise ValueError(f"max_new_tokens={new_tokens} does not fit into the window={window}: ask for fewer.")
-        split = split_context(prompt, mask, window - new_tokens)
+        endless = new_tokens >= window
+        if endless:
+            self._check_endless(new_tokens, generation_config, kwargs)
+            running = running_after_fold(mask.sum(1), window, self.config.chunk_size)
+        else:
+            running = window - new_tokens
+        split = split_context(prompt, mask, running)
         if query_ids is None:
             query_ids, query_attention_mask = split.running_ids, split.running_mask
         if context_ids is not None:
             memory = self.read(context_ids, context_attention_mask, query_ids, query_attention_mask)
-        if split.context_ids.shape[1]:
-            if isinstance(memory, PreparedMemory):
+        if isinstance(memory, PreparedMemory):
+            if endless or split.context_ids.shape[1]:
                 raise ValueError(
                     f"the prompt has {prompt.shape[1]} tokens and {new_tokens} are to come, the window={window}: "
-                    "pass the memory unprepared, so that the rest of the prompt can be appended to it."
+                    "pass the memory unprepared, so that what does not fit can be appended to it."
                 )
-            overflow = {"query_ids": query_ids, "query_mask": query_attention_mask}
-            if memory is None:
-                memory = self.read(split.context_ids, split.context_mask, *overflow.values())
-            else:
-                if len(memory) == 1:
-                    memory = memory.repeat_interleave(len(prompt))
-                memory = self.append(memory, split.context_ids, split.context_mask, **overflow)
+        else:
+            if memory is not None and len(memory) == 1 and (endless or split.context_ids.shape[1]):
+                # What is appended differs from row to row.
+                memory = memory.repeat_interleave(len(prompt))
+            memory = fold(self.model, memory, split, query_ids, query_attention_mask)
+        prepared = self.model.prepare_memory(memory, len(prompt))
+        if endless:
+            running = split.running_ids, split.running_mask
+            kwargs["folding"] = Folding(self.model, memory, *running, query_ids, query_attention_mask)
         output = super().generate(
             split.running_ids,
             generation_config,
             attention_mask=split.running_mask.long(),
-            memory=self.model.prepare_memory(memory, len(prompt)),
+            memory=prepared,
             max_new_tokens=new_tokens,
             **kwargs,
         )
@@ -113,9 +123,32 @@ class MemoryGenerationMixin(GenerationMixin):
             )
         return wanted
 
+    def _check_endless(
+        self, new_tokens: int, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
+    ) -> None:
+        """Refuse what can't go on across a fold: all running texts have to grow by one chosen token at a time."""
+        config, _ = self._prepare_generation_config(generation_config, **kwargs)
+        mode = config.get_generation_mode(kwargs.get("assistant_model"))
+        if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
+            raise ValueError(
+                f"max_new_tokens={new_tokens} does not fit into the window={self.config.window}, and text can't be folded "
+                f"into the memory in {mode.value}: ask for fewer new tokens, or use num_beams=1 and no assistant."
+            )
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, *, is_first_iteration: bool = False, folding: Folding | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        # The prompt fits; from then on each step brings one token.
+        if folding is not None and not is_first_iteration:
+            if folding.add(input_ids[:, -1:]):
+                kwargs |= {"past_key_values": None, "next_sequence_length": None}
+            input_ids = folding.ids
+            kwargs |= {"attention_mask": folding.mask.long(), "position_ids": None}
+            if folding.prepared is not None:
+                kwargs["memory"] = folding.prepared
+        return super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
+
     def _expand_inputs_for_generation(self, expand_size: int = 1, **kwargs: Any):
-        memory = kwargs.pop("memory", None)
+        ours = {name: kwargs.pop(name) for name in ("memory", "folding") if kwargs.get(name) is not None}
         input_ids, model_kwargs = super()._expand_inputs_for_generation(expand_size=expand_size, **kwargs)
-        if memory is not None:
-            model_kwargs["memory"] = memory.repeat_interleave(expand_size)
-        return input_ids, model_kwargs
+        return input_ids, model_kwargs | {name: value.repeat_interleave(expand_size) for name, value in ours.items()}

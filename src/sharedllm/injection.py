@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from .attention import attend_to_all
+from .attention import Part, attend_to_all
 from .config import SharedLLMConfig
 from .families import Family
 from .memory import ContextMemory
@@ -136,10 +136,14 @@ class CrossAttention(nn.Module):
             for linear in (output, *(m for n, m in self.named_children() if n in family.query_projections)):
                 nn.init.normal_(linear.weight, std=self.config.initializer_range)
 
+    def operands(self, hidden: Tensor, layer_index: int, memory: PreparedMemory) -> tuple[Tensor, list[Part]]:
+        """What is attended with: queries (B, H, L, D), and the memory as the only part."""
+        queries = rotate(self.family.queries(self, self.norm(hidden)).transpose(1, 2), memory.query)
+        return queries, [(*memory.layers[layer_index], memory.bias)]
+
     def forward(self, hidden: Tensor, layer_index: int, memory: PreparedMemory) -> Tensor:
         """(B, L, E) behind self-attention → (B, L, E), to be added to it."""
-        queries = rotate(self.family.queries(self, self.norm(hidden)).transpose(1, 2), memory.query)
-        part = (*memory.layers[layer_index], memory.bias)
+        queries, (part,) = self.operands(hidden, layer_index, memory)
         attended = attend_to_all(self.config._attn_implementation, queries, part, self.scaling)
         opened = 1.0 if self.gate is None else torch.tanh(self.gate.float())
         gate = (opened * memory.present).to(hidden.dtype)

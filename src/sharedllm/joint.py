@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
-from .attention import attend_joined
+from .attention import Part, attend_joined
 from .families import Family
 from .injection import MemoryReader, PreparedMemory
 from .positions import Rotation, rotate
@@ -30,7 +30,7 @@ class JointAttention(nn.Module):
         self.family, self.config = family, getattr(layer, family.attention).config
         self.reader = MemoryReader(layer, family) if own_reader else None
 
-    def forward(
+    def operands(
         self,
         attention: nn.Module,
         normed: Tensor,
@@ -40,20 +40,29 @@ class JointAttention(nn.Module):
         attention_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
         **kwargs,
-    ) -> Tensor:
-        """What self-attention would return, (B, L, E), with the memory's tokens among its keys.
-
-        Args:
-            attention: the layer's self-attention. normed: (B, L, E), what it reads.
-            Others as transformers gives them to self-attention.
-        """
+    ) -> tuple[Tensor, list[Part]]:
+        """What is attended with: queries (B, H, L, D), and as parts the memory and the running text. Arguments as `forward`'s."""
         keys, values = (t.transpose(1, 2) for t in self.family.keys_values(attention, normed))
         queries = self.family.queries(attention, normed).transpose(1, 2)
         queries, keys = rotate(queries, position_embeddings), rotate(keys, position_embeddings)
         if past_key_values is not None:
             keys, values = past_key_values.update(keys, values, attention.layer_idx)
-        far, near = (*memory.layers[layer_index], memory.bias), (keys, values, _bias(attention_mask, queries, keys))
-        attended = attend_joined(attention, self.config._attn_implementation, queries, far, near)
+        return queries, [
+            (*memory.layers[layer_index], memory.bias),
+            (keys, values, _bias(attention_mask, queries, keys)),
+        ]
+
+    def forward(
+        self, attention: nn.Module, normed: Tensor, layer_index: int, memory: PreparedMemory, **kwargs
+    ) -> Tensor:
+        """What self-attention would return, (B, L, E), with the memory's tokens among its keys.
+
+        Args:
+            attention: the layer's self-attention. normed: (B, L, E), what it reads.
+            kwargs: as transformers gives them to self-attention.
+        """
+        queries, parts = self.operands(attention, normed, layer_index, memory, **kwargs)
+        attended = attend_joined(attention, self.config._attn_implementation, queries, *parts)
         return getattr(attention, self.family.output)(attended)
 
 

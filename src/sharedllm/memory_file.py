@@ -3,15 +3,19 @@
 The header is the entry "sharedllm" of the safetensors metadata: format and version, fingerprint of the model that made
 the memory, fingerprint of its tokenizer, chunk size, sources, a SHA-256 of each tensor and one of the header itself, so
 that no flipped byte goes unseen. Nothing in it is ever executed.
+
+With storage "int8" each token's keys and values are kept as 8-bit integers, head by head, with a float32 scale
+`keys.0.scale` (B, G, S): what is read back is scale · integer, in the dtype that the memory had.
 """
 
 import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,13 +26,17 @@ from .memory import ContextMemory
 
 FORMAT = "sharedllm.memory"
 VERSION = 1
+Storage = Literal["model", "int8"]
 _INTEGERS = {"mask": torch.bool, "token_ids": torch.int32} | dict.fromkeys(
     ("chunk", "position", "ratio", "lengths"), torch.int64
 )
+_DTYPES = ("float32", "bfloat16", "float16", "float64")
 _FIELDS = {
     "fingerprint": str,
     "tokenizer": str,
     "library": str,
+    "storage": str,
+    "dtype": str,
     "chunk_size": int,
     "texts": int,
     "layers": int,
@@ -71,10 +79,23 @@ def fingerprint_tensors(named: Iterable[tuple[str, Tensor]], settings: dict) -> 
     return digest.hexdigest()[:32]
 
 
-def _plain(memory: ContextMemory) -> dict[str, Tensor]:
+def quantised(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """(…, D) → int8 (…, D) and its float32 scale (…): the greatest of each D numbers becomes ±127."""
+    scale = tensor.float().abs().amax(-1) / 127
+    return (tensor.float() / scale.clamp(min=1e-30)[..., None]).round().to(torch.int8), scale
+
+
+def dequantised(tensor: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    return (tensor.float() * scale[..., None]).to(dtype)
+
+
+def _plain(memory: ContextMemory, storage: Storage) -> dict[str, Tensor]:
     """The tensors as a file holds them: on the CPU, contiguous, no two over the same storage."""
-    tensors, storages = {}, set()
-    for name, tensor in memory.tensors().items():
+    tensors, storages, kept = {}, set(), memory.tensors()
+    if storage == "int8":
+        for name in [n for n in kept if n.startswith(("keys.", "values."))]:
+            kept[name], kept[f"{name}.scale"] = quantised(kept[name].detach())
+    for name, tensor in kept.items():
         tensor = tensor.detach().cpu().contiguous()
         if tensor.untyped_storage().data_ptr() in storages:
             tensor = tensor.clone()
@@ -94,14 +115,18 @@ def _sources(memory: ContextMemory) -> list:
     return sources
 
 
-def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "") -> None:
+def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "", storage: Storage = "model") -> str:
     """Write a memory to one file. An older file of that name stays whole until the new one is complete.
 
     Args:
         tokenizer: identifies the tokenizer of the ids, to be compared by who opens it; "" if unknown.
+        storage: "model" keeps keys and values as they are, "int8" in half of the space of 16 bits, rounded.
+
+    Returns:
+        The checksum of the header, which identifies all that the file holds.
 
     Raises:
-        ValueError: the folder does not exist, the path is a folder, or the sources can't be written as JSON.
+        ValueError: no such storage, the folder does not exist, the path is a folder, or the sources can't be written as JSON.
         OSError: the file can't be written: no space or no permission.
     """
     path = Path(path)
@@ -109,13 +134,17 @@ def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "")
         raise ValueError(f"{path} is a folder: name a file to save the memory to.")
     if not path.parent.is_dir():
         raise ValueError(f"the folder {path.parent} does not exist: create it, or save the memory elsewhere.")
-    tensors = _plain(memory)
+    if storage not in ("model", "int8"):
+        raise ValueError(f"storage={storage!r} is not known: use 'model' or 'int8'.")
+    tensors = _plain(memory, storage)
     header = {
         "format": FORMAT,
         "format_version": VERSION,
         "fingerprint": memory.fingerprint,
         "tokenizer": tokenizer,
         "library": _library(),
+        "storage": storage,
+        "dtype": str(memory.keys[0].dtype).removeprefix("torch.") if memory.keys else "",
         "chunk_size": memory.chunk_size,
         "texts": len(memory),
         "layers": len(memory.keys),
@@ -136,6 +165,7 @@ def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "")
         raise OSError(f"{path} can't be written: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+    return header["checksum"]
 
 
 def _damaged(path: Path, what: str) -> ValueError:
@@ -213,26 +243,50 @@ def open_memory(
             f"{path} was made with another tokenizer: {header['tokenizer'] or '(none)'} in the file, "
             f"{tokenizer} here; read the text again with this tokenizer."
         )
-    layers = header["layers"]
-    names = {f"{kind}.{i}" for kind in ("keys", "values") for i in range(layers)} | _INTEGERS.keys()
-    with _open(path) as file:
-        if set(file.keys()) != names or header["checksums"].keys() != names:
-            odd = sorted(names ^ (set(file.keys()) & header["checksums"].keys()))
-            raise _damaged(path, f"tensors {', '.join(odd)} are missing or unexpected")
-        tensors = {name: file.get_tensor(name) for name in sorted(names)}
-    for name, tensor in tensors.items():
-        if checksum(tensor) != header["checksums"][name]:
-            raise _damaged(path, f"the checksum of {name} does not fit")
-    _check_shapes(path, header, tensors)
+    tensors = open_tensors(path, header)
+    layers = range(header["layers"])
     memory = ContextMemory(
-        keys=tuple(tensors[f"keys.{i}"] for i in range(layers)),
-        values=tuple(tensors[f"values.{i}"] for i in range(layers)),
+        keys=tuple(heads(header, tensors, f"keys.{i}") for i in layers),
+        values=tuple(heads(header, tensors, f"values.{i}") for i in layers),
         chunk_size=header["chunk_size"],
         sources=tuple(tuple(text) for text in header["sources"]),
         fingerprint=header["fingerprint"],
         **{name: tensors[name] for name in _INTEGERS},
     )
     return memory.to(device)
+
+
+def open_tensors(path: Path, header: dict, verify: bool = True) -> dict[str, Tensor]:
+    """All tensors of a memory as the file holds them, mapped: with `verify` off bytes are read when they are used.
+
+    Raises:
+        ValueError: a checksum does not fit, or tensors are missing, too many, or do not fit each other.
+    """
+    names = {f"{kind}.{i}" for kind in ("keys", "values") for i in range(header["layers"])}
+    if header["storage"] == "int8":
+        names |= {f"{name}.scale" for name in names}
+    names |= _INTEGERS.keys()
+    with _open(path) as file:
+        if set(file.keys()) != names or header["checksums"].keys() != names:
+            odd = sorted(names ^ (set(file.keys()) & header["checksums"].keys()))
+            raise _damaged(path, f"tensors {', '.join(odd)} are missing or unexpected")
+        tensors = {name: file.get_tensor(name) for name in sorted(names)}
+    for name, tensor in tensors.items() if verify else ():
+        if checksum(tensor) != header["checksums"][name]:
+            raise _damaged(path, f"the checksum of {name} does not fit")
+    _check_shapes(path, header, tensors)
+    return tensors
+
+
+def heads(
+    header: dict, tensors: dict[str, Tensor], name: str, take: Callable[[Tensor], Tensor] = lambda t: t
+) -> Tensor:
+    """Keys or values (B, G, S, D) in the dtype that the memory had, of the columns that `take` takes of (B, G, S, D)."""
+    tensor = take(tensors[name])
+    if header["storage"] == "model":
+        return tensor
+    scale = take(tensors[f"{name}.scale"][..., None])[..., 0]
+    return dequantised(tensor, scale, getattr(torch, header["dtype"]))
 
 
 def _check_shapes(path: Path, header: dict, tensors: dict[str, Tensor]) -> None:
@@ -242,11 +296,13 @@ def _check_shapes(path: Path, header: dict, tensors: dict[str, Tensor]) -> None:
         raise _damaged(path, f"mask has shape {tuple(mask.shape)} for {texts} texts")
     if header["chunk_size"] < 1:
         raise _damaged(path, f"chunk_size={header['chunk_size']} is not positive")
-    heads = tensors["keys.0"] if "keys.0" in tensors else torch.zeros(texts, 1, mask.shape[1], 1)
-    if not heads.is_floating_point():
-        raise _damaged(path, f"keys.0 has dtype {heads.dtype}, not a floating point one")
+    first = tensors["keys.0"] if "keys.0" in tensors else torch.zeros(texts, 1, mask.shape[1], 1)
+    if header["storage"] == "model" and not first.is_floating_point():
+        raise _damaged(path, f"keys.0 has dtype {first.dtype}, not a floating point one")
+    if header["storage"] != "model" and (first.dtype != torch.int8 or header["dtype"] not in _DTYPES):
+        raise _damaged(path, f"keys.0 has dtype {first.dtype} for storage {header['storage']!r}")
     for name, tensor in tensors.items():
-        dtype = _INTEGERS.get(name, heads.dtype)
+        dtype = torch.float32 if name.endswith(".scale") else _INTEGERS.get(name, first.dtype)
         if tensor.dtype != dtype:
             raise _damaged(path, f"{name} has dtype {tensor.dtype}, not {dtype}")
         if name == "lengths":
@@ -255,6 +311,8 @@ def _check_shapes(path: Path, header: dict, tensors: dict[str, Tensor]) -> None:
             fits = tensor.ndim == 2 and len(tensor) == texts
         elif name in _INTEGERS:
             fits = tensor.shape == mask.shape
+        elif name.endswith(".scale"):
+            fits = tensor.shape == tensors[name.removesuffix(".scale")].shape[:3]
         else:
             twin = tensors[name.replace("values", "keys")]
             fits = tensor.ndim == 4 and tensor.shape == twin.shape and tensor.shape[::2] == mask.shape

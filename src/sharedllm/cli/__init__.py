@@ -4,16 +4,15 @@ import sys
 
 from .app import app
 
+STOPPED = 130
+
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line, then exit: 0, 2 for what the user did, 130 if stopped. `--debug` keeps tracebacks."""
+    """Run the command line, then exit: 0, 1 if a check found something, 2 for what the user did, 130 if stopped. `--debug` keeps tracebacks."""
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     debug = "--debug" in arguments
     try:
-        app(args=[a for a in arguments if a != "--debug"], prog_name="sharedllm", standalone_mode=False)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
+        code = app(args=[a for a in arguments if a != "--debug"], prog_name="sharedllm", standalone_mode=False)
     except Exception as error:
         # Errors of the argument parser have a message of their own; anything else unforeseen keeps its traceback.
         usage = getattr(error, "format_message", None)
@@ -21,7 +20,9 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         print(f"error: {' '.join((usage() if usage else str(error)).split())}", file=sys.stderr)
         sys.exit(2)
-    sys.exit(0)
+    if code == STOPPED:  # what the argument parser makes of Ctrl-C
+        print("stopped", file=sys.stderr)
+    sys.exit(code or 0)
 
 
 __all__ = ["main"]

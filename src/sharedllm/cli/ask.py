@@ -1,17 +1,24 @@
 """`sharedllm ask`: a question over a memory or a text file."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
-from transformers import PreTrainedTokenizerBase
 
-from ..data.text import tokenize
-from ..memory import ContextMemory
+from ..asking import answer_over, ask, prompt_of
 from ..selection import get_policy
-from ..selection.cite import Citation, cite, excerpt
 from ..selection.scores import get_score
-from .common import BatchTokensOption, JsonOption, ModelOption, SelectionOption, load, memory_of, print_json, stderr
+from .common import (
+    BatchTokensOption,
+    JsonOption,
+    ModelOption,
+    SelectionOption,
+    everything_of,
+    load,
+    memory_of,
+    print_json,
+    show_sources,
+)
 
 
 def command(
@@ -23,7 +30,9 @@ def command(
         int | None,
         typer.Option(min=1, help="Tokens of the memory to read, chosen for the question (--keep-all memories)."),
     ] = None,
-    score: Annotated[str, typer.Option(help="What a --budget goes by: attention, bm25 or hybrid.")] = "attention",
+    score: Annotated[
+        str, typer.Option(help="What a --budget goes by: attention, bm25, hybrid or cosine.")
+    ] = "attention",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
     batch_tokens: BatchTokensOption = 32_768,
     json: JsonOption = False,
@@ -31,47 +40,31 @@ def command(
     """Ask a question over a memory or a text file; the answer ends with its line."""
     loaded, tokenizer = load(model)
     policy = get_policy(selection or loaded.config.selection)
-    ids = tokenize(tokenizer, f"\nQuestion: {question.strip()}\nAnswer:")
-    room = loaded.config.window - max_new_tokens
-    if not question.strip():
-        raise ValueError("the question is empty: ask something.")
-    if ids.shape[1] > room:
-        raise ValueError(
-            f"the question has {ids.shape[1]} tokens; {room} fit beside {max_new_tokens} new ones in the "
-            f"window={loaded.config.window}: shorten it."
-        )
+    prompt = prompt_of(loaded, tokenizer, question, max_new_tokens)
     if budget is not None and selection is not None:
         raise ValueError("--budget and --selection are both given: a budget selects by --score.")
     get_score(score)
-    memory = memory_of(loaded, tokenizer, source, batch_tokens, keep_all=budget is not None)
     sources = []
     if budget is not None:
-        scores = loaded.scores(memory, ids, score=score)
-        everything, memory = memory, loaded.select(memory, ids, budget=budget, score=scores)
-        sources = [_source(tokenizer, everything, citation) for citation in cite(memory, scores)]
-    elif policy.needs_query:
-        # Which parts stay fine depends on the question: read the tokens again that the memory keeps.
-        with torch.no_grad():
-            memory = loaded.read(memory.token_ids.long(), query_ids=ids, selection=policy, batch_tokens=batch_tokens)
-    output = loaded.generate(ids, memory=memory, max_new_tokens=max_new_tokens, do_sample=False)
-    answer = tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True).strip().split("\n")[0]
+        everything = everything_of(loaded, tokenizer, source, batch_tokens)
+        limits = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens}
+        answered = ask(loaded, tokenizer, everything, question, **limits)
+        answer, memory, sources = answered.text, answered.memory, answered.sources
+    else:
+        memory = memory_of(loaded, tokenizer, source, batch_tokens)
+        if policy.needs_query:
+            if len(memory.sources[0]) > 1:
+                raise ValueError(
+                    f"--selection {policy.name} reads one text again, {source} holds several: use --budget."
+                )
+            # Which parts stay fine depends on the question: read the tokens again that the memory keeps.
+            ids = memory.token_ids.long()
+            with torch.no_grad():
+                memory = loaded.read(ids, query_ids=prompt, selection=policy, batch_tokens=batch_tokens)
+        answer, _ = answer_over(loaded, tokenizer, memory, prompt, max_new_tokens)
     chosen = {"selection": policy.name} if budget is None else {"budget": budget, "score": score, "sources": sources}
     if json:
         print_json(question=question, answer=answer, context_tokens=int(memory.lengths[0]), **chosen)
     else:
         print(answer)
-        for found in sources:
-            place = f"{found['document']}, characters {found['characters'][0]:,}–{found['characters'][1]:,}"
-            stderr.print(f"{place}: {found['text']!r}", highlight=False, markup=False)
-
-
-def _source(tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, citation: Citation) -> dict[str, Any]:
-    text, start, end = excerpt(tokenizer, memory, citation)
-    tokens = [citation.start, citation.end]
-    return {
-        "document": citation.document,
-        "characters": [start, end],
-        "tokens": tokens,
-        "weight": round(citation.weight, 4),
-        "text": text,
-    }
+        show_sources(sources)

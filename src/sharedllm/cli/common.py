@@ -15,10 +15,13 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from transformers.utils import logging
 
 from ..bundled import checkpoint, load_tokenizer
-from ..data.text import expand, read_text, tokenize
+from ..data.text import read_text, tokenize
 from ..memory import ContextMemory
-from ..memory_file import fingerprint_tensors, open_memory, read_header
+from ..memory_file import fingerprint_tensors
 from ..modeling import SharedLLMForCausalLM
+from ..store import MemoryStore
+from ..store.manifest import NAME as MANIFEST
+from ..store.manifest import read_manifest
 
 stderr = Console(stderr=True)
 
@@ -78,40 +81,49 @@ def progress_bar(label: str, total: int | None) -> Iterator[Callable[[int], None
         yield lambda advance: bar.update(task, advance=advance)
 
 
+def open_store(
+    model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str, verify: bool = True
+) -> MemoryStore:
+    """A memory on disk, checked; what of it is damaged is named on stderr."""
+    total = sum(document.tokens for document in read_manifest(Path(name)).documents)
+    with progress_bar(f"opening {name}", total) as advance:
+        marks = {"fingerprint": model.fingerprint(), "tokenizer": tokenizer_fingerprint(tokenizer)}
+        store = MemoryStore.open(name, **marks, verify=verify, progress=advance)
+    for lost in store.damaged:
+        stderr.print(
+            f"lost: {lost.document}, tokens {lost.start:,}–{lost.end:,}: {lost.reason}", highlight=False, markup=False
+        )
+    return store
+
+
 @torch.no_grad()
-def read_files(
-    model: SharedLLMForCausalLM,
-    tokenizer: PreTrainedTokenizerBase,
-    names: list[str],
-    batch_tokens: int,
-    memory: ContextMemory | None = None,
-    keep_all: bool = False,
+def read_text_file(
+    model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str, batch_tokens: int, keep_all: bool
 ) -> ContextMemory:
-    """Read files one after the other into one memory, behind `memory` if there is one (which goes on as it began)."""
-    texts = [(name, tokenize(tokenizer, read_text(name))) for name in expand(names)]
-    for name, ids in texts:
-        with progress_bar(f"reading {name}", ids.shape[1]) as advance:
-            options: dict[str, Any] = {"batch_tokens": batch_tokens, "sources": [name], "progress": advance}
-            if memory is None:
-                memory = model.read(ids, keep_all=keep_all, **options)
-            else:
-                memory = model.append(memory, ids, **options)
-    if memory is None:
-        raise ValueError("no file is named: give at least one, or - for standard input.")
-    return memory
+    """Read a text file, or - for standard input, into a memory that is not kept."""
+    ids = tokenize(tokenizer, read_text(name))
+    with progress_bar(f"reading {name}", ids.shape[1]) as advance:
+        return model.read(ids, keep_all=keep_all, batch_tokens=batch_tokens, sources=[name], progress=advance)
 
 
 def memory_of(
-    model: SharedLLMForCausalLM,
-    tokenizer: PreTrainedTokenizerBase,
-    name: str,
-    batch_tokens: int,
-    keep_all: bool = False,
+    model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str, batch_tokens: int
 ) -> ContextMemory:
-    """The memory that `name` is, or that of the text file that it is."""
+    """All that the memory `name` keeps, or that is kept of the text file that it is."""
     if is_memory(name):
-        return open_memory(name, fingerprint=model.fingerprint(), tokenizer=tokenizer_fingerprint(tokenizer))
-    return read_files(model, tokenizer, [name], batch_tokens, keep_all=keep_all)
+        return open_store(model, tokenizer, name).load()
+    return read_text_file(model, tokenizer, name, batch_tokens, keep_all=False)
+
+
+def everything_of(
+    model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str, batch_tokens: int
+) -> ContextMemory | MemoryStore:
+    """What a question can select from: a memory on disk that holds every token, or a text file."""
+    if is_memory(name):
+        store = open_store(model, tokenizer, name)
+        _ = store.parts
+        return store
+    return read_text_file(model, tokenizer, name, batch_tokens, keep_all=True)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -120,13 +132,8 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def is_memory(name: str) -> bool:
-    """By its suffix, or by its content if that is something else."""
-    if name.endswith(".memory"):
-        return True
-    try:
-        return name != "-" and Path(name).is_file() and bool(read_header(name))
-    except ValueError:
-        return False
+    """By its suffix, or because it is a folder with a manifest."""
+    return name.endswith(".memory") or (name != "-" and (Path(name) / MANIFEST).is_file())
 
 
 def print_json(**values: Any) -> None:
@@ -145,3 +152,11 @@ def tokens_of_length(text: str, window: int) -> int:
     if not value >= 0 or not value.is_integer():
         raise ValueError(f"--lengths: {text!r} is no number of tokens or windows: use such as 0,512,64K,4W.")
     return int(value)
+
+
+def show_sources(sources: list[dict[str, Any]]) -> None:
+    """Where an answer comes from (see `selection.cite.describe`), on stderr: a line each, cut to a terminal's width."""
+    shown = {"no_wrap": True, "overflow": "ellipsis"} if stderr.is_terminal else {"soft_wrap": True}
+    for found in sources:
+        place = f"{found['document']}, characters {found['characters'][0]:,}–{found['characters'][1]:,}"
+        stderr.print(f"{place}: {found['text']!r}", style="dim", highlight=False, markup=False, **shown)

@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..memory_file import open_memory
+from ..store import MemoryStore
 from .common import JsonOption, is_memory, load, print_json
 
 
@@ -26,19 +26,23 @@ def command(
 
 
 def describe_memory(name: str) -> dict:
-    memory = open_memory(name)
+    store = MemoryStore.open(name, verify=False)
+    manifest = store.manifest
     return {
         "kind": "memory",
-        "texts": len(memory),
-        "tokens": int(memory.lengths.sum()),
-        "chunks": int(memory.chunks.sum()),
-        "chunk_size": memory.chunk_size,
-        "kept_tokens": int(memory.kept.sum()),
-        "injected_layers": len(memory.keys),
-        "dtype": str(memory.keys[0].dtype).removeprefix("torch."),
-        "bytes": memory.nbytes,
-        "fingerprint": memory.fingerprint,
-        "sources": [source for text in memory.sources for source in text],
+        "documents": len(manifest.documents),
+        "tokens": store.tokens,
+        "chunk_size": manifest.chunk_size,
+        "kept_tokens": store.kept,
+        "complete": manifest.complete,
+        "injected_layers": manifest.pairs,
+        "storage": manifest.storage,
+        "bytes": store.nbytes,
+        "fingerprint": manifest.fingerprint,
+        "sources": [
+            {"name": d.name, "tokens": d.tokens, "characters": d.characters, "finished": d.finished}
+            for d in manifest.documents
+        ],
     }
 
 

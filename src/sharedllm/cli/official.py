@@ -23,7 +23,9 @@ def command(
         int | None, typer.Option(min=2, help="Cut the middle out of longer prompts, down to so many tokens.")
     ] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="Tokens of the memory that an answer sees.")] = None,
-    score: Annotated[str, typer.Option(help="What a --budget goes by: attention, bm25 or hybrid.")] = "attention",
+    score: Annotated[
+        str, typer.Option(help="What a --budget goes by: attention, bm25, hybrid or cosine.")
+    ] = "attention",
     seed: Annotated[int, typer.Option(help="Of the ruler tasks.")] = 0,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens read at once.")] = 32_768,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,

@@ -1,12 +1,15 @@
 """`sharedllm read`: text files into a memory on disk."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..memory_file import open_memory, save_memory
+from ..data.text import expand, text_pieces
+from ..store import MemoryStore
+from ..store.edit import Writer, writing
 from .common import (
     BatchTokensOption,
     JsonOption,
@@ -14,7 +17,7 @@ from .common import (
     ModelOption,
     load,
     print_json,
-    read_files,
+    progress_bar,
     stderr,
     tokenizer_fingerprint,
 )
@@ -22,40 +25,74 @@ from .common import (
 
 def command(
     files: Annotated[list[str], typer.Argument(help="Text files, globs, or - for standard input.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Memory to write, usually X.memory.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Memory to write, a folder, usually X.memory.")],
     model: ModelOption = "tiny",
-    append: Annotated[bool, typer.Option("--append", help="Read behind what the memory holds already.")] = False,
+    append: Annotated[
+        bool,
+        typer.Option("--append", help="Keep what the memory holds: new files come behind it, files that grew go on."),
+    ] = False,
     keep_all: KeepAllOption = False,
+    storage: Annotated[
+        str, typer.Option(help="Of keys and values on disk: model (as they are) or int8 (half the space).")
+    ] = "model",
     batch_tokens: BatchTokensOption = 32_768,
     json: JsonOption = False,
 ) -> None:
-    """Read text files into a memory that can be asked many times."""
-    if output.is_dir():
-        raise ValueError(f"{output} is a folder: name a file to save the memory to.")
-    if not output.parent.is_dir():
-        raise ValueError(f"the folder {output.parent} does not exist: create it, or save the memory elsewhere.")
+    """Read text files into a memory that can be asked many times.
+
+    A memory is committed block by block: a reading that was cut off goes on with --append.
+    """
     loaded, tokenizer = load(model)
-    start = time.perf_counter()
-    vocabulary = tokenizer_fingerprint(tokenizer)
-    before = open_memory(output, fingerprint=loaded.fingerprint(), tokenizer=vocabulary) if append else None
-    if before is not None and keep_all and not before.complete:
-        raise ValueError(f"{output} does not hold every token: --keep-all can't be begun with --append.")
-    memory = read_files(loaded, tokenizer, files, batch_tokens, before, keep_all)
-    save_memory(memory, output, tokenizer=vocabulary)
-    tokens = int(memory.lengths.sum()) - (int(before.lengths.sum()) if before is not None else 0)
+    names = expand(files)
+    for name in names:
+        # Nothing is begun that can't be read at all.
+        if name != "-" and not Path(name).is_file():
+            next(text_pieces(name))
+    start, read = time.perf_counter(), 0
+    with writing(output) as writer:
+        if not append:
+            writer.begin(loaded, tokenizer_fingerprint(tokenizer), keep_all=keep_all, storage=storage)
+        elif writer.manifest is None:
+            raise ValueError(f"{output} holds no memory to append to: leave out --append.")
+        elif keep_all and not writer.manifest.complete:
+            raise ValueError(f"{output} does not hold every token: --keep-all can't be begun with --append.")
+        elif writer.manifest.tokenizer != tokenizer_fingerprint(tokenizer):
+            raise ValueError(f"{output} was made with another tokenizer: read its texts again with this one.")
+        for name in names:
+            size = Path(name).stat().st_size if name != "-" else None
+            with progress_bar(f"reading {name}", size) as advance:
+                pieces = _counted(text_pieces(name), advance)
+                read += writer.read(loaded, tokenizer, _name(writer, name), pieces, batch_tokens=batch_tokens)
+        writer.commit()
+    store = MemoryStore.open(output, verify=False)
     seconds = time.perf_counter() - start
     if json:
         print_json(
             memory=str(output),
-            tokens_read=tokens,
-            tokens=int(memory.lengths.sum()),
-            kept=int(memory.kept.sum()),
-            bytes=memory.nbytes,
+            tokens_read=read,
+            tokens=store.tokens,
+            kept=store.kept,
+            bytes=store.nbytes,
             seconds=round(seconds, 3),
         )
     else:
         stderr.print(
-            f"read {tokens:,} tokens in {seconds:.1f} s ({tokens / seconds:,.0f} tokens/s); {output} holds "
-            f"{int(memory.kept.sum()):,} of {int(memory.lengths.sum()):,} tokens in {memory.nbytes / 1e6:.1f} MB",
+            f"read {read:,} tokens in {seconds:.1f} s ({read / seconds:,.0f} tokens/s); {output} holds "
+            f"{store.kept:,} of {store.tokens:,} tokens in {store.nbytes / 1e6:.1f} MB",
             highlight=False,
         )
+
+
+def _name(writer: Writer, name: str) -> str:
+    """A document's name: the file's; standard input is another text each time."""
+    if name != "-":
+        return name
+    taken = {document.name for document in writer.manifest.documents}
+    names = ["standard input", *(f"standard input {i}" for i in range(2, len(taken) + 3))]
+    return next(n for n in names if n not in taken)
+
+
+def _counted(pieces: Iterator[str], advance) -> Iterator[str]:
+    for piece in pieces:
+        yield piece
+        advance(len(piece.encode()))

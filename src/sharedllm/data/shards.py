@@ -114,6 +114,8 @@ def build_shards(
         (temporary / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
         _synchronise(temporary / "manifest.json")
         temporary.rename(folder)
+    except OSError as error:
+        raise OSError(f"{folder} can't be made ({error.strerror or error}); nothing of it is left.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return ShardSummary(_totals(manifest), reused=False)

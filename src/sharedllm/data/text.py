@@ -1,13 +1,19 @@
 """Text files to token ids: every file is read whole or refused by name."""
 
+import codecs
+import contextlib
 import glob
+import itertools
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
+
+# Tokens before a piece that are decoded with it, so that it reads as it does in the whole.
+BEFORE = 16
 
 # Long texts are tokenised in pieces of about this many characters, cut at line ends.
 PIECE = 200_000
@@ -53,6 +59,38 @@ def read_text(name: str) -> str:
     return text
 
 
+def text_pieces(name: str) -> Iterator[str]:
+    """The text of a file, or of standard input for "-", in pieces that end with a line; raises as `read_text`.
+
+    No more than some pieces are held in memory, so a pipe may be of any length.
+    """
+    if name != "-" and not Path(name).is_file():
+        read_text(name)
+    decoder, held, offset, empty = codecs.getincrementaldecoder("utf-8")(), "", 0, True
+    with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else Path(name).open("rb") as file:
+        while True:
+            raw = file.read(PIECE)
+            try:
+                held += decoder.decode(raw, final=not raw)
+            except UnicodeDecodeError as error:
+                shown = "standard input" if name == "-" else name
+                place = offset + error.start - len(decoder.getstate()[0])
+                bad = error.object[error.start]
+                raise ValueError(f"{shown} is not UTF-8: byte {place} is 0x{bad:02x}; convert it.") from None
+            offset += len(raw)
+            empty = empty and not held.strip()
+            cut = held.rfind("\n") + 1 if raw else len(held)
+            if not cut and len(held) > 4 * PIECE:
+                cut = held.rfind(" ") + 1 or len(held)
+            if cut:
+                yield held[:cut]
+                held = held[cut:]
+            if not raw:
+                break
+    if empty:
+        raise ValueError(f"{'standard input' if name == '-' else name} is empty: there is nothing to read.")
+
+
 def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:
     """Ids (1, T) of a text of any length, without special tokens."""
     pieces, size = [[]], 0
@@ -62,6 +100,43 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:
             size = 0
         pieces[-1].append(line)
         size += len(line)
+    return torch.cat([tokenize_piece(tokenizer, "".join(piece))[0] for piece in pieces])[None]
+
+
+def tokenize_piece(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[Tensor, Tensor]:
+    """Ids (n,) of a text, without special tokens, and how many characters (n,) each of them adds to it."""
+    fast = tokenizer.is_fast
     # Not verbose: the warning about texts longer than the model's window does not apply here.
-    ids = [i for piece in pieces for i in tokenizer("".join(piece), add_special_tokens=False, verbose=False).input_ids]
-    return torch.tensor([ids], dtype=torch.long)
+    encoded = tokenizer(text, add_special_tokens=False, verbose=False, return_offsets_mapping=fast)
+    ids = torch.tensor(encoded.input_ids, dtype=torch.long)
+    if fast:
+        ends = torch.tensor([end for _, end in encoded.offset_mapping], dtype=torch.long).cummax(0).values
+    else:
+        ends = torch.tensor([len(tokenizer.decode(i)) for i in encoded.input_ids], dtype=torch.long).cumsum(0)
+        ends.clamp_(max=len(text))
+    if len(ends):
+        ends[-1] = len(text)
+    return ids, ends.diff(prepend=ends.new_zeros(1))
+
+
+def decode_pieces(
+    tokenizer: PreTrainedTokenizerBase, ids: list[int], cuts: list[int], behind: bool = False
+) -> list[str]:
+    """The texts between successive cuts; joined they are the text of all ids.
+
+    A character whose bytes are spread over tokens on both sides of a cut goes to the piece that ends it.
+
+    Args:
+        cuts: ascending places in `ids`, from 0 on.
+        behind: the ids follow others; what they end of a character that those began is left out.
+    """
+    pieces = []
+    for start, end in itertools.pairwise(cuts):
+        first = max(start - BEFORE, 0)
+        # Bytes that are no whole character are decoded as U+FFFD.
+        before = tokenizer.decode(ids[first:start]).rstrip("\ufffd")
+        text = tokenizer.decode(ids[first:end])
+        text = (text if end == len(ids) else text.rstrip("\ufffd"))[len(before) :]
+        pieces.append(text.lstrip("\ufffd") if behind else text)
+        behind = behind and not pieces[-1]
+    return pieces

@@ -44,6 +44,10 @@ def draw(cells: Index, window: int, folder: Path) -> list[Path]:
             x = [max(length / window, 1 / 8) for length, _ in points]
             color = COLORS.get(method)
             ax.plot(x, [e.mean for _, e in points], "o-", color=color, label=method, ms=4)
+            for length, row in rows.items():
+                # The seeds of the evaluation, each by itself.
+                means = row.get(method, {}).get("seeds", [])
+                ax.plot([max(length / window, 1 / 8)] * len(means), means, ".", color=color, alpha=0.4, ms=4)
             # Intervals of losses are of the documents, shared by all methods: only differences are worth a band.
             if next(iter(rows.values()))[methods[0]]["accuracy"]:
                 ax.fill_between(x, [e.low for _, e in points], [e.high for _, e in points], color=color, alpha=0.12)

@@ -19,26 +19,46 @@ Index = dict[tuple[str, str], dict[int, dict[str, Cell]]]
 def index(folders: Sequence[Path]) -> Index:
     """Cells of several folders by task, domain, length and method, methods in a fixed order.
 
-    Cells of the same method and texts but other models (trainings with other seeds) become one, see `_merged`.
+    Cells of the same models with other seeds of the evaluation are pooled, see `_pooled`; those of the same texts and other
+    models (trainings with other seeds) become means, see `_merged`.
 
     Raises:
-        ValueError: two folders hold the same cell of the same models.
+        ValueError: two folders hold the same cell of the same models and seed.
     """
-    found: dict[tuple[str, str], dict[int, dict[str, list[Cell]]]] = {}
-    models: dict[tuple, list[Any]] = {}
+    found: dict[tuple[str, str], dict[int, dict[str, list[tuple[Any, int, Cell]]]]] = {}
     for folder in folders:
         about = load_about(folder)
+        models, seed = about["models"], about["seed"]
         for cell in load_cells(folder):
             rows = found.setdefault((cell["task"], cell["domain"]), {})
-            rows.setdefault(cell["length"], {}).setdefault(cell["method"], []).append(cell)
-            before = models.setdefault((cell["task"], cell["domain"], cell["length"], cell["method"]), [])
-            if about["models"] in before:
+            same = rows.setdefault(cell["length"], {}).setdefault(cell["method"], [])
+            if any(known == models and before == seed for known, before, _ in same):
                 raise ValueError(f"{folder}: {cell['task']}, {cell['domain']}, {cell['method']} is there twice.")
-            before.append(about["models"])
+            same.append((models, seed, cell))
     return {
-        key: {n: _in_order({m: _merged(cells) for m, cells in row.items()}) for n, row in sorted(rows.items())}
+        key: {n: _in_order({m: _one(cells) for m, cells in row.items()}) for n, row in sorted(rows.items())}
         for key, rows in sorted(found.items())
     }
+
+
+def _one(cells: list[tuple[Any, int, Cell]]) -> Cell:
+    """One cell of those of several trainings and seeds."""
+    by_models: list[tuple[Any, list[tuple[int, Cell]]]] = []
+    for models, seed, cell in cells:
+        group = next((group for known, group in by_models if known == models), None)
+        if group is None:
+            by_models.append((models, group := []))
+        group.append((seed, cell))
+    return _merged([_pooled(group) for _, group in by_models])
+
+
+def _pooled(cells: list[tuple[int, Cell]]) -> Cell:
+    """One cell of the texts of several seeds of the evaluation, in their order; `seeds` holds the mean of each."""
+    if len(cells) == 1:
+        return cells[0][1]
+    cells = sorted(cells, key=lambda pair: pair[0])
+    records = [{"seed": seed} | record for seed, cell in cells for record in cell["records"]]
+    return cells[0][1] | {"records": records, "seeds": [estimate(cell).mean for _, cell in cells]}
 
 
 def _merged(cells: list[Cell]) -> Cell:
@@ -87,7 +107,8 @@ def markdown(cells: Index, window: int, ours: str = "sharedllm") -> str:
         targets = len(first["records"])
         trained = len(first.get("trainings", [0]))
         several = f", means of {trained} trainings ± their standard deviation" if trained > 1 else ""
-        parts.append(f"### {task}, {domain}\n\n{targets} texts a cell, {main_column(first)}{several}.\n")
+        seeds = f" of {len(first['seeds'])} seeds" if "seeds" in first else ""
+        parts.append(f"### {task}, {domain}\n\n{targets} texts a cell{seeds}, {main_column(first)}{several}.\n")
         parts.append(_table([_row(length, window, row, methods, _plain) for length, row in rows.items()], methods))
         others = [m for m in methods if m != ours]
         if not first["accuracy"] and ours in methods and others:

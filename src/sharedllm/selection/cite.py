@@ -1,22 +1,30 @@
 """Where an answer comes from: the parts of a memory that a question kept whole, by document."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..data.text import decode_pieces
 from ..memory import ContextMemory
+from .parts import placed
 
 
 @dataclass(frozen=True)
 class Citation:
-    """Tokens start … end − 1 of a document, kept whole; `weight` is the best score of a token there."""
+    """Tokens start … end − 1 of a document, kept whole.
+
+    weight  the best score of a token there
+    offset  slot at which the document begins
+    """
 
     document: str
     start: int
     end: int
     weight: float
+    offset: int
 
 
 def cite(chosen: ContextMemory, scores: Tensor, most: int = 3, row: int = 0) -> list[Citation]:
@@ -29,17 +37,18 @@ def cite(chosen: ContextMemory, scores: Tensor, most: int = 3, row: int = 0) -> 
     positions = chosen.position[row][kept][chosen.ratio[row][kept] == 1].cpu()
     if len(positions) == 0:
         return []
-    names, borders = _documents(chosen, row)
-    document = torch.bucketize(positions, borders, right=True)
+    sources = documents(chosen, row)
+    starts = torch.tensor([source["start"] for source in sources])
+    document = torch.bucketize(positions, starts, right=True) - 1
     new = torch.ones_like(positions, dtype=torch.bool)
     new[1:] = (positions.diff() > 1) | (document.diff() != 0)
     first = torch.nonzero(new).flatten().tolist()
     found = []
     for begin, end in zip(first, [*first[1:], len(positions)], strict=True):
         part, index = positions[begin:end], int(document[begin])
-        offset = int(borders[index - 1]) if index else 0
-        weight = float(scores[row, part].max())
-        found.append(Citation(names[index], int(part[0]) - offset, int(part[-1]) + 1 - offset, weight))
+        offset, weight = int(starts[index]), float(scores[row, part].max())
+        name = sources[index]["name"]
+        found.append(Citation(name, int(part[0]) - offset, int(part[-1]) + 1 - offset, weight, offset))
     return sorted(found, key=lambda citation: -citation.weight)[:most]
 
 
@@ -47,16 +56,30 @@ def excerpt(
     tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, citation: Citation, row: int = 0
 ) -> tuple[str, int, int]:
     """The cited text, and where it begins and ends in its document, in characters."""
-    names, borders = _documents(memory, row)
-    index = names.index(citation.document)
-    offset = int(borders[index - 1]) if index else 0
-    ids = memory.token_ids[row, offset : offset + citation.end].tolist()
-    before = tokenizer.decode(ids[: citation.start])
-    text = tokenizer.decode(ids)[len(before) :]
-    return text, len(before), len(before) + len(text)
+    source = {source["start"]: source for source in documents(memory, row)}[citation.offset]
+    # Characters are counted from the last place before it where their number is known.
+    mark, characters = max((m for m in source.get("marks", []) if m[0] <= citation.start), default=(0, 0))
+    ids = memory.token_ids[row, citation.offset + mark : citation.offset + source["tokens"]].tolist()
+    cuts = [0, citation.start - mark, citation.end - mark]
+    before, text = decode_pieces(tokenizer, ids, cuts, behind=characters > 0)
+    return text, characters + len(before), characters + len(before) + len(text)
 
 
-def _documents(memory: ContextMemory, row: int) -> tuple[list[str], Tensor]:
-    """Names of the documents of a text, and the positions behind the last token of each."""
-    sources = memory.sources[row] or ({"name": "the text", "tokens": int(memory.lengths[row])},)
-    return [source["name"] for source in sources], torch.cumsum(torch.tensor([s["tokens"] for s in sources]), 0)
+def describe(
+    tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, citation: Citation, row: int = 0
+) -> dict[str, Any]:
+    """A citation as it is shown: document, its characters and tokens, weight and text."""
+    text, start, end = excerpt(tokenizer, memory, citation, row)
+    return {
+        "document": citation.document,
+        "characters": [start, end],
+        "tokens": [citation.start, citation.end],
+        "weight": round(citation.weight, 4),
+        "text": text,
+    }
+
+
+def documents(memory: ContextMemory, row: int = 0) -> tuple[dict, ...]:
+    """The documents of a text: "name", "tokens", the slot that each begins at, "start", and if they were read from a
+    store "marks", tokens and characters of the document before places where both are known."""
+    return placed(memory.sources[row] or ({"name": "the text", "tokens": int(memory.lengths[row])},))

@@ -13,12 +13,13 @@ from torch import Tensor
 
 
 def kept_within(
-    scores: Tensor, chunk_size: int, ratios: list[int], budget: int, gist: float = 0.5
+    scores: Tensor, roots: tuple[Tensor, Tensor], ratios: list[int], budget: int, gist: float = 0.5
 ) -> tuple[Tensor, Tensor]:
     """Which tokens of one text to keep.
 
     Args:
-        scores: (T,) how much each token matters. chunk_size: C; one tree each.
+        scores: (T,) how much the token at each place matters.
+        roots: places at which chunks begin and end, ascending; one tree each. Places between chunks hold no token.
         ratios: stride at each depth, coarse to fine: of whole chunks, of their halves, quarters, ….
         budget: most tokens to keep.
         gist: if all chunks at the coarsest stride take no more than this share of the budget, they come first, so that
@@ -32,9 +33,9 @@ def kept_within(
     """
     if budget < 1:
         raise ValueError(f"budget={budget} keeps nothing: give at least 1 token.")
-    if len(scores) == 0:
+    if len(roots[0]) == 0:
         return torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
-    starts, ends = _levels(len(scores), chunk_size, len(ratios))
+    starts, ends = _levels(*roots, len(ratios))
     best = _best(scores.double().cpu(), starts, ends)
     sizes = [-(-(end - start) // ratio) for start, end, ratio in zip(starts, ends, ratios, strict=True)]
     # What each expansion costs beyond what its node costs; the first is keeping a chunk at all.
@@ -53,10 +54,9 @@ def kept_within(
     return _kept(taken.split([len(c) for c in costs]), starts, ends, ratios)
 
 
-def _levels(length: int, chunk_size: int, depths: int) -> tuple[list[Tensor], list[Tensor]]:
+def _levels(start: Tensor, end: Tensor, depths: int) -> tuple[list[Tensor], list[Tensor]]:
     """Starts and ends of the nodes of each depth; children 2 i and 2 i + 1 of node i. Nodes may be empty."""
-    start = torch.arange(0, length, chunk_size)
-    starts, ends = [start], [(start + chunk_size).clamp(max=length)]
+    starts, ends = [start], [end]
     for _ in range(depths - 1):
         middle = starts[-1] + (ends[-1] - starts[-1]) // 2
         starts, ends = (
@@ -70,8 +70,9 @@ def _best(scores: Tensor, starts: list[Tensor], ends: list[Tensor]) -> list[Tens
     """The greatest score of a token in each node; −∞ for an empty one."""
     lengths = ends[-1] - starts[-1]
     leaf = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+    place = torch.arange(len(leaf)) - (torch.cumsum(lengths, 0) - lengths)[leaf] + starts[-1][leaf]
     lowest = torch.full((len(lengths),), -torch.inf, dtype=scores.dtype)
-    best = [lowest.scatter_reduce(0, leaf, scores, "amax")]
+    best = [lowest.scatter_reduce(0, leaf, scores[place], "amax")]
     for _ in starts[1:]:
         best.insert(0, best[0].view(-1, 2).amax(1))
     return best

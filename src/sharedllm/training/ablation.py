@@ -12,6 +12,7 @@ import yaml
 from rich.console import Console
 
 from ..atomic import write_text
+from .checkpoint import FREE, check_recipe
 from .log import read_log
 from .recipe import build_recipe, replace_keys, substitute
 from .run import train
@@ -74,10 +75,16 @@ def settings(study: Study, variant: str, seed: int) -> dict[str, Any]:
 
 
 def run_study(study: Study, console: Console | None = None) -> list[dict[str, Any]]:
-    """Run what is not there yet; returns a row a variant (see `table`)."""
+    """Run what is not there yet; returns a row a variant (see `table`).
+
+    Raises:
+        ValueError: a run that is there was made by another recipe.
+    """
     for seed in study.seeds:
         for variant in study.variants:
             recipe = build_recipe(settings(study, variant, seed))
+            # Where its text lies says nothing about a run that is done; the data's hashes say it of one that goes on.
+            check_recipe(recipe, FREE | {"data"})
             if not (Path(recipe.output) / "model").is_dir():
                 if console is not None:
                     console.print(f"{variant}, seed {seed}", style="bold", highlight=False)

@@ -21,8 +21,13 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from .recipe import Recipe
+
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 FILES = ("weights.safetensors", "optimizer.safetensors")
+
+# Keys of a recipe that may change while a run goes on: they don't touch the losses.
+FREE = {"output", "checkpoint_every", "keep_checkpoints", "log_every", "tensorboard", "validation"}
 
 
 def save_checkpoint(
@@ -127,6 +132,27 @@ def found(folder: Path) -> list[Path]:
 
 def latest(folder: Path) -> Path | None:
     return (found(folder) or [None])[-1]
+
+
+def check_recipe(recipe: Recipe, free: set[str] = FREE) -> None:
+    """
+    Args:
+        free: keys that may differ.
+
+    Raises:
+        ValueError: the output folder holds a run with a recipe of other losses; names the first key that differs.
+    """
+    saved = Path(recipe.output) / "recipe.json"
+    if not saved.is_file():
+        return
+    before, now = json.loads(saved.read_text()), json.loads(json.dumps(recipe.as_dict()))
+    changed = sorted(key for key in now.keys() & before.keys() - free if before[key] != now[key])
+    if changed:
+        key = changed[0]
+        raise ValueError(
+            f"{recipe.output} holds a run with {key}={before[key]}, the recipe says {now[key]}: choose another output "
+            "folder, or put it back."
+        )
 
 
 def _owned(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -9,6 +9,8 @@ from accelerate import Accelerator
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from transformers import PreTrainedTokenizerBase
 
+from ..atomic import write_text
+from .card import model_card
 from .losses import RowLosses
 from .recipe import Recipe
 
@@ -16,7 +18,11 @@ from .recipe import Recipe
 def write_model(
     accelerator: Accelerator, losses: RowLosses, tokenizer: PreTrainedTokenizerBase, output: Path, recipe: Recipe
 ) -> Path:
-    """Write `output`/model: weights in `save_dtype` (gates stay fp32), configuration, tokenizer. Adapters are merged."""
+    """Write `output`/model: weights in `save_dtype` (gates stay fp32), configuration, tokenizer, card. Adapters are merged.
+
+    Raises:
+        ValueError: it can't be written; nothing half-written stays.
+    """
     folder = output / "model"
     model = losses.model
     if recipe.lora is not None:
@@ -35,12 +41,20 @@ def write_model(
         state = {n: t if n.endswith(".gate") else t.to(dtype) for n, t in state.items() if n not in tied}
         temporary = output / ".model.part"
         shutil.rmtree(temporary, ignore_errors=True)
-        model.save_pretrained(temporary, state_dict=state)
-        _say_dtype(temporary / "config.json", recipe.save_dtype)
-        tokenizer.save_pretrained(temporary)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
+        try:
+            model.save_pretrained(temporary, state_dict=state)
+            _say_dtype(temporary / "config.json", recipe.save_dtype)
+            tokenizer.save_pretrained(temporary)
+            parameters = sum(tensor.numel() for tensor in state.values())
+            write_text(temporary / "README.md", model_card(recipe, model.config, parameters, output / "log.jsonl"))
+            if folder.exists():
+                shutil.rmtree(folder)
+            temporary.rename(folder)
+        except Exception as error:  # of the file system or of safetensors, say because the disk is full
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise ValueError(
+                f"the model {folder} can't be written ({error}); the last checkpoint is whole: make room and run again."
+            ) from error
     accelerator.wait_for_everyone()
     return folder
 

@@ -103,13 +103,14 @@ class Lora:
 
 @dataclass
 class Validation:
-    """Loss by context length and recall, every `every` steps. Lengths count windows."""
+    """Loss by context length and recall, every `every` steps. Lengths count windows; `ratios` are strides for recall."""
 
     every: int = 100
     rows: int = 16
     windows: list[float] = field(default_factory=lambda: [0, 1, 2, 4, 8])
     tasks: list[str] = field(default_factory=lambda: ["copy", "needle"])
     task_rows: int = 16
+    ratios: list[int] | None = None
 
 
 @dataclass

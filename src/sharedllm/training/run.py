@@ -21,7 +21,7 @@ from ..data.shards import TokenStore
 from ..hardware import count_operations, peak_memory_mb, peak_operations
 from ..modeling import SharedLLMForCausalLM
 from .batches import Batch, Batches
-from .checkpoint import latest, load_checkpoint, read_state, save_checkpoint
+from .checkpoint import check_recipe, latest, load_checkpoint, read_state, save_checkpoint
 from .curves import draw_curves
 from .log import Log
 from .losses import RowLosses, autocast
@@ -31,9 +31,7 @@ from .parts import add_lora, learning_rates, make_optimizers, multiplier
 from .recipe import Recipe
 from .setup import decoder_layers, make_model, make_stores, make_tokenizer
 from .validate import choose_targets, loss_by_length, recall
-
-# Keys of a recipe that may change while a run goes on: they don't touch the losses.
-FREE = {"output", "checkpoint_every", "keep_checkpoints", "log_every", "tensorboard", "validation"}
+from .watch import NormWatch
 
 
 def train(
@@ -140,6 +138,7 @@ class _Run:
             self.output.mkdir(parents=True, exist_ok=True)
             write_text(self.output / "recipe.json", json.dumps(recipe.as_dict(), indent=1))
         self.log = Log(self.output, self.step, recipe.tensorboard, self.console) if main else None
+        self.watch = NormWatch()
         self.operations: dict[int, int] = {}
         self.peak = peak_operations(self.device, torch.bfloat16 if recipe.precision == "bf16" else torch.float32)
         trainable = sum(p.numel() for p in self.live)
@@ -162,9 +161,13 @@ class _Run:
             else:
                 with self.accelerator.no_sync(self.wrapped):
                     self._forward_backward(step, batch, len(mine), totals)
+        if self.shared:
+            self.config.ratios = self.ratios
         norm = float(_whole(nn.utils.clip_grad_norm_(self.live, recipe.clip)))
         if not torch.isfinite(torch.tensor(norm)):
             self._not_finite(step, batch, f"the norm of the gradients is {norm}")
+        if (ratio := self.watch(norm)) is not None:
+            self._say(f"warning: step {step}: the norm of the gradients is {norm:.3g}, {ratio:.0f} times the usual")
         factor = multiplier(recipe.decay, step, recipe.steps, recipe.warmup)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -215,8 +218,6 @@ class _Run:
         if not self.validation:
             return
         self.losses.eval()
-        if self.shared:
-            self.config.ratios = self.ratios
         running = recipe.phases()[-1].running
         window, reads = getattr(self.config, "window", running), recipe.stage != "base"
         result: dict[str, Any] = {}
@@ -229,6 +230,8 @@ class _Run:
         maker = RowMaker(self.tokenizer, "validation", recipe.data.chat)
         store = next(iter(self.validation.values()))
         context = window if reads else 0
+        if self.shared and settings.ratios:
+            self.config.ratios = settings.ratios
         if settings.task_rows and max(store.lengths) >= context + running:
             result["recall"] = {
                 kind: recall(
@@ -246,6 +249,8 @@ class _Run:
                 for kind in settings.tasks
             }
         self.losses.train()
+        if self.shared:
+            self.config.ratios = self.ratios
         if self.log is not None:
             self.log.write(step=step, validation=result)
 
@@ -260,9 +265,12 @@ class _Run:
         return [float(torch.tanh(_whole(gate.detach()))) for gate in gates]
 
     def _not_finite(self, step: int, batch: Batch | None, what: str) -> None:
+        """Stop with the batch saved: its tensors, and as metadata what else decides the step."""
         path = self.output / f"not-finite-step-{step}-process-{self.accelerator.process_index}.safetensors"
         if batch is not None:
-            save_file({name: tensor.contiguous() for name, tensor in batch.tensors().items()}, path)
+            about = {"kinds": batch.kinds, "shifts": batch.shifts, "ratios": batch.ratios, "what": what, "step": step}
+            tensors = {name: tensor.contiguous() for name, tensor in batch.tensors().items()}
+            save_file(tensors, path, {key: json.dumps(value) for key, value in about.items()})
         last = latest(self.checkpoints)
         raise ValueError(
             f"step {step}: {what}; its batch is in {path}. Lower the learning rates and go on from "
@@ -276,17 +284,7 @@ class _Run:
         state = read_state(start)
         if state.get("data") != self.digests:
             raise ValueError(f"{start} was made with other training text: choose another output folder.")
-        saved = self.output / "recipe.json"
-        if not saved.is_file():
-            return
-        before, now = json.loads(saved.read_text()), json.loads(json.dumps(self.recipe.as_dict()))
-        changed = sorted(key for key in now if key not in FREE and before.get(key) != now[key])
-        if changed:
-            key = changed[0]
-            raise ValueError(
-                f"{self.output} holds a run with {key}={before.get(key)}, the recipe says {now[key]}: choose another output "
-                "folder, or put it back."
-            )
+        check_recipe(self.recipe)
 
     def _check_kinds(self, has_instructions: bool) -> None:
         known = {"text", "alone", "echo", "copy", "instructions", "questions", *TASKS}

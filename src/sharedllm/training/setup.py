@@ -32,7 +32,7 @@ def make_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     """The recipe's tokenizer, the base's, or one trained on the recipe's text.
 
     Raises:
-        ValueError: it can't be loaded, or none is named.
+        ValueError: it can't be loaded, none is named, or it is not the base's.
     """
     named = recipe.data.tokenizer
     if isinstance(named, int):
@@ -44,7 +44,24 @@ def make_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
         raise ValueError(
             "data.tokenizer is missing: name a tokenizer's folder, or a size to train one of, such as 4096."
         )
-    return load_tokenizer(named or recipe.base or "")
+    tokenizer = load_tokenizer(named or recipe.base or "")
+    if named is not None and recipe.base is not None:
+        _check_same_vocabulary(recipe, tokenizer)
+    return tokenizer
+
+
+def _check_same_vocabulary(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
+    """A chat model's tokenizer may add tokens to those of its base, but none may mean another."""
+    try:
+        own = load_tokenizer(recipe.base or "").get_vocab()
+    except ValueError:
+        return  # The base comes without one: only sizes can be compared, see `make_model`.
+    here = tokenizer.get_vocab()
+    if other := next((token for token, number in own.items() if here.get(token) != number), None):
+        raise ValueError(
+            f"data.tokenizer={recipe.data.tokenizer} is not the tokenizer of {recipe.base}: {other!r} has number "
+            f"{here.get(other)} in the one and {own[other]} in the other; leave data.tokenizer out."
+        )
 
 
 def train_tokenizer(recipe: Recipe, size: int, folder: Path) -> None:
@@ -144,6 +161,8 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrained
         raise ValueError(
             f"base={recipe.base} is extended by {method} already: train it with stage extend, method {method}."
         )
+    if len(tokenizer) > (size := model.get_input_embeddings().weight.shape[0]):
+        raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, {recipe.base} only {size}: name the base's own.")
     if recipe.stage == "base" and recipe.model:
         raise ValueError(f"model={recipe.model} can't change {recipe.base}: leave it out, or start from another base.")
     if recipe.stage == "base" or extended or recipe.method == "full":

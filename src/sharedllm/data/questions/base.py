@@ -11,6 +11,9 @@ from transformers import PreTrainedTokenizerBase
 
 Split = Literal["train", "validation", "test"]
 
+# What ends a response of the plain form.
+STOP = ".\n"
+
 
 @dataclass(frozen=True)
 class Quiz:
@@ -64,7 +67,8 @@ def _words(text: str) -> list[str]:
 
 
 def render(quiz: Quiz, tokenizer: PreTrainedTokenizerBase | None = None, chat: bool = False) -> tuple[str, str]:
-    """Prompt and response as texts.
+    """Prompt and response as texts. The space between them belongs to the response, so that the two may be tokenised apart:
+    a word and the space before it are one token, in the answer as in the fact.
 
     Args:
         tokenizer: whose chat template is used. chat: use it; otherwise a plain form for base models.
@@ -73,7 +77,9 @@ def render(quiz: Quiz, tokenizer: PreTrainedTokenizerBase | None = None, chat: b
         ValueError: `chat` without a chat template.
     """
     if not chat:
-        return f"\nQuestion: {quiz.question}\nAnswer: {quiz.lead}", f"{quiz.answer}.\n"
+        asked = f"\nQuestion: {quiz.question}\nAnswer: {quiz.lead}"
+        prompt = asked.rstrip(" ")
+        return prompt, f"{asked[len(prompt) :]}{quiz.answer}{STOP}"
     if tokenizer is None or not getattr(tokenizer, "chat_template", None):
         raise ValueError("the tokenizer has no chat template: set chat to false, or name a chat model's tokenizer.")
     turn = [{"role": "user", "content": quiz.question}]

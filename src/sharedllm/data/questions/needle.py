@@ -1,10 +1,15 @@
-"""Needles: facts "key → value" hidden in the text, and questions for them."""
+"""Needles: facts "key → value" hidden in the text, and questions for them.
+
+The plain forms below are those of validation and test. Of the questions for training two thirds come from `varied` instead.
+"""
 
 import random
 from dataclasses import dataclass
 
 from ..synthetic import NOUNS, needle_keys
+from . import varied
 from .base import Quiz, Split, choose
+from .vocabulary import digits
 
 # (sentence, question, lead), with {key} and {value}. The last one is never trained on.
 PHRASINGS = (
@@ -28,8 +33,8 @@ PHRASINGS = (
 )
 
 
-def digits(rng: random.Random, count: int = 5) -> str:
-    return "".join(rng.choice("0123456789") for _ in range(count))
+def _varied(rng: random.Random, split: Split) -> bool:
+    return split == "train" and rng.random() < 2 / 3
 
 
 def _value(rng: random.Random) -> str:
@@ -48,6 +53,8 @@ class Needle:
     name: str = "needle"
 
     def make(self, rng: random.Random, text: str, split: Split) -> Quiz:
+        if _varied(rng, split):
+            return varied.needles(rng, 1)
         key, value = rng.choice(needle_keys(split)), _value(rng)
         phrasing = choose(rng, tuple(p[0] for p in PHRASINGS), split)
         _, question, lead = PHRASINGS[phrasing]
@@ -62,6 +69,8 @@ class ManyNeedles:
     distractors: int = 3
 
     def make(self, rng: random.Random, text: str, split: Split) -> Quiz:
+        if _varied(rng, split):
+            return varied.needles(rng, 1 + rng.randint(self.distractors // 2, 2 * self.distractors))
         keys = rng.sample(needle_keys(split), self.distractors + 1)
         phrasing = choose(rng, tuple(p[0] for p in PHRASINGS), split)
         values = [digits(rng) for _ in keys]
@@ -79,6 +88,8 @@ class MultiValue:
     values: int = 3
 
     def make(self, rng: random.Random, text: str, split: Split) -> Quiz:
+        if _varied(rng, split):
+            return varied.several_values(rng)
         key = rng.choice(needle_keys(split))
         values = [digits(rng, 3) for _ in range(self.values)]
         facts = tuple(f" One of the numbers of the {key} is {value}." for value in values)
@@ -94,6 +105,8 @@ class MultiQuery:
     keys: int = 2
 
     def make(self, rng: random.Random, text: str, split: Split) -> Quiz:
+        if _varied(rng, split):
+            return varied.several_queries(rng)
         keys = rng.sample(needle_keys(split), self.keys)
         values = [digits(rng, 3) for _ in keys]
         facts = [_fact(0, key, value) for key, value in zip(keys, values, strict=True)]

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from ..synthetic import needle_keys
 from .base import Quiz, Split
-from .needle import digits
+from .vocabulary import digits
 
 # Letters of a variable's name, by split.
 LETTERS = {"train": "bcdfghjk", "validation": "lmnp", "test": "qrst"}

@@ -19,10 +19,11 @@ from .window import Window
 
 __all__ = ["DESCRIPTIONS", "OURS", "Method", "Scores", "make_method", "rival_name"]
 
-OURS = ("sharedllm", "budget", "empty")
+OURS = ("sharedllm", "int8", "budget", "empty")
 DESCRIPTIONS = {
     "sharedllm": "the far context read into a memory; sharedllm:POLICY and sharedllm@4/2/1 for other policies and strides",
-    "budget": "everything read, the question selects: budget:SCORE@TOKENS with attention, bm25 or hybrid",
+    "int8": "sharedllm with its memory stored in 8 bits",
+    "budget": "everything read, the question selects: budget:SCORE@TOKENS with attention, bm25, hybrid or cosine",
     "empty": "the same trained model without its memory",
     "window": "the base with the window alone",
     "streaming": "the base with sinks and recent tokens (StreamingLLM)",
@@ -66,6 +67,7 @@ def make_method(
         raise ValueError(f"method {name!r} is not known: use one of {', '.join(DESCRIPTIONS)}.")
     makers: dict[str, Callable[[Any], Method]] = {
         "sharedllm": lambda m: Shared(m, name, policy, tuple(map(int, strides.split("/"))) if strides else None),
+        "int8": lambda m: Shared(m, name, rounded=True),
         "budget": lambda m: Budgeted(m, name, policy, int(strides)),
         "empty": lambda m: Empty(m),
         "window": lambda m: Window(m, window),

@@ -6,6 +6,7 @@ text, and fill half of the window; the other half is running text.
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,27 +33,32 @@ class Retrieval:
 
     def prepare(self, far: Tensor, query: Tensor) -> list[Tensor]:
         """For each text the pieces that go into the window, in their order."""
+        return [self.best(self.index(ids), question, self.running) for ids, question in zip(far, query, strict=True)]
+
+    def index(self, ids: Tensor) -> "Index":
+        """A text (T,) ready to be asked many times."""
         try:
             import bm25s
         except ImportError:
             raise ValueError("bm25s is not installed: pip install 'sharedllm[eval]'.") from None
-        room, found = self.window - self.running, []
-        for ids, question in zip(far, query, strict=True):
-            pieces, chosen = self._pieces(ids), []
-            if len(ids) <= room:
-                found.append(ids)
-                continue
-            index = bm25s.BM25()
-            index.index(self._words(pieces), show_progress=False)
-            scores = index.get_scores(self._words([question])[0])
-            left = room
-            # Of equal scores (none of the words, say) the nearest first.
-            for number in sorted(range(len(pieces)), key=lambda i: (-float(scores[i]), -i)):
-                if len(pieces[number]) <= left:
-                    chosen.append(number)
-                    left -= len(pieces[number])
-            found.append(torch.cat([pieces[number] for number in sorted(chosen)]))
-        return found
+        pieces, bm25 = self._pieces(ids), None
+        if len(ids) > self.window - self.running:
+            bm25 = bm25s.BM25()
+            bm25.index(self._words(pieces), show_progress=False)
+        return Index(ids, pieces, bm25)
+
+    def best(self, index: "Index", question: Tensor, running: int) -> Tensor:
+        """The best pieces that fit into the window beside `running` tokens, in their order."""
+        left, chosen = self.window - running, []
+        if len(index.ids) <= left or index.bm25 is None:
+            return index.ids
+        scores = index.bm25.get_scores(self._words([question])[0])
+        # Of equal scores (none of the words, say) the nearest first.
+        for number in sorted(range(len(index.pieces)), key=lambda i: (-float(scores[i]), -i)):
+            if len(index.pieces[number]) <= left:
+                chosen.append(number)
+                left -= len(index.pieces[number])
+        return torch.cat([index.pieces[number] for number in sorted(chosen)])
 
     def score(self, state: list[Tensor], running: Tensor, targets: int) -> Scores:
         parts = []
@@ -76,3 +82,12 @@ class Retrieval:
 
         texts = [self.tokenizer.decode(piece) for piece in pieces]
         return bm25s.tokenize(texts, stopwords="en", show_progress=False, return_ids=False)
+
+
+@dataclass(frozen=True)
+class Index:
+    """ids: (T,) of a text. pieces: what is ranked. bm25: an index of them, None where all of the text fits."""
+
+    ids: Tensor
+    pieces: list[Tensor]
+    bm25: Any

@@ -1,23 +1,28 @@
 """SharedLLM: the far context is read into a memory that the running text attends to; and its control, without one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from ...memory import ContextMemory
+from ...memory_file import dequantised, quantised
 from ...modeling import SharedLLMForCausalLM
 from .base import Scores, scores_of
 
 
 @dataclass(frozen=True)
 class Shared:
-    """selection: a policy's name, ratios: strides; None for the model's own. batch_tokens: most tokens read at once."""
+    """selection: a policy's name, ratios: strides; None for the model's own. batch_tokens: most tokens read at once.
+
+    rounded: keys and values as storage "int8" brings them back.
+    """
 
     model: SharedLLMForCausalLM
     name: str = "sharedllm"
     selection: str | None = None
     ratios: tuple[int, ...] | None = None
     batch_tokens: int = 32_768
+    rounded: bool = False
 
     @property
     def running(self) -> int:
@@ -26,6 +31,15 @@ class Shared:
     def prepare(self, far: Tensor, query: Tensor) -> ContextMemory | None:
         if far.shape[1] == 0:
             return None
+        memory = self._read(far, query)
+        if not self.rounded:
+            return memory
+        keys, values = (
+            tuple(dequantised(*quantised(t), t.dtype) for t in tensors) for tensors in (memory.keys, memory.values)
+        )
+        return replace(memory, keys=keys, values=values)
+
+    def _read(self, far: Tensor, query: Tensor) -> ContextMemory:
         config = self.model.config
         own = config.ratios
         config.ratios = list(self.ratios or own)

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from ...data.questions import Quiz, hide, render, sentence_borders
-from ...data.questions.base import QuestionTask
+from ...data.questions.base import STOP, QuestionTask
 from ...data.synthetic import make_needles
 from ..corpus import Documents
 from ..methods.base import Scores
@@ -50,10 +51,8 @@ class Asking:
             start = rng.randrange(documents.lengths[document] - setting.longest - tail + 1)
             hay = documents.read(document, start, length + tail)
             quiz = self.questions.make(rng, "", "test")
-            prompt, answer = (self._encode(setting, part) for part in render(quiz))
-            # What follows the answer itself (a full stop) is no target.
-            answer = answer[: len(self._encode(setting, quiz.answer))]
-            facts = [self._encode(setting, fact) for fact in quiz.facts]
+            prompt, answer = prompt_and_answer(setting.tokenizer, quiz)
+            facts = [encoded(setting.tokenizer, fact) for fact in quiz.facts]
             room = length + tail - len(prompt) - len(answer)
             if sum(map(len, facts)) > room:
                 raise DoesNotFit(
@@ -80,6 +79,15 @@ class Asking:
         at = int(places[np.abs(places - depth * free).argmin()]) if len(places) else int(depth * free)
         return np.concatenate([hay[:at], facts[0], hay[at:free]])
 
-    @staticmethod
-    def _encode(setting: Setting, text: str) -> np.ndarray:
-        return np.asarray(setting.tokenizer.encode(text, add_special_tokens=False), dtype=np.int64)
+
+def prompt_and_answer(tokenizer: PreTrainedTokenizerBase, quiz: Quiz) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of a question up to its answer, and of what has to follow: not the full stop behind it, nor a space before it
+    that is a token of its own."""
+    prompt, response = render(quiz)
+    asked, answer = encoded(tokenizer, prompt), encoded(tokenizer, response.removesuffix(STOP))
+    spaces = next(i for i, token in enumerate(answer) if tokenizer.decode([token]).strip())
+    return np.concatenate([asked, answer[:spaces]]), answer[spaces:]
+
+
+def encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> np.ndarray:
+    return np.asarray(tokenizer.encode(text, add_special_tokens=False), dtype=np.int64)

@@ -3,12 +3,13 @@
 from .attention import AttentionScore
 from .base import TokenScore
 from .bm25 import BM25Score
+from .cosine import CosineScore
 from .hybrid import HybridScore
 from .oracle import OracleScore
 
 SCORES: dict[str, TokenScore] = {
     score.name: score
-    for score in (AttentionScore(), BM25Score(), HybridScore("hybrid", (AttentionScore(), BM25Score())))
+    for score in (AttentionScore(), BM25Score(), HybridScore("hybrid", (AttentionScore(), BM25Score())), CosineScore())
 }
 
 
@@ -25,4 +26,13 @@ def get_score(score: str | TokenScore) -> TokenScore:
     return SCORES[score]
 
 
-__all__ = ["SCORES", "AttentionScore", "BM25Score", "HybridScore", "OracleScore", "TokenScore", "get_score"]
+__all__ = [
+    "SCORES",
+    "AttentionScore",
+    "BM25Score",
+    "CosineScore",
+    "HybridScore",
+    "OracleScore",
+    "TokenScore",
+    "get_score",
+]

@@ -1,5 +1,6 @@
-"""The model's own attention: how much of it the question pays to each token, over all injected layers and heads."""
+"""The model's own attention: how much of it the question pays to each token, over injected layers and heads."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,18 +9,20 @@ from torch import Tensor
 
 from ...families import family_of
 from ...positions import rotate, rotation
-from .base import spread
+from ..parts import Part
+from .base import extent, spread
 
 if TYPE_CHECKING:
     from ...backbone import SharedLLMModel
-    from ...memory import ContextMemory
 
 
 @dataclass(frozen=True)
 class AttentionScore:
     """Attention of the question's tokens over the whole memory: the most that any of them pays, summed over heads.
 
-    It is what the layers with a joint softmax would pay if everything were kept, without the running text.
+    It is what the layers with a joint softmax would pay if everything were kept as far off as the farthest chunk: attention
+    favours what is near, a question does not. Where the configuration names `selection_heads` (see `diagnosis.heads`), only
+    they count, and the others cost nothing.
 
     block: tokens of the memory that are scored at once.
     """
@@ -28,41 +31,77 @@ class AttentionScore:
     block: int = 16_384
 
     @torch.no_grad()
-    def scores(self, model: "SharedLLMModel", memory: "ContextMemory", query: Tensor, mask: Tensor) -> Tensor:
+    def scores(self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor) -> Tensor:
         if model.config.injection != "joint":
             raise ValueError("score='attention' needs a model with injection='joint': use score='bm25'.")
-        prepared = model.prepare_memory(memory)
-        if prepared is None:
-            return torch.zeros(memory.mask.shape)
+        total = torch.zeros(len(query), extent(parts))
+        for _, heads, begin, weights in self.by_head(model, parts, query, mask):
+            shares = torch.tensor([weight for _, weight in heads])
+            total[:, begin : begin + weights.shape[2]] += (weights.cpu() * shares[:, None]).sum(1)
+        return spread(total)
+
+    @torch.no_grad()
+    def by_head(
+        self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor
+    ) -> Iterator[tuple[int, list[tuple[int, float]], int, Tensor]]:
+        """What each head pays: upper layer, its heads with their weights, first slot, (B, heads, T') greatest over Q."""
+        if not any(part.lengths.any() for part in parts):
+            return
         states = model(query, attention_mask=mask.long(), output_hidden_states=True, use_cache=False).hidden_states
-        family = family_of(model.upper.config)
-        positions = (mask.long().cumsum(1) - 1).clamp(min=0)
-        by = rotation(model.upper.rotary_emb, positions, states[0])
-        total = torch.zeros(memory.mask.shape)
-        for _, index in model.config.injection_map:
+        family, config, rotary = family_of(model.upper.config), model.config, model.upper.rotary_emb
+        # One distance for all: the queries are turned instead of every key, (R_i q)·(R_j k) = (R_{i−j} q)·k.
+        farthest = config.window if config.key_position == "offset" else config.reach
+        turn = rotation(rotary, (mask.long().cumsum(1) - 1).clamp(min=0) + farthest, states[0])
+        for pair, (_, index) in enumerate(config.injection_map):
+            heads = _heads_of(model, index)
+            if not heads:
+                continue
             layer = model.upper.layers[index]
             attention = getattr(layer, family.attention)
             queries = family.queries(attention, family.attention_input(layer, states[index])).transpose(1, 2)
-            queries = rotate(queries, by) * attention.scaling
-            total += self._layer(queries, prepared.layers[index][0], memory.mask, mask)
-        return spread(total)
+            scaling = attention.scaling * getattr(rotary, "attention_scaling", 1.0)
+            for begin, weights in self._layer(rotate(queries, turn) * scaling, heads, mask, parts, pair):
+                yield index, heads, begin, weights
 
-    def _layer(self, queries: Tensor, keys: Tensor, kept: Tensor, real: Tensor) -> Tensor:
-        """Queries (B, H, Q, D), keys (B, G, S, D) → (B, S): the greatest weight over Q, summed over H."""
-        batch, heads, asked, size = queries.shape
-        groups = keys.shape[1]
-        grouped = queries.reshape(batch, groups, heads // groups * asked, size)
-        blocks = range(0, keys.shape[2], self.block)
+    def _layer(
+        self, queries: Tensor, heads: list[tuple[int, float]], real: Tensor, parts: Sequence[Part], pair: int
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Queries (B, H, Q, D) → slots, and (B, heads, T') the greatest softmax weight over Q of each."""
+        chosen, norms = [head for head, _ in heads], None
+        for _, logits in self._logits(queries, chosen, parts, pair):
+            part = logits.logsumexp(-1)
+            norms = part if norms is None else torch.logaddexp(norms, part)
+        # Padding asks nothing; a text without tokens has no norm.
+        norms = norms.masked_fill(~real[:, None] | norms.isneginf(), torch.inf)
+        for begin, logits in self._logits(queries, chosen, parts, pair):
+            yield begin, logits.sub_(norms[..., None]).amax(2).exp_()
 
-        def logits(start: int) -> Tensor:
-            part = slice(start, start + self.block)
-            values = (grouped @ keys[:, :, part].transpose(2, 3)).float()
-            return values.masked_fill(~kept[:, None, None, part], -torch.inf)
+    def _logits(
+        self, queries: Tensor, heads: list[int], parts: Sequence[Part], pair: int
+    ) -> Iterator[tuple[int, Tensor]]:
+        """The slot of the first column, and (B, heads, Q, T') float, of all tokens in turn; −∞ where there is none."""
+        for part in parts:
+            keys, length = part.keys(pair, None).to(queries.device, queries.dtype), part.token_ids.shape[1]
+            for start in range(0, length, self.block):
+                logits = _products(queries, keys[:, :, start : start + self.block], heads)
+                beyond = torch.arange(start, start + logits.shape[3]) >= part.lengths.cpu()[:, None]
+                if beyond.any():
+                    logits.masked_fill_(beyond[:, None, None].to(logits.device), -torch.inf)
+                yield part.start + start, logits
 
-        norms = torch.stack([logits(start).logsumexp(-1) for start in blocks]).logsumexp(0)
-        hidden = ~real[:, None, None, :].expand(batch, groups, heads // groups, asked).flatten(2)
-        parts = []
-        for start in blocks:
-            weights = (logits(start) - norms[..., None]).exp().masked_fill(hidden[..., None], 0.0)
-            parts.append(weights.reshape(batch, heads, asked, -1).amax(2).sum(1))
-        return torch.cat(parts, 1).nan_to_num(0.0).cpu()
+
+def _heads_of(model: "SharedLLMModel", layer: int) -> list[tuple[int, float]]:
+    """The heads of a layer that count, and how much: those of the configuration, or all alike."""
+    chosen = model.config.selection_heads
+    if chosen is None:
+        return [(head, 1.0) for head in range(model.upper.config.num_attention_heads)]
+    return [(head, weight) for at, head, weight in chosen if at == layer]
+
+
+def _products(queries: Tensor, keys: Tensor, heads: list[int]) -> Tensor:
+    """Queries (B, H, Q, D) of some heads with the keys (B, G, T, D) of their groups → (B, heads, Q, T) float."""
+    batch, groups, share = len(queries), keys.shape[1], queries.shape[1] // keys.shape[1]
+    if heads == list(range(queries.shape[1])):
+        grouped = queries.reshape(batch, groups, -1, queries.shape[3])
+        return (grouped @ keys.transpose(2, 3)).float().view(batch, len(heads), queries.shape[2], -1)
+    return torch.stack([(queries[:, h] @ keys[:, h // share].transpose(1, 2)).float() for h in heads], 1)

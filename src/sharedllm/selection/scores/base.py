@@ -1,28 +1,45 @@
 """What a token score is, and what several of them share."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+import torch
 from torch import Tensor
 from torch.nn.functional import max_pool1d, pad
 
+from ..parts import Part
+
 if TYPE_CHECKING:
     from ...backbone import SharedLLMModel
-    from ...memory import ContextMemory
 
 
 class TokenScore(Protocol):
-    """Ranks the tokens of a memory that holds all of them."""
+    """Ranks the tokens of what holds all of them."""
 
     @property
     def name(self) -> str: ...
 
-    def scores(self, model: "SharedLLMModel", memory: "ContextMemory", query: Tensor, mask: Tensor) -> Tensor:
-        """(B, T) how much each token matters; only comparisons within one text count.
+    def scores(self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor) -> Tensor:
+        """(B, T) how much the token at each slot matters; only comparisons within one text count.
 
         Args:
             query: (B, Q) token ids of the questions. mask: (B, Q) bool, True for real tokens, on the right.
         """
         ...
+
+
+def extent(parts: Sequence[Part]) -> int:
+    """T, slots from the first part's first token to behind the last one's last."""
+    return max((part.end for part in parts), default=0)
+
+
+def token_ids(parts: Sequence[Part], row: int) -> Tensor:
+    """(T,) int32 ids of a text by slot; −1 where there is no token."""
+    ids = torch.full((extent(parts),), -1, dtype=torch.int32)
+    for part in parts:
+        length = int(part.lengths[row])
+        ids[part.start : part.start + length] = part.token_ids[row, :length].cpu()
+    return ids
 
 
 def spread(scores: Tensor, before: int = 8, after: int = 16, share: float = 0.5) -> Tensor:

@@ -1,16 +1,17 @@
 """Several scores by reciprocal rank fusion (Cormack et al., 2009)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ..parts import Part
 from .base import TokenScore
 
 if TYPE_CHECKING:
     from ...backbone import SharedLLMModel
-    from ...memory import ContextMemory
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,14 @@ class HybridScore:
     name: str
     members: tuple[TokenScore, ...]
 
-    def scores(self, model: "SharedLLMModel", memory: "ContextMemory", query: Tensor, mask: Tensor) -> Tensor:
-        total = torch.zeros(memory.mask.shape)
-        for member in self.members:
-            scores = member.scores(model, memory, query, mask)
+    def scores(self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor) -> Tensor:
+        return self.fused([member.scores(model, parts, query, mask) for member in self.members])
+
+    @staticmethod
+    def fused(members: Sequence[Tensor]) -> Tensor:
+        """Several scores (B, T) as one."""
+        total = torch.zeros_like(members[0])
+        for scores in members:
             # Equal scores share a rank, or their order in the text would count.
             for row in range(len(scores)):
                 values, inverse = scores[row].unique(return_inverse=True)

@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..parts import Part
+from .base import extent
+
 if TYPE_CHECKING:
     from ...backbone import SharedLLMModel
-    from ...memory import ContextMemory
 
 
 @dataclass(frozen=True)
 class OracleScore:
-    """spans: of each text the (start, end) that matter."""
+    """spans: of each text the (start, end) that matter, in slots."""
 
     spans: Sequence[Sequence[tuple[int, int]]]
     name: str = "oracle"
 
-    def scores(self, model: "SharedLLMModel", memory: "ContextMemory", query: Tensor, mask: Tensor) -> Tensor:
-        scores = torch.zeros(memory.mask.shape)
+    def scores(self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor) -> Tensor:
+        scores = torch.zeros(len(query), extent(parts))
         for row, spans in enumerate(self.spans):
             for start, end in spans:
                 scores[row, start:end] = 1.0

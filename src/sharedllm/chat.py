@@ -1,0 +1,202 @@
+"""Chat over a document: each turn selects anew, within one budget, from the document and from what was said before.
+
+The last turns are running text. When they outgrow the window, their oldest chunks are read into a memory of their own, the
+history, of which every token is kept like those of the document: no word of the document or the chat is ever lost.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, StoppingCriteria
+
+from .asking import plain
+from .data.text import tokenize
+from .memory import ContextMemory
+from .modeling import SharedLLMForCausalLM
+from .selection.cite import cite, describe
+from .selection.parts import HasParts, parts_of
+from .selection.scores import TokenScore, get_score
+
+HISTORY = "this chat"
+# Stands for an answer where only the form around it is wanted.
+_ANSWER = "0ANSWER0"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question with its answer, and what it was read from.
+
+    memory     what was selected for the question
+    running    earlier tokens that were read whole, as running text
+    sources    the best parts of the memory (see `selection.cite.describe`); "this chat" is the history
+    stopped    the answer was interrupted
+    """
+
+    question: str
+    answer: str
+    memory: ContextMemory
+    running: int
+    sources: list[dict[str, Any]]
+    stopped: bool = False
+
+
+class Chat:
+    """A conversation over a document.
+
+    history   ContextMemory of the turns before those in `running`; None at first
+    running   (1, R) token ids of the last turns
+    """
+
+    def __init__(
+        self,
+        model: SharedLLMForCausalLM,
+        tokenizer: PreTrainedTokenizerBase,
+        document: ContextMemory | HasParts,
+        *,
+        budget: int | None = None,
+        score: str | TokenScore = "attention",
+        max_new_tokens: int = 128,
+        batch_tokens: int | None = 32_768,
+    ):
+        """
+        Args:
+            document: one text of which every token is kept (`model.read(…, keep_all=True)`), in memory or on disk.
+            budget: most tokens of document and history together that a turn reads; default: twice the window.
+            score: what the budget goes by (see `selection.scores`).
+            max_new_tokens: longest answer. If the window has no room for it, half of the window is kept free, and the
+                answer goes on by folding (see `folding`).
+            batch_tokens: most tokens of the history read at once.
+
+        Raises:
+            ValueError: the document is of another model, or of several texts, or does not hold every token; a budget below
+                1, no such score, or nothing to answer.
+        """
+        parts = parts_of(document)
+        if len(parts[0].lengths) != 1:
+            raise ValueError(f"the memory holds {len(parts[0].lengths)} texts: chat over one of them.")
+        budget = 2 * model.config.window if budget is None else budget
+        for name, value in (("budget", budget), ("max_new_tokens", max_new_tokens)):
+            if value < 1:
+                raise ValueError(f"{name}={value} asks for nothing: give at least 1.")
+        if isinstance(document, ContextMemory) and not document.sources[0]:
+            document = replace(document, sources=(({"name": "the text", "tokens": int(document.lengths[0])},),))
+        self.model, self.tokenizer, self.document = model, tokenizer, document
+        self.tokens = sum(int(part.lengths[0]) for part in parts)
+        self.budget, self.score = budget, get_score(score)
+        self.max_new_tokens, self.batch_tokens = max_new_tokens, batch_tokens
+        self.history: ContextMemory | None = None
+        self.running = torch.zeros(1, 0, dtype=torch.long, device=model.device)
+
+    @torch.no_grad()
+    def ask(self, question: str, on_text: Callable[[str], None] | None = None) -> Turn:
+        """Answer a question.
+
+        Args:
+            on_text: called with each piece of the answer as it comes; the pieces make up the answer.
+
+        Raises:
+            ValueError: the question is empty or too long; the chat stays as it was.
+            KeyboardInterrupt: before the answer has begun; later, the answer ends where it is, and counts.
+        """
+        question = question.strip()
+        if not question:
+            raise ValueError("the question is empty: ask something.")
+        window, new = self.model.config.window, self.max_new_tokens
+        asked = self._ids(self._form(question))
+        room = window - (new if new < window else window // 2)
+        if asked.shape[1] > room:
+            raise ValueError(
+                f"the question has {asked.shape[1]} tokens; {room} fit beside {window - room} new ones in the "
+                f"window={window}: shorten it, or allow fewer new tokens."
+            )
+        self._fold(room - asked.shape[1])
+        everything = self._everything()
+        scores = self.model.scores(everything, asked, score=self.score)
+        memory = self.model.select(everything, asked, budget=self.budget, score=scores)
+        prompt, answer = torch.cat([self.running, asked], 1), _Answer(self.tokenizer, not self._template, on_text)
+        stopped = False
+        try:
+            self.model.generate(prompt, memory=memory, max_new_tokens=new, do_sample=False, stopping_criteria=[answer])
+        except KeyboardInterrupt:
+            if not answer.text:
+                raise
+            stopped = True
+        said = answer.finish()
+        sources = [describe(self.tokenizer, memory, citation) for citation in cite(memory, scores)]
+        turn = Turn(question, said, memory, self.running.shape[1], sources, stopped)
+        self.running = torch.cat([prompt, self._ids(said if self._template else f" {said}" if said else "")], 1)
+        return turn
+
+    @property
+    def _template(self) -> bool:
+        return bool(self.tokenizer.chat_template)
+
+    def _form(self, question: str) -> str:
+        """The question as the model is asked: everything between the last answer and the next one."""
+        if not self._template:
+            return plain(question)
+        begun = self.history is not None or self.running.shape[1] > 0
+        before = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}] if begun else []
+        messages = [*before, {"role": "user", "content": question}]
+        text = str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        return text.split(_ANSWER, 1)[1] if begun else text
+
+    def _ids(self, text: str) -> Tensor:
+        return tokenize(self.tokenizer, text).to(self.running.device)
+
+    def _everything(self) -> list[ContextMemory | HasParts]:
+        """What a turn selects from."""
+        return [self.document] if self.history is None else [self.document, self.history]
+
+    def _fold(self, room: int) -> None:
+        """Read the oldest chunks of the running text into the history, as few as leave at most `room` tokens of it."""
+        excess, size = self.running.shape[1] - room, self.model.config.chunk_size
+        if excess <= 0:
+            return
+        oldest = self.running[:, : -(-excess // size) * size]
+        if self.history is None:
+            history = self.model.read(oldest, keep_all=True, batch_tokens=self.batch_tokens)
+        else:
+            history = self.model.append(self.history.to(self.running.device), oldest, batch_tokens=self.batch_tokens)
+        # It lies where the document does, as one source.
+        device = self.document.keys[0].device if isinstance(self.document, ContextMemory) else "cpu"
+        source = {"name": HISTORY, "tokens": int(history.lengths[0])}
+        self.history = replace(history.to(device), sources=((source,),))
+        self.running = self.running[:, oldest.shape[1] :]
+
+
+class _Answer(StoppingCriteria):
+    """Follows an answer token by token, says what of its text is new, and stops it at the end of its line if need be."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, one_line: bool, on_text: Callable[[str], None] | None):
+        self.tokenizer, self.one_line, self.on_text = tokenizer, one_line, on_text
+        self.lines, self.ids, self.text = "", [], ""
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Any:
+        self.ids.append(int(input_ids[0, -1]))
+        text = self._decoded()
+        # A character may take several tokens.
+        self._say(text.rstrip("\ufffd"))
+        return torch.full((len(input_ids),), self.one_line and "\n" in text, device=input_ids.device)
+
+    def finish(self) -> str:
+        """The whole answer."""
+        self._say(self._decoded())
+        return self.text.strip()
+
+    def _decoded(self) -> str:
+        """The text so far, without space before it."""
+        text = self.lines + str(self.tokenizer.decode(self.ids, skip_special_tokens=True))
+        if text.endswith("\n") and not self.one_line:
+            # Lines that are complete need not be decoded again.
+            self.lines, self.ids = text, []
+        return text.lstrip()
+
+    def _say(self, text: str) -> None:
+        text = text.split("\n")[0] if self.one_line else text
+        new, self.text = text[len(self.text) :], max(self.text, text, key=len)
+        if new and self.on_text is not None:
+            self.on_text(new)

@@ -1,0 +1,62 @@
+"""`sharedllm calibrate`: which heads' attention a budget goes by."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ..atomic import write_text
+from ..data.text import text_pieces, tokenize_piece
+from .common import BatchTokensOption, JsonOption, load, print_json, progress_bar, stderr
+
+
+def command(
+    model: Annotated[
+        str, typer.Argument(help="Folder of a SharedLLM with a joint softmax; its config.json is changed.")
+    ],
+    data: Annotated[str, typer.Option("--data", help="A text file that facts are hidden in.")],
+    tokens: Annotated[int, typer.Option(min=1, help="How much of the text.")] = 32_768,
+    questions: Annotated[int, typer.Option(min=1, help="How many facts.")] = 32,
+    most: Annotated[int, typer.Option(min=1, help="Most heads to choose.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of facts and places.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show, and change nothing.")] = False,
+    batch_tokens: BatchTokensOption = 32_768,
+    json: JsonOption = False,
+) -> None:
+    """Hide facts in a text, ask for them, and let the heads that find them choose what is read within a --budget."""
+    from ..diagnosis.heads import choose_heads, measure_heads
+
+    loaded, tokenizer = load(model)
+    if not dry_run and not (Path(model) / "config.json").is_file():
+        raise ValueError(f"{model} is no folder with a config.json: save the model to a folder, or use --dry-run.")
+    ids = torch.zeros(0, dtype=torch.long)
+    for piece in text_pieces(data):
+        ids = torch.cat([ids, tokenize_piece(tokenizer, piece)[0]])
+        if len(ids) >= tokens:
+            break
+    if len(ids) < tokens:
+        raise ValueError(
+            f"{data} has {len(ids):,} tokens, --tokens asks for {tokens:,}: lower it, or name a longer text."
+        )
+    with progress_bar("asking", questions) as advance:
+        heads = measure_heads(
+            loaded, tokenizer, ids[:tokens], questions=questions, seed=seed, batch_tokens=batch_tokens, progress=advance
+        )
+    chosen = choose_heads(heads, most)
+    if not dry_run:
+        loaded.config.selection_heads = chosen
+        write_text(Path(model) / "config.json", loaded.config.to_json_string())
+    if json:
+        print_json(selection_heads=chosen, heads=[vars(head) for head in heads])
+        return
+    table = Table("layer", "head", "score", "worst rank", title=f"{questions} facts in {tokens:,} tokens")
+    for head in heads[: 2 * most]:
+        mark = [head.layer, head.head] in [entry[:2] for entry in chosen]
+        cells = str(head.layer), str(head.head), f"{head.score:.3f}", f"{head.worst:,}"
+        table.add_row(*cells, style="bold" if mark else "dim")
+    Console().print(table)
+    if not dry_run:
+        stderr.print(f"wrote {model}/config.json: {len(chosen)} heads choose", highlight=False)

@@ -1,0 +1,55 @@
+"""`sharedllm explain`: an answer, and a page that shows what it was made of."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..asking import ask, prompt_of
+from ..atomic import write_text
+from ..explain import gather, render
+from ..selection.scores import get_score
+from .common import BatchTokensOption, JsonOption, ModelOption, everything_of, load, print_json, stderr
+
+# More than `ask` names: the page has room.
+MOST_SOURCES = 8
+
+
+def command(
+    source: Annotated[str, typer.Argument(help="A --keep-all memory, a text file, or - for standard input.")],
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Page to write.")] = Path("explain.html"),
+    model: ModelOption = "tiny",
+    budget: Annotated[int, typer.Option(min=1, help="Tokens of the text to read, chosen for the question.")] = 2048,
+    score: Annotated[
+        str, typer.Option(help="What the budget goes by: attention, bm25, hybrid or cosine.")
+    ] = "attention",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
+    batch_tokens: BatchTokensOption = 32_768,
+    json: JsonOption = False,
+) -> None:
+    """Answer a question, and write one HTML page: what of the text was read how finely, scores, attention, sources."""
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"{output} is not named as a page: let it end in .html, so that a browser opens it.")
+    if output.is_dir():
+        raise ValueError(f"{output} is a folder: name a file, such as {output / 'explain.html'}.")
+    if not output.parent.is_dir():
+        raise ValueError(f"the folder {output.parent} does not exist: create it, or write the page elsewhere.")
+    get_score(score)
+    loaded, tokenizer = load(model)
+    prompt_of(loaded, tokenizer, question, max_new_tokens)
+    everything = everything_of(loaded, tokenizer, source, batch_tokens)
+    with stderr.status("choosing what to read, and answering …"):
+        limits = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens, "most_sources": MOST_SOURCES}
+        answer = ask(loaded, tokenizer, everything, question, **limits)
+    with stderr.status("looking at what the answer was made of …"):
+        facts = gather(loaded, tokenizer, answer, model)
+        page = render(facts)
+    write_text(output, page)
+    if json:
+        print_json(**asdict(facts))
+    else:
+        print(answer.text)
+    size = len(page.encode()) / 1e6
+    stderr.print(f"{output} ({size:.1f} MB) shows how: open it in a browser", highlight=False, markup=False)

@@ -1,0 +1,66 @@
+"""`sharedllm memory`: what becomes of a memory after it was read."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..store import MemoryStore
+from ..store.edit import writing
+from ..store.manifest import read_manifest
+from .common import progress_bar, stderr
+
+app = typer.Typer(help="Take documents out of a memory, join memories, check one.", no_args_is_help=True)
+
+MemoryArgument = Annotated[Path, typer.Argument(help="A memory.")]
+
+
+@app.command()
+def forget(
+    memory: MemoryArgument,
+    names: Annotated[list[str], typer.Argument(help="Documents, as `sharedllm info` lists them.")],
+) -> None:
+    """Take documents out of a memory."""
+    read_manifest(memory)  # a name that is wrong makes no store
+    with writing(memory) as writer:
+        for name in names:
+            writer.manifest.document(name)
+        for name in names:
+            writer.forget(name)
+    _report(memory)
+
+
+@app.command()
+def merge(
+    memories: Annotated[list[Path], typer.Argument(help="Memories of one model.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Memory to write; the others stay as they are.")],
+) -> None:
+    """Join memories into a new one; nothing is read again, and each document keeps its name and offsets."""
+    if output.exists():
+        raise ValueError(f"{output} is there already: name a new memory.")
+    with writing(output) as writer:
+        for memory in memories:
+            writer.merge(memory)
+        writer.commit()
+    _report(output)
+
+
+@app.command()
+def check(memory: MemoryArgument) -> None:
+    """Read every byte of a memory and compare checksums; exit code 1 if something is lost."""
+    total = MemoryStore.open(memory, verify=False).tokens
+    with progress_bar(f"checking {memory}", total) as advance:
+        store = MemoryStore.open(memory, progress=advance)
+    for lost in store.damaged:
+        print(f"{lost.document}: tokens {lost.start:,}–{lost.end:,} are lost: {lost.reason}")
+    if store.damaged:
+        raise typer.Exit(1)
+    _report(memory)
+
+
+def _report(memory: Path) -> None:
+    store = MemoryStore.open(memory, verify=False)
+    stderr.print(
+        f"{memory}: {len(store.documents)} documents, {store.tokens:,} tokens, {store.nbytes / 1e6:.1f} MB",
+        highlight=False,
+    )

@@ -1,0 +1,54 @@
+"""`sharedllm recall`: what questions find in long texts, by policy and budget; every text is read once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..memory_file import fingerprint_tensors
+from ..selection.scores import SCORES
+from .common import BatchTokensOption, ModelOption, load, load_any, stderr, tokens_of_length
+
+
+def command(
+    data: Annotated[str, typer.Option("--data", help="[DOMAIN=]PATH: a token folder, files or a glob.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; goes on where it stopped.")],
+    model: ModelOption = "tiny",
+    base: Annotated[
+        str, typer.Option("--base", help="The base, for BM25 into its window; none: leave that out.")
+    ] = "base",
+    lengths: Annotated[str, typer.Option(help="Tokens of a text: 8K,64K,1M.")] = "8K,64K",
+    budgets: Annotated[str, typer.Option(help="Tokens of the memory that a question may read.")] = "1024,4096",
+    scores: Annotated[
+        str, typer.Option(help=f"Policies: {', '.join(SCORES)}, oracle, or tree (the paper's cut).")
+    ] = "attention,bm25,hybrid,oracle,tree",
+    cases: Annotated[int, typer.Option(min=1, help="Questions of each kind and length.")] = 100,
+    per_text: Annotated[int, typer.Option(min=1, help="Questions of each kind about one text.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of texts, facts and places.")] = 0,
+    batch_tokens: BatchTokensOption = 32_768,
+) -> None:
+    """Hide facts in long texts, read each once, and ask about every fact with each policy and budget."""
+    from ..evaluation.corpus import open_documents
+    from ..evaluation.recall.ask import Asker
+    from ..evaluation.recall.report import write_report
+    from ..evaluation.recall.run import RecallPlan, measure
+
+    names = [name.strip() for name in scores.split(",") if name.strip()]
+    for name in names:
+        if name not in (*SCORES, "oracle", "tree"):
+            raise ValueError(f"--scores: {name!r} is not known: use {', '.join(SCORES)}, oracle or tree.")
+    loaded, tokenizer = load(model)
+    plain = load_any(base)[0] if base != "none" else None
+    window = loaded.config.window
+    sizes = [tokens_of_length(part, window) for part in budgets.split(",")]
+    plan = RecallPlan(
+        open_documents(data, tokenizer), [tokens_of_length(part, window) for part in lengths.split(",")],
+        cases, per_text, seed,
+    )  # fmt: skip
+    named = {"model": loaded} | ({"base": plain} if plain is not None else {})
+    models = {role: fingerprint_tensors(sorted(m.state_dict().items()), {}) for role, m in named.items()}
+    about = {"models": models, "selection_heads": loaded.config.selection_heads}
+    asker = Asker(loaded, plain, tokenizer, names, sizes, batch_tokens)
+    measure(plan, asker, output, about, lambda line: stderr.print(line, highlight=False))
+    for path in write_report(output):
+        stderr.print(f"wrote {path}", highlight=False)

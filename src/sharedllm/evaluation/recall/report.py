@@ -1,0 +1,127 @@
+"""Table and heat map of recall, from the files of `run` alone."""
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...atomic import write_text
+from ..statistics import wilson
+from .ask import RIVAL
+
+NAMES = {
+    "tree": "the paper's tree, by cosine",
+    RIVAL: "BM25 into the base's window",
+    "oracle": "oracle",
+}
+# (kind, policy, budget) → length → answers, right or not, and tokens that were read.
+Cells = dict[tuple[str, str, int | None], dict[int, "Cell"]]
+
+
+@dataclass
+class Cell:
+    right: list[float]
+    read: list[int]
+
+
+def load(folder: Path) -> Cells:
+    """
+    Raises:
+        ValueError: the folder holds no measurement.
+    """
+    cells: Cells = defaultdict(dict)
+    for path in sorted((folder / "texts").rglob("*.json")):
+        content = json.loads(path.read_text())
+        for answer in content["answers"]:
+            row = cells[answer["kind"], answer["policy"], answer["budget"]]
+            cell = row.setdefault(content["length"], Cell([], []))
+            cell.right.append(float(answer["right"]))
+            cell.read.append(answer["read"])
+    if not cells:
+        raise ValueError(f"{folder} holds no results: name a folder that `sharedllm recall` made.")
+    return dict(cells)
+
+
+def write_report(folder: Path) -> list[Path]:
+    """report.md and recall.png in the folder; returns the files."""
+    cells, run = load(folder), json.loads((folder / "run.json").read_text())
+    about = run["about"]
+    lines = [
+        "# Recall by length, budget and policy",
+        "",
+        f"    {' '.join(run['command'])}",
+        "",
+        f"Share of answers of which every token is right, with 95 % intervals (Wilson). Each text of {about['data']['domain']} "
+        f"holds {about['per_text']} facts of each kind, is read once and asked about each; {about['cases']} questions a cell, "
+        f"seed {about['seed']}. Keys, and one of the five phrasings, were never trained on.",
+        "",
+    ]
+    for kind in dict.fromkeys(k for k, _, _ in cells):
+        rows = {(p, b): row for (k, p, b), row in cells.items() if k == kind}
+        lengths = sorted({length for row in rows.values() for length in row})
+        lines += [f"## {kind}", "", f"| policy | budget | {' | '.join(f'{n:,}' for n in lengths)} |"]
+        lines += ["|---|--:|" + "--:|" * len(lengths)]
+        for (policy, budget), row in sorted(rows.items(), key=lambda item: (item[0][1] or 0, item[0][0])):
+            size = f"{budget:,}" if budget is not None else "–"
+            values = " | ".join(_cell(row.get(length)) for length in lengths)
+            lines.append(f"| {NAMES.get(policy, policy)} | {size} | {values} |")
+        lines.append("")
+    most = {p: max(max(c.read) for c in row.values()) for (_, p, b), row in cells.items() if b is None}
+    lines += [f"{NAMES[policy]} reads up to {read:,} tokens." for policy, read in sorted(most.items())]
+    write_text(folder / "report.md", "\n".join(lines) + "\n")
+    return [folder / "report.md", draw(cells, folder / "recall.png")]
+
+
+def draw(cells: Cells, path: Path) -> Path:
+    """One panel a kind: policies and budgets down, lengths across, colour is the share that is right."""
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+    except ImportError:
+        raise ValueError("matplotlib is not installed: pip install 'sharedllm[plot]' draws the figures.") from None
+    kinds = list(dict.fromkeys(k for k, _, _ in cells))
+    rows = sorted({(p, b) for _, p, b in cells}, key=lambda row: (row[1] or 0, row[0]))
+    lengths = sorted({length for row in cells.values() for length in row})
+    figure, axes = plt.subplots(
+        1, len(kinds), figsize=(3.2 + 2.6 * len(kinds), 1.2 + 0.3 * len(rows)), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for ax, kind in zip(axes[0], kinds, strict=True):
+        shares = [
+            [_mean(cells.get((kind, policy, budget), {}).get(length)) for length in lengths] for policy, budget in rows
+        ]
+        image = ax.imshow(shares, vmin=0, vmax=1, cmap="cividis", aspect="auto")
+        for y, row in enumerate(shares):
+            for x, share in enumerate(row):
+                if share == share:
+                    color = "white" if share < 0.5 else "black"
+                    ax.text(x, y, f"{share:.0%}", ha="center", va="center", fontsize=7, color=color)
+        ax.set_xticks(range(len(lengths)), [_short(n) for n in lengths])
+        ax.set(title=kind, xlabel="tokens of the text")
+    labels = [f"{NAMES.get(p, p)}" + (f", {_short(b)}" if b is not None else "") for p, b in rows]
+    axes[0][0].set_yticks(range(len(rows)), labels)
+    figure.colorbar(image, ax=axes[0][-1], label="share right")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path
+
+
+def _cell(cell: Cell | None) -> str:
+    if cell is None:
+        return "–"
+    found = wilson(cell.right)
+    return f"{found.mean:.0%} [{found.low:.0%}, {found.high:.0%}]"
+
+
+def _mean(cell: Cell | None) -> float:
+    return sum(cell.right) / len(cell.right) if cell is not None else float("nan")
+
+
+def _short(tokens: int) -> str:
+    for unit, size in (("M", 2**20), ("K", 2**10)):
+        if tokens >= size and tokens % size == 0:
+            return f"{tokens // size}{unit}"
+    return str(tokens)

@@ -1,0 +1,80 @@
+"""Asks texts of every length; each text's answers are a file of their own, written whole, and never written twice."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ... import __version__
+from ...atomic import write_text
+from ...hardware import command_line, environment
+from ..corpus import Documents
+from .ask import Asker
+from .texts import KINDS, make_text
+
+
+@dataclass(frozen=True)
+class RecallPlan:
+    """lengths: tokens of a text. cases: questions of each kind and length. per_text: of them about one text."""
+
+    documents: Documents
+    lengths: Sequence[int]
+    cases: int
+    per_text: int
+    seed: int
+
+
+def measure(
+    plan: RecallPlan,
+    asker: Asker,
+    folder: Path,
+    about: dict[str, Any],
+    progress: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Ask whatever has not been asked yet.
+
+    Args:
+        about: what decides the numbers besides the plan, such as hashes of models; a folder with another is refused.
+        progress: called with a line for each text.
+
+    Raises:
+        ValueError: the folder holds another measurement, or the documents are too short.
+    """
+    about |= {
+        "cases": plan.cases,
+        "per_text": plan.per_text,
+        "seed": plan.seed,
+        "budgets": list(asker.budgets),
+        "scores": list(asker.scores),
+        "data": {"domain": plan.documents.domain, "digest": plan.documents.digest},
+    }
+    path, about = folder / "run.json", json.loads(json.dumps(about))
+    if path.is_file() and (there := json.loads(path.read_text())["about"]) != about:
+        changed = ", ".join(key for key in about if there.get(key) != about[key])
+        raise ValueError(f"{folder} holds another measurement, by {changed}: name another folder.")
+    write_text(path, json.dumps({"about": about, "command": command_line()}))
+    for length in plan.lengths:
+        for number in range(-(-plan.cases // plan.per_text)):
+            cell = folder / "texts" / str(length) / f"{number}.json"
+            if cell.is_file():
+                continue
+            begin = time.perf_counter()
+            count = min(plan.per_text, plan.cases - number * plan.per_text)
+            text = make_text(plan.documents, asker.tokenizer, length, count, f"{plan.seed} {length} {number}")
+            answers = [asdict(answer) for answer in asker.answers(text)]
+            content = {
+                "length": length,
+                "text": number,
+                "seconds": round(time.perf_counter() - begin, 1),
+                "environment": {"sharedllm": __version__} | environment(),
+                "answers": answers,
+            }
+            write_text(cell, json.dumps(content))
+            shown = {kind.name: f"{_share([a for a in answers if a['kind'] == kind.name]):.0%}" for kind in KINDS}
+            progress(f"{length:,} tokens, text {number}: {content['seconds']} s; right over all policies: {shown}")
+
+
+def _share(answers: list[dict[str, Any]]) -> float:
+    return sum(a["right"] for a in answers) / max(1, len(answers))

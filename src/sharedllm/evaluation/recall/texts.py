@@ -1,0 +1,108 @@
+"""Long texts in which many facts are hidden, and one question about each."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from ...data.questions import Quiz, hide, sentence_borders
+from ...data.questions.base import QuestionTask
+from ...data.questions.needle import MultiValue, Needle
+from ...data.synthetic import needle_keys
+from ..corpus import Documents
+from ..tasks.asking import Passkey, encoded, prompt_and_answer
+
+# Every text holds facts of all kinds, so each question has to tell its fact from all others.
+KINDS: tuple[QuestionTask, ...] = (Passkey(), Needle("needle"), MultiValue("values", values=3))
+
+
+@dataclass(frozen=True)
+class Question:
+    """kind: of the fact. prompt, answer: ids. spans: where its facts stand, start and end."""
+
+    kind: str
+    prompt: np.ndarray
+    answer: np.ndarray
+    spans: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class AskedText:
+    """ids: (T,) with all facts in it. questions: about them, in no order."""
+
+    ids: np.ndarray
+    questions: list[Question]
+
+
+def make_text(
+    documents: Documents, tokenizer: PreTrainedTokenizerBase, length: int, per_kind: int, seed: str
+) -> AskedText:
+    """`length` tokens of documents, one behind the other as far as needed, with `per_kind` facts of each kind.
+
+    Keys are of the split `test`, and no two of a text are the same.
+
+    Raises:
+        ValueError: the facts do not fit into the length, there are too few keys, or all documents together are shorter.
+    """
+    if per_kind * len(KINDS) > len(needle_keys("test")) // 2:
+        raise ValueError(f"per_kind={per_kind} asks for more keys than there are: ask for fewer questions a text.")
+    rng = random.Random(seed)
+    quizzes: list[tuple[str, Quiz]] = []
+    asked: set[str] = set()
+    for kind in KINDS:
+        while sum(k == kind.name for k, _ in quizzes) < per_kind:
+            quiz = kind.make(rng, "", "test")
+            # Two facts about one key would have two answers.
+            key = next(key for key in needle_keys("test") if key in quiz.question)
+            if key not in asked:
+                asked.add(key)
+                quizzes.append((kind.name, quiz))
+    # The facts of all quizzes in any order, those of one quiz in their own.
+    turns = [number for number, (_, quiz) in enumerate(quizzes) for _ in quiz.facts]
+    rng.shuffle(turns)
+    left = [[encoded(tokenizer, fact) for fact in quiz.facts] for _, quiz in quizzes]
+    facts = [left[number].pop(0) for number in turns]
+    room = length - sum(map(len, facts))
+    if room < 0:
+        raise ValueError(f"{len(facts)} facts of {length - room} tokens don't fit into {length}: ask for longer texts.")
+    filler = _filler(documents, rng, length)
+    ids = hide(rng, filler, facts, length, sentence_borders(tokenizer, filler))
+    spans: list[list[tuple[int, int]]] = [[] for _ in quizzes]
+    at = 0
+    for number, fact in zip(turns, facts, strict=True):
+        at = _find(ids, fact, at)
+        spans[number].append((at, at + len(fact)))
+        at += len(fact)
+    questions = [
+        Question(kind, *prompt_and_answer(tokenizer, quiz), places)
+        for (kind, quiz), places in zip(quizzes, spans, strict=True)
+    ]
+    return AskedText(ids, questions)
+
+
+def _filler(documents: Documents, rng: random.Random, length: int) -> np.ndarray:
+    order: Sequence[int] = rng.sample(range(len(documents.names)), len(documents.names))
+    if sum(documents.lengths) < length:
+        raise ValueError(
+            f"{documents.domain}: all documents together have {sum(documents.lengths):,} tokens, {length:,} are asked for."
+        )
+    long = [i for i in order if documents.lengths[i] >= length]
+    if long:
+        return documents.read(long[0], rng.randrange(documents.lengths[long[0]] - length + 1), length)
+    parts, missing = [], length
+    for document in order:
+        parts.append(documents.read(document, 0, min(documents.lengths[document], missing)))
+        missing -= len(parts[-1])
+        if not missing:
+            break
+    return np.concatenate(parts)
+
+
+def _find(ids: np.ndarray, fact: np.ndarray, begin: int) -> int:
+    """The first place from `begin` on where a fact stands."""
+    for start in begin + np.flatnonzero(ids[begin : len(ids) - len(fact) + 1] == fact[0]):
+        if np.array_equal(ids[start : start + len(fact)], fact):
+            return int(start)
+    raise AssertionError("every fact was hidden")

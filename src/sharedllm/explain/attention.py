@@ -1,0 +1,97 @@
+"""How much of its attention an answer paid to each token of a memory, layer by layer.
+
+The model runs once over question and answer. Beside every layer that reads the memory a hook takes the queries and keys
+that this layer attends with and works out the softmax by itself, in fp32: what the layer computes is left alone.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ..attention import Part
+from ..joint import JointAttention
+from ..memory import ContextMemory
+from ..modeling import SharedLLMForCausalLM
+
+
+@dataclass(frozen=True)
+class LayerAttention:
+    """Attention of one layer, mean over its heads and the tokens of the answer.
+
+    layer   index of the upper layer
+    tokens  (S,) fp32 on the CPU, paid to each kept token of the memory. With a joint softmax the rest, to 1, went to
+            the running text; with cross-attention there is no rest
+    gate    what the layer multiplies its cross-attention by, in −1 … 1; None without a gate
+    """
+
+    layer: int
+    tokens: Tensor
+    gate: float | None = None
+
+
+@torch.no_grad()
+def attention_paid(
+    model: SharedLLMForCausalLM, memory: ContextMemory, question_ids: Tensor, answer_ids: Tensor
+) -> list[LayerAttention]:
+    """What was attended to while an answer was written, one entry for each layer that reads the memory.
+
+    A token of the answer is written by the pass over the token before it, so it is that one's attention which counts:
+    of the last token of the question, and of all of the answer but its last.
+
+    Args:
+        memory: of one text, what the answer was given over. question_ids: (1, Q). answer_ids: (1, A), A ≥ 1.
+    """
+    width = memory.mask.shape[1]
+    layers = {index: model.model.upper.layers[index].cross_attention for _, index in model.config.injection_map}
+    running = torch.cat([question_ids, answer_ids[:, :-1]], 1).to(model.device)
+    paid = {index: torch.zeros(width) for index in layers}
+
+    def record(index: int, weights: Tensor) -> None:
+        paid[index] = weights[:width].cpu()
+
+    with _recorded(layers, question_ids.shape[1] - 1, record):
+        model.model(running, memory=memory, use_cache=False)
+    gates = {index: getattr(reader, "gate", None) for index, reader in layers.items()}
+    return [
+        LayerAttention(index, tokens, None if gates[index] is None else float(torch.tanh(gates[index].float())))
+        for index, tokens in paid.items()
+    ]
+
+
+@contextmanager
+def _recorded(layers: dict[int, nn.Module], first: int, record: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """While this is open each reader of a memory reports its weights, (keys,), of the queries from `first` on."""
+    handles = []
+    try:
+        for index, reader in layers.items():
+            hook = partial(_report, first=first, record=partial(record, index))
+            handles.append(reader.register_forward_pre_hook(hook, with_kwargs=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _report(reader: nn.Module, inputs: tuple, options: dict, first: int, record: Callable[[Tensor], None]) -> None:
+    queries, parts = reader.operands(*inputs, **options)
+    attention = inputs[0] if isinstance(reader, JointAttention) else reader
+    keys = torch.cat([keys for keys, _, _ in parts], 2)
+    added = torch.cat([_added(part, queries)[0, 0, first:] for part in parts], 1)
+    heads, groups = queries.shape[1], keys.shape[1]
+    total = torch.zeros(keys.shape[2], device=keys.device)
+    # One head at a time: a large budget times all heads and tokens would be large.
+    for head in range(heads):
+        scores = queries[0, head, first:].float() @ keys[0, head // (heads // groups)].float().T * attention.scaling
+        total += torch.softmax(scores + added, -1).mean(0)
+    record(total / heads)
+
+
+def _added(part: Part, queries: Tensor) -> Tensor:
+    """What is added to a part's scores, (B, 1, L, S)."""
+    keys, _, bias = part
+    bias = queries.new_zeros(1) if bias is None else bias
+    return bias.expand(len(queries), 1, queries.shape[2], keys.shape[2])

@@ -1,0 +1,282 @@
+"""Everything that is shown of an answer, as plain numbers, lists and texts: what the page draws and `--json` prints.
+
+Places in the text are slots (see `selection.parts`). Characters are those of all documents, one behind the other.
+"""
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ..asking import Answer
+from ..modeling import SharedLLMForCausalLM
+from ..selection.cite import documents
+from .attention import LayerAttention, attention_paid
+from .text import ChunkText
+
+# Chunks that come with their whole text if nothing else makes them worth it: so many of the best by score.
+BEST = 200
+# Characters of the others' beginnings.
+EXCERPT = 80
+
+
+@dataclass(frozen=True)
+class Document:
+    """name, and where it begins and ends: slots and characters."""
+
+    name: str
+    tokens: list[int]
+    characters: list[int]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run of a chunk that is kept alike.
+
+    tokens     slots it begins and ends at
+    stride     one token of so many is kept; 0: none
+    attention  paid to its kept tokens, mean over layers
+    text       "" where the chunk comes without its text
+    """
+
+    tokens: list[int]
+    stride: int
+    kept: int
+    attention: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One chunk of the text.
+
+    document   index of the document in which it begins
+    tokens, characters  where it begins and ends
+    kept       its kept tokens
+    stride     the finest that any part of it is kept at; 0: nothing is kept
+    score      the best of its tokens'
+    attention  by layer, in the order of `Facts.layers`; empty if nothing is kept
+    parts      partition it; none if nothing is kept and it comes without its text
+    """
+
+    document: int
+    tokens: list[int]
+    characters: list[int]
+    kept: int
+    stride: int
+    score: float
+    attention: list[float]
+    excerpt: str
+    parts: list[Part]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Attention of one layer of the upper model, as shares of all that the answer's tokens paid, mean over heads.
+
+    memory   to the memory; the rest went to question and answer themselves
+    sources  to the sources of the answer, a part of `memory`
+    gate     what cross-attention is multiplied by; None without a gate
+    """
+
+    layer: int
+    memory: float
+    sources: float
+    gate: float | None
+
+
+@dataclass(frozen=True)
+class CitedPart:
+    """A source of the answer: characters and tokens count from the beginning of its document, chunks are first and last.
+
+    weight     the best score of a token there
+    attention  paid to it, mean over layers
+    """
+
+    document: str
+    characters: list[int]
+    tokens: list[int]
+    start: int
+    chunks: list[int]
+    weight: float
+    attention: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an answer was made of; strides are those that parts may be kept at, coarse to fine."""
+
+    question: str
+    answer: str
+    model: str
+    injection: str
+    budget: int
+    score: str
+    tokens: int
+    kept: int
+    chunk_size: int
+    strides: list[int]
+    documents: list[Document]
+    layers: list[Layer]
+    sources: list[CitedPart]
+    chunks: list[Chunk]
+
+
+def gather(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, answer: Answer, name: str) -> Facts:
+    """All facts about an answer.
+
+    Args:
+        name: of the model, to be shown.
+    """
+    memory, whole = answer.memory, [document for document in documents(answer.memory) if document["tokens"]]
+    layers = attention_paid(model, memory, answer.question_ids, answer.answer_ids)
+    borders = list(zip(*(slots.tolist() for slots in answer.chunks), strict=True))
+    begin = [document["start"] for document in whole]
+    ends = [min(d["start"] + d["tokens"], after) for d, after in zip(whole, [*begin[1:], borders[-1][1]], strict=True)]
+
+    runs, best, masses = _runs(answer, layers, begin), _best(answer), _by_chunk(answer, layers)
+    strides = sorted({*model.config.ratios, 1}, reverse=True)
+    attended = _attended(answer, layers)
+    carried = {chunk for source in attended["sources"] for chunk in range(source.chunks[0], source.chunks[1] + 1)}
+    carried |= set(best.topk(min(BEST, len(best))).indices.tolist())
+    carried |= {
+        chunk for chunk, parts in enumerate(runs) if any(0 < stride < strides[0] for _, _, stride, _, _ in parts)
+    }
+    cuts = {*begin, *ends, *(slot for parts in runs for start, end, *_ in parts for slot in (start, end))}
+    text = ChunkText(tokenizer, memory.token_ids[0], whole, borders, cuts)
+    chunks = []
+    for index, (start, end) in enumerate(borders):
+        parts = runs[index] or ([(start, end, 0, 0, 0.0)] if index in carried else [])
+        chunks.append(
+            Chunk(
+                document=bisect_right(begin, start) - 1,
+                tokens=[start, end],
+                characters=text.characters(start, end),
+                kept=sum(kept for _, _, _, kept, _ in parts),
+                stride=min((stride for _, _, stride, _, _ in runs[index]), default=0),
+                score=_rounded(float(best[index])),
+                attention=[_rounded(mass) for mass in masses[index].tolist()] if runs[index] else [],
+                excerpt=_excerpt(text.between(start, end)),
+                parts=[
+                    Part([a, b], stride, kept, _rounded(mass), text.between(a, b) if index in carried else "")
+                    for a, b, stride, kept, mass in parts
+                ],
+            )
+        )
+    return Facts(
+        question=answer.question,
+        answer=answer.text,
+        model=name,
+        injection=model.config.injection,
+        budget=answer.budget,
+        score=answer.score,
+        tokens=sum(end - start for start, end in borders),
+        kept=int(memory.kept[0]),
+        chunk_size=memory.chunk_size,
+        strides=strides,
+        documents=[
+            _document(text, document, start, end) for document, start, end in zip(whole, begin, ends, strict=True)
+        ],
+        chunks=chunks,
+        **attended,
+    )
+
+
+def _document(text: ChunkText, document: dict, start: int, end: int) -> Document:
+    first, last = text.characters(start, end)
+    # Its beginning may be lost: it begins where its first character would be.
+    return Document(document["name"], [start, end], [first - dict(document.get("marks", [])).get(0, 0), last])
+
+
+def _chunk_of(answer: Answer, slots: Tensor) -> Tensor:
+    """Index of the chunk that each slot lies in."""
+    return torch.bucketize(slots, answer.chunks[0], right=True) - 1
+
+
+def _runs(
+    answer: Answer, layers: list[LayerAttention], begin: list[int]
+) -> list[list[tuple[int, int, int, int, float]]]:
+    """Of each chunk the runs of tokens of one document kept at one stride: start, end, stride, kept tokens, attention.
+
+    begin: slots at which documents begin.
+    """
+    runs, first_slot = [[] for _ in answer.chunks[0]], answer.chunks[0].tolist()
+    positions, strides = answer.memory.position[0].cpu(), answer.memory.ratio[0].cpu()
+    if len(positions) == 0:
+        return runs
+    chunk, document = _chunk_of(answer, positions), torch.bucketize(positions, torch.tensor(begin), right=True)
+    mean = _mean(layers).double().cumsum(0)
+    new = torch.ones_like(positions, dtype=torch.bool)
+    new[1:] = (strides.diff() != 0) | (chunk.diff() != 0) | (document.diff() != 0)
+    first = torch.nonzero(new).flatten().tolist()
+    for i, j in pairwise([*first, len(positions)]):
+        parts = runs[int(chunk[i])]
+        # The last token of each stride is kept, so a run begins behind the one before.
+        start = parts[-1][1] if parts else first_slot[int(chunk[i])]
+        mass = float(mean[j - 1] - (mean[i - 1] if i else 0.0))
+        parts.append((start, int(positions[j - 1]) + 1, int(strides[i]), j - i, mass))
+    return runs
+
+
+def _best(answer: Answer) -> Tensor:
+    """(N,) the best score of each chunk's tokens."""
+    starts, ends = answer.chunks
+    lengths = ends - starts
+    chunk = torch.repeat_interleave(torch.arange(len(starts)), lengths)
+    slots = torch.arange(len(chunk)) - (torch.cumsum(lengths, 0) - lengths)[chunk] + starts[chunk]
+    return torch.zeros(len(starts)).scatter_reduce(
+        0, chunk, answer.scores[0].float().cpu()[slots], "amax", include_self=False
+    )
+
+
+def _by_chunk(answer: Answer, layers: list[LayerAttention]) -> Tensor:
+    """(N, layers) attention paid to each chunk."""
+    chunk, nothing = _chunk_of(answer, answer.memory.position[0].cpu()), torch.zeros(len(answer.chunks[0]))
+    return torch.stack([nothing.index_add(0, chunk, layer.tokens) for layer in layers], 1)
+
+
+def _attended(answer: Answer, layers: list[LayerAttention]) -> dict:
+    """The layers and the sources of an answer, with the attention that they got."""
+    positions, mean = answer.memory.position[0].cpu(), _mean(layers)
+    anywhere, sources = torch.zeros_like(positions, dtype=torch.bool), []
+    for citation, shown in zip(answer.citations, answer.sources, strict=True):
+        start, end = citation.offset + citation.start, citation.offset + citation.end
+        inside = (positions >= start) & (positions < end)
+        anywhere |= inside
+        sources.append(
+            CitedPart(
+                document=citation.document,
+                characters=shown["characters"],
+                tokens=shown["tokens"],
+                start=start,
+                chunks=_chunk_of(answer, torch.tensor([start, end - 1])).tolist(),
+                weight=_rounded(citation.weight),
+                attention=_rounded(float(mean[inside].sum())),
+                text=shown["text"],
+            )
+        )
+
+    def shares(layer: LayerAttention) -> Layer:
+        memory, cited = float(layer.tokens.sum()), float(layer.tokens[anywhere].sum())
+        gate = None if layer.gate is None else _rounded(layer.gate)
+        return Layer(layer.layer, _rounded(memory), _rounded(cited), gate)
+
+    return {"layers": [shares(layer) for layer in layers], "sources": sources}
+
+
+def _mean(layers: list[LayerAttention]) -> Tensor:
+    return torch.stack([layer.tokens for layer in layers]).mean(0)
+
+
+def _excerpt(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= EXCERPT else line[: EXCERPT - 1] + "…"
+
+
+def _rounded(value: float) -> float:
+    """Five significant digits."""
+    return float(f"{value:.5g}")

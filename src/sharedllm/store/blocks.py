@@ -1,0 +1,72 @@
+"""A block of a store as a part to select from: mapped from disk, read where it is looked at."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..memory import ContextMemory
+from ..memory_file import heads, open_tensors, read_header
+from ..selection.parts import Part, columns_of
+from .manifest import Block, Manifest
+
+
+class BlockFile:
+    """One block, open: its tensors stay readable even when a writer takes the file away."""
+
+    def __init__(self, folder: Path, block: Block, manifest: Manifest, verify: bool):
+        """
+        Raises:
+            FileNotFoundError: there is no such file. ValueError: it is damaged, or not the block that was written.
+        """
+        path = folder / "blocks" / f"{block.file}.memory"
+        if not path.exists():
+            raise FileNotFoundError(path)
+        self.header = read_header(path)
+        if self.header["checksum"] != block.sha256 or self.header["chunk_size"] != manifest.chunk_size:
+            raise ValueError(f"{path} is not the block that was written; read the document again.")
+        self.tensors = open_tensors(path, self.header, verify)
+        self.pairs = self.header["layers"]
+
+    def part(self, start: int, sources: tuple[dict, ...]) -> Part:
+        """As a part whose first token stands at slot `start`."""
+        return Part(
+            token_ids=self.tensors["token_ids"],
+            lengths=self.tensors["lengths"],
+            chunk_size=self.header["chunk_size"],
+            pairs=self.pairs,
+            keys=lambda pair, columns: self._heads(f"keys.{pair}", columns),
+            values=lambda pair, columns: self._heads(f"values.{pair}", columns),
+            start=start,
+            sources=(sources,),
+            fingerprint=self.header["fingerprint"],
+        )
+
+    def kept(self) -> dict[str, Tensor]:
+        """`position` and `ratio` (S,) of what is kept, in the block."""
+        return {name: self.tensors[name][0] for name in ("position", "ratio")}
+
+    def _heads(self, name: str, columns: Tensor | None) -> Tensor:
+        return heads(self.header, self.tensors, name, lambda tensor: columns_of(tensor, columns))
+
+
+def joined(blocks: list[tuple[int, BlockFile]], sources: tuple[dict, ...], fingerprint: str, size: int, end: int):
+    """Everything that blocks keep, each beginning at its slot, as one memory of one text that ends at slot `end`."""
+    parts = [block.part(start, ()) for start, block in blocks]
+    position = torch.cat([start + block.kept()["position"] for start, block in blocks])[None]
+    ids = torch.zeros(1, end, dtype=torch.int32)
+    for part in parts:
+        ids[:, part.start : part.end] = part.token_ids
+    return ContextMemory(
+        keys=tuple(torch.cat([p.keys(i, None) for p in parts], 2) for i in range(parts[0].pairs)),
+        values=tuple(torch.cat([p.values(i, None) for p in parts], 2) for i in range(parts[0].pairs)),
+        mask=torch.ones_like(position, dtype=torch.bool),
+        chunk=position // size,
+        position=position,
+        ratio=torch.cat([block.kept()["ratio"] for _, block in blocks])[None],
+        token_ids=ids,
+        lengths=torch.tensor([end]),
+        chunk_size=size,
+        sources=(sources,),
+        fingerprint=fingerprint,
+    )

@@ -1,0 +1,139 @@
+"""What a store on disk consists of: a folder with `manifest.json` and blocks, each a memory file of its own.
+
+    notes.memory/
+      manifest.json          format and version, model, tokenizer, documents and their blocks; SHA-256 of all of it
+      blocks/1f0c….memory    keys and values of up to some thousand tokens (`memory_file`), never changed once written
+      lock                   held by who writes
+
+The manifest is what counts: it is replaced whole by a rename, and names all blocks that belong to the store. A block that it
+does not name was left by a writer that was killed, or has been taken out, and is removed by the next writer.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ..atomic import write_text
+
+FORMAT, VERSION = "sharedllm.store", 1
+NAME = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Block:
+    """file: in `blocks/`. tokens, characters: of the document in it. sha256: of the file."""
+
+    file: str
+    tokens: int
+    characters: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text of the store, in the order of its blocks; all of them but the last fill their chunks.
+
+    name      as it was given, unique in the store
+    sha256    of its text so far, to tell whether a file has only grown
+    finished  False while it is being read, and for ever if that was cut off: reading it again goes on there
+    """
+
+    name: str
+    blocks: tuple[Block, ...]
+    sha256: str
+    finished: bool = True
+
+    @property
+    def tokens(self) -> int:
+        return sum(block.tokens for block in self.blocks)
+
+    @property
+    def characters(self) -> int:
+        return sum(block.characters for block in self.blocks)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """fingerprint: of the model. tokenizer: of its vocabulary. complete: every token is kept. storage: dtype of keys and
+    values on disk, "model" or "int8". generation: how many times the store was written."""
+
+    fingerprint: str
+    tokenizer: str
+    chunk_size: int
+    pairs: int
+    complete: bool
+    storage: str = "model"
+    documents: tuple[Document, ...] = ()
+    generation: int = 0
+    library: str = ""
+
+    def with_document(self, document: Document) -> "Manifest":
+        """With a document in place of the one of its name, or behind all others."""
+        names = [d.name for d in self.documents]
+        place = names.index(document.name) if document.name in names else len(names)
+        return replace(self, documents=(*self.documents[:place], document, *self.documents[place + 1 :]))
+
+    def document(self, name: str) -> Document:
+        """
+        Raises:
+            ValueError: there is none of that name.
+        """
+        for document in self.documents:
+            if document.name == name:
+                return document
+        shown = ", ".join(d.name for d in self.documents[:5]) + (", …" if len(self.documents) > 5 else "")
+        raise ValueError(f"no document is named {name!r}: there are {shown or 'none'}.")
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Make it the store's; returns it as it was written."""
+    manifest = replace(manifest, generation=manifest.generation + 1)
+    content = {"format": FORMAT, "format_version": VERSION} | asdict(manifest)
+    content = json.loads(json.dumps(content))
+    write_text(folder / NAME, json.dumps(content | {"checksum": _checksum(content)}, indent=1))
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """
+    Raises:
+        ValueError: the folder is no store, of a newer format, or its manifest is damaged.
+    """
+    path = folder / NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        kind, version, checksum = content["format"], content["format_version"], content.pop("checksum")
+    except FileNotFoundError:
+        if not folder.exists():
+            raise ValueError(f"{folder} does not exist: check the name, or make it with `sharedllm read`.") from None
+        raise ValueError(f"{folder} is no memory: it has no {NAME}; make one with `sharedllm read`.") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{path} is damaged: it can't be read; read the texts again.") from None
+    if kind != FORMAT:
+        raise ValueError(f"{path} has format {kind!r}, not {FORMAT!r}: it is not a memory.")
+    if version != VERSION:
+        raise ValueError(f"{path} has format_version={version}, this package reads {VERSION}: upgrade sharedllm.")
+    if checksum != _checksum(content):
+        raise ValueError(f"{path} is damaged: its checksum does not fit; read the texts again.")
+    try:
+        return _manifest(content)
+    except (TypeError, KeyError, ValueError):
+        raise ValueError(f"{path} is damaged: its fields are not those of a memory; read the texts again.") from None
+
+
+def _manifest(content: dict[str, Any]) -> Manifest:
+    documents = tuple(
+        Document(d["name"], tuple(Block(**block) for block in d["blocks"]), d["sha256"], d["finished"])
+        for d in content["documents"]
+    )
+    known = {f.name for f in fields(Manifest)} - {"documents"}
+    manifest = Manifest(**{name: content[name] for name in known}, documents=documents)
+    if manifest.chunk_size < 1 or any(not b.file.isalnum() for d in documents for b in d.blocks):
+        raise ValueError
+    return manifest
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,168 @@
+"""MemoryStore: documents on disk, to be asked. Changing a store is `edit`'s work; here it is only read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ..memory import ContextMemory
+from ..selection.parts import Part
+from .blocks import BlockFile, joined
+from .manifest import Document, Manifest, read_manifest
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Tokens start … end − 1 of a document that are lost, and why."""
+
+    document: str
+    start: int
+    end: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A block of a document, at a slot of the whole; `file` is None where it is damaged."""
+
+    document: Document
+    slot: int
+    character: int
+    tokens: int
+    file: BlockFile | None
+
+
+class MemoryStore:
+    """Documents read into a memory on disk. Reading never changes it, any number of processes may do so at once, and a
+    store that is open stays as it was opened while others write to it.
+
+    Documents stand one behind the other, each from a chunk border on; `model.select(store, …)` chooses from all of them.
+    Only what is looked at is read from disk.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, placed: list[_Placed], damaged: list[Damage]):
+        self.folder, self.manifest, self.damaged = folder, manifest, damaged
+        self._placed = placed
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        fingerprint: str | None = None,
+        tokenizer: str | None = None,
+        verify: bool = True,
+        progress: Callable[[int], None] | None = None,
+    ) -> "MemoryStore":
+        """Open a store.
+
+        Args:
+            fingerprint: of the model that will use it; None skips the comparison. tokenizer: of its tokenizer.
+            verify: read every byte and compare checksums; a block that is damaged is left out and named in `damaged`.
+            progress: called with the number of tokens opened since the last call.
+
+        Raises:
+            ValueError: no store, a damaged manifest, or one of another model or tokenizer.
+        """
+        folder = Path(folder)
+        for attempt in range(10):
+            manifest = read_manifest(folder)
+            for name, given in (("fingerprint", fingerprint), ("tokenizer", tokenizer)):
+                found = getattr(manifest, name)
+                if given is not None and found != given:
+                    what = "by another model" if name == "fingerprint" else "with another tokenizer"
+                    raise ValueError(
+                        f"{folder} was made {what}: {name} {found or '(none)'} in it, {given} here; read the texts again."
+                    )
+            try:
+                return cls(folder, manifest, *_open_blocks(folder, manifest, verify, progress, attempt == 9))
+            except FileNotFoundError:
+                # A writer has taken a block away since the manifest was read: there is a newer manifest.
+                if read_manifest(folder).generation == manifest.generation:
+                    return cls(folder, manifest, *_open_blocks(folder, manifest, verify, progress, True))
+        raise AssertionError("the last attempt accepts what is missing")
+
+    @property
+    def documents(self) -> tuple[Document, ...]:
+        return self.manifest.documents
+
+    @property
+    def tokens(self) -> int:
+        return sum(document.tokens for document in self.documents)
+
+    @property
+    def kept(self) -> int:
+        """Tokens whose keys and values are kept."""
+        return sum(len(p.file.kept()["position"]) for p in self._placed if p.file is not None)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all blocks on disk."""
+        return sum(p.stat().st_size for p in (self.folder / "blocks").glob("*.memory"))
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """What can be selected from.
+
+        Raises:
+            ValueError: the store does not hold every token, or nothing.
+        """
+        if not self.manifest.complete:
+            raise ValueError(
+                f"{self.folder} does not hold every token: read the texts with --keep-all to select from it."
+            )
+        sources = self._sources()
+        first = {source["start"]: source for source in sources}
+        return [p.file.part(p.slot, (first[p.slot],) if p.slot in first else ()) for p in self._whole()]
+
+    def load(self) -> ContextMemory:
+        """Everything that is kept, in memory: for stores that keep a part of the tokens, or small ones."""
+        whole = self._whole()
+        last = whole[-1]
+        blocks = [(p.slot, p.file) for p in whole]
+        end, manifest = last.slot + last.tokens, self.manifest
+        return joined(blocks, self._sources(), manifest.fingerprint, manifest.chunk_size, end)
+
+    def _whole(self) -> list[_Placed]:
+        found = [p for p in self._placed if p.file is not None]
+        if not found:
+            raise ValueError(
+                f"{self.folder} holds no readable text: read one with `sharedllm read … -o {self.folder}`."
+            )
+        return found
+
+    def _sources(self) -> tuple[dict, ...]:
+        """What the whole consists of: name, tokens and first slot of each document, and where its blocks begin."""
+        sources: dict[str, dict] = {}
+        for placed in self._whole():
+            source = sources.setdefault(
+                placed.document.name,
+                {"name": placed.document.name, "tokens": placed.document.tokens, "start": placed.slot, "marks": []},
+            )
+            source["marks"].append((placed.slot - source["start"], placed.character))
+        return tuple(sources.values())
+
+
+def _open_blocks(
+    folder: Path, manifest: Manifest, verify: bool, progress: Callable[[int], None] | None, missing: bool
+) -> tuple[list[_Placed], list[Damage]]:
+    """All blocks in order. missing: a block that is not there counts as damaged instead of being an error."""
+    placed, damaged, slot = [], [], 0
+    for document in manifest.documents:
+        token = character = 0
+        for block in document.blocks:
+            file = None
+            try:
+                file = BlockFile(folder, block, manifest, verify)
+            except FileNotFoundError:
+                if not missing:
+                    raise
+                damaged.append(Damage(document.name, token, token + block.tokens, f"{block.file}.memory is missing"))
+            except ValueError as error:
+                damaged.append(Damage(document.name, token, token + block.tokens, str(error)))
+            placed.append(_Placed(document, slot, character, block.tokens, file))
+            slot += -(-block.tokens // manifest.chunk_size) * manifest.chunk_size
+            token, character = token + block.tokens, character + block.characters
+            if progress is not None:
+                progress(block.tokens)
+    return placed, damaged

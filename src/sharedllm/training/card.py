@@ -1,0 +1,93 @@
+"""The model card of a trained model: a README.md in the form of the Hugging Face hub, from the recipe and the log."""
+
+from pathlib import Path
+
+import yaml
+from transformers import PreTrainedConfig
+
+from ..config import SharedLLMConfig
+from .log import read_log
+from .recipe import Recipe
+
+USE = {
+    "base": """from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model, tokenizer = AutoModelForCausalLM.from_pretrained("FOLDER"), AutoTokenizer.from_pretrained("FOLDER")
+""",
+    "extended": """import sharedllm  # the model's class becomes known to transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model, tokenizer = AutoModelForCausalLM.from_pretrained("FOLDER"), AutoTokenizer.from_pretrained("FOLDER")
+ids = tokenizer(open("book.txt").read(), return_tensors="pt").input_ids
+model.generate(ids, max_new_tokens=50)   # what is longer than the window is read into a memory
+""",
+}
+
+
+def model_card(recipe: Recipe, config: PreTrainedConfig, parameters: int, log: Path) -> str:
+    """The card's text.
+
+    Args:
+        config: of the trained model. parameters: how many it has. log: the run's log.jsonl.
+    """
+    extended = isinstance(config, SharedLLMConfig)
+    tags = [] if recipe.stage == "base" else [recipe.method, "long-context", "arxiv:2603.04759"][: 3 if extended else 1]
+    about = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        # Folders say nothing to other people.
+        **({"base_model": recipe.base} if _on_hub(recipe.base) else {}),
+        "tags": tags,
+    }
+    source = f", from `{recipe.base}`" if recipe.base else ", from random weights"
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in recipe.domain_weights().items())
+    kinds = [", ".join(f"{kind} {weight:g}" for kind, weight in phase.kinds.items()) for phase in recipe.phases()]
+    lines = [
+        f"---\n{yaml.safe_dump(about, sort_keys=False)}---",
+        f"# {Path(recipe.output).name}",
+        f"{parameters / 1e6:,.1f}M parameters, stage `{recipe.stage}`, method `{recipe.method}`{source}.",
+    ]
+    if extended:
+        lines.append(
+            f"Window {config.window}; chunks of {config.chunk_size}, overlap {config.overlap}; strides "
+            f"{', '.join(map(str, config.ratios))}; {config.lower_layers} lower layers, weights `{config.lower_weights}`; "
+            f"encoding `{config.encoding}`, injection `{config.injection}`, layers {config.injection_map}."
+        )
+    lines += [
+        "## Use",
+        f"```python\n{USE['extended' if extended else 'base']}```",
+        "## Training",
+        f"{recipe.steps:,} steps of {recipe.batch_tokens:,} tokens ({recipe.steps * recipe.batch_tokens / 1e6:,.1f}M), "
+        f"{recipe.context} of context and {recipe.running} of running text a sample where a phase says nothing else; "
+        f"{recipe.optimizer}, learning rates {recipe.train}, {recipe.decay}, {recipe.precision}, seed {recipe.seed}.",
+        f"Data: {shares}. Kinds of samples, phase by phase: {'; '.join(dict.fromkeys(kinds))}.",
+        "The whole recipe is in `recipe.json`, every step in `log.jsonl` of the run.",
+        *_results(log),
+        "## Limits",
+        "The card is written by the trainer: what the data hold, whom they leave out and under which licence they and the "
+        "weights stand is for whoever releases the model to say.",
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def _on_hub(base: str | None) -> bool:
+    return base is not None and base.count("/") == 1 and not Path(base).exists()
+
+
+def _results(log: Path) -> list[str]:
+    """The last validation as a table: loss in nats by domain and length of the context, and recall."""
+    found = [record["validation"] for record in read_log(log) if "validation" in record]
+    if not found:
+        return []
+    domains = {name: losses for name, losses in found[-1].items() if name != "recall"}
+    lengths = sorted({length for losses in domains.values() for length in losses}, key=int)
+    lines = ["| loss, nats a token | " + " | ".join(f"{int(n):,} in front" for n in lengths) + " |"]
+    lines.append("|---|" + "--:|" * len(lengths))
+    for name, losses in domains.items():
+        lines.append(f"| {name} | " + " | ".join(f"{losses[n]:.3f}" if n in losses else "–" for n in lengths) + " |")
+    parts = ["## Validation at the end", "\n".join(lines)] if lengths else []
+    if recalled := found[-1].get("recall"):
+        parts.append(
+            "Samples recalled whole: " + ", ".join(f"{kind} {share:.0%}" for kind, share in recalled.items()) + "."
+        )
+    return parts

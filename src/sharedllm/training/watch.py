@@ -1,0 +1,24 @@
+"""Early warning: the norm of the gradients leaves what it has been before a loss is no number any more."""
+
+from collections import deque
+from statistics import median
+
+
+class NormWatch:
+    """Compares each step's norm with the median of the steps before.
+
+    Args:
+        times: how many medians are too much. steps: how many are remembered; nothing is said before a fifth of them.
+    """
+
+    def __init__(self, times: float = 10.0, steps: int = 50):
+        self.times, self.least = times, steps // 5
+        self.norms: deque[float] = deque(maxlen=steps)
+
+    def __call__(self, norm: float) -> float | None:
+        """How many medians a norm is, if that is too much; then it does not count as one that has been."""
+        usual = median(self.norms) if len(self.norms) >= self.least else 0.0
+        if usual > 0 and norm > self.times * usual:
+            return norm / usual
+        self.norms.append(norm)
+        return None

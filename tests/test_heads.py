@@ -1,0 +1,77 @@
+"""Calibration: the heads that find facts are found, and only they are asked."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from helpers import tiny_shared
+from transformers import AutoTokenizer
+
+from sharedllm import SharedLLMForCausalLM, bundled_model
+from sharedllm.diagnosis.heads import Head, choose_heads, measure_heads
+from sharedllm.selection.parts import parts_of
+from sharedllm.selection.scores.attention import AttentionScore
+from sharedllm.selection.scores.base import spread
+
+MAP = [[1, 1], [2, 2], [2, 3]]
+
+
+@torch.no_grad()
+def test_chosen_heads_count_by_their_weights():
+    model = tiny_shared("llama", injection="joint", encoding="chunk", injection_map=MAP)
+    ids = torch.randint(0, 101, (1, 90), generator=torch.Generator().manual_seed(0))
+    memory, query = model.read(ids, keep_all=True), ids[:, 40:46]
+    real = torch.ones_like(query, dtype=torch.bool)
+    by_head = {}
+    for layer, heads, _, weights in AttentionScore().by_head(model.model, parts_of(memory), query, real):
+        for place, (head, _) in enumerate(heads):
+            by_head[layer, head] = weights[0, place]
+    assert len(by_head) == 12
+    model.config.selection_heads = [[1, 3, 0.5], [3, 0, 2.0], [3, 2, 1.0]]
+    expected = 0.5 * by_head[1, 3] + 2.0 * by_head[3, 0] + by_head[3, 2]
+    torch.testing.assert_close(model.scores(memory, query)[0], spread(expected[None])[0])
+
+
+@torch.no_grad()
+def test_the_bundled_model_has_heads_that_find(tmp_path):
+    model = SharedLLMForCausalLM.from_pretrained(bundled_model()).eval()
+    tokenizer = AutoTokenizer.from_pretrained(bundled_model())
+    own = model.config.selection_heads
+    text = torch.randint(300, 4000, (3000,), generator=torch.Generator().manual_seed(0))
+    heads = measure_heads(model, tokenizer, text, questions=6)
+    assert model.config.selection_heads == own
+    assert len(heads) == 48 and heads[0].score > 0.5 > heads[-1].score
+    assert heads[0].layer in (3, 4), "where the base recalls (docs/diagnosis.json)"
+
+
+def test_choice():
+    heads = [Head(3, 1, 0.8, 2), Head(4, 0, 0.5, 9), Head(3, 0, 0.39, 20), Head(0, 0, 0.1, 900)]
+    assert choose_heads(heads) == [[3, 1, 0.8], [4, 0, 0.5]]
+    assert choose_heads(heads, most=1) == [[3, 1, 0.8]]
+
+
+def test_calibrate(run, tmp_path):
+    folder, text = tmp_path / "model", tmp_path / "text.txt"
+    shutil.copytree(bundled_model(), folder)
+    text.write_text("It was a dark and stormy night, and nobody was on the road. " * 200)
+    options = ["--data", text, "--tokens", 1500, "--questions", 3, "--most", 2]
+    before = (folder / "config.json").read_text()
+    code, out, _ = run("calibrate", folder, *options, "--dry-run", "--json")
+    chosen = json.loads(out)["selection_heads"]
+    assert code == 0 and 1 <= len(chosen) <= 2 and (folder / "config.json").read_text() == before
+    assert run("calibrate", folder, *options)[0] == 0
+    assert json.loads((folder / "config.json").read_text())["selection_heads"] == chosen
+    for arguments, message in (
+        (["tiny", *options], "no folder with a config.json"),
+        ([folder, "--data", text, "--tokens", 100_000], "--tokens asks for 100,000"),
+        ([folder, "--data", tmp_path / "none.txt"], "does not exist"),
+    ):
+        code, _, err = run("calibrate", *arguments)
+        assert code == 2 and message in err.replace("\n", " "), err
+
+
+@pytest.mark.parametrize("heads", [[[0, 0, 1.0]], [[1, 4, 1.0]], [[1, 0, 0.0]], [[1, 0]]])
+def test_heads_that_cannot_be(heads):
+    with pytest.raises(ValueError, match="selection_heads has"):
+        tiny_shared("llama", injection="joint", encoding="chunk", injection_map=MAP, selection_heads=heads)

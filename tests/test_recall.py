@@ -1,0 +1,103 @@
+"""Recall by length and budget: facts stand where they should, every policy answers the same questions, tables follow."""
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from sharedllm import SharedLLMForCausalLM, bundled_model
+from sharedllm.evaluation.corpus import open_documents
+from sharedllm.evaluation.recall.ask import Asker
+from sharedllm.evaluation.recall.report import load, write_report
+from sharedllm.evaluation.recall.texts import KINDS, make_text
+
+WORDS = "It was a dark and stormy night. Nobody was on the road, and the inn was far away.\n"
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(bundled_model())
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("books")
+    for name in ("a", "b"):
+        (folder / f"{name}.txt").write_text(f"Book {name}. " + WORDS * 120)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def documents(files, tokenizer):
+    return open_documents(f"books={files}", tokenizer)
+
+
+@pytest.mark.parametrize("length", [900, 4000])
+def test_facts_stand_where_the_spans_say(documents, tokenizer, length):
+    """In a text of one document, and in one of two."""
+    text = make_text(documents, tokenizer, length, 3, "seed")
+    assert len(text.ids) == length and len(text.questions) == 3 * len(KINDS)
+    for question in text.questions:
+        assert len(question.spans) == (3 if question.kind == "values" else 1)
+        facts = "".join(tokenizer.decode(text.ids[start:end]) for start, end in question.spans)
+        values = tokenizer.decode(question.answer).split(", ")
+        places = [facts.index(value.strip()) for value in values]
+        assert places == sorted(places), "values are asked for in the order of the text"
+    spans = sorted(span for question in text.questions for span in question.spans)
+    assert all(a[1] <= b[0] for a, b in pairwise(spans))
+    prompts = {tokenizer.decode(question.prompt) for question in text.questions}
+    assert len(prompts) == len(text.questions)
+    again = make_text(documents, tokenizer, length, 3, "seed")
+    assert np.array_equal(again.ids, text.ids)
+    assert not np.array_equal(make_text(documents, tokenizer, length, 3, "other").ids, text.ids)
+
+
+def test_every_policy_answers_every_question(documents, tokenizer):
+    model = SharedLLMForCausalLM.from_pretrained(bundled_model()).eval()
+    base = None
+    text = make_text(documents, tokenizer, 1200, 1, "seed")
+    asker = Asker(model, base, tokenizer, ["hybrid", "oracle", "tree"], [64, 600])
+    answers = list(asker.answers(text))
+    assert len(answers) == 3 * (2 * 2 + 1)
+    assert all(a.read <= a.budget for a in answers if a.budget is not None)
+    assert {a.policy: a.budget for a in answers if a.budget is None} == {"tree": None}
+    (passkey,) = [a for a in answers if (a.policy, a.budget, a.kind) == ("oracle", 600, "passkey")]
+    assert passkey.right, "the bundled model answers the plainest question when it reads the fact"
+
+
+def test_recall_and_its_report(run, files, tmp_path, monkeypatch):
+    folder = tmp_path / "out"
+    options = ["--data", f"books={files}", "-o", folder, "--cases", 3, "--per-text", 2, "--budgets", "128"]
+    options += ["--scores", "bm25,oracle"]
+    assert run("recall", *options, "--lengths", "900")[0] == 0
+    written = {path: path.read_bytes() for path in (folder / "texts").rglob("*.json")}
+    assert len(written) == 2
+    code, _, err = run("recall", *options, "--lengths", "900,1500")
+    assert code == 0 and "900 tokens" not in err, "what is there is not asked again"
+    assert all(path.read_bytes() == content for path, content in written.items())
+    cells = load(folder)
+    assert {kind for kind, _, _ in cells} == {"passkey", "needle", "values"}
+    assert {len(cell.right) for row in cells.values() for cell in row.values()} == {3}
+    text = (folder / "report.md").read_text()
+    assert "BM25 into the base's window" in text and "| oracle | 128 |" in text and (folder / "recall.png").is_file()
+    # The table is made of the files alone.
+    (path,) = [p for p in written if p.name == "0.json"]
+    content = json.loads(path.read_text())
+    for answer in content["answers"]:
+        answer["right"] = answer["policy"] == "oracle"
+    path.write_text(json.dumps(content))
+    write_report(folder)
+    changed = [line for line in (folder / "report.md").read_text().splitlines() if "| 128 |" in line]
+    assert len(changed) == 6 and changed != [line for line in text.splitlines() if "| 128 |" in line]
+    for extra, message in (
+        (["--seed", "1"], "holds another measurement, by seed"),
+        (["--scores", "best"], "'best' is not known"),
+        (["--lengths", "100"], "don't fit into 100"),
+        (["--lengths", "1M"], "all documents together have"),
+        (["--lengths", "9x"], "is no number of tokens"),
+    ):
+        arguments = [*options, "-o", tmp_path / "new"] if extra[0] == "--lengths" else options
+        code, _, err = run("recall", *arguments, *extra)
+        assert code == 2 and message in err.replace("\n", " "), err
