@@ -21,6 +21,7 @@ from . import (
     read,
     recall,
     report,
+    serve,
     tokenize,
     train,
 )
@@ -41,6 +42,7 @@ for module in (
     ask,
     explain,
     chat,
+    serve,
     generate,
     bench,
     diagnose,

@@ -1,0 +1,70 @@
+"""`sharedllm serve`: an OpenAI-compatible server over a model and memories."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..selection.scores import get_score
+from .common import ModelOption, load, open_store, stderr
+
+
+def command(
+    memories: Annotated[
+        list[str] | None,
+        typer.Argument(help="Memories made with --keep-all; requests name them: notes.memory is notes."),
+    ] = None,
+    model: ModelOption = "tiny",
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = 8000,
+    budget: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens of a memory read for a request that does not say; default: twice the window."),
+    ] = None,
+    score: Annotated[str, typer.Option(help="What a budget goes by: attention, bm25, hybrid or cosine.")] = "attention",
+    max_waiting: Annotated[int, typer.Option(min=0, help="Requests that wait for the model; more get a 429.")] = 32,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Longest time of a request in seconds, waiting included.")
+    ] = 600,
+    api_key_env: Annotated[
+        str | None, typer.Option(help="Environment variable with the key that clients must send.")
+    ] = None,
+) -> None:
+    """Serve a model and memories by HTTP, as OpenAI's API does."""
+    try:
+        from ..serving.app import Service, application
+        from ..serving.memories import Memories
+        from ..serving.server import bind, is_local, run
+        from ..serving.worker import Worker
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("sharedllm"):
+            raise
+        raise ValueError(f"{error.name} is not installed: pip install 'sharedllm[serve]'.") from None
+    get_score(score)
+    key = None
+    if api_key_env is not None and not (key := os.environ.get(api_key_env, "").strip()):
+        raise ValueError(f"--api-key-env {api_key_env}: that variable is not set; export it with the key.")
+    with bind(host, port) as bound:
+        loaded, tokenizer = load(model)
+        opened = Memories([open_store(loaded, tokenizer, name) for name in memories or []])
+        name = Path(model).expanduser().resolve().name if Path(model).is_dir() else model
+        budget = 2 * loaded.config.window if budget is None else budget
+        limits = {"budget": budget, "score": score, "seconds": timeout, "key": key}
+        service = Service(loaded, tokenizer, name, opened, Worker(max_waiting), **limits)
+        if not is_local(host):
+            stderr.print(
+                f"warning: other machines can reach {host}" + (", and no key is asked for." if key is None else "."),
+                highlight=False,
+            )
+        # From here on clients can come, and wait until it begins.
+        bound.listen()
+        address = f"[{host}]" if ":" in host else host
+        stderr.print(
+            f"{name} at http://{address}:{bound.getsockname()[1]}/v1"
+            f"; memories: {', '.join(m['id'] for m in opened.listed()) or 'none'}. Ctrl-C stops.",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+        run(application(service), bound)

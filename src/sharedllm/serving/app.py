@@ -1,0 +1,251 @@
+"""The routes: requests in, jobs for the worker, replies out."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from transformers import PreTrainedTokenizerBase
+
+from ..modeling import SharedLLMForCausalLM
+from .answering import BATCH_TOKENS, Answered, answer
+from .errors import ServingError, invalid
+from .guard import Guard
+from .memories import Memories
+from .metrics import Metrics
+from .replies import DONE, Reply, event
+from .requests import ChatRequest, CompletionRequest, DocumentRequest, explained
+from .worker import Cancelled, Job, Worker
+
+logger = logging.getLogger("sharedllm.serving")
+
+# How the ends of a request are counted, by status; others are errors of ours.
+_OUTCOMES = {400: "invalid", 404: "invalid", 409: "invalid", 429: "full", 504: "timeout"}
+
+
+@dataclass(frozen=True)
+class Service:
+    """What is served.
+
+    name     of the model. budget, score: defaults of what is read from a memory (see `asking.ask`)
+    seconds  longest time of a request, waiting included. most_bytes: largest body
+    key      that clients must send; None for none
+    """
+
+    model: SharedLLMForCausalLM
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    memories: Memories
+    worker: Worker
+    budget: int
+    score: str = "attention"
+    seconds: float = 600
+    most_bytes: int = 16 * 2**20
+    key: str | None = None
+    metrics: Metrics = field(default_factory=Metrics)
+
+    def answer(self, request: ChatRequest | CompletionRequest, job: Job) -> Answered:
+        """Called in the worker's thread."""
+
+        def token() -> None:
+            nonlocal seen
+            if not seen:
+                self.metrics.first_token(job.age)
+            seen = True
+            self.metrics.token()
+
+        seen = False
+        return answer(
+            self.model,
+            self.tokenizer,
+            request,
+            self.memories[request.memory].store if request.memory is not None else None,
+            budget=self.budget,
+            score=self.score,
+            check=job.check,
+            on_prompt=self.metrics.read,
+            on_token=token,
+            on_text=job.emit,
+        )
+
+
+def application(service: Service) -> FastAPI:
+    """The server as an ASGI application; its end is the worker's."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(service.worker.stop)
+
+    app = FastAPI(title="sharedllm", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.add_middleware(Guard, key=service.key, most_bytes=service.most_bytes)
+    _report_errors(app)
+
+    @app.get("/health")
+    async def health() -> Response:
+        alive = service.worker.alive
+        return JSONResponse({"status": "ok" if alive else "dead"}, 200 if alive else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        memories = [(m["id"], m["tokens"], m["bytes"]) for m in service.memories.listed()]
+        text = service.metrics.text(service.worker.waiting, service.worker.running, memories)
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        model = {"id": service.name, "object": "model", "created": 0, "owned_by": "sharedllm"}
+        return {"object": "list", "data": [model | {"window": service.model.config.window}]}
+
+    @app.post("/v1/chat/completions")
+    async def chat(body: ChatRequest, request: Request) -> Response:
+        return await _complete(service, body, request, Reply(service.name, chat=True))
+
+    @app.post("/v1/completions")
+    async def complete(body: CompletionRequest, request: Request) -> Response:
+        return await _complete(service, body, request, Reply(service.name, chat=False))
+
+    @app.get("/v1/memories")
+    async def memories() -> dict[str, Any]:
+        return {"object": "list", "data": service.memories.listed()}
+
+    @app.post("/v1/memories/{name}/documents")
+    async def add(name: str, body: DocumentRequest) -> dict[str, Any]:
+        model, tokenizer = service.model, service.tokenizer
+        return await _changed(
+            service,
+            name,
+            lambda job: service.memories.add(name, body.name, body.text, model, tokenizer, BATCH_TOKENS, job.check),
+        )
+
+    @app.delete("/v1/memories/{name}/documents/{document:path}")
+    async def remove(name: str, document: str) -> dict[str, Any]:
+        return await _changed(service, name, lambda _: service.memories.remove(name, document))
+
+    return app
+
+
+async def _complete(
+    service: Service, body: ChatRequest | CompletionRequest, request: Request, reply: Reply
+) -> Response:
+    """Answer, whole or as a stream, which begins with the first piece: an error before that has its own status."""
+    events = _followed(service, body, request)
+    if not body.stream:
+        async with aclosing(events):
+            async for answered in events:
+                if isinstance(answered, Answered):
+                    return JSONResponse(reply.whole(answered))
+        raise AssertionError("the answer is the last event")
+    usage = body.stream_options is not None and body.stream_options.include_usage
+    first = await anext(events)
+
+    async def stream() -> AsyncIterator[str]:
+        async with aclosing(events):
+            for part in reply.first():
+                yield event(part)
+            try:
+                item = first
+                while not isinstance(item, Answered):
+                    yield event(reply.piece(item))
+                    item = await anext(events)
+                for part in reply.last(item, usage):
+                    yield event(part)
+            except ServingError as error:
+                yield event(error.body)
+            yield DONE
+
+    return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+
+async def _followed(
+    service: Service, body: ChatRequest | CompletionRequest, request: Request
+) -> AsyncIterator[str | Answered]:
+    """Pieces of an answer, then the whole; counted however it ends, and ended when the client goes away.
+
+    Raises:
+        ServingError: there is no answer, or no more of it.
+    """
+    outcome, gone = "cancelled", None
+    try:
+        _check(service, body)
+        job = Job(lambda job: service.answer(body, job), service.seconds)
+        gone = asyncio.create_task(_disconnected(request, job.cancel))
+        async with aclosing(_worked(service.worker, job)) as events:
+            async for item in events:
+                if isinstance(item, Answered):
+                    outcome = "ok"
+                yield item
+    except ServingError as error:
+        outcome = "cancelled" if error.status == 503 and service.worker.alive else _OUTCOMES.get(error.status, "error")
+        raise
+    finally:
+        if gone is not None:
+            gone.cancel()
+        service.metrics.finished(outcome)
+
+
+async def _worked(worker: Worker, job: Job) -> AsyncIterator[Any]:
+    """What comes of a job, every error as one to send."""
+    try:
+        worker.submit(job)
+        async with aclosing(job.events()) as events:
+            async for item in events:
+                yield item
+    except Cancelled:
+        raise ServingError(503, "the server is stopping: try again later.") from None
+    except ServingError:
+        raise
+    except Exception:
+        logger.exception("a request failed")
+        raise ServingError(500, "the server failed: its log says how; try again.") from None
+
+
+async def _changed(service: Service, name: str, work: Callable[[Job], dict[str, Any]]) -> dict[str, Any]:
+    """What a change of a memory returns; once begun it is not ended by a client that goes away."""
+    _ = service.memories[name]
+    async with aclosing(_worked(service.worker, Job(work, service.seconds))) as events:
+        return await anext(events)
+
+
+def _check(service: Service, body: ChatRequest | CompletionRequest) -> None:
+    """What can be refused before the worker has time for it."""
+    if body.model is not None and body.model != service.name:
+        raise ServingError(404, f"model={body.model!r} is not served: use {service.name!r}.", "model")
+    if body.memory is not None:
+        _ = service.memories[body.memory]
+    elif body.budget is not None:
+        raise invalid("budget", f"budget={body.budget} needs a memory to read from: name one in memory.")
+    _ = body.stops
+
+
+async def _disconnected(request: Request, then: Callable[[], None]) -> None:
+    """Waits for the client to go away."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    then()
+
+
+def _report_errors(app: FastAPI) -> None:
+    """Every error in the form of OpenAI's."""
+
+    def sent(error: ServingError) -> JSONResponse:
+        return JSONResponse(error.body, error.status, error.headers)
+
+    @app.exception_handler(ServingError)
+    async def ours(_: Request, error: ServingError) -> JSONResponse:
+        return sent(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def validation(_: Request, error: RequestValidationError) -> JSONResponse:
+        return sent(explained(list(error.errors())))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        path = f"{request.method} {request.url.path}: " if error.status_code in (404, 405) else ""
+        return sent(ServingError(error.status_code, f"{path}{error.detail}"))

@@ -1,0 +1,68 @@
+"""Counters in Prometheus' text format (https://prometheus.io/docs/instrumenting/exposition_formats/)."""
+
+import threading
+from collections.abc import Iterable
+
+OUTCOMES = ("ok", "invalid", "full", "cancelled", "timeout", "error")
+
+
+class Metrics:
+    """Counts of this process; any thread may add."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._requests = dict.fromkeys(OUTCOMES, 0)
+        self._sums = {"prompt_tokens": 0, "generated_tokens": 0, "first_token_seconds": 0.0, "first_tokens": 0}
+
+    def finished(self, outcome: str) -> None:
+        """A completion ended: one of OUTCOMES."""
+        with self._lock:
+            self._requests[outcome] += 1
+
+    def read(self, tokens: int) -> None:
+        """The prompt of a request has so many tokens."""
+        self._add(prompt_tokens=tokens)
+
+    def first_token(self, seconds: float) -> None:
+        """A request got its first token so long after it had come."""
+        self._add(first_token_seconds=seconds, first_tokens=1)
+
+    def token(self) -> None:
+        self._add(generated_tokens=1)
+
+    def text(self, waiting: int, running: int, memories: Iterable[tuple[str, int, int]]) -> str:
+        """All of it. waiting, running: requests now. memories: name, tokens and bytes of each."""
+        with self._lock:
+            requests, sums = dict(self._requests), dict(self._sums)
+        memories = list(memories)
+        lines = []
+
+        def add(name: str, kind: str, what: str, values: Iterable[tuple[str, float]]) -> None:
+            lines.extend((f"# HELP sharedllm_{name} {what}", f"# TYPE sharedllm_{name} {kind}"))
+            lines.extend(f"sharedllm_{name}{labels} {value}" for labels, value in values)
+
+        outcomes = [(f'{{outcome="{outcome}"}}', count) for outcome, count in requests.items()]
+        add("requests_total", "counter", "Completions that ended, by how.", outcomes)
+        add("prompt_tokens_total", "counter", "Tokens of prompts.", [("", sums["prompt_tokens"])])
+        add("generated_tokens_total", "counter", "Tokens generated.", [("", sums["generated_tokens"])])
+        add("requests_waiting", "gauge", "Requests that wait for the model.", [("", waiting)])
+        add("requests_running", "gauge", "Requests that the model works on.", [("", running)])
+        lines += [
+            "# HELP sharedllm_time_to_first_token_seconds From a request to its first token.",
+            "# TYPE sharedllm_time_to_first_token_seconds summary",
+            f"sharedllm_time_to_first_token_seconds_sum {sums['first_token_seconds']:.6f}",
+            f"sharedllm_time_to_first_token_seconds_count {sums['first_tokens']}",
+        ]
+        for name, what, column in (("tokens", "Tokens of a memory.", 1), ("bytes", "Bytes of a memory on disk.", 2)):
+            values = [(f'{{memory="{_escaped(memory[0])}"}}', memory[column]) for memory in memories]
+            add(f"memory_{name}", "gauge", what, values)
+        return "\n".join(lines) + "\n"
+
+    def _add(self, **amounts: float) -> None:
+        with self._lock:
+            for name, amount in amounts.items():
+                self._sums[name] += amount
+
+
+def _escaped(label: str) -> str:
+    return label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

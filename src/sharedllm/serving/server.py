@@ -1,0 +1,62 @@
+"""The server as a process: its socket, its signals, its end."""
+
+import ipaddress
+import signal
+import socket
+
+import uvicorn
+from fastapi import FastAPI
+
+# Connections at once, and seconds that those open have to end once the server is told to stop.
+_CONNECTIONS = 1024
+_GRACE = 10
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket at an address; port 0 takes a free one.
+
+    Raises:
+        ValueError: no such address here, or the port is in use.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror:
+        raise ValueError(f"--host {host} is no address: use 127.0.0.1 for this machine only.") from None
+    bound = socket.socket(family, kind, protocol)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        raise ValueError(f"can't listen at {host}, port {port}: {error.strerror}; choose another --port.") from None
+    return bound
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def run(app: FastAPI, bound: socket.socket) -> None:
+    """Serve until Ctrl-C or SIGTERM; requests that run then have some seconds to end."""
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=_CONNECTIONS,
+        timeout_graceful_shutdown=_GRACE,
+    )
+    # uvicorn raises the signals again once it has stopped; this end is the one that was asked for.
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        uvicorn.Server(config).run(sockets=[bound])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        bound.close()

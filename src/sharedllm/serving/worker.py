@@ -1,0 +1,181 @@
+"""The one thread that owns the model, and the requests that wait for it."""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from .errors import ServingError, invalid
+
+# Seconds after which a client may try again when the queue is full.
+RETRY = 5
+
+
+class Cancelled(Exception):
+    """Nobody waits for the rest of this job."""
+
+
+class Job:
+    """A piece of work for the worker, made in the event loop that waits for it.
+
+    What the work emits arrives in `events`, and what it returns is the last of them.
+    """
+
+    def __init__(self, work: Callable[["Job"], Any], seconds: float):
+        """
+        Args:
+            work: called in the worker's thread; calls `check` often, and `emit`.
+            seconds: longest time from now on, waiting included.
+        """
+        self.work, self.seconds = work, seconds
+        self.begun = time.monotonic()
+        self._loop, self._events = asyncio.get_running_loop(), asyncio.Queue()
+        self._cancelled = threading.Event()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was made."""
+        return time.monotonic() - self.begun
+
+    def cancel(self) -> None:
+        """End the work at its next `check`."""
+        self._cancelled.set()
+
+    def check(self, _: int = 0) -> None:
+        """
+        Raises:
+            Cancelled: nobody waits any more. ServingError: the time is over.
+        """
+        if self.cancelled:
+            raise Cancelled
+        if self.age > self.seconds:
+            raise self._late()
+
+    def emit(self, event: Any) -> None:
+        self._put(event, None)
+
+    def run(self) -> None:
+        """The work, with its end or error as the last event."""
+        try:
+            self.check()
+            self._put(self.work(self), StopAsyncIteration())
+        except ValueError as error:
+            self.fail(invalid(None, str(error)))
+        except Exception as error:
+            self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        self._put(None, error)
+
+    async def events(self) -> AsyncIterator[Any]:
+        """What comes of the work. Whoever leaves early cancels it.
+
+        Raises:
+            ServingError, or whatever the work raised; the time is over.
+        """
+        try:
+            while True:
+                async with asyncio.timeout(max(self.seconds - self.age, 0)):
+                    event, end = await self._events.get()
+                if end is not None and not isinstance(end, StopAsyncIteration):
+                    raise end
+                yield event
+                if end is not None:
+                    return
+        except TimeoutError:
+            raise self._late() from None
+        finally:
+            self.cancel()
+
+    def _put(self, event: Any, end: Exception | None) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._events.put_nowait, (event, end))
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            self.cancel()
+
+    def _late(self) -> ServingError:
+        return ServingError(
+            504, f"the request took longer than {self.seconds:g} s: ask for less, or raise the server's --timeout."
+        )
+
+
+class Worker:
+    """Runs one job after the other, in the order they came."""
+
+    def __init__(self, most_waiting: int):
+        """most_waiting: how many jobs may wait besides the one that runs."""
+        self.most_waiting = most_waiting
+        self._jobs: deque[Job] = deque()
+        self._running: Job | None = None
+        self._stopping = False
+        self._changed = threading.Condition(threading.RLock())
+        self._thread = threading.Thread(target=self._loop, name="sharedllm-worker", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive() and not self._stopping
+
+    @property
+    def running(self) -> int:
+        return int(self._running is not None)
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait and are still wanted."""
+        with self._changed:
+            return sum(not job.cancelled for job in self._jobs)
+
+    def submit(self, job: Job) -> None:
+        """
+        Raises:
+            ServingError: too many wait already, or the worker is dead.
+        """
+        with self._changed:
+            if not self.alive:
+                raise ServingError(503, "the model's thread has ended: restart the server.")
+            # One more than may wait: the one that runs, or is about to.
+            if self.waiting + self.running > self.most_waiting:
+                raise ServingError(
+                    429, f"{self.most_waiting} requests are waiting already: try again in {RETRY} s.", retry=RETRY
+                )
+            self._jobs.append(job)
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """End the job that runs and those that wait, and wait for the thread."""
+        with self._changed:
+            self._stopping = True
+            if self._running is not None:
+                self._running.cancel()
+            self._changed.notify()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        try:
+            while (job := self._next()) is not None:
+                job.run()
+        finally:
+            # Whoever waits still must not do so for ever.
+            with self._changed:
+                self._stopping = True
+                left = [*([self._running] if self._running is not None else []), *self._jobs]
+                self._jobs.clear()
+                self._running = None
+            for job in left:
+                job.fail(Cancelled())
+
+    def _next(self) -> Job | None:
+        """Waits for a job; None at the end."""
+        with self._changed:
+            self._running = None
+            self._changed.wait_for(lambda: self._jobs or self._stopping)
+            if not self._stopping:
+                self._running = self._jobs.popleft()
+            return self._running

@@ -1,0 +1,90 @@
+"""Tokens to pieces of text as they come, and where the text ends."""
+
+from collections.abc import Callable, Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+# Tokens after which a character that is not whole is taken for broken: UTF-8 has at most four bytes.
+_BROKEN = 8
+
+
+class Decoder:
+    """Text token by token, at a cost that does not grow with the text."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self._tokenizer = tokenizer
+        # Tokens that were said last, which decide how the next ones read, and those not said yet.
+        self._before: list[int] = []
+        self._held: list[int] = []
+
+    def add(self, token: int) -> str:
+        """The text that the token completes; empty while a character is not whole."""
+        self._held.append(token)
+        return self._take(whole=len(self._held) >= _BROKEN)
+
+    def finish(self) -> str:
+        """What is left."""
+        return self._take(whole=True)
+
+    def _take(self, whole: bool) -> str:
+        before = self._decode(self._before)
+        text = self._decode(self._before + self._held)
+        if not whole and text.endswith("\ufffd"):
+            return ""
+        self._before, self._held = self._held or self._before, []
+        return text[len(before) :]
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+
+class Writing:
+    """The text of an answer up to the first stop; what might begin one is held back until it is known.
+
+    text     what was said so far
+    stopped  a stop was found: what comes after it is dropped
+    """
+
+    def __init__(self, decoder: Decoder, stops: Sequence[str], one_line: bool, say: Callable[[str], None]):
+        """
+        Args:
+            stops: texts that end the answer, and are not part of it.
+            one_line: leave out white space before the answer, and end it with its line.
+            say: called with each piece.
+        """
+        self._decoder, self._say = decoder, say
+        self._stops = (*stops, "\n") if one_line else tuple(stops)
+        self._strip = one_line
+        self._held = self.text = ""
+        self.stopped = False
+
+    def add(self, token: int) -> None:
+        self._take(self._decoder.add(token), end=False)
+
+    def finish(self) -> str:
+        """Say what was held back; the whole answer."""
+        self._take(self._decoder.finish(), end=True)
+        return self.text
+
+    def _take(self, new: str, end: bool) -> None:
+        if self.stopped:
+            return
+        held = self._held + new
+        if self._strip and not self.text:
+            held = held.lstrip()
+        found = min((place for stop in self._stops if (place := held.find(stop)) >= 0), default=None)
+        self.stopped = found is not None
+        if found is not None or end:
+            piece, self._held = held[:found], ""
+        else:
+            kept = self._may_stop(held)
+            piece, self._held = held[: len(held) - kept], held[len(held) - kept :]
+        self.text += piece
+        if piece:
+            self._say(piece)
+
+    def _may_stop(self, text: str) -> int:
+        """Characters at the end that a stop may begin with."""
+        return max(
+            (n for s in self._stops for n in range(1, min(len(s), len(text) + 1)) if text.endswith(s[:n])), default=0
+        )
