@@ -24,6 +24,7 @@ from sharedllm.cli.common import tokenizer_fingerprint
 from sharedllm.data.synthetic import make_needles
 from sharedllm.data.text import tokenize
 from sharedllm.demo.sources import library_text
+from sharedllm.serving import server
 from sharedllm.serving.app import Service, application
 from sharedllm.serving.errors import ServingError
 from sharedllm.serving.memories import Memories
@@ -389,7 +390,7 @@ def test_a_dead_worker(serve, monkeypatch):
 
 
 def test_metrics(serve):
-    client = serve()
+    client = serve(waiting=0)
     for body in (ASKED, ASKED | {"stream": True}, ASKED | {"memory": "none"}):
         client.post("/v1/chat/completions", json=body)
     usage = client.post("/v1/completions", json={"prompt": "fox", "max_tokens": 7}).json()["usage"]
@@ -493,22 +494,43 @@ def test_the_command_serves_until_it_is_told_to_stop(run, model_folder, tmp_path
             assert line.startswith("model at http://127.0.0.1:") and "memories: text." in line, line
             url = line.split()[2].removesuffix(";")
 
-            def post(more: dict, key: str = "hush"):
+            def post(body: dict, path: str = "chat/completions", key: str = "hush"):
                 headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
-                data = json.dumps(ASKED | {"memory": "text"} | more).encode()
-                return urllib.request.urlopen(urllib.request.Request(f"{url}/chat/completions", data, headers))
+                return urllib.request.urlopen(
+                    urllib.request.Request(f"{url}/{path}", json.dumps(body).encode(), headers)
+                )
 
-            with post({}) as response:
+            body = ASKED | {"memory": "text"}
+            with post(body) as response:
                 assert json.load(response)["sharedllm"]["sources"][0]["document"] == str(text)
             with pytest.raises(urllib.error.HTTPError, match="401") as refused:
-                post({}, key="wrong")
+                post(body, key="wrong")
             refused.value.close()
-            with post({"stream": True}) as response:
+            with post(body | {"stream": True}) as response:
                 assert response.read().endswith(b"data: [DONE]\n\n")
+            # Who is being answered when the server is to stop is told so, in time.
+            with post({"prompt": "fox", "stream": True, "max_tokens": 2**20}, "completions") as endless:
+                assert endless.readline().startswith(b"data: ")
+                process.send_signal(signal.SIGTERM)
+                lines = [line for line in endless if line.strip()]
+            assert lines[-1] == b"data: [DONE]\n" and b"the server is stopping" in lines[-2]
         finally:
             process.send_signal(signal.SIGTERM)
             _, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (0, "")
+
+
+def test_other_machines_are_warned_of(run, model_folder, monkeypatch):
+    monkeypatch.setattr(server, "run", lambda app, worker, bound: worker.stop())
+    for host, more, message in (
+        ("0.0.0.0", [], "other machines can reach 0.0.0.0, and no key is asked for."),
+        ("0.0.0.0", ["--api-key-env", "SERVE_KEY"], "other machines can reach 0.0.0.0."),
+        ("localhost", [], ""),
+    ):
+        monkeypatch.setenv("SERVE_KEY", "hush")
+        code, out, err = run("serve", "--model", model_folder, "--host", host, "--port", 0, *more)
+        assert (code, out) == (0, "") and f"http://{host}:" in err
+        assert message in err and ("warning" in err) == bool(message)
 
 
 def test_bad_input(run, model_folder, tmp_path, monkeypatch):

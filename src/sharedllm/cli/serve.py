@@ -56,6 +56,7 @@ def command(
             stderr.print(
                 f"warning: other machines can reach {host}" + (", and no key is asked for." if key is None else "."),
                 highlight=False,
+                soft_wrap=True,
             )
         # From here on clients can come, and wait until it begins.
         bound.listen()
@@ -67,4 +68,4 @@ def command(
             markup=False,
             soft_wrap=True,
         )
-        run(application(service), bound)
+        run(application(service), service.worker, bound)

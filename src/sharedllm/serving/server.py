@@ -1,5 +1,6 @@
 """The server as a process: its socket, its signals, its end."""
 
+import asyncio
 import ipaddress
 import signal
 import socket
@@ -7,9 +8,11 @@ import socket
 import uvicorn
 from fastapi import FastAPI
 
+from .worker import Worker
+
 # Connections at once, and seconds that those open have to end once the server is told to stop.
-_CONNECTIONS = 1024
-_GRACE = 10
+CONNECTIONS = 1024
+GRACE = 5
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -42,21 +45,37 @@ def is_local(host: str) -> bool:
         return False
 
 
-def run(app: FastAPI, bound: socket.socket) -> None:
+class _Server(uvicorn.Server):
+    """Ends the jobs that are not done some seconds after it was told to stop, so that their clients hear of it."""
+
+    def __init__(self, config: uvicorn.Config, worker: Worker):
+        super().__init__(config)
+        self.worker = worker
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        async def end() -> None:
+            await asyncio.sleep(GRACE)
+            await asyncio.to_thread(self.worker.stop)
+
+        ending = asyncio.create_task(end())
+        await super().shutdown(sockets)
+        ending.cancel()
+
+
+def run(app: FastAPI, worker: Worker, bound: socket.socket) -> None:
     """Serve until Ctrl-C or SIGTERM; requests that run then have some seconds to end."""
     config = uvicorn.Config(
         app,
         log_level="warning",
         access_log=False,
         server_header=False,
-        limit_concurrency=_CONNECTIONS,
-        timeout_graceful_shutdown=_GRACE,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=2 * GRACE,
     )
     # uvicorn raises the signals again once it has stopped; this end is the one that was asked for.
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        uvicorn.Server(config).run(sockets=[bound])
+        _Server(config, worker).run(sockets=[bound])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        bound.close()

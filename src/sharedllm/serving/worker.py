@@ -5,6 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 from .errors import ServingError, invalid
@@ -60,17 +61,19 @@ class Job:
     def emit(self, event: Any) -> None:
         self._put(event, None)
 
-    def run(self) -> None:
-        """The work, with its end or error as the last event."""
+    def run(self) -> Callable[[], None]:
+        """Do the work; returns what hands over its end, or its error, as the last event."""
         try:
             self.check()
-            self._put(self.work(self), StopAsyncIteration())
+            result = self.work(self)
         except ValueError as error:
-            self.fail(invalid(None, str(error)))
+            return partial(self.fail, invalid(None, str(error)))
         except Exception as error:
-            self.fail(error)
+            return partial(self.fail, error)
+        return lambda: self._put(result, StopAsyncIteration())
 
     def fail(self, error: Exception) -> None:
+        """End with an error, without the work."""
         self._put(None, error)
 
     async def events(self) -> AsyncIterator[Any]:
@@ -160,7 +163,11 @@ class Worker:
     def _loop(self) -> None:
         try:
             while (job := self._next()) is not None:
-                job.run()
+                finish = job.run()
+                # Who has its answer may ask again at once, and finds the worker free.
+                with self._changed:
+                    self._running = None
+                finish()
         finally:
             # Whoever waits still must not do so for ever.
             with self._changed:
@@ -174,7 +181,6 @@ class Worker:
     def _next(self) -> Job | None:
         """Waits for a job; None at the end."""
         with self._changed:
-            self._running = None
             self._changed.wait_for(lambda: self._jobs or self._stopping)
             if not self._stopping:
                 self._running = self._jobs.popleft()
