@@ -145,6 +145,22 @@ def test_streaming_equals_not_streaming(serve, template, more):
     assert whole["usage"]["prompt_tokens"] == len(form)
 
 
+def test_a_long_prompt_and_a_long_answer_over_a_memory(serve, model, tokenizer):
+    """What the window can't hold goes behind what was selected, as `generate` would do by itself."""
+    client = serve()
+    client.post("/v1/memories/notes/documents", json={"name": "owls", "text": "The night owl is called Mina.\n" * 3})
+    turns = [{"role": "system", "content": TEXT[:333]}, {"role": "user", "content": "Who is called Mina?"}]
+    body = {"messages": turns, "max_tokens": 300, "memory": "notes", "budget": 50, "stop": "\n"}
+    said = client.post("/v1/chat/completions", json=body).json()
+    store, question = client.service.memories["notes"].store, "\nQuestion: Who is called Mina?\nAnswer:"
+    memory = model.select(store, tokenize(tokenizer, question), budget=50, score="bm25")
+    ids = tokenize(tokenizer, f"{TEXT[:333]}\n{question}")
+    expected = model.generate(ids, memory=memory, max_new_tokens=300, do_sample=False)[0, ids.shape[1] :]
+    answered = tokenizer.decode(expected).lstrip().split("\n")[0]
+    assert said["choices"][0]["message"]["content"] == answered != ""
+    assert said["usage"]["prompt_tokens"] == ids.shape[1]
+
+
 def test_a_seed_repeats_and_none_does_not(serve):
     client = serve()
 
@@ -235,13 +251,13 @@ def test_the_needle_is_among_the_sources(tmp_path):
         ({"messages": [{"role": "user", "content": "w" * 200}], "memory": "notes"}, 400, "messages", "window=128"),
     ],
 )
-@pytest.mark.parametrize("stream", [False, True])
-def test_bad_requests(serve, change, status, field, message, stream):
+def test_bad_requests(serve, change, status, field, message):
     client = serve()
-    response = client.post("/v1/chat/completions", json=ASKED | {"stream": stream} | change)
-    error = response.json()["error"]
-    assert (response.status_code, error["param"]) == (status, field)
-    assert message in error["message"] and error["type"] == "invalid_request_error"
+    for stream in (False, True):
+        response = client.post("/v1/chat/completions", json=ASKED | {"stream": stream} | change)
+        error = response.json()["error"]
+        assert (response.status_code, error["param"]) == (status, field)
+        assert message in error["message"] and error["type"] == "invalid_request_error"
     assert client.post("/v1/chat/completions", json=ASKED).status_code == 200
 
 
@@ -469,6 +485,35 @@ def test_a_worker_that_is_stopped_refuses_who_waits():
     asyncio.run(talk())
 
 
+def test_who_is_being_answered_at_the_end_is_told(serve, monkeypatch):
+    """The stream ends with a message, some seconds after the signal, and the signal does no more than that."""
+    monkeypatch.setattr(server, "GRACE", 0.3)
+    service, lines = serve().service, []
+
+    def talk(port: int) -> None:
+        body = json.dumps({"prompt": "fox", "stream": True, "max_tokens": 2**20}).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/completions", body, headers)
+        try:
+            with urllib.request.urlopen(request) as response:
+                lines.append(response.readline())
+                os.kill(os.getpid(), signal.SIGTERM)
+                lines.extend(line for line in response if line.strip())
+        except OSError:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with server.bind("127.0.0.1", 0) as bound:
+        bound.listen()
+        client = threading.Thread(target=talk, args=(bound.getsockname()[1],))
+        client.start()
+        server.run(application(service), service.worker, bound)
+    client.join()
+    assert lines[0].startswith(b"data: {") and len(lines) > 10
+    assert b"the server is stopping" in lines[-2] and lines[-1] == b"data: [DONE]\n"
+    assert signal.getsignal(signal.SIGTERM) is before and not service.worker.alive
+
+
 def test_the_command_serves_until_it_is_told_to_stop(run, model_folder, tmp_path):
     text, memory = tmp_path / "text.txt", tmp_path / "text.memory"
     text.write_text(TEXT)
@@ -494,10 +539,10 @@ def test_the_command_serves_until_it_is_told_to_stop(run, model_folder, tmp_path
             assert line.startswith("model at http://127.0.0.1:") and "memories: text." in line, line
             url = line.split()[2].removesuffix(";")
 
-            def post(body: dict, path: str = "chat/completions", key: str = "hush"):
+            def post(body: dict, key: str = "hush"):
                 headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
                 return urllib.request.urlopen(
-                    urllib.request.Request(f"{url}/{path}", json.dumps(body).encode(), headers)
+                    urllib.request.Request(f"{url}/chat/completions", json.dumps(body).encode(), headers)
                 )
 
             body = ASKED | {"memory": "text"}
@@ -508,12 +553,6 @@ def test_the_command_serves_until_it_is_told_to_stop(run, model_folder, tmp_path
             refused.value.close()
             with post(body | {"stream": True}) as response:
                 assert response.read().endswith(b"data: [DONE]\n\n")
-            # Who is being answered when the server is to stop is told so, in time.
-            with post({"prompt": "fox", "stream": True, "max_tokens": 2**20}, "completions") as endless:
-                assert endless.readline().startswith(b"data: ")
-                process.send_signal(signal.SIGTERM)
-                lines = [line for line in endless if line.strip()]
-            assert lines[-1] == b"data: [DONE]\n" and b"the server is stopping" in lines[-2]
         finally:
             process.send_signal(signal.SIGTERM)
             _, err = process.communicate(timeout=20)

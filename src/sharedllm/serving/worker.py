@@ -117,7 +117,7 @@ class Worker:
         self._jobs: deque[Job] = deque()
         self._running: Job | None = None
         self._stopping = False
-        self._changed = threading.Condition(threading.RLock())
+        self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._loop, name="sharedllm-worker", daemon=True)
         self._thread.start()
 
