@@ -224,6 +224,30 @@ def test_fuzzed_manifests_are_never_believed(tmp_path, model):
         MemoryStore.open(folder)
 
 
+def test_many_small_documents_are_committed_together(tmp_path, model):
+    """A manifest names all documents: written once for each of them, it would take the time of their number squared."""
+    texts = {f"text {i}": words(3, i) for i in range(40)}
+    store = build(tmp_path / "a.memory", model, texts)
+    assert [d.name for d in store.documents] == list(texts) and all(d.finished for d in store.documents)
+    assert store.manifest.generation <= 6
+
+
+def test_what_was_read_is_kept_when_the_next_text_fails(tmp_path, model):
+    folder = tmp_path / "a.memory"
+    with pytest.raises(ValueError, match="two is empty"), writing(folder) as writer:
+        writer.begin(model, "tok")
+        writer.read(model, TOKENIZER, "one", ["word"])
+        writer.read(model, TOKENIZER, "two", [])
+    assert [d.name for d in MemoryStore.open(folder).documents] == ["one"]
+
+
+def test_a_writer_killed_at_its_first_commit_is_in_nobodys_way(tmp_path, model):
+    folder = tmp_path / "a.memory"
+    folder.mkdir()
+    (folder / ".manifest.json.part").write_text("{")
+    assert build(folder, model, {"one": words(40)}).tokens == 40
+
+
 def test_one_writer_at_a_time(tmp_path, model):
     with writing(tmp_path / "a.memory") as first:
         first.begin(model, "tok")

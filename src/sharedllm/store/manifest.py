@@ -23,7 +23,7 @@ NAME = "manifest.json"
 
 @dataclass(frozen=True)
 class Block:
-    """file: in `blocks/`. tokens, characters: of the document in it. sha256: of the file."""
+    """file: in `blocks/`. tokens, characters: of the document in it. sha256: of its header, which holds those of all else."""
 
     file: str
     tokens: int
