@@ -51,6 +51,12 @@ def build(folder, model, texts: dict[str, str], *, piece: int = 1000, **settings
     return MemoryStore.open(folder, fingerprint=model.fingerprint(), tokenizer="tok")
 
 
+def build_on(folder, model, texts: dict[str, str]) -> None:
+    with writing(folder) as writer:
+        for name, text in texts.items():
+            writer.read(model, TOKENIZER, name, [text] if text else [])
+
+
 @pytest.mark.parametrize("keep_all", [True, False])
 @pytest.mark.parametrize("length", [1, 16, 31, 32, 33, 100, 128])
 @torch.no_grad()
@@ -200,6 +206,27 @@ def test_a_damaged_block_is_found_and_only_it_is_lost(tmp_path, model):
     assert not MemoryStore.open(folder).damaged
 
 
+@torch.no_grad()
+def test_citations_of_a_document_that_lost_its_beginning(tmp_path, model):
+    """Its tokens and characters are counted from where it began."""
+    texts, folder = {"one": words(40, 1), "two": words(100, 2), "three": words(40, 3)}, tmp_path / "a.memory"
+    blocks = [b for d in build(folder, model, texts).documents for b in d.blocks]
+    for lost in (0, 2):  # the first blocks of "one" and "two"
+        (folder / "blocks" / f"{blocks[lost].file}.memory").unlink()
+    store = MemoryStore.open(folder)
+    for chosen in (model.select(store, ids_of("what"), budget=500, score="bm25"), store.load()):
+        starts = [(s["name"], s["start"]) for s in chosen.sources[0]]
+        assert starts == [("one", 0), ("two", 48), ("three", 160)]
+        found = cite(chosen, torch.ones(1, 200), most=10)
+        assert sorted((c.document, c.start, c.end) for c in found) == [
+            ("one", 32, 40), ("three", 0, 40), ("two", 32, 100),
+        ]  # fmt: skip
+        for citation in found:
+            text, start, end = excerpt(TOKENIZER, chosen, citation)
+            assert text == texts[citation.document][start:end]
+            assert (start, end) == (citation.start, citation.end)
+
+
 def test_fuzzed_manifests_are_never_believed(tmp_path, model):
     folder = tmp_path / "a.memory"
     build(folder, model, {"one": words(70, 1)})
@@ -234,10 +261,11 @@ def test_many_small_documents_are_committed_together(tmp_path, model):
 
 def test_what_was_read_is_kept_when_the_next_text_fails(tmp_path, model):
     folder = tmp_path / "a.memory"
-    with pytest.raises(ValueError, match="two is empty"), writing(folder) as writer:
+    with writing(folder) as writer:
         writer.begin(model, "tok")
-        writer.read(model, TOKENIZER, "one", ["word"])
-        writer.read(model, TOKENIZER, "two", [])
+        writer.commit()
+    with pytest.raises(ValueError, match="two is empty"):
+        build_on(folder, model, {"one": "word", "two": ""})
     assert [d.name for d in MemoryStore.open(folder).documents] == ["one"]
 
 
@@ -275,6 +303,25 @@ def test_a_reader_that_is_overtaken_reads_the_newer_store(tmp_path, model, monke
     monkeypatch.setattr(module, "_open_blocks", overtaken)
     store = MemoryStore.open(folder)
     assert store.tokens == 79 and not store.damaged
+
+
+def test_a_block_that_goes_away_while_it_is_opened_is_not_damage(tmp_path, model, monkeypatch):
+    from sharedllm.store import blocks as module
+
+    folder = tmp_path / "a.memory"
+    build(folder, model, {"one": words(20, 1), "two": words(40, 2)})
+    real, calls = module.open_tensors, []
+
+    def overtaken(*arguments):
+        if not calls:
+            calls.append(1)
+            with writing(folder) as writer:
+                writer.forget("one")
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "open_tensors", overtaken)
+    store = MemoryStore.open(folder)
+    assert store.tokens == 40 and not store.damaged
 
 
 @pytest.mark.slow

@@ -102,6 +102,8 @@ def read_manifest(folder: Path) -> Manifest:
         ValueError: the folder is no store, of a newer format, or its manifest is damaged.
     """
     path = folder / NAME
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file, not a memory folder: make one with `sharedllm read`.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         kind, version, checksum = content["format"], content["format_version"], content.pop("checksum")
@@ -110,17 +112,19 @@ def read_manifest(folder: Path) -> Manifest:
             raise ValueError(f"{folder} does not exist: check the name, or make it with `sharedllm read`.") from None
         raise ValueError(f"{folder} is no memory: it has no {NAME}; make one with `sharedllm read`.") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{path} is damaged: it can't be read; read the texts again.") from None
+        raise ValueError(f"{path} is damaged: it can't be read; read the texts again, into another memory.") from None
     if kind != FORMAT:
         raise ValueError(f"{path} has format {kind!r}, not {FORMAT!r}: it is not a memory.")
     if version != VERSION:
         raise ValueError(f"{path} has format_version={version}, this package reads {VERSION}: upgrade sharedllm.")
     if checksum != _checksum(content):
-        raise ValueError(f"{path} is damaged: its checksum does not fit; read the texts again.")
+        raise ValueError(f"{path} is damaged: its checksum does not fit; read the texts again, into another memory.")
     try:
         return _manifest(content)
     except (TypeError, KeyError, ValueError):
-        raise ValueError(f"{path} is damaged: its fields are not those of a memory; read the texts again.") from None
+        raise ValueError(
+            f"{path} is damaged: its fields are not those of a memory; read the texts again, into another memory."
+        ) from None
 
 
 def _manifest(content: dict[str, Any]) -> Manifest:
