@@ -12,6 +12,7 @@ from .common import (
     BatchTokensOption,
     JsonOption,
     ModelOption,
+    ScoreOption,
     SelectionOption,
     everything_of,
     load,
@@ -30,20 +31,18 @@ def command(
         int | None,
         typer.Option(min=1, help="Tokens of the memory to read, chosen for the question (--keep-all memories)."),
     ] = None,
-    score: Annotated[
-        str, typer.Option(help="What a --budget goes by: attention, bm25, hybrid or cosine.")
-    ] = "attention",
+    score: ScoreOption = "attention",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
     batch_tokens: BatchTokensOption = 32_768,
     json: JsonOption = False,
 ) -> None:
     """Ask a question over a memory or a text file; the answer ends with its line."""
-    loaded, tokenizer = load(model)
-    policy = get_policy(selection or loaded.config.selection)
-    prompt = prompt_of(loaded, tokenizer, question, max_new_tokens)
     if budget is not None and selection is not None:
         raise ValueError("--budget and --selection are both given: a budget selects by --score.")
     get_score(score)
+    loaded, tokenizer = load(model)
+    policy = get_policy(selection or loaded.config.selection)
+    prompt = prompt_of(loaded, tokenizer, question, max_new_tokens)
     sources = []
     if budget is not None:
         everything = everything_of(loaded, tokenizer, source, batch_tokens)

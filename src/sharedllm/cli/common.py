@@ -17,8 +17,9 @@ from transformers.utils import logging
 from ..bundled import checkpoint, load_tokenizer
 from ..data.text import read_text, tokenize
 from ..memory import ContextMemory
-from ..memory_file import fingerprint_tensors
+from ..memory_file import fingerprint_tensors, open_memory, read_header
 from ..modeling import SharedLLMForCausalLM
+from ..selection.parts import parts_of
 from ..store import MemoryStore
 from ..store.manifest import NAME as MANIFEST
 from ..store.manifest import read_manifest
@@ -33,6 +34,7 @@ SelectionOption = Annotated[
 KeepAllOption = Annotated[
     bool, typer.Option("--keep-all", help="Keep every token, so that each question selects within its --budget.")
 ]
+ScoreOption = Annotated[str, typer.Option(help="What a budget goes by: attention, bm25, hybrid or cosine.")]
 BatchTokensOption = Annotated[int, typer.Option(min=1, help="Most tokens read at once: bounds working memory.")]
 
 
@@ -75,7 +77,7 @@ def inference_dtype() -> torch.dtype | str:
 @contextmanager
 def progress_bar(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """A bar on stderr; yields what advances it. Nothing is drawn where stderr is no terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
         task = bar.add_task(label, total=total)
         yield lambda advance: bar.update(task, advance=advance)
@@ -90,10 +92,19 @@ def open_store(
         marks = {"fingerprint": model.fingerprint(), "tokenizer": tokenizer_fingerprint(tokenizer)}
         store = MemoryStore.open(name, **marks, verify=verify, progress=advance)
     for lost in store.damaged:
-        stderr.print(
-            f"lost: {lost.document}, tokens {lost.start:,}–{lost.end:,}: {lost.reason}", highlight=False, markup=False
-        )
+        note(f"lost: {lost.document}, tokens {lost.start:,}–{lost.end:,}: {lost.reason}")
     return store
+
+
+def open_file(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str) -> ContextMemory:
+    """A memory of one text in a file of its own, as `save_memory` writes it."""
+    marked = bool(read_header(name)["tokenizer"])
+    memory = open_memory(
+        name, fingerprint=model.fingerprint(), tokenizer=tokenizer_fingerprint(tokenizer) if marked else None
+    )
+    if len(memory) != 1:
+        raise ValueError(f"{name} holds {len(memory)} texts: save one of them by itself, memory.index_select([0]).")
+    return memory
 
 
 @torch.no_grad()
@@ -111,7 +122,7 @@ def memory_of(
 ) -> ContextMemory:
     """All that the memory `name` keeps, or that is kept of the text file that it is."""
     if is_memory(name):
-        return open_store(model, tokenizer, name).load()
+        return open_file(model, tokenizer, name) if is_file(name) else open_store(model, tokenizer, name).load()
     return read_text_file(model, tokenizer, name, batch_tokens, keep_all=False)
 
 
@@ -120,9 +131,9 @@ def everything_of(
 ) -> ContextMemory | MemoryStore:
     """What a question can select from: a memory on disk that holds every token, or a text file."""
     if is_memory(name):
-        store = open_store(model, tokenizer, name)
-        _ = store.parts
-        return store
+        memory = open_file(model, tokenizer, name) if is_file(name) else open_store(model, tokenizer, name)
+        parts_of(memory)  # says what is missing before anything else is done
+        return memory
     return read_text_file(model, tokenizer, name, batch_tokens, keep_all=True)
 
 
@@ -133,7 +144,17 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def is_memory(name: str) -> bool:
     """By its suffix, or because it is a folder with a manifest."""
-    return name.endswith(".memory") or (name != "-" and (Path(name) / MANIFEST).is_file())
+    return Path(name).suffix == ".memory" or (name != "-" and (Path(name) / MANIFEST).is_file())
+
+
+def is_file(name: str) -> bool:
+    """Whether a memory is a file of `save_memory`, not a folder."""
+    return Path(name).is_file()
+
+
+def note(line: str, style: str | None = None) -> None:
+    """One line on stderr, whatever names are in it."""
+    stderr.print(" ".join(line.splitlines()), style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_json(**values: Any) -> None:
@@ -159,4 +180,5 @@ def show_sources(sources: list[dict[str, Any]]) -> None:
     shown = {"no_wrap": True, "overflow": "ellipsis"} if stderr.is_terminal else {"soft_wrap": True}
     for found in sources:
         place = f"{found['document']}, characters {found['characters'][0]:,}–{found['characters'][1]:,}"
-        stderr.print(f"{place}: {found['text']!r}", style="dim", highlight=False, markup=False, **shown)
+        line = " ".join(f"{place}: {found['text']!r}".splitlines())
+        stderr.print(line, style="dim", highlight=False, markup=False, **shown)
