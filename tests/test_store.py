@@ -12,6 +12,7 @@ from helpers import byte_tokenizer, tiny_base, tiny_shared
 
 from sharedllm.selection.cite import cite, excerpt
 from sharedllm.store import MemoryStore, edit
+from sharedllm.store.blocks import BlockFile
 from sharedllm.store.edit import writing
 
 TOKENIZER = byte_tokenizer()
@@ -132,6 +133,47 @@ def test_citations_name_document_and_characters(tmp_path, model):
     for citation in found:
         text, start, end = excerpt(TOKENIZER, chosen, citation)
         assert text == texts["two"][start:end] == texts["two"][citation.start : citation.end]
+
+
+@pytest.mark.parametrize("overlap", [0, 8, 40])
+def test_reading_is_bounded(tmp_path, monkeypatch, overlap):
+    """However long a document is, and whatever pieces it comes in, one block and what it overlaps with are read at once."""
+    model, most = model_of(overlap=overlap), []
+    real = model.read
+
+    def spied(ids, **options):
+        most.append(ids.shape[1])
+        return real(ids, **options)
+
+    monkeypatch.setattr(model, "read", spied)
+    block, before = max(32, -(-overlap // 16) * 16), -(-overlap // 16) * 16
+    for length in (100, 2000):
+        build(tmp_path / f"{length}.memory", model, {"text": words(length)}, piece=10_000)
+        assert max(most) == block + before
+        most.clear()
+
+
+@pytest.mark.parametrize("score", ["attention", "bm25"])
+@torch.no_grad()
+def test_selecting_reads_only_what_it_needs(tmp_path, monkeypatch, score):
+    """Of the values those that are kept; of the keys besides those the layers that choose, and none for BM25."""
+    model = model_of(injection_map=[[1, 1], [2, 2]], selection_heads=[[2, 0, 1.0]])
+    store, query = build(tmp_path / "a.memory", model, {"one": words(200, 1), "two": words(300, 2)}), ids_of("abc d")
+    read, real = [], BlockFile._heads
+
+    def spied(block, name, columns):
+        read.append((name, None if columns is None else columns.shape[1]))
+        return real(block, name, columns)
+
+    monkeypatch.setattr(BlockFile, "_heads", spied)
+    chosen = model.select(store, query, budget=40, gist=0.0, score=score)
+    assert {name for name, columns in read if columns is None} == ({"keys.1"} if score == "attention" else set())
+    borders = torch.tensor([part.start for part in store.parts[1:]])
+    kept, blocks = int(chosen.kept[0]), len(torch.bucketize(chosen.position[0], borders, right=True).unique())
+    assert 0 < kept <= 40 and blocks < len(store.parts) / 2
+    for name in ("keys.0", "keys.1", "values.0", "values.1"):
+        columns = [columns for n, columns in read if n == name and columns is not None]
+        assert sum(columns) == kept and len(columns) == blocks
 
 
 @torch.no_grad()
