@@ -10,7 +10,7 @@ from helpers import byte_tokenizer
 
 from sharedllm import SharedLLMForCausalLM, save_memory
 from sharedllm.cli import main
-from sharedllm.store import MemoryStore
+from sharedllm.store import MemoryStore, edit
 
 TEXT = "".join(f"Line {i}: the quick brown fox jumps over the lazy dog.\n" for i in range(8))
 
@@ -141,6 +141,20 @@ def test_ask_within_a_budget(run, tmp_path, model_folder, text_file, memory_file
     ):
         code, _, err = run(*arguments)
         assert code == 2 and message in err and len(err.strip().splitlines()) == 1, err
+
+
+def test_what_is_lost_is_not_read_again(run, tmp_path, model_folder, text_file, monkeypatch):
+    """A question that has the text read again reads what is left of it, and tokens are counted without empty slots."""
+    monkeypatch.setattr(edit, "BLOCK_TOKENS", 32)
+    memory, rest, options = tmp_path / "x.memory", tmp_path / "rest.txt", ["What jumps?", "--model", model_folder]
+    rest.write_text(TEXT[32:])
+    assert run("read", text_file, "-o", memory, "--model", model_folder)[0] == 0
+    (memory / "blocks" / f"{MemoryStore.open(memory).documents[0].blocks[0].file}.memory").unlink()
+    code, out, err = run("ask", memory, *options, "--selection", "similarity")
+    assert (code, err.count("\n")) == (0, 1) and "lost: " in err
+    assert out == run("ask", rest, *options, "--selection", "similarity")[1]
+    assert run("read", rest, text_file, "-o", memory, "--model", model_folder)[0] == 0
+    assert json.loads(run("ask", memory, *options, "--json")[1])["context_tokens"] == 2 * len(TEXT) - 32
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from .common import (
     memory_of,
     print_json,
     show_sources,
+    tokens_behind,
 )
 
 
@@ -56,14 +57,15 @@ def command(
                 raise ValueError(
                     f"--selection {policy.name} reads one text again, {source} holds several: use --budget."
                 )
-            # Which parts stay fine depends on the question: read the tokens again that the memory keeps.
+            # Which parts stay fine depends on the question: read the tokens again, but for chunks that are lost.
             ids = memory.token_ids.long()
+            held = torch.isin(torch.arange(ids.shape[1]) // memory.chunk_size, memory.chunk)[None]
             with torch.no_grad():
-                memory = loaded.read(ids, query_ids=prompt, selection=policy, batch_tokens=batch_tokens)
+                memory = loaded.read(ids, held, query_ids=prompt, selection=policy, batch_tokens=batch_tokens)
         answer, _ = answer_over(loaded, tokenizer, memory, prompt, max_new_tokens)
     chosen = {"selection": policy.name} if budget is None else {"budget": budget, "score": score, "sources": sources}
     if json:
-        print_json(question=question, answer=answer, context_tokens=int(memory.lengths[0]), **chosen)
+        print_json(question=question, answer=answer, context_tokens=tokens_behind(memory), **chosen)
     else:
         print(answer)
         show_sources(sources)

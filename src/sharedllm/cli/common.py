@@ -19,6 +19,7 @@ from ..data.text import read_text, tokenize
 from ..memory import ContextMemory
 from ..memory_file import fingerprint_tensors, open_memory, read_header
 from ..modeling import SharedLLMForCausalLM
+from ..selection.cite import documents
 from ..selection.parts import parts_of
 from ..store import MemoryStore
 from ..store.manifest import NAME as MANIFEST
@@ -157,11 +158,16 @@ def note(line: str, style: str | None = None) -> None:
     stderr.print(" ".join(line.splitlines()), style=style, highlight=False, markup=False, soft_wrap=True)
 
 
+def tokens_behind(memory: ContextMemory) -> int:
+    """How many tokens of its documents a memory of one text was made from; between them slots may be empty."""
+    return sum(document["tokens"] for document in documents(memory))
+
+
 def print_json(**values: Any) -> None:
     print(json.dumps(values, indent=1))
 
 
-def tokens_of_length(text: str, window: int) -> int:
+def tokens_of_length(text: str, window: int, option: str = "--lengths") -> int:
     """Tokens of a length: a number such as 4096, thousands or millions (4K is 4,096, 1M is 1,048,576), or windows (4W)."""
     text = text.strip()
     units = {"W": window, "K": 2**10, "M": 2**20}
@@ -171,7 +177,7 @@ def tokens_of_length(text: str, window: int) -> int:
     except ValueError:
         value = -1.0
     if not value >= 0 or not value.is_integer():
-        raise ValueError(f"--lengths: {text!r} is no number of tokens or windows: use such as 0,512,64K,4W.")
+        raise ValueError(f"{option}: {text!r} is no number of tokens or windows: use such as 0,512,64K,4W.")
     return int(value)
 
 

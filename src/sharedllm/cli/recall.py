@@ -40,7 +40,7 @@ def command(
     loaded, tokenizer = load(model)
     plain = load_any(base)[0] if base != "none" else None
     window = loaded.config.window
-    sizes = [tokens_of_length(part, window) for part in budgets.split(",")]
+    sizes = [tokens_of_length(part, window, "--budgets") for part in budgets.split(",")]
     plan = RecallPlan(
         open_documents(data, tokenizer), [tokens_of_length(part, window) for part in lengths.split(",")],
         cases, per_text, seed,
