@@ -203,6 +203,24 @@ def test_forget_and_merge(tmp_path, model):
     assert torch.equal(model.scores(opened, query), before), "a store that is open stays as it was opened"
 
 
+@torch.no_grad()
+def test_merge_over_file_systems(tmp_path, model, monkeypatch):
+    """Where a block can't be linked it is copied; one that is not there is said to be lost."""
+    store = build(tmp_path / "a.memory", model, {"one": words(70, 1)})
+
+    def refused(*arguments):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr("os.link", refused)
+    with writing(tmp_path / "b.memory") as writer:
+        writer.merge(tmp_path / "a.memory")
+        writer.commit()
+    torch.testing.assert_close(MemoryStore.open(tmp_path / "b.memory").load().keys, store.load().keys)
+    (tmp_path / "a.memory" / "blocks" / f"{store.documents[0].blocks[1].file}.memory").unlink()
+    with writing(tmp_path / "c.memory") as writer, pytest.raises(ValueError, match="has lost a block of one"):
+        writer.merge(tmp_path / "a.memory")
+
+
 def test_begin_again_keeps_the_old_store_until_it_is_committed(tmp_path, model):
     build(tmp_path / "a.memory", model, {"one": words(70)})
     with writing(tmp_path / "a.memory") as writer:

@@ -167,7 +167,7 @@ class Writer:
         """Put the documents of another store behind those of this one until `commit`; the other stays as it is.
 
         Raises:
-            ValueError: it is another model's or of another kind, or has a document of a name that is here too.
+            ValueError: it is another model's or of another kind, has a document of a name that is here too, or lacks a block.
         """
         other = Path(other)
         theirs = read_manifest(other)
@@ -182,8 +182,14 @@ class Writer:
         for document in theirs.documents:
             if document.name in taken:
                 raise ValueError(f"{document.name} is in {other} and in {self.folder}: forget it in one of them.")
-        for block in (b for d in theirs.documents for b in d.blocks):
-            self._copy(other / "blocks" / f"{block.file}.memory")
+        for document in theirs.documents:
+            for block in document.blocks:
+                try:
+                    self._copy(other / "blocks" / f"{block.file}.memory")
+                except FileNotFoundError:
+                    raise ValueError(
+                        f"{other} has lost a block of {document.name}: forget that document there, or read it again."
+                    ) from None
         self.manifest = replace(ours, documents=ours.documents + theirs.documents)
 
     def commit(self) -> None:
