@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Iterable
 
 import pytest
 import torch
@@ -52,10 +53,12 @@ def build(folder, model, texts: dict[str, str], *, piece: int = 1000, **settings
     return MemoryStore.open(folder, fingerprint=model.fingerprint(), tokenizer="tok")
 
 
-def build_on(folder, model, texts: dict[str, str]) -> None:
+def build_on(folder, model, texts: dict[str, Iterable[str]], begin: bool = False) -> None:
     with writing(folder) as writer:
-        for name, text in texts.items():
-            writer.read(model, TOKENIZER, name, [text] if text else [])
+        if begin:
+            writer.begin(model, "tok")
+        for name, pieces in texts.items():
+            writer.read(model, TOKENIZER, name, pieces)
 
 
 @pytest.mark.parametrize("keep_all", [True, False])
@@ -321,12 +324,31 @@ def test_many_small_documents_are_committed_together(tmp_path, model):
 
 def test_what_was_read_is_kept_when_the_next_text_fails(tmp_path, model):
     folder = tmp_path / "a.memory"
-    with writing(folder) as writer:
-        writer.begin(model, "tok")
-        writer.commit()
     with pytest.raises(ValueError, match="two is empty"):
-        build_on(folder, model, {"one": "word", "two": ""})
+        build_on(folder, model, {"one": ["word"], "two": []}, begin=True)
     assert [d.name for d in MemoryStore.open(folder).documents] == ["one"]
+
+
+@pytest.mark.parametrize("text", ["é" * 60, "ab" + "漢字" * 40, "".join("a😀é"[i % 3] * (i % 5) for i in range(70))])
+def test_reading_goes_on_at_a_whole_character(tmp_path, model, text):
+    """Cut off anywhere, a document never goes on behind half of a character."""
+    whole = build(tmp_path / "whole.memory", model, {"text": text})
+    ids, goes_on = whole.load().token_ids, 0
+    for cut in range(1, len(text), 7):
+        folder = tmp_path / f"{cut}.memory"
+
+        def cut_off(cut=cut):
+            yield from (text[:cut], text[cut : cut + 1])
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            build_on(folder, model, {"text": cut_off()}, begin=True)
+        if folder.exists():
+            goes_on += 1
+            build_on(folder, model, {"text": [text]})
+            store = MemoryStore.open(folder)
+            assert torch.equal(store.load().token_ids, ids) and store.documents[0].sha256 == whole.documents[0].sha256
+    assert goes_on > 0
 
 
 def test_a_writer_killed_at_its_first_commit_is_in_nobodys_way(tmp_path, model):
