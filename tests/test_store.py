@@ -319,7 +319,7 @@ def test_many_small_documents_are_committed_together(tmp_path, model):
     texts = {f"text {i}": words(3, i) for i in range(40)}
     store = build(tmp_path / "a.memory", model, texts)
     assert [d.name for d in store.documents] == list(texts) and all(d.finished for d in store.documents)
-    assert store.manifest.generation <= 6
+    assert store.manifest.generation <= 6 and store.manifest.library
 
 
 def test_what_was_read_is_kept_when_the_next_text_fails(tmp_path, model):

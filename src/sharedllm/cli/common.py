@@ -84,14 +84,12 @@ def progress_bar(label: str, total: int | None) -> Iterator[Callable[[int], None
         yield lambda advance: bar.update(task, advance=advance)
 
 
-def open_store(
-    model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str, verify: bool = True
-) -> MemoryStore:
+def open_store(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str) -> MemoryStore:
     """A memory on disk, checked; what of it is damaged is named on stderr."""
     total = sum(document.tokens for document in read_manifest(Path(name)).documents)
     with progress_bar(f"opening {name}", total) as advance:
         marks = {"fingerprint": model.fingerprint(), "tokenizer": tokenizer_fingerprint(tokenizer)}
-        store = MemoryStore.open(name, **marks, verify=verify, progress=advance)
+        store = MemoryStore.open(name, **marks, progress=advance)
     for lost in store.damaged:
         note(f"lost: {lost.document}, tokens {lost.start:,}–{lost.end:,}: {lost.reason}")
     return store

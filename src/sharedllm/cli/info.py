@@ -53,7 +53,7 @@ def describe_memory(name: str) -> dict:
 
 
 def describe_file(name: str) -> dict:
-    memory, header = open_memory(name), read_header(name)
+    memory = open_memory(name)
     return {
         "kind": "memory file",
         "texts": len(memory),
@@ -62,7 +62,7 @@ def describe_file(name: str) -> dict:
         "kept_tokens": int(memory.kept.sum()),
         "complete": memory.complete,
         "injected_layers": len(memory.keys),
-        "storage": header["storage"],
+        "storage": read_header(name)["storage"],
         "bytes": Path(name).stat().st_size,
         "fingerprint": memory.fingerprint,
         "sources": [source for text in memory.sources for source in text],

@@ -41,7 +41,7 @@ def command(
 ) -> None:
     """Read text files into a memory that can be asked many times.
 
-    A memory is committed block by block: a reading that was cut off goes on with --append.
+    What was read is committed every some thousand tokens: a reading that was cut off goes on with --append.
     """
     loaded, tokenizer = load(model)
     names = expand(files)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import write_text
+from ..memory_file import library
 
 FORMAT, VERSION = "sharedllm.store", 1
 NAME = "manifest.json"
@@ -57,7 +58,7 @@ class Document:
 @dataclass(frozen=True)
 class Manifest:
     """fingerprint: of the model. tokenizer: of its vocabulary. complete: every token is kept. storage: dtype of keys and
-    values on disk, "model" or "int8". generation: how many times the store was written."""
+    values on disk, "model" or "int8". generation: how many times the store was written. library: version of the package that did so last."""
 
     fingerprint: str
     tokenizer: str
@@ -89,7 +90,7 @@ class Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     """Make it the store's; returns it as it was written."""
-    manifest = replace(manifest, generation=manifest.generation + 1)
+    manifest = replace(manifest, generation=manifest.generation + 1, library=library())
     content = {"format": FORMAT, "format_version": VERSION} | asdict(manifest)
     content = json.loads(json.dumps(content))
     write_text(folder / NAME, json.dumps(content | {"checksum": _checksum(content)}, indent=1))
