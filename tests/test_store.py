@@ -1,5 +1,7 @@
 """Stores: what is read into one is what would have been read at once, and what is committed is never lost."""
 
+import contextlib
+import copy
 import json
 import os
 import random
@@ -349,6 +351,31 @@ def test_reading_goes_on_at_a_whole_character(tmp_path, model, text):
             store = MemoryStore.open(folder)
             assert torch.equal(store.load().token_ids, ids) and store.documents[0].sha256 == whole.documents[0].sha256
     assert goes_on > 0
+
+
+def test_slow_tokenizers_read_documents_whole_or_not_at_all(tmp_path, model):
+    """They don't say where a token ends, so a document that was cut off begins anew."""
+
+    class Slow(type(TOKENIZER)):
+        is_fast = False
+
+        def __call__(self, text, return_offsets_mapping, **options):
+            assert not return_offsets_mapping
+            return super().__call__(text, **options)
+
+    slow, text, folder = copy.deepcopy(TOKENIZER), "é😀 a" * 40, tmp_path / "a.memory"
+    slow.__class__ = Slow
+
+    def cut_off():
+        yield from (text[:100], text[100:101])
+        raise KeyboardInterrupt
+
+    for pieces in (cut_off(), [text]):
+        with contextlib.suppress(KeyboardInterrupt), writing(folder) as writer:
+            writer.begin(model, "tok")
+            writer.read(model, slow, "text", pieces)
+    store = MemoryStore.open(folder)
+    assert store.load().token_ids.tolist() == ids_of(text).tolist() and store.documents[0].characters == len(text)
 
 
 def test_a_writer_killed_at_its_first_commit_is_in_nobodys_way(tmp_path, model):

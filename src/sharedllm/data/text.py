@@ -115,7 +115,8 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:
 
 
 def tokenize_piece(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[Tensor, Tensor]:
-    """Ids (n,) of a text, without special tokens, and how many characters (n,) each of them adds to it."""
+    """Ids (n,) of a text, without special tokens, and how many characters (n,) each of them adds to it: exactly for fast
+    tokenizers, for others as many as it has by itself, and the last what is left."""
     fast = tokenizer.is_fast
     # Not verbose: the warning about texts longer than the model's window does not apply here.
     encoded = tokenizer(text, add_special_tokens=False, verbose=False, return_offsets_mapping=fast)

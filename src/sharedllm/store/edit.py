@@ -146,8 +146,9 @@ class Writer:
                 digest.update(written[:new].encode())
                 written, known = written[new:], 0
                 context, ids, characters = ids[:size], ids[size:], characters[size:]
-                if len(characters) and characters[0]:
-                    # Not inside a character whose bytes are tokens of their own: reading could not go on there.
+                if tokenizer.is_fast and len(characters) and characters[0]:
+                    # Reading can go on there: not inside a character whose bytes are tokens of their own, nor where a
+                    # slow tokenizer, which does not tell where its tokens end, may be characters off.
                     self._put(Document(name, tuple(blocks), digest.hexdigest(), finished=False), blocks[-1].tokens)
         if not blocks:
             raise ValueError(f"{name} is empty: there is nothing to read.")
