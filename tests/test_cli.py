@@ -157,6 +157,19 @@ def test_what_is_lost_is_not_read_again(run, tmp_path, model_folder, text_file, 
     assert json.loads(run("ask", memory, *options, "--json")[1])["context_tokens"] == 2 * len(TEXT) - 32
 
 
+def test_a_model_that_selects_by_the_question(run, tmp_path, model_folder, text_file):
+    """What is read before anything is asked is read by place; a question has it read again by its own words."""
+    model, memory = tmp_path / "model", tmp_path / "x.memory"
+    shutil.copytree(model_folder, model)
+    config = json.loads((model / "config.json").read_text()) | {"selection": "similarity"}
+    (model / "config.json").write_text(json.dumps(config))
+    assert run("read", text_file, "-o", memory, "--model", model)[0] == 0
+    expected = run("ask", text_file, "What jumps?", "--selection", "similarity", "--model", model_folder)[1]
+    for source in (memory, text_file):
+        assert run("ask", source, "What jumps?", "--model", model)[:2] == (0, expected)
+    assert run("generate", "--context", text_file, "--prompt", "A", "--model", model)[0] == 0
+
+
 @torch.no_grad()
 def test_a_file_of_save_memory_is_a_memory_too(run, tmp_path, model_folder, text_file):
     model = SharedLLMForCausalLM.from_pretrained(model_folder).eval()

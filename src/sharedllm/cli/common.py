@@ -19,6 +19,7 @@ from ..data.text import read_text, tokenize
 from ..memory import ContextMemory
 from ..memory_file import fingerprint_tensors, open_memory, read_header
 from ..modeling import SharedLLMForCausalLM
+from ..selection import without_query
 from ..selection.cite import documents
 from ..selection.parts import parts_of
 from ..store import MemoryStore
@@ -112,8 +113,9 @@ def read_text_file(
 ) -> ContextMemory:
     """Read a text file, or - for standard input, into a memory that is not kept."""
     ids = tokenize(tokenizer, read_text(name))
+    options = {"keep_all": keep_all, "selection": without_query(model.config.selection), "sources": [name]}
     with progress_bar(f"reading {name}", ids.shape[1]) as advance:
-        return model.read(ids, keep_all=keep_all, batch_tokens=batch_tokens, sources=[name], progress=advance)
+        return model.read(ids, batch_tokens=batch_tokens, progress=advance, **options)
 
 
 def memory_of(

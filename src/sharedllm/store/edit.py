@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from ..data.text import tokenize_piece
 from ..memory_file import Storage, save_memory
 from ..modeling import SharedLLMForCausalLM
+from ..selection import without_query
 from .blocks import BlockFile
 from .manifest import NAME, Block, Document, Manifest, read_manifest, write_manifest
 
@@ -247,7 +248,7 @@ class Writer:
         with torch.no_grad():
             memory = model.read(
                 torch.cat([context[len(context) - again :], ids])[None].to(model.device),
-                keep_all=manifest.complete, batch_tokens=batch_tokens, progress=progress,
+                keep_all=manifest.complete, selection=without_query(model.config.selection), batch_tokens=batch_tokens, progress=progress,
             )  # fmt: skip
         memory = replace(memory.slice(again, memory.lengths), sources=())
         name = secrets.token_hex(16)
