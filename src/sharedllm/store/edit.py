@@ -38,7 +38,7 @@ def writing(folder: str | Path) -> Iterator["Writer"]:
     if (
         folder.is_dir()
         and not (folder / NAME).exists()
-        and any(NAME not in p.name and p.name not in ("lock", "blocks") for p in folder.iterdir())
+        and any(p.name not in ("lock", "blocks", f".{NAME}.part") for p in folder.iterdir())
     ):
         raise ValueError(f"{folder} is a folder with other things in it: name a memory, such as notes.memory.")
     if not folder.parent.is_dir():
