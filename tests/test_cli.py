@@ -6,9 +6,11 @@ import shutil
 
 import pytest
 import torch
+from helpers import byte_tokenizer
 
+from sharedllm import SharedLLMForCausalLM, save_memory
 from sharedllm.cli import main
-from sharedllm.store import MemoryStore
+from sharedllm.store import MemoryStore, edit
 
 TEXT = "".join(f"Line {i}: the quick brown fox jumps over the lazy dog.\n" for i in range(8))
 
@@ -139,6 +141,83 @@ def test_ask_within_a_budget(run, tmp_path, model_folder, text_file, memory_file
     ):
         code, _, err = run(*arguments)
         assert code == 2 and message in err and len(err.strip().splitlines()) == 1, err
+
+
+def test_what_is_lost_is_not_read_again(run, tmp_path, model_folder, text_file, monkeypatch):
+    """A question that has the text read again reads what is left of it, and tokens are counted without empty slots."""
+    monkeypatch.setattr(edit, "BLOCK_TOKENS", 32)
+    memory, rest, options = tmp_path / "x.memory", tmp_path / "rest.txt", ["What jumps?", "--model", model_folder]
+    rest.write_text(TEXT[32:])
+    assert run("read", text_file, "-o", memory, "--model", model_folder)[0] == 0
+    (memory / "blocks" / f"{MemoryStore.open(memory).documents[0].blocks[0].file}.memory").unlink()
+    code, out, err = run("ask", memory, *options, "--selection", "similarity")
+    assert (code, err.count("\n")) == (0, 1) and "lost: " in err
+    assert out == run("ask", rest, *options, "--selection", "similarity")[1]
+    assert run("read", rest, text_file, "-o", memory, "--model", model_folder)[0] == 0
+    assert json.loads(run("ask", memory, *options, "--json")[1])["context_tokens"] == 2 * len(TEXT) - 32
+
+
+def test_a_model_that_selects_by_the_question(run, tmp_path, model_folder, text_file):
+    """What is read before anything is asked is read by place; a question has it read again by its own words."""
+    model, memory = tmp_path / "model", tmp_path / "x.memory"
+    shutil.copytree(model_folder, model)
+    config = json.loads((model / "config.json").read_text()) | {"selection": "similarity"}
+    (model / "config.json").write_text(json.dumps(config))
+    assert run("read", text_file, "-o", memory, "--model", model)[0] == 0
+    expected = run("ask", text_file, "What jumps?", "--selection", "similarity", "--model", model_folder)[1]
+    for source in (memory, text_file):
+        assert run("ask", source, "What jumps?", "--model", model)[:2] == (0, expected)
+    assert run("generate", "--context", text_file, "--prompt", "A", "--model", model)[0] == 0
+
+
+@torch.no_grad()
+def test_a_file_of_save_memory_is_a_memory_too(run, tmp_path, model_folder, text_file):
+    model = SharedLLMForCausalLM.from_pretrained(model_folder).eval()
+    ids = torch.tensor([byte_tokenizer()(TEXT).input_ids])
+    for name, memory in (
+        ("whole", model.read(ids, keep_all=True, sources=[str(text_file)])),
+        ("tree", model.read(ids)),
+        ("two", model.read(ids.repeat(2, 1))),
+    ):
+        save_memory(memory, tmp_path / f"{name}.memory")
+    whole, tree, two = (tmp_path / f"{name}.memory" for name in ("whole", "tree", "two"))
+    options = ["What is it?", "--model", model_folder]
+    budget = [*options, "--budget", 40, "--score", "bm25", "--json"]
+    assert run("ask", whole, *budget)[:2] == run("ask", text_file, *budget)[:2]
+    assert run("generate", "--context", tree, "--prompt", "A", "--model", model_folder)[0] == 0
+    described = json.loads(run("info", tree, "--json")[1])
+    assert (described["kind"], described["tokens"], described["complete"]) == ("memory file", len(TEXT), False)
+    for arguments, message in (
+        (["ask", tree, *budget], "does not hold every token"),
+        (["ask", two, *options], "holds 2 texts"),
+        (["memory", "check", whole], "is a file, not a memory folder"),
+        (["memory", "merge", whole, "-o", tmp_path / "new.memory"], "is a file, not a memory folder"),
+        (["read", text_file, "-o", whole, "--model", model_folder], "is a file, not a memory folder"),
+    ):
+        code, _, err = run(*arguments)
+        assert code == 2 and message in err and err.count("\n") == 1, err
+
+
+def test_closed_standard_input(run, tmp_path, model_folder, text_file, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    for arguments in (["read", "-", "-o", tmp_path / "x.memory"], ["ask", "-", "what?"], ["chat", text_file]):
+        code, _, err = run(*arguments, "--model", model_folder)
+        assert code == 2 and "standard input is closed" in err and err.count("\n") == 1, err
+    assert not (tmp_path / "x.memory").exists()
+
+
+def test_odd_names_are_shown_in_one_line(run, tmp_path, model_folder):
+    """None is taken for markup, and each line of output stays one."""
+    text, path = tmp_path / 'a\n[red] "b".txt', tmp_path / "x[/b].memory"
+    path.parent.mkdir()
+    text.write_text(TEXT)
+    code, _, err = run("read", text, "-o", path, "--keep-all", "--model", model_folder)
+    assert code == 0 and "x[/b].memory" in err and err.count("\n") == 1
+    assert "x[/b].memory" in run("info", path)[1]
+    _, _, err = run("ask", path, "fox?", "--budget", 40, "--score", "bm25", "--model", model_folder)
+    assert all('a [red] "b".txt, characters' in line for line in err.splitlines())
+    code, _, err = run("read", text, "-o", path, "--append", "--storage", "int8", "--model", model_folder)
+    assert code == 2 and "has storage='model'" in err
 
 
 @pytest.mark.parametrize("selection", ["right", "similarity"])

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from helpers import tiny_shared
+from helpers import byte_tokenizer, tiny_shared
 from transformers import AutoTokenizer
 
 from sharedllm import SharedLLMForCausalLM, bundled_model
@@ -45,6 +45,11 @@ def test_the_bundled_model_has_heads_that_find(tmp_path):
     assert heads[0].layer in (3, 4), "where the base recalls (docs/diagnosis.json)"
 
 
+def test_only_a_joint_softmax_has_heads_that_choose():
+    with pytest.raises(ValueError, match="injection='cross'"):
+        measure_heads(tiny_shared("llama", encoding="chunk"), byte_tokenizer(), torch.zeros(100, dtype=torch.long))
+
+
 def test_choice():
     heads = [Head(3, 1, 0.8, 2), Head(4, 0, 0.5, 9), Head(3, 0, 0.39, 20), Head(0, 0, 0.1, 900)]
     assert choose_heads(heads) == [[3, 1, 0.8], [4, 0, 0.5]]
@@ -61,7 +66,7 @@ def test_calibrate(run, tmp_path):
     chosen = json.loads(out)["selection_heads"]
     assert code == 0 and 1 <= len(chosen) <= 2 and (folder / "config.json").read_text() == before
     assert run("calibrate", folder, *options)[0] == 0
-    assert json.loads((folder / "config.json").read_text())["selection_heads"] == chosen
+    assert json.loads((folder / "config.json").read_text()) == json.loads(before) | {"selection_heads": chosen}
     for arguments, message in (
         (["tiny", *options], "no folder with a config.json"),
         ([folder, "--data", text, "--tokens", 100_000], "--tokens asks for 100,000"),

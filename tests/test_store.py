@@ -1,10 +1,13 @@
 """Stores: what is read into one is what would have been read at once, and what is committed is never lost."""
 
+import contextlib
+import copy
 import json
 import os
 import random
 import signal
 import time
+from collections.abc import Iterable
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from helpers import byte_tokenizer, tiny_base, tiny_shared
 
 from sharedllm.selection.cite import cite, excerpt
 from sharedllm.store import MemoryStore, edit
+from sharedllm.store.blocks import BlockFile
 from sharedllm.store.edit import writing
 
 TOKENIZER = byte_tokenizer()
@@ -49,6 +53,14 @@ def build(folder, model, texts: dict[str, str], *, piece: int = 1000, **settings
         if not texts:
             writer.commit()
     return MemoryStore.open(folder, fingerprint=model.fingerprint(), tokenizer="tok")
+
+
+def build_on(folder, model, texts: dict[str, Iterable[str]], begin: bool = False) -> None:
+    with writing(folder) as writer:
+        if begin:
+            writer.begin(model, "tok")
+        for name, pieces in texts.items():
+            writer.read(model, TOKENIZER, name, pieces)
 
 
 @pytest.mark.parametrize("keep_all", [True, False])
@@ -128,6 +140,47 @@ def test_citations_name_document_and_characters(tmp_path, model):
         assert text == texts["two"][start:end] == texts["two"][citation.start : citation.end]
 
 
+@pytest.mark.parametrize("overlap", [0, 8, 40])
+def test_reading_is_bounded(tmp_path, monkeypatch, overlap):
+    """However long a document is, and whatever pieces it comes in, one block and what it overlaps with are read at once."""
+    model, most = model_of(overlap=overlap), []
+    real = model.read
+
+    def spied(ids, **options):
+        most.append(ids.shape[1])
+        return real(ids, **options)
+
+    monkeypatch.setattr(model, "read", spied)
+    block, before = max(32, -(-overlap // 16) * 16), -(-overlap // 16) * 16
+    for length in (100, 2000):
+        build(tmp_path / f"{length}.memory", model, {"text": words(length)}, piece=10_000)
+        assert max(most) == block + before
+        most.clear()
+
+
+@pytest.mark.parametrize("score", ["attention", "bm25"])
+@torch.no_grad()
+def test_selecting_reads_only_what_it_needs(tmp_path, monkeypatch, score):
+    """Of the values those that are kept; of the keys besides those the layers that choose, and none for BM25."""
+    model = model_of(injection_map=[[1, 1], [2, 2]], selection_heads=[[2, 0, 1.0]])
+    store, query = build(tmp_path / "a.memory", model, {"one": words(200, 1), "two": words(300, 2)}), ids_of("abc d")
+    read, real = [], BlockFile._heads
+
+    def spied(block, name, columns):
+        read.append((name, None if columns is None else columns.shape[1]))
+        return real(block, name, columns)
+
+    monkeypatch.setattr(BlockFile, "_heads", spied)
+    chosen = model.select(store, query, budget=40, gist=0.0, score=score)
+    assert {name for name, columns in read if columns is None} == ({"keys.1"} if score == "attention" else set())
+    borders = torch.tensor([part.start for part in store.parts[1:]])
+    kept, blocks = int(chosen.kept[0]), len(torch.bucketize(chosen.position[0], borders, right=True).unique())
+    assert 0 < kept <= 40 and blocks < len(store.parts) / 2
+    for name in ("keys.0", "keys.1", "values.0", "values.1"):
+        columns = [columns for n, columns in read if n == name and columns is not None]
+        assert sum(columns) == kept and len(columns) == blocks
+
+
 @torch.no_grad()
 def test_forget_and_merge(tmp_path, model):
     texts = {"one": words(70, 1), "two": words(20, 2)}
@@ -153,6 +206,24 @@ def test_forget_and_merge(tmp_path, model):
     torch.testing.assert_close(store.load().keys, expected.load().keys)
     assert [d.tokens for d in MemoryStore.open(tmp_path / "b.memory").documents] == [100]
     assert torch.equal(model.scores(opened, query), before), "a store that is open stays as it was opened"
+
+
+@torch.no_grad()
+def test_merge_over_file_systems(tmp_path, model, monkeypatch):
+    """Where a block can't be linked it is copied; one that is not there is said to be lost."""
+    store = build(tmp_path / "a.memory", model, {"one": words(70, 1)})
+
+    def refused(*arguments):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr("os.link", refused)
+    with writing(tmp_path / "b.memory") as writer:
+        writer.merge(tmp_path / "a.memory")
+        writer.commit()
+    torch.testing.assert_close(MemoryStore.open(tmp_path / "b.memory").load().keys, store.load().keys)
+    (tmp_path / "a.memory" / "blocks" / f"{store.documents[0].blocks[1].file}.memory").unlink()
+    with writing(tmp_path / "c.memory") as writer, pytest.raises(ValueError, match="has lost a block of one"):
+        writer.merge(tmp_path / "a.memory")
 
 
 def test_begin_again_keeps_the_old_store_until_it_is_committed(tmp_path, model):
@@ -200,6 +271,27 @@ def test_a_damaged_block_is_found_and_only_it_is_lost(tmp_path, model):
     assert not MemoryStore.open(folder).damaged
 
 
+@torch.no_grad()
+def test_citations_of_a_document_that_lost_its_beginning(tmp_path, model):
+    """Its tokens and characters are counted from where it began."""
+    texts, folder = {"one": words(40, 1), "two": words(100, 2), "three": words(40, 3)}, tmp_path / "a.memory"
+    blocks = [b for d in build(folder, model, texts).documents for b in d.blocks]
+    for lost in (0, 2):  # the first blocks of "one" and "two"
+        (folder / "blocks" / f"{blocks[lost].file}.memory").unlink()
+    store = MemoryStore.open(folder)
+    for chosen in (model.select(store, ids_of("what"), budget=500, score="bm25"), store.load()):
+        starts = [(s["name"], s["start"]) for s in chosen.sources[0]]
+        assert starts == [("one", 0), ("two", 48), ("three", 160)]
+        found = cite(chosen, torch.ones(1, 200), most=10)
+        assert sorted((c.document, c.start, c.end) for c in found) == [
+            ("one", 32, 40), ("three", 0, 40), ("two", 32, 100),
+        ]  # fmt: skip
+        for citation in found:
+            text, start, end = excerpt(TOKENIZER, chosen, citation)
+            assert text == texts[citation.document][start:end]
+            assert (start, end) == (citation.start, citation.end)
+
+
 def test_fuzzed_manifests_are_never_believed(tmp_path, model):
     folder = tmp_path / "a.memory"
     build(folder, model, {"one": words(70, 1)})
@@ -222,6 +314,75 @@ def test_fuzzed_manifests_are_never_believed(tmp_path, model):
     path.write_bytes(json.dumps(json.loads(good) | {"format_version": 2}).encode())
     with pytest.raises(ValueError, match="format_version=2, this package reads 1: upgrade"):
         MemoryStore.open(folder)
+
+
+def test_many_small_documents_are_committed_together(tmp_path, model):
+    """A manifest names all documents: written once for each of them, it would take the time of their number squared."""
+    texts = {f"text {i}": words(3, i) for i in range(40)}
+    store = build(tmp_path / "a.memory", model, texts)
+    assert [d.name for d in store.documents] == list(texts) and all(d.finished for d in store.documents)
+    assert store.manifest.generation <= 6 and store.manifest.library
+
+
+def test_what_was_read_is_kept_when_the_next_text_fails(tmp_path, model):
+    folder = tmp_path / "a.memory"
+    with pytest.raises(ValueError, match="two is empty"):
+        build_on(folder, model, {"one": ["word"], "two": []}, begin=True)
+    assert [d.name for d in MemoryStore.open(folder).documents] == ["one"]
+
+
+@pytest.mark.parametrize("text", ["é" * 60, "ab" + "漢字" * 40, "".join("a😀é"[i % 3] * (i % 5) for i in range(70))])
+def test_reading_goes_on_at_a_whole_character(tmp_path, model, text):
+    """Cut off anywhere, a document never goes on behind half of a character."""
+    whole = build(tmp_path / "whole.memory", model, {"text": text})
+    ids, goes_on = whole.load().token_ids, 0
+    for cut in range(1, len(text), 7):
+        folder = tmp_path / f"{cut}.memory"
+
+        def cut_off(cut=cut):
+            yield from (text[:cut], text[cut : cut + 1])
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            build_on(folder, model, {"text": cut_off()}, begin=True)
+        if folder.exists():
+            goes_on += 1
+            build_on(folder, model, {"text": [text]})
+            store = MemoryStore.open(folder)
+            assert torch.equal(store.load().token_ids, ids) and store.documents[0].sha256 == whole.documents[0].sha256
+    assert goes_on > 0
+
+
+def test_slow_tokenizers_read_documents_whole_or_not_at_all(tmp_path, model):
+    """They don't say where a token ends, so a document that was cut off begins anew."""
+
+    class Slow(type(TOKENIZER)):
+        is_fast = False
+
+        def __call__(self, text, return_offsets_mapping, **options):
+            assert not return_offsets_mapping
+            return super().__call__(text, **options)
+
+    slow, text, folder = copy.deepcopy(TOKENIZER), "é😀 a" * 40, tmp_path / "a.memory"
+    slow.__class__ = Slow
+
+    def cut_off():
+        yield from (text[:100], text[100:101])
+        raise KeyboardInterrupt
+
+    for pieces in (cut_off(), [text]):
+        with contextlib.suppress(KeyboardInterrupt), writing(folder) as writer:
+            writer.begin(model, "tok")
+            writer.read(model, slow, "text", pieces)
+    store = MemoryStore.open(folder)
+    assert store.load().token_ids.tolist() == ids_of(text).tolist() and store.documents[0].characters == len(text)
+
+
+def test_a_writer_killed_at_its_first_commit_is_in_nobodys_way(tmp_path, model):
+    folder = tmp_path / "a.memory"
+    folder.mkdir()
+    (folder / ".manifest.json.part").write_text("{")
+    assert build(folder, model, {"one": words(40)}).tokens == 40
 
 
 def test_one_writer_at_a_time(tmp_path, model):
@@ -251,6 +412,25 @@ def test_a_reader_that_is_overtaken_reads_the_newer_store(tmp_path, model, monke
     monkeypatch.setattr(module, "_open_blocks", overtaken)
     store = MemoryStore.open(folder)
     assert store.tokens == 79 and not store.damaged
+
+
+def test_a_block_that_goes_away_while_it_is_opened_is_not_damage(tmp_path, model, monkeypatch):
+    from sharedllm.store import blocks as module
+
+    folder = tmp_path / "a.memory"
+    build(folder, model, {"one": words(20, 1), "two": words(40, 2)})
+    real, calls = module.open_tensors, []
+
+    def overtaken(*arguments):
+        if not calls:
+            calls.append(1)
+            with writing(folder) as writer:
+                writer.forget("one")
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "open_tensors", overtaken)
+    store = MemoryStore.open(folder)
+    assert store.tokens == 40 and not store.damaged
 
 
 @pytest.mark.slow

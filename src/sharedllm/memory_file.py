@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -63,7 +64,9 @@ def _header_checksum(header: dict) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
-def _library() -> str:
+@cache
+def library() -> str:
+    """Version of this package."""
     try:
         return version("sharedllm")
     except PackageNotFoundError:  # run from a source tree that is not installed
@@ -142,7 +145,7 @@ def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "",
         "format_version": VERSION,
         "fingerprint": memory.fingerprint,
         "tokenizer": tokenizer,
-        "library": _library(),
+        "library": library(),
         "storage": storage,
         "dtype": str(memory.keys[0].dtype).removeprefix("torch.") if memory.keys else "",
         "chunk_size": memory.chunk_size,

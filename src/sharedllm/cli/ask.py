@@ -12,12 +12,14 @@ from .common import (
     BatchTokensOption,
     JsonOption,
     ModelOption,
+    ScoreOption,
     SelectionOption,
     everything_of,
     load,
     memory_of,
     print_json,
     show_sources,
+    tokens_behind,
 )
 
 
@@ -30,20 +32,18 @@ def command(
         int | None,
         typer.Option(min=1, help="Tokens of the memory to read, chosen for the question (--keep-all memories)."),
     ] = None,
-    score: Annotated[
-        str, typer.Option(help="What a --budget goes by: attention, bm25, hybrid or cosine.")
-    ] = "attention",
+    score: ScoreOption = "attention",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
     batch_tokens: BatchTokensOption = 32_768,
     json: JsonOption = False,
 ) -> None:
     """Ask a question over a memory or a text file; the answer ends with its line."""
-    loaded, tokenizer = load(model)
-    policy = get_policy(selection or loaded.config.selection)
-    prompt = prompt_of(loaded, tokenizer, question, max_new_tokens)
     if budget is not None and selection is not None:
         raise ValueError("--budget and --selection are both given: a budget selects by --score.")
     get_score(score)
+    loaded, tokenizer = load(model)
+    policy = get_policy(selection or loaded.config.selection)
+    prompt = prompt_of(loaded, tokenizer, question, max_new_tokens)
     sources = []
     if budget is not None:
         everything = everything_of(loaded, tokenizer, source, batch_tokens)
@@ -57,14 +57,15 @@ def command(
                 raise ValueError(
                     f"--selection {policy.name} reads one text again, {source} holds several: use --budget."
                 )
-            # Which parts stay fine depends on the question: read the tokens again that the memory keeps.
+            # Which parts stay fine depends on the question: read the tokens again, but for chunks that are lost.
             ids = memory.token_ids.long()
+            held = torch.isin(torch.arange(ids.shape[1]) // memory.chunk_size, memory.chunk)[None]
             with torch.no_grad():
-                memory = loaded.read(ids, query_ids=prompt, selection=policy, batch_tokens=batch_tokens)
+                memory = loaded.read(ids, held, query_ids=prompt, selection=policy, batch_tokens=batch_tokens)
         answer, _ = answer_over(loaded, tokenizer, memory, prompt, max_new_tokens)
     chosen = {"selection": policy.name} if budget is None else {"budget": budget, "score": score, "sources": sources}
     if json:
-        print_json(question=question, answer=answer, context_tokens=int(memory.lengths[0]), **chosen)
+        print_json(question=question, answer=answer, context_tokens=tokens_behind(memory), **chosen)
     else:
         print(answer)
         show_sources(sources)

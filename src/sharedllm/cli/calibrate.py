@@ -1,5 +1,6 @@
 """`sharedllm calibrate`: which heads' attention a budget goes by."""
 
+import json as jsonlib
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from ..atomic import write_text
 from ..data.text import text_pieces, tokenize_piece
-from .common import BatchTokensOption, JsonOption, load, print_json, progress_bar, stderr
+from .common import BatchTokensOption, JsonOption, load, note, print_json, progress_bar
 
 
 def command(
@@ -47,8 +48,10 @@ def command(
         )
     chosen = choose_heads(heads, most)
     if not dry_run:
-        loaded.config.selection_heads = chosen
-        write_text(Path(model) / "config.json", loaded.config.to_json_string())
+        # Nothing else of it changes, not even the dtype that this machine loads the model in.
+        path = Path(model) / "config.json"
+        content = jsonlib.loads(path.read_text(encoding="utf-8")) | {"selection_heads": chosen}
+        write_text(path, jsonlib.dumps(content, indent=2) + "\n")
     if json:
         print_json(selection_heads=chosen, heads=[vars(head) for head in heads])
         return
@@ -59,4 +62,4 @@ def command(
         table.add_row(*cells, style="bold" if mark else "dim")
     Console().print(table)
     if not dry_run:
-        stderr.print(f"wrote {model}/config.json: {len(chosen)} heads choose", highlight=False)
+        note(f"wrote {path}: {len(chosen)} heads choose")

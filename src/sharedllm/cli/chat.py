@@ -11,7 +11,7 @@ import typer
 
 from ..chat import Chat, Turn
 from ..selection.scores import get_score
-from .common import BatchTokensOption, ModelOption, everything_of, load, show_sources, stderr
+from .common import BatchTokensOption, ModelOption, ScoreOption, everything_of, load, note, show_sources, stderr
 
 
 def command(
@@ -21,14 +21,14 @@ def command(
         int | None,
         typer.Option(min=1, help="Tokens read for each question, of the text and the chat; default: twice the window."),
     ] = None,
-    score: Annotated[
-        str, typer.Option(help="What the budget goes by: attention, bm25, hybrid or cosine.")
-    ] = "attention",
+    score: ScoreOption = "attention",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
     batch_tokens: BatchTokensOption = 32_768,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line for each turn.")] = False,
 ) -> None:
     """Chat over a text: each question selects what it reads of it and of the chat. From a pipe, one question a line."""
+    if sys.stdin is None:
+        raise ValueError("standard input is closed: pipe the questions in, one a line, or ask at a terminal.")
     if source == "-":
         raise ValueError("standard input brings the questions: name a memory or a text file.")
     get_score(score)
@@ -38,13 +38,9 @@ def command(
     chat = Chat(loaded, tokenizer, document, **options)
     interactive = sys.stdin.isatty()
     if interactive:
-        stderr.print(
-            f"{source}: {chat.tokens:,} tokens, of which each question reads {min(chat.budget, chat.tokens):,}.\n"
-            "Ctrl-C stops an answer; /exit or Ctrl-D leaves.",
-            style="dim",
-            highlight=False,
-            markup=False,
-        )
+        reads = min(chat.budget, chat.tokens)
+        note(f"{source}: {chat.tokens:,} tokens, of which each question reads {reads:,}.", "dim")
+        note("Ctrl-C stops an answer; /exit or Ctrl-D leaves.", "dim")
     for number, line in enumerate(_typed() if interactive else sys.stdin.buffer, 1):
         try:
             question = _decoded(line)
@@ -57,7 +53,7 @@ def command(
         except ValueError as error:
             if not interactive:
                 raise ValueError(f"line {number}: {error}") from None
-            stderr.print(f"error: {error}", highlight=False, markup=False, soft_wrap=True)
+            note(f"error: {error}")
         except KeyboardInterrupt:
             if not interactive:
                 raise

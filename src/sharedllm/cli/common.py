@@ -17,8 +17,11 @@ from transformers.utils import logging
 from ..bundled import checkpoint, load_tokenizer
 from ..data.text import read_text, tokenize
 from ..memory import ContextMemory
-from ..memory_file import fingerprint_tensors
+from ..memory_file import fingerprint_tensors, open_memory, read_header
 from ..modeling import SharedLLMForCausalLM
+from ..selection import without_query
+from ..selection.cite import documents
+from ..selection.parts import parts_of
 from ..store import MemoryStore
 from ..store.manifest import NAME as MANIFEST
 from ..store.manifest import read_manifest
@@ -33,6 +36,7 @@ SelectionOption = Annotated[
 KeepAllOption = Annotated[
     bool, typer.Option("--keep-all", help="Keep every token, so that each question selects within its --budget.")
 ]
+ScoreOption = Annotated[str, typer.Option(help="What a budget goes by: attention, bm25, hybrid or cosine.")]
 BatchTokensOption = Annotated[int, typer.Option(min=1, help="Most tokens read at once: bounds working memory.")]
 
 
@@ -75,25 +79,32 @@ def inference_dtype() -> torch.dtype | str:
 @contextmanager
 def progress_bar(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """A bar on stderr; yields what advances it. Nothing is drawn where stderr is no terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
         task = bar.add_task(label, total=total)
         yield lambda advance: bar.update(task, advance=advance)
 
 
-def open_store(
-    model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str, verify: bool = True
-) -> MemoryStore:
+def open_store(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str) -> MemoryStore:
     """A memory on disk, checked; what of it is damaged is named on stderr."""
     total = sum(document.tokens for document in read_manifest(Path(name)).documents)
     with progress_bar(f"opening {name}", total) as advance:
         marks = {"fingerprint": model.fingerprint(), "tokenizer": tokenizer_fingerprint(tokenizer)}
-        store = MemoryStore.open(name, **marks, verify=verify, progress=advance)
+        store = MemoryStore.open(name, **marks, progress=advance)
     for lost in store.damaged:
-        stderr.print(
-            f"lost: {lost.document}, tokens {lost.start:,}–{lost.end:,}: {lost.reason}", highlight=False, markup=False
-        )
+        note(f"lost: {lost.document}, tokens {lost.start:,}–{lost.end:,}: {lost.reason}")
     return store
+
+
+def open_file(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str) -> ContextMemory:
+    """A memory of one text in a file of its own, as `save_memory` writes it."""
+    marked = bool(read_header(name)["tokenizer"])
+    memory = open_memory(
+        name, fingerprint=model.fingerprint(), tokenizer=tokenizer_fingerprint(tokenizer) if marked else None
+    )
+    if len(memory) != 1:
+        raise ValueError(f"{name} holds {len(memory)} texts: save one of them by itself, memory.index_select([0]).")
+    return memory
 
 
 @torch.no_grad()
@@ -102,8 +113,9 @@ def read_text_file(
 ) -> ContextMemory:
     """Read a text file, or - for standard input, into a memory that is not kept."""
     ids = tokenize(tokenizer, read_text(name))
+    options = {"keep_all": keep_all, "selection": without_query(model.config.selection), "sources": [name]}
     with progress_bar(f"reading {name}", ids.shape[1]) as advance:
-        return model.read(ids, keep_all=keep_all, batch_tokens=batch_tokens, sources=[name], progress=advance)
+        return model.read(ids, batch_tokens=batch_tokens, progress=advance, **options)
 
 
 def memory_of(
@@ -111,7 +123,7 @@ def memory_of(
 ) -> ContextMemory:
     """All that the memory `name` keeps, or that is kept of the text file that it is."""
     if is_memory(name):
-        return open_store(model, tokenizer, name).load()
+        return open_file(model, tokenizer, name) if is_file(name) else open_store(model, tokenizer, name).load()
     return read_text_file(model, tokenizer, name, batch_tokens, keep_all=False)
 
 
@@ -120,9 +132,9 @@ def everything_of(
 ) -> ContextMemory | MemoryStore:
     """What a question can select from: a memory on disk that holds every token, or a text file."""
     if is_memory(name):
-        store = open_store(model, tokenizer, name)
-        _ = store.parts
-        return store
+        memory = open_file(model, tokenizer, name) if is_file(name) else open_store(model, tokenizer, name)
+        parts_of(memory)  # says what is missing before anything else is done
+        return memory
     return read_text_file(model, tokenizer, name, batch_tokens, keep_all=True)
 
 
@@ -133,14 +145,29 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def is_memory(name: str) -> bool:
     """By its suffix, or because it is a folder with a manifest."""
-    return name.endswith(".memory") or (name != "-" and (Path(name) / MANIFEST).is_file())
+    return Path(name).suffix == ".memory" or (name != "-" and (Path(name) / MANIFEST).is_file())
+
+
+def is_file(name: str) -> bool:
+    """Whether a memory is a file of `save_memory`, not a folder."""
+    return Path(name).is_file()
+
+
+def note(line: str, style: str | None = None) -> None:
+    """One line on stderr, whatever names are in it."""
+    stderr.print(" ".join(line.splitlines()), style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def tokens_behind(memory: ContextMemory) -> int:
+    """How many tokens of its documents a memory of one text was made from; between them slots may be empty."""
+    return sum(document["tokens"] for document in documents(memory))
 
 
 def print_json(**values: Any) -> None:
     print(json.dumps(values, indent=1))
 
 
-def tokens_of_length(text: str, window: int) -> int:
+def tokens_of_length(text: str, window: int, option: str = "--lengths") -> int:
     """Tokens of a length: a number such as 4096, thousands or millions (4K is 4,096, 1M is 1,048,576), or windows (4W)."""
     text = text.strip()
     units = {"W": window, "K": 2**10, "M": 2**20}
@@ -150,7 +177,7 @@ def tokens_of_length(text: str, window: int) -> int:
     except ValueError:
         value = -1.0
     if not value >= 0 or not value.is_integer():
-        raise ValueError(f"--lengths: {text!r} is no number of tokens or windows: use such as 0,512,64K,4W.")
+        raise ValueError(f"{option}: {text!r} is no number of tokens or windows: use such as 0,512,64K,4W.")
     return int(value)
 
 
@@ -159,4 +186,5 @@ def show_sources(sources: list[dict[str, Any]]) -> None:
     shown = {"no_wrap": True, "overflow": "ellipsis"} if stderr.is_terminal else {"soft_wrap": True}
     for found in sources:
         place = f"{found['document']}, characters {found['characters'][0]:,}–{found['characters'][1]:,}"
-        stderr.print(f"{place}: {found['text']!r}", style="dim", highlight=False, markup=False, **shown)
+        line = " ".join(f"{place}: {found['text']!r}".splitlines())
+        stderr.print(line, style="dim", highlight=False, markup=False, **shown)

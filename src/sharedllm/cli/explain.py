@@ -10,7 +10,17 @@ from ..asking import ask, prompt_of
 from ..atomic import write_text
 from ..explain import gather, render
 from ..selection.scores import get_score
-from .common import BatchTokensOption, JsonOption, ModelOption, everything_of, load, print_json, stderr
+from .common import (
+    BatchTokensOption,
+    JsonOption,
+    ModelOption,
+    ScoreOption,
+    everything_of,
+    load,
+    note,
+    print_json,
+    stderr,
+)
 
 # More than `ask` names: the page has room.
 MOST_SOURCES = 8
@@ -22,9 +32,7 @@ def command(
     output: Annotated[Path, typer.Option("-o", "--output", help="Page to write.")] = Path("explain.html"),
     model: ModelOption = "tiny",
     budget: Annotated[int, typer.Option(min=1, help="Tokens of the text to read, chosen for the question.")] = 2048,
-    score: Annotated[
-        str, typer.Option(help="What the budget goes by: attention, bm25, hybrid or cosine.")
-    ] = "attention",
+    score: ScoreOption = "attention",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
     batch_tokens: BatchTokensOption = 32_768,
     json: JsonOption = False,
@@ -52,4 +60,4 @@ def command(
     else:
         print(answer.text)
     size = len(page.encode()) / 1e6
-    stderr.print(f"{output} ({size:.1f} MB) shows how: open it in a browser", highlight=False, markup=False)
+    note(f"{output} ({size:.1f} MB) shows how: open it in a browser")

@@ -6,7 +6,7 @@ import torch
 import typer
 
 from ..data.text import tokenize
-from .common import BatchTokensOption, JsonOption, ModelOption, load, memory_of, print_json
+from .common import BatchTokensOption, JsonOption, ModelOption, load, memory_of, print_json, tokens_behind
 
 
 def command(
@@ -30,6 +30,6 @@ def command(
     output = loaded.generate(ids, memory=memory, max_new_tokens=max_new_tokens, **sampling)
     text = tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
     if json:
-        print_json(prompt=prompt, text=text, context_tokens=int(memory.lengths[0]) if memory is not None else 0)
+        print_json(prompt=prompt, text=text, context_tokens=tokens_behind(memory) if memory is not None else 0)
     else:
         print(text)

@@ -1,13 +1,16 @@
 """`sharedllm info`: what a model or a memory is."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from ..memory_file import open_memory, read_header
 from ..store import MemoryStore
-from .common import JsonOption, is_memory, load, print_json
+from .common import JsonOption, is_file, is_memory, load, print_json
 
 
 def command(
@@ -15,13 +18,16 @@ def command(
     json: JsonOption = False,
 ) -> None:
     """Describe a model or a memory."""
-    values = describe_memory(source) if is_memory(source) else describe_model(source)
+    describe = describe_model
+    if is_memory(source):
+        describe = describe_file if is_file(source) else describe_memory
+    values = describe(source)
     if json:
         print_json(**values)
         return
-    table = Table(title=source, show_header=False, title_justify="left")
+    table = Table(title=Text(source), show_header=False, title_justify="left")
     for name, value in values.items():
-        table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+        table.add_row(name.replace("_", " "), f"{value:,}" if type(value) is int else Text(str(value)))
     Console().print(table)
 
 
@@ -43,6 +49,23 @@ def describe_memory(name: str) -> dict:
             {"name": d.name, "tokens": d.tokens, "characters": d.characters, "finished": d.finished}
             for d in manifest.documents
         ],
+    }
+
+
+def describe_file(name: str) -> dict:
+    memory = open_memory(name)
+    return {
+        "kind": "memory file",
+        "texts": len(memory),
+        "tokens": int(memory.lengths.sum()),
+        "chunk_size": memory.chunk_size,
+        "kept_tokens": int(memory.kept.sum()),
+        "complete": memory.complete,
+        "injected_layers": len(memory.keys),
+        "storage": read_header(name)["storage"],
+        "bytes": Path(name).stat().st_size,
+        "fingerprint": memory.fingerprint,
+        "sources": [source for text in memory.sources for source in text],
     }
 
 

@@ -8,7 +8,7 @@ import typer
 from ..store import MemoryStore
 from ..store.edit import writing
 from ..store.manifest import read_manifest
-from .common import progress_bar, stderr
+from .common import note, progress_bar
 
 app = typer.Typer(help="Take documents out of a memory, join memories, check one.", no_args_is_help=True)
 
@@ -60,7 +60,4 @@ def check(memory: MemoryArgument) -> None:
 
 def _report(memory: Path) -> None:
     store = MemoryStore.open(memory, verify=False)
-    stderr.print(
-        f"{memory}: {len(store.documents)} documents, {store.tokens:,} tokens, {store.nbytes / 1e6:.1f} MB",
-        highlight=False,
-    )
+    note(f"{memory}: {len(store.documents)} documents, {store.tokens:,} tokens, {store.nbytes / 1e6:.1f} MB")

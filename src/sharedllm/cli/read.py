@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,9 +16,9 @@ from .common import (
     KeepAllOption,
     ModelOption,
     load,
+    note,
     print_json,
     progress_bar,
-    stderr,
     tokenizer_fingerprint,
 )
 
@@ -33,14 +33,15 @@ def command(
     ] = False,
     keep_all: KeepAllOption = False,
     storage: Annotated[
-        str, typer.Option(help="Of keys and values on disk: model (as they are) or int8 (half the space).")
-    ] = "model",
+        Literal["model", "int8"] | None,
+        typer.Option(help="Of keys and values on disk: as they are, the default, or int8 (half the space)."),
+    ] = None,
     batch_tokens: BatchTokensOption = 32_768,
     json: JsonOption = False,
 ) -> None:
     """Read text files into a memory that can be asked many times.
 
-    A memory is committed block by block: a reading that was cut off goes on with --append.
+    What was read is committed every some thousand tokens: a reading that was cut off goes on with --append.
     """
     loaded, tokenizer = load(model)
     names = expand(files)
@@ -51,11 +52,13 @@ def command(
     start, read = time.perf_counter(), 0
     with writing(output) as writer:
         if not append:
-            writer.begin(loaded, tokenizer_fingerprint(tokenizer), keep_all=keep_all, storage=storage)
+            writer.begin(loaded, tokenizer_fingerprint(tokenizer), keep_all=keep_all, storage=storage or "model")
         elif writer.manifest is None:
             raise ValueError(f"{output} holds no memory to append to: leave out --append.")
         elif keep_all and not writer.manifest.complete:
             raise ValueError(f"{output} does not hold every token: --keep-all can't be begun with --append.")
+        elif storage not in (None, writer.manifest.storage):
+            raise ValueError(f"{output} has storage={writer.manifest.storage!r}: --append goes on with that.")
         elif writer.manifest.tokenizer != tokenizer_fingerprint(tokenizer):
             raise ValueError(f"{output} was made with another tokenizer: read its texts again with this one.")
         for name in names:
@@ -76,10 +79,9 @@ def command(
             seconds=round(seconds, 3),
         )
     else:
-        stderr.print(
+        note(
             f"read {read:,} tokens in {seconds:.1f} s ({read / seconds:,.0f} tokens/s); {output} holds "
-            f"{store.kept:,} of {store.tokens:,} tokens in {store.nbytes / 1e6:.1f} MB",
-            highlight=False,
+            f"{store.kept:,} of {store.tokens:,} tokens in {store.nbytes / 1e6:.1f} MB"
         )
 
 

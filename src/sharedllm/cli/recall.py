@@ -7,7 +7,7 @@ import typer
 
 from ..memory_file import fingerprint_tensors
 from ..selection.scores import SCORES
-from .common import BatchTokensOption, ModelOption, load, load_any, stderr, tokens_of_length
+from .common import BatchTokensOption, ModelOption, load, load_any, note, tokens_of_length
 
 
 def command(
@@ -40,7 +40,7 @@ def command(
     loaded, tokenizer = load(model)
     plain = load_any(base)[0] if base != "none" else None
     window = loaded.config.window
-    sizes = [tokens_of_length(part, window) for part in budgets.split(",")]
+    sizes = [tokens_of_length(part, window, "--budgets") for part in budgets.split(",")]
     plan = RecallPlan(
         open_documents(data, tokenizer), [tokens_of_length(part, window) for part in lengths.split(",")],
         cases, per_text, seed,
@@ -49,6 +49,6 @@ def command(
     models = {role: fingerprint_tensors(sorted(m.state_dict().items()), {}) for role, m in named.items()}
     about = {"models": models, "selection_heads": loaded.config.selection_heads}
     asker = Asker(loaded, plain, tokenizer, names, sizes, batch_tokens)
-    measure(plan, asker, output, about, lambda line: stderr.print(line, highlight=False))
+    measure(plan, asker, output, about, note)
     for path in write_report(output):
-        stderr.print(f"wrote {path}", highlight=False)
+        note(f"wrote {path}")

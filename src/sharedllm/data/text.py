@@ -7,6 +7,7 @@ import itertools
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -37,6 +38,16 @@ def expand(names: Iterable[str]) -> list[str]:
     return files
 
 
+def standard_input() -> BinaryIO:
+    """
+    Raises:
+        ValueError: it is closed.
+    """
+    if sys.stdin is None:
+        raise ValueError("standard input is closed: name a file, or pipe a text in.")
+    return sys.stdin.buffer
+
+
 def read_text(name: str) -> str:
     """The text of a file, or of standard input for "-".
 
@@ -49,7 +60,7 @@ def read_text(name: str) -> str:
         raise ValueError(f"{name} is a folder: name its files, for instance {path / '**' / '*.txt'}.")
     if name != "-" and not path.exists():
         raise ValueError(f"{name} does not exist: check the name.")
-    raw = sys.stdin.buffer.read() if name == "-" else path.read_bytes()
+    raw = standard_input().read() if name == "-" else path.read_bytes()
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -67,7 +78,7 @@ def text_pieces(name: str) -> Iterator[str]:
     if name != "-" and not Path(name).is_file():
         read_text(name)
     decoder, held, offset, empty = codecs.getincrementaldecoder("utf-8")(), "", 0, True
-    with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else Path(name).open("rb") as file:
+    with contextlib.nullcontext(standard_input()) if name == "-" else Path(name).open("rb") as file:
         while True:
             raw = file.read(PIECE)
             try:
@@ -104,7 +115,8 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:
 
 
 def tokenize_piece(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[Tensor, Tensor]:
-    """Ids (n,) of a text, without special tokens, and how many characters (n,) each of them adds to it."""
+    """Ids (n,) of a text, without special tokens, and how many characters (n,) each of them adds to it: exactly for fast
+    tokenizers, for others as many as it has by itself, and the last what is left."""
     fast = tokenizer.is_fast
     # Not verbose: the warning about texts longer than the model's window does not apply here.
     encoded = tokenizer(text, add_special_tokens=False, verbose=False, return_offsets_mapping=fast)

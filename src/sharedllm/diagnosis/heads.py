@@ -44,28 +44,32 @@ def measure_heads(
 
     Args:
         text: (T,) ids of the text that facts are hidden in; the longer, the more there is to be misled by.
-        questions: how many facts are hidden, each of another key; they are of the split that training uses.
+        questions: how many facts are hidden, no two asked for alike; they are of the split that training uses.
         progress: called after each question with 1.
 
     Raises:
         ValueError: the text is too short for the facts, or the model has no joint softmax.
     """
-    rng, quizzes, keys = random.Random(seed), [], set()
+    if model.config.injection != "joint":
+        raise ValueError(f"injection={model.config.injection!r}: only heads with injection='joint' can choose.")
+    rng, quizzes, asked = random.Random(seed), [], set()
     while len(quizzes) < questions:
         quiz = Needle().make(rng, "", "train")
-        if quiz.question not in keys:
-            keys.add(quiz.question)
+        if quiz.question not in asked:
+            asked.add(quiz.question)
             quizzes.append(quiz)
     facts = [np.asarray(_ids(tokenizer, quiz.facts[0])) for quiz in quizzes]
     whole = hide(rng, text.numpy(), facts, len(text))
     with torch.no_grad():
-        memory = model.read(torch.from_numpy(whole)[None], keep_all=True, batch_tokens=batch_tokens, fingerprint=False)
+        memory = model.read(
+            torch.from_numpy(whole)[None].to(model.device), keep_all=True, batch_tokens=batch_tokens, fingerprint=False
+        )
     spans = _places(whole, facts)
     ranks: dict[tuple[int, int], list[int]] = defaultdict(list)
     own, model.config.selection_heads = model.config.selection_heads, None
     try:
         for quiz, (start, end) in zip(quizzes, spans, strict=True):
-            query = torch.tensor([_ids(tokenizer, render(quiz)[0])])
+            query = torch.tensor([_ids(tokenizer, render(quiz)[0])], device=model.device)
             paid: dict[tuple[int, int], list[torch.Tensor]] = defaultdict(list)
             for layer, heads, _, weights in AttentionScore().by_head(
                 model.model, parts_of(memory), query, torch.ones_like(query, dtype=torch.bool)

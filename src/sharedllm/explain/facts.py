@@ -189,7 +189,8 @@ def gather(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, answ
 def _document(text: ChunkText, document: dict, start: int, end: int) -> Document:
     first, last = text.characters(start, end)
     # Its beginning may be lost: it begins where its first character would be.
-    return Document(document["name"], [start, end], [first - dict(document.get("marks", [])).get(0, 0), last])
+    _, before = document.get("marks", [(0, 0)])[0]
+    return Document(document["name"], [start, end], [first - before, last])
 
 
 def _chunk_of(answer: Answer, slots: Tensor) -> Tensor:

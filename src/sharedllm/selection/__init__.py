@@ -20,4 +20,10 @@ def get_policy(policy: str | SelectionPolicy) -> SelectionPolicy:
     return POLICIES[policy]
 
 
-__all__ = ["POLICIES", "NodeView", "Right", "SelectionPolicy", "Similarity", "get_policy"]
+def without_query(policy: str | SelectionPolicy) -> SelectionPolicy:
+    """A policy for reading before anything is asked: the same, or "right" where that needs a query."""
+    found = get_policy(policy)
+    return POLICIES["right"] if found.needs_query else found
+
+
+__all__ = ["POLICIES", "NodeView", "Right", "SelectionPolicy", "Similarity", "get_policy", "without_query"]

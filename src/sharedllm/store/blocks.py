@@ -20,12 +20,16 @@ class BlockFile:
             FileNotFoundError: there is no such file. ValueError: it is damaged, or not the block that was written.
         """
         path = folder / "blocks" / f"{block.file}.memory"
-        if not path.exists():
-            raise FileNotFoundError(path)
-        self.header = read_header(path)
-        if self.header["checksum"] != block.sha256 or self.header["chunk_size"] != manifest.chunk_size:
-            raise ValueError(f"{path} is not the block that was written; read the document again.")
-        self.tensors = open_tensors(path, self.header, verify)
+        try:
+            self.nbytes = path.stat().st_size
+            self.header = read_header(path)
+            if self.header["checksum"] != block.sha256 or self.header["chunk_size"] != manifest.chunk_size:
+                raise ValueError(f"{path} is not the block that was written; read the document again.")
+            self.tensors = open_tensors(path, self.header, verify)
+        except ValueError:
+            if not path.exists():  # a writer took it away meanwhile
+                raise FileNotFoundError(path) from None
+            raise
         self.pairs = self.header["layers"]
 
     def part(self, start: int, sources: tuple[dict, ...]) -> Part:

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from ..data.text import tokenize_piece
 from ..memory_file import Storage, save_memory
 from ..modeling import SharedLLMForCausalLM
+from ..selection import without_query
 from .blocks import BlockFile
 from .manifest import NAME, Block, Document, Manifest, read_manifest, write_manifest
 
@@ -37,7 +38,7 @@ def writing(folder: str | Path) -> Iterator["Writer"]:
     if (
         folder.is_dir()
         and not (folder / NAME).exists()
-        and any(p.name not in ("lock", "blocks") for p in folder.iterdir())
+        and any(p.name not in ("lock", "blocks", f".{NAME}.part") for p in folder.iterdir())
     ):
         raise ValueError(f"{folder} is a folder with other things in it: name a memory, such as notes.memory.")
     if not folder.parent.is_dir():
@@ -50,7 +51,11 @@ def writing(folder: str | Path) -> Iterator["Writer"]:
         except BlockingIOError:
             raise ValueError(f"{folder} is being written by another process: wait for it to end.") from None
         try:
-            yield Writer(folder)
+            writer = Writer(folder)
+            try:
+                yield writer
+            finally:
+                writer.settle()
         except BaseException:
             if new and not (folder / NAME).exists():
                 shutil.rmtree(folder, ignore_errors=True)
@@ -58,12 +63,16 @@ def writing(folder: str | Path) -> Iterator["Writer"]:
 
 
 class Writer:
-    """Changes a store; made by `writing`. What is killed in the middle leaves what was committed before."""
+    """Changes a store; made by `writing`. What is killed in the middle leaves what was committed before.
+
+    Reading commits whenever as many tokens as a block has are new, and at the end of `writing`: once for each of many small
+    documents would write the growing manifest as many times.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.manifest = read_manifest(folder) if (folder / NAME).exists() else None
-        self._held = False
+        self._held, self._unsaved = False, 0
         (folder / "blocks").mkdir(exist_ok=True)
         self._sweep()
 
@@ -138,10 +147,13 @@ class Writer:
                 digest.update(written[:new].encode())
                 written, known = written[new:], 0
                 context, ids, characters = ids[:size], ids[size:], characters[size:]
-                self._put(Document(name, tuple(blocks), digest.hexdigest(), finished=False))
+                if tokenizer.is_fast and len(characters) and characters[0]:
+                    # Reading can go on there: not inside a character whose bytes are tokens of their own, nor where a
+                    # slow tokenizer, which does not tell where its tokens end, may be characters off.
+                    self._put(Document(name, tuple(blocks), digest.hexdigest(), finished=False), blocks[-1].tokens)
         if not blocks:
             raise ValueError(f"{name} is empty: there is nothing to read.")
-        self._put(Document(name, tuple(blocks), digest.hexdigest()))
+        self._put(Document(name, tuple(blocks), digest.hexdigest()), 1)
         return sum(b.tokens for b in blocks) - old.tokens
 
     def forget(self, name: str) -> None:
@@ -159,7 +171,7 @@ class Writer:
         """Put the documents of another store behind those of this one until `commit`; the other stays as it is.
 
         Raises:
-            ValueError: it is another model's or of another kind, or has a document of a name that is here too.
+            ValueError: it is another model's or of another kind, has a document of a name that is here too, or lacks a block.
         """
         other = Path(other)
         theirs = read_manifest(other)
@@ -174,25 +186,38 @@ class Writer:
         for document in theirs.documents:
             if document.name in taken:
                 raise ValueError(f"{document.name} is in {other} and in {self.folder}: forget it in one of them.")
-        for block in (b for d in theirs.documents for b in d.blocks):
-            self._copy(other / "blocks" / f"{block.file}.memory")
+        for document in theirs.documents:
+            for block in document.blocks:
+                try:
+                    self._copy(other / "blocks" / f"{block.file}.memory")
+                except FileNotFoundError:
+                    raise ValueError(
+                        f"{other} has lost a block of {document.name}: forget that document there, or read it again."
+                    ) from None
         self.manifest = replace(ours, documents=ours.documents + theirs.documents)
 
     def commit(self) -> None:
         """Make all that was done the store's."""
-        self._held = False
+        self._held, self._unsaved = False, 0
         self.manifest = write_manifest(self.folder, self._present())
         self._sweep()
+
+    def settle(self) -> None:
+        """Commit what was read, unless it is of a store begun in another's place."""
+        if self._unsaved and not self._held:
+            self.commit()
 
     def _present(self) -> Manifest:
         if self.manifest is None:
             raise ValueError(f"{self.folder} holds no memory yet: begin one with `sharedllm read`.")
         return self.manifest
 
-    def _put(self, document: Document) -> None:
+    def _put(self, document: Document, new: int) -> None:
+        """new: how much of it is not committed, in tokens."""
         self.manifest = self._present().with_document(document)
-        if not self._held:
-            self.commit()
+        self._unsaved += new
+        if self._unsaved >= BLOCK_TOKENS:
+            self.settle()
 
     def _skip(self, old: Document, pieces: Iterator[str]) -> tuple["hashlib._Hash", str]:
         """The hash of what was read before, and what of the text stands behind it in the same piece."""
@@ -223,7 +248,7 @@ class Writer:
         with torch.no_grad():
             memory = model.read(
                 torch.cat([context[len(context) - again :], ids])[None].to(model.device),
-                keep_all=manifest.complete, batch_tokens=batch_tokens, progress=progress,
+                keep_all=manifest.complete, selection=without_query(model.config.selection), batch_tokens=batch_tokens, progress=progress,
             )  # fmt: skip
         memory = replace(memory.slice(again, memory.lengths), sources=())
         name = secrets.token_hex(16)

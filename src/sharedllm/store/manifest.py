@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import write_text
+from ..memory_file import library
 
 FORMAT, VERSION = "sharedllm.store", 1
 NAME = "manifest.json"
@@ -23,7 +24,7 @@ NAME = "manifest.json"
 
 @dataclass(frozen=True)
 class Block:
-    """file: in `blocks/`. tokens, characters: of the document in it. sha256: of the file."""
+    """file: in `blocks/`. tokens, characters: of the document in it. sha256: of its header, which holds those of all else."""
 
     file: str
     tokens: int
@@ -57,7 +58,7 @@ class Document:
 @dataclass(frozen=True)
 class Manifest:
     """fingerprint: of the model. tokenizer: of its vocabulary. complete: every token is kept. storage: dtype of keys and
-    values on disk, "model" or "int8". generation: how many times the store was written."""
+    values on disk, "model" or "int8". generation: how many times the store was written. library: version of the package that did so last."""
 
     fingerprint: str
     tokenizer: str
@@ -89,7 +90,7 @@ class Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     """Make it the store's; returns it as it was written."""
-    manifest = replace(manifest, generation=manifest.generation + 1)
+    manifest = replace(manifest, generation=manifest.generation + 1, library=library())
     content = {"format": FORMAT, "format_version": VERSION} | asdict(manifest)
     content = json.loads(json.dumps(content))
     write_text(folder / NAME, json.dumps(content | {"checksum": _checksum(content)}, indent=1))
@@ -102,6 +103,8 @@ def read_manifest(folder: Path) -> Manifest:
         ValueError: the folder is no store, of a newer format, or its manifest is damaged.
     """
     path = folder / NAME
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file, not a memory folder: make one with `sharedllm read`.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         kind, version, checksum = content["format"], content["format_version"], content.pop("checksum")
@@ -110,17 +113,19 @@ def read_manifest(folder: Path) -> Manifest:
             raise ValueError(f"{folder} does not exist: check the name, or make it with `sharedllm read`.") from None
         raise ValueError(f"{folder} is no memory: it has no {NAME}; make one with `sharedllm read`.") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{path} is damaged: it can't be read; read the texts again.") from None
+        raise ValueError(f"{path} is damaged: it can't be read; read the texts again, into another memory.") from None
     if kind != FORMAT:
         raise ValueError(f"{path} has format {kind!r}, not {FORMAT!r}: it is not a memory.")
     if version != VERSION:
         raise ValueError(f"{path} has format_version={version}, this package reads {VERSION}: upgrade sharedllm.")
     if checksum != _checksum(content):
-        raise ValueError(f"{path} is damaged: its checksum does not fit; read the texts again.")
+        raise ValueError(f"{path} is damaged: its checksum does not fit; read the texts again, into another memory.")
     try:
         return _manifest(content)
     except (TypeError, KeyError, ValueError):
-        raise ValueError(f"{path} is damaged: its fields are not those of a memory; read the texts again.") from None
+        raise ValueError(
+            f"{path} is damaged: its fields are not those of a memory; read the texts again, into another memory."
+        ) from None
 
 
 def _manifest(content: dict[str, Any]) -> Manifest:

@@ -98,7 +98,7 @@ class MemoryStore:
     @property
     def nbytes(self) -> int:
         """Bytes of all blocks on disk."""
-        return sum(p.stat().st_size for p in (self.folder / "blocks").glob("*.memory"))
+        return sum(p.file.nbytes for p in self._placed if p.file is not None)
 
     @cached_property
     def parts(self) -> list[Part]:
@@ -111,9 +111,10 @@ class MemoryStore:
             raise ValueError(
                 f"{self.folder} does not hold every token: read the texts with --keep-all to select from it."
             )
-        sources = self._sources()
-        first = {source["start"]: source for source in sources}
-        return [p.file.part(p.slot, (first[p.slot],) if p.slot in first else ()) for p in self._whole()]
+        # A document is a source of the first of its parts.
+        left = {source["name"]: source for source in self._sources()}
+        whole = [(p, left.pop(p.document.name, None)) for p in self._whole()]
+        return [p.file.part(p.slot, (source,) if source else ()) for p, source in whole]
 
     def load(self) -> ContextMemory:
         """Everything that is kept, in memory: for stores that keep a part of the tokens, or small ones."""
@@ -132,15 +133,19 @@ class MemoryStore:
         return found
 
     def _sources(self) -> tuple[dict, ...]:
-        """What the whole consists of: name, tokens and first slot of each document, and where its blocks begin."""
+        """What the whole consists of: name, tokens and first slot of each document, and where its blocks begin.
+
+        A document counts from its first token even if that is lost; one that is lost altogether is not named.
+        """
         sources: dict[str, dict] = {}
-        for placed in self._whole():
+        for placed in self._placed:
             source = sources.setdefault(
                 placed.document.name,
                 {"name": placed.document.name, "tokens": placed.document.tokens, "start": placed.slot, "marks": []},
             )
-            source["marks"].append((placed.slot - source["start"], placed.character))
-        return tuple(sources.values())
+            if placed.file is not None:
+                source["marks"].append((placed.slot - source["start"], placed.character))
+        return tuple(source for source in sources.values() if source["marks"])
 
 
 def _open_blocks(
