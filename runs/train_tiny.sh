@@ -4,6 +4,10 @@
 # {domain}-{train,validation}-*.jsonl.zst.
 #
 #   runs/train_tiny.sh CORPUS [RECIPE]       # recipe: tiny-base, tiny-extend (default), tiny-long, tiny-recall, tiny-instruct
+#
+# The bundled weights are the mean of what tiny-long and tiny-recall leave, with the heads that find facts in a book:
+#   python -m sharedllm.training.average build/tiny-extend-long/model build/tiny-recall/model -o build/tiny
+#   sharedllm calibrate build/tiny --data BOOK.txt --most 4
 set -euo pipefail
 export CORPUS=${1:?"usage: runs/train_tiny.sh CORPUS [RECIPE]"}
 recipe=${2:-tiny-extend}

@@ -46,13 +46,15 @@ def write_report(folder: Path) -> list[Path]:
     """report.md and recall.png in the folder; returns the files."""
     cells, run = load(folder), json.loads((folder / "run.json").read_text())
     about = run["about"]
+    counts = {length: len(cell.right) for row in cells.values() for length, cell in row.items()}
+    asked = "questions a cell: " + ", ".join(f"{counts[n]} of {n:,} tokens" for n in sorted(counts))
     lines = [
         "# Recall by length, budget and policy",
         "",
         f"    {' '.join(run['command'])}",
         "",
         f"Share of answers of which every token is right, with 95 % intervals (Wilson). Each text of {about['data']['domain']} "
-        f"holds {about['per_text']} facts of each kind, is read once and asked about each; {about['cases']} questions a cell, "
+        f"holds {about['per_text']} facts of each kind, is read once and asked about each; {asked}; "
         f"seed {about['seed']}. Keys, and one of the five phrasings, were never trained on.",
         "",
     ]
