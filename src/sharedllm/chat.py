@@ -64,7 +64,7 @@ class Chat:
         """
         Args:
             document: one text of which every token is kept (`model.read(…, keep_all=True)`), in memory or on disk.
-            budget: most tokens of document and history together that a turn reads; default: twice the window.
+            budget: most tokens of document and history together that a turn reads; default: the window.
             score: what the budget goes by (see `selection.scores`).
             max_new_tokens: longest answer. If the window has no room for it, half of the window is kept free, and the
                 answer goes on by folding (see `folding`).
@@ -77,7 +77,7 @@ class Chat:
         parts = parts_of(document)
         if len(parts[0].lengths) != 1:
             raise ValueError(f"the memory holds {len(parts[0].lengths)} texts: chat over one of them.")
-        budget = 2 * model.config.window if budget is None else budget
+        budget = model.config.window if budget is None else budget
         for name, value in (("budget", budget), ("max_new_tokens", max_new_tokens)):
             if value < 1:
                 raise ValueError(f"{name}={value} asks for nothing: give at least 1.")

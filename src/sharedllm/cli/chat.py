@@ -19,7 +19,7 @@ def command(
     model: ModelOption = "tiny",
     budget: Annotated[
         int | None,
-        typer.Option(min=1, help="Tokens read for each question, of the text and the chat; default: twice the window."),
+        typer.Option(min=1, help="Tokens read for each question, of the text and the chat; default: the window."),
     ] = None,
     score: ScoreOption = "attention",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,

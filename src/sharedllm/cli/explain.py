@@ -31,7 +31,10 @@ def command(
     question: Annotated[str, typer.Argument(help="What to ask.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Page to write.")] = Path("explain.html"),
     model: ModelOption = "tiny",
-    budget: Annotated[int, typer.Option(min=1, help="Tokens of the text to read, chosen for the question.")] = 2048,
+    budget: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens of the text to read, chosen for the question; default: the window."),
+    ] = None,
     score: ScoreOption = "attention",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
     batch_tokens: BatchTokensOption = 32_768,
@@ -49,7 +52,8 @@ def command(
     prompt_of(loaded, tokenizer, question, max_new_tokens)
     everything = everything_of(loaded, tokenizer, source, batch_tokens)
     with stderr.status("choosing what to read, and answering …"):
-        limits = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens, "most_sources": MOST_SOURCES}
+        size = loaded.config.window if budget is None else budget
+        limits = {"budget": size, "score": score, "max_new_tokens": max_new_tokens, "most_sources": MOST_SOURCES}
         answer = ask(loaded, tokenizer, everything, question, **limits)
     with stderr.status("looking at what the answer was made of …"):
         facts = gather(loaded, tokenizer, answer, model)
@@ -59,5 +63,4 @@ def command(
         print_json(**asdict(facts))
     else:
         print(answer.text)
-    size = len(page.encode()) / 1e6
-    note(f"{output} ({size:.1f} MB) shows how: open it in a browser")
+    note(f"{output} ({len(page.encode()) / 1e6:.1f} MB) shows how: open it in a browser")

@@ -20,7 +20,7 @@ def command(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = 8000,
     budget: Annotated[
         int | None,
-        typer.Option(min=1, help="Tokens of a memory read for a request that does not say; default: twice the window."),
+        typer.Option(min=1, help="Tokens of a memory read for a request that does not say; default: the window."),
     ] = None,
     score: Annotated[str, typer.Option(help="What a budget goes by: attention, bm25, hybrid or cosine.")] = "attention",
     max_waiting: Annotated[int, typer.Option(min=0, help="Requests that wait for the model; more get a 429.")] = 32,
@@ -49,7 +49,7 @@ def command(
         loaded, tokenizer = load(model)
         opened = Memories([open_store(loaded, tokenizer, name) for name in memories or []])
         name = Path(model).expanduser().resolve().name if Path(model).is_dir() else model
-        budget = 2 * loaded.config.window if budget is None else budget
+        budget = loaded.config.window if budget is None else budget
         limits = {"budget": budget, "score": score, "seconds": timeout, "key": key}
         service = Service(loaded, tokenizer, name, opened, Worker(max_waiting), **limits)
         if not is_local(host):

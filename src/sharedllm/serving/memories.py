@@ -103,16 +103,16 @@ class Memories:
 
     def _changed(self, name: str, change: Callable[[Writer], None]) -> dict[str, Any]:
         old = self[name].store
-        with ExitStack() as stack:
-            try:
-                writer = stack.enter_context(writing(old.folder))
-            except ValueError as error:
-                raise ServingError(409, str(error), "memory") from None
-            marks = {"fingerprint": old.manifest.fingerprint, "tokenizer": old.manifest.tokenizer}
-            try:
+        marks = {"fingerprint": old.manifest.fingerprint, "tokenizer": old.manifest.tokenizer}
+        try:
+            with ExitStack() as stack:
+                try:
+                    writer = stack.enter_context(writing(old.folder))
+                except ValueError as error:
+                    raise ServingError(409, str(error), "memory") from None
                 change(writer)
-            finally:
-                # What was committed counts, whether all went well or not; our own blocks need no check.
-                store = MemoryStore.open(old.folder, **marks, verify=False)
-                self._opened[name] = Opened(store, store.nbytes)
+        finally:
+            # What was committed counts, whether all went well or not; our own blocks need no check.
+            store = MemoryStore.open(old.folder, **marks, verify=False)
+            self._opened[name] = Opened(store, store.nbytes)
         return self.described(name)
