@@ -42,7 +42,9 @@ def test_the_bundled_model_has_heads_that_find(tmp_path):
     heads = measure_heads(model, tokenizer, text, questions=6)
     assert model.config.selection_heads == own
     assert len(heads) == 48 and heads[0].score > 0.5 > heads[-1].score
-    assert heads[0].layer in (3, 4), "where the base recalls (docs/diagnosis.json)"
+    best = {(head.layer, head.head) for head in heads[:8]}
+    shipped = [(layer, head) for layer, head, weight in own if weight > 0.4]
+    assert len(shipped) >= 2 and set(shipped) <= best, "in another text too they are among the best"
 
 
 def test_only_a_joint_softmax_has_heads_that_choose():

@@ -51,7 +51,7 @@ def write_report(folder: Path) -> list[Path]:
     lines = [
         "# Recall by length, budget and policy",
         "",
-        f"    {' '.join(run['command'])}",
+        *(f"    {' '.join(command)}" for command in run["commands"]),
         "",
         f"Share of answers of which every token is right, with 95 % intervals (Wilson). Each text of {about['data']['domain']} "
         f"holds {about['per_text']} facts of each kind, is read once and asked about each; {asked}; "

@@ -50,11 +50,14 @@ def measure(
         "scores": list(asker.scores),
         "data": {"domain": plan.documents.domain, "digest": plan.documents.digest},
     }
-    path, about = folder / "run.json", json.loads(json.dumps(about))
-    if path.is_file() and (there := json.loads(path.read_text())["about"]) != about:
-        changed = ", ".join(key for key in about if there.get(key) != about[key])
-        raise ValueError(f"{folder} holds another measurement, by {changed}: name another folder.")
-    write_text(path, json.dumps({"about": about, "command": command_line()}))
+    path, about, commands = folder / "run.json", json.loads(json.dumps(about)), [command_line()]
+    if path.is_file():
+        there = json.loads(path.read_text())
+        if there["about"] != about:
+            changed = ", ".join(key for key in about if there["about"].get(key) != about[key])
+            raise ValueError(f"{folder} holds another measurement, by {changed}: name another folder.")
+        commands = there["commands"] + [command for command in commands if command not in there["commands"]]
+    write_text(path, json.dumps({"about": about, "commands": commands}))
     for length in plan.lengths:
         for number in range(-(-plan.cases // plan.per_text)):
             cell = folder / "texts" / str(length) / f"{number}.json"
