@@ -131,10 +131,6 @@ class ContextMemory:
         ids = self.token_ids.gather(1, ((start[:, None] + columns) * real)) * real
         return replace(cut._compact(inside), token_ids=ids, lengths=lengths)
 
-    def only(self, keep: Tensor) -> "ContextMemory":
-        """The kept tokens that `keep` (B, S) names; the texts stay as long as they were."""
-        return self._compact(keep & self.mask)
-
     def append(self, later: "ContextMemory") -> "ContextMemory":
         """The texts of `later` behind those of this memory, text by text.
 

@@ -49,42 +49,30 @@ def standard_input() -> BinaryIO:
 
 
 def read_text(name: str) -> str:
-    """The text of a file, or of standard input for "-".
+    """The text of a file, or of standard input for "-"; raises as `text_pieces`."""
+    return "".join(text_pieces(name))
+
+
+def text_pieces(name: str) -> Iterator[str]:
+    """The text of a file, or of standard input for "-", in pieces that end with a line.
+
+    No more than some pieces are held in memory, so a pipe may be of any length.
 
     Raises:
         ValueError: missing, a folder, empty, or not UTF-8; names the file and for bad bytes their offset.
     """
-    shown = "standard input" if name == "-" else name
-    path = Path(name)
+    path, shown = Path(name), "standard input" if name == "-" else name
     if name != "-" and path.is_dir():
         raise ValueError(f"{name} is a folder: name its files, for instance {path / '**' / '*.txt'}.")
     if name != "-" and not path.exists():
         raise ValueError(f"{name} does not exist: check the name.")
-    raw = standard_input().read() if name == "-" else path.read_bytes()
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{shown} is not UTF-8: byte {error.start} is 0x{raw[error.start]:02x}; convert it.") from None
-    if not text.strip():
-        raise ValueError(f"{shown} is empty: there is nothing to read.")
-    return text
-
-
-def text_pieces(name: str) -> Iterator[str]:
-    """The text of a file, or of standard input for "-", in pieces that end with a line; raises as `read_text`.
-
-    No more than some pieces are held in memory, so a pipe may be of any length.
-    """
-    if name != "-" and not Path(name).is_file():
-        read_text(name)
     decoder, held, offset, empty = codecs.getincrementaldecoder("utf-8")(), "", 0, True
-    with contextlib.nullcontext(standard_input()) if name == "-" else Path(name).open("rb") as file:
+    with contextlib.nullcontext(standard_input()) if name == "-" else path.open("rb") as file:
         while True:
             raw = file.read(PIECE)
             try:
                 held += decoder.decode(raw, final=not raw)
             except UnicodeDecodeError as error:
-                shown = "standard input" if name == "-" else name
                 place = offset + error.start - len(decoder.getstate()[0])
                 bad = error.object[error.start]
                 raise ValueError(f"{shown} is not UTF-8: byte {place} is 0x{bad:02x}; convert it.") from None
@@ -99,7 +87,7 @@ def text_pieces(name: str) -> Iterator[str]:
             if not raw:
                 break
     if empty:
-        raise ValueError(f"{'standard input' if name == '-' else name} is empty: there is nothing to read.")
+        raise ValueError(f"{shown} is empty: there is nothing to read.")
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:

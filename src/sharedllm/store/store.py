@@ -65,7 +65,7 @@ class MemoryStore:
             ValueError: no store, a damaged manifest, or one of another model or tokenizer.
         """
         folder = Path(folder)
-        for attempt in range(10):
+        while True:
             manifest = read_manifest(folder)
             for name, given in (("fingerprint", fingerprint), ("tokenizer", tokenizer)):
                 found = getattr(manifest, name)
@@ -75,12 +75,11 @@ class MemoryStore:
                         f"{folder} was made {what}: {name} {found or '(none)'} in it, {given} here; read the texts again."
                     )
             try:
-                return cls(folder, manifest, *_open_blocks(folder, manifest, verify, progress, attempt == 9))
+                return cls(folder, manifest, *_open_blocks(folder, manifest, verify, progress, False))
             except FileNotFoundError:
-                # A writer has taken a block away since the manifest was read: there is a newer manifest.
+                # Damage, unless a writer has taken the block away since: then there is a newer manifest.
                 if read_manifest(folder).generation == manifest.generation:
                     return cls(folder, manifest, *_open_blocks(folder, manifest, verify, progress, True))
-        raise AssertionError("the last attempt accepts what is missing")
 
     @property
     def documents(self) -> tuple[Document, ...]:
