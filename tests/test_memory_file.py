@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from sharedllm import memory_file
-from sharedllm.memory_file import fingerprint_tensors, open_memory, read_header, save_memory
+from sharedllm.fingerprint import fingerprint_tensors
+from sharedllm.memory_file import open_memory, read_header, save_memory
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 BATCHES = [[20], [9, 30], [5, 0, 17], [0], [0, 0], []]

@@ -1,7 +1,6 @@
 """SharedLLMModel: lower and upper model together, reading a context into a memory and running text over a memory."""
 
 import copy
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ClassVar
@@ -15,10 +14,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from .cache import with_room
 from .chunking import check_ids
 from .config import SharedLLMConfig
+from .fingerprint import Fingerprint
 from .injection import PreparedMemory, prepare
 from .lower import LowerModel
 from .memory import ContextMemory
-from .memory_file import fingerprint_tensors
 from .reading import Reader, append_context, read_context
 from .selection import SelectionPolicy, get_policy
 from .selection.forest import kept_within
@@ -26,19 +25,6 @@ from .selection.parts import Source, parts_of, roots, take
 from .selection.paths import kept_by_paths
 from .selection.scores import TokenScore, get_score
 from .upper import inject, make_readers
-
-# Fields of the base's configuration that change keys and values without changing a weight.
-_BASE_SETTINGS = (
-    "model_type",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "hidden_act",
-    "rms_norm_eps",
-    "rope_parameters",
-    "sliding_window",
-    "layer_types",
-)
 
 
 class SharedLLMPreTrainedModel(PreTrainedModel):
@@ -77,7 +63,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         base = base if base is not None else AutoModel.from_config(config.text_config)
         # The layers look things up (the attention implementation, say) in their own configuration: one object for all.
         config.text_config = base.config
-        self._fingerprint: tuple[object, str] | None = None
+        self._fingerprint = Fingerprint()
         self.lower_layers = None
         if config.lower_weights == "copy":
             self.lower_layers = nn.ModuleList(copy.deepcopy(layer) for layer in base.layers[: config.lower_layers])
@@ -241,26 +227,13 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
     def fingerprint(self) -> str:
         """Identifies all that decides what a memory holds: lower weights, tree, encoding and the base's settings.
 
-        A memory is used by the model that made it, and keeps this to find out. Computed anew only after a change.
+        A memory is used by the model that made it, and keeps this to find out.
         """
         pairs = self.config.injection_map
         modules = {f"lower.{i}": layer for i, layer in enumerate(self.lower().layers[: self.config.lower_layers])}
         modules |= {f"reader.{j}": self.upper.layers[j].cross_attention.reader for i, j in pairs if i != j}
         modules["embedding"] = self.get_input_embeddings()
-        tensors = [
-            (f"{prefix}.{name}", tensor)
-            for prefix, module in modules.items()
-            for name, tensor in sorted(module.state_dict(keep_vars=True).items())
-            if "cross_attention" not in name
-        ]
-        names = ("chunk_size", "ratios", "lower_layers", "injection_map", "encoding", "keep", "overlap")
-        settings = {name: getattr(self.config, name) for name in names}
-        base = self.upper.config.to_dict()
-        settings["base"] = {name: base.get(name) for name in _BASE_SETTINGS}
-        state = (json.dumps(settings, sort_keys=True), [(id(t), t.data_ptr(), t._version) for _, t in tensors])
-        if self._fingerprint is None or self._fingerprint[0] != state:
-            self._fingerprint = state, fingerprint_tensors(tensors, settings)
-        return self._fingerprint[1]
+        return self._fingerprint.of(self.config, self.upper.config, modules)
 
     def prepare_memory(
         self, memory: ContextMemory | PreparedMemory | None, rows: int | None = None

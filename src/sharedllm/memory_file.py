@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .fingerprint import raw_bytes
 from .memory import ContextMemory
 
 FORMAT = "sharedllm.memory"
@@ -47,14 +48,10 @@ _FIELDS = {
 }
 
 
-def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-
-
 def checksum(tensor: Tensor) -> str:
     """SHA-256 of a tensor's dtype, shape and bytes."""
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-    digest.update(_bytes(tensor))
+    digest.update(raw_bytes(tensor))
     return digest.hexdigest()
 
 
@@ -71,15 +68,6 @@ def library() -> str:
         return version("sharedllm")
     except PackageNotFoundError:  # run from a source tree that is not installed
         return "unknown"
-
-
-def fingerprint_tensors(named: Iterable[tuple[str, Tensor]], settings: dict) -> str:
-    """32 hex digits that change with any name, dtype, shape or byte of the tensors, and with any setting."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for name, tensor in named:
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(_bytes(tensor))
-    return digest.hexdigest()[:32]
 
 
 def quantised(tensor: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,8 +16,9 @@ from transformers.utils import logging
 
 from ..bundled import checkpoint, load_tokenizer
 from ..data.text import read_text, tokenize
+from ..fingerprint import fingerprint_tensors
 from ..memory import ContextMemory
-from ..memory_file import fingerprint_tensors, open_memory, read_header
+from ..memory_file import open_memory, read_header
 from ..modeling import SharedLLMForCausalLM
 from ..selection import without_query
 from ..selection.cite import documents

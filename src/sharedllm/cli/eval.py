@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..memory_file import fingerprint_tensors
+from ..fingerprint import fingerprint_tensors
 from .common import load, load_any, stderr, tokens_of_length
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..memory_file import fingerprint_tensors
+from ..fingerprint import fingerprint_tensors
 from ..selection.scores import SCORES
 from .common import BatchTokensOption, ModelOption, load, load_any, note, tokens_of_length
 

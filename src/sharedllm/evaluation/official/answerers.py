@@ -8,8 +8,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...data.text import tokenize
+from ...fingerprint import fingerprint_tensors
 from ...memory import ContextMemory
-from ...memory_file import fingerprint_tensors
 from ...modeling import SharedLLMForCausalLM
 from .base import Prompt
 
