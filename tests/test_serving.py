@@ -29,9 +29,9 @@ from sharedllm.serving.app import Service, application
 from sharedllm.serving.errors import ServingError
 from sharedllm.serving.memories import Memories
 from sharedllm.serving.worker import Cancelled, Job, Worker
-from sharedllm.serving.writing import Decoder, Writing
 from sharedllm.store import MemoryStore
 from sharedllm.store.edit import writing
+from sharedllm.writing import Decoder, Writing
 
 TEXT = "".join(f"Line {i}: the quick brown fox jumps over the lazy dog.\n" for i in range(8))
 TEMPLATE = (
@@ -197,13 +197,13 @@ def test_pieces_are_the_text():
     text = "naïve — 日本語 🦊 fox\n and more END not END"
     for stops, expected in ((["END"], text[: text.index("END")]), (["日本x"], text), (["🦊", "語"], "naïve — 日本")):
         pieces = []
-        written = Writing(Decoder(tokenizer), stops, False, pieces.append)
+        written = Writing(tokenizer, pieces.append, stops=stops)
         for token in tokenizer(text).input_ids:
             written.add(token)
             assert "\ufffd" not in written.text and expected.startswith(written.text)
         assert written.finish() == expected == "".join(pieces)
         assert written.stopped == (expected != text) and len(pieces) > 5
-    line = Writing(Decoder(tokenizer), [], True, lambda _: None)
+    line = Writing(tokenizer, one_line=True, strip=True)
     for token in tokenizer(" \n A fox.\nAnd").input_ids:
         line.add(token)
     assert (line.finish(), line.stopped) == ("A fox.", True)

@@ -11,21 +11,35 @@ from .memory import ContextMemory
 from .modeling import SharedLLMForCausalLM
 from .selection.cite import Citation, cite, describe
 from .selection.parts import Source, parts_of, roots
+from .selection.scores import TokenScore
+from .writing import Following, Writing
 
 
 @dataclass(frozen=True)
-class Answer:
+class Chosen:
+    """What of a text is read for a question.
+
+    memory     of the chosen tokens
+    scores     (1, T) how much the token at each slot of the text matters to the question
+    citations  parts that were kept whole, best first
+    sources    the same as they are shown (see `selection.cite.describe`)
+    """
+
+    memory: ContextMemory
+    scores: Tensor
+    citations: list[Citation]
+    sources: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Answer(Chosen):
     """An answer, and what it was made of.
 
     question, budget, score  as asked
     text          the first line of what the model wrote
     question_ids  (1, Q) the prompt
     answer_ids    (1, A) the tokens up to the end of that line, A ≥ 1
-    memory        what of the text was read to answer
-    scores        (1, T) how much the token at each slot of the text matters to the question
     chunks        slots at which the chunks of the text begin and end, (N,) each
-    citations     parts that were kept whole, best first
-    sources       the same as they are shown (see `selection.cite.describe`)
     """
 
     question: str
@@ -34,11 +48,7 @@ class Answer:
     text: str
     question_ids: Tensor
     answer_ids: Tensor
-    memory: ContextMemory
-    scores: Tensor
     chunks: tuple[Tensor, Tensor]
-    citations: list[Citation]
-    sources: list[dict[str, Any]]
 
 
 def plain(question: str) -> str:
@@ -74,16 +84,34 @@ def answer_over(
     max_new_tokens: int,
 ) -> tuple[str, Tensor]:
     """The likeliest answer to a prompt (1, Q) over a memory: its first line, and the ids (1, A) of that."""
-    output = model.generate(prompt, memory=memory, max_new_tokens=max_new_tokens, do_sample=False)
-    ids = output[0, prompt.shape[1] :]
+    writing = Writing(tokenizer, one_line=True, strip=True)
+    following = Following(writing)
+    output = model.generate(
+        prompt, memory=memory, max_new_tokens=max_new_tokens, do_sample=False, stopping_criteria=[following]
+    )
+    said = writing.text.rstrip()
+    text = writing.finish().rstrip()
+    # Attention is paid for the tokens that say it, not for what ends the line.
+    needed = following.needed if text == said else following.tokens
+    ids = output[:, prompt.shape[1] :]
+    return text, ids[:, : needed or ids.shape[1]]
 
-    def written(tokens: int) -> str:
-        return tokenizer.decode(ids[:tokens], skip_special_tokens=True).strip()
 
-    text = written(len(ids)).split("\n")[0].strip()
-    # The fewest tokens that say all of it: attention is paid for these, not for what follows the line.
-    needed = next((n for n in range(1, len(ids)) if text and written(n).startswith(text)), len(ids))
-    return text, ids[None, :needed]
+def choose(
+    model: SharedLLMForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    everything: Source,
+    prompt: Tensor,
+    *,
+    budget: int,
+    score: str | TokenScore = "attention",
+    most_sources: int = 3,
+) -> Chosen:
+    """What of a text is read for a question (1, Q) within a budget; arguments as for `ask`."""
+    scores = model.scores(everything, prompt, score=score)
+    memory = model.select(everything, prompt, budget=budget, score=scores)
+    citations = cite(memory, scores, most_sources)
+    return Chosen(memory, scores, citations, [describe(tokenizer, memory, citation) for citation in citations])
 
 
 def ask(
@@ -108,10 +136,8 @@ def ask(
         ValueError: an empty or too long question, a budget below 1, or a memory that does not hold every token.
     """
     prompt = prompt_of(model, tokenizer, question, max_new_tokens)
-    scores = model.scores(everything, prompt, score=score)
-    chosen = model.select(everything, prompt, budget=budget, score=scores)
-    text, ids = answer_over(model, tokenizer, chosen, prompt, max_new_tokens)
+    chosen = choose(model, tokenizer, everything, prompt, budget=budget, score=score, most_sources=most_sources)
+    text, ids = answer_over(model, tokenizer, chosen.memory, prompt, max_new_tokens)
     chunks = roots(parts_of(everything), 0)
-    citations = cite(chosen, scores, most_sources)
-    sources = [describe(tokenizer, chosen, citation) for citation in citations]
-    return Answer(question.strip(), budget, score, text, prompt, ids, chosen, scores, chunks, citations, sources)
+    return Answer(**vars(chosen), question=question.strip(), budget=budget, score=score, text=text,
+                  question_ids=prompt, answer_ids=ids, chunks=chunks)  # fmt: skip

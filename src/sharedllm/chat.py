@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, StoppingCriteria
+from transformers import PreTrainedTokenizerBase
 
-from .asking import plain
+from .asking import choose, plain
 from .data.text import tokenize
 from .memory import ContextMemory
 from .modeling import SharedLLMForCausalLM
-from .selection.cite import cite, describe
 from .selection.parts import HasParts, parts_of
 from .selection.scores import TokenScore, get_score
+from .writing import Following, Writing
 
 HISTORY = "this chat"
 # Stands for an answer where only the form around it is wanted.
@@ -114,19 +114,19 @@ class Chat:
             )
         self._fold(room - asked.shape[1])
         everything = self._everything()
-        scores = self.model.scores(everything, asked, score=self.score)
-        memory = self.model.select(everything, asked, budget=self.budget, score=scores)
-        prompt, answer = torch.cat([self.running, asked], 1), _Answer(self.tokenizer, not self._template, on_text)
+        chosen = choose(self.model, self.tokenizer, everything, asked, budget=self.budget, score=self.score)
+        prompt = torch.cat([self.running, asked], 1)
+        writing = Writing(self.tokenizer, on_text, one_line=not self._template, strip=True)
+        options = {"memory": chosen.memory, "max_new_tokens": new, "do_sample": False}
         stopped = False
         try:
-            self.model.generate(prompt, memory=memory, max_new_tokens=new, do_sample=False, stopping_criteria=[answer])
+            self.model.generate(prompt, stopping_criteria=[Following(writing)], **options)
         except KeyboardInterrupt:
-            if not answer.text:
+            if not writing.text:
                 raise
             stopped = True
-        said = answer.finish()
-        sources = [describe(self.tokenizer, memory, citation) for citation in cite(memory, scores)]
-        turn = Turn(question, said, memory, self.running.shape[1], sources, stopped)
+        said = writing.finish().strip()
+        turn = Turn(question, said, chosen.memory, self.running.shape[1], chosen.sources, stopped)
         self.running = torch.cat([prompt, self._ids(said if self._template else f" {said}" if said else "")], 1)
         return turn
 
@@ -166,37 +166,3 @@ class Chat:
         source = {"name": HISTORY, "tokens": int(history.lengths[0])}
         self.history = replace(history.to(device), sources=((source,),))
         self.running = self.running[:, oldest.shape[1] :]
-
-
-class _Answer(StoppingCriteria):
-    """Follows an answer token by token, says what of its text is new, and stops it at the end of its line if need be."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, one_line: bool, on_text: Callable[[str], None] | None):
-        self.tokenizer, self.one_line, self.on_text = tokenizer, one_line, on_text
-        self.lines, self.ids, self.text = "", [], ""
-
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Any:
-        self.ids.append(int(input_ids[0, -1]))
-        text = self._decoded()
-        # A character may take several tokens.
-        self._say(text.rstrip("\ufffd"))
-        return torch.full((len(input_ids),), self.one_line and "\n" in text, device=input_ids.device)
-
-    def finish(self) -> str:
-        """The whole answer."""
-        self._say(self._decoded())
-        return self.text.strip()
-
-    def _decoded(self) -> str:
-        """The text so far, without space before it."""
-        text = self.lines + str(self.tokenizer.decode(self.ids, skip_special_tokens=True))
-        if text.endswith("\n") and not self.one_line:
-            # Lines that are complete need not be decoded again.
-            self.lines, self.ids = text, []
-        return text.lstrip()
-
-    def _say(self, text: str) -> None:
-        text = text.split("\n")[0] if self.one_line else text
-        new, self.text = text[len(self.text) :], max(self.text, text, key=len)
-        if new and self.on_text is not None:
-            self.on_text(new)

@@ -5,6 +5,5 @@ requests   what a client may send
 replies    what it gets: whole, or piece by piece
 worker     the one thread that owns the model, and the requests that wait for it
 answering  a prompt, what of a memory is read for it, and the text   (the worker's thread)
-writing    tokens to pieces of text, and where the text ends
 memories   the memories that were opened, and changes of them
 """

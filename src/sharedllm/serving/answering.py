@@ -7,21 +7,19 @@ from typing import Any
 import torch
 from jinja2 import TemplateError
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, StoppingCriteria
+from transformers import PreTrainedTokenizerBase
 
-from ..asking import plain
+from ..asking import choose, plain
 from ..data.text import tokenize
 from ..memory import ContextMemory
 from ..modeling import SharedLLMForCausalLM
-from ..selection.cite import cite, describe
 from ..store import MemoryStore
+from ..writing import Following, Writing
 from .errors import invalid
 from .requests import ChatRequest, CompletionRequest, Message, Sampled
-from .writing import Decoder, Writing
 
-# Most tokens that are read at once, and parts of a memory that are named as sources.
+# Most tokens that are read at once.
 BATCH_TOKENS = 32_768
-SOURCES = 3
 
 
 @dataclass(frozen=True)
@@ -99,8 +97,8 @@ def answer(
         extra = {"memory": request.memory, "budget": budget, "score": score, "read_tokens": read, "sources": sources}
         check()
     running, memory = _far_read(model, ids, memory, check)
-    writing = Writing(Decoder(tokenizer), request.stops, prompt.one_line, on_text)
-    following = _Following(writing, check, on_token)
+    writing = Writing(tokenizer, on_text, stops=request.stops, one_line=prompt.one_line, strip=prompt.one_line)
+    following = _Checked(writing, check, on_token)
     if request.seed is None:
         torch.seed()
     else:
@@ -140,9 +138,8 @@ def _selected(
             "messages",
             f"the question has {query.shape[1]} tokens, the window={window}: shorten it to search the memory for it.",
         )
-    scores = model.scores(store, query, score=score)
-    memory = model.select(store, query, budget=budget, score=scores)
-    return memory, [describe(tokenizer, memory, citation) for citation in cite(memory, scores, SOURCES)]
+    chosen = choose(model, tokenizer, store, query, budget=budget, score=score)
+    return chosen.memory, chosen.sources
 
 
 def _far_read(
@@ -175,16 +172,14 @@ def _ends(model: SharedLLMForCausalLM) -> set[int]:
     return set(ends) if isinstance(ends, list) else {ends} - {None}
 
 
-class _Following(StoppingCriteria):
-    """Sees each token as it comes."""
+class _Checked(Following):
+    """Checks before each token whether anybody still waits for it."""
 
     def __init__(self, writing: Writing, check: Callable[..., None], on_token: Callable[[], None]):
-        self.writing, self.check, self.on_token = writing, check, on_token
-        self.tokens, self.last = 0, -1
+        super().__init__(writing)
+        self.check, self.on_token = check, on_token
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Any:
         self.check()
-        self.tokens, self.last = self.tokens + 1, int(input_ids[0, -1])
         self.on_token()
-        self.writing.add(self.last)
-        return torch.full((len(input_ids),), self.writing.stopped, device=input_ids.device)
+        return super().__call__(input_ids, scores, **kwargs)

@@ -1,8 +1,11 @@
 """Tokens to pieces of text as they come, and where the text ends."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, StoppingCriteria
 
 # Tokens after which a character that is not whole is taken for broken: UTF-8 has at most four bytes.
 _BROKEN = 8
@@ -45,16 +48,24 @@ class Writing:
     stopped  a stop was found: what comes after it is dropped
     """
 
-    def __init__(self, decoder: Decoder, stops: Sequence[str], one_line: bool, say: Callable[[str], None]):
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        say: Callable[[str], None] | None = None,
+        *,
+        stops: Sequence[str] = (),
+        one_line: bool = False,
+        strip: bool = False,
+    ):
         """
         Args:
-            stops: texts that end the answer, and are not part of it.
-            one_line: leave out white space before the answer, and end it with its line.
             say: called with each piece.
+            stops: texts that end the answer, and are not part of it. one_line: it ends with its line.
+            strip: leave out white space before the answer.
         """
-        self._decoder, self._say = decoder, say
+        self._decoder, self._say = Decoder(tokenizer), say
         self._stops = (*stops, "\n") if one_line else tuple(stops)
-        self._strip = one_line
+        self._strip = strip
         self._held = self.text = ""
         self.stopped = False
 
@@ -80,7 +91,7 @@ class Writing:
             kept = self._may_stop(held)
             piece, self._held = held[: len(held) - kept], held[len(held) - kept :]
         self.text += piece
-        if piece:
+        if piece and self._say is not None:
             self._say(piece)
 
     def _may_stop(self, text: str) -> int:
@@ -88,3 +99,23 @@ class Writing:
         return max(
             (n for s in self._stops for n in range(1, min(len(s), len(text) + 1)) if text.endswith(s[:n])), default=0
         )
+
+
+class Following(StoppingCriteria):
+    """Writes each token of the first row as `generate` chooses it, and ends that where the text is stopped.
+
+    tokens  how many there were; last: the last of them
+    needed  how many of them say all of the text, but for white space behind it
+    """
+
+    def __init__(self, writing: Writing):
+        self.writing = writing
+        self.tokens, self.last, self.needed = 0, -1, 0
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Any:
+        before = len(self.writing.text.rstrip())
+        self.tokens, self.last = self.tokens + 1, int(input_ids[0, -1])
+        self.writing.add(self.last)
+        if len(self.writing.text.rstrip()) > before:
+            self.needed = self.tokens
+        return torch.full((len(input_ids),), self.writing.stopped, device=input_ids.device)
