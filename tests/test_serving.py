@@ -22,7 +22,6 @@ from sharedllm.asking import ask
 from sharedllm.bundled import load_tokenizer
 from sharedllm.cli.common import tokenizer_fingerprint
 from sharedllm.data.synthetic import make_needles
-from sharedllm.data.text import tokenize
 from sharedllm.demo.sources import library_text
 from sharedllm.serving import server
 from sharedllm.serving.app import Service, application
@@ -31,6 +30,7 @@ from sharedllm.serving.memories import Memories
 from sharedllm.serving.worker import Cancelled, Job, Worker
 from sharedllm.store import MemoryStore
 from sharedllm.store.edit import writing
+from sharedllm.text import tokenize
 from sharedllm.writing import Decoder, Writing
 
 TEXT = "".join(f"Line {i}: the quick brown fox jumps over the lazy dog.\n" for i in range(8))

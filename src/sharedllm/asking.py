@@ -6,12 +6,12 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from .data.text import tokenize
 from .memory import ContextMemory
 from .modeling import SharedLLMForCausalLM
 from .selection.cite import Citation, cite, describe
 from .selection.parts import Source, parts_of, roots
 from .selection.scores import TokenScore
+from .text import tokenize
 from .writing import Following, Writing
 
 

@@ -13,11 +13,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from .asking import choose, plain
-from .data.text import tokenize
 from .memory import ContextMemory
 from .modeling import SharedLLMForCausalLM
 from .selection.parts import HasParts, parts_of
 from .selection.scores import TokenScore, get_score
+from .text import tokenize
 from .writing import Following, Writing
 
 HISTORY = "this chat"

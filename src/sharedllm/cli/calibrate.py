@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..atomic import write_text
-from ..data.text import text_pieces, tokenize_piece
+from ..text import text_pieces, tokenize_piece
 from .common import BatchTokensOption, JsonOption, load, note, print_json, progress_bar
 
 

@@ -15,7 +15,6 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from transformers.utils import logging
 
 from ..bundled import checkpoint, load_tokenizer
-from ..data.text import read_text, tokenize
 from ..fingerprint import fingerprint_tensors
 from ..memory import ContextMemory
 from ..memory_file import open_memory, read_header
@@ -26,6 +25,7 @@ from ..selection.parts import parts_of
 from ..store import MemoryStore
 from ..store.manifest import NAME as MANIFEST
 from ..store.manifest import read_manifest
+from ..text import read_text, tokenize
 
 stderr = Console(stderr=True)
 

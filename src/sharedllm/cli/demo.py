@@ -13,12 +13,12 @@ from rich.table import Table
 
 from .. import __version__
 from ..atomic import write_text
-from ..data.text import read_text, tokenize
 from ..demo.cost import costs
 from ..demo.measure import anchors, context_lengths, losses_by_length, needle_recall
 from ..demo.plot import draw
 from ..demo.sources import library_text
 from ..hardware import environment
+from ..text import read_text, tokenize
 from .common import JsonOption, ModelOption, load, load_any, print_json, progress_bar, stderr
 
 BATCH_TOKENS = 16_384

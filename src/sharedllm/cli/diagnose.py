@@ -10,12 +10,12 @@ from rich.table import Table
 
 from .. import __version__
 from ..atomic import write_text
-from ..data.text import read_text, tokenize
 from ..demo.sources import library_text
 from ..diagnosis.measure import Diagnosis, diagnose, number_of_sets
 from ..diagnosis.plot import draw
 from ..hardware import environment
 from ..modeling import SharedLLMForCausalLM
+from ..text import read_text, tokenize
 from .common import JsonOption, load_any, print_json, progress_bar, stderr
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import torch
 import typer
 
-from ..data.text import tokenize
+from ..text import tokenize
 from .common import BatchTokensOption, JsonOption, ModelOption, load, memory_of, print_json, tokens_behind
 
 

@@ -33,7 +33,6 @@ def command(
     """Run official long-text benchmarks; prompts are read whole unless --truncate-middle says otherwise."""
     from rich.console import Console
 
-    from ..data.text import read_text
     from ..evaluation.official import (
         GROUPS,
         Answerer,
@@ -46,6 +45,7 @@ def command(
     )
     from ..evaluation.official.run import results_table
     from ..selection.scores import get_score
+    from ..text import read_text
 
     names = task_names(tasks)
     generated = [name for name in names if name in GROUPS["ruler"]]

@@ -10,7 +10,7 @@ import typer
 from ..atomic import write_text
 from ..bundled import load_tokenizer
 from ..data.questions import TASKS, get_task, hide, sentence_borders
-from ..data.text import expand, read_text, tokenize
+from ..text import expand, read_text, tokenize
 from .common import JsonOption, print_json, progress_bar, quiet
 
 

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..data.text import expand, text_pieces
 from ..store import MemoryStore
 from ..store.edit import Writer, writing
+from ..text import expand, text_pieces
 from .common import (
     BatchTokensOption,
     JsonOption,

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from ..text import tokenize
 from .sources import HUB, documents, parse_hub, resolve
-from .text import tokenize
 
 VERSION = 1
 SHARD = "tokens-{:05d}.bin"

@@ -13,9 +13,9 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
 from ..data.synthetic import make_needles
-from ..data.text import tokenize
 from ..memory import ContextMemory
 from ..modeling import SharedLLMForCausalLM
+from ..text import tokenize
 
 Progress = Callable[[int], None]
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..data.text import decode_pieces
+from ..text import decode_pieces
 
 
 class ChunkText:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..data.text import decode_pieces
 from ..memory import ContextMemory
+from ..text import decode_pieces
 from .parts import placed
 
 

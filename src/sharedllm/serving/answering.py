@@ -10,10 +10,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..asking import choose, plain
-from ..data.text import tokenize
 from ..memory import ContextMemory
 from ..modeling import SharedLLMForCausalLM
 from ..store import MemoryStore
+from ..text import tokenize
 from ..writing import Following, Writing
 from .errors import invalid
 from .requests import ChatRequest, CompletionRequest, Message, Sampled

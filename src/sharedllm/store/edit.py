@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..data.text import tokenize_piece
 from ..memory_file import Storage, save_memory
 from ..modeling import SharedLLMForCausalLM
 from ..selection import without_query
+from ..text import tokenize_piece
 from .blocks import BlockFile
 from .manifest import NAME, Block, Document, Manifest, read_manifest, write_manifest
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...data.text import tokenize
 from ...fingerprint import fingerprint_tensors
 from ...memory import ContextMemory
 from ...modeling import SharedLLMForCausalLM
+from ...text import tokenize
 from .base import Prompt
 
 

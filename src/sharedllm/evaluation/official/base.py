@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from ...data.text import tokenize
+from ...text import tokenize
 from .metrics import METRICS
 
 

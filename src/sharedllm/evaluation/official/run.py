@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerBase
 
 from ... import __version__
 from ...atomic import write_text
-from ...data.text import tokenize
 from ...hardware import command_line, environment
+from ...text import tokenize
 from ..statistics import cluster_bootstrap, wilson
 from .answerers import Answerer
 from .base import Task, truncate_middle
