@@ -17,7 +17,8 @@ lm_eval = pytest.importorskip("lm_eval")
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 
-from sharedllm.evaluation.lm_eval import SharedLLMHarness, border, spans  # noqa: E402
+from sharedllm.evaluation.lm_eval import SharedLLMHarness  # noqa: E402
+from sharedllm.evaluation.pieces import border, spans  # noqa: E402
 
 TASK = Path(__file__).parent / "data" / "lm_eval" / "tales.yaml"
 WINDOW = 32

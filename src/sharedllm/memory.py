@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 @dataclass(frozen=True)
@@ -205,3 +206,26 @@ def cat_ragged(first: Tensor, first_lengths: Tensor, second: Tensor, second_leng
         out[row, :a] = first[row, :a]
         out[row, a : a + b] = second[row, :b]
     return out
+
+
+def stack(memories: list[ContextMemory]) -> ContextMemory:
+    """Memories of one model as one batch, padded to the longest."""
+    dims = {"keys": 2, "values": 2, "lengths": 0}
+
+    def join(name: str) -> Tensor:
+        tensors, dim = [memory.tensors()[name] for memory in memories], dims.get(name.partition(".")[0], 1)
+        if dim:
+            width = max(t.shape[dim] for t in tensors)
+            tensors = [pad(t, (0, 0) * (t.ndim - 1 - dim) + (0, width - t.shape[dim])) for t in tensors]
+        return torch.cat(tensors)
+
+    first = memories[0]
+    names = [name for name in first.tensors() if "." not in name]
+    pairs = range(len(first.keys))
+    return replace(
+        first,
+        keys=tuple(join(f"keys.{i}") for i in pairs),
+        values=tuple(join(f"values.{i}") for i in pairs),
+        sources=tuple(texts for memory in memories for texts in memory.sources),
+        **{name: join(name) for name in names},
+    )

@@ -18,21 +18,20 @@ chunk is longer than that.
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from ..bundled import checkpoint
-from ..memory import ContextMemory
+from ..memory import ContextMemory, stack
 from ..modeling import SharedLLMForCausalLM
 from ..selection import get_policy
 from ..selection.scores import get_score
+from .pieces import Ids, Piece, border, in_order, left_pad, spans
 
 try:
     from lm_eval.__main__ import cli_evaluate
@@ -46,49 +45,6 @@ except ImportError:
 QUERY_TOKENS = 32
 # Memories that are kept for the next request.
 REMEMBERED = 2
-
-Ids = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """text[first:end] is scored by the running text text[start : end − 1] over a memory of text[:start]."""
-
-    text: Ids
-    start: int
-    first: int
-    end: int
-    query: Ids
-
-    def shares(self, other: "Piece") -> bool:
-        """Whether both need the same forward pass: they differ in their last token at most."""
-        ours, theirs = ((p.start, p.first, p.end, p.query) for p in (self, other))
-        return ours == theirs and self.text[: self.end - 1] == other.text[: self.end - 1]
-
-
-def border(length: int, room: int, chunk_size: int) -> int:
-    """Where the running text begins: the first border behind which at most `room` of `length` tokens are left."""
-    step = _step(room, chunk_size)
-    return -(-max(0, length - room) // step) * step
-
-
-def spans(first: int, end: int, window: int, chunk_size: int) -> list[tuple[int, int, int]]:
-    """How to score tokens `first` … `end` − 1: for each piece (start, first, end) as in `Piece`."""
-    start = border(end - 1, window, chunk_size)
-    if start < first:
-        return [(start, first, end)]
-    step = _step(window, chunk_size)
-    block = max(1, window // 2) // step * step
-    start, found = border(first - 1, window - block, step), []
-    while first < end:
-        stop = min(end, start + window + 1)
-        found.append((start, first, stop))
-        start, first = start + block, stop
-    return found
-
-
-def _step(room: int, chunk_size: int) -> int:
-    return chunk_size if chunk_size <= room // 2 else max(1, room // 2)
 
 
 @register_model("sharedllm")
@@ -238,7 +194,7 @@ class SharedLLMHarness(HFLM):
     ) -> Iterator[tuple[int, tuple[float, bool]]]:
         """The number of each text with its sum of log-probabilities and whether all its tokens are the likeliest."""
         # Texts with a memory first, in alphabetical order: the same and growing contexts follow one another.
-        order = sorted((n for n, pieces in enumerate(texts) if pieces), key=lambda n: _order(texts[n][-1]))
+        order = sorted((n for n, pieces in enumerate(texts) if pieces), key=lambda n: in_order(texts[n][-1]))
         groups: list[list[tuple[int, Piece]]] = []
         for number in order:
             for piece in texts[number]:
@@ -333,41 +289,6 @@ class _Recent(dict[tuple[Ids, Ids], ContextMemory]):
         self[key] = memory
         while len(self) > REMEMBERED:
             del self[next(iter(self))]
-
-
-def _order(last: Piece) -> tuple:
-    """Sorts texts by their last pieces: without a memory the longest first, as equal lengths need no padding."""
-    return last.start == 0, -len(last.text) if last.start == 0 else 0, last.text
-
-
-def left_pad(rows: Sequence[Ids]) -> tuple[Tensor, Tensor]:
-    """Ids (B, L), padded with 0 on the left, and mask (B, L)."""
-    width = max(len(row) for row in rows)
-    ids = torch.tensor([(0,) * (width - len(row)) + row for row in rows])
-    return ids, torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-
-
-def stack(memories: list[ContextMemory]) -> ContextMemory:
-    """Memories of one model as one batch, padded to the longest."""
-    dims = {"keys": 2, "values": 2, "lengths": 0}
-
-    def join(name: str) -> Tensor:
-        tensors, dim = [memory.tensors()[name] for memory in memories], dims.get(name.partition(".")[0], 1)
-        if dim:
-            width = max(t.shape[dim] for t in tensors)
-            tensors = [pad(t, (0, 0) * (t.ndim - 1 - dim) + (0, width - t.shape[dim])) for t in tensors]
-        return torch.cat(tensors)
-
-    first = memories[0]
-    names = [name for name in first.tensors() if "." not in name]
-    pairs = range(len(first.keys))
-    return replace(
-        first,
-        keys=tuple(join(f"keys.{i}") for i in pairs),
-        values=tuple(join(f"values.{i}") for i in pairs),
-        sources=tuple(texts for memory in memories for texts in memory.sources),
-        **{name: join(name) for name in names},
-    )
 
 
 if __name__ == "__main__":
