@@ -5,8 +5,10 @@ import random
 import numpy as np
 import pytest
 
+from sharedllm.data.questions import crowd
 from sharedllm.data.rows import RowMaker, load_instructions
 from sharedllm.data.spans import Spans
+from sharedllm.data.synthetic import needle_keys
 
 
 class Store:
@@ -78,6 +80,38 @@ def test_rows_keep_their_sizes(base_folder):
         learnt = row.labels != -100
         assert learnt.any() and (row.labels[learnt] == row.running[learnt]).all()
         assert learnt.all() == (kind in ("text", "alone"))
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_crowd_is_of_one_form(split):
+    for seed in range(50):
+        quizzes = crowd(random.Random(seed), 12, split)
+        assert len({quiz.question for quiz in quizzes}) == len({quiz.facts for quiz in quizzes}) == 12
+        assert all(len(quiz.facts) == 1 and quiz.answer in quiz.facts[0] for quiz in quizzes)
+        # The words of the form are those that all facts have.
+        words = [set(quiz.facts[0].split()) for quiz in quizzes]
+        assert len(set.intersection(*words)) >= 3
+
+
+def test_a_crowd_hides_more_than_it_asks_for(base_folder):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base_folder)
+    text = np.asarray(tokenizer.encode("A falcon sang in the harbour. Nobody heard it. " * 60))
+    hidden = 0
+    for seed in range(20):
+        row = RowMaker(tokenizer, "test").make("crowd", random.Random(seed), [text[:1200]], 0, 800, 400, questions=3)
+        learnt = row.labels != -100
+        assert len(row.context) == 800 and (row.labels[learnt] == row.running[learnt]).all()
+        context, questions = tokenizer.decode(row.context), tokenizer.decode(row.running).split("Question: ")[1:]
+        assert 1 <= len(questions) <= 3
+        facts = [sentence for sentence in context.split(".") if any(key in sentence for key in needle_keys("test"))]
+        for asked in questions:
+            (key,) = (key for key in needle_keys("test") if key in asked)
+            (fact,) = (fact for fact in facts if key in fact)
+            assert fact.split()[-1] in asked.splitlines()[1]
+        hidden += len(facts) - len(questions)
+    assert hidden > 60
 
 
 def test_instructions_name_the_broken_line(tmp_path):

@@ -1,8 +1,8 @@
 """One training sample: context, running text, labels. Every sample is a function of seed, step and row alone.
 
 Kinds of samples: `text`, its own beginning as context; `alone`, no context; `echo`, the running text itself as context;
-`copy`, a span of the context comes again; `instructions`, records of a file; and every task of `sharedllm.data.questions`,
-whose facts are hidden in the context.
+`copy`, a span of the context comes again; `instructions`, records of a file; every task of `sharedllm.data.questions`,
+whose facts are hidden in the context; and `crowd`, a context full of facts of one form, some of which are asked for.
 """
 
 import functools
@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from .questions import TASKS, Quiz, get_task, hide, render, sentence_borders
+from .questions import TASKS, Quiz, crowd, get_task, hide, render, sentence_borders
 from .spans import Spans
 
 IGNORE = -100
 QUERY_TOKENS = 16
+# Facts of a crowd.
+MOST_ALIKE = 24
 NONE = np.zeros(0, dtype=np.int64)
 
 
@@ -103,11 +105,13 @@ class RowMaker:
         # Half of the space at least stays text.
         tail, tail_labels, facts, asked, query = [], [], [], set(), NONE
         room = running // 2 if context else running // 3
+        space = (context or len(text) - room) * 3 // 4
         haystack = self.tokenizer.decode(text[: context or len(text) - room])
+        alike = crowd(rng, rng.randint(4, MOST_ALIKE), self.split) if kind == "crowd" else []
         for _ in range(rng.randint(1, most)):
             try:
-                quiz = self._quiz(kind, rng, haystack)
-            except ValueError:
+                quiz = alike.pop() if kind == "crowd" else self._quiz(kind, rng, haystack)
+            except (ValueError, IndexError):
                 # A text without sentences, say: it stays a sample of text.
                 continue
             prompt, response = (self.encode(part) for part in render(quiz, self.tokenizer, self.chat))
@@ -115,7 +119,7 @@ class RowMaker:
             used = sum(map(len, facts)) + sum(map(len, encoded))
             if quiz.question in asked or sum(map(len, tail)) + len(prompt) + len(response) > room:
                 continue
-            if used > (context or len(text) - room) * 3 // 4:
+            if used > space:
                 continue
             asked.add(quiz.question)
             facts += encoded
@@ -124,6 +128,12 @@ class RowMaker:
             query = prompt
         if not tail:
             return self._text(text[:context], text[context:])
+        if kind == "crowd":
+            # What is not asked for is hidden all the same, as far as it fits.
+            for fact in (self.encode(quiz.facts[0]) for quiz in alike):
+                if sum(map(len, facts)) + len(fact) <= space:
+                    facts.append(fact)
+            rng.shuffle(facts)
         end, end_labels = np.concatenate(tail), np.concatenate(tail_labels)
         front = context or len(text) - len(end)
         borders = sentence_borders(self.tokenizer, text) if facts else None

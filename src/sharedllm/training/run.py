@@ -287,7 +287,7 @@ class _Run:
         check_recipe(self.recipe)
 
     def _check_kinds(self, has_instructions: bool) -> None:
-        known = {"text", "alone", "echo", "copy", "instructions", "questions", *TASKS}
+        known = {"text", "alone", "echo", "copy", "instructions", "questions", "crowd", *TASKS}
         for kind in {k for phase in self.recipe.phases() for k in phase.kinds} | set(self.recipe.validation.tasks):
             if kind not in known:
                 raise ValueError(f"kinds.{kind} is no kind of sample: use {', '.join(sorted(known))}.")

@@ -1,7 +1,7 @@
 """Questions over long documents with checkable answers; one kind a class, found by its name."""
 
 from .base import QuestionTask, Quiz, Split, hide, is_right, render, sentence_borders
-from .needle import ManyNeedles, MultiQuery, MultiValue, Needle
+from .needle import ManyNeedles, MultiQuery, MultiValue, Needle, crowd
 from .quoting import Follows, Quotation
 from .tracking import Counting, Variables
 
@@ -31,4 +31,15 @@ def get_task(name: str) -> QuestionTask:
     return TASKS[name]
 
 
-__all__ = ["TASKS", "QuestionTask", "Quiz", "Split", "get_task", "hide", "is_right", "render", "sentence_borders"]
+__all__ = [
+    "TASKS",
+    "QuestionTask",
+    "Quiz",
+    "Split",
+    "crowd",
+    "get_task",
+    "hide",
+    "is_right",
+    "render",
+    "sentence_borders",
+]

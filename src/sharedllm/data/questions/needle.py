@@ -80,6 +80,24 @@ class ManyNeedles:
         return Quiz(facts, question, values[asked], lead)
 
 
+def crowd(rng: random.Random, count: int, split: Split) -> list[Quiz]:
+    """`count` facts of one form about different keys, each with its own question; half of those for training are plain.
+
+    Every one of them is what the question for another could be answered with by mistake.
+    """
+    if split == "train" and rng.random() < 0.5:
+        return varied.crowd(rng, count)
+    phrasing = choose(rng, tuple(p[0] for p in PHRASINGS), split)
+    _, question, lead = PHRASINGS[phrasing]
+    one = _value(rng)
+    values = [digits(rng) if one.isdigit() else rng.choice(NOUNS) for _ in range(count)]
+    keys = rng.sample(needle_keys(split), count)
+    return [
+        Quiz((_fact(phrasing, key, value),), question.format(key=key), value, lead.format(key=key))
+        for key, value in zip(keys, values, strict=True)
+    ]
+
+
 @dataclass(frozen=True)
 class MultiValue:
     """One key that got several values, at different places."""

@@ -130,6 +130,13 @@ WHOLE = (
 
 def needles(rng: random.Random, count: int) -> Quiz:
     """`count` facts of one form about different keys; one is asked for."""
+    quizzes = crowd(rng, count)
+    asked = quizzes[rng.randrange(count)]
+    return Quiz(tuple(quiz.facts[0] for quiz in quizzes), asked.question, asked.answer, asked.lead)
+
+
+def crowd(rng: random.Random, count: int) -> list[Quiz]:
+    """`count` facts of one form about different keys, each with its own question, all of one form too."""
     keys = varied_keys(rng, count)
     if rng.random() < 0.25:
         kind, fact, question, lead = rng.choice(WHOLE)
@@ -137,15 +144,13 @@ def needles(rng: random.Random, count: int) -> Quiz:
     else:
         kind, attribute = _attribute(rng)
         fact, question, lead = rng.choice(FACTS), rng.choice(QUESTIONS), rng.choice(LEADS)
-    values = [value(rng, kind) for _ in keys]
-    facts = [fact.format(attribute=attribute, key=k, value=v) for k, v in zip(keys, values, strict=True)]
-    asked = rng.randrange(count)
-    return Quiz(
-        tuple(facts),
-        question.format(attribute=attribute, key=keys[asked]),
-        values[asked],
-        lead.format(attribute=attribute, key=keys[asked]),
-    )
+    quizzes = []
+    for key, given in zip(keys, [value(rng, kind) for _ in keys], strict=True):
+        parts = {"attribute": attribute, "key": key}
+        quizzes.append(
+            Quiz((fact.format(value=given, **parts),), question.format(**parts), given, lead.format(**parts))
+        )
+    return quizzes
 
 
 def _attribute(rng: random.Random) -> tuple[str, str]:
