@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from sharedllm import ContextMemory, SharedLLMForCausalLM
+from sharedllm.hardware import free_memory
+from sharedllm.lower import MOST_TOKENS
 
 MAPS = {"default": None, "different": [[2, 0], [1, 1], [0, 3]]}
 SETTINGS = {"window": 32, "chunk_size": 16, "ratios": [4, 2, 1], "lower_layers": 3}
@@ -209,6 +211,20 @@ def test_batch_tokens_changes_nothing(encoding):
         counted.clear()
         assert_same_memory(model.read(*context, batch_tokens=batch_tokens, progress=counted.append), expected)
         assert sum(counted) == 45 + 17 + 64
+
+
+def test_what_runs_at_once_follows_from_the_free_memory(monkeypatch):
+    model, context = tiny_shared("llama", encoding="chunk"), pad(random_texts([64]))
+    expected, lower, device = model.read(*context), model.model.lower(), torch.device("cpu")
+    assert 0 < free_memory(device) < 1 << 50
+    # Two of the three lower layers run; 32 wide, 48 inside the MLP.
+    a_token, ran = 4 * ((2 + 12) * 32 + 3 * 48) * lower.embed.weight.dtype.itemsize, []
+    for free, tokens in ((None, 64), (1 << 40, 64), (47 * a_token, 32), (1000, 16)):
+        monkeypatch.setattr("sharedllm.lower.free_memory", lambda device, free=free: free)
+        ran.clear()
+        assert_same_memory(model.read(*context, progress=ran.append), expected)
+        assert max(ran) <= tokens and sum(ran) == 64
+    assert lower.fitting(2, device) == 1 < MOST_TOKENS
 
 
 @pytest.mark.parametrize("injection_map", MAPS.values(), ids=MAPS)

@@ -59,7 +59,7 @@ class Chat:
         budget: int | None = None,
         score: str | TokenScore = "attention",
         max_new_tokens: int = 128,
-        batch_tokens: int | None = 32_768,
+        batch_tokens: int | None = None,
     ):
         """
         Args:

@@ -16,9 +16,12 @@ from transformers.masking_utils import create_causal_mask
 
 from .attention import attend
 from .families import Family, family_of, sliding_window
+from .hardware import free_memory
 from .positions import Rotation, rotate, rotation
 from .tree import Nodes
 
+# More at once is not faster.
+MOST_TOKENS = 32_768
 # From the residual streams entering layers 0 … depth, each (s, E), to tensors of leading dimension s.
 Project = Callable[[list[Tensor]], list[Tensor]]
 
@@ -44,6 +47,17 @@ class LowerModel:
     def family(self) -> Family:
         return family_of(self.config)
 
+    def fitting(self, depth: int, device: torch.device) -> int:
+        """How many tokens may run at once through so many layers: their activations take a quarter of the free memory of the
+        device at most."""
+        free = free_memory(device)
+        if free is None:
+            return MOST_TOKENS
+        size = self.config.hidden_size
+        # Streams of all layers, input and output of attention and MLP, keys and values; then the inside of the MLP.
+        elements = (depth + 12) * size + 3 * getattr(self.config, "intermediate_size", 4 * size)
+        return max(1, min(MOST_TOKENS, free // (4 * elements * self.embed.weight.dtype.itemsize)))
+
     def encode(
         self,
         ids: Tensor,
@@ -65,12 +79,13 @@ class LowerModel:
             depth: how many layers to run.
             project: from the residual streams entering layers 0 … depth, depth + 1 tensors (s', E) of some of the
                 samples, to any tensors of leading dimension s'. Called at least once.
-            batch_tokens: most tokens run at once; None for no limit.
+            batch_tokens: most tokens run at once; None for as many as `fitting` tells.
             progress: called with the number of tokens read since the last call.
 
         Returns:
             What `project` returns, for all samples in their order.
         """
+        batch_tokens = batch_tokens or self.fitting(depth, ids.device)
         order, parts = [], []
         for samples, token_ids, offsets in self._batches(ids, units, unit, position, batch_tokens):
             order.append(samples.flatten())
@@ -84,7 +99,7 @@ class LowerModel:
         return [torch.cat(tensors)[inverse] for tensors in zip(*parts, strict=True)]
 
     def _batches(
-        self, ids: Tensor, units: Nodes, unit: Tensor, position: Tensor, batch_tokens: int | None
+        self, ids: Tensor, units: Nodes, unit: Tensor, position: Tensor, batch_tokens: int
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Units of equal length and number of samples together, so that nothing is padded.
 
@@ -97,7 +112,7 @@ class LowerModel:
             if count == 0:
                 continue
             members = torch.where((units.length == length) & (counts == count))[0]
-            for part in members.split(max(1, (batch_tokens or length * len(members)) // length)):
+            for part in members.split(max(1, batch_tokens // length)):
                 samples = first[part][:, None] + torch.arange(count)
                 offsets = (position[samples] - units.start[part][:, None]).to(ids.device)
                 columns = (units.start[part][:, None] + torch.arange(length)).to(ids.device)

@@ -5,7 +5,9 @@ import contextlib
 import glob
 import itertools
 import sys
+import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import BinaryIO
 
@@ -117,6 +119,35 @@ def tokenize_piece(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[Tenso
     if len(ends):
         ends[-1] = len(text)
     return ids, ends.diff(prepend=ends.new_zeros(1))
+
+
+def tokenized(tokenizer: PreTrainedTokenizerBase, pieces: Iterable[str]) -> Iterator[tuple[str, Tensor, Tensor, bool]]:
+    """Each piece of a text with its ids and how many characters each adds, and whether it is the last one.
+
+    What comes next is tokenised meanwhile, in a thread. Raises what `pieces` raises.
+    """
+    source = iter(pieces)
+
+    def following() -> Future:
+        done: Future = Future()
+
+        def work() -> None:
+            try:
+                piece = next(source, None)
+                done.set_result(piece if piece is None else (piece, *tokenize_piece(tokenizer, piece)))
+            except BaseException as error:
+                done.set_exception(error)
+
+        # A daemon, for it may wait for a pipe when the program ends; one a piece, for none is left when nobody goes on.
+        threading.Thread(target=work, daemon=True).start()
+        return done
+
+    piece, coming = following().result(), following()
+    while piece is not None:
+        after = coming.result()
+        coming = following()
+        yield *piece, after is None
+        piece = after
 
 
 def decode_pieces(

@@ -34,7 +34,7 @@ def command(
     ] = None,
     score: ScoreOption = "attention",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
-    batch_tokens: BatchTokensOption = 32_768,
+    batch_tokens: BatchTokensOption = None,
     json: JsonOption = False,
 ) -> None:
     """Ask a question over a memory or a text file; the answer ends with its line."""

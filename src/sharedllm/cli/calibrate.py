@@ -24,7 +24,7 @@ def command(
     most: Annotated[int, typer.Option(min=1, help="Most heads to choose.")] = 8,
     seed: Annotated[int, typer.Option(help="Of facts and places.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show, and change nothing.")] = False,
-    batch_tokens: BatchTokensOption = 32_768,
+    batch_tokens: BatchTokensOption = None,
     json: JsonOption = False,
 ) -> None:
     """Hide facts in a text, ask for them, and let the heads that find them choose what is read within a --budget."""

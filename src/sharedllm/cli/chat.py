@@ -23,7 +23,7 @@ def command(
     ] = None,
     score: ScoreOption = "attention",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
-    batch_tokens: BatchTokensOption = 32_768,
+    batch_tokens: BatchTokensOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line for each turn.")] = False,
 ) -> None:
     """Chat over a text: each question selects what it reads of it and of the chat. From a pipe, one question a line."""

@@ -38,7 +38,10 @@ KeepAllOption = Annotated[
     bool, typer.Option("--keep-all", help="Keep every token, so that each question selects within its --budget.")
 ]
 ScoreOption = Annotated[str, typer.Option(help="What a budget goes by: attention, bm25, hybrid or cosine.")]
-BatchTokensOption = Annotated[int, typer.Option(min=1, help="Most tokens read at once: bounds working memory.")]
+BatchTokensOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Most tokens read at once: bounds working memory. Default: by the free memory."),
+]
 
 
 def load(name: str) -> tuple[SharedLLMForCausalLM, PreTrainedTokenizerBase]:
@@ -110,7 +113,7 @@ def open_file(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, n
 
 @torch.no_grad()
 def read_text_file(
-    model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str, batch_tokens: int, keep_all: bool
+    model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str, batch_tokens: int | None, keep_all: bool
 ) -> ContextMemory:
     """Read a text file, or - for standard input, into a memory that is not kept."""
     ids = tokenize(tokenizer, read_text(name))
@@ -120,7 +123,7 @@ def read_text_file(
 
 
 def memory_of(
-    model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str, batch_tokens: int
+    model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str, batch_tokens: int | None
 ) -> ContextMemory:
     """All that the memory `name` keeps, or that is kept of the text file that it is."""
     if is_memory(name):
@@ -129,7 +132,7 @@ def memory_of(
 
 
 def everything_of(
-    model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str, batch_tokens: int
+    model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str, batch_tokens: int | None
 ) -> ContextMemory | MemoryStore:
     """What a question can select from: a memory on disk that holds every token, or a text file."""
     if is_memory(name):

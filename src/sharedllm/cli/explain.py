@@ -37,7 +37,7 @@ def command(
     ] = None,
     score: ScoreOption = "attention",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
-    batch_tokens: BatchTokensOption = 32_768,
+    batch_tokens: BatchTokensOption = None,
     json: JsonOption = False,
 ) -> None:
     """Answer a question, and write one HTML page: what of the text was read how finely, scores, attention, sources."""

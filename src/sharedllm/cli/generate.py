@@ -16,7 +16,7 @@ def command(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="How many tokens to add at most.")] = 64,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token.")] = 0.8,
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
-    batch_tokens: BatchTokensOption = 32_768,
+    batch_tokens: BatchTokensOption = None,
     json: JsonOption = False,
 ) -> None:
     """Continue a prompt, with a file or a memory as context. A long prompt becomes context by itself."""

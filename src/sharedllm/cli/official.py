@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import load, load_any, print_json, progress_bar, stderr, tokens_of_length
+from .common import BatchTokensOption, load, load_any, print_json, progress_bar, stderr, tokens_of_length
 
 
 def command(
@@ -27,7 +27,7 @@ def command(
         str, typer.Option(help="What a --budget goes by: attention, bm25, hybrid or cosine.")
     ] = "attention",
     seed: Annotated[int, typer.Option(help="Of the ruler tasks.")] = 0,
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens read at once.")] = 32_768,
+    batch_tokens: BatchTokensOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Run official long-text benchmarks; prompts are read whole unless --truncate-middle says otherwise."""

@@ -36,7 +36,7 @@ def command(
         Literal["model", "int8"] | None,
         typer.Option(help="Of keys and values on disk: as they are, the default, or int8 (half the space)."),
     ] = None,
-    batch_tokens: BatchTokensOption = 32_768,
+    batch_tokens: BatchTokensOption = None,
     json: JsonOption = False,
 ) -> None:
     """Read text files into a memory that can be asked many times.

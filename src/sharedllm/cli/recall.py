@@ -25,7 +25,7 @@ def command(
     cases: Annotated[int, typer.Option(min=1, help="Questions of each kind and length.")] = 100,
     per_text: Annotated[int, typer.Option(min=1, help="Questions of each kind about one text.")] = 10,
     seed: Annotated[int, typer.Option(help="Of texts, facts and places.")] = 0,
-    batch_tokens: BatchTokensOption = 32_768,
+    batch_tokens: BatchTokensOption = None,
 ) -> None:
     """Hide facts in long texts, read each once, and ask about every fact with each policy and budget."""
     from ..evaluation.corpus import open_documents

@@ -57,7 +57,7 @@ class SharedLLMHarness(HFLM):
         *,
         budget: int | None = None,
         score: str = "attention",
-        batch_tokens: int = 32_768,
+        batch_tokens: int | None = None,
         device: str | None = None,
         **kwargs: Any,
     ):

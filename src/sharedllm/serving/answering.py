@@ -18,9 +18,6 @@ from ..writing import Following, Writing
 from .errors import invalid
 from .requests import ChatRequest, CompletionRequest, Message, Sampled
 
-# Most tokens that are read at once.
-BATCH_TOKENS = 32_768
-
 
 @dataclass(frozen=True)
 class Prompt:
@@ -153,7 +150,7 @@ def _far_read(
     far = max(ids.shape[1] - window, 0) // size * size
     if not far:
         return ids, memory
-    options = {"query_ids": ids[:, -window:], "batch_tokens": BATCH_TOKENS, "progress": check}
+    options = {"query_ids": ids[:, -window:], "progress": check}
     if memory is None:
         return ids[:, far:], model.read(ids[:, :far], fingerprint=False, **options)
     return ids[:, far:], model.append(memory.to(ids.device), ids[:, :far], **options)

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from transformers import PreTrainedTokenizerBase
 
 from ..modeling import SharedLLMForCausalLM
-from .answering import BATCH_TOKENS, Answered, answer
+from .answering import Answered, answer
 from .errors import ServingError, invalid
 from .guard import Guard
 from .memories import Memories
@@ -121,7 +121,7 @@ def application(service: Service) -> FastAPI:
         return await _changed(
             service,
             name,
-            lambda job: service.memories.add(name, body.name, body.text, model, tokenizer, BATCH_TOKENS, job.check),
+            lambda job: service.memories.add(name, body.name, body.text, model, tokenizer, job.check),
         )
 
     @app.delete("/v1/memories/{name}/documents/{document:path}")

@@ -68,7 +68,6 @@ class Memories:
         text: str,
         model: SharedLLMForCausalLM,
         tokenizer: PreTrainedTokenizerBase,
-        batch_tokens: int,
         progress: Callable[[int], None],
     ) -> dict[str, Any]:
         """Read a document into a memory; one that is there goes on where it ended. Returns the memory, described.
@@ -82,7 +81,7 @@ class Memories:
             raise invalid("text", f"text={text[:20]!r} is empty: send what is to be read.")
 
         def change(writer: Writer) -> None:
-            writer.read(model, tokenizer, document, [text], batch_tokens=batch_tokens, progress=progress)
+            writer.read(model, tokenizer, document, [text], progress=progress)
 
         return self._changed(name, change)
 

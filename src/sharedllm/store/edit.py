@@ -3,6 +3,7 @@ becomes of it, the store is whole."""
 
 import fcntl
 import hashlib
+import itertools
 import os
 import secrets
 import shutil
@@ -18,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from ..memory_file import Storage, save_memory
 from ..modeling import SharedLLMForCausalLM
 from ..selection import without_query
-from ..text import tokenize_piece
+from ..text import tokenized
 from .blocks import BlockFile
 from .manifest import NAME, Block, Document, Manifest, read_manifest, write_manifest
 
@@ -137,11 +138,9 @@ class Writer:
             characters[0] = known
             blocks.pop()
         written = ""
-        while text:
-            more, lengths = tokenize_piece(tokenizer, text)
-            ids, characters, written = torch.cat([ids, more]), torch.cat([characters, lengths]), written + text
-            text = next(pieces, "")
-            while len(ids) > size or (len(ids) and not text):
+        for piece, more, lengths, last in tokenized(tokenizer, itertools.chain([text] if text else [], pieces)):
+            ids, characters, written = torch.cat([ids, more]), torch.cat([characters, lengths]), written + piece
+            while len(ids) > size or (len(ids) and last):
                 blocks.append(self._block(model, context, ids[:size], characters[:size], batch_tokens, progress))
                 new = blocks[-1].characters - known
                 digest.update(written[:new].encode())

@@ -21,7 +21,7 @@ class Shared:
     name: str = "sharedllm"
     selection: str | None = None
     ratios: tuple[int, ...] | None = None
-    batch_tokens: int = 32_768
+    batch_tokens: int | None = None
     rounded: bool = False
 
     @property
@@ -84,7 +84,7 @@ class Budgeted:
     name: str
     ranking: str
     budget: int
-    batch_tokens: int = 32_768
+    batch_tokens: int | None = None
 
     @property
     def running(self) -> int:

@@ -47,7 +47,7 @@ class SharedAnswerer:
         tokenizer: PreTrainedTokenizerBase,
         budget: int | None = None,
         score: str = "attention",
-        batch_tokens: int = 32_768,
+        batch_tokens: int | None = None,
     ):
         if budget is not None and budget < 1:
             raise ValueError(f"budget={budget} leaves nothing to see: give at least one token.")

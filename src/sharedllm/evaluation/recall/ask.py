@@ -39,7 +39,7 @@ class Asker:
     tokenizer: PreTrainedTokenizerBase
     scores: Sequence[str]
     budgets: Sequence[int]
-    batch_tokens: int = 32_768
+    batch_tokens: int | None = None
 
     @torch.no_grad()
     def answers(self, text: AskedText) -> Iterator[Answer]:

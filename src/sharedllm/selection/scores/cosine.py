@@ -23,7 +23,7 @@ class CosineScore:
     """Every chunk goes through one lower layer again, as these states are not kept. batch_tokens: most tokens at once."""
 
     name: str = "cosine"
-    batch_tokens: int = 32_768
+    batch_tokens: int | None = None
 
     @torch.no_grad()
     def scores(self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor) -> Tensor:

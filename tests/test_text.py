@@ -1,0 +1,65 @@
+"""Texts of any length become tokens piece by piece, the next ones while the first are read."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from sharedllm.text import tokenize_piece, tokenized
+
+
+@pytest.fixture(scope="module")
+def tokenizer(base_folder):
+    return AutoTokenizer.from_pretrained(base_folder)
+
+
+@pytest.mark.parametrize("pieces", [[], ["A falcon sang.\n"], ["A falcon", " sang in\n", "the harbour: żółw"]], ids=len)
+def test_tokens_are_those_of_each_piece(tokenizer, pieces):
+    found = list(tokenized(tokenizer, pieces))
+    assert [piece for piece, _, _, _ in found] == pieces
+    for piece, ids, characters, _ in found:
+        expected = tokenize_piece(tokenizer, piece)
+        assert torch.equal(ids, expected[0]) and torch.equal(characters, expected[1])
+    assert [last for _, _, _, last in found] == [False] * (len(pieces) - 1) + [True] * bool(pieces)
+
+
+def test_what_comes_next_is_tokenised_meanwhile(tokenizer):
+    """The third piece is asked for while the first is read, and nothing behind it."""
+    asked, third = [], threading.Event()
+
+    def pieces() -> Iterator[str]:
+        for number in range(5):
+            asked.append(number)
+            if number == 2:
+                third.set()
+            yield f"piece {number}\n"
+
+    found = tokenized(tokenizer, pieces())
+    assert asked == []
+    next(found)
+    assert third.wait(10) and asked[-1] == 2
+    assert len(list(found)) == 4 and asked == [0, 1, 2, 3, 4]
+
+
+def test_errors_of_the_pieces_are_raised_where_they_are_due(tokenizer):
+    def pieces() -> Iterator[str]:
+        yield from ("one\n", "two\n", "three\n")
+        raise ValueError("a broken pipe")
+
+    found = tokenized(tokenizer, pieces())
+    assert [next(found)[0], next(found)[0]] == ["one\n", "two\n"]
+    with pytest.raises(ValueError, match="a broken pipe"):
+        next(found)
+
+
+def test_nothing_runs_on_when_nobody_goes_on(tokenizer):
+    before = threading.active_count()
+    found = tokenized(tokenizer, (f"piece {number}\n" for number in range(100)))
+    next(found)
+    found.close()
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and thread.daemon:
+            thread.join(1)
+    assert threading.active_count() <= before
