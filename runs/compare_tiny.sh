@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SharedLLM against its rivals at the smallest scale: trains all of them from the bundled base on the same samples (three seeds),
-# evaluates them on the test books, code and proofs, and makes one table. Some three hours on two cores; goes on where it stopped.
+# evaluates them on the test books, code and proofs (loss) and books (recall), and makes the tables. Some three hours on two
+# cores; goes on where it stopped.
 #
 #   runs/compare_tiny.sh CORPUS OUT     # CORPUS: folder with {books,code,proofs}-{train,validation,test}-*.jsonl.zst
 set -euo pipefail
@@ -40,6 +41,17 @@ for seed in $seeds; do
       --method sharedllm -o "$out/paper-cells/$domain-$seed"
   done
 done
+# Recall inside the window, at its length and beyond it: copies, single facts, one of several, and facts that lead to each other.
+for seed in $seeds; do
+  untrained=; [ "$seed" = "${seeds%% *}" ] && untrained=,window,streaming,bm25
+  run eval copy passkey needle keys-4 hops-1 --data books=build/tokens-tiny/books-test \
+    --model "$trained/ours/seed-$seed/model" --rival "$trained/cepe/seed-$seed/model" \
+    --rival "$trained/beacon/seed-$seed/model" --rival "$trained/full/seed-$seed/model" \
+    --lengths 0.5W,1W,4W --cases "${CASES:-50}" --method "sharedllm,sharedllm@1/1/1,cepe,beacon,tuned$untrained" \
+    -o "$out/recall-cells/$seed"
+done
+run report "$out"/recall-cells/* -o "$out/recall"
+
 for domain in books code proofs; do
   run report "$out"/cells/"$domain"-* -o "$out/$domain"
   run report "$out"/paper-cells/"$domain"-* -o "$out/$domain-paper"

@@ -272,7 +272,7 @@ def test_command_on_the_bundled_model(run, tmp_path):
     code, out, err = run("explain", path, question, "-o", page, "--budget", 1024, "--max-new-tokens", 12, "--json")
     assert code == 0, err
     facts = json.loads(out)
-    assert 2_500 < facts["tokens"] < 5_000 and facts["budget"] == 1024 and facts["score"] == "attention"
+    assert 2_500 < facts["tokens"] < 5_000 and facts["budget"] == 1024 and facts["score"] == "focus"
     assert any(NEEDLE in source["text"] for source in facts["sources"])
     assert "x.html" in err.replace("\n", "")
     assert json.loads(embedded(page.read_text(encoding="utf-8"))) == facts

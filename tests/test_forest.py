@@ -31,7 +31,9 @@ def slow(scores: list[float], chunk_size: int, ratios: list[int], budget: int, g
     heapq.heapify(queue)
     cut, spent = set(), 0
     while queue:
-        _, step, start, end = heapq.heappop(queue)
+        worst, step, start, end = heapq.heappop(queue)
+        if worst == float("inf"):
+            break
         middle = start + (end - start) // 2
         if step == 0:
             made, cost = [(start, end, 0)], size(start, end, 0)
@@ -58,11 +60,13 @@ def slow(scores: list[float], chunk_size: int, ratios: list[int], budget: int, g
     ratios=st.sampled_from([[1], [4, 1], [8, 4, 2], [8, 4, 2, 1], [3, 2, 1, 1, 1]]),
     budget=st.integers(1, 200),
     gist=st.sampled_from([0.0, 0.5, 1.0]),
+    worth=st.sampled_from([0.0, 0.1, 1.0]),
     seed=st.integers(0, 5),
 )
-def test_equals_slow_loops(length, chunk_size, ratios, budget, gist, seed):
+def test_equals_slow_loops(length, chunk_size, ratios, budget, gist, worth, seed):
     """Equal scores are rare in practice and ordered differently by a queue: scores are drawn without ties."""
     scores = torch.randperm(length, generator=torch.Generator().manual_seed(seed)).double()
+    scores[scores >= worth * length] = -torch.inf
     positions, strides = within(scores, chunk_size, ratios, budget, gist)
     assert (positions.tolist(), strides.tolist()) == slow(scores.tolist(), chunk_size, ratios, budget, gist)
     assert len(positions) <= budget
@@ -83,6 +87,18 @@ def test_gist_first():
     assert set(range(696, 704)) <= set(fine) and all(640 <= p < 704 for p in fine if p not in range(640))
     near, _ = within(scores, 64, [16, 8, 4, 1], 40, gist=0.1)
     assert 700 in near.tolist() and len(near) <= 40
+
+
+def test_what_is_worth_no_place_stays_coarse_or_out():
+    scores = torch.full((1024,), -torch.inf)
+    scores[700] = 1.0
+    positions, strides = within(scores, 64, [16, 8, 4, 1], 500)
+    assert set(range(696, 704)) <= set(positions[strides == 1].tolist()) and len(positions) < 100
+    assert all(any(a <= p < a + 64 for p in positions.tolist()) for a in range(0, 1024, 64))
+    near, _ = within(scores, 64, [16, 8, 4, 1], 500, gist=0.0)
+    assert 700 in near.tolist() and all(640 <= p < 704 for p in near.tolist())
+    nothing, _ = within(torch.full((1024,), -torch.inf), 64, [16, 8, 4, 1], 500, gist=0.0)
+    assert len(nothing) == 0
 
 
 def test_more_budget_never_loses_a_fine_place():

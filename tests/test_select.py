@@ -10,7 +10,7 @@ from helpers import pad, random_texts, tiny_shared
 from sharedllm.positions import rotate, rotation
 from sharedllm.selection.cite import cite
 from sharedllm.selection.parts import Part, parts_of
-from sharedllm.selection.scores import SCORES, BM25Score, OracleScore, get_score
+from sharedllm.selection.scores import SCORES, BM25Score, FocusScore, OracleScore, get_score
 from sharedllm.selection.scores.base import spread
 
 
@@ -52,7 +52,7 @@ def test_what_is_selected_is_what_was_read(model, score, budget):
 def test_enough_budget_is_stride_one(model):
     ids, query, running = ids_of(50), ids_of(5, seed=1), ids_of(12, seed=2)
     memory = model.read(ids, keep_all=True)
-    chosen = model.select(memory, query, budget=50)
+    chosen = model.select(memory, query, budget=50, score="attention")
     assert torch.equal(model(running, memory=chosen).logits, model(running, memory=memory).logits)
     fine = tiny_shared("llama", injection="joint", encoding="chunk", injection_map=[[1, 1], [2, 2], [2, 3]], ratios=[1])
     torch.testing.assert_close(model(running, memory=memory).logits, fine(running, context_ids=ids).logits)
@@ -111,8 +111,52 @@ def test_bm25_is_that_of_bm25s(length):
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("length", [1, 16, 200, 1000])
+def test_focus_is_what_slow_loops_leave(length):
+    """Every word counts for the pieces that match best among those that have it; what is left with little goes."""
+    text, asked = ids_of(length)[0], [5, 17, 5, 17, 30, 99, 100]
+    words = [word.tolist() for word in BM25Score().by_word(text, asked)]
+    totals = [sum(values) for values in zip(*words, strict=True)]
+    left = [0.0] * len(totals)
+    for word in words:
+        best = max((total for total, value in zip(totals, word, strict=True) if value > 0), default=0.0)
+        for piece, value in enumerate(word):
+            left[piece] += value if totals[piece] >= 0.9 * best - 1e-6 else 0.0
+    expected = torch.zeros(length)
+    for place in range(length):
+        pieces = [p for p in (place // 16 - 1, place // 16) if 0 <= p < len(left)]
+        value = max(left[p] for p in pieces)
+        expected[place] = value if value >= 0.25 * max(left) - 1e-6 else -torch.inf
+    part = Part(text[None].int(), torch.tensor([length]), 16, 0, None, None)
+    query = torch.tensor([asked])
+    got = FocusScore().scores(None, [part], query, torch.ones_like(query).bool())[0]
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_focus_finds_one_of_many_alike_and_both_of_two():
+    """Facts "7 8 KEY 9 VALUE" among noise: the question for a key keeps its fact, that for two keys both, and no other."""
+    noise = ids_of(4000)[0] % 80 + 20
+    places = {key: 100 + 250 * key for key in range(15)}
+    for key, place in places.items():
+        noise[place : place + 6] = torch.tensor([7, 8, 101 + key, 121 + key, 9, 141 + key])
+    part = Part(noise[None].int(), torch.tensor([4000]), 16, 0, None, None)
+    for asked in ([3], [3, 11]):
+        query = torch.tensor([[7, 8, *(word for key in asked for word in (101 + key, 121 + key)), 9]])
+        got = FocusScore().scores(None, [part], query, torch.ones_like(query).bool())[0]
+        found = {key for key, place in places.items() if got[place + 5] > 0}
+        assert found == set(asked)
+        assert not got[[place for key, place in places.items() if key not in asked]].isfinite().any()
+        assert int((got > 0).sum()) <= 48 * len(asked)
+
+
+def test_focus_of_a_question_that_nothing_matches():
+    part = Part(torch.arange(100)[None].int(), torch.tensor([100]), 16, 0, None, None)
+    query = torch.tensor([[500, 501]])
+    assert (FocusScore().scores(None, [part], query, torch.ones_like(query).bool()) == 0).all()
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("score", ["attention", "bm25", "hybrid"])
+@pytest.mark.parametrize("score", ["attention", "bm25", "focus", "hybrid"])
 @pytest.mark.parametrize("key_position", ["chunk", "offset"])
 def test_parts_at_chunk_borders_are_one_text(key_position, score):
     """Cut at chunk borders, several memories score and select as the one that they were cut from."""
@@ -135,7 +179,7 @@ def test_parts_that_do_not_fill_their_chunks(model):
     """Every token of every part can be kept, in its own chunk; what a part lacks is nobody's."""
     pieces = [model.read(ids_of(n, seed=n), keep_all=True, sources=[f"text {n}"]) for n in (20, 5, 33)]
     query, running = ids_of(5, seed=1), ids_of(12, seed=2)
-    chosen = model.select(pieces, query, budget=1000)
+    chosen = model.select(pieces, query, budget=1000, score="attention")
     assert chosen.position[0].tolist() == [*range(20), *range(32, 37), *range(48, 81)]
     assert chosen.chunk[0].tolist() == [p // 16 for p in chosen.position[0].tolist()] and chosen.chunks.tolist() == [6]
     assert [(s["name"], s["start"]) for s in chosen.sources[0]] == [("text 20", 0), ("text 5", 32), ("text 33", 48)]
@@ -144,7 +188,7 @@ def test_parts_that_do_not_fill_their_chunks(model):
         assert torch.equal(chosen.values[pair], torch.cat([p.values[pair] for p in pieces], 2))
     assert model(running, memory=chosen).logits.isfinite().all()
     for budget in (1, 10, 30):
-        kept = model.select(pieces, query, budget=budget)
+        kept = model.select(pieces, query, budget=budget, score="attention")
         assert kept.kept[0] <= budget and set(kept.position[0].tolist()) <= set(chosen.position[0].tolist())
 
 
@@ -191,7 +235,7 @@ def test_bad_requests(model):
         (
             memory,
             {"budget": 8, "score": "best"},
-            "score='best' is not known: use one of attention, bm25, cosine, hybrid",
+            "score='best' is not known: use one of attention, bm25, cosine, focus, hybrid",
         ),
         (memory.repeat_interleave(2), {"budget": 8}, "must be 2 questions"),
         ([], {"budget": 8}, "nothing to select from"),
@@ -205,7 +249,7 @@ def test_bad_requests(model):
         tiny_shared("llama").read(ids, keep_all=True)
     cross = tiny_shared("llama", encoding="chunk")
     with pytest.raises(ValueError, match="needs a model with injection='joint'"):
-        cross.select(cross.read(ids, keep_all=True), query, budget=8)
+        cross.select(cross.read(ids, keep_all=True), query, budget=8, score="attention")
 
 
 @torch.no_grad()

@@ -104,7 +104,7 @@ def choose(
     prompt: Tensor,
     *,
     budget: int,
-    score: str | TokenScore = "attention",
+    score: str | TokenScore = "focus",
     most_sources: int = 3,
 ) -> Chosen:
     """What of a text is read for a question (1, Q) within a budget; arguments as for `ask`."""
@@ -121,7 +121,7 @@ def ask(
     question: str,
     *,
     budget: int,
-    score: str = "attention",
+    score: str = "focus",
     max_new_tokens: int = 32,
     most_sources: int = 3,
 ) -> Answer:

@@ -172,7 +172,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         query_attention_mask: Tensor | None = None,
         *,
         budget: int | None,
-        score: str | TokenScore | Tensor = "attention",
+        score: str | TokenScore | Tensor = "focus",
         ratios: Sequence[int] | None = None,
         gist: float = 0.5,
     ) -> ContextMemory:
@@ -207,7 +207,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         query_ids: Tensor,
         query_attention_mask: Tensor | None = None,
         *,
-        score: str | TokenScore = "attention",
+        score: str | TokenScore = "focus",
     ) -> Tensor:
         """(B, T) how much the token at each slot (see `selection.parts`) matters to a question; otherwise as `select`."""
         parts = parts_of(source)

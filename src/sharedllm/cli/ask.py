@@ -32,7 +32,7 @@ def command(
         int | None,
         typer.Option(min=1, help="Tokens of the memory to read, chosen for the question (--keep-all memories)."),
     ] = None,
-    score: ScoreOption = "attention",
+    score: ScoreOption = "focus",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
     batch_tokens: BatchTokensOption = None,
     json: JsonOption = False,

@@ -37,7 +37,7 @@ SelectionOption = Annotated[
 KeepAllOption = Annotated[
     bool, typer.Option("--keep-all", help="Keep every token, so that each question selects within its --budget.")
 ]
-ScoreOption = Annotated[str, typer.Option(help="What a budget goes by: attention, bm25, hybrid or cosine.")]
+ScoreOption = Annotated[str, typer.Option(help="What a budget goes by: focus, bm25, attention, hybrid or cosine.")]
 BatchTokensOption = Annotated[
     int | None,
     typer.Option(min=1, help="Most tokens read at once: bounds working memory. Default: by the free memory."),

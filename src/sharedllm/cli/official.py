@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import BatchTokensOption, load, load_any, print_json, progress_bar, stderr, tokens_of_length
+from .common import BatchTokensOption, ScoreOption, load, load_any, print_json, progress_bar, stderr, tokens_of_length
 
 
 def command(
@@ -23,9 +23,7 @@ def command(
         int | None, typer.Option(min=2, help="Cut the middle out of longer prompts, down to so many tokens.")
     ] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="Tokens of the memory that an answer sees.")] = None,
-    score: Annotated[
-        str, typer.Option(help="What a --budget goes by: attention, bm25, hybrid or cosine.")
-    ] = "attention",
+    score: ScoreOption = "focus",
     seed: Annotated[int, typer.Option(help="Of the ruler tasks.")] = 0,
     batch_tokens: BatchTokensOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,

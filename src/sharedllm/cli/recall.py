@@ -21,7 +21,7 @@ def command(
     budgets: Annotated[str, typer.Option(help="Tokens of the memory that a question may read.")] = "1024,4096",
     scores: Annotated[
         str, typer.Option(help=f"Policies: {', '.join(SCORES)}, oracle, or tree (the paper's cut).")
-    ] = "attention,bm25,hybrid,oracle,tree",
+    ] = "focus,bm25,attention,hybrid,oracle,tree",
     cases: Annotated[int, typer.Option(min=1, help="Questions of each kind and length.")] = 100,
     per_text: Annotated[int, typer.Option(min=1, help="Questions of each kind about one text.")] = 10,
     seed: Annotated[int, typer.Option(help="Of texts, facts and places.")] = 0,

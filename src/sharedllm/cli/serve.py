@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..selection.scores import get_score
-from .common import ModelOption, load, open_store, stderr
+from .common import ModelOption, ScoreOption, load, open_store, stderr
 
 
 def command(
@@ -22,7 +22,7 @@ def command(
         int | None,
         typer.Option(min=1, help="Tokens of a memory read for a request that does not say; default: the window."),
     ] = None,
-    score: Annotated[str, typer.Option(help="What a budget goes by: attention, bm25, hybrid or cosine.")] = "attention",
+    score: ScoreOption = "focus",
     max_waiting: Annotated[int, typer.Option(min=0, help="Requests that wait for the model; more get a 429.")] = 32,
     timeout: Annotated[
         float, typer.Option(min=1, help="Longest time of a request in seconds, waiting included.")

@@ -56,7 +56,7 @@ class SharedLLMHarness(HFLM):
         pretrained: str | Path | PreTrainedModel,
         *,
         budget: int | None = None,
-        score: str = "attention",
+        score: str = "focus",
         batch_tokens: int | None = None,
         device: str | None = None,
         **kwargs: Any,
@@ -66,7 +66,7 @@ class SharedLLMHarness(HFLM):
             pretrained: a model (pass its `tokenizer` too), a folder, a hub id, or the name of a bundled model.
             budget: keep all that is read, and select so many tokens for each question, the last 32 tokens of its prompt;
                 None for the model's own tree.
-            score: what the budget goes by: attention, bm25, hybrid or cosine.
+            score: what the budget goes by: focus, bm25, attention, hybrid or cosine.
             batch_tokens: most tokens run through the lower model at once.
             device: default: cuda if there is one, else cpu.
             kwargs: as for `HFLM`: tokenizer, dtype, batch_size, revision, ….

@@ -28,7 +28,7 @@ class Citation:
 
 
 def cite(chosen: ContextMemory, scores: Tensor, most: int = 3, row: int = 0) -> list[Citation]:
-    """The parts of a text that were kept whole, best first; none crosses the border of a document.
+    """The parts of a text that were kept whole for their score, best first; none crosses the border of a document.
 
     Args:
         chosen: what `select` kept. scores: (B, T), what it went by. most: how many. row: which text.
@@ -48,7 +48,8 @@ def cite(chosen: ContextMemory, scores: Tensor, most: int = 3, row: int = 0) -> 
         part, index = positions[begin:end], int(document[begin])
         offset, weight = int(starts[index]), float(scores[row, part].max())
         name = sources[index]["name"]
-        found.append(Citation(name, int(part[0]) - offset, int(part[-1]) + 1 - offset, weight, offset))
+        if weight > -float("inf"):
+            found.append(Citation(name, int(part[0]) - offset, int(part[-1]) + 1 - offset, weight, offset))
     return sorted(found, key=lambda citation: -citation.weight)[:most]
 
 

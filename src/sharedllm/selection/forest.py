@@ -18,7 +18,7 @@ def kept_within(
     """Which tokens of one text to keep.
 
     Args:
-        scores: (T,) how much the token at each place matters.
+        scores: (T,) how much the token at each place matters; −∞: not worth a place, although the budget may have room.
         roots: places at which chunks begin and end, ascending; one tree each. Places between chunks hold no token.
         ratios: stride at each depth, coarse to fine: of whole chunks, of their halves, quarters, ….
         budget: most tokens to keep.
@@ -47,9 +47,9 @@ def kept_within(
     # By score, parents before children of the same score, then by position.
     order = torch.argsort(depth, stable=True)
     order = order[torch.argsort(torch.cat(ranks)[order], descending=True, stable=True)]
-    spent = torch.cumsum(torch.cat(costs)[order], 0)
+    spent, worth = torch.cumsum(torch.cat(costs)[order], 0), ~torch.cat(ranks)[order].isneginf()
     taken = torch.zeros(len(order), dtype=torch.bool)
-    over = torch.nonzero(spent > budget)
+    over = torch.nonzero((spent > budget) | ~worth)
     taken[order[: int(over[0]) if len(over) else None]] = True
     return _kept(taken.split([len(c) for c in costs]), starts, ends, ratios)
 

@@ -44,7 +44,7 @@ class Service:
     memories: Memories
     worker: Worker
     budget: int
-    score: str = "attention"
+    score: str = "focus"
     seconds: float = 600
     most_bytes: int = 16 * 2**20
     key: str | None = None

@@ -23,7 +23,7 @@ OURS = ("sharedllm", "int8", "budget", "empty")
 DESCRIPTIONS = {
     "sharedllm": "the far context read into a memory; sharedllm:POLICY and sharedllm@4/2/1 for other policies and strides",
     "int8": "sharedllm with its memory stored in 8 bits",
-    "budget": "everything read, the question selects: budget:SCORE@TOKENS with attention, bm25, hybrid or cosine",
+    "budget": "everything read, the question selects: budget:SCORE@TOKENS with focus, bm25, attention, hybrid or cosine",
     "empty": "the same trained model without its memory",
     "window": "the base with the window alone",
     "streaming": "the base with sinks and recent tokens (StreamingLLM)",

@@ -46,7 +46,7 @@ class SharedAnswerer:
         model: SharedLLMForCausalLM,
         tokenizer: PreTrainedTokenizerBase,
         budget: int | None = None,
-        score: str = "attention",
+        score: str = "focus",
         batch_tokens: int | None = None,
     ):
         if budget is not None and budget < 1:

@@ -4,12 +4,19 @@ from .attention import AttentionScore
 from .base import TokenScore
 from .bm25 import BM25Score
 from .cosine import CosineScore
+from .focus import FocusScore
 from .hybrid import HybridScore
 from .oracle import OracleScore
 
 SCORES: dict[str, TokenScore] = {
     score.name: score
-    for score in (AttentionScore(), BM25Score(), HybridScore("hybrid", (AttentionScore(), BM25Score())), CosineScore())
+    for score in (
+        AttentionScore(),
+        BM25Score(),
+        FocusScore(),
+        HybridScore("hybrid", (AttentionScore(), BM25Score())),
+        CosineScore(),
+    )
 }
 
 
@@ -31,6 +38,7 @@ __all__ = [
     "AttentionScore",
     "BM25Score",
     "CosineScore",
+    "FocusScore",
     "HybridScore",
     "OracleScore",
     "TokenScore",

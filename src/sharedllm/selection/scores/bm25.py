@@ -5,7 +5,7 @@ million tokens take some hundredths of a second a word. The numbers are those of
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -35,15 +35,18 @@ class BM25Score:
     def scores(self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor) -> Tensor:
         result = torch.zeros(len(query), extent(parts))
         for row, (ids, real) in enumerate(zip(query.cpu(), mask.cpu(), strict=True)):
-            result[row] = self._of(token_ids(parts, row), ids[real].tolist())
+            text = token_ids(parts, row)
+            if len(text):
+                result[row] = self._of(text, ids[real].tolist())
         return result
 
     def _of(self, text: Tensor, asked: list[int]) -> Tensor:
         """(T,) scores of one text."""
-        half, length = self.piece // 2, len(text)
-        if length == 0:
-            return torch.zeros(0)
-        halves = -(-length // half)
+        return self.per_token(torch.stack([*self.by_word(text, asked)]).sum(0), len(text))
+
+    def by_word(self, text: Tensor, asked: list[int]) -> Iterator[Tensor]:
+        """(pieces,) what each word of a question adds to the score of each piece of a text; a piece begins every half."""
+        half, halves = self.piece // 2, -(-len(text) // (self.piece // 2))
 
         def per_piece(places: Tensor) -> Tensor:
             """(pieces,) how many of `places` lie in each."""
@@ -53,7 +56,7 @@ class BM25Score:
         same = torch.nonzero((text[:-1] >= 0) & (text[1:] >= 0)).flatten()
         lengths = per_piece(torch.nonzero(text >= 0).flatten()) + self._pairs(same, half, halves)
         norm = self.k1 * (1 - self.b + self.b * lengths / lengths[lengths > 0].mean())
-        pieces, total = (lengths > 0).sum(), torch.zeros(halves)
+        pieces = (lengths > 0).sum()
         for word, times in Counter([*asked, *pairwise(asked)]).items():
             if isinstance(word, tuple):
                 places = torch.nonzero((text[:-1] == word[0]) & (text[1:] == word[1])).flatten()
@@ -62,8 +65,11 @@ class BM25Score:
                 found = per_piece(torch.nonzero(text == word).flatten())
             having = (found > 0).sum()
             rarity = torch.log(1 + (pieces - having + 0.5) / (having + 0.5))
-            total += times * rarity * found / (found + norm)
-        return total.maximum(torch.cat([total.new_zeros(1), total[:-1]])).repeat_interleave(half)[:length]
+            yield times * rarity * found / (found + norm)
+
+    def per_token(self, scores: Tensor, length: int) -> Tensor:
+        """(T,) from scores of pieces: of the two that a token lies in the better one."""
+        return scores.maximum(torch.cat([scores[:1], scores[:-1]])).repeat_interleave(self.piece // 2)[:length]
 
     def _pairs(self, places: Tensor, half: int, halves: int) -> Tensor:
         """(pieces,) how many pairs, by the place of their first token, lie wholly in each piece."""
