@@ -79,7 +79,7 @@ def test_a_turn_is_generated_over_what_it_selected(model, tokenizer, document):
     assert turn.running == before.shape[1]
     prompt = torch.cat([before, tokenize(tokenizer, "\nQuestion: And what is lazy?\nAnswer:")], 1)
     query = prompt[:, before.shape[1] :]
-    memory = model.select(document, query, budget=60)
+    memory = model.select(document, query, budget=60, score="attention")
     assert torch.equal(turn.memory.position, memory.position)
     out = model.generate(prompt, memory=memory, max_new_tokens=20, do_sample=False)
     text = tokenizer.decode(out[0, prompt.shape[1] :])
