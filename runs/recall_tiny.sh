@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What questions find in texts of 8K to 1M tokens, by policy and budget, with the bundled model: some half an hour on two cores.
+# What questions find in texts of 8K to 1M tokens, by policy and budget, with the bundled model: an hour and a half on one core, most
+# of it for the texts of 1M.
 # Run it again to go on where it stopped.
 #
 #   runs/recall_tiny.sh TOKENS OUT [MODEL]     # TOKENS: a folder of `sharedllm tokenize`, or text files, of the test books
@@ -7,4 +8,4 @@ set -euo pipefail
 tokens=${1:?"usage: runs/recall_tiny.sh TOKENS OUT [MODEL]"}
 out=${2:?"name the folder of the results"}
 python -m sharedllm recall --data "books=$tokens" --model "${3:-tiny}" --lengths "${LENGTHS:-8K,64K,256K,1M}" \
-  --budgets 1024,4096,16384 --scores attention,bm25,hybrid,oracle,tree --cases "${CASES:-100}" --per-text 10 -o "$out"
+  --budgets 512,1024,4096,16384 --scores focus,bm25,attention,hybrid,oracle,tree --cases "${CASES:-100}" --per-text 20 -o "$out"

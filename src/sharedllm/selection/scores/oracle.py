@@ -1,4 +1,4 @@
-"""Knows where the answer stands: the ceiling of what selection can bring."""
+"""Knows where the answer stands, and keeps nothing else: the ceiling of what selection can bring."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class OracleScore:
     name: str = "oracle"
 
     def scores(self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor) -> Tensor:
-        scores = torch.zeros(len(query), extent(parts))
+        scores = torch.full((len(query), extent(parts)), -torch.inf)
         for row, spans in enumerate(self.spans):
             for start, end in spans:
                 scores[row, start:end] = 1.0
