@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import JsonOption, print_json, quiet, stderr
+from .common import JsonOption, note, print_json, quiet, stderr
 
 
 def command(
@@ -26,4 +26,4 @@ def command(
         print_json(table=rows)
     else:
         print(markdown(rows), end="")
-        stderr.print(f"wrote {path}", highlight=False)
+        note(f"wrote {path}")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..atomic import write_text
-from .common import quiet, stderr, tokens_of_length
+from .common import note, quiet, tokens_of_length
 
 QUICK = {"shape": "tiny", "lengths": "4K,16K,64K", "repeats": 2, "limit_seconds": 20.0}
 FULL = {"shape": "cpu-16x1024", "lengths": "4K,16K,64K", "repeats": 3, "limit_seconds": 600.0}
@@ -63,11 +63,11 @@ def command(
         defaults["limit_seconds"] if limit_seconds is None else limit_seconds,
         seed,
     )
-    results = bench(plan, output, lambda line: stderr.print(line, highlight=False))
+    results = bench(plan, output, note)
     text = markdown(results)
     write_text(output / "report.md", text)
     files = [results.path, output / "report.md"]
     if plots:
         files += draw(rows(results), f"{plan.shape.name}, {plan.dtype}, {plan.device}", output)
     print(text)
-    stderr.print("wrote " + ", ".join(map(str, files)), highlight=False)
+    note("wrote " + ", ".join(map(str, files)))

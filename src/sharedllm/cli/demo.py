@@ -19,7 +19,7 @@ from ..demo.plot import draw
 from ..demo.sources import library_text
 from ..hardware import environment
 from ..text import read_text, tokenize
-from .common import JsonOption, ModelOption, load, load_any, print_json, progress_bar, stderr
+from .common import JsonOption, ModelOption, load, load_any, note, print_json, progress_bar
 
 BATCH_TOKENS = 16_384
 DEPTHS = [0.0, 0.25, 0.5, 0.75, 0.99]
@@ -53,7 +53,7 @@ def command(
     if not lengths:
         raise ValueError(f"{file} has {ids.shape[1]} tokens: the demo needs {2 * window + chunk} at least.")
     if lengths[-1] < tokens:
-        stderr.print(f"the text has {ids.shape[1]:,} tokens: contexts go up to {lengths[-1]:,}", highlight=False)
+        note(f"the text has {ids.shape[1]:,} tokens: contexts go up to {lengths[-1]:,}")
     starts = anchors(ids.shape[1], lengths[-1], window, chunk, places)
     another = library_text(tokenizer, starts[-1], other=True)[:, : starts[-1]]
     if another.shape[1] < lengths[-1]:
@@ -96,7 +96,7 @@ def command(
     try:
         draw(result, output / "demo.png")
     except ValueError as error:
-        stderr.print(str(error), highlight=False)
+        note(str(error))
     if json:
         print_json(**result)
     else:

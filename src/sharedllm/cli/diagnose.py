@@ -16,7 +16,7 @@ from ..diagnosis.plot import draw
 from ..hardware import environment
 from ..modeling import SharedLLMForCausalLM
 from ..text import read_text, tokenize
-from .common import JsonOption, load_any, print_json, progress_bar, stderr
+from .common import JsonOption, load_any, note, print_json, progress_bar
 
 
 def command(
@@ -58,7 +58,7 @@ def command(
             f"{Path(model).name}: {context} tokens of context, {running} of running text",
             output / "diagnosis.png",
         )
-        stderr.print(f"wrote {output / 'diagnosis.json'} and diagnosis.png", highlight=False)
+        note(f"wrote {output / 'diagnosis.json'} and diagnosis.png")
     if json:
         print_json(**result)
     else:

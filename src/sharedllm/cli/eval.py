@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..fingerprint import fingerprint_tensors
-from .common import load, load_any, stderr, tokens_of_length
+from .common import load, load_any, note, tokens_of_length
 
 
 def command(
@@ -70,6 +70,6 @@ def command(
         fits, short = part.long_enough(setting.longest + window // 4)
         if short:
             shown = ", ".join(short[:3]) + (", …" if len(short) > 3 else "")
-            stderr.print(f"{part.domain}: {len(fits)} documents; {len(short)} are too short: {shown}", highlight=False)
-    evaluate(plan, output, {"models": models}, lambda line: stderr.print(line, highlight=False))
-    stderr.print(f"wrote {output}: `sharedllm report {output}` makes tables and figures", highlight=False)
+            note(f"{part.domain}: {len(fits)} documents; {len(short)} are too short: {shown}")
+    evaluate(plan, output, {"models": models}, note)
+    note(f"wrote {output}: `sharedllm report {output}` makes tables and figures")

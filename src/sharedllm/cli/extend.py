@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from ..bundled import checkpoint
 from ..modeling import SharedLLMForCausalLM
-from .common import JsonOption, print_json, quiet, stderr
+from .common import JsonOption, note, print_json, quiet
 
 
 def numbers(field: str, text: str) -> list[int]:
@@ -67,10 +67,10 @@ def command(
     try:
         AutoTokenizer.from_pretrained(base).save_pretrained(output)
     except (OSError, ValueError):
-        stderr.print(f"{base} has no tokenizer: add one to {output} before reading text.", style="yellow")
+        note(f"{base} has no tokenizer: add one to {output} before reading text.", style="yellow")
     count = sum(p.numel() for p in model.parameters())
     new = sum(p.numel() for n, p in model.named_parameters() if "cross_attention" in n or "lower_layers" in n)
     if json:
         print_json(model=str(output), parameters=count, new_parameters=new)
     else:
-        stderr.print(f"wrote {output}: {count:,} parameters, {new:,} of them new", highlight=False)
+        note(f"wrote {output}: {count:,} parameters, {new:,} of them new")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import BatchTokensOption, ScoreOption, load, load_any, print_json, progress_bar, stderr, tokens_of_length
+from .common import BatchTokensOption, ScoreOption, load, load_any, note, print_json, progress_bar, tokens_of_length
 
 
 def command(
@@ -74,4 +74,4 @@ def command(
         print_json(results=[row for result in results for row in result.values()])
     else:
         Console().print(results_table(results))
-    stderr.print(f"wrote {output}", highlight=False)
+    note(f"wrote {output}")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..atomic import write_text
-from .common import stderr
+from .common import note
 
 
 def command(
@@ -27,4 +27,4 @@ def command(
     write_text(output / "report.md", text)
     files = [output / "report.md", *(draw(cells, window, output) if plots else [])]
     print(text)
-    stderr.print("wrote " + ", ".join(map(str, files)), highlight=False)
+    note("wrote " + ", ".join(map(str, files)))

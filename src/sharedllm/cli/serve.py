@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..selection.scores import get_score
-from .common import ModelOption, ScoreOption, load, open_store, stderr
+from .common import ModelOption, ScoreOption, load, note, open_store
 
 
 def command(
@@ -53,19 +53,10 @@ def command(
         limits = {"budget": budget, "score": score, "seconds": timeout, "key": key}
         service = Service(loaded, tokenizer, name, opened, Worker(max_waiting), **limits)
         if not is_local(host):
-            stderr.print(
-                f"warning: other machines can reach {host}" + (", and no key is asked for." if key is None else "."),
-                highlight=False,
-                soft_wrap=True,
-            )
+            note(f"warning: other machines can reach {host}" + (", and no key is asked for." if key is None else "."))
         # From here on clients can come, and wait until it begins.
         bound.listen()
         address = f"[{host}]" if ":" in host else host
-        stderr.print(
-            f"{name} at http://{address}:{bound.getsockname()[1]}/v1"
-            f"; memories: {', '.join(m['id'] for m in opened.listed()) or 'none'}. Ctrl-C stops.",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        names = ", ".join(m["id"] for m in opened.listed()) or "none"
+        note(f"{name} at http://{address}:{bound.getsockname()[1]}/v1; memories: {names}. Ctrl-C stops.")
         run(application(service), service.worker, bound)

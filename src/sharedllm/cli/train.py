@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import JsonOption, print_json, quiet, stderr
+from .common import JsonOption, note, print_json, quiet, stderr
 
 
 def command(
@@ -28,8 +28,6 @@ def command(
     if json:
         print_json(output=str(folder), log=str(Path(loaded.output) / "log.jsonl"))
     elif folder.name == "model":
-        stderr.print(f"wrote {folder}", highlight=False)
+        note(f"wrote {folder}")
     else:
-        stderr.print(
-            f"stopped before step {loaded.steps}, in {folder}: run the command again to go on", highlight=False
-        )
+        note(f"stopped before step {loaded.steps}, in {folder}: run the command again to go on")
