@@ -134,6 +134,7 @@ def test_ask_within_a_budget(run, tmp_path, model_folder, text_file, memory_file
         (["ask", whole, *options[:-1], "best"], "score='best' is not known"),
         (["ask", whole, *options, "--selection", "right"], "both given"),
         (["ask", whole, *options[:-1], "attention"], "injection='joint'"),
+        (["chat", whole, *options[1:-1], "hybrid"], "injection='joint'"),
         (
             ["read", text_file, "--append", "--keep-all", "-o", memory_file, "--model", model_folder],
             "does not hold every",

@@ -216,7 +216,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         texts = len(parts[0].lengths)
         if len(query_ids) != texts or not mask.any(1).all():
             raise ValueError(f"query_ids must be {texts} questions, one a text, of at least one token each.")
-        return get_score(score).scores(self, parts, query_ids, mask)
+        return get_score(score, self.config).scores(self, parts, query_ids, mask)
 
     def _check_fingerprint(self, fingerprint: str) -> None:
         if fingerprint not in ("", self.fingerprint()):

@@ -57,7 +57,7 @@ class Chat:
         document: ContextMemory | HasParts,
         *,
         budget: int | None = None,
-        score: str | TokenScore = "attention",
+        score: str | TokenScore | None = None,
         max_new_tokens: int = 128,
         batch_tokens: int | None = None,
     ):
@@ -65,7 +65,8 @@ class Chat:
         Args:
             document: one text of which every token is kept (`model.read(…, keep_all=True)`), in memory or on disk.
             budget: most tokens of document and history together that a turn reads; default: the window.
-            score: what the budget goes by (see `selection.scores`).
+            score: what the budget goes by (see `selection.scores`); default: attention, or bm25 where the model has none. Not
+                focus: of a question that comes again it finds the first time that it was asked.
             max_new_tokens: longest answer. If the window has no room for it, half of the window is kept free, and the
                 answer goes on by folding (see `folding`).
             batch_tokens: most tokens of the history read at once.
@@ -85,7 +86,8 @@ class Chat:
             document = replace(document, sources=(({"name": "the text", "tokens": int(document.lengths[0])},),))
         self.model, self.tokenizer, self.document = model, tokenizer, document
         self.tokens = sum(int(part.lengths[0]) for part in parts)
-        self.budget, self.score = budget, get_score(score)
+        self.budget = budget
+        self.score = get_score(score or ("attention" if model.config.injection == "joint" else "bm25"), model.config)
         self.max_new_tokens, self.batch_tokens = max_new_tokens, batch_tokens
         self.history: ContextMemory | None = None
         self.running = torch.zeros(1, 0, dtype=torch.long, device=model.device)

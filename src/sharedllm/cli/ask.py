@@ -40,8 +40,8 @@ def command(
     """Ask a question over a memory or a text file; the answer ends with its line."""
     if budget is not None and selection is not None:
         raise ValueError("--budget and --selection are both given: a budget selects by --score.")
-    get_score(score)
     loaded, tokenizer = load(model)
+    get_score(score, loaded.config)
     policy = get_policy(selection or loaded.config.selection)
     prompt = prompt_of(loaded, tokenizer, question, max_new_tokens)
     sources = []

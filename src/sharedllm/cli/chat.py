@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from ..chat import Chat, Turn
-from ..selection.scores import get_score
-from .common import BatchTokensOption, ModelOption, ScoreOption, everything_of, load, note, show_sources, stderr
+from ..selection.scores import SCORES, get_score
+from .common import BatchTokensOption, ModelOption, everything_of, load, note, show_sources, stderr
 
 
 def command(
@@ -21,7 +21,9 @@ def command(
         int | None,
         typer.Option(min=1, help="Tokens read for each question, of the text and the chat; default: the window."),
     ] = None,
-    score: ScoreOption = "attention",
+    score: Annotated[
+        str | None, typer.Option(help=f"What a budget goes by: {', '.join(SCORES)}. Default: attention, or bm25.")
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
     batch_tokens: BatchTokensOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line for each turn.")] = False,
@@ -31,8 +33,9 @@ def command(
         raise ValueError("standard input is closed: pipe the questions in, one a line, or ask at a terminal.")
     if source == "-":
         raise ValueError("standard input brings the questions: name a memory or a text file.")
-    get_score(score)
     loaded, tokenizer = load(model)
+    if score is not None:
+        get_score(score, loaded.config)
     document = everything_of(loaded, tokenizer, source, batch_tokens)
     options = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens, "batch_tokens": batch_tokens}
     chat = Chat(loaded, tokenizer, document, **options)

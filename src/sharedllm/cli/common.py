@@ -22,6 +22,7 @@ from ..modeling import SharedLLMForCausalLM
 from ..selection import without_query
 from ..selection.cite import documents
 from ..selection.parts import parts_of
+from ..selection.scores import SCORES
 from ..store import MemoryStore
 from ..store.manifest import NAME as MANIFEST
 from ..store.manifest import read_manifest
@@ -37,7 +38,7 @@ SelectionOption = Annotated[
 KeepAllOption = Annotated[
     bool, typer.Option("--keep-all", help="Keep every token, so that each question selects within its --budget.")
 ]
-ScoreOption = Annotated[str, typer.Option(help="What a budget goes by: focus, bm25, attention, hybrid or cosine.")]
+ScoreOption = Annotated[str, typer.Option(help=f"What a budget goes by: {', '.join(SCORES)}.")]
 BatchTokensOption = Annotated[
     int | None,
     typer.Option(min=1, help="Most tokens read at once: bounds working memory. Default: by the free memory."),

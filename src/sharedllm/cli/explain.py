@@ -47,8 +47,8 @@ def command(
         raise ValueError(f"{output} is a folder: name a file, such as {output / 'explain.html'}.")
     if not output.parent.is_dir():
         raise ValueError(f"the folder {output.parent} does not exist: create it, or write the page elsewhere.")
-    get_score(score)
     loaded, tokenizer = load(model)
+    get_score(score, loaded.config)
     prompt_of(loaded, tokenizer, question, max_new_tokens)
     everything = everything_of(loaded, tokenizer, source, batch_tokens)
     with stderr.status("choosing what to read, and answering …"):

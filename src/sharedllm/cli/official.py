@@ -49,8 +49,8 @@ def command(
     generated = [name for name in names if name in GROUPS["ruler"]]
     if len(generated) < len(names) and data is None:
         raise ValueError(f"{next(n for n in names if n not in generated)} needs its records: give --data FOLDER.")
-    get_score(score)
     shared, tokenizer = load(model)
+    get_score(score, shared.config)
     window = shared.config.window
     wanted = [tokens_of_length(part, window) for part in lengths.split(",")]
     hay = None if haystack is None else read_text(haystack)

@@ -41,12 +41,12 @@ def command(
         if (error.name or "").startswith("sharedllm"):
             raise
         raise ValueError(f"{error.name} is not installed: pip install 'sharedllm[serve]'.") from None
-    get_score(score)
     key = None
     if api_key_env is not None and not (key := os.environ.get(api_key_env, "").strip()):
         raise ValueError(f"--api-key-env {api_key_env}: that variable is not set; export it with the key.")
     with bind(host, port) as bound:
         loaded, tokenizer = load(model)
+        get_score(score, loaded.config)
         opened = Memories([open_store(loaded, tokenizer, name) for name in memories or []])
         name = Path(model).expanduser().resolve().name if Path(model).is_dir() else model
         budget = loaded.config.window if budget is None else budget

@@ -91,6 +91,7 @@ class SharedLLMHarness(HFLM):
                 f"pretrained is a {type(self.model).__name__}, no SharedLLM: make one of it with `sharedllm extend` "
                 "(adapters have to be merged before)."
             )
+        get_score(score, self.model.config)
         if self.eot_token_id is None:
             raise ValueError("the tokenizer has no eos_token: pass one that has as tokenizer=….")
         self.budget, self.score, self.batch_tokens = budget, score, batch_tokens

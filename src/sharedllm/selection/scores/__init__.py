@@ -1,5 +1,6 @@
 """How much each token of a memory matters to a question. One way a file, all behind `TokenScore`."""
 
+from ...config import SharedLLMConfig
 from .attention import AttentionScore
 from .base import TokenScore
 from .bm25 import BM25Score
@@ -20,17 +21,23 @@ SCORES: dict[str, TokenScore] = {
 }
 
 
-def get_score(score: str | TokenScore) -> TokenScore:
+def get_score(score: str | TokenScore, config: SharedLLMConfig | None = None) -> TokenScore:
     """A score by name; an object that is one already is returned as it is.
 
+    Args:
+        config: of the model that it is for.
+
     Raises:
-        ValueError: no score of that name; lists those there are.
+        ValueError: no score of that name; lists those there are. Or one that the model can't give.
     """
-    if not isinstance(score, str):
-        return score
-    if score not in SCORES:
-        raise ValueError(f"score={score!r} is not known: use one of {', '.join(sorted(SCORES))}.")
-    return SCORES[score]
+    if isinstance(score, str):
+        if score not in SCORES:
+            raise ValueError(f"score={score!r} is not known: use one of {', '.join(sorted(SCORES))}.")
+        score = SCORES[score]
+    members = score.members if isinstance(score, HybridScore) else (score,)
+    if config is not None and config.injection != "joint" and any(isinstance(m, AttentionScore) for m in members):
+        raise ValueError(f"score={score.name!r} needs a model with injection='joint': use score='focus' or 'bm25'.")
+    return score
 
 
 __all__ = [

@@ -32,8 +32,6 @@ class AttentionScore:
 
     @torch.no_grad()
     def scores(self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor) -> Tensor:
-        if model.config.injection != "joint":
-            raise ValueError("score='attention' needs a model with injection='joint': use score='bm25'.")
         total = torch.zeros(len(query), extent(parts))
         for _, heads, begin, weights in self.by_head(model, parts, query, mask):
             shares = torch.tensor([weight for _, weight in heads])
