@@ -9,6 +9,14 @@ from sharedllm import SharedLLMForCausalLM
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 VOCAB = 101
+EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+SPECIAL = {
+    "gemma": {"hidden_activation": "gelu_pytorch_tanh"},
+    "ministral": {"sliding_window": 64},
+    "mixtral": EXPERTS,
+    "qwen2_moe": EXPERTS | {"shared_expert_intermediate_size": 24, "decoder_sparse_step": 1},
+    "qwen3_moe": EXPERTS | {"decoder_sparse_step": 1},
+}
 
 
 def tiny_base(
@@ -37,7 +45,7 @@ def tiny_base(
     }
     if family == "llama":
         del settings["sliding_window"]
-    config = AutoConfig.for_model(family, **settings | overrides)
+    config = AutoConfig.for_model(family, **settings | SPECIAL.get(family, {}) | overrides)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, attn_implementation=attn_implementation)

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 from sharedllm import bundled_model
 from sharedllm.diagnosis import FarAttention, diagnose
 from sharedllm.diagnosis.measure import layer_sets, number_of_sets
+from sharedllm.families import FAMILIES as TABLE
 
 CONTEXT, RUNNING = 24, 9
 
@@ -20,7 +21,7 @@ def ids():
     return torch.randint(0, VOCAB, (2, CONTEXT + RUNNING), generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TABLE)
 @torch.no_grad()
 def test_all_layers_is_the_base(family, ids):
     model = tiny_base(family)

@@ -138,8 +138,8 @@ class SharedLLMConfig(PreTrainedConfig):
                 )
         if not 0 <= self.split_noise < 0.5:
             raise ValueError(f"split_noise={self.split_noise} must be in [0, 0.5): it is a share of the node's length.")
-        sliding = getattr(self.text_config, "sliding_window", None)
-        if sliding is not None and self.chunk_size + self.overlap > sliding:
+        sliding = getattr(self.text_config, "sliding_window", None) or 0
+        if 0 < sliding < self.chunk_size + self.overlap:
             raise ValueError(
                 f"chunk_size={self.chunk_size} with overlap={self.overlap} is longer than the base's sliding_window={sliding}: make it at most that."
             )

@@ -1,11 +1,12 @@
 """What differs between model families, in one table; everything else in the package is the same for all.
 
 A decoder layer is described by how it feeds its attention, how the attention projects, and how the results are added up.
-A family with other wiring (norms after attention, fused projections, parallel residuals) is one more entry.
+A family with other wiring (parallel residuals, say) is one more entry.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
@@ -25,6 +26,18 @@ def pre_norm_combine(layer: nn.Module, residual: Tensor, attended: Tensor, injec
     return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
 
 
+def no_norm_input(layer: nn.Module, hidden: Tensor) -> Tensor:
+    return hidden
+
+
+def post_norm_combine(layer: nn.Module, residual: Tensor, attended: Tensor, inject: Inject | None = None) -> Tensor:
+    """OLMo 2: norms stand behind attention and MLP."""
+    hidden = residual + layer.post_attention_layernorm(attended)
+    if inject is not None:
+        hidden = inject(hidden)
+    return hidden + layer.post_feedforward_layernorm(layer.mlp(hidden))
+
+
 def _heads(states: Tensor, head_dim: int, norm: nn.Module | None) -> Tensor:
     states = states.unflatten(-1, (-1, head_dim))
     return norm(states) if norm is not None else states
@@ -41,12 +54,39 @@ def separate_keys_values(attention: nn.Module, hidden: Tensor) -> tuple[Tensor, 
     return keys, _heads(attention.v_proj(hidden), attention.head_dim, None)
 
 
+def normed_queries(attention: nn.Module, hidden: Tensor) -> Tensor:
+    """OLMo 2 normalises all heads together."""
+    return _heads(attention.q_norm(attention.q_proj(hidden)), attention.head_dim, None)
+
+
+def normed_keys_values(attention: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    keys = _heads(attention.k_norm(attention.k_proj(hidden)), attention.head_dim, None)
+    return keys, _heads(attention.v_proj(hidden), attention.head_dim, None)
+
+
+def fused_queries(attention: nn.Module, hidden: Tensor) -> Tensor:
+    """Phi-3: queries, keys and values of one projection, one behind the other."""
+    return _fused(attention, hidden)[0]
+
+
+def fused_keys_values(attention: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    return _fused(attention, hidden)[1:]
+
+
+def _fused(attention: Any, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    heads = _heads(attention.qkv_proj(hidden), attention.head_dim, None)
+    # H query heads, then G of keys and G of values: H + 2 G in all, H = G times the queries that share a key.
+    groups = heads.shape[-2] // (attention.num_key_value_groups + 2)
+    queries, keys, values = heads.split([heads.shape[-2] - 2 * groups, groups, groups], dim=-2)
+    return queries, keys, values
+
+
 @dataclass(frozen=True)
 class Family:
     """How one kind of decoder layer is taken apart.
 
     attention       attribute of the layer that holds its self-attention
-    attention_norm  attribute of the layer that holds the norm before self-attention
+    attention_norm  attribute of the layer that holds the norm before self-attention; None if there is none
     output          attribute of the attention that holds its output projection
     attention_input (layer, hidden) → what self-attention reads
     combine         (layer, residual, attended, inject) → the layer's output
@@ -58,7 +98,7 @@ class Family:
     """
 
     attention: str = "self_attn"
-    attention_norm: str = "input_layernorm"
+    attention_norm: str | None = "input_layernorm"
     output: str = "o_proj"
     attention_input: Callable[[nn.Module, Tensor], Tensor] = pre_norm_input
     combine: Callable[..., Tensor] = pre_norm_combine
@@ -68,12 +108,40 @@ class Family:
     query_projections: tuple[str, ...] = ("q_proj",)
     memory_parts: tuple[str, ...] = ("k_proj", "v_proj")
 
+    def norm_of(self, layer: nn.Module) -> nn.Module:
+        """The norm before self-attention, or what leaves everything as it is."""
+        return nn.Identity() if self.attention_norm is None else getattr(layer, self.attention_norm)
 
+
+NORMED_HEADS = {"query_parts": ("q_proj", "q_norm", "o_proj"), "memory_parts": ("k_proj", "k_norm", "v_proj")}
 FAMILIES: dict[str, Family] = {
+    "arcee": Family(),
+    "gemma": Family(),
     "llama": Family(),
+    "ministral": Family(),
     "mistral": Family(),
+    "mixtral": Family(),
+    "olmo2": Family(
+        attention_norm=None,
+        attention_input=no_norm_input,
+        combine=post_norm_combine,
+        queries=normed_queries,
+        keys_values=normed_keys_values,
+        **NORMED_HEADS,
+    ),
+    "phi3": Family(
+        queries=fused_queries,
+        keys_values=fused_keys_values,
+        query_parts=("qkv_proj", "o_proj"),
+        query_projections=("qkv_proj",),
+        memory_parts=("qkv_proj",),
+    ),
     "qwen2": Family(),
-    "qwen3": Family(query_parts=("q_proj", "q_norm", "o_proj"), memory_parts=("k_proj", "k_norm", "v_proj")),
+    "qwen2_moe": Family(),
+    "qwen3": Family(**NORMED_HEADS),
+    "qwen3_moe": Family(**NORMED_HEADS),
+    "seed_oss": Family(),
+    "starcoder2": Family(),
 }
 
 
@@ -95,4 +163,5 @@ def sliding_window(config: PreTrainedConfig, layer_index: int) -> int | None:
     layer_types = getattr(config, "layer_types", None)
     if layer_types is not None and layer_types[layer_index] != "sliding_attention":
         return None
-    return getattr(config, "sliding_window", None)
+    # Some configurations say 0 where there is none.
+    return getattr(config, "sliding_window", None) or None

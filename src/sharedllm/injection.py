@@ -101,9 +101,9 @@ class MemoryReader(nn.Module):
 
     def __init__(self, layer: nn.Module, family: Family):
         super().__init__()
-        self.norm = copy.deepcopy(getattr(layer, family.attention_norm))
+        self.norm = copy.deepcopy(family.norm_of(layer))
         attention = getattr(layer, family.attention)
-        self.head_dim = attention.head_dim
+        self.head_dim, self.num_key_value_groups = attention.head_dim, attention.num_key_value_groups
         for name in family.memory_parts:
             setattr(self, name, copy.deepcopy(getattr(attention, name)))
 
@@ -123,7 +123,7 @@ class CrossAttention(nn.Module):
         self.family, self.config = family, attention.config
         self.head_dim, self.scaling = attention.head_dim, attention.scaling
         self.num_key_value_groups = attention.num_key_value_groups
-        self.norm = copy.deepcopy(getattr(layer, family.attention_norm))
+        self.norm = copy.deepcopy(family.norm_of(layer))
         for name in family.query_parts:
             setattr(self, name, copy.deepcopy(getattr(attention, name)))
         # One number; not a scalar, because sharding over devices wants a dimension.

@@ -13,7 +13,12 @@ def rotation(rotary: nn.Module, positions: Tensor, like: Tensor) -> Rotation:
 
 
 def rotate(heads: Tensor, by: Rotation) -> Tensor:
-    """Rotate heads (B, H, L, D) by (B, L, D) or (1, L, D) cosines and sines; halves are paired, as in the families here."""
+    """Rotate heads (B, H, L, D) by (B, L, D) or (1, L, D) cosines and sines; halves are paired, as in the families here.
+
+    Where there are fewer of them than D (a partial rotary embedding), only the first numbers of each head turn.
+    """
     cos, sin = (t.unsqueeze(1) for t in by)
-    first, second = heads.chunk(2, dim=-1)
-    return heads * cos + torch.cat([-second, first], dim=-1) * sin
+    turned, still = heads.split([cos.shape[-1], heads.shape[-1] - cos.shape[-1]], dim=-1)
+    first, second = turned.chunk(2, dim=-1)
+    turned = turned * cos + torch.cat([-second, first], dim=-1) * sin
+    return torch.cat([turned, still], dim=-1) if still.shape[-1] else turned

@@ -46,7 +46,7 @@ class BeaconConfig(PreTrainedConfig):
             )
         if not self.ratios or self.ratios[0] < 1 or self.ratios[-1] > self.stride:
             raise ValueError(f"ratios={self.ratios} must be between 1 and stride={self.stride} raw tokens a beacon.")
-        if getattr(self.text_config, "sliding_window", None) is not None:
+        if getattr(self.text_config, "sliding_window", None):
             raise ValueError("a base with a sliding_window can't attend to beacons before it: use another base.")
 
     @property

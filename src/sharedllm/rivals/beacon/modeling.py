@@ -23,7 +23,7 @@ class BeaconProjections(nn.Module):
 
     def __init__(self, attention: nn.Module, family: Family):
         super().__init__()
-        self.head_dim = attention.head_dim
+        self.head_dim, self.num_key_value_groups = attention.head_dim, attention.num_key_value_groups
         for name in (*family.query_parts, *family.memory_parts):
             if name != family.output:
                 setattr(self, name, copy.deepcopy(getattr(attention, name)))

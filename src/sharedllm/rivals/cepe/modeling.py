@@ -31,10 +31,15 @@ class CepeAttention(nn.Module):
         """
         super().__init__()
         attention = getattr(layer, family.attention)
+        if set(family.query_parts) & set(family.memory_parts):
+            raise ValueError(
+                f"a {attention.config.model_type} has one projection for queries and keys; CEPE's read states of different "
+                "widths: use another base."
+            )
         self.family, self.config = family, attention.config
         self.head_dim, self.scaling = attention.head_dim, attention.scaling
         self.num_key_value_groups = attention.num_key_value_groups
-        self.norm = copy.deepcopy(getattr(layer, family.attention_norm))
+        self.norm = copy.deepcopy(family.norm_of(layer))
         for name in (*family.query_parts, *family.memory_parts):
             module = copy.deepcopy(getattr(attention, name))
             if name in family.memory_parts and isinstance(module, nn.Linear):

@@ -1,0 +1,77 @@
+"""Every family of the table: its layers are taken apart and put together as transformers does it."""
+
+import pytest
+import torch
+from helpers import FAMILIES, pad, random_texts, tiny_base, tiny_shared
+
+from sharedllm import SharedLLMForCausalLM
+from sharedllm.families import FAMILIES as TABLE
+
+# What the other tests cover too, in all combinations, is not tested here again.
+PARTIAL = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}
+MORE = [family for family in TABLE if family not in FAMILIES]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("family", "settings"), [*((family, {}) for family in TABLE), ("phi3", PARTIAL)], ids=str)
+def test_a_memory_of_everything_is_full_attention(family, settings):
+    """All layers read one chunk at stride 1, positions as they stand: the base over context and running text at once."""
+    base = tiny_base(family, **settings)
+    model = SharedLLMForCausalLM.from_base(
+        base,
+        window=32,
+        chunk_size=32,
+        ratios=[1],
+        lower_layers=4,
+        encoding="chunk",
+        injection="joint",
+        key_position="offset",
+    ).eval()
+    text = torch.tensor(random_texts([50, 50]))
+    expected = base(text).logits[:, 28:]
+    got = model(text[:, 28:], memory=model.read(text[:, :28])).logits
+    torch.testing.assert_close(got, expected, atol=2e-4, rtol=2e-4)
+    assert (model(text[:, 28:]).logits - expected).abs().max() > 0.01
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", MORE)
+def test_cross_attention_changes_nothing_until_it_is_trained(family):
+    base = tiny_base(family)
+    model = SharedLLMForCausalLM.from_base(base, window=32, chunk_size=16, ratios=[4, 2, 1], lower_layers=3).eval()
+    contexts, running = pad(random_texts([45, 17])), torch.tensor(random_texts([12, 12], seed=1))
+    memory = model.read(*contexts)
+    assert torch.equal(model(running, memory=memory).logits, base(running).logits)
+    assert_same(model.read(*contexts, plain=True), memory)
+
+
+@pytest.mark.parametrize("injection", ["cross", "joint"])
+@pytest.mark.parametrize("family", MORE)
+def test_reads_decodes_trains_and_comes_back(family, injection, tmp_path):
+    """Over a memory, left-padded running text token by token is the same as at once; gradients reach all that reads it."""
+    settings = {"injection": injection, "encoding": "chunk", "injection_map": [[0, 0], [1, 1], [2, 2], [2, 3]]}
+    model = tiny_shared(family, base=tiny_base(family), **settings)
+    contexts, (ids, mask) = pad(random_texts([45, 17])), pad(random_texts([12, 9], seed=1), side="left")
+    with torch.no_grad():
+        memory = model.read(*contexts)
+        whole = model(ids, attention_mask=mask, memory=memory).logits
+        step = model(ids[:, :8], attention_mask=mask[:, :8], memory=memory, use_cache=True)
+        later = [step.logits[:, -1]]
+        for at in range(8, 12):
+            cache = step.past_key_values
+            step = model(ids[:, at : at + 1], attention_mask=mask[:, : at + 1], memory=memory, past_key_values=cache)
+            later.append(step.logits[:, -1])
+    torch.testing.assert_close(torch.stack(later, 1), whole[:, 7:], atol=1e-4, rtol=1e-4)
+    model(ids, attention_mask=mask, context_ids=contexts[0], context_attention_mask=contexts[1]).logits.sum().backward()
+    readers = [p for n, p in model.named_parameters() if "cross_attention" in n]
+    assert readers and all(p.grad is not None and p.grad.isfinite().all() for p in readers)
+    model.save_pretrained(tmp_path)
+    again = SharedLLMForCausalLM.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        read = again(ids, attention_mask=mask, memory=again.read(*contexts)).logits
+    torch.testing.assert_close(read, whole, atol=1e-4, rtol=1e-4)
+
+
+def assert_same(got, expected) -> None:
+    for ours, theirs in zip((*got.keys, *got.values), (*expected.keys, *expected.values), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
