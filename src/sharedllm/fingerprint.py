@@ -23,6 +23,8 @@ _BASE_SETTINGS = (
     "sliding_window",
     "layer_types",
 )
+# The same of some families only.
+_FAMILY_SETTINGS = ("norm_epsilon", "hidden_activation", "num_experts_per_tok", "norm_topk_prob")
 
 
 def raw_bytes(tensor: Tensor) -> memoryview:
@@ -59,6 +61,7 @@ class Fingerprint:
         settings = {name: getattr(config, name) for name in _SETTINGS}
         held = base.to_dict()
         settings["base"] = {name: held.get(name) for name in _BASE_SETTINGS}
+        settings["base"] |= {name: held[name] for name in _FAMILY_SETTINGS if name in held}
         state = (json.dumps(settings, sort_keys=True), [(id(t), t.data_ptr(), t._version) for _, t in tensors])
         if self._known is None or self._known[0] != state:
             self._known = state, fingerprint_tensors(tensors, settings)
