@@ -12,30 +12,31 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .config import SharedLLMConfig
-from .families import family_of
+from .families import Family, family_of
 from .injection import CrossAttention, PreparedMemory
 from .joint import JointAttention
+from .self_attention import self_attend
 
 
 class InjectedLayer(GradientCheckpointingLayer):
-    """A decoder layer of the base that reads a memory: between self-attention and MLP, or in self-attention itself."""
+    """A decoder layer of the base that may read a memory: between self-attention and MLP, or in self-attention itself."""
 
-    def __init__(self, layer: nn.Module, cross_attention: nn.Module, layer_index: int):
+    def __init__(self, layer: nn.Module, family: Family, cross_attention: nn.Module | None, layer_index: int):
         nn.Module.__init__(self)
         for name, child in layer.named_children():
             self.add_module(name, child)
-        self.cross_attention = cross_attention
-        self.layer_index = layer_index
+        self.family, self.cross_attention, self.layer_index = family, cross_attention, layer_index
         self.train(layer.training)
 
     def forward(self, hidden_states: Tensor, memory: PreparedMemory | None = None, **kwargs) -> Tensor:
-        family, cross = self.cross_attention.family, self.cross_attention
+        family, cross = self.family, self.cross_attention
         attention, normed = getattr(self, family.attention), family.attention_input(self, hidden_states)
-        if memory is not None and isinstance(cross, JointAttention):
+        if memory is None or cross is None:
+            return family.combine(self, hidden_states, self_attend(family, attention, normed, **kwargs))
+        if isinstance(cross, JointAttention):
             return family.combine(self, hidden_states, cross(attention, normed, self.layer_index, memory, **kwargs))
-        attended, _ = attention(hidden_states=normed, **kwargs)
-        inject = None if memory is None else lambda hidden: cross(hidden, self.layer_index, memory)
-        return family.combine(self, hidden_states, attended, inject)
+        attended = self_attend(family, attention, normed, **kwargs)
+        return family.combine(self, hidden_states, attended, lambda hidden: cross(hidden, self.layer_index, memory))
 
 
 @functools.cache
@@ -65,9 +66,9 @@ def inject(base: PreTrainedModel, readers: Mapping[int, nn.Module]) -> PreTraine
     upper = _twin(base)
     # Recording of hidden states begins anew: the flag of the base would say that it has begun.
     upper.__dict__.pop("_output_capturing_hooks_installed", None)
-    for index, reader in readers.items():
-        layer = upper.layers[index]
-        upper.layers[index] = _injected_class(type(layer))(layer, reader, index)
+    family = family_of(base.config)
+    for index, layer in enumerate(upper.layers):
+        upper.layers[index] = _injected_class(type(layer))(layer, family, readers.get(index), index)
     return upper
 
 

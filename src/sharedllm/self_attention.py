@@ -1,0 +1,65 @@
+"""A layer's own self-attention: taken apart for who puts more keys beside its own, and quick where queries are few."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+from .attention import Part, attend_few
+from .families import Family
+from .positions import Rotation, rotate
+
+
+def operands(
+    family: Family,
+    attention: Any,
+    normed: Tensor,
+    position_embeddings: Rotation,
+    attention_mask: Tensor | None = None,
+    past_key_values: Cache | None = None,
+    **kwargs,
+) -> tuple[Tensor, Part]:
+    """What self-attention attends with: queries (B, H, L, D), and the running text up to now.
+
+    Args:
+        normed: (B, L, E), what it reads. Everything else as transformers gives it to self-attention.
+    """
+    keys, values = (t.transpose(1, 2) for t in family.keys_values(attention, normed))
+    queries = family.queries(attention, normed).transpose(1, 2)
+    queries, keys = rotate(queries, position_embeddings), rotate(keys, position_embeddings)
+    if past_key_values is not None:
+        keys, values = past_key_values.update(keys, values, attention.layer_idx)
+    return queries, (keys, values, _bias(attention_mask, queries, keys))
+
+
+def self_attend(family: Family, attention: Any, normed: Tensor, **kwargs) -> Tensor:
+    """What self-attention returns, (B, L, E); arguments as `operands`'.
+
+    Few tokens at a time on a CPU go through products: kernels made for many queries take ten times as long in half precision.
+    """
+    few = 4 * normed.shape[1] * attention.num_key_value_groups <= attention.head_dim  # as `attention.are_few` has it
+    if (
+        not few
+        or normed.device.type != "cpu"
+        or torch.is_grad_enabled()
+        or attention.config._attn_implementation != "sdpa"
+    ):
+        return attention(hidden_states=normed, **kwargs)[0]
+    queries, part = operands(family, attention, normed, **kwargs)
+    return getattr(attention, family.output)(attend_few(queries, [part], attention.scaling))
+
+
+def _bias(mask: Tensor | None, queries: Tensor, keys: Tensor) -> Tensor | None:
+    """The mask that transformers gives to self-attention, as numbers to be added to scores: (B, 1, L, S)."""
+    length, seen = queries.shape[2], keys.shape[2]
+    if mask is None:
+        # It is left out where it is only causal; one token sees all before it.
+        if length == 1:
+            return None
+        mask = torch.ones(length, seen, dtype=torch.bool, device=queries.device).tril(seen - length)[None, None]
+    mask = mask[..., :seen]
+    if mask.dtype == torch.bool:
+        lowest = torch.finfo(queries.dtype).min
+        mask = torch.zeros(mask.shape, dtype=queries.dtype, device=queries.device).masked_fill(~mask, lowest)
+    return mask
