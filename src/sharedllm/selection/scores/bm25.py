@@ -42,7 +42,15 @@ class BM25Score:
 
     def _of(self, text: Tensor, asked: list[int]) -> Tensor:
         """(T,) scores of one text."""
-        return self.per_token(torch.stack([*self.by_word(text, asked)]).sum(0), len(text))
+        return self.per_token(self.total(text, asked), len(text))
+
+    def total(self, text: Tensor, asked: list[int]) -> Tensor:
+        """(pieces,) scores of the pieces of a text, one word after the other: a question may have thousands."""
+        words = self.by_word(text, asked)
+        total = next(words).clone()
+        for word in words:
+            total += word
+        return total
 
     def by_word(self, text: Tensor, asked: list[int]) -> Iterator[Tensor]:
         """(pieces,) what each word of a question adds to the score of each piece of a text; a piece begins every half."""

@@ -24,10 +24,11 @@ class FocusScore(BM25Score):
     least: float = 0.25
 
     def _of(self, text: Tensor, asked: list[int]) -> Tensor:
-        words = torch.stack([*self.by_word(text, asked)])
-        total = words.sum(0)
-        best = total.where(words > 0, 0).amax(1, keepdim=True)
-        left = words.where(total >= self.close * best, 0).sum(0)
+        total = self.total(text, asked)
+        left = torch.zeros_like(total)
+        for word in self.by_word(text, asked):
+            have = total.where(word > 0, 0)
+            left += word.where(have >= self.close * have.max(), 0)
         # Of what matches nothing all is alike.
         kept = left.masked_fill(left < self.least * left.max(), -torch.inf)
         return self.per_token(kept, len(text))
