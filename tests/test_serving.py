@@ -322,6 +322,25 @@ def test_documents_come_and_go(serve, model, tokenizer, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.memory"]
 
 
+def test_what_other_processes_change_is_seen(serve, model, tokenizer, tmp_path):
+    client, folder = serve(), tmp_path / "notes.memory"
+    body = ASKED | {"memory": "notes", "messages": [{"role": "user", "content": "night owl Mina"}]}
+    with writing(folder) as writer:
+        writer.read(model, tokenizer, "owls", ["The night owl is called Mina.\n" * 3])
+    source = client.post("/v1/chat/completions", json=body).json()["sharedllm"]["sources"][0]
+    assert source["document"] == "owls" and "Mina" in source["text"]
+    assert [d["name"] for d in client.get("/v1/memories").json()["data"][0]["documents"]] == ["foxes", "owls"]
+    with writing(folder) as writer:
+        writer.begin(model, tokenizer_fingerprint(tokenizer), keep_all=False)
+        writer.read(model, tokenizer, "text", [TEXT])
+        writer.commit()
+    answer = client.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 409 and "--keep-all" in answer.json()["error"]["message"]
+    (folder / "manifest.json").write_text("{}")
+    answer = client.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 409 and "changed by another process" in answer.json()["error"]["message"]
+
+
 def test_memories_that_can_not_be_served(model, tokenizer, tmp_path):
     (tmp_path / "a").mkdir()
     stores = [store_of(tmp_path / f"{folder}x.memory", model, tokenizer, text=TEXT) for folder in ("", "a/")]

@@ -65,7 +65,7 @@ class Service:
             self.model,
             self.tokenizer,
             request,
-            self.memories[request.memory].store if request.memory is not None else None,
+            self.memories.current(request.memory) if request.memory is not None else None,
             budget=self.budget,
             score=self.score,
             check=job.check,

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from ..modeling import SharedLLMForCausalLM
 from ..store import MemoryStore
 from ..store.edit import Writer, writing
+from ..store.manifest import read_manifest
 from .errors import ServingError, invalid
 
 
@@ -47,6 +48,26 @@ class Memories:
             there = ", ".join(self._opened) or "none"
             raise ServingError(404, f"memory={name!r} is not served: there are {there}.", "memory")
         return self._opened[name]
+
+    def current(self, name: str) -> MemoryStore:
+        """The store of a name, opened again if another process has changed it; for the worker's thread.
+
+        Raises:
+            ServingError: none of that name, or what is there now can't be asked.
+        """
+        held = self[name].store
+        folder, manifest = held.folder, held.manifest
+        try:
+            if read_manifest(folder) == manifest:
+                return held
+            store = MemoryStore.open(folder, fingerprint=manifest.fingerprint, tokenizer=manifest.tokenizer)
+        except ValueError as error:
+            raise ServingError(409, f"memory={name!r} was changed by another process: {error}", "memory") from None
+        if not store.manifest.complete:
+            message = f"memory={name!r} does not hold every token any more: read its texts again with --keep-all."
+            raise ServingError(409, message, "memory")
+        self._opened[name] = Opened(store, store.nbytes)
+        return store
 
     def listed(self) -> list[dict[str, Any]]:
         """Name, size and documents of each."""
