@@ -9,8 +9,9 @@ export CORPUS=${1:?"usage: runs/compare_tiny.sh CORPUS OUT"}
 out=${2:?"name the folder of the results"}
 trained=build/compare/tiny
 seeds=${SEEDS:-0 1 2}
+# The places that are scored have LONGEST tokens before them; lengths may be measured one after the other.
 lengths=${LENGTHS:-0,1W,4W,16W,64W}
-longest=${lengths##*,}
+longest=${LONGEST:-64W}
 run() { python -m sharedllm "$@"; }
 
 # The tokens of the training come first: the encoder is trained on them.
@@ -33,11 +34,11 @@ for seed in $seeds; do
     data="$domain=build/tokens-tiny/$domain-test"
     rivals=(--rival "$trained/cepe/seed-$seed/model" --rival "$trained/beacon/seed-$seed/model" --rival "$trained/full/seed-$seed/model")
     ours=(--model "$trained/ours/seed-$seed/model" --cases 1 -o "$out/cells/$domain-$seed")
-    run eval loss --data "$data" "${ours[@]}" "${rivals[@]}" --lengths "$lengths" \
+    run eval loss --data "$data" "${ours[@]}" "${rivals[@]}" --lengths "$lengths" --longest "$longest" \
       --method "sharedllm,empty,cepe,beacon$untrained"
     # Full attention is quadratic, and beyond its YaRN factor it has broken down: no need to wait for it at the longest.
     run eval loss --data "$data" "${ours[@]}" "${rivals[@]}" --lengths 0,1W,4W,16W --longest "$longest" --method tuned
-    run eval loss --data "$data" --model "$trained/paper/seed-$seed/model" --cases 1 --lengths "$lengths" \
+    run eval loss --data "$data" --model "$trained/paper/seed-$seed/model" --cases 1 --lengths "$lengths" --longest "$longest" \
       --method sharedllm -o "$out/paper-cells/$domain-$seed"
   done
 done
