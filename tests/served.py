@@ -1,0 +1,62 @@
+"""A small model behind a server, for the tests of the server."""
+
+import json
+from contextlib import contextmanager
+
+from helpers import tiny_base, tiny_shared
+from starlette.testclient import TestClient
+
+from sharedllm.cli.common import tokenizer_fingerprint
+from sharedllm.serving.app import Service, application
+from sharedllm.serving.memories import Memories
+from sharedllm.serving.worker import Worker
+from sharedllm.store import MemoryStore
+from sharedllm.store.edit import writing
+
+TEXT = "".join(f"Line {i}: the quick brown fox jumps over the lazy dog.\n" for i in range(8))
+TEMPLATE = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[bot]{% endif %}"
+)
+ASKED = {"messages": [{"role": "user", "content": "What jumps?"}], "max_tokens": 20}
+
+
+def small_model():
+    base = tiny_base("llama", vocab_size=256, max_position_embeddings=256)
+    return tiny_shared("llama", base=base, window=128, injection="joint", encoding="chunk")
+
+
+def store_of(folder, model, tokenizer, **documents: str) -> MemoryStore:
+    with writing(folder) as writer:
+        writer.begin(model, tokenizer_fingerprint(tokenizer))
+        for name, text in documents.items():
+            writer.read(model, tokenizer, name, [text])
+        writer.commit()
+    return MemoryStore.open(folder)
+
+
+@contextmanager
+def clients_of(model, tokenizer, folder):
+    """Makes a client of a server with the memory "notes"; all are stopped in the end."""
+    clients = []
+
+    def start(**options) -> TestClient:
+        waiting = options.pop("waiting", 4)
+        stores = [store_of(folder / "notes.memory", model, tokenizer, foxes=TEXT)]
+        settings = {"tokenizer": tokenizer, "budget": 60, "score": "bm25"} | options
+        service = Service(model, settings.pop("tokenizer"), "small", Memories(stores), Worker(waiting), **settings)
+        client = TestClient(application(service))
+        client.service = service
+        clients.append(client.__enter__())
+        return client
+
+    yield start
+    for client in clients:
+        client.__exit__(None, None, None)
+
+
+def streamed(response) -> list[dict]:
+    """The events of a stream."""
+    assert response.status_code == 200 and response.headers["content-type"].startswith("text/event-stream")
+    lines = [line for line in response.text.split("\n") if line]
+    assert all(line.startswith("data: ") for line in lines) and lines[-1] == "data: [DONE]"
+    return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
