@@ -30,7 +30,7 @@ def test_chosen_heads_count_by_their_weights():
     assert len(by_head) == 12
     model.config.selection_heads = [[1, 3, 0.5], [3, 0, 2.0], [3, 2, 1.0]]
     expected = 0.5 * by_head[1, 3] + 2.0 * by_head[3, 0] + by_head[3, 2]
-    torch.testing.assert_close(model.scores(memory, query)[0], spread(expected[None])[0])
+    torch.testing.assert_close(model.scores(memory, query, score="attention")[0], spread(expected[None])[0])
 
 
 @torch.no_grad()

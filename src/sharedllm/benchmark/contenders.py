@@ -132,7 +132,7 @@ class Budget(Shared):
 
     def first(self, state: State, running: Tensor) -> Tensor:
         question, budget = running[:, -self.question :], self.setting.shape.budget
-        selected = self.model.select(state.memory, question, budget=budget)
+        selected = self.model.select(state.memory, question, budget=budget, score="attention")
         state.prepared = self.model.model.prepare_memory(selected)
         return self._forward(state, running)
 
