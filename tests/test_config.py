@@ -118,7 +118,7 @@ def test_text_config_is_needed_whole():
 
 def test_unsupported_family():
     base = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=10, bos_token_id=1, eos_token_id=2))
-    with pytest.raises(ValueError, match="model_type='gpt2' is not supported: use one of arcee, .*llama, .*qwen3"):
+    with pytest.raises(ValueError, match=r"model_type='gpt2' is not supported: use one of arcee, .*llama, .*qwen3"):
         SharedLLMForCausalLM.from_base(base)
 
 
