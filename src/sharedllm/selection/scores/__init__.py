@@ -34,8 +34,7 @@ def get_score(score: str | TokenScore, config: SharedLLMConfig | None = None) ->
         if score not in SCORES:
             raise ValueError(f"score={score!r} is not known: use one of {', '.join(sorted(SCORES))}.")
         score = SCORES[score]
-    members = score.members if isinstance(score, HybridScore) else (score,)
-    if config is not None and config.injection != "joint" and any(isinstance(m, AttentionScore) for m in members):
+    if config is not None and score.needs_joint and config.injection != "joint":
         raise ValueError(f"score={score.name!r} needs a model with injection='joint': use score='focus' or 'bm25'.")
     return score
 

@@ -28,6 +28,7 @@ class AttentionScore:
     """
 
     name: str = "attention"
+    needs_joint: bool = True
     block: int = 16_384
 
     @torch.no_grad()

@@ -19,6 +19,11 @@ class TokenScore(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def needs_joint(self) -> bool:
+        """Whether only models with injection='joint' give it."""
+        ...
+
     def scores(self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor) -> Tensor:
         """(B, T) how much the token at each slot matters; only comparisons within one text count.
 

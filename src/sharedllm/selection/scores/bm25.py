@@ -28,6 +28,7 @@ class BM25Score:
     """
 
     name: str = "bm25"
+    needs_joint: bool = False
     piece: int = 32
     k1: float = 1.5
     b: float = 0.75

@@ -23,6 +23,7 @@ class CosineScore:
     """Every chunk goes through one lower layer again, as these states are not kept. batch_tokens: most tokens at once."""
 
     name: str = "cosine"
+    needs_joint: bool = False
     batch_tokens: int | None = None
 
     @torch.no_grad()

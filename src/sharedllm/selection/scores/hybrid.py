@@ -21,6 +21,10 @@ class HybridScore:
     name: str
     members: tuple[TokenScore, ...]
 
+    @property
+    def needs_joint(self) -> bool:
+        return any(member.needs_joint for member in self.members)
+
     def scores(self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor) -> Tensor:
         return self.fused([member.scores(model, parts, query, mask) for member in self.members])
 

@@ -20,6 +20,7 @@ class OracleScore:
 
     spans: Sequence[Sequence[tuple[int, int]]]
     name: str = "oracle"
+    needs_joint: bool = False
 
     def scores(self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor) -> Tensor:
         scores = torch.full((len(query), extent(parts)), -torch.inf)
