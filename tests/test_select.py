@@ -113,7 +113,8 @@ def test_bm25_is_that_of_bm25s(length):
 
 @pytest.mark.parametrize("length", [1, 16, 200, 1000])
 def test_focus_is_what_slow_loops_leave(length):
-    """Every word counts for the pieces that match best among those that have it; what is left with little goes."""
+    """Every word counts for the pieces that match best among those that have it; what is left with little goes, and
+    what ends within the question's words stays half a piece longer."""
     text, asked = ids_of(length)[0], [5, 17, 5, 17, 30, 99, 100]
     words = [word.tolist() for word in BM25Score().by_word(text, asked)]
     totals = [sum(values) for values in zip(*words, strict=True)]
@@ -127,6 +128,10 @@ def test_focus_is_what_slow_loops_leave(length):
         pieces = [p for p in (place // 16 - 1, place // 16) if 0 <= p < len(left)]
         value = max(left[p] for p in pieces)
         expected[place] = value if value >= 0.25 * max(left) - 1e-6 else -torch.inf
+    stays, pairs = expected.isfinite().tolist(), set(pairwise(asked))
+    for end in range(1, length):
+        if stays[end - 1] and not stays[end] and set(pairwise(text[max(0, end - 8) : end].tolist())) & pairs:
+            expected[end : end + 16] = expected[end : end + 16].clamp(min=float(expected[end - 1]))
     part = Part(text[None].int(), torch.tensor([length]), 16, 0, None, None)
     query = torch.tensor([asked])
     got = FocusScore().scores(None, [part], query, torch.ones_like(query).bool())[0]
@@ -147,6 +152,18 @@ def test_focus_finds_one_of_many_alike_and_both_of_two():
         assert found == set(asked)
         assert not got[[place for key, place in places.items() if key not in asked]].isfinite().any()
         assert int((got > 0).sum()) <= 48 * len(asked)
+
+
+@pytest.mark.parametrize("place", range(64, 96))
+def test_focus_keeps_an_answer_that_a_piece_cuts_off(place):
+    """Wherever a fact of 18 known and 3 new tokens stands, it stays whole: also where a piece ends between them."""
+    noise = ids_of(400)[0] % 80 + 40
+    asked = torch.arange(1, 19)
+    noise[place : place + 21] = torch.cat([asked, torch.tensor([141, 142, 143])])
+    part = Part(noise[None].int(), torch.tensor([400]), 16, 0, None, None)
+    got = FocusScore().scores(None, [part], asked[None], torch.ones(1, 18).bool())[0]
+    assert got[place : place + 21].isfinite().all()
+    assert got.isfinite().sum() <= 64
 
 
 def test_focus_of_a_question_that_nothing_matches():

@@ -22,8 +22,8 @@ def kept_within(
         roots: places at which chunks begin and end, ascending; one tree each. Places between chunks hold no token.
         ratios: stride at each depth, coarse to fine: of whole chunks, of their halves, quarters, ….
         budget: most tokens to keep.
-        gist: if all chunks at the coarsest stride take no more than this share of the budget, they come first, so that
-            something of everything remains; otherwise chunks compete like all else, and some may go.
+        gist: if all chunks at the coarsest stride take no more than this share of the budget, those of them that are worth
+            a place come first, so that something of each remains; otherwise chunks compete like all else, and some may go.
 
     Returns:
         Ascending positions (s,) of the kept tokens, s ≤ budget, and the stride (s,) of each.
@@ -42,7 +42,7 @@ def kept_within(
     costs = [sizes[0]] + [fine.view(-1, 2).sum(1) - coarse for coarse, fine in itertools.pairwise(sizes)]
     ranks = [best[0], *best[:-1]]
     if int(sizes[0].sum()) <= gist * budget:
-        ranks[0] = torch.full_like(ranks[0], torch.inf)
+        ranks[0] = torch.where(ranks[0].isneginf(), ranks[0], torch.inf)
     depth = torch.cat([torch.full_like(cost, d) for d, cost in enumerate(costs)])
     # By score, parents before children of the same score, then by position.
     order = torch.argsort(depth, stable=True)

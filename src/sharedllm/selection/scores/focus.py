@@ -17,11 +17,14 @@ from .bm25 import BM25Score
 @dataclass(frozen=True)
 class FocusScore(BM25Score):
     """close: a word counts for pieces whose BM25 score is at least this share of the best of those that have the word.
-    least: a piece stays if what it is left with is at least this share of the most that any is left with."""
+    least: a piece stays if what it is left with is at least this share of the most that any is left with.
+    near: where two words of the question stand side by side this few tokens before the end of what stays, the answer is
+    likely cut off, and half a piece more stays."""
 
     name: str = "focus"
     close: float = 0.9
     least: float = 0.25
+    near: int = 8
 
     def _of(self, text: Tensor, asked: list[int]) -> Tensor:
         total = self.total(text, asked)
@@ -31,4 +34,17 @@ class FocusScore(BM25Score):
             left += word.where(have >= self.close * have.max(), 0)
         # Of what matches nothing all is alike.
         kept = left.masked_fill(left < self.least * left.max(), -torch.inf)
-        return self.per_token(kept, len(text))
+        return self._with_answers(self.per_token(kept, len(text)), text, asked)
+
+    def _with_answers(self, scores: Tensor, text: Tensor, asked: list[int]) -> Tensor:
+        """(T,) scores of what stays, longer where it ends within what was asked for."""
+        stays, half = ~scores.isneginf(), self.piece // 2
+        last = torch.nonzero(stays[:-1] & ~stays[1:]).flatten()
+        # A pair as one number; where there is no token the id is −1.
+        ids, question = text.long() + 1, torch.tensor(asked, dtype=torch.long) + 1
+        many = int(max(ids.max(), question.max())) + 1
+        end = ids[(last[:, None] + torch.arange(1 - self.near, 1)).clamp(min=0)]
+        pairs = question[:-1] * many + question[1:]
+        cut = last[torch.isin(end[:, :-1] * many + end[:, 1:], pairs).any(1)]
+        behind = (cut[:, None] + torch.arange(1, half + 1)).clamp(max=len(text) - 1)
+        return scores.scatter_reduce(0, behind.flatten(), scores[cut].repeat_interleave(half), "amax")
