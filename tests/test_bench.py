@@ -355,6 +355,24 @@ def test_a_run_that_was_stopped_keeps_what_it_has(stubs, tmp_path):
     assert len(cells[0]["runs"][0]) == 4
 
 
+def test_peak_memory_alone(stubs, tmp_path):
+    """No contender is run here, and a later start adds times to the same cells without measuring memory again."""
+    asked: list = []
+
+    def peak(name: str, length: int) -> int:
+        asked.append((name, length))
+        return 1_000_000 * length
+
+    results = bench(plan(lengths=[64, 128], repeats=0), tmp_path, contenders=stubs, peak=peak)
+    assert {cell["status"] for cell in results.cells} == {"peak memory only"} and len(asked) == 6
+    assert not any(stub.reads for stub in stubs.values())
+    text = markdown(results)
+    assert "| 64 | sharedllm | peak memory only | | | | | | 64.0 | | | |" in text and "| slow | – | – | 1.00 |" in text
+    assert [path.name for path in draw(rows(results), "toy", tmp_path)] == ["memory.png"]
+    results = bench(plan(lengths=[64, 128], repeats=1), tmp_path, contenders=stubs, peak=peak)
+    assert len(asked) == 6 and results.cell("slow", 128)["status"] == DONE
+
+
 def test_errors_that_are_not_of_memory_stop_the_run(stubs, tmp_path):
     def fail(length: int) -> float:
         raise RuntimeError("shapes differ")
@@ -383,7 +401,7 @@ def test_results_of_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("change", "name"),
     [({"lengths": []}, "lengths"), ({"lengths": [0]}, "lengths"), ({"dtype": "fp8"}, "dtype")]
-    + [({"repeats": 0}, "repeats"), ({"new_tokens": 16}, "new_tokens")],
+    + [({"repeats": -1}, "repeats"), ({"repeats": 0, "device": "cuda"}, "repeats"), ({"new_tokens": 16}, "new_tokens")],
 )
 def test_plan_refuses(change, name):
     with pytest.raises(ValueError, match=name):

@@ -234,6 +234,16 @@ class CepeStates(Cepe):
     project = False
 
 
+def check_names(names: Sequence[str]) -> None:
+    """
+    Raises:
+        ValueError: there is no such contender; lists those that there are.
+    """
+    unknown = [name for name in names if name not in DESCRIPTIONS]
+    if unknown:
+        raise ValueError(f"--contenders: {unknown[0]!r} is not known: use of {', '.join(DESCRIPTIONS)}.")
+
+
 def make_contenders(
     names: Sequence[str], setting: Setting, dtype: torch.dtype, device: torch.device, seed: int = 0
 ) -> dict[str, Contender]:
@@ -242,9 +252,7 @@ def make_contenders(
     Raises:
         ValueError: there is no such contender; lists those that there are.
     """
-    unknown = [name for name in names if name not in DESCRIPTIONS]
-    if unknown:
-        raise ValueError(f"--contenders: {unknown[0]!r} is not known: use of {', '.join(DESCRIPTIONS)}.")
+    check_names(names)
     shape = setting.shape
     base = shape.build(dtype, device, seed)
     settings = {

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from .. import __version__
 from ..hardware import environment, peak_operations
-from .contenders import Contender, Setting, make_contenders
+from .contenders import Contender, Setting, check_names, make_contenders
 from .fit import predict
 from .memory import in_child, is_out_of_memory, peak_growth
-from .results import DONE, OOM, Cell, Results
+from .results import DONE, OOM, PEAK_ONLY, Cell, Results
 from .shapes import Shape
 
 PARTS = ("read", "first", "decode")
@@ -30,7 +30,7 @@ class Plan:
 
     lengths        tokens in front of the window
     dtype          "bf16" or "fp32"
-    repeats        runs of each contender at each length, alternating
+    repeats        runs of each contender at each length, alternating; 0 for peak memory alone, on a CPU
     new_tokens     decoded one by one behind the first
     limit_seconds  what is expected to take longer is left out
     """
@@ -59,8 +59,10 @@ class Plan:
             raise ValueError(
                 f"new_tokens={self.new_tokens} must be 1 … {self.shape.window // 2 - 1}, below half a window."
             )
-        if self.repeats < 1:
-            raise ValueError(f"--repeats {self.repeats} must be at least 1.")
+        if self.repeats < (0 if self.device == "cpu" else 1):
+            raise ValueError(
+                f"--repeats {self.repeats}: give at least 1, or on a CPU 0 for peak memory alone (a GPU tells it in every run)."
+            )
 
     @property
     def setting(self) -> Setting:
@@ -108,12 +110,18 @@ def bench(
     device = torch.device(plan.device)
     peaks = {name: peak_operations(device, dtype) for name, dtype in DTYPES.items()}
     results = Results.begin(folder, plan.about(), peaks)
-    made = dict(contenders or plan.make(plan.contenders))
+    made = dict(contenders or {})
+    if contenders is None:
+        check_names(plan.contenders)
+        # For peak memory alone there is one model at a time, in the process that measures it.
+        made = plan.make(plan.contenders) if plan.repeats else {}
     if peak is None and device.type == "cpu":
         peak = partial(_peak_in_child, plan)
     warm: set[str] = set()
     for length in sorted(set(plan.lengths)):
-        pending = [name for name in plan.contenders if _is_open(plan, results, name, length, progress)]
+        pending = [
+            name for name in plan.contenders if _is_open(plan, results, name, length, progress, peak is not None)
+        ]
         for name in pending:
             cell = results.cell(name, length)
             if peak is not None and "peak_bytes" not in cell:
@@ -170,6 +178,7 @@ def _measure(plan: Plan, contender: Contender, cell: Cell, session: int) -> None
 
 def _measure_peak(peak: Peak, cell: Cell) -> None:
     cell["peak_bytes"] = peak(cell["contender"], cell["length"])
+    cell["status"] = PEAK_ONLY
 
 
 def _attempt(cell: Cell, work: Callable[[], object]) -> None:
@@ -190,10 +199,12 @@ def _attempt(cell: Cell, work: Callable[[], object]) -> None:
         torch.cuda.empty_cache()
 
 
-def _is_open(plan: Plan, results: Results, name: str, length: int, progress: Callable[[str], None]) -> bool:
-    """Whether there is something to measure; where not, the cell says why."""
+def _is_open(
+    plan: Plan, results: Results, name: str, length: int, progress: Callable[[str], None], apart: bool
+) -> bool:
+    """Whether there is something to measure; where not, the cell says why. apart: peak memory is, apart from time."""
     cell = results.cell(name, length)
-    if cell["status"] == OOM or len(cell["runs"]) >= plan.repeats:
+    if cell["status"] == OOM or (len(cell["runs"]) >= plan.repeats and not (apart and "peak_bytes" not in cell)):
         return False
     before = [c for c in results.of(name) if c["length"] < length]
     failed = [c["length"] for c in before if c["status"] == OOM]

@@ -20,7 +20,7 @@ COLORS = {
 
 
 def draw(table: Sequence[Row], title: str, folder: Path) -> list[Path]:
-    """time.png and memory.png, each axis logarithmic; returns the files.
+    """time.png, if anything was timed, and memory.png, each axis logarithmic; returns the files.
 
     Raises:
         ValueError: matplotlib is not installed.
@@ -33,12 +33,13 @@ def draw(table: Sequence[Row], title: str, folder: Path) -> list[Path]:
     except ImportError:
         raise ValueError("matplotlib is not installed: pip install 'sharedllm[plot]' draws the figures.") from None
     files = []
-    for name, label in (("time", "seconds: read, first token, decode"), ("memory", "peak memory above weights, MB")):
+    timed = [("time", "seconds: read, first token, decode")] if any(row.status == DONE for row in table) else []
+    for name, label in [*timed, ("memory", "peak memory above weights, MB")]:
         figure, ax = plt.subplots(figsize=(8, 4.2), layout="constrained")
         for contender in dict.fromkeys(row.contender for row in table):
-            mine = [row for row in table if row.contender == contender and row.status == DONE]
-            color = COLORS.get(contender)
+            mine, color = [row for row in table if row.contender == contender], COLORS.get(contender)
             if name == "time":
+                mine = [row for row in mine if row.status == DONE]
                 x, y = [row.length for row in mine], [row.seconds["total"].median for row in mine]
                 low, high = ([getattr(row.seconds["total"], end) for row in mine] for end in ("low", "high"))
                 ax.fill_between(x, low, high, color=color, alpha=0.15)

@@ -71,10 +71,10 @@ def exponents(table: Sequence[Row]) -> dict[str, dict[str, Fit]]:
     """Of seconds of reading and in all, and of peak memory, for each contender measured at two lengths or more."""
     fits: dict[str, dict[str, Fit]] = {}
     for name in dict.fromkeys(row.contender for row in table):
-        mine = [row for row in table if row.contender == name and row.status == DONE]
+        mine = [row for row in table if row.contender == name]
         for what, values in (
             ("read", [(r.length, r.seconds["read"].median) for r in mine if "read" in (r.utilisation or {})]),
-            ("total", [(r.length, r.seconds["total"].median) for r in mine]),
+            ("total", [(r.length, r.seconds["total"].median) for r in mine if r.status == DONE]),
             ("peak_bytes", [(r.length, r.peak_bytes) for r in mine if r.peak_bytes]),
         ):
             if len(values) > 1:
@@ -100,7 +100,7 @@ def markdown(results: Results) -> str:
     for row in table:
         head = f"| {row.length:,} | {row.contender} |"
         if row.status != DONE:
-            lines.append(f"{head} {row.status} |" + " |" * 9)
+            lines.append(f"{head} {row.status} |" + " |" * 5 + f" {_megabytes(row.peak_bytes)} |" + " |" * 3)
             continue
         used = row.utilisation or {}
         values = [
@@ -139,7 +139,7 @@ def markdown(results: Results) -> str:
 def _row(results: Results, cell: Cell, ours: Cell | None) -> Row:
     name, length, runs = cell["contender"], cell["length"], cell["runs"]
     if cell["status"] != DONE:
-        return Row(name, length, cell["status"], {})
+        return Row(name, length, cell["status"], {}, peak_bytes=cell.get("peak_bytes"))
     seconds = {part: Spread.of([run[part] for run in runs]) for part in PARTS}
     totals = [_total(run) for run in runs]
     seconds["total"] = Spread.of(totals)

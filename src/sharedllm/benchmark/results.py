@@ -11,6 +11,7 @@ from ..hardware import command_line
 FILE = "bench.json"
 OOM = "OOM"
 DONE = "measured"
+PEAK_ONLY = "peak memory only"
 
 # A contender at a length: `contender`, `length`, `status`, `runs` with seconds of each part, and what was counted.
 Cell = dict[str, Any]

@@ -25,7 +25,9 @@ def command(
     ] = "sharedllm,whole,budget,window,streaming,full,beacon,cepe,cepe-states",
     dtype: Annotated[str | None, typer.Option(help="bf16 or fp32. Default: bf16 where the hardware has it.")] = None,
     device: Annotated[str | None, typer.Option(help="Default: cuda where there is one.")] = None,
-    repeats: Annotated[int | None, typer.Option(min=1, help="Runs of each, alternating. Default: 3.")] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=0, help="Runs of each, alternating; 0: peak memory alone. Default: 3.")
+    ] = None,
     new_tokens: Annotated[int, typer.Option(min=1, help="Decoded one by one behind the first.")] = 32,
     batch_tokens: Annotated[
         int | None, typer.Option(min=1, help="Most tokens read at once. Default: the shape's.")
@@ -57,7 +59,7 @@ def command(
         [tokens_of_length(part, chosen.window) for part in (lengths or defaults["lengths"]).split(",")],
         dtype or ("fp32" if inference_dtype() == torch.float32 else "bf16"),
         device or ("cuda" if torch.cuda.is_available() else "cpu"),
-        repeats or defaults["repeats"],
+        defaults["repeats"] if repeats is None else repeats,
         new_tokens,
         batch_tokens,
         defaults["limit_seconds"] if limit_seconds is None else limit_seconds,
