@@ -75,18 +75,22 @@ def test_a_study_runs_once(run, tmp_path, base_folder, monkeypatch):
     recipe["data"]["validation_share"] = 0.3
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     path = write(
-        tmp_path, recipe="recipe.yaml", change={"log_every": 1}, seeds=[0], variants={"a": None, "b": {"steps": 1}}
-    )
-    code, out, err = run("ablate", path)
+        tmp_path, recipe="recipe.yaml", change={"log_every": 1}, seeds=[0],
+        variants={"a": None, "b": {"steps": 1}, "c": {"steps": 2}},
+    )  # fmt: skip
+    code, out, err = run("ablate", path, "--only", "b")
     assert code == 0, err
     assert (
         out.startswith("| variant | seeds | words 0 | words 64 | recall copy |")
         and (tmp_path / "out/table.md").is_file()
     )
     rows = json.loads((tmp_path / "out/table.json").read_text())
-    assert [row["variant"] for row in rows] == ["a", "b"] and rows[1]["changes"] == {"steps": 1}
+    assert [row["variant"] for row in rows] == ["a", "b", "c"] and rows[1]["changes"] == {"steps": 1}
+    assert [row["seeds"] for row in rows] == [[0], [0], []]
     monkeypatch.setattr("sharedllm.training.ablation.train", lambda *a, **k: pytest.fail("it has run already"))
-    assert run_study(load_study(path)) == rows
+    assert run_study(load_study(path), only=["b"]) == rows
+    with pytest.raises(ValueError, match="--only 'd' is no variant: use of a, b, c"):
+        run_study(load_study(path), only=["d"])
     path.write_text(path.read_text().replace("steps: 1", "steps: 3"))
     with pytest.raises(ValueError, match=r"out/b/seed-0 holds a run with steps=1, the recipe says 3"):
         run_study(load_study(path))

@@ -11,6 +11,9 @@ from .common import JsonOption, note, print_json, quiet, stderr
 def command(
     study: Annotated[Path, typer.Argument(help="YAML file with recipe, variants and seeds.")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value for all variants.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="A variant to run, besides the first one; may be repeated.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Run every variant with every seed (what has run stays), and write one table."""
@@ -20,7 +23,7 @@ def command(
         raise ValueError(f"{error.name} is not installed: pip install 'sharedllm[train]'.") from None
     quiet()
     loaded = load_study(study, set_)
-    rows = run_study(loaded, stderr)
+    rows = run_study(loaded, stderr, only)
     path = write_table(loaded, rows)
     if json:
         print_json(table=rows)

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
@@ -74,14 +75,22 @@ def settings(study: Study, variant: str, seed: int) -> dict[str, Any]:
     return changed | {"seed": seed, "output": output}
 
 
-def run_study(study: Study, console: Console | None = None) -> list[dict[str, Any]]:
+def run_study(study: Study, console: Console | None = None, only: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Run what is not there yet; returns a row a variant (see `table`).
 
+    Args:
+        only: variants to run, besides the first one, which differences are to; default: all.
+
     Raises:
-        ValueError: a run that is there was made by another recipe.
+        ValueError: a run that is there was made by another recipe, or there is no such variant.
     """
+    unknown = sorted(set(only or ()) - set(study.variants))
+    if unknown:
+        raise ValueError(f"--only {unknown[0]!r} is no variant: use of {', '.join(study.variants)}.")
+    reference = next(iter(study.variants))
+    chosen = [v for v in study.variants if only is None or v in only or v == reference]
     for seed in study.seeds:
-        for variant in study.variants:
+        for variant in chosen:
             recipe = build_recipe(settings(study, variant, seed))
             # Where its text lies says nothing about a run that is done; the data's hashes say it of one that goes on.
             check_recipe(recipe, FREE | {"data"})
