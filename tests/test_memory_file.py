@@ -281,16 +281,16 @@ def test_sources_that_can_not_be_saved(saved, sources, message):
 
 
 @pytest.mark.parametrize("error", [OSError("no space left"), SafetensorError("no space left"), KeyboardInterrupt()])
-@pytest.mark.parametrize("step", ["save_file", "os.fsync", "Path.replace"])
+@pytest.mark.parametrize("step", ["memory_file.save_file", "atomic.os.fsync", "atomic.Path.replace"])
 def test_a_failed_write_leaves_the_older_file(saved, monkeypatch, step, error):
     before = saved.read_bytes()
 
     def fail(*args, **kwargs):
-        if step == "save_file":
+        if step == "memory_file.save_file":
             args[1].write_bytes(b"half")
         raise error
 
-    monkeypatch.setattr(f"sharedllm.memory_file.{step}", fail)
+    monkeypatch.setattr(f"sharedllm.{step}", fail)
     with pytest.raises((OSError, KeyboardInterrupt)):
         save_memory(random_memory([30]), saved)
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that are there whole or not at all, also behind a power cut."""
 
 import os
 from pathlib import Path
@@ -13,10 +13,26 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        temporary.write_text(text, encoding="utf-8")
+        put(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def put(temporary: Path, final: Path) -> None:
+    """Give a file or a folder its name, so that behind a power cut it is whole or not there."""
+    for path in [temporary, *temporary.rglob("*")]:
+        synchronise(path)
+    temporary.replace(final)
+    synchronise(final.parent)
+
+
+def synchronise(path: Path) -> None:
+    """Have a file, or the names in a folder, written to the disk. On Windows folders can't be, and need not."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -10,7 +10,6 @@ With storage "int8" each token's keys and values are kept as 8-bit integers, hea
 
 import hashlib
 import json
-import os
 import secrets
 from collections.abc import Callable
 from functools import cache
@@ -23,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .atomic import put
 from .fingerprint import raw_bytes
 from .memory import ContextMemory
 
@@ -149,9 +149,7 @@ def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "",
         mode = (path if path.is_file() else temporary).stat().st_mode & 0o777
         save_file(tensors, temporary, metadata={"sharedllm": json.dumps(header)})
         temporary.chmod(mode)  # save_file leaves a file that only its owner may read
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
+        put(temporary, path)
     except SafetensorError as error:
         raise OSError(f"{path} can't be written: {error}") from error
     finally:

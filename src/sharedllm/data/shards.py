@@ -9,7 +9,6 @@ The folder appears under its name when it is complete, never before.
 
 import hashlib
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from ..atomic import put
 from ..text import tokenize
 from .sources import HUB, documents, parse_hub, resolve
 
@@ -112,8 +112,7 @@ def build_shards(
         manifest = header | {"splits": {name: writer.finish() for name, writer in writers.items()}}
         manifest["checksum"] = _digest(manifest)
         (temporary / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-        _synchronise(temporary / "manifest.json")
-        temporary.rename(folder)
+        put(temporary, folder)
     except OSError as error:
         raise OSError(f"{folder} can't be made ({error.strerror or error}); nothing of it is left.") from error
     finally:
@@ -233,8 +232,6 @@ class _Writer:
 
     def finish(self) -> dict:
         """This split's part of the manifest."""
-        for shard in self.shards:
-            _synchronise(self.folder / shard["file"])
         totals = {n: sum(self.columns[n]) for n in ("tokens", "bytes")}
         totals |= {"documents": len(self.columns["name"]), "duplicates": self.duplicates}
         return {"totals": totals, "shards": self.shards, "documents": self.columns}
@@ -296,8 +293,3 @@ def _digest(values: dict) -> str:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _synchronise(path: Path) -> None:
-    with path.open("rb") as written:
-        os.fsync(written.fileno())

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..atomic import put, synchronise
 from ..memory_file import Storage, save_memory
 from ..modeling import SharedLLMForCausalLM
 from ..selection import without_query
@@ -269,11 +270,12 @@ class Writer:
         target = self.folder / "blocks" / source.name
         try:
             os.link(source, target)
+            synchronise(target.parent)
         except OSError:
             temporary = target.with_name(f"{target.name}.tmp{secrets.token_hex(4)}")
             try:
                 shutil.copyfile(source, temporary)
-                temporary.replace(target)
+                put(temporary, target)
             finally:
                 temporary.unlink(missing_ok=True)
 

@@ -11,6 +11,7 @@ import torch
 import typer
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from ..atomic import put
 from ..bundled import checkpoint, load_tokenizer
 
 
@@ -50,7 +51,7 @@ def command(
     try:
         average(models[0], models[1], share).save_pretrained(part)
         load_tokenizer(first).save_pretrained(part)
-        part.rename(output)
+        put(part, output)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     print(f"wrote {output}")

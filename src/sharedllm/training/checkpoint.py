@@ -5,7 +5,6 @@ checkpoints/step-00000100/   weights.safetensors   optimizer.safetensors   state
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from ..atomic import put
 from .recipe import Recipe
 
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -60,11 +60,8 @@ def save_checkpoint(
         save_file(_owned(flat), temporary / FILES[1])
         sums = {name: _sha256(temporary / name) for name in FILES}
         (temporary / "state.json").write_text(json.dumps(state | {"sha256": sums}, indent=1))
-        for name in (*FILES, "state.json"):
-            with (temporary / name).open("rb") as file:
-                os.fsync(file.fileno())
         shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
+        put(temporary, final)
     except Exception as error:
         shutil.rmtree(temporary, ignore_errors=True)
         last = latest(folder)

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from transformers import PreTrainedTokenizerBase
 
-from ..atomic import write_text
+from ..atomic import put, write_text
 from .card import model_card
 from .losses import RowLosses
 from .recipe import Recipe
@@ -49,7 +49,7 @@ def write_model(
             write_text(temporary / "README.md", model_card(recipe, model.config, parameters, output / "log.jsonl"))
             if folder.exists():
                 shutil.rmtree(folder)
-            temporary.rename(folder)
+            put(temporary, folder)
         except Exception as error:  # of the file system or of safetensors, say because the disk is full
             shutil.rmtree(temporary, ignore_errors=True)
             raise ValueError(

@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from ..atomic import put
 from ..bundled import checkpoint, load_tokenizer
 from ..config import SharedLLMConfig
 from ..data.shards import TokenStore, build_shards, check_tokenizer
@@ -91,7 +92,7 @@ def train_tokenizer(recipe: Recipe, size: int, folder: Path) -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, padding_side="left", **SPECIAL)
     temporary = folder.with_name(f".{folder.name}.part")
     tokenizer.save_pretrained(temporary)
-    temporary.rename(folder)
+    put(temporary, folder)
 
 
 def _documents(recipe: Recipe, domain: str):

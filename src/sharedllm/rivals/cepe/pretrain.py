@@ -16,6 +16,7 @@ import typer
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, ModernBertConfig, ModernBertForMaskedLM
 
+from ...atomic import put
 from ...bundled import checkpoint
 from ...data.shards import TokenStore
 from ...data.spans import Spans
@@ -90,7 +91,7 @@ def pretrain(
     temporary = output.with_name(f".{output.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)
-    temporary.rename(output)
+    put(temporary, output)
     return losses
 
 
