@@ -259,7 +259,7 @@ def stubs(monkeypatch):
     """Ours is linear; the rival quadratic, and out of memory from 512 tokens on."""
     clock = Clock()
     monkeypatch.setattr(time, "perf_counter", clock)
-    monkeypatch.setattr("sharedllm.benchmark.measure.peak_operations", lambda *_: 1000.0)
+    monkeypatch.setattr("sharedllm.benchmark.results.peak_operations", lambda *_: 1000.0)
     return {
         "sharedllm": Stub("sharedllm", clock, lambda n: n / 64),
         "slow": Stub("slow", clock, lambda n: (n / 64) ** 2),
@@ -353,6 +353,25 @@ def test_a_run_that_was_stopped_keeps_what_it_has(stubs, tmp_path):
     cells = Results.load(tmp_path).cells
     assert [(c["contender"], len(c["runs"])) for c in cells] == [("sharedllm", 1), ("slow", 1), ("greedy", 0)]
     assert len(cells[0]["runs"][0]) == 4
+
+
+def test_rates_are_compared_with_the_fastest_product(stubs, tmp_path, monkeypatch):
+    """A start at which the machine did other things does not make the contenders look better."""
+    speeds = iter([300.0, 300.0] + [500.0, 200.0] * 10)
+    monkeypatch.setattr("sharedllm.benchmark.results.peak_operations", lambda *_: next(speeds))
+    bench(plan(lengths=[64]), tmp_path, contenders=stubs, peak=lambda *_: 1)
+    monkeypatch.setattr("sharedllm.benchmark.results.peak_operations", lambda *_: 100.0)
+    results = bench(plan(lengths=[64, 128]), tmp_path, contenders=stubs, peak=lambda *_: 1)
+    assert [session["peak_operations"] for session in results.sessions] == [
+        {"bf16": 500, "fp32": 300}, {"bf16": 100, "fp32": 100},
+    ]  # fmt: skip
+    row = rows(results)[-3]
+    cell = results.cell("sharedllm", 128)
+    speed = cell["operations"]["read"] / row.seconds["read"].median
+    assert row.contender == "sharedllm" and row.utilisation["read"] == pytest.approx(
+        speed / results.peak(results.about["dtype"])
+    )
+    assert results.peak("bf16") == 500
 
 
 def test_peak_memory_alone(stubs, tmp_path):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..hardware import environment, peak_operations
+from ..hardware import environment
 from .contenders import Contender, Setting, check_names, make_contenders
 from .fit import predict
 from .memory import in_child, is_out_of_memory, peak_growth
@@ -108,8 +108,8 @@ def bench(
         ValueError: the folder holds another run, or there is no such contender.
     """
     device = torch.device(plan.device)
-    peaks = {name: peak_operations(device, dtype) for name, dtype in DTYPES.items()}
-    results = Results.begin(folder, plan.about(), peaks)
+    results = Results.begin(folder, plan.about())
+    results.see_peaks(device, DTYPES)
     made = dict(contenders or {})
     if contenders is None:
         check_names(plan.contenders)
@@ -127,9 +127,10 @@ def bench(
             if peak is not None and "peak_bytes" not in cell:
                 _attempt(cell, partial(_measure_peak, peak, cell))
                 results.save()
-        for repeat in range(plan.repeats):
-            shift = repeat % len(pending) if pending else 0
+        for repeat in range(plan.repeats if pending else 0):
+            shift = repeat % len(pending)
             # Nobody is always first, when the machine is coolest, or always behind the same neighbour.
+            results.see_peaks(device, DTYPES)
             for name in pending[shift:] + pending[:shift]:
                 cell = results.cell(name, length)
                 if cell["status"] == OOM or len(cell["runs"]) > repeat:

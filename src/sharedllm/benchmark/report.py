@@ -40,7 +40,7 @@ class Row:
     ratio        total over SharedLLM's of the same round
     peak_bytes   above weights
     memory_bytes kept of the context until a question comes
-    utilisation  of read, first and total: counted operations a second, of a matrix product's in the same session
+    utilisation  of read, first and total: counted operations a second, of the fastest matrix product's in the same run
     """
 
     contender: str
@@ -92,7 +92,7 @@ def markdown(results: Results) -> str:
         "Medians of runs in turn, with quartiles. Times: the context read, the first token behind the running text, all with "
         f"{about['new_tokens']} more tokens. × is the total over SharedLLM's of the same round. Peak: memory above weights. "
         "Left: decoding's rate over that of the contender's shortest length. Kept: what waits for questions. "
-        "MFU: operations that have to be done, of a matrix product's in the same run.",
+        "MFU: operations that have to be done, of those of the fastest matrix product in the same run.",
         "",
         "| tokens | contender | read, s | first, s | decode, tokens/s | left | total, s | × | peak, MB | kept, MB | MFU read | MFU |",
         "|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
@@ -124,8 +124,7 @@ def markdown(results: Results) -> str:
     for name, fits in exponents(table).items():
         lines.append(f"| {name} | {' | '.join(_fit(fits.get(what)) for what in ('read', 'total', 'peak_bytes'))} |")
     peaks = ", ".join(
-        f"{name} {statistics.median(s['peak_operations'][name] for s in results.sessions) / 1e12:.3g} TFLOP/s"
-        for name in results.sessions[0]["peak_operations"]
+        f"{name} {results.peak(name) / 1e12:.3g} TFLOP/s" for name in results.sessions[0]["peak_operations"]
     )
     lines += [
         "",
@@ -145,7 +144,7 @@ def _row(results: Results, cell: Cell, ours: Cell | None) -> Row:
     seconds["total"] = Spread.of(totals)
     ratios = [mine / _total(other) for mine, other in zip(totals, ours["runs"], strict=False)] if ours else []
     operations = cell["operations"] | {"total": sum(cell["operations"].values())}
-    peaks = [results.sessions[run["session"]]["peak_operations"][results.about["dtype"]] for run in runs]
+    peak = results.peak(results.about["dtype"])
     return Row(
         name,
         length,
@@ -156,7 +155,7 @@ def _row(results: Results, cell: Cell, ours: Cell | None) -> Row:
         peak_bytes=cell.get("peak_bytes"),
         memory_bytes=cell.get("memory_bytes"),
         utilisation={
-            part: operations[part] / seconds[part].median / statistics.median(peaks)
+            part: operations[part] / seconds[part].median / peak
             for part in ("read", "first", "total")
             if operations[part]
         },

@@ -1,12 +1,15 @@
 """The file of a run: written whole after every measurement, so that a run goes on where it stopped."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..atomic import write_text
-from ..hardware import command_line
+from ..hardware import command_line, peak_operations
 
 FILE = "bench.json"
 OOM = "OOM"
@@ -27,7 +30,7 @@ class Results:
     cells: list[Cell] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, folder: Path, about: dict[str, Any], peaks: dict[str, float]) -> "Results":
+    def begin(cls, folder: Path, about: dict[str, Any]) -> "Results":
         """New results, or those of the folder, to go on with.
 
         Raises:
@@ -40,9 +43,19 @@ class Results:
             changed = [key for key in about if results.about.get(key) != about[key]]
             if changed:
                 raise ValueError(f"{folder} holds another run, by {', '.join(changed)}: name another folder.")
-        results.sessions.append({"command": command_line(), "peak_operations": peaks})
+        results.sessions.append({"command": command_line(), "peak_operations": {}})
         results.save()
         return results
+
+    def see_peaks(self, device: torch.device, dtypes: Mapping[str, torch.dtype]) -> None:
+        """Time a matrix product again: the fastest counts, for what else a machine does can only slow it down."""
+        peaks = self.sessions[-1]["peak_operations"]
+        for name, dtype in dtypes.items():
+            peaks[name] = max(peaks.get(name, 0.0), peak_operations(device, dtype))
+
+    def peak(self, dtype: str) -> float:
+        """Operations a second of the fastest matrix product of all starts, which are on the same hardware."""
+        return max(session["peak_operations"].get(dtype, 0.0) for session in self.sessions)
 
     @classmethod
     def load(cls, folder: Path) -> "Results":
