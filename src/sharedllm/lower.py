@@ -96,7 +96,10 @@ class LowerModel:
             none = self.embed.weight.new_zeros(0, self.config.hidden_size)
             return project([none] * (depth + 1))
         inverse = torch.argsort(torch.cat(order)).to(ids.device)
-        return [torch.cat(tensors)[inverse] for tensors in zip(*parts, strict=True)]
+        # One kind after the other, each let go once it is joined: only one of them is there twice.
+        kinds = [list(tensors) for tensors in zip(*parts, strict=True)]
+        parts.clear()
+        return [_joined(kinds.pop(0), inverse) for _ in range(len(kinds))]
 
     def _batches(
         self, ids: Tensor, units: Nodes, unit: Tensor, position: Tensor, batch_tokens: int
@@ -165,6 +168,13 @@ class LowerModel:
             allowed=((distance >= 0) if sliding is None else (distance >= 0) & (distance < sliding))[:, None],
         )
         return family.combine(layer, _take(hidden, offsets), getattr(attention, family.output)(attended))
+
+
+def _joined(parts: list[Tensor], order: Tensor) -> Tensor:
+    """Parts one behind the other, in that order."""
+    joined = torch.cat(parts)
+    parts.clear()
+    return joined if bool((order[1:] > order[:-1]).all()) else joined[order]
 
 
 def _take(hidden: Tensor, offsets: Tensor) -> Tensor:

@@ -150,7 +150,7 @@ def read_context(
     )
     index, kept = _rows(samples, len(ids), ids.device)
     # Head by head: products with what lies otherwise are many times slower in bfloat16 on CPUs.
-    heads = [_gather(tensor, index, kept).transpose(1, 2).contiguous() for tensor in flat]
+    heads = [_gather(flat.pop(0), index, kept).transpose(1, 2).contiguous() for _ in range(len(flat))]
     pairs = len(reader.projections)
     return ContextMemory(
         keys=tuple(heads[:pairs]),
@@ -207,6 +207,6 @@ def _rows(samples: Samples, batch: int, device: torch.device) -> tuple[Tensor, T
 
 def _gather(flat: Tensor, index: Tensor, kept: Tensor) -> Tensor:
     """(s, …) at (B, S) → (B, S, …), zero where nothing is kept."""
-    if index.numel() == 0:
-        return flat.new_zeros(*index.shape, *flat.shape[1:])
+    if len(flat) == index.numel():  # nothing is padded
+        return flat.view(*index.shape, *flat.shape[1:])
     return flat[index] * kept.reshape(*kept.shape, *[1] * (flat.ndim - 1)).to(flat.dtype)
