@@ -118,6 +118,8 @@ def bench(
     if peak is None and device.type == "cpu":
         peak = partial(_peak_in_child, plan)
     warm: set[str] = set()
+    # Long enough for every kernel, and short where only a long length is left to measure.
+    short = min(*plan.lengths, plan.shape.window)
     for length in sorted(set(plan.lengths)):
         pending = [
             name for name in plan.contenders if _is_open(plan, results, name, length, progress, peak is not None)
@@ -136,7 +138,7 @@ def bench(
                 if cell["status"] == OOM or len(cell["runs"]) > repeat:
                     continue
                 if name not in warm:
-                    _attempt(cell, lambda n=name: run_once(made[n], plan.ids(min(plan.lengths)), 2))
+                    _attempt(cell, lambda n=name: run_once(made[n], plan.ids(short), 2))
                     warm.add(name)
                 if cell["status"] != OOM:
                     _attempt(cell, partial(_measure, plan, made[name], cell, len(results.sessions) - 1))
