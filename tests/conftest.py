@@ -3,8 +3,12 @@
 One thread, so that tiny models run fast and results repeat; no deadlines, for busy machines.
 """
 
+import random
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 from helpers import byte_tokenizer, tiny_base
 from hypothesis import settings
 
@@ -45,3 +49,58 @@ def run(capsys):
         return int(stopped.value.code or 0), captured.out, captured.err
 
     return call
+
+
+WORDS = "the falcon of silver sang in a quiet harbour while old captains slept and every lantern burned low".split()
+
+
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory):
+    rng = random.Random(0)
+    folder = tmp_path_factory.mktemp("text")
+    for number in range(8):
+        sentences = [" ".join(rng.choices(WORDS, k=9)).capitalize() + "." for _ in range(60)]
+        (folder / f"{number}.txt").write_text(" ".join(sentences) + "\n")
+    return folder
+
+
+@pytest.fixture
+def recipe(tmp_path, text_folder, base_folder):
+    """Write a small recipe in fp32, changed by keywords; returns its path."""
+
+    def write(name: str = "run", **changes) -> Path:
+        content = {
+            "stage": "extend",
+            "base": str(base_folder),
+            "output": str(tmp_path / name),
+            "steps": 6,
+            "model": {
+                "window": 64,
+                "chunk_size": 16,
+                "ratios": [4, 2, 1],
+                "lower_layers": 2,
+                "injection_map": [[0, 0], [1, 1], [1, 3]],
+                "encoding": "chunk",
+                "split_noise": 0.0,
+            },
+            "data": {
+                "folder": str(tmp_path / "tokens"),
+                "sources": {"words": {"files": str(text_folder)}},
+                "validation_share": 0.2,
+            },
+            "train": {"gates": 0.01, "cross_attention": 0.003, "everything": 0.001},
+            "context": 64,
+            "running": 64,
+            "kinds": {"text": 0.6, "alone": 0.2, "copy": 0.2},
+            "batch_tokens": 1024,
+            "micro_tokens": 512,
+            "precision": "fp32",
+            "save_dtype": "float32",
+            "validation": {"every": 3, "rows": 4, "windows": [0, 1, 2], "tasks": ["copy"], "task_rows": 4},
+            "checkpoint_every": 2,
+        }
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(content | changes))
+        return path
+
+    return write

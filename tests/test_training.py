@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -14,69 +13,14 @@ import peft
 import pytest
 import torch
 import yaml
-from helpers import tiny_base, tiny_shared
-from safetensors import SafetensorError, safe_open
+from helpers import tiny_base
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sharedllm import SharedLLMForCausalLM
 from sharedllm.training.log import read_log
-from sharedllm.training.parts import PARTS, learning_rates, multiplier
-from sharedllm.training.watch import NormWatch
 
-WORDS = "the falcon of silver sang in a quiet harbour while old captains slept and every lantern burned low".split()
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="module")
-def text_folder(tmp_path_factory):
-    rng = random.Random(0)
-    folder = tmp_path_factory.mktemp("text")
-    for number in range(8):
-        sentences = [" ".join(rng.choices(WORDS, k=9)).capitalize() + "." for _ in range(60)]
-        (folder / f"{number}.txt").write_text(" ".join(sentences) + "\n")
-    return folder
-
-
-@pytest.fixture
-def recipe(tmp_path, text_folder, base_folder):
-    """Write a small recipe in fp32, changed by keywords; returns its path."""
-
-    def write(name: str = "run", **changes) -> Path:
-        content = {
-            "stage": "extend",
-            "base": str(base_folder),
-            "output": str(tmp_path / name),
-            "steps": 6,
-            "model": {
-                "window": 64,
-                "chunk_size": 16,
-                "ratios": [4, 2, 1],
-                "lower_layers": 2,
-                "injection_map": [[0, 0], [1, 1], [1, 3]],
-                "encoding": "chunk",
-                "split_noise": 0.0,
-            },
-            "data": {
-                "folder": str(tmp_path / "tokens"),
-                "sources": {"words": {"files": str(text_folder)}},
-                "validation_share": 0.2,
-            },
-            "train": {"gates": 0.01, "cross_attention": 0.003, "everything": 0.001},
-            "context": 64,
-            "running": 64,
-            "kinds": {"text": 0.6, "alone": 0.2, "copy": 0.2},
-            "batch_tokens": 1024,
-            "micro_tokens": 512,
-            "precision": "fp32",
-            "save_dtype": "float32",
-            "validation": {"every": 3, "rows": 4, "windows": [0, 1, 2], "tasks": ["copy"], "task_rows": 4},
-            "checkpoint_every": 2,
-        }
-        path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(content | changes))
-        return path
-
-    return write
 
 
 def losses_of(output: Path) -> list[dict]:
@@ -256,7 +200,9 @@ def test_how_a_context_is_read_may_change_when_training_goes_on(run, recipe, tmp
         ),
     ],
 )
-def test_rivals_train_and_are_evaluated(run, recipe, tmp_path, base_folder, model_folder, method, settings, part):
+def test_rivals_train_and_are_evaluated(
+    run, recipe, tmp_path, text_folder, base_folder, model_folder, method, settings, part
+):
     """By the same trainer, of the same samples; only what is theirs changes."""
     code, out, err = run("train", recipe(method=method, steps=8, **settings), "--json")
     assert code == 0, err
@@ -271,7 +217,7 @@ def test_rivals_train_and_are_evaluated(run, recipe, tmp_path, base_folder, mode
     if method == "full":
         assert trained.config.rope_parameters["factor"] == 4.0
         assert trained.config.rope_parameters["original_max_position_embeddings"] == 64
-    (tmp_path / "tale.txt").write_text(" ".join(WORDS) * 40)
+    (tmp_path / "tale.txt").write_text((text_folder / "0.txt").read_text() * 2)
     name = "tuned" if method == "full" else method
     common = ["--model", model_folder, "--base", base_folder, "--rival", folder, "--data", tmp_path / "tale.txt"]
     arguments = [*common, "--lengths", "0,4W", "--cases", 1, "--method", f"sharedllm,{name}", "-o", tmp_path / "eval"]
@@ -370,167 +316,3 @@ def _twin_of(model: SharedLLMForCausalLM, name: str) -> torch.Tensor:
     return dict(model.named_parameters())[
         name.replace("model.", "model.upper.", 1) if name.startswith("model.") else name
     ]
-
-
-# Parts of adapters and of rivals.
-NOT_OURS = ("lora", "encoder", "beacon")
-
-
-@pytest.mark.parametrize("weights", ["shared", "copy"])
-@pytest.mark.parametrize("part", [part for part in PARTS if part not in NOT_OURS])
-def test_parts_are_disjoint_and_whole(weights, part):
-    model = tiny_shared("llama", lower_weights=weights, injection_map=[[0, 0], [1, 1], [2, 3]])
-    everything = learning_rates(model, {"everything": 1.0}, model.config)
-    assert set(everything) == {name for name, _ in model.named_parameters()}
-    parts = [
-        p for p in PARTS if p not in (*NOT_OURS, "everything") and not (weights == "shared" and p == "bottom_layers")
-    ]
-    rates = learning_rates(model, {name: float(i + 1) for i, name in enumerate(parts)}, model.config)
-    assert set(rates) == set(everything)
-    if part == "everything":
-        return
-    alone = learning_rates(model, {part: 0.5}, model.config)
-    assert alone
-    assert {n for n, p in model.named_parameters() if p.requires_grad} == set(alone)
-    if part == "gates":
-        assert len(alone) == 3
-    if part == "lower_model":
-        assert all((".lower_layers." in n) == (weights == "copy") for n in alone)
-
-
-def test_parts_that_are_not_there_are_refused():
-    model = tiny_base("llama")
-    with pytest.raises(ValueError, match=r"train\.gates: this model has no gates"):
-        learning_rates(model, {"gates": 1.0}, None)
-    with pytest.raises(ValueError, match=r"train\.head is no part"):
-        learning_rates(model, {"head": 1.0, "everything": 1.0}, None)
-
-
-def test_multiplier_rises_and_falls():
-    for kind in ("cosine", "linear", "trapezoid", "constant"):
-        values = [multiplier(kind, step, 100, 0.1) for step in range(100)]
-        assert values[0] == pytest.approx(0.1, abs=0.01)
-        assert max(values) <= 1
-        assert values[99] < 0.04 or kind == "constant"
-    assert multiplier("trapezoid", 60, 100, 0.1) == 1
-    assert multiplier("cosine", 50, 100, 0.0) == pytest.approx(0.5)
-
-
-def test_a_norm_that_leaves_its_usual_size_is_seen():
-    watch = NormWatch(times=10, steps=50)
-    assert [watch(norm) for norm in (100.0, *[1.0] * 20)] == [None] * 21
-    assert watch(9.0) is None and watch(50.0) == 50.0
-    assert watch(50.0) == 50.0, "an outlier is not what is usual"
-
-
-def test_a_loss_that_is_no_number_is_caught_with_its_batch(run, recipe, tmp_path):
-    code, _, err = run("train", recipe(train={"everything": 1e20}, clip=1e9, warmup=0.0, decay="constant"))
-    assert code == 2
-    assert "its batch is in" in err
-    (saved,) = (tmp_path / "run").glob("not-finite-step-*.safetensors")
-    with safe_open(saved, "pt") as file:
-        assert file.get_tensor("running").shape == (4, 64)
-        assert len(json.loads(file.metadata()["kinds"])) == 4 and json.loads(file.metadata()["shifts"]) == [0]
-
-
-@pytest.mark.parametrize("file", ["weights.safetensors", "optimizer.safetensors", "state.json"])
-def test_damaged_checkpoint_is_named_and_the_one_before_works(run, recipe, tmp_path, file):
-    path = recipe()
-    assert run("train", path, "--max-steps", 4)[0] == 0
-    broken = tmp_path / "run" / "checkpoints" / "step-00000004" / file
-    broken.write_bytes(broken.read_bytes()[:-20])
-    code, _, err = run("train", path)
-    assert (code, err.splitlines()[-1].count("is damaged: go on from an earlier checkpoint")) == (2, 1)
-    assert run("train", path, "--resume-from", broken.parent.parent / "step-00000002")[0] == 0
-    assert [r["step"] for r in read_log(tmp_path / "run" / "log.jsonl") if "loss" in r] == list(range(6))
-
-
-def test_full_disk_is_an_error_and_earlier_checkpoints_work(recipe, tmp_path):
-    """A limit on the size of files stands for the disk: writing fails in the middle."""
-    path = recipe(steps=4)
-    script = (
-        "import resource, signal, sys\n"
-        "from sharedllm.cli import main\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
-        "main(['train', sys.argv[1]])\n"
-    )
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [sys.executable, "-m", "sharedllm", "train", str(path), "--max-steps", "2"],
-        env=environment,
-        check=True,
-        capture_output=True,
-    )
-    done = subprocess.run([sys.executable, "-c", script, str(path)], env=environment, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "can't be written" in done.stderr
-    assert "the last whole one is" in done.stderr
-    folder = tmp_path / "run" / "checkpoints"
-    assert [p.name for p in sorted(folder.iterdir())] == ["step-00000002"]
-    subprocess.run(
-        [sys.executable, "-m", "sharedllm", "train", str(path)], env=environment, check=True, capture_output=True
-    )
-
-
-def test_a_tokenizer_that_is_not_the_bases_is_refused(run, recipe, tmp_path, base_folder):
-    data = yaml.safe_load(recipe().read_text())["data"] | {"folder": str(tmp_path / "other")}
-    code, _, err = run("train", recipe(data=data | {"tokenizer": "tiny"}))
-    assert code == 2 and "data.tokenizer=tiny is not the tokenizer of" in err.splitlines()[-1]
-    # A base that comes without one: its size is all there is to compare.
-    bare = tmp_path / "bare"
-    AutoModelForCausalLM.from_pretrained(base_folder).save_pretrained(bare)
-    code, _, err = run("train", recipe(base=str(bare), data=data | {"tokenizer": "tiny"}))
-    assert code == 2 and "the tokenizer has 4096 tokens" in err.splitlines()[-1]
-    assert not (tmp_path / "run" / "model").exists()
-
-
-def test_a_model_that_cannot_be_written_leaves_nothing_but_the_checkpoint(run, recipe, tmp_path, monkeypatch):
-    def full(self, folder, **options):
-        Path(folder).mkdir()
-        raise SafetensorError("No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SharedLLMForCausalLM, "save_pretrained", full)
-        code, _, err = run("train", recipe(steps=2))
-    assert code == 2 and "can't be written (No space left on device)" in err.splitlines()[-1]
-    assert not [path for path in (tmp_path / "run").iterdir() if "model" in path.name]
-    assert run("train", recipe(steps=2))[0] == 0
-    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"kinds": {"riddle": 1.0}}, "kinds.riddle is no kind of sample"),
-        ({"kinds": {"instructions": 1.0}}, "needs data.instructions"),
-        ({"base": "/nowhere"}, "/nowhere does not exist"),
-        ({"context": 4032, "batch_tokens": 4096, "micro_tokens": 4096}, "no document holds a sample of 4096 tokens"),
-        ({"model": {"chunksize": 16}}, "chunksize: no such setting"),
-    ],
-)
-def test_bad_runs_are_refused_in_one_line(run, recipe, tmp_path, changes, message):
-    code, _, err = run("train", recipe(**changes))
-    assert code == 2
-    assert message in err.splitlines()[-1]
-    assert not (tmp_path / "run" / "model").exists()
-
-
-def test_a_run_goes_on_only_as_it_began(run, recipe):
-    assert run("train", recipe(), "--max-steps", 2)[0] == 0
-    code, _, err = run("train", recipe(seed=1))
-    assert code == 2
-    assert "folder" in err
-    code, _, err = run("train", recipe(warmup=0.5))
-    assert code == 2
-    assert "holds a run with warmup=0.01" in err
-
-
-def test_strides_of_a_phase_are_not_those_of_the_model(run, recipe, tmp_path):
-    """Without validation too: the model that is written reads as the recipe says."""
-    data = yaml.safe_load(recipe().read_text())["data"] | {"validation_share": 0.0, "folder": str(tmp_path / "all")}
-    own = yaml.safe_load(recipe().read_text())["model"]["ratios"]
-    other = [1] * len(own)
-    assert run("train", recipe(steps=2, data=data, schedule=[{"share": 1.0, "ratios": [other]}]))[0] == 0
-    written = json.loads((tmp_path / "run" / "model" / "config.json").read_text())["ratios"]
-    assert written == own != other

@@ -1,0 +1,175 @@
+"""What the benchmark compares: operations by formula against a counter, what is kept and run at once, shapes, fits."""
+
+import pytest
+import torch
+from benches import NEW, TOY, toy_contenders
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from sharedllm.benchmark.causal import causal_attention
+from sharedllm.benchmark.contenders import (
+    DESCRIPTIONS,
+    Contender,
+    Full,
+    Setting,
+    State,
+    held_bytes,
+    make_contenders,
+)
+from sharedllm.benchmark.fit import fit, predict
+from sharedllm.benchmark.operations import pairs
+from sharedllm.benchmark.shapes import SHAPES, get_shape
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, Contender]:
+    return toy_contenders()
+
+
+def split(contender: Contender, length: int) -> tuple[Tensor, Tensor]:
+    """Context and running text, for `length` tokens in front of the window."""
+    ids = torch.randint(0, TOY.vocab_size, (1, length + TOY.window - NEW))
+    border = ids.shape[1] - contender.running
+    assert border == contender.context(length)
+    return ids[:, :border], ids[:, border:]
+
+
+@pytest.mark.parametrize("length", [64, 101])
+@pytest.mark.parametrize("name", list(DESCRIPTIONS))
+def test_operations_are_those_counted(made, name, length, monkeypatch):
+    """To the last multiplication, but for a budget, of which whole nodes may leave a little: 2 %. Full attention in blocks."""
+    monkeypatch.setattr(Full, "block", 16)
+    contender, counted = made[name], []
+    context, running = split(contender, length)
+
+    def count(work):
+        with FlopCounterMode(display=False) as counter:
+            result = work()
+        counted.append(counter.get_total_flops())
+        return result
+
+    def decode(logits: Tensor) -> None:
+        for _ in range(NEW):
+            logits = contender.step(state, logits[:, -1].argmax(-1, keepdim=True))
+
+    # Fused attention on CPUs is unknown to the counter; the plain kernel is made of products that it knows.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        state = count(lambda: contender.read(context))
+        logits = count(lambda: contender.first(state, running))
+        count(lambda: decode(logits))
+    formula = contender.operations(length)
+    assert [formula.read, formula.first, formula.decode] == pytest.approx(counted, rel=0.02 if name == "budget" else 0)
+    assert logits.shape == (1, 1, TOY.vocab_size) and logits.isfinite().all()
+    needed = contender.operations(length, causal=True)
+    assert needed.total < formula.total and needed.decode == formula.decode
+
+
+def test_causal_pairs_by_hand():
+    assert pairs(3, 2) == 3 * 5
+    assert pairs(3, 2, causal=True) == 3 + 4 + 5
+
+
+def test_shortcut_saves_operations(made):
+    short, whole = (made[name].operations(1024) for name in ("sharedllm", "whole"))
+    assert short.read < whole.read and (short.first, short.decode) == (whole.first, whole.decode)
+
+
+@torch.no_grad()
+def test_full_contender_equals_one_forward(made, monkeypatch):
+    """Blocks by the causal kernel, running text, decoding: the logits of one pass over everything."""
+    monkeypatch.setattr(Full, "block", 16)
+    full = made["full"]
+    context, running = split(full, 40)
+    state = full.read(context)
+    logits = [full.first(state, running)]
+    tokens = [context, running]
+    for _ in range(NEW):
+        tokens.append(logits[-1][:, -1].argmax(-1, keepdim=True))
+        logits.append(full.step(state, tokens[-1]))
+    plain = full.model(torch.cat(tokens, 1), use_cache=False).logits[:, -NEW - 1 :]
+    assert full.model.config._attn_implementation == "sdpa"
+    torch.testing.assert_close(torch.cat(logits, 1), plain, rtol=1e-4, atol=1e-5)
+
+
+def test_causal_attention_equals_a_mask():
+    queries, keys, values = torch.randn(1, 4, 3, 8), torch.randn(1, 2, 7, 8), torch.randn(1, 2, 7, 8)
+    out, _ = causal_attention(torch.nn.Identity(), queries, keys, values, None, scaling=0.3)
+    keys, values = keys.repeat_interleave(2, 1), values.repeat_interleave(2, 1)
+    scores = (queries @ keys.mT * 0.3).masked_fill(~torch.ones(3, 7).tril(4).bool(), -torch.inf)
+    torch.testing.assert_close(out, (scores.softmax(-1) @ values).transpose(1, 2))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["sharedllm", "budget", "cepe"])
+def test_reading_never_runs_more_tokens_at_once_than_asked(made, name):
+    """Working memory is bounded by `batch_tokens`, whatever the length; one unit is read at once in any case."""
+    contender, seen = made[name], []
+    layer = contender.model.encoder.layers[0] if name == "cepe" else contender.model.model.lower().layers[0].mlp
+    handle = layer.register_forward_hook(lambda module, given, out: seen.append(given[0].shape[:-1].numel()))
+    size = contender.setting.batch_tokens if name != "cepe" else 256
+    try:
+        contender.read(torch.randint(0, TOY.vocab_size, (1, 1000)))
+    finally:
+        handle.remove()
+    assert len(seen) > 3 and max(seen) <= size and sum(seen) >= 1000
+
+
+def test_memory_bytes(made):
+    context, running = split(made["full"], 64)
+    with torch.no_grad():
+        state = made["full"].read(context)
+        # Keys and values of 64 tokens in 4 layers, 2 heads of 8, fp32.
+        assert made["full"].memory_bytes(state) == 2 * 64 * 4 * 2 * 8 * 4
+        made["full"].first(state, running)
+    assert held_bytes(state.cache) > 2 * 64 * 4 * 2 * 8 * 4
+    assert held_bytes(None) == made["window"].memory_bytes(State()) == 0
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match="nobody"):
+        make_contenders(["nobody"], Setting(TOY, NEW, 48), torch.float32, torch.device("cpu"))
+    with pytest.raises(ValueError, match="llama-2-7b"):
+        get_shape("nothing")
+
+
+def test_shapes_are_those_of_their_names():
+    config = SHAPES["llama-2-7b"].config()
+    assert (config.hidden_size, config.num_hidden_layers, config.vocab_size) == (4096, 32, 32_000)
+    assert SHAPES["llama-3-8b"].config().rope_parameters["rope_theta"] == 500_000
+    cpu = SHAPES["cpu-16x1024"]
+    assert cpu.num_hidden_layers / cpu.lower_layers == 8
+    for shape in SHAPES.values():
+        # Halves at 16 and quarters at 8, the last two eighths at 4: every eighth token is kept.
+        coarse, middle, fine = shape.ratios
+        eighth = shape.chunk_size // 8
+        assert 4 * eighth // coarse + 2 * eighth // middle + 2 * eighth // fine == shape.chunk_size // 8
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_fit_recovers_an_exponent(power):
+    lengths = [4096, 16_384, 65_536, 262_144]
+    found = fit(lengths, [3e-5 * n**power for n in lengths])
+    assert found.exponent == pytest.approx(power) and found.error == pytest.approx(0, abs=1e-6)
+    assert found.at(1e6) == pytest.approx(3e-5 * 1e6**power)
+
+
+def test_fit_error_by_hand():
+    """Points (0, 0), (1, 1), (2, 0) in logarithms: slope 0, residuals −1/3, 2/3, −1/3."""
+    e = 2.718281828459045
+    found = fit([1, e, e * e], [1, e, 1])
+    assert found.exponent == pytest.approx(0) and found.error == pytest.approx((2 / 3 / 1 / 2) ** 0.5)
+    assert fit([1, 2], [1, 2]).error is None
+
+
+@pytest.mark.parametrize(
+    ("lengths", "costs"), [([8], [1.0]), ([8, 8], [1.0, 2.0]), ([8, 16], [1.0]), ([1, 2], [0.0, 1.0])]
+)
+def test_fit_refuses(lengths, costs):
+    with pytest.raises(ValueError, match="lengths"):
+        fit(lengths, costs)
+
+
+def test_prediction_goes_by_the_two_longest():
+    assert predict([1, 2, 4], [100, 4, 16], 8) == pytest.approx(64)
+    assert predict([2], [4.0], 8) is None

@@ -1,0 +1,128 @@
+"""Training that can't go on or should not begin: numbers, disks, checkpoints and recipes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForCausalLM
+
+from sharedllm import SharedLLMForCausalLM
+from sharedllm.training.log import read_log
+
+
+def test_a_loss_that_is_no_number_is_caught_with_its_batch(run, recipe, tmp_path):
+    code, _, err = run("train", recipe(train={"everything": 1e20}, clip=1e9, warmup=0.0, decay="constant"))
+    assert code == 2
+    assert "its batch is in" in err
+    (saved,) = (tmp_path / "run").glob("not-finite-step-*.safetensors")
+    with safe_open(saved, "pt") as file:
+        assert file.get_tensor("running").shape == (4, 64)
+        assert len(json.loads(file.metadata()["kinds"])) == 4 and json.loads(file.metadata()["shifts"]) == [0]
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "optimizer.safetensors", "state.json"])
+def test_damaged_checkpoint_is_named_and_the_one_before_works(run, recipe, tmp_path, file):
+    path = recipe()
+    assert run("train", path, "--max-steps", 4)[0] == 0
+    broken = tmp_path / "run" / "checkpoints" / "step-00000004" / file
+    broken.write_bytes(broken.read_bytes()[:-20])
+    code, _, err = run("train", path)
+    assert (code, err.splitlines()[-1].count("is damaged: go on from an earlier checkpoint")) == (2, 1)
+    assert run("train", path, "--resume-from", broken.parent.parent / "step-00000002")[0] == 0
+    assert [r["step"] for r in read_log(tmp_path / "run" / "log.jsonl") if "loss" in r] == list(range(6))
+
+
+def test_full_disk_is_an_error_and_earlier_checkpoints_work(recipe, tmp_path):
+    """A limit on the size of files stands for the disk: writing fails in the middle."""
+    path = recipe(steps=4)
+    script = (
+        "import resource, signal, sys\n"
+        "from sharedllm.cli import main\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
+        "main(['train', sys.argv[1]])\n"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [sys.executable, "-m", "sharedllm", "train", str(path), "--max-steps", "2"],
+        env=environment,
+        check=True,
+        capture_output=True,
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(path)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "can't be written" in done.stderr
+    assert "the last whole one is" in done.stderr
+    folder = tmp_path / "run" / "checkpoints"
+    assert [p.name for p in sorted(folder.iterdir())] == ["step-00000002"]
+    subprocess.run(
+        [sys.executable, "-m", "sharedllm", "train", str(path)], env=environment, check=True, capture_output=True
+    )
+
+
+def test_a_tokenizer_that_is_not_the_bases_is_refused(run, recipe, tmp_path, base_folder):
+    data = yaml.safe_load(recipe().read_text())["data"] | {"folder": str(tmp_path / "other")}
+    code, _, err = run("train", recipe(data=data | {"tokenizer": "tiny"}))
+    assert code == 2 and "data.tokenizer=tiny is not the tokenizer of" in err.splitlines()[-1]
+    # A base that comes without one: its size is all there is to compare.
+    bare = tmp_path / "bare"
+    AutoModelForCausalLM.from_pretrained(base_folder).save_pretrained(bare)
+    code, _, err = run("train", recipe(base=str(bare), data=data | {"tokenizer": "tiny"}))
+    assert code == 2 and "the tokenizer has 4096 tokens" in err.splitlines()[-1]
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_model_that_cannot_be_written_leaves_nothing_but_the_checkpoint(run, recipe, tmp_path, monkeypatch):
+    def full(self, folder, **options):
+        Path(folder).mkdir()
+        raise SafetensorError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SharedLLMForCausalLM, "save_pretrained", full)
+        code, _, err = run("train", recipe(steps=2))
+    assert code == 2 and "can't be written (No space left on device)" in err.splitlines()[-1]
+    assert not [path for path in (tmp_path / "run").iterdir() if "model" in path.name]
+    assert run("train", recipe(steps=2))[0] == 0
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kinds": {"riddle": 1.0}}, "kinds.riddle is no kind of sample"),
+        ({"kinds": {"instructions": 1.0}}, "needs data.instructions"),
+        ({"base": "/nowhere"}, "/nowhere does not exist"),
+        ({"context": 4032, "batch_tokens": 4096, "micro_tokens": 4096}, "no document holds a sample of 4096 tokens"),
+        ({"model": {"chunksize": 16}}, "chunksize: no such setting"),
+    ],
+)
+def test_bad_runs_are_refused_in_one_line(run, recipe, tmp_path, changes, message):
+    code, _, err = run("train", recipe(**changes))
+    assert code == 2
+    assert message in err.splitlines()[-1]
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_run_goes_on_only_as_it_began(run, recipe):
+    assert run("train", recipe(), "--max-steps", 2)[0] == 0
+    code, _, err = run("train", recipe(seed=1))
+    assert code == 2
+    assert "folder" in err
+    code, _, err = run("train", recipe(warmup=0.5))
+    assert code == 2
+    assert "holds a run with warmup=0.01" in err
+
+
+def test_strides_of_a_phase_are_not_those_of_the_model(run, recipe, tmp_path):
+    """Without validation too: the model that is written reads as the recipe says."""
+    data = yaml.safe_load(recipe().read_text())["data"] | {"validation_share": 0.0, "folder": str(tmp_path / "all")}
+    own = yaml.safe_load(recipe().read_text())["model"]["ratios"]
+    other = [1] * len(own)
+    assert run("train", recipe(steps=2, data=data, schedule=[{"share": 1.0, "ratios": [other]}]))[0] == 0
+    written = json.loads((tmp_path / "run" / "model" / "config.json").read_text())["ratios"]
+    assert written == own != other
