@@ -108,13 +108,12 @@ def bench(
         ValueError: the folder holds another run, or there is no such contender.
     """
     device = torch.device(plan.device)
-    results = Results.begin(folder, plan.about())
-    results.see_peaks(device, DTYPES)
-    made = dict(contenders or {})
     if contenders is None:
         check_names(plan.contenders)
-        # For peak memory alone there is one model at a time, in the process that measures it.
-        made = plan.make(plan.contenders) if plan.repeats else {}
+    results = Results.begin(folder, plan.about())
+    results.see_peaks(device, DTYPES)
+    # For peak memory alone there is one model at a time, in the process that measures it.
+    made = dict(contenders or (plan.make(plan.contenders) if plan.repeats else {}))
     if peak is None and device.type == "cpu":
         peak = partial(_peak_in_child, plan)
     warm: set[str] = set()
@@ -130,9 +129,9 @@ def bench(
                 _attempt(cell, partial(_measure_peak, peak, cell))
                 results.save()
         for repeat in range(plan.repeats if pending else 0):
-            shift = repeat % len(pending)
-            # Nobody is always first, when the machine is coolest, or always behind the same neighbour.
             results.see_peaks(device, DTYPES)
+            # Nobody is always first, when the machine is coolest, or always behind the same neighbour.
+            shift = repeat % len(pending)
             for name in pending[shift:] + pending[:shift]:
                 cell = results.cell(name, length)
                 if cell["status"] == OOM or len(cell["runs"]) > repeat:

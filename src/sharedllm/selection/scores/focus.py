@@ -2,7 +2,7 @@
 
 A text full of facts of one form has many pieces that share most of a question's words, and each of them is a wrong answer.
 So every word counts only for the pieces that match the whole question best among those that have it, and what is left with
-little in comparison gets −∞, which `forest.kept_within` does not keep fine. Of a question about two things both stay, for
+little in comparison gets −∞, which `forest.kept_within` leaves out. Of a question about two things both stay, for
 their names are words of their own; of a thing that got several values every one does, for they match alike.
 """
 
