@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What questions find in texts of 8K to 1M tokens, by policy and budget, with the bundled model: two hours on one core, most of
+# What questions find in texts of 8K to 1M tokens, by policy and budget, with the bundled model: three hours on one core, most of
 # it for the texts of 1M. Run it again to go on where it stopped.
 #
 #   runs/recall_tiny.sh TOKENS OUT [MODEL]     # TOKENS: a folder of `sharedllm tokenize`, or text files, of the test books
