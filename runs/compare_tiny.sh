@@ -48,7 +48,7 @@ for seed in $seeds; do
   run eval copy passkey needle keys-4 hops-1 --data books=build/tokens-tiny/books-test \
     --model "$trained/ours/seed-$seed/model" --rival "$trained/cepe/seed-$seed/model" \
     --rival "$trained/beacon/seed-$seed/model" --rival "$trained/full/seed-$seed/model" \
-    --lengths 0.5W,1W,4W --cases "${CASES:-50}" --method "sharedllm,sharedllm@1/1/1,cepe,beacon,tuned$untrained" \
+    --lengths 0.5W,1W,4W --cases "${CASES:-50}" --method "sharedllm,sharedllm@1/1/1,budget:focus@512,cepe,beacon,tuned$untrained" \
     -o "$out/recall-cells/$seed"
 done
 run report "$out"/recall-cells/* -o "$out/recall"
