@@ -5,13 +5,16 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from transformers import AutoTokenizer
 
 from sharedllm import SharedLLMForCausalLM, bundled_model
+from sharedllm.asking import NOTHING, own_words, plain
 from sharedllm.evaluation.corpus import open_documents
 from sharedllm.evaluation.recall.ask import Asker
 from sharedllm.evaluation.recall.report import load, write_report
 from sharedllm.evaluation.recall.texts import KINDS, make_text
+from sharedllm.text import tokenize
 
 WORDS = "It was a dark and stormy night. Nobody was on the road, and the inn was far away.\n"
 
@@ -52,6 +55,15 @@ def test_facts_stand_where_the_spans_say(documents, tokenizer, length):
     again = make_text(documents, tokenizer, length, 3, "seed")
     assert np.array_equal(again.ids, text.ids)
     assert not np.array_equal(make_text(documents, tokenizer, length, 3, "other").ids, text.ids)
+
+
+def test_the_form_of_a_question_is_none_of_its_words(documents, tokenizer):
+    form = tokenize(tokenizer, plain(NOTHING))
+    for question in make_text(documents, tokenizer, 1200, 3, "seed").questions:
+        prompt = torch.from_numpy(question.prompt)
+        said = tokenizer.decode(prompt[own_words(prompt[None], form)[0]])
+        asked, lead = tokenizer.decode(prompt).removeprefix("\nQuestion:").split("?\nAnswer:")
+        assert said == asked + lead
 
 
 def test_every_policy_answers_every_question(documents, tokenizer):

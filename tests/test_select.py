@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers import pad, random_texts, tiny_shared
 
+from sharedllm.asking import own_words
 from sharedllm.positions import rotate, rotation
 from sharedllm.selection.cite import cite
 from sharedllm.selection.parts import Part, parts_of
@@ -164,6 +165,22 @@ def test_focus_keeps_an_answer_that_a_piece_cuts_off(place):
     got = FocusScore().scores(None, [part], asked[None], torch.ones(1, 18).bool())[0]
     assert got[place : place + 21].isfinite().all()
     assert got.isfinite().sum() <= 64
+
+
+def test_scores_by_words_go_by_the_question_alone():
+    """The form's words count for nothing, and no pair reaches over them."""
+    text = ids_of(1000)[0]
+    text[500:503] = torch.tensor([5, 17, 30])
+    part = Part(text[None].int(), torch.tensor([1000]), 16, 0, None, None)
+    query = torch.tensor([[40, 41, 5, 17, 42, 43, 30]])
+    words = own_words(query, torch.tensor([[40, 41, 9, 42, 43]]))
+    assert words.tolist() == [[False, False, True, True, False, False, True]]
+    everything = torch.ones_like(query).bool()
+    for score in (BM25Score(), FocusScore()):
+        got = score.scores(None, [part], query, everything, words)
+        alone = score.scores(None, [part], torch.tensor([[5, 17, -2, 30]]), torch.ones(1, 4).bool())
+        assert torch.equal(got, alone) and not torch.equal(got, score.scores(None, [part], query, everything))
+        assert (got[0, 500:503] == got.max()).all()
 
 
 def test_focus_of_a_question_that_nothing_matches():

@@ -1,8 +1,10 @@
 """A question to a text that was kept whole: what of it is read within a budget, the answer, and where that stands."""
 
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -51,6 +53,10 @@ class Answer(Chosen):
     chunks: tuple[Tensor, Tensor]
 
 
+# What is asked where only the form of a question is wanted.
+NOTHING = "?"
+
+
 def plain(question: str) -> str:
     """How a model without a chat template is asked; the answer ends with its line."""
     return f"\nQuestion: {question}\nAnswer:"
@@ -74,6 +80,24 @@ def prompt_of(
             f"window={model.config.window}: shorten it."
         )
     return ids
+
+
+def own_words(ids: Tensor, form: Tensor) -> Tensor:
+    """Which tokens of a prompt are the question's own, so that its words alone are looked for in a text.
+
+    Args:
+        ids: (1, Q) a prompt. form: (1, F) the same prompt with next to nothing asked.
+
+    Returns:
+        (1, Q) bool.
+    """
+    asked, rest = ids[0].tolist(), form[0].tolist()
+    own = torch.ones_like(ids, dtype=torch.bool)
+    for block in SequenceMatcher(None, rest, asked, autojunk=False).get_matching_blocks():
+        # A single token may be in both by chance.
+        if block.size > 1:
+            own[0, block.b : block.b + block.size] = False
+    return own
 
 
 def answer_over(
@@ -102,13 +126,20 @@ def choose(
     tokenizer: PreTrainedTokenizerBase,
     everything: Source,
     prompt: Tensor,
+    form: Tensor | None = None,
     *,
     budget: int,
     score: str | TokenScore = "focus",
     most_sources: int = 3,
 ) -> Chosen:
-    """What of a text is read for a question (1, Q) within a budget; arguments as for `ask`."""
-    scores = model.scores(everything, prompt, score=score)
+    """What of a text is read for a question within a budget.
+
+    Args:
+        prompt: (1, Q) the question. form: (1, F) how it would be asked with next to nothing asked (see `own_words`).
+        Others as for `ask`.
+    """
+    words = own_words(prompt, form) if form is not None else None
+    scores = model.scores(everything, prompt, query_words=words, score=score)
     memory = model.select(everything, prompt, budget=budget, score=scores)
     citations = cite(memory, scores, most_sources)
     return Chosen(memory, scores, citations, [describe(tokenizer, memory, citation) for citation in citations])
@@ -136,7 +167,8 @@ def ask(
         ValueError: an empty or too long question, a budget below 1, or a memory that does not hold every token.
     """
     prompt = prompt_of(model, tokenizer, question, max_new_tokens)
-    chosen = choose(model, tokenizer, everything, prompt, budget=budget, score=score, most_sources=most_sources)
+    form = tokenize(tokenizer, plain(NOTHING))
+    chosen = choose(model, tokenizer, everything, prompt, form, budget=budget, score=score, most_sources=most_sources)
     text, ids = answer_over(model, tokenizer, chosen.memory, prompt, max_new_tokens)
     chunks = roots(parts_of(everything), 0)
     return Answer(**vars(chosen), question=question.strip(), budget=budget, score=score, text=text,

@@ -171,6 +171,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         query_ids: Tensor,
         query_attention_mask: Tensor | None = None,
         *,
+        query_words: Tensor | None = None,
         budget: int | None,
         score: str | TokenScore | Tensor = "focus",
         ratios: Sequence[int] | None = None,
@@ -182,6 +183,8 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             source: a memory of `read(…, keep_all=True)`, a `MemoryStore`, or several of them that stand one behind the
                 other; they stay as they are, so that they can be asked again.
             query_ids: (B, Q) the question. query_attention_mask: (B, Q), padding on the left.
+            query_words: (B, Q) bool, which tokens are the question's own and not the form that every question has, as
+                `asking.own_words` tells them; scores by words go by these alone. Default: all.
             budget: most tokens to keep of each text; None for the paper's cut, one path of each tree (`selection.paths`).
             score: how tokens are ranked, or its name, or what `scores` returned.
             ratios: strides of whole chunks, halves, quarters, …; default: the configuration's, and within a budget 1.
@@ -192,7 +195,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         """
         ratios = list(ratios or (self.config.ratios if budget is None else [*self.config.ratios, 1]))
         if not isinstance(score, Tensor):
-            score = self.scores(source, query_ids, query_attention_mask, score=score)
+            score = self.scores(source, query_ids, query_attention_mask, query_words=query_words, score=score)
         parts = parts_of(source)
         trees = [roots(parts, row) for row in range(len(score))]
         if budget is None:
@@ -207,6 +210,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         query_ids: Tensor,
         query_attention_mask: Tensor | None = None,
         *,
+        query_words: Tensor | None = None,
         score: str | TokenScore = "focus",
     ) -> Tensor:
         """(B, T) how much the token at each slot (see `selection.parts`) matters to a question; otherwise as `select`."""
@@ -216,7 +220,9 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         texts = len(parts[0].lengths)
         if len(query_ids) != texts or not mask.any(1).all():
             raise ValueError(f"query_ids must be {texts} questions, one a text, of at least one token each.")
-        return get_score(score, self.config).scores(self, parts, query_ids, mask)
+        if query_words is not None and query_words.shape != query_ids.shape:
+            raise ValueError(f"query_words has shape {tuple(query_words.shape)}, query_ids {tuple(query_ids.shape)}.")
+        return get_score(score, self.config).scores(self, parts, query_ids, mask, query_words)
 
     def _check_fingerprint(self, fingerprint: str) -> None:
         if fingerprint not in ("", self.fingerprint()):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from .asking import choose, plain
+from .asking import NOTHING, choose, plain
 from .memory import ContextMemory
 from .modeling import SharedLLMForCausalLM
 from .selection.parts import HasParts, parts_of
@@ -116,7 +116,8 @@ class Chat:
             )
         self._fold(room - asked.shape[1])
         everything = self._everything()
-        chosen = choose(self.model, self.tokenizer, everything, asked, budget=self.budget, score=self.score)
+        form = self._ids(self._form(NOTHING))
+        chosen = choose(self.model, self.tokenizer, everything, asked, form, budget=self.budget, score=self.score)
         prompt = torch.cat([self.running, asked], 1)
         writing = Writing(self.tokenizer, on_text, one_line=not self._template, strip=True)
         options = {"memory": chosen.memory, "max_new_tokens": new, "do_sample": False}

@@ -9,7 +9,7 @@ from jinja2 import TemplateError
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..asking import choose, plain
+from ..asking import NOTHING, choose, plain
 from ..memory import ContextMemory
 from ..modeling import SharedLLMForCausalLM
 from ..store import MemoryStore
@@ -21,10 +21,12 @@ from .requests import ChatRequest, CompletionRequest, Message, Sampled
 
 @dataclass(frozen=True)
 class Prompt:
-    """text: to be continued. question: what of it a memory is searched for. one_line: the answer ends with its line."""
+    """text: to be continued. question: what of it a memory is searched for. form: the same with next to nothing asked, if
+    questions have a form. one_line: the answer ends with its line."""
 
     text: str
     question: str
+    form: str | None
     one_line: bool
 
 
@@ -46,15 +48,16 @@ def prompt_of(request: ChatRequest | CompletionRequest, tokenizer: PreTrainedTok
         ServingError: messages that make no question.
     """
     if isinstance(request, CompletionRequest):
-        return Prompt(request.prompt, request.prompt, one_line=False)
+        return Prompt(request.prompt, request.prompt, None, one_line=False)
     last = request.messages[-1]
     if last.role != "user" or not last.text.strip():
         raise invalid("messages", f"the last message is {last.role}'s, or empty: end with a question of the user.")
     if tokenizer.chat_template:
-        return Prompt(_templated(tokenizer, request.messages), _templated(tokenizer, [last]), one_line=False)
+        form = _templated(tokenizer, [Message(role="user", content=NOTHING)])
+        return Prompt(_templated(tokenizer, request.messages), _templated(tokenizer, [last]), form, one_line=False)
     forms = {"user": lambda text: plain(text.strip()), "assistant": lambda text: f" {text.strip()}"}
     text = "".join(forms.get(m.role, lambda text: f"{text}\n")(m.text) for m in request.messages)
-    return Prompt(text, plain(last.text.strip()), one_line=True)
+    return Prompt(text, plain(last.text.strip()), plain(NOTHING), one_line=True)
 
 
 @torch.no_grad()
@@ -87,9 +90,8 @@ def answer(
     on_prompt(ids.shape[1])
     memory, extra = None, {}
     if store is not None:
-        query = tokenize(tokenizer, prompt.question).to(model.device)
         budget = request.budget or budget
-        memory, sources = _selected(model, tokenizer, store, query, budget, score)
+        memory, sources = _selected(model, tokenizer, store, prompt, budget, score)
         read = int(memory.kept[0])
         extra = {"memory": request.memory, "budget": budget, "score": score, "read_tokens": read, "sources": sources}
         check()
@@ -124,18 +126,20 @@ def _selected(
     model: SharedLLMForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
     store: MemoryStore,
-    query: Tensor,
+    prompt: Prompt,
     budget: int,
     score: str,
 ) -> tuple[ContextMemory, list[dict[str, Any]]]:
     """What of a store matters to a question, and the best parts of that."""
+    query = tokenize(tokenizer, prompt.question).to(model.device)
+    form = tokenize(tokenizer, prompt.form) if prompt.form is not None else None
     window = model.config.window
     if query.shape[1] > window:
         raise invalid(
             "messages",
             f"the question has {query.shape[1]} tokens, the window={window}: shorten it to search the memory for it.",
         )
-    chosen = choose(model, tokenizer, store, query, budget=budget, score=score)
+    chosen = choose(model, tokenizer, store, query, form, budget=budget, score=score)
     return chosen.memory, chosen.sources
 
 

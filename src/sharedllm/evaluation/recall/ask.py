@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ...asking import NOTHING, own_words, plain
 from ...memory import ContextMemory
 from ...modeling import SharedLLMForCausalLM
 from ...selection.parts import parts_of
 from ...selection.scores import CosineScore, HybridScore, OracleScore, get_score
+from ...text import tokenize
 from ..methods.base import scores_of
 from ..methods.retrieval import Retrieval
 from .texts import AskedText, Question
@@ -50,9 +52,11 @@ class Asker:
         rival = Retrieval(self.base, self.tokenizer, self.model.config.window) if self.base is not None else None
         index = rival.index(ids[0]) if rival is not None else None
         prompts = [torch.from_numpy(question.prompt).to(device) for question in text.questions]
+        form = tokenize(self.tokenizer, plain(NOTHING))
         cosines = CosineScore().many(self.model.model, parts_of(memory), prompts) if "tree" in self.scores else None
         for number, question in enumerate(text.questions):
-            query, found = prompts[number][None], self._scores(memory, prompts[number][None], question)
+            query = prompts[number][None]
+            found = self._scores(memory, query, own_words(query, form), question)
             if cosines is not None:
                 found["tree"] = cosines[number : number + 1]
             for policy, scores in found.items():
@@ -68,18 +72,19 @@ class Asker:
                 right = self._right(self.base, question, before=found)
                 yield Answer(RIVAL, None, question.kind, len(found), right)
 
-    def _scores(self, memory: ContextMemory, query: Tensor, question: Question) -> dict[str, Tensor]:
+    def _scores(self, memory: ContextMemory, query: Tensor, words: Tensor, question: Question) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for name in self.scores:
             if name == "oracle":
                 found[name] = self.model.scores(memory, query, score=OracleScore([question.spans]))
             elif name not in ("hybrid", "tree"):
-                found[name] = self.model.scores(memory, query, score=name)
+                found[name] = self.model.scores(memory, query, query_words=words, score=name)
         if "hybrid" in self.scores:
             hybrid = get_score("hybrid")
             assert isinstance(hybrid, HybridScore)
             members = [
-                found[m.name] if m.name in found else self.model.scores(memory, query, score=m) for m in hybrid.members
+                found[m.name] if m.name in found else self.model.scores(memory, query, query_words=words, score=m)
+                for m in hybrid.members
             ]
             found["hybrid"] = hybrid.fused(members)
         return found

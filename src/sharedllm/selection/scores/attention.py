@@ -32,7 +32,9 @@ class AttentionScore:
     block: int = 16_384
 
     @torch.no_grad()
-    def scores(self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor) -> Tensor:
+    def scores(
+        self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor, words: Tensor | None = None
+    ) -> Tensor:
         total = torch.zeros(len(query), extent(parts))
         for _, heads, begin, weights in self.by_head(model, parts, query, mask):
             shares = torch.tensor([weight for _, weight in heads])

@@ -24,11 +24,15 @@ class TokenScore(Protocol):
         """Whether only models with injection='joint' give it."""
         ...
 
-    def scores(self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor) -> Tensor:
+    def scores(
+        self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor, words: Tensor | None = None
+    ) -> Tensor:
         """(B, T) how much the token at each slot matters; only comparisons within one text count.
 
         Args:
             query: (B, Q) token ids of the questions. mask: (B, Q) bool, True for real tokens, on the right.
+            words: (B, Q) bool, which of those are the question's own and not the form that every question has; default:
+                all. Scores by words go by these alone.
         """
         ...
 

@@ -19,6 +19,9 @@ from .base import extent, token_ids
 if TYPE_CHECKING:
     from ...backbone import SharedLLMModel
 
+# Stands where the question has a token that does not count: no text has it, and no pair reaches over it.
+NO_WORD = -2
+
 
 @dataclass(frozen=True)
 class BM25Score:
@@ -33,9 +36,12 @@ class BM25Score:
     k1: float = 1.5
     b: float = 0.75
 
-    def scores(self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor) -> Tensor:
+    def scores(
+        self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor, words: Tensor | None = None
+    ) -> Tensor:
         result = torch.zeros(len(query), extent(parts))
-        for row, (ids, real) in enumerate(zip(query.cpu(), mask.cpu(), strict=True)):
+        asked = query.masked_fill(~words, NO_WORD) if words is not None else query
+        for row, (ids, real) in enumerate(zip(asked.cpu(), mask.cpu(), strict=True)):
             text = token_ids(parts, row)
             if len(text):
                 result[row] = self._of(text, ids[real].tolist())

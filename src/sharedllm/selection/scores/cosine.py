@@ -27,7 +27,9 @@ class CosineScore:
     batch_tokens: int | None = None
 
     @torch.no_grad()
-    def scores(self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor) -> Tensor:
+    def scores(
+        self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor, words: Tensor | None = None
+    ) -> Tensor:
         asked, lengths = left_align(query, mask)
         last = self._last(model, asked, lengths)
         rows = [self._row(model, parts, row, last[row : row + 1]) for row in range(len(query))]

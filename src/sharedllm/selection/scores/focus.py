@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .bm25 import BM25Score
+from .bm25 import NO_WORD, BM25Score
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class FocusScore(BM25Score):
         """(T,) scores of what stays, longer where it ends within what was asked for."""
         stays, half = ~scores.isneginf(), self.piece // 2
         last = torch.nonzero(stays[:-1] & ~stays[1:]).flatten()
-        # A pair as one number; where there is no token the id is −1.
-        ids, question = text.long() + 1, torch.tensor(asked, dtype=torch.long) + 1
+        # A pair as one number; the least id is NO_WORD.
+        ids, question = text.long() - NO_WORD, torch.tensor(asked, dtype=torch.long) - NO_WORD
         many = int(max(ids.max(), question.max())) + 1
         end = ids[(last[:, None] + torch.arange(1 - self.near, 1)).clamp(min=0)]
         pairs = question[:-1] * many + question[1:]

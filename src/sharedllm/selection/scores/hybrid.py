@@ -25,8 +25,10 @@ class HybridScore:
     def needs_joint(self) -> bool:
         return any(member.needs_joint for member in self.members)
 
-    def scores(self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor) -> Tensor:
-        return self.fused([member.scores(model, parts, query, mask) for member in self.members])
+    def scores(
+        self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor, words: Tensor | None = None
+    ) -> Tensor:
+        return self.fused([member.scores(model, parts, query, mask, words) for member in self.members])
 
     @staticmethod
     def fused(members: Sequence[Tensor]) -> Tensor:

@@ -22,7 +22,9 @@ class OracleScore:
     name: str = "oracle"
     needs_joint: bool = False
 
-    def scores(self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor) -> Tensor:
+    def scores(
+        self, model: "SharedLLMModel", parts: Sequence[Part], query: Tensor, mask: Tensor, words: Tensor | None = None
+    ) -> Tensor:
         scores = torch.full((len(query), extent(parts)), -torch.inf)
         for row, spans in enumerate(self.spans):
             for start, end in spans:
