@@ -10,6 +10,7 @@ from helpers import byte_tokenizer
 
 from sharedllm import SharedLLMForCausalLM, save_memory
 from sharedllm.cli import main
+from sharedllm.int8 import Int8Keys, quantised
 from sharedllm.store import MemoryStore, edit
 
 TEXT = "".join(f"Line {i}: the quick brown fox jumps over the lazy dog.\n" for i in range(8))
@@ -232,13 +233,17 @@ def test_ask_a_memory_and_its_file_alike(run, memory_file, text_file, model_fold
     assert answer["context_tokens"] == len(TEXT)
 
 
-def test_generate(run, model_folder, memory_file):
+def test_generate(run, model_folder, memory_file, monkeypatch):
     options = ["--model", model_folder, "--max-new-tokens", "5", "--prompt", "The fox"]
     code, out, _ = run("generate", "--context", memory_file, *options, "--json")
     assert code == 0
     assert json.loads(out)["context_tokens"] == len(TEXT)
     assert run("generate", "--context", memory_file, *options, "--json")[1] == out  # the seed is fixed
     assert run("generate", *options[:-1], TEXT, "--temperature", "0")[0] == 0  # a prompt far longer than the window
+    held = []
+    monkeypatch.setattr("sharedllm.injection.Int8Keys.of", lambda keys: held.append(keys) or Int8Keys(*quantised(keys)))
+    assert run("generate", "--context", memory_file, *options)[0] == 0 == len(held)
+    assert run("generate", "--context", memory_file, *options, "--memory-dtype", "int8")[0] == 0 < len(held)
 
 
 def bad_inputs(tmp_path, text_file, memory_file):

@@ -8,10 +8,12 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
+from .int8 import Int8Keys, Int8Values
+
 IMPLEMENTATIONS = ("eager", "sdpa")
 
 # Keys and values (B, G, S, D), and what is added to their scores, broadcastable to (B, 1, L, S); None for nothing.
-Part = tuple[Tensor, Tensor, Tensor | None]
+Part = tuple[Tensor | Int8Keys, Tensor | Int8Values, Tensor | None]
 
 # Most numbers of a mask at once.
 _MASK = 2**25
@@ -54,11 +56,11 @@ def attend_to_all(implementation: str, queries: Tensor, part: Part, scaling: flo
     Returns:
         (B, L, H · D).
     """
-    keys, values, bias = part
-    if implementation == "eager" or are_few(queries, keys):
+    if implementation == "eager" or are_few(queries, part[0]):
         return attend_few(queries, [part], scaling)
+    keys, values, bias = in_full(part)
     # What has the same keys may as well be one after the other: heads of a group and rows of a text become queries.
-    folded = scaled_dot_product_attention(_fold(queries, keys), keys, values, attn_mask=bias, scale=scaling)
+    folded = scaled_dot_product_attention(_fold(queries, keys.shape), keys, values, attn_mask=bias, scale=scaling)
     return _unfold(folded, queries).transpose(1, 2).flatten(2)
 
 
@@ -75,6 +77,7 @@ def attend_joined(module: nn.Module, implementation: str, queries: Tensor, far: 
     """
     if are_few(queries, far[0]):
         return attend_few(queries, [far, near], module.scaling)
+    far, near = in_full(far), in_full(near)
     (batch, heads, length, _), (texts, groups, _, dim) = queries.shape, far[0].shape
     if texts < batch:
         # Rows of a text in turns of as many as are few: what is copied or worked with stays small beside the memory.
@@ -97,7 +100,17 @@ def attend_joined(module: nn.Module, implementation: str, queries: Tensor, far: 
     return torch.cat(out, 1) if len(out) > 1 else out[0]
 
 
-def are_few(queries: Tensor, keys: Tensor) -> bool:
+def in_full(part: Part) -> tuple[Tensor, Tensor, Tensor | None]:
+    """A part of which nothing is in 8 bits."""
+    keys, values, bias = part
+    return (
+        keys if isinstance(keys, Tensor) else keys.whole(),
+        values if isinstance(values, Tensor) else values.whole(),
+        bias,
+    )
+
+
+def are_few(queries: Tensor, keys: Tensor | Int8Keys) -> bool:
     """Whether queries (B, H, L, D) have few scores, at most a quarter of the numbers in keys (T, G, S, D).
 
     Then time goes by reading keys and values, once, and kernels made for many queries only lose it.
@@ -117,19 +130,27 @@ def attend_few(queries: Tensor, parts: Sequence[Part], scaling: float) -> Tensor
     """
     scaled, scores = queries * scaling, []
     for keys, _, bias in parts:
-        if keys.device.type == "cpu" and keys.element_size() < 4:
-            # Half-precision products with what does not lie in one piece are many times slower than a copy.
-            keys = keys.contiguous()
-        score = _unfold(_fold(scaled, keys) @ keys.transpose(2, 3), queries)
+        score = _unfold(_scores(_fold(scaled, keys.shape), keys), queries)
         if bias is not None:
             score = score + bias.repeat_interleave(len(score) // len(bias), 0)
         scores.append(score)
     joined = torch.cat(scores, -1)
     weights = joined.softmax(-1, dtype=torch.promote_types(joined.dtype, torch.float32)).to(queries.dtype)
     out = torch.zeros_like(queries)
-    for (_, values, _), weight in zip(parts, weights.split([score.shape[-1] for score in scores], -1), strict=True):
-        out = out + _unfold(_fold(weight, values) @ values, queries)
+    for (keys, values, _), weight in zip(parts, weights.split([score.shape[-1] for score in scores], -1), strict=True):
+        folded = _fold(weight, keys.shape)
+        out = out + _unfold(folded @ values if isinstance(values, Tensor) else values.sums(folded), queries)
     return out.transpose(1, 2).flatten(2)
+
+
+def _scores(queries: Tensor, keys: Tensor | Int8Keys) -> Tensor:
+    """(T, G, L, D) and (T, G, S, D) → (T, G, L, S)."""
+    if not isinstance(keys, Tensor):
+        return keys.scores(queries)
+    if keys.device.type == "cpu" and keys.element_size() < 4:
+        # Half-precision products with what does not lie in one piece are many times slower than a copy.
+        keys = keys.contiguous()
+    return queries @ keys.transpose(2, 3)
 
 
 def _rows(tensor: Tensor, rows: range, batch: int) -> Tensor:
@@ -137,7 +158,7 @@ def _rows(tensor: Tensor, rows: range, batch: int) -> Tensor:
     return tensor[rows[0] * len(tensor) // batch : rows[-1] * len(tensor) // batch + 1]
 
 
-def _part(part: Part, rows: range, batch: int) -> Part:
+def _part(part: tuple[Tensor, Tensor, Tensor | None], rows: range, batch: int) -> Part:
     keys, values, bias = part
     return _rows(keys, rows, batch), _rows(values, rows, batch), None if bias is None else _rows(bias, rows, batch)
 
@@ -152,9 +173,9 @@ def _spread(part: Part, queries: Tensor, start: int) -> Tensor:
     return bias.expand(len(queries), 1, queries.shape[2], keys.shape[2])
 
 
-def _fold(rows: Tensor, keys: Tensor) -> Tensor:
-    """(B, H, L, …) → (T, G, B/T · H/G · L, …) for keys (T, G, S, D) of T texts."""
-    texts, groups = keys.shape[:2]
+def _fold(rows: Tensor, shape: torch.Size) -> Tensor:
+    """(B, H, L, …) → (T, G, B/T · H/G · L, …) for keys of a shape (T, G, S, D), of T texts."""
+    texts, groups = shape[:2]
     if len(rows) == texts:
         return rows.unflatten(1, (groups, -1)).flatten(2, 3)
     return rows.unflatten(0, (texts, -1)).unflatten(2, (groups, -1)).transpose(1, 2).flatten(2, 4)

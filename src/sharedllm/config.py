@@ -42,6 +42,8 @@ class SharedLLMConfig(PreTrainedConfig):
         selection: name of the selection policy that decides which parts stay fine: "right" or "similarity".
         selection_heads: triples (upper layer, head, weight): the heads whose attention says what a budget is spent on, as
             `sharedllm calibrate` finds them. None: all heads of all injected layers alike.
+        memory_dtype: how keys and values are held while text is written over them: "model", as the weights are, or "int8",
+            in half of the space of 16 bits, rounded (see `int8`); for memories that no budget keeps short.
         split_noise: σ of the split noise during training, as a share of the node's length (paper: 0.2; 0 is off).
     """
 
@@ -67,6 +69,7 @@ class SharedLLMConfig(PreTrainedConfig):
     selection: str = "right"
     selection_heads: list[Any] | tuple[Any, ...] | None = None
     split_noise: float | int = 0.2
+    memory_dtype: Literal["model", "int8"] = "model"
     initializer_range: float = 0.02
     tie_word_embeddings: bool = False
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .attention import Part, attend_to_all
 from .config import SharedLLMConfig
 from .families import Family
+from .int8 import Int8Keys, Int8Values
 from .memory import ContextMemory
 from .positions import Rotation, rotate, rotation
 
@@ -26,13 +27,14 @@ class PreparedMemory:
     A batch may have several rows for each text, one behind another (questions, beams): they all read the same tensors,
     only what is small is repeated for them.
 
-    layers   upper layer → keys and values (T, G, S, D) of T texts, keys rotated to their chunks
+    layers   upper layer → keys and values (T, G, S, D) of T texts, keys rotated to their chunks; in 8 bits if the
+             configuration's memory_dtype says so
     bias     (T, 1, 1, S), what is added to the memory's scores; None where there is nothing to add
     present  (B, 1, 1) bool, False for rows without any context
     query    cosines and sines (B, 1, D) of the query position n
     """
 
-    layers: dict[int, tuple[Tensor, Tensor]]
+    layers: dict[int, tuple[Tensor | Int8Keys, Tensor | Int8Values]]
     bias: Tensor | None
     present: Tensor
     query: Rotation
@@ -62,9 +64,12 @@ def prepare(memory: ContextMemory, config: SharedLLMConfig, rotary: nn.Module) -
     if config.score_scaling == "log":
         factor = (kept.double().log() / math.log(config.window)).clamp(min=1)[:, None, None].to(like.dtype)
         cos, sin = cos * factor, sin * factor
+    # What is trained through has to be the numbers themselves.
+    bits = config.memory_dtype == "int8" and not torch.is_grad_enabled()
+    held = (Int8Keys.of, Int8Values.of) if bits else (Tensor.contiguous, Tensor.contiguous)
     return PreparedMemory(
         layers={
-            upper: (rotate(keys, (cos, sin)).contiguous(), values.contiguous())
+            upper: (held[0](rotate(keys, (cos, sin))), held[1](values))
             for (_, upper), keys, values in zip(config.injection_map, memory.keys, memory.values, strict=True)
         },
         bias=_bias(memory, kept, config, like.dtype),

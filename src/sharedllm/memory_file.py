@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .atomic import put
 from .fingerprint import raw_bytes
+from .int8 import dequantised, quantised
 from .memory import ContextMemory
 
 FORMAT = "sharedllm.memory"
@@ -68,16 +69,6 @@ def library() -> str:
         return version("sharedllm")
     except PackageNotFoundError:  # run from a source tree that is not installed
         return "unknown"
-
-
-def quantised(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """(…, D) → int8 (…, D) and its float32 scale (…): the greatest of each D numbers becomes ±127."""
-    scale = tensor.float().abs().amax(-1) / 127
-    return (tensor.float() / scale.clamp(min=1e-30)[..., None]).round().to(torch.int8), scale
-
-
-def dequantised(tensor: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    return (tensor.float() * scale[..., None]).to(dtype)
 
 
 def _plain(memory: ContextMemory, storage: Storage) -> dict[str, Tensor]:

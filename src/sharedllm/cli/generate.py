@@ -1,6 +1,6 @@
 """`sharedllm generate`: continue a prompt over a context."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import typer
@@ -17,12 +17,17 @@ def command(
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token.")] = 0.8,
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
     batch_tokens: BatchTokensOption = None,
+    memory_dtype: Annotated[
+        Literal["model", "int8"],
+        typer.Option(help="How the context's keys and values are held: as the weights, or rounded to 8 bits."),
+    ] = "model",
     json: JsonOption = False,
 ) -> None:
     """Continue a prompt, with a file or a memory as context. A long prompt becomes context by itself."""
     if not prompt:
         raise ValueError("--prompt is empty: give at least one token to continue.")
     loaded, tokenizer = load(model)
+    loaded.config.memory_dtype = memory_dtype
     memory = memory_of(loaded, tokenizer, context, batch_tokens) if context is not None else None
     ids = tokenize(tokenizer, prompt)
     torch.manual_seed(seed)

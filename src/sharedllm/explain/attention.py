@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..attention import Part
+from ..attention import Part, in_full
 from ..joint import JointAttention
 from ..memory import ContextMemory
 from ..modeling import SharedLLMForCausalLM
@@ -79,7 +79,7 @@ def _recorded(layers: dict[int, nn.Module], first: int, record: Callable[[int, T
 def _report(reader: nn.Module, inputs: tuple, options: dict, first: int, record: Callable[[Tensor], None]) -> None:
     queries, parts = reader.operands(*inputs, **options)
     attention = inputs[0] if isinstance(reader, JointAttention) else reader
-    keys = torch.cat([keys for keys, _, _ in parts], 2)
+    keys = torch.cat([in_full(part)[0] for part in parts], 2)
     added = torch.cat([_added(part, queries)[0, 0, first:] for part in parts], 1)
     heads, groups = queries.shape[1], keys.shape[1]
     total = torch.zeros(keys.shape[2], device=keys.device)

@@ -22,7 +22,7 @@ __all__ = ["DESCRIPTIONS", "OURS", "Method", "Scores", "make_method", "rival_nam
 OURS = ("sharedllm", "int8", "budget", "empty")
 DESCRIPTIONS = {
     "sharedllm": "the far context read into a memory; sharedllm:POLICY and sharedllm@4/2/1 for other policies and strides",
-    "int8": "sharedllm with its memory stored in 8 bits",
+    "int8": "sharedllm with its memory in 8 bits, as storage int8 brings it back and as memory_dtype int8 holds it",
     "budget": "everything read, the question selects: budget:SCORE@TOKENS with focus, bm25, attention, hybrid or cosine",
     "empty": "the same trained model without its memory",
     "window": "the base with the window alone",

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
+from ...injection import PreparedMemory
+from ...int8 import dequantised, quantised
 from ...memory import ContextMemory
-from ...memory_file import dequantised, quantised
 from ...modeling import SharedLLMForCausalLM
 from .base import Scores, scores_of
 
@@ -14,7 +16,7 @@ from .base import Scores, scores_of
 class Shared:
     """selection: a policy's name, ratios: strides; None for the model's own. batch_tokens: most tokens read at once.
 
-    rounded: keys and values as storage "int8" brings them back.
+    rounded: keys and values as storage "int8" brings them back and `memory_dtype` "int8" holds them.
     """
 
     model: SharedLLMForCausalLM
@@ -28,16 +30,22 @@ class Shared:
     def running(self) -> int:
         return self.model.config.window
 
-    def prepare(self, far: Tensor, query: Tensor) -> ContextMemory | None:
+    @torch.no_grad()
+    def prepare(self, far: Tensor, query: Tensor) -> ContextMemory | PreparedMemory | None:
         if far.shape[1] == 0:
             return None
-        memory = self._read(far, query)
+        memory, config = self._read(far, query), self.model.config
         if not self.rounded:
             return memory
         keys, values = (
             tuple(dequantised(*quantised(t), t.dtype) for t in tensors) for tensors in (memory.keys, memory.values)
         )
-        return replace(memory, keys=keys, values=values)
+        own = config.memory_dtype
+        config.memory_dtype = "int8"
+        try:
+            return self.model.model.prepare_memory(replace(memory, keys=keys, values=values))
+        finally:
+            config.memory_dtype = own
 
     def _read(self, far: Tensor, query: Tensor) -> ContextMemory:
         config = self.model.config
@@ -50,7 +58,7 @@ class Shared:
         finally:
             config.ratios = own
 
-    def score(self, state: ContextMemory | None, running: Tensor, targets: int) -> Scores:
+    def score(self, state: ContextMemory | PreparedMemory | None, running: Tensor, targets: int) -> Scores:
         logits = self.model(running, memory=state, logits_to_keep=targets + 1, use_cache=False).logits
         return scores_of(logits, running, targets)
 

@@ -1,0 +1,85 @@
+"""Keys and values in 8 bits: on disk, and in products as they are, which halves what a step of decoding reads.
+
+A token's D numbers of a head share one float32 scale, so that the greatest becomes ±127. Products with them take PyTorch's
+int8 kernel where it fits (a CPU, multiples of 16); elsewhere the numbers are brought back first.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+# What the kernel sums over has to be a multiple of this.
+_STEP = 16
+
+
+def quantised(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """(…, D) → int8 (…, D) and its float32 scale (…): the greatest of each D numbers becomes ±127."""
+    scale = tensor.float().abs().amax(-1) / 127
+    return (tensor.float() / scale.clamp(min=1e-30)[..., None]).round().to(torch.int8), scale
+
+
+def dequantised(tensor: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    return (tensor.float() * scale[..., None]).to(dtype)
+
+
+@dataclass(frozen=True)
+class Int8Keys:
+    """codes (T, G, S, D) int8, scale (T, G, S)."""
+
+    codes: Tensor
+    scale: Tensor
+
+    @classmethod
+    def of(cls, keys: Tensor) -> "Int8Keys":
+        codes, scale = quantised(keys)
+        return cls(codes, scale.to(keys.dtype))
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.codes.shape
+
+    def scores(self, queries: Tensor) -> Tensor:
+        """queries · keys: (T, G, L, D) → (T, G, L, S)."""
+        return _products(queries, self.codes, self.scale)
+
+    def whole(self) -> Tensor:
+        return dequantised(self.codes, self.scale, self.scale.dtype)
+
+
+@dataclass(frozen=True)
+class Int8Values:
+    """codes (T, G, D, S') int8, head by head along the tokens as they are summed, S' a multiple of 16; scale (T, G, S)."""
+
+    codes: Tensor
+    scale: Tensor
+
+    @classmethod
+    def of(cls, values: Tensor) -> "Int8Values":
+        codes, scale = quantised(values)
+        return cls(pad(codes, (0, 0, 0, -codes.shape[2] % _STEP)).transpose(2, 3).contiguous(), scale.to(values.dtype))
+
+    def sums(self, weights: Tensor) -> Tensor:
+        """weights · values: (T, G, L, S) → (T, G, L, D)."""
+        scaled, missing = weights * self.scale[:, :, None], self.codes.shape[3] - weights.shape[3]
+        return _products(pad(scaled, (0, missing)) if missing else scaled, self.codes, None)
+
+    def whole(self) -> Tensor:
+        codes = self.codes[..., : self.scale.shape[2]].transpose(2, 3)
+        return dequantised(codes, self.scale, self.scale.dtype)
+
+
+def _products(left: Tensor, codes: Tensor, scale: Tensor | None) -> Tensor:
+    """(T, G, L, K) times codes (T, G, N, K), each row of which has a scale (T, G, N) → (T, G, L, N)."""
+    if left.device.type != "cpu" or left.shape[3] % _STEP or left.requires_grad:
+        product = left @ codes.transpose(2, 3).to(left.dtype)
+        return product if scale is None else product * scale[:, :, None]
+    ones = left.new_ones(codes.shape[2])
+    out = left.new_empty(*left.shape[:3], codes.shape[2])
+    for text in range(len(left)):
+        for head in range(left.shape[1]):
+            by = ones if scale is None else scale[text, head]
+            some, many = left[text, head].contiguous(), codes[text, head]
+            out[text, head] = torch.ops.aten._weight_int8pack_mm(some, many, by)
+    return out
