@@ -2,12 +2,7 @@
 
 import torch
 
-from sharedllm.benchmark.contenders import (
-    DESCRIPTIONS,
-    Contender,
-    Setting,
-    make_contenders,
-)
+from sharedllm.benchmark.contenders import DESCRIPTIONS, Contender, Setting, make_contenders
 from sharedllm.benchmark.shapes import Shape
 
 TOY = Shape(

@@ -10,10 +10,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from sharedllm.benchmark import contenders as contenders_module
-from sharedllm.benchmark.contenders import (
-    Contender,
-    State,
-)
+from sharedllm.benchmark.contenders import Contender, State
 from sharedllm.benchmark.measure import Plan, bench, run_once
 from sharedllm.benchmark.memory import in_child, is_out_of_memory, peak_growth
 from sharedllm.benchmark.operations import Operations

@@ -206,7 +206,8 @@ def _is_open(
 ) -> bool:
     """Whether there is something to measure; where not, the cell says why. apart: peak memory is, apart from time."""
     cell = results.cell(name, length)
-    if cell["status"] == OOM or (len(cell["runs"]) >= plan.repeats and not (apart and "peak_bytes" not in cell)):
+    timed, weighed = len(cell["runs"]) >= plan.repeats, "peak_bytes" in cell or not apart
+    if cell["status"] == OOM or (timed and weighed):
         return False
     before = [c for c in results.of(name) if c["length"] < length]
     failed = [c["length"] for c in before if c["status"] == OOM]
