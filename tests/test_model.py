@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from sharedllm import ContextMemory, SharedLLMForCausalLM
 from sharedllm.hardware import free_memory
-from sharedllm.lower import MOST_TOKENS
+from sharedllm.lower import MOST_ON_CPU, MOST_TOKENS
 
 MAPS = {"default": None, "different": [[2, 0], [1, 1], [0, 3]]}
 SETTINGS = {"window": 32, "chunk_size": 16, "ratios": [4, 2, 1], "lower_layers": 3}
@@ -224,7 +224,9 @@ def test_what_runs_at_once_follows_from_the_free_memory(monkeypatch):
         ran.clear()
         assert_same_memory(model.read(*context, progress=ran.append), expected)
         assert max(ran) <= tokens and sum(ran) == 64
-    assert lower.fitting(2, device) == 1 < MOST_TOKENS
+    assert lower.fitting(2, device) == 1
+    monkeypatch.setattr("sharedllm.lower.free_memory", lambda device: 1 << 50)
+    assert (lower.fitting(2, device), lower.fitting(2, torch.device("meta"))) == (MOST_ON_CPU, MOST_TOKENS)
 
 
 @pytest.mark.parametrize("injection_map", MAPS.values(), ids=MAPS)

@@ -129,8 +129,8 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             context_ids: (B, T) token ids, any T. context_attention_mask: (B, T), padding on either side.
             query_ids: (B, Q) what will be asked, for policies that need it. query_attention_mask: (B, Q).
             selection: policy or its name; default: the configuration's.
-            batch_tokens: most tokens run through the lower model at once; None: 32,768, or what a quarter of the free memory
-                holds. Bounds working memory.
+            batch_tokens: most tokens run through the lower model at once; None: 4,096 on a CPU and 32,768 elsewhere, or what a
+                quarter of the free memory holds. Bounds working memory.
             sources: name of each text, kept with the memory.
             progress: called with the number of tokens read since the last call.
             plain: run every lower layer whole, to measure what the shortcut saves; the result is the same.

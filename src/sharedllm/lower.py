@@ -20,8 +20,8 @@ from .hardware import free_memory
 from .positions import Rotation, rotate, rotation
 from .tree import Nodes
 
-# More at once is not faster.
-MOST_TOKENS = 32_768
+# More at once is not faster: on a processor activations leave its caches.
+MOST_TOKENS, MOST_ON_CPU = 32_768, 4_096
 # From the residual streams entering layers 0 … depth, each (s, E), to tensors of leading dimension s.
 Project = Callable[[list[Tensor]], list[Tensor]]
 
@@ -50,13 +50,13 @@ class LowerModel:
     def fitting(self, depth: int, device: torch.device) -> int:
         """How many tokens may run at once through so many layers: their activations take a quarter of the free memory of the
         device at most."""
-        free = free_memory(device)
+        most, free = MOST_ON_CPU if device.type == "cpu" else MOST_TOKENS, free_memory(device)
         if free is None:
-            return MOST_TOKENS
+            return most
         size = self.config.hidden_size
         # Streams of all layers, input and output of attention and MLP, keys and values; then the inside of the MLP.
         elements = (depth + 12) * size + 3 * getattr(self.config, "intermediate_size", 4 * size)
-        return max(1, min(MOST_TOKENS, free // (4 * elements * self.embed.weight.dtype.itemsize)))
+        return max(1, min(most, free // (4 * elements * self.embed.weight.dtype.itemsize)))
 
     def encode(
         self,

@@ -69,6 +69,7 @@ SHAPES = {
             lower_layers=4,
             chunk_size=128,
             budget=512,
+            batch_tokens=4096,
             tie_word_embeddings=True,
         ),
         # That of recipes/small-base.yaml.
@@ -99,6 +100,7 @@ SHAPES = {
             lower_layers=2,
             chunk_size=1024,
             budget=4096,
+            batch_tokens=4096,
         ),
         Shape(
             name="llama-2-7b",
