@@ -72,9 +72,13 @@ def test_every_policy_answers_every_question(documents, tokenizer):
     text = make_text(documents, tokenizer, 1200, 1, "seed")
     asker = Asker(model, base, tokenizer, ["hybrid", "oracle", "tree"], [64, 600])
     answers = list(asker.answers(text))
-    assert len(answers) == 3 * (2 * 2 + 1)
+    assert len(answers) == 4 * (2 * 2 + 1)
+    named = [a.right for a in answers if a.kind == "values named"]
+    assert len(named) == 5 and all(round(3 * share, 6) in (0, 1, 2, 3) for share in named)
     assert all(a.read <= a.budget for a in answers if a.budget is not None)
     assert {a.policy: a.budget for a in answers if a.budget is None} == {"tree": None}
+    (some,) = [a for a in answers if (a.policy, a.budget, a.kind) == ("oracle", 600, "values named")]
+    assert some.right >= 1 / 3, "it names a value of the key, though it may name it again"
     (passkey,) = [a for a in answers if (a.policy, a.budget, a.kind) == ("oracle", 600, "passkey")]
     assert passkey.right, "the bundled model answers the plainest question when it reads the fact"
 
@@ -90,7 +94,7 @@ def test_recall_and_its_report(run, files, tmp_path, monkeypatch):
     assert code == 0 and "900 tokens" not in err, "what is there is not asked again"
     assert all(path.read_bytes() == content for path, content in written.items())
     cells = load(folder)
-    assert {kind for kind, _, _ in cells} == {"passkey", "needle", "values"}
+    assert {kind for kind, _, _ in cells} == {"passkey", "needle", "values", "values named"}
     assert {len(cell.right) for row in cells.values() for cell in row.values()} == {3}
     text = (folder / "report.md").read_text()
     assert "BM25 into the base's window" in text and "| oracle | 128 |" in text and (folder / "recall.png").is_file()
@@ -102,7 +106,7 @@ def test_recall_and_its_report(run, files, tmp_path, monkeypatch):
     path.write_text(json.dumps(content))
     write_report(folder)
     changed = [line for line in (folder / "report.md").read_text().splitlines() if "| 128 |" in line]
-    assert len(changed) == 6 and changed != [line for line in text.splitlines() if "| 128 |" in line]
+    assert len(changed) == 8 and changed != [line for line in text.splitlines() if "| 128 |" in line]
     for extra, message in (
         (["--seed", "1"], "holds another measurement, by seed"),
         (["--scores", "best"], "'best' is not known"),

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...asking import NOTHING, own_words, plain
+from ...data.questions.base import STOP
 from ...memory import ContextMemory
 from ...modeling import SharedLLMForCausalLM
 from ...selection.parts import parts_of
@@ -23,13 +24,14 @@ RIVAL = "window"
 @dataclass(frozen=True)
 class Answer:
     """policy: a score's name, "oracle", "tree" (the paper's cut, by cosine), or "window" (BM25 into the base's window).
-    budget: tokens of the memory; None where the policy has none. read: tokens that were read. right: all of the answer."""
+    budget: tokens of the memory; None where the policy has none. read: tokens that were read. right: whether all of the answer
+    is, or of a kind "… named" the share of the values that the answer names, in any order (RULER's measure)."""
 
     policy: str
     budget: int | None
     kind: str
     read: int
-    right: bool
+    right: float
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,14 @@ class Asker:
                 # The paper's cut has one size.
                 for budget in [None] if policy == "tree" else self.budgets:
                     chosen = self.model.select(memory, query, budget=budget, score=scores)
-                    right = self._right(self.model, question, memory=chosen)
-                    yield Answer(policy, budget, question.kind, int(chosen.kept[0]), right)
+                    for kind, right in self._marks(self.model, question, memory=chosen):
+                        yield Answer(policy, budget, kind, int(chosen.kept[0]), right)
             if rival is not None:
                 found = rival.best(
                     index, torch.from_numpy(question.prompt), len(question.prompt) + len(question.answer)
                 )
-                right = self._right(self.base, question, before=found)
-                yield Answer(RIVAL, None, question.kind, len(found), right)
+                for kind, right in self._marks(self.base, question, before=found):
+                    yield Answer(RIVAL, None, kind, len(found), right)
 
     def _scores(self, memory: ContextMemory, query: Tensor, words: Tensor, question: Question) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
@@ -89,9 +91,19 @@ class Asker:
             found["hybrid"] = hybrid.fused(members)
         return found
 
-    def _right(self, model: PreTrainedModel, question: Question, before: Tensor | None = None, **options) -> bool:
+    def _marks(
+        self, model: PreTrainedModel, question: Question, before: Tensor | None = None, **options
+    ) -> Iterator[tuple[str, float]]:
+        """Kinds of marks and what the answer gets; before: what is read in front of the question."""
         ids = torch.from_numpy(question.prompt), torch.from_numpy(question.answer)
         running = torch.cat([before, *ids] if before is not None else ids)[None].to(model.device)
         targets = len(question.answer)
         logits = model(running, logits_to_keep=targets + 1, use_cache=False, **options).logits
-        return bool(scores_of(logits, running, targets).hits.all())
+        yield question.kind, float(scores_of(logits, running, targets).hits.all())
+        values = self.tokenizer.decode(question.answer).strip(f" {STOP}").split(", ")
+        if len(values) > 1:
+            asked = running[:, :-targets]
+            mask = torch.ones_like(asked)
+            said = model.generate(asked, attention_mask=mask, max_new_tokens=targets, do_sample=False, **options)
+            named = self.tokenizer.decode(said[0, asked.shape[1] :]).split("\n")[0]
+            yield f"{question.kind} named", sum(value in named for value in values) / len(values)

@@ -53,7 +53,8 @@ def write_report(folder: Path) -> list[Path]:
         "",
         *(f"    {' '.join(command)}" for command in run["commands"]),
         "",
-        f"Share of answers of which every token is right, with 95 % intervals (Wilson). Each text of {about['data']['domain']} "
+        f"Share of answers of which every token is right, in the order of the text if there are several values; of these also the share that "
+        f"is named, in any order; 95 % intervals (Wilson). Each text of {about['data']['domain']} "
         f"holds {about['per_text']} facts of each kind, is read once and asked about each; {asked}; "
         f"seed {about['seed']}. Keys, and one of the five phrasings, were never trained on.",
         "",
