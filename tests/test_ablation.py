@@ -2,11 +2,14 @@
 
 import json
 from math import inf, isclose, sqrt
+from pathlib import Path
 
 import pytest
 import yaml
 
 from sharedllm.training.ablation import Study, load_study, markdown, run_study, settings, table
+
+RECIPES = Path(__file__).parent.parent / "recipes"
 
 RECIPE = {
     "stage": "extend",
@@ -111,3 +114,18 @@ def test_bad_studies(run, tmp_path, content, message):
         load_study(write(tmp_path, **content))
     code, _, err = run("ablate", tmp_path / "study.yaml")
     assert code == 2 and len(err.strip().splitlines()) == 1
+
+
+def test_rates_are_searched_in_the_setting_of_the_comparison(monkeypatch):
+    """Variants of rates.yaml differ from those of tiny.yaml by rates and folders alone; the first of a method not at all."""
+    monkeypatch.setenv("CORPUS", "corpus")
+    rates, tiny = (load_study(RECIPES / "compare" / f"{name}.yaml") for name in ("rates", "tiny"))
+    seen = set()
+    for name in rates.variants:
+        method = name.split()[0]
+        found, expected = settings(rates, name, 0), settings(tiny, method, 0)
+        assert found.pop("output") != expected.pop("output")
+        if method in seen:
+            assert found.pop("train").keys() == expected.pop("train").keys()
+        seen.add(method)
+        assert found == expected, name
