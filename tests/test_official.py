@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -241,6 +242,22 @@ def test_window_oracle(byte_tokenizer, tmp_path):
     found = [sum(value in record.prompt.text[-1000:] for value in record.answers[0]) / 4 for record in task.records]
     assert part == pytest.approx(100 * sum(found) / 4) and 0 < part < 100
     assert task.label == "niah_multivalue-2000"
+
+
+def test_a_budget_goes_by_what_a_template_asks(byte_tokenizer, monkeypatch):
+    """LongBench's instruction around the question is not looked for in the passages."""
+    model = tiny_shared("llama", base=tiny_base("llama", vocab_size=256), encoding="chunk", window=200)
+    (record, *_), seen = read_task("hotpotqa", DATA).records, []
+
+    def select(memory, question, *, query_words, **options):
+        seen.append(byte_tokenizer.decode(question[query_words]))
+        return own(memory, question, query_words=query_words, **options)
+
+    own = model.select
+    monkeypatch.setattr(model, "select", select)
+    SharedAnswerer(model, byte_tokenizer, 24).answer(record.prompt, 3)
+    (asked,) = re.findall(r"Question: (.*)\nAnswer:", record.prompt.after)
+    assert seen == [asked.removesuffix("?")]
 
 
 @pytest.mark.parametrize("budget", [None, 24])

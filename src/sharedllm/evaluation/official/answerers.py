@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ...asking import own_words
 from ...fingerprint import fingerprint_tensors
 from ...memory import ContextMemory
 from ...modeling import SharedLLMForCausalLM
@@ -67,19 +68,21 @@ class SharedAnswerer:
         piece = min(max_new_tokens, max(1, window // 4))
         room = window - piece
         asked = tokenize(self.tokenizer, prompt.after).shape[1] or room
-        memory = self._read(ids[:, :-room], ids[:, -min(asked, room) :]) if ids.shape[1] > room else None
+        question = ids[:, -min(asked, room) :]
+        memory = self._read(ids[:, :-room], question, prompt.form) if ids.shape[1] > room else None
 
         def generate(running: Tensor, count: int) -> Tensor:
             return self.model.generate(running, memory=memory, max_new_tokens=count, do_sample=False)
 
         return _written(generate, self.model, self.tokenizer, ids[:, -room:], max_new_tokens, piece)
 
-    def _read(self, far: Tensor, question: Tensor) -> ContextMemory:
+    def _read(self, far: Tensor, question: Tensor, form: str) -> ContextMemory:
         options: dict[str, Any] = {"batch_tokens": self.batch_tokens, "fingerprint": False}
         if self.budget is None:
             return self.model.read(far, query_ids=question, **options)
         memory = self.model.read(far, keep_all=True, **options)
-        return self.model.select(memory, question, budget=self.budget, score=self.score)
+        words = own_words(question, tokenize(self.tokenizer, form)) if form else None
+        return self.model.select(memory, question, query_words=words, budget=self.budget, score=self.score)
 
 
 class WindowAnswerer:

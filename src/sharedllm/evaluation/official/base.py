@@ -3,23 +3,26 @@
 import functools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from ...asking import NOTHING
 from ...text import tokenize
 from .metrics import METRICS
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """before: the instruction in front. context: the long text. after: what is asked, up to where the answer begins."""
+    """before: the instruction in front. context: the long text. after: what is asked, up to where the answer begins.
+    form: the same with next to nothing asked, so that its words are not looked for; "" if unknown."""
 
     before: str
     context: str
     after: str
+    form: str = ""
 
     @property
     def text(self) -> str:
@@ -82,7 +85,9 @@ def templates(benchmark: str) -> dict[str, dict[str, Any]]:
 def fill(template: str, context: str, **fields: str) -> Prompt:
     """A template's prompt; braces in the fields stay as they are."""
     before, after = template.split("{context}")
-    return Prompt(before.format(**fields), context, after.format(**fields))
+    return Prompt(
+        before.format(**fields), context, after.format(**fields), after.format(**dict.fromkeys(fields, NOTHING))
+    )
 
 
 def truncate_middle(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, most: int) -> tuple[Prompt, int]:
@@ -103,4 +108,4 @@ def truncate_middle(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, most: in
     start, end = (str(tokenizer.decode(part, skip_special_tokens=True)) for part in (ids[:half], ids[-half:]))
     # What is asked stays the end of the prompt, unless it was cut too.
     after = prompt.after if end.endswith(prompt.after) else end
-    return Prompt("", start + end.removesuffix(after), after), len(ids) - 2 * half
+    return replace(prompt, before="", context=start + end.removesuffix(after), after=after), len(ids) - 2 * half

@@ -13,7 +13,7 @@ import re
 import string
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
@@ -174,7 +174,7 @@ def _vt(template: str, hops: int = 4) -> Maker:
     def make(rng: random.Random, size: int) -> tuple[Prompt, tuple[str, ...]]:
         example, shown = prompt(rng, 5, 3)
         own, chain = prompt(rng, size, 5)
-        return Prompt(f"{example.text} {' '.join(shown)}\n\n{own.before}", own.context, own.after), tuple(chain)
+        return replace(own, before=f"{example.text} {' '.join(shown)}\n\n{own.before}"), tuple(chain)
 
     return make
 
@@ -196,7 +196,7 @@ def _cwe(template: str, length: int) -> Maker:
         words = _made_up(rng, 10 + size)
         own = fill(template, listed(rng, words, often, seldom))
         before = f"{example} {_numbered(shown[:10])}\n{own.before}"
-        return Prompt(before, own.context, own.after), tuple(words[:10])
+        return replace(own, before=before), tuple(words[:10])
 
     return make
 
