@@ -25,11 +25,15 @@ def dequantised(tensor: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Int8Keys:
-    """codes (T, G, S, D) int8, scale (T, G, S)."""
+class _Int8:
+    """codes: 8-bit integers. scale: (T, G, S), what they are multiplied by."""
 
     codes: Tensor
     scale: Tensor
+
+
+class Int8Keys(_Int8):
+    """codes (T, G, S, D)."""
 
     @classmethod
     def of(cls, keys: Tensor) -> "Int8Keys":
@@ -48,12 +52,8 @@ class Int8Keys:
         return dequantised(self.codes, self.scale, self.scale.dtype)
 
 
-@dataclass(frozen=True)
-class Int8Values:
-    """codes (T, G, D, S') int8, head by head along the tokens as they are summed, S' a multiple of 16; scale (T, G, S)."""
-
-    codes: Tensor
-    scale: Tensor
+class Int8Values(_Int8):
+    """codes (T, G, D, S'), head by head along the tokens as they are summed, S' a multiple of 16."""
 
     @classmethod
     def of(cls, values: Tensor) -> "Int8Values":
