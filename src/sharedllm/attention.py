@@ -135,7 +135,7 @@ def attend_few(queries: Tensor, parts: Sequence[Part], scaling: float) -> Tensor
             score = score + bias.repeat_interleave(len(score) // len(bias), 0)
         scores.append(score)
     joined = torch.cat(scores, -1)
-    weights = joined.softmax(-1, dtype=torch.promote_types(joined.dtype, torch.float32)).to(queries.dtype)
+    weights = joined.softmax(-1).to(queries.dtype)
     out = torch.zeros_like(queries)
     for (keys, values, _), weight in zip(parts, weights.split([score.shape[-1] for score in scores], -1), strict=True):
         folded = _fold(weight, keys.shape)

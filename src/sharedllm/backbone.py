@@ -243,12 +243,13 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         return self._fingerprint.of(self.config, self.upper.config, modules)
 
     def prepare_memory(
-        self, memory: ContextMemory | PreparedMemory | None, rows: int | None = None
+        self, memory: ContextMemory | PreparedMemory | None, rows: int | None = None, *, static: bool = False
     ) -> PreparedMemory | None:
         """Give a memory its positions; one that has them keeps them.
 
         Args:
             rows: of the batch that reads it. A memory of one text serves all of them without being copied.
+            static: pad it to one of few sizes, so that code compiled for a memory fits others too.
 
         Raises:
             ValueError: the memory is of another model's shape, or of several texts that are not as many as the rows.
@@ -257,10 +258,10 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             raise ValueError(
                 f"the memory holds {len(memory)} texts, the batch {rows}: make them equal, or give one text for all rows."
             )
-        prepared = self._prepare(memory) if isinstance(memory, ContextMemory) else memory
+        prepared = self._prepare(memory, static) if isinstance(memory, ContextMemory) else memory
         return prepared if prepared is None or rows in (None, len(prepared)) else prepared.repeat_interleave(rows)
 
-    def _prepare(self, memory: ContextMemory) -> PreparedMemory | None:
+    def _prepare(self, memory: ContextMemory, static: bool) -> PreparedMemory | None:
         pairs = self.config.injection_map
         if len(memory.keys) != len(pairs):
             raise ValueError(
@@ -268,7 +269,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
                 "read the text again with this model."
             )
         weight = self.get_input_embeddings().weight
-        return prepare(memory.to(weight.device, weight.dtype), self.config, self.upper.rotary_emb)
+        return prepare(memory.to(weight.device, weight.dtype), self.config, self.upper.rotary_emb, static)
 
     def forward(
         self,
@@ -301,7 +302,9 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         states = input_ids if input_ids is not None else inputs_embeds
         if states is None:
             raise ValueError("input_ids is missing: pass input_ids or inputs_embeds.")
-        length = states.shape[1] + (past_key_values.get_seq_length() if past_key_values is not None else 0)
+        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        # A static cache counts on its device: asking would wait for it, and compiled code can't.
+        length = states.shape[1] + (0 if isinstance(past, Tensor) else past)
         if length > self.config.window:
             raise ValueError(
                 f"the running text has {length} tokens, the window={self.config.window}: move its beginning to context_ids."

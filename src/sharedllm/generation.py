@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
-from transformers.generation.configuration_utils import GenerationMode
+from transformers.generation.configuration_utils import STATIC_CACHE_IMPLEMENTATIONS, GenerationMode
 
 from .chunking import check_ids, split_context
 from .folding import Folding, fold, running_after_fold
@@ -40,6 +40,9 @@ class MemoryGenerationMixin(GenerationMixin):
         once: then, whenever prompt and new tokens have outgrown the window, their oldest chunks are folded into the
         memory, as many whole ones as leave at least half of the window (see `folding`), and decoding goes on.
 
+        With `cache_implementation="static"` the memory is padded to one of few sizes: what transformers compiles on a GPU
+        for one memory serves others (and prompts of any length, with `max_cache_len` as long as the window).
+
         Args:
             inputs: (B, L) prompt, left-padded with an `attention_mask`.
             context_ids: (B, T) text to read first. memory: what `read` returned; not both. A memory of one text serves
@@ -62,10 +65,12 @@ class MemoryGenerationMixin(GenerationMixin):
             )
         mask = check_ids("input_ids", prompt, kwargs.pop("attention_mask", None), self.config.text_config.vocab_size)
         new_tokens = self._new_tokens(prompt.shape[1], generation_config, kwargs)
+        config, _ = self._prepare_generation_config(generation_config, **kwargs)
+        static = config.cache_implementation in STATIC_CACHE_IMPLEMENTATIONS
         window = self.config.window
         endless = new_tokens >= window
         if endless:
-            self._check_endless(new_tokens, generation_config, kwargs)
+            self._check_endless(new_tokens, config, kwargs.get("assistant_model"))
             running = running_after_fold(mask.sum(1), window, self.config.chunk_size)
         else:
             running = window - new_tokens
@@ -85,7 +90,7 @@ class MemoryGenerationMixin(GenerationMixin):
                 # What is appended differs from row to row.
                 memory = memory.repeat_interleave(len(prompt))
             memory = fold(self.model, memory, split, query_ids, query_attention_mask)
-        prepared = self.model.prepare_memory(memory, len(prompt))
+        prepared = self.model.prepare_memory(memory, len(prompt), static=static)
         if endless:
             running = split.running_ids, split.running_mask
             kwargs["folding"] = Folding(self.model, memory, *running, query_ids, query_attention_mask)
@@ -123,16 +128,19 @@ class MemoryGenerationMixin(GenerationMixin):
             )
         return wanted
 
-    def _check_endless(
-        self, new_tokens: int, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
-    ) -> None:
+    def _check_endless(self, new_tokens: int, config: GenerationConfig, assistant: Any) -> None:
         """Refuse what can't go on across a fold: all running texts have to grow by one chosen token at a time."""
-        config, _ = self._prepare_generation_config(generation_config, **kwargs)
-        mode = config.get_generation_mode(kwargs.get("assistant_model"))
+        mode = config.get_generation_mode(assistant)
+        refused = f"max_new_tokens={new_tokens} does not fit into the window={self.config.window}, and "
         if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
             raise ValueError(
-                f"max_new_tokens={new_tokens} does not fit into the window={self.config.window}, and text can't be folded "
-                f"into the memory in {mode.value}: ask for fewer new tokens, or use num_beams=1 and no assistant."
+                f"{refused}text can't be folded into the memory in {mode.value}: ask for fewer new tokens, or use "
+                "num_beams=1 and no assistant."
+            )
+        if config.cache_implementation in STATIC_CACHE_IMPLEMENTATIONS:
+            raise ValueError(
+                f"{refused}cache_implementation={config.cache_implementation!r} can't begin anew when text is folded into the "
+                "memory: ask for fewer new tokens, or leave it out."
             )
 
     def prepare_inputs_for_generation(

@@ -49,15 +49,20 @@ class PreparedMemory:
         return replace(self, present=present, query=(cos, sin))
 
 
-def prepare(memory: ContextMemory, config: SharedLLMConfig, rotary: nn.Module) -> PreparedMemory | None:
+def prepare(
+    memory: ContextMemory, config: SharedLLMConfig, rotary: nn.Module, static: bool = False
+) -> PreparedMemory | None:
     """Rotate the keys of a memory to their chunks, queries to n; None if nothing was kept of any text.
 
     Args:
         config: which upper layer reads each of the memory's pairs of tensors, where keys stand, how scores are scaled.
         rotary: the upper model's rotary embedding.
+        static: pad it to one of few sizes (see `bucket`), with a bias in any case: compiled code then fits the next one too.
     """
     if memory.mask.shape[1] == 0:
         return None
+    if static:
+        memory = memory.padded(bucket(memory.mask.shape[1]))
     like = memory.keys[0]
     cos, sin = rotation(rotary, _positions(memory, config), like)
     kept = memory.mask.sum(1).clamp(min=1)
@@ -66,20 +71,21 @@ def prepare(memory: ContextMemory, config: SharedLLMConfig, rotary: nn.Module) -
         cos, sin = cos * factor, sin * factor
     # What is trained through has to be the numbers themselves.
     bits = config.memory_dtype == "int8" and not torch.is_grad_enabled()
+    bias = _bias(memory, kept, config, like.dtype)
     held = (Int8Keys.of, Int8Values.of) if bits else (Tensor.contiguous, Tensor.contiguous)
     return PreparedMemory(
         layers={
             upper: (held[0](rotate(keys, (cos, sin))), held[1](values))
             for (_, upper), keys, values in zip(config.injection_map, memory.keys, memory.values, strict=True)
         },
-        bias=_bias(memory, kept, config, like.dtype),
+        bias=bias if static or bias.any() else None,
         present=memory.mask.any(1)[:, None, None],
         query=rotation(rotary, memory.chunks[:, None], like),
     )
 
 
-def _bias(memory: ContextMemory, kept: Tensor, config: SharedLLMConfig, dtype: torch.dtype) -> Tensor | None:
-    """(T, 1, 1, S) what is added to scores: padding is not seen; None for zeros."""
+def _bias(memory: ContextMemory, kept: Tensor, config: SharedLLMConfig, dtype: torch.dtype) -> Tensor:
+    """(T, 1, 1, S) what is added to scores: padding is not seen."""
     if config.injection == "joint":
         # However much is kept, it weighs no more than a window of it: long memories don't drown the running text.
         weight, seen = -(kept.double() / int(config.window)).clamp(min=1).log(), memory.mask
@@ -87,7 +93,13 @@ def _bias(memory: ContextMemory, kept: Tensor, config: SharedLLMConfig, dtype: t
         # Attention over no key at all is undefined: a text without context attends to padding, and `present` drops it.
         weight, seen = torch.zeros_like(kept, dtype=dtype), memory.mask | ~memory.mask.any(1, keepdim=True)
     bias = torch.where(seen, weight.to(dtype)[:, None], torch.finfo(dtype).min)
-    return bias[:, None, None, :] if bias.any() else None
+    return bias[:, None, None, :]
+
+
+def bucket(length: int) -> int:
+    """The size that a memory of so many kept tokens is padded to: by less than 16 or than an eighth, eight sizes a doubling."""
+    step = max(16, 2 ** ((length - 1).bit_length() - 4))
+    return -(-length // step) * step
 
 
 def _positions(memory: ContextMemory, config: SharedLLMConfig) -> Tensor:

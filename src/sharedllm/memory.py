@@ -171,6 +171,16 @@ class ContextMemory:
             sources=tuple(a + b for a, b in zip(self.sources, later.sources, strict=True)),
         )._compact()
 
+    def padded(self, width: int) -> "ContextMemory":
+        """The same with S = `width`, at least what it is: there is more padding behind what is kept."""
+        missing = width - self.mask.shape[1]
+        return replace(
+            self,
+            keys=tuple(pad(t, (0, 0, 0, missing)) for t in self.keys),
+            values=tuple(pad(t, (0, 0, 0, missing)) for t in self.values),
+            **{name: pad(getattr(self, name), (0, missing)) for name in _PER_TOKEN},
+        )
+
     def _compact(self, keep: Tensor | None = None) -> "ContextMemory":
         """Drop the entries outside `keep` (B, S) and move what is left of each text to the front, padding with zeros."""
         keep = self.mask if keep is None else keep
@@ -210,22 +220,18 @@ def cat_ragged(first: Tensor, first_lengths: Tensor, second: Tensor, second_leng
 
 def stack(memories: list[ContextMemory]) -> ContextMemory:
     """Memories of one model as one batch, padded to the longest."""
-    dims = {"keys": 2, "values": 2, "lengths": 0}
+    width = max(memory.mask.shape[1] for memory in memories)
+    memories = [memory.padded(width) for memory in memories]
+    first, tokens = memories[0], max(memory.token_ids.shape[1] for memory in memories)
 
     def join(name: str) -> Tensor:
-        tensors, dim = [memory.tensors()[name] for memory in memories], dims.get(name.partition(".")[0], 1)
-        if dim:
-            width = max(t.shape[dim] for t in tensors)
-            tensors = [pad(t, (0, 0) * (t.ndim - 1 - dim) + (0, width - t.shape[dim])) for t in tensors]
-        return torch.cat(tensors)
+        return torch.cat([memory.tensors()[name] for memory in memories])
 
-    first = memories[0]
-    names = [name for name in first.tensors() if "." not in name]
-    pairs = range(len(first.keys))
     return replace(
         first,
-        keys=tuple(join(f"keys.{i}") for i in pairs),
-        values=tuple(join(f"values.{i}") for i in pairs),
+        keys=tuple(join(f"keys.{i}") for i in range(len(first.keys))),
+        values=tuple(join(f"values.{i}") for i in range(len(first.values))),
+        token_ids=torch.cat([pad(m.token_ids, (0, tokens - m.token_ids.shape[1])) for m in memories]),
         sources=tuple(texts for memory in memories for texts in memory.sources),
-        **{name: join(name) for name in names},
+        **{name: join(name) for name in (*_PER_TOKEN, "lengths")},
     )
