@@ -1,11 +1,12 @@
 """Milliseconds of one decoded token over a memory of β = 8, by length: `python docs/bench/decode.py SHAPE DTYPE INJECTION LENGTH…`.
 
 Memory and running text (a full window) are made up, since what a step costs does not depend on what they hold. Time is
-that of the thread, without what others take of the processor. A length with `b` in front is cut to the shape's budget, one
-with `i` is held in 8 bits.
+that of one thread, without what others take of the processor; with THREADS=2 and more that of the clock, for a machine that
+does nothing else. A length with `b` in front is cut to the shape's budget, one with `i` is held in 8 bits.
 """
 
 import json
+import os
 import statistics
 import sys
 import time
@@ -19,12 +20,14 @@ from sharedllm.benchmark.measure import DTYPES
 from sharedllm.benchmark.shapes import get_shape
 from sharedllm.cache import with_room
 
-STEPS, WARM, RATIO = 8, 2, 8
+STEPS, WARM, RATIO = 24, 2, 8
 
 
 @torch.no_grad()
 def main(shape: str, dtype: str, injection: str, *lengths: str) -> dict[str, float]:
-    torch.set_num_threads(1)
+    threads = int(os.environ.get("THREADS", "1"))
+    torch.set_num_threads(threads)
+    clock = time.thread_time if threads == 1 else time.perf_counter
     own, kind = get_shape(shape), DTYPES[dtype]
     tree = {"window": own.window, "chunk_size": own.chunk_size, "ratios": own.ratios, "lower_layers": own.lower_layers}
     base = own.build(kind, torch.device("cpu"))
@@ -58,9 +61,9 @@ def main(shape: str, dtype: str, injection: str, *lengths: str) -> dict[str, flo
         for layer in range(own.num_hidden_layers):
             cache.update(heads(own.window - STEPS - WARM), heads(own.window - STEPS - WARM), layer)
         for _ in range(STEPS + WARM):
-            start = time.thread_time()
+            start = clock()
             model(token, memory=prepared, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            seconds.append(time.thread_time() - start)
+            seconds.append(clock() - start)
         milliseconds[name] = round(1e3 * statistics.median(seconds[WARM:]), 2)
     return milliseconds
 
