@@ -227,6 +227,17 @@ def test_peak_memory_alone(stubs, tmp_path):
     assert len(asked) == 6 and results.cell("slow", 128)["status"] == DONE
 
 
+def test_time_alone(stubs, tmp_path, monkeypatch):
+    """Peak memory is added by a later start, to the times that are there."""
+    monkeypatch.setattr("sharedllm.benchmark.measure._peak_in_child", lambda plan, name, length: 1_000_000)
+    results = bench(plan(lengths=[64], peaks=False), tmp_path, contenders=stubs)
+    before = [list(cell["runs"]) for cell in results.cells]
+    assert not any("peak_bytes" in cell for cell in results.cells) and "| – |" in markdown(results)
+    results = bench(plan(lengths=[64]), tmp_path, contenders=stubs)
+    assert [cell["runs"] for cell in results.cells] == before
+    assert {(cell["status"], cell["peak_bytes"]) for cell in results.cells} == {(DONE, 1_000_000)}
+
+
 def test_errors_that_are_not_of_memory_stop_the_run(stubs, tmp_path):
     def fail(length: int) -> float:
         raise RuntimeError("shapes differ")
@@ -255,7 +266,12 @@ def test_results_of_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("change", "name"),
     [({"lengths": []}, "lengths"), ({"lengths": [0]}, "lengths"), ({"dtype": "fp8"}, "dtype")]
-    + [({"repeats": -1}, "repeats"), ({"repeats": 0, "device": "cuda"}, "repeats"), ({"new_tokens": 16}, "new_tokens")],
+    + [
+        ({"repeats": -1}, "repeats"),
+        ({"repeats": 0, "device": "cuda"}, "repeats"),
+        ({"repeats": 0, "peaks": False}, "--no-peaks"),
+        ({"new_tokens": 16}, "new_tokens"),
+    ],
 )
 def test_plan_refuses(change, name):
     with pytest.raises(ValueError, match=name):

@@ -33,6 +33,7 @@ class Plan:
     repeats        runs of each contender at each length, alternating; 0 for peak memory alone, on a CPU
     new_tokens     decoded one by one behind the first
     limit_seconds  what is expected to take longer is left out
+    peaks          measure peak memory too, on a CPU in a run of its own
     """
 
     shape: Shape
@@ -45,6 +46,7 @@ class Plan:
     batch_tokens: int | None = None
     limit_seconds: float = 600.0
     seed: int = 0
+    peaks: bool = True
 
     def __post_init__(self):
         if not self.contenders or not self.lengths or min(self.lengths) < 1:
@@ -59,9 +61,10 @@ class Plan:
             raise ValueError(
                 f"new_tokens={self.new_tokens} must be 1 … {self.shape.window // 2 - 1}, below half a window."
             )
-        if self.repeats < (0 if self.device == "cpu" else 1):
+        if self.repeats < (0 if self.device == "cpu" and self.peaks else 1):
             raise ValueError(
-                f"--repeats {self.repeats}: give at least 1, or on a CPU 0 for peak memory alone (a GPU tells it in every run)."
+                f"--repeats {self.repeats}: give at least 1, or on a CPU 0 for peak memory alone (a GPU tells it in every run, "
+                "--no-peaks leaves it out)."
             )
 
     @property
@@ -78,9 +81,9 @@ class Plan:
         return torch.randint(self.shape.vocab_size, (1, tokens), generator=generator).to(self.device)
 
     def about(self) -> dict[str, Any]:
-        """All that decides the numbers; contenders, lengths, repeats and the limit may change from start to start."""
+        """All that decides the numbers; contenders, lengths, repeats, the limit and peaks may change from start to start."""
         about = asdict(self) | {"batch_tokens": self.setting.batch_tokens}
-        for name in ("contenders", "lengths", "repeats", "limit_seconds"):
+        for name in ("contenders", "lengths", "repeats", "limit_seconds", "peaks"):
             del about[name]
         return about | {"environment": {"sharedllm": __version__} | environment()}
 
@@ -114,7 +117,7 @@ def bench(
     results.see_peaks(device, DTYPES)
     # For peak memory alone there is one model at a time, in the process that measures it.
     made = dict(contenders or (plan.make(plan.contenders) if plan.repeats else {}))
-    if peak is None and device.type == "cpu":
+    if peak is None and device.type == "cpu" and plan.peaks:
         peak = partial(_peak_in_child, plan)
     warm: set[str] = set()
     # Long enough for every kernel, and short where only a long length is left to measure.
@@ -180,7 +183,7 @@ def _measure(plan: Plan, contender: Contender, cell: Cell, session: int) -> None
 
 def _measure_peak(peak: Peak, cell: Cell) -> None:
     cell["peak_bytes"] = peak(cell["contender"], cell["length"])
-    cell["status"] = PEAK_ONLY
+    cell["status"] = DONE if cell["runs"] else PEAK_ONLY
 
 
 def _attempt(cell: Cell, work: Callable[[], object]) -> None:

@@ -39,6 +39,7 @@ def command(
     quick: Annotated[
         bool, typer.Option("--quick", help="Minutes: shape tiny, two repeats, nothing above 20 seconds.")
     ] = False,
+    peaks: Annotated[bool, typer.Option(help="Peak memory too, on a CPU in a run of its own.")] = True,
     plots: Annotated[bool, typer.Option(help="Draw the figures.")] = True,
 ) -> None:
     """Measure reading, first token, decoding and peak memory of SharedLLM and its rivals; makes a table and figures."""
@@ -64,6 +65,7 @@ def command(
         batch_tokens,
         defaults["limit_seconds"] if limit_seconds is None else limit_seconds,
         seed,
+        peaks,
     )
     results = bench(plan, output, note)
     text = markdown(results)
