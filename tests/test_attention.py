@@ -110,6 +110,22 @@ def test_bfloat16(heads):
     assert few.dtype == torch.bfloat16 and errors["few"] < 1.3 * errors["eager"] < 0.02, errors
 
 
+@pytest.mark.parametrize("numbers", [False, True])
+def test_few_queries_over_keys_of_their_own(numbers):
+    """Where no gradients are recorded `attend` takes products: as the kernels, whatever masks are."""
+    queries, keys, values = draw(2, 4, 1, 64), draw(2, 2, 300, 64, seed=1), draw(2, 2, 300, 64, seed=2)
+    mask = torch.rand(2, 1, 1, 300) > 0.3
+    if numbers:
+        mask = queries.new_zeros(mask.shape).masked_fill(~mask, torch.finfo(queries.dtype).min)
+    layer = Layer()
+    layer.num_key_value_groups, layer.scaling = 2, 0.125
+    assert attention.are_few(queries, keys)
+    with torch.no_grad():
+        products = attention.attend(layer, "sdpa", queries, keys, values, mask)
+    for name in ("sdpa", "eager"):
+        torch.testing.assert_close(products, attention.attend(layer, name, queries, keys, values, mask))
+
+
 # --- one memory, many questions ---------------------------------------------------------------------------------------
 
 QUESTIONS = random_texts([9, 20, 4, 13, 1])

@@ -92,11 +92,12 @@ def test_full_contender_equals_one_forward(made, monkeypatch):
     torch.testing.assert_close(torch.cat(logits, 1), plain, rtol=1e-4, atol=1e-5)
 
 
-def test_causal_attention_equals_a_mask():
-    queries, keys, values = torch.randn(1, 4, 3, 8), torch.randn(1, 2, 7, 8), torch.randn(1, 2, 7, 8)
+@pytest.mark.parametrize("length", [1, 3])
+def test_causal_attention_equals_a_mask(length):
+    queries, keys, values = torch.randn(1, 4, length, 8), torch.randn(1, 2, 7, 8), torch.randn(1, 2, 7, 8)
     out, _ = causal_attention(torch.nn.Identity(), queries, keys, values, None, scaling=0.3)
     keys, values = keys.repeat_interleave(2, 1), values.repeat_interleave(2, 1)
-    scores = (queries @ keys.mT * 0.3).masked_fill(~torch.ones(3, 7).tril(4).bool(), -torch.inf)
+    scores = (queries @ keys.mT * 0.3).masked_fill(~torch.ones(length, 7).tril(7 - length).bool(), -torch.inf)
     torch.testing.assert_close(out, (scores.softmax(-1) @ values).transpose(1, 2))
 
 

@@ -35,12 +35,13 @@ def attend(
         (B, L, H · D).
     """
     function = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
-    allowed = allowed.expand(len(queries), 1, queries.shape[2], keys.shape[2])
-    if implementation == "eager" and allowed.dtype == torch.bool:
-        bias = torch.zeros(allowed.shape, dtype=queries.dtype, device=queries.device)
-        mask = bias.masked_fill(~allowed, torch.finfo(queries.dtype).min)
-    else:
-        mask = allowed
+    few = implementation == "sdpa" and not torch.is_grad_enabled() and are_few(queries, keys)
+    mask = allowed.expand(len(queries), 1, queries.shape[2], keys.shape[2])
+    if mask.dtype == torch.bool and (few or implementation == "eager"):
+        bias = torch.zeros(mask.shape, dtype=queries.dtype, device=queries.device)
+        mask = bias.masked_fill(~mask, torch.finfo(queries.dtype).min)
+    if few:
+        return attend_few(queries, [(keys, values, mask)], module.scaling)
     out, _ = function(module, queries, keys, values, mask, scaling=module.scaling, is_causal=False)
     return out.flatten(2)
 

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
+from ..attention import are_few, attend_few
+
 
 def causal_attention(
     module: nn.Module,
@@ -23,6 +25,9 @@ def causal_attention(
     from torch.nn.attention.bias import causal_lower_right
 
     length, total = query.shape[2], key.shape[2]
+    if length == 1 and are_few(query, key):
+        out = attend_few(query, [(key, value, None)], query.shape[3] ** -0.5 if scaling is None else scaling)
+        return out.unflatten(2, (query.shape[1], -1)), None
     mask = None
     if 1 < length < total:
         if query.device.type == "cuda":

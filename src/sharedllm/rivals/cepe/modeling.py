@@ -48,9 +48,9 @@ class CepeAttention(nn.Module):
             setattr(self, name, module)
 
     def project(self, states: Tensor) -> Pair:
-        """Keys and values (B, G, S, D) of the encoder's states (B, S, E')."""
+        """Keys and values (B, G, S, D) of the encoder's states (B, S, E'), head by head in memory, as each step reads them."""
         keys, values = self.family.keys_values(self, states)
-        return keys.transpose(1, 2), values.transpose(1, 2)
+        return keys.transpose(1, 2).contiguous(), values.transpose(1, 2).contiguous()
 
     def forward(self, hidden: Tensor, layer_index: int, memory: CepeMemory) -> Tensor:
         keys, values = memory.layers[layer_index] if memory.layers is not None else self.project(memory.states)
