@@ -36,12 +36,17 @@ for seed in $seeds; do
     ours=(--model "$trained/ours/seed-$seed/model" --cases 1 -o "$out/cells/$domain-$seed")
     run eval loss --data "$data" "${ours[@]}" "${rivals[@]}" --lengths "$lengths" --longest "$longest" \
       --method "sharedllm,empty,cepe,beacon$untrained"
-    # Full attention is quadratic, and beyond its YaRN factor it has broken down: no need to wait for it at the longest.
-    run eval loss --data "$data" "${ours[@]}" "${rivals[@]}" --lengths 0,1W,4W,16W --longest "$longest" --method tuned
+    # Full attention is quadratic, and beyond its YaRN factor it has broken down: once is enough there.
+    tuned=0,1W,4W; [ -n "$untrained" ] && tuned=$tuned,16W
+    run eval loss --data "$data" "${ours[@]}" "${rivals[@]}" --lengths "$tuned" --longest "$longest" --method tuned
     run eval loss --data "$data" --model "$trained/paper/seed-$seed/model" --cases 1 --lengths "$lengths" --longest "$longest" \
       --method sharedllm -o "$out/paper-cells/$domain-$seed"
   done
 done
+# Half a million tokens in front, in the five books that have them: ours with one training.
+run eval loss --data books=build/tokens-tiny/books-test --model "$trained/ours/seed-0/model" --cases 1 \
+  --lengths 1W,16W,128W,1024W --longest 1024W --method sharedllm,empty,window -o "$out/far-cells"
+run report "$out/far-cells" -o "$out/far"
 # Recall inside the window, at its length and beyond it: copies, single facts, one of several, and facts that lead to each other.
 for seed in $seeds; do
   untrained=; [ "$seed" = "${seeds%% *}" ] && untrained=,window,streaming,bm25
