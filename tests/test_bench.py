@@ -233,6 +233,7 @@ def test_time_alone(stubs, tmp_path, monkeypatch):
     results = bench(plan(lengths=[64], peaks=False), tmp_path, contenders=stubs)
     before = [list(cell["runs"]) for cell in results.cells]
     assert not any("peak_bytes" in cell for cell in results.cells) and "| – |" in markdown(results)
+    assert [path.name for path in draw(rows(results), "toy", tmp_path)] == ["time.png"]
     results = bench(plan(lengths=[64]), tmp_path, contenders=stubs)
     assert [cell["runs"] for cell in results.cells] == before
     assert {(cell["status"], cell["peak_bytes"]) for cell in results.cells} == {(DONE, 1_000_000)}

@@ -9,7 +9,6 @@ from torch import Tensor
 from transformers import DynamicCache, StaticCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from sharedllm import attention
 from sharedllm import cache as cache_module
 from sharedllm.cache import RoomyLayer, with_room
 
@@ -114,38 +113,3 @@ def test_generation_makes_room(injection):
         logits.append(model(piece, memory=memory, past_key_values=plain, use_cache=True).logits[:, -1])
     assert {type(x) for x in plain.layers} == {DynamicLayer}
     assert torch.equal(torch.stack(logits[:-1], 1).argmax(-1), out.sequences[:, 9:])
-
-
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("injection", ["cross", "joint"])
-@torch.no_grad()
-def test_half_precision_steps_read_the_room_in_one_piece(injection, masked, monkeypatch):
-    """What stands behind the running text there is not seen: logits are those over a cache without room."""
-    model = tiny_shared("llama", injection=injection).to(torch.bfloat16)
-    memory, ids = model.read(torch.tensor(random_texts([40, 40], 1))), torch.tensor(random_texts([12, 12]))
-    mask = torch.ones_like(ids)
-    mask[1, : 3 if masked else 0] = 0
-    seen, attend = [], attention.attend_few
-
-    def watched(queries: Tensor, parts: list, scaling: float) -> Tensor:
-        seen.extend((keys.is_contiguous(), keys.shape[2]) for keys, _, _ in parts[-1:])
-        return attend(queries, parts, scaling)
-
-    roomy, plain = with_room(None, model.config.text_config), DynamicCache(config=model.config.text_config)
-    prompt = {"attention_mask": mask[:, :9], "memory": memory, "use_cache": True}
-    model(ids[:, :9], past_key_values=roomy, **prompt)
-    for layer, held in enumerate(roomy.layers):
-        plain.update(held.keys.clone(), held.values.clone(), layer)
-        # Whatever is there: it weighs nothing.
-        assert held.rooms is not None
-        held.rooms[0][:, :, 9:], held.rooms[1][:, :, 9:] = 50, 50
-    for module in ("attention", "self_attention"):
-        monkeypatch.setattr(f"sharedllm.{module}.attend_few", watched)
-    for end in (10, 11, 12):
-        step = {"attention_mask": mask[:, :end], "memory": memory, "use_cache": True}
-        ours = model(ids[:, end - 1 : end], past_key_values=roomy, **step).logits
-        assert (True, 12) in seen and all(whole for whole, _ in seen)
-        seen.clear()
-        theirs = model(ids[:, end - 1 : end], past_key_values=plain, **step).logits
-        torch.testing.assert_close(ours, theirs, atol=2e-2, rtol=2e-2)
-        seen.clear()

@@ -28,17 +28,12 @@ class RoomyLayer(DynamicLayer):
         # Re-ordered, selected or moved keys are other tensors; shortened ones are still the beginning of the same.
         if not length or not self._rooms or end > self._rooms[0].shape[-2] or not self._begin_rooms():
             shape = (*key_states.shape[:-2], -(-(end + 1) // ROOM) * ROOM)
-            self._rooms = tuple(t.new_zeros(*shape, t.shape[-1]) for t in (key_states, value_states))
+            self._rooms = tuple(t.new_empty(*shape, t.shape[-1]) for t in (key_states, value_states))
             if length:
                 self._rooms[0][..., :length, :], self._rooms[1][..., :length, :] = self.keys, self.values
         self._rooms[0][..., length:end, :], self._rooms[1][..., length:end, :] = key_states, value_states
         self.keys, self.values = (room[..., :end, :] for room in self._rooms)
         return self.keys, self.values
-
-    @property
-    def rooms(self) -> tuple[Tensor, Tensor] | None:
-        """Contiguous keys and values that begin with those that are held; behind them stands what is finite and means nothing."""
-        return (self._rooms[0], self._rooms[1]) if self._rooms and self._begin_rooms() else None
 
     def reset(self) -> None:
         self._rooms = ()

@@ -4,11 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 from transformers.cache_utils import Cache
 
 from .attention import Part, attend_few
-from .cache import RoomyLayer
 from .families import Family
 from .positions import Rotation, rotate
 
@@ -30,14 +28,9 @@ def operands(
     keys, values = (t.transpose(1, 2) for t in family.keys_values(attention, normed))
     queries = family.queries(attention, normed).transpose(1, 2)
     queries, keys = rotate(queries, position_embeddings), rotate(keys, position_embeddings)
-    if past_key_values is None:
-        return queries, (keys, values, _bias(attention_mask, queries, keys))
-    keys, values = past_key_values.update(keys, values, attention.layer_idx)
-    part = keys, values, _bias(attention_mask, queries, keys)
-    layer = past_key_values.layers[attention.layer_idx]
-    if isinstance(layer, RoomyLayer) and keys.element_size() < 4 and _goes_through_products(attention, queries):
-        return queries, _in_its_room(part, layer)
-    return queries, part
+    if past_key_values is not None:
+        keys, values = past_key_values.update(keys, values, attention.layer_idx)
+    return queries, (keys, values, _bias(attention_mask, queries, keys))
 
 
 def self_attend(family: Family, attention: Any, normed: Tensor, **kwargs) -> Tensor:
@@ -45,25 +38,16 @@ def self_attend(family: Family, attention: Any, normed: Tensor, **kwargs) -> Ten
 
     Few tokens at a time on a CPU go through products: kernels made for many queries take ten times as long in half precision.
     """
-    if not _goes_through_products(attention, normed[:, None]) or attention.config._attn_implementation != "sdpa":
+    few = 4 * normed.shape[1] * attention.num_key_value_groups <= attention.head_dim  # as `attention.are_few` has it
+    if (
+        not few
+        or normed.device.type != "cpu"
+        or torch.is_grad_enabled()
+        or attention.config._attn_implementation != "sdpa"
+    ):
         return attention(hidden_states=normed, **kwargs)[0]
     queries, part = operands(family, attention, normed, **kwargs)
     return getattr(attention, family.output)(attend_few(queries, [part], attention.scaling))
-
-
-def _goes_through_products(attention: Any, tokens: Tensor) -> bool:
-    """Whether tokens (B, …, L, …) are few, as `attention.are_few` has it, on a CPU and without gradients."""
-    few = 4 * tokens.shape[2] * attention.num_key_value_groups <= attention.head_dim
-    return few and tokens.device.type == "cpu" and not torch.is_grad_enabled()
-
-
-def _in_its_room(part: Part, layer: RoomyLayer) -> Part:
-    """The same part with what lies behind it, which is not seen: half-precision products copy what is not in one piece."""
-    if layer.rooms is None:
-        return part
-    (keys, values), bias, length = layer.rooms, part[2], part[0].shape[2]
-    bias = keys.new_zeros(1, 1, 1, length) if bias is None else bias
-    return keys, values, pad(bias, (0, keys.shape[2] - length), value=torch.finfo(bias.dtype).min)
 
 
 def _bias(mask: Tensor | None, queries: Tensor, keys: Tensor) -> Tensor | None:

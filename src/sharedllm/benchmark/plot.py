@@ -33,8 +33,10 @@ def draw(table: Sequence[Row], title: str, folder: Path) -> list[Path]:
     except ImportError:
         raise ValueError("matplotlib is not installed: pip install 'sharedllm[plot]' draws the figures.") from None
     files = []
-    timed = [("time", "seconds: read, first token, decode")] if any(row.status == DONE for row in table) else []
-    for name, label in [*timed, ("memory", "peak memory above weights, MB")]:
+    figures = [("time", "seconds: read, first token, decode")] if any(row.status == DONE for row in table) else []
+    if any(row.peak_bytes for row in table):
+        figures.append(("memory", "peak memory above weights, MB"))
+    for name, label in figures:
         figure, ax = plt.subplots(figsize=(8, 4.2), layout="constrained")
         for contender in dict.fromkeys(row.contender for row in table):
             mine, color = [row for row in table if row.contender == contender], COLORS.get(contender)
