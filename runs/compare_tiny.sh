@@ -39,6 +39,9 @@ for seed in $seeds; do
     # Full attention is quadratic, and beyond its YaRN factor it has broken down: once is enough there.
     tuned=0,1W,4W; [ -n "$untrained" ] && tuned=$tuned,16W
     run eval loss --data "$data" "${ours[@]}" "${rivals[@]}" --lengths "$tuned" --longest "$longest" --method tuned
+    # Whether it is the text that helps: another document's and shuffled text in front.
+    run eval loss-other loss-shuffled --data "$data" --model "$trained/ours/seed-$seed/model" "${rivals[@]}" --cases 1 --lengths 4W \
+      --longest "$longest" --method sharedllm,cepe,beacon,tuned -o "$out/control-cells/$domain-$seed"
     run eval loss --data "$data" --model "$trained/paper/seed-$seed/model" --cases 1 --lengths "$lengths" --longest "$longest" \
       --method sharedllm -o "$out/paper-cells/$domain-$seed"
   done
