@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sharedllm import ContextMemory, SharedLLMForCausalLM, attention
+from sharedllm import ContextMemory, SharedLLMForCausalLM, attention, injection, int8
 
 LOWEST = torch.finfo(torch.float64).min
 GREEDY = {"do_sample": False}
@@ -270,6 +270,50 @@ def largest_of_a_step(model: SharedLLMForCausalLM, rows: int, tokens: int = 4096
         with Allocations() as step:
             model(ids[:, :1], attention_mask=ids_mask, memory=prepared, past_key_values=out.past_key_values)
     return max(step.bytes) / memory.keys[0].nbytes
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("memory_dtype", ["model", "int8"])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_memory_is_prepared_with_little_beside_it(monkeypatch, in_place, memory_dtype):
+    """Some tokens at a time: no tensor but what is kept is as large as a layer of it, and in place not even keys are kept twice."""
+    monkeypatch.setattr(injection, "_TOKENS", 16)
+    monkeypatch.setattr(int8, "_NUMBERS", 256)
+    model = model_of("cross", 64)
+    memory = model.read(torch.tensor(random_texts([2048])), fingerprint=False)
+    expected = model.model.prepare_memory(memory)
+    model.config.memory_dtype = memory_dtype
+    copy = memory.to("cpu")
+    with Allocations() as made:
+        prepared = model.model.prepare_memory(copy, in_place=in_place)
+    # Cosines and sines are as large as one of the two heads.
+    layer = memory.keys[0].nbytes
+    large = [size for size in made.bytes if size > layer / 2]
+    assert large == ([] if in_place else [layer] * len(memory.keys))
+    for (keys, values), wanted in zip(prepared.layers.values(), expected.layers.values(), strict=True):
+        if memory_dtype == "int8":
+            for got, exact in zip((keys, values), wanted, strict=True):
+                step = exact.abs().amax(-1, keepdim=True) / 127
+                assert ((got.whole() - exact).abs() <= 0.501 * step).all()
+        else:
+            assert torch.equal(keys, wanted[0]) and torch.equal(values, wanted[1])
+
+
+@torch.no_grad()
+def test_only_what_nobody_else_has_is_prepared_in_place():
+    """A memory that was given can be asked again; what a prompt's beginning or a context was read into need not."""
+    model = model_of("cross", 8)
+    memory, ids = model.read(torch.tensor(random_texts([64]))), torch.tensor(random_texts([9], 2))
+    before = memory.to("cpu", torch.float64)
+    context = torch.tensor(random_texts([64]))
+    outputs = [
+        model.generate(ids, memory=memory, max_new_tokens=4, **GREEDY),
+        model.generate(ids, context_ids=context, max_new_tokens=4, **GREEDY),
+        model.generate(torch.cat([context, ids], 1), memory=memory, max_new_tokens=4, **GREEDY)[:, 64:],
+    ]
+    assert torch.equal(outputs[0], outputs[1]) and outputs[2].shape == outputs[0].shape
+    torch.testing.assert_close(model(ids, context_ids=context).logits, model(ids, memory=memory).logits)
+    assert all(torch.equal(a, b.double()) for a, b in zip(before.keys, memory.keys, strict=True))
 
 
 @pytest.mark.parametrize("injection", ["cross", "joint"])

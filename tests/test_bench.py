@@ -272,6 +272,7 @@ def test_results_of_nothing(tmp_path):
         ({"repeats": 0, "device": "cuda"}, "repeats"),
         ({"repeats": 0, "peaks": False}, "--no-peaks"),
         ({"new_tokens": 16}, "new_tokens"),
+        ({"running": 30}, "running 30"),
     ],
 )
 def test_plan_refuses(change, name):

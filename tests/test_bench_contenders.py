@@ -65,6 +65,25 @@ def test_operations_are_those_counted(made, name, length, monkeypatch):
     assert needed.total < formula.total and needed.decode == formula.decode
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", list(DESCRIPTIONS))
+def test_running_text_in_pieces_is_the_same(name):
+    """As many tokens at once as `batch_tokens`, in running text too; and a question in place of a whole window."""
+    ids = torch.randint(0, TOY.vocab_size, (1, 64 + 20))
+    logits: list[Tensor] = []
+    for batch_tokens in (TOY.batch_tokens, 8):
+        setting = Setting(TOY, NEW, batch_tokens, running=20)
+        torch.manual_seed(0)  # of what a rival has beside the base
+        contender = make_contenders([name], setting, torch.float32, torch.device("cpu"))[name]
+        assert contender.running == min(20, 16 - NEW if name == "beacon" else 20)
+        border = contender.context(64)
+        assert border + contender.running == 84
+        state = contender.read(ids[:, :border])
+        first = contender.first(state, ids[:, border:])
+        logits.append(torch.cat([first, contender.step(state, first[:, -1].argmax(-1, keepdim=True))], 1))
+    torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-5)
+
+
 def test_causal_pairs_by_hand():
     assert pairs(3, 2) == 3 * 5
     assert pairs(3, 2, causal=True) == 3 + 4 + 5

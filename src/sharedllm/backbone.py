@@ -243,13 +243,20 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         return self._fingerprint.of(self.config, self.upper.config, modules)
 
     def prepare_memory(
-        self, memory: ContextMemory | PreparedMemory | None, rows: int | None = None, *, static: bool = False
+        self,
+        memory: ContextMemory | PreparedMemory | None,
+        rows: int | None = None,
+        *,
+        static: bool = False,
+        in_place: bool = False,
     ) -> PreparedMemory | None:
         """Give a memory its positions; one that has them keeps them.
 
         Args:
             rows: of the batch that reads it. A memory of one text serves all of them without being copied.
             static: pad it to one of few sizes, so that code compiled for a memory fits others too.
+            in_place: write over the memory's keys, so that they are not there twice; it must not be used again. Without
+                gradients only.
 
         Raises:
             ValueError: the memory is of another model's shape, or of several texts that are not as many as the rows.
@@ -258,10 +265,10 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             raise ValueError(
                 f"the memory holds {len(memory)} texts, the batch {rows}: make them equal, or give one text for all rows."
             )
-        prepared = self._prepare(memory, static) if isinstance(memory, ContextMemory) else memory
+        prepared = self._prepare(memory, static, in_place) if isinstance(memory, ContextMemory) else memory
         return prepared if prepared is None or rows in (None, len(prepared)) else prepared.repeat_interleave(rows)
 
-    def _prepare(self, memory: ContextMemory, static: bool) -> PreparedMemory | None:
+    def _prepare(self, memory: ContextMemory, static: bool, in_place: bool) -> PreparedMemory | None:
         pairs = self.config.injection_map
         if len(memory.keys) != len(pairs):
             raise ValueError(
@@ -269,7 +276,10 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
                 "read the text again with this model."
             )
         weight = self.get_input_embeddings().weight
-        return prepare(memory.to(weight.device, weight.dtype), self.config, self.upper.rotary_emb, static)
+        moved = memory.to(weight.device, weight.dtype)
+        # What was copied to get here is nobody else's.
+        in_place = in_place or all(a is not b for a, b in zip(moved.keys, memory.keys, strict=True))
+        return prepare(moved, self.config, self.upper.rotary_emb, static, in_place)
 
     def forward(
         self,
@@ -313,7 +323,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             if query_ids is None and input_ids is not None:
                 query_ids, query_attention_mask = input_ids, attention_mask
             memory = self.read(context_ids, context_attention_mask, query_ids, query_attention_mask, fingerprint=False)
-        memory = self.prepare_memory(memory, len(states))
+        memory = self.prepare_memory(memory, len(states), in_place=context_ids is not None)
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
             # Positions count real tokens, so that left padding changes nothing.
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -states.shape[1] :]

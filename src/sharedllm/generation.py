@@ -74,7 +74,7 @@ class MemoryGenerationMixin(GenerationMixin):
             running = running_after_fold(mask.sum(1), window, self.config.chunk_size)
         else:
             running = window - new_tokens
-        split = split_context(prompt, mask, running)
+        split, given = split_context(prompt, mask, running), memory
         if query_ids is None:
             query_ids, query_attention_mask = split.running_ids, split.running_mask
         if context_ids is not None:
@@ -90,7 +90,9 @@ class MemoryGenerationMixin(GenerationMixin):
                 # What is appended differs from row to row.
                 memory = memory.repeat_interleave(len(prompt))
             memory = fold(self.model, memory, split, query_ids, query_attention_mask)
-        prepared = self.model.prepare_memory(memory, len(prompt), static=static)
+        # Nobody else has what was read here; what goes on being folded is needed as it is.
+        own = memory is not given and not endless
+        prepared = self.model.prepare_memory(memory, len(prompt), static=static, in_place=own)
         if endless:
             running = split.running_ids, split.running_mask
             kwargs["folding"] = Folding(self.model, memory, *running, query_ids, query_attention_mask)

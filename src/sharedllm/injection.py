@@ -19,6 +19,9 @@ from .int8 import Int8Keys, Int8Values
 from .memory import ContextMemory
 from .positions import Rotation, rotate, rotation
 
+# Of a text, rotated at once.
+_TOKENS = 4096
+
 
 @dataclass(frozen=True)
 class PreparedMemory:
@@ -50,14 +53,17 @@ class PreparedMemory:
 
 
 def prepare(
-    memory: ContextMemory, config: SharedLLMConfig, rotary: nn.Module, static: bool = False
+    memory: ContextMemory, config: SharedLLMConfig, rotary: nn.Module, static: bool = False, in_place: bool = False
 ) -> PreparedMemory | None:
     """Rotate the keys of a memory to their chunks, queries to n; None if nothing was kept of any text.
+
+    Of one layer after the other, some tokens at a time: what it works with is small beside the memory.
 
     Args:
         config: which upper layer reads each of the memory's pairs of tensors, where keys stand, how scores are scaled.
         rotary: the upper model's rotary embedding.
         static: pad it to one of few sizes (see `bucket`), with a bias in any case: compiled code then fits the next one too.
+        in_place: rotate the keys where they lie, without gradients; the memory is not to be used again.
     """
     if memory.mask.shape[1] == 0:
         return None
@@ -73,15 +79,27 @@ def prepare(
     bits = config.memory_dtype == "int8" and not torch.is_grad_enabled()
     bias = _bias(memory, kept, config, like.dtype)
     held = (Int8Keys.of, Int8Values.of) if bits else (Tensor.contiguous, Tensor.contiguous)
+    in_place = in_place and not torch.is_grad_enabled()
     return PreparedMemory(
         layers={
-            upper: (held[0](rotate(keys, (cos, sin))), held[1](values))
+            upper: (held[0](_rotated(keys, (cos, sin), in_place)), held[1](values))
             for (_, upper), keys, values in zip(config.injection_map, memory.keys, memory.values, strict=True)
         },
         bias=bias if static or bias.any() else None,
         present=memory.mask.any(1)[:, None, None],
         query=rotation(rotary, memory.chunks[:, None], like),
     )
+
+
+def _rotated(keys: Tensor, by: Rotation, in_place: bool) -> Tensor:
+    """`rotate` of a memory's keys (T, G, S, D), some tokens at a time where there are no gradients."""
+    if torch.is_grad_enabled():
+        return rotate(keys, by)
+    out = keys if in_place else torch.empty_like(keys, memory_format=torch.contiguous_format)
+    for start in range(0, keys.shape[2], _TOKENS):
+        some = slice(start, start + _TOKENS)
+        out[:, :, some] = rotate(keys[:, :, some], (by[0][:, some], by[1][:, some]))
+    return out
 
 
 def _bias(memory: ContextMemory, kept: Tensor, config: SharedLLMConfig, dtype: torch.dtype) -> Tensor:

@@ -12,12 +12,21 @@ from torch.nn.functional import pad
 
 # What the kernel sums over has to be a multiple of this.
 _STEP = 16
+# Numbers that are rounded at once, in float32.
+_NUMBERS = 2**22
 
 
 def quantised(tensor: Tensor) -> tuple[Tensor, Tensor]:
     """(…, D) → int8 (…, D) and its float32 scale (…): the greatest of each D numbers becomes ±127."""
-    scale = tensor.float().abs().amax(-1) / 127
-    return (tensor.float() / scale.clamp(min=1e-30)[..., None]).round().to(torch.int8), scale
+    codes = torch.empty(tensor.shape, dtype=torch.int8, device=tensor.device)
+    scale = torch.empty(tensor.shape[:-1], dtype=torch.float32, device=tensor.device)
+    shape, step = (scale.numel(), tensor.shape[-1]), max(1, _NUMBERS // tensor.shape[-1])
+    parts = (t.split(step) for t in (tensor.reshape(shape), codes.view(shape), scale.view(-1, 1)))
+    for some, some_codes, some_scale in zip(*parts, strict=True):
+        exact = some.float()
+        some_scale[:] = exact.abs().amax(-1, keepdim=True) / 127
+        some_codes[:] = (exact / some_scale.clamp(min=1e-30)).round()
+    return codes, scale
 
 
 def dequantised(tensor: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:

@@ -86,20 +86,15 @@ class LowerModel:
             What `project` returns, for all samples in their order.
         """
         batch_tokens = batch_tokens or self.fitting(depth, ids.device)
-        order, parts = [], []
+        gathered = _Gathered(len(unit), ids.device)
         for samples, token_ids, offsets in self._batches(ids, units, unit, position, batch_tokens):
-            order.append(samples.flatten())
-            parts.append(project([state.flatten(0, 1) for state in self._run(token_ids, offsets, depth)]))
+            gathered.add(samples, project([state.flatten(0, 1) for state in self._run(token_ids, offsets, depth)]))
             if progress is not None:
                 progress(token_ids.numel())
-        if not parts:
+        if not len(unit):
             none = self.embed.weight.new_zeros(0, self.config.hidden_size)
             return project([none] * (depth + 1))
-        inverse = torch.argsort(torch.cat(order)).to(ids.device)
-        # One kind after the other, each let go once it is joined: only one of them is there twice.
-        kinds = [list(tensors) for tensors in zip(*parts, strict=True)]
-        parts.clear()
-        return [_joined(kinds.pop(0), inverse) for _ in range(len(kinds))]
+        return gathered.tensors()
 
     def _batches(
         self, ids: Tensor, units: Nodes, unit: Tensor, position: Tensor, batch_tokens: int
@@ -170,11 +165,32 @@ class LowerModel:
         return family.combine(layer, _take(hidden, offsets), getattr(attention, family.output)(attended))
 
 
-def _joined(parts: list[Tensor], order: Tensor) -> Tensor:
-    """Parts one behind the other, in that order."""
-    joined = torch.cat(parts)
-    parts.clear()
-    return joined if bool((order[1:] > order[:-1]).all()) else joined[order]
+class _Gathered:
+    """Tensors of all samples from those of batches, in the order of the samples."""
+
+    def __init__(self, samples: int, device: torch.device):
+        self._samples, self._device = samples, device
+        self._whole: list[Tensor] = []
+        self._order: list[Tensor] = []
+        self._parts: list[list[Tensor]] = []
+
+    def add(self, samples: Tensor, part: list[Tensor]) -> None:
+        """Those of a batch, whose `samples` they are. They are written to where they belong, so that nothing is there twice."""
+        index = samples.flatten().to(self._device)
+        if torch.is_grad_enabled():
+            # What is written to piece by piece goes backward once a piece, each time as a whole.
+            self._order.append(index)
+            self._parts.append(part)
+            return
+        self._whole = self._whole or [t.new_empty(self._samples, *t.shape[1:]) for t in part]
+        for whole, tensor in zip(self._whole, part, strict=True):
+            whole[index] = tensor
+
+    def tensors(self) -> list[Tensor]:
+        if not self._parts:
+            return self._whole
+        inverse = torch.argsort(torch.cat(self._order))
+        return [torch.cat(tensors)[inverse] for tensors in zip(*self._parts, strict=True)]
 
 
 def _take(hidden: Tensor, offsets: Tensor) -> Tensor:

@@ -35,11 +35,20 @@ QUESTION = 64
 
 @dataclass(frozen=True)
 class Setting:
-    """new_tokens: decoded behind the first. batch_tokens: most tokens run at once by what can be run in batches."""
+    """new_tokens: decoded behind the first. batch_tokens: most tokens run at once by what can be run in batches.
+
+    running: most tokens of running text; None for as many as the window holds beside the new ones.
+    """
 
     shape: Shape
     new_tokens: int
     batch_tokens: int
+    running: int | None = None
+
+    @property
+    def running_tokens(self) -> int:
+        """Those of whoever can take them all."""
+        return self.running or self.shape.window - self.new_tokens
 
 
 @dataclass
@@ -54,7 +63,7 @@ class State:
 class Contender:
     """The window alone; what the others have beyond that is in their classes.
 
-    The context of a length has that many tokens in front of a window. Who can take less than a window of running text
+    The context of a length has that many tokens in front of the running text. Who can take less running text than that
     reads the rest of it too.
     """
 
@@ -64,11 +73,16 @@ class Contender:
     @property
     def running(self) -> int:
         """Tokens of running text; those to be decoded have room behind them."""
-        return self.setting.shape.window - self.setting.new_tokens
+        return self.setting.running_tokens
+
+    @property
+    def block(self) -> int:
+        """Most tokens run at once."""
+        return self.setting.batch_tokens
 
     def context(self, length: int) -> int:
-        """Tokens to read of a text with `length` tokens in front of its window."""
-        return length + self.setting.shape.window - self.setting.new_tokens - self.running
+        """Tokens to read of a text with `length` tokens in front of its running text."""
+        return length + self.setting.running_tokens - self.running
 
     def read(self, ids: Tensor) -> State:
         """Read a context (1, T)."""
@@ -87,18 +101,24 @@ class Contender:
         return held_bytes(state.memory) + held_bytes(state.cache)
 
     def operations(self, length: int, causal: bool = False) -> Operations:
-        """By formula, for a text with `length` tokens in front of its window."""
-        return Operations(0, *count.full_answer(self.model.config, 0, self.running, self.setting.new_tokens, causal))
+        """By formula, for a text with `length` tokens in front of its running text."""
+        new, config = self.setting.new_tokens, self.model.config
+        return Operations(0, *count.full_answer(config, 0, self.running, self.block, new, causal))
 
     def _forward(self, state: State, ids: Tensor) -> Tensor:
         memory = {} if state.prepared is None else {"memory": state.prepared}
-        out = self.model(ids, past_key_values=state.cache, use_cache=True, logits_to_keep=1, **memory)
-        state.cache = out.past_key_values
-        return out.logits
+        logits = ids.new_empty(0)
+        for piece in ids.split(self.block, 1):
+            out = self.model(piece, past_key_values=state.cache, use_cache=True, logits_to_keep=1, **memory)
+            state.cache, logits = out.past_key_values, out.logits
+        return logits
 
 
 class Shared(Contender):
-    """plain: all M layers run whole."""
+    """Asked once, as `generate` does with a context: the memory's keys are rotated where they lie.
+
+    plain: all M layers run whole.
+    """
 
     model: SharedLLMForCausalLM
     plain = False
@@ -107,13 +127,14 @@ class Shared(Contender):
         return State(self.model.read(ids, batch_tokens=self.setting.batch_tokens, plain=self.plain, fingerprint=False))
 
     def first(self, state: State, running: Tensor) -> Tensor:
-        state.prepared = self.model.model.prepare_memory(state.memory)
+        state.prepared = self.model.model.prepare_memory(state.memory, in_place=True)
         return self._forward(state, running)
 
     def operations(self, length: int, causal: bool = False) -> Operations:
         config, read = self.model.config, count.shared_read(self.model.config, length, plain=self.plain, causal=causal)
         kept = count.kept_tokens(config, length)
-        return Operations(read, *count.shared_answer(config, kept, self.running, self.setting.new_tokens, causal))
+        answer = count.shared_answer(config, kept, self.running, self.block, self.setting.new_tokens, causal)
+        return Operations(read, *answer)
 
 
 class Whole(Shared):
@@ -133,12 +154,12 @@ class Budget(Shared):
     def first(self, state: State, running: Tensor) -> Tensor:
         question, budget = running[:, -self.question :], self.setting.shape.budget
         selected = self.model.select(state.memory, question, budget=budget, score="attention")
-        state.prepared = self.model.model.prepare_memory(selected)
+        state.prepared = self.model.model.prepare_memory(selected, in_place=True)
         return self._forward(state, running)
 
     def operations(self, length: int, causal: bool = False) -> Operations:
         config, kept = self.model.config, min(self.setting.shape.budget, length)
-        first, decode = count.shared_answer(config, kept, self.running, self.setting.new_tokens, causal)
+        first, decode = count.shared_answer(config, kept, self.running, self.block, self.setting.new_tokens, causal)
         select = count.shared_select(config, length, self.question, causal)
         return Operations(count.shared_read(config, length, keep_all=True, causal=causal), select + first, decode)
 
@@ -156,14 +177,18 @@ class Streaming(Contender):
     def read(self, ids: Tensor) -> State:
         return State(cache=self.method.prepare(ids, ids[:, :0]))
 
+    @property
+    def block(self) -> int:
+        return self.method.block
+
     def _forward(self, state: State, ids: Tensor) -> Tensor:
         hidden = ids
-        for piece in ids.split(self.method.block, 1):
+        for piece in ids.split(self.block, 1):
             hidden, state.cache = self.method._forward(piece, state.cache)
         return self.model.lm_head(hidden[:, -1:])
 
     def operations(self, length: int, causal: bool = False) -> Operations:
-        config, window, block = self.model.config, self.method.window, self.method.block
+        config, window, block = self.model.config, self.method.window, self.block
         read, kept = count.streaming_read(config, length, window, block, causal=causal)
         answer = count.streaming_answer(config, kept, self.running, window, block, self.setting.new_tokens, causal)
         return Operations(read, *answer)
@@ -190,7 +215,7 @@ class Full(Contender):
 
     def operations(self, length: int, causal: bool = False) -> Operations:
         config = self.model.config
-        answer = count.full_answer(config, length, self.running, self.setting.new_tokens, causal)
+        answer = count.full_answer(config, length, self.running, self.block, self.setting.new_tokens, causal)
         return Operations(count.full_read(config, length, self.block, causal), *answer)
 
 
@@ -199,7 +224,7 @@ class Beacon(Contender):
 
     @property
     def running(self) -> int:
-        return int(self.model.config.stride) - self.setting.new_tokens
+        return min(int(self.model.config.stride) - self.setting.new_tokens, self.setting.running_tokens)
 
     def read(self, ids: Tensor) -> State:
         total = ids.shape[1] + self.running + self.setting.new_tokens
@@ -226,12 +251,18 @@ class Cepe(Contender):
 
     def operations(self, length: int, causal: bool = False) -> Operations:
         config, new = self.model.config, self.setting.new_tokens
-        answer = count.cepe_answer(config, length, self.running, new, self.project, causal)
+        answer = count.cepe_answer(config, length, self.running, self.block, new, self.project, causal)
         return Operations(count.cepe_read(config, length, self.project), *answer)
 
 
 class CepeStates(Cepe):
+    """Its running text is run in one pass, because every pass projects all that was read."""
+
     project = False
+
+    @property
+    def block(self) -> int:
+        return self.running
 
 
 def check_names(names: Sequence[str]) -> None:

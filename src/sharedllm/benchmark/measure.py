@@ -28,12 +28,13 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 class Plan:
     """What is to be measured.
 
-    lengths        tokens in front of the window
+    lengths        tokens in front of the running text
     dtype          "bf16" or "fp32"
     repeats        runs of each contender at each length, alternating; 0 for peak memory alone, on a CPU
     new_tokens     decoded one by one behind the first
     limit_seconds  what is expected to take longer is left out
     peaks          measure peak memory too, on a CPU in a run of its own
+    running        tokens of running text: a question, say; None for as many as the window holds beside the new ones
     """
 
     shape: Shape
@@ -47,6 +48,7 @@ class Plan:
     limit_seconds: float = 600.0
     seed: int = 0
     peaks: bool = True
+    running: int | None = None
 
     def __post_init__(self):
         if not self.contenders or not self.lengths or min(self.lengths) < 1:
@@ -61,6 +63,11 @@ class Plan:
             raise ValueError(
                 f"new_tokens={self.new_tokens} must be 1 … {self.shape.window // 2 - 1}, below half a window."
             )
+        if self.running is not None and not 1 <= self.running <= self.shape.window - self.new_tokens:
+            raise ValueError(
+                f"--running {self.running} must be 1 … {self.shape.window - self.new_tokens}: the window holds "
+                f"{self.shape.window} tokens with {self.new_tokens} new ones."
+            )
         if self.repeats < (0 if self.device == "cpu" and self.peaks else 1):
             raise ValueError(
                 f"--repeats {self.repeats}: give at least 1, or on a CPU 0 for peak memory alone (a GPU tells it in every run, "
@@ -69,15 +76,14 @@ class Plan:
 
     @property
     def setting(self) -> Setting:
-        return Setting(self.shape, self.new_tokens, self.batch_tokens or self.shape.batch_tokens)
+        return Setting(self.shape, self.new_tokens, self.batch_tokens or self.shape.batch_tokens, self.running)
 
     def make(self, names: Sequence[str]) -> dict[str, Contender]:
         return make_contenders(names, self.setting, DTYPES[self.dtype], torch.device(self.device), self.seed)
 
     def ids(self, length: int) -> Tensor:
-        """(1, length + running) random tokens in front of a window and in it."""
-        generator = torch.Generator().manual_seed(self.seed)
-        tokens = length + self.shape.window - self.new_tokens
+        """(1, length + running) random tokens: context and running text."""
+        generator, tokens = torch.Generator().manual_seed(self.seed), length + self.setting.running_tokens
         return torch.randint(self.shape.vocab_size, (1, tokens), generator=generator).to(self.device)
 
     def about(self) -> dict[str, Any]:

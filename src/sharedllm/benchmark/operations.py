@@ -71,6 +71,11 @@ def run(costs: Costs, new: int, past: int = 0, causal: bool = False) -> int:
     return costs.layers * (new * costs.layer + pairs(new, past, causal) * costs.pair)
 
 
+def run_in_blocks(costs: Costs, new: int, past: int, block: int, causal: bool = False) -> int:
+    """The same, with at most `block` tokens at once."""
+    return sum(run(costs, min(block, new - start), past + start, causal) for start in range(0, new, block))
+
+
 def decode(costs: Costs, running: int, new_tokens: int, far: int = 0) -> int:
     """Tokens one by one behind `running` ones; `far`, pairs beyond those of all layers, a token."""
     steps = sum(run(costs, 1, running + step) for step in range(new_tokens))
@@ -113,13 +118,14 @@ def shared_read(
 
 
 def shared_answer(
-    config: SharedLLMConfig, kept: int, running: int, new_tokens: int, causal: bool = False
+    config: SharedLLMConfig, kept: int, running: int, block: int, new_tokens: int, causal: bool = False
 ) -> tuple[int, int]:
     """First token and decoding over a memory of `kept` tokens, which the layers of the injection map see."""
     costs, readers = Costs.of(config.text_config), len(config.injection_map) if kept else 0
     # A cross-attention has its own projections of queries and output; a joint softmax uses self-attention's.
     own = costs.query_output * readers if config.injection == "cross" else 0
-    first = run(costs, running, 0, causal) + running * (own + readers * kept * costs.pair) + costs.head
+    first = run_in_blocks(costs, running, 0, block, causal) + running * (own + readers * kept * costs.pair)
+    first += -(-running // block) * costs.head
     return first, decode(costs, running, new_tokens, readers * kept) + new_tokens * own
 
 
@@ -185,14 +191,21 @@ def cepe_read(config: PreTrainedConfig, length: int, project: bool = True) -> in
 
 
 def cepe_answer(
-    config: PreTrainedConfig, length: int, running: int, new_tokens: int, project: bool = True, causal: bool = False
+    config: PreTrainedConfig,
+    length: int,
+    running: int,
+    block: int,
+    new_tokens: int,
+    project: bool = True,
+    causal: bool = False,
 ) -> tuple[int, int]:
     """First token and decoding with cross-attention in every layer; projections in every pass where they are not kept."""
     costs = Costs.of(config.text_config)
     tokens = -(-length // config.chunk_size) * config.chunk_size
     again = 0 if project else costs.layers * tokens * _projection(config)
     own = costs.layers * costs.query_output
-    first = run(costs, running, tokens, causal) + running * own + costs.head + again
+    first = run_in_blocks(costs, running, tokens, block, causal) + running * own
+    first += -(-running // block) * (costs.head + again)
     return first, decode(costs, running + tokens, new_tokens) + new_tokens * (own + again)
 
 
@@ -203,13 +216,13 @@ def _projection(config: PreTrainedConfig) -> int:
 
 
 def full_read(config: PreTrainedConfig, length: int, block: int, causal: bool = False) -> int:
-    costs = Costs.of(config)
-    return sum(run(costs, min(block, length - start), start, causal) for start in range(0, length, block))
+    return run_in_blocks(Costs.of(config), length, 0, block, causal)
 
 
 def full_answer(
-    config: PreTrainedConfig, past: int, running: int, new_tokens: int, causal: bool = False
+    config: PreTrainedConfig, past: int, running: int, block: int, new_tokens: int, causal: bool = False
 ) -> tuple[int, int]:
     """Also of the window alone, with nothing before it."""
     costs = Costs.of(config)
-    return run(costs, running, past, causal) + costs.head, decode(costs, running + past, new_tokens)
+    first = run_in_blocks(costs, running, past, block, causal) + -(-running // block) * costs.head
+    return first, decode(costs, running + past, new_tokens)

@@ -86,11 +86,12 @@ def markdown(results: Results) -> str:
     """One table for all lengths, one of exponents, and what they were measured with."""
     about, table = results.about, rows(results)
     shape, machine = about["shape"], about["environment"]
+    running = about.get("running") or shape["window"] - about["new_tokens"]
     lines = [
         f"# `sharedllm bench`, {shape['name']}, {about['dtype']}",
         "",
-        "Medians of runs in turn, with quartiles. Times: the context read, the first token behind the running text, all with "
-        f"{about['new_tokens']} more tokens. × is the total over SharedLLM's of the same round. Peak: memory above weights. "
+        "Medians of runs in turn, with quartiles. Times: the context read, the first token behind the running text "
+        f"({running:,} tokens), all with {about['new_tokens']} more tokens. × is the total over SharedLLM's of the same round. Peak: memory above weights. "
         "Left: decoding's rate over that of the contender's shortest length. Kept: what waits for questions. "
         "MFU: operations that have to be done, of those of the fastest matrix product in the same run.",
         "",

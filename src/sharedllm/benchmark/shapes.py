@@ -15,7 +15,7 @@ class Shape:
     chunk_size    C
     ratios        strides of the tree's levels; those of the paper keep every eighth token (β = 8)
     budget        tokens that a question selects, for SharedLLM with a budget
-    batch_tokens  most tokens run through a lower model or an encoder at once
+    batch_tokens  most tokens run at once: through a lower model, an encoder, or over a cache
     """
 
     name: str

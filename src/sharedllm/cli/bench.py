@@ -18,7 +18,9 @@ def command(
         str | None,
         typer.Option(help="tiny, small, cpu-16x1024, llama-2-7b or llama-3-8b, random weights. Default: cpu-16x1024."),
     ] = None,
-    lengths: Annotated[str | None, typer.Option(help="Tokens in front of the window. Default: 4K,16K,64K.")] = None,
+    lengths: Annotated[
+        str | None, typer.Option(help="Tokens in front of the running text. Default: 4K,16K,64K.")
+    ] = None,
     contenders: Annotated[
         str,
         typer.Option(help="Names, separated by commas; the first one that is there, sharedllm, is what × refers to."),
@@ -30,7 +32,7 @@ def command(
     ] = None,
     new_tokens: Annotated[int, typer.Option(min=1, help="Decoded one by one behind the first.")] = 32,
     batch_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Most tokens read at once. Default: the shape's.")
+        int | None, typer.Option(min=1, help="Most tokens run at once. Default: the shape's.")
     ] = None,
     limit_seconds: Annotated[
         float | None, typer.Option(min=0, help="What is expected to take longer is left out. Default: 600.")
@@ -39,6 +41,10 @@ def command(
     quick: Annotated[
         bool, typer.Option("--quick", help="Minutes: shape tiny, two repeats, nothing above 20 seconds.")
     ] = False,
+    running: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens of running text, such as a question's. Default: what the window holds."),
+    ] = None,
     peaks: Annotated[bool, typer.Option(help="Peak memory too, on a CPU in a run of its own.")] = True,
     plots: Annotated[bool, typer.Option(help="Draw the figures.")] = True,
 ) -> None:
@@ -66,6 +72,7 @@ def command(
         defaults["limit_seconds"] if limit_seconds is None else limit_seconds,
         seed,
         peaks,
+        running,
     )
     results = bench(plan, output, note)
     text = markdown(results)
