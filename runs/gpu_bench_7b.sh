@@ -6,6 +6,8 @@
 #   runs/gpu_bench_7b.sh llama-2-7b OUT
 #   runs/gpu_bench_7b.sh llama-3-8b OUT
 #
+# RUNNING=480 BATCH_TOKENS=1024 asks a question in place of a whole window, in pieces: what little memory an answer needs.
+#
 # SMOKE=1 measures the tiny shape on a CPU within a minute.
 set -euo pipefail
 shape=${1:?"usage: runs/gpu_bench_7b.sh llama-2-7b|llama-3-8b OUT"}
@@ -13,6 +15,8 @@ out=${2:?"name the folder of the results"}
 limit=${LIMIT:-540}
 options=(--shape "$shape" --device cuda --lengths "${LENGTHS:-8K,16K,32K,64K,128K,256K,512K,1M}" --repeats "${REPEATS:-3}"
          --limit-seconds "${SECONDS_A_RUN:-60}" --contenders "${CONTENDERS:-sharedllm,budget,streaming,full,beacon,cepe,cepe-states,window}")
+if [ -n "${RUNNING:-}" ]; then options+=(--running "$RUNNING"); fi
+if [ -n "${BATCH_TOKENS:-}" ]; then options+=(--batch-tokens "$BATCH_TOKENS"); fi
 if [ -n "${SMOKE:-}" ]; then options=(--shape tiny --device cpu --lengths 512,2K --repeats 1 --new-tokens 4); fi
 # Blocks of all sizes are freed and wanted again at every length.
 export PYTORCH_ALLOC_CONF=expandable_segments:True

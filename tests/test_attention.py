@@ -300,6 +300,28 @@ def test_a_memory_is_prepared_with_little_beside_it(monkeypatch, in_place, memor
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("encoding", ["node", "chunk"])
+def test_reading_holds_nothing_twice_but_one_tensor(encoding):
+    """However many batches: tensors of all kept tokens are what they are written to, and how they lie in the memory."""
+    model = tiny_shared("llama", encoding=encoding)
+    with Allocations() as made:
+        memory = model.read(torch.tensor(random_texts([4096])), batch_tokens=64, fingerprint=False)
+    layer = memory.keys[0].nbytes
+    # Twice two tensors for each pair, one after the other.
+    assert [size for size in made.bytes if size > layer / 2] == [layer] * 4 * len(memory.keys)
+
+
+@pytest.mark.parametrize("injection", ["cross", "joint"])
+@pytest.mark.parametrize("size", [1, 4, 64])
+def test_prompts_in_pieces_generate_the_same(injection, size):
+    """`prefill_chunk_size` of transformers, which bounds what a long prompt needs beside its cache; left-padded too."""
+    model, (ids, mask) = model_of(injection, 8), pad(QUESTIONS)
+    memory = model.read(torch.tensor(random_texts([64])))
+    asked = {"attention_mask": mask, "memory": memory, "max_new_tokens": 6, **GREEDY}
+    assert torch.equal(model.generate(ids, **asked), model.generate(ids, prefill_chunk_size=size, **asked))
+
+
+@torch.no_grad()
 def test_only_what_nobody_else_has_is_prepared_in_place():
     """A memory that was given can be asked again; what a prompt's beginning or a context was read into need not."""
     model = model_of("cross", 8)

@@ -61,7 +61,7 @@ class State:
 
 
 class Contender:
-    """The window alone; what the others have beyond that is in their classes.
+    """The running text alone; what the others have beyond that is in their classes.
 
     The context of a length has that many tokens in front of the running text. Who can take less running text than that
     reads the rest of it too.
@@ -194,7 +194,15 @@ class Streaming(Contender):
         return Operations(read, *answer)
 
 
-class Full(Contender):
+class Window(Contender):
+    """The base, by a kernel that knows what is causal."""
+
+    def _forward(self, state: State, ids: Tensor) -> Tensor:
+        with causal_sdpa(self.model):
+            return super()._forward(state, ids)
+
+
+class Full(Window):
     """Prefilled in blocks, so that only keys and values grow with length."""
 
     @property
@@ -208,10 +216,6 @@ class Full(Contender):
             for piece in ids.split(self.block, 1):
                 decoder(piece, past_key_values=cache, use_cache=True)
         return State(cache=cache)
-
-    def _forward(self, state: State, ids: Tensor) -> Tensor:
-        with causal_sdpa(self.model):
-            return super()._forward(state, ids)
 
     def operations(self, length: int, causal: bool = False) -> Operations:
         config = self.model.config
@@ -310,7 +314,7 @@ def make_contenders(
         "sharedllm": (Shared, "shared"),
         "whole": (Whole, "shared"),
         "budget": (Budget, "joint"),
-        "window": (Contender, "base"),
+        "window": (Window, "base"),
         "streaming": (Streaming, "base"),
         "full": (Full, "base"),
         "beacon": (Beacon, "beacon"),
