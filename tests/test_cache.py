@@ -75,6 +75,19 @@ def test_a_copy_goes_its_own_way():
         assert torch.equal(layer.keys, expected) and not torch.equal(other.keys, expected)
 
 
+@torch.no_grad()
+def test_room_that_is_known_is_made_once():
+    """What comes beyond it has room too."""
+    layer, places = RoomyLayer(room=11), set()
+    for seed, length in enumerate((5, 1, 5)):
+        places.add(layer.update(*states(seed, length))[0].data_ptr())
+    assert len(places) == 1 and layer._rooms[0].shape[2] == 11
+    layer.update(*states(3, 1))
+    assert layer._rooms[0].shape[2] == 16
+    expected = torch.cat([states(seed, length)[0] for seed, length in enumerate((5, 1, 5, 1))], 2)
+    assert torch.equal(layer.keys, expected)
+
+
 def test_gradients_flow_through_it():
     layer, (keys, values) = RoomyLayer(), states(0, 5)
     keys.requires_grad_()
@@ -107,6 +120,7 @@ def test_generation_makes_room(injection):
     asked = {"memory": memory, "max_new_tokens": 12, "do_sample": False, "return_dict_in_generate": True}
     out = model.generate(ids, **asked)
     assert {type(x) for x in out.past_key_values.layers} == {RoomyLayer}
+    assert {x._rooms[0].shape[2] for x in out.past_key_values.layers} == {9 + 12}
     plain, logits = DynamicCache(config=model.config.text_config), []
     for piece in out.sequences.split([9] + [1] * 12, 1):
         # Where gradients are recorded there is no room.

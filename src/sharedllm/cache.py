@@ -1,5 +1,6 @@
 """Keys and values of the running text with room behind them: a token is written, where transformers would copy all."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,14 @@ class RoomyLayer(DynamicLayer):
 
     _rooms: tuple[Tensor, ...] = ()
 
+    def __init__(self, room: int = 0):
+        """
+        Args:
+            room: tokens that there will be, for which room is made at once.
+        """
+        super().__init__()
+        self._room = room
+
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if torch.is_grad_enabled():
             return super().update(key_states, value_states, *args, **kwargs)
@@ -27,7 +36,7 @@ class RoomyLayer(DynamicLayer):
         end = length + key_states.shape[-2]
         # Re-ordered, selected or moved keys are other tensors; shortened ones are still the beginning of the same.
         if not length or not self._rooms or end > self._rooms[0].shape[-2] or not self._begin_rooms():
-            shape = (*key_states.shape[:-2], -(-(end + 1) // ROOM) * ROOM)
+            shape = (*key_states.shape[:-2], self._room if end <= self._room else -(-(end + 1) // ROOM) * ROOM)
             self._rooms = tuple(t.new_empty(*shape, t.shape[-1]) for t in (key_states, value_states))
             if length:
                 self._rooms[0][..., :length, :], self._rooms[1][..., :length, :] = self.keys, self.values
@@ -47,11 +56,15 @@ class RoomyLayer(DynamicLayer):
         )
 
 
-def with_room(cache: Cache | None, config: Any) -> Cache:
-    """A cache that makes room; of one that is given and empty, the plain layers are exchanged, others are left as they are."""
+def with_room(cache: Cache | None, config: Any, room: int = 0) -> Cache:
+    """A cache that makes room; of one that is given and empty, the plain layers are exchanged, others are left as they are.
+
+    Args:
+        config: the base's. room: tokens that there will be, if that is known.
+    """
     cache = DynamicCache(config=config) if cache is None else cache
     if type(cache) is DynamicCache and not cache.offloading and not cache.get_seq_length():
-        cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+        cache.layers = [RoomyLayer(room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
         if cache.layer_class_to_replicate is DynamicLayer:
-            cache.layer_class_to_replicate = RoomyLayer
+            cache.layer_class_to_replicate = partial(RoomyLayer, room)
     return cache

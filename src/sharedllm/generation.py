@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 from transformers.generation.configuration_utils import STATIC_CACHE_IMPLEMENTATIONS, GenerationMode
 
+from .cache import with_room
 from .chunking import check_ids, split_context
 from .folding import Folding, fold, running_after_fold
 from .injection import PreparedMemory
@@ -96,6 +97,9 @@ class MemoryGenerationMixin(GenerationMixin):
         if endless:
             running = split.running_ids, split.running_mask
             kwargs["folding"] = Folding(self.model, memory, *running, query_ids, query_attention_mask)
+        elif config.use_cache and config.cache_implementation is None and kwargs.get("past_key_values") is None:
+            tokens = split.running_ids.shape[1] + new_tokens
+            kwargs["past_key_values"] = with_room(None, self.config.text_config, tokens)
         output = super().generate(
             split.running_ids,
             generation_config,

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
+from ..cache import with_room
 from ..modeling import SharedLLMForCausalLM
 from . import operations as count
 from .causal import causal_sdpa
@@ -107,11 +108,17 @@ class Contender:
 
     def _forward(self, state: State, ids: Tensor) -> Tensor:
         memory = {} if state.prepared is None else {"memory": state.prepared}
+        if state.cache is None:
+            state.cache = self._cache(self.running)
         logits = ids.new_empty(0)
         for piece in ids.split(self.block, 1):
             out = self.model(piece, past_key_values=state.cache, use_cache=True, logits_to_keep=1, **memory)
             state.cache, logits = out.past_key_values, out.logits
         return logits
+
+    def _cache(self, tokens: int) -> Cache:
+        """Of so many tokens and the new ones. None is copied for the next one, which transformers' own would do."""
+        return with_room(None, self.model.get_decoder().config, tokens + self.setting.new_tokens)
 
 
 class Shared(Contender):
@@ -211,7 +218,7 @@ class Full(Window):
         return 16_384 if self.model.device.type == "cuda" else 1024
 
     def read(self, ids: Tensor) -> State:
-        cache, decoder = DynamicCache(config=self.model.config), self.model.get_decoder()
+        cache, decoder = self._cache(ids.shape[1] + self.running), self.model.get_decoder()
         with causal_sdpa(self.model):
             for piece in ids.split(self.block, 1):
                 decoder(piece, past_key_values=cache, use_cache=True)
