@@ -123,7 +123,7 @@ def test_run(stubs, tmp_path):
     assert (ours.peak_bytes, ours.memory_bytes) == (256_000, 10)
     assert table["greedy", 256].status == OOM and table["greedy", 256].seconds == {}
     assert table["greedy", 512].status == "skipped: OOM at 256 tokens"
-    # 5.25 s at 128 and 17.25 at 256 foretell 56.7 s.
+    # 5.25 s at 128 and 17.25 at 256 foretell 61.5 s.
     assert table["slow", 512].status == "skipped: predicted 62 s"
     assert 512 not in stubs["slow"].reads and 512 not in stubs["greedy"].reads
     fits = exponents(list(table.values()))

@@ -79,7 +79,6 @@ def prepare(
     bits = config.memory_dtype == "int8" and not torch.is_grad_enabled()
     bias = _bias(memory, kept, config, like.dtype)
     held = (Int8Keys.of, Int8Values.of) if bits else (Tensor.contiguous, Tensor.contiguous)
-    in_place = in_place and not torch.is_grad_enabled()
     return PreparedMemory(
         layers={
             upper: (held[0](_rotated(keys, (cos, sin), in_place)), held[1](values))
