@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sharedllm import ContextMemory, SharedLLMForCausalLM, attention, injection, int8
+from sharedllm.cache import RoomyLayer, with_room
 
 LOWEST = torch.finfo(torch.float64).min
 GREEDY = {"do_sample": False}
@@ -124,6 +125,24 @@ def test_few_queries_over_keys_of_their_own(numbers):
         products = attention.attend(layer, "sdpa", queries, keys, values, mask)
     for name in ("sdpa", "eager"):
         torch.testing.assert_close(products, attention.attend(layer, name, queries, keys, values, mask))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("numbers", [False, True])
+def test_many_queries_of_grouped_heads(numbers, dtype):
+    """To the bit what SDPA gives over repeated keys and values, whatever masks are; copies are made for none of them."""
+    queries, keys, values = (draw(2, heads, n, 64, seed=n, dtype=dtype) for heads, n in ((8, 40), (2, 300), (2, 300)))
+    mask = torch.rand(2, 1, 40, 300, generator=torch.Generator().manual_seed(0)) > 0.3
+    if numbers:
+        mask = torch.zeros(mask.shape, dtype=dtype).masked_fill(~mask, float("-inf"))
+    layer = Layer()
+    layer.num_key_value_groups, layer.scaling = 4, 0.125
+    with Allocations() as made:
+        got = attention.attend(layer, "sdpa", queries, keys, values, mask)
+    repeated = (t.repeat_interleave(4, 1) for t in (keys, values))
+    expected = torch.nn.functional.scaled_dot_product_attention(queries, *repeated, mask, scale=0.125)
+    assert torch.equal(got, expected.transpose(1, 2).flatten(2)) and max(made.bytes) <= queries.nbytes
 
 
 # --- one memory, many questions ---------------------------------------------------------------------------------------
@@ -343,6 +362,22 @@ def test_only_what_nobody_else_has_is_prepared_in_place():
 @pytest.mark.parametrize(("rows", "padded"), [(1, False), (1, True), (8, False)], ids=["one", "padded", "many"])
 def test_a_step_makes_nothing_as_large_as_a_layer_of_the_memory(injection, implementation, rows, padded):
     assert largest_of_a_step(model_of(injection, 64, implementation), rows, padded=padded) < 0.3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("injection", ["cross", "joint"])
+def test_text_behind_a_cache_repeats_no_keys(injection):
+    """Pieces of a long text, where only some layers read a memory: two of eight heads have keys, and they stay their own."""
+    base = tiny_base("llama", num_attention_heads=8, head_dim=64, max_position_embeddings=512)
+    model = tiny_shared("llama", base=base, injection=injection, encoding="chunk", window=512)
+    ids, cache = torch.tensor(random_texts([512])), with_room(None, base.config, 512)
+    memory = model.model.prepare_memory(model.read(torch.tensor(random_texts([64]))))
+    model(ids[:, :-32], memory=memory, past_key_values=cache)
+    with Allocations() as made:
+        model(ids[:, -32:], memory=memory, past_key_values=cache, logits_to_keep=1)
+    layer = cache.layers[0]
+    assert isinstance(layer, RoomyLayer) and layer.keys is not None
+    assert max(made.bytes) < 2 * layer.keys.nbytes
 
 
 def test_copies_of_the_memory_are_counted(monkeypatch):

@@ -42,6 +42,8 @@ def attend(
         mask = bias.masked_fill(~mask, torch.finfo(queries.dtype).min)
     if few:
         return attend_few(queries, [(keys, values, mask)], module.scaling)
+    if implementation == "sdpa" and reads_groups(queries):
+        return attend_groups(queries, keys, values, mask, module.scaling)
     out, _ = function(module, queries, keys, values, mask, scaling=module.scaling, is_causal=False)
     return out.flatten(2)
 
@@ -117,6 +119,24 @@ def are_few(queries: Tensor, keys: Tensor | Int8Keys) -> bool:
     Then time goes by reading keys and values, once, and kernels made for many queries only lose it.
     """
     return 4 * queries.shape[:3].numel() <= keys.shape[:2].numel() * keys.shape[3]
+
+
+def reads_groups(queries: Tensor) -> bool:
+    """Whether SDPA reads the keys of grouped heads where they lie, with a mask too: on a CPU, without gradients."""
+    return queries.device.type == "cpu" and not torch.is_grad_enabled()
+
+
+def attend_groups(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scaling: float) -> Tensor:
+    """SDPA of queries (B, H, L, D), where transformers would repeat keys and values (B, G, S, D) for the heads of a group.
+
+    Args:
+        mask: (B or 1, 1, L, S).
+
+    Returns:
+        (B, L, H · D).
+    """
+    out = scaled_dot_product_attention(queries, keys, values, mask, scale=scaling, enable_gqa=True)
+    return out.transpose(1, 2).flatten(2)
 
 
 def attend_few(queries: Tensor, parts: Sequence[Part], scaling: float) -> Tensor:

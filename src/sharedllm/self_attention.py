@@ -6,48 +6,60 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from .attention import Part, attend_few
+from .attention import Part, attend_few, attend_groups, reads_groups
 from .families import Family
 from .positions import Rotation, rotate
 
 
 def operands(
-    family: Family,
-    attention: Any,
-    normed: Tensor,
-    position_embeddings: Rotation,
-    attention_mask: Tensor | None = None,
-    past_key_values: Cache | None = None,
-    **kwargs,
+    family: Family, attention: Any, normed: Tensor, attention_mask: Tensor | None = None, **kwargs
 ) -> tuple[Tensor, Part]:
     """What self-attention attends with: queries (B, H, L, D), and the running text up to now.
 
     Args:
         normed: (B, L, E), what it reads. Everything else as transformers gives it to self-attention.
     """
+    queries, keys, values = _projected(family, attention, normed, **kwargs)
+    return queries, (keys, values, _bias(attention_mask, queries, keys))
+
+
+def self_attend(
+    family: Family, attention: Any, normed: Tensor, attention_mask: Tensor | None = None, **kwargs
+) -> Tensor:
+    """What self-attention returns, (B, L, E); arguments as `operands`'.
+
+    On a CPU few tokens at a time go through products, for kernels made for many queries take ten times as long in half
+    precision; and where transformers would repeat keys and values for the heads of a group, with a mask, they are read as they lie.
+    """
+    few = 4 * normed.shape[1] * attention.num_key_value_groups <= attention.head_dim  # as `attention.are_few` has it
+    grouped = attention_mask is not None and attention.num_key_value_groups > 1
+    if attention.config._attn_implementation != "sdpa" or not reads_groups(normed) or not (few or grouped):
+        return attention(hidden_states=normed, attention_mask=attention_mask, **kwargs)[0]
+    queries, keys, values = _projected(family, attention, normed, **kwargs)
+    if few or attention_mask is None:
+        attended = attend_few(queries, [(keys, values, _bias(attention_mask, queries, keys))], attention.scaling)
+    else:
+        # The mask as it was given: rows that see nothing then come out as transformers has them.
+        mask = attention_mask[..., : keys.shape[2]]
+        attended = attend_groups(queries, keys, values, mask, attention.scaling)
+    return getattr(attention, family.output)(attended)
+
+
+def _projected(
+    family: Family,
+    attention: Any,
+    normed: Tensor,
+    position_embeddings: Rotation,
+    past_key_values: Cache | None = None,
+    **kwargs,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries (B, H, L, D), keys and values (B, G, S, D) of the running text up to now, rotated."""
     keys, values = (t.transpose(1, 2) for t in family.keys_values(attention, normed))
     queries = family.queries(attention, normed).transpose(1, 2)
     queries, keys = rotate(queries, position_embeddings), rotate(keys, position_embeddings)
     if past_key_values is not None:
         keys, values = past_key_values.update(keys, values, attention.layer_idx)
-    return queries, (keys, values, _bias(attention_mask, queries, keys))
-
-
-def self_attend(family: Family, attention: Any, normed: Tensor, **kwargs) -> Tensor:
-    """What self-attention returns, (B, L, E); arguments as `operands`'.
-
-    Few tokens at a time on a CPU go through products: kernels made for many queries take ten times as long in half precision.
-    """
-    few = 4 * normed.shape[1] * attention.num_key_value_groups <= attention.head_dim  # as `attention.are_few` has it
-    if (
-        not few
-        or normed.device.type != "cpu"
-        or torch.is_grad_enabled()
-        or attention.config._attn_implementation != "sdpa"
-    ):
-        return attention(hidden_states=normed, **kwargs)[0]
-    queries, part = operands(family, attention, normed, **kwargs)
-    return getattr(attention, family.output)(attend_few(queries, [part], attention.scaling))
+    return queries, keys, values
 
 
 def _bias(mask: Tensor | None, queries: Tensor, keys: Tensor) -> Tensor | None:
