@@ -259,6 +259,15 @@ def test_memory_that_runs_out_in_the_child_is_oom(stubs, tmp_path):
     assert results.cell("sharedllm", 64)["status"] == DONE
 
 
+def test_a_run_without_decoding(stubs, tmp_path):
+    """It has times, and no rate."""
+    alone = plan(lengths=[64], new_tokens=0, running=TOY.window - NEW)
+    results = bench(alone, tmp_path, contenders=stubs, peak=lambda name, length: length)
+    for row in rows(results):
+        assert row.status == DONE and (row.rate, row.left, row.seconds["decode"].median) == (None, None, 0)
+    assert "| 64 | sharedllm | 1 (1–1) | 0.5 (0.5–0.5) | – | – | 1.5 (1.5–1.5) |" in markdown(results)
+
+
 def test_results_of_nothing(tmp_path):
     with pytest.raises(ValueError, match="sharedllm bench"):
         Results.load(tmp_path)
@@ -272,6 +281,7 @@ def test_results_of_nothing(tmp_path):
         ({"repeats": 0, "device": "cuda"}, "repeats"),
         ({"repeats": 0, "peaks": False}, "--no-peaks"),
         ({"new_tokens": 16}, "new_tokens"),
+        ({"new_tokens": -1}, "new_tokens"),
         ({"running": 30}, "running 30"),
     ],
 )

@@ -84,6 +84,22 @@ def test_running_text_in_pieces_is_the_same(name):
     torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", list(DESCRIPTIONS))
+def test_where_nothing_is_decoded_no_cache_is_kept(name):
+    """But of what was read. The running text is taken in one pass; what comes behind it is the same."""
+    ids, logits = torch.randint(0, TOY.vocab_size, (1, 80 + 12)), []
+    for new_tokens in (NEW, 0):
+        setting = Setting(TOY, new_tokens, 8, running=12)
+        torch.manual_seed(0)  # of what a rival has beside the base
+        contender = make_contenders([name], setting, torch.float32, torch.device("cpu"))[name]
+        state = contender.read(ids[:, :80])
+        logits.append(contender.first(state, ids[:, 80:]))
+        assert (state.cache is None) == (not new_tokens and name not in ("streaming", "full"))
+    torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-5)
+    assert contender.operations(80).decode == 0
+
+
 def test_causal_pairs_by_hand():
     assert pairs(3, 2) == 3 * 5
     assert pairs(3, 2, causal=True) == 3 + 4 + 5

@@ -36,9 +36,10 @@ QUESTION = 64
 
 @dataclass(frozen=True)
 class Setting:
-    """new_tokens: decoded behind the first. batch_tokens: most tokens run at once by what can be run in batches.
-
-    running: most tokens of running text; None for as many as the window holds beside the new ones.
+    """
+    new_tokens    decoded behind the first; where there are none, running text is taken in one pass, without a cache
+    batch_tokens  most tokens run at once by what can be run in batches
+    running       most tokens of running text; None for as many as the window holds beside the new ones
     """
 
     shape: Shape
@@ -79,7 +80,7 @@ class Contender:
     @property
     def block(self) -> int:
         """Most tokens run at once."""
-        return self.setting.batch_tokens
+        return self.setting.batch_tokens if self.setting.new_tokens else self.running
 
     def context(self, length: int) -> int:
         """Tokens to read of a text with `length` tokens in front of its running text."""
@@ -108,11 +109,11 @@ class Contender:
 
     def _forward(self, state: State, ids: Tensor) -> Tensor:
         memory = {} if state.prepared is None else {"memory": state.prepared}
-        if state.cache is None:
+        if state.cache is None and self.setting.new_tokens:
             state.cache = self._cache(self.running)
-        logits = ids.new_empty(0)
+        logits, kept = ids.new_empty(0), state.cache is not None
         for piece in ids.split(self.block, 1):
-            out = self.model(piece, past_key_values=state.cache, use_cache=True, logits_to_keep=1, **memory)
+            out = self.model(piece, past_key_values=state.cache, use_cache=kept, logits_to_keep=1, **memory)
             state.cache, logits = out.past_key_values, out.logits
         return logits
 

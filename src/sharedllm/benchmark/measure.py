@@ -31,7 +31,7 @@ class Plan:
     lengths        tokens in front of the running text
     dtype          "bf16" or "fp32"
     repeats        runs of each contender at each length, alternating; 0 for peak memory alone, on a CPU
-    new_tokens     decoded one by one behind the first
+    new_tokens     decoded one by one behind the first; 0 for none, and no cache of running text taken in one pass
     limit_seconds  what is expected to take longer is left out
     peaks          measure peak memory too, on a CPU in a run of its own
     running        tokens of running text: a question, say; None for as many as the window holds beside the new ones
@@ -59,9 +59,9 @@ class Plan:
         if self.dtype not in DTYPES:
             raise ValueError(f"--dtype {self.dtype!r} is not known: use one of {', '.join(DTYPES)}.")
         # Activation Beacon's running text is half a window.
-        if not 1 <= self.new_tokens < self.shape.window // 2:
+        if not 0 <= self.new_tokens < self.shape.window // 2:
             raise ValueError(
-                f"new_tokens={self.new_tokens} must be 1 … {self.shape.window // 2 - 1}, below half a window."
+                f"new_tokens={self.new_tokens} must be 0 … {self.shape.window // 2 - 1}, below half a window."
             )
         if self.running is not None and not 1 <= self.running <= self.shape.window - self.new_tokens:
             raise ValueError(
@@ -146,7 +146,7 @@ def bench(
                 if cell["status"] == OOM or len(cell["runs"]) > repeat:
                     continue
                 if name not in warm:
-                    _attempt(cell, lambda n=name: run_once(made[n], plan.ids(short), 2))
+                    _attempt(cell, lambda n=name: run_once(made[n], plan.ids(short), min(2, plan.new_tokens)))
                     warm.add(name)
                 if cell["status"] != OOM:
                     _attempt(cell, partial(_measure, plan, made[name], cell, len(results.sessions) - 1))
@@ -241,9 +241,10 @@ def _peak(plan: Plan, name: str, length: int) -> int:
     with torch.no_grad():
         contender = plan.make([name])[name]
         # What libraries set up once is no part of it.
-        run_once(contender, plan.ids(plan.shape.chunk_size), 1)
+        new_tokens = min(1, plan.new_tokens)
+        run_once(contender, plan.ids(plan.shape.chunk_size), new_tokens)
         ids = plan.ids(length)
-        return peak_growth(lambda: run_once(contender, ids, 1))
+        return peak_growth(lambda: run_once(contender, ids, new_tokens))
 
 
 def _total(cell: Cell) -> float:

@@ -145,13 +145,13 @@ def _row(results: Results, cell: Cell, ours: Cell | None) -> Row:
     seconds["total"] = Spread.of(totals)
     ratios = [mine / _total(other) for mine, other in zip(totals, ours["runs"], strict=False)] if ours else []
     operations = cell["operations"] | {"total": sum(cell["operations"].values())}
-    peak = results.peak(results.about["dtype"])
+    peak, new_tokens = results.peak(results.about["dtype"]), results.about["new_tokens"]
     return Row(
         name,
         length,
         cell["status"],
         seconds,
-        rate=seconds["decode"].map(lambda s: results.about["new_tokens"] / s),
+        rate=seconds["decode"].map(lambda s: new_tokens / s) if new_tokens else None,
         ratio=Spread.of(ratios) if ratios else None,
         peak_bytes=cell.get("peak_bytes"),
         memory_bytes=cell.get("memory_bytes"),

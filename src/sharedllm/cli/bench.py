@@ -30,7 +30,9 @@ def command(
     repeats: Annotated[
         int | None, typer.Option(min=0, help="Runs of each, alternating; 0: peak memory alone. Default: 3.")
     ] = None,
-    new_tokens: Annotated[int, typer.Option(min=1, help="Decoded one by one behind the first.")] = 32,
+    new_tokens: Annotated[
+        int, typer.Option(min=0, help="Decoded one by one behind the first. 0: no cache is kept of running text.")
+    ] = 32,
     batch_tokens: Annotated[
         int | None, typer.Option(min=1, help="Most tokens run at once. Default: the shape's.")
     ] = None,
