@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import FAMILIES, pad, random_texts, tiny_base, tiny_shared
 
-from sharedllm import SharedLLMForCausalLM
+from sharedllm import SharedLLMForCausalLM, families
 from sharedllm.families import FAMILIES as TABLE
 
 # What the other tests cover too, in all combinations, is not tested here again.
@@ -32,6 +32,23 @@ def test_a_memory_of_everything_is_full_attention(family, settings):
     got = model(text[:, 28:], memory=model.read(text[:, :28])).logits
     torch.testing.assert_close(got, expected, atol=2e-4, rtol=2e-4)
     assert (model(text[:, 28:]).logits - expected).abs().max() > 0.01
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", list(TABLE))
+def test_an_mlp_takes_some_tokens_at_a_time(family, monkeypatch):
+    """Of a batch too, and the result is the same; mixtures of experts take all, for what a router decides is recorded by call."""
+    base, ids = tiny_base(family), torch.tensor(random_texts([20, 20]))
+    model, seen = SharedLLMForCausalLM.from_base(base, window=32, chunk_size=16, lower_layers=2), []
+    expected = model(ids, context_ids=ids).logits
+    monkeypatch.setattr(families, "_TOKENS", 7)
+    model.model.upper.layers[3].mlp.register_forward_hook(lambda m, given, out: seen.append(given[0].shape[:2].numel()))
+    torch.testing.assert_close(model(ids, context_ids=ids).logits, expected, atol=1e-5, rtol=1e-5)
+    assert seen == ([40] if "moe" in family or family == "mixtral" else [7, 7, 7, 7, 7, 5])
+    seen.clear()
+    with torch.enable_grad():
+        model(ids)
+    assert seen == [40]
 
 
 @torch.no_grad()

@@ -8,8 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
+
+# Tokens that an MLP takes at once: inside it a token is several times as large as in the residual stream.
+_TOKENS = 2048
 
 # Adds what is injected between attention and MLP to the residual stream.
 Inject = Callable[[Tensor], Tensor]
@@ -23,7 +27,7 @@ def pre_norm_combine(layer: nn.Module, residual: Tensor, attended: Tensor, injec
     hidden = residual + attended
     if inject is not None:
         hidden = inject(hidden)
-    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    return hidden + _in_pieces(layer, lambda some: layer.mlp(layer.post_attention_layernorm(some)), hidden)
 
 
 def no_norm_input(layer: nn.Module, hidden: Tensor) -> Tensor:
@@ -35,7 +39,22 @@ def post_norm_combine(layer: nn.Module, residual: Tensor, attended: Tensor, inje
     hidden = residual + layer.post_attention_layernorm(attended)
     if inject is not None:
         hidden = inject(hidden)
-    return hidden + layer.post_feedforward_layernorm(layer.mlp(hidden))
+    return hidden + _in_pieces(layer, lambda some: layer.post_feedforward_layernorm(layer.mlp(some)), hidden)
+
+
+def _in_pieces(layer: nn.Module, work: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
+    """What a layer's MLP and its norm make of (B, L, E), some tokens at a time where there are no gradients.
+
+    Mixtures of experts take all at once: transformers records what a router decides call by call.
+    """
+    tokens = hidden.shape[:-1].numel()
+    if tokens <= _TOKENS or torch.is_grad_enabled() or hasattr(layer.mlp, "experts"):
+        return work(hidden)
+    flat = hidden.reshape(1, tokens, -1)
+    out = torch.empty_like(flat)
+    for start in range(0, tokens, _TOKENS):
+        out[:, start : start + _TOKENS] = work(flat[:, start : start + _TOKENS])
+    return out.view(hidden.shape)
 
 
 def _heads(states: Tensor, head_dim: int, norm: nn.Module | None) -> Tensor:
