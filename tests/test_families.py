@@ -41,7 +41,7 @@ def test_an_mlp_takes_some_tokens_at_a_time(family, monkeypatch):
     base, ids = tiny_base(family), torch.tensor(random_texts([20, 20]))
     model, seen = SharedLLMForCausalLM.from_base(base, window=32, chunk_size=16, lower_layers=2), []
     expected = model(ids, context_ids=ids).logits
-    monkeypatch.setattr(families, "_TOKENS", 7)
+    monkeypatch.setattr(families, "_NUMBERS", 7 * 32)
     model.model.upper.layers[3].mlp.register_forward_hook(lambda m, given, out: seen.append(given[0].shape[:2].numel()))
     torch.testing.assert_close(model(ids, context_ids=ids).logits, expected, atol=1e-5, rtol=1e-5)
     assert seen == ([40] if "moe" in family or family == "mixtral" else [7, 7, 7, 7, 7, 5])

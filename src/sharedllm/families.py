@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-# Tokens that an MLP takes at once: inside it a token is several times as large as in the residual stream.
-_TOKENS = 2048
+# Numbers of the residual stream that an MLP takes at once, inside which there are several times as many: 2,048 tokens of 4,096.
+_NUMBERS = 2**23
 
 # Adds what is injected between attention and MLP to the residual stream.
 Inject = Callable[[Tensor], Tensor]
@@ -47,13 +47,12 @@ def _in_pieces(layer: nn.Module, work: Callable[[Tensor], Tensor], hidden: Tenso
 
     Mixtures of experts take all at once: transformers records what a router decides call by call.
     """
-    tokens = hidden.shape[:-1].numel()
-    if tokens <= _TOKENS or torch.is_grad_enabled() or hasattr(layer.mlp, "experts"):
+    if hidden.numel() <= _NUMBERS or torch.is_grad_enabled() or hasattr(layer.mlp, "experts"):
         return work(hidden)
-    flat = hidden.reshape(1, tokens, -1)
-    out = torch.empty_like(flat)
-    for start in range(0, tokens, _TOKENS):
-        out[:, start : start + _TOKENS] = work(flat[:, start : start + _TOKENS])
+    flat = hidden.flatten(0, -2)[None]
+    out, step = torch.empty_like(flat), max(1, _NUMBERS // hidden.shape[-1])
+    for start in range(0, flat.shape[1], step):
+        out[:, start : start + step] = work(flat[:, start : start + step])
     return out.view(hidden.shape)
 
 
