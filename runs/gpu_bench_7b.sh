@@ -7,6 +7,7 @@
 #   runs/gpu_bench_7b.sh llama-3-8b OUT
 #
 # RUNNING=480 BATCH_TOKENS=1024 asks a question in place of a whole window, in pieces: what little memory an answer needs.
+# NEW_TOKENS=0 decodes nothing, and keeps no cache of a window that is taken in one pass.
 #
 # SMOKE=1 measures the tiny shape on a CPU within a minute.
 set -euo pipefail
@@ -16,6 +17,7 @@ limit=${LIMIT:-540}
 options=(--shape "$shape" --device cuda --lengths "${LENGTHS:-8K,16K,32K,64K,128K,256K,512K,1M}" --repeats "${REPEATS:-3}"
          --limit-seconds "${SECONDS_A_RUN:-60}" --contenders "${CONTENDERS:-sharedllm,budget,streaming,full,beacon,cepe,cepe-states,window}")
 if [ -n "${RUNNING:-}" ]; then options+=(--running "$RUNNING"); fi
+if [ -n "${NEW_TOKENS:-}" ]; then options+=(--new-tokens "$NEW_TOKENS"); fi
 if [ -n "${BATCH_TOKENS:-}" ]; then options+=(--batch-tokens "$BATCH_TOKENS"); fi
 if [ -n "${SMOKE:-}" ]; then options=(--shape tiny --device cpu --lengths 512,2K --repeats 1 --new-tokens 4); fi
 # Blocks of all sizes are freed and wanted again at every length.
