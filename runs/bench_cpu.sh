@@ -16,5 +16,5 @@ if [ -n "${SMOKE:-}" ]; then
   exit
 fi
 options=(--shape cpu-16x1024 --repeats "${REPEATS:-1}" --limit-seconds "${LIMIT:-2500}")
-measure "${options[@]}" --lengths 4K,16K,128K
-measure "${options[@]}" --lengths 64K,256K,1M --contenders sharedllm,budget
+measure "${options[@]}" --lengths 4K,16K,64K,128K
+measure "${options[@]}" --lengths 256K,1M --contenders sharedllm,budget

@@ -42,7 +42,7 @@ def attend(
         mask = bias.masked_fill(~mask, torch.finfo(queries.dtype).min)
     if few:
         return attend_few(queries, [(keys, values, mask)], module.scaling)
-    if implementation == "sdpa" and reads_groups(queries):
+    if implementation == "sdpa" and infers_on_cpu(queries):
         return attend_groups(queries, keys, values, mask, module.scaling)
     out, _ = function(module, queries, keys, values, mask, scaling=module.scaling, is_causal=False)
     return out.flatten(2)
@@ -121,8 +121,8 @@ def are_few(queries: Tensor, keys: Tensor | Int8Keys) -> bool:
     return 4 * queries.shape[:3].numel() <= keys.shape[:2].numel() * keys.shape[3]
 
 
-def reads_groups(queries: Tensor) -> bool:
-    """Whether SDPA reads the keys of grouped heads where they lie, with a mask too: on a CPU, without gradients."""
+def infers_on_cpu(queries: Tensor) -> bool:
+    """Whether no gradients are recorded on a CPU: there SDPA reads the keys of grouped heads where they lie, behind a mask too."""
     return queries.device.type == "cpu" and not torch.is_grad_enabled()
 
 

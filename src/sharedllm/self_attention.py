@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from .attention import Part, attend_few, attend_groups, reads_groups
+from .attention import Part, attend_few, attend_groups, infers_on_cpu
 from .families import Family
 from .positions import Rotation, rotate
 
@@ -33,7 +33,7 @@ def self_attend(
     """
     few = 4 * normed.shape[1] * attention.num_key_value_groups <= attention.head_dim  # as `attention.are_few` has it
     grouped = attention_mask is not None and attention.num_key_value_groups > 1
-    if attention.config._attn_implementation != "sdpa" or not reads_groups(normed) or not (few or grouped):
+    if attention.config._attn_implementation != "sdpa" or not infers_on_cpu(normed) or not (few or grouped):
         return attention(hidden_states=normed, attention_mask=attention_mask, **kwargs)[0]
     queries, keys, values = _projected(family, attention, normed, **kwargs)
     if few or attention_mask is None:
