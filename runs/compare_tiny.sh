@@ -17,7 +17,7 @@ run() { python -m sharedllm "$@"; }
 # The tokens of the training come first: the encoder is trained on them.
 run train recipes/tiny-extend.yaml --max-steps 1 > /dev/null
 if [ ! -d build/compare/encoder ]; then
-  python -m sharedllm.rivals.cepe.pretrain --tokens build/tokens-tiny/books --tokens build/tokens-tiny/code \
+  python -m sharedllm.systems.cepe.pretrain --tokens build/tokens-tiny/books --tokens build/tokens-tiny/code \
     --tokens build/tokens-tiny/proofs --output build/compare/encoder --steps 300
 fi
 run ablate recipes/compare/tiny.yaml

@@ -37,7 +37,7 @@ model() { echo "$trained/$1/seed-$2/model"; }
 
 case $stage in
   encoder)
-    python -m sharedllm.rivals.cepe.pretrain --base "$OUT/small-base/model" --output "$OUT/encoder-small" "${encoder[@]}" \
+    python -m sharedllm.systems.cepe.pretrain --base "$OUT/small-base/model" --output "$OUT/encoder-small" "${encoder[@]}" \
       --tokens "$OUT/tokens-small/books" --tokens "$OUT/tokens-small/code" --tokens "$OUT/tokens-small/proofs"
     ;;
   train)

@@ -11,7 +11,7 @@ from sharedllm.serving.app import Service, application
 from sharedllm.serving.memories import Memories
 from sharedllm.serving.worker import Worker
 from sharedllm.store import MemoryStore
-from sharedllm.store.edit import writing
+from sharedllm.store.writer import writing
 
 TEXT = "".join(f"Line {i}: the quick brown fox jumps over the lazy dog.\n" for i in range(8))
 TEMPLATE = (

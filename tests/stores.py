@@ -7,7 +7,7 @@ import torch
 from helpers import byte_tokenizer, tiny_base, tiny_shared
 
 from sharedllm.store import MemoryStore
-from sharedllm.store.edit import writing
+from sharedllm.store.writer import writing
 
 TOKENIZER = byte_tokenizer()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sharedllm.atomic import put, write_text
+from sharedllm.utils.files import put, write_text
 
 
 @pytest.fixture
@@ -18,8 +18,8 @@ def events(monkeypatch):
         paths[descriptor := opened(path, *args, **kwargs)] = Path(path).name
         return descriptor
 
-    monkeypatch.setattr("sharedllm.atomic.os.open", open_)
-    monkeypatch.setattr("sharedllm.atomic.os.fsync", lambda fd: (found.append(paths[fd]), fsync(fd)))
+    monkeypatch.setattr("sharedllm.utils.files.os.open", open_)
+    monkeypatch.setattr("sharedllm.utils.files.os.fsync", lambda fd: (found.append(paths[fd]), fsync(fd)))
     monkeypatch.setattr(Path, "replace", lambda a, b: (found.append("rename"), replace(a, b))[1])
     return found
 
@@ -49,7 +49,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sharedllm.atomic.os.fsync", full)
+    monkeypatch.setattr("sharedllm.utils.files.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_text(path, "new")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]

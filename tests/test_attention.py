@@ -9,8 +9,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sharedllm import ContextMemory, SharedLLMForCausalLM, attention, injection, int8
-from sharedllm.cache import RoomyLayer, with_room
+from sharedllm import ContextMemory, SharedLLMForCausalLM
+from sharedllm.memory import int8
+from sharedllm.model import attention
+from sharedllm.model import cross_attention as injection
+from sharedllm.model.cache import RoomyLayer, with_room
 
 LOWEST = torch.finfo(torch.float64).min
 GREEDY = {"do_sample": False}

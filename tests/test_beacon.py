@@ -8,9 +8,9 @@ import torch
 from helpers import pad, perturb, random_texts, tiny_base
 from transformers import AutoModelForCausalLM
 
-from sharedllm.families import family_of
-from sharedllm.positions import rotate, rotation
-from sharedllm.rivals.beacon import BeaconConfig, BeaconForCausalLM
+from sharedllm.model.families import family_of
+from sharedllm.model.rope import rotate, rotation
+from sharedllm.systems.beacon import BeaconConfig, BeaconForCausalLM
 from sharedllm.training.parts import part_of
 
 

@@ -19,7 +19,7 @@ from sharedllm.benchmark.report import Spread, exponents, markdown, rows
 from sharedllm.benchmark.results import DONE, OOM, Results
 from sharedllm.benchmark.shapes import SHAPES
 from sharedllm.cli.common import tokens_of_length
-from sharedllm.hardware import environment, peak_operations
+from sharedllm.utils.hardware import environment, peak_operations
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from torch import Tensor
 from transformers import DynamicCache, StaticCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from sharedllm import cache as cache_module
-from sharedllm.cache import RoomyLayer, with_room
+from sharedllm.model import cache as cache_module
+from sharedllm.model.cache import RoomyLayer, with_room
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM, ModernBertForMaskedLM
 
 from sharedllm.data.shards import TokenStore, build_shards
 from sharedllm.evaluation.methods.cepe import Cepe
-from sharedllm.families import family_of
-from sharedllm.rivals.cepe import CepeConfig, CepeForCausalLM
-from sharedllm.rivals.cepe.config import encoder_config
-from sharedllm.rivals.cepe.pretrain import mask_tokens, pretrain
+from sharedllm.model.families import family_of
+from sharedllm.systems.cepe import CepeConfig, CepeForCausalLM
+from sharedllm.systems.cepe.config import encoder_config
+from sharedllm.systems.cepe.pretrain import mask_tokens, pretrain
 from sharedllm.training.parts import part_of
 
 

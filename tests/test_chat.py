@@ -11,11 +11,11 @@ from helpers import byte_tokenizer, tiny_base, tiny_shared
 from transformers import AutoTokenizer
 
 from sharedllm import SharedLLMForCausalLM, bundled_model
-from sharedllm.chat import HISTORY, Chat
+from sharedllm.answering.chat import HISTORY, Chat
 from sharedllm.cli import common
 from sharedllm.data.synthetic import make_needles
 from sharedllm.demo.sources import library_text
-from sharedllm.text import tokenize
+from sharedllm.utils.text import tokenize
 
 TEXT = "".join(f"Line {i}: the quick brown fox jumps over the lazy dog.\n" for i in range(8))
 TEMPLATE = (

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sharedllm.chunking import check_ids, left_align, split_context
+from sharedllm.context.chunking import check_ids, left_align, split_context
 
 
 @st.composite

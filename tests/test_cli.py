@@ -10,8 +10,9 @@ from helpers import byte_tokenizer
 
 from sharedllm import SharedLLMForCausalLM, save_memory
 from sharedllm.cli import main
-from sharedllm.int8 import Int8Keys, quantised
-from sharedllm.store import MemoryStore, edit
+from sharedllm.memory.int8 import Int8Keys, quantised
+from sharedllm.store import MemoryStore
+from sharedllm.store import writer as edit
 
 TEXT = "".join(f"Line {i}: the quick brown fox jumps over the lazy dog.\n" for i in range(8))
 
@@ -241,7 +242,9 @@ def test_generate(run, model_folder, memory_file, monkeypatch):
     assert run("generate", "--context", memory_file, *options, "--json")[1] == out  # the seed is fixed
     assert run("generate", *options[:-1], TEXT, "--temperature", "0")[0] == 0  # a prompt far longer than the window
     held = []
-    monkeypatch.setattr("sharedllm.injection.Int8Keys.of", lambda keys: held.append(keys) or Int8Keys(*quantised(keys)))
+    monkeypatch.setattr(
+        "sharedllm.model.cross_attention.Int8Keys.of", lambda keys: held.append(keys) or Int8Keys(*quantised(keys))
+    )
     assert run("generate", "--context", memory_file, *options)[0] == 0 == len(held)
     assert run("generate", "--context", memory_file, *options, "--memory-dtype", "int8")[0] == 0 < len(held)
 

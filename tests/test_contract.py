@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import AutoModel, AutoModelForCausalLM, Trainer, TrainingArguments
 
-from sharedllm import SharedLLMForCausalLM, backbone, lower, reading
-from sharedllm.injection import prepare
+from sharedllm import SharedLLMForCausalLM
+from sharedllm.model import backbone, lower
+from sharedllm.model import encode as reading
+from sharedllm.model.cross_attention import prepare
 from sharedllm.reference import reference_logits
 
 DIFFERENT = [[0, 0], [2, 1], [1, 3]]

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from sharedllm import bundled_model
 from sharedllm.diagnosis import FarAttention, diagnose
 from sharedllm.diagnosis.measure import layer_sets, number_of_sets
-from sharedllm.families import FAMILIES as TABLE
+from sharedllm.model.families import FAMILIES as TABLE
 
 CONTEXT, RUNNING = 24, 9
 

@@ -13,10 +13,10 @@ from sharedllm.evaluation.methods.retrieval import Retrieval
 from sharedllm.evaluation.methods.shared import Empty, Shared
 from sharedllm.evaluation.methods.streaming import Streaming
 from sharedllm.evaluation.methods.window import Window
-from sharedllm.families import FAMILIES as TABLE
+from sharedllm.model.families import FAMILIES as TABLE
 from sharedllm.reference import _attention, _heads, _rotate
-from sharedllm.rivals.beacon import BeaconForCausalLM
-from sharedllm.rivals.cepe import CepeForCausalLM
+from sharedllm.systems.beacon import BeaconForCausalLM
+from sharedllm.systems.cepe import CepeForCausalLM
 
 NO_QUERY = torch.zeros(1, 0, dtype=torch.long)
 

@@ -11,11 +11,11 @@ import torch
 from helpers import byte_tokenizer, tiny_base, tiny_shared
 
 from sharedllm import reference
-from sharedllm.asking import ask
+from sharedllm.answering.ask import ask
 from sharedllm.explain import attention_paid, gather, render
 from sharedllm.explain.text import ChunkText
-from sharedllm.store import edit
-from sharedllm.text import decode_pieces
+from sharedllm.store import writer as edit
+from sharedllm.utils.text import decode_pieces
 
 JOINT = {"injection": "joint", "injection_map": [[1, 1], [2, 2], [2, 3]]}
 NASTY = "Say </script><b>bold</b> <!--<script>alert(1)</script> {{facts}} &amp; 😀👩‍👩‍👧 naïve.\n"

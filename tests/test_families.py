@@ -4,8 +4,9 @@ import pytest
 import torch
 from helpers import FAMILIES, pad, random_texts, tiny_base, tiny_shared
 
-from sharedllm import SharedLLMForCausalLM, families
-from sharedllm.families import FAMILIES as TABLE
+from sharedllm import SharedLLMForCausalLM
+from sharedllm.model import families
+from sharedllm.model.families import FAMILIES as TABLE
 
 # What the other tests cover too, in all combinations, is not tested here again.
 PARTIAL = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}

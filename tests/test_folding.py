@@ -12,7 +12,7 @@ from transformers import StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from sharedllm import SharedLLMForCausalLM
-from sharedllm.folding import Folding, running_after_fold
+from sharedllm.model.folding import Folding, running_after_fold
 
 GREEDY = {"do_sample": False}
 WINDOW, CHUNK = 32, 16

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharedllm.selection.forest import kept_within
+from sharedllm.context.budget import kept_within
 
 
 def within(scores, chunk_size, ratios, budget, gist=0.5):

@@ -10,9 +10,9 @@ from transformers import AutoTokenizer
 
 from sharedllm import SharedLLMForCausalLM, bundled_model
 from sharedllm.diagnosis.heads import Head, choose_heads, measure_heads
-from sharedllm.selection.parts import parts_of
-from sharedllm.selection.scores.attention import AttentionScore
-from sharedllm.selection.scores.base import spread
+from sharedllm.memory.segments import parts_of
+from sharedllm.scoring.attention import AttentionScore
+from sharedllm.scoring.base import spread
 
 MAP = [[1, 1], [2, 2], [2, 3]]
 

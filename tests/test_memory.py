@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from memories import CHUNK, assert_padding_is_zero, assert_same, random_memory, texts
 
-from sharedllm.memory import cat_ragged
+from sharedllm.memory.context_memory import cat_ragged
 
 BATCHES = [[0], [1], [CHUNK], [0, 1, 7, 8, 9, 30]]
 LENGTHS = st.lists(st.integers(0, 30), min_size=1, max_size=4)

@@ -12,9 +12,9 @@ from memories import assert_same, random_memory
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from sharedllm import memory_file
-from sharedllm.fingerprint import fingerprint_tensors
-from sharedllm.memory_file import open_memory, read_header, save_memory
+from sharedllm.memory import file as memory_file
+from sharedllm.memory.file import open_memory, read_header, save_memory
+from sharedllm.memory.fingerprint import fingerprint_tensors
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 BATCHES = [[20], [9, 30], [5, 0, 17], [0], [0, 0], []]
@@ -281,12 +281,12 @@ def test_sources_that_can_not_be_saved(saved, sources, message):
 
 
 @pytest.mark.parametrize("error", [OSError("no space left"), SafetensorError("no space left"), KeyboardInterrupt()])
-@pytest.mark.parametrize("step", ["memory_file.save_file", "atomic.os.fsync", "atomic.Path.replace"])
+@pytest.mark.parametrize("step", ["memory.file.save_file", "utils.files.os.fsync", "atomic.Path.replace"])
 def test_a_failed_write_leaves_the_older_file(saved, monkeypatch, step, error):
     before = saved.read_bytes()
 
     def fail(*args, **kwargs):
-        if step == "memory_file.save_file":
+        if step == "memory.file.save_file":
             args[1].write_bytes(b"half")
         raise error
 

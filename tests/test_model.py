@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from sharedllm import ContextMemory, SharedLLMForCausalLM
-from sharedllm.hardware import free_memory
-from sharedllm.lower import MOST_ON_CPU, MOST_TOKENS
+from sharedllm.model.lower import MOST_ON_CPU, MOST_TOKENS
+from sharedllm.utils.hardware import free_memory
 
 MAPS = {"default": None, "different": [[2, 0], [1, 1], [0, 3]]}
 SETTINGS = {"window": 32, "chunk_size": 16, "ratios": [4, 2, 1], "lower_layers": 3}
@@ -220,12 +220,12 @@ def test_what_runs_at_once_follows_from_the_free_memory(monkeypatch):
     # Two of the three lower layers run; 32 wide, 48 inside the MLP.
     a_token, ran = 4 * ((2 + 12) * 32 + 3 * 48) * lower.embed.weight.dtype.itemsize, []
     for free, tokens in ((None, 64), (1 << 40, 64), (47 * a_token, 32), (1000, 16)):
-        monkeypatch.setattr("sharedllm.lower.free_memory", lambda device, free=free: free)
+        monkeypatch.setattr("sharedllm.model.lower.free_memory", lambda device, free=free: free)
         ran.clear()
         assert_same_memory(model.read(*context, progress=ran.append), expected)
         assert max(ran) <= tokens and sum(ran) == 64
     assert lower.fitting(2, device) == 1
-    monkeypatch.setattr("sharedllm.lower.free_memory", lambda device: 1 << 50)
+    monkeypatch.setattr("sharedllm.model.lower.free_memory", lambda device: 1 << 50)
     assert (lower.fitting(2, device), lower.fitting(2, torch.device("meta"))) == (MOST_ON_CPU, MOST_TOKENS)
 
 

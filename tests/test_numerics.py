@@ -12,7 +12,9 @@ from helpers import pad, random_texts, tiny_base, tiny_shared
 from torch import Tensor
 from transformers.models.llama import modeling_llama
 
-from sharedllm import SharedLLMForCausalLM, SharedLLMModel, backbone, reading
+from sharedllm import SharedLLMForCausalLM, SharedLLMModel
+from sharedllm.model import backbone
+from sharedllm.model import encode as reading
 from sharedllm.reference import reference_logits
 
 INJECTIONS = ("cross", "joint")

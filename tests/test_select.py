@@ -7,12 +7,12 @@ import pytest
 import torch
 from helpers import pad, random_texts, tiny_shared
 
-from sharedllm.asking import own_words
-from sharedllm.positions import rotate, rotation
-from sharedllm.selection.cite import cite
-from sharedllm.selection.parts import Part, parts_of
-from sharedllm.selection.scores import SCORES, BM25Score, FocusScore, OracleScore, get_score
-from sharedllm.selection.scores.base import spread
+from sharedllm.answering.ask import own_words
+from sharedllm.answering.citations import cite
+from sharedllm.memory.segments import Part, parts_of
+from sharedllm.model.rope import rotate, rotation
+from sharedllm.scoring import SCORES, BM25Score, FocusScore, OracleScore, get_score
+from sharedllm.scoring.base import spread
 
 
 def ids_of(*lengths: int, seed: int = 0) -> torch.Tensor:

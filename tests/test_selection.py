@@ -6,9 +6,9 @@ from helpers import random_texts, tiny_shared
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from sharedllm.selection import POLICIES, Right, Similarity, get_policy
-from sharedllm.selection.base import chooser
-from sharedllm.tree import Nodes, chunks, preserved_nodes, split
+from sharedllm.context.policies import POLICIES, Right, Similarity, get_policy
+from sharedllm.context.policies.base import chooser
+from sharedllm.context.tree import Nodes, chunks, preserved_nodes, split
 
 CONTEXT = torch.tensor(random_texts([48, 48]))
 QUERY = torch.tensor(random_texts([5, 5], 1))

@@ -8,15 +8,15 @@ from served import ASKED, TEMPLATE, TEXT, clients_of, small_model, store_of, str
 from starlette.testclient import TestClient
 
 from sharedllm import SharedLLMForCausalLM, bundled_model
-from sharedllm.asking import ask
-from sharedllm.bundled import load_tokenizer
+from sharedllm.answering.ask import ask
+from sharedllm.answering.stream import Decoder, Writing
 from sharedllm.data.synthetic import make_needles
 from sharedllm.demo.sources import library_text
 from sharedllm.serving.app import Service, application
 from sharedllm.serving.memories import Memories
 from sharedllm.serving.worker import Worker
-from sharedllm.text import tokenize
-from sharedllm.writing import Decoder, Writing
+from sharedllm.utils.checkpoints import load_tokenizer
+from sharedllm.utils.text import tokenize
 
 
 @pytest.fixture(scope="module")

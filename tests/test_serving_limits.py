@@ -23,7 +23,7 @@ from sharedllm.serving.errors import ServingError
 from sharedllm.serving.memories import Memories
 from sharedllm.serving.worker import Cancelled, Job, Worker
 from sharedllm.store import MemoryStore
-from sharedllm.store.edit import writing
+from sharedllm.store.writer import writing
 
 
 @pytest.fixture(scope="module")

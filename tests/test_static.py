@@ -6,7 +6,7 @@ from helpers import pad, random_texts, tiny_shared
 from torch._dynamo.utils import counters
 from transformers import CompileConfig
 
-from sharedllm.injection import bucket
+from sharedllm.model.cross_attention import bucket
 
 GREEDY = {"do_sample": False, "eos_token_id": None}
 FAMILIES = ["llama", "mistral", "qwen2", "qwen3"]

@@ -8,10 +8,11 @@ import torch
 from helpers import tiny_shared
 from stores import TOKENIZER, build, build_on, ids_of, model_of, words
 
-from sharedllm.selection.cite import cite, excerpt
-from sharedllm.store import MemoryStore, edit
+from sharedllm.answering.citations import cite, excerpt
+from sharedllm.store import MemoryStore
+from sharedllm.store import writer as edit
 from sharedllm.store.blocks import BlockFile
-from sharedllm.store.edit import writing
+from sharedllm.store.writer import writing
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ import pytest
 import torch
 from stores import TOKENIZER, build, build_on, ids_of, model_of, words
 
-from sharedllm.selection.cite import cite, excerpt
-from sharedllm.store import MemoryStore, edit
-from sharedllm.store.edit import writing
+from sharedllm.answering.citations import cite, excerpt
+from sharedllm.store import MemoryStore
+from sharedllm.store import writer as edit
+from sharedllm.store.writer import writing
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +211,7 @@ def test_disk_full_leaves_the_old_store(tmp_path, model, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("sharedllm.memory_file.save_file", full)
+        patch.setattr("sharedllm.memory.file.save_file", full)
         with writing(tmp_path / "a.memory") as writer, pytest.raises(OSError, match="No space left"):
             writer.read(model, TOKENIZER, "two", [words(50, 2)])
     store = MemoryStore.open(tmp_path / "a.memory")

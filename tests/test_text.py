@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from sharedllm.text import tokenize_piece, tokenized
+from sharedllm.utils.text import tokenize_piece, tokenized
 
 
 @pytest.fixture(scope="module")

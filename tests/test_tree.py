@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharedllm.tree import Nodes, choose_right, chunks, node_ratios, preserved_nodes, sample, split, split_point
+from sharedllm.context.tree import Nodes, choose_right, chunks, node_ratios, preserved_nodes, sample, split, split_point
 
 CHUNK_SIZES = st.integers(2, 70)
 HEIGHTS = st.integers(1, 5)

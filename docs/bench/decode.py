@@ -18,7 +18,7 @@ from transformers import DynamicCache
 from sharedllm import ContextMemory, SharedLLMForCausalLM
 from sharedllm.benchmark.measure import DTYPES
 from sharedllm.benchmark.shapes import get_shape
-from sharedllm.cache import with_room
+from sharedllm.model.cache import with_room
 
 STEPS, WARM, RATIO = 24, 2, 8
 

@@ -1,12 +1,12 @@
 """SharedLLM (arXiv 2603.04759): a short-window language model that reads texts far longer than its window."""
 
-from .backbone import SharedLLMModel
-from .bundled import bundled_model
-from .chat import Chat
-from .config import SharedLLMConfig
-from .memory import ContextMemory
-from .memory_file import open_memory, save_memory
-from .modeling import SharedLLMForCausalLM
+from .answering.chat import Chat
+from .causal_lm import SharedLLMForCausalLM
+from .memory.context_memory import ContextMemory
+from .memory.file import open_memory, save_memory
+from .model.backbone import SharedLLMModel
+from .model.config import SharedLLMConfig
+from .utils.checkpoints import bundled_model
 
 __version__ = "0.1.0"
 

@@ -7,12 +7,12 @@ from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 from transformers.generation.configuration_utils import STATIC_CACHE_IMPLEMENTATIONS, GenerationMode
 
-from .cache import with_room
-from .chunking import check_ids, split_context
-from .folding import Folding, fold, running_after_fold
-from .injection import PreparedMemory
-from .memory import ContextMemory
-from .selection import get_policy
+from .context.chunking import check_ids, split_context
+from .context.policies import get_policy
+from .memory.context_memory import ContextMemory
+from .model.cache import with_room
+from .model.cross_attention import PreparedMemory
+from .model.folding import Folding, fold, running_after_fold
 
 
 class MemoryGenerationMixin(GenerationMixin):

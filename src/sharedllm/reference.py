@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from .modeling import SharedLLMForCausalLM
+from .causal_lm import SharedLLMForCausalLM
 
 
 class Node(NamedTuple):

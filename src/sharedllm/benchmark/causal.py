@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
-from ..attention import are_few, attend_few
+from ..model.attention import are_few, attend_few
 
 
 def causal_attention(

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
-from ..cache import with_room
-from ..modeling import SharedLLMForCausalLM
+from ..causal_lm import SharedLLMForCausalLM
+from ..model.cache import with_room
 from . import operations as count
 from .causal import causal_sdpa
 from .operations import Operations
@@ -311,11 +311,11 @@ def make_contenders(
         if "budget" in names:
             models["joint"] = SharedLLMForCausalLM.from_base(base, injection="joint", encoding="chunk", **settings)
         if "beacon" in names:
-            from ..rivals.beacon import BeaconForCausalLM
+            from ..systems.beacon import BeaconForCausalLM
 
             models["beacon"] = BeaconForCausalLM.from_base(base, window=shape.window).to(device, dtype)
         if {"cepe", "cepe-states"} & set(names):
-            from ..rivals.cepe import CepeForCausalLM
+            from ..systems.cepe import CepeForCausalLM
 
             models["cepe"] = CepeForCausalLM.from_base(base, window=shape.window).to(device, dtype)
     makers: dict[str, tuple[type[Contender], str]] = {

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import __version__
-from ..hardware import environment
+from ..utils.hardware import environment
+from ..utils.version import __version__
 from .contenders import Contender, Setting, check_names, make_contenders
 from .fit import predict
 from .memory import in_child, is_out_of_memory, peak_growth

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedConfig
 
-from ..config import SharedLLMConfig
-from ..tree import chunks, preserved_nodes, sample
+from ..context.tree import chunks, preserved_nodes, sample
+from ..model.config import SharedLLMConfig
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from ..atomic import write_text
-from ..hardware import command_line, peak_operations
+from ..utils.files import write_text
+from ..utils.hardware import command_line, peak_operations
 
 FILE = "bench.json"
 OOM = "OOM"

@@ -5,9 +5,9 @@ from typing import Annotated
 import torch
 import typer
 
-from ..asking import answer_over, ask, prompt_of
-from ..selection import get_policy
-from ..selection.scores import get_score
+from ..answering.ask import answer_over, ask, prompt_of
+from ..context.policies import get_policy
+from ..scoring import get_score
 from .common import (
     BatchTokensOption,
     JsonOption,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..atomic import write_text
+from ..utils.files import write_text
 from .common import note, quiet, tokens_of_length
 
 QUICK = {"shape": "tiny", "lengths": "4K,16K,64K", "repeats": 2, "limit_seconds": 20.0}

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..atomic import write_text
-from ..text import text_pieces, tokenize_piece
+from ..utils.files import write_text
+from ..utils.text import text_pieces, tokenize_piece
 from .common import BatchTokensOption, JsonOption, load, note, print_json, progress_bar
 
 

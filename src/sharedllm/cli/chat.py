@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from ..chat import Chat, Turn
-from ..selection.scores import SCORES, get_score
+from ..answering.chat import Chat, Turn
+from ..scoring import SCORES, get_score
 from .common import BatchTokensOption, ModelOption, everything_of, load, note, show_sources, stderr
 
 

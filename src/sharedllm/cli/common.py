@@ -14,19 +14,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..bundled import checkpoint, load_tokenizer
-from ..fingerprint import fingerprint_tensors
-from ..memory import ContextMemory
-from ..memory_file import open_memory, read_header
-from ..modeling import SharedLLMForCausalLM
-from ..selection import without_query
-from ..selection.cite import documents
-from ..selection.parts import parts_of
-from ..selection.scores import SCORES
+from ..answering.citations import documents
+from ..causal_lm import SharedLLMForCausalLM
+from ..context.policies import without_query
+from ..memory.context_memory import ContextMemory
+from ..memory.file import open_memory, read_header
+from ..memory.fingerprint import fingerprint_tensors
+from ..memory.segments import parts_of
+from ..scoring import SCORES
 from ..store import MemoryStore
 from ..store.manifest import NAME as MANIFEST
 from ..store.manifest import read_manifest
-from ..text import read_text, tokenize
+from ..utils.checkpoints import checkpoint, load_tokenizer
+from ..utils.text import read_text, tokenize
 
 stderr = Console(stderr=True)
 

@@ -11,14 +11,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .. import __version__
-from ..atomic import write_text
 from ..demo.cost import costs
 from ..demo.measure import anchors, context_lengths, losses_by_length, needle_recall
 from ..demo.plot import draw
 from ..demo.sources import library_text
-from ..hardware import environment
-from ..text import read_text, tokenize
+from ..utils.files import write_text
+from ..utils.hardware import environment
+from ..utils.text import read_text, tokenize
+from ..utils.version import __version__
 from .common import JsonOption, ModelOption, load, load_any, note, print_json, progress_bar
 
 BATCH_TOKENS = 16_384

@@ -8,14 +8,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .. import __version__
-from ..atomic import write_text
+from ..causal_lm import SharedLLMForCausalLM
 from ..demo.sources import library_text
 from ..diagnosis.measure import Diagnosis, diagnose, number_of_sets
 from ..diagnosis.plot import draw
-from ..hardware import environment
-from ..modeling import SharedLLMForCausalLM
-from ..text import read_text, tokenize
+from ..utils.files import write_text
+from ..utils.hardware import environment
+from ..utils.text import read_text, tokenize
+from ..utils.version import __version__
 from .common import JsonOption, load_any, note, print_json, progress_bar
 
 

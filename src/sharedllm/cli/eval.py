@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..fingerprint import fingerprint_tensors
+from ..memory.fingerprint import fingerprint_tensors
 from .common import load, load_any, note, tokens_of_length
 
 

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from ..asking import ask, prompt_of
-from ..atomic import write_text
+from ..answering.ask import ask, prompt_of
 from ..explain import gather, render
-from ..selection.scores import get_score
+from ..scoring import get_score
+from ..utils.files import write_text
 from .common import (
     BatchTokensOption,
     JsonOption,

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 from transformers import AutoTokenizer
 
-from ..bundled import checkpoint
-from ..modeling import SharedLLMForCausalLM
+from ..causal_lm import SharedLLMForCausalLM
+from ..utils.checkpoints import checkpoint
 from .common import JsonOption, note, print_json, quiet
 
 

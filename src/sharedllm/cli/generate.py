@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import torch
 import typer
 
-from ..text import tokenize
+from ..utils.text import tokenize
 from .common import BatchTokensOption, JsonOption, ModelOption, load, memory_of, print_json, tokens_behind
 
 

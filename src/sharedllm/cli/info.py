@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..memory_file import open_memory, read_header
+from ..memory.file import open_memory, read_header
 from ..store import MemoryStore
 from .common import JsonOption, is_file, is_memory, load, print_json
 

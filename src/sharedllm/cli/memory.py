@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from ..store import MemoryStore
-from ..store.edit import writing
 from ..store.manifest import read_manifest
+from ..store.writer import writing
 from .common import note, progress_bar
 
 app = typer.Typer(help="Take documents out of a memory, join memories, check one.", no_args_is_help=True)

@@ -42,8 +42,8 @@ def command(
         task_names,
     )
     from ..evaluation.official.run import results_table
-    from ..selection.scores import get_score
-    from ..text import read_text
+    from ..scoring import get_score
+    from ..utils.text import read_text
 
     names = task_names(tasks)
     generated = [name for name in names if name in GROUPS["ruler"]]

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from ..atomic import write_text
-from ..bundled import load_tokenizer
 from ..data.questions import TASKS, get_task, hide, sentence_borders
-from ..text import expand, read_text, tokenize
+from ..utils.checkpoints import load_tokenizer
+from ..utils.files import write_text
+from ..utils.text import expand, read_text, tokenize
 from .common import JsonOption, print_json, progress_bar, quiet
 
 

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from ..store import MemoryStore
-from ..store.edit import Writer, writing
-from ..text import expand, text_pieces
+from ..store.writer import Writer, writing
+from ..utils.text import expand, text_pieces
 from .common import (
     BatchTokensOption,
     JsonOption,

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ..fingerprint import fingerprint_tensors
-from ..selection.scores import SCORES
+from ..memory.fingerprint import fingerprint_tensors
+from ..scoring import SCORES
 from .common import BatchTokensOption, ModelOption, load, load_any, note, tokens_of_length
 
 

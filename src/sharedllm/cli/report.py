@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..atomic import write_text
+from ..utils.files import write_text
 from .common import note
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..selection.scores import get_score
+from ..scoring import get_score
 from .common import ModelOption, ScoreOption, load, note, open_store
 
 

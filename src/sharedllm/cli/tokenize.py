@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ..bundled import load_tokenizer
 from ..data.shards import build_shards
+from ..utils.checkpoints import load_tokenizer
 from .common import JsonOption, print_json, progress_bar, quiet
 
 

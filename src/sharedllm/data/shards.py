@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ..atomic import put
-from ..text import tokenize
+from ..utils.files import put
+from ..utils.text import tokenize
 from .sources import HUB, documents, parse_hub, resolve
 
 VERSION = 1

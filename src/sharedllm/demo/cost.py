@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..modeling import SharedLLMForCausalLM
+from ..causal_lm import SharedLLMForCausalLM
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
+from ..causal_lm import SharedLLMForCausalLM
 from ..data.synthetic import make_needles
-from ..memory import ContextMemory
-from ..modeling import SharedLLMForCausalLM
-from ..text import tokenize
+from ..memory.context_memory import ContextMemory
+from ..utils.text import tokenize
 
 Progress = Callable[[int], None]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..text import tokenize
+from ..utils.text import tokenize
 
 
 def library_files() -> list[Path]:

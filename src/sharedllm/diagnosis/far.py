@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..attention import attend
-from ..families import family_of, sliding_window
-from ..positions import rotate, rotation
+from ..model.attention import attend
+from ..model.families import family_of, sliding_window
+from ..model.rope import rotate, rotation
 
 
 class FarAttention:

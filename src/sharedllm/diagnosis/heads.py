@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ..causal_lm import SharedLLMForCausalLM
 from ..data.questions import hide, render
 from ..data.questions.needle import Needle
-from ..modeling import SharedLLMForCausalLM
-from ..selection.parts import parts_of
-from ..selection.scores import AttentionScore
+from ..memory.segments import parts_of
+from ..scoring import AttentionScore
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data.shards import TokenStore, check_tokenizer
 from ..data.sources import documents
-from ..text import tokenize
+from ..utils.text import tokenize
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,11 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from ..bundled import checkpoint
-from ..memory import ContextMemory, stack
-from ..modeling import SharedLLMForCausalLM
-from ..selection import get_policy
-from ..selection.scores import get_score
+from ..causal_lm import SharedLLMForCausalLM
+from ..context.policies import get_policy
+from ..memory.context_memory import ContextMemory, stack
+from ..scoring import get_score
+from ..utils.checkpoints import checkpoint
 from .pieces import Ids, Piece, border, in_order, left_pad, spans
 
 try:

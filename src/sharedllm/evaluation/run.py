@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
-from ..atomic import write_text
-from ..hardware import command_line, environment
+from ..utils.files import write_text
+from ..utils.hardware import command_line, environment
+from ..utils.version import __version__
 from .corpus import Documents
 from .methods import Method
 from .tasks import DoesNotFit, Setting, Task, score_texts

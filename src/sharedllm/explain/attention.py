@@ -12,10 +12,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..attention import Part, in_full
-from ..joint import JointAttention
-from ..memory import ContextMemory
-from ..modeling import SharedLLMForCausalLM
+from ..causal_lm import SharedLLMForCausalLM
+from ..memory.context_memory import ContextMemory
+from ..model.attention import Part, in_full
+from ..model.joint_attention import JointAttention
 
 
 @dataclass(frozen=True)

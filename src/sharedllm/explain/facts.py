@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..asking import Answer
-from ..modeling import SharedLLMForCausalLM
-from ..selection.cite import documents
+from ..answering.ask import Answer
+from ..answering.citations import documents
+from ..causal_lm import SharedLLMForCausalLM
 from .attention import LayerAttention, attention_paid
 from .text import ChunkText
 

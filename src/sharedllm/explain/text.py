@@ -7,7 +7,7 @@ from itertools import pairwise
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..text import decode_pieces
+from ..utils.text import decode_pieces
 
 
 class ChunkText:

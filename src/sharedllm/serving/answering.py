@@ -9,12 +9,12 @@ from jinja2 import TemplateError
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..asking import NOTHING, choose, plain
-from ..memory import ContextMemory
-from ..modeling import SharedLLMForCausalLM
+from ..answering.ask import NOTHING, choose, plain
+from ..answering.stream import Following, Writing
+from ..causal_lm import SharedLLMForCausalLM
+from ..memory.context_memory import ContextMemory
 from ..store import MemoryStore
-from ..text import tokenize
-from ..writing import Following, Writing
+from ..utils.text import tokenize
 from .errors import invalid
 from .requests import ChatRequest, CompletionRequest, Message, Sampled
 

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from transformers import PreTrainedTokenizerBase
 
-from ..modeling import SharedLLMForCausalLM
+from ..causal_lm import SharedLLMForCausalLM
 from .answering import Answered, answer
 from .errors import ServingError, invalid
 from .guard import Guard

@@ -7,10 +7,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from ..modeling import SharedLLMForCausalLM
+from ..causal_lm import SharedLLMForCausalLM
 from ..store import MemoryStore
-from ..store.edit import Writer, writing
 from ..store.manifest import read_manifest
+from ..store.writer import Writer, writing
 from .errors import ServingError, invalid
 
 

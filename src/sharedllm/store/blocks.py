@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..memory import ContextMemory
-from ..memory_file import heads, open_tensors, read_header
-from ..selection.parts import Part, columns_of
+from ..memory.context_memory import ContextMemory
+from ..memory.file import heads, open_tensors, read_header
+from ..memory.segments import Part, columns_of
 from .manifest import Block, Manifest
 
 

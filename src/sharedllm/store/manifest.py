@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..atomic import write_text
-from ..memory_file import library
+from ..memory.file import library
+from ..utils.files import write_text
 
 FORMAT, VERSION = "sharedllm.store", 1
 NAME = "manifest.json"

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ..memory import ContextMemory
-from ..selection.parts import Part
+from ..memory.context_memory import ContextMemory
+from ..memory.segments import Part
 from .blocks import BlockFile, joined
 from .manifest import Document, Manifest, read_manifest
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from ..atomic import write_text
+from ..utils.files import write_text
 from .checkpoint import FREE, check_recipe
 from .log import read_log
 from .recipe import build_recipe, replace_keys, substitute

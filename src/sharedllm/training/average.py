@@ -11,8 +11,8 @@ import torch
 import typer
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from ..atomic import put
-from ..bundled import checkpoint, load_tokenizer
+from ..utils.checkpoints import checkpoint, load_tokenizer
+from ..utils.files import put
 
 
 @torch.no_grad()

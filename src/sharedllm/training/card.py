@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 from transformers import PreTrainedConfig
 
-from ..config import SharedLLMConfig
+from ..model.config import SharedLLMConfig
 from .log import read_log
 from .recipe import Recipe
 

@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from ..atomic import put
+from ..utils.files import put
 from .recipe import Recipe
 
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ..atomic import write_text
+from ..utils.files import write_text
 
 
 class Log:

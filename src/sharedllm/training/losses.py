@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 from ..data.rows import IGNORE
-from ..memory import ContextMemory
+from ..memory.context_memory import ContextMemory
 
 
 class RowLosses(nn.Module):

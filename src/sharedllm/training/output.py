@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from transformers import PreTrainedTokenizerBase
 
-from ..atomic import put, write_text
+from ..utils.files import put, write_text
 from .card import model_card
 from .losses import RowLosses
 from .recipe import Recipe

@@ -5,7 +5,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from torch import nn
 
-from ..config import SharedLLMConfig
+from ..model.config import SharedLLMConfig
 from .losses import RowLosses
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..config import SharedLLMConfig
+from ..model.config import SharedLLMConfig
 from .recipe import Lora
 
 PARTS = {

@@ -14,12 +14,12 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from ..atomic import write_text
+from ..causal_lm import SharedLLMForCausalLM
 from ..data.questions import TASKS
 from ..data.rows import RowMaker, load_instructions
 from ..data.shards import TokenStore
-from ..hardware import count_operations, peak_memory_mb, peak_operations
-from ..modeling import SharedLLMForCausalLM
+from ..utils.files import write_text
+from ..utils.hardware import count_operations, peak_memory_mb, peak_operations
 from .batches import Batch, Batches
 from .checkpoint import check_recipe, latest, load_checkpoint, read_state, save_checkpoint
 from .curves import draw_curves

@@ -15,14 +15,14 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ..atomic import put
-from ..bundled import checkpoint, load_tokenizer
-from ..config import SharedLLMConfig
+from ..causal_lm import SharedLLMForCausalLM
 from ..data.shards import TokenStore, build_shards, check_tokenizer
 from ..data.sources import documents
-from ..modeling import SharedLLMForCausalLM
-from ..rivals.beacon import BeaconForCausalLM
-from ..rivals.cepe import CepeForCausalLM
+from ..model.config import SharedLLMConfig
+from ..systems.beacon import BeaconForCausalLM
+from ..systems.cepe import CepeForCausalLM
+from ..utils.checkpoints import checkpoint, load_tokenizer
+from ..utils.files import put
 from .recipe import Recipe
 
 SPECIAL = {"bos_token": "<|bos|>", "eos_token": "<|eos|>", "pad_token": "<|pad|>"}

@@ -6,8 +6,8 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...modeling import SharedLLMForCausalLM
-from ...selection.scores import SCORES
+from ...causal_lm import SharedLLMForCausalLM
+from ...scoring import SCORES
 from .base import Method, Scores
 from .beacon import Beacon
 from .cepe import Cepe

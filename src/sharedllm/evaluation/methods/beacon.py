@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...rivals.beacon import BeaconForCausalLM, BeaconMemory
+from ...systems.beacon import BeaconForCausalLM, BeaconMemory
 from .base import Scores, scores_of
 
 

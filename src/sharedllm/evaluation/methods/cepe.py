@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...rivals.cepe import CepeForCausalLM, CepeMemory
+from ...systems.cepe import CepeForCausalLM, CepeMemory
 from .base import Scores, scores_of
 
 

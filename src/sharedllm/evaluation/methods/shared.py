@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ...injection import PreparedMemory
-from ...int8 import dequantised, quantised
-from ...memory import ContextMemory
-from ...modeling import SharedLLMForCausalLM
+from ...causal_lm import SharedLLMForCausalLM
+from ...memory.context_memory import ContextMemory
+from ...memory.int8 import dequantised, quantised
+from ...model.cross_attention import PreparedMemory
 from .base import Scores, scores_of
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ...attention import attend
-from ...families import family_of, sliding_window
-from ...positions import rotate, rotation
+from ...model.attention import attend
+from ...model.families import family_of, sliding_window
+from ...model.rope import rotate, rotation
 from .base import Scores, scores_of
 
 # Keys before RoPE and values (B, G, S, D) of one layer.

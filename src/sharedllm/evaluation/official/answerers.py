@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...asking import own_words
-from ...fingerprint import fingerprint_tensors
-from ...memory import ContextMemory
-from ...modeling import SharedLLMForCausalLM
-from ...text import tokenize
+from ...answering.ask import own_words
+from ...causal_lm import SharedLLMForCausalLM
+from ...memory.context_memory import ContextMemory
+from ...memory.fingerprint import fingerprint_tensors
+from ...utils.text import tokenize
 from .base import Prompt
 
 

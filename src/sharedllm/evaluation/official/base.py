@@ -9,8 +9,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from ...asking import NOTHING
-from ...text import tokenize
+from ...answering.ask import NOTHING
+from ...utils.text import tokenize
 from .metrics import METRICS
 
 

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from transformers import PreTrainedTokenizerBase
 
 from ...data.synthetic import ADJECTIVES, needle_keys
-from ...text import tokenize
+from ...utils.text import tokenize
 from .base import Prompt, Record, Task, fill, templates
 
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."

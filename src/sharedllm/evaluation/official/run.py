@@ -13,10 +13,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
-from ... import __version__
-from ...atomic import write_text
-from ...hardware import command_line, environment
-from ...text import tokenize
+from ...utils.files import write_text
+from ...utils.hardware import command_line, environment
+from ...utils.text import tokenize
+from ...utils.version import __version__
 from ..statistics import cluster_bootstrap, wilson
 from .answerers import Answerer
 from .base import Task, truncate_middle

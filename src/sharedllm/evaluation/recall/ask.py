@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...asking import NOTHING, own_words, plain
+from ...answering.ask import NOTHING, own_words, plain
+from ...causal_lm import SharedLLMForCausalLM
 from ...data.questions.base import STOP
-from ...memory import ContextMemory
-from ...modeling import SharedLLMForCausalLM
-from ...selection.parts import parts_of
-from ...selection.scores import CosineScore, HybridScore, OracleScore, get_score
-from ...text import tokenize
+from ...memory.context_memory import ContextMemory
+from ...memory.segments import parts_of
+from ...scoring import CosineScore, HybridScore, OracleScore, get_score
+from ...utils.text import tokenize
 from ..methods.base import scores_of
 from ..methods.retrieval import Retrieval
 from .texts import AskedText, Question

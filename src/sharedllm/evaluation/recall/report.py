@@ -5,7 +5,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...atomic import write_text
+from ...utils.files import write_text
 from ..statistics import wilson
 from .ask import RIVAL
 

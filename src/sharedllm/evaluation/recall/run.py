@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ... import __version__
-from ...atomic import write_text
-from ...hardware import command_line, environment
+from ...utils.files import write_text
+from ...utils.hardware import command_line, environment
+from ...utils.version import __version__
 from ..corpus import Documents
 from .ask import Asker
 from .texts import KINDS, make_text

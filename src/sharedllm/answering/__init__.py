@@ -1,0 +1,1 @@
+"""Questions over a memory: one, or a conversation; where the answers come from."""

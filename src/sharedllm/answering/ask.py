@@ -1,0 +1,175 @@
+"""A question to a text that was kept whole: what of it is read within a budget, the answer, and where that stands."""
+
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ..causal_lm import SharedLLMForCausalLM
+from ..memory.context_memory import ContextMemory
+from ..memory.segments import Source, parts_of, roots
+from ..scoring import TokenScore
+from ..utils.text import tokenize
+from .citations import Citation, cite, describe
+from .stream import Following, Writing
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What of a text is read for a question.
+
+    memory     of the chosen tokens
+    scores     (1, T) how much the token at each slot of the text matters to the question
+    citations  parts that were kept whole, best first
+    sources    the same as they are shown (see `selection.cite.describe`)
+    """
+
+    memory: ContextMemory
+    scores: Tensor
+    citations: list[Citation]
+    sources: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Answer(Chosen):
+    """An answer, and what it was made of.
+
+    question, budget, score  as asked
+    text          the first line of what the model wrote
+    question_ids  (1, Q) the prompt
+    answer_ids    (1, A) the tokens up to the end of that line, A ≥ 1
+    chunks        slots at which the chunks of the text begin and end, (N,) each
+    """
+
+    question: str
+    budget: int
+    score: str
+    text: str
+    question_ids: Tensor
+    answer_ids: Tensor
+    chunks: tuple[Tensor, Tensor]
+
+
+# What is asked where only the form of a question is wanted.
+NOTHING = "?"
+
+
+def plain(question: str) -> str:
+    """How a model without a chat template is asked; the answer ends with its line."""
+    return f"\nQuestion: {question}\nAnswer:"
+
+
+def prompt_of(
+    model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, question: str, max_new_tokens: int
+) -> Tensor:
+    """(1, Q) token ids of a question as the model was taught to answer it.
+
+    Raises:
+        ValueError: the question is empty, or does not fit into the window beside the answer.
+    """
+    if not question.strip():
+        raise ValueError("the question is empty: ask something.")
+    ids = tokenize(tokenizer, plain(question.strip())).to(model.device)
+    room = model.config.window - max_new_tokens
+    if ids.shape[1] > room:
+        raise ValueError(
+            f"the question has {ids.shape[1]} tokens; {room} fit beside {max_new_tokens} new ones in the "
+            f"window={model.config.window}: shorten it."
+        )
+    return ids
+
+
+def own_words(ids: Tensor, form: Tensor) -> Tensor:
+    """Which tokens of a prompt are the question's own, so that its words alone are looked for in a text.
+
+    Args:
+        ids: (1, Q) a prompt. form: (1, F) the same prompt with next to nothing asked.
+
+    Returns:
+        (1, Q) bool.
+    """
+    asked, rest = ids[0].tolist(), form[0].tolist()
+    own = torch.ones_like(ids, dtype=torch.bool)
+    for block in SequenceMatcher(None, rest, asked, autojunk=False).get_matching_blocks():
+        # A single token may be in both by chance.
+        if block.size > 1:
+            own[0, block.b : block.b + block.size] = False
+    return own
+
+
+def answer_over(
+    model: SharedLLMForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    memory: ContextMemory,
+    prompt: Tensor,
+    max_new_tokens: int,
+) -> tuple[str, Tensor]:
+    """The likeliest answer to a prompt (1, Q) over a memory: its first line, and the ids (1, A) of that."""
+    writing = Writing(tokenizer, one_line=True, strip=True)
+    following = Following(writing)
+    output = model.generate(
+        prompt, memory=memory, max_new_tokens=max_new_tokens, do_sample=False, stopping_criteria=[following]
+    )
+    said = writing.text.rstrip()
+    text = writing.finish().rstrip()
+    # Attention is paid for the tokens that say it, not for what ends the line.
+    needed = following.needed if text == said else following.tokens
+    ids = output[:, prompt.shape[1] :]
+    return text, ids[:, : needed or ids.shape[1]]
+
+
+def choose(
+    model: SharedLLMForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    everything: Source,
+    prompt: Tensor,
+    form: Tensor | None = None,
+    *,
+    budget: int,
+    score: str | TokenScore = "focus",
+    most_sources: int = 3,
+) -> Chosen:
+    """What of a text is read for a question within a budget.
+
+    Args:
+        prompt: (1, Q) the question. form: (1, F) how it would be asked with next to nothing asked (see `own_words`).
+        Others as for `ask`.
+    """
+    words = own_words(prompt, form) if form is not None else None
+    scores = model.scores(everything, prompt, query_words=words, score=score)
+    memory = model.select(everything, prompt, budget=budget, score=scores)
+    citations = cite(memory, scores, most_sources)
+    return Chosen(memory, scores, citations, [describe(tokenizer, memory, citation) for citation in citations])
+
+
+def ask(
+    model: SharedLLMForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    everything: Source,
+    question: str,
+    *,
+    budget: int,
+    score: str = "focus",
+    max_new_tokens: int = 32,
+    most_sources: int = 3,
+) -> Answer:
+    """Answer a question over a text of which every token was kept.
+
+    Args:
+        everything: one text of `read(…, keep_all=True)`, a `MemoryStore`, or several of them that stand one behind the
+            other; they stay as they are, so that they can be asked again.
+        budget: most tokens of it to read for this question. score: what that goes by (see `selection.scores`).
+
+    Raises:
+        ValueError: an empty or too long question, a budget below 1, or a memory that does not hold every token.
+    """
+    prompt = prompt_of(model, tokenizer, question, max_new_tokens)
+    form = tokenize(tokenizer, plain(NOTHING))
+    chosen = choose(model, tokenizer, everything, prompt, form, budget=budget, score=score, most_sources=most_sources)
+    text, ids = answer_over(model, tokenizer, chosen.memory, prompt, max_new_tokens)
+    chunks = roots(parts_of(everything), 0)
+    return Answer(**vars(chosen), question=question.strip(), budget=budget, score=score, text=text,
+                  question_ids=prompt, answer_ids=ids, chunks=chunks)  # fmt: skip

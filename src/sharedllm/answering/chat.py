@@ -1,0 +1,171 @@
+"""Chat over a document: each turn selects anew, within one budget, from the document and from what was said before.
+
+The last turns are running text. When they outgrow the window, their oldest chunks are read into a memory of their own, the
+history, of which every token is kept like those of the document: no word of the document or the chat is ever lost.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ..causal_lm import SharedLLMForCausalLM
+from ..memory.context_memory import ContextMemory
+from ..memory.segments import HasParts, parts_of
+from ..scoring import TokenScore, get_score
+from ..utils.text import tokenize
+from .ask import NOTHING, choose, plain
+from .stream import Following, Writing
+
+HISTORY = "this chat"
+# Stands for an answer where only the form around it is wanted.
+_ANSWER = "0ANSWER0"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question with its answer, and what it was read from.
+
+    memory     what was selected for the question
+    running    earlier tokens that were read whole, as running text
+    sources    the best parts of the memory (see `selection.cite.describe`); "this chat" is the history
+    stopped    the answer was interrupted
+    """
+
+    question: str
+    answer: str
+    memory: ContextMemory
+    running: int
+    sources: list[dict[str, Any]]
+    stopped: bool = False
+
+
+class Chat:
+    """A conversation over a document.
+
+    history   ContextMemory of the turns before those in `running`; None at first
+    running   (1, R) token ids of the last turns
+    """
+
+    def __init__(
+        self,
+        model: SharedLLMForCausalLM,
+        tokenizer: PreTrainedTokenizerBase,
+        document: ContextMemory | HasParts,
+        *,
+        budget: int | None = None,
+        score: str | TokenScore | None = None,
+        max_new_tokens: int = 128,
+        batch_tokens: int | None = None,
+    ):
+        """
+        Args:
+            document: one text of which every token is kept (`model.read(…, keep_all=True)`), in memory or on disk.
+            budget: most tokens of document and history together that a turn reads; default: the window.
+            score: what the budget goes by (see `selection.scores`); default: attention, or bm25 where the model has none. Not
+                focus: of a question that comes again it finds the first time that it was asked.
+            max_new_tokens: longest answer. If the window has no room for it, half of the window is kept free, and the
+                answer goes on by folding (see `folding`).
+            batch_tokens: most tokens of the history read at once.
+
+        Raises:
+            ValueError: the document is of another model, or of several texts, or does not hold every token; a budget below
+                1, no such score, or nothing to answer.
+        """
+        parts = parts_of(document)
+        if len(parts[0].lengths) != 1:
+            raise ValueError(f"the memory holds {len(parts[0].lengths)} texts: chat over one of them.")
+        budget = model.config.window if budget is None else budget
+        for name, value in (("budget", budget), ("max_new_tokens", max_new_tokens)):
+            if value < 1:
+                raise ValueError(f"{name}={value} asks for nothing: give at least 1.")
+        if isinstance(document, ContextMemory) and not document.sources[0]:
+            document = replace(document, sources=(({"name": "the text", "tokens": int(document.lengths[0])},),))
+        self.model, self.tokenizer, self.document = model, tokenizer, document
+        self.tokens = sum(int(part.lengths[0]) for part in parts)
+        self.budget = budget
+        self.score = get_score(score or ("attention" if model.config.injection == "joint" else "bm25"), model.config)
+        self.max_new_tokens, self.batch_tokens = max_new_tokens, batch_tokens
+        self.history: ContextMemory | None = None
+        self.running = torch.zeros(1, 0, dtype=torch.long, device=model.device)
+
+    @torch.no_grad()
+    def ask(self, question: str, on_text: Callable[[str], None] | None = None) -> Turn:
+        """Answer a question.
+
+        Args:
+            on_text: called with each piece of the answer as it comes; the pieces make up the answer.
+
+        Raises:
+            ValueError: the question is empty or too long; the chat stays as it was.
+            KeyboardInterrupt: before the answer has begun; later, the answer ends where it is, and counts.
+        """
+        question = question.strip()
+        if not question:
+            raise ValueError("the question is empty: ask something.")
+        window, new = self.model.config.window, self.max_new_tokens
+        asked = self._ids(self._form(question))
+        room = window - (new if new < window else window // 2)
+        if asked.shape[1] > room:
+            raise ValueError(
+                f"the question has {asked.shape[1]} tokens; {room} fit beside {window - room} new ones in the "
+                f"window={window}: shorten it, or allow fewer new tokens."
+            )
+        self._fold(room - asked.shape[1])
+        everything = self._everything()
+        form = self._ids(self._form(NOTHING))
+        chosen = choose(self.model, self.tokenizer, everything, asked, form, budget=self.budget, score=self.score)
+        prompt = torch.cat([self.running, asked], 1)
+        writing = Writing(self.tokenizer, on_text, one_line=not self._template, strip=True)
+        options = {"memory": chosen.memory, "max_new_tokens": new, "do_sample": False}
+        stopped = False
+        try:
+            self.model.generate(prompt, stopping_criteria=[Following(writing)], **options)
+        except KeyboardInterrupt:
+            if not writing.text:
+                raise
+            stopped = True
+        said = writing.finish().strip()
+        turn = Turn(question, said, chosen.memory, self.running.shape[1], chosen.sources, stopped)
+        self.running = torch.cat([prompt, self._ids(said if self._template else f" {said}" if said else "")], 1)
+        return turn
+
+    @property
+    def _template(self) -> bool:
+        return bool(self.tokenizer.chat_template)
+
+    def _form(self, question: str) -> str:
+        """The question as the model is asked: everything between the last answer and the next one."""
+        if not self._template:
+            return plain(question)
+        begun = self.history is not None or self.running.shape[1] > 0
+        before = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}] if begun else []
+        messages = [*before, {"role": "user", "content": question}]
+        text = str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        return text.split(_ANSWER, 1)[1] if begun else text
+
+    def _ids(self, text: str) -> Tensor:
+        return tokenize(self.tokenizer, text).to(self.running.device)
+
+    def _everything(self) -> list[ContextMemory | HasParts]:
+        """What a turn selects from."""
+        return [self.document] if self.history is None else [self.document, self.history]
+
+    def _fold(self, room: int) -> None:
+        """Read the oldest chunks of the running text into the history, as few as leave at most `room` tokens of it."""
+        excess, size = self.running.shape[1] - room, self.model.config.chunk_size
+        if excess <= 0:
+            return
+        oldest = self.running[:, : -(-excess // size) * size]
+        if self.history is None:
+            history = self.model.read(oldest, keep_all=True, batch_tokens=self.batch_tokens)
+        else:
+            history = self.model.append(self.history.to(self.running.device), oldest, batch_tokens=self.batch_tokens)
+        # It lies where the document does, as one source.
+        device = self.document.keys[0].device if isinstance(self.document, ContextMemory) else "cpu"
+        source = {"name": HISTORY, "tokens": int(history.lengths[0])}
+        self.history = replace(history.to(device), sources=((source,),))
+        self.running = self.running[:, oldest.shape[1] :]

@@ -1,0 +1,86 @@
+"""Where an answer comes from: the parts of a memory that a question kept whole, by document."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ..memory.context_memory import ContextMemory
+from ..memory.segments import placed
+from ..utils.text import decode_pieces
+
+
+@dataclass(frozen=True)
+class Citation:
+    """Tokens start … end − 1 of a document, kept whole.
+
+    weight  the best score of a token there
+    offset  slot at which the document begins
+    """
+
+    document: str
+    start: int
+    end: int
+    weight: float
+    offset: int
+
+
+def cite(chosen: ContextMemory, scores: Tensor, most: int = 3, row: int = 0) -> list[Citation]:
+    """The parts of a text that were kept whole for their score, best first; none crosses the border of a document.
+
+    Args:
+        chosen: what `select` kept. scores: (B, T), what it went by. most: how many. row: which text.
+    """
+    kept = chosen.mask[row]
+    positions = chosen.position[row][kept][chosen.ratio[row][kept] == 1].cpu()
+    if len(positions) == 0:
+        return []
+    sources = documents(chosen, row)
+    starts = torch.tensor([source["start"] for source in sources])
+    document = torch.bucketize(positions, starts, right=True) - 1
+    new = torch.ones_like(positions, dtype=torch.bool)
+    new[1:] = (positions.diff() > 1) | (document.diff() != 0)
+    first = torch.nonzero(new).flatten().tolist()
+    found = []
+    for begin, end in zip(first, [*first[1:], len(positions)], strict=True):
+        part, index = positions[begin:end], int(document[begin])
+        offset, weight = int(starts[index]), float(scores[row, part].max())
+        name = sources[index]["name"]
+        if weight > -float("inf"):
+            found.append(Citation(name, int(part[0]) - offset, int(part[-1]) + 1 - offset, weight, offset))
+    return sorted(found, key=lambda citation: -citation.weight)[:most]
+
+
+def excerpt(
+    tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, citation: Citation, row: int = 0
+) -> tuple[str, int, int]:
+    """The cited text, and where it begins and ends in its document, in characters."""
+    source = {source["start"]: source for source in documents(memory, row)}[citation.offset]
+    # Characters are counted from the last place before it where their number is known.
+    mark, characters = max((m for m in source.get("marks", []) if m[0] <= citation.start), default=(0, 0))
+    ids = memory.token_ids[row, citation.offset + mark : citation.offset + source["tokens"]].tolist()
+    cuts = [0, citation.start - mark, citation.end - mark]
+    before, text = decode_pieces(tokenizer, ids, cuts, behind=characters > 0)
+    return text, characters + len(before), characters + len(before) + len(text)
+
+
+def describe(
+    tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, citation: Citation, row: int = 0
+) -> dict[str, Any]:
+    """A citation as it is shown: document, its characters and tokens, weight and text."""
+    text, start, end = excerpt(tokenizer, memory, citation, row)
+    return {
+        "document": citation.document,
+        "characters": [start, end],
+        "tokens": [citation.start, citation.end],
+        "weight": round(citation.weight, 4),
+        "text": text,
+    }
+
+
+def documents(memory: ContextMemory, row: int = 0) -> tuple[dict, ...]:
+    """The documents of a text: "name", "tokens", the slot that each begins at, "start", and if they were read from a
+    store "marks", tokens and characters of the document before places where both are known."""
+    return placed(memory.sources[row] or ({"name": "the text", "tokens": int(memory.lengths[row])},))

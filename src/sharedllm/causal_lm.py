@@ -1,0 +1,211 @@
+"""SharedLLMForCausalLM: a language model that reads texts far longer than its window."""
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from torch import Tensor, nn
+from torch.nn.functional import pad
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from .context.chunking import check_ids, split_context
+from .generation import MemoryGenerationMixin
+from .memory.context_memory import ContextMemory
+from .memory.segments import Source
+from .model.backbone import SharedLLMModel, SharedLLMPreTrainedModel
+from .model.config import SharedLLMConfig
+from .model.cross_attention import PreparedMemory
+from .scoring import TokenScore
+from .scoring.select import scores, select
+
+
+class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
+    """A language model that reads texts far longer than its window.
+
+    Input longer than the window is split by itself: its end is the running text, everything before it the context.
+    """
+
+    _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.upper.embed_tokens.weight"}
+
+    def __init__(self, config: SharedLLMConfig, base: PreTrainedModel | None = None):
+        super().__init__(config)
+        self.model = SharedLLMModel(config, None if base is None else base.get_decoder())
+        text = config.text_config
+        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False) if base is None else base.lm_head
+        self.post_init()
+        if base is not None:
+            self.generation_config = copy.deepcopy(base.generation_config)
+
+    @classmethod
+    def from_base(cls, base: str | PreTrainedModel, *, dtype: torch.dtype | str | None = None, **settings):
+        """Extend a base checkpoint; with injection="cross" its logits are the base's to the bit before training.
+
+        Args:
+            base: folder, hub id, or a causal language model (its weights are shared with the result, not copied).
+            dtype: dtype to load a checkpoint in; default: the one it was saved in.
+            settings: fields of `SharedLLMConfig`.
+
+        Raises:
+            ValueError: the base's family is not supported, or a setting can't work.
+        """
+        if not isinstance(base, PreTrainedModel):
+            base = AutoModelForCausalLM.from_pretrained(base, dtype=dtype or "auto")
+        elif dtype is not None:
+            raise ValueError("dtype applies to a checkpoint that is loaded; a model instance has its own.")
+        known = {field.name for field in dataclasses.fields(SharedLLMConfig)}
+        unknown = set(settings) - known - {"bos_token_id", "eos_token_id", "pad_token_id"}
+        if unknown:
+            raise ValueError(
+                f"{', '.join(sorted(unknown))}: no such setting; those there are stand at SharedLLMConfig."
+            )
+        try:
+            config = SharedLLMConfig(text_config=base.config, **settings)
+        except StrictDataclassError as error:
+            # A field of a wrong type; what its value should be stands in the last line.
+            raise ValueError(str(error).splitlines()[-1].strip()) from None
+        model = cls(config, base)
+        model.train(base.training)
+        return model
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.lm_head = value
+
+    def read(self, *args, **kwargs) -> ContextMemory:
+        """Read contexts into a memory; see `SharedLLMModel.read`."""
+        return self.model.read(*args, **kwargs)
+
+    def append(self, *args, **kwargs) -> ContextMemory:
+        """Read more text behind a memory's; see `SharedLLMModel.append`."""
+        return self.model.append(*args, **kwargs)
+
+    def select(
+        self,
+        source: Source,
+        query_ids: Tensor,
+        query_attention_mask: Tensor | None = None,
+        *,
+        query_words: Tensor | None = None,
+        budget: int | None,
+        score: str | TokenScore | Tensor = "focus",
+        ratios: Sequence[int] | None = None,
+        gist: float = 0.5,
+    ) -> ContextMemory:
+        """What of a memory is worth keeping for a question, within a budget; see `scoring.select.select`."""
+        return select(
+            self.model, source, query_ids, query_attention_mask,
+            query_words=query_words, budget=budget, score=score, ratios=ratios, gist=gist,
+        )  # fmt: skip
+
+    def scores(
+        self,
+        source: Source,
+        query_ids: Tensor,
+        query_attention_mask: Tensor | None = None,
+        *,
+        query_words: Tensor | None = None,
+        score: str | TokenScore = "focus",
+    ) -> Tensor:
+        """(B, T) how much each token of a memory matters to a question; see `scoring.select.scores`."""
+        return scores(self.model, source, query_ids, query_attention_mask, query_words=query_words, score=score)
+
+    def fingerprint(self) -> str:
+        """Identifies what decides what a memory holds; see `SharedLLMModel.fingerprint`."""
+        return self.model.fingerprint()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        context_ids: Tensor | None = None,
+        context_attention_mask: Tensor | None = None,
+        query_ids: Tensor | None = None,
+        query_attention_mask: Tensor | None = None,
+        memory: ContextMemory | PreparedMemory | None = None,
+        **kwargs,
+    ) -> CausalLMOutputWithPast:
+        """Logits and, with labels, the loss of the running text.
+
+        Args:
+            input_ids: (B, L). Longer than the window: the last W real tokens of each row are the running text and the
+                rest is its context; logits then cover the running text only, left-padded, and so do the labels.
+            labels: (B, L) targets, -100 where there is none; shifted inside.
+            Others as in `SharedLLMModel.forward`.
+        """
+        if input_ids is not None and past_key_values is None:
+            mask_2d = attention_mask if attention_mask is None or attention_mask.ndim == 2 else None
+            mask = check_ids("input_ids", input_ids, mask_2d, self.config.text_config.vocab_size)
+        if labels is not None:
+            shape = tuple((input_ids if input_ids is not None else inputs_embeds).shape[:2])
+            if labels.shape != shape:
+                raise ValueError(f"labels has shape {tuple(labels.shape)}, the input {shape}: make them equal.")
+        if input_ids is not None and past_key_values is None and input_ids.shape[1] > self.config.window:
+            if memory is not None or context_ids is not None:
+                raise ValueError(
+                    f"input_ids has {input_ids.shape[1]} tokens, the window={self.config.window}, and there is a context "
+                    "already: append what is too long to that context."
+                )
+            split = split_context(input_ids, mask, self.config.window)
+            input_ids, attention_mask, position_ids = split.running_ids, split.running_mask.long(), None
+            if split.context_ids.shape[1]:
+                context_ids, context_attention_mask = split.context_ids, split.context_mask
+            if labels is not None:
+                labels = labels.gather(1, split.running_columns).masked_fill(~split.running_mask, -100)
+        if labels is not None and attention_mask is not None and attention_mask.shape == labels.shape:
+            # The first token behind left padding has nothing before it that it could be predicted from.
+            real = attention_mask.bool()
+            labels = labels.masked_fill(~(real & pad(real[:, :-1], (1, 0))), -100)
+        if labels is not None and context_ids is not None and query_ids is None and self._needs_query():
+            raise ValueError(
+                f"selection={self.config.selection!r} needs query_ids when there are labels: the running text holds the "
+                "answer, so it can't be the query."
+            )
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            context_ids=context_ids,
+            context_attention_mask=context_attention_mask,
+            query_ids=query_ids,
+            query_attention_mask=query_attention_mask,
+            memory=memory,
+            **{k: v for k, v in kwargs.items() if k != "num_items_in_batch"},
+        )
+        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, keep, :])
+        loss = None
+        if labels is not None:
+            items = {k: v for k, v in kwargs.items() if k == "num_items_in_batch"}
+            loss = self.loss_function(logits, labels, vocab_size=logits.shape[-1], **items)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+AutoModelForCausalLM.register(SharedLLMConfig, SharedLLMForCausalLM, exist_ok=True)

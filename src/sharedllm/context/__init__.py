@@ -1,0 +1,1 @@
+"""From a text to the spans that are kept: chunks, trees, policies, a budget. Pure functions."""

@@ -1,0 +1,31 @@
+"""The paper's cut of every tree, from scores of tokens: one path is expanded in each, its siblings are preserved."""
+
+import torch
+from torch import Tensor
+
+from .tree import Nodes, preserved_nodes, sample
+
+
+def kept_by_paths(
+    scores: Tensor, roots: tuple[Tensor, Tensor], ratios: list[int], keep: str = "last"
+) -> tuple[Tensor, Tensor]:
+    """Which tokens of one text to keep.
+
+    Args:
+        scores: (T,) how much the token at each place matters; a node counts as its last token.
+        roots: places at which chunks begin and end, ascending; one tree each.
+        ratios: stride of the preserved nodes at each level. keep: see `tree.sample`.
+
+    Returns:
+        Ascending positions (s,) of the kept tokens, and the stride (s,) of each.
+    """
+    starts, ends = roots
+    zeros, chunk = torch.zeros_like(starts), torch.arange(len(starts))
+    scores = scores.cpu()
+
+    def choose(left: Nodes, right: Nodes) -> Tensor:
+        return scores[right.end - 1] >= scores[left.end - 1]
+
+    nodes = preserved_nodes(Nodes(zeros, chunk, starts, ends - starts, zeros), len(ratios), choose)
+    samples = sample(nodes, tuple(ratios), keep)
+    return samples.position, samples.ratio

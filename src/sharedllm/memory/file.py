@@ -1,0 +1,303 @@
+"""A ContextMemory on disk: one safetensors file with a JSON header, written atomically, checked when it is opened.
+
+The header is the entry "sharedllm" of the safetensors metadata: format and version, fingerprint of the model that made
+the memory, fingerprint of its tokenizer, chunk size, sources, a SHA-256 of each tensor and one of the header itself, so
+that no flipped byte goes unseen. Nothing in it is ever executed.
+
+With storage "int8" each token's keys and values are kept as 8-bit integers, head by head, with a float32 scale
+`keys.0.scale` (B, G, S): what is read back is scale · integer, in the dtype that the memory had.
+"""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..utils.files import put
+from .context_memory import ContextMemory
+from .fingerprint import raw_bytes
+from .int8 import dequantised, quantised
+
+FORMAT = "sharedllm.memory"
+VERSION = 1
+Storage = Literal["model", "int8"]
+_INTEGERS = {"mask": torch.bool, "token_ids": torch.int32} | dict.fromkeys(
+    ("chunk", "position", "ratio", "lengths"), torch.int64
+)
+_DTYPES = ("float32", "bfloat16", "float16", "float64")
+_FIELDS = {
+    "fingerprint": str,
+    "tokenizer": str,
+    "library": str,
+    "storage": str,
+    "dtype": str,
+    "chunk_size": int,
+    "texts": int,
+    "layers": int,
+    "sources": list,
+    "checksums": dict,
+    "checksum": str,
+}
+
+
+def checksum(tensor: Tensor) -> str:
+    """SHA-256 of a tensor's dtype, shape and bytes."""
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    digest.update(raw_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _header_checksum(header: dict) -> str:
+    """SHA-256 of all fields but the checksum itself."""
+    fields = {name: value for name, value in header.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def library() -> str:
+    """Version of this package."""
+    try:
+        return version("sharedllm")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "unknown"
+
+
+def _plain(memory: ContextMemory, storage: Storage) -> dict[str, Tensor]:
+    """The tensors as a file holds them: on the CPU, contiguous, no two over the same storage."""
+    tensors, storages, kept = {}, set(), memory.tensors()
+    if storage == "int8":
+        for name in [n for n in kept if n.startswith(("keys.", "values."))]:
+            kept[name], kept[f"{name}.scale"] = quantised(kept[name].detach())
+    for name, tensor in kept.items():
+        tensor = tensor.detach().cpu().contiguous()
+        if tensor.untyped_storage().data_ptr() in storages:
+            tensor = tensor.clone()
+        storages.add(tensor.untyped_storage().data_ptr())
+        tensors[name] = tensor
+    return tensors
+
+
+def _sources(memory: ContextMemory) -> list:
+    """The sources as they will be read: JSON turns tuples into lists and the keys of dicts into text."""
+    try:
+        sources = json.loads(json.dumps(memory.sources))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"sources={memory.sources!r} can't be saved: {error}; use text and numbers.") from None
+    if len(sources) != len(memory) or not all(isinstance(text, list) for text in sources):
+        raise ValueError(f"sources={memory.sources!r} do not fit {len(memory)} texts: give each text a tuple of dicts.")
+    return sources
+
+
+def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "", storage: Storage = "model") -> str:
+    """Write a memory to one file. An older file of that name stays whole until the new one is complete.
+
+    Args:
+        tokenizer: identifies the tokenizer of the ids, to be compared by who opens it; "" if unknown.
+        storage: "model" keeps keys and values as they are, "int8" in half of the space of 16 bits, rounded.
+
+    Returns:
+        The checksum of the header, which identifies all that the file holds.
+
+    Raises:
+        ValueError: no such storage, the folder does not exist, the path is a folder, or the sources can't be written as JSON.
+        OSError: the file can't be written: no space or no permission.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file to save the memory to.")
+    if not path.parent.is_dir():
+        raise ValueError(f"the folder {path.parent} does not exist: create it, or save the memory elsewhere.")
+    if storage not in ("model", "int8"):
+        raise ValueError(f"storage={storage!r} is not known: use 'model' or 'int8'.")
+    tensors = _plain(memory, storage)
+    header = {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "fingerprint": memory.fingerprint,
+        "tokenizer": tokenizer,
+        "library": library(),
+        "storage": storage,
+        "dtype": str(memory.keys[0].dtype).removeprefix("torch.") if memory.keys else "",
+        "chunk_size": memory.chunk_size,
+        "texts": len(memory),
+        "layers": len(memory.keys),
+        "sources": _sources(memory),
+        "checksums": {name: checksum(t) for name, t in tensors.items()},
+    }
+    header["checksum"] = _header_checksum(header)
+    temporary = path.with_name(f"{path.name}.tmp{secrets.token_hex(4)}")
+    try:
+        temporary.touch()
+        mode = (path if path.is_file() else temporary).stat().st_mode & 0o777
+        save_file(tensors, temporary, metadata={"sharedllm": json.dumps(header)})
+        temporary.chmod(mode)  # save_file leaves a file that only its owner may read
+        put(temporary, path)
+    except SafetensorError as error:
+        raise OSError(f"{path} can't be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return header["checksum"]
+
+
+def _damaged(path: Path, what: str) -> ValueError:
+    return ValueError(f"{path} is damaged: {what}; read the text again.")
+
+
+def _open(path: Path):
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: check the name, or make it with `sharedllm read`.")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a memory file.")
+    if not path.is_file():
+        raise ValueError(f"{path} is not a regular file: name a memory file.")
+    try:
+        return safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a memory, or was cut short: {error}; read the text again.") from None
+    except OSError as error:
+        raise ValueError(f"{path} can't be opened: {error}.") from None
+
+
+def read_header(path: str | Path) -> dict:
+    """The header of a memory, without its tensors.
+
+    Raises:
+        ValueError: no such file, not a memory, a damaged header, or a newer format.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        text = (file.metadata() or {}).get("sharedllm")
+    if text is None:
+        raise ValueError(f"{path} is a safetensors file but not a memory: make one with `sharedllm read`.")
+    try:
+        header = json.loads(text)
+        made_as, kind = header["format_version"], header["format"]
+    except (ValueError, KeyError, TypeError):
+        raise _damaged(path, "its header can't be read") from None
+    if kind != FORMAT:
+        raise ValueError(f"{path} has format {kind!r}, not {FORMAT!r}: it is not a memory.")
+    if made_as != VERSION:
+        raise ValueError(f"{path} has format_version={made_as}, this package reads {VERSION}: upgrade sharedllm.")
+    for name, kind in _FIELDS.items():
+        if not isinstance(header.get(name), kind):
+            raise _damaged(path, f"its header has {name}={header.get(name)!r}, not a {kind.__name__}")
+    if header["checksum"] != _header_checksum(header):
+        raise _damaged(path, "the checksum of its header does not fit")
+    return header
+
+
+def open_memory(
+    path: str | Path,
+    *,
+    fingerprint: str | None = None,
+    tokenizer: str | None = None,
+    device: torch.device | str = "cpu",
+) -> ContextMemory:
+    """Open a memory and check every byte of it.
+
+    Args:
+        fingerprint: of the model that will use it (`model.fingerprint()`); None skips the comparison.
+        tokenizer: as it was given to `save_memory`; None skips the comparison.
+
+    Raises:
+        ValueError: as `read_header`; a damaged, missing or misshapen tensor; a memory of another model or tokenizer.
+    """
+    path = Path(path)
+    header = read_header(path)
+    if fingerprint is not None and header["fingerprint"] != fingerprint:
+        raise ValueError(
+            f"{path} was made by another model: fingerprint {header['fingerprint'] or '(none)'} in the file, "
+            f"{fingerprint} here; read the text again with this model."
+        )
+    if tokenizer is not None and header["tokenizer"] != tokenizer:
+        raise ValueError(
+            f"{path} was made with another tokenizer: {header['tokenizer'] or '(none)'} in the file, "
+            f"{tokenizer} here; read the text again with this tokenizer."
+        )
+    tensors = open_tensors(path, header)
+    layers = range(header["layers"])
+    memory = ContextMemory(
+        keys=tuple(heads(header, tensors, f"keys.{i}") for i in layers),
+        values=tuple(heads(header, tensors, f"values.{i}") for i in layers),
+        chunk_size=header["chunk_size"],
+        sources=tuple(tuple(text) for text in header["sources"]),
+        fingerprint=header["fingerprint"],
+        **{name: tensors[name] for name in _INTEGERS},
+    )
+    return memory.to(device)
+
+
+def open_tensors(path: Path, header: dict, verify: bool = True) -> dict[str, Tensor]:
+    """All tensors of a memory as the file holds them, mapped: with `verify` off bytes are read when they are used.
+
+    Raises:
+        ValueError: a checksum does not fit, or tensors are missing, too many, or do not fit each other.
+    """
+    names = {f"{kind}.{i}" for kind in ("keys", "values") for i in range(header["layers"])}
+    if header["storage"] == "int8":
+        names |= {f"{name}.scale" for name in names}
+    names |= _INTEGERS.keys()
+    with _open(path) as file:
+        if set(file.keys()) != names or header["checksums"].keys() != names:
+            odd = sorted(names ^ (set(file.keys()) & header["checksums"].keys()))
+            raise _damaged(path, f"tensors {', '.join(odd)} are missing or unexpected")
+        tensors = {name: file.get_tensor(name) for name in sorted(names)}
+    for name, tensor in tensors.items() if verify else ():
+        if checksum(tensor) != header["checksums"][name]:
+            raise _damaged(path, f"the checksum of {name} does not fit")
+    _check_shapes(path, header, tensors)
+    return tensors
+
+
+def heads(
+    header: dict, tensors: dict[str, Tensor], name: str, take: Callable[[Tensor], Tensor] = lambda t: t
+) -> Tensor:
+    """Keys or values (B, G, S, D) in the dtype that the memory had, of the columns that `take` takes of (B, G, S, D)."""
+    tensor = take(tensors[name])
+    if header["storage"] == "model":
+        return tensor
+    scale = take(tensors[f"{name}.scale"][..., None])[..., 0]
+    return dequantised(tensor, scale, getattr(torch, header["dtype"]))
+
+
+def _check_shapes(path: Path, header: dict, tensors: dict[str, Tensor]) -> None:
+    """Refuse tensors that do not fit each other; checksums find damage, this finds what was never right."""
+    texts, mask = header["texts"], tensors["mask"]
+    if mask.ndim != 2 or len(mask) != texts or len(header["sources"]) != texts:
+        raise _damaged(path, f"mask has shape {tuple(mask.shape)} for {texts} texts")
+    if header["chunk_size"] < 1:
+        raise _damaged(path, f"chunk_size={header['chunk_size']} is not positive")
+    first = tensors["keys.0"] if "keys.0" in tensors else torch.zeros(texts, 1, mask.shape[1], 1)
+    if header["storage"] == "model" and not first.is_floating_point():
+        raise _damaged(path, f"keys.0 has dtype {first.dtype}, not a floating point one")
+    if header["storage"] != "model" and (first.dtype != torch.int8 or header["dtype"] not in _DTYPES):
+        raise _damaged(path, f"keys.0 has dtype {first.dtype} for storage {header['storage']!r}")
+    for name, tensor in tensors.items():
+        dtype = torch.float32 if name.endswith(".scale") else _INTEGERS.get(name, first.dtype)
+        if tensor.dtype != dtype:
+            raise _damaged(path, f"{name} has dtype {tensor.dtype}, not {dtype}")
+        if name == "lengths":
+            fits = tensor.shape == (texts,)
+        elif name == "token_ids":
+            fits = tensor.ndim == 2 and len(tensor) == texts
+        elif name in _INTEGERS:
+            fits = tensor.shape == mask.shape
+        elif name.endswith(".scale"):
+            fits = tensor.shape == tensors[name.removesuffix(".scale")].shape[:3]
+        else:
+            twin = tensors[name.replace("values", "keys")]
+            fits = tensor.ndim == 4 and tensor.shape == twin.shape and tensor.shape[::2] == mask.shape
+        if not fits:
+            raise _damaged(path, f"{name} has shape {tuple(tensor.shape)}, mask {tuple(mask.shape)}")
+    lengths, columns = tensors["lengths"], tensors["token_ids"].shape[1]
+    if ((lengths < 0) | (lengths > columns)).any():
+        raise _damaged(path, f"lengths={lengths.tolist()} do not fit token_ids of {columns} columns")

@@ -1,0 +1,1 @@
+"""Lower model, upper model, and how a memory is injected."""

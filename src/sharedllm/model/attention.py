@@ -1,0 +1,210 @@
+"""Attention of chosen queries over chosen keys: through the interface of transformers, or as products by groups of heads."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.llama.modeling_llama import eager_attention_forward
+
+from ..memory.int8 import Int8Keys, Int8Values
+
+IMPLEMENTATIONS = ("eager", "sdpa")
+
+# Keys and values (B, G, S, D), and what is added to their scores, broadcastable to (B, 1, L, S); None for nothing.
+Part = tuple[Tensor | Int8Keys, Tensor | Int8Values, Tensor | None]
+
+# Most numbers of a mask at once.
+_MASK = 2**25
+
+
+def attend(
+    module: nn.Module, implementation: str, queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor
+) -> Tensor:
+    """Attention where `allowed` says so; never causal by itself.
+
+    Args:
+        module: has `num_key_value_groups`, `scaling` and `training`.
+        implementation: "eager" or "sdpa".
+        queries: (B, H, L, D). keys, values: (B, G, S, D).
+        allowed: broadcastable to (B, 1, L, S): bool, True to attend, or numbers to be added to scores; every query needs
+            at least one key.
+
+    Returns:
+        (B, L, H · D).
+    """
+    function = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+    few = implementation == "sdpa" and not torch.is_grad_enabled() and are_few(queries, keys)
+    mask = allowed.expand(len(queries), 1, queries.shape[2], keys.shape[2])
+    if mask.dtype == torch.bool and (few or implementation == "eager"):
+        bias = torch.zeros(mask.shape, dtype=queries.dtype, device=queries.device)
+        mask = bias.masked_fill(~mask, torch.finfo(queries.dtype).min)
+    if few:
+        return attend_few(queries, [(keys, values, mask)], module.scaling)
+    if implementation == "sdpa" and infers_on_cpu(queries):
+        return attend_groups(queries, keys, values, mask, module.scaling)
+    out, _ = function(module, queries, keys, values, mask, scaling=module.scaling, is_causal=False)
+    return out.flatten(2)
+
+
+def attend_to_all(implementation: str, queries: Tensor, part: Part, scaling: float) -> Tensor:
+    """Attention of queries that all see the same keys of their text: neither keys nor values are repeated for heads or rows.
+
+    Args:
+        implementation: "eager" or "sdpa".
+        queries: (B, H, L, D). part: of as many texts, or of fewer, each for the same number of rows in a row.
+            Its bias is the same for all queries: (B, 1, 1, S).
+
+    Returns:
+        (B, L, H · D).
+    """
+    if implementation == "eager" or are_few(queries, part[0]):
+        return attend_few(queries, [part], scaling)
+    keys, values, bias = in_full(part)
+    # What has the same keys may as well be one after the other: heads of a group and rows of a text become queries.
+    folded = scaled_dot_product_attention(_fold(queries, keys.shape), keys, values, attn_mask=bias, scale=scaling)
+    return _unfold(folded, queries).transpose(1, 2).flatten(2)
+
+
+def attend_joined(module: nn.Module, implementation: str, queries: Tensor, far: Part, near: Part) -> Tensor:
+    """One softmax over the keys of two parts side by side.
+
+    Args:
+        module, implementation: as for `attend`.
+        queries: (B, H, L, D).
+        far: of as many texts, or of fewer, each for the same number of rows in a row. near: of B texts.
+
+    Returns:
+        (B, L, H · D).
+    """
+    if are_few(queries, far[0]):
+        return attend_few(queries, [far, near], module.scaling)
+    far, near = in_full(far), in_full(near)
+    (batch, heads, length, _), (texts, groups, _, dim) = queries.shape, far[0].shape
+    if texts < batch:
+        # Rows of a text in turns of as many as are few: what is copied or worked with stays small beside the memory.
+        turn, each = max(1, groups * dim // (4 * heads * length)), batch // texts
+        turns = [range(batch)[i : i + each][j : j + turn] for i in range(0, batch, each) for j in range(0, each, turn)]
+        return torch.cat(
+            [
+                attend_joined(
+                    module, implementation, _rows(queries, rows, batch), *(_part(p, rows, batch) for p in (far, near))
+                )
+                for rows in turns
+            ]
+        )
+    keys, values = torch.cat([far[0], near[0]], 2), torch.cat([far[1], near[1]], 2)
+    block, out = max(1, _MASK // (batch * keys.shape[2])), []
+    for start in range(0, length, block):
+        some = queries[:, :, start : start + block]
+        bias = torch.cat([_spread(part, some, start) for part in (far, near)], -1)
+        out.append(attend(module, implementation, some, keys, values, bias))
+    return torch.cat(out, 1) if len(out) > 1 else out[0]
+
+
+def in_full(part: Part) -> tuple[Tensor, Tensor, Tensor | None]:
+    """A part of which nothing is in 8 bits."""
+    keys, values, bias = part
+    return (
+        keys if isinstance(keys, Tensor) else keys.whole(),
+        values if isinstance(values, Tensor) else values.whole(),
+        bias,
+    )
+
+
+def are_few(queries: Tensor, keys: Tensor | Int8Keys) -> bool:
+    """Whether queries (B, H, L, D) have few scores, at most a quarter of the numbers in keys (T, G, S, D).
+
+    Then time goes by reading keys and values, once, and kernels made for many queries only lose it.
+    """
+    return 4 * queries.shape[:3].numel() <= keys.shape[:2].numel() * keys.shape[3]
+
+
+def infers_on_cpu(queries: Tensor) -> bool:
+    """Whether no gradients are recorded on a CPU: there SDPA reads the keys of grouped heads where they lie, behind a mask too."""
+    return queries.device.type == "cpu" and not torch.is_grad_enabled()
+
+
+def attend_groups(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scaling: float) -> Tensor:
+    """SDPA of queries (B, H, L, D), where transformers would repeat keys and values (B, G, S, D) for the heads of a group.
+
+    Args:
+        mask: (B or 1, 1, L, S).
+
+    Returns:
+        (B, L, H · D).
+    """
+    out = scaled_dot_product_attention(queries, keys, values, mask, scale=scaling, enable_gqa=True)
+    return out.transpose(1, 2).flatten(2)
+
+
+def attend_few(queries: Tensor, parts: Sequence[Part], scaling: float) -> Tensor:
+    """One softmax over the keys of all parts, none of which is copied: what is put side by side are scores.
+
+    Args:
+        queries: (B, H, L, D).
+        parts: each of as many texts, or of fewer, each for the same number of rows in a row.
+
+    Returns:
+        (B, L, H · D).
+    """
+    scaled, scores = queries * scaling, []
+    for keys, _, bias in parts:
+        score = _unfold(_scores(_fold(scaled, keys.shape), keys), queries)
+        if bias is not None:
+            score = score + bias.repeat_interleave(len(score) // len(bias), 0)
+        scores.append(score)
+    joined = torch.cat(scores, -1)
+    weights = joined.softmax(-1).to(queries.dtype)
+    out = torch.zeros_like(queries)
+    for (keys, values, _), weight in zip(parts, weights.split([score.shape[-1] for score in scores], -1), strict=True):
+        folded = _fold(weight, keys.shape)
+        out = out + _unfold(folded @ values if isinstance(values, Tensor) else values.sums(folded), queries)
+    return out.transpose(1, 2).flatten(2)
+
+
+def _scores(queries: Tensor, keys: Tensor | Int8Keys) -> Tensor:
+    """(T, G, L, D) and (T, G, S, D) → (T, G, L, S)."""
+    if not isinstance(keys, Tensor):
+        return keys.scores(queries)
+    if keys.device.type == "cpu" and keys.element_size() < 4:
+        # Half-precision products with what does not lie in one piece are many times slower than a copy.
+        keys = keys.contiguous()
+    return queries @ keys.transpose(2, 3)
+
+
+def _rows(tensor: Tensor, rows: range, batch: int) -> Tensor:
+    """What belongs to some rows of a batch, in a tensor for all of them or for fewer texts."""
+    return tensor[rows[0] * len(tensor) // batch : rows[-1] * len(tensor) // batch + 1]
+
+
+def _part(part: tuple[Tensor, Tensor, Tensor | None], rows: range, batch: int) -> Part:
+    keys, values, bias = part
+    return _rows(keys, rows, batch), _rows(values, rows, batch), None if bias is None else _rows(bias, rows, batch)
+
+
+def _spread(part: Part, queries: Tensor, start: int) -> Tensor:
+    """What is added to a part's scores of queries (B, H, L, D) that begin at `start`: (B, 1, L, S)."""
+    keys, _, bias = part
+    if bias is None:
+        bias = queries.new_zeros(1, 1, 1, 1)
+    elif bias.shape[2] > 1:
+        bias = bias[:, :, start : start + queries.shape[2]]
+    return bias.expand(len(queries), 1, queries.shape[2], keys.shape[2])
+
+
+def _fold(rows: Tensor, shape: torch.Size) -> Tensor:
+    """(B, H, L, …) → (T, G, B/T · H/G · L, …) for keys of a shape (T, G, S, D), of T texts."""
+    texts, groups = shape[:2]
+    if len(rows) == texts:
+        return rows.unflatten(1, (groups, -1)).flatten(2, 3)
+    return rows.unflatten(0, (texts, -1)).unflatten(2, (groups, -1)).transpose(1, 2).flatten(2, 4)
+
+
+def _unfold(folded: Tensor, queries: Tensor) -> Tensor:
+    """(T, G, B/T · H/G · L, …) → (B, H, L, …) as queries are."""
+    (batch, heads, length), (texts, groups) = queries.shape[:3], folded.shape[:2]
+    if batch == texts:
+        return folded.unflatten(2, (-1, length)).flatten(1, 2)
+    return folded.unflatten(2, (batch // texts, heads // groups, length)).transpose(1, 2).flatten(2, 3).flatten(0, 1)

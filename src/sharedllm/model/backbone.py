@@ -1,0 +1,285 @@
+"""SharedLLMModel: lower and upper model together, reading a context into a memory and running text over a memory."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from ..context.policies import SelectionPolicy, get_policy
+from ..memory.context_memory import ContextMemory
+from ..memory.fingerprint import Fingerprint
+from .cache import with_room
+from .config import SharedLLMConfig
+from .cross_attention import PreparedMemory, prepare
+from .encode import Reader, append_context, read_context
+from .lower import LowerModel
+from .upper import inject, make_readers
+
+
+class SharedLLMPreTrainedModel(PreTrainedModel):
+    """What transformers needs to know of both models."""
+
+    config_class = SharedLLMConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values", "memory"]
+    _keep_in_fp32_modules_strict: ClassVar[list[str]] = ["cross_attention.gate"]
+    _supports_sdpa = True
+    _supports_attention_backend = False
+    _supports_flash_attn = False
+    _supports_flex_attn = False
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """New modules start as copies of the base's; only what is made from a bare configuration is drawn at random."""
+        std = self.config.text_config.initializer_range
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=std)
+
+
+class SharedLLMModel(SharedLLMPreTrainedModel):
+    """Lower and upper model without the language-model head."""
+
+    def __init__(self, config: SharedLLMConfig, base: PreTrainedModel | None = None):
+        """
+        Args:
+            base: decoder to build on, such as a LlamaModel; its modules are shared, not copied. Random if None.
+        """
+        super().__init__(config)
+        base = base if base is not None else AutoModel.from_config(config.text_config)
+        # The layers look things up (the attention implementation, say) in their own configuration: one object for all.
+        config.text_config = base.config
+        self._fingerprint = Fingerprint()
+        self.lower_layers = None
+        if config.lower_weights == "copy":
+            self.lower_layers = nn.ModuleList(copy.deepcopy(layer) for layer in base.layers[: config.lower_layers])
+        self.upper = inject(base, make_readers(base, config))
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.upper.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.upper.set_input_embeddings(value)
+
+    def lower(self, plain: bool = False) -> LowerModel:
+        """The lower model, over this model's weights; `plain` runs every layer whole (to measure what is saved)."""
+        layers = self.lower_layers if self.lower_layers is not None else self.upper.layers
+        text_config = self.upper.config
+        return LowerModel(layers, self.get_input_embeddings(), self.upper.rotary_emb, text_config, plain)
+
+    def _reader(
+        self,
+        selection: str | SelectionPolicy | None,
+        batch_tokens: int | None,
+        plain: bool = False,
+        keep_all: bool = False,
+    ) -> Reader:
+        if keep_all and self.config.encoding != "chunk":
+            raise ValueError(
+                f"keep_all=True needs encoding='chunk', the model has {self.config.encoding!r}: its nodes are read alone, so "
+                "what is kept can't be chosen later."
+            )
+        readers = [self.upper.layers[j].cross_attention.reader for _, j in self.config.injection_map]
+        first = LowerModel(self.upper.layers, self.get_input_embeddings(), self.upper.rotary_emb, self.upper.config)
+        noise = self.config.split_noise if self.training else 0.0
+        return Reader(
+            self.config,
+            self.lower(plain),
+            first,
+            readers,
+            get_policy(selection or self.config.selection),
+            noise,
+            batch_tokens,
+            keep_all,
+        )
+
+    def read(
+        self,
+        context_ids: Tensor,
+        context_attention_mask: Tensor | None = None,
+        query_ids: Tensor | None = None,
+        query_attention_mask: Tensor | None = None,
+        *,
+        selection: str | SelectionPolicy | None = None,
+        batch_tokens: int | None = None,
+        sources: list[str] | None = None,
+        progress: Callable[[int], None] | None = None,
+        plain: bool = False,
+        keep_all: bool = False,
+        fingerprint: bool = True,
+    ) -> ContextMemory:
+        """Read contexts into a memory.
+
+        Args:
+            context_ids: (B, T) token ids, any T. context_attention_mask: (B, T), padding on either side.
+            query_ids: (B, Q) what will be asked, for policies that need it. query_attention_mask: (B, Q).
+            selection: policy or its name; default: the configuration's.
+            batch_tokens: most tokens run through the lower model at once; None: 4,096 on a CPU and 32,768 elsewhere, or what a
+                quarter of the free memory holds. Bounds working memory.
+            sources: name of each text, kept with the memory.
+            progress: called with the number of tokens read since the last call.
+            plain: run every lower layer whole, to measure what the shortcut saves; the result is the same.
+            keep_all: keep every token, so that `select` can choose for each question; needs encoding="chunk".
+            fingerprint: mark the memory with the model that made it; not worth its time where nobody keeps it.
+
+        Raises:
+            ValueError: wrong shapes, ids outside the vocabulary, or no query for a policy that needs one.
+        """
+        memory = read_context(
+            self._reader(selection, batch_tokens, plain, keep_all),
+            context_ids,
+            context_attention_mask,
+            query_ids,
+            query_attention_mask,
+            sources=sources,
+            progress=progress,
+        )
+        # Weights in training change with every step: nobody keeps such a memory.
+        return replace(memory, fingerprint=self.fingerprint()) if fingerprint and not self.training else memory
+
+    def append(
+        self, memory: ContextMemory, context_ids: Tensor, context_attention_mask: Tensor | None = None, **options
+    ):
+        """Read more text behind a memory's; equal to having read everything in one go.
+
+        An unfinished last chunk is read again together with the new text. Options as for `read`; a memory that holds
+        every token goes on doing so.
+        """
+        keep_all = memory.complete and self.config.encoding == "chunk"
+        reader = self._reader(options.pop("selection", None), options.pop("batch_tokens", None), keep_all=keep_all)
+        self.check_fingerprint(memory.fingerprint)
+        return append_context(reader, memory, context_ids, context_attention_mask, **options)
+
+    def check_fingerprint(self, fingerprint: str) -> None:
+        """Refuse what another model made; "" is unknown and passes.
+
+        Raises:
+            ValueError: it is not this model's.
+        """
+        if fingerprint not in ("", self.fingerprint()):
+            raise ValueError(
+                f"the memory was made by another model: fingerprint {fingerprint} there, {self.fingerprint()} here; "
+                "read the text again with this model."
+            )
+
+    def fingerprint(self) -> str:
+        """Identifies all that decides what a memory holds: lower weights, tree, encoding and the base's settings.
+
+        A memory is used by the model that made it, and keeps this to find out.
+        """
+        pairs = self.config.injection_map
+        modules = {f"lower.{i}": layer for i, layer in enumerate(self.lower().layers[: self.config.lower_layers])}
+        modules |= {f"reader.{j}": self.upper.layers[j].cross_attention.reader for i, j in pairs if i != j}
+        modules["embedding"] = self.get_input_embeddings()
+        return self._fingerprint.of(self.config, self.upper.config, modules)
+
+    def prepare_memory(
+        self,
+        memory: ContextMemory | PreparedMemory | None,
+        rows: int | None = None,
+        *,
+        static: bool = False,
+        in_place: bool = False,
+    ) -> PreparedMemory | None:
+        """Give a memory its positions; one that has them keeps them.
+
+        Args:
+            rows: of the batch that reads it. A memory of one text serves all of them without being copied.
+            static: pad it to one of few sizes, so that code compiled for a memory fits others too.
+            in_place: write over the memory's keys, so that they are not there twice; it must not be used again. Without
+                gradients only.
+
+        Raises:
+            ValueError: the memory is of another model's shape, or of several texts that are not as many as the rows.
+        """
+        if memory is not None and rows is not None and len(memory) not in (1, rows):
+            raise ValueError(
+                f"the memory holds {len(memory)} texts, the batch {rows}: make them equal, or give one text for all rows."
+            )
+        prepared = self._prepare(memory, static, in_place) if isinstance(memory, ContextMemory) else memory
+        return prepared if prepared is None or rows in (None, len(prepared)) else prepared.repeat_interleave(rows)
+
+    def _prepare(self, memory: ContextMemory, static: bool, in_place: bool) -> PreparedMemory | None:
+        pairs = self.config.injection_map
+        if len(memory.keys) != len(pairs):
+            raise ValueError(
+                f"the memory holds {len(memory.keys)} injected layers, the model has {len(pairs)}: "
+                "read the text again with this model."
+            )
+        weight = self.get_input_embeddings().weight
+        moved = memory.to(weight.device, weight.dtype)
+        # What was copied to get here is nobody else's.
+        in_place = in_place or all(a is not b for a, b in zip(moved.keys, memory.keys, strict=True))
+        return prepare(moved, self.config, self.upper.rotary_emb, static, in_place)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        context_ids: Tensor | None = None,
+        context_attention_mask: Tensor | None = None,
+        query_ids: Tensor | None = None,
+        query_attention_mask: Tensor | None = None,
+        memory: ContextMemory | PreparedMemory | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPast:
+        """Hidden states of running text over a context or a memory.
+
+        Args:
+            input_ids: (B, L) running text, L at most the window.
+            attention_mask: (B, L), or (B, past + L) with a cache.
+            context_ids: (B, T) text to read first. memory: what `read` returned; not both. A memory of one text serves
+                all rows.
+            query_ids: (B, Q) for policies that need a query; default: the running text.
+        """
+        if memory is not None and context_ids is not None:
+            raise ValueError(
+                "both memory and context_ids are given: append the text to the memory, or pass one of them."
+            )
+        states = input_ids if input_ids is not None else inputs_embeds
+        if states is None:
+            raise ValueError("input_ids is missing: pass input_ids or inputs_embeds.")
+        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        # A static cache counts on its device: asking would wait for it, and compiled code can't.
+        length = states.shape[1] + (0 if isinstance(past, Tensor) else past)
+        if length > self.config.window:
+            raise ValueError(
+                f"the running text has {length} tokens, the window={self.config.window}: move its beginning to context_ids."
+            )
+        if context_ids is not None:
+            if query_ids is None and input_ids is not None:
+                query_ids, query_attention_mask = input_ids, attention_mask
+            memory = self.read(context_ids, context_attention_mask, query_ids, query_attention_mask, fingerprint=False)
+        memory = self.prepare_memory(memory, len(states), in_place=context_ids is not None)
+        if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
+            # Positions count real tokens, so that left padding changes nothing.
+            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -states.shape[1] :]
+        if (self.upper.config.use_cache if use_cache is None else use_cache) and not torch.is_grad_enabled():
+            past_key_values = with_room(past_key_values, self.upper.config)
+        return self.upper(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            memory=memory,
+            **kwargs,
+        )
+
+
+AutoModel.register(SharedLLMConfig, SharedLLMModel, exist_ok=True)

@@ -1,0 +1,151 @@
+"""SharedLLMConfig: the base model's own configuration plus how its context is read and injected."""
+
+from typing import Any, ClassVar, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+
+from ..context.policies import get_policy
+from .base_config import keep_attention, take_over
+
+
+@strict
+class SharedLLMConfig(PreTrainedConfig):
+    """Configuration of a SharedLLM.
+
+    Args:
+        text_config: configuration of the base language model (an object or a dict with `model_type`).
+        window: W, the most tokens of running text; longer input goes to the context. Default: the base's
+            `max_position_embeddings`.
+        chunk_size: C, tokens a chunk; one context tree each.
+        ratios: stride of the tokens kept at tree levels 1 … height, coarse to fine (paper: 16, 8, 4).
+        lower_layers: M, how many bottom layers read the context (paper: 4 for language modelling).
+        injection_map: pairs (lower layer, upper layer), counted from 0: which lower layer's states each upper layer
+            reads. None is the paper's i → i for all i < M. A pair of different layers gets key and value projections of
+            its own in the upper layer.
+        injection: "cross", attention over the memory of its own, behind a gate that starts at 0 (after the paper); "joint",
+            one softmax over memory and running text in the base's own self-attention, which is no new weight.
+        reach: with a joint softmax chunk i of n stands at position i − n, and those before the last `reach` chunks stand
+            together at −reach: attention knows no distances that it was not trained on.
+        start: where the cross-attention begins: "gate", a copy of self-attention behind a gate at 0; "zero", a copy with
+            an output of 0; "random", queries and output drawn at random. Only "gate" has a gate.
+        encoding: "node", each preserved node is read alone (paper); "chunk", the chunk is read once and its nodes only
+            choose which tokens are kept.
+        overlap: tokens before a chunk that are read with it and not kept again, so that what lies across a border is
+            understood; for encoding "chunk".
+        lower_weights: "shared", the lower model is the upper model's own layers; "copy", it has its own parameters.
+        keep: "last" token of each stride, which has seen the others, or "first", as the authors' code does.
+        key_position: "chunk", all keys of chunk i stand at position i (paper); "offset", a key stands at i plus its place
+            in its chunk, as if it had been rotated there before it was kept.
+        score_scaling: "log" multiplies scores over S kept tokens by log S / log W where that is above 1, so that
+            attention over long contexts stays as sharp; "none" (paper).
+        selection: name of the selection policy that decides which parts stay fine: "right" or "similarity".
+        selection_heads: triples (upper layer, head, weight): the heads whose attention says what a budget is spent on, as
+            `sharedllm calibrate` finds them. None: all heads of all injected layers alike.
+        memory_dtype: how keys and values are held while text is written over them: "model", as the weights are, or "int8",
+            in half of the space of 16 bits, rounded (see `int8`); for memories that no budget keeps short.
+        split_noise: σ of the split noise during training, as a share of the node's length (paper: 0.2; 0 is off).
+    """
+
+    model_type = "sharedllm"
+    sub_configs: ClassVar[dict[str, Any]] = {"text_config": AutoConfig}
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+
+    text_config: PreTrainedConfig | dict[str, Any] | None = None
+    window: int | None = None
+    chunk_size: int = 1024
+    ratios: list[int] | tuple[int, ...] = (16, 8, 4)
+    lower_layers: int = 4
+    injection_map: list[Any] | tuple[Any, ...] | None = None
+    injection: Literal["cross", "joint"] = "cross"
+    reach: int = 32
+    start: Literal["gate", "zero", "random"] = "gate"
+    encoding: Literal["node", "chunk"] = "node"
+    overlap: int = 0
+    lower_weights: Literal["shared", "copy"] = "shared"
+    keep: Literal["last", "first"] = "last"
+    key_position: Literal["chunk", "offset"] = "chunk"
+    score_scaling: Literal["none", "log"] = "none"
+    selection: str = "right"
+    selection_heads: list[Any] | tuple[Any, ...] | None = None
+    split_noise: float | int = 0.2
+    memory_dtype: Literal["model", "int8"] = "model"
+    initializer_range: float = 0.02
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs):
+        attention = take_over(self, kwargs)
+        if self.injection_map is None:
+            self.injection_map = [[i, i] for i in range(self.lower_layers)]
+        try:
+            pairs = [[int(i), int(j)] for i, j in self.injection_map]
+            whole = pairs == [list(pair) for pair in self.injection_map]
+        except (TypeError, ValueError):
+            whole, pairs = False, []
+        if not whole:
+            raise ValueError(
+                f"injection_map={self.injection_map} must be pairs of layer numbers, such as [[0, 0], [1, 1], [1, 3]]."
+            )
+        self.injection_map = sorted(pairs, key=lambda pair: pair[1])
+        self.ratios = list(self.ratios)
+        super().__post_init__(**kwargs)
+        keep_attention(self, attention)
+        self._check()
+
+    @property
+    def height(self) -> int:
+        """Levels of the context tree below its root."""
+        return len(self.ratios)
+
+    def _check(self) -> None:
+        """Refuse what can't work, naming the field, its value and the fix."""
+        get_policy(self.selection)
+        layers = self.text_config.num_hidden_layers
+        if not 1 <= self.lower_layers <= layers:
+            raise ValueError(f"lower_layers={self.lower_layers} must be between 1 and the base's {layers} layers.")
+        if not self.injection_map:
+            raise ValueError("injection_map=[] injects nothing: give at least one [lower, upper] pair, or None.")
+        for lower, upper in self.injection_map:
+            if not 0 <= lower < self.lower_layers:
+                raise ValueError(
+                    f"injection_map reads lower layer {lower}, but lower_layers={self.lower_layers}: "
+                    f"use 0 … {self.lower_layers - 1}."
+                )
+            if not 0 <= upper < layers:
+                raise ValueError(f"injection_map feeds upper layer {upper}, but the base has layers 0 … {layers - 1}.")
+        uppers = [upper for _, upper in self.injection_map]
+        if len(set(uppers)) != len(uppers):
+            raise ValueError(
+                f"injection_map={self.injection_map} feeds an upper layer twice: give each layer one pair."
+            )
+        if not self.ratios or any(r < 1 for r in self.ratios):
+            raise ValueError(f"ratios={self.ratios} must be one positive stride a tree level, such as [16, 8, 4].")
+        if any(coarse < fine for coarse, fine in zip(self.ratios, self.ratios[1:], strict=False)):
+            raise ValueError(f"ratios={self.ratios} must not grow with depth: deeper nodes are finer.")
+        if self.injection == "joint" and self.start != "gate":
+            raise ValueError(f"start={self.start!r} is for injection='cross'; the joint softmax has nothing to start.")
+        if self.chunk_size < 2:
+            raise ValueError(f"chunk_size={self.chunk_size} must be at least 2 tokens.")
+        if self.overlap < 0 or (self.overlap and self.encoding != "chunk"):
+            raise ValueError(f"overlap={self.overlap} must be 0, or a number of tokens with encoding='chunk'.")
+        if self.reach < 1:
+            raise ValueError(f"reach={self.reach} must be at least 1 chunk.")
+        if self.window < 1:
+            raise ValueError(f"window={self.window} must be at least 1 token.")
+        heads = self.text_config.num_attention_heads
+        for entry in self.selection_heads or []:
+            if len(entry) != 3 or entry[0] not in uppers or not 0 <= entry[1] < heads or not entry[2] > 0:
+                raise ValueError(
+                    f"selection_heads has {entry}: use triples of an injected layer ({', '.join(map(str, uppers))}), a head "
+                    f"0 … {heads - 1} and a positive weight."
+                )
+        if not 0 <= self.split_noise < 0.5:
+            raise ValueError(f"split_noise={self.split_noise} must be in [0, 0.5): it is a share of the node's length.")
+        sliding = getattr(self.text_config, "sliding_window", None) or 0
+        if 0 < sliding < self.chunk_size + self.overlap:
+            raise ValueError(
+                f"chunk_size={self.chunk_size} with overlap={self.overlap} is longer than the base's sliding_window={sliding}: make it at most that."
+            )
+
+
+AutoConfig.register("sharedllm", SharedLLMConfig, exist_ok=True)

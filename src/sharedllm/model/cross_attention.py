@@ -1,0 +1,184 @@
+"""Position-aware cross-attention of the upper model over a memory (paper, eq. 2), and a memory made ready for it.
+
+All keys of chunk i are rotated to position i, all queries to n, the number of chunks. Query and output projections and
+the norm start as copies of the layer's self-attention, and the result is multiplied by tanh(gate) with gate = 0: before
+training the model is the base model to the bit.
+"""
+
+import copy
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ..memory.context_memory import ContextMemory
+from ..memory.int8 import Int8Keys, Int8Values
+from .attention import Part, attend_to_all
+from .config import SharedLLMConfig
+from .families import Family
+from .rope import Rotation, rotate, rotation
+
+# Of a text, rotated at once.
+_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class PreparedMemory:
+    """A memory with its positions: rotated once for a question, read at every step.
+
+    A batch may have several rows for each text, one behind another (questions, beams): they all read the same tensors,
+    only what is small is repeated for them.
+
+    layers   upper layer → keys and values (T, G, S, D) of T texts, keys rotated to their chunks; in 8 bits if the
+             configuration's memory_dtype says so
+    bias     (T, 1, 1, S), what is added to the memory's scores; None where there is nothing to add
+    present  (B, 1, 1) bool, False for rows without any context
+    query    cosines and sines (B, 1, D) of the query position n
+    """
+
+    layers: dict[int, tuple[Tensor | Int8Keys, Tensor | Int8Values]]
+    bias: Tensor | None
+    present: Tensor
+    query: Rotation
+
+    def __len__(self) -> int:
+        """B, the number of rows."""
+        return len(self.present)
+
+    def repeat_interleave(self, repeats: int) -> "PreparedMemory":
+        """For `repeats` times as many rows; keys and values are not copied."""
+        present, cos, sin = (t.repeat_interleave(repeats, dim=0) for t in (self.present, *self.query))
+        return replace(self, present=present, query=(cos, sin))
+
+
+def prepare(
+    memory: ContextMemory, config: SharedLLMConfig, rotary: nn.Module, static: bool = False, in_place: bool = False
+) -> PreparedMemory | None:
+    """Rotate the keys of a memory to their chunks, queries to n; None if nothing was kept of any text.
+
+    Of one layer after the other, some tokens at a time: what it works with is small beside the memory.
+
+    Args:
+        config: which upper layer reads each of the memory's pairs of tensors, where keys stand, how scores are scaled.
+        rotary: the upper model's rotary embedding.
+        static: pad it to one of few sizes (see `bucket`), with a bias in any case: compiled code then fits the next one too.
+        in_place: rotate the keys where they lie, without gradients; the memory is not to be used again.
+    """
+    if memory.mask.shape[1] == 0:
+        return None
+    if static:
+        memory = memory.padded(bucket(memory.mask.shape[1]))
+    like = memory.keys[0]
+    cos, sin = rotation(rotary, _positions(memory, config), like)
+    kept = memory.mask.sum(1).clamp(min=1)
+    if config.score_scaling == "log":
+        factor = (kept.double().log() / math.log(config.window)).clamp(min=1)[:, None, None].to(like.dtype)
+        cos, sin = cos * factor, sin * factor
+    # What is trained through has to be the numbers themselves.
+    bits = config.memory_dtype == "int8" and not torch.is_grad_enabled()
+    bias = _bias(memory, kept, config, like.dtype)
+    held = (Int8Keys.of, Int8Values.of) if bits else (Tensor.contiguous, Tensor.contiguous)
+    return PreparedMemory(
+        layers={
+            upper: (held[0](_rotated(keys, (cos, sin), in_place)), held[1](values))
+            for (_, upper), keys, values in zip(config.injection_map, memory.keys, memory.values, strict=True)
+        },
+        bias=bias if static or bias.any() else None,
+        present=memory.mask.any(1)[:, None, None],
+        query=rotation(rotary, memory.chunks[:, None], like),
+    )
+
+
+def _rotated(keys: Tensor, by: Rotation, in_place: bool) -> Tensor:
+    """`rotate` of a memory's keys (T, G, S, D), some tokens at a time where there are no gradients."""
+    if torch.is_grad_enabled():
+        return rotate(keys, by)
+    out = keys if in_place else torch.empty_like(keys, memory_format=torch.contiguous_format)
+    for start in range(0, keys.shape[2], _TOKENS):
+        some = slice(start, start + _TOKENS)
+        out[:, :, some] = rotate(keys[:, :, some], (by[0][:, some], by[1][:, some]))
+    return out
+
+
+def _bias(memory: ContextMemory, kept: Tensor, config: SharedLLMConfig, dtype: torch.dtype) -> Tensor:
+    """(T, 1, 1, S) what is added to scores: padding is not seen."""
+    if config.injection == "joint":
+        # However much is kept, it weighs no more than a window of it: long memories don't drown the running text.
+        weight, seen = -(kept.double() / int(config.window)).clamp(min=1).log(), memory.mask
+    else:
+        # Attention over no key at all is undefined: a text without context attends to padding, and `present` drops it.
+        weight, seen = torch.zeros_like(kept, dtype=dtype), memory.mask | ~memory.mask.any(1, keepdim=True)
+    bias = torch.where(seen, weight.to(dtype)[:, None], torch.finfo(dtype).min)
+    return bias[:, None, None, :]
+
+
+def bucket(length: int) -> int:
+    """The size that a memory of so many kept tokens is padded to: by less than 16 or than an eighth, eight sizes a doubling."""
+    step = max(16, 2 ** ((length - 1).bit_length() - 4))
+    return -(-length // step) * step
+
+
+def _positions(memory: ContextMemory, config: SharedLLMConfig) -> Tensor:
+    """(B, S) positions of the kept tokens. In a joint softmax they count back from the running text, which begins at 0."""
+    if config.injection == "joint":
+        if config.key_position == "offset":
+            return (memory.position - memory.lengths[:, None]).clamp(min=-config.window)
+        return (memory.chunk - memory.chunks[:, None]).clamp(min=-config.reach)
+    if config.key_position == "offset":
+        return memory.chunk + memory.position - memory.chunk * memory.chunk_size
+    return memory.chunk
+
+
+class MemoryReader(nn.Module):
+    """Key and value projections of its own, for an upper layer that reads a lower layer other than its twin."""
+
+    def __init__(self, layer: nn.Module, family: Family):
+        super().__init__()
+        self.norm = copy.deepcopy(family.norm_of(layer))
+        attention = getattr(layer, family.attention)
+        self.head_dim, self.num_key_value_groups = attention.head_dim, attention.num_key_value_groups
+        for name in family.memory_parts:
+            setattr(self, name, copy.deepcopy(getattr(attention, name)))
+
+
+class CrossAttention(nn.Module):
+    """h ← h + tanh(gate) · W_o softmax(q kᵀ / √D) v, with q from norm(h) and k, v from a memory (paper, eq. 2)."""
+
+    def __init__(self, layer: nn.Module, family: Family, own_reader: bool, start: str = "gate"):
+        """
+        Args:
+            layer: the decoder layer that it is injected into; its self-attention is the starting point.
+            own_reader: the layer reads another lower layer than its twin, through projections of its own.
+            start: see `SharedLLMConfig`.
+        """
+        super().__init__()
+        attention = getattr(layer, family.attention)
+        self.family, self.config = family, attention.config
+        self.head_dim, self.scaling = attention.head_dim, attention.scaling
+        self.num_key_value_groups = attention.num_key_value_groups
+        self.norm = copy.deepcopy(family.norm_of(layer))
+        for name in family.query_parts:
+            setattr(self, name, copy.deepcopy(getattr(attention, name)))
+        # One number; not a scalar, because sharding over devices wants a dimension.
+        self.gate = nn.Parameter(torch.zeros(1, dtype=torch.float32)) if start == "gate" else None
+        self.reader = MemoryReader(layer, family) if own_reader else None
+        output = getattr(self, family.output)
+        if start == "zero":
+            nn.init.zeros_(output.weight)
+        elif start == "random":
+            for linear in (output, *(m for n, m in self.named_children() if n in family.query_projections)):
+                nn.init.normal_(linear.weight, std=self.config.initializer_range)
+
+    def operands(self, hidden: Tensor, layer_index: int, memory: PreparedMemory) -> tuple[Tensor, list[Part]]:
+        """What is attended with: queries (B, H, L, D), and the memory as the only part."""
+        queries = rotate(self.family.queries(self, self.norm(hidden)).transpose(1, 2), memory.query)
+        return queries, [(*memory.layers[layer_index], memory.bias)]
+
+    def forward(self, hidden: Tensor, layer_index: int, memory: PreparedMemory) -> Tensor:
+        """(B, L, E) behind self-attention → (B, L, E), to be added to it."""
+        queries, (part,) = self.operands(hidden, layer_index, memory)
+        attended = attend_to_all(self.config._attn_implementation, queries, part, self.scaling)
+        opened = 1.0 if self.gate is None else torch.tanh(self.gate.float())
+        gate = (opened * memory.present).to(hidden.dtype)
+        return hidden + gate * getattr(self, self.family.output)(attended)

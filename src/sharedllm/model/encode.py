@@ -1,0 +1,212 @@
+"""From text to memory: cut chunks, grow trees, run the lower model, keep keys and values of the sampled tokens."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ..context.chunking import check_ids, left_align
+from ..context.policies import SelectionPolicy
+from ..context.policies.base import chooser
+from ..context.tree import Nodes, Samples, choose_right, chunks, preserved_nodes, sample
+from ..memory.context_memory import ContextMemory, cat_ragged
+from .config import SharedLLMConfig
+from .lower import LowerModel
+
+
+@dataclass(frozen=True)
+class Reader:
+    """The lower model together with how a context is cut and what is projected from it.
+
+    lower          reads the context
+    upper          the upper model's bottom layers, for the state of a query
+    projections    for each injection pair its own key and value projections, None for the lower layer's
+    selection      which parts stay fine
+    noise          σ of the split noise as a share of a node's length; 0 outside training
+    batch_tokens   most tokens run through the lower model at once
+    keep_all       keep every token, for a choice later
+    """
+
+    config: SharedLLMConfig
+    lower: LowerModel
+    upper: LowerModel
+    projections: list[nn.Module | None]
+    selection: SelectionPolicy
+    noise: float = 0.0
+    batch_tokens: int | None = None
+    keep_all: bool = False
+
+    @property
+    def ratios(self) -> tuple[int, ...]:
+        return (1,) if self.keep_all else tuple(self.config.ratios)
+
+    def project(self, states: list[Tensor]) -> list[Tensor]:
+        """Residual streams (s, E) entering lower layers 0 … M − 1 → P keys (s, G, D), then P values (s, G, D)."""
+        family, pairs = self.lower.family, []
+        for (lower_index, _), projection in zip(self.config.injection_map, self.projections, strict=True):
+            hidden = states[lower_index]
+            if projection is None:
+                layer = self.lower.layers[lower_index]
+                pairs.append(
+                    family.keys_values(getattr(layer, family.attention), family.attention_input(layer, hidden))
+                )
+            else:
+                pairs.append(family.keys_values(projection, projection.norm(hidden)))
+        return [keys for keys, _ in pairs] + [values for _, values in pairs]
+
+
+@dataclass(frozen=True)
+class _View:
+    """What a selection policy sees of the context and the query (see `selection.base.NodeView`)."""
+
+    reader: Reader
+    ids: Tensor
+    roots: Nodes
+    query_ids: Tensor | None
+    query_mask: Tensor | None
+
+    def node_states(self, nodes: Nodes) -> Tensor:
+        if self.reader.config.encoding == "node":
+            # Encoded alone, so every node is a unit of its own, with its last token as the only sample.
+            return self._last_states(nodes, nodes, torch.arange(len(nodes)))
+        order = torch.argsort(root_index(self.roots, nodes.row, nodes.chunk) * (1 << 32) + nodes.end)
+        ordered = nodes[order]
+        states = self._last_states(self.roots, ordered, root_index(self.roots, ordered.row, ordered.chunk))
+        return states[torch.argsort(order).to(states.device)]
+
+    def query_states(self) -> Tensor:
+        if self.query_ids is None:
+            raise ValueError(
+                f"selection={self.reader.selection.name!r} needs a query: pass query_ids, or use selection='right'."
+            )
+        ids, lengths = left_align(self.query_ids, self._query_mask())
+        if (lengths == 0).any() or len(lengths) != len(self.ids):
+            raise ValueError(
+                f"query_ids holds queries of {lengths.tolist()} tokens for {len(self.ids)} texts: give each text one."
+            )
+        rows = torch.arange(len(ids))
+        units = Nodes(rows, torch.zeros_like(rows), torch.zeros_like(rows), lengths.cpu(), torch.zeros_like(rows))
+        return self.reader.upper.encode(ids, units, rows, units.end - 1, 1, lambda states: [states[1]])[0]
+
+    def _query_mask(self) -> Tensor:
+        return check_ids("query_ids", self.query_ids, self.query_mask, self.reader.lower.config.vocab_size)
+
+    def _last_states(self, units: Nodes, nodes: Nodes, unit: Tensor) -> Tensor:
+        tokens = self.reader.batch_tokens
+        return self.reader.lower.encode(self.ids, units, unit, nodes.end - 1, 1, lambda s: [s[1]], tokens)[0]
+
+
+def root_index(roots: Nodes, row: Tensor, chunk: Tensor) -> Tensor:
+    """(n,) index into `roots`, sorted by text and chunk, of the chunk that each entry lies in."""
+    counts = torch.bincount(roots.row, minlength=int(row.max()) + 1 if len(row) else 0)
+    return (torch.cumsum(counts, 0) - counts)[row] + chunk
+
+
+def plan(reader: Reader, ids: Tensor, lengths: Tensor, query: Tensor | None, query_mask: Tensor | None):
+    """Which tokens to keep, and the spans to encode them in.
+
+    Returns:
+        units (spans to encode each alone), unit (s,) of every sample, samples.
+    """
+    roots = chunks(lengths.cpu(), reader.config.chunk_size)
+    view = _View(reader, ids, roots, query, query_mask)
+    with torch.no_grad():
+        choose = choose_right if reader.keep_all else chooser(reader.selection, view)
+        nodes = preserved_nodes(roots, len(reader.ratios), choose, reader.noise)
+    samples = sample(nodes, reader.ratios, reader.config.keep)
+    if reader.config.encoding == "node":
+        return nodes, samples.node, samples
+    start = (roots.start - reader.config.overlap).clamp(min=0)
+    units = replace(roots, start=start, length=roots.end - start)
+    return units, root_index(roots, samples.row, samples.chunk), samples
+
+
+def read_context(
+    reader: Reader,
+    context_ids: Tensor,
+    context_mask: Tensor | None = None,
+    query_ids: Tensor | None = None,
+    query_mask: Tensor | None = None,
+    *,
+    sources: list[str] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> ContextMemory:
+    """Read a batch of contexts; see `SharedLLMModel.read`."""
+    mask = check_ids("context_ids", context_ids, context_mask, reader.lower.config.vocab_size)
+    ids, lengths = left_align(context_ids, mask)
+    if sources is not None and len(sources) != len(ids):
+        raise ValueError(f"sources names {len(sources)} texts, context_ids has {len(ids)}: give each text one name.")
+    units, unit, samples = plan(reader, ids, lengths, query_ids, query_mask)
+    flat = reader.lower.encode(
+        ids,
+        units,
+        unit,
+        samples.position,
+        reader.config.lower_layers - 1,
+        reader.project,
+        reader.batch_tokens,
+        progress,
+    )
+    index, kept = _rows(samples, len(ids), ids.device)
+    # Head by head: products with what lies otherwise are many times slower in bfloat16 on CPUs.
+    heads = [_gather(flat.pop(0), index, kept).transpose(1, 2).contiguous() for _ in range(len(flat))]
+    pairs = len(reader.projections)
+    return ContextMemory(
+        keys=tuple(heads[:pairs]),
+        values=tuple(heads[pairs:]),
+        mask=kept,
+        chunk=_gather(samples.chunk.to(ids.device), index, kept),
+        position=_gather(samples.position.to(ids.device), index, kept),
+        ratio=_gather(samples.ratio.to(ids.device), index, kept),
+        token_ids=ids.to(torch.int32),
+        lengths=lengths,
+        chunk_size=reader.config.chunk_size,
+        sources=tuple(({"name": name, "tokens": int(n)},) for name, n in zip(sources, lengths.tolist(), strict=True))
+        if sources is not None
+        else (),
+    )
+
+
+def append_context(
+    reader: Reader, memory: ContextMemory, context_ids: Tensor, context_mask: Tensor | None = None, **options
+) -> ContextMemory:
+    """Read more text behind a memory's; see `SharedLLMModel.append`."""
+    if len(memory) != len(context_ids):
+        raise ValueError(f"the memory holds {len(memory)} texts, context_ids has {len(context_ids)}: make them equal.")
+    mask = check_ids("context_ids", context_ids, context_mask, reader.lower.config.vocab_size)
+    ids, lengths = left_align(context_ids, mask)
+    size = memory.chunk_size
+    # Unfinished chunks are read again, and as many before them as they overlap with, whose result is there already.
+    again = -(-reader.config.overlap // size) * size
+    whole = memory.lengths // size * size
+    begin = (whole - again).clamp(min=0)
+    positions = torch.arange(memory.token_ids.shape[1], device=ids.device)
+    tail, tail_lengths = left_align(
+        memory.token_ids.to(ids), (positions >= begin[:, None]) & (positions < memory.lengths[:, None])
+    )
+    joined = cat_ragged(tail, tail_lengths, ids, lengths)
+    joined_mask = torch.arange(joined.shape[1], device=ids.device) < (tail_lengths + lengths)[:, None]
+    later = read_context(reader, joined, joined_mask, **options)
+    if again:
+        later = later.slice(whole - begin, later.lengths)
+    if options.get("sources") is not None:
+        names = zip(options["sources"], lengths.tolist(), strict=True)
+        later = replace(later, sources=tuple(({"name": name, "tokens": n},) for name, n in names))
+    return memory.slice(0, whole).append(replace(later, fingerprint=memory.fingerprint))
+
+
+def _rows(samples: Samples, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(B, S) index of each text's samples, and the mask of the real ones."""
+    counts = torch.bincount(samples.row, minlength=batch)
+    first = torch.cumsum(counts, 0) - counts
+    columns = torch.arange(int(counts.max()) if batch else 0)
+    kept = columns < counts[:, None]
+    return ((first[:, None] + columns) * kept).to(device), kept.to(device)
+
+
+def _gather(flat: Tensor, index: Tensor, kept: Tensor) -> Tensor:
+    """(s, …) at (B, S) → (B, S, …), zero where nothing is kept."""
+    if len(flat) == index.numel():  # nothing is padded
+        return flat.view(*index.shape, *flat.shape[1:])
+    return flat[index] * kept.reshape(*kept.shape, *[1] * (flat.ndim - 1)).to(flat.dtype)

@@ -1,0 +1,198 @@
+"""The lower model: the bottom layers of the checkpoint, read over spans of the context.
+
+Only the hidden states that the memory needs are computed, and they are the same as from running everything: when states
+up to depth d are wanted at a few sampled tokens, layers 1 … d − 1 run whole, and layer d computes keys and values
+everywhere but queries, output projection and MLP at the sampled tokens only (architecture, decision 5). Keys and values
+of one more layer, M = d + 1, are then projected from these states, so that of layer M nothing else is run.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig
+from transformers.masking_utils import create_causal_mask
+
+from ..context.tree import Nodes
+from ..utils.hardware import free_memory
+from .attention import attend
+from .families import Family, family_of, sliding_window
+from .rope import Rotation, rotate, rotation
+
+# More at once is not faster: on a processor activations leave its caches.
+MOST_TOKENS, MOST_ON_CPU = 32_768, 4_096
+# From the residual streams entering layers 0 … depth, each (s, E), to tensors of leading dimension s.
+Project = Callable[[list[Tensor]], list[Tensor]]
+
+
+@dataclass(frozen=True)
+class LowerModel:
+    """Borrows its weights: the upper model's bottom layers, or a copy of them.
+
+    layers   decoder layers, bottom first
+    embed    token embedding
+    rotary   the base's rotary embedding
+    config   the base's configuration
+    plain    run every layer whole, the last one included: for measuring what the shortcut saves
+    """
+
+    layers: Sequence[nn.Module]
+    embed: nn.Module
+    rotary: nn.Module
+    config: PreTrainedConfig
+    plain: bool = False
+
+    @property
+    def family(self) -> Family:
+        return family_of(self.config)
+
+    def fitting(self, depth: int, device: torch.device) -> int:
+        """How many tokens may run at once through so many layers: their activations take a quarter of the free memory of the
+        device at most."""
+        most, free = MOST_ON_CPU if device.type == "cpu" else MOST_TOKENS, free_memory(device)
+        if free is None:
+            return most
+        size = self.config.hidden_size
+        # Streams of all layers, input and output of attention and MLP, keys and values; then the inside of the MLP.
+        elements = (depth + 12) * size + 3 * getattr(self.config, "intermediate_size", 4 * size)
+        return max(1, min(most, free // (4 * elements * self.embed.weight.dtype.itemsize)))
+
+    def encode(
+        self,
+        ids: Tensor,
+        units: Nodes,
+        unit: Tensor,
+        position: Tensor,
+        depth: int,
+        project: Project,
+        batch_tokens: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Tensor]:
+        """Read each unit by itself from position 0 and project what is known of its sampled tokens.
+
+        Args:
+            ids: (B, T) token ids of the texts.
+            units: u spans that are encoded each alone.
+            unit: (s,) index of the unit of each sampled token; not descending.
+            position: (s,) its position in its text; ascending within a unit.
+            depth: how many layers to run.
+            project: from the residual streams entering layers 0 … depth, depth + 1 tensors (s', E) of some of the
+                samples, to any tensors of leading dimension s'. Called at least once.
+            batch_tokens: most tokens run at once; None for as many as `fitting` tells.
+            progress: called with the number of tokens read since the last call.
+
+        Returns:
+            What `project` returns, for all samples in their order.
+        """
+        batch_tokens = batch_tokens or self.fitting(depth, ids.device)
+        gathered = _Gathered(len(unit), ids.device)
+        for samples, token_ids, offsets in self._batches(ids, units, unit, position, batch_tokens):
+            gathered.add(samples, project([state.flatten(0, 1) for state in self._run(token_ids, offsets, depth)]))
+            if progress is not None:
+                progress(token_ids.numel())
+        if not len(unit):
+            none = self.embed.weight.new_zeros(0, self.config.hidden_size)
+            return project([none] * (depth + 1))
+        return gathered.tensors()
+
+    def _batches(
+        self, ids: Tensor, units: Nodes, unit: Tensor, position: Tensor, batch_tokens: int
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Units of equal length and number of samples together, so that nothing is padded.
+
+        Yields sample indices (u', k), token ids (u', l) and sampled offsets (u', k).
+        """
+        counts = torch.bincount(unit, minlength=len(units))
+        first = torch.cumsum(counts, 0) - counts
+        groups = torch.unique(torch.stack([units.length, counts], 1), dim=0) if len(units) else []
+        for length, count in (g.tolist() for g in groups):
+            if count == 0:
+                continue
+            members = torch.where((units.length == length) & (counts == count))[0]
+            for part in members.split(max(1, batch_tokens // length)):
+                samples = first[part][:, None] + torch.arange(count)
+                offsets = (position[samples] - units.start[part][:, None]).to(ids.device)
+                columns = (units.start[part][:, None] + torch.arange(length)).to(ids.device)
+                yield samples, ids[units.row[part].to(ids.device)[:, None], columns].long(), offsets
+
+    def _run(self, ids: Tensor, offsets: Tensor, depth: int) -> list[Tensor]:
+        """States (u, k, E) at `offsets` (u, k) entering layers 0 … depth, for units `ids` (u, l) of equal length."""
+        hidden = self.embed(ids)
+        states = [_take(hidden, offsets)]
+        if depth == 0 and not self.plain:
+            return states
+        positions = torch.arange(ids.shape[1], device=ids.device)[None]
+        by = rotation(self.rotary, positions, hidden)
+        mask = create_causal_mask(
+            config=self.config, inputs_embeds=hidden, attention_mask=None, past_key_values=None, position_ids=None
+        )
+        for index in range(depth + self.plain):
+            layer = self.layers[index]
+            if index == depth - 1 and not self.plain:
+                states.append(self._run_sampled(index, hidden, offsets, by))
+            else:
+                attention = getattr(layer, self.family.attention)
+                attended, _ = attention(
+                    hidden_states=self.family.attention_input(layer, hidden),
+                    position_embeddings=by,
+                    attention_mask=mask,
+                    past_key_values=None,
+                )
+                hidden = self.family.combine(layer, hidden, attended)
+                states.append(_take(hidden, offsets))
+        return states[: depth + 1]
+
+    def _run_sampled(self, index: int, hidden: Tensor, offsets: Tensor, by: Rotation) -> Tensor:
+        """One layer's output at `offsets` only: keys and values of all tokens, everything else of the sampled ones."""
+        family, layer = self.family, self.layers[index]
+        attention = getattr(layer, family.attention)
+        columns = torch.arange(hidden.shape[1], device=hidden.device)
+        distance = offsets[..., None] - columns
+        sliding = sliding_window(self.config, index)
+        normed = family.attention_input(layer, hidden)
+        keys, values = (t.transpose(1, 2) for t in family.keys_values(attention, normed))
+        queries = family.queries(attention, _take(normed, offsets)).transpose(1, 2)
+        cos, sin = (t[0] for t in by)
+        attended = attend(
+            attention,
+            self.config._attn_implementation,
+            rotate(queries, (cos[offsets], sin[offsets])),
+            rotate(keys, by),
+            values,
+            allowed=((distance >= 0) if sliding is None else (distance >= 0) & (distance < sliding))[:, None],
+        )
+        return family.combine(layer, _take(hidden, offsets), getattr(attention, family.output)(attended))
+
+
+class _Gathered:
+    """Tensors of all samples from those of batches, in the order of the samples."""
+
+    def __init__(self, samples: int, device: torch.device):
+        self._samples, self._device = samples, device
+        self._whole: list[Tensor] = []
+        self._order: list[Tensor] = []
+        self._parts: list[list[Tensor]] = []
+
+    def add(self, samples: Tensor, part: list[Tensor]) -> None:
+        """Those of a batch, whose `samples` they are. They are written to where they belong, so that nothing is there twice."""
+        index = samples.flatten().to(self._device)
+        if torch.is_grad_enabled():
+            # What is written to piece by piece goes backward once a piece, each time as a whole.
+            self._order.append(index)
+            self._parts.append(part)
+            return
+        self._whole = self._whole or [t.new_empty(self._samples, *t.shape[1:]) for t in part]
+        for whole, tensor in zip(self._whole, part, strict=True):
+            whole[index] = tensor
+
+    def tensors(self) -> list[Tensor]:
+        if not self._parts:
+            return self._whole
+        inverse = torch.argsort(torch.cat(self._order))
+        return [torch.cat(tensors)[inverse] for tensors in zip(*self._parts, strict=True)]
+
+
+def _take(hidden: Tensor, offsets: Tensor) -> Tensor:
+    """(u, l, E) at offsets (u, k) → (u, k, E)."""
+    return hidden.gather(1, offsets[..., None].expand(-1, -1, hidden.shape[-1]))

@@ -1,0 +1,77 @@
+"""A layer's own self-attention: taken apart for who puts more keys beside its own, and quick where queries are few."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+from .attention import Part, attend_few, attend_groups, infers_on_cpu
+from .families import Family
+from .rope import Rotation, rotate
+
+
+def operands(
+    family: Family, attention: Any, normed: Tensor, attention_mask: Tensor | None = None, **kwargs
+) -> tuple[Tensor, Part]:
+    """What self-attention attends with: queries (B, H, L, D), and the running text up to now.
+
+    Args:
+        normed: (B, L, E), what it reads. Everything else as transformers gives it to self-attention.
+    """
+    queries, keys, values = _projected(family, attention, normed, **kwargs)
+    return queries, (keys, values, _bias(attention_mask, queries, keys))
+
+
+def self_attend(
+    family: Family, attention: Any, normed: Tensor, attention_mask: Tensor | None = None, **kwargs
+) -> Tensor:
+    """What self-attention returns, (B, L, E); arguments as `operands`'.
+
+    On a CPU few tokens at a time go through products, for kernels made for many queries take ten times as long in half
+    precision; and where transformers would repeat keys and values for the heads of a group, with a mask, they are read as they lie.
+    """
+    few = 4 * normed.shape[1] * attention.num_key_value_groups <= attention.head_dim  # as `attention.are_few` has it
+    grouped = attention_mask is not None and attention.num_key_value_groups > 1
+    if attention.config._attn_implementation != "sdpa" or not infers_on_cpu(normed) or not (few or grouped):
+        return attention(hidden_states=normed, attention_mask=attention_mask, **kwargs)[0]
+    queries, keys, values = _projected(family, attention, normed, **kwargs)
+    if few or attention_mask is None:
+        attended = attend_few(queries, [(keys, values, _bias(attention_mask, queries, keys))], attention.scaling)
+    else:
+        # The mask as it was given: rows that see nothing then come out as transformers has them.
+        mask = attention_mask[..., : keys.shape[2]]
+        attended = attend_groups(queries, keys, values, mask, attention.scaling)
+    return getattr(attention, family.output)(attended)
+
+
+def _projected(
+    family: Family,
+    attention: Any,
+    normed: Tensor,
+    position_embeddings: Rotation,
+    past_key_values: Cache | None = None,
+    **kwargs,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries (B, H, L, D), keys and values (B, G, S, D) of the running text up to now, rotated."""
+    keys, values = (t.transpose(1, 2) for t in family.keys_values(attention, normed))
+    queries = family.queries(attention, normed).transpose(1, 2)
+    queries, keys = rotate(queries, position_embeddings), rotate(keys, position_embeddings)
+    if past_key_values is not None:
+        keys, values = past_key_values.update(keys, values, attention.layer_idx)
+    return queries, keys, values
+
+
+def _bias(mask: Tensor | None, queries: Tensor, keys: Tensor) -> Tensor | None:
+    """The mask that transformers gives to self-attention, as numbers to be added to scores: (B, 1, L, S)."""
+    length, seen = queries.shape[2], keys.shape[2]
+    if mask is None:
+        # It is left out where it is only causal; one token sees all before it.
+        if length == 1:
+            return None
+        mask = torch.ones(length, seen, dtype=torch.bool, device=queries.device).tril(seen - length)[None, None]
+    mask = mask[..., :seen]
+    if mask.dtype == torch.bool:
+        lowest = torch.finfo(queries.dtype).min
+        mask = torch.zeros(mask.shape, dtype=queries.dtype, device=queries.device).masked_fill(~mask, lowest)
+    return mask

@@ -1,0 +1,84 @@
+"""The upper model: the base language model, with a memory injected into some of its layers.
+
+The layers keep the base's submodules and parameter names, so base checkpoints, LoRA targets and sharding rules still fit.
+"""
+
+import copy
+import functools
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .config import SharedLLMConfig
+from .cross_attention import CrossAttention, PreparedMemory
+from .families import Family, family_of
+from .joint_attention import JointAttention
+from .self_attention import self_attend
+
+
+class InjectedLayer(GradientCheckpointingLayer):
+    """A decoder layer of the base that may read a memory: between self-attention and MLP, or in self-attention itself."""
+
+    def __init__(self, layer: nn.Module, family: Family, cross_attention: nn.Module | None, layer_index: int):
+        nn.Module.__init__(self)
+        for name, child in layer.named_children():
+            self.add_module(name, child)
+        self.family, self.cross_attention, self.layer_index = family, cross_attention, layer_index
+        self.train(layer.training)
+
+    def forward(self, hidden_states: Tensor, memory: PreparedMemory | None = None, **kwargs) -> Tensor:
+        family, cross = self.family, self.cross_attention
+        attention, normed = getattr(self, family.attention), family.attention_input(self, hidden_states)
+        if memory is None or cross is None:
+            return family.combine(self, hidden_states, self_attend(family, attention, normed, **kwargs))
+        if isinstance(cross, JointAttention):
+            return family.combine(self, hidden_states, cross(attention, normed, self.layer_index, memory, **kwargs))
+        attended = self_attend(family, attention, normed, **kwargs)
+        return family.combine(self, hidden_states, attended, lambda hidden: cross(hidden, self.layer_index, memory))
+
+
+@functools.cache
+def _injected_class(layer_class: type[nn.Module]) -> type[nn.Module]:
+    """An InjectedLayer that is also an instance of the base's layer class: recording of hidden states, sharding and
+    checkpointing rules of transformers look layers up by class."""
+    return type(f"Injected{layer_class.__name__}", (InjectedLayer, layer_class), {})
+
+
+def _twin(module: nn.Module) -> nn.Module:
+    """The same module over the same weights, with modes, hooks and submodules of its own: checkpointing of activations
+    or recording of hidden states on one side does not reach the other."""
+    twin = copy.copy(module)
+    nn.Module.__init__(twin)
+    for shared in ("_parameters", "_buffers", "_non_persistent_buffers_set", "training"):
+        setattr(twin, shared, getattr(module, shared))
+    for name, child in module._modules.items():
+        twin._modules[name] = None if child is None else _twin(child)
+    return twin
+
+
+def inject(base: PreTrainedModel, readers: Mapping[int, nn.Module]) -> PreTrainedModel:
+    """The base decoder, with layers that read a memory where `readers` (by layer) has something that reads it.
+
+    The result shares all weights with `base`, which itself stays as it is.
+    """
+    upper = _twin(base)
+    # Recording of hidden states begins anew: the flag of the base would say that it has begun.
+    upper.__dict__.pop("_output_capturing_hooks_installed", None)
+    family = family_of(base.config)
+    for index, layer in enumerate(upper.layers):
+        upper.layers[index] = _injected_class(type(layer))(layer, family, readers.get(index), index)
+    return upper
+
+
+def make_readers(base: PreTrainedModel, config: SharedLLMConfig) -> dict[int, nn.Module]:
+    """What reads the memory in each layer of the injection map."""
+    family, readers = family_of(config.text_config), {}
+    for lower_index, upper_index in config.injection_map:
+        layer, own_reader = base.layers[upper_index], lower_index != upper_index
+        if config.injection == "joint":
+            readers[upper_index] = JointAttention(layer, family, own_reader)
+        else:
+            readers[upper_index] = CrossAttention(layer, family, own_reader, config.start)
+    return readers

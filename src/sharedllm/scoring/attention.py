@@ -1,0 +1,105 @@
+"""The model's own attention: how much of it the question pays to each token, over injected layers and heads."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..memory.segments import Part
+from ..model.backbone import SharedLLMModel
+from ..model.families import family_of
+from ..model.rope import rotate, rotation
+from .base import extent, spread
+
+
+@dataclass(frozen=True)
+class AttentionScore:
+    """Attention of the question's tokens over the whole memory: the most that any of them pays, summed over heads.
+
+    It is what the layers with a joint softmax would pay if everything were kept as far off as the farthest chunk: attention
+    favours what is near, a question does not. Where the configuration names `selection_heads` (see `diagnosis.heads`), only
+    they count, and the others cost nothing.
+
+    block: tokens of the memory that are scored at once.
+    """
+
+    name: str = "attention"
+    needs_joint: bool = True
+    block: int = 16_384
+
+    @torch.no_grad()
+    def scores(
+        self, model: SharedLLMModel, parts: Sequence[Part], query: Tensor, mask: Tensor, words: Tensor | None = None
+    ) -> Tensor:
+        total = torch.zeros(len(query), extent(parts))
+        for _, heads, begin, weights in self.by_head(model, parts, query, mask):
+            shares = torch.tensor([weight for _, weight in heads])
+            total[:, begin : begin + weights.shape[2]] += (weights.cpu() * shares[:, None]).sum(1)
+        return spread(total)
+
+    @torch.no_grad()
+    def by_head(
+        self, model: SharedLLMModel, parts: Sequence[Part], query: Tensor, mask: Tensor
+    ) -> Iterator[tuple[int, list[tuple[int, float]], int, Tensor]]:
+        """What each head pays: upper layer, its heads with their weights, first slot, (B, heads, T') greatest over Q."""
+        if not any(part.lengths.any() for part in parts):
+            return
+        states = model(query, attention_mask=mask.long(), output_hidden_states=True, use_cache=False).hidden_states
+        family, config, rotary = family_of(model.upper.config), model.config, model.upper.rotary_emb
+        # One distance for all: the queries are turned instead of every key, (R_i q)·(R_j k) = (R_{i−j} q)·k.
+        farthest = config.window if config.key_position == "offset" else config.reach
+        turn = rotation(rotary, (mask.long().cumsum(1) - 1).clamp(min=0) + farthest, states[0])
+        for pair, (_, index) in enumerate(config.injection_map):
+            heads = _heads_of(model, index)
+            if not heads:
+                continue
+            layer = model.upper.layers[index]
+            attention = getattr(layer, family.attention)
+            queries = family.queries(attention, family.attention_input(layer, states[index])).transpose(1, 2)
+            scaling = attention.scaling * getattr(rotary, "attention_scaling", 1.0)
+            for begin, weights in self._layer(rotate(queries, turn) * scaling, heads, mask, parts, pair):
+                yield index, heads, begin, weights
+
+    def _layer(
+        self, queries: Tensor, heads: list[tuple[int, float]], real: Tensor, parts: Sequence[Part], pair: int
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Queries (B, H, Q, D) → slots, and (B, heads, T') the greatest softmax weight over Q of each."""
+        chosen, norms = [head for head, _ in heads], None
+        for _, logits in self._logits(queries, chosen, parts, pair):
+            part = logits.logsumexp(-1)
+            norms = part if norms is None else torch.logaddexp(norms, part)
+        # Padding asks nothing; a text without tokens has no norm.
+        norms = norms.masked_fill(~real[:, None] | norms.isneginf(), torch.inf)
+        for begin, logits in self._logits(queries, chosen, parts, pair):
+            yield begin, logits.sub_(norms[..., None]).amax(2).exp_()
+
+    def _logits(
+        self, queries: Tensor, heads: list[int], parts: Sequence[Part], pair: int
+    ) -> Iterator[tuple[int, Tensor]]:
+        """The slot of the first column, and (B, heads, Q, T') float, of all tokens in turn; −∞ where there is none."""
+        for part in parts:
+            keys, length = part.keys(pair, None).to(queries.device, queries.dtype), part.token_ids.shape[1]
+            for start in range(0, length, self.block):
+                logits = _products(queries, keys[:, :, start : start + self.block], heads)
+                beyond = torch.arange(start, start + logits.shape[3]) >= part.lengths.cpu()[:, None]
+                if beyond.any():
+                    logits.masked_fill_(beyond[:, None, None].to(logits.device), -torch.inf)
+                yield part.start + start, logits
+
+
+def _heads_of(model: SharedLLMModel, layer: int) -> list[tuple[int, float]]:
+    """The heads of a layer that count, and how much: those of the configuration, or all alike."""
+    chosen = model.config.selection_heads
+    if chosen is None:
+        return [(head, 1.0) for head in range(model.upper.config.num_attention_heads)]
+    return [(head, weight) for at, head, weight in chosen if at == layer]
+
+
+def _products(queries: Tensor, keys: Tensor, heads: list[int]) -> Tensor:
+    """Queries (B, H, Q, D) of some heads with the keys (B, G, T, D) of their groups → (B, heads, Q, T) float."""
+    batch, groups, share = len(queries), keys.shape[1], queries.shape[1] // keys.shape[1]
+    if heads == list(range(queries.shape[1])):
+        grouped = queries.reshape(batch, groups, -1, queries.shape[3])
+        return (grouped @ keys.transpose(2, 3)).float().view(batch, len(heads), queries.shape[2], -1)
+    return torch.stack([(queries[:, h] @ keys[:, h // share].transpose(1, 2)).float() for h in heads], 1)

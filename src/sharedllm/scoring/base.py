@@ -1,0 +1,57 @@
+"""What a token score is, and what several of them share."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import max_pool1d, pad
+
+from ..memory.segments import Part
+from ..model.backbone import SharedLLMModel
+
+
+class TokenScore(Protocol):
+    """Ranks the tokens of what holds all of them."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def needs_joint(self) -> bool:
+        """Whether only models with injection='joint' give it."""
+        ...
+
+    def scores(
+        self, model: SharedLLMModel, parts: Sequence[Part], query: Tensor, mask: Tensor, words: Tensor | None = None
+    ) -> Tensor:
+        """(B, T) how much the token at each slot matters; only comparisons within one text count.
+
+        Args:
+            query: (B, Q) token ids of the questions. mask: (B, Q) bool, True for real tokens, on the right.
+            words: (B, Q) bool, which of those are the question's own and not the form that every question has; default:
+                all. Scores by words go by these alone.
+        """
+        ...
+
+
+def extent(parts: Sequence[Part]) -> int:
+    """T, slots from the first part's first token to behind the last one's last."""
+    return max((part.end for part in parts), default=0)
+
+
+def token_ids(parts: Sequence[Part], row: int) -> Tensor:
+    """(T,) int32 ids of a text by slot; −1 where there is no token."""
+    ids = torch.full((extent(parts),), -1, dtype=torch.int32)
+    for part in parts:
+        length = int(part.lengths[row])
+        ids[part.start : part.start + length] = part.token_ids[row, :length].cpu()
+    return ids
+
+
+def spread(scores: Tensor, before: int = 8, after: int = 16, share: float = 0.5) -> Tensor:
+    """(B, T) scores of which neighbours get a share: an answer stands beside what was asked for, most often behind it."""
+    padded = pad(scores, (after, before), value=-float("inf"))
+    near = max_pool1d(padded[:, None], before + after + 1, stride=1)[:, 0]
+    lowest = scores.amin(1, keepdim=True)
+    return scores.maximum(lowest + share * (near - lowest))

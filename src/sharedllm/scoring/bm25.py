@@ -1,0 +1,97 @@
+"""BM25 over pieces of the text: words are tokens and pairs of tokens, so no language is assumed.
+
+Only the question's words are looked up, by one comparison each over all token ids, so nothing is indexed beforehand: a
+million tokens take some hundredths of a second a word. The numbers are those of `bm25s` (Lucene's variant).
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ..memory.segments import Part
+from ..model.backbone import SharedLLMModel
+from .base import extent, token_ids
+
+# Stands where the question has a token that does not count: no text has it, and no pair reaches over it.
+NO_WORD = -2
+
+
+@dataclass(frozen=True)
+class BM25Score:
+    """piece: tokens that are ranked together; pieces overlap by half, and a token has the better score of its two.
+
+    k1, b: saturation of a word's count, and how much a piece's length matters.
+    """
+
+    name: str = "bm25"
+    needs_joint: bool = False
+    piece: int = 32
+    k1: float = 1.5
+    b: float = 0.75
+
+    def scores(
+        self, model: SharedLLMModel, parts: Sequence[Part], query: Tensor, mask: Tensor, words: Tensor | None = None
+    ) -> Tensor:
+        result = torch.zeros(len(query), extent(parts))
+        asked = query.masked_fill(~words, NO_WORD) if words is not None else query
+        for row, (ids, real) in enumerate(zip(asked.cpu(), mask.cpu(), strict=True)):
+            text = token_ids(parts, row)
+            if len(text):
+                result[row] = self._of(text, ids[real].tolist())
+        return result
+
+    def _of(self, text: Tensor, asked: list[int]) -> Tensor:
+        """(T,) scores of one text."""
+        return self.per_token(self.total(text, asked), len(text))
+
+    def total(self, text: Tensor, asked: list[int]) -> Tensor:
+        """(pieces,) scores of the pieces of a text, one word after the other: a question may have thousands."""
+        words = self.by_word(text, asked)
+        total = next(words).clone()
+        for word in words:
+            total += word
+        return total
+
+    def by_word(self, text: Tensor, asked: list[int]) -> Iterator[Tensor]:
+        """(pieces,) what each word of a question adds to the score of each piece of a text; a piece begins every half."""
+        half, halves = self.piece // 2, -(-len(text) // (self.piece // 2))
+
+        def per_piece(places: Tensor) -> Tensor:
+            """(pieces,) how many of `places` lie in each."""
+            count = torch.bincount(places // half, minlength=halves).float()
+            return self._with_next(count, count)
+
+        same = torch.nonzero((text[:-1] >= 0) & (text[1:] >= 0)).flatten()
+        lengths = per_piece(torch.nonzero(text >= 0).flatten()) + self._pairs(same, half, halves)
+        norm = self.k1 * (1 - self.b + self.b * lengths / lengths[lengths > 0].mean())
+        pieces = (lengths > 0).sum()
+        for word, times in Counter([*asked, *pairwise(asked)]).items():
+            if isinstance(word, tuple):
+                places = torch.nonzero((text[:-1] == word[0]) & (text[1:] == word[1])).flatten()
+                found = self._pairs(places, half, halves)
+            else:
+                found = per_piece(torch.nonzero(text == word).flatten())
+            having = (found > 0).sum()
+            rarity = torch.log(1 + (pieces - having + 0.5) / (having + 0.5))
+            yield times * rarity * found / (found + norm)
+
+    def per_token(self, scores: Tensor, length: int) -> Tensor:
+        """(T,) from scores of pieces: of the two that a token lies in the better one."""
+        return scores.maximum(torch.cat([scores[:1], scores[:-1]])).repeat_interleave(self.piece // 2)[:length]
+
+    def _pairs(self, places: Tensor, half: int, halves: int) -> Tensor:
+        """(pieces,) how many pairs, by the place of their first token, lie wholly in each piece."""
+        first = torch.bincount(places // half, minlength=halves).float()
+        inside = torch.bincount(places[places % half < half - 1] // half, minlength=halves).float()
+        return self._with_next(first, inside)
+
+    @staticmethod
+    def _with_next(own: Tensor, following: Tensor) -> Tensor:
+        """A piece is a half and the next one; the last half is a piece only if it is the only one."""
+        if len(own) == 1:
+            return own
+        return torch.cat([own[:-1] + following[1:], own.new_zeros(1)])

@@ -1,0 +1,39 @@
+"""Several scores by reciprocal rank fusion (Cormack et al., 2009)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..memory.segments import Part
+from ..model.backbone import SharedLLMModel
+from .base import TokenScore
+
+
+@dataclass(frozen=True)
+class HybridScore:
+    """Σ 1 / (60 + rank) over the members."""
+
+    name: str
+    members: tuple[TokenScore, ...]
+
+    @property
+    def needs_joint(self) -> bool:
+        return any(member.needs_joint for member in self.members)
+
+    def scores(
+        self, model: SharedLLMModel, parts: Sequence[Part], query: Tensor, mask: Tensor, words: Tensor | None = None
+    ) -> Tensor:
+        return self.fused([member.scores(model, parts, query, mask, words) for member in self.members])
+
+    @staticmethod
+    def fused(members: Sequence[Tensor]) -> Tensor:
+        """Several scores (B, T) as one."""
+        total = torch.zeros_like(members[0])
+        for scores in members:
+            # Equal scores share a rank, or their order in the text would count.
+            for row in range(len(scores)):
+                values, inverse = scores[row].unique(return_inverse=True)
+                total[row] += 1.0 / (60 + len(values) - 1 - inverse)
+        return total

@@ -1,0 +1,29 @@
+"""Knows where the answer stands, and keeps nothing else: the ceiling of what selection can bring."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..memory.segments import Part
+from ..model.backbone import SharedLLMModel
+from .base import extent
+
+
+@dataclass(frozen=True)
+class OracleScore:
+    """spans: of each text the (start, end) that matter, in slots."""
+
+    spans: Sequence[Sequence[tuple[int, int]]]
+    name: str = "oracle"
+    needs_joint: bool = False
+
+    def scores(
+        self, model: SharedLLMModel, parts: Sequence[Part], query: Tensor, mask: Tensor, words: Tensor | None = None
+    ) -> Tensor:
+        scores = torch.full((len(query), extent(parts)), -torch.inf)
+        for row, spans in enumerate(self.spans):
+            for start, end in spans:
+                scores[row, start:end] = 1.0
+        return scores

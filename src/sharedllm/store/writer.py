@@ -1,0 +1,289 @@
+"""Changing a store: read documents into it, let them grow, take them out, join stores. One writer at a time, and whatever
+becomes of it, the store is whole."""
+
+import fcntl
+import hashlib
+import itertools
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ..causal_lm import SharedLLMForCausalLM
+from ..context.policies import without_query
+from ..memory.file import Storage, save_memory
+from ..utils.files import put, synchronise
+from ..utils.text import tokenized
+from .blocks import BlockFile
+from .manifest import NAME, Block, Document, Manifest, read_manifest, write_manifest
+
+BLOCK_TOKENS = 8192
+
+
+@contextmanager
+def writing(folder: str | Path) -> Iterator["Writer"]:
+    """The right to change a store, for one process at a time; given back whatever happens to that process.
+
+    Raises:
+        ValueError: the folder is something else, or another process is writing to it.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file, not a memory folder: name another one.")
+    if (
+        folder.is_dir()
+        and not (folder / NAME).exists()
+        and any(p.name not in ("lock", "blocks", f".{NAME}.part") for p in folder.iterdir())
+    ):
+        raise ValueError(f"{folder} is a folder with other things in it: name a memory, such as notes.memory.")
+    if not folder.parent.is_dir():
+        raise ValueError(f"the folder {folder.parent} does not exist: create it, or save the memory elsewhere.")
+    new = not folder.exists()
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{folder} is being written by another process: wait for it to end.") from None
+        try:
+            writer = Writer(folder)
+            try:
+                yield writer
+            finally:
+                writer.settle()
+        except BaseException:
+            if new and not (folder / NAME).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+class Writer:
+    """Changes a store; made by `writing`. What is killed in the middle leaves what was committed before.
+
+    Reading commits whenever as many tokens as a block has are new, and at the end of `writing`: once for each of many small
+    documents would write the growing manifest as many times.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.manifest = read_manifest(folder) if (folder / NAME).exists() else None
+        self._held, self._unsaved = False, 0
+        (folder / "blocks").mkdir(exist_ok=True)
+        self._sweep()
+
+    def begin(
+        self, model: SharedLLMForCausalLM, tokenizer: str, *, keep_all: bool = True, storage: Storage = "model"
+    ) -> None:
+        """Begin a store, in the place of the one that is there, which stays until `commit`.
+
+        Args:
+            tokenizer: identifies the tokenizer of what will be read.
+            keep_all: keep every token, so that questions can select. storage: see `memory_file.save_memory`.
+
+        Raises:
+            ValueError: the model's encoding can't keep everything.
+        """
+        config = model.config
+        if keep_all and config.encoding != "chunk":
+            raise ValueError(f"keep_all=True needs encoding='chunk', the model has {config.encoding!r}.")
+        self._held = self.manifest is not None
+        generation = self.manifest.generation if self.manifest is not None else 0
+        self.manifest = Manifest(
+            model.fingerprint(), tokenizer, config.chunk_size, len(config.injection_map), keep_all, storage,
+            generation=generation,
+        )  # fmt: skip
+
+    def read(
+        self,
+        model: SharedLLMForCausalLM,
+        tokenizer: PreTrainedTokenizerBase,
+        name: str,
+        pieces: Iterable[str],
+        *,
+        batch_tokens: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """Read a document block by block, behind the others; one of that name goes on where it ended.
+
+        Args:
+            pieces: its whole text in order; never held in memory as a whole.
+            progress: called with the number of tokens read since the last call.
+
+        Returns:
+            How many tokens were read anew.
+
+        Raises:
+            ValueError: the store is another model's, or the text does not begin as what was read under this name.
+        """
+        manifest = self._present()
+        if manifest.fingerprint != model.fingerprint():
+            raise ValueError(f"{self.folder} was made by another model: read its texts again with this one.")
+        nothing = Document(name, (), hashlib.sha256().hexdigest(), finished=False)
+        old = next((d for d in manifest.documents if d.name == name), nothing)
+        pieces = iter(pieces)
+        digest, text = self._skip(old, pieces)
+        blocks, size = list(old.blocks), self._block_tokens(model)
+        ids, characters, known = torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), 0
+        context = self._last_ids(blocks)
+        if text and blocks and blocks[-1].tokens < size:
+            # The last block is read again together with what is new; its characters all count for its first token.
+            ids, context, known = context, self._last_ids(blocks[:-1]), blocks[-1].characters
+            characters = torch.zeros(len(ids), dtype=torch.long)
+            characters[0] = known
+            blocks.pop()
+        written = ""
+        for piece, more, lengths, last in tokenized(tokenizer, itertools.chain([text] if text else [], pieces)):
+            ids, characters, written = torch.cat([ids, more]), torch.cat([characters, lengths]), written + piece
+            while len(ids) > size or (len(ids) and last):
+                blocks.append(self._block(model, context, ids[:size], characters[:size], batch_tokens, progress))
+                new = blocks[-1].characters - known
+                digest.update(written[:new].encode())
+                written, known = written[new:], 0
+                context, ids, characters = ids[:size], ids[size:], characters[size:]
+                if tokenizer.is_fast and len(characters) and characters[0]:
+                    # Reading can go on there: not inside a character whose bytes are tokens of their own, nor where a
+                    # slow tokenizer, which does not tell where its tokens end, may be characters off.
+                    self._put(Document(name, tuple(blocks), digest.hexdigest(), finished=False), blocks[-1].tokens)
+        if not blocks:
+            raise ValueError(f"{name} is empty: there is nothing to read.")
+        self._put(Document(name, tuple(blocks), digest.hexdigest()), 1)
+        return sum(b.tokens for b in blocks) - old.tokens
+
+    def forget(self, name: str) -> None:
+        """Take a document out.
+
+        Raises:
+            ValueError: there is none of that name.
+        """
+        manifest = self._present()
+        manifest.document(name)
+        self.manifest = replace(manifest, documents=tuple(d for d in manifest.documents if d.name != name))
+        self.commit()
+
+    def merge(self, other: str | Path) -> None:
+        """Put the documents of another store behind those of this one until `commit`; the other stays as it is.
+
+        Raises:
+            ValueError: it is another model's or of another kind, has a document of a name that is here too, or lacks a block.
+        """
+        other = Path(other)
+        theirs = read_manifest(other)
+        ours = self.manifest or replace(theirs, documents=(), generation=0)
+        for name in ("fingerprint", "tokenizer", "chunk_size", "pairs", "complete", "storage"):
+            if getattr(ours, name) != getattr(theirs, name):
+                raise ValueError(
+                    f"{other} has {name}={getattr(theirs, name)!r}, {self.folder} {getattr(ours, name)!r}: "
+                    "read the texts of one of them again in the way of the other."
+                )
+        taken = {d.name for d in ours.documents}
+        for document in theirs.documents:
+            if document.name in taken:
+                raise ValueError(f"{document.name} is in {other} and in {self.folder}: forget it in one of them.")
+        for document in theirs.documents:
+            for block in document.blocks:
+                try:
+                    self._copy(other / "blocks" / f"{block.file}.memory")
+                except FileNotFoundError:
+                    raise ValueError(
+                        f"{other} has lost a block of {document.name}: forget that document there, or read it again."
+                    ) from None
+        self.manifest = replace(ours, documents=ours.documents + theirs.documents)
+
+    def commit(self) -> None:
+        """Make all that was done the store's."""
+        self._held, self._unsaved = False, 0
+        self.manifest = write_manifest(self.folder, self._present())
+        self._sweep()
+
+    def settle(self) -> None:
+        """Commit what was read, unless it is of a store begun in another's place."""
+        if self._unsaved and not self._held:
+            self.commit()
+
+    def _present(self) -> Manifest:
+        if self.manifest is None:
+            raise ValueError(f"{self.folder} holds no memory yet: begin one with `sharedllm read`.")
+        return self.manifest
+
+    def _put(self, document: Document, new: int) -> None:
+        """new: how much of it is not committed, in tokens."""
+        self.manifest = self._present().with_document(document)
+        self._unsaved += new
+        if self._unsaved >= BLOCK_TOKENS:
+            self.settle()
+
+    def _skip(self, old: Document, pieces: Iterator[str]) -> tuple["hashlib._Hash", str]:
+        """The hash of what was read before, and what of the text stands behind it in the same piece."""
+        digest, left = hashlib.sha256(), old.characters
+        piece = next(pieces, "")
+        while left > 0 and piece:
+            digest.update(piece[:left].encode())
+            left, piece = left - len(piece[:left]), piece[left:] or next(pieces, "")
+        if left or digest.hexdigest() != old.sha256:
+            raise ValueError(
+                f"{old.name} does not begin with the {old.characters:,} characters that were read under this name: "
+                "forget it first, or read the text under another name."
+            )
+        return digest, piece
+
+    def _block(
+        self,
+        model: SharedLLMForCausalLM,
+        context: Tensor,
+        ids: Tensor,
+        characters: Tensor,
+        batch_tokens: int | None,
+        progress: Callable[[int], None] | None,
+    ) -> Block:
+        """Read tokens with those before them that they overlap with, and write the block."""
+        manifest, size = self._present(), model.config.chunk_size
+        again = -(-model.config.overlap // size) * size if len(context) else 0
+        with torch.no_grad():
+            memory = model.read(
+                torch.cat([context[len(context) - again :], ids])[None].to(model.device),
+                keep_all=manifest.complete, selection=without_query(model.config.selection), batch_tokens=batch_tokens, progress=progress,
+            )  # fmt: skip
+        memory = replace(memory.slice(again, memory.lengths), sources=())
+        name = secrets.token_hex(16)
+        path = self.folder / "blocks" / f"{name}.memory"
+        checksum = save_memory(memory, path, tokenizer=manifest.tokenizer, storage=manifest.storage)
+        return Block(name, len(ids), int(characters.sum()), checksum)
+
+    def _block_tokens(self, model: SharedLLMForCausalLM) -> int:
+        """A multiple of the chunk size, no less than what the next block overlaps with."""
+        size = model.config.chunk_size
+        return -(-max(BLOCK_TOKENS, model.config.overlap) // size) * size
+
+    def _last_ids(self, blocks: list[Block]) -> Tensor:
+        if not blocks:
+            return torch.zeros(0, dtype=torch.long)
+        return BlockFile(self.folder, blocks[-1], self._present(), verify=True).tensors["token_ids"][0].long()
+
+    def _copy(self, source: Path) -> None:
+        target = self.folder / "blocks" / source.name
+        try:
+            os.link(source, target)
+            synchronise(target.parent)
+        except OSError:
+            temporary = target.with_name(f"{target.name}.tmp{secrets.token_hex(4)}")
+            try:
+                shutil.copyfile(source, temporary)
+                put(temporary, target)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Remove what no manifest names: taken out, or left by a writer that was killed."""
+        if self._held:
+            return
+        named = {f"{b.file}.memory" for d in (self.manifest.documents if self.manifest else ()) for b in d.blocks}
+        for path in (self.folder / "blocks").iterdir():
+            if path.name not in named:
+                path.unlink(missing_ok=True)

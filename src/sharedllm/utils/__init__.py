@@ -1,0 +1,1 @@
+"""What knows nothing of language models: text, files, hardware, checkpoints by name."""
