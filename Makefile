@@ -15,10 +15,10 @@ demo: $(READY) ## read 128K tokens with a window of 512 (FILE=… for a text of 
 	@$(BIN)/sharedllm demo $(FILE)
 
 test: $(READY) ## the test suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto
 
 test-all: $(READY) ## the test suite with the slow tests
-	@$(BIN)/python -m pytest -m ""
+	@$(BIN)/python -m pytest --numprocesses auto -m ""
 
 lint: $(READY) ## ruff and pyright
 	@$(BIN)/ruff check .

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sharedllm import SharedLLMForCausalLM
 from sharedllm.training.log import read_log
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def losses_of(output: Path) -> list[dict]:

@@ -25,7 +25,7 @@ from sharedllm.evaluation.official.base import templates, truncate_middle
 from sharedllm.evaluation.official.metrics import METRICS
 from sharedllm.evaluation.official.ruler import largest
 
-DATA = str(Path(__file__).parent / "data" / "official")
+DATA = str(Path(__file__).parents[1] / "fixtures" / "official")
 
 
 @pytest.fixture(scope="module", params=["bytes", "tiny"])

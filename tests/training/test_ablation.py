@@ -9,7 +9,7 @@ import yaml
 
 from sharedllm.training.ablation import Study, load_study, markdown, run_study, settings, table
 
-RECIPES = Path(__file__).parent.parent / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 RECIPE = {
     "stage": "extend",

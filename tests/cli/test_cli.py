@@ -209,8 +209,9 @@ def test_closed_standard_input(run, tmp_path, model_folder, text_file, monkeypat
     assert not (tmp_path / "x.memory").exists()
 
 
-def test_odd_names_are_shown_in_one_line(run, tmp_path, model_folder):
+def test_odd_names_are_shown_in_one_line(run, tmp_path, model_folder, monkeypatch):
     """None is taken for markup, and each line of output stays one."""
+    monkeypatch.setenv("COLUMNS", "300")
     text, path = tmp_path / 'a\n[red] "b".txt', tmp_path / "x[/b].memory"
     path.parent.mkdir()
     text.write_text(TEXT)

@@ -18,7 +18,7 @@ LINES = "".join(json.dumps(record) + "\n" for record in RECORDS).encode()
 
 def pack(name: str, data: bytes) -> bytes:
     if name.endswith(".gz"):
-        return gzip.compress(data)
+        return gzip.compress(data, mtime=0)
     return zstandard.compress(data) if name.endswith(".zst") else data
 
 
@@ -119,7 +119,7 @@ def test_a_hub_dataset_out_of_reach(monkeypatch):
         ("a.jsonl", b'{"text": "a"}\n{"text": ""}\n', "a.jsonl:2 is empty"),
         ("a.jsonl", b'{"text": " \\n"}\n', "a.jsonl:1 is empty"),
         ("a.jsonl", b'{"text": "a\\ud800"}\n', "a.jsonl:1 is not valid Unicode: surrogates not allowed at character 1"),
-        ("a.jsonl.gz", gzip.compress(LINES)[:-9], "a.jsonl.gz is damaged or cut short after line"),
+        ("a.jsonl.gz", gzip.compress(LINES, mtime=0)[:-9], "a.jsonl.gz is damaged or cut short after line"),
         ("a.jsonl.gz", b"no gzip", "a.jsonl.gz is damaged or cut short after line 0"),
         ("a.jsonl.zst", zstandard.compress(LINES)[:-5], "a.jsonl.zst is damaged or cut short .*frame is incomplete"),
         ("a.jsonl.zst", zstandard.compress(LINES) + b"rest", "a.jsonl.zst is damaged or cut short after line"),

@@ -20,7 +20,7 @@ from lm_eval.tasks import TaskManager  # noqa: E402
 from sharedllm.evaluation.lm_eval import SharedLLMHarness  # noqa: E402
 from sharedllm.evaluation.pieces import border, spans  # noqa: E402
 
-TASK = Path(__file__).parent / "data" / "lm_eval" / "tales.yaml"
+TASK = Path(__file__).parents[1] / "fixtures" / "lm_eval" / "tales.yaml"
 WINDOW = 32
 
 

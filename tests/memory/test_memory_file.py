@@ -281,7 +281,7 @@ def test_sources_that_can_not_be_saved(saved, sources, message):
 
 
 @pytest.mark.parametrize("error", [OSError("no space left"), SafetensorError("no space left"), KeyboardInterrupt()])
-@pytest.mark.parametrize("step", ["memory.file.save_file", "utils.files.os.fsync", "atomic.Path.replace"])
+@pytest.mark.parametrize("step", ["memory.file.save_file", "utils.files.os.fsync", "utils.files.Path.replace"])
 def test_a_failed_write_leaves_the_older_file(saved, monkeypatch, step, error):
     before = saved.read_bytes()
 

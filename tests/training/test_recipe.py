@@ -7,7 +7,7 @@ import yaml
 
 from sharedllm.training.recipe import MIXTURES, Recipe, load_recipe
 
-RECIPES = Path(__file__).parent.parent / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = {
     "stage": "extend",
     "base": "base",
