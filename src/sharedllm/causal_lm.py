@@ -20,7 +20,8 @@ from .memory.segments import Source
 from .model.backbone import SharedLLMModel, SharedLLMPreTrainedModel
 from .model.config import SharedLLMConfig
 from .model.cross_attention import PreparedMemory
-from .scoring import TokenScore
+from .scoring import DEFAULT_SCORE
+from .scoring.base import TokenScore
 from .scoring.select import scores, select
 
 
@@ -100,7 +101,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
         *,
         query_words: Tensor | None = None,
         budget: int | None,
-        score: str | TokenScore | Tensor = "focus",
+        score: str | TokenScore | Tensor = DEFAULT_SCORE,
         ratios: Sequence[int] | None = None,
         gist: float = 0.5,
     ) -> ContextMemory:
@@ -117,7 +118,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
         query_attention_mask: Tensor | None = None,
         *,
         query_words: Tensor | None = None,
-        score: str | TokenScore = "focus",
+        score: str | TokenScore = DEFAULT_SCORE,
     ) -> Tensor:
         """(B, T) how much each token of a memory matters to a question; see `scoring.select.scores`."""
         return scores(self.model, source, query_ids, query_attention_mask, query_words=query_words, score=score)

@@ -8,7 +8,7 @@ from transformers import GenerationConfig, GenerationMixin
 from transformers.generation.configuration_utils import STATIC_CACHE_IMPLEMENTATIONS, GenerationMode
 
 from .context.chunking import check_ids, split_context
-from .context.policies import get_policy
+from .context.policies.base import get_policy
 from .memory.context_memory import ContextMemory
 from .model.cache import with_room
 from .model.cross_attention import PreparedMemory

@@ -6,8 +6,10 @@ from helpers import random_texts, tiny_shared
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from sharedllm.context.policies import POLICIES, Right, Similarity, get_policy
-from sharedllm.context.policies.base import chooser
+from sharedllm.context.policies import POLICIES
+from sharedllm.context.policies.base import chooser, get_policy
+from sharedllm.context.policies.right import Right
+from sharedllm.context.policies.similarity import Similarity
 from sharedllm.context.tree import Nodes, chunks, preserved_nodes, split
 
 CONTEXT = torch.tensor(random_texts([48, 48]))

@@ -11,8 +11,11 @@ from sharedllm.answering.ask import own_words
 from sharedllm.answering.citations import cite
 from sharedllm.memory.segments import Part, parts_of
 from sharedllm.model.rope import rotate, rotation
-from sharedllm.scoring import SCORES, BM25Score, FocusScore, OracleScore, get_score
-from sharedllm.scoring.base import spread
+from sharedllm.scoring import SCORES
+from sharedllm.scoring.base import get_score, spread
+from sharedllm.scoring.bm25 import BM25Score
+from sharedllm.scoring.focus import FocusScore
+from sharedllm.scoring.oracle import OracleScore
 
 
 def ids_of(*lengths: int, seed: int = 0) -> torch.Tensor:

@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
 from ..memory.segments import Source, parts_of, roots
-from ..scoring import TokenScore
+from ..scoring import DEFAULT_SCORE
+from ..scoring.base import TokenScore
 from ..utils.text import tokenize
 from .citations import Citation, cite, describe
 from .stream import Following, Writing
@@ -129,7 +130,7 @@ def choose(
     form: Tensor | None = None,
     *,
     budget: int,
-    score: str | TokenScore = "focus",
+    score: str | TokenScore = DEFAULT_SCORE,
     most_sources: int = 3,
 ) -> Chosen:
     """What of a text is read for a question within a budget.
@@ -152,7 +153,7 @@ def ask(
     question: str,
     *,
     budget: int,
-    score: str = "focus",
+    score: str = DEFAULT_SCORE,
     max_new_tokens: int = 32,
     most_sources: int = 3,
 ) -> Answer:

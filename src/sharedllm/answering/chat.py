@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
 from ..memory.segments import HasParts, parts_of
-from ..scoring import TokenScore, get_score
+from ..scoring.base import TokenScore, get_score
 from ..utils.text import tokenize
 from .ask import NOTHING, choose, plain
 from .stream import Following, Writing
@@ -23,6 +23,15 @@ from .stream import Following, Writing
 HISTORY = "this chat"
 # Stands for an answer where only the form around it is wanted.
 _ANSWER = "0ANSWER0"
+
+
+# Not `scoring.DEFAULT_SCORE`: of a question that comes again, focus finds the first time that it was asked.
+CHAT_SCORES = "attention, or bm25 where a model has no joint attention"
+
+
+def default_score(model: SharedLLMForCausalLM) -> str:
+    """What a chat's budget goes by where nothing is named."""
+    return "attention" if model.config.injection == "joint" else "bm25"
 
 
 @dataclass(frozen=True)
@@ -65,8 +74,7 @@ class Chat:
         Args:
             document: one text of which every token is kept (`model.read(…, keep_all=True)`), in memory or on disk.
             budget: most tokens of document and history together that a turn reads; default: the window.
-            score: what the budget goes by (see `selection.scores`); default: attention, or bm25 where the model has none. Not
-                focus: of a question that comes again it finds the first time that it was asked.
+            score: what the budget goes by (see `scoring`); default: `default_score`.
             max_new_tokens: longest answer. If the window has no room for it, half of the window is kept free, and the
                 answer goes on by folding (see `folding`).
             batch_tokens: most tokens of the history read at once.
@@ -87,7 +95,7 @@ class Chat:
         self.model, self.tokenizer, self.document = model, tokenizer, document
         self.tokens = sum(int(part.lengths[0]) for part in parts)
         self.budget = budget
-        self.score = get_score(score or ("attention" if model.config.injection == "joint" else "bm25"), model.config)
+        self.score = get_score(score or default_score(model), model.config)
         self.max_new_tokens, self.batch_tokens = max_new_tokens, batch_tokens
         self.history: ContextMemory | None = None
         self.running = torch.zeros(1, 0, dtype=torch.long, device=model.device)

@@ -6,8 +6,9 @@ import torch
 import typer
 
 from ..answering.ask import answer_over, ask, prompt_of
-from ..context.policies import get_policy
-from ..scoring import get_score
+from ..context.policies.base import get_policy
+from ..scoring import DEFAULT_SCORE
+from ..scoring.base import get_score
 from .common import (
     BatchTokensOption,
     JsonOption,
@@ -32,7 +33,7 @@ def command(
         int | None,
         typer.Option(min=1, help="Tokens of the memory to read, chosen for the question (--keep-all memories)."),
     ] = None,
-    score: ScoreOption = "focus",
+    score: ScoreOption = DEFAULT_SCORE,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
     batch_tokens: BatchTokensOption = None,
     json: JsonOption = False,

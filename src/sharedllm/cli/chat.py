@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from ..answering.chat import Chat, Turn
-from ..scoring import SCORES, get_score
+from ..answering.chat import CHAT_SCORES, Chat, Turn
+from ..scoring import SCORES
+from ..scoring.base import get_score
 from .common import BatchTokensOption, ModelOption, everything_of, load, note, show_sources, stderr
 
 
@@ -22,7 +23,7 @@ def command(
         typer.Option(min=1, help="Tokens read for each question, of the text and the chat; default: the window."),
     ] = None,
     score: Annotated[
-        str | None, typer.Option(help=f"What a budget goes by: {', '.join(SCORES)}. Default: attention, or bm25.")
+        str | None, typer.Option(help=f"What a budget goes by: {SCORES.names}. Default: {CHAT_SCORES}.")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
     batch_tokens: BatchTokensOption = None,

@@ -16,7 +16,8 @@ from transformers.utils import logging
 
 from ..answering.citations import documents
 from ..causal_lm import SharedLLMForCausalLM
-from ..context.policies import without_query
+from ..context.policies import POLICIES
+from ..context.policies.base import without_query
 from ..memory.context_memory import ContextMemory
 from ..memory.file import open_memory, read_header
 from ..memory.fingerprint import fingerprint_tensors
@@ -33,12 +34,13 @@ stderr = Console(stderr=True)
 ModelOption = Annotated[str, typer.Option("--model", help="Folder, hub id, or name of a bundled model.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 SelectionOption = Annotated[
-    str | None, typer.Option(help="What stays fine: right (nearest) or similarity (to the question).")
+    str | None,
+    typer.Option(help="What stays fine: " + "; ".join(f"{name}, {about}" for name, about in POLICIES.about.items())),
 ]
 KeepAllOption = Annotated[
     bool, typer.Option("--keep-all", help="Keep every token, so that each question selects within its --budget.")
 ]
-ScoreOption = Annotated[str, typer.Option(help=f"What a budget goes by: {', '.join(SCORES)}.")]
+ScoreOption = Annotated[str, typer.Option(help=f"What a budget goes by: {SCORES.names}.")]
 BatchTokensOption = Annotated[
     int | None,
     typer.Option(min=1, help="Most tokens read at once: bounds working memory. Default: by the free memory."),

@@ -8,7 +8,8 @@ import typer
 
 from ..answering.ask import ask, prompt_of
 from ..explain import gather, render
-from ..scoring import get_score
+from ..scoring import DEFAULT_SCORE
+from ..scoring.base import get_score
 from ..utils.files import write_text
 from .common import (
     BatchTokensOption,
@@ -35,7 +36,7 @@ def command(
         int | None,
         typer.Option(min=1, help="Tokens of the text to read, chosen for the question; default: the window."),
     ] = None,
-    score: ScoreOption = "focus",
+    score: ScoreOption = DEFAULT_SCORE,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
     batch_tokens: BatchTokensOption = None,
     json: JsonOption = False,

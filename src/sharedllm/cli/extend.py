@@ -7,6 +7,7 @@ import typer
 from transformers import AutoTokenizer
 
 from ..causal_lm import SharedLLMForCausalLM
+from ..context.policies import POLICIES
 from ..utils.checkpoints import checkpoint
 from .common import JsonOption, note, print_json, quiet
 
@@ -39,7 +40,7 @@ def command(
     encoding: Annotated[str, typer.Option(help="node or chunk.")] = "node",
     overlap: Annotated[int, typer.Option(help="Tokens before a chunk that are read with it, for encoding chunk.")] = 0,
     lower_weights: Annotated[str, typer.Option(help="shared or copy.")] = "shared",
-    selection: Annotated[str, typer.Option(help="right or similarity.")] = "right",
+    selection: Annotated[str, typer.Option(help=f"{POLICIES.names}.")] = "right",
     json: JsonOption = False,
 ) -> None:
     """Extend a base checkpoint. With cross-attention its logits are the base's to the bit until it is trained."""

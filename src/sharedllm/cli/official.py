@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..scoring import DEFAULT_SCORE
 from .common import BatchTokensOption, ScoreOption, load, load_any, note, print_json, progress_bar, tokens_of_length
 
 
@@ -23,7 +24,7 @@ def command(
         int | None, typer.Option(min=2, help="Cut the middle out of longer prompts, down to so many tokens.")
     ] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="Tokens of the memory that an answer sees.")] = None,
-    score: ScoreOption = "focus",
+    score: ScoreOption = DEFAULT_SCORE,
     seed: Annotated[int, typer.Option(help="Of the ruler tasks.")] = 0,
     batch_tokens: BatchTokensOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
@@ -42,7 +43,7 @@ def command(
         task_names,
     )
     from ..evaluation.official.run import results_table
-    from ..scoring import get_score
+    from ..scoring.base import get_score
     from ..utils.text import read_text
 
     names = task_names(tasks)

@@ -20,7 +20,7 @@ def command(
     lengths: Annotated[str, typer.Option(help="Tokens of a text: 8K,64K,1M.")] = "8K,64K",
     budgets: Annotated[str, typer.Option(help="Tokens of the memory that a question may read.")] = "1024,4096",
     scores: Annotated[
-        str, typer.Option(help=f"Policies: {', '.join(SCORES)}, oracle, or tree (the paper's cut).")
+        str, typer.Option(help=f"Policies: {SCORES.names}, oracle, or tree (the paper's cut).")
     ] = "focus,bm25,attention,hybrid,oracle,tree",
     cases: Annotated[int, typer.Option(min=1, help="Questions of each kind and length.")] = 100,
     per_text: Annotated[int, typer.Option(min=1, help="Questions of each kind about one text.")] = 10,
@@ -36,7 +36,7 @@ def command(
     names = [name.strip() for name in scores.split(",") if name.strip()]
     for name in names:
         if name not in (*SCORES, "oracle", "tree"):
-            raise ValueError(f"--scores: {name!r} is not known: use {', '.join(SCORES)}, oracle or tree.")
+            raise ValueError(f"--scores: {name!r} is not known: use {SCORES.names}, oracle or tree.")
     loaded, tokenizer = load(model)
     plain = load_any(base)[0] if base != "none" else None
     window = loaded.config.window

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ..scoring import get_score
+from ..scoring import DEFAULT_SCORE
+from ..scoring.base import get_score
 from .common import ModelOption, ScoreOption, load, note, open_store
 
 
@@ -22,7 +23,7 @@ def command(
         int | None,
         typer.Option(min=1, help="Tokens of a memory read for a request that does not say; default: the window."),
     ] = None,
-    score: ScoreOption = "focus",
+    score: ScoreOption = DEFAULT_SCORE,
     max_waiting: Annotated[int, typer.Option(min=0, help="Requests that wait for the model; more get a 429.")] = 32,
     timeout: Annotated[
         float, typer.Option(min=1, help="Longest time of a request in seconds, waiting included.")

@@ -17,7 +17,7 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..data.questions import hide, render
 from ..data.questions.needle import Needle
 from ..memory.segments import parts_of
-from ..scoring import AttentionScore
+from ..scoring.attention import AttentionScore
 
 
 @dataclass(frozen=True)

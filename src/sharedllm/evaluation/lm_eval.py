@@ -27,9 +27,10 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from ..causal_lm import SharedLLMForCausalLM
-from ..context.policies import get_policy
+from ..context.policies.base import get_policy
 from ..memory.context_memory import ContextMemory, stack
-from ..scoring import get_score
+from ..scoring import DEFAULT_SCORE
+from ..scoring.base import get_score
 from ..utils.checkpoints import checkpoint
 from .pieces import Ids, Piece, border, in_order, left_pad, spans
 
@@ -56,7 +57,7 @@ class SharedLLMHarness(HFLM):
         pretrained: str | Path | PreTrainedModel,
         *,
         budget: int | None = None,
-        score: str = "focus",
+        score: str = DEFAULT_SCORE,
         batch_tokens: int | None = None,
         device: str | None = None,
         **kwargs: Any,
@@ -66,7 +67,7 @@ class SharedLLMHarness(HFLM):
             pretrained: a model (pass its `tokenizer` too), a folder, a hub id, or the name of a bundled model.
             budget: keep all that is read, and select so many tokens for each question, the last 32 tokens of its prompt;
                 None for the model's own tree.
-            score: what the budget goes by: focus, bm25, attention, hybrid or cosine.
+            score: what the budget goes by, a name in `scoring.SCORES`.
             batch_tokens: most tokens run through the lower model at once.
             device: default: cuda if there is one, else cpu.
             kwargs: as for `HFLM`: tokenizer, dtype, batch_size, revision, ….

@@ -11,7 +11,7 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from ..context.policies import SelectionPolicy, get_policy
+from ..context.policies.base import SelectionPolicy, get_policy
 from ..memory.context_memory import ContextMemory
 from ..memory.fingerprint import Fingerprint
 from .cache import with_room

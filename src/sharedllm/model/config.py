@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
-from ..context.policies import get_policy
+from ..context.policies.base import get_policy
 from .base_config import keep_attention, take_over
 
 

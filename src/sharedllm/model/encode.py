@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..context.chunking import check_ids, left_align
-from ..context.policies import SelectionPolicy
-from ..context.policies.base import chooser
+from ..context.policies.base import SelectionPolicy, chooser
 from ..context.tree import Nodes, Samples, choose_right, chunks, preserved_nodes, sample
 from ..memory.context_memory import ContextMemory, cat_ragged
 from .config import SharedLLMConfig

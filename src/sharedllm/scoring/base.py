@@ -9,6 +9,8 @@ from torch.nn.functional import max_pool1d, pad
 
 from ..memory.segments import Part
 from ..model.backbone import SharedLLMModel
+from ..model.config import SharedLLMConfig
+from . import SCORES
 
 
 class TokenScore(Protocol):
@@ -33,6 +35,21 @@ class TokenScore(Protocol):
                 all. Scores by words go by these alone.
         """
         ...
+
+
+def get_score(score: str | TokenScore, config: SharedLLMConfig | None = None) -> TokenScore:
+    """A score by name; an object that is one already is returned as it is.
+
+    Args:
+        config: of the model that it is for.
+
+    Raises:
+        ValueError: no score of that name; lists those there are. Or one that the model can't give.
+    """
+    found: TokenScore = SCORES.find(score) if isinstance(score, str) else score
+    if config is not None and found.needs_joint and config.injection != "joint":
+        raise ValueError(f"score={found.name!r} needs a model with injection='joint': use score='focus' or 'bm25'.")
+    return found
 
 
 def extent(parts: Sequence[Part]) -> int:

@@ -8,15 +8,17 @@ from torch import Tensor
 
 from ..memory.segments import Part
 from ..model.backbone import SharedLLMModel
+from .attention import AttentionScore
 from .base import TokenScore
+from .bm25 import BM25Score
 
 
 @dataclass(frozen=True)
 class HybridScore:
     """Σ 1 / (60 + rank) over the members."""
 
-    name: str
-    members: tuple[TokenScore, ...]
+    name: str = "hybrid"
+    members: tuple[TokenScore, ...] = (AttentionScore(), BM25Score())
 
     @property
     def needs_joint(self) -> bool:

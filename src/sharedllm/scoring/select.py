@@ -10,7 +10,8 @@ from ..context.paths import kept_by_paths
 from ..memory.context_memory import ContextMemory
 from ..memory.segments import Source, parts_of, roots, take
 from ..model.backbone import SharedLLMModel
-from . import TokenScore, get_score
+from . import DEFAULT_SCORE
+from .base import TokenScore, get_score
 
 
 def select(
@@ -21,7 +22,7 @@ def select(
     *,
     query_words: Tensor | None = None,
     budget: int | None,
-    score: str | TokenScore | Tensor = "focus",
+    score: str | TokenScore | Tensor = DEFAULT_SCORE,
     ratios: Sequence[int] | None = None,
     gist: float = 0.5,
 ) -> ContextMemory:
@@ -63,7 +64,7 @@ def scores(
     query_attention_mask: Tensor | None = None,
     *,
     query_words: Tensor | None = None,
-    score: str | TokenScore = "focus",
+    score: str | TokenScore = DEFAULT_SCORE,
 ) -> Tensor:
     """(B, T) how much the token at each slot (see `selection.parts`) matters to a question; otherwise as `select`."""
     parts = parts_of(source)

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
-from ..context.policies import without_query
+from ..context.policies.base import without_query
 from ..memory.file import Storage, save_memory
 from ..utils.files import put, synchronise
 from ..utils.text import tokenized

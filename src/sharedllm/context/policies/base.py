@@ -5,6 +5,7 @@ from typing import Protocol
 from torch import Tensor
 
 from ..tree import Choose, Nodes
+from . import POLICIES
 
 
 class NodeView(Protocol):
@@ -38,3 +39,18 @@ def chooser(policy: SelectionPolicy, view: NodeView) -> Choose:
         return scores[len(left) :] >= scores[: len(left)]
 
     return choose
+
+
+def get_policy(policy: str | SelectionPolicy) -> SelectionPolicy:
+    """A policy by name; an object that is one already is returned as it is.
+
+    Raises:
+        ValueError: no policy of that name; lists those there are.
+    """
+    return POLICIES.find(policy) if isinstance(policy, str) else policy
+
+
+def without_query(policy: str | SelectionPolicy) -> SelectionPolicy:
+    """A policy for reading before anything is asked: the same, or "right" where that needs a query."""
+    found = get_policy(policy)
+    return get_policy("right") if found.needs_query else found

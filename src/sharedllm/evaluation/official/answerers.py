@@ -11,6 +11,7 @@ from ...answering.ask import own_words
 from ...causal_lm import SharedLLMForCausalLM
 from ...memory.context_memory import ContextMemory
 from ...memory.fingerprint import fingerprint_tensors
+from ...scoring import DEFAULT_SCORE
 from ...utils.text import tokenize
 from .base import Prompt
 
@@ -47,7 +48,7 @@ class SharedAnswerer:
         model: SharedLLMForCausalLM,
         tokenizer: PreTrainedTokenizerBase,
         budget: int | None = None,
-        score: str = "focus",
+        score: str = DEFAULT_SCORE,
         batch_tokens: int | None = None,
     ):
         if budget is not None and budget < 1:

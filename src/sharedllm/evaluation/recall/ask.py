@@ -12,7 +12,10 @@ from ...causal_lm import SharedLLMForCausalLM
 from ...data.questions.base import STOP
 from ...memory.context_memory import ContextMemory
 from ...memory.segments import parts_of
-from ...scoring import CosineScore, HybridScore, OracleScore, get_score
+from ...scoring.base import get_score
+from ...scoring.cosine import CosineScore
+from ...scoring.hybrid import HybridScore
+from ...scoring.oracle import OracleScore
 from ...utils.text import tokenize
 from ..methods.base import scores_of
 from ..methods.retrieval import Retrieval
