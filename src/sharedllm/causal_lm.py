@@ -23,6 +23,7 @@ from .model.cross_attention import PreparedMemory
 from .scoring import DEFAULT_SCORE
 from .scoring.base import TokenScore
 from .scoring.select import scores, select
+from .utils.errors import UserError
 
 
 class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
@@ -52,23 +53,21 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
             settings: fields of `SharedLLMConfig`.
 
         Raises:
-            ValueError: the base's family is not supported, or a setting can't work.
+            UserError: the base's family is not supported, or a setting can't work.
         """
         if not isinstance(base, PreTrainedModel):
             base = AutoModelForCausalLM.from_pretrained(base, dtype=dtype or "auto")
         elif dtype is not None:
-            raise ValueError("dtype applies to a checkpoint that is loaded; a model instance has its own.")
+            raise UserError("dtype applies to a checkpoint that is loaded; a model instance has its own.")
         known = {field.name for field in dataclasses.fields(SharedLLMConfig)}
         unknown = set(settings) - known - {"bos_token_id", "eos_token_id", "pad_token_id"}
         if unknown:
-            raise ValueError(
-                f"{', '.join(sorted(unknown))}: no such setting; those there are stand at SharedLLMConfig."
-            )
+            raise UserError(f"{', '.join(sorted(unknown))}: no such setting; those there are stand at SharedLLMConfig.")
         try:
             config = SharedLLMConfig(text_config=base.config, **settings)
         except StrictDataclassError as error:
             # A field of a wrong type; what its value should be stands in the last line.
-            raise ValueError(str(error).splitlines()[-1].strip()) from None
+            raise UserError(str(error).splitlines()[-1].strip()) from None
         model = cls(config, base)
         model.train(base.training)
         return model
@@ -158,10 +157,10 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
         if labels is not None:
             shape = tuple((input_ids if input_ids is not None else inputs_embeds).shape[:2])
             if labels.shape != shape:
-                raise ValueError(f"labels has shape {tuple(labels.shape)}, the input {shape}: make them equal.")
+                raise UserError(f"labels has shape {tuple(labels.shape)}, the input {shape}: make them equal.")
         if input_ids is not None and past_key_values is None and input_ids.shape[1] > self.config.window:
             if memory is not None or context_ids is not None:
-                raise ValueError(
+                raise UserError(
                     f"input_ids has {input_ids.shape[1]} tokens, the window={self.config.window}, and there is a context "
                     "already: append what is too long to that context."
                 )
@@ -176,7 +175,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
             real = attention_mask.bool()
             labels = labels.masked_fill(~(real & pad(real[:, :-1], (1, 0))), -100)
         if labels is not None and context_ids is not None and query_ids is None and self._needs_query():
-            raise ValueError(
+            raise UserError(
                 f"selection={self.config.selection!r} needs query_ids when there are labels: the running text holds the "
                 "answer, so it can't be the query."
             )

@@ -13,6 +13,7 @@ from .memory.context_memory import ContextMemory
 from .model.cache import with_room
 from .model.cross_attention import PreparedMemory
 from .model.folding import Folding, fold, running_after_fold
+from .utils.errors import UserError
 
 
 class MemoryGenerationMixin(GenerationMixin):
@@ -55,13 +56,13 @@ class MemoryGenerationMixin(GenerationMixin):
             As `GenerationMixin.generate`: the whole prompt followed by the new tokens, or a ModelOutput with them.
 
         Raises:
-            ValueError: both a memory and a context; beams, an assistant or a prepared memory where text is to be folded.
+            UserError: both a memory and a context; beams, an assistant or a prepared memory where text is to be folded.
         """
         prompt = inputs if inputs is not None else kwargs.pop("input_ids", None)
         if prompt is None:
-            raise ValueError("input_ids is missing: generate() needs a prompt of at least one token.")
+            raise UserError("input_ids is missing: generate() needs a prompt of at least one token.")
         if memory is not None and context_ids is not None:
-            raise ValueError(
+            raise UserError(
                 "both memory and context_ids are given: append the text to the memory, or pass one of them."
             )
         mask = check_ids("input_ids", prompt, kwargs.pop("attention_mask", None), self.config.text_config.vocab_size)
@@ -82,7 +83,7 @@ class MemoryGenerationMixin(GenerationMixin):
             memory = self.read(context_ids, context_attention_mask, query_ids, query_attention_mask)
         if isinstance(memory, PreparedMemory):
             if endless or split.context_ids.shape[1]:
-                raise ValueError(
+                raise UserError(
                     f"the prompt has {prompt.shape[1]} tokens and {new_tokens} are to come, the window={window}: "
                     "pass the memory unprepared, so that what does not fit can be appended to it."
                 )
@@ -127,7 +128,7 @@ class MemoryGenerationMixin(GenerationMixin):
         if wanted is None:
             wanted = longest - prompt_length if longest is not None else 20
         if wanted < 1:
-            raise ValueError(
+            raise UserError(
                 f"max_new_tokens={wanted} asks for nothing: ask for at least one."
                 if longest is None
                 else f"max_length={longest} leaves no room behind a prompt of {prompt_length} tokens: raise it."
@@ -139,12 +140,12 @@ class MemoryGenerationMixin(GenerationMixin):
         mode = config.get_generation_mode(assistant)
         refused = f"max_new_tokens={new_tokens} does not fit into the window={self.config.window}, and "
         if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
-            raise ValueError(
+            raise UserError(
                 f"{refused}text can't be folded into the memory in {mode.value}: ask for fewer new tokens, or use "
                 "num_beams=1 and no assistant."
             )
         if config.cache_implementation in STATIC_CACHE_IMPLEMENTATIONS:
-            raise ValueError(
+            raise UserError(
                 f"{refused}cache_implementation={config.cache_implementation!r} can't begin anew when text is folded into the "
                 "memory: ask for fewer new tokens, or leave it out."
             )

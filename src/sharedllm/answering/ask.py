@@ -13,6 +13,7 @@ from ..memory.context_memory import ContextMemory
 from ..memory.segments import Source, parts_of, roots
 from ..scoring import DEFAULT_SCORE
 from ..scoring.base import TokenScore
+from ..utils.errors import UserError
 from ..utils.text import tokenize
 from .citations import Citation, cite, describe
 from .stream import Following, Writing
@@ -69,14 +70,14 @@ def prompt_of(
     """(1, Q) token ids of a question as the model was taught to answer it.
 
     Raises:
-        ValueError: the question is empty, or does not fit into the window beside the answer.
+        UserError: the question is empty, or does not fit into the window beside the answer.
     """
     if not question.strip():
-        raise ValueError("the question is empty: ask something.")
+        raise UserError("the question is empty: ask something.")
     ids = tokenize(tokenizer, plain(question.strip())).to(model.device)
     room = model.config.window - max_new_tokens
     if ids.shape[1] > room:
-        raise ValueError(
+        raise UserError(
             f"the question has {ids.shape[1]} tokens; {room} fit beside {max_new_tokens} new ones in the "
             f"window={model.config.window}: shorten it."
         )
@@ -165,7 +166,7 @@ def ask(
         budget: most tokens of it to read for this question. score: what that goes by (see `selection.scores`).
 
     Raises:
-        ValueError: an empty or too long question, a budget below 1, or a memory that does not hold every token.
+        UserError: an empty or too long question, a budget below 1, or a memory that does not hold every token.
     """
     prompt = prompt_of(model, tokenizer, question, max_new_tokens)
     form = tokenize(tokenizer, plain(NOTHING))

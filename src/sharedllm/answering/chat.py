@@ -16,6 +16,7 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
 from ..memory.segments import HasParts, parts_of
 from ..scoring.base import TokenScore, get_score
+from ..utils.errors import UserError
 from ..utils.text import tokenize
 from .ask import NOTHING, choose, plain
 from .stream import Following, Writing
@@ -80,16 +81,16 @@ class Chat:
             batch_tokens: most tokens of the history read at once.
 
         Raises:
-            ValueError: the document is of another model, or of several texts, or does not hold every token; a budget below
+            UserError: the document is of another model, or of several texts, or does not hold every token; a budget below
                 1, no such score, or nothing to answer.
         """
         parts = parts_of(document)
         if len(parts[0].lengths) != 1:
-            raise ValueError(f"the memory holds {len(parts[0].lengths)} texts: chat over one of them.")
+            raise UserError(f"the memory holds {len(parts[0].lengths)} texts: chat over one of them.")
         budget = model.config.window if budget is None else budget
         for name, value in (("budget", budget), ("max_new_tokens", max_new_tokens)):
             if value < 1:
-                raise ValueError(f"{name}={value} asks for nothing: give at least 1.")
+                raise UserError(f"{name}={value} asks for nothing: give at least 1.")
         if isinstance(document, ContextMemory) and not document.sources[0]:
             document = replace(document, sources=(({"name": "the text", "tokens": int(document.lengths[0])},),))
         self.model, self.tokenizer, self.document = model, tokenizer, document
@@ -108,17 +109,17 @@ class Chat:
             on_text: called with each piece of the answer as it comes; the pieces make up the answer.
 
         Raises:
-            ValueError: the question is empty or too long; the chat stays as it was.
+            UserError: the question is empty or too long; the chat stays as it was.
             KeyboardInterrupt: before the answer has begun; later, the answer ends where it is, and counts.
         """
         question = question.strip()
         if not question:
-            raise ValueError("the question is empty: ask something.")
+            raise UserError("the question is empty: ask something.")
         window, new = self.model.config.window, self.max_new_tokens
         asked = self._ids(self._form(question))
         room = window - (new if new < window else window // 2)
         if asked.shape[1] > room:
-            raise ValueError(
+            raise UserError(
                 f"the question has {asked.shape[1]} tokens; {room} fit beside {window - room} new ones in the "
                 f"window={window}: shorten it, or allow fewer new tokens."
             )

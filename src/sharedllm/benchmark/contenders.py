@@ -13,6 +13,7 @@ from transformers import Cache, PreTrainedModel
 
 from ..causal_lm import SharedLLMForCausalLM
 from ..model.cache import with_room
+from ..utils.errors import UserError
 from . import operations as count
 from .causal import causal_sdpa
 from .operations import Operations
@@ -280,11 +281,11 @@ class CepeStates(Cepe):
 def check_names(names: Sequence[str]) -> None:
     """
     Raises:
-        ValueError: there is no such contender; lists those that there are.
+        UserError: there is no such contender; lists those that there are.
     """
     unknown = [name for name in names if name not in DESCRIPTIONS]
     if unknown:
-        raise ValueError(f"--contenders: {unknown[0]!r} is not known: use of {', '.join(DESCRIPTIONS)}.")
+        raise UserError(f"--contenders: {unknown[0]!r} is not known: use of {', '.join(DESCRIPTIONS)}.")
 
 
 def make_contenders(
@@ -293,7 +294,7 @@ def make_contenders(
     """Contenders by name, over one base of random weights that all of them share.
 
     Raises:
-        ValueError: there is no such contender; lists those that there are.
+        UserError: there is no such contender; lists those that there are.
     """
     check_names(names)
     shape = setting.shape

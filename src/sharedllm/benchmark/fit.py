@@ -5,6 +5,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..utils.errors import UserError
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -22,12 +24,12 @@ def fit(lengths: Sequence[float], costs: Sequence[float]) -> Fit:
     """The line through all points, each of the same weight.
 
     Raises:
-        ValueError: fewer than two different lengths, another number of costs, or a value that is not positive.
+        UserError: fewer than two different lengths, another number of costs, or a value that is not positive.
     """
     if len(lengths) != len(costs) or len(set(lengths)) < 2:
-        raise ValueError(f"{len(lengths)} lengths and {len(costs)} costs: an exponent needs two or more pairs.")
+        raise UserError(f"{len(lengths)} lengths and {len(costs)} costs: an exponent needs two or more pairs.")
     if min(*lengths, *costs) <= 0:
-        raise ValueError(f"lengths={list(lengths)} and costs={list(costs)} must be positive.")
+        raise UserError(f"lengths={list(lengths)} and costs={list(costs)} must be positive.")
     x, y = [math.log(n) for n in lengths], [math.log(c) for c in costs]
     slope, intercept = statistics.linear_regression(x, y)
     error = None

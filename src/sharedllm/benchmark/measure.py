@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..utils.errors import UserError
 from ..utils.hardware import environment
 from ..utils.version import __version__
 from .contenders import Contender, Setting, check_names, make_contenders
@@ -52,24 +53,24 @@ class Plan:
 
     def __post_init__(self):
         if not self.contenders or not self.lengths or min(self.lengths) < 1:
-            raise ValueError(
+            raise UserError(
                 f"--lengths {list(self.lengths)} and --contenders {list(self.contenders)}: "
                 "name one or more of each; a length is at least 1 token."
             )
         if self.dtype not in DTYPES:
-            raise ValueError(f"--dtype {self.dtype!r} is not known: use one of {', '.join(DTYPES)}.")
+            raise UserError(f"--dtype {self.dtype!r} is not known: use one of {', '.join(DTYPES)}.")
         # Activation Beacon's running text is half a window.
         if not 0 <= self.new_tokens < self.shape.window // 2:
-            raise ValueError(
+            raise UserError(
                 f"new_tokens={self.new_tokens} must be 0 … {self.shape.window // 2 - 1}, below half a window."
             )
         if self.running is not None and not 1 <= self.running <= self.shape.window - self.new_tokens:
-            raise ValueError(
+            raise UserError(
                 f"--running {self.running} must be 1 … {self.shape.window - self.new_tokens}: the window holds "
                 f"{self.shape.window} tokens with {self.new_tokens} new ones."
             )
         if self.repeats < (0 if self.device == "cpu" and self.peaks else 1):
-            raise ValueError(
+            raise UserError(
                 f"--repeats {self.repeats}: give at least 1, or on a CPU 0 for peak memory alone (a GPU tells it in every run, "
                 "--no-peaks leaves it out)."
             )
@@ -114,7 +115,7 @@ def bench(
         peak: default on a CPU: in a process of its own. On a GPU the allocator tells it in every run.
 
     Raises:
-        ValueError: the folder holds another run, or there is no such contender.
+        UserError: the folder holds another run, or there is no such contender.
     """
     device = torch.device(plan.device)
     if contenders is None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..utils.errors import UserError
 from .report import Row
 from .results import DONE, OOM
 
@@ -23,7 +24,7 @@ def draw(table: Sequence[Row], title: str, folder: Path) -> list[Path]:
     """time.png, if anything was timed, and memory.png, each axis logarithmic; returns the files.
 
     Raises:
-        ValueError: matplotlib is not installed.
+        UserError: matplotlib is not installed.
     """
     try:
         import matplotlib
@@ -31,7 +32,7 @@ def draw(table: Sequence[Row], title: str, folder: Path) -> list[Path]:
         matplotlib.use("Agg")
         import matplotlib.pyplot as plt
     except ImportError:
-        raise ValueError("matplotlib is not installed: pip install 'sharedllm[plot]' draws the figures.") from None
+        raise UserError("matplotlib is not installed: pip install 'sharedllm[plot]' draws the figures.") from None
     files = []
     figures = [("time", "seconds: read, first token, decode")] if any(row.status == DONE for row in table) else []
     if any(row.peak_bytes for row in table):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..utils.errors import UserError
 from ..utils.files import write_text
 from ..utils.hardware import command_line, peak_operations
 
@@ -34,7 +35,7 @@ class Results:
         """New results, or those of the folder, to go on with.
 
         Raises:
-            ValueError: the folder holds results of other settings, versions or hardware; names what differs.
+            UserError: the folder holds results of other settings, versions or hardware; names what differs.
         """
         about = json.loads(json.dumps(about))
         results = cls(folder / FILE, about)
@@ -42,7 +43,7 @@ class Results:
             results = cls.load(folder)
             changed = [key for key in about if results.about.get(key) != about[key]]
             if changed:
-                raise ValueError(f"{folder} holds another run, by {', '.join(changed)}: name another folder.")
+                raise UserError(f"{folder} holds another run, by {', '.join(changed)}: name another folder.")
         results.sessions.append({"command": command_line(), "peak_operations": {}})
         results.save()
         return results
@@ -62,13 +63,13 @@ class Results:
         """The results of a folder.
 
         Raises:
-            ValueError: there are none.
+            UserError: there are none.
         """
         path = folder / FILE
         try:
             return cls(path, **json.loads(path.read_text()))
         except (OSError, ValueError, TypeError):
-            raise ValueError(f"{folder} holds no results: name a folder that `sharedllm bench` made.") from None
+            raise UserError(f"{folder} holds no results: name a folder that `sharedllm bench` made.") from None
 
     def cell(self, contender: str, length: int) -> Cell:
         """What is known of a contender at a length."""

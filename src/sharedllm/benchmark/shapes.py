@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
+from ..utils.errors import UserError
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -139,8 +141,8 @@ def get_shape(name: str) -> Shape:
     """A shape by its name.
 
     Raises:
-        ValueError: there is none; lists those that there are.
+        UserError: there is none; lists those that there are.
     """
     if name not in SHAPES:
-        raise ValueError(f"--shape {name!r} is not known: use one of {', '.join(SHAPES)}.")
+        raise UserError(f"--shape {name!r} is not known: use one of {', '.join(SHAPES)}.")
     return SHAPES[name]

@@ -2,6 +2,7 @@
 
 import sys
 
+from ..utils.errors import UserError
 from .app import app
 
 STOPPED = 130
@@ -16,7 +17,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         # Errors of the argument parser have a message of their own; anything else unforeseen keeps its traceback.
         usage = getattr(error, "format_message", None)
-        if debug or not (usage or isinstance(error, ValueError | OSError)):
+        if debug or not (usage or isinstance(error, UserError | OSError)):
             raise
         print(f"error: {' '.join((usage() if usage else str(error)).split())}", file=sys.stderr)
         sys.exit(2)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..utils.errors import UserError
 from .common import JsonOption, note, print_json, quiet, stderr
 
 
@@ -20,7 +21,7 @@ def command(
     try:
         from ..training.ablation import load_study, markdown, run_study, write_table
     except ImportError as error:
-        raise ValueError(f"{error.name} is not installed: pip install 'sharedllm[train]'.") from None
+        raise UserError(f"{error.name} is not installed: pip install 'sharedllm[train]'.") from None
     quiet()
     loaded = load_study(study, set_)
     rows = run_study(loaded, stderr, only)

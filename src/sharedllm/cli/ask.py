@@ -9,6 +9,7 @@ from ..answering.ask import answer_over, ask, prompt_of
 from ..context.policies.base import get_policy
 from ..scoring import DEFAULT_SCORE
 from ..scoring.base import get_score
+from ..utils.errors import UserError
 from .common import (
     BatchTokensOption,
     JsonOption,
@@ -40,7 +41,7 @@ def command(
 ) -> None:
     """Ask a question over a memory or a text file; the answer ends with its line."""
     if budget is not None and selection is not None:
-        raise ValueError("--budget and --selection are both given: a budget selects by --score.")
+        raise UserError("--budget and --selection are both given: a budget selects by --score.")
     loaded, tokenizer = load(model)
     get_score(score, loaded.config)
     policy = get_policy(selection or loaded.config.selection)
@@ -55,7 +56,7 @@ def command(
         memory = memory_of(loaded, tokenizer, source, batch_tokens)
         if policy.needs_query:
             if len(memory.sources[0]) > 1:
-                raise ValueError(
+                raise UserError(
                     f"--selection {policy.name} reads one text again, {source} holds several: use --budget."
                 )
             # Which parts stay fine depends on the question: read the tokens again, but for chunks that are lost.

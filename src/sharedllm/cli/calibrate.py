@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ..utils.errors import UserError
 from ..utils.files import write_text
 from ..utils.text import text_pieces, tokenize_piece
 from .common import BatchTokensOption, JsonOption, load, note, print_json, progress_bar
@@ -32,14 +33,14 @@ def command(
 
     loaded, tokenizer = load(model)
     if not dry_run and not (Path(model) / "config.json").is_file():
-        raise ValueError(f"{model} is no folder with a config.json: save the model to a folder, or use --dry-run.")
+        raise UserError(f"{model} is no folder with a config.json: save the model to a folder, or use --dry-run.")
     ids = torch.zeros(0, dtype=torch.long)
     for piece in text_pieces(data):
         ids = torch.cat([ids, tokenize_piece(tokenizer, piece)[0]])
         if len(ids) >= tokens:
             break
     if len(ids) < tokens:
-        raise ValueError(
+        raise UserError(
             f"{data} has {len(ids):,} tokens, --tokens asks for {tokens:,}: lower it, or name a longer text."
         )
     with progress_bar("asking", questions) as advance:

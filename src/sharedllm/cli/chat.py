@@ -12,6 +12,7 @@ import typer
 from ..answering.chat import CHAT_SCORES, Chat, Turn
 from ..scoring import SCORES
 from ..scoring.base import get_score
+from ..utils.errors import UserError
 from .common import BatchTokensOption, ModelOption, everything_of, load, note, show_sources, stderr
 
 
@@ -31,9 +32,9 @@ def command(
 ) -> None:
     """Chat over a text: each question selects what it reads of it and of the chat. From a pipe, one question a line."""
     if sys.stdin is None:
-        raise ValueError("standard input is closed: pipe the questions in, one a line, or ask at a terminal.")
+        raise UserError("standard input is closed: pipe the questions in, one a line, or ask at a terminal.")
     if source == "-":
-        raise ValueError("standard input brings the questions: name a memory or a text file.")
+        raise UserError("standard input brings the questions: name a memory or a text file.")
     loaded, tokenizer = load(model)
     if score is not None:
         get_score(score, loaded.config)
@@ -54,9 +55,9 @@ def command(
                 start = time.perf_counter()
                 turn = _answer(chat, question, json)
                 _show(chat, turn, json, time.perf_counter() - start)
-        except ValueError as error:
+        except UserError as error:
             if not interactive:
-                raise ValueError(f"line {number}: {error}") from None
+                raise UserError(f"line {number}: {error}") from None
             note(f"error: {error}")
         except KeyboardInterrupt:
             if not interactive:
@@ -68,7 +69,7 @@ def _decoded(line: bytes) -> str:
     try:
         return line.decode("utf-8").strip()
     except UnicodeDecodeError as error:
-        raise ValueError(
+        raise UserError(
             f"the question is not UTF-8: byte {error.start} is 0x{line[error.start]:02x}; convert it."
         ) from None
 

@@ -27,6 +27,7 @@ from ..store import MemoryStore
 from ..store.manifest import NAME as MANIFEST
 from ..store.manifest import read_manifest
 from ..utils.checkpoints import checkpoint, load_tokenizer
+from ..utils.errors import UserError
 from ..utils.text import read_text, tokenize
 
 stderr = Console(stderr=True)
@@ -51,7 +52,7 @@ def load(name: str) -> tuple[SharedLLMForCausalLM, PreTrainedTokenizerBase]:
     """A SharedLLM and its tokenizer, ready to be used."""
     model, tokenizer = load_any(name)
     if not isinstance(model, SharedLLMForCausalLM):
-        raise ValueError(
+        raise UserError(
             f"{name} is an ordinary {type(model).__name__}: make a SharedLLM of it with `sharedllm extend`."
         )
     return model, tokenizer
@@ -64,7 +65,7 @@ def load_any(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=inference_dtype())
     except (OSError, ValueError) as error:
-        raise ValueError(f"can't load the model {name}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"can't load the model {name}: {str(error).splitlines()[0]}") from None
     return model.eval(), load_tokenizer(name)
 
 
@@ -110,7 +111,7 @@ def open_file(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, n
         name, fingerprint=model.fingerprint(), tokenizer=tokenizer_fingerprint(tokenizer) if marked else None
     )
     if len(memory) != 1:
-        raise ValueError(f"{name} holds {len(memory)} texts: save one of them by itself, memory.index_select([0]).")
+        raise UserError(f"{name} holds {len(memory)} texts: save one of them by itself, memory.index_select([0]).")
     return memory
 
 
@@ -184,7 +185,7 @@ def tokens_of_length(text: str, window: int, option: str = "--lengths") -> int:
     except ValueError:
         value = -1.0
     if not value >= 0 or not value.is_integer():
-        raise ValueError(f"{option}: {text!r} is no number of tokens or windows: use such as 0,512,64K,4W.")
+        raise UserError(f"{option}: {text!r} is no number of tokens or windows: use such as 0,512,64K,4W.")
     return int(value)
 
 

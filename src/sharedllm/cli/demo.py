@@ -15,6 +15,7 @@ from ..demo.cost import costs
 from ..demo.measure import anchors, context_lengths, losses_by_length, needle_recall
 from ..demo.plot import draw
 from ..demo.sources import library_text
+from ..utils.errors import UserError
 from ..utils.files import write_text
 from ..utils.hardware import environment
 from ..utils.text import read_text, tokenize
@@ -51,13 +52,13 @@ def command(
     ids = ids[:, : tokens + margin]
     lengths = context_lengths(ids.shape[1] - window - chunk, window, tokens)
     if not lengths:
-        raise ValueError(f"{file} has {ids.shape[1]} tokens: the demo needs {2 * window + chunk} at least.")
+        raise UserError(f"{file} has {ids.shape[1]} tokens: the demo needs {2 * window + chunk} at least.")
     if lengths[-1] < tokens:
         note(f"the text has {ids.shape[1]:,} tokens: contexts go up to {lengths[-1]:,}")
     starts = anchors(ids.shape[1], lengths[-1], window, chunk, places)
     another = library_text(tokenizer, starts[-1], other=True)[:, : starts[-1]]
     if another.shape[1] < lengths[-1]:
-        raise ValueError(f"the standard library has too little text: lower --tokens to {another.shape[1]} or less.")
+        raise UserError(f"the standard library has too little text: lower --tokens to {another.shape[1]} or less.")
 
     with progress_bar("timing", len(lengths)) as advance:
         ours, full = costs(loaded, base_model, ids, lengths, BATCH_TOKENS, full_limit, advance)
@@ -95,7 +96,7 @@ def command(
     write_text(output / "demo.json", json_module.dumps(result, indent=1))
     try:
         draw(result, output / "demo.png")
-    except ValueError as error:
+    except UserError as error:
         note(str(error))
     if json:
         print_json(**result)

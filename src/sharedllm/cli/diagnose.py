@@ -12,6 +12,7 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..demo.sources import library_text
 from ..diagnosis.measure import Diagnosis, diagnose, number_of_sets
 from ..diagnosis.plot import draw
+from ..utils.errors import UserError
 from ..utils.files import write_text
 from ..utils.hardware import environment
 from ..utils.text import read_text, tokenize
@@ -32,12 +33,12 @@ def command(
     """Let only chosen layers of a base see the context, and find those that recall needs. Nothing is trained."""
     base, tokenizer = load_any(model)
     if isinstance(base, SharedLLMForCausalLM):
-        raise ValueError(f"{model} is a SharedLLM: diagnose the base that it was extended from.")
+        raise UserError(f"{model} is a SharedLLM: diagnose the base that it was extended from.")
     longest = base.config.max_position_embeddings
     context = longest // 2 if context_tokens is None else context_tokens
     running = longest // 2 if running_tokens is None else running_tokens
     if context + running > longest:
-        raise ValueError(f"{context} + {running} tokens are more than the base's window of {longest}: ask for fewer.")
+        raise UserError(f"{context} + {running} tokens are more than the base's window of {longest}: ask for fewer.")
     needed = 20 * (context + running)
     ids = tokenize(tokenizer, read_text(str(text))) if text is not None else library_text(tokenizer, needed)
     with progress_bar("trying layers", number_of_sets(base.config.num_hidden_layers)) as advance:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ..memory.fingerprint import fingerprint_tensors
+from ..utils.errors import UserError
 from .common import load, load_any, note, tokens_of_length
 
 
@@ -47,7 +48,7 @@ def command(
     others = [(folder, load_any(folder)[0]) for folder in rivals]
     trained = {rival_name(other): other for _, other in others}
     if len(trained) < len(rivals):
-        raise ValueError(
+        raise UserError(
             f"--rival {' --rival '.join(rivals)}: two are of one method; measure them into folders of their own."
         )
     plain = None
@@ -58,7 +59,7 @@ def command(
     wanted = [tokens_of_length(part, window) for part in lengths.split(",")]
     most = tokens_of_length(longest, window) if longest else max(wanted)
     if most < max(wanted):
-        raise ValueError(f"--longest {longest} is below the longest of --lengths {lengths}: leave it out or raise it.")
+        raise UserError(f"--longest {longest} is below the longest of --lengths {lengths}: leave it out or raise it.")
     documents = [open_documents(part, tokenizer) for part in data]
     setting = Setting(tokenizer, window, most, cases, seed, batch_tokens)
     models = {}

@@ -10,6 +10,7 @@ from ..answering.ask import ask, prompt_of
 from ..explain import gather, render
 from ..scoring import DEFAULT_SCORE
 from ..scoring.base import get_score
+from ..utils.errors import UserError
 from ..utils.files import write_text
 from .common import (
     BatchTokensOption,
@@ -43,11 +44,11 @@ def command(
 ) -> None:
     """Answer a question, and write one HTML page: what of the text was read how finely, scores, attention, sources."""
     if output.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"{output} is not named as a page: let it end in .html, so that a browser opens it.")
+        raise UserError(f"{output} is not named as a page: let it end in .html, so that a browser opens it.")
     if output.is_dir():
-        raise ValueError(f"{output} is a folder: name a file, such as {output / 'explain.html'}.")
+        raise UserError(f"{output} is a folder: name a file, such as {output / 'explain.html'}.")
     if not output.parent.is_dir():
-        raise ValueError(f"the folder {output.parent} does not exist: create it, or write the page elsewhere.")
+        raise UserError(f"the folder {output.parent} does not exist: create it, or write the page elsewhere.")
     loaded, tokenizer = load(model)
     get_score(score, loaded.config)
     prompt_of(loaded, tokenizer, question, max_new_tokens)

@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 from ..causal_lm import SharedLLMForCausalLM
 from ..context.policies import POLICIES
 from ..utils.checkpoints import checkpoint
+from ..utils.errors import UserError
 from .common import JsonOption, note, print_json, quiet
 
 
@@ -16,14 +17,14 @@ def numbers(field: str, text: str) -> list[int]:
     try:
         return [int(n) for n in text.split(",")]
     except ValueError:
-        raise ValueError(f"--{field} {text!r} must be whole numbers with commas, such as 16,8,4.") from None
+        raise UserError(f"--{field} {text!r} must be whole numbers with commas, such as 16,8,4.") from None
 
 
 def pairs(text: str) -> list[list[int]]:
     try:
         return [[int(n) for n in pair.split(":", 1)] for pair in text.split(",") if ":" in pair or int("")]
     except ValueError:
-        raise ValueError(f"--injection-map {text!r} must be lower:upper pairs, such as 0:0,1:1,3:5.") from None
+        raise UserError(f"--injection-map {text!r} must be lower:upper pairs, such as 0:0,1:1,3:5.") from None
 
 
 def command(
@@ -45,7 +46,7 @@ def command(
 ) -> None:
     """Extend a base checkpoint. With cross-attention its logits are the base's to the bit until it is trained."""
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"{output} exists and is not an empty folder: choose another one.")
+        raise UserError(f"{output} exists and is not an empty folder: choose another one.")
     settings = {
         "window": window,
         "chunk_size": chunk_size,
@@ -62,8 +63,10 @@ def command(
     base = checkpoint(base)
     try:
         model = SharedLLMForCausalLM.from_base(base, **settings)
-    except OSError as error:
-        raise ValueError(f"can't load the base {base}: {str(error).splitlines()[0]}") from None
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UserError(f"can't load the base {base}: {str(error).splitlines()[0]}") from None
     model.save_pretrained(output)
     try:
         AutoTokenizer.from_pretrained(base).save_pretrained(output)

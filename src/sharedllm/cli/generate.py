@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import torch
 import typer
 
+from ..utils.errors import UserError
 from ..utils.text import tokenize
 from .common import BatchTokensOption, JsonOption, ModelOption, load, memory_of, print_json, tokens_behind
 
@@ -25,7 +26,7 @@ def command(
 ) -> None:
     """Continue a prompt, with a file or a memory as context. A long prompt becomes context by itself."""
     if not prompt:
-        raise ValueError("--prompt is empty: give at least one token to continue.")
+        raise UserError("--prompt is empty: give at least one token to continue.")
     loaded, tokenizer = load(model)
     loaded.config.memory_dtype = memory_dtype
     memory = memory_of(loaded, tokenizer, context, batch_tokens) if context is not None else None

@@ -8,6 +8,7 @@ import typer
 from ..store import MemoryStore
 from ..store.manifest import read_manifest
 from ..store.writer import writing
+from ..utils.errors import UserError
 from .common import note, progress_bar
 
 app = typer.Typer(help="Take documents out of a memory, join memories, check one.", no_args_is_help=True)
@@ -37,7 +38,7 @@ def merge(
 ) -> None:
     """Join memories into a new one; nothing is read again, and each document keeps its name and offsets."""
     if output.exists():
-        raise ValueError(f"{output} is there already: name a new memory.")
+        raise UserError(f"{output} is there already: name a new memory.")
     with writing(output) as writer:
         for memory in memories:
             writer.merge(memory)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ..scoring import DEFAULT_SCORE
+from ..utils.errors import UserError
 from .common import BatchTokensOption, ScoreOption, load, load_any, note, print_json, progress_bar, tokens_of_length
 
 
@@ -49,7 +50,7 @@ def command(
     names = task_names(tasks)
     generated = [name for name in names if name in GROUPS["ruler"]]
     if len(generated) < len(names) and data is None:
-        raise ValueError(f"{next(n for n in names if n not in generated)} needs its records: give --data FOLDER.")
+        raise UserError(f"{next(n for n in names if n not in generated)} needs its records: give --data FOLDER.")
     shared, tokenizer = load(model)
     get_score(score, shared.config)
     window = shared.config.window

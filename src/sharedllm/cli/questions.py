@@ -9,6 +9,7 @@ import typer
 
 from ..data.questions import TASKS, get_task, hide, sentence_borders
 from ..utils.checkpoints import load_tokenizer
+from ..utils.errors import UserError
 from ..utils.files import write_text
 from ..utils.text import expand, read_text, tokenize
 from .common import JsonOption, print_json, progress_bar, quiet
@@ -30,13 +31,13 @@ def command(
     """Hide facts in pieces of the files and ask for them; each record holds context, question and answer."""
     quiet()
     if split not in ("train", "validation", "test"):
-        raise ValueError(f"--split {split!r} is none of train, validation, test.")
+        raise UserError(f"--split {split!r} is none of train, validation, test.")
     tasks = [get_task(name) for name in task or TASKS]
     loaded = load_tokenizer(tokenizer)
     texts = [(file, tokenize(loaded, read_text(file))[0].numpy()) for file in expand(files)]
     long = [(file, ids) for file, ids in texts if len(ids) >= tokens]
     if not long:
-        raise ValueError(f"no file has {tokens} tokens, the longest {max(len(i) for _, i in texts)}: lower --tokens.")
+        raise UserError(f"no file has {tokens} tokens, the longest {max(len(i) for _, i in texts)}: lower --tokens.")
     rng, records = random.Random(seed), []
     with progress_bar("asking", count) as advance:
         for number in range(count):

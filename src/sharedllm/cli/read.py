@@ -9,6 +9,7 @@ import typer
 
 from ..store import MemoryStore
 from ..store.writer import Writer, writing
+from ..utils.errors import UserError
 from ..utils.text import expand, text_pieces
 from .common import (
     BatchTokensOption,
@@ -54,13 +55,13 @@ def command(
         if not append:
             writer.begin(loaded, tokenizer_fingerprint(tokenizer), keep_all=keep_all, storage=storage or "model")
         elif writer.manifest is None:
-            raise ValueError(f"{output} holds no memory to append to: leave out --append.")
+            raise UserError(f"{output} holds no memory to append to: leave out --append.")
         elif keep_all and not writer.manifest.complete:
-            raise ValueError(f"{output} does not hold every token: --keep-all can't be begun with --append.")
+            raise UserError(f"{output} does not hold every token: --keep-all can't be begun with --append.")
         elif storage not in (None, writer.manifest.storage):
-            raise ValueError(f"{output} has storage={writer.manifest.storage!r}: --append goes on with that.")
+            raise UserError(f"{output} has storage={writer.manifest.storage!r}: --append goes on with that.")
         elif writer.manifest.tokenizer != tokenizer_fingerprint(tokenizer):
-            raise ValueError(f"{output} was made with another tokenizer: read its texts again with this one.")
+            raise UserError(f"{output} was made with another tokenizer: read its texts again with this one.")
         for name in names:
             size = Path(name).stat().st_size if name != "-" else None
             with progress_bar(f"reading {name}", size) as advance:

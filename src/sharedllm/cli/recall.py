@@ -7,6 +7,7 @@ import typer
 
 from ..memory.fingerprint import fingerprint_tensors
 from ..scoring import SCORES
+from ..utils.errors import UserError
 from .common import BatchTokensOption, ModelOption, load, load_any, note, tokens_of_length
 
 
@@ -36,7 +37,7 @@ def command(
     names = [name.strip() for name in scores.split(",") if name.strip()]
     for name in names:
         if name not in (*SCORES, "oracle", "tree"):
-            raise ValueError(f"--scores: {name!r} is not known: use {SCORES.names}, oracle or tree.")
+            raise UserError(f"--scores: {name!r} is not known: use {SCORES.names}, oracle or tree.")
     loaded, tokenizer = load(model)
     plain = load_any(base)[0] if base != "none" else None
     window = loaded.config.window

@@ -8,6 +8,7 @@ import typer
 
 from ..scoring import DEFAULT_SCORE
 from ..scoring.base import get_score
+from ..utils.errors import UserError
 from .common import ModelOption, ScoreOption, load, note, open_store
 
 
@@ -41,10 +42,10 @@ def command(
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("sharedllm"):
             raise
-        raise ValueError(f"{error.name} is not installed: pip install 'sharedllm[serve]'.") from None
+        raise UserError(f"{error.name} is not installed: pip install 'sharedllm[serve]'.") from None
     key = None
     if api_key_env is not None and not (key := os.environ.get(api_key_env, "").strip()):
-        raise ValueError(f"--api-key-env {api_key_env}: that variable is not set; export it with the key.")
+        raise UserError(f"--api-key-env {api_key_env}: that variable is not set; export it with the key.")
     with bind(host, port) as bound:
         loaded, tokenizer = load(model)
         get_score(score, loaded.config)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..utils.errors import UserError
 from .common import JsonOption, note, print_json, quiet, stderr
 
 
@@ -21,7 +22,7 @@ def command(
     try:
         from ..training import load_recipe, train
     except ImportError as error:
-        raise ValueError(f"{error.name} is not installed: pip install 'sharedllm[train]'.") from None
+        raise UserError(f"{error.name} is not installed: pip install 'sharedllm[train]'.") from None
     quiet()
     loaded = load_recipe(recipe, set_)
     folder = train(loaded, max_steps=max_steps, resume_from=resume_from, console=stderr)

@@ -11,6 +11,8 @@ import itertools
 import torch
 from torch import Tensor
 
+from ..utils.errors import UserError
+
 
 def kept_within(
     scores: Tensor, roots: tuple[Tensor, Tensor], ratios: list[int], budget: int, gist: float = 0.5
@@ -29,10 +31,10 @@ def kept_within(
         Ascending positions (s,) of the kept tokens, s ≤ budget, and the stride (s,) of each.
 
     Raises:
-        ValueError: the budget is below 1.
+        UserError: the budget is below 1.
     """
     if budget < 1:
-        raise ValueError(f"budget={budget} keeps nothing: give at least 1 token.")
+        raise UserError(f"budget={budget} keeps nothing: give at least 1 token.")
     if len(roots[0]) == 0:
         return torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
     starts, ends = _levels(*roots, len(ratios))

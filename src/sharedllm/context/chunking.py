@@ -5,28 +5,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..utils.errors import UserError
+
 
 def check_ids(name: str, ids: Tensor, mask: Tensor | None, vocab_size: int | None = None) -> Tensor:
     """The (B, T) bool mask of `ids`; all True if none is given.
 
     Raises:
-        ValueError: ids that are not a (B, T) integer tensor, a mask of another shape, or an id outside the vocabulary.
+        UserError: ids that are not a (B, T) integer tensor, a mask of another shape, or an id outside the vocabulary.
     """
     if ids.ndim != 2 or ids.is_floating_point():
-        raise ValueError(
-            f"{name} has shape {tuple(ids.shape)} and dtype {ids.dtype}: pass integer ids of shape (B, T)."
-        )
+        raise UserError(f"{name} has shape {tuple(ids.shape)} and dtype {ids.dtype}: pass integer ids of shape (B, T).")
     if mask is None:
         mask = torch.ones_like(ids, dtype=torch.bool)
     if mask.shape != ids.shape:
-        raise ValueError(
+        raise UserError(
             f"the mask of {name} has shape {tuple(mask.shape)}, the ids {tuple(ids.shape)}: make them equal."
         )
     mask = mask.bool()
     if vocab_size is not None and mask.any():
         outside = mask & ((ids < 0) | (ids >= vocab_size))
         if outside.any():
-            raise ValueError(f"{name} holds id {int(ids[outside][0])}, but the vocabulary has {vocab_size} entries.")
+            raise UserError(f"{name} holds id {int(ids[outside][0])}, but the vocabulary has {vocab_size} entries.")
     return mask
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from ..utils.errors import UserError
 from .questions import TASKS, Quiz, crowd, get_task, hide, render, sentence_borders
 from .spans import Spans
 
@@ -152,7 +153,7 @@ class RowMaker:
         prompt, response = (self.encode(part) for part in render(quiz, self.tokenizer, self.chat))
         ids = self.encode(record["context"])
         if len(ids) > context or len(prompt) + len(response) > running:
-            raise ValueError(
+            raise UserError(
                 f"{record['where']} has {len(ids)} tokens of context and {len(prompt) + len(response)} of question and "
                 f"answer; the recipe has context={context} and running={running}: raise them or leave the record out."
             )
@@ -164,23 +165,23 @@ def load_instructions(files: list[str]) -> list[dict[str, str]]:
     """Records with `context`, `question` and `answer` of JSON-lines files (what `sharedllm questions` writes).
 
     Raises:
-        ValueError: a missing file, a line that is not JSON, or a record without one of them; names file and line.
+        UserError: a missing file, a line that is not JSON, or a record without one of them; names file and line.
     """
     records = []
     for file in files:
         if not Path(file).is_file():
-            raise ValueError(f"data.instructions: {file} does not exist.")
+            raise UserError(f"data.instructions: {file} does not exist.")
         for number, line in enumerate(Path(file).read_text(encoding="utf-8").splitlines(), 1):
             if not line.strip():
                 continue
             try:
                 record = json.loads(line)
             except json.JSONDecodeError as error:
-                raise ValueError(f"{file}, line {number}: not JSON ({error.msg}).") from None
+                raise UserError(f"{file}, line {number}: not JSON ({error.msg}).") from None
             if not isinstance(record, dict):
-                raise ValueError(f"{file}, line {number}: a record must hold keys and values.")
+                raise UserError(f"{file}, line {number}: a record must hold keys and values.")
             for key in ("context", "question", "answer"):
                 if not isinstance(record.get(key), str):
-                    raise ValueError(f"{file}, line {number}: {key} is missing or no text.")
+                    raise UserError(f"{file}, line {number}: {key} is missing or no text.")
             records.append(record | {"where": f"{file}, line {number}"})
     return records

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from ..utils.errors import UserError
 from ..utils.files import put
 from ..utils.text import tokenize
 from .sources import HUB, documents, parse_hub, resolve
@@ -61,14 +62,14 @@ def build_shards(
         progress: called with the number of tokens of each document that was written.
 
     Raises:
-        ValueError: a setting or a source is bad; a document has no tokens; a split would be empty; or the folder holds
+        UserError: a setting or a source is bad; a document has no tokens; a split would be empty; or the folder holds
             something else.
         OSError: the folder can't be written.
     """
     if not 0 <= validation < 1:
-        raise ValueError(f"validation={validation} must be a share from 0 to below 1.")
+        raise UserError(f"validation={validation} must be a share from 0 to below 1.")
     if shard_tokens < 1:
-        raise ValueError(f"shard_tokens={shard_tokens} must be at least 1.")
+        raise UserError(f"shard_tokens={shard_tokens} must be at least 1.")
     folder, files = Path(folder), resolve(sources)
     vocabulary = max(tokenizer.get_vocab().values()) + 1
     header = {
@@ -101,14 +102,14 @@ def build_shards(
             seen.add(digest)
             ids = tokenize(tokenizer, document.text)[0].numpy()
             if not len(ids):
-                raise ValueError(f"{document.name} has no tokens: the tokenizer drops all its text; leave it out.")
+                raise UserError(f"{document.name} has no tokens: the tokenizer drops all its text; leave it out.")
             assert ids.max() < vocabulary, f"the ids of {document.name} exceed {vocabulary}"
             writer.add(ids, name=document.name, source=document.source, bytes=len(raw))
             if progress is not None:
                 progress(len(ids))
         if empty := [name for name, writer in writers.items() if not writer.shards]:
             none = f"validation={validation} leaves none of {len(seen)} documents for {empty[0]}"
-            raise ValueError(f"{none}: give more documents, or name separate sources for validation.")
+            raise UserError(f"{none}: give more documents, or name separate sources for validation.")
         manifest = header | {"splits": {name: writer.finish() for name, writer in writers.items()}}
         manifest["checksum"] = _digest(manifest)
         (temporary / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
@@ -130,7 +131,7 @@ class TokenStore:
         vocab_size: all ids are below. tokenizer_fingerprint: see the function of that name.
 
     Raises:
-        ValueError: no manifest, a damaged one, or one of another version; no such split; a file that is missing or has
+        UserError: no manifest, a damaged one, or one of another version; no such split; a file that is missing or has
             another size.
     """
 
@@ -138,7 +139,7 @@ class TokenStore:
         self.folder, self.split = Path(folder), split
         self.manifest = _read_manifest(self.folder)
         if split not in self.manifest["splits"]:
-            raise ValueError(f"{folder} has no split {split!r}: it holds {', '.join(self.manifest['splits'])}.")
+            raise UserError(f"{folder} has no split {split!r}: it holds {', '.join(self.manifest['splits'])}.")
         self.vocab_size: int = self.manifest["vocab_size"]
         self.tokenizer_fingerprint: str = self.manifest["tokenizer"]
         columns, shards = (self.manifest["splits"][split][part] for part in ("documents", "shards"))
@@ -152,7 +153,7 @@ class TokenStore:
             size = path.stat().st_size if path.is_file() else None
             if size != shard["bytes"]:
                 problem = "is missing" if size is None else f"has {size} bytes, not {shard['bytes']}"
-                raise ValueError(f"{path} {problem}: delete {folder} and tokenise again.")
+                raise UserError(f"{path} {problem}: delete {folder} and tokenise again.")
         self._shards = [np.memmap(path, dtype=dtype, mode="r") for path in self._hashes]
 
     def __reduce__(self):
@@ -165,13 +166,13 @@ class TokenStore:
         """(length,) int64 copy of the ids of a document from `start` on.
 
         Raises:
-            ValueError: there is no such document, or it does not hold all of these tokens.
+            UserError: there is no such document, or it does not hold all of these tokens.
         """
         if not 0 <= document < len(self):
-            raise ValueError(f"document={document} is not in {self.folder}: {self.split} holds {len(self)} documents.")
+            raise UserError(f"document={document} is not in {self.folder}: {self.split} holds {len(self)} documents.")
         if start < 0 or length < 0 or start + length > self.lengths[document]:
             there = f"document {document}, {self.names[document]}: it has {self.lengths[document]} tokens"
-            raise ValueError(f"start={start}, length={length} is outside of {there}.")
+            raise UserError(f"start={start}, length={length} is outside of {there}.")
         first = self._start[document] + start
         return self._shards[self._shard[document]][first : first + length].astype(np.int64)
 
@@ -179,11 +180,11 @@ class TokenStore:
         """Read everything and compare it with the hashes of the manifest.
 
         Raises:
-            ValueError: a file has changed.
+            UserError: a file has changed.
         """
         for path, expected in self._hashes.items():
             if _sha256(path) != expected:
-                raise ValueError(f"{path} is damaged: its checksum does not fit; delete {self.folder}, tokenise again.")
+                raise UserError(f"{path} is damaged: its checksum does not fit; delete {self.folder}, tokenise again.")
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -198,10 +199,10 @@ def check_tokenizer(store: TokenStore, tokenizer: PreTrainedTokenizerBase) -> No
     """Refuse a tokenizer other than that of the store.
 
     Raises:
-        ValueError: it is another one; names the store's folder.
+        UserError: it is another one; names the store's folder.
     """
     if store.tokenizer_fingerprint != tokenizer_fingerprint(tokenizer):
-        raise ValueError(
+        raise UserError(
             f"{store.folder} was tokenised with another tokenizer: use that one, or tokenise again elsewhere."
         )
 
@@ -240,15 +241,15 @@ class _Writer:
 def _read_manifest(folder: Path) -> dict:
     path = folder / "manifest.json"
     if not path.is_file():
-        raise ValueError(f"{folder} has no manifest.json: name a folder that `sharedllm tokenize` made, or a new one.")
-    damaged = ValueError(f"{path} is damaged: delete {folder} and tokenise again.")
+        raise UserError(f"{folder} has no manifest.json: name a folder that `sharedllm tokenize` made, or a new one.")
+    damaged = UserError(f"{path} is damaged: delete {folder} and tokenise again.")
     try:
         manifest = json.loads(path.read_bytes())
         version, checksum = manifest["format_version"], manifest.pop("checksum", None)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise damaged from None
     if version != VERSION:
-        raise ValueError(f"{path} has format_version={version!r}, this package reads {VERSION}: upgrade sharedllm.")
+        raise UserError(f"{path} has format_version={version!r}, this package reads {VERSION}: upgrade sharedllm.")
     if checksum != _digest(manifest):
         raise damaged
     return manifest
@@ -266,7 +267,7 @@ def _keep(folder: Path, header: dict) -> dict:
         ]
         different.append(f"sources ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})")
     if different:
-        raise ValueError(f"{folder} holds other tokens, by {', '.join(different)}: choose another folder or delete it.")
+        raise UserError(f"{folder} holds other tokens, by {', '.join(different)}: choose another folder or delete it.")
     for split in manifest["splits"]:
         TokenStore(folder, split)
     return manifest

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from ..utils.errors import UserError
 from ..utils.text import expand, read_text
 
 TEXTS = (".txt", ".md", ".py")
@@ -42,7 +43,7 @@ def documents(sources: Sequence[str], *, text_field: str = "text") -> Iterator[D
         sources: as in `resolve`. text_field: holds the text of a record.
 
     Raises:
-        ValueError: as `resolve`, before anything is read; a file that is damaged, empty or not UTF-8; a record that can't
+        UserError: as `resolve`, before anything is read; a file that is damaged, empty or not UTF-8; a record that can't
             be read, or whose text is missing, no text, or blank. Names the file and where possible the line or record.
     """
     for source in resolve(sources):
@@ -53,7 +54,7 @@ def documents(sources: Sequence[str], *, text_field: str = "text") -> Iterator[D
         for number, record in _records(source):
             yield _document(record, source, number, text_field)
         if number is None:
-            raise ValueError(f"{source} is empty: it holds no record.")
+            raise UserError(f"{source} is empty: it holds no record.")
 
 
 def resolve(sources: Sequence[str]) -> list[str]:
@@ -64,11 +65,11 @@ def resolve(sources: Sequence[str]) -> list[str]:
             ones), and "hub:owner/name[:configuration][@split]", where a local folder can stand for owner/name.
 
     Raises:
-        ValueError: none is named, or one is missing, a folder without such files, a glob that fits none, or of another
+        UserError: none is named, or one is missing, a folder without such files, a glob that fits none, or of another
             kind.
     """
     if isinstance(sources, str) or not sources:
-        raise ValueError(f"sources={sources!r} must be a list of at least one file, folder, glob or hub:owner/name.")
+        raise UserError(f"sources={sources!r} must be a list of at least one file, folder, glob or hub:owner/name.")
     found: list[str] = []
     for source in sources:
         if source.startswith(HUB):
@@ -84,19 +85,19 @@ def parse_hub(source: str) -> tuple[str, str | None, str]:
     """Dataset id, configuration and split of "hub:owner/name[:configuration][@split]".
 
     Raises:
-        ValueError: it has another form.
+        UserError: it has another form.
     """
     match = re.fullmatch(r"hub:([^:@]+)(?::([^:@]+))?(?:@([^:@]+))?", source)
     if match is None:
-        raise ValueError(f"{source} names no dataset: write hub:owner/name, hub:owner/name:configuration or …@split.")
+        raise UserError(f"{source} names no dataset: write hub:owner/name, hub:owner/name:configuration or …@split.")
     return match[1], match[2], match[3] or "train"
 
 
 def _supported(name: str) -> str:
     if not Path(name).exists():
-        raise ValueError(f"{name} does not exist: check the name.")
+        raise UserError(f"{name} does not exist: check the name.")
     if not name.lower().endswith(SUFFIXES):
-        raise ValueError(f"{name} is of no supported kind: convert it to one of {' '.join(SUFFIXES)}.")
+        raise UserError(f"{name} is of no supported kind: convert it to one of {' '.join(SUFFIXES)}.")
     return name
 
 
@@ -105,26 +106,26 @@ def _below(folder: Path) -> list[str]:
     inside = (p for p in sorted(folder.rglob("*")) if p.name.lower().endswith(SUFFIXES) and p.is_file())
     files = [str(p) for p in inside if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
     if not files:
-        raise ValueError(f"{folder} holds no supported file: add some with a suffix of {' '.join(SUFFIXES)}.")
+        raise UserError(f"{folder} holds no supported file: add some with a suffix of {' '.join(SUFFIXES)}.")
     return files
 
 
 def _document(record: object, source: str, number: int, text_field: str) -> Document:
     place = f"{source}:{number}"
     if not isinstance(record, Mapping):
-        raise ValueError(f"{place} is a {type(record).__name__}, not a record: write one JSON object a line.")
+        raise UserError(f"{place} is a {type(record).__name__}, not a record: write one JSON object a line.")
     if text_field not in record:
         fields = ", ".join(map(str, record)) or "none"
-        raise ValueError(f"{place} has no field {text_field!r}: name the one that holds the text, of {fields}.")
+        raise UserError(f"{place} has no field {text_field!r}: name the one that holds the text, of {fields}.")
     text, title = record[text_field], record.get("title")
     if not isinstance(text, str):
-        raise ValueError(f"{place} has a {type(text).__name__} in {text_field!r}, not text: leave the record out.")
+        raise UserError(f"{place} has a {type(text).__name__} in {text_field!r}, not text: leave the record out.")
     if not text.strip():
-        raise ValueError(f"{place} is empty: its {text_field!r} holds no text; leave the record out.")
+        raise UserError(f"{place} is empty: its {text_field!r} holds no text; leave the record out.")
     try:
         text.encode()
     except UnicodeEncodeError as error:  # JSON can escape half of a surrogate pair
-        raise ValueError(f"{place} is not valid Unicode: {error.reason} at character {error.start}; mend it.") from None
+        raise UserError(f"{place} is not valid Unicode: {error.reason} at character {error.start}; mend it.") from None
     return Document(text, title if isinstance(title, str) and title.strip() else place, source)
 
 
@@ -143,7 +144,7 @@ def _streamed(source: str, *arguments: str | None, **options: str | int) -> Iter
     try:
         from datasets import load_dataset
     except ImportError:
-        raise ValueError(f"{source} needs the datasets library: pip install 'sharedllm[train]'.") from None
+        raise UserError(f"{source} needs the datasets library: pip install 'sharedllm[train]'.") from None
     number = 0
     try:
         for number, record in enumerate(load_dataset(*arguments, streaming=True, **options), start=1):
@@ -151,7 +152,7 @@ def _streamed(source: str, *arguments: str | None, **options: str | int) -> Iter
     except Exception as error:  # of the library, pyarrow, fsspec or the network: there is no common class
         where = f" after record {number}" if number else ""
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{source} can't be read{where}: {reason}") from error
+        raise UserError(f"{source} can't be read{where}: {reason}") from error
 
 
 def _json_lines(source: str) -> Iterator[tuple[int, object]]:
@@ -162,7 +163,7 @@ def _json_lines(source: str) -> Iterator[tuple[int, object]]:
                 if line.strip():
                     yield number, _parsed(line, f"{source}:{number}")
     except (EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{source} is damaged or cut short after line {number}: {error}.") from None
+        raise UserError(f"{source} is damaged or cut short after line {number}: {error}.") from None
 
 
 def _parsed(line: bytes, place: str) -> object:
@@ -170,9 +171,9 @@ def _parsed(line: bytes, place: str) -> object:
         return json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         bad = f"byte {error.start} of the line is 0x{line[error.start]:02x}"
-        raise ValueError(f"{place} is not UTF-8: {bad}; convert it.") from None
+        raise UserError(f"{place} is not UTF-8: {bad}; convert it.") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{place} is not JSON: {error}; mend the line.") from None
+        raise UserError(f"{place} is not JSON: {error}; mend the line.") from None
 
 
 def _decompressed(source: str, file: BinaryIO) -> BinaryIO:
@@ -188,7 +189,7 @@ class _Zstandard(io.RawIOBase):
         try:
             import zstandard
         except ImportError:
-            raise ValueError(f"{source} needs the zstandard library: pip install 'sharedllm[train]'.") from None
+            raise UserError(f"{source} needs the zstandard library: pip install 'sharedllm[train]'.") from None
         self.file, self.error = file, zstandard.ZstdError
         self.new = zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj
         self.frame, self.unread = None, b""

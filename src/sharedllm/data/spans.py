@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..utils.errors import UserError
 from .shards import TokenStore
 
 
@@ -21,7 +22,7 @@ class Spans:
             between them.
 
     Raises:
-        ValueError: no document is long enough.
+        UserError: no document is long enough.
     """
 
     store: TokenStore
@@ -40,7 +41,7 @@ class Spans:
         self.per_epoch = int(self.counts.sum())
         if self.per_epoch == 0:
             longest = int(np.argmax(self.store.lengths))
-            raise ValueError(
+            raise UserError(
                 f"{self.store.folder}: no document holds a sample of {self.length} tokens; the longest, "
                 f"{self.store.names[longest]}, has {self.store.lengths[longest]}: shorten the samples, or set "
                 "cross_documents."

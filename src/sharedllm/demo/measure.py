@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from ..causal_lm import SharedLLMForCausalLM
 from ..data.synthetic import make_needles
 from ..memory.context_memory import ContextMemory
+from ..utils.errors import UserError
 from ..utils.text import tokenize
 
 Progress = Callable[[int], None]
@@ -41,7 +42,7 @@ def anchors(tokens: int, longest: int, window: int, chunk_size: int, count: int)
     first = -(-longest // chunk_size)
     last = (tokens - window) // chunk_size
     if last < first:
-        raise ValueError(f"the text has {tokens} tokens: at least {first * chunk_size + window} are needed.")
+        raise UserError(f"the text has {tokens} tokens: at least {first * chunk_size + window} are needed.")
     count = min(count, last - first + 1)
     return [(first + (last - first) * i // max(1, count - 1)) * chunk_size for i in range(count)]
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from ..utils.errors import UserError
+
 TRUE, OTHER, NONE, BASE = "#0b6e99", "#c8553d", "#7a8793", "#e8a33d"
 
 
@@ -9,7 +11,7 @@ def draw(result: dict, path: Path) -> None:
     """Draw `demo.json`'s content.
 
     Raises:
-        ValueError: matplotlib is not installed.
+        UserError: matplotlib is not installed.
     """
     try:
         import matplotlib
@@ -18,7 +20,7 @@ def draw(result: dict, path: Path) -> None:
         import matplotlib.pyplot as plt
         from matplotlib.ticker import PercentFormatter, ScalarFormatter
     except ImportError:
-        raise ValueError("matplotlib is not installed: pip install 'sharedllm[plot]' draws the figure.") from None
+        raise UserError("matplotlib is not installed: pip install 'sharedllm[plot]' draws the figure.") from None
     window = result["model"]["window"]
     figure, ((left, middle), (time, memory)) = plt.subplots(2, 2, figsize=(11, 8.4), layout="constrained")
 

@@ -24,7 +24,7 @@ class FarAttention:
             model: a causal language model of a supported family.
 
         Raises:
-            ValueError: its family is not supported.
+            UserError: its family is not supported.
         """
         self.model, self.config = model, model.config
         self.decoder = model.get_decoder()

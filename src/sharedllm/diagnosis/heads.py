@@ -18,6 +18,7 @@ from ..data.questions import hide, render
 from ..data.questions.needle import Needle
 from ..memory.segments import parts_of
 from ..scoring.attention import AttentionScore
+from ..utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,10 @@ def measure_heads(
         progress: called after each question with 1.
 
     Raises:
-        ValueError: the text is too short for the facts, or the model has no joint softmax.
+        UserError: the text is too short for the facts, or the model has no joint softmax.
     """
     if model.config.injection != "joint":
-        raise ValueError(f"injection={model.config.injection!r}: only heads with injection='joint' can choose.")
+        raise UserError(f"injection={model.config.injection!r}: only heads with injection='joint' can choose.")
     rng, quizzes, asked = random.Random(seed), [], set()
     while len(quizzes) < questions:
         quiz = Needle().make(rng, "", "train")

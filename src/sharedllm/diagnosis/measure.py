@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.rows import IGNORE, Row, RowMaker
 from ..data.synthetic import make_needles
+from ..utils.errors import UserError
 from .far import FarAttention
 
 # Recall below this in the ordinary base: it can't be told which layers recall needs.
@@ -75,11 +76,11 @@ def diagnose(
         progress: called with 1 for each set of layers; `number_of_sets` of them.
 
     Raises:
-        ValueError: the text is too short, or the family not supported.
+        UserError: the text is too short, or the family not supported.
     """
     length = context + running
     if len(ids) < 2 * length:
-        raise ValueError(f"the text has {len(ids)} tokens: at least {2 * length} are needed.")
+        raise UserError(f"the text has {len(ids)} tokens: at least {2 * length} are needed.")
     far, batches = FarAttention(model), _batches(tokenizer, ids, context, running, rows, seed)
     states = {kind: far.read(_tensor([r.context for r in made])) for kind, made in batches.items()}
     layers = list(range(model.config.num_hidden_layers))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..utils.errors import UserError
 from .measure import Diagnosis
 
 ONLY, BUT, COPY = "#0b6e99", "#c8553d", "#7a8793"
@@ -11,7 +12,7 @@ def draw(diagnosis: Diagnosis, title: str, path: Path) -> None:
     """Write the picture.
 
     Raises:
-        ValueError: matplotlib is not installed.
+        UserError: matplotlib is not installed.
     """
     try:
         import matplotlib
@@ -20,7 +21,7 @@ def draw(diagnosis: Diagnosis, title: str, path: Path) -> None:
         import matplotlib.pyplot as plt
         from matplotlib.ticker import PercentFormatter
     except ImportError:
-        raise ValueError("matplotlib is not installed: pip install 'sharedllm[plot]' draws the figure.") from None
+        raise UserError("matplotlib is not installed: pip install 'sharedllm[plot]' draws the figure.") from None
     scores = {score.name: score for score in diagnosis.by_layers}
     layers = scores["all"].layers
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data.shards import TokenStore, check_tokenizer
 from ..data.sources import documents
+from ..utils.errors import UserError
 from ..utils.text import tokenize
 
 
@@ -37,12 +38,12 @@ class Documents:
         """Documents of at least so many tokens, and the names of the others.
 
         Raises:
-            ValueError: there is none.
+            UserError: there is none.
         """
         chosen = [i for i, n in enumerate(self.lengths) if n >= tokens]
         if not chosen:
             longest = int(np.argmax(self.lengths))
-            raise ValueError(
+            raise UserError(
                 f"{self.domain}: no document has {tokens} tokens; the longest, {self.names[longest]}, has "
                 f"{self.lengths[longest]}: ask for shorter lengths, or give longer documents."
             )
@@ -53,7 +54,7 @@ def open_documents(specification: str, tokenizer: PreTrainedTokenizerBase) -> Do
     """`[DOMAIN=]PATH`: a folder of `sharedllm tokenize`, or what `sharedllm.data.sources` reads: files, folders, globs.
 
     Raises:
-        ValueError: nothing is there, it is damaged, or the tokens are another tokenizer's.
+        UserError: nothing is there, it is damaged, or the tokens are another tokenizer's.
     """
     domain, _, path = specification.rpartition("=")
     domain = domain or Path(path).stem

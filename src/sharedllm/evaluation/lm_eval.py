@@ -32,6 +32,7 @@ from ..memory.context_memory import ContextMemory, stack
 from ..scoring import DEFAULT_SCORE
 from ..scoring.base import get_score
 from ..utils.checkpoints import checkpoint
+from ..utils.errors import UserError
 from .pieces import Ids, Piece, border, in_order, left_pad, spans
 
 try:
@@ -40,7 +41,7 @@ try:
     from lm_eval.models.huggingface import HFLM
     from lm_eval.models.utils import normalize_gen_kwargs
 except ImportError:
-    raise ValueError("lm_eval is not installed: pip install 'sharedllm[eval]'.") from None
+    raise UserError("lm_eval is not installed: pip install 'sharedllm[eval]'.") from None
 
 # Most tokens of the prompt's end that are the question.
 QUERY_TOKENS = 32
@@ -73,28 +74,28 @@ class SharedLLMHarness(HFLM):
             kwargs: as for `HFLM`: tokenizer, dtype, batch_size, revision, ….
 
         Raises:
-            ValueError: no SharedLLM, an unknown score, a tokenizer without eos token, or an option that can't be heeded.
+            UserError: no SharedLLM, an unknown score, a tokenizer without eos token, or an option that can't be heeded.
         """
         get_score(score)
         if budget is not None and (not isinstance(budget, int) or budget < 1):
-            raise ValueError(f"budget={budget!r} must be a number of tokens, at least 1, or left out.")
+            raise UserError(f"budget={budget!r} must be a number of tokens, at least 1, or left out.")
         for name in ("max_length", "truncation"):
             if kwargs.get(name):
-                raise ValueError(f"{name}={kwargs[name]!r} would cut texts off, but all are read whole: leave it out.")
+                raise UserError(f"{name}={kwargs[name]!r} would cut texts off, but all are read whole: leave it out.")
         if str(kwargs.get("batch_size", 1)).startswith("auto"):
-            raise ValueError("batch_size='auto' tries the longest input, and there is none: give a number.")
+            raise UserError("batch_size='auto' tries the longest input, and there is none: give a number.")
         if isinstance(pretrained, str | Path):
             pretrained = checkpoint(str(pretrained))
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         super().__init__(pretrained, backend="causal", device=device, **kwargs)
         if not isinstance(self.model, SharedLLMForCausalLM):
-            raise ValueError(
+            raise UserError(
                 f"pretrained is a {type(self.model).__name__}, no SharedLLM: make one of it with `sharedllm extend` "
                 "(adapters have to be merged before)."
             )
         get_score(score, self.model.config)
         if self.eot_token_id is None:
-            raise ValueError("the tokenizer has no eos_token: pass one that has as tokenizer=….")
+            raise UserError("the tokenizer has no eos_token: pass one that has as tokenizer=….")
         self.budget, self.score, self.batch_tokens = budget, score, batch_tokens
         self._read_before = _Recent()
         self._selected_before = _Recent()
@@ -128,7 +129,7 @@ class SharedLLMHarness(HFLM):
         texts = []
         for strings, context, continuation in requests:
             if not context or not continuation:
-                raise ValueError(
+                raise UserError(
                     f"the request {str(strings)[:80]!r}… has a context of {len(context)} tokens and a continuation of "
                     f"{len(continuation)}: both need one at least."
                 )
@@ -159,12 +160,12 @@ class SharedLLMHarness(HFLM):
         for request in requests:
             options: Any = normalize_gen_kwargs(request.args[1], self.max_gen_toks)
             if not 0 < options["max_gen_toks"] < self.window:
-                raise ValueError(
+                raise UserError(
                     f"max_gen_toks={options['max_gen_toks']} must be between 1 and {self.window - 1}, to fit into the "
                     f"window={self.window}: set it in the task's generation_kwargs or with --gen_kwargs."
                 )
             if "max_length" in options:
-                raise ValueError("max_length among the generation_kwargs counts prompt and padding: use max_gen_toks.")
+                raise UserError("max_length among the generation_kwargs counts prompt and padding: use max_gen_toks.")
         with self._computing():
             return super().generate_until(requests, disable_tqdm=disable_tqdm)
 

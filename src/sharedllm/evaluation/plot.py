@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..utils.errors import UserError
 from .report import Cell, Index, estimate, main_column
 
 COLORS = {
@@ -26,7 +27,7 @@ def draw(cells: Index, window: int, folder: Path) -> list[Path]:
     """One figure for each task and domain, and a map for tasks with depths; returns the files.
 
     Raises:
-        ValueError: matplotlib is not installed.
+        UserError: matplotlib is not installed.
     """
     try:
         import matplotlib
@@ -34,7 +35,7 @@ def draw(cells: Index, window: int, folder: Path) -> list[Path]:
         matplotlib.use("Agg")
         import matplotlib.pyplot as plt
     except ImportError:
-        raise ValueError("matplotlib is not installed: pip install 'sharedllm[plot]' draws the figures.") from None
+        raise UserError("matplotlib is not installed: pip install 'sharedllm[plot]' draws the figures.") from None
     files = []
     for (task, domain), rows in cells.items():
         figure, ax = plt.subplots(figsize=(7.5, 4.4), layout="constrained")

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from ..utils.errors import UserError
 from .methods import DESCRIPTIONS
 from .run import load_about, load_cells
 from .statistics import Estimate, by_document, cluster_bootstrap, paired_difference, wilson
@@ -23,7 +24,7 @@ def index(folders: Sequence[Path]) -> Index:
     models (trainings with other seeds) become means, see `_merged`.
 
     Raises:
-        ValueError: two folders hold the same cell of the same models and seed.
+        UserError: two folders hold the same cell of the same models and seed.
     """
     found: dict[tuple[str, str], dict[int, dict[str, list[tuple[Any, int, Cell]]]]] = {}
     for folder in folders:
@@ -33,7 +34,7 @@ def index(folders: Sequence[Path]) -> Index:
             rows = found.setdefault((cell["task"], cell["domain"]), {})
             same = rows.setdefault(cell["length"], {}).setdefault(cell["method"], [])
             if any(known == models and before == seed for known, before, _ in same):
-                raise ValueError(f"{folder}: {cell['task']}, {cell['domain']}, {cell['method']} is there twice.")
+                raise UserError(f"{folder}: {cell['task']}, {cell['domain']}, {cell['method']} is there twice.")
             same.append((models, seed, cell))
     return {
         key: {n: _in_order({m: _one(cells) for m, cells in row.items()}) for n, row in sorted(rows.items())}
@@ -65,7 +66,7 @@ def _merged(cells: list[Cell]) -> Cell:
     """One cell whose values are means over several trainings, text by text; `trainings` holds the mean of each.
 
     Raises:
-        ValueError: they are of different texts.
+        UserError: they are of different texts.
     """
     first = cells[0]
     if len(cells) == 1:

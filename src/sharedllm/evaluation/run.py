@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..utils.errors import UserError
 from ..utils.files import write_text
 from ..utils.hardware import command_line, environment
 from ..utils.version import __version__
@@ -49,7 +50,7 @@ def evaluate(
         progress: called with a line for each cell.
 
     Raises:
-        ValueError: the folder holds another evaluation, or a document is too short for a length.
+        UserError: the folder holds another evaluation, or a document is too short for a length.
     """
     setting = plan.setting
     about |= {
@@ -94,28 +95,28 @@ def load_about(folder: Path) -> dict[str, Any]:
     """What decided the numbers of a folder.
 
     Raises:
-        ValueError: it was not made by an evaluation.
+        UserError: it was not made by an evaluation.
     """
     try:
         return json.loads((folder / "run.json").read_text())["about"]
     except (OSError, ValueError, KeyError):
-        raise ValueError(f"{folder} holds no results: name a folder that `sharedllm eval` made.") from None
+        raise UserError(f"{folder} holds no results: name a folder that `sharedllm eval` made.") from None
 
 
 def load_cells(folder: Path) -> list[dict[str, Any]]:
     """All cells of a folder.
 
     Raises:
-        ValueError: there is none, or one can't be read; names it.
+        UserError: there is none, or one can't be read; names it.
     """
     cells = []
     for path in sorted((folder / "cells").rglob("*.json")):
         try:
             cells.append(json.loads(path.read_text()))
         except (OSError, ValueError) as error:
-            raise ValueError(f"{path} is no result of an evaluation: {error}.") from None
+            raise UserError(f"{path} is no result of an evaluation: {error}.") from None
     if not cells:
-        raise ValueError(f"{folder} holds no results: name a folder that `sharedllm eval` made.")
+        raise UserError(f"{folder} holds no results: name a folder that `sharedllm eval` made.")
     return cells
 
 
@@ -129,7 +130,7 @@ def _begin(folder: Path, about: dict[str, Any], plan: Plan) -> None:
             both = set(about[group]) & set(there[group])
             changed += [f"{group} {name}" for name in sorted(both) if about[group][name] != there[group][name]]
         if changed:
-            raise ValueError(f"{folder} holds another evaluation, by {', '.join(changed)}: name another folder.")
+            raise UserError(f"{folder} holds another evaluation, by {', '.join(changed)}: name another folder.")
         for group in ("data", "models"):
             about[group] = there[group] | about[group]
     left_out = {}

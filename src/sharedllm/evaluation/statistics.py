@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..utils.errors import UserError
+
 DRAWS = 10_000
 
 
@@ -54,11 +56,11 @@ def paired_difference(ours: Sequence[Mapping], theirs: Sequence[Mapping], column
     """Ours minus theirs on the same texts, by cluster bootstrap over documents.
 
     Raises:
-        ValueError: the records are of different texts.
+        UserError: the records are of different texts.
     """
     keys = [[{k: v for k, v in r.items() if k != "values"} for r in records] for records in (ours, theirs)]
     if keys[0] != keys[1]:
-        raise ValueError("the two methods scored different texts: evaluate them with the same settings.")
+        raise UserError("the two methods scored different texts: evaluate them with the same settings.")
     differences: dict[str, list[float]] = {}
     for a, b in zip(ours, theirs, strict=True):
         if column not in a["values"]:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..utils.errors import UserError
+
 
 @dataclass(frozen=True)
 class ContextMemory:
@@ -102,7 +104,7 @@ class ContextMemory:
         """The texts `index` (n,), in that order, repeats allowed."""
         index = torch.as_tensor(index, dtype=torch.long, device=self.lengths.device)
         if len(index) and not (int(index.min()) >= 0 and int(index.max()) < len(self)):
-            raise ValueError(f"index={index.tolist()} is outside the memory's {len(self)} texts.")
+            raise UserError(f"index={index.tolist()} is outside the memory's {len(self)} texts.")
         return self._map(lambda t: t.index_select(0, index), sources=tuple(self.sources[i] for i in index.tolist()))
 
     def repeat_interleave(self, repeats: int) -> "ContextMemory":
@@ -119,7 +121,7 @@ class ContextMemory:
         start, stop = (torch.as_tensor(t, device=self.lengths.device).expand(len(self)) for t in (start, stop))
         stop = torch.minimum(stop, self.lengths)
         if (start % self.chunk_size).any() or (start < 0).any() or (start > stop).any():
-            raise ValueError(
+            raise UserError(
                 f"start={start.tolist()} must be multiples of chunk_size={self.chunk_size} between 0 and {stop.tolist()}."
             )
         inside = self.mask & (self.position >= start[:, None]) & (self.position < stop[:, None])
@@ -139,7 +141,7 @@ class ContextMemory:
         from any length use `SharedLLMModel.append`, which reads the unfinished chunk again.
 
         Raises:
-            ValueError: another number of texts, another fingerprint or shape, or an unfinished chunk.
+            UserError: another number of texts, another fingerprint or shape, or an unfinished chunk.
         """
         for name, ours, theirs in (
             ("number of texts", len(self), len(later)),
@@ -150,11 +152,11 @@ class ContextMemory:
             ("heads and head size", *(({(t.shape[1], t.shape[3]) for t in m.keys}) for m in (self, later))),
         ):
             if ours != theirs:
-                raise ValueError(
+                raise UserError(
                     f"can't append: {name} is {ours!r} here and {theirs!r} there; read both with one model."
                 )
         if (self.lengths % self.chunk_size).any():
-            raise ValueError(
+            raise UserError(
                 f"can't append: lengths={self.lengths.tolist()} end inside a chunk of {self.chunk_size}; "
                 "use the model's append(), which reads the unfinished chunk again."
             )

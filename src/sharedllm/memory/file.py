@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..utils.errors import UserError
 from ..utils.files import put
 from .context_memory import ContextMemory
 from .fingerprint import raw_bytes
@@ -91,9 +92,9 @@ def _sources(memory: ContextMemory) -> list:
     try:
         sources = json.loads(json.dumps(memory.sources))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"sources={memory.sources!r} can't be saved: {error}; use text and numbers.") from None
+        raise UserError(f"sources={memory.sources!r} can't be saved: {error}; use text and numbers.") from None
     if len(sources) != len(memory) or not all(isinstance(text, list) for text in sources):
-        raise ValueError(f"sources={memory.sources!r} do not fit {len(memory)} texts: give each text a tuple of dicts.")
+        raise UserError(f"sources={memory.sources!r} do not fit {len(memory)} texts: give each text a tuple of dicts.")
     return sources
 
 
@@ -108,16 +109,16 @@ def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "",
         The checksum of the header, which identifies all that the file holds.
 
     Raises:
-        ValueError: no such storage, the folder does not exist, the path is a folder, or the sources can't be written as JSON.
+        UserError: no such storage, the folder does not exist, the path is a folder, or the sources can't be written as JSON.
         OSError: the file can't be written: no space or no permission.
     """
     path = Path(path)
     if path.is_dir():
-        raise ValueError(f"{path} is a folder: name a file to save the memory to.")
+        raise UserError(f"{path} is a folder: name a file to save the memory to.")
     if not path.parent.is_dir():
-        raise ValueError(f"the folder {path.parent} does not exist: create it, or save the memory elsewhere.")
+        raise UserError(f"the folder {path.parent} does not exist: create it, or save the memory elsewhere.")
     if storage not in ("model", "int8"):
-        raise ValueError(f"storage={storage!r} is not known: use 'model' or 'int8'.")
+        raise UserError(f"storage={storage!r} is not known: use 'model' or 'int8'.")
     tensors = _plain(memory, storage)
     header = {
         "format": FORMAT,
@@ -148,45 +149,45 @@ def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "",
     return header["checksum"]
 
 
-def _damaged(path: Path, what: str) -> ValueError:
-    return ValueError(f"{path} is damaged: {what}; read the text again.")
+def _damaged(path: Path, what: str) -> UserError:
+    return UserError(f"{path} is damaged: {what}; read the text again.")
 
 
 def _open(path: Path):
     if not path.exists():
-        raise ValueError(f"{path} does not exist: check the name, or make it with `sharedllm read`.")
+        raise UserError(f"{path} does not exist: check the name, or make it with `sharedllm read`.")
     if path.is_dir():
-        raise ValueError(f"{path} is a folder: name a memory file.")
+        raise UserError(f"{path} is a folder: name a memory file.")
     if not path.is_file():
-        raise ValueError(f"{path} is not a regular file: name a memory file.")
+        raise UserError(f"{path} is not a regular file: name a memory file.")
     try:
         return safe_open(path, framework="pt")
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a memory, or was cut short: {error}; read the text again.") from None
+        raise UserError(f"{path} is not a memory, or was cut short: {error}; read the text again.") from None
     except OSError as error:
-        raise ValueError(f"{path} can't be opened: {error}.") from None
+        raise UserError(f"{path} can't be opened: {error}.") from None
 
 
 def read_header(path: str | Path) -> dict:
     """The header of a memory, without its tensors.
 
     Raises:
-        ValueError: no such file, not a memory, a damaged header, or a newer format.
+        UserError: no such file, not a memory, a damaged header, or a newer format.
     """
     path = Path(path)
     with _open(path) as file:
         text = (file.metadata() or {}).get("sharedllm")
     if text is None:
-        raise ValueError(f"{path} is a safetensors file but not a memory: make one with `sharedllm read`.")
+        raise UserError(f"{path} is a safetensors file but not a memory: make one with `sharedllm read`.")
     try:
         header = json.loads(text)
         made_as, kind = header["format_version"], header["format"]
     except (ValueError, KeyError, TypeError):
         raise _damaged(path, "its header can't be read") from None
     if kind != FORMAT:
-        raise ValueError(f"{path} has format {kind!r}, not {FORMAT!r}: it is not a memory.")
+        raise UserError(f"{path} has format {kind!r}, not {FORMAT!r}: it is not a memory.")
     if made_as != VERSION:
-        raise ValueError(f"{path} has format_version={made_as}, this package reads {VERSION}: upgrade sharedllm.")
+        raise UserError(f"{path} has format_version={made_as}, this package reads {VERSION}: upgrade sharedllm.")
     for name, kind in _FIELDS.items():
         if not isinstance(header.get(name), kind):
             raise _damaged(path, f"its header has {name}={header.get(name)!r}, not a {kind.__name__}")
@@ -209,17 +210,17 @@ def open_memory(
         tokenizer: as it was given to `save_memory`; None skips the comparison.
 
     Raises:
-        ValueError: as `read_header`; a damaged, missing or misshapen tensor; a memory of another model or tokenizer.
+        UserError: as `read_header`; a damaged, missing or misshapen tensor; a memory of another model or tokenizer.
     """
     path = Path(path)
     header = read_header(path)
     if fingerprint is not None and header["fingerprint"] != fingerprint:
-        raise ValueError(
+        raise UserError(
             f"{path} was made by another model: fingerprint {header['fingerprint'] or '(none)'} in the file, "
             f"{fingerprint} here; read the text again with this model."
         )
     if tokenizer is not None and header["tokenizer"] != tokenizer:
-        raise ValueError(
+        raise UserError(
             f"{path} was made with another tokenizer: {header['tokenizer'] or '(none)'} in the file, "
             f"{tokenizer} here; read the text again with this tokenizer."
         )
@@ -240,7 +241,7 @@ def open_tensors(path: Path, header: dict, verify: bool = True) -> dict[str, Ten
     """All tensors of a memory as the file holds them, mapped: with `verify` off bytes are read when they are used.
 
     Raises:
-        ValueError: a checksum does not fit, or tensors are missing, too many, or do not fit each other.
+        UserError: a checksum does not fit, or tensors are missing, too many, or do not fit each other.
     """
     names = {f"{kind}.{i}" for kind in ("keys", "values") for i in range(header["layers"])}
     if header["storage"] == "int8":

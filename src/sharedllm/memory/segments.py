@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from ..utils.errors import UserError
 from .context_memory import ContextMemory
 
 
@@ -61,7 +62,7 @@ def parts_of(source: Source) -> list[Part]:
     """The parts of one source, or of several one behind the other.
 
     Raises:
-        ValueError: a memory that does not hold every token, several sources of more than one text, or of several models.
+        UserError: a memory that does not hold every token, several sources of more than one text, or of several models.
     """
     parts: list[Part] = []
     for single in source if isinstance(source, Sequence) else [source]:
@@ -69,13 +70,13 @@ def parts_of(source: Source) -> list[Part]:
         for part in single.parts if isinstance(single, HasParts) else [_of_memory(single)]:
             parts.append(_moved(part, offset) if offset else part)
     if not parts:
-        raise ValueError("there is nothing to select from: name at least one memory.")
+        raise UserError("there is nothing to select from: name at least one memory.")
     if len(parts) > 1 and any(len(part.lengths) > 1 for part in parts):
-        raise ValueError("several memories of more than one text can't be selected from together: take one text each.")
+        raise UserError("several memories of more than one text can't be selected from together: take one text each.")
     for name in ("chunk_size", "pairs", "fingerprint"):
         found = {getattr(part, name) for part in parts} - {""}
         if len(found) > 1:
-            raise ValueError(f"the memories differ in {name}, {sorted(found)}: read them with one model.")
+            raise UserError(f"the memories differ in {name}, {sorted(found)}: read them with one model.")
     return parts
 
 
@@ -149,7 +150,7 @@ def _moved(part: Part, offset: int) -> Part:
 
 def _of_memory(memory: ContextMemory) -> Part:
     if not memory.complete:
-        raise ValueError("the memory does not hold every token: read the text with keep_all=True to select from it.")
+        raise UserError("the memory does not hold every token: read the text with keep_all=True to select from it.")
     return Part(
         token_ids=memory.token_ids,
         lengths=memory.lengths,

@@ -14,6 +14,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from ..context.policies.base import SelectionPolicy, get_policy
 from ..memory.context_memory import ContextMemory
 from ..memory.fingerprint import Fingerprint
+from ..utils.errors import UserError
 from .cache import with_room
 from .config import SharedLLMConfig
 from .cross_attention import PreparedMemory, prepare
@@ -85,7 +86,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         keep_all: bool = False,
     ) -> Reader:
         if keep_all and self.config.encoding != "chunk":
-            raise ValueError(
+            raise UserError(
                 f"keep_all=True needs encoding='chunk', the model has {self.config.encoding!r}: its nodes are read alone, so "
                 "what is kept can't be chosen later."
             )
@@ -133,7 +134,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             fingerprint: mark the memory with the model that made it; not worth its time where nobody keeps it.
 
         Raises:
-            ValueError: wrong shapes, ids outside the vocabulary, or no query for a policy that needs one.
+            UserError: wrong shapes, ids outside the vocabulary, or no query for a policy that needs one.
         """
         memory = read_context(
             self._reader(selection, batch_tokens, plain, keep_all),
@@ -164,10 +165,10 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         """Refuse what another model made; "" is unknown and passes.
 
         Raises:
-            ValueError: it is not this model's.
+            UserError: it is not this model's.
         """
         if fingerprint not in ("", self.fingerprint()):
-            raise ValueError(
+            raise UserError(
                 f"the memory was made by another model: fingerprint {fingerprint} there, {self.fingerprint()} here; "
                 "read the text again with this model."
             )
@@ -200,10 +201,10 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
                 gradients only.
 
         Raises:
-            ValueError: the memory is of another model's shape, or of several texts that are not as many as the rows.
+            UserError: the memory is of another model's shape, or of several texts that are not as many as the rows.
         """
         if memory is not None and rows is not None and len(memory) not in (1, rows):
-            raise ValueError(
+            raise UserError(
                 f"the memory holds {len(memory)} texts, the batch {rows}: make them equal, or give one text for all rows."
             )
         prepared = self._prepare(memory, static, in_place) if isinstance(memory, ContextMemory) else memory
@@ -212,7 +213,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
     def _prepare(self, memory: ContextMemory, static: bool, in_place: bool) -> PreparedMemory | None:
         pairs = self.config.injection_map
         if len(memory.keys) != len(pairs):
-            raise ValueError(
+            raise UserError(
                 f"the memory holds {len(memory.keys)} injected layers, the model has {len(pairs)}: "
                 "read the text again with this model."
             )
@@ -247,17 +248,17 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             query_ids: (B, Q) for policies that need a query; default: the running text.
         """
         if memory is not None and context_ids is not None:
-            raise ValueError(
+            raise UserError(
                 "both memory and context_ids are given: append the text to the memory, or pass one of them."
             )
         states = input_ids if input_ids is not None else inputs_embeds
         if states is None:
-            raise ValueError("input_ids is missing: pass input_ids or inputs_embeds.")
+            raise UserError("input_ids is missing: pass input_ids or inputs_embeds.")
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
         # A static cache counts on its device: asking would wait for it, and compiled code can't.
         length = states.shape[1] + (0 if isinstance(past, Tensor) else past)
         if length > self.config.window:
-            raise ValueError(
+            raise UserError(
                 f"the running text has {length} tokens, the window={self.config.window}: move its beginning to context_ids."
             )
         if context_ids is not None:

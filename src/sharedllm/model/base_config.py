@@ -4,6 +4,7 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from ..utils.errors import UserError
 from .families import family_of
 
 
@@ -17,14 +18,14 @@ def take_over(config: Any, given: dict[str, Any]) -> str | None:
         The base's attention implementation, for `keep_attention` behind the configuration's own set-up.
 
     Raises:
-        ValueError: there is no base configuration, or its family is not supported.
+        UserError: there is no base configuration, or its family is not supported.
     """
     if config.text_config is None:
-        raise ValueError("text_config is missing: pass the base model's configuration, or use from_base().")
+        raise UserError("text_config is missing: pass the base model's configuration, or use from_base().")
     if isinstance(config.text_config, dict):
         text = dict(config.text_config)
         if "model_type" not in text:
-            raise ValueError("text_config has no model_type: pass the base model's whole configuration.")
+            raise UserError("text_config has no model_type: pass the base model's whole configuration.")
         config.text_config = AutoConfig.for_model(text.pop("model_type"), **text)
     base: PreTrainedConfig = config.text_config
     family_of(base)

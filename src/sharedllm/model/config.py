@@ -6,6 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
 from ..context.policies.base import get_policy
+from ..utils.errors import UserError
 from .base_config import keep_attention, take_over
 
 
@@ -83,7 +84,7 @@ class SharedLLMConfig(PreTrainedConfig):
         except (TypeError, ValueError):
             whole, pairs = False, []
         if not whole:
-            raise ValueError(
+            raise UserError(
                 f"injection_map={self.injection_map} must be pairs of layer numbers, such as [[0, 0], [1, 1], [1, 3]]."
             )
         self.injection_map = sorted(pairs, key=lambda pair: pair[1])
@@ -102,48 +103,46 @@ class SharedLLMConfig(PreTrainedConfig):
         get_policy(self.selection)
         layers = self.text_config.num_hidden_layers
         if not 1 <= self.lower_layers <= layers:
-            raise ValueError(f"lower_layers={self.lower_layers} must be between 1 and the base's {layers} layers.")
+            raise UserError(f"lower_layers={self.lower_layers} must be between 1 and the base's {layers} layers.")
         if not self.injection_map:
-            raise ValueError("injection_map=[] injects nothing: give at least one [lower, upper] pair, or None.")
+            raise UserError("injection_map=[] injects nothing: give at least one [lower, upper] pair, or None.")
         for lower, upper in self.injection_map:
             if not 0 <= lower < self.lower_layers:
-                raise ValueError(
+                raise UserError(
                     f"injection_map reads lower layer {lower}, but lower_layers={self.lower_layers}: "
                     f"use 0 … {self.lower_layers - 1}."
                 )
             if not 0 <= upper < layers:
-                raise ValueError(f"injection_map feeds upper layer {upper}, but the base has layers 0 … {layers - 1}.")
+                raise UserError(f"injection_map feeds upper layer {upper}, but the base has layers 0 … {layers - 1}.")
         uppers = [upper for _, upper in self.injection_map]
         if len(set(uppers)) != len(uppers):
-            raise ValueError(
-                f"injection_map={self.injection_map} feeds an upper layer twice: give each layer one pair."
-            )
+            raise UserError(f"injection_map={self.injection_map} feeds an upper layer twice: give each layer one pair.")
         if not self.ratios or any(r < 1 for r in self.ratios):
-            raise ValueError(f"ratios={self.ratios} must be one positive stride a tree level, such as [16, 8, 4].")
+            raise UserError(f"ratios={self.ratios} must be one positive stride a tree level, such as [16, 8, 4].")
         if any(coarse < fine for coarse, fine in zip(self.ratios, self.ratios[1:], strict=False)):
-            raise ValueError(f"ratios={self.ratios} must not grow with depth: deeper nodes are finer.")
+            raise UserError(f"ratios={self.ratios} must not grow with depth: deeper nodes are finer.")
         if self.injection == "joint" and self.start != "gate":
-            raise ValueError(f"start={self.start!r} is for injection='cross'; the joint softmax has nothing to start.")
+            raise UserError(f"start={self.start!r} is for injection='cross'; the joint softmax has nothing to start.")
         if self.chunk_size < 2:
-            raise ValueError(f"chunk_size={self.chunk_size} must be at least 2 tokens.")
+            raise UserError(f"chunk_size={self.chunk_size} must be at least 2 tokens.")
         if self.overlap < 0 or (self.overlap and self.encoding != "chunk"):
-            raise ValueError(f"overlap={self.overlap} must be 0, or a number of tokens with encoding='chunk'.")
+            raise UserError(f"overlap={self.overlap} must be 0, or a number of tokens with encoding='chunk'.")
         if self.reach < 1:
-            raise ValueError(f"reach={self.reach} must be at least 1 chunk.")
+            raise UserError(f"reach={self.reach} must be at least 1 chunk.")
         if self.window < 1:
-            raise ValueError(f"window={self.window} must be at least 1 token.")
+            raise UserError(f"window={self.window} must be at least 1 token.")
         heads = self.text_config.num_attention_heads
         for entry in self.selection_heads or []:
             if len(entry) != 3 or entry[0] not in uppers or not 0 <= entry[1] < heads or not entry[2] > 0:
-                raise ValueError(
+                raise UserError(
                     f"selection_heads has {entry}: use triples of an injected layer ({', '.join(map(str, uppers))}), a head "
                     f"0 … {heads - 1} and a positive weight."
                 )
         if not 0 <= self.split_noise < 0.5:
-            raise ValueError(f"split_noise={self.split_noise} must be in [0, 0.5): it is a share of the node's length.")
+            raise UserError(f"split_noise={self.split_noise} must be in [0, 0.5): it is a share of the node's length.")
         sliding = getattr(self.text_config, "sliding_window", None) or 0
         if 0 < sliding < self.chunk_size + self.overlap:
-            raise ValueError(
+            raise UserError(
                 f"chunk_size={self.chunk_size} with overlap={self.overlap} is longer than the base's sliding_window={sliding}: make it at most that."
             )
 

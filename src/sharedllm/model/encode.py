@@ -10,6 +10,7 @@ from ..context.chunking import check_ids, left_align
 from ..context.policies.base import SelectionPolicy, chooser
 from ..context.tree import Nodes, Samples, choose_right, chunks, preserved_nodes, sample
 from ..memory.context_memory import ContextMemory, cat_ragged
+from ..utils.errors import UserError
 from .config import SharedLLMConfig
 from .lower import LowerModel
 
@@ -76,12 +77,12 @@ class _View:
 
     def query_states(self) -> Tensor:
         if self.query_ids is None:
-            raise ValueError(
+            raise UserError(
                 f"selection={self.reader.selection.name!r} needs a query: pass query_ids, or use selection='right'."
             )
         ids, lengths = left_align(self.query_ids, self._query_mask())
         if (lengths == 0).any() or len(lengths) != len(self.ids):
-            raise ValueError(
+            raise UserError(
                 f"query_ids holds queries of {lengths.tolist()} tokens for {len(self.ids)} texts: give each text one."
             )
         rows = torch.arange(len(ids))
@@ -135,7 +136,7 @@ def read_context(
     mask = check_ids("context_ids", context_ids, context_mask, reader.lower.config.vocab_size)
     ids, lengths = left_align(context_ids, mask)
     if sources is not None and len(sources) != len(ids):
-        raise ValueError(f"sources names {len(sources)} texts, context_ids has {len(ids)}: give each text one name.")
+        raise UserError(f"sources names {len(sources)} texts, context_ids has {len(ids)}: give each text one name.")
     units, unit, samples = plan(reader, ids, lengths, query_ids, query_mask)
     flat = reader.lower.encode(
         ids,
@@ -172,7 +173,7 @@ def append_context(
 ) -> ContextMemory:
     """Read more text behind a memory's; see `SharedLLMModel.append`."""
     if len(memory) != len(context_ids):
-        raise ValueError(f"the memory holds {len(memory)} texts, context_ids has {len(context_ids)}: make them equal.")
+        raise UserError(f"the memory holds {len(memory)} texts, context_ids has {len(context_ids)}: make them equal.")
     mask = check_ids("context_ids", context_ids, context_mask, reader.lower.config.vocab_size)
     ids, lengths = left_align(context_ids, mask)
     size = memory.chunk_size

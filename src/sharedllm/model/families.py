@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
+from ..utils.errors import UserError
+
 # Numbers of the residual stream that an MLP takes at once, inside which there are several times as many: 2,048 tokens of 4,096.
 _NUMBERS = 2**23
 
@@ -167,13 +169,13 @@ def family_of(config: PreTrainedConfig) -> Family:
     """The table entry of a base configuration.
 
     Raises:
-        ValueError: the family is not supported; names it and lists those that are.
+        UserError: the family is not supported; names it and lists those that are.
     """
     try:
         return FAMILIES[config.model_type]
     except KeyError:
         supported = ", ".join(sorted(FAMILIES))
-        raise ValueError(f"model_type={config.model_type!r} is not supported: use one of {supported}.") from None
+        raise UserError(f"model_type={config.model_type!r} is not supported: use one of {supported}.") from None
 
 
 def sliding_window(config: PreTrainedConfig, layer_index: int) -> int | None:

@@ -10,6 +10,7 @@ from torch.nn.functional import max_pool1d, pad
 from ..memory.segments import Part
 from ..model.backbone import SharedLLMModel
 from ..model.config import SharedLLMConfig
+from ..utils.errors import UserError
 from . import SCORES
 
 
@@ -44,11 +45,11 @@ def get_score(score: str | TokenScore, config: SharedLLMConfig | None = None) ->
         config: of the model that it is for.
 
     Raises:
-        ValueError: no score of that name; lists those there are. Or one that the model can't give.
+        UserError: no score of that name; lists those there are. Or one that the model can't give.
     """
     found: TokenScore = SCORES.find(score) if isinstance(score, str) else score
     if config is not None and found.needs_joint and config.injection != "joint":
-        raise ValueError(f"score={found.name!r} needs a model with injection='joint': use score='focus' or 'bm25'.")
+        raise UserError(f"score={found.name!r} needs a model with injection='joint': use score='focus' or 'bm25'.")
     return found
 
 

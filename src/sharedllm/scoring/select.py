@@ -10,6 +10,7 @@ from ..context.paths import kept_by_paths
 from ..memory.context_memory import ContextMemory
 from ..memory.segments import Source, parts_of, roots, take
 from ..model.backbone import SharedLLMModel
+from ..utils.errors import UserError
 from . import DEFAULT_SCORE
 from .base import TokenScore, get_score
 
@@ -40,7 +41,7 @@ def select(
         gist: see `selection.forest.kept_within`.
 
     Raises:
-        ValueError: a memory does not hold every token or is another model's, or there is no such score.
+        UserError: a memory does not hold every token or is another model's, or there is no such score.
     """
     ratios = list(ratios or (model.config.ratios if budget is None else [*model.config.ratios, 1]))
     ranked = (
@@ -72,7 +73,7 @@ def scores(
     mask = check_ids("query_ids", query_ids, query_attention_mask, model.upper.config.vocab_size)
     texts = len(parts[0].lengths)
     if len(query_ids) != texts or not mask.any(1).all():
-        raise ValueError(f"query_ids must be {texts} questions, one a text, of at least one token each.")
+        raise UserError(f"query_ids must be {texts} questions, one a text, of at least one token each.")
     if query_words is not None and query_words.shape != query_ids.shape:
-        raise ValueError(f"query_words has shape {tuple(query_words.shape)}, query_ids {tuple(query_ids.shape)}.")
+        raise UserError(f"query_words has shape {tuple(query_words.shape)}, query_ids {tuple(query_ids.shape)}.")
     return get_score(score, model.config).scores(model, parts, query_ids, mask, query_words)

@@ -11,6 +11,7 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..store import MemoryStore
 from ..store.manifest import read_manifest
 from ..store.writer import Writer, writing
+from ..utils.errors import UserError
 from .errors import ServingError, invalid
 
 
@@ -28,15 +29,15 @@ class Memories:
     def __init__(self, stores: Sequence[MemoryStore]):
         """
         Raises:
-            ValueError: two of one name, or one that does not hold every token.
+            UserError: two of one name, or one that does not hold every token.
         """
         self._opened: dict[str, Opened] = {}
         for store in stores:
             name = store.folder.resolve().name.removesuffix(".memory")
             if name in self._opened:
-                raise ValueError(f"{store.folder} and {self[name].store.folder} are both {name!r}: rename one.")
+                raise UserError(f"{store.folder} and {self[name].store.folder} are both {name!r}: rename one.")
             if not store.manifest.complete:
-                raise ValueError(f"{store.folder} does not hold every token: read its texts with --keep-all.")
+                raise UserError(f"{store.folder} does not hold every token: read its texts with --keep-all.")
             self._opened[name] = Opened(store, store.nbytes)
 
     def __getitem__(self, name: str) -> Opened:
@@ -61,7 +62,7 @@ class Memories:
             if read_manifest(folder) == manifest:
                 return held
             store = MemoryStore.open(folder, fingerprint=manifest.fingerprint, tokenizer=manifest.tokenizer)
-        except ValueError as error:
+        except UserError as error:
             raise ServingError(409, f"memory={name!r} was changed by another process: {error}", "memory") from None
         if not store.manifest.complete:
             message = f"memory={name!r} does not hold every token any more: read its texts again with --keep-all."
@@ -94,7 +95,7 @@ class Memories:
         """Read a document into a memory; one that is there goes on where it ended. Returns the memory, described.
 
         Raises:
-            ServingError: no such memory, or another process is writing to it. ValueError: the text does not begin as what
+            ServingError: no such memory, or another process is writing to it. UserError: the text does not begin as what
                 was read under this name.
             Whatever `progress` raises; what was read until then stays, as a document that is not finished.
         """
@@ -116,7 +117,7 @@ class Memories:
         def change(writer: Writer) -> None:
             try:
                 writer.forget(document)
-            except ValueError as error:
+            except UserError as error:
                 raise ServingError(404, str(error), "document") from None
 
         return self._changed(name, change)
@@ -128,7 +129,7 @@ class Memories:
             with ExitStack() as stack:
                 try:
                     writer = stack.enter_context(writing(old.folder))
-                except ValueError as error:
+                except UserError as error:
                     raise ServingError(409, str(error), "memory") from None
                 change(writer)
         finally:

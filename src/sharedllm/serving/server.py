@@ -8,6 +8,7 @@ import socket
 import uvicorn
 from fastapi import FastAPI
 
+from ..utils.errors import UserError
 from .worker import Worker
 
 # Connections at once, and seconds that those open have to end once the server is told to stop.
@@ -19,19 +20,19 @@ def bind(host: str, port: int) -> socket.socket:
     """A socket at an address; port 0 takes a free one.
 
     Raises:
-        ValueError: no such address here, or the port is in use.
+        UserError: no such address here, or the port is in use.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror:
-        raise ValueError(f"--host {host} is no address: use 127.0.0.1 for this machine only.") from None
+        raise UserError(f"--host {host} is no address: use 127.0.0.1 for this machine only.") from None
     bound = socket.socket(family, kind, protocol)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind(address)
     except OSError as error:
         bound.close()
-        raise ValueError(f"can't listen at {host}, port {port}: {error.strerror}; choose another --port.") from None
+        raise UserError(f"can't listen at {host}, port {port}: {error.strerror}; choose another --port.") from None
     return bound
 
 

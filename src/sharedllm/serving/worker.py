@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
+from ..utils.errors import UserError
 from .errors import ServingError, invalid
 
 # Seconds after which a client may try again when the queue is full.
@@ -66,7 +67,7 @@ class Job:
         try:
             self.check()
             result = self.work(self)
-        except ValueError as error:
+        except UserError as error:
             return partial(self.fail, invalid(None, str(error)))
         except Exception as error:
             return partial(self.fail, error)

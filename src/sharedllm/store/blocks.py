@@ -8,6 +8,7 @@ from torch import Tensor
 from ..memory.context_memory import ContextMemory
 from ..memory.file import heads, open_tensors, read_header
 from ..memory.segments import Part, columns_of
+from ..utils.errors import UserError
 from .manifest import Block, Manifest
 
 
@@ -17,14 +18,14 @@ class BlockFile:
     def __init__(self, folder: Path, block: Block, manifest: Manifest, verify: bool):
         """
         Raises:
-            FileNotFoundError: there is no such file. ValueError: it is damaged, or not the block that was written.
+            FileNotFoundError: there is no such file. UserError: it is damaged, or not the block that was written.
         """
         path = folder / "blocks" / f"{block.file}.memory"
         try:
             self.nbytes = path.stat().st_size
             self.header = read_header(path)
             if self.header["checksum"] != block.sha256 or self.header["chunk_size"] != manifest.chunk_size:
-                raise ValueError(f"{path} is not the block that was written; read the document again.")
+                raise UserError(f"{path} is not the block that was written; read the document again.")
             self.tensors = open_tensors(path, self.header, verify)
         except ValueError:
             if not path.exists():  # a writer took it away meanwhile

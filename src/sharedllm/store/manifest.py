@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..memory.file import library
+from ..utils.errors import UserError
 from ..utils.files import write_text
 
 FORMAT, VERSION = "sharedllm.store", 1
@@ -79,13 +80,13 @@ class Manifest:
     def document(self, name: str) -> Document:
         """
         Raises:
-            ValueError: there is none of that name.
+            UserError: there is none of that name.
         """
         for document in self.documents:
             if document.name == name:
                 return document
         shown = ", ".join(d.name for d in self.documents[:5]) + (", …" if len(self.documents) > 5 else "")
-        raise ValueError(f"no document is named {name!r}: there are {shown or 'none'}.")
+        raise UserError(f"no document is named {name!r}: there are {shown or 'none'}.")
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
@@ -100,30 +101,30 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
 def read_manifest(folder: Path) -> Manifest:
     """
     Raises:
-        ValueError: the folder is no store, of a newer format, or its manifest is damaged.
+        UserError: the folder is no store, of a newer format, or its manifest is damaged.
     """
     path = folder / NAME
     if folder.is_file():
-        raise ValueError(f"{folder} is a file, not a memory folder: make one with `sharedllm read`.")
+        raise UserError(f"{folder} is a file, not a memory folder: make one with `sharedllm read`.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         kind, version, checksum = content["format"], content["format_version"], content.pop("checksum")
     except FileNotFoundError:
         if not folder.exists():
-            raise ValueError(f"{folder} does not exist: check the name, or make it with `sharedllm read`.") from None
-        raise ValueError(f"{folder} is no memory: it has no {NAME}; make one with `sharedllm read`.") from None
+            raise UserError(f"{folder} does not exist: check the name, or make it with `sharedllm read`.") from None
+        raise UserError(f"{folder} is no memory: it has no {NAME}; make one with `sharedllm read`.") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{path} is damaged: it can't be read; read the texts again, into another memory.") from None
+        raise UserError(f"{path} is damaged: it can't be read; read the texts again, into another memory.") from None
     if kind != FORMAT:
-        raise ValueError(f"{path} has format {kind!r}, not {FORMAT!r}: it is not a memory.")
+        raise UserError(f"{path} has format {kind!r}, not {FORMAT!r}: it is not a memory.")
     if version != VERSION:
-        raise ValueError(f"{path} has format_version={version}, this package reads {VERSION}: upgrade sharedllm.")
+        raise UserError(f"{path} has format_version={version}, this package reads {VERSION}: upgrade sharedllm.")
     if checksum != _checksum(content):
-        raise ValueError(f"{path} is damaged: its checksum does not fit; read the texts again, into another memory.")
+        raise UserError(f"{path} is damaged: its checksum does not fit; read the texts again, into another memory.")
     try:
         return _manifest(content)
     except (TypeError, KeyError, ValueError):
-        raise ValueError(
+        raise UserError(
             f"{path} is damaged: its fields are not those of a memory; read the texts again, into another memory."
         ) from None
 

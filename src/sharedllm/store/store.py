@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..memory.context_memory import ContextMemory
 from ..memory.segments import Part
+from ..utils.errors import UserError
 from .blocks import BlockFile, joined
 from .manifest import Document, Manifest, read_manifest
 
@@ -62,7 +63,7 @@ class MemoryStore:
             progress: called with the number of tokens opened since the last call.
 
         Raises:
-            ValueError: no store, a damaged manifest, or one of another model or tokenizer.
+            UserError: no store, a damaged manifest, or one of another model or tokenizer.
         """
         folder = Path(folder)
         while True:
@@ -71,7 +72,7 @@ class MemoryStore:
                 found = getattr(manifest, name)
                 if given is not None and found != given:
                     what = "by another model" if name == "fingerprint" else "with another tokenizer"
-                    raise ValueError(
+                    raise UserError(
                         f"{folder} was made {what}: {name} {found or '(none)'} in it, {given} here; read the texts again."
                     )
             try:
@@ -104,10 +105,10 @@ class MemoryStore:
         """What can be selected from.
 
         Raises:
-            ValueError: the store does not hold every token, or nothing.
+            UserError: the store does not hold every token, or nothing.
         """
         if not self.manifest.complete:
-            raise ValueError(
+            raise UserError(
                 f"{self.folder} does not hold every token: read the texts with --keep-all to select from it."
             )
         # A document is a source of the first of its parts.
@@ -126,9 +127,7 @@ class MemoryStore:
     def _whole(self) -> list[_Placed]:
         found = [p for p in self._placed if p.file is not None]
         if not found:
-            raise ValueError(
-                f"{self.folder} holds no readable text: read one with `sharedllm read … -o {self.folder}`."
-            )
+            raise UserError(f"{self.folder} holds no readable text: read one with `sharedllm read … -o {self.folder}`.")
         return found
 
     def _sources(self) -> tuple[dict, ...]:

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from ..causal_lm import SharedLLMForCausalLM
 from ..context.policies.base import without_query
 from ..memory.file import Storage, save_memory
+from ..utils.errors import UserError
 from ..utils.files import put, synchronise
 from ..utils.text import tokenized
 from .blocks import BlockFile
@@ -32,26 +33,26 @@ def writing(folder: str | Path) -> Iterator["Writer"]:
     """The right to change a store, for one process at a time; given back whatever happens to that process.
 
     Raises:
-        ValueError: the folder is something else, or another process is writing to it.
+        UserError: the folder is something else, or another process is writing to it.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file, not a memory folder: name another one.")
+        raise UserError(f"{folder} is a file, not a memory folder: name another one.")
     if (
         folder.is_dir()
         and not (folder / NAME).exists()
         and any(p.name not in ("lock", "blocks", f".{NAME}.part") for p in folder.iterdir())
     ):
-        raise ValueError(f"{folder} is a folder with other things in it: name a memory, such as notes.memory.")
+        raise UserError(f"{folder} is a folder with other things in it: name a memory, such as notes.memory.")
     if not folder.parent.is_dir():
-        raise ValueError(f"the folder {folder.parent} does not exist: create it, or save the memory elsewhere.")
+        raise UserError(f"the folder {folder.parent} does not exist: create it, or save the memory elsewhere.")
     new = not folder.exists()
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"{folder} is being written by another process: wait for it to end.") from None
+            raise UserError(f"{folder} is being written by another process: wait for it to end.") from None
         try:
             writer = Writer(folder)
             try:
@@ -88,11 +89,11 @@ class Writer:
             keep_all: keep every token, so that questions can select. storage: see `memory_file.save_memory`.
 
         Raises:
-            ValueError: the model's encoding can't keep everything.
+            UserError: the model's encoding can't keep everything.
         """
         config = model.config
         if keep_all and config.encoding != "chunk":
-            raise ValueError(f"keep_all=True needs encoding='chunk', the model has {config.encoding!r}.")
+            raise UserError(f"keep_all=True needs encoding='chunk', the model has {config.encoding!r}.")
         self._held = self.manifest is not None
         generation = self.manifest.generation if self.manifest is not None else 0
         self.manifest = Manifest(
@@ -120,11 +121,11 @@ class Writer:
             How many tokens were read anew.
 
         Raises:
-            ValueError: the store is another model's, or the text does not begin as what was read under this name.
+            UserError: the store is another model's, or the text does not begin as what was read under this name.
         """
         manifest = self._present()
         if manifest.fingerprint != model.fingerprint():
-            raise ValueError(f"{self.folder} was made by another model: read its texts again with this one.")
+            raise UserError(f"{self.folder} was made by another model: read its texts again with this one.")
         nothing = Document(name, (), hashlib.sha256().hexdigest(), finished=False)
         old = next((d for d in manifest.documents if d.name == name), nothing)
         pieces = iter(pieces)
@@ -152,7 +153,7 @@ class Writer:
                     # slow tokenizer, which does not tell where its tokens end, may be characters off.
                     self._put(Document(name, tuple(blocks), digest.hexdigest(), finished=False), blocks[-1].tokens)
         if not blocks:
-            raise ValueError(f"{name} is empty: there is nothing to read.")
+            raise UserError(f"{name} is empty: there is nothing to read.")
         self._put(Document(name, tuple(blocks), digest.hexdigest()), 1)
         return sum(b.tokens for b in blocks) - old.tokens
 
@@ -160,7 +161,7 @@ class Writer:
         """Take a document out.
 
         Raises:
-            ValueError: there is none of that name.
+            UserError: there is none of that name.
         """
         manifest = self._present()
         manifest.document(name)
@@ -171,27 +172,27 @@ class Writer:
         """Put the documents of another store behind those of this one until `commit`; the other stays as it is.
 
         Raises:
-            ValueError: it is another model's or of another kind, has a document of a name that is here too, or lacks a block.
+            UserError: it is another model's or of another kind, has a document of a name that is here too, or lacks a block.
         """
         other = Path(other)
         theirs = read_manifest(other)
         ours = self.manifest or replace(theirs, documents=(), generation=0)
         for name in ("fingerprint", "tokenizer", "chunk_size", "pairs", "complete", "storage"):
             if getattr(ours, name) != getattr(theirs, name):
-                raise ValueError(
+                raise UserError(
                     f"{other} has {name}={getattr(theirs, name)!r}, {self.folder} {getattr(ours, name)!r}: "
                     "read the texts of one of them again in the way of the other."
                 )
         taken = {d.name for d in ours.documents}
         for document in theirs.documents:
             if document.name in taken:
-                raise ValueError(f"{document.name} is in {other} and in {self.folder}: forget it in one of them.")
+                raise UserError(f"{document.name} is in {other} and in {self.folder}: forget it in one of them.")
         for document in theirs.documents:
             for block in document.blocks:
                 try:
                     self._copy(other / "blocks" / f"{block.file}.memory")
                 except FileNotFoundError:
-                    raise ValueError(
+                    raise UserError(
                         f"{other} has lost a block of {document.name}: forget that document there, or read it again."
                     ) from None
         self.manifest = replace(ours, documents=ours.documents + theirs.documents)
@@ -209,7 +210,7 @@ class Writer:
 
     def _present(self) -> Manifest:
         if self.manifest is None:
-            raise ValueError(f"{self.folder} holds no memory yet: begin one with `sharedllm read`.")
+            raise UserError(f"{self.folder} holds no memory yet: begin one with `sharedllm read`.")
         return self.manifest
 
     def _put(self, document: Document, new: int) -> None:
@@ -227,7 +228,7 @@ class Writer:
             digest.update(piece[:left].encode())
             left, piece = left - len(piece[:left]), piece[left:] or next(pieces, "")
         if left or digest.hexdigest() != old.sha256:
-            raise ValueError(
+            raise UserError(
                 f"{old.name} does not begin with the {old.characters:,} characters that were read under this name: "
                 "forget it first, or read the text under another name."
             )

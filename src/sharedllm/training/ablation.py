@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from ..utils.errors import UserError
 from ..utils.files import write_text
 from .checkpoint import FREE, check_recipe
 from .log import read_log
@@ -39,12 +40,12 @@ def load_study(path: Path, overrides: list[str] | None = None) -> Study:
     Environment variables stand for themselves as in recipes; `overrides` are `key=value` for all variants.
 
     Raises:
-        ValueError: it is missing or not YAML, or a variant makes no recipe; names it.
+        UserError: it is missing or not YAML, or a variant makes no recipe; names it.
     """
     content = _yaml(path)
     known = {"recipe", "change", "variants", "seeds"}
     if not isinstance(content, dict) or set(content) - known or not content.get("variants"):
-        raise ValueError(f"{path} must hold recipe, variants and, if wanted, change and seeds.")
+        raise UserError(f"{path} must hold recipe, variants and, if wanted, change and seeds.")
     shared = content["recipe"]
     if isinstance(shared, str):
         shared = _yaml(path.parent / shared)
@@ -55,7 +56,7 @@ def load_study(path: Path, overrides: list[str] | None = None) -> Study:
         try:
             build_recipe(settings(study, name, study.seeds[0]))
         except ValueError as error:
-            raise ValueError(f"{path}: variant {name}: {error}") from None
+            raise UserError(f"{path}: variant {name}: {error}") from None
     return study
 
 
@@ -63,9 +64,9 @@ def _yaml(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"can't read {path}: {error.strerror}.") from None
+        raise UserError(f"can't read {path}: {error.strerror}.") from None
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
 
 
 def settings(study: Study, variant: str, seed: int) -> dict[str, Any]:
@@ -82,11 +83,11 @@ def run_study(study: Study, console: Console | None = None, only: Sequence[str] 
         only: variants to run, besides the first one, which differences are to; default: all.
 
     Raises:
-        ValueError: a run that is there was made by another recipe, or there is no such variant.
+        UserError: a run that is there was made by another recipe, or there is no such variant.
     """
     unknown = sorted(set(only or ()) - set(study.variants))
     if unknown:
-        raise ValueError(f"--only {unknown[0]!r} is no variant: use of {', '.join(study.variants)}.")
+        raise UserError(f"--only {unknown[0]!r} is no variant: use of {', '.join(study.variants)}.")
     reference = next(iter(study.variants))
     chosen = [v for v in study.variants if only is None or v in only or v == reference]
     for seed in study.seeds:

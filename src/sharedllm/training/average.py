@@ -12,6 +12,7 @@ import typer
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ..utils.checkpoints import checkpoint, load_tokenizer
+from ..utils.errors import UserError
 from ..utils.files import put
 
 
@@ -20,14 +21,14 @@ def average(first: PreTrainedModel, second: PreTrainedModel, share: float) -> Pr
     """The first model with (1 − share) of its own weights and `share` of the second's, summed in fp32.
 
     Raises:
-        ValueError: the share is outside 0 … 1, or the models have other weights.
+        UserError: the share is outside 0 … 1, or the models have other weights.
     """
     if not 0 <= share <= 1:
-        raise ValueError(f"share={share} must be between 0 (the first model) and 1 (the second).")
+        raise UserError(f"share={share} must be between 0 (the first model) and 1 (the second).")
     ours, theirs = first.state_dict(), second.state_dict()
     other = sorted({n for n in ours | theirs if n not in ours or n not in theirs or ours[n].shape != theirs[n].shape})
     if other:
-        raise ValueError(
+        raise UserError(
             f"the models differ in {other[0]} and {len(other) - 1} other weights: average what one base became."
         )
     for name, tensor in ours.items():
@@ -45,7 +46,7 @@ def command(
 ) -> None:
     """Write the mean of two models."""
     if output.exists():
-        raise ValueError(f"{output} is there already: name another folder.")
+        raise UserError(f"{output} is there already: name another folder.")
     models = [AutoModelForCausalLM.from_pretrained(checkpoint(name), dtype="auto") for name in (first, second)]
     part = output.with_name(f".{output.name}.part")
     try:

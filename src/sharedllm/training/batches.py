@@ -13,6 +13,7 @@ from torch import Tensor
 from ..data.rows import IGNORE, Row, RowMaker
 from ..data.shards import TokenStore
 from ..data.spans import Spans
+from ..utils.errors import UserError
 from .recipe import Phase, Recipe
 
 
@@ -79,7 +80,7 @@ class Batches:
         if self.recipe.data.cross_documents:
             joiner = self.maker.tokenizer.eos_token_id
             if joiner is None:
-                raise ValueError("data.cross_documents needs a tokenizer with an end-of-text token.")
+                raise UserError("data.cross_documents needs a tokenizer with an end-of-text token.")
         return Spans(self.stores[domain], length, self.recipe.seed, joiner)
 
     @functools.cache  # noqa: B019

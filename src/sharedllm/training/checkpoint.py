@@ -20,6 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from ..utils.errors import UserError
 from ..utils.files import put
 from .recipe import Recipe
 
@@ -41,7 +42,7 @@ def save_checkpoint(
     """Write a checkpoint and remove all but the last `keep`. Called by all processes; `main` writes.
 
     Raises:
-        ValueError: it can't be written, say because the disk is full; earlier checkpoints stay.
+        UserError: it can't be written, say because the disk is full; earlier checkpoints stay.
     """
     weights = get_model_state_dict(model, options=FULL)
     moments = get_optimizer_state_dict(model, optimizers, options=FULL)
@@ -66,7 +67,7 @@ def save_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         last = latest(folder)
         rest = f"the last whole one is {last}" if last else "there is none yet"
-        raise ValueError(f"the checkpoint {final} can't be written ({error}); {rest}.") from error
+        raise UserError(f"the checkpoint {final} can't be written ({error}); {rest}.") from error
     for old in found(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
 
@@ -75,20 +76,20 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[torch.optim
     """Put a checkpoint's weights and moments into model and optimizers; returns its state.
 
     Raises:
-        ValueError: it is missing or damaged, or made for another model.
+        UserError: it is missing or damaged, or made for another model.
     """
     state = read_state(folder)
     for name in FILES:
         if not (folder / name).is_file() or _sha256(folder / name) != state["sha256"][name]:
-            raise ValueError(f"{folder / name} is damaged: go on from an earlier checkpoint with --resume-from.")
+            raise UserError(f"{folder / name} is damaged: go on from an earlier checkpoint with --resume-from.")
     weights = load_file(folder / FILES[0])
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if set(weights) != set(trained):
         odd = sorted(set(weights) ^ set(trained))[0]
-        raise ValueError(f"{folder} was made for a model that trains other parts: {odd} is in one of them only.")
+        raise UserError(f"{folder} was made for a model that trains other parts: {odd} is in one of them only.")
     for name, tensor in weights.items():
         if tensor.shape != trained[name].shape:
-            raise ValueError(
+            raise UserError(
                 f"{folder}: {name} has shape {tuple(tensor.shape)}, the model {tuple(trained[name].shape)}."
             )
     options = StateDictOptions(full_state_dict=True, strict=False)
@@ -114,9 +115,9 @@ def read_state(folder: Path) -> dict[str, Any]:
         state = json.loads((folder / "state.json").read_text())
         _ = state["sha256"].keys(), state["step"] + 0
     except OSError:
-        raise ValueError(f"{folder} is no checkpoint: it has no state.json.") from None
+        raise UserError(f"{folder} is no checkpoint: it has no state.json.") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(
+        raise UserError(
             f"{folder / 'state.json'} is damaged: go on from an earlier checkpoint with --resume-from."
         ) from None
     return state
@@ -137,7 +138,7 @@ def check_recipe(recipe: Recipe, free: set[str] = FREE) -> None:
         free: keys that may differ.
 
     Raises:
-        ValueError: the output folder holds a run with a recipe of other losses; names the first key that differs.
+        UserError: the output folder holds a run with a recipe of other losses; names the first key that differs.
     """
     saved = Path(recipe.output) / "recipe.json"
     if not saved.is_file():
@@ -146,7 +147,7 @@ def check_recipe(recipe: Recipe, free: set[str] = FREE) -> None:
     changed = sorted(key for key in now.keys() & before.keys() - free if before[key] != now[key])
     if changed:
         key = changed[0]
-        raise ValueError(
+        raise UserError(
             f"{recipe.output} holds a run with {key}={before[key]}, the recipe says {now[key]}: choose another output "
             "folder, or put it back."
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ..utils.errors import UserError
 from ..utils.files import write_text
 
 
@@ -26,7 +27,7 @@ class Log:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
-                raise ValueError("tensorboard is not installed: pip install 'sharedllm[train]'.") from None
+                raise UserError("tensorboard is not installed: pip install 'sharedllm[train]'.") from None
             self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
     def write(self, **values: Any) -> None:

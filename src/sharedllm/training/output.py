@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from transformers import PreTrainedTokenizerBase
 
+from ..utils.errors import UserError
 from ..utils.files import put, write_text
 from .card import model_card
 from .losses import RowLosses
@@ -21,13 +22,13 @@ def write_model(
     """Write `output`/model: weights in `save_dtype` (gates stay fp32), configuration, tokenizer, card. Adapters are merged.
 
     Raises:
-        ValueError: it can't be written; nothing half-written stays.
+        UserError: it can't be written; nothing half-written stays.
     """
     folder = output / "model"
     model = losses.model
     if recipe.lora is not None:
         if accelerator.num_processes > 1:
-            raise ValueError("adapters are merged by one process: load the checkpoint with one and finish there.")
+            raise UserError("adapters are merged by one process: load the checkpoint with one and finish there.")
         model = model.merge_and_unload()
         state = model.state_dict()
     else:
@@ -52,7 +53,7 @@ def write_model(
             put(temporary, folder)
         except Exception as error:  # of the file system or of safetensors, say because the disk is full
             shutil.rmtree(temporary, ignore_errors=True)
-            raise ValueError(
+            raise UserError(
                 f"the model {folder} can't be written ({error}); the last checkpoint is whole: make room and run again."
             ) from error
     accelerator.wait_for_everyone()

@@ -6,6 +6,7 @@ from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from torch import nn
 
 from ..model.config import SharedLLMConfig
+from ..utils.errors import UserError
 from .losses import RowLosses
 
 
@@ -32,7 +33,7 @@ def _shard(accelerator: Accelerator, losses: RowLosses, layers: nn.ModuleList, p
 
     plugin = accelerator.state.fsdp_plugin
     if plugin.fsdp_version != 2:
-        raise ValueError(f"fsdp_version={plugin.fsdp_version} is not supported: set fsdp_version: 2.")
+        raise UserError(f"fsdp_version={plugin.fsdp_version} is not supported: set fsdp_version: 2.")
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if precision == "bf16" else MixedPrecisionPolicy()
     offload = CPUOffloadPolicy() if isinstance(plugin.cpu_offload, CPUOffloadPolicy) else OffloadPolicy()
     options = {"mp_policy": policy, "offload_policy": offload}

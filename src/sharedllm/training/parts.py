@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..model.config import SharedLLMConfig
+from ..utils.errors import UserError
 from .recipe import Lora
 
 PARTS = {
@@ -52,7 +53,7 @@ def learning_rates(model: nn.Module, train: dict[str, float], config: PreTrained
     """Learning rate of each parameter that trains; the others are frozen.
 
     Raises:
-        ValueError: an unknown part, or one that the model does not have.
+        UserError: an unknown part, or one that the model does not have.
     """
     rates = {}
     for name, parameter in model.named_parameters():
@@ -68,11 +69,11 @@ def learning_rates(model: nn.Module, train: dict[str, float], config: PreTrained
         found.add("bottom_layers")
     for part in train:
         if part not in PARTS:
-            raise ValueError(f"train.{part} is no part of a model: name {', '.join(PARTS)}.")
+            raise UserError(f"train.{part} is no part of a model: name {', '.join(PARTS)}.")
         if part != "everything" and part not in found:
-            raise ValueError(f"train.{part}: this model has no {part}; it has {', '.join(sorted(found))}.")
+            raise UserError(f"train.{part}: this model has no {part}; it has {', '.join(sorted(found))}.")
     if not rates:
-        raise ValueError(f"train={train} leaves everything frozen: name a part that the model has.")
+        raise UserError(f"train={train} leaves everything frozen: name a part that the model has.")
     return rates
 
 
@@ -80,12 +81,12 @@ def add_lora(model: PreTrainedModel, lora: Lora) -> nn.Module:
     """The model with low-rank adapters (peft).
 
     Raises:
-        ValueError: peft is not installed, or a target is no module of the model.
+        UserError: peft is not installed, or a target is no module of the model.
     """
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
-        raise ValueError("lora needs peft: pip install 'sharedllm[train]'.") from None
+        raise UserError("lora needs peft: pip install 'sharedllm[train]'.") from None
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets)
     with warnings.catch_warnings():
         # peft asks transformers for an attribute by the name that it had before.

@@ -15,6 +15,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
+from ..utils.errors import UserError
+
 # The mixture that the paper trained on (arXiv 2603.04759, after RedPajama), in per cent.
 MIXTURES = {
     "redpajama": {
@@ -154,29 +156,29 @@ class Recipe:
     def __post_init__(self):
         for name in ("steps", "batch_tokens", "micro_tokens", "checkpoint_every", "keep_checkpoints", "running"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+                raise UserError(f"{name}={getattr(self, name)} must be at least 1.")
         if self.context < 0:
-            raise ValueError(f"context={self.context} must not be negative.")
+            raise UserError(f"context={self.context} must not be negative.")
         if not self.train and self.lora is None:
-            raise ValueError("train={} trains nothing: name at least one part and its learning rate, or lora.")
+            raise UserError("train={} trains nothing: name at least one part and its learning rate, or lora.")
         if not self.schedule or any(phase.share <= 0 for phase in self.schedule):
-            raise ValueError("schedule must list at least one phase, each with a share above 0.")
+            raise UserError("schedule must list at least one phase, each with a share above 0.")
         if self.data.mixture is not None and self.data.mixture not in MIXTURES:
-            raise ValueError(f"data.mixture={self.data.mixture!r} is unknown: use one of {', '.join(MIXTURES)}.")
+            raise UserError(f"data.mixture={self.data.mixture!r} is unknown: use one of {', '.join(MIXTURES)}.")
         if self.stage == "base" and self.method != "sharedllm":
-            raise ValueError(f"method={self.method!r} extends a base: set stage: extend, or leave method out.")
+            raise UserError(f"method={self.method!r} extends a base: set stage: extend, or leave method out.")
         if self.stage != "base" and self.base is None:
-            raise ValueError(
+            raise UserError(
                 f"base is missing: stage {self.stage!r} starts from a checkpoint; name its folder or hub id."
             )
         for phase in self.phases():
             if self.micro_tokens % phase.length or self.batch_tokens % self.micro_tokens:
-                raise ValueError(
+                raise UserError(
                     f"micro_tokens={self.micro_tokens} must hold whole samples of {phase.length} tokens, and "
                     f"batch_tokens={self.batch_tokens} whole micro-batches: make them multiples."
                 )
             if min(phase.kinds.values(), default=-1) < 0 or sum(phase.kinds.values()) <= 0:
-                raise ValueError(f"kinds={phase.kinds} must give at least one kind of sample a share above 0.")
+                raise UserError(f"kinds={phase.kinds} must give at least one kind of sample a share above 0.")
 
     def phases(self) -> list[Phase]:
         """The schedule with the recipe's own values filled in; contexts of the stage `base` are empty."""
@@ -202,12 +204,10 @@ class Recipe:
             weight = source.weight if source.weight is not None else preset.get(name)
             if weight is None:
                 if preset:
-                    raise ValueError(
-                        f"data.sources.{name} has no weight and is not in the mixture {self.data.mixture}."
-                    )
+                    raise UserError(f"data.sources.{name} has no weight and is not in the mixture {self.data.mixture}.")
                 weight = 1.0
             if weight <= 0:
-                raise ValueError(f"data.sources.{name}.weight={weight} must be above 0; leave the domain out instead.")
+                raise UserError(f"data.sources.{name}.weight={weight} must be above 0; leave the domain out instead.")
             weights[name] = weight
         return {name: weight / sum(weights.values()) for name, weight in weights.items()}
 
@@ -221,39 +221,39 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     `${NAME}` in a text stands for an environment variable, `${STDLIB}` for the folder of Python's standard library.
 
     Raises:
-        ValueError: the file is missing or not YAML, a key is unknown or missing, or a value can't be right.
+        UserError: the file is missing or not YAML, a key is unknown or missing, or a value can't be right.
     """
     path = Path(path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"can't read the recipe {path}: {error.strerror}.") from None
+        raise UserError(f"can't read the recipe {path}: {error.strerror}.") from None
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold keys and values; recipes/reference.yaml shows them.")
+        raise UserError(f"{path} must hold keys and values; recipes/reference.yaml shows them.")
     replace_keys(content, overrides or [])
     try:
         return build_recipe(content)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error}") from None
 
 
 def replace_keys(content: dict[str, Any], overrides: list[str]) -> None:
     """Set keys in place: `key=value` or `key.inner=value`, values in YAML.
 
     Raises:
-        ValueError: one is of another form, or goes inside what holds no keys.
+        UserError: one is of another form, or goes inside what holds no keys.
     """
     for override in overrides:
         key, separator, value = override.partition("=")
         if not separator:
-            raise ValueError(f"--set {override!r} must be key=value, such as steps=100 or model.window=1024.")
+            raise UserError(f"--set {override!r} must be key=value, such as steps=100 or model.window=1024.")
         target, *rest = content, *key.split(".")
         for name in rest[:-1]:
             target = target.setdefault(name, {})
             if not isinstance(target, dict):
-                raise ValueError(f"--set {override!r}: {name} holds no keys.")
+                raise UserError(f"--set {override!r}: {name} holds no keys.")
         target[rest[-1]] = yaml.safe_load(value)
 
 
@@ -266,7 +266,7 @@ def substitute(value: Any) -> Any:
     """Environment variables in all texts of keys and lists, see `load_recipe`.
 
     Raises:
-        ValueError: one is not set; names it.
+        UserError: one is not set; names it.
     """
     if isinstance(value, dict):
         return {key: substitute(inner) for key, inner in value.items()}
@@ -279,14 +279,14 @@ def substitute(value: Any) -> Any:
         name = match[1]
         known = sysconfig.get_paths()["stdlib"] if name == "STDLIB" else os.environ.get(name)
         if known is None:
-            raise ValueError(f"the environment variable {name} in {value!r} is not set: export {name}=….")
+            raise UserError(f"the environment variable {name} in {value!r} is not set: export {name}=….")
         return known
 
     return re.sub(r"\$\{(\w+)\}", replace, value)
 
 
 def _build(kind: Any, value: Any, where: str) -> Any:
-    """`value` as the annotated type `kind`, or a ValueError that names the key."""
+    """`value` as the annotated type `kind`, or a UserError that names the key."""
     origin, arguments = get_origin(kind), get_args(kind)
     if kind is Any:
         return value
@@ -302,43 +302,43 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         raise problems[0]
     if origin is Literal:
         if value not in arguments:
-            raise ValueError(f"{where}={value!r} is none of {', '.join(map(str, arguments))}.")
+            raise UserError(f"{where}={value!r} is none of {', '.join(map(str, arguments))}.")
         return value
     if dataclasses.is_dataclass(kind):
         return _build_dataclass(kind, value, where)
     if origin is dict:
         if not isinstance(value, dict):
-            raise ValueError(f"{where}={value!r} must hold keys and values.")
+            raise UserError(f"{where}={value!r} must hold keys and values.")
         return {_build(arguments[0], k, where): _build(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
     if origin is list:
         if not isinstance(value, list):
-            raise ValueError(f"{where}={value!r} must be a list.")
+            raise UserError(f"{where}={value!r} must be a list.")
         return [_build(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value)]
     if kind is float and isinstance(value, str):
         # YAML 1.1 reads 1e-5 as text.
         try:
             return float(value)
         except ValueError:
-            raise ValueError(f"{where}={value!r} must be a number.") from None
+            raise UserError(f"{where}={value!r} must be a number.") from None
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ValueError(f"{where}={value!r} must be of type {kind.__name__}.")
+        raise UserError(f"{where}={value!r} must be of type {kind.__name__}.")
     return value
 
 
 def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
-        raise ValueError(f"{where or 'the recipe'}={value!r} must hold keys and values.")
+        raise UserError(f"{where or 'the recipe'}={value!r} must hold keys and values.")
     prefix = f"{where}." if where else ""
     hints = get_type_hints(kind)
     for key in value:
         if key not in hints:
             near = difflib.get_close_matches(str(key), hints, n=1)
             hint = f" do you mean {near[0]}?" if near else f" known are {', '.join(hints)}."
-            raise ValueError(f"{prefix}{key} is no key of a recipe:{hint}")
+            raise UserError(f"{prefix}{key} is no key of a recipe:{hint}")
     for entry in dataclasses.fields(kind):
         required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
         if required and entry.name not in value:
-            raise ValueError(f"{prefix}{entry.name} is missing.")
+            raise UserError(f"{prefix}{entry.name} is missing.")
     return kind(**{key: _build(hints[key], inner, f"{prefix}{key}") for key, inner in value.items()})

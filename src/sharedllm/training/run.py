@@ -18,6 +18,7 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..data.questions import TASKS
 from ..data.rows import RowMaker, load_instructions
 from ..data.shards import TokenStore
+from ..utils.errors import UserError
 from ..utils.files import write_text
 from ..utils.hardware import count_operations, peak_memory_mb, peak_operations
 from .batches import Batch, Batches
@@ -52,7 +53,7 @@ def train(
         console: where progress is printed.
 
     Raises:
-        ValueError: the recipe, the data or a checkpoint can't be used, or the loss is not a number.
+        UserError: the recipe, the data or a checkpoint can't be used, or the loss is not a number.
     """
     run = _Run(recipe, console, resume_from)
     last = min(recipe.steps, max_steps or recipe.steps)
@@ -112,7 +113,7 @@ class _Run:
         self._report_short()
         world = self.accelerator.num_processes
         if self.batches.per_step % world:
-            raise ValueError(
+            raise UserError(
                 f"{self.batches.per_step} micro-batches a step can't be shared by {world} processes: change micro_tokens."
             )
         model = make_model(recipe, self.tokenizer)
@@ -272,7 +273,7 @@ class _Run:
             tensors = {name: tensor.contiguous() for name, tensor in batch.tensors().items()}
             save_file(tensors, path, {key: json.dumps(value) for key, value in about.items()})
         last = latest(self.checkpoints)
-        raise ValueError(
+        raise UserError(
             f"step {step}: {what}; its batch is in {path}. Lower the learning rates and go on from "
             f"{last or 'the beginning'}."
         )
@@ -283,16 +284,16 @@ class _Run:
             return
         state = read_state(start)
         if state.get("data") != self.digests:
-            raise ValueError(f"{start} was made with other training text: choose another output folder.")
+            raise UserError(f"{start} was made with other training text: choose another output folder.")
         check_recipe(self.recipe)
 
     def _check_kinds(self, has_instructions: bool) -> None:
         known = {"text", "alone", "echo", "copy", "instructions", "questions", "crowd", *TASKS}
         for kind in {k for phase in self.recipe.phases() for k in phase.kinds} | set(self.recipe.validation.tasks):
             if kind not in known:
-                raise ValueError(f"kinds.{kind} is no kind of sample: use {', '.join(sorted(known))}.")
+                raise UserError(f"kinds.{kind} is no kind of sample: use {', '.join(sorted(known))}.")
             if kind == "instructions" and not has_instructions:
-                raise ValueError("kinds.instructions needs data.instructions: name a JSON-lines file.")
+                raise UserError("kinds.instructions needs data.instructions: name a JSON-lines file.")
 
     def _report_short(self) -> None:
         for phase in self.recipe.phases():

@@ -22,6 +22,7 @@ from ..model.config import SharedLLMConfig
 from ..systems.beacon import BeaconForCausalLM
 from ..systems.cepe import CepeForCausalLM
 from ..utils.checkpoints import checkpoint, load_tokenizer
+from ..utils.errors import UserError
 from ..utils.files import put
 from .recipe import Recipe
 
@@ -33,7 +34,7 @@ def make_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     """The recipe's tokenizer, the base's, or one trained on the recipe's text.
 
     Raises:
-        ValueError: it can't be loaded, none is named, or it is not the base's.
+        UserError: it can't be loaded, none is named, or it is not the base's.
     """
     named = recipe.data.tokenizer
     if isinstance(named, int):
@@ -42,7 +43,7 @@ def make_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
             train_tokenizer(recipe, named, folder)
         named = str(folder)
     if named is None and recipe.base is None:
-        raise ValueError(
+        raise UserError(
             "data.tokenizer is missing: name a tokenizer's folder, or a size to train one of, such as 4096."
         )
     tokenizer = load_tokenizer(named or recipe.base or "")
@@ -59,7 +60,7 @@ def _check_same_vocabulary(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -
         return  # The base comes without one: only sizes can be compared, see `make_model`.
     here = tokenizer.get_vocab()
     if other := next((token for token, number in own.items() if here.get(token) != number), None):
-        raise ValueError(
+        raise UserError(
             f"data.tokenizer={recipe.data.tokenizer} is not the tokenizer of {recipe.base}: {other!r} has number "
             f"{here.get(other)} in the one and {own[other]} in the other; leave data.tokenizer out."
         )
@@ -105,7 +106,7 @@ def make_stores(
     """Training and validation tokens of each domain, tokenised now if they are not there yet.
 
     Raises:
-        ValueError: a source can't be read, or the folder holds tokens of other text or another tokenizer.
+        UserError: a source can't be read, or the folder holds tokens of other text or another tokenizer.
     """
     training, validation = {}, {}
     for name, source in recipe.data.sources.items():
@@ -141,7 +142,7 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrained
     """The model in fp32: new, a base, a base extended by the recipe's method, or an extended one that goes on.
 
     Raises:
-        ValueError: it can't be loaded, or `model` holds settings that it has no use for.
+        UserError: it can't be loaded, or `model` holds settings that it has no use for.
     """
     torch.manual_seed(recipe.seed)
     if recipe.base is None:
@@ -156,16 +157,16 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrained
             config = _rescaled(config, recipe.model)
         model = AutoModelForCausalLM.from_pretrained(name, config=config, dtype=torch.float32)
     except (OSError, ValueError) as error:
-        raise ValueError(f"can't load the base {name}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"can't load the base {name}: {str(error).splitlines()[0]}") from None
     if extended and (recipe.stage == "base" or EXTENDED[config.model_type][0] != recipe.method):
         method = EXTENDED[config.model_type][0]
-        raise ValueError(
+        raise UserError(
             f"base={recipe.base} is extended by {method} already: train it with stage extend, method {method}."
         )
     if len(tokenizer) > (size := model.get_input_embeddings().weight.shape[0]):
-        raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, {recipe.base} only {size}: name the base's own.")
+        raise UserError(f"the tokenizer has {len(tokenizer)} tokens, {recipe.base} only {size}: name the base's own.")
     if recipe.stage == "base" and recipe.model:
-        raise ValueError(f"model={recipe.model} can't change {recipe.base}: leave it out, or start from another base.")
+        raise UserError(f"model={recipe.model} can't change {recipe.base}: leave it out, or start from another base.")
     if recipe.stage == "base" or extended or recipe.method == "full":
         return model
     return dict(EXTENDED.values())[recipe.method].from_base(model, **recipe.model)
@@ -187,7 +188,7 @@ def _changed(config: SharedLLMConfig, recipe: Recipe) -> SharedLLMConfig:
     """The configuration of a SharedLLM that goes on, with the recipe's settings for how a context is read."""
     fixed = sorted(set(recipe.model) - set(_READING))
     if fixed:
-        raise ValueError(
+        raise UserError(
             f"model.{fixed[0]} can't change in {recipe.base}, a SharedLLM already: change {', '.join(_READING)}."
         )
     return SharedLLMConfig(**config.to_dict() | recipe.model)
@@ -201,7 +202,7 @@ def _rescaled(config: PreTrainedConfig, changes: dict[str, Any]) -> PreTrainedCo
         changes["rope_parameters"] = dict(config.rope_parameters) | original | changes["rope_parameters"]
     unknown = sorted(set(changes) - set(config.to_dict()))
     if unknown:
-        raise ValueError(f"model.{unknown[0]} is no field of the base's configuration.")
+        raise UserError(f"model.{unknown[0]} is no field of the base's configuration.")
     return type(config)(**config.to_dict() | changes)
 
 
@@ -213,7 +214,7 @@ def _new_base(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedM
         config = AutoConfig.for_model(family, vocab_size=len(tokenizer), **special | settings)
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"model={recipe.model} makes no base: {str(error).splitlines()[0]}") from None
+        raise UserError(f"model={recipe.model} makes no base: {str(error).splitlines()[0]}") from None
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:

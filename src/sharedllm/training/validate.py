@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..data.rows import IGNORE, RowMaker
 from ..data.shards import TokenStore
 from ..data.spans import Spans
+from ..utils.errors import UserError
 from .batches import collate
 from .losses import RowLosses, autocast
 
@@ -26,13 +27,13 @@ def choose_targets(store: TokenStore, window: int, longest: int, rows: int, seed
     """Up to `rows` places, evenly over documents that have `longest` + `window` tokens.
 
     Raises:
-        ValueError: no document is long enough.
+        UserError: no document is long enough.
     """
     rng = random.Random(seed)
     need = longest + window
     long = [i for i, n in enumerate(store.lengths) if n >= need]
     if not long:
-        raise ValueError(
+        raise UserError(
             f"{store.folder}: no document for validation has {need} tokens, the longest {int(max(store.lengths))}: "
             "lower validation.windows."
         )

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from .errors import UserError
+
 MODELS = Path(__file__).parent.parent / "bundled"
 
 
@@ -11,12 +13,12 @@ def bundled_model(name: str = "tiny") -> Path:
     """Folder of a bundled checkpoint: "tiny", the extended model, or "base", what it was extended from.
 
     Raises:
-        ValueError: no model of that name.
+        UserError: no model of that name.
     """
     folder = MODELS / name
     if not (folder / "config.json").is_file():
         there = ", ".join(sorted(f.name for f in MODELS.glob("*/") if (f / "config.json").is_file())) or "none"
-        raise ValueError(f"there is no bundled model {name!r}: use one of {there}.")
+        raise UserError(f"there is no bundled model {name!r}: use one of {there}.")
     return folder
 
 
@@ -24,7 +26,7 @@ def checkpoint(name: str) -> str:
     """What transformers loads: the folder of a bundled model ("tiny", "base"), a folder, or a hub id.
 
     Raises:
-        ValueError: the name is a path, and there is no such folder.
+        UserError: the name is a path, and there is no such folder.
     """
     if name in ("tiny", "base"):
         return str(bundled_model(name))
@@ -33,7 +35,7 @@ def checkpoint(name: str) -> str:
         return str(path)
     # A hub id is one name, or two with a slash.
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ValueError(f"{name} does not exist or is no folder: name a model's folder.")
+        raise UserError(f"{name} does not exist or is no folder: name a model's folder.")
     return name
 
 
@@ -41,10 +43,10 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint.
 
     Raises:
-        ValueError: it can't be loaded.
+        UserError: it can't be loaded.
     """
     folder = checkpoint(name)
     try:
         return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise ValueError(f"can't load the tokenizer {name}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"can't load the tokenizer {name}: {str(error).splitlines()[0]}") from None

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
+from .errors import UserError
+
 
 def load_target(target: str) -> Any:
     """What `package.module:name` names; of a class an object without arguments."""
@@ -30,10 +32,10 @@ class Registry(Mapping[str, Any]):
         """Register a thing, or a text `package.module:name` that says where it is.
 
         Raises:
-            ValueError: the name is taken.
+            UserError: the name is taken.
         """
         if name in self._entries:
-            raise ValueError(f"{self.kind.format(repr(name))} is there already: give it another name.")
+            raise UserError(f"{self.kind.format(repr(name))} is there already: give it another name.")
         self._entries[name], self.about[name] = entry, about
 
     def remove(self, name: str) -> None:
@@ -64,10 +66,10 @@ class Registry(Mapping[str, Any]):
         """The thing of a name that a user gave.
 
         Raises:
-            ValueError: there is none of that name; lists those that there are.
+            UserError: there is none of that name; lists those that there are.
         """
         if name not in self:
-            raise ValueError(f"{self.kind.format(repr(name))} is not known: use one of {self.names}.")
+            raise UserError(f"{self.kind.format(repr(name))} is not known: use one of {self.names}.")
         return self[name]
 
     @property

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from .errors import UserError
+
 # Tokens before a piece that are decoded with it, so that it reads as it does in the whole.
 BEFORE = 16
 
@@ -26,7 +28,7 @@ def expand(names: Iterable[str]) -> list[str]:
     """File names with their globs expanded, in order; "-" stands for standard input.
 
     Raises:
-        ValueError: a glob that fits no file.
+        UserError: a glob that fits no file.
     """
     files: list[str] = []
     for name in names:
@@ -35,7 +37,7 @@ def expand(names: Iterable[str]) -> list[str]:
             continue
         found = sorted(f for f in glob.glob(name, recursive=True) if Path(f).is_file())  # noqa: PTH207 (absolute too)
         if not found:
-            raise ValueError(f"{name} fits no file: check the pattern.")
+            raise UserError(f"{name} fits no file: check the pattern.")
         files += found
     return files
 
@@ -43,10 +45,10 @@ def expand(names: Iterable[str]) -> list[str]:
 def standard_input() -> BinaryIO:
     """
     Raises:
-        ValueError: it is closed.
+        UserError: it is closed.
     """
     if sys.stdin is None:
-        raise ValueError("standard input is closed: name a file, or pipe a text in.")
+        raise UserError("standard input is closed: name a file, or pipe a text in.")
     return sys.stdin.buffer
 
 
@@ -61,13 +63,13 @@ def text_pieces(name: str) -> Iterator[str]:
     No more than some pieces are held in memory, so a pipe may be of any length.
 
     Raises:
-        ValueError: missing, a folder, empty, or not UTF-8; names the file and for bad bytes their offset.
+        UserError: missing, a folder, empty, or not UTF-8; names the file and for bad bytes their offset.
     """
     path, shown = Path(name), "standard input" if name == "-" else name
     if name != "-" and path.is_dir():
-        raise ValueError(f"{name} is a folder: name its files, for instance {path / '**' / '*.txt'}.")
+        raise UserError(f"{name} is a folder: name its files, for instance {path / '**' / '*.txt'}.")
     if name != "-" and not path.exists():
-        raise ValueError(f"{name} does not exist: check the name.")
+        raise UserError(f"{name} does not exist: check the name.")
     decoder, held, offset, empty = codecs.getincrementaldecoder("utf-8")(), "", 0, True
     with contextlib.nullcontext(standard_input()) if name == "-" else path.open("rb") as file:
         while True:
@@ -77,7 +79,7 @@ def text_pieces(name: str) -> Iterator[str]:
             except UnicodeDecodeError as error:
                 place = offset + error.start - len(decoder.getstate()[0])
                 bad = error.object[error.start]
-                raise ValueError(f"{shown} is not UTF-8: byte {place} is 0x{bad:02x}; convert it.") from None
+                raise UserError(f"{shown} is not UTF-8: byte {place} is 0x{bad:02x}; convert it.") from None
             offset += len(raw)
             empty = empty and not held.strip()
             cut = held.rfind("\n") + 1 if raw else len(held)
@@ -89,7 +91,7 @@ def text_pieces(name: str) -> Iterator[str]:
             if not raw:
                 break
     if empty:
-        raise ValueError(f"{shown} is empty: there is nothing to read.")
+        raise UserError(f"{shown} is empty: there is nothing to read.")
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:

@@ -45,7 +45,7 @@ def get_policy(policy: str | SelectionPolicy) -> SelectionPolicy:
     """A policy by name; an object that is one already is returned as it is.
 
     Raises:
-        ValueError: no policy of that name; lists those there are.
+        UserError: no policy of that name; lists those there are.
     """
     return POLICIES.find(policy) if isinstance(policy, str) else policy
 

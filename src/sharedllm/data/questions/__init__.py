@@ -1,5 +1,6 @@
 """Questions over long documents with checkable answers; one kind a class, found by its name."""
 
+from ...utils.errors import UserError
 from .base import QuestionTask, Quiz, Split, hide, is_right, render, sentence_borders
 from .needle import ManyNeedles, MultiQuery, MultiValue, Needle, crowd
 from .quoting import Follows, Quotation
@@ -24,10 +25,10 @@ def get_task(name: str) -> QuestionTask:
     """A task by its name.
 
     Raises:
-        ValueError: there is none of that name.
+        UserError: there is none of that name.
     """
     if name not in TASKS:
-        raise ValueError(f"there is no task {name!r}: use one of {', '.join(TASKS)}.")
+        raise UserError(f"there is no task {name!r}: use one of {', '.join(TASKS)}.")
     return TASKS[name]
 
 

@@ -9,6 +9,8 @@ from typing import Literal, Protocol
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from ...utils.errors import UserError
+
 Split = Literal["train", "validation", "test"]
 
 # What ends a response of the plain form.
@@ -45,7 +47,7 @@ class QuestionTask(Protocol):
             split: keys and phrasings of the splits differ, so that nothing that is tested was trained on.
 
         Raises:
-            ValueError: the text gives no question of this kind.
+            UserError: the text gives no question of this kind.
         """
         ...
 
@@ -74,14 +76,14 @@ def render(quiz: Quiz, tokenizer: PreTrainedTokenizerBase | None = None, chat: b
         tokenizer: whose chat template is used. chat: use it; otherwise a plain form for base models.
 
     Raises:
-        ValueError: `chat` without a chat template.
+        UserError: `chat` without a chat template.
     """
     if not chat:
         asked = f"\nQuestion: {quiz.question}\nAnswer: {quiz.lead}"
         prompt = asked.rstrip(" ")
         return prompt, f"{asked[len(prompt) :]}{quiz.answer}{STOP}"
     if tokenizer is None or not getattr(tokenizer, "chat_template", None):
-        raise ValueError("the tokenizer has no chat template: set chat to false, or name a chat model's tokenizer.")
+        raise UserError("the tokenizer has no chat template: set chat to false, or name a chat model's tokenizer.")
     turn = [{"role": "user", "content": quiz.question}]
     prompt = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
     return str(prompt), f"{quiz.lead}{quiz.answer}.{tokenizer.eos_token or ''}"
@@ -96,11 +98,11 @@ def hide(
         borders: offsets in the filler behind which a sentence ends; anywhere if there are none.
 
     Raises:
-        ValueError: the facts are longer than `length`, or the filler is too short.
+        UserError: the facts are longer than `length`, or the filler is too short.
     """
     room = length - sum(map(len, facts))
     if room < 0 or room > len(filler):
-        raise ValueError(
+        raise UserError(
             f"{len(facts)} facts of {length - room} tokens and {len(filler)} tokens of text don't make {length} tokens."
         )
     places = [int(b) for b in borders if b <= room] if borders is not None else []

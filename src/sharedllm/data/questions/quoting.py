@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass
 from itertools import pairwise
 
+from ...utils.errors import UserError
 from .base import Quiz, Split, sentences
 
 WORDS = 6
@@ -20,7 +21,7 @@ class Follows:
         flat = " ".join(text.split())
         pairs = [(a, b) for a, b in pairwise(found) if f"{a} {b}" in flat and flat.count(a) == 1]
         if not pairs:
-            raise ValueError("the text has no two sentences in a row that are each 6 to 40 words long.")
+            raise UserError("the text has no two sentences in a row that are each 6 to 40 words long.")
         first, second = rng.choice(pairs)
         answer = " ".join(second.split()[:WORDS])
         return Quiz((), f'Which sentence follows "{first}"?', answer, "It begins with: ")
@@ -41,6 +42,6 @@ class Quotation:
             if len(words) >= 2 * WORDS and flat.count(beginning) == 1:
                 candidates.append((beginning, " ".join(words[WORDS : 2 * WORDS])))
         if not candidates:
-            raise ValueError(f"the text has no sentence of {2 * WORDS} words whose beginning comes once only.")
+            raise UserError(f"the text has no sentence of {2 * WORDS} words whose beginning comes once only.")
         beginning, rest = rng.choice(candidates)
         return Quiz((), f'How does the sentence "{beginning} …" go on?', rest, f"{beginning} ")

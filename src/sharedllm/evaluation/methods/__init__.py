@@ -8,6 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...causal_lm import SharedLLMForCausalLM
 from ...scoring import SCORES
+from ...utils.errors import UserError
 from .base import Method, Scores
 from .beacon import Beacon
 from .cepe import Cepe
@@ -58,13 +59,13 @@ def make_method(
         rivals: models of the methods that are trained, by `rival_name`.
 
     Raises:
-        ValueError: there is no such method, or the model that it needs is missing.
+        UserError: there is no such method, or the model that it needs is missing.
     """
     match = re.fullmatch(r"([a-z0-9]+)(?::(\w+))?(?:@(\d+(?:/\d+)*))?", name)
     kind, policy, strides = match.groups() if match else ("", None, None)
     wrong = (policy or strides) and kind not in ("sharedllm", "budget")
     if kind not in DESCRIPTIONS or wrong or (kind == "budget" and not (policy in SCORES and (strides or "").isdigit())):
-        raise ValueError(f"method {name!r} is not known: use one of {', '.join(DESCRIPTIONS)}.")
+        raise UserError(f"method {name!r} is not known: use one of {', '.join(DESCRIPTIONS)}.")
     makers: dict[str, Callable[[Any], Method]] = {
         "sharedllm": lambda m: Shared(m, name, policy, tuple(map(int, strides.split("/"))) if strides else None),
         "int8": lambda m: Shared(m, name, rounded=True),
@@ -82,5 +83,5 @@ def make_method(
     if kind in ("tuned", "cepe", "beacon"):
         model, option = (rivals or {}).get(kind), "--rival"
     if model is None:
-        raise ValueError(f"method {name!r} needs a model: name one with {option}.")
+        raise UserError(f"method {name!r} needs a model: name one with {option}.")
     return makers[kind](model)

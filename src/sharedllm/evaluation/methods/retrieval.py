@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...data.questions import sentence_borders
+from ...utils.errors import UserError
 from .base import Scores, scores_of
 
 
@@ -40,7 +41,7 @@ class Retrieval:
         try:
             import bm25s
         except ImportError:
-            raise ValueError("bm25s is not installed: pip install 'sharedllm[eval]'.") from None
+            raise UserError("bm25s is not installed: pip install 'sharedllm[eval]'.") from None
         pieces, bm25 = self._pieces(ids), None
         if len(ids) > self.window - self.running:
             bm25 = bm25s.BM25()

@@ -5,6 +5,7 @@ read_task(name, data) / ruler_task(name, …)  →  Task  →  run_official(answ
 
 from collections.abc import Sequence
 
+from ...utils.errors import UserError
 from .answerers import Answerer, SharedAnswerer, WindowAnswerer
 from .base import Prompt, Record, Task, templates
 from .records import read_task
@@ -25,15 +26,15 @@ def task_names(names: Sequence[str]) -> list[str]:
     """Names of tasks, each once; the name of a benchmark stands for all of its tasks.
 
     Raises:
-        ValueError: an unknown one.
+        UserError: an unknown one.
     """
     found: dict[str, None] = {}
     known = [name for group in GROUPS.values() for name in group]
     for name in names:
         if name in ("qa_1", "qa_2"):
-            raise ValueError(f"{name} is made of SQuAD and HotpotQA, which RULER downloads: use the other ruler tasks.")
+            raise UserError(f"{name} is made of SQuAD and HotpotQA, which RULER downloads: use the other ruler tasks.")
         if name not in GROUPS and name not in known:
-            raise ValueError(f"there is no official task {name!r}: use {', '.join(dict.fromkeys((*GROUPS, *known)))}.")
+            raise UserError(f"there is no official task {name!r}: use {', '.join(dict.fromkeys((*GROUPS, *known)))}.")
         found |= dict.fromkeys(GROUPS.get(name, (name,)))
     return list(found)
 

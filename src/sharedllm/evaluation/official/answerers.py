@@ -12,6 +12,7 @@ from ...causal_lm import SharedLLMForCausalLM
 from ...memory.context_memory import ContextMemory
 from ...memory.fingerprint import fingerprint_tensors
 from ...scoring import DEFAULT_SCORE
+from ...utils.errors import UserError
 from ...utils.text import tokenize
 from .base import Prompt
 
@@ -52,7 +53,7 @@ class SharedAnswerer:
         batch_tokens: int | None = None,
     ):
         if budget is not None and budget < 1:
-            raise ValueError(f"budget={budget} leaves nothing to see: give at least one token.")
+            raise UserError(f"budget={budget} leaves nothing to see: give at least one token.")
         self.model, self.tokenizer, self.batch_tokens = model, tokenizer, batch_tokens
         self.budget, self.score = budget, score
         self.about = _about(model, model.config.window) | {
@@ -93,7 +94,7 @@ class WindowAnswerer:
 
     def __init__(self, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, window: int):
         if window < 2:
-            raise ValueError(f"window={window} has no room for a prompt and an answer: give at least 2 tokens.")
+            raise UserError(f"window={window} has no room for a prompt and an answer: give at least 2 tokens.")
         self.base, self.tokenizer, self.window = base, tokenizer, window
         self.about = _about(base, window)
 

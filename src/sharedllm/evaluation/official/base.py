@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ...answering.ask import NOTHING
+from ...utils.errors import UserError
 from ...utils.text import tokenize
 from .metrics import METRICS
 
@@ -97,10 +98,10 @@ def truncate_middle(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, most: in
         The prompt, and how many tokens were cut out; 0 if it was short enough.
 
     Raises:
-        ValueError: `most` is below 2.
+        UserError: `most` is below 2.
     """
     if most < 2:
-        raise ValueError(f"--truncate-middle {most} leaves nothing: keep at least 2 tokens.")
+        raise UserError(f"--truncate-middle {most} leaves nothing: keep at least 2 tokens.")
     ids = tokenize(tokenizer, prompt.text)[0]
     if len(ids) <= most:
         return prompt, 0

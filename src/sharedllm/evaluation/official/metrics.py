@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from ...utils.errors import UserError
 from .rouge import rouge_l, rouge_lsum
 
 _WIDE = "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､、〃》「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏."
@@ -40,7 +41,7 @@ def _segmented(text: str) -> list[str]:
     try:
         import jieba  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise ValueError(
+        raise UserError(
             "jieba is not installed, and Chinese answers are cut into words by it: pip install jieba."
         ) from None
     return list(jieba.cut(text, cut_all=False))

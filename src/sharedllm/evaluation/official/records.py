@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...data.sources import HUB
+from ...utils.errors import UserError
 from .base import Record, Task, fill, templates
 
 # Published fields; those that a prompt or a score needs.
@@ -28,7 +29,7 @@ def read_task(name: str, data: str, limit: int | None = None) -> Task:
         limit: only the first so many.
 
     Raises:
-        ValueError: a file that is missing or empty, a line that is not JSON, a missing field, or an answer of another
+        UserError: a file that is missing or empty, a line that is not JSON, a missing field, or an answer of another
             form than the published one; names the file and the line.
     """
     benchmark = "longbench" if name in templates("longbench") else "infinitebench"
@@ -39,18 +40,18 @@ def read_task(name: str, data: str, limit: int | None = None) -> Task:
     for place, row in _hub(name, benchmark, data) if data.startswith(HUB) else _lines(Path(data) / f"{name}.jsonl"):
         missing = [field for field in _FIELDS[form] if field not in row]
         if missing:
-            raise ValueError(f"{place} has no field {missing[0]!r}: {name} needs {', '.join(_FIELDS[form])}.")
+            raise UserError(f"{place} has no field {missing[0]!r}: {name} needs {', '.join(_FIELDS[form])}.")
         if not isinstance(row["context"], str):
-            raise ValueError(f"{place}: 'context' is a {type(row['context']).__name__}, not text.")
+            raise UserError(f"{place}: 'context' is a {type(row['context']).__name__}, not text.")
         try:
             records.append(build(name, template["prompt"], row))
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{place} is not in the published form of {name}: {error}.") from None
+            raise UserError(f"{place} is not in the published form of {name}: {error}.") from None
         digest.update(json.dumps(row, sort_keys=True).encode())
         if len(records) == limit:
             break
     if not records:
-        raise ValueError(f"{data} holds no record of {name}.")
+        raise UserError(f"{data} holds no record of {name}.")
     about = {"data": digest.hexdigest(), "records": len(records)}
     settings = {key: template[key] for key in ("metric", "max_new_tokens", "first_line") if key in template}
     return Task(name, records, about=about, **settings)
@@ -59,20 +60,20 @@ def read_task(name: str, data: str, limit: int | None = None) -> Task:
 def _longbench(name: str, template: str, row: Mapping[str, Any]) -> Record:
     answers, classes = tuple(row["answers"]), tuple(row["all_classes"] or ())
     if isinstance(row["answers"], str) or not answers or not all(isinstance(answer, str) for answer in answers):
-        raise ValueError("'answers' must be a list of texts")
+        raise UserError("'answers' must be a list of texts")
     blind = 1 / len(classes) if classes else None
     if name in _PARAGRAPHS:
         found = set(re.findall(_PARAGRAPHS[name], row["context"]))
         blind = 1 / len(found) if found else None
         pattern = {"passage_retrieval_en": r"Paragraph \d+", "passage_retrieval_zh": r"段落\d+"}[name]
         if not all(re.search(pattern, answer) for answer in answers):
-            raise ValueError(f"'answers' {answers} names no paragraph")
+            raise UserError(f"'answers' {answers} names no paragraph")
     return Record(str(row["_id"]), fill(template, row["context"], input=row["input"]), answers, classes, blind)
 
 
 def _longbench_v2(name: str, template: str, row: Mapping[str, Any]) -> Record:
     if row["answer"] not in tuple("ABCD"):
-        raise ValueError(f"'answer' is {row['answer']!r}, not A, B, C or D")
+        raise UserError(f"'answer' is {row['answer']!r}, not A, B, C or D")
     fields = {field: row[field].strip() for field in ("question", *(f"choice_{letter}" for letter in "ABCD"))}
     return Record(str(row["_id"]), fill(template, row["context"].strip(), **fields), (row["answer"],), blind=1 / 4)
 
@@ -80,12 +81,12 @@ def _longbench_v2(name: str, template: str, row: Mapping[str, Any]) -> Record:
 def _infinitebench(name: str, template: str, row: Mapping[str, Any]) -> Record:
     answers = tuple(row["answer"]) if isinstance(row["answer"], list) else (row["answer"],)
     if not answers or answers == ("",):
-        raise ValueError("'answer' is empty")
+        raise UserError("'answer' is empty")
     fields, blind = {"input": row["input"]}, None
     if name in ("longbook_choice_eng", "code_debug"):
         options = list(row["options"])
         if len(options) != 4:
-            raise ValueError(f"'options' has {len(options)} entries, not 4")
+            raise UserError(f"'options' has {len(options)} entries, not 4")
         fields |= {f"option_{letter}": text for letter, text in zip("ABCD", options, strict=True)}
         text = answers[0]
         letter = answers[1] if len(answers) == 2 else "ABCD"[options.index(text)]
@@ -104,14 +105,14 @@ def _infinitebench(name: str, template: str, row: Mapping[str, Any]) -> Record:
     elif name in ("passkey", "number_string", "kv_retrieval", "longdialogue_qa_eng"):
         answers = (str(answers[0]),)
     elif not all(isinstance(answer, str) for answer in answers):
-        raise ValueError("'answer' must be text or a list of texts")
+        raise UserError("'answer' must be text or a list of texts")
     return Record(str(row["id"]), fill(template, row["context"], **fields), answers, blind=blind)
 
 
 def _found(pattern: str, text: str) -> str:
     match = re.search(pattern, text)
     if match is None:
-        raise ValueError(f"'input' {text[:80]!r} holds nothing like {pattern!r}")
+        raise UserError(f"'input' {text[:80]!r} holds nothing like {pattern!r}")
     return match[0]
 
 
@@ -124,7 +125,7 @@ def _as_number(value: Any) -> int | float:
 
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if not path.is_file():
-        raise ValueError(f"{path} does not exist: --data names the folder that holds {path.name}.")
+        raise UserError(f"{path} does not exist: --data names the folder that holds {path.name}.")
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -132,9 +133,9 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             try:
                 row = json.loads(line.decode("utf-8"))
             except (ValueError, RecursionError) as error:
-                raise ValueError(f"{path}:{number} is not JSON: {error}; mend the line.") from None
+                raise UserError(f"{path}:{number} is not JSON: {error}; mend the line.") from None
             if not isinstance(row, dict):
-                raise ValueError(f"{path}:{number} is a {type(row).__name__}, not a record: write one object a line.")
+                raise UserError(f"{path}:{number} is a {type(row).__name__}, not a record: write one object a line.")
             yield f"{path}:{number}", row
 
 
@@ -143,7 +144,7 @@ def _hub(name: str, benchmark: str, data: str) -> Iterator[tuple[str, dict[str, 
     try:
         from datasets import load_dataset
     except ImportError:
-        raise ValueError(f"{data} needs the datasets library: pip install 'sharedllm[train]'.") from None
+        raise UserError(f"{data} needs the datasets library: pip install 'sharedllm[train]'.") from None
     load: Callable = load_dataset
     options: dict[str, Any] = {"split": name}
     if benchmark == "longbench":
@@ -153,4 +154,4 @@ def _hub(name: str, benchmark: str, data: str) -> Iterator[tuple[str, dict[str, 
             yield f"{data}, {name}, record {number}", dict(row)
     except Exception as error:  # of the library, pyarrow, fsspec or the network: there is no common class
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{data} can't be read: {reason}") from error
+        raise UserError(f"{data} can't be read: {reason}") from error

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from transformers import PreTrainedTokenizerBase
 
 from ...data.synthetic import ADJECTIVES, needle_keys
+from ...utils.errors import UserError
 from ...utils.text import tokenize
 from .base import Prompt, Record, Task, fill, templates
 
@@ -66,7 +67,7 @@ def ruler_task(
         tokenizer: counts the tokens, without special ones. hay: text to hide needles in.
 
     Raises:
-        ValueError: the length is too short for what has to be in the prompt.
+        UserError: the length is too short for what has to be in the prompt.
     """
     needles = TASKS[name]
     family = "niah" if needles else name
@@ -91,7 +92,7 @@ def ruler_task(
 
         size = largest(count, room, least, size)
         if size is None:
-            raise ValueError(
+            raise UserError(
                 f"{name} needs {count(least) + length - room} tokens at least, not {length}: ask for a greater length."
             )
         prompt, answers = make(random.Random(key), size)
@@ -247,5 +248,5 @@ def _other(rng: random.Random, kind: str, taken: dict[str, list[str]]) -> str:
 def _sentences(text: str) -> list[str]:
     found = [part for part in re.split(r"(?<=[.!?])\s+", " ".join(text.split())) if part]
     if not found:
-        raise ValueError("the text for --haystack is empty: name a file with sentences.")
+        raise UserError("the text for --haystack is empty: name a file with sentences.")
     return found

@@ -13,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
+from ...utils.errors import UserError
 from ...utils.files import write_text
 from ...utils.hardware import command_line, environment
 from ...utils.text import tokenize
@@ -61,7 +62,7 @@ def run_official(
                             prompts that were cut, tokens that were lost, and tokens of the longest prompt before
 
     Raises:
-        ValueError: a folder of a task holds results with other settings; names those that differ.
+        UserError: a folder of a task holds results with other settings; names those that differ.
     """
     return {task.label: _run(answerer, task, folder, tokenizer, window, cut, bar) for task in tasks}
 
@@ -135,7 +136,7 @@ def _begin(place: Path, about: dict[str, Any]) -> None:
         there = json.loads(path.read_text())["about"]
         changed = [key for key in sorted(about | there) if about.get(key) != there.get(key)]
         if changed:
-            raise ValueError(f"{place} holds results with another {', '.join(changed)}: name another folder.")
+            raise UserError(f"{place} holds results with another {', '.join(changed)}: name another folder.")
         return
     settings = {"about": about, "command": command_line(), "environment": {"sharedllm": __version__} | environment()}
     write_text(path, json.dumps(settings))
@@ -153,7 +154,7 @@ def _predictions(path: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in whole.decode("utf-8").splitlines()]
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}; remove it to ask these records again.") from None
+        raise UserError(f"{path} is damaged: {error}; remove it to ask these records again.") from None
 
 
 def _result(answerer: Answerer, task: Task, lines: list[dict[str, Any]]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...utils.errors import UserError
 from ...utils.files import write_text
 from ..statistics import wilson
 from .ask import RIVAL
@@ -27,7 +28,7 @@ class Cell:
 def load(folder: Path) -> Cells:
     """
     Raises:
-        ValueError: the folder holds no measurement.
+        UserError: the folder holds no measurement.
     """
     cells: Cells = defaultdict(dict)
     for path in sorted((folder / "texts").rglob("*.json")):
@@ -38,7 +39,7 @@ def load(folder: Path) -> Cells:
             cell.right.append(float(answer["right"]))
             cell.read.append(answer["read"])
     if not cells:
-        raise ValueError(f"{folder} holds no results: name a folder that `sharedllm recall` made.")
+        raise UserError(f"{folder} holds no results: name a folder that `sharedllm recall` made.")
     return dict(cells)
 
 
@@ -83,7 +84,7 @@ def draw(cells: Cells, path: Path) -> Path:
         matplotlib.use("Agg")
         import matplotlib.pyplot as plt
     except ImportError:
-        raise ValueError("matplotlib is not installed: pip install 'sharedllm[plot]' draws the figures.") from None
+        raise UserError("matplotlib is not installed: pip install 'sharedllm[plot]' draws the figures.") from None
     kinds = list(dict.fromkeys(k for k, _, _ in cells))
     rows = sorted({(p, b) for _, p, b in cells}, key=lambda row: (row[1] or 0, row[0]))
     lengths = sorted({length for row in cells.values() for length in row})

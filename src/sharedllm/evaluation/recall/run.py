@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ...utils.errors import UserError
 from ...utils.files import write_text
 from ...utils.hardware import command_line, environment
 from ...utils.version import __version__
@@ -40,7 +41,7 @@ def measure(
         progress: called with a line for each text.
 
     Raises:
-        ValueError: the folder holds another measurement, or the documents are too short.
+        UserError: the folder holds another measurement, or the documents are too short.
     """
     about |= {
         "cases": plan.cases,
@@ -55,7 +56,7 @@ def measure(
         there = json.loads(path.read_text())
         if there["about"] != about:
             changed = ", ".join(key for key in about if there["about"].get(key) != about[key])
-            raise ValueError(f"{folder} holds another measurement, by {changed}: name another folder.")
+            raise UserError(f"{folder} holds another measurement, by {changed}: name another folder.")
         commands = there["commands"] + [command for command in commands if command not in there["commands"]]
     write_text(path, json.dumps({"about": about, "commands": commands}))
     for length in plan.lengths:

@@ -11,6 +11,7 @@ from ...data.questions import Quiz, hide, sentence_borders
 from ...data.questions.base import QuestionTask
 from ...data.questions.needle import MultiValue, Needle
 from ...data.synthetic import needle_keys
+from ...utils.errors import UserError
 from ..corpus import Documents
 from ..tasks.asking import Passkey, encoded, prompt_and_answer
 
@@ -44,10 +45,10 @@ def make_text(
     Keys are of the split `test`, and no two of a text are the same.
 
     Raises:
-        ValueError: the facts do not fit into the length, there are too few keys, or all documents together are shorter.
+        UserError: the facts do not fit into the length, there are too few keys, or all documents together are shorter.
     """
     if per_kind * len(KINDS) > len(needle_keys("test")) // 2:
-        raise ValueError(f"per_kind={per_kind} asks for more keys than there are: ask for fewer questions a text.")
+        raise UserError(f"per_kind={per_kind} asks for more keys than there are: ask for fewer questions a text.")
     rng = random.Random(seed)
     quizzes: list[tuple[str, Quiz]] = []
     asked: set[str] = set()
@@ -66,7 +67,7 @@ def make_text(
     facts = [left[number].pop(0) for number in turns]
     room = length - sum(map(len, facts))
     if room < 0:
-        raise ValueError(f"{len(facts)} facts of {length - room} tokens don't fit into {length}: ask for longer texts.")
+        raise UserError(f"{len(facts)} facts of {length - room} tokens don't fit into {length}: ask for longer texts.")
     filler = _filler(documents, rng, length)
     ids = hide(rng, filler, facts, length, sentence_borders(tokenizer, filler))
     spans: list[list[tuple[int, int]]] = [[] for _ in quizzes]
@@ -85,7 +86,7 @@ def make_text(
 def _filler(documents: Documents, rng: random.Random, length: int) -> np.ndarray:
     order: Sequence[int] = rng.sample(range(len(documents.names)), len(documents.names))
     if sum(documents.lengths) < length:
-        raise ValueError(
+        raise UserError(
             f"{documents.domain}: all documents together have {sum(documents.lengths):,} tokens, {length:,} are asked for."
         )
     long = [i for i in order if documents.lengths[i] >= length]

@@ -3,6 +3,7 @@
 from ...data.questions.moving import Moves
 from ...data.questions.needle import ManyNeedles, MultiQuery, MultiValue, Needle
 from ...data.questions.tracking import Variables
+from ...utils.errors import UserError
 from .asking import Asking, Passkey
 from .base import DoesNotFit, Setting, Task, Text, score_texts
 from .copying import Copying
@@ -36,8 +37,8 @@ TASKS: dict[str, Task] = {
 def get_task(name: str) -> Task:
     """
     Raises:
-        ValueError: there is no such task; names those that there are.
+        UserError: there is no such task; names those that there are.
     """
     if name not in TASKS:
-        raise ValueError(f"task {name!r} is not known: use one of {', '.join(TASKS)}.")
+        raise UserError(f"task {name!r} is not known: use one of {', '.join(TASKS)}.")
     return TASKS[name]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ...utils.errors import UserError
 from ..corpus import Documents
 from ..methods.base import Method, Scores
 
@@ -44,7 +45,7 @@ class Text:
     groups: np.ndarray | None = None
 
 
-class DoesNotFit(ValueError):
+class DoesNotFit(UserError):
     """A length is too short for what a task puts into it."""
 
 
@@ -63,7 +64,7 @@ class Task(Protocol):
         """All texts of a length, the same for every method.
 
         Raises:
-            DoesNotFit: the length is too short for this task. ValueError: no document is long enough.
+            DoesNotFit: the length is too short for this task. UserError: no document is long enough.
         """
         ...
 
@@ -94,7 +95,7 @@ def _score(method: Method, batch: list[Text]) -> Iterator[tuple[Text, Scores]]:
     targets = max(text.targets for text in batch)
     near = min(ids.shape[1], method.running)
     if near <= targets:
-        raise ValueError(
+        raise UserError(
             f"{method.name} reads {near} tokens of running text, and {targets} are to be scored: score fewer."
         )
     state = method.prepare(ids[:, : ids.shape[1] - near], query)

@@ -6,6 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
 from ...model.base_config import keep_attention, take_over
+from ...utils.errors import UserError
 
 
 @strict
@@ -41,13 +42,13 @@ class BeaconConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         keep_attention(self, attention)
         if not 1 <= self.stride < self.window - self.sinks:
-            raise ValueError(
+            raise UserError(
                 f"stride={self.stride} must leave room for a memory: at most window={self.window} − sinks={self.sinks} − 1."
             )
         if not self.ratios or self.ratios[0] < 1 or self.ratios[-1] > self.stride:
-            raise ValueError(f"ratios={self.ratios} must be between 1 and stride={self.stride} raw tokens a beacon.")
+            raise UserError(f"ratios={self.ratios} must be between 1 and stride={self.stride} raw tokens a beacon.")
         if getattr(self.text_config, "sliding_window", None):
-            raise ValueError("a base with a sliding_window can't attend to beacons before it: use another base.")
+            raise UserError("a base with a sliding_window can't attend to beacons before it: use another base.")
 
     @property
     def room(self) -> int:

@@ -14,6 +14,7 @@ from ...context.chunking import check_ids
 from ...model.attention import attend
 from ...model.families import Family, family_of
 from ...model.rope import rotate, rotation
+from ...utils.errors import UserError
 from .config import BeaconConfig
 from .memory import BeaconMemory, Pair, Places, interleave
 
@@ -110,7 +111,7 @@ class BeaconForCausalLM(PreTrainedModel, GenerationMixin):
             logits_to_keep: of the last so many tokens; 0 for all.
 
         Raises:
-            ValueError: a cache over more than one window.
+            UserError: a cache over more than one window.
         """
         past = 0 if past_key_values is None else past_key_values.get_seq_length()
         mask = (
@@ -121,7 +122,7 @@ class BeaconForCausalLM(PreTrainedModel, GenerationMixin):
         check_ids("input_ids", input_ids, mask[:, past:], self.config.text_config.vocab_size)
         mask, length, stride = mask.bool(), past + input_ids.shape[1], self.config.stride
         if (use_cache or past) and length > stride:
-            raise ValueError(f"a cache holds {stride} tokens, the text has {length}: compress() its beginning first.")
+            raise UserError(f"a cache holds {stride} tokens, the text has {length}: compress() its beginning first.")
         if memory is None:
             memory = self._empty(input_ids, self._ratios(mask.sum(1)))
         kept = logits_to_keep or input_ids.shape[1]
@@ -170,7 +171,7 @@ class BeaconForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> tuple[BeaconMemory, Tensor | None]:
         """The memory with a window's beacons, and the states (B, L, E) of its raw tokens if they are needed."""
         if memory.rotated:
-            raise ValueError("the memory has its positions: pass the one that compress() returned, to go on from it.")
+            raise UserError("the memory has its positions: pass the one that compress() returned, to go on from it.")
         ratios = memory.ratios
         if not ratios.all():
             drawn = [r for r in self.config.ratios if r <= ids.shape[1]] or [ids.shape[1]]

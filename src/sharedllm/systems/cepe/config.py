@@ -6,6 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, ModernBertConfig, PreTrainedConfig
 
 from ...model.base_config import keep_attention, take_over
+from ...utils.errors import UserError
 
 # Of the decoder's parameters, as in the paper: 435M beside 6.7B.
 ENCODER_SHARE = 0.065
@@ -36,14 +37,14 @@ class CepeConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         attention = take_over(self, kwargs)
         if self.encoder_config is None:
-            raise ValueError("encoder_config is missing: pass the encoder's configuration, or use from_base().")
+            raise UserError("encoder_config is missing: pass the encoder's configuration, or use from_base().")
         if isinstance(self.encoder_config, dict):
             self.encoder_config = ModernBertConfig(**self.encoder_config)
         super().__post_init__(**kwargs)
         keep_attention(self, attention)
         if not 1 <= self.chunk_size <= self.encoder_config.max_position_embeddings:
             longest = self.encoder_config.max_position_embeddings
-            raise ValueError(f"chunk_size={self.chunk_size} must be 1 … {longest}, the encoder's positions.")
+            raise UserError(f"chunk_size={self.chunk_size} must be 1 … {longest}, the encoder's positions.")
 
 
 def encoder_config(text_config: PreTrainedConfig, parameters: int, **changes) -> ModernBertConfig:
@@ -76,7 +77,7 @@ def encoder_config(text_config: PreTrainedConfig, parameters: int, **changes) ->
     }
     unknown = sorted(set(changes) - set(ModernBertConfig().to_dict()))
     if unknown:
-        raise ValueError(f"encoder.{unknown[0]} is no field of ModernBertConfig.")
+        raise UserError(f"encoder.{unknown[0]} is no field of ModernBertConfig.")
     return ModernBertConfig(**settings | changes)
 
 

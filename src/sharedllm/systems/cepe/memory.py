@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ...utils.errors import UserError
+
 # Keys and values (B, G, S, D) of one layer.
 Pair = tuple[Tensor, Tensor]
 
@@ -45,7 +47,7 @@ class CepeMemory:
     def append(self, other: "CepeMemory") -> "CepeMemory":
         """Both contexts of each text."""
         if (self.layers is None) != (other.layers is None):
-            raise ValueError("one memory is projected and the other is not: read both with the same project=…")
+            raise UserError("one memory is projected and the other is not: read both with the same project=…")
         layers = states = None
         if self.layers is not None and other.layers is not None:
             layers = tuple(

@@ -14,6 +14,7 @@ from ...context.chunking import check_ids, left_align
 from ...model.attention import attend
 from ...model.families import Family, family_of
 from ...model.upper import inject
+from ...utils.errors import UserError
 from .config import CepeConfig, encoder_config
 from .memory import CepeMemory, Pair
 
@@ -32,7 +33,7 @@ class CepeAttention(nn.Module):
         super().__init__()
         attention = getattr(layer, family.attention)
         if set(family.query_parts) & set(family.memory_parts):
-            raise ValueError(
+            raise UserError(
                 f"a {attention.config.model_type} has one projection for queries and keys; CEPE's read states of different "
                 "widths: use another base."
             )
@@ -97,10 +98,10 @@ class CepeForCausalLM(PreTrainedModel, GenerationMixin):
             try:
                 pretrained = ModernBertForMaskedLM.from_pretrained(encoder, dtype=base.dtype).model
             except (OSError, ValueError) as error:
-                raise ValueError(f"can't load the encoder {encoder}: {str(error).splitlines()[0]}") from None
+                raise UserError(f"can't load the encoder {encoder}: {str(error).splitlines()[0]}") from None
             made = pretrained.config
             if made.vocab_size != base.config.vocab_size + 2:
-                raise ValueError(
+                raise UserError(
                     f"the encoder {encoder} has {made.vocab_size} tokens, the base {base.config.vocab_size} and two more: "
                     "train one with the base's tokenizer."
                 )
@@ -169,16 +170,16 @@ class CepeForCausalLM(PreTrainedModel, GenerationMixin):
         """Logits and, with labels, the loss of running text (B, L) over a memory.
 
         Raises:
-            ValueError: the running text is longer than the window, or the memory holds another number of texts.
+            UserError: the running text is longer than the window, or the memory holds another number of texts.
         """
         past = 0 if past_key_values is None else past_key_values.get_seq_length()
         length = past + input_ids.shape[1]
         if length > self.config.window:
-            raise ValueError(
+            raise UserError(
                 f"the running text has {length} tokens, the window={self.config.window}: read its beginning."
             )
         if memory is not None and len(memory) != len(input_ids):
-            raise ValueError(f"the memory holds {len(memory)} texts, the batch {len(input_ids)}: make them equal.")
+            raise UserError(f"the memory holds {len(memory)} texts, the batch {len(input_ids)}: make them equal.")
         if memory is not None and memory.mask.shape[1] == 0:
             memory = None
         if position_ids is None and attention_mask is not None:

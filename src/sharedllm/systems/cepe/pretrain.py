@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, ModernBertConfig, Mod
 from ...data.shards import TokenStore
 from ...data.spans import Spans
 from ...utils.checkpoints import checkpoint
+from ...utils.errors import UserError
 from ...utils.files import put
 from .config import encoder_config
 
@@ -51,13 +52,13 @@ def pretrain(
         batch: samples a step. rate: peak learning rate, after a tenth of the steps; it falls to 0.
 
     Raises:
-        ValueError: the output is there already, or tokens are not of the encoder's vocabulary.
+        UserError: the output is there already, or tokens are not of the encoder's vocabulary.
     """
     if output.exists():
-        raise ValueError(f"{output} is there already: name another output folder.")
+        raise UserError(f"{output} is there already: name another output folder.")
     for store in stores:
         if store.vocab_size != config.vocab_size - 2:
-            raise ValueError(
+            raise UserError(
                 f"{store.folder} has a vocabulary of {store.vocab_size} tokens, the base of {config.vocab_size - 2}: "
                 "tokenise with the base's tokenizer."
             )
