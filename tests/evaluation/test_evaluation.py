@@ -16,6 +16,7 @@ from sharedllm.data.questions.moving import Moves
 from sharedllm.evaluation.corpus import Documents, open_documents
 from sharedllm.evaluation.methods.base import Scores
 from sharedllm.evaluation.report import index
+from sharedllm.evaluation.results import load_runs
 from sharedllm.evaluation.run import Plan, evaluate, load_cells
 from sharedllm.evaluation.statistics import cluster_bootstrap, paired_difference, wilson
 from sharedllm.evaluation.tasks import TASKS, Setting, get_task, score_texts
@@ -263,7 +264,7 @@ def test_seeds_of_one_model_are_pooled(run, tmp_path, model_folder, base_folder)
     assert code == 0, err
     assert "4 texts a cell of 2 seeds, loss." in out and "sharedllm minus each" in out
     assert (tmp_path / "loss-tale.png").read_bytes().startswith(b"\x89PNG")
-    pooled = index([tmp_path / "out-1", tmp_path / "out-0"])["loss", "tale"][64]["sharedllm"]
+    pooled = index(load_runs(tmp_path / "cells.json"))["loss", "tale"][64]["sharedllm"]
     by_seed = [
         np.mean([record["values"]["loss"] for cell in load_cells(tmp_path / f"out-{seed}") for record in cell["records"]
                  if cell["method"] == "sharedllm"])
@@ -272,6 +273,14 @@ def test_seeds_of_one_model_are_pooled(run, tmp_path, model_folder, base_folder)
     assert pooled["seeds"] == pytest.approx(by_seed) and by_seed[0] != by_seed[1]
     code, _, err = run("report", tmp_path / "out-1", tmp_path / "out-1")
     assert code == 2 and "is there twice" in err
+    (tmp_path / "kept").mkdir()
+    shutil.copy(tmp_path / "cells.json", tmp_path / "kept")
+    code, anew, err = run("report", tmp_path / "kept", "--no-plots")
+    assert code == 0 and anew == out, "one file is enough to make the report anew"
+    assert (tmp_path / "kept" / "cells.json").read_bytes() == (tmp_path / "cells.json").read_bytes()
+    (tmp_path / "kept" / "cells.json").write_text('{"runs": [{}]}')
+    code, _, err = run("report", tmp_path / "kept")
+    assert code == 2 and "is no cells.json" in err
 
 
 def test_distance_to_the_last_mention():

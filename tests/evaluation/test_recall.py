@@ -12,7 +12,8 @@ from sharedllm import SharedLLMForCausalLM, bundled_model
 from sharedllm.answering.ask import NOTHING, own_words, plain
 from sharedllm.evaluation.corpus import open_documents
 from sharedllm.evaluation.recall.ask import Asker
-from sharedllm.evaluation.recall.report import load, write_report
+from sharedllm.evaluation.recall.report import write_report
+from sharedllm.evaluation.recall.results import load
 from sharedllm.evaluation.recall.texts import KINDS, make_text
 from sharedllm.utils.text import tokenize
 
@@ -93,7 +94,7 @@ def test_recall_and_its_report(run, files, tmp_path, monkeypatch):
     code, _, err = run("recall", *options, "--lengths", "900,1500")
     assert code == 0 and "900 tokens" not in err, "what is there is not asked again"
     assert all(path.read_bytes() == content for path, content in written.items())
-    cells = load(folder)
+    cells, _ = load(folder)
     assert {kind for kind, _, _ in cells} == {"passkey", "needle", "values", "values named"}
     assert {len(cell.right) for row in cells.values() for cell in row.values()} == {3}
     text = (folder / "report.md").read_text()
@@ -107,6 +108,15 @@ def test_recall_and_its_report(run, files, tmp_path, monkeypatch):
     write_report(folder)
     changed = [line for line in (folder / "report.md").read_text().splitlines() if "| 128 |" in line]
     assert len(changed) == 8 and changed != [line for line in text.splitlines() if "| 128 |" in line]
+    # One file is enough to make it anew.
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "cells.json").write_bytes((folder / "cells.json").read_bytes())
+    for path in write_report(kept):
+        assert path.read_bytes() == (folder / path.name).read_bytes(), path.name
+    (kept / "cells.json").write_text("{}")
+    with pytest.raises(ValueError, match="can't be read"):
+        write_report(kept)
     for extra, message in (
         (["--seed", "1"], "holds another measurement, by seed"),
         (["--scores", "best"], "'best' is not known"),

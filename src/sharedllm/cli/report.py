@@ -1,6 +1,5 @@
 """`sharedllm report`: tables and figures from the results of `sharedllm eval`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,20 +10,23 @@ from .common import note
 
 
 def command(
-    folders: Annotated[list[Path], typer.Argument(help="Folders that `sharedllm eval` wrote.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder; default: the first one.")] = None,
+    folders: Annotated[list[Path], typer.Argument(help="Folders that `sharedllm eval` wrote, or a cells.json.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder; default: that of the first one.")
+    ] = None,
     ours: Annotated[str, typer.Option(help="The method that the others are compared with.")] = "sharedllm",
     plots: Annotated[bool, typer.Option(help="Draw the figures.")] = True,
 ) -> None:
-    """Make report.md and figures."""
+    """Make report.md, figures, and cells.json: all the results in one file, from which the report can be made anew."""
     from ..evaluation.plot import draw
     from ..evaluation.report import index, markdown
+    from ..evaluation.results import NAME, load_runs, save_runs
 
-    cells = index(folders)
-    window = json.loads((folders[0] / "run.json").read_text())["about"]["window"]
-    output = output or folders[0]
+    runs = [run for folder in folders for run in load_runs(folder)]
+    cells, window = index(runs), runs[0].about["window"]
+    output = output or (folders[0] if folders[0].is_dir() else folders[0].parent)
     text = markdown(cells, window, ours)
     write_text(output / "report.md", text)
-    files = [output / "report.md", *(draw(cells, window, output) if plots else [])]
+    files = [output / "report.md", save_runs(runs, output / NAME), *(draw(cells, window, output) if plots else [])]
     print(text)
     note("wrote " + ", ".join(map(str, files)))

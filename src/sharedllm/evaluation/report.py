@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from ..utils.errors import UserError
 from .methods import DESCRIPTIONS
-from .run import load_about, load_cells
+from .results import Run
 from .statistics import Estimate, by_document, cluster_bootstrap, paired_difference, wilson
 from .tasks.mentions import GROUPS
 
@@ -17,24 +16,23 @@ Cell = dict[str, Any]
 Index = dict[tuple[str, str], dict[int, dict[str, Cell]]]
 
 
-def index(folders: Sequence[Path]) -> Index:
-    """Cells of several folders by task, domain, length and method, methods in a fixed order.
+def index(runs: Sequence[Run]) -> Index:
+    """Cells of several runs by task, domain, length and method, methods in a fixed order.
 
     Cells of the same models with other seeds of the evaluation are pooled, see `_pooled`; those of the same texts and other
     models (trainings with other seeds) become means, see `_merged`.
 
     Raises:
-        UserError: two folders hold the same cell of the same models and seed.
+        UserError: two runs hold the same cell of the same models and seed.
     """
     found: dict[tuple[str, str], dict[int, dict[str, list[tuple[Any, int, Cell]]]]] = {}
-    for folder in folders:
-        about = load_about(folder)
-        models, seed = about["models"], about["seed"]
-        for cell in load_cells(folder):
+    for run in runs:
+        models, seed = run.about["models"], run.about["seed"]
+        for cell in run.cells:
             rows = found.setdefault((cell["task"], cell["domain"]), {})
             same = rows.setdefault(cell["length"], {}).setdefault(cell["method"], [])
             if any(known == models and before == seed for known, before, _ in same):
-                raise UserError(f"{folder}: {cell['task']}, {cell['domain']}, {cell['method']} is there twice.")
+                raise UserError(f"{run.name}: {cell['task']}, {cell['domain']}, {cell['method']} is there twice.")
             same.append((models, seed, cell))
     return {
         key: {n: _in_order({m: _one(cells) for m, cells in row.items()}) for n, row in sorted(rows.items())}

@@ -1,51 +1,22 @@
 """Table and heat map of recall, from the files of `run` alone."""
 
-import json
-from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 
-from ...utils.errors import UserError
 from ...utils.files import write_text
 from ..statistics import wilson
 from .ask import RIVAL
+from .results import NAME, Cell, Cells, load, save
 
 NAMES = {
     "tree": "the paper's tree, by cosine",
     RIVAL: "BM25 into the base's window",
     "oracle": "oracle",
 }
-# (kind, policy, budget) → length → answers, right or not, and tokens that were read.
-Cells = dict[tuple[str, str, int | None], dict[int, "Cell"]]
-
-
-@dataclass
-class Cell:
-    right: list[float]
-    read: list[int]
-
-
-def load(folder: Path) -> Cells:
-    """
-    Raises:
-        UserError: the folder holds no measurement.
-    """
-    cells: Cells = defaultdict(dict)
-    for path in sorted((folder / "texts").rglob("*.json")):
-        content = json.loads(path.read_text())
-        for answer in content["answers"]:
-            row = cells[answer["kind"], answer["policy"], answer["budget"]]
-            cell = row.setdefault(content["length"], Cell([], []))
-            cell.right.append(float(answer["right"]))
-            cell.read.append(answer["read"])
-    if not cells:
-        raise UserError(f"{folder} holds no results: name a folder that `sharedllm recall` made.")
-    return dict(cells)
 
 
 def write_report(folder: Path) -> list[Path]:
-    """report.md and recall.png in the folder; returns the files."""
-    cells, run = load(folder), json.loads((folder / "run.json").read_text())
+    """report.md, recall.png and cells.json in the folder; returns the files."""
+    cells, run = load(folder)
     about = run["about"]
     counts = {length: len(cell.right) for row in cells.values() for length, cell in row.items()}
     asked = "questions a cell: " + ", ".join(f"{counts[n]} of {n:,} tokens" for n in sorted(counts))
@@ -73,7 +44,7 @@ def write_report(folder: Path) -> list[Path]:
     most = {p: max(max(c.read) for c in row.values()) for (_, p, b), row in cells.items() if b is None}
     lines += [f"{NAMES[policy]} reads up to {read:,} tokens." for policy, read in sorted(most.items())]
     write_text(folder / "report.md", "\n".join(lines) + "\n")
-    return [folder / "report.md", draw(cells, folder / "recall.png")]
+    return [folder / "report.md", draw(cells, folder / "recall.png"), save(cells, run, folder / NAME)]
 
 
 def draw(cells: Cells, path: Path) -> Path:
