@@ -60,6 +60,7 @@ for seed in $seeds; do
     -o "$out/recall-cells/$seed"
 done
 run report "$out"/recall-cells/* -o "$out/recall"
+run report "$out"/control-cells/* -o "$out/control"
 
 for domain in books code proofs; do
   run report "$out"/cells/"$domain"-* -o "$out/$domain"

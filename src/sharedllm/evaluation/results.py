@@ -58,14 +58,12 @@ def _run(content: dict[str, Any]) -> Run:
 
 
 def save_runs(runs: Sequence[Run], path: Path) -> Path:
-    """Write runs to one file. Values have six decimals; an environment that all cells of a run share stands there once."""
+    """Write runs to one file. The environment that the cells of a run share stands there once."""
     lines = []
     for run in runs:
         shared = run.cells[0]["environment"]
         head = _json({"name": run.name, "about": run.about} | run.note | {"environment": shared})
-        cells = [
-            _json(_rounded({k: v for k, v in cell.items() if k != "environment" or v != shared})) for cell in run.cells
-        ]
+        cells = [_json({k: v for k, v in cell.items() if k != "environment" or v != shared}) for cell in run.cells]
         lines.append(f'{head[:-1]}, "cells": [\n' + ",\n".join(cells) + "]}")
     write_text(path, '{"runs": [\n' + ",\n".join(lines) + "]}\n")
     return path
@@ -73,11 +71,3 @@ def save_runs(runs: Sequence[Run], path: Path) -> Path:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return round(value, 6)
-    if isinstance(value, dict):
-        return {k: _rounded(v) for k, v in value.items()}
-    return [_rounded(v) for v in value] if isinstance(value, list) else value

@@ -67,5 +67,5 @@ def _add(cells: Cells, environments: list[Any], content: dict[str, Any]) -> None
     for answer in content["answers"]:
         row = cells[answer["kind"], answer["policy"], answer["budget"]]
         cell = row.setdefault(content["length"], Cell([], []))
-        cell.right.append(round(float(answer["right"]), 6))
+        cell.right.append(float(answer["right"]))
         cell.read.append(answer["read"])

@@ -1,0 +1,42 @@
+"""The reports under docs/ say what the results beside them say."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sharedllm.evaluation.recall.report import write_report
+from sharedllm.evaluation.report import index, markdown
+from sharedllm.evaluation.results import load_runs
+
+DOCS = Path(__file__).parents[2] / "docs"
+# The others take longer, because of their bootstraps, and are made by the same code.
+EVALUATIONS = ["evaluation/needles", "evaluation/budget-4W", "evaluation/budget-16W", "comparison/far"]
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_report_is_that_of_its_cells(name):
+    runs = load_runs(DOCS / name)
+    text = (DOCS / name / "report.md").read_text(encoding="utf-8")
+    assert markdown(index(runs), runs[0].about["window"]) == text
+
+
+@pytest.mark.parametrize("name", ["recall", "recall-1M"])
+def test_recall_report_is_that_of_its_cells(name, tmp_path):
+    (tmp_path / "cells.json").write_bytes((DOCS / name / "cells.json").read_bytes())
+    write_report(tmp_path)
+    assert (tmp_path / "report.md").read_bytes() == (DOCS / name / "report.md").read_bytes()
+
+
+def test_every_report_stands_beside_its_results():
+    for report in DOCS.rglob("report.md"):
+        (results,) = [report.with_name(n) for n in ("cells.json", "bench.json") if report.with_name(n).is_file()]
+        content = json.loads(results.read_text(encoding="utf-8"))
+        assert content, results
+
+
+def test_raw_runs_stay_out_of_the_tree():
+    """A file for each cell is for runs that go on where they stopped; what is kept is cells.json."""
+    files = [path for path in DOCS.rglob("*") if path.is_file()]
+    assert 50 < len(files) < 150
+    assert not [path for path in files if path.name == "run.json"]
