@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ...utils.errors import UserError
 from ...utils.files import write_text
 from ..statistics import wilson
 from .ask import RIVAL
