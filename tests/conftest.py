@@ -31,7 +31,7 @@ def base_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def model_folder(base_folder):
     folder = base_folder.parent / "model"
-    arguments = ["--chunk-size", "16", "--ratios", "4,2,1", "--lower-layers", "2", "--encoding", "chunk"]
+    arguments = ["--chunk-size", "16", "--strides", "4,2,1", "--lower-layers", "2", "--encoding", "chunk"]
     with pytest.raises(SystemExit, match="0"):
         main(["extend", str(base_folder), "-o", str(folder), *arguments])
     return folder
@@ -77,7 +77,7 @@ def recipe(tmp_path, text_folder, base_folder):
             "model": {
                 "window": 64,
                 "chunk_size": 16,
-                "ratios": [4, 2, 1],
+                "strides": [4, 2, 1],
                 "lower_layers": 2,
                 "injection_map": [[0, 0], [1, 1], [1, 3]],
                 "encoding": "chunk",

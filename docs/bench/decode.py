@@ -29,7 +29,12 @@ def main(shape: str, dtype: str, injection: str, *lengths: str) -> dict[str, flo
     torch.set_num_threads(threads)
     clock = time.thread_time if threads == 1 else time.perf_counter
     own, kind = get_shape(shape), DTYPES[dtype]
-    tree = {"window": own.window, "chunk_size": own.chunk_size, "ratios": own.ratios, "lower_layers": own.lower_layers}
+    tree = {
+        "window": own.window,
+        "chunk_size": own.chunk_size,
+        "strides": own.strides,
+        "lower_layers": own.lower_layers,
+    }
     base = own.build(kind, torch.device("cpu"))
     model = SharedLLMForCausalLM.from_base(base, injection=injection, **tree).eval()
     groups, dim = own.num_key_value_heads, own.hidden_size // own.num_attention_heads

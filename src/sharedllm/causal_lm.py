@@ -18,7 +18,7 @@ from .generation import MemoryGenerationMixin
 from .memory.context_memory import ContextMemory
 from .memory.segments import Source
 from .model.backbone import SharedLLMModel, SharedLLMPreTrainedModel
-from .model.config import SharedLLMConfig
+from .model.config import RENAMED, SharedLLMConfig
 from .model.cross_attention import PreparedMemory
 from .scoring import DEFAULT_SCORE
 from .scoring.base import TokenScore
@@ -60,7 +60,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
         elif dtype is not None:
             raise UserError("dtype applies to a checkpoint that is loaded; a model instance has its own.")
         known = {field.name for field in dataclasses.fields(SharedLLMConfig)}
-        unknown = set(settings) - known - {"bos_token_id", "eos_token_id", "pad_token_id"}
+        unknown = set(settings) - known - RENAMED.keys() - {"bos_token_id", "eos_token_id", "pad_token_id"}
         if unknown:
             raise UserError(f"{', '.join(sorted(unknown))}: no such setting; those there are stand at SharedLLMConfig.")
         try:
@@ -101,13 +101,13 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
         query_words: Tensor | None = None,
         budget: int | None,
         score: str | TokenScore | Tensor = DEFAULT_SCORE,
-        ratios: Sequence[int] | None = None,
+        strides: Sequence[int] | None = None,
         gist: float = 0.5,
     ) -> ContextMemory:
         """What of a memory is worth keeping for a question, within a budget; see `scoring.select.select`."""
         return select(
             self.model, source, query_ids, query_attention_mask,
-            query_words=query_words, budget=budget, score=score, ratios=ratios, gist=gist,
+            query_words=query_words, budget=budget, score=score, strides=strides, gist=gist,
         )  # fmt: skip
 
     def scores(

@@ -148,7 +148,7 @@ def reference_memory(
         for node in nodes:
             read = node if config.encoding == "node" else root._replace(start=max(0, root.start - config.overlap))
             states = _run(model, _lower_layers(model), context_ids[read.start : read.end], config.lower_layers - 1)
-            for position in sampled_positions(node, config.ratios, config.keep):
+            for position in sampled_positions(node, config.strides, config.keep):
                 chunk_of.append(chunk)
                 positions.append(position)
                 for pair, (lower_index, upper_index) in enumerate(config.injection_map):
@@ -188,7 +188,7 @@ def context_tree(
     return sorted(preserved)
 
 
-def sampled_positions(node: Node, ratios: list[int], keep: str = "last") -> list[int]:
+def sampled_positions(node: Node, strides: list[int], keep: str = "last") -> list[int]:
     """Positions kept of a preserved node, ascending: the last (or first) of each stride of α_w tokens (paper,
     downsampling).
 
@@ -196,11 +196,11 @@ def sampled_positions(node: Node, ratios: list[int], keep: str = "last") -> list
     counts as level 1.
     """
     if keep == "first":
-        return list(range(node.start, node.end, ratios[max(node.level, 1) - 1]))
+        return list(range(node.start, node.end, strides[max(node.level, 1) - 1]))
     kept, position = [], node.end - 1
     while position >= node.start:
         kept.append(position)
-        position -= ratios[max(node.level, 1) - 1]
+        position -= strides[max(node.level, 1) - 1]
     return kept[::-1]
 
 

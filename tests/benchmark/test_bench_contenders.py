@@ -177,7 +177,7 @@ def test_shapes_are_those_of_their_names():
     assert cpu.num_hidden_layers / cpu.lower_layers == 8
     for shape in SHAPES.values():
         # Halves at 16 and quarters at 8, the last two eighths at 4: every eighth token is kept.
-        coarse, middle, fine = shape.ratios
+        coarse, middle, fine = shape.strides
         eighth = shape.chunk_size // 8
         assert 4 * eighth // coarse + 2 * eighth // middle + 2 * eighth // fine == shape.chunk_size // 8
 

@@ -14,8 +14,8 @@ from sharedllm.model.lower import MOST_ON_CPU, MOST_TOKENS
 from sharedllm.utils.hardware import free_memory
 
 MAPS = {"default": None, "different": [[2, 0], [1, 1], [0, 3]]}
-SETTINGS = {"window": 32, "chunk_size": 16, "ratios": [4, 2, 1], "lower_layers": 3}
-PER_TOKEN = ("mask", "chunk", "position", "ratio")
+SETTINGS = {"window": 32, "chunk_size": 16, "strides": [4, 2, 1], "lower_layers": 3}
+PER_TOKEN = ("mask", "chunk", "position", "stride")
 
 
 def ids_of(*lengths: int, seed: int = 0) -> Tensor:
@@ -73,7 +73,7 @@ def test_harmless_start(family, implementation, dtype):
 def test_joint_softmax_over_everything_is_the_base(family):
     """All layers, nothing left out, one chunk, true positions: the base over context and running text."""
     base = tiny_base(family)
-    settings = {"chunk_size": 24, "ratios": [1], "lower_layers": 4, "encoding": "chunk", "window": 32}
+    settings = {"chunk_size": 24, "strides": [1], "lower_layers": 4, "encoding": "chunk", "window": 32}
     model = SharedLLMForCausalLM.from_base(base, **settings, injection="joint", key_position="offset")
     ids, _ = pad(random_texts([33, 33]))
     ours = model(input_ids=ids[:, 24:], context_ids=ids[:, :24]).logits
@@ -84,7 +84,7 @@ def test_joint_softmax_over_everything_is_the_base(family):
 @torch.no_grad()
 def test_starts_without_a_gate(start):
     base = tiny_base("qwen3")
-    model = SharedLLMForCausalLM.from_base(base, chunk_size=16, ratios=[2, 1], lower_layers=2, start=start)
+    model = SharedLLMForCausalLM.from_base(base, chunk_size=16, strides=[2, 1], lower_layers=2, start=start)
     assert not [name for name, _ in model.named_parameters() if name.endswith("gate")]
     ids, _ = pad(random_texts([20]))
     same = torch.equal(model(input_ids=ids[:, :9], context_ids=ids[:, 9:]).logits, base(ids[:, :9]).logits)

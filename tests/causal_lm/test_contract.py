@@ -92,7 +92,7 @@ def test_fingerprint_changes_with_what_a_memory_depends_on():
         with torch.no_grad():
             model.model.upper.get_submodule(name).weight[0, 0] += 1
         seen.add(model.fingerprint())
-    model.config.ratios = [8, 4, 2]
+    model.config.strides = [8, 4, 2]
     seen.add(model.fingerprint())
     assert len(seen) == 5
     with torch.no_grad():
@@ -248,9 +248,9 @@ def without_presence(memory, *args):
     return replace(prepared, present=torch.ones_like(prepared.present))
 
 
-def first_of_stride(nodes, ratios, keep):
-    samples = sample(nodes, ratios, keep)
-    return replace(samples, position=torch.maximum(samples.position - samples.ratio + 1, nodes.start[samples.node]))
+def first_of_stride(nodes, strides, keep):
+    samples = sample(nodes, strides, keep)
+    return replace(samples, position=torch.maximum(samples.position - samples.stride + 1, nodes.start[samples.node]))
 
 
 def swap(memory) -> Tensor:

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from sharedllm.context.budget import kept_within
 
 
-def within(scores, chunk_size, ratios, budget, gist=0.5):
+def within(scores, chunk_size, strides, budget, gist=0.5):
     starts = torch.arange(0, len(scores), chunk_size)
-    return kept_within(scores, (starts, (starts + chunk_size).clamp(max=len(scores))), ratios, budget, gist)
+    return kept_within(scores, (starts, (starts + chunk_size).clamp(max=len(scores))), strides, budget, gist)
 
 
-def slow(scores: list[float], chunk_size: int, ratios: list[int], budget: int, gist: float):
+def slow(scores: list[float], chunk_size: int, strides: list[int], budget: int, gist: float):
     """Best-first expansion with a queue, node by node; a cut is a list of (start, end, stride)."""
 
     def size(start, end, depth):
-        return -(-(end - start) // ratios[depth])
+        return -(-(end - start) // strides[depth])
 
     def rank(start, end):
         return max(scores[start:end], default=-float("inf"))
@@ -46,29 +46,29 @@ def slow(scores: list[float], chunk_size: int, ratios: list[int], budget: int, g
         cut -= {(start, end, step - 1)}
         for a, b, depth in made:
             cut.add((a, b, depth))
-            if depth + 1 < len(ratios):
+            if depth + 1 < len(strides):
                 heapq.heappush(queue, (-rank(a, b), depth + 1, a, b))
     kept = {}
     for start, end, depth in cut:
-        kept |= dict.fromkeys(range(end - 1, start - 1, -ratios[depth]), ratios[depth])
+        kept |= dict.fromkeys(range(end - 1, start - 1, -strides[depth]), strides[depth])
     return sorted(kept), [kept[p] for p in sorted(kept)]
 
 
 @given(
     length=st.integers(0, 150),
     chunk_size=st.sampled_from([2, 5, 16, 32]),
-    ratios=st.sampled_from([[1], [4, 1], [8, 4, 2], [8, 4, 2, 1], [3, 2, 1, 1, 1]]),
+    strides=st.sampled_from([[1], [4, 1], [8, 4, 2], [8, 4, 2, 1], [3, 2, 1, 1, 1]]),
     budget=st.integers(1, 200),
     gist=st.sampled_from([0.0, 0.5, 1.0]),
     worth=st.sampled_from([0.0, 0.1, 1.0]),
     seed=st.integers(0, 5),
 )
-def test_equals_slow_loops(length, chunk_size, ratios, budget, gist, worth, seed):
+def test_equals_slow_loops(length, chunk_size, strides, budget, gist, worth, seed):
     """Equal scores are rare in practice and ordered differently by a queue: scores are drawn without ties."""
     scores = torch.randperm(length, generator=torch.Generator().manual_seed(seed)).double()
     scores[scores >= worth * length] = -torch.inf
-    positions, strides = within(scores, chunk_size, ratios, budget, gist)
-    assert (positions.tolist(), strides.tolist()) == slow(scores.tolist(), chunk_size, ratios, budget, gist)
+    positions, kept_at = within(scores, chunk_size, strides, budget, gist)
+    assert (positions.tolist(), kept_at.tolist()) == slow(scores.tolist(), chunk_size, strides, budget, gist)
     assert len(positions) <= budget
 
 

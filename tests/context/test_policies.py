@@ -97,10 +97,10 @@ def test_policy_objects(encoding):
     left = model.read(CONTEXT, selection=Left())
     for memory, first_half_is_coarse in ((right, True), (left, False)):
         first_half = memory.position[0] % 16 < 8
-        coarse = memory.ratio[0][first_half if first_half_is_coarse else ~first_half]
+        coarse = memory.stride[0][first_half if first_half_is_coarse else ~first_half]
         assert (coarse == 4).all()
     near = model.read(CONTEXT, selection=Nearest(21))
-    assert near.position[0][(near.ratio[0] == 1) & (near.chunk[0] == 1)].tolist() == [20, 21, 22, 23]
+    assert near.position[0][(near.stride[0] == 1) & (near.chunk[0] == 1)].tolist() == [20, 21, 22, 23]
 
 
 @pytest.mark.parametrize("encoding", ["node", "chunk"])
@@ -124,7 +124,7 @@ def test_similarity_in_a_model(encoding):
             right = last_state(CONTEXT[row, start + 8 * (encoding == "node") : start + 16])
             goes_right = bool(cosine_similarity(right, query, dim=0) >= cosine_similarity(left, query, dim=0))
             seen.add(goes_right)
-            coarse = memory.position[row][(memory.chunk[row] == chunk) & (memory.ratio[row] == 4)] - start
+            coarse = memory.position[row][(memory.chunk[row] == chunk) & (memory.stride[row] == 4)] - start
             assert coarse.tolist() == ([3, 7] if goes_right else [11, 15])
     assert seen == {True, False}
 

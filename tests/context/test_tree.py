@@ -5,13 +5,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharedllm.context.tree import Nodes, choose_right, chunks, node_ratios, preserved_nodes, sample, split, split_point
+from sharedllm.context.tree import (
+    Nodes,
+    choose_right,
+    chunks,
+    node_strides,
+    preserved_nodes,
+    sample,
+    split,
+    split_point,
+)
 
 CHUNK_SIZES = st.integers(2, 70)
 HEIGHTS = st.integers(1, 5)
 NOISES = st.sampled_from([0.0, 0.1, 0.2, 0.49, 3.0])
 SEEDS = st.integers(0, 9999)
-RATIOS = (16, 8, 4, 2, 1)
+STRIDES = (16, 8, 4, 2, 1)
 
 
 @st.composite
@@ -94,7 +103,7 @@ def test_the_default_chunk():
     assert nodes.start.tolist() == [0, 512, 768, 896]
     assert nodes.length.tolist() == [512, 256, 128, 128]
     assert nodes.level.tolist() == [1, 2, 3, 3]
-    assert node_ratios(nodes, (16, 8, 4)).tolist() == [16, 8, 4, 4]
+    assert node_strides(nodes, (16, 8, 4)).tolist() == [16, 8, 4, 4]
     assert torch.bincount(sample(nodes, (16, 8, 4)).node).tolist() == [32, 32, 32, 32]
 
 
@@ -180,16 +189,16 @@ def test_noise_has_the_spread_asked_for():
 @given(trees())
 def test_samples_are_the_last_of_each_stride(tree):
     _, _, height, nodes = tree
-    ratios = RATIOS[:height]
-    samples = sample(nodes, ratios)
+    strides = STRIDES[:height]
+    samples = sample(nodes, strides)
     expected = [
-        (index, row, chunk, position, ratio)
-        for index, ((row, chunk, start, end), ratio) in enumerate(
-            zip(spans(nodes), node_ratios(nodes, ratios).tolist(), strict=True)
+        (index, row, chunk, position, stride)
+        for index, ((row, chunk, start, end), stride) in enumerate(
+            zip(spans(nodes), node_strides(nodes, strides).tolist(), strict=True)
         )
-        for position in reversed(range(end - 1, start - 1, -ratio))
+        for position in reversed(range(end - 1, start - 1, -stride))
     ]
-    fields = ("node", "row", "chunk", "position", "ratio")
+    fields = ("node", "row", "chunk", "position", "stride")
     assert list(zip(*(getattr(samples, name).tolist() for name in fields), strict=True)) == expected
     places = [(row, position) for _, row, _, position, _ in expected]
     assert places == sorted(set(places)), "sorted by text and position, nothing twice"
@@ -198,20 +207,20 @@ def test_samples_are_the_last_of_each_stride(tree):
 @given(trees())
 def test_samples_count_and_last_tokens(tree):
     _, _, height, nodes = tree
-    ratios = RATIOS[:height]
-    samples = sample(nodes, ratios)
-    strides = node_ratios(nodes, ratios)
+    strides = STRIDES[:height]
+    samples = sample(nodes, strides)
+    own = node_strides(nodes, strides)
     counts = torch.bincount(samples.node, minlength=len(nodes))
-    assert torch.equal(counts, (nodes.length / strides).ceil().long())
+    assert torch.equal(counts, (nodes.length / own).ceil().long())
     last = set(zip(samples.node.tolist(), samples.position.tolist(), strict=True))
     assert last >= set(enumerate((nodes.end - 1).tolist()))
 
 
 @given(trees())
-def test_ratios_follow_levels(tree):
+def test_strides_follow_levels(tree):
     _, _, height, nodes = tree
-    expected = [RATIOS[max(level, 1) - 1] for level in nodes.level.tolist()]
-    assert node_ratios(nodes, RATIOS[:height]).tolist() == expected
+    expected = [STRIDES[max(level, 1) - 1] for level in nodes.level.tolist()]
+    assert node_strides(nodes, STRIDES[:height]).tolist() == expected
 
 
 @given(trees(), SEEDS)

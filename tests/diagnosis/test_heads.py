@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from sharedllm import SharedLLMForCausalLM, bundled_model
 from sharedllm.diagnosis.heads import Head, choose_heads, measure_heads
-from sharedllm.memory.segments import parts_of
+from sharedllm.memory.segments import segments_of
 from sharedllm.scoring.attention import AttentionScore
 from sharedllm.scoring.base import spread
 
@@ -24,7 +24,7 @@ def test_chosen_heads_count_by_their_weights():
     memory, query = model.read(ids, keep_all=True), ids[:, 40:46]
     real = torch.ones_like(query, dtype=torch.bool)
     by_head = {}
-    for layer, heads, _, weights in AttentionScore().by_head(model.model, parts_of(memory), query, real):
+    for layer, heads, _, weights in AttentionScore().by_head(model.model, segments_of(memory), query, real):
         for place, (head, _) in enumerate(heads):
             by_head[layer, head] = weights[0, place]
     assert len(by_head) == 12

@@ -229,7 +229,7 @@ def test_several_trainings_are_one_table(run, tmp_path, base_folder):
         torch.manual_seed(seed)
         with torch.no_grad():
             base.lm_head.weight += 0.1 * torch.randn_like(base.lm_head.weight)
-        model = SharedLLMForCausalLM.from_base(base, chunk_size=16, ratios=[4, 2, 1], lower_layers=2)
+        model = SharedLLMForCausalLM.from_base(base, chunk_size=16, strides=[4, 2, 1], lower_layers=2)
         model.save_pretrained(folder)
         AutoTokenizer.from_pretrained(base_folder).save_pretrained(folder)
         arguments = ["--model", folder, "--data", f"tales={tmp_path}/tale.txt", "--cases", 2, "--lengths", "0,1W"]

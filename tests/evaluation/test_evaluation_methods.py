@@ -136,10 +136,10 @@ def test_shared_and_its_control():
 def test_other_strides():
     """The model's own stay as they are."""
     model, far, running = tiny_shared("llama"), ids_of(40), ids_of(20, seed=1)
-    fine = scores(Shared(model, ratios=(1, 1, 1)), far, running, 5).log_probs
-    assert model.config.ratios == [4, 2, 1]
+    fine = scores(Shared(model, strides=(1, 1, 1)), far, running, 5).log_probs
+    assert model.config.strides == [4, 2, 1]
     assert not torch.allclose(fine, scores(Shared(model), far, running, 5).log_probs, atol=1e-3)
-    model.config.ratios = [1, 1, 1]
+    model.config.strides = [1, 1, 1]
     assert torch.equal(fine, scores(Shared(model), far, running, 5).log_probs)
 
 

@@ -86,7 +86,7 @@ def test_attention_equals_slow_loops(settings, implementation):
     text, question, answer = ids_of("the quick brown fox " * 5), ids_of("what jumps?"), ids_of("a fox")
     everything = model.read(text, keep_all=True)
     chosen = model.select(everything, question, budget=60, score=torch.linspace(0, 1, 100)[None])
-    assert int(chosen.kept[0]) > model.config.window and set(chosen.ratio[0].tolist()) > {1}
+    assert int(chosen.kept[0]) > model.config.window and set(chosen.stride[0].tolist()) > {1}
     before = model(question, memory=chosen).logits
     paid = attention_paid(model, chosen, question, answer)
     running = torch.cat([question, answer], 1)[0, :-1].tolist()
@@ -170,34 +170,34 @@ def test_facts_add_up(explained):
     text = "".join(TEXTS.values())
     assert facts.kept == sum(chunk.kept for chunk in facts.chunks) == int(answer.memory.kept[0]) <= facts.budget
     assert facts.tokens == len(text.encode()) == facts.chunks[-1].tokens[1]
-    # Chunks partition the text, parts their chunks.
+    # Chunks partition the text, pieces their chunks.
     for name in ("tokens", "characters"):
         ends = [getattr(chunk, name) for chunk in facts.chunks]
         assert [start for start, _ in ends] == [0, *(end for _, end in ends[:-1])]
     assert facts.chunks[-1].characters[1] == len(text)
     for index, chunk in enumerate(facts.chunks):
-        assert chunk.parts[0].tokens[0] == chunk.tokens[0] and chunk.parts[-1].tokens[1] == chunk.tokens[1]
-        assert all(a.tokens[1] == b.tokens[0] for a, b in zip(chunk.parts, chunk.parts[1:], strict=False))
-        assert "".join(part.text for part in chunk.parts) == text[slice(*chunk.characters)]
-        assert chunk.kept == sum(part.kept for part in chunk.parts)
-        for part in chunk.parts:
-            length = part.tokens[1] - part.tokens[0]
-            assert part.kept * part.stride >= length if part.stride else part.kept == 0
-            assert part.stride != 1 or part.kept == length
+        assert chunk.pieces[0].tokens[0] == chunk.tokens[0] and chunk.pieces[-1].tokens[1] == chunk.tokens[1]
+        assert all(a.tokens[1] == b.tokens[0] for a, b in zip(chunk.pieces, chunk.pieces[1:], strict=False))
+        assert "".join(piece.text for piece in chunk.pieces) == text[slice(*chunk.characters)]
+        assert chunk.kept == sum(piece.kept for piece in chunk.pieces)
+        for piece in chunk.pieces:
+            length = piece.tokens[1] - piece.tokens[0]
+            assert piece.kept * piece.stride >= length if piece.stride else piece.kept == 0
+            assert piece.stride != 1 or piece.kept == length
         kept = answer.memory.chunk[0] == index
-        strides = answer.memory.ratio[0][kept].tolist()
+        strides = answer.memory.stride[0][kept].tolist()
         assert (chunk.kept, chunk.stride) == (len(strides), min(strides, default=0))
         assert len(chunk.excerpt) <= 80
         assert chunk.score == pytest.approx(float(answer.scores[0, slice(*chunk.tokens)].max()), rel=1e-4)
         assert facts.documents[chunk.document].tokens[0] <= chunk.tokens[0] < facts.documents[chunk.document].tokens[1]
-    # Attention: of each layer all chunks together, and the mean of all parts.
+    # Attention: of each layer all chunks together, and the mean of all pieces.
     for place, layer in enumerate(facts.layers):
         masses = [chunk.attention[place] for chunk in facts.chunks if chunk.attention]
         assert sum(masses) == pytest.approx(layer.memory, abs=1e-4)
         assert 0 <= layer.sources <= layer.memory + 1e-4 <= 1 + 2e-4
         assert layer.memory == pytest.approx(1, abs=1e-4) or facts.injection == "joint"
-    parts = sum(part.attention for chunk in facts.chunks for part in chunk.parts)
-    assert parts == pytest.approx(sum(layer.memory for layer in facts.layers) / len(facts.layers), abs=1e-4)
+    pieces = sum(piece.attention for chunk in facts.chunks for piece in chunk.pieces)
+    assert pieces == pytest.approx(sum(layer.memory for layer in facts.layers) / len(facts.layers), abs=1e-4)
     # Documents and sources are where they say.
     for document, (name, content) in zip(facts.documents, TEXTS.items(), strict=True):
         assert document.name == name and text[slice(*document.characters)] == content
@@ -205,13 +205,13 @@ def test_facts_add_up(explained):
     for source in facts.sources:
         assert TEXTS[source.document][slice(*source.characters)] == source.text != ""
         inside = [
-            part
+            piece
             for chunk in facts.chunks[source.chunks[0] : source.chunks[1] + 1]
-            for part in chunk.parts
-            if part.tokens[0] >= source.start and part.tokens[1] <= source.start + source.tokens[1] - source.tokens[0]
+            for piece in chunk.pieces
+            if piece.tokens[0] >= source.start and piece.tokens[1] <= source.start + source.tokens[1] - source.tokens[0]
         ]
-        assert "".join(part.text for part in inside) == source.text
-        assert sum(part.attention for part in inside) == pytest.approx(source.attention, abs=1e-4)
+        assert "".join(piece.text for piece in inside) == source.text
+        assert sum(piece.attention for piece in inside) == pytest.approx(source.attention, abs=1e-4)
     assert sum(s.attention for s in facts.sources) == pytest.approx(
         sum(layer.sources for layer in facts.layers) / len(facts.layers), abs=1e-4
     )
@@ -300,7 +300,7 @@ def test_places_are_right_behind_lost_blocks(run, tmp_path, model_folder, monkey
         document = facts["documents"][chunk["document"]]
         start, end = (place - document["characters"][0] for place in chunk["characters"])
         name = document["name"].rpartition("/")[2]
-        shown = "".join(part["text"] for part in chunk["parts"])
+        shown = "".join(piece["text"] for piece in chunk["pieces"])
         expected = texts[name][start:end]
         # A character that is cut off by what is lost behind it can't be shown.
         assert shown == expected or (shown[-1] == "\ufffd" and expected.startswith(shown.rstrip("\ufffd")))

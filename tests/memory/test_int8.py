@@ -46,7 +46,7 @@ def test_attention_takes_them_for_few_queries_and_for_many(rows, length):
     far = Int8Keys.of(draw(2, 2, 100, 64)), Int8Values.of(draw(2, 2, 100, 64, seed=1)), draw(2, 1, 1, 100, seed=2)
     near = draw(rows, 2, 5, 64, seed=3), draw(rows, 2, 5, 64, seed=4), None
     queries = draw(rows, 4, length, 64, seed=5)
-    alone, joined = (attend_few(queries, parts, 0.3) for parts in ([in_full(far)], [in_full(far), near]))
+    alone, joined = (attend_few(queries, spans, 0.3) for spans in ([in_full(far)], [in_full(far), near]))
     torch.testing.assert_close(attend_to_all("sdpa", queries, far, 0.3), alone, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(attend_joined(Layer(), "sdpa", queries, far, near), joined, atol=1e-5, rtol=1e-5)
 

@@ -34,7 +34,7 @@ def test_to_casts_keys_and_values_only():
     memory = random_memory([5, 9])
     half = memory.to("cpu", torch.bfloat16)
     assert {t.dtype for t in half.keys + half.values} == {torch.bfloat16}
-    for name in ("mask", "chunk", "position", "ratio", "token_ids", "lengths"):
+    for name in ("mask", "chunk", "position", "stride", "token_ids", "lengths"):
         assert torch.equal(getattr(half, name), getattr(memory, name))
         assert getattr(half, name).dtype == getattr(memory, name).dtype
     assert half.nbytes < memory.nbytes
@@ -84,7 +84,7 @@ def test_slice_keeps_what_lies_inside(lengths, seed, data):
         inside = [i for i, p in enumerate(whole["position"]) if a <= p < b]
         assert cut["position"] == [whole["position"][i] - a for i in inside]
         assert cut["chunk"] == [whole["chunk"][i] - a // CHUNK for i in inside]
-        assert cut["ratio"] == [whole["ratio"][i] for i in inside]
+        assert cut["stride"] == [whole["stride"][i] for i in inside]
         assert cut["token_ids"] == whole["token_ids"][a:b]
         for name in ("keys.0", "keys.1", "values.0", "values.1"):
             assert cut[name] == [[head[i] for i in inside] for head in whole[name]]
@@ -124,7 +124,7 @@ def test_append_shifts_later_texts(counts, seed, data):
     for both, ours, theirs, n in zip(texts(joined), texts(first), texts(later), counts, strict=True):
         assert both["chunk"] == ours["chunk"] + [c + n for c in theirs["chunk"]]
         assert both["position"] == ours["position"] + [p + n * CHUNK for p in theirs["position"]]
-        assert both["ratio"] == ours["ratio"] + theirs["ratio"]
+        assert both["stride"] == ours["stride"] + theirs["stride"]
         assert both["token_ids"] == ours["token_ids"] + theirs["token_ids"]
         for name in ("keys.0", "values.1"):
             assert both[name] == [a + b for a, b in zip(ours[name], theirs[name], strict=True)]

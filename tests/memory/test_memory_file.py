@@ -103,7 +103,7 @@ def test_unknown_storage(path):
 def test_header(saved):
     save_memory(random_memory([9, 4]), saved, tokenizer="tok")
     header = read_header(saved)
-    assert (header["format"], header["format_version"]) == ("sharedllm.memory", 1)
+    assert (header["format"], header["format_version"]) == ("sharedllm.memory", 2)
     assert (header["fingerprint"], header["tokenizer"]) == ("abc", "tok")
     assert (header["chunk_size"], header["texts"], header["layers"]) == (8, 2, 2)
     assert header["sources"] == [[{"name": "text 0 – ä", "tokens": 9}], [{"name": "text 1 – ä", "tokens": 4}]]
@@ -161,9 +161,9 @@ def test_damage_names_the_tensor(saved, name):
 
 
 def test_a_newer_format(path):
-    rewrite(path, random_memory([9]), format_version=2, something="new")
+    rewrite(path, random_memory([9]), format_version=3, something="new")
     for read in (open_memory, read_header):
-        with pytest.raises(ValueError, match=r"format_version=2, this package reads 1: upgrade sharedllm"):
+        with pytest.raises(ValueError, match=r"format_version=3, this package reads 1 … 2: upgrade sharedllm"):
             read(path)
 
 
@@ -198,7 +198,7 @@ def test_a_header_that_does_not_fit(path, changes, message):
         ("mask", lambda t: t[0], r"mask has shape \(\d+,\) for 2 texts"),
         ("mask", lambda t: t.long(), r"mask has dtype torch.int64, not torch.bool"),
         ("chunk", lambda t: t.int(), r"chunk has dtype torch.int32, not torch.int64"),
-        ("ratio", lambda t: t[:, 1:], r"ratio has shape .*, mask"),
+        ("stride", lambda t: t[:, 1:], r"stride has shape .*, mask"),
         ("token_ids", lambda t: t.flatten(), r"token_ids has shape .*, mask"),
         ("token_ids", lambda t: t[:, :5], r"lengths=\[9, 4\] do not fit token_ids of 5 columns"),
         ("lengths", lambda t: t[:, None], r"lengths has shape .*, mask"),
@@ -302,7 +302,7 @@ def test_a_failed_write_leaves_the_older_file(saved, monkeypatch, step, error):
 
 def test_fingerprint_changes_with_everything():
     tensor = torch.arange(6.0).reshape(2, 3)
-    settings = {"chunk_size": 8, "ratios": [4, 2]}
+    settings = {"chunk_size": 8, "strides": [4, 2]}
     base = fingerprint_tensors([("a", tensor)], settings)
     assert re.fullmatch("[0-9a-f]{32}", base)
     assert base == fingerprint_tensors([("a", tensor.clone())], dict(reversed(settings.items())))

@@ -23,10 +23,10 @@ def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tens
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-def by_copies(queries: Tensor, parts: list, scaling: float) -> Tensor:
+def by_copies(queries: Tensor, spans: list, scaling: float) -> Tensor:
     """The same with everything repeated for rows and heads and joined: softmax(q kᵀ · scaling + bias) v."""
     (batch, heads, length, _), all_keys, all_values, biases = queries.shape, [], [], []
-    for keys, values, bias in parts:
+    for keys, values, bias in spans:
         repeat = batch // len(keys), heads // keys.shape[1]
         for tensor, out in ((keys, all_keys), (values, all_values)):
             out.append(tensor.repeat_interleave(repeat[0], 0).repeat_interleave(repeat[1], 1))

@@ -22,7 +22,7 @@ def settings_of(config: SharedLLMConfig) -> dict:
 
 def test_defaults_are_the_papers():
     config = SharedLLMConfig(text_config=LlamaConfig(max_position_embeddings=4096, vocab_size=VOCAB))
-    assert (config.window, config.chunk_size, config.ratios, config.lower_layers) == (4096, 1024, [16, 8, 4], 4)
+    assert (config.window, config.chunk_size, config.strides, config.lower_layers) == (4096, 1024, [16, 8, 4], 4)
     assert config.injection_map == [[0, 0], [1, 1], [2, 2], [3, 3]]
     assert (config.encoding, config.lower_weights, config.selection) == ("node", "shared", "right")
     assert config.split_noise == 0.2
@@ -48,7 +48,7 @@ def test_json_round_trip(tmp_path, family):
         text_config=base.config,
         window=32,
         chunk_size=16,
-        ratios=(4, 2),
+        strides=(4, 2),
         lower_layers=2,
         injection_map=[(1, 3)],
         encoding="chunk",
@@ -82,10 +82,10 @@ BAD_SETTINGS = {
     "overlap of nodes": ({"overlap": 4}, "overlap=4 must be 0, or .* encoding='chunk'"),
     "negative overlap": ({"overlap": -1, "encoding": "chunk"}, "overlap=-1 must be"),
     "no reach": ({"reach": 0}, "reach=0 must be at least 1"),
-    "no ratio": ({"ratios": []}, r"ratios=\[\] must be one positive stride"),
-    "ratio of 0": ({"ratios": [4, 0]}, r"ratios=\[4, 0\] must be one positive stride"),
-    "growing ratios": ({"ratios": [2, 4]}, r"ratios=\[2, 4\] must not grow with depth"),
-    "ratios of text": ({"ratios": "4"}, "ratios"),
+    "no stride": ({"strides": []}, r"strides=\[\] must be one positive stride"),
+    "stride of 0": ({"strides": [4, 0]}, r"strides=\[4, 0\] must be one positive stride"),
+    "growing strides": ({"strides": [2, 4]}, r"strides=\[2, 4\] must not grow with depth"),
+    "strides of text": ({"strides": "4"}, "strides"),
     "chunk of one": ({"chunk_size": 1}, "chunk_size=1 must be at least 2"),
     "half a chunk": ({"chunk_size": 16.5}, "chunk_size.*16.5"),
     "window of 0": ({"window": 0}, "window=0 must be at least 1"),

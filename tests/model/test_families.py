@@ -22,7 +22,7 @@ def test_a_memory_of_everything_is_full_attention(family, settings):
         base,
         window=32,
         chunk_size=32,
-        ratios=[1],
+        strides=[1],
         lower_layers=4,
         encoding="chunk",
         injection="joint",
@@ -56,7 +56,7 @@ def test_an_mlp_takes_some_tokens_at_a_time(family, monkeypatch):
 @pytest.mark.parametrize("family", MORE)
 def test_cross_attention_changes_nothing_until_it_is_trained(family):
     base = tiny_base(family)
-    model = SharedLLMForCausalLM.from_base(base, window=32, chunk_size=16, ratios=[4, 2, 1], lower_layers=3).eval()
+    model = SharedLLMForCausalLM.from_base(base, window=32, chunk_size=16, strides=[4, 2, 1], lower_layers=3).eval()
     contexts, running = pad(random_texts([45, 17])), torch.tensor(random_texts([12, 12], seed=1))
     memory = model.read(*contexts)
     assert torch.equal(model(running, memory=memory).logits, base(running).logits)
@@ -81,8 +81,8 @@ def test_reads_decodes_trains_and_comes_back(family, injection, tmp_path):
             later.append(step.logits[:, -1])
     torch.testing.assert_close(torch.stack(later, 1), whole[:, 7:], atol=1e-4, rtol=1e-4)
     model(ids, attention_mask=mask, context_ids=contexts[0], context_attention_mask=contexts[1]).logits.sum().backward()
-    readers = [p for n, p in model.named_parameters() if "cross_attention" in n]
-    assert readers and all(p.grad is not None and p.grad.isfinite().all() for p in readers)
+    injections = [p for n, p in model.named_parameters() if "cross_attention" in n]
+    assert injections and all(p.grad is not None and p.grad.isfinite().all() for p in injections)
     model.save_pretrained(tmp_path)
     again = SharedLLMForCausalLM.from_pretrained(tmp_path).eval()
     with torch.no_grad():

@@ -143,7 +143,7 @@ def two_trees_are_swapped(monkeypatch):
 
 def first_of_each_stride_is_kept(monkeypatch):
     right = reading.sample
-    monkeypatch.setattr(reading, "sample", lambda nodes, ratios, keep: right(nodes, ratios, "first"))
+    monkeypatch.setattr(reading, "sample", lambda nodes, strides, keep: right(nodes, strides, "first"))
 
 
 def running_text_sees_ahead(monkeypatch):

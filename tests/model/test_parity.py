@@ -245,17 +245,17 @@ def test_overlap(overlap, selection):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 def test_joint_softmax(family, implementation):
-    """Every family, padded, with readers of their own, in a sliding window too."""
+    """Every family, padded, with projections of their own, in a sliding window too."""
     sliding = {"sliding_window": 16} if family == "mistral" else {}
     base = tiny_base(family, attn_implementation=implementation, **sliding)
     assert_parity(tiny_shared(family, base=base, injection="joint", injection_map=MAPS["mixed"]), ragged_batch())
 
 
-@pytest.mark.parametrize("ratios", [[1], [16, 8], [3, 3], [5, 3, 2, 1], [8, 4, 2, 1, 1, 1]])
+@pytest.mark.parametrize("strides", [[1], [16, 8], [3, 3], [5, 3, 2, 1], [8, 4, 2, 1, 1, 1]])
 @pytest.mark.usefixtures("float64_norms")
-def test_trees(ratios):
+def test_trees(strides):
     """Strides that don't divide the node's length, or are longer, and trees deeper than a chunk can be split."""
-    assert_parity(tiny_shared("llama", ratios=ratios, selection="similarity").double(), ragged_batch())
+    assert_parity(tiny_shared("llama", strides=strides, selection="similarity").double(), ragged_batch())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -355,7 +355,7 @@ def test_split_noise(seed):
     """In training each level draws one ε / l, shared by all trees of the batch."""
     model, batch = tiny_shared("llama", selection="similarity", split_noise=0.2).train(), ragged_batch(seed)
     torch.manual_seed(seed)
-    epsilons = [float(torch.randn(())) * model.config.split_noise for _ in model.config.ratios]
+    epsilons = [float(torch.randn(())) * model.config.split_noise for _ in model.config.strides]
     torch.manual_seed(seed)
     with torch.no_grad():
         fast, slow = fast_logits(model, batch), slow_logits(model, batch, epsilons)

@@ -9,7 +9,7 @@ from helpers import pad, random_texts, tiny_shared
 
 from sharedllm.answering.ask import own_words
 from sharedllm.answering.citations import cite
-from sharedllm.memory.segments import Part, parts_of
+from sharedllm.memory.segments import Segment, segments_of
 from sharedllm.model.rope import rotate, rotation
 from sharedllm.scoring import SCORES
 from sharedllm.scoring.base import get_score, spread
@@ -58,7 +58,9 @@ def test_enough_budget_is_stride_one(model):
     memory = model.read(ids, keep_all=True)
     chosen = model.select(memory, query, budget=50, score="attention")
     assert torch.equal(model(running, memory=chosen).logits, model(running, memory=memory).logits)
-    fine = tiny_shared("llama", injection="joint", encoding="chunk", injection_map=[[1, 1], [2, 2], [2, 3]], ratios=[1])
+    fine = tiny_shared(
+        "llama", injection="joint", encoding="chunk", injection_map=[[1, 1], [2, 2], [2, 3]], strides=[1]
+    )
     torch.testing.assert_close(model(running, memory=memory).logits, fine(running, context_ids=ids).logits)
 
 
@@ -80,7 +82,7 @@ def test_attention_score_is_the_attention(model):
             expected += weights.amax(0)
     for block in (7, 16_384):
         score = type(get_score("attention"))(block=block)
-        got = score.scores(model.model, parts_of(memory), query, torch.ones_like(query).bool())
+        got = score.scores(model.model, segments_of(memory), query, torch.ones_like(query).bool())
         torch.testing.assert_close(got[0], spread(expected[None])[0], atol=1e-5, rtol=1e-5)
 
 
@@ -109,9 +111,9 @@ def test_bm25_is_that_of_bm25s(length):
     expected = torch.zeros(length)
     for start, value in zip(starts, index.get_scores(known) if known else [0.0] * len(starts), strict=True):
         expected[start : start + 32] = expected[start : start + 32].clamp(min=float(value))
-    part = Part(torch.tensor([text], dtype=torch.int32), torch.tensor([length]), 16, 0, None, None)
+    segment = Segment(torch.tensor([text], dtype=torch.int32), torch.tensor([length]), 16, 0, None, None)
     query = torch.tensor([asked])
-    got = BM25Score().scores(None, [part], query, torch.ones_like(query).bool())[0]
+    got = BM25Score().scores(None, [segment], query, torch.ones_like(query).bool())[0]
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -136,9 +138,9 @@ def test_focus_is_what_slow_loops_leave(length):
     for end in range(1, length):
         if stays[end - 1] and not stays[end] and set(pairwise(text[max(0, end - 8) : end].tolist())) & pairs:
             expected[end : end + 16] = expected[end : end + 16].clamp(min=float(expected[end - 1]))
-    part = Part(text[None].int(), torch.tensor([length]), 16, 0, None, None)
+    segment = Segment(text[None].int(), torch.tensor([length]), 16, 0, None, None)
     query = torch.tensor([asked])
-    got = FocusScore().scores(None, [part], query, torch.ones_like(query).bool())[0]
+    got = FocusScore().scores(None, [segment], query, torch.ones_like(query).bool())[0]
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -148,10 +150,10 @@ def test_focus_finds_one_of_many_alike_and_both_of_two():
     places = {key: 100 + 250 * key for key in range(15)}
     for key, place in places.items():
         noise[place : place + 6] = torch.tensor([7, 8, 101 + key, 121 + key, 9, 141 + key])
-    part = Part(noise[None].int(), torch.tensor([4000]), 16, 0, None, None)
+    segment = Segment(noise[None].int(), torch.tensor([4000]), 16, 0, None, None)
     for asked in ([3], [3, 11]):
         query = torch.tensor([[7, 8, *(word for key in asked for word in (101 + key, 121 + key)), 9]])
-        got = FocusScore().scores(None, [part], query, torch.ones_like(query).bool())[0]
+        got = FocusScore().scores(None, [segment], query, torch.ones_like(query).bool())[0]
         found = {key for key, place in places.items() if got[place + 5] > 0}
         assert found == set(asked)
         assert not got[[place for key, place in places.items() if key not in asked]].isfinite().any()
@@ -164,8 +166,8 @@ def test_focus_keeps_an_answer_that_a_piece_cuts_off(place):
     noise = ids_of(400)[0] % 80 + 40
     asked = torch.arange(1, 19)
     noise[place : place + 21] = torch.cat([asked, torch.tensor([141, 142, 143])])
-    part = Part(noise[None].int(), torch.tensor([400]), 16, 0, None, None)
-    got = FocusScore().scores(None, [part], asked[None], torch.ones(1, 18).bool())[0]
+    segment = Segment(noise[None].int(), torch.tensor([400]), 16, 0, None, None)
+    got = FocusScore().scores(None, [segment], asked[None], torch.ones(1, 18).bool())[0]
     assert got[place : place + 21].isfinite().all()
     assert got.isfinite().sum() <= 64
 
@@ -174,22 +176,22 @@ def test_scores_by_words_go_by_the_question_alone():
     """The form's words count for nothing, and no pair reaches over them."""
     text = ids_of(1000)[0]
     text[500:503] = torch.tensor([5, 17, 30])
-    part = Part(text[None].int(), torch.tensor([1000]), 16, 0, None, None)
+    segment = Segment(text[None].int(), torch.tensor([1000]), 16, 0, None, None)
     query = torch.tensor([[40, 41, 5, 17, 42, 43, 30]])
     words = own_words(query, torch.tensor([[40, 41, 9, 42, 43]]))
     assert words.tolist() == [[False, False, True, True, False, False, True]]
     everything = torch.ones_like(query).bool()
     for score in (BM25Score(), FocusScore()):
-        got = score.scores(None, [part], query, everything, words)
-        alone = score.scores(None, [part], torch.tensor([[5, 17, -2, 30]]), torch.ones(1, 4).bool())
-        assert torch.equal(got, alone) and not torch.equal(got, score.scores(None, [part], query, everything))
+        got = score.scores(None, [segment], query, everything, words)
+        alone = score.scores(None, [segment], torch.tensor([[5, 17, -2, 30]]), torch.ones(1, 4).bool())
+        assert torch.equal(got, alone) and not torch.equal(got, score.scores(None, [segment], query, everything))
         assert (got[0, 500:503] == got.max()).all()
 
 
 def test_focus_of_a_question_that_nothing_matches():
-    part = Part(torch.arange(100)[None].int(), torch.tensor([100]), 16, 0, None, None)
+    segment = Segment(torch.arange(100)[None].int(), torch.tensor([100]), 16, 0, None, None)
     query = torch.tensor([[500, 501]])
-    assert (FocusScore().scores(None, [part], query, torch.ones_like(query).bool()) == 0).all()
+    assert (FocusScore().scores(None, [segment], query, torch.ones_like(query).bool()) == 0).all()
 
 
 @torch.no_grad()
@@ -213,7 +215,7 @@ def test_parts_at_chunk_borders_are_one_text(key_position, score):
 
 @torch.no_grad()
 def test_parts_that_do_not_fill_their_chunks(model):
-    """Every token of every part can be kept, in its own chunk; what a part lacks is nobody's."""
+    """Every token of every segment can be kept, in its own chunk; what a segment lacks is nobody's."""
     pieces = [model.read(ids_of(n, seed=n), keep_all=True, sources=[f"text {n}"]) for n in (20, 5, 33)]
     query, running = ids_of(5, seed=1), ids_of(12, seed=2)
     chosen = model.select(pieces, query, budget=1000, score="attention")
@@ -253,7 +255,7 @@ def test_the_oracle_keeps_the_answer_whole(model):
     chosen = model.select(memory, query, budget=40, score=OracleScore([[(70, 74)]]), gist=0.0)
     positions = chosen.position[0].tolist()
     assert {70, 71, 72, 73} <= set(positions)
-    assert all(chosen.ratio[0, positions.index(p)] == 1 for p in (70, 71, 72, 73))
+    assert all(chosen.stride[0, positions.index(p)] == 1 for p in (70, 71, 72, 73))
 
 
 @torch.no_grad()
@@ -296,12 +298,12 @@ def test_citations_are_what_was_kept_whole(model):
     memory = model.append(model.read(ids[:, :72], keep_all=True, sources=["one"]), ids[:, 72:], sources=["two"])
     scores = torch.zeros(1, 160)
     scores[0, 68:76], scores[0, 130] = 2.0, 1.0
-    chosen = model.select(memory, query, budget=60, score=scores, gist=0.0, ratios=[8, 4, 2, 1])
+    chosen = model.select(memory, query, budget=60, score=scores, gist=0.0, strides=[8, 4, 2, 1])
     found = cite(chosen, scores, most=10)
     assert [(c.document, c.weight) for c in found[:3]] == [("one", 2.0), ("two", 2.0), ("two", 1.0)]
     one, two, third = found[:3]
     assert one.end == 72 and two.start == 0 and third.start <= 130 - 72 < third.end
-    kept = set(chosen.position[0][chosen.ratio[0] == 1].tolist())
+    kept = set(chosen.position[0][chosen.stride[0] == 1].tolist())
     cited = {p for c in found for p in range(c.start + 72 * (c.document == "two"), c.end + 72 * (c.document == "two"))}
     assert cited == kept
-    assert cite(model.select(memory, query, budget=20, score=scores, ratios=[8]), scores) == []
+    assert cite(model.select(memory, query, budget=20, score=scores, strides=[8]), scores) == []

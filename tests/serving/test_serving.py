@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from sharedllm import SharedLLMForCausalLM, bundled_model
 from sharedllm.answering.ask import ask
-from sharedllm.answering.stream import Decoder, Writing
+from sharedllm.answering.stream import AnswerStream, Decoder
 from sharedllm.data.synthetic import make_needles
 from sharedllm.demo.sources import library_text
 from sharedllm.serving.app import Service, application
@@ -144,13 +144,13 @@ def test_pieces_are_the_text():
     text = "naïve — 日本語 🦊 fox\n and more END not END"
     for stops, expected in ((["END"], text[: text.index("END")]), (["日本x"], text), (["🦊", "語"], "naïve — 日本")):
         pieces = []
-        written = Writing(tokenizer, pieces.append, stops=stops)
+        written = AnswerStream(tokenizer, pieces.append, stops=stops)
         for token in tokenizer(text).input_ids:
             written.add(token)
             assert "\ufffd" not in written.text and expected.startswith(written.text)
         assert written.finish() == expected == "".join(pieces)
         assert written.stopped == (expected != text) and len(pieces) > 5
-    line = Writing(tokenizer, one_line=True, strip=True)
+    line = AnswerStream(tokenizer, one_line=True, strip=True)
     for token in tokenizer(" \n A fox.\nAnd").input_ids:
         line.add(token)
     assert (line.finish(), line.stopped) == ("A fox.", True)

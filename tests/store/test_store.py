@@ -135,9 +135,9 @@ def test_selecting_reads_only_what_it_needs(tmp_path, monkeypatch, score):
     monkeypatch.setattr(BlockFile, "_heads", spied)
     chosen = model.select(store, query, budget=40, gist=0.0, score=score)
     assert {name for name, columns in read if columns is None} == ({"keys.1"} if score == "attention" else set())
-    borders = torch.tensor([part.start for part in store.parts[1:]])
+    borders = torch.tensor([segment.start for segment in store.segments[1:]])
     kept, blocks = int(chosen.kept[0]), len(torch.bucketize(chosen.position[0], borders, right=True).unique())
-    assert 0 < kept <= 40 and blocks < len(store.parts) / 2
+    assert 0 < kept <= 40 and blocks < len(store.segments) / 2
     for name in ("keys.0", "keys.1", "values.0", "values.1"):
         columns = [columns for n, columns in read if n == name and columns is not None]
         assert sum(columns) == kept and len(columns) == blocks

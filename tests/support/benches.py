@@ -6,7 +6,7 @@ from sharedllm.benchmark.contenders import DESCRIPTIONS, Contender, Setting, mak
 from sharedllm.benchmark.shapes import Shape
 
 TOY = Shape(
-    "toy", 32, 48, 4, 4, 2, 101, window=32, lower_layers=3, chunk_size=16, budget=24, batch_tokens=48, ratios=(8, 4, 2)
+    "toy", 32, 48, 4, 4, 2, 101, window=32, lower_layers=3, chunk_size=16, budget=24, batch_tokens=48, strides=(8, 4, 2)
 )
 NEW = 3
 

@@ -69,7 +69,7 @@ def tiny_shared(family: str, seed: int = 0, base: PreTrainedModel | None = None,
     equal weights shows. `overrides` are fields of SharedLLMConfig; `base` defaults to `tiny_base(family, seed)`.
     """
     base = tiny_base(family, seed) if base is None else base
-    settings = {"window": 32, "chunk_size": 16, "ratios": [4, 2, 1], "lower_layers": 3} | overrides
+    settings = {"window": 32, "chunk_size": 16, "strides": [4, 2, 1], "lower_layers": 3} | overrides
     model = SharedLLMForCausalLM.from_base(base, **settings)
     with torch.random.fork_rng():
         torch.manual_seed(seed + 1)

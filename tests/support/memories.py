@@ -35,7 +35,7 @@ def random_memory(
         mask=mask,
         chunk=_rows([p // CHUNK for p in positions]),
         position=_rows(positions),
-        ratio=_rows([draw(1, 17, len(p)) for p in positions]),
+        stride=_rows([draw(1, 17, len(p)) for p in positions]),
         token_ids=_rows([draw(1, 1000, n) for n in lengths], torch.int32),
         lengths=torch.tensor(lengths, dtype=torch.long),
         chunk_size=CHUNK,
@@ -49,7 +49,7 @@ def texts(memory: ContextMemory) -> list[dict[str, list]]:
     out = []
     for row in range(len(memory)):
         mask = memory.mask[row]
-        text = {name: getattr(memory, name)[row, mask].tolist() for name in ("chunk", "position", "ratio")}
+        text = {name: getattr(memory, name)[row, mask].tolist() for name in ("chunk", "position", "stride")}
         text |= {f"keys.{i}": t[row][:, mask].tolist() for i, t in enumerate(memory.keys)}
         text |= {f"values.{i}": t[row][:, mask].tolist() for i, t in enumerate(memory.values)}
         text["token_ids"] = memory.token_ids[row, : int(memory.lengths[row])].tolist()
@@ -63,7 +63,7 @@ def assert_padding_is_zero(memory: ContextMemory) -> None:
     assert torch.equal(memory.mask, columns < memory.kept[:, None])
     assert memory.mask.shape[1] == max(memory.kept.tolist(), default=0)
     assert memory.token_ids.shape[1] == max(memory.lengths.tolist(), default=0)
-    for name in ("chunk", "position", "ratio"):
+    for name in ("chunk", "position", "stride"):
         assert not getattr(memory, name)[~memory.mask].any()
     for tensor in memory.keys + memory.values:
         assert not tensor.transpose(1, 2)[~memory.mask].any()

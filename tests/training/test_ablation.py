@@ -15,7 +15,7 @@ RECIPE = {
     "stage": "extend",
     "base": "base",
     "steps": 2,
-    "model": {"window": 64, "chunk_size": 16, "ratios": [4, 2], "lower_layers": 2, "encoding": "chunk"},
+    "model": {"window": 64, "chunk_size": 16, "strides": [4, 2], "lower_layers": 2, "encoding": "chunk"},
     "data": {"folder": "tokens", "sources": {"words": {"files": "words.txt"}}},
     "train": {"everything": 0.001},
     "context": 64,
@@ -34,9 +34,9 @@ def write(tmp_path, **content):
 
 
 def test_variants_change_keys_inside():
-    study = Study(RECIPE | {"output": "out"}, {"ours": None, "finer steps": {"model.ratios": [2, 1], "steps": 5}})
+    study = Study(RECIPE | {"output": "out"}, {"ours": None, "finer steps": {"model.strides": [2, 1], "steps": 5}})
     changed = settings(study, "finer steps", 7)
-    assert changed["model"] == RECIPE["model"] | {"ratios": [2, 1]} and changed["steps"] == 5
+    assert changed["model"] == RECIPE["model"] | {"strides": [2, 1]} and changed["steps"] == 5
     assert changed["seed"] == 7 and changed["output"] == "out/finer-steps/seed-7"
     assert settings(study, "ours", 0)["model"] == RECIPE["model"], "the shared keys stay as they are"
 

@@ -72,10 +72,10 @@ def test_numbers_texts_and_overrides(recipe_file, monkeypatch):
 
 
 def test_phases_fill_in_what_they_do_not_say(recipe_file):
-    schedule = [{"share": 1, "context": 256, "running": 256, "ratios": [[2, 1], [1, 1]]}, {"share": 3}]
+    schedule = [{"share": 1, "context": 256, "running": 256, "strides": [[2, 1], [1, 1]]}, {"share": 3}]
     first, second = load_recipe(recipe_file(schedule=schedule)).phases()
-    assert (first.share, first.context, first.ratios) == (0.25, 256, [[2, 1], [1, 1]])
-    assert (second.share, second.context, second.ratios) == (0.75, 512, None)
+    assert (first.share, first.context, first.strides) == (0.25, 256, [[2, 1], [1, 1]])
+    assert (second.share, second.context, second.strides) == (0.75, 512, None)
     base = load_recipe(recipe_file(stage="base", base=None, running=64))
     assert base.phases()[0].context == 0
 

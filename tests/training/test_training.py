@@ -171,11 +171,11 @@ def test_saved_in_bf16_with_tied_weights_once(run, recipe, tmp_path, base_folder
 def test_how_a_context_is_read_may_change_when_training_goes_on(run, recipe, tmp_path):
     assert run("train", recipe("first", steps=2))[0] == 0
     first = str(tmp_path / "first" / "model")
-    path = recipe("second", base=first, steps=1, model={"overlap": 4, "ratios": [2, 1]})
+    path = recipe("second", base=first, steps=1, model={"overlap": 4, "strides": [2, 1]})
     code, _, err = run("train", path)
     assert code == 0, err
     config = AutoModelForCausalLM.from_pretrained(tmp_path / "second" / "model").config
-    assert (config.overlap, config.ratios, config.chunk_size) == (4, [2, 1], 16)
+    assert (config.overlap, config.strides, config.chunk_size) == (4, [2, 1], 16)
     code, _, err = run("train", recipe("third", base=first, model={"lower_layers": 1}))
     assert code == 2 and "model.lower_layers can't change" in err
 
@@ -254,7 +254,7 @@ def test_questions_and_instructions(run, recipe, tmp_path):
         steps=4,
         questions=2,
         distractors={0: 0.5, 1: 0.5},
-        validation={"every": 4, "windows": [0, 1], "tasks": ["needle"], "rows": 2, "task_rows": 2, "ratios": [1, 1]},
+        validation={"every": 4, "windows": [0, 1], "tasks": ["needle"], "rows": 2, "task_rows": 2, "strides": [1, 1]},
     )
     code, _, err = run("train", path)
     assert code == 0, err

@@ -121,8 +121,8 @@ def test_a_run_goes_on_only_as_it_began(run, recipe):
 def test_strides_of_a_phase_are_not_those_of_the_model(run, recipe, tmp_path):
     """Without validation too: the model that is written reads as the recipe says."""
     data = yaml.safe_load(recipe().read_text())["data"] | {"validation_share": 0.0, "folder": str(tmp_path / "all")}
-    own = yaml.safe_load(recipe().read_text())["model"]["ratios"]
+    own = yaml.safe_load(recipe().read_text())["model"]["strides"]
     other = [1] * len(own)
-    assert run("train", recipe(steps=2, data=data, schedule=[{"share": 1.0, "ratios": [other]}]))[0] == 0
-    written = json.loads((tmp_path / "run" / "model" / "config.json").read_text())["ratios"]
+    assert run("train", recipe(steps=2, data=data, schedule=[{"share": 1.0, "strides": [other]}]))[0] == 0
+    written = json.loads((tmp_path / "run" / "model" / "config.json").read_text())["strides"]
     assert written == own != other

@@ -10,13 +10,13 @@ from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
-from ..memory.segments import Source, parts_of, roots
+from ..memory.segments import Source, roots, segments_of
 from ..scoring import DEFAULT_SCORE
 from ..scoring.base import TokenScore
 from ..utils.errors import UserError
 from ..utils.text import tokenize
 from .citations import Citation, cite, describe
-from .stream import Following, Writing
+from .stream import AnswerStream, StopOnText
 
 
 @dataclass(frozen=True)
@@ -110,15 +110,15 @@ def answer_over(
     max_new_tokens: int,
 ) -> tuple[str, Tensor]:
     """The likeliest answer to a prompt (1, Q) over a memory: its first line, and the ids (1, A) of that."""
-    writing = Writing(tokenizer, one_line=True, strip=True)
-    following = Following(writing)
+    stream = AnswerStream(tokenizer, one_line=True, strip=True)
+    stop = StopOnText(stream)
     output = model.generate(
-        prompt, memory=memory, max_new_tokens=max_new_tokens, do_sample=False, stopping_criteria=[following]
+        prompt, memory=memory, max_new_tokens=max_new_tokens, do_sample=False, stopping_criteria=[stop]
     )
-    said = writing.text.rstrip()
-    text = writing.finish().rstrip()
+    said = stream.text.rstrip()
+    text = stream.finish().rstrip()
     # Attention is paid for the tokens that say it, not for what ends the line.
-    needed = following.needed if text == said else following.tokens
+    needed = stop.needed if text == said else stop.tokens
     ids = output[:, prompt.shape[1] :]
     return text, ids[:, : needed or ids.shape[1]]
 
@@ -172,6 +172,6 @@ def ask(
     form = tokenize(tokenizer, plain(NOTHING))
     chosen = choose(model, tokenizer, everything, prompt, form, budget=budget, score=score, most_sources=most_sources)
     text, ids = answer_over(model, tokenizer, chosen.memory, prompt, max_new_tokens)
-    chunks = roots(parts_of(everything), 0)
+    chunks = roots(segments_of(everything), 0)
     return Answer(**vars(chosen), question=question.strip(), budget=budget, score=score, text=text,
                   question_ids=prompt, answer_ids=ids, chunks=chunks)  # fmt: skip

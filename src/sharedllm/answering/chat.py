@@ -14,12 +14,12 @@ from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
-from ..memory.segments import HasParts, parts_of
+from ..memory.segments import HasSegments, segments_of
 from ..scoring.base import TokenScore, get_score
 from ..utils.errors import UserError
 from ..utils.text import tokenize
 from .ask import NOTHING, choose, plain
-from .stream import Following, Writing
+from .stream import AnswerStream, StopOnText
 
 HISTORY = "this chat"
 # Stands for an answer where only the form around it is wanted.
@@ -64,7 +64,7 @@ class Chat:
         self,
         model: SharedLLMForCausalLM,
         tokenizer: PreTrainedTokenizerBase,
-        document: ContextMemory | HasParts,
+        document: ContextMemory | HasSegments,
         *,
         budget: int | None = None,
         score: str | TokenScore | None = None,
@@ -84,9 +84,9 @@ class Chat:
             UserError: the document is of another model, or of several texts, or does not hold every token; a budget below
                 1, no such score, or nothing to answer.
         """
-        parts = parts_of(document)
-        if len(parts[0].lengths) != 1:
-            raise UserError(f"the memory holds {len(parts[0].lengths)} texts: chat over one of them.")
+        segments = segments_of(document)
+        if len(segments[0].lengths) != 1:
+            raise UserError(f"the memory holds {len(segments[0].lengths)} texts: chat over one of them.")
         budget = model.config.window if budget is None else budget
         for name, value in (("budget", budget), ("max_new_tokens", max_new_tokens)):
             if value < 1:
@@ -94,7 +94,7 @@ class Chat:
         if isinstance(document, ContextMemory) and not document.sources[0]:
             document = replace(document, sources=(({"name": "the text", "tokens": int(document.lengths[0])},),))
         self.model, self.tokenizer, self.document = model, tokenizer, document
-        self.tokens = sum(int(part.lengths[0]) for part in parts)
+        self.tokens = sum(int(segment.lengths[0]) for segment in segments)
         self.budget = budget
         self.score = get_score(score or default_score(model), model.config)
         self.max_new_tokens, self.batch_tokens = max_new_tokens, batch_tokens
@@ -128,16 +128,16 @@ class Chat:
         form = self._ids(self._form(NOTHING))
         chosen = choose(self.model, self.tokenizer, everything, asked, form, budget=self.budget, score=self.score)
         prompt = torch.cat([self.running, asked], 1)
-        writing = Writing(self.tokenizer, on_text, one_line=not self._template, strip=True)
+        stream = AnswerStream(self.tokenizer, on_text, one_line=not self._template, strip=True)
         options = {"memory": chosen.memory, "max_new_tokens": new, "do_sample": False}
         stopped = False
         try:
-            self.model.generate(prompt, stopping_criteria=[Following(writing)], **options)
+            self.model.generate(prompt, stopping_criteria=[StopOnText(stream)], **options)
         except KeyboardInterrupt:
-            if not writing.text:
+            if not stream.text:
                 raise
             stopped = True
-        said = writing.finish().strip()
+        said = stream.finish().strip()
         turn = Turn(question, said, chosen.memory, self.running.shape[1], chosen.sources, stopped)
         self.running = torch.cat([prompt, self._ids(said if self._template else f" {said}" if said else "")], 1)
         return turn
@@ -159,7 +159,7 @@ class Chat:
     def _ids(self, text: str) -> Tensor:
         return tokenize(self.tokenizer, text).to(self.running.device)
 
-    def _everything(self) -> list[ContextMemory | HasParts]:
+    def _everything(self) -> list[ContextMemory | HasSegments]:
         """What a turn selects from."""
         return [self.document] if self.history is None else [self.document, self.history]
 

@@ -34,7 +34,7 @@ def cite(chosen: ContextMemory, scores: Tensor, most: int = 3, row: int = 0) -> 
         chosen: what `select` kept. scores: (B, T), what it went by. most: how many. row: which text.
     """
     kept = chosen.mask[row]
-    positions = chosen.position[row][kept][chosen.ratio[row][kept] == 1].cpu()
+    positions = chosen.position[row][kept][chosen.stride[row][kept] == 1].cpu()
     if len(positions) == 0:
         return []
     sources = documents(chosen, row)

@@ -41,7 +41,7 @@ class Decoder:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
 
-class Writing:
+class AnswerStream:
     """The text of an answer up to the first stop; what might begin one is held back until it is known.
 
     text     what was said so far
@@ -101,21 +101,21 @@ class Writing:
         )
 
 
-class Following(StoppingCriteria):
+class StopOnText(StoppingCriteria):
     """Writes each token of the first row as `generate` chooses it, and ends that where the text is stopped.
 
     tokens  how many there were; last: the last of them
     needed  how many of them say all of the text, but for white space behind it
     """
 
-    def __init__(self, writing: Writing):
-        self.writing = writing
+    def __init__(self, stream: AnswerStream):
+        self.stream = stream
         self.tokens, self.last, self.needed = 0, -1, 0
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Any:
-        before = len(self.writing.text.rstrip())
+        before = len(self.stream.text.rstrip())
         self.tokens, self.last = self.tokens + 1, int(input_ids[0, -1])
-        self.writing.add(self.last)
-        if len(self.writing.text.rstrip()) > before:
+        self.stream.add(self.last)
+        if len(self.stream.text.rstrip()) > before:
             self.needed = self.tokens
-        return torch.full((len(input_ids),), self.writing.stopped, device=input_ids.device)
+        return torch.full((len(input_ids),), self.stream.stopped, device=input_ids.device)

@@ -302,7 +302,7 @@ def make_contenders(
     settings = {
         "window": shape.window,
         "chunk_size": shape.chunk_size,
-        "ratios": shape.ratios,
+        "strides": shape.strides,
         "lower_layers": shape.lower_layers,
     }
     models: dict[str, PreTrainedModel] = {"base": base}

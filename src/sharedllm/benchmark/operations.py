@@ -85,7 +85,7 @@ def decode(costs: Costs, running: int, new_tokens: int, far: int = 0) -> int:
 def kept_tokens(config: SharedLLMConfig, length: int) -> int:
     """S, how many tokens of a text SharedLLM's trees keep."""
     roots = chunks(torch.tensor([length]), config.chunk_size)
-    return len(sample(preserved_nodes(roots, len(config.ratios)), tuple(config.ratios)))
+    return len(sample(preserved_nodes(roots, len(config.strides)), tuple(config.strides)))
 
 
 def shared_read(
@@ -96,10 +96,10 @@ def shared_read(
     Layers below M − 1 run whole; layer M − 1 has keys and values of all tokens and everything else of the kept ones; of
     layer M there are keys and values of the kept ones. `plain`: M whole layers, and keys and values from what they made.
     """
-    costs, ratios = Costs.of(config.text_config), (1,) if keep_all else tuple(config.ratios)
+    costs, strides = Costs.of(config.text_config), (1,) if keep_all else tuple(config.strides)
     roots = chunks(torch.tensor([length]), config.chunk_size)
-    nodes = preserved_nodes(roots, len(ratios))
-    samples = sample(nodes, ratios, config.keep)
+    nodes = preserved_nodes(roots, len(strides))
+    samples = sample(nodes, strides, config.keep)
     if config.encoding == "node":
         start, lengths, unit = nodes.start, nodes.length, samples.node
     else:
@@ -121,18 +121,18 @@ def shared_answer(
     config: SharedLLMConfig, kept: int, running: int, block: int, new_tokens: int, causal: bool = False
 ) -> tuple[int, int]:
     """First token and decoding over a memory of `kept` tokens, which the layers of the injection map see."""
-    costs, readers = Costs.of(config.text_config), len(config.injection_map) if kept else 0
+    costs, injected = Costs.of(config.text_config), len(config.injection_map) if kept else 0
     # A cross-attention has its own projections of queries and output; a joint softmax uses self-attention's.
-    own = costs.query_output * readers if config.injection == "cross" else 0
-    first = run_in_blocks(costs, running, 0, block, causal) + running * (own + readers * kept * costs.pair)
+    own = costs.query_output * injected if config.injection == "cross" else 0
+    first = run_in_blocks(costs, running, 0, block, causal) + running * (own + injected * kept * costs.pair)
     first += -(-running // block) * costs.head
-    return first, decode(costs, running, new_tokens, readers * kept) + new_tokens * own
+    return first, decode(costs, running, new_tokens, injected * kept) + new_tokens * own
 
 
 def shared_select(config: SharedLLMConfig, length: int, question: int, causal: bool = False) -> int:
     """A question's attention over every token of a text: its queries again, and their products with keys twice."""
-    costs, readers = Costs.of(config.text_config), len(config.injection_map)
-    return run(costs, question, 0, causal) + readers * question * (costs.query_output // 2 + length * costs.pair)
+    costs, injected = Costs.of(config.text_config), len(config.injection_map)
+    return run(costs, question, 0, causal) + injected * question * (costs.query_output // 2 + length * costs.pair)
 
 
 def streaming_read(

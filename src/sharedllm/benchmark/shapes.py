@@ -15,7 +15,7 @@ class Shape:
     window        W, most tokens of running text
     lower_layers  M
     chunk_size    C
-    ratios        strides of the tree's levels; those of the paper keep every eighth token (β = 8)
+    strides       of the tree's levels; those of the paper keep every eighth token (β = 8)
     budget        tokens that a question selects, for SharedLLM with a budget
     batch_tokens  most tokens run at once: through a lower model, an encoder, or over a cache
     """
@@ -34,11 +34,11 @@ class Shape:
     batch_tokens: int = 16_384
     tie_word_embeddings: bool = False
     rope_theta: float = 10_000.0
-    ratios: tuple[int, ...] = (16, 8, 4)
+    strides: tuple[int, ...] = (16, 8, 4)
 
     def config(self) -> LlamaConfig:
         """The base's configuration."""
-        own = ("name", "window", "lower_layers", "chunk_size", "ratios", "budget", "batch_tokens", "rope_theta")
+        own = ("name", "window", "lower_layers", "chunk_size", "strides", "budget", "batch_tokens", "rope_theta")
         return LlamaConfig(
             **{name: value for name, value in asdict(self).items() if name not in own},
             max_position_embeddings=self.window,

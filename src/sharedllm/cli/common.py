@@ -21,7 +21,7 @@ from ..context.policies.base import without_query
 from ..memory.context_memory import ContextMemory
 from ..memory.file import open_memory, read_header
 from ..memory.fingerprint import fingerprint_tensors
-from ..memory.segments import parts_of
+from ..memory.segments import segments_of
 from ..scoring import SCORES
 from ..store import MemoryStore
 from ..store.manifest import NAME as MANIFEST
@@ -141,7 +141,7 @@ def everything_of(
     """What a question can select from: a memory on disk that holds every token, or a text file."""
     if is_memory(name):
         memory = open_file(model, tokenizer, name) if is_file(name) else open_store(model, tokenizer, name)
-        parts_of(memory)  # says what is missing before anything else is done
+        segments_of(memory)  # says what is missing before anything else is done
         return memory
     return read_text_file(model, tokenizer, name, batch_tokens, keep_all=True)
 

@@ -32,7 +32,8 @@ def command(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
     window: Annotated[int | None, typer.Option(help="W, tokens of running text; default: the base's.")] = None,
     chunk_size: Annotated[int, typer.Option(help="C, tokens a chunk.")] = 1024,
-    ratios: Annotated[str, typer.Option(help="Strides of the tree's levels, coarse to fine.")] = "16,8,4",
+    strides: Annotated[str, typer.Option(help="Strides of the tree's levels, coarse to fine.")] = "16,8,4",
+    ratios: Annotated[str | None, typer.Option(hidden=True)] = None,  # what --strides was called
     lower_layers: Annotated[int, typer.Option(help="M, bottom layers that read the context.")] = 4,
     injection_map: Annotated[str | None, typer.Option(help="lower:upper pairs; default i:i for all i < M.")] = None,
     injection: Annotated[
@@ -50,7 +51,7 @@ def command(
     settings = {
         "window": window,
         "chunk_size": chunk_size,
-        "ratios": numbers("ratios", ratios),
+        "strides": numbers("strides", ratios or strides),
         "lower_layers": lower_layers,
         "injection_map": pairs(injection_map) if injection_map is not None else None,
         "injection": injection,

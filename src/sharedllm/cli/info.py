@@ -73,7 +73,7 @@ def describe_model(name: str) -> dict:
     model, tokenizer = load(name)
     config = model.config
     sizes = [config.chunk_size // 2**level for level in range(1, config.height + 1)]
-    nodes = [*zip(sizes, config.ratios, strict=True), (sizes[-1], config.ratios[-1])]
+    nodes = [*zip(sizes, config.strides, strict=True), (sizes[-1], config.strides[-1])]
     return {
         "kind": "model",
         "family": config.text_config.model_type,

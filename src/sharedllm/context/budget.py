@@ -15,14 +15,14 @@ from ..utils.errors import UserError
 
 
 def kept_within(
-    scores: Tensor, roots: tuple[Tensor, Tensor], ratios: list[int], budget: int, gist: float = 0.5
+    scores: Tensor, roots: tuple[Tensor, Tensor], strides: list[int], budget: int, gist: float = 0.5
 ) -> tuple[Tensor, Tensor]:
     """Which tokens of one text to keep.
 
     Args:
         scores: (T,) how much the token at each place matters; −∞: not worth a place, although the budget may have room.
         roots: places at which chunks begin and end, ascending; one tree each. Places between chunks hold no token.
-        ratios: stride at each depth, coarse to fine: of whole chunks, of their halves, quarters, ….
+        strides: stride at each depth, coarse to fine: of whole chunks, of their halves, quarters, ….
         budget: most tokens to keep.
         gist: if all chunks at the coarsest stride take no more than this share of the budget, those of them that are worth
             a place come first, so that something of each remains; otherwise chunks compete like all else, and some may go.
@@ -37,9 +37,9 @@ def kept_within(
         raise UserError(f"budget={budget} keeps nothing: give at least 1 token.")
     if len(roots[0]) == 0:
         return torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
-    starts, ends = _levels(*roots, len(ratios))
+    starts, ends = _levels(*roots, len(strides))
     best = _best(scores.double().cpu(), starts, ends)
-    sizes = [-(-(end - start) // ratio) for start, end, ratio in zip(starts, ends, ratios, strict=True)]
+    sizes = [-(-(end - start) // stride) for start, end, stride in zip(starts, ends, strides, strict=True)]
     # What each expansion costs beyond what its node costs; the first is keeping a chunk at all.
     costs = [sizes[0]] + [fine.view(-1, 2).sum(1) - coarse for coarse, fine in itertools.pairwise(sizes)]
     ranks = [best[0], *best[:-1]]
@@ -53,7 +53,7 @@ def kept_within(
     taken = torch.zeros(len(order), dtype=torch.bool)
     over = torch.nonzero((spent > budget) | ~worth)
     taken[order[: int(over[0]) if len(over) else None]] = True
-    return _kept(taken.split([len(c) for c in costs]), starts, ends, ratios)
+    return _kept(taken.split([len(c) for c in costs]), starts, ends, strides)
 
 
 def _levels(start: Tensor, end: Tensor, depths: int) -> tuple[list[Tensor], list[Tensor]]:
@@ -81,19 +81,19 @@ def _best(scores: Tensor, starts: list[Tensor], ends: list[Tensor]) -> list[Tens
 
 
 def _kept(
-    taken: tuple[Tensor, ...], starts: list[Tensor], ends: list[Tensor], ratios: list[int]
+    taken: tuple[Tensor, ...], starts: list[Tensor], ends: list[Tensor], strides: list[int]
 ) -> tuple[Tensor, Tensor]:
     """The last token of each stride of every node of the cut."""
-    positions, strides = [], []
-    for depth, (start, end, ratio) in enumerate(zip(starts, ends, ratios, strict=True)):
+    positions, kept_at = [], []
+    for depth, (start, end, stride) in enumerate(zip(starts, ends, strides, strict=True)):
         # A node is in the cut if the expansion that made it was taken, and its own was not.
         made = taken[0] if depth == 0 else taken[depth].repeat_interleave(2)
         cut = made & ~taken[depth + 1] if depth + 1 < len(taken) else made
         first, last = start[cut], end[cut]
-        counts = -(-(last - first) // ratio)
+        counts = -(-(last - first) // stride)
         node = torch.repeat_interleave(torch.arange(len(counts)), counts)
         index = torch.arange(len(node)) - (torch.cumsum(counts, 0) - counts)[node]
-        positions.append(last[node] - 1 - (counts[node] - 1 - index) * ratio)
-        strides.append(torch.full_like(node, ratio))
+        positions.append(last[node] - 1 - (counts[node] - 1 - index) * stride)
+        kept_at.append(torch.full_like(node, stride))
     order = torch.argsort(torch.cat(positions))
-    return torch.cat(positions)[order], torch.cat(strides)[order]
+    return torch.cat(positions)[order], torch.cat(kept_at)[order]

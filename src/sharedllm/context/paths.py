@@ -7,14 +7,14 @@ from .tree import Nodes, preserved_nodes, sample
 
 
 def kept_by_paths(
-    scores: Tensor, roots: tuple[Tensor, Tensor], ratios: list[int], keep: str = "last"
+    scores: Tensor, roots: tuple[Tensor, Tensor], strides: list[int], keep: str = "last"
 ) -> tuple[Tensor, Tensor]:
     """Which tokens of one text to keep.
 
     Args:
         scores: (T,) how much the token at each place matters; a node counts as its last token.
         roots: places at which chunks begin and end, ascending; one tree each.
-        ratios: stride of the preserved nodes at each level. keep: see `tree.sample`.
+        strides: stride of the preserved nodes at each level. keep: see `tree.sample`.
 
     Returns:
         Ascending positions (s,) of the kept tokens, and the stride (s,) of each.
@@ -26,6 +26,6 @@ def kept_by_paths(
     def choose(left: Nodes, right: Nodes) -> Tensor:
         return scores[right.end - 1] >= scores[left.end - 1]
 
-    nodes = preserved_nodes(Nodes(zeros, chunk, starts, ends - starts, zeros), len(ratios), choose)
-    samples = sample(nodes, tuple(ratios), keep)
-    return samples.position, samples.ratio
+    nodes = preserved_nodes(Nodes(zeros, chunk, starts, ends - starts, zeros), len(strides), choose)
+    samples = sample(nodes, tuple(strides), keep)
+    return samples.position, samples.stride

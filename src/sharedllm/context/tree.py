@@ -2,7 +2,7 @@
 
 One binary tree a chunk. A node is split in two; one child is *selected* and split further, its sibling is *preserved*
 and goes no deeper; at the last level both children are preserved. So the preserved nodes partition the chunk.
-A preserved node at level w keeps every `ratios[w - 1]`-th token: the last of each stride, the node's last token always
+A preserved node at level w keeps every `strides[w - 1]`-th token: the last of each stride, the node's last token always
 among them.
 
 Everything here is a pure function over spans, kept as a struct of arrays: nothing knows of models.
@@ -138,37 +138,37 @@ class Samples:
     row       which text of the batch
     chunk     index of the chunk in its text
     position  position of the token in its text
-    ratio     the stride of its node: how many tokens it stands for
+    stride    of its node: how many tokens it stands for
     """
 
     node: Tensor
     row: Tensor
     chunk: Tensor
     position: Tensor
-    ratio: Tensor
+    stride: Tensor
 
     def __len__(self) -> int:
         return len(self.node)
 
 
-def node_ratios(nodes: Nodes, ratios: tuple[int, ...]) -> Tensor:
+def node_strides(nodes: Nodes, strides: tuple[int, ...]) -> Tensor:
     """(n,) the stride of each node: α_w for level w; a chunk too short to split counts as level 1."""
-    return torch.tensor(ratios)[(nodes.level - 1).clamp(min=0)]
+    return torch.tensor(strides)[(nodes.level - 1).clamp(min=0)]
 
 
-def sample(nodes: Nodes, ratios: tuple[int, ...], keep: str = "last") -> Samples:
+def sample(nodes: Nodes, strides: tuple[int, ...], keep: str = "last") -> Samples:
     """One token of each stride of every node.
 
-    A node of l tokens at ratio r keeps ceil(l / r) of them: with keep "last" strides are counted from the node's end,
+    A node of l tokens at stride r keeps ceil(l / r) of them: with keep "last" strides are counted from the node's end,
     positions end − 1, end − 1 − r, …; with "first" from its start: start, start + r, …
     """
-    ratio = node_ratios(nodes, ratios)
-    counts = (nodes.length + ratio - 1) // ratio
+    stride = node_strides(nodes, strides)
+    counts = (nodes.length + stride - 1) // stride
     node = torch.repeat_interleave(torch.arange(len(nodes)), counts)
     first = torch.cumsum(counts, 0) - counts
     index = torch.arange(len(node)) - first[node]
     if keep == "first":
-        position = nodes.start[node] + index * ratio[node]
+        position = nodes.start[node] + index * stride[node]
     else:
-        position = nodes.end[node] - 1 - (counts[node] - 1 - index) * ratio[node]
-    return Samples(node, nodes.row[node], nodes.chunk[node], position, ratio[node])
+        position = nodes.end[node] - 1 - (counts[node] - 1 - index) * stride[node]
+    return Samples(node, nodes.row[node], nodes.chunk[node], position, stride[node])

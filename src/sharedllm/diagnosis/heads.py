@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from ..causal_lm import SharedLLMForCausalLM
 from ..data.questions import hide, render
 from ..data.questions.needle import Needle
-from ..memory.segments import parts_of
+from ..memory.segments import segments_of
 from ..scoring.attention import AttentionScore
 from ..utils.errors import UserError
 
@@ -73,7 +73,7 @@ def measure_heads(
             query = torch.tensor([_ids(tokenizer, render(quiz)[0])], device=model.device)
             paid: dict[tuple[int, int], list[torch.Tensor]] = defaultdict(list)
             for layer, heads, _, weights in AttentionScore().by_head(
-                model.model, parts_of(memory), query, torch.ones_like(query, dtype=torch.bool)
+                model.model, segments_of(memory), query, torch.ones_like(query, dtype=torch.bool)
             ):
                 for place, (head, _) in enumerate(heads):
                     paid[layer, head].append(weights[0, place])

@@ -1,4 +1,4 @@
-"""What an answer was made of, to be looked at: which parts of a text were read how finely, and what attention they got.
+"""What an answer was made of, to be looked at: which pieces of a text were read how finely, and what attention they got.
 
 attention.py  how much of its attention an answer paid to each kept token
 facts.py      everything that is shown, as plain numbers and texts

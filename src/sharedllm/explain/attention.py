@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
-from ..model.attention import Part, in_full
+from ..model.attention import KeyValueSpan, in_full
 from ..model.joint_attention import JointAttention
 
 
@@ -55,7 +55,7 @@ def attention_paid(
 
     with _recorded(layers, question_ids.shape[1] - 1, record):
         model.model(running, memory=memory, use_cache=False)
-    gates = {index: getattr(reader, "gate", None) for index, reader in layers.items()}
+    gates = {index: getattr(injection, "gate", None) for index, injection in layers.items()}
     return [
         LayerAttention(index, tokens, None if gates[index] is None else float(torch.tanh(gates[index].float())))
         for index, tokens in paid.items()
@@ -64,23 +64,23 @@ def attention_paid(
 
 @contextmanager
 def _recorded(layers: dict[int, nn.Module], first: int, record: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """While this is open each reader of a memory reports its weights, (keys,), of the queries from `first` on."""
+    """While this is open each injection reports its weights, (keys,), of the queries from `first` on."""
     handles = []
     try:
-        for index, reader in layers.items():
+        for index, injection in layers.items():
             hook = partial(_report, first=first, record=partial(record, index))
-            handles.append(reader.register_forward_pre_hook(hook, with_kwargs=True))
+            handles.append(injection.register_forward_pre_hook(hook, with_kwargs=True))
         yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _report(reader: nn.Module, inputs: tuple, options: dict, first: int, record: Callable[[Tensor], None]) -> None:
-    queries, parts = reader.operands(*inputs, **options)
-    attention = inputs[0] if isinstance(reader, JointAttention) else reader
-    keys = torch.cat([in_full(part)[0] for part in parts], 2)
-    added = torch.cat([_added(part, queries)[0, 0, first:] for part in parts], 1)
+def _report(injection: nn.Module, inputs: tuple, options: dict, first: int, record: Callable[[Tensor], None]) -> None:
+    queries, spans = injection.operands(*inputs, **options)
+    attention = inputs[0] if isinstance(injection, JointAttention) else injection
+    keys = torch.cat([in_full(span)[0] for span in spans], 2)
+    added = torch.cat([_added(span, queries)[0, 0, first:] for span in spans], 1)
     heads, groups = queries.shape[1], keys.shape[1]
     total = torch.zeros(keys.shape[2], device=keys.device)
     # One head at a time: a large budget times all heads and tokens would be large.
@@ -90,8 +90,8 @@ def _report(reader: nn.Module, inputs: tuple, options: dict, first: int, record:
     record(total / heads)
 
 
-def _added(part: Part, queries: Tensor) -> Tensor:
-    """What is added to a part's scores, (B, 1, L, S)."""
-    keys, _, bias = part
+def _added(span: KeyValueSpan, queries: Tensor) -> Tensor:
+    """What is added to a span's scores, (B, 1, L, S)."""
+    keys, _, bias = span
     bias = queries.new_zeros(1) if bias is None else bias
     return bias.expand(len(queries), 1, queries.shape[2], keys.shape[2])

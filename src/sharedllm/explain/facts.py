@@ -1,6 +1,6 @@
 """Everything that is shown of an answer, as plain numbers, lists and texts: what the page draws and `--json` prints.
 
-Places in the text are slots (see `selection.parts`). Characters are those of all documents, one behind the other.
+Places in the text are slots (see `memory.segments`). Characters are those of all documents, one behind the other.
 """
 
 from bisect import bisect_right
@@ -33,7 +33,7 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Part:
+class TextPiece:
     """A run of a chunk that is kept alike.
 
     tokens     slots it begins and ends at
@@ -56,10 +56,10 @@ class Chunk:
     document   index of the document in which it begins
     tokens, characters  where it begins and ends
     kept       its kept tokens
-    stride     the finest that any part of it is kept at; 0: nothing is kept
+    stride     the finest that any piece of it is kept at; 0: nothing is kept
     score      the best of its tokens'
     attention  by layer, in the order of `Facts.layers`; empty if nothing is kept
-    parts      partition it; none if nothing is kept and it comes without its text
+    pieces     partition it; none if nothing is kept and it comes without its text
     """
 
     document: int
@@ -70,7 +70,7 @@ class Chunk:
     score: float
     attention: list[float]
     excerpt: str
-    parts: list[Part]
+    pieces: list[TextPiece]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class CitedPart:
+class CitedPiece:
     """A source of the answer: characters and tokens count from the beginning of its document, chunks are first and last.
 
     weight     the best score of a token there
@@ -108,7 +108,7 @@ class CitedPart:
 
 @dataclass(frozen=True)
 class Facts:
-    """What an answer was made of; strides are those that parts may be kept at, coarse to fine."""
+    """What an answer was made of; strides are those that pieces may be kept at, coarse to fine."""
 
     question: str
     answer: str
@@ -122,7 +122,7 @@ class Facts:
     strides: list[int]
     documents: list[Document]
     layers: list[Layer]
-    sources: list[CitedPart]
+    sources: list[CitedPiece]
     chunks: list[Chunk]
 
 
@@ -139,31 +139,31 @@ def gather(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, answ
     ends = [min(d["start"] + d["tokens"], after) for d, after in zip(whole, [*begin[1:], borders[-1][1]], strict=True)]
 
     runs, best, masses = _runs(answer, layers, begin), _best(answer), _by_chunk(answer, layers)
-    strides = sorted({*model.config.ratios, 1}, reverse=True)
+    strides = sorted({*model.config.strides, 1}, reverse=True)
     attended = _attended(answer, layers)
     carried = {chunk for source in attended["sources"] for chunk in range(source.chunks[0], source.chunks[1] + 1)}
     carried |= set(best.topk(min(BEST, len(best))).indices.tolist())
     carried |= {
-        chunk for chunk, parts in enumerate(runs) if any(0 < stride < strides[0] for _, _, stride, _, _ in parts)
+        chunk for chunk, pieces in enumerate(runs) if any(0 < stride < strides[0] for _, _, stride, _, _ in pieces)
     }
-    cuts = {*begin, *ends, *(slot for parts in runs for start, end, *_ in parts for slot in (start, end))}
+    cuts = {*begin, *ends, *(slot for pieces in runs for start, end, *_ in pieces for slot in (start, end))}
     text = ChunkText(tokenizer, memory.token_ids[0], whole, borders, cuts)
     chunks = []
     for index, (start, end) in enumerate(borders):
-        parts = runs[index] or ([(start, end, 0, 0, 0.0)] if index in carried else [])
+        pieces = runs[index] or ([(start, end, 0, 0, 0.0)] if index in carried else [])
         chunks.append(
             Chunk(
                 document=bisect_right(begin, start) - 1,
                 tokens=[start, end],
                 characters=text.characters(start, end),
-                kept=sum(kept for _, _, _, kept, _ in parts),
+                kept=sum(kept for _, _, _, kept, _ in pieces),
                 stride=min((stride for _, _, stride, _, _ in runs[index]), default=0),
                 score=_rounded(float(best[index])),
                 attention=[_rounded(mass) for mass in masses[index].tolist()] if runs[index] else [],
                 excerpt=_excerpt(text.between(start, end)),
-                parts=[
-                    Part([a, b], stride, kept, _rounded(mass), text.between(a, b) if index in carried else "")
-                    for a, b, stride, kept, mass in parts
+                pieces=[
+                    TextPiece([a, b], stride, kept, _rounded(mass), text.between(a, b) if index in carried else "")
+                    for a, b, stride, kept, mass in pieces
                 ],
             )
         )
@@ -206,7 +206,7 @@ def _runs(
     begin: slots at which documents begin.
     """
     runs, first_slot = [[] for _ in answer.chunks[0]], answer.chunks[0].tolist()
-    positions, strides = answer.memory.position[0].cpu(), answer.memory.ratio[0].cpu()
+    positions, strides = answer.memory.position[0].cpu(), answer.memory.stride[0].cpu()
     if len(positions) == 0:
         return runs
     chunk, document = _chunk_of(answer, positions), torch.bucketize(positions, torch.tensor(begin), right=True)
@@ -215,11 +215,11 @@ def _runs(
     new[1:] = (strides.diff() != 0) | (chunk.diff() != 0) | (document.diff() != 0)
     first = torch.nonzero(new).flatten().tolist()
     for i, j in pairwise([*first, len(positions)]):
-        parts = runs[int(chunk[i])]
+        pieces = runs[int(chunk[i])]
         # The last token of each stride is kept, so a run begins behind the one before.
-        start = parts[-1][1] if parts else first_slot[int(chunk[i])]
+        start = pieces[-1][1] if pieces else first_slot[int(chunk[i])]
         mass = float(mean[j - 1] - (mean[i - 1] if i else 0.0))
-        parts.append((start, int(positions[j - 1]) + 1, int(strides[i]), j - i, mass))
+        pieces.append((start, int(positions[j - 1]) + 1, int(strides[i]), j - i, mass))
     return runs
 
 
@@ -248,7 +248,7 @@ def _attended(answer: Answer, layers: list[LayerAttention]) -> dict:
         inside = (positions >= start) & (positions < end)
         anywhere |= inside
         sources.append(
-            CitedPart(
+            CitedPiece(
                 document=citation.document,
                 characters=shown["characters"],
                 tokens=shown["tokens"],

@@ -176,9 +176,9 @@ function where(chunk) {
   if (first === last || !last) return [shown(first.name), `characters ${from}–${whole(chunk.characters[1] - first.characters[0])}`];
   return [`${shown(first.name)} to ${shown(last.name)}`, `from character ${from} to character ${whole(chunk.characters[1] - last.characters[0])}`];
 }
-function words(chunk, inside = part => part.stride === 1) {
-  if (!chunk.parts.some(part => part.text)) return [chunk.excerpt];
-  return chunk.parts.map(part => inside(part) ? make("mark", {}, part.text) : part.text);
+function words(chunk, inside = piece => piece.stride === 1) {
+  if (!chunk.pieces.some(piece => piece.text)) return [chunk.excerpt];
+  return chunk.pieces.map(piece => inside(piece) ? make("mark", {}, piece.text) : piece.text);
 }
 /* A box of text without the blanks around it, scrolled to what is marked in it. */
 function textBox(...children) {
@@ -212,9 +212,9 @@ function show(i) {
     else button.addEventListener("click", () => { pin(target); reveal(); });
     return button;
   };
-  const parts = chunk.parts.length ? chunk.parts : [{ tokens: chunk.tokens, stride: chunk.stride }];
-  const strip = parts.map(part => make("span", { style: `flex:${part.tokens[1] - part.tokens[0]};background:${ofStride(part.stride)}`, title: every(part.stride) }));
-  const carried = chunk.parts.some(part => part.text);
+  const pieces = chunk.pieces.length ? chunk.pieces : [{ tokens: chunk.tokens, stride: chunk.stride }];
+  const strip = pieces.map(piece => make("span", { style: `flex:${piece.tokens[1] - piece.tokens[0]};background:${ofStride(piece.stride)}`, title: every(piece.stride) }));
+  const carried = chunk.pieces.some(piece => piece.text);
   $("detail").replaceChildren(
     make("div", { class: "head" }, make("h3", {}, `Chunk ${whole(i + 1)} · ${name}`), make("span", { class: "quiet" }, i === pinned ? "pinned" : "")),
     make("dl", {}, ...rows.flatMap(([term, text]) => [make("dt", {}, term), make("dd", {}, text)])),
@@ -240,7 +240,7 @@ function toMap(chunk) {
 
 /* The parts of the page that are drawn once. */
 function drawFigures() {
-  const full = sum(chunks.map(chunk => sum(chunk.parts.filter(part => part.stride === 1).map(part => part.kept))));
+  const full = sum(chunks.map(chunk => sum(chunk.pieces.filter(piece => piece.stride === 1).map(piece => piece.kept))));
   const far = mean(layers.map(layer => layer.memory)), found = mean(layers.map(layer => layer.sources));
   const figures = [
     ["Tokens in the text", whole(facts.tokens), `${some(documents.length, "document")}, ${some(chunks.length, "chunk")} of ${facts.chunk_size}`],
@@ -259,7 +259,7 @@ function drawSources() {
     : "No passage was read in full within this budget.";
   $("sources").append(...sources.map(source => {
     const end = source.start + source.tokens[1] - source.tokens[0];
-    const inside = part => part.tokens[0] >= source.start && part.tokens[1] <= end;
+    const inside = piece => piece.tokens[0] >= source.start && piece.tokens[1] <= end;
     const text = chunks.slice(source.chunks[0], source.chunks[1] + 1).flatMap(chunk => words(chunk, inside));
     const characters = `characters ${whole(source.characters[0])}–${whole(source.characters[1])}`;
     const numbers = [characters, `score ${digits(source.weight)}`, `attention ${percent(source.attention)}`].map(text => text.replaceAll(" ", "\u00a0")).join(" · ");

@@ -1,4 +1,4 @@
-"""The text of chunks and their parts, and where they stand in it."""
+"""The text of chunks and their pieces, and where they stand in it."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class ChunkText:
         Args:
             ids: (T,) by slot. documents: see `selection.cite.documents`.
             chunks: slots that chunks begin and end at, ascending. cuts: more slots to cut at, such as borders of
-                documents and of parts of chunks; those between chunks don't matter.
+                documents and of pieces of chunks; those between chunks don't matter.
         """
         self.starts, self.texts, self.before = [], [], []
         begin = [document["start"] for document in documents]

@@ -26,7 +26,7 @@ class ContextMemory:
     mask        (B, S) bool, True for kept tokens
     chunk       (B, S) int64, chunk of each kept token: 0 for the oldest
     position    (B, S) int64, its position in its text
-    ratio       (B, S) int64, how many tokens it stands for
+    stride      (B, S) int64, how many tokens it stands for
     token_ids   (B, T) int32, the tokens that were read, padded with 0
     lengths     (B,) int64, tokens read of each text
     chunk_size  C
@@ -39,7 +39,7 @@ class ContextMemory:
     mask: Tensor
     chunk: Tensor
     position: Tensor
-    ratio: Tensor
+    stride: Tensor
     token_ids: Tensor
     lengths: Tensor
     chunk_size: int
@@ -67,7 +67,7 @@ class ContextMemory:
     @property
     def complete(self) -> bool:
         """Whether every token that was read is kept, for its own sake: a short text may lose none by chance."""
-        whole = (self.kept == self.lengths).all() & (self.ratio[self.mask] == 1).all()
+        whole = (self.kept == self.lengths).all() & (self.stride[self.mask] == 1).all()
         return bool(whole & (self.lengths > 0).any())
 
     @property
@@ -76,7 +76,7 @@ class ContextMemory:
         return sum(t.nbytes for t in self.tensors().values())
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors by name: `keys.0`, `values.0`, …, `mask`, `chunk`, `position`, `ratio`, `token_ids`, `lengths`."""
+        """All tensors by name: `keys.0`, `values.0`, …, `mask`, `chunk`, `position`, `stride`, `token_ids`, `lengths`."""
         layers = {f"{kind}.{i}": t for kind in ("keys", "values") for i, t in enumerate(getattr(self, kind))}
         return layers | {n: getattr(self, n) for n in _PER_TOKEN + ("token_ids", "lengths")}
 
@@ -167,7 +167,7 @@ class ContextMemory:
             mask=torch.cat([self.mask, later.mask], 1),
             chunk=torch.cat([self.chunk, later.chunk + self.chunks[:, None]], 1),
             position=torch.cat([self.position, later.position + self.lengths[:, None]], 1),
-            ratio=torch.cat([self.ratio, later.ratio], 1),
+            stride=torch.cat([self.stride, later.stride], 1),
             token_ids=cat_ragged(self.token_ids, self.lengths, later.token_ids, later.lengths),
             lengths=self.lengths + later.lengths,
             sources=tuple(a + b for a, b in zip(self.sources, later.sources, strict=True)),
@@ -203,11 +203,11 @@ class ContextMemory:
             keys=tuple(gather_heads(t) for t in self.keys),
             values=tuple(gather_heads(t) for t in self.values),
             mask=mask,
-            **{n: gather(getattr(self, n)) for n in ("chunk", "position", "ratio")},
+            **{n: gather(getattr(self, n)) for n in ("chunk", "position", "stride")},
         )
 
 
-_PER_TOKEN = ("mask", "chunk", "position", "ratio")
+_PER_TOKEN = ("mask", "chunk", "position", "stride")
 
 
 def cat_ragged(first: Tensor, first_lengths: Tensor, second: Tensor, second_lengths: Tensor) -> Tensor:

@@ -29,10 +29,12 @@ from .fingerprint import raw_bytes
 from .int8 import dequantised, quantised
 
 FORMAT = "sharedllm.memory"
-VERSION = 1
+VERSION = 2
+# What version 1, which is read too, called an entry otherwise.
+_FIRST_NAMES = {"ratio": "stride"}
 Storage = Literal["model", "int8"]
 _INTEGERS = {"mask": torch.bool, "token_ids": torch.int32} | dict.fromkeys(
-    ("chunk", "position", "ratio", "lengths"), torch.int64
+    ("chunk", "position", "stride", "lengths"), torch.int64
 )
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 _FIELDS = {
@@ -186,8 +188,8 @@ def read_header(path: str | Path) -> dict:
         raise _damaged(path, "its header can't be read") from None
     if kind != FORMAT:
         raise UserError(f"{path} has format {kind!r}, not {FORMAT!r}: it is not a memory.")
-    if made_as != VERSION:
-        raise UserError(f"{path} has format_version={made_as}, this package reads {VERSION}: upgrade sharedllm.")
+    if made_as not in range(1, VERSION + 1):
+        raise UserError(f"{path} has format_version={made_as}, this package reads 1 … {VERSION}: upgrade sharedllm.")
     for name, kind in _FIELDS.items():
         if not isinstance(header.get(name), kind):
             raise _damaged(path, f"its header has {name}={header.get(name)!r}, not a {kind.__name__}")
@@ -247,13 +249,17 @@ def open_tensors(path: Path, header: dict, verify: bool = True) -> dict[str, Ten
     if header["storage"] == "int8":
         names |= {f"{name}.scale" for name in names}
     names |= _INTEGERS.keys()
+    # By entry of the file, the name of today.
+    entries = {name: name for name in names}
+    if header["format_version"] == 1:
+        entries |= {before: entries.pop(name) for before, name in _FIRST_NAMES.items()}
     with _open(path) as file:
-        if set(file.keys()) != names or header["checksums"].keys() != names:
-            odd = sorted(names ^ (set(file.keys()) & header["checksums"].keys()))
+        if set(file.keys()) != entries.keys() or header["checksums"].keys() != entries.keys():
+            odd = sorted(entries.keys() ^ (set(file.keys()) & header["checksums"].keys()))
             raise _damaged(path, f"tensors {', '.join(odd)} are missing or unexpected")
-        tensors = {name: file.get_tensor(name) for name in sorted(names)}
-    for name, tensor in tensors.items() if verify else ():
-        if checksum(tensor) != header["checksums"][name]:
+        tensors = {entries[entry]: file.get_tensor(entry) for entry in sorted(entries)}
+    for entry, name in entries.items() if verify else ():
+        if checksum(tensors[name]) != header["checksums"][entry]:
             raise _damaged(path, f"the checksum of {name} does not fit")
     _check_shapes(path, header, tensors)
     return tensors

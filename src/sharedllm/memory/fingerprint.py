@@ -8,8 +8,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-# Settings of a SharedLLM that decide what a memory holds.
-_SETTINGS = ("chunk_size", "ratios", "lower_layers", "injection_map", "encoding", "keep", "overlap")
+# Settings of a SharedLLM that decide what a memory holds, by the names that they are hashed under: those of the first
+# version, so that a model keeps its fingerprint when a field gets another name.
+_SETTINGS = {"ratios": "strides"} | {
+    name: name for name in ("chunk_size", "lower_layers", "injection_map", "encoding", "keep", "overlap")
+}
 
 # Fields of the base's configuration that change keys and values without changing a weight.
 _BASE_SETTINGS = (
@@ -58,7 +61,7 @@ class Fingerprint:
             for name, tensor in sorted(module.state_dict(keep_vars=True).items())
             if "cross_attention" not in name
         ]
-        settings = {name: getattr(config, name) for name in _SETTINGS}
+        settings = {hashed: getattr(config, name) for hashed, name in _SETTINGS.items()}
         held = base.to_dict()
         settings["base"] = {name: held.get(name) for name in _BASE_SETTINGS}
         settings["base"] |= {name: held[name] for name in _FAMILY_SETTINGS if name in held}

@@ -13,7 +13,7 @@ from ..memory.int8 import Int8Keys, Int8Values
 IMPLEMENTATIONS = ("eager", "sdpa")
 
 # Keys and values (B, G, S, D), and what is added to their scores, broadcastable to (B, 1, L, S); None for nothing.
-Part = tuple[Tensor | Int8Keys, Tensor | Int8Values, Tensor | None]
+KeyValueSpan = tuple[Tensor | Int8Keys, Tensor | Int8Values, Tensor | None]
 
 # Most numbers of a mask at once.
 _MASK = 2**25
@@ -48,27 +48,29 @@ def attend(
     return out.flatten(2)
 
 
-def attend_to_all(implementation: str, queries: Tensor, part: Part, scaling: float) -> Tensor:
+def attend_to_all(implementation: str, queries: Tensor, span: KeyValueSpan, scaling: float) -> Tensor:
     """Attention of queries that all see the same keys of their text: neither keys nor values are repeated for heads or rows.
 
     Args:
         implementation: "eager" or "sdpa".
-        queries: (B, H, L, D). part: of as many texts, or of fewer, each for the same number of rows in a row.
+        queries: (B, H, L, D). span: of as many texts, or of fewer, each for the same number of rows in a row.
             Its bias is the same for all queries: (B, 1, 1, S).
 
     Returns:
         (B, L, H · D).
     """
-    if implementation == "eager" or are_few(queries, part[0]):
-        return attend_few(queries, [part], scaling)
-    keys, values, bias = in_full(part)
+    if implementation == "eager" or are_few(queries, span[0]):
+        return attend_few(queries, [span], scaling)
+    keys, values, bias = in_full(span)
     # What has the same keys may as well be one after the other: heads of a group and rows of a text become queries.
     folded = scaled_dot_product_attention(_fold(queries, keys.shape), keys, values, attn_mask=bias, scale=scaling)
     return _unfold(folded, queries).transpose(1, 2).flatten(2)
 
 
-def attend_joined(module: nn.Module, implementation: str, queries: Tensor, far: Part, near: Part) -> Tensor:
-    """One softmax over the keys of two parts side by side.
+def attend_joined(
+    module: nn.Module, implementation: str, queries: Tensor, far: KeyValueSpan, near: KeyValueSpan
+) -> Tensor:
+    """One softmax over the keys of two spans side by side.
 
     Args:
         module, implementation: as for `attend`.
@@ -89,7 +91,10 @@ def attend_joined(module: nn.Module, implementation: str, queries: Tensor, far: 
         return torch.cat(
             [
                 attend_joined(
-                    module, implementation, _rows(queries, rows, batch), *(_part(p, rows, batch) for p in (far, near))
+                    module,
+                    implementation,
+                    _rows(queries, rows, batch),
+                    *(_rows_of(p, rows, batch) for p in (far, near)),
                 )
                 for rows in turns
             ]
@@ -98,14 +103,14 @@ def attend_joined(module: nn.Module, implementation: str, queries: Tensor, far: 
     block, out = max(1, _MASK // (batch * keys.shape[2])), []
     for start in range(0, length, block):
         some = queries[:, :, start : start + block]
-        bias = torch.cat([_spread(part, some, start) for part in (far, near)], -1)
+        bias = torch.cat([_spread(span, some, start) for span in (far, near)], -1)
         out.append(attend(module, implementation, some, keys, values, bias))
     return torch.cat(out, 1) if len(out) > 1 else out[0]
 
 
-def in_full(part: Part) -> tuple[Tensor, Tensor, Tensor | None]:
-    """A part of which nothing is in 8 bits."""
-    keys, values, bias = part
+def in_full(span: KeyValueSpan) -> tuple[Tensor, Tensor, Tensor | None]:
+    """A span of which nothing is in 8 bits."""
+    keys, values, bias = span
     return (
         keys if isinstance(keys, Tensor) else keys.whole(),
         values if isinstance(values, Tensor) else values.whole(),
@@ -139,18 +144,18 @@ def attend_groups(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, s
     return out.transpose(1, 2).flatten(2)
 
 
-def attend_few(queries: Tensor, parts: Sequence[Part], scaling: float) -> Tensor:
-    """One softmax over the keys of all parts, none of which is copied: what is put side by side are scores.
+def attend_few(queries: Tensor, spans: Sequence[KeyValueSpan], scaling: float) -> Tensor:
+    """One softmax over the keys of all spans, none of which is copied: what is put side by side are scores.
 
     Args:
         queries: (B, H, L, D).
-        parts: each of as many texts, or of fewer, each for the same number of rows in a row.
+        spans: each of as many texts, or of fewer, each for the same number of rows in a row.
 
     Returns:
         (B, L, H · D).
     """
     scaled, scores = queries * scaling, []
-    for keys, _, bias in parts:
+    for keys, _, bias in spans:
         score = _unfold(_scores(_fold(scaled, keys.shape), keys), queries)
         if bias is not None:
             score = score + bias.repeat_interleave(len(score) // len(bias), 0)
@@ -158,7 +163,7 @@ def attend_few(queries: Tensor, parts: Sequence[Part], scaling: float) -> Tensor
     joined = torch.cat(scores, -1)
     weights = joined.softmax(-1).to(queries.dtype)
     out = torch.zeros_like(queries)
-    for (keys, values, _), weight in zip(parts, weights.split([score.shape[-1] for score in scores], -1), strict=True):
+    for (keys, values, _), weight in zip(spans, weights.split([score.shape[-1] for score in scores], -1), strict=True):
         folded = _fold(weight, keys.shape)
         out = out + _unfold(folded @ values if isinstance(values, Tensor) else values.sums(folded), queries)
     return out.transpose(1, 2).flatten(2)
@@ -179,14 +184,14 @@ def _rows(tensor: Tensor, rows: range, batch: int) -> Tensor:
     return tensor[rows[0] * len(tensor) // batch : rows[-1] * len(tensor) // batch + 1]
 
 
-def _part(part: tuple[Tensor, Tensor, Tensor | None], rows: range, batch: int) -> Part:
-    keys, values, bias = part
+def _rows_of(span: tuple[Tensor, Tensor, Tensor | None], rows: range, batch: int) -> KeyValueSpan:
+    keys, values, bias = span
     return _rows(keys, rows, batch), _rows(values, rows, batch), None if bias is None else _rows(bias, rows, batch)
 
 
-def _spread(part: Part, queries: Tensor, start: int) -> Tensor:
-    """What is added to a part's scores of queries (B, H, L, D) that begin at `start`: (B, 1, L, S)."""
-    keys, _, bias = part
+def _spread(span: KeyValueSpan, queries: Tensor, start: int) -> Tensor:
+    """What is added to a span's scores of queries (B, H, L, D) that begin at `start`: (B, 1, L, S)."""
+    keys, _, bias = span
     if bias is None:
         bias = queries.new_zeros(1, 1, 1, 1)
     elif bias.shape[2] > 1:

@@ -18,9 +18,9 @@ from ..utils.errors import UserError
 from .cache import with_room
 from .config import SharedLLMConfig
 from .cross_attention import PreparedMemory, prepare
-from .encode import Reader, append_context, read_context
+from .encode import ContextEncoder, append_context, read_context
 from .lower import LowerModel
-from .upper import inject, make_readers
+from .upper import inject, make_injections
 
 
 class SharedLLMPreTrainedModel(PreTrainedModel):
@@ -63,7 +63,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         self.lower_layers = None
         if config.lower_weights == "copy":
             self.lower_layers = nn.ModuleList(copy.deepcopy(layer) for layer in base.layers[: config.lower_layers])
-        self.upper = inject(base, make_readers(base, config))
+        self.upper = inject(base, make_injections(base, config))
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -78,26 +78,26 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         text_config = self.upper.config
         return LowerModel(layers, self.get_input_embeddings(), self.upper.rotary_emb, text_config, plain)
 
-    def _reader(
+    def _encoder(
         self,
         selection: str | SelectionPolicy | None,
         batch_tokens: int | None,
         plain: bool = False,
         keep_all: bool = False,
-    ) -> Reader:
+    ) -> ContextEncoder:
         if keep_all and self.config.encoding != "chunk":
             raise UserError(
                 f"keep_all=True needs encoding='chunk', the model has {self.config.encoding!r}: its nodes are read alone, so "
                 "what is kept can't be chosen later."
             )
-        readers = [self.upper.layers[j].cross_attention.reader for _, j in self.config.injection_map]
+        projections = [self.upper.layers[j].cross_attention.reader for _, j in self.config.injection_map]
         first = LowerModel(self.upper.layers, self.get_input_embeddings(), self.upper.rotary_emb, self.upper.config)
         noise = self.config.split_noise if self.training else 0.0
-        return Reader(
+        return ContextEncoder(
             self.config,
             self.lower(plain),
             first,
-            readers,
+            projections,
             get_policy(selection or self.config.selection),
             noise,
             batch_tokens,
@@ -137,7 +137,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             UserError: wrong shapes, ids outside the vocabulary, or no query for a policy that needs one.
         """
         memory = read_context(
-            self._reader(selection, batch_tokens, plain, keep_all),
+            self._encoder(selection, batch_tokens, plain, keep_all),
             context_ids,
             context_attention_mask,
             query_ids,
@@ -157,9 +157,9 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         every token goes on doing so.
         """
         keep_all = memory.complete and self.config.encoding == "chunk"
-        reader = self._reader(options.pop("selection", None), options.pop("batch_tokens", None), keep_all=keep_all)
+        encoder = self._encoder(options.pop("selection", None), options.pop("batch_tokens", None), keep_all=keep_all)
         self.check_fingerprint(memory.fingerprint)
-        return append_context(reader, memory, context_ids, context_attention_mask, **options)
+        return append_context(encoder, memory, context_ids, context_attention_mask, **options)
 
     def check_fingerprint(self, fingerprint: str) -> None:
         """Refuse what another model made; "" is unknown and passes.

@@ -9,6 +9,9 @@ from ..context.policies.base import get_policy
 from ..utils.errors import UserError
 from .base_config import keep_attention, take_over
 
+# Fields by the names that they had before, in configurations saved then.
+RENAMED = {"ratios": "strides"}
+
 
 @strict
 class SharedLLMConfig(PreTrainedConfig):
@@ -19,7 +22,7 @@ class SharedLLMConfig(PreTrainedConfig):
         window: W, the most tokens of running text; longer input goes to the context. Default: the base's
             `max_position_embeddings`.
         chunk_size: C, tokens a chunk; one context tree each.
-        ratios: stride of the tokens kept at tree levels 1 … height, coarse to fine (paper: 16, 8, 4).
+        strides: stride of the tokens kept at tree levels 1 … height, coarse to fine (paper: 16, 8, 4).
         lower_layers: M, how many bottom layers read the context (paper: 4 for language modelling).
         injection_map: pairs (lower layer, upper layer), counted from 0: which lower layer's states each upper layer
             reads. None is the paper's i → i for all i < M. A pair of different layers gets key and value projections of
@@ -55,7 +58,7 @@ class SharedLLMConfig(PreTrainedConfig):
     text_config: PreTrainedConfig | dict[str, Any] | None = None
     window: int | None = None
     chunk_size: int = 1024
-    ratios: list[int] | tuple[int, ...] = (16, 8, 4)
+    strides: list[int] | tuple[int, ...] = (16, 8, 4)
     lower_layers: int = 4
     injection_map: list[Any] | tuple[Any, ...] | None = None
     injection: Literal["cross", "joint"] = "cross"
@@ -76,6 +79,9 @@ class SharedLLMConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         attention = take_over(self, kwargs)
+        for before, name in RENAMED.items():
+            if before in kwargs:
+                setattr(self, name, kwargs.pop(before))
         if self.injection_map is None:
             self.injection_map = [[i, i] for i in range(self.lower_layers)]
         try:
@@ -88,7 +94,7 @@ class SharedLLMConfig(PreTrainedConfig):
                 f"injection_map={self.injection_map} must be pairs of layer numbers, such as [[0, 0], [1, 1], [1, 3]]."
             )
         self.injection_map = sorted(pairs, key=lambda pair: pair[1])
-        self.ratios = list(self.ratios)
+        self.strides = list(self.strides)
         super().__post_init__(**kwargs)
         keep_attention(self, attention)
         self._check()
@@ -96,7 +102,7 @@ class SharedLLMConfig(PreTrainedConfig):
     @property
     def height(self) -> int:
         """Levels of the context tree below its root."""
-        return len(self.ratios)
+        return len(self.strides)
 
     def _check(self) -> None:
         """Refuse what can't work, naming the field, its value and the fix."""
@@ -117,10 +123,10 @@ class SharedLLMConfig(PreTrainedConfig):
         uppers = [upper for _, upper in self.injection_map]
         if len(set(uppers)) != len(uppers):
             raise UserError(f"injection_map={self.injection_map} feeds an upper layer twice: give each layer one pair.")
-        if not self.ratios or any(r < 1 for r in self.ratios):
-            raise UserError(f"ratios={self.ratios} must be one positive stride a tree level, such as [16, 8, 4].")
-        if any(coarse < fine for coarse, fine in zip(self.ratios, self.ratios[1:], strict=False)):
-            raise UserError(f"ratios={self.ratios} must not grow with depth: deeper nodes are finer.")
+        if not self.strides or any(r < 1 for r in self.strides):
+            raise UserError(f"strides={self.strides} must be one positive stride a tree level, such as [16, 8, 4].")
+        if any(coarse < fine for coarse, fine in zip(self.strides, self.strides[1:], strict=False)):
+            raise UserError(f"strides={self.strides} must not grow with depth: deeper nodes are finer.")
         if self.injection == "joint" and self.start != "gate":
             raise UserError(f"start={self.start!r} is for injection='cross'; the joint softmax has nothing to start.")
         if self.chunk_size < 2:

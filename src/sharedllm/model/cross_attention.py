@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..memory.context_memory import ContextMemory
 from ..memory.int8 import Int8Keys, Int8Values
-from .attention import Part, attend_to_all
+from .attention import KeyValueSpan, attend_to_all
 from .config import SharedLLMConfig
 from .families import Family
 from .rope import Rotation, rotate, rotation
@@ -130,7 +130,7 @@ def _positions(memory: ContextMemory, config: SharedLLMConfig) -> Tensor:
     return memory.chunk
 
 
-class MemoryReader(nn.Module):
+class KeyValueProjection(nn.Module):
     """Key and value projections of its own, for an upper layer that reads a lower layer other than its twin."""
 
     def __init__(self, layer: nn.Module, family: Family):
@@ -145,11 +145,11 @@ class MemoryReader(nn.Module):
 class CrossAttention(nn.Module):
     """h ← h + tanh(gate) · W_o softmax(q kᵀ / √D) v, with q from norm(h) and k, v from a memory (paper, eq. 2)."""
 
-    def __init__(self, layer: nn.Module, family: Family, own_reader: bool, start: str = "gate"):
+    def __init__(self, layer: nn.Module, family: Family, own_projection: bool, start: str = "gate"):
         """
         Args:
             layer: the decoder layer that it is injected into; its self-attention is the starting point.
-            own_reader: the layer reads another lower layer than its twin, through projections of its own.
+            own_projection: the layer reads another lower layer than its twin, through projections of its own.
             start: see `SharedLLMConfig`.
         """
         super().__init__()
@@ -162,7 +162,7 @@ class CrossAttention(nn.Module):
             setattr(self, name, copy.deepcopy(getattr(attention, name)))
         # One number; not a scalar, because sharding over devices wants a dimension.
         self.gate = nn.Parameter(torch.zeros(1, dtype=torch.float32)) if start == "gate" else None
-        self.reader = MemoryReader(layer, family) if own_reader else None
+        self.reader = KeyValueProjection(layer, family) if own_projection else None
         output = getattr(self, family.output)
         if start == "zero":
             nn.init.zeros_(output.weight)
@@ -170,15 +170,15 @@ class CrossAttention(nn.Module):
             for linear in (output, *(m for n, m in self.named_children() if n in family.query_projections)):
                 nn.init.normal_(linear.weight, std=self.config.initializer_range)
 
-    def operands(self, hidden: Tensor, layer_index: int, memory: PreparedMemory) -> tuple[Tensor, list[Part]]:
-        """What is attended with: queries (B, H, L, D), and the memory as the only part."""
+    def operands(self, hidden: Tensor, layer_index: int, memory: PreparedMemory) -> tuple[Tensor, list[KeyValueSpan]]:
+        """What is attended with: queries (B, H, L, D), and the memory as the only span."""
         queries = rotate(self.family.queries(self, self.norm(hidden)).transpose(1, 2), memory.query)
         return queries, [(*memory.layers[layer_index], memory.bias)]
 
     def forward(self, hidden: Tensor, layer_index: int, memory: PreparedMemory) -> Tensor:
         """(B, L, E) behind self-attention → (B, L, E), to be added to it."""
-        queries, (part,) = self.operands(hidden, layer_index, memory)
-        attended = attend_to_all(self.config._attn_implementation, queries, part, self.scaling)
+        queries, (span,) = self.operands(hidden, layer_index, memory)
+        attended = attend_to_all(self.config._attn_implementation, queries, span, self.scaling)
         opened = 1.0 if self.gate is None else torch.tanh(self.gate.float())
         gate = (opened * memory.present).to(hidden.dtype)
         return hidden + gate * getattr(self, self.family.output)(attended)

@@ -16,7 +16,7 @@ from .lower import LowerModel
 
 
 @dataclass(frozen=True)
-class Reader:
+class ContextEncoder:
     """The lower model together with how a context is cut and what is projected from it.
 
     lower          reads the context
@@ -38,8 +38,8 @@ class Reader:
     keep_all: bool = False
 
     @property
-    def ratios(self) -> tuple[int, ...]:
-        return (1,) if self.keep_all else tuple(self.config.ratios)
+    def strides(self) -> tuple[int, ...]:
+        return (1,) if self.keep_all else tuple(self.config.strides)
 
     def project(self, states: list[Tensor]) -> list[Tensor]:
         """Residual streams (s, E) entering lower layers 0 … M − 1 → P keys (s, G, D), then P values (s, G, D)."""
@@ -60,14 +60,14 @@ class Reader:
 class _View:
     """What a selection policy sees of the context and the query (see `selection.base.NodeView`)."""
 
-    reader: Reader
+    encoder: ContextEncoder
     ids: Tensor
     roots: Nodes
     query_ids: Tensor | None
     query_mask: Tensor | None
 
     def node_states(self, nodes: Nodes) -> Tensor:
-        if self.reader.config.encoding == "node":
+        if self.encoder.config.encoding == "node":
             # Encoded alone, so every node is a unit of its own, with its last token as the only sample.
             return self._last_states(nodes, nodes, torch.arange(len(nodes)))
         order = torch.argsort(root_index(self.roots, nodes.row, nodes.chunk) * (1 << 32) + nodes.end)
@@ -78,7 +78,7 @@ class _View:
     def query_states(self) -> Tensor:
         if self.query_ids is None:
             raise UserError(
-                f"selection={self.reader.selection.name!r} needs a query: pass query_ids, or use selection='right'."
+                f"selection={self.encoder.selection.name!r} needs a query: pass query_ids, or use selection='right'."
             )
         ids, lengths = left_align(self.query_ids, self._query_mask())
         if (lengths == 0).any() or len(lengths) != len(self.ids):
@@ -87,14 +87,14 @@ class _View:
             )
         rows = torch.arange(len(ids))
         units = Nodes(rows, torch.zeros_like(rows), torch.zeros_like(rows), lengths.cpu(), torch.zeros_like(rows))
-        return self.reader.upper.encode(ids, units, rows, units.end - 1, 1, lambda states: [states[1]])[0]
+        return self.encoder.upper.encode(ids, units, rows, units.end - 1, 1, lambda states: [states[1]])[0]
 
     def _query_mask(self) -> Tensor:
-        return check_ids("query_ids", self.query_ids, self.query_mask, self.reader.lower.config.vocab_size)
+        return check_ids("query_ids", self.query_ids, self.query_mask, self.encoder.lower.config.vocab_size)
 
     def _last_states(self, units: Nodes, nodes: Nodes, unit: Tensor) -> Tensor:
-        tokens = self.reader.batch_tokens
-        return self.reader.lower.encode(self.ids, units, unit, nodes.end - 1, 1, lambda s: [s[1]], tokens)[0]
+        tokens = self.encoder.batch_tokens
+        return self.encoder.lower.encode(self.ids, units, unit, nodes.end - 1, 1, lambda s: [s[1]], tokens)[0]
 
 
 def root_index(roots: Nodes, row: Tensor, chunk: Tensor) -> Tensor:
@@ -103,27 +103,27 @@ def root_index(roots: Nodes, row: Tensor, chunk: Tensor) -> Tensor:
     return (torch.cumsum(counts, 0) - counts)[row] + chunk
 
 
-def plan(reader: Reader, ids: Tensor, lengths: Tensor, query: Tensor | None, query_mask: Tensor | None):
+def plan(encoder: ContextEncoder, ids: Tensor, lengths: Tensor, query: Tensor | None, query_mask: Tensor | None):
     """Which tokens to keep, and the spans to encode them in.
 
     Returns:
         units (spans to encode each alone), unit (s,) of every sample, samples.
     """
-    roots = chunks(lengths.cpu(), reader.config.chunk_size)
-    view = _View(reader, ids, roots, query, query_mask)
+    roots = chunks(lengths.cpu(), encoder.config.chunk_size)
+    view = _View(encoder, ids, roots, query, query_mask)
     with torch.no_grad():
-        choose = choose_right if reader.keep_all else chooser(reader.selection, view)
-        nodes = preserved_nodes(roots, len(reader.ratios), choose, reader.noise)
-    samples = sample(nodes, reader.ratios, reader.config.keep)
-    if reader.config.encoding == "node":
+        choose = choose_right if encoder.keep_all else chooser(encoder.selection, view)
+        nodes = preserved_nodes(roots, len(encoder.strides), choose, encoder.noise)
+    samples = sample(nodes, encoder.strides, encoder.config.keep)
+    if encoder.config.encoding == "node":
         return nodes, samples.node, samples
-    start = (roots.start - reader.config.overlap).clamp(min=0)
+    start = (roots.start - encoder.config.overlap).clamp(min=0)
     units = replace(roots, start=start, length=roots.end - start)
     return units, root_index(roots, samples.row, samples.chunk), samples
 
 
 def read_context(
-    reader: Reader,
+    encoder: ContextEncoder,
     context_ids: Tensor,
     context_mask: Tensor | None = None,
     query_ids: Tensor | None = None,
@@ -133,35 +133,35 @@ def read_context(
     progress: Callable[[int], None] | None = None,
 ) -> ContextMemory:
     """Read a batch of contexts; see `SharedLLMModel.read`."""
-    mask = check_ids("context_ids", context_ids, context_mask, reader.lower.config.vocab_size)
+    mask = check_ids("context_ids", context_ids, context_mask, encoder.lower.config.vocab_size)
     ids, lengths = left_align(context_ids, mask)
     if sources is not None and len(sources) != len(ids):
         raise UserError(f"sources names {len(sources)} texts, context_ids has {len(ids)}: give each text one name.")
-    units, unit, samples = plan(reader, ids, lengths, query_ids, query_mask)
-    flat = reader.lower.encode(
+    units, unit, samples = plan(encoder, ids, lengths, query_ids, query_mask)
+    flat = encoder.lower.encode(
         ids,
         units,
         unit,
         samples.position,
-        reader.config.lower_layers - 1,
-        reader.project,
-        reader.batch_tokens,
+        encoder.config.lower_layers - 1,
+        encoder.project,
+        encoder.batch_tokens,
         progress,
     )
     index, kept = _rows(samples, len(ids), ids.device)
     # Head by head: products with what lies otherwise are many times slower in bfloat16 on CPUs.
     heads = [_gather(flat.pop(0), index, kept).transpose(1, 2).contiguous() for _ in range(len(flat))]
-    pairs = len(reader.projections)
+    pairs = len(encoder.projections)
     return ContextMemory(
         keys=tuple(heads[:pairs]),
         values=tuple(heads[pairs:]),
         mask=kept,
         chunk=_gather(samples.chunk.to(ids.device), index, kept),
         position=_gather(samples.position.to(ids.device), index, kept),
-        ratio=_gather(samples.ratio.to(ids.device), index, kept),
+        stride=_gather(samples.stride.to(ids.device), index, kept),
         token_ids=ids.to(torch.int32),
         lengths=lengths,
-        chunk_size=reader.config.chunk_size,
+        chunk_size=encoder.config.chunk_size,
         sources=tuple(({"name": name, "tokens": int(n)},) for name, n in zip(sources, lengths.tolist(), strict=True))
         if sources is not None
         else (),
@@ -169,16 +169,16 @@ def read_context(
 
 
 def append_context(
-    reader: Reader, memory: ContextMemory, context_ids: Tensor, context_mask: Tensor | None = None, **options
+    encoder: ContextEncoder, memory: ContextMemory, context_ids: Tensor, context_mask: Tensor | None = None, **options
 ) -> ContextMemory:
     """Read more text behind a memory's; see `SharedLLMModel.append`."""
     if len(memory) != len(context_ids):
         raise UserError(f"the memory holds {len(memory)} texts, context_ids has {len(context_ids)}: make them equal.")
-    mask = check_ids("context_ids", context_ids, context_mask, reader.lower.config.vocab_size)
+    mask = check_ids("context_ids", context_ids, context_mask, encoder.lower.config.vocab_size)
     ids, lengths = left_align(context_ids, mask)
     size = memory.chunk_size
     # Unfinished chunks are read again, and as many before them as they overlap with, whose result is there already.
-    again = -(-reader.config.overlap // size) * size
+    again = -(-encoder.config.overlap // size) * size
     whole = memory.lengths // size * size
     begin = (whole - again).clamp(min=0)
     positions = torch.arange(memory.token_ids.shape[1], device=ids.device)
@@ -187,7 +187,7 @@ def append_context(
     )
     joined = cat_ragged(tail, tail_lengths, ids, lengths)
     joined_mask = torch.arange(joined.shape[1], device=ids.device) < (tail_lengths + lengths)[:, None]
-    later = read_context(reader, joined, joined_mask, **options)
+    later = read_context(encoder, joined, joined_mask, **options)
     if again:
         later = later.slice(whole - begin, later.lengths)
     if options.get("sources") is not None:

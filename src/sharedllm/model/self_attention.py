@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from .attention import Part, attend_few, attend_groups, infers_on_cpu
+from .attention import KeyValueSpan, attend_few, attend_groups, infers_on_cpu
 from .families import Family
 from .rope import Rotation, rotate
 
 
 def operands(
     family: Family, attention: Any, normed: Tensor, attention_mask: Tensor | None = None, **kwargs
-) -> tuple[Tensor, Part]:
+) -> tuple[Tensor, KeyValueSpan]:
     """What self-attention attends with: queries (B, H, L, D), and the running text up to now.
 
     Args:

@@ -58,8 +58,8 @@ def _twin(module: nn.Module) -> nn.Module:
     return twin
 
 
-def inject(base: PreTrainedModel, readers: Mapping[int, nn.Module]) -> PreTrainedModel:
-    """The base decoder, with layers that read a memory where `readers` (by layer) has something that reads it.
+def inject(base: PreTrainedModel, injections: Mapping[int, nn.Module]) -> PreTrainedModel:
+    """The base decoder, with layers that read a memory where `injections` (by layer) has something that reads it.
 
     The result shares all weights with `base`, which itself stays as it is.
     """
@@ -68,17 +68,17 @@ def inject(base: PreTrainedModel, readers: Mapping[int, nn.Module]) -> PreTraine
     upper.__dict__.pop("_output_capturing_hooks_installed", None)
     family = family_of(base.config)
     for index, layer in enumerate(upper.layers):
-        upper.layers[index] = _injected_class(type(layer))(layer, family, readers.get(index), index)
+        upper.layers[index] = _injected_class(type(layer))(layer, family, injections.get(index), index)
     return upper
 
 
-def make_readers(base: PreTrainedModel, config: SharedLLMConfig) -> dict[int, nn.Module]:
+def make_injections(base: PreTrainedModel, config: SharedLLMConfig) -> dict[int, nn.Module]:
     """What reads the memory in each layer of the injection map."""
-    family, readers = family_of(config.text_config), {}
+    family, injections = family_of(config.text_config), {}
     for lower_index, upper_index in config.injection_map:
-        layer, own_reader = base.layers[upper_index], lower_index != upper_index
+        layer, own_projection = base.layers[upper_index], lower_index != upper_index
         if config.injection == "joint":
-            readers[upper_index] = JointAttention(layer, family, own_reader)
+            injections[upper_index] = JointAttention(layer, family, own_projection)
         else:
-            readers[upper_index] = CrossAttention(layer, family, own_reader, config.start)
-    return readers
+            injections[upper_index] = CrossAttention(layer, family, own_projection, config.start)
+    return injections

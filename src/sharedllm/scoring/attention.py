@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..memory.segments import Part
+from ..memory.segments import Segment
 from ..model.backbone import SharedLLMModel
 from ..model.families import family_of
 from ..model.rope import rotate, rotation
@@ -30,20 +30,25 @@ class AttentionScore:
 
     @torch.no_grad()
     def scores(
-        self, model: SharedLLMModel, parts: Sequence[Part], query: Tensor, mask: Tensor, words: Tensor | None = None
+        self,
+        model: SharedLLMModel,
+        segments: Sequence[Segment],
+        query: Tensor,
+        mask: Tensor,
+        words: Tensor | None = None,
     ) -> Tensor:
-        total = torch.zeros(len(query), extent(parts))
-        for _, heads, begin, weights in self.by_head(model, parts, query, mask):
+        total = torch.zeros(len(query), extent(segments))
+        for _, heads, begin, weights in self.by_head(model, segments, query, mask):
             shares = torch.tensor([weight for _, weight in heads])
             total[:, begin : begin + weights.shape[2]] += (weights.cpu() * shares[:, None]).sum(1)
         return spread(total)
 
     @torch.no_grad()
     def by_head(
-        self, model: SharedLLMModel, parts: Sequence[Part], query: Tensor, mask: Tensor
+        self, model: SharedLLMModel, segments: Sequence[Segment], query: Tensor, mask: Tensor
     ) -> Iterator[tuple[int, list[tuple[int, float]], int, Tensor]]:
         """What each head pays: upper layer, its heads with their weights, first slot, (B, heads, T') greatest over Q."""
-        if not any(part.lengths.any() for part in parts):
+        if not any(segment.lengths.any() for segment in segments):
             return
         states = model(query, attention_mask=mask.long(), output_hidden_states=True, use_cache=False).hidden_states
         family, config, rotary = family_of(model.upper.config), model.config, model.upper.rotary_emb
@@ -58,34 +63,34 @@ class AttentionScore:
             attention = getattr(layer, family.attention)
             queries = family.queries(attention, family.attention_input(layer, states[index])).transpose(1, 2)
             scaling = attention.scaling * getattr(rotary, "attention_scaling", 1.0)
-            for begin, weights in self._layer(rotate(queries, turn) * scaling, heads, mask, parts, pair):
+            for begin, weights in self._layer(rotate(queries, turn) * scaling, heads, mask, segments, pair):
                 yield index, heads, begin, weights
 
     def _layer(
-        self, queries: Tensor, heads: list[tuple[int, float]], real: Tensor, parts: Sequence[Part], pair: int
+        self, queries: Tensor, heads: list[tuple[int, float]], real: Tensor, segments: Sequence[Segment], pair: int
     ) -> Iterator[tuple[int, Tensor]]:
         """Queries (B, H, Q, D) → slots, and (B, heads, T') the greatest softmax weight over Q of each."""
         chosen, norms = [head for head, _ in heads], None
-        for _, logits in self._logits(queries, chosen, parts, pair):
-            part = logits.logsumexp(-1)
-            norms = part if norms is None else torch.logaddexp(norms, part)
+        for _, logits in self._logits(queries, chosen, segments, pair):
+            more = logits.logsumexp(-1)
+            norms = more if norms is None else torch.logaddexp(norms, more)
         # Padding asks nothing; a text without tokens has no norm.
         norms = norms.masked_fill(~real[:, None] | norms.isneginf(), torch.inf)
-        for begin, logits in self._logits(queries, chosen, parts, pair):
+        for begin, logits in self._logits(queries, chosen, segments, pair):
             yield begin, logits.sub_(norms[..., None]).amax(2).exp_()
 
     def _logits(
-        self, queries: Tensor, heads: list[int], parts: Sequence[Part], pair: int
+        self, queries: Tensor, heads: list[int], segments: Sequence[Segment], pair: int
     ) -> Iterator[tuple[int, Tensor]]:
         """The slot of the first column, and (B, heads, Q, T') float, of all tokens in turn; −∞ where there is none."""
-        for part in parts:
-            keys, length = part.keys(pair, None).to(queries.device, queries.dtype), part.token_ids.shape[1]
+        for segment in segments:
+            keys, length = segment.keys(pair, None).to(queries.device, queries.dtype), segment.token_ids.shape[1]
             for start in range(0, length, self.block):
                 logits = _products(queries, keys[:, :, start : start + self.block], heads)
-                beyond = torch.arange(start, start + logits.shape[3]) >= part.lengths.cpu()[:, None]
+                beyond = torch.arange(start, start + logits.shape[3]) >= segment.lengths.cpu()[:, None]
                 if beyond.any():
                     logits.masked_fill_(beyond[:, None, None].to(logits.device), -torch.inf)
-                yield part.start + start, logits
+                yield segment.start + start, logits
 
 
 def _heads_of(model: SharedLLMModel, layer: int) -> list[tuple[int, float]]:

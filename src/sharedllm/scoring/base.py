@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool1d, pad
 
-from ..memory.segments import Part
+from ..memory.segments import Segment
 from ..model.backbone import SharedLLMModel
 from ..model.config import SharedLLMConfig
 from ..utils.errors import UserError
@@ -26,7 +26,12 @@ class TokenScore(Protocol):
         ...
 
     def scores(
-        self, model: SharedLLMModel, parts: Sequence[Part], query: Tensor, mask: Tensor, words: Tensor | None = None
+        self,
+        model: SharedLLMModel,
+        segments: Sequence[Segment],
+        query: Tensor,
+        mask: Tensor,
+        words: Tensor | None = None,
     ) -> Tensor:
         """(B, T) how much the token at each slot matters; only comparisons within one text count.
 
@@ -53,17 +58,17 @@ def get_score(score: str | TokenScore, config: SharedLLMConfig | None = None) ->
     return found
 
 
-def extent(parts: Sequence[Part]) -> int:
-    """T, slots from the first part's first token to behind the last one's last."""
-    return max((part.end for part in parts), default=0)
+def extent(segments: Sequence[Segment]) -> int:
+    """T, slots from the first segment's first token to behind the last one's last."""
+    return max((segment.end for segment in segments), default=0)
 
 
-def token_ids(parts: Sequence[Part], row: int) -> Tensor:
+def token_ids(segments: Sequence[Segment], row: int) -> Tensor:
     """(T,) int32 ids of a text by slot; −1 where there is no token."""
-    ids = torch.full((extent(parts),), -1, dtype=torch.int32)
-    for part in parts:
-        length = int(part.lengths[row])
-        ids[part.start : part.start + length] = part.token_ids[row, :length].cpu()
+    ids = torch.full((extent(segments),), -1, dtype=torch.int32)
+    for segment in segments:
+        length = int(segment.lengths[row])
+        ids[segment.start : segment.start + length] = segment.token_ids[row, :length].cpu()
     return ids
 
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..memory.segments import Part
+from ..memory.segments import Segment
 from ..model.backbone import SharedLLMModel
 from .base import extent, token_ids
 
@@ -34,12 +34,17 @@ class BM25Score:
     b: float = 0.75
 
     def scores(
-        self, model: SharedLLMModel, parts: Sequence[Part], query: Tensor, mask: Tensor, words: Tensor | None = None
+        self,
+        model: SharedLLMModel,
+        segments: Sequence[Segment],
+        query: Tensor,
+        mask: Tensor,
+        words: Tensor | None = None,
     ) -> Tensor:
-        result = torch.zeros(len(query), extent(parts))
+        result = torch.zeros(len(query), extent(segments))
         asked = query.masked_fill(~words, NO_WORD) if words is not None else query
         for row, (ids, real) in enumerate(zip(asked.cpu(), mask.cpu(), strict=True)):
-            text = token_ids(parts, row)
+            text = token_ids(segments, row)
             if len(text):
                 result[row] = self._of(text, ids[real].tolist())
         return result

@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from ..context.chunking import left_align
 from ..context.tree import Nodes, chunks
-from ..memory.segments import Part
+from ..memory.segments import Segment
 from ..model.backbone import SharedLLMModel
 from ..model.lower import LowerModel
 from .base import extent
@@ -25,18 +25,23 @@ class CosineScore:
 
     @torch.no_grad()
     def scores(
-        self, model: SharedLLMModel, parts: Sequence[Part], query: Tensor, mask: Tensor, words: Tensor | None = None
+        self,
+        model: SharedLLMModel,
+        segments: Sequence[Segment],
+        query: Tensor,
+        mask: Tensor,
+        words: Tensor | None = None,
     ) -> Tensor:
         asked, lengths = left_align(query, mask)
         last = self._last(model, asked, lengths)
-        rows = [self._row(model, parts, row, last[row : row + 1]) for row in range(len(query))]
-        return torch.cat(rows) if rows else torch.zeros(0, extent(parts))
+        rows = [self._row(model, segments, row, last[row : row + 1]) for row in range(len(query))]
+        return torch.cat(rows) if rows else torch.zeros(0, extent(segments))
 
     @torch.no_grad()
-    def many(self, model: SharedLLMModel, parts: Sequence[Part], queries: Sequence[Tensor]) -> Tensor:
+    def many(self, model: SharedLLMModel, segments: Sequence[Segment], queries: Sequence[Tensor]) -> Tensor:
         """(n, T) scores of one text for n questions (Q,), for which it is gone through once."""
         last = [self._last(model, q[None], torch.tensor([len(q)])) for q in queries]
-        return self._row(model, parts, 0, torch.cat(last))
+        return self._row(model, segments, 0, torch.cat(last))
 
     @staticmethod
     def _last(model: SharedLLMModel, asked: Tensor, lengths: Tensor) -> Tensor:
@@ -47,18 +52,18 @@ class CosineScore:
         units = Nodes(rows, zeros, zeros, lengths.cpu(), zeros)
         return first.encode(asked, units, rows, units.end - 1, 1, lambda states: [states[1]])[0]
 
-    def _row(self, model: SharedLLMModel, parts: Sequence[Part], row: int, last: Tensor) -> Tensor:
+    def _row(self, model: SharedLLMModel, segments: Sequence[Segment], row: int, last: Tensor) -> Tensor:
         """(n, T) for n states (n, E) of questions about one text."""
 
         def near(states: list[Tensor]) -> list[Tensor]:
             return [normalize(states[1].float(), dim=-1) @ normalize(last.float(), dim=-1).T]
 
-        total = torch.zeros(len(last), extent(parts))
-        for part in parts:
-            length = int(part.lengths[row])
-            ids = part.token_ids[row : row + 1, :length].to(last.device)
+        total = torch.zeros(len(last), extent(segments))
+        for segment in segments:
+            length = int(segment.lengths[row])
+            ids = segment.token_ids[row : row + 1, :length].to(last.device)
             places = torch.arange(length)
-            units, unit = chunks(torch.tensor([length]), part.chunk_size), places // part.chunk_size
+            units, unit = chunks(torch.tensor([length]), segment.chunk_size), places // segment.chunk_size
             (found,) = model.lower().encode(ids, units, unit, places, 1, near, self.batch_tokens)
-            total[:, part.start : part.start + length] = found.T.cpu()
+            total[:, segment.start : segment.start + length] = found.T.cpu()
         return total

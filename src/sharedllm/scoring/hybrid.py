@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..memory.segments import Part
+from ..memory.segments import Segment
 from ..model.backbone import SharedLLMModel
 from .attention import AttentionScore
 from .base import TokenScore
@@ -25,9 +25,14 @@ class HybridScore:
         return any(member.needs_joint for member in self.members)
 
     def scores(
-        self, model: SharedLLMModel, parts: Sequence[Part], query: Tensor, mask: Tensor, words: Tensor | None = None
+        self,
+        model: SharedLLMModel,
+        segments: Sequence[Segment],
+        query: Tensor,
+        mask: Tensor,
+        words: Tensor | None = None,
     ) -> Tensor:
-        return self.fused([member.scores(model, parts, query, mask, words) for member in self.members])
+        return self.fused([member.scores(model, segments, query, mask, words) for member in self.members])
 
     @staticmethod
     def fused(members: Sequence[Tensor]) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..memory.segments import Part
+from ..memory.segments import Segment
 from ..model.backbone import SharedLLMModel
 from .base import extent
 
@@ -20,9 +20,14 @@ class OracleScore:
     needs_joint: bool = False
 
     def scores(
-        self, model: SharedLLMModel, parts: Sequence[Part], query: Tensor, mask: Tensor, words: Tensor | None = None
+        self,
+        model: SharedLLMModel,
+        segments: Sequence[Segment],
+        query: Tensor,
+        mask: Tensor,
+        words: Tensor | None = None,
     ) -> Tensor:
-        scores = torch.full((len(query), extent(parts)), -torch.inf)
+        scores = torch.full((len(query), extent(segments)), -torch.inf)
         for row, spans in enumerate(self.spans):
             for start, end in spans:
                 scores[row, start:end] = 1.0

@@ -8,7 +8,7 @@ from ..context.budget import kept_within
 from ..context.chunking import check_ids
 from ..context.paths import kept_by_paths
 from ..memory.context_memory import ContextMemory
-from ..memory.segments import Source, parts_of, roots, take
+from ..memory.segments import Source, roots, segments_of, take
 from ..model.backbone import SharedLLMModel
 from ..utils.errors import UserError
 from . import DEFAULT_SCORE
@@ -24,7 +24,7 @@ def select(
     query_words: Tensor | None = None,
     budget: int | None,
     score: str | TokenScore | Tensor = DEFAULT_SCORE,
-    ratios: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
     gist: float = 0.5,
 ) -> ContextMemory:
     """What is worth keeping for a question, within a budget (see `selection.forest`).
@@ -37,25 +37,25 @@ def select(
             `asking.own_words` tells them; scores by words go by these alone. Default: all.
         budget: most tokens to keep of each text; None for the paper's cut, one path of each tree (`selection.paths`).
         score: how tokens are ranked, or its name, or what `scores` returned.
-        ratios: strides of whole chunks, halves, quarters, …; default: the configuration's, and within a budget 1.
+        strides: strides of whole chunks, halves, quarters, …; default: the configuration's, and within a budget 1.
         gist: see `selection.forest.kept_within`.
 
     Raises:
         UserError: a memory does not hold every token or is another model's, or there is no such score.
     """
-    ratios = list(ratios or (model.config.ratios if budget is None else [*model.config.ratios, 1]))
+    strides = list(strides or (model.config.strides if budget is None else [*model.config.strides, 1]))
     ranked = (
         score
         if isinstance(score, Tensor)
         else scores(model, source, query_ids, query_attention_mask, query_words=query_words, score=score)
     )
-    parts = parts_of(source)
-    trees = [roots(parts, row) for row in range(len(ranked))]
+    segments = segments_of(source)
+    trees = [roots(segments, row) for row in range(len(ranked))]
     if budget is None:
-        kept = [kept_by_paths(s, t, ratios, model.config.keep) for s, t in zip(ranked, trees, strict=True)]
+        kept = [kept_by_paths(s, t, strides, model.config.keep) for s, t in zip(ranked, trees, strict=True)]
     else:
-        kept = [kept_within(s, t, ratios, budget, gist) for s, t in zip(ranked, trees, strict=True)]
-    return take(parts, [slots for slots, _ in kept], [strides for _, strides in kept])
+        kept = [kept_within(s, t, strides, budget, gist) for s, t in zip(ranked, trees, strict=True)]
+    return take(segments, [slots for slots, _ in kept], [strides for _, strides in kept])
 
 
 def scores(
@@ -67,13 +67,13 @@ def scores(
     query_words: Tensor | None = None,
     score: str | TokenScore = DEFAULT_SCORE,
 ) -> Tensor:
-    """(B, T) how much the token at each slot (see `selection.parts`) matters to a question; otherwise as `select`."""
-    parts = parts_of(source)
-    model.check_fingerprint(parts[0].fingerprint)
+    """(B, T) how much the token at each slot (see `memory.segments`) matters to a question; otherwise as `select`."""
+    segments = segments_of(source)
+    model.check_fingerprint(segments[0].fingerprint)
     mask = check_ids("query_ids", query_ids, query_attention_mask, model.upper.config.vocab_size)
-    texts = len(parts[0].lengths)
+    texts = len(segments[0].lengths)
     if len(query_ids) != texts or not mask.any(1).all():
         raise UserError(f"query_ids must be {texts} questions, one a text, of at least one token each.")
     if query_words is not None and query_words.shape != query_ids.shape:
         raise UserError(f"query_words has shape {tuple(query_words.shape)}, query_ids {tuple(query_ids.shape)}.")
-    return get_score(score, model.config).scores(model, parts, query_ids, mask, query_words)
+    return get_score(score, model.config).scores(model, segments, query_ids, mask, query_words)

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..answering.ask import NOTHING, choose, plain
-from ..answering.stream import Following, Writing
+from ..answering.stream import AnswerStream, StopOnText
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
 from ..store import MemoryStore
@@ -96,8 +96,8 @@ def answer(
         extra = {"memory": request.memory, "budget": budget, "score": score, "read_tokens": read, "sources": sources}
         check()
     running, memory = _far_read(model, ids, memory, check)
-    writing = Writing(tokenizer, on_text, stops=request.stops, one_line=prompt.one_line, strip=prompt.one_line)
-    following = _Checked(writing, check, on_token)
+    stream = AnswerStream(tokenizer, on_text, stops=request.stops, one_line=prompt.one_line, strip=prompt.one_line)
+    stop = _Checked(stream, check, on_token)
     if request.seed is None:
         torch.seed()
     else:
@@ -106,12 +106,12 @@ def answer(
         running,
         memory=memory,
         max_new_tokens=request.tokens,
-        stopping_criteria=[following],
+        stopping_criteria=[stop],
         **_sampling(request),
     )
-    text = writing.finish()
-    ended = writing.stopped or following.last in _ends(model)
-    return Answered(text, "stop" if ended else "length", ids.shape[1], following.tokens, extra)
+    text = stream.finish()
+    ended = stream.stopped or stop.last in _ends(model)
+    return Answered(text, "stop" if ended else "length", ids.shape[1], stop.tokens, extra)
 
 
 def _templated(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
@@ -173,11 +173,11 @@ def _ends(model: SharedLLMForCausalLM) -> set[int]:
     return set(ends) if isinstance(ends, list) else {ends} - {None}
 
 
-class _Checked(Following):
+class _Checked(StopOnText):
     """Checks before each token whether anybody still waits for it."""
 
-    def __init__(self, writing: Writing, check: Callable[..., None], on_token: Callable[[], None]):
-        super().__init__(writing)
+    def __init__(self, stream: AnswerStream, check: Callable[..., None], on_token: Callable[[], None]):
+        super().__init__(stream)
         self.check, self.on_token = check, on_token
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Any:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..memory.context_memory import ContextMemory
 from ..memory.file import heads, open_tensors, read_header
-from ..memory.segments import Part, columns_of
+from ..memory.segments import Segment, columns_of
 from ..utils.errors import UserError
 from .manifest import Block, Manifest
 
@@ -33,9 +33,9 @@ class BlockFile:
             raise
         self.pairs = self.header["layers"]
 
-    def part(self, start: int, sources: tuple[dict, ...]) -> Part:
+    def segment(self, start: int, sources: tuple[dict, ...]) -> Segment:
         """As a part whose first token stands at slot `start`."""
-        return Part(
+        return Segment(
             token_ids=self.tensors["token_ids"],
             lengths=self.tensors["lengths"],
             chunk_size=self.header["chunk_size"],
@@ -48,8 +48,8 @@ class BlockFile:
         )
 
     def kept(self) -> dict[str, Tensor]:
-        """`position` and `ratio` (S,) of what is kept, in the block."""
-        return {name: self.tensors[name][0] for name in ("position", "ratio")}
+        """`position` and `stride` (S,) of what is kept, in the block."""
+        return {name: self.tensors[name][0] for name in ("position", "stride")}
 
     def _heads(self, name: str, columns: Tensor | None) -> Tensor:
         return heads(self.header, self.tensors, name, lambda tensor: columns_of(tensor, columns))
@@ -57,18 +57,18 @@ class BlockFile:
 
 def joined(blocks: list[tuple[int, BlockFile]], sources: tuple[dict, ...], fingerprint: str, size: int, end: int):
     """Everything that blocks keep, each beginning at its slot, as one memory of one text that ends at slot `end`."""
-    parts = [block.part(start, ()) for start, block in blocks]
+    segments = [block.segment(start, ()) for start, block in blocks]
     position = torch.cat([start + block.kept()["position"] for start, block in blocks])[None]
     ids = torch.zeros(1, end, dtype=torch.int32)
-    for part in parts:
-        ids[:, part.start : part.end] = part.token_ids
+    for segment in segments:
+        ids[:, segment.start : segment.end] = segment.token_ids
     return ContextMemory(
-        keys=tuple(torch.cat([p.keys(i, None) for p in parts], 2) for i in range(parts[0].pairs)),
-        values=tuple(torch.cat([p.values(i, None) for p in parts], 2) for i in range(parts[0].pairs)),
+        keys=tuple(torch.cat([p.keys(i, None) for p in segments], 2) for i in range(segments[0].pairs)),
+        values=tuple(torch.cat([p.values(i, None) for p in segments], 2) for i in range(segments[0].pairs)),
         mask=torch.ones_like(position, dtype=torch.bool),
         chunk=position // size,
         position=position,
-        ratio=torch.cat([block.kept()["ratio"] for _, block in blocks])[None],
+        stride=torch.cat([block.kept()["stride"] for _, block in blocks])[None],
         token_ids=ids,
         lengths=torch.tensor([end]),
         chunk_size=size,

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..memory.context_memory import ContextMemory
-from ..memory.segments import Part
+from ..memory.segments import Segment
 from ..utils.errors import UserError
 from .blocks import BlockFile, joined
 from .manifest import Document, Manifest, read_manifest
@@ -101,7 +101,7 @@ class MemoryStore:
         return sum(p.file.nbytes for p in self._placed if p.file is not None)
 
     @cached_property
-    def parts(self) -> list[Part]:
+    def segments(self) -> list[Segment]:
         """What can be selected from.
 
         Raises:
@@ -111,10 +111,10 @@ class MemoryStore:
             raise UserError(
                 f"{self.folder} does not hold every token: read the texts with --keep-all to select from it."
             )
-        # A document is a source of the first of its parts.
+        # A document is a source of the first of its segments.
         left = {source["name"]: source for source in self._sources()}
         whole = [(p, left.pop(p.document.name, None)) for p in self._whole()]
-        return [p.file.part(p.slot, (source,) if source else ()) for p, source in whole]
+        return [p.file.segment(p.slot, (source,) if source else ()) for p, source in whole]
 
     def load(self) -> ContextMemory:
         """Everything that is kept, in memory: for stores that keep a part of the tokens, or small ones."""

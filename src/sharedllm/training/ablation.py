@@ -25,7 +25,7 @@ class Study:
     """An ablation file.
 
     recipe     keys of the recipe that all variants share
-    variants   name → keys that it changes (`model.ratios`: a dot goes inside); the first variant is the reference
+    variants   name → keys that it changes (`model.strides`: a dot goes inside); the first variant is the reference
     seeds      each variant runs once with each
     """
 

@@ -26,7 +26,7 @@ class Batch:
     context    (B, T) and its mask, T may be 0     query  (B, Q) and its mask
     weights    (B,) weight of each row's mean loss
     shifts     the contexts that each row sees, as distances to their rows in the batch; 0 is its own
-    ratios     strides of the tree's levels, None for the model's own
+    strides    strides of the tree's levels, None for the model's own
     """
 
     kinds: list[str]
@@ -39,7 +39,7 @@ class Batch:
     query_mask: Tensor
     weights: Tensor
     shifts: list[int]
-    ratios: list[int] | None = None
+    strides: list[int] | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
@@ -115,12 +115,12 @@ class Batches:
         shifts = rng.sample(range(1, count), others) if others > 0 else []
         # Its own context is the nearest one more often than not, as it is in a long text.
         shifts.insert(len(shifts) if rng.random() < 0.6 else rng.randrange(len(shifts) + 1), 0)
-        ratios = rng.choice(phase.ratios) if phase.ratios else None
-        return collate(rows, self.recipe.weights, shifts, ratios)
+        strides = rng.choice(phase.strides) if phase.strides else None
+        return collate(rows, self.recipe.weights, shifts, strides)
 
 
 def collate(
-    rows: list[Row], weights: dict[str, float] | None = None, shifts: list[int] | None = None, ratios=None
+    rows: list[Row], weights: dict[str, float] | None = None, shifts: list[int] | None = None, strides=None
 ) -> Batch:
     """Rows of any lengths as one padded batch."""
     running, running_mask = _pad([row.running for row in rows], left=True)
@@ -138,7 +138,7 @@ def collate(
         query_mask=query_mask,
         weights=torch.tensor([(weights or {}).get(row.kind, 1.0) for row in rows]),
         shifts=shifts or [0],
-        ratios=ratios,
+        strides=strides,
     )
 
 

@@ -50,7 +50,7 @@ def model_card(recipe: Recipe, config: PreTrainedConfig, parameters: int, log: P
     if extended:
         lines.append(
             f"Window {config.window}; chunks of {config.chunk_size}, overlap {config.overlap}; strides "
-            f"{', '.join(map(str, config.ratios))}; {config.lower_layers} lower layers, weights `{config.lower_weights}`; "
+            f"{', '.join(map(str, config.strides))}; {config.lower_layers} lower layers, weights `{config.lower_weights}`; "
             f"encoding `{config.encoding}`, injection `{config.injection}`, layers {config.injection_map}."
         )
     lines += [

@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from ..utils.errors import UserError
 from ..utils.files import put
-from .recipe import Recipe
+from .recipe import Recipe, todays_names
 
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 FILES = ("weights.safetensors", "optimizer.safetensors")
@@ -143,7 +143,7 @@ def check_recipe(recipe: Recipe, free: set[str] = FREE) -> None:
     saved = Path(recipe.output) / "recipe.json"
     if not saved.is_file():
         return
-    before, now = json.loads(saved.read_text()), json.loads(json.dumps(recipe.as_dict()))
+    before, now = todays_names(json.loads(saved.read_text())), json.loads(json.dumps(recipe.as_dict()))
     changed = sorted(key for key in now.keys() & before.keys() - free if before[key] != now[key])
     if changed:
         key = changed[0]

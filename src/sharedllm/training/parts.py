@@ -14,7 +14,7 @@ from .recipe import Lora
 
 PARTS = {
     "gates": "the gates of cross-attention",
-    "cross_attention": "cross-attention and its readers, without the gates",
+    "cross_attention": "cross-attention and its projections of keys and values, without the gates",
     "encoder": "the encoder of CEPE",
     "beacon": "the beacons' projections and embedding of Activation Beacon",
     "lora": "the low-rank adapters",

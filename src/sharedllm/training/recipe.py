@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
+from ..model.config import RENAMED
 from ..utils.errors import UserError
 
 # The mixture that the paper trained on (arXiv 2603.04759, after RedPajama), in per cent.
@@ -63,13 +64,13 @@ class Data:
 class PhaseKeys:
     """A part of the run: what its samples look like. None: what the recipe says.
 
-    `ratios` lists strides of the tree's levels, one of which each micro-batch gets.
+    `strides` lists those of the tree's levels, one of which each micro-batch gets.
     """
 
     share: float = 1.0
     context: int | None = None
     running: int | None = None
-    ratios: list[list[int]] | None = None
+    strides: list[list[int]] | None = None
     kinds: dict[str, float] | None = None
     questions: int | None = None
     distractors: dict[int, float] | None = None
@@ -82,7 +83,7 @@ class Phase:
     share: float
     context: int
     running: int
-    ratios: list[list[int]] | None
+    strides: list[list[int]] | None
     kinds: dict[str, float]
     questions: int
     distractors: dict[int, float]
@@ -105,14 +106,14 @@ class Lora:
 
 @dataclass
 class Validation:
-    """Loss by context length and recall, every `every` steps. Lengths count windows; `ratios` are strides for recall."""
+    """Loss by context length and recall, every `every` steps. Lengths count windows; `strides` are those for recall."""
 
     every: int = 100
     rows: int = 16
     windows: list[float] = field(default_factory=lambda: [0, 1, 2, 4, 8])
     tasks: list[str] = field(default_factory=lambda: ["copy", "needle"])
     task_rows: int = 16
-    ratios: list[int] | None = None
+    strides: list[int] | None = None
 
 
 @dataclass
@@ -188,7 +189,7 @@ class Recipe:
                 share=phase.share / whole,
                 context=0 if self.stage == "base" else self.context if phase.context is None else phase.context,
                 running=self.running if phase.running is None else phase.running,
-                ratios=phase.ratios,
+                strides=phase.strides,
                 kinds=self.kinds if phase.kinds is None else phase.kinds,
                 questions=self.questions if phase.questions is None else phase.questions,
                 distractors=self.distractors if phase.distractors is None else phase.distractors,
@@ -259,7 +260,19 @@ def replace_keys(content: dict[str, Any], overrides: list[str]) -> None:
 
 def build_recipe(content: dict[str, Any]) -> Recipe:
     """A recipe from its keys; see `load_recipe`."""
-    return _build(Recipe, substitute(content), "")
+    return _build(Recipe, substitute(todays_names(content)), "")
+
+
+def todays_names(content: dict[str, Any]) -> dict[str, Any]:
+    """Keys of a recipe by the names of today; Beacon has a setting of its own of an old name."""
+
+    def rename(value: Any) -> Any:
+        if isinstance(value, list):
+            return [rename(inner) for inner in value]
+        return {RENAMED.get(key, key): inner for key, inner in value.items()} if isinstance(value, dict) else value
+
+    places = {"schedule", "validation"} | (set() if content.get("method") == "beacon" else {"model"})
+    return content | {key: rename(content[key]) for key in places & content.keys()}
 
 
 def substitute(value: Any) -> Any:

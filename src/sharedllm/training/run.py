@@ -119,7 +119,7 @@ class _Run:
         model = make_model(recipe, self.tokenizer)
         self.shared = isinstance(model, SharedLLMForCausalLM)
         self.config = model.config
-        self.ratios = list(self.config.ratios) if self.shared else None
+        self.strides = list(self.config.strides) if self.shared else None
         if recipe.activation_checkpointing:
             # The name in transformers 5.17 and the one since.
             getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
@@ -154,7 +154,7 @@ class _Run:
         for micro in mine:
             batch = self.batches(step, micro)
             if self.shared:
-                self.config.ratios = batch.ratios or self.ratios
+                self.config.strides = batch.strides or self.strides
             # A run's chance is a function of step and micro-batch, so that it can go on anywhere.
             torch.manual_seed((recipe.seed * 1_000_003 + step) * 1_009 + micro)
             if micro == mine[-1]:
@@ -163,7 +163,7 @@ class _Run:
                 with self.accelerator.no_sync(self.wrapped):
                     self._forward_backward(step, batch, len(mine), totals)
         if self.shared:
-            self.config.ratios = self.ratios
+            self.config.strides = self.strides
         norm = float(_whole(nn.utils.clip_grad_norm_(self.live, recipe.clip)))
         if not torch.isfinite(torch.tensor(norm)):
             self._not_finite(step, batch, f"the norm of the gradients is {norm}")
@@ -231,8 +231,8 @@ class _Run:
         maker = RowMaker(self.tokenizer, "validation", recipe.data.chat)
         store = next(iter(self.validation.values()))
         context = window if reads else 0
-        if self.shared and settings.ratios:
-            self.config.ratios = settings.ratios
+        if self.shared and settings.strides:
+            self.config.strides = settings.strides
         if settings.task_rows and max(store.lengths) >= context + running:
             result["recall"] = {
                 kind: recall(
@@ -251,7 +251,7 @@ class _Run:
             }
         self.losses.train()
         if self.shared:
-            self.config.ratios = self.ratios
+            self.config.strides = self.strides
         if self.log is not None:
             self.log.write(step=step, validation=result)
 
@@ -269,7 +269,7 @@ class _Run:
         """Stop with the batch saved: its tensors, and as metadata what else decides the step."""
         path = self.output / f"not-finite-step-{step}-process-{self.accelerator.process_index}.safetensors"
         if batch is not None:
-            about = {"kinds": batch.kinds, "shifts": batch.shifts, "ratios": batch.ratios, "what": what, "step": step}
+            about = {"kinds": batch.kinds, "shifts": batch.shifts, "strides": batch.strides, "what": what, "step": step}
             tensors = {name: tensor.contiguous() for name, tensor in batch.tensors().items()}
             save_file(tensors, path, {key: json.dumps(value) for key, value in about.items()})
         last = latest(self.checkpoints)

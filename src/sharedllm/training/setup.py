@@ -181,7 +181,7 @@ EXTENDED = {
 
 
 # Settings of a SharedLLM that change no shape of a weight, and so may change when training goes on.
-_READING = ("window", "chunk_size", "ratios", "overlap", "selection", "split_noise", "key_position", "score_scaling")
+_READING = ("window", "chunk_size", "strides", "overlap", "selection", "split_noise", "key_position", "score_scaling")
 
 
 def _changed(config: SharedLLMConfig, recipe: Recipe) -> SharedLLMConfig:

@@ -14,7 +14,7 @@ from .base import Scores, scores_of
 
 @dataclass(frozen=True)
 class Shared:
-    """selection: a policy's name, ratios: strides; None for the model's own. batch_tokens: most tokens read at once.
+    """selection: a policy's name, strides: of the levels; None for the model's own. batch_tokens: most tokens read at once.
 
     rounded: keys and values as storage "int8" brings them back and `memory_dtype` "int8" holds them.
     """
@@ -22,7 +22,7 @@ class Shared:
     model: SharedLLMForCausalLM
     name: str = "sharedllm"
     selection: str | None = None
-    ratios: tuple[int, ...] | None = None
+    strides: tuple[int, ...] | None = None
     batch_tokens: int | None = None
     rounded: bool = False
 
@@ -49,14 +49,14 @@ class Shared:
 
     def _read(self, far: Tensor, query: Tensor) -> ContextMemory:
         config = self.model.config
-        own = config.ratios
-        config.ratios = list(self.ratios or own)
+        own = config.strides
+        config.strides = list(self.strides or own)
         try:
             return self.model.read(
                 far, query_ids=query, selection=self.selection, batch_tokens=self.batch_tokens, fingerprint=False
             )
         finally:
-            config.ratios = own
+            config.strides = own
 
     def score(self, state: ContextMemory | PreparedMemory | None, running: Tensor, targets: int) -> Scores:
         logits = self.model(running, memory=state, logits_to_keep=targets + 1, use_cache=False).logits

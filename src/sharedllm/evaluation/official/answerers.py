@@ -58,7 +58,7 @@ class SharedAnswerer:
         self.budget, self.score = budget, score
         self.about = _about(model, model.config.window) | {
             "selection": model.config.selection,
-            "ratios": list(model.config.ratios),
+            "ratios": list(model.config.strides),
             "budget": budget,
             "score": None if budget is None else score,
         }

@@ -11,7 +11,7 @@ from ...answering.ask import NOTHING, own_words, plain
 from ...causal_lm import SharedLLMForCausalLM
 from ...data.questions.base import STOP
 from ...memory.context_memory import ContextMemory
-from ...memory.segments import parts_of
+from ...memory.segments import segments_of
 from ...scoring.base import get_score
 from ...scoring.cosine import CosineScore
 from ...scoring.hybrid import HybridScore
@@ -58,7 +58,7 @@ class Asker:
         index = rival.index(ids[0]) if rival is not None else None
         prompts = [torch.from_numpy(question.prompt).to(device) for question in text.questions]
         form = tokenize(self.tokenizer, plain(NOTHING))
-        cosines = CosineScore().many(self.model.model, parts_of(memory), prompts) if "tree" in self.scores else None
+        cosines = CosineScore().many(self.model.model, segments_of(memory), prompts) if "tree" in self.scores else None
         for number, question in enumerate(text.questions):
             query = prompts[number][None]
             found = self._scores(memory, query, own_words(query, form), question)

@@ -1,0 +1,94 @@
+"""What was saved before names changed still opens: `saved/` was written by the last commit that had the old ones.
+
+A model whose configuration says `ratios`, memory files of format version 1, a store of such blocks.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import byte_tokenizer
+from safetensors.torch import load_file
+
+from sharedllm import SharedLLMConfig, SharedLLMForCausalLM, open_memory, save_memory
+from sharedllm.memory.file import VERSION, read_header
+from sharedllm.store import MemoryStore
+from sharedllm.training.recipe import build_recipe, todays_names
+
+SAVED = Path(__file__).parent / "saved"
+EXPECTED = load_file(SAVED / "expected.safetensors")
+FINGERPRINTS = {"cross": "fc54b20dfb349b6320f62d23da6a5b1b", "joint": "52c8a4787d91fdeb7d7381dbac14e169"}
+
+
+@pytest.mark.parametrize("injection", ["cross", "joint"])
+def test_a_model(injection, tmp_path):
+    model = SharedLLMForCausalLM.from_pretrained(SAVED / injection)
+    assert model.config.strides == [4, 2] and not hasattr(model.config, "ratios")
+    assert model.fingerprint() == FINGERPRINTS[injection]
+    inputs = {"input_ids": EXPECTED["running"], "context_ids": EXPECTED["context"], "query_ids": EXPECTED["running"]}
+    with torch.no_grad():
+        logits = model(**inputs).logits
+    torch.testing.assert_close(logits, EXPECTED[injection], rtol=1e-4, atol=1e-4)
+    model.save_pretrained(tmp_path)
+    assert '"ratios"' not in (tmp_path / "config.json").read_text()
+    with torch.no_grad():
+        assert torch.equal(SharedLLMForCausalLM.from_pretrained(tmp_path)(**inputs).logits, logits)
+
+
+def test_memories(tmp_path):
+    memory = open_memory(SAVED / "notes.memory", fingerprint=FINGERPRINTS["joint"])
+    assert read_header(SAVED / "notes.memory")["format_version"] == 1
+    assert set(memory.stride[memory.mask].tolist()) == {2, 4}
+    rounded = open_memory(SAVED / "notes-int8.memory")
+    assert torch.equal(rounded.stride, memory.stride)
+    with torch.no_grad():
+        model = SharedLLMForCausalLM.from_pretrained(SAVED / "joint")
+        logits = model(EXPECTED["running"], memory=memory).logits
+    torch.testing.assert_close(logits, EXPECTED["over the memory"], rtol=1e-4, atol=1e-4)
+    save_memory(memory, tmp_path / "new.memory")
+    header = read_header(tmp_path / "new.memory")
+    assert header["format_version"] == VERSION and "stride" in header["checksums"]
+    assert torch.equal(open_memory(tmp_path / "new.memory").stride, memory.stride)
+
+
+def test_a_damaged_memory_of_then(tmp_path):
+    damaged = bytearray((SAVED / "notes.memory").read_bytes())
+    damaged[-3] ^= 1
+    (tmp_path / "notes.memory").write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"is damaged: the checksum of \S+ does not fit"):
+        open_memory(tmp_path / "notes.memory")
+
+
+def test_a_store():
+    store = MemoryStore.open(SAVED / "store.memory", fingerprint=FINGERPRINTS["joint"], tokenizer="tok")
+    assert not store.damaged
+    text = "The falcon sang in a quiet harbour. " * 3
+    assert byte_tokenizer().decode(store.segments[0].token_ids[0]) == text
+    assert store.load().complete
+
+
+def test_a_recipe():
+    content = {
+        "stage": "extend",
+        "output": "out",
+        "base": "tiny",
+        "steps": 1,
+        "data": {"folder": "data", "sources": []},
+        "train": {"everything": 1e-3},
+        "model": {"ratios": [4, 2]},
+        "schedule": [{"share": 1.0, "ratios": [[1, 1]]}],
+        "validation": {"ratios": [2, 1]},
+    }
+    recipe = build_recipe(content)
+    assert recipe.model == {"strides": [4, 2]}
+    assert (recipe.schedule[0].strides, recipe.validation.strides) == ([[1, 1]], [2, 1])
+    # Beacon's setting of that name is another.
+    assert todays_names(content | {"method": "beacon"})["model"] == {"ratios": [4, 2]}
+
+
+def test_settings(tmp_path, base_folder, run):
+    text = SharedLLMForCausalLM.from_base(str(base_folder), ratios=[2, 1], chunk_size=16, lower_layers=1).config
+    assert text.strides == [2, 1] and SharedLLMConfig(**text.to_dict()).strides == [2, 1]
+    code, _, _ = run("extend", base_folder, "-o", tmp_path / "out", "--ratios", "2,1", "--chunk-size", 16)
+    assert code == 0 and SharedLLMConfig.from_pretrained(tmp_path / "out").strides == [2, 1]
+    assert "--ratios" not in run("extend", "--help")[1]
