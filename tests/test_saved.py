@@ -73,7 +73,7 @@ def test_a_recipe():
         "output": "out",
         "base": "tiny",
         "steps": 1,
-        "data": {"folder": "data", "sources": []},
+        "data": {"folder": "data", "sources": {"a": {"files": "a.txt"}}},
         "train": {"everything": 1e-3},
         "model": {"ratios": [4, 2]},
         "schedule": [{"share": 1.0, "ratios": [[1, 1]]}],
