@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_outputs import CausalLMOutputWithPast, MoeCausalLMOutputWithPast, MoeModelOutputWithPast
 
 from .context.chunking import check_ids, split_context
 from .generation import MemoryGenerationMixin
@@ -20,6 +20,7 @@ from .memory.segments import Source
 from .model.backbone import SharedLLMModel, SharedLLMPreTrainedModel
 from .model.config import RENAMED, SharedLLMConfig
 from .model.cross_attention import PreparedMemory
+from .model.families import balance_loss, family_of
 from .scoring import DEFAULT_SCORE
 from .scoring.base import TokenScore
 from .scoring.select import scores, select
@@ -38,7 +39,8 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
         super().__init__(config)
         self.model = SharedLLMModel(config, None if base is None else base.get_decoder())
         text = config.text_config
-        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False) if base is None else base.lm_head
+        bias = bool(getattr(text, "lm_head_bias", False))
+        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=bias) if base is None else base.lm_head
         self.post_init()
         if base is not None:
             self.generation_config = copy.deepcopy(base.generation_config)
@@ -179,6 +181,11 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
                 f"selection={self.config.selection!r} needs query_ids when there are labels: the running text holds the "
                 "answer, so it can't be the query."
             )
+        text_config = self.config.text_config
+        family = family_of(text_config)
+        balanced = kwargs.pop("output_router_logits", None)
+        if family.balanced:
+            kwargs["output_router_logits"] = text_config.output_router_logits if balanced is None else balanced
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -194,18 +201,32 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
             **{k: v for k, v in kwargs.items() if k != "num_items_in_batch"},
         )
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, keep, :])
+        logits = family.logits(text_config, self.lm_head(outputs.last_hidden_state[:, keep, :]))
         loss = None
         if labels is not None:
             items = {k: v for k, v in kwargs.items() if k == "num_items_in_batch"}
             loss = self.loss_function(logits, labels, vocab_size=logits.shape[-1], **items)
-        return CausalLMOutputWithPast(
+        output = CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+        if not kwargs.get("output_router_logits"):
+            return output
+        balance = self._balance(outputs, attention_mask)
+        if loss is not None:
+            output["loss"] = loss + text_config.router_aux_loss_coef * balance.to(loss.device)
+        return MoeCausalLMOutputWithPast(**output, aux_loss=balance, router_logits=outputs.router_logits)
+
+    def _balance(self, outputs: MoeModelOutputWithPast, attention_mask: Tensor | None) -> Tensor:
+        """The base's loss that keeps its experts balanced, over the running text (with a cache: over what is new)."""
+        if attention_mask is not None:
+            attention_mask = (
+                attention_mask[:, -outputs.last_hidden_state.shape[1] :] if attention_mask.ndim == 2 else None
+            )
+        return balance_loss(self.model.upper, outputs.router_logits, attention_mask)
 
 
 AutoModelForCausalLM.register(SharedLLMConfig, SharedLLMForCausalLM, exist_ok=True)

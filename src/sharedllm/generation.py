@@ -12,6 +12,7 @@ from .context.policies.base import get_policy
 from .memory.context_memory import ContextMemory
 from .model.cache import with_room
 from .model.cross_attention import PreparedMemory
+from .model.families import family_of
 from .model.folding import Folding, fold, running_after_fold
 from .utils.errors import UserError
 
@@ -161,6 +162,13 @@ class MemoryGenerationMixin(GenerationMixin):
             kwargs |= {"attention_mask": folding.mask.long(), "position_ids": None}
             if folding.prepared is not None:
                 kwargs["memory"] = folding.prepared
+        cache, border = (
+            kwargs.get("past_key_values"),
+            family_of(self.config.text_config).border(self.config.text_config),
+        )
+        if cache and border is not None and cache.get_seq_length() <= border < input_ids.shape[1]:
+            # As transformers' Phi-3 does it: what is cached was turned otherwise.
+            kwargs |= {"past_key_values": None, "next_sequence_length": None}
         return super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
 
     def _expand_inputs_for_generation(self, expand_size: int = 1, **kwargs: Any):

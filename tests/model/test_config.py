@@ -104,9 +104,21 @@ def test_bad_setting(settings, message):
         SharedLLMForCausalLM.from_base(tiny_base("llama"), **{"lower_layers": 3} | settings)
 
 
-def test_chunk_longer_than_a_sliding_window():
-    with pytest.raises(ValueError, match="chunk_size=16 with overlap=0 is longer than the base's sliding_window=8"):
-        SharedLLMForCausalLM.from_base(tiny_base("mistral", sliding_window=8), chunk_size=16)
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "short_factor": [1.0] * 4,
+    "long_factor": [1.0, 9.0, 30.0, 60.0],
+}
+
+
+def test_a_joint_window_ends_where_positions_turn_otherwise():
+    rope = LONGROPE | {"original_max_position_embeddings": 32}
+    base = tiny_base("phi3", rope_parameters=rope, original_max_position_embeddings=32)
+    assert SharedLLMForCausalLM.from_base(base, injection="joint").config.window == 32
+    assert SharedLLMForCausalLM.from_base(base).config.window == 64
+    with pytest.raises(ValueError, match="window=33 is longer than the base's original_max_position_embeddings=32"):
+        SharedLLMForCausalLM.from_base(base, injection="joint", window=33)
 
 
 def test_text_config_is_needed_whole():

@@ -2,22 +2,36 @@
 
 import pytest
 import torch
-from helpers import FAMILIES, pad, random_texts, tiny_base, tiny_shared
+from helpers import FAMILIES, SPECIAL, pad, random_texts, tiny_base, tiny_shared
 
 from sharedllm import SharedLLMForCausalLM
-from sharedllm.model import families
 from sharedllm.model.families import FAMILIES as TABLE
+from sharedllm.model.families import wiring
 
 # What the other tests cover too, in all combinations, is not tested here again.
 PARTIAL = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}
 MORE = [family for family in TABLE if family not in FAMILIES]
+# Ministral 3 scales queries by where they stand, beyond the length that it was first trained on.
+RELATIVE = {
+    "ministral3": {
+        "rope_parameters": SPECIAL["ministral3"]["rope_parameters"] | {"original_max_position_embeddings": 64}
+    }
+}
+
+
+def in_relative_positions(base):
+    """Hunyuan weighs what it has turned: only with equal weights for what turns together do distances alone count."""
+    for name, parameter in base.named_parameters():
+        if "query_layernorm" in name or "key_layernorm" in name:
+            parameter.data = parameter.data[: len(parameter) // 2].repeat(2)
+    return base
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("family", "settings"), [*((family, {}) for family in TABLE), ("phi3", PARTIAL)], ids=str)
 def test_a_memory_of_everything_is_full_attention(family, settings):
     """All layers read one chunk at stride 1, positions as they stand: the base over context and running text at once."""
-    base = tiny_base(family, **settings)
+    base = in_relative_positions(tiny_base(family, **RELATIVE.get(family, {}) | settings))
     model = SharedLLMForCausalLM.from_base(
         base,
         window=32,
@@ -42,10 +56,10 @@ def test_an_mlp_takes_some_tokens_at_a_time(family, monkeypatch):
     base, ids = tiny_base(family), torch.tensor(random_texts([20, 20]))
     model, seen = SharedLLMForCausalLM.from_base(base, window=32, chunk_size=16, lower_layers=2), []
     expected = model(ids, context_ids=ids).logits
-    monkeypatch.setattr(families, "_NUMBERS", 7 * 32)
+    monkeypatch.setattr(wiring, "_NUMBERS", 7 * 32)
     model.model.upper.layers[3].mlp.register_forward_hook(lambda m, given, out: seen.append(given[0].shape[:2].numel()))
     torch.testing.assert_close(model(ids, context_ids=ids).logits, expected, atol=1e-5, rtol=1e-5)
-    assert seen == ([40] if "moe" in family or family == "mixtral" else [7, 7, 7, 7, 7, 5])
+    assert seen == ([40] if "moe" in family or family in ("mixtral", "gpt_oss") else [7, 7, 7, 7, 7, 5])
     seen.clear()
     with torch.enable_grad():
         model(ids)

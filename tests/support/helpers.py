@@ -10,17 +10,63 @@ from sharedllm import SharedLLMForCausalLM
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 VOCAB = 101
 EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+MIXED = {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 64}
+# Families that transformers has no SDPA for.
+EAGER = ("gemma2", "gpt_oss")
 SPECIAL = {
+    "cohere": {"logit_scale": 0.3, "use_qk_norm": True},
+    "cohere2": MIXED | {"logit_scale": 0.3},
     "gemma": {"hidden_activation": "gelu_pytorch_tanh"},
+    "gemma2": MIXED | {"query_pre_attn_scalar": 5, "attn_logit_softcapping": 3.0, "final_logit_softcapping": 4.0},
+    "gemma3_text": MIXED
+    | {
+        "query_pre_attn_scalar": 5,
+        "final_logit_softcapping": 4.0,
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            "full_attention": {"rope_type": "linear", "rope_theta": 1e5, "factor": 8.0},
+        },
+    },
+    "glm4_moe": EXPERTS | {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "use_qk_norm": True},
+    "gpt_oss": EXPERTS
+    | MIXED
+    | {
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 1e4,
+            "factor": 4.0,
+            "original_max_position_embeddings": 16,
+        }
+    },
+    "granite": {
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.4,
+        "attention_multiplier": 0.2,
+        "logits_scaling": 2.5,
+    },
     "ministral": {"sliding_window": 64},
+    "ministral3": {
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 1e4,
+            "factor": 4.0,
+            "original_max_position_embeddings": 16,
+            "llama_4_scaling_beta": 0.3,
+        }
+    },
     "mixtral": EXPERTS,
+    "olmo": {"clip_qkv": 0.7},
+    "olmo3": MIXED,
+    "phimoe": EXPERTS | {"lm_head_bias": True},
     "qwen2_moe": EXPERTS | {"shared_expert_intermediate_size": 24, "decoder_sparse_step": 1},
     "qwen3_moe": EXPERTS | {"decoder_sparse_step": 1},
+    "smollm3": {"no_rope_layers": [1, 0, 1, 0]},
+    "stablelm": {"qk_layernorm": True, "use_qkv_bias": True, "use_parallel_residual": True},
 }
 
 
 def tiny_base(
-    family: str, seed: int = 0, attn_implementation: str = "sdpa", dtype: torch.dtype = torch.float32, **overrides
+    family: str, seed: int = 0, attn_implementation: str | None = None, dtype: torch.dtype = torch.float32, **overrides
 ) -> PreTrainedModel:
     """A random causal language model of a family, in eval mode.
 
@@ -46,6 +92,7 @@ def tiny_base(
     if family == "llama":
         del settings["sliding_window"]
     config = AutoConfig.for_model(family, **settings | SPECIAL.get(family, {}) | overrides)
+    attn_implementation = attn_implementation or ("eager" if family in EAGER else "sdpa")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, attn_implementation=attn_implementation)

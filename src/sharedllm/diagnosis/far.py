@@ -7,8 +7,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..model.attention import attend
-from ..model.families import family_of, sliding_window
-from ..model.rope import rotate, rotation
+from ..model.families import Rotations, family_of, sliding_window
+from ..model.rope import rotate
 
 
 class FarAttention:
@@ -32,7 +32,7 @@ class FarAttention:
 
     def read(self, context: Tensor) -> list[Tensor]:
         """(B, K) ids → the N + 1 states (B, K, E) entering layers 0 … N; the last one has left the top layer."""
-        states = [self.decoder.embed_tokens(context)]
+        states = [self.family.embed(self.config, self.decoder.embed_tokens(context))]
         for index in range(len(self.decoder.layers)):
             states.append(self._layer(index, states[-1], first=0, far=None))
         return states
@@ -48,11 +48,12 @@ class FarAttention:
             depth: how many layers the context was read through: layer i sees its states entering layer min(i, depth),
                 through its own norm and projections. None: layer i sees those entering layer i.
         """
-        hidden, first = self.decoder.embed_tokens(running), states[0].shape[1]
+        hidden = self.family.embed(self.config, self.decoder.embed_tokens(running))
+        first = states[0].shape[1]
         for index in range(len(self.decoder.layers)):
             far = states[index if depth is None else min(index, depth)] if index in layers else None
             hidden = self._layer(index, hidden, first, far)
-        return self.model.lm_head(self.decoder.norm(hidden))
+        return self.family.logits(self.config, self.model.lm_head(self.decoder.norm(hidden)))
 
     def _layer(self, index: int, hidden: Tensor, first: int, far: Tensor | None) -> Tensor:
         """One decoder layer over tokens at positions `first` …, with the states `far` of positions 0 … first − 1."""
@@ -70,9 +71,12 @@ class FarAttention:
         attended = attend(
             attention,
             self.config._attn_implementation,
-            rotate(queries, rotation(self.decoder.rotary_emb, query_places[None], hidden)),
-            rotate(keys, rotation(self.decoder.rotary_emb, key_places[None], hidden)),
+            rotate(queries, self._by(query_places, hidden).queries(index, attention)),
+            rotate(keys, self._by(key_places, hidden).keys(index, attention)),
             values,
             allowed[None, None],
         )
         return family.combine(layer, hidden, getattr(attention, family.output)(attended))
+
+    def _by(self, places: Tensor, like: Tensor) -> Rotations:
+        return Rotations(self.decoder.rotary_emb, self.config, places[None], like)

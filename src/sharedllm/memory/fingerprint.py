@@ -27,7 +27,24 @@ _BASE_SETTINGS = (
     "layer_types",
 )
 # The same of some families only.
-_FAMILY_SETTINGS = ("norm_epsilon", "hidden_activation", "num_experts_per_tok", "norm_topk_prob")
+_FAMILY_SETTINGS = (
+    "norm_epsilon",
+    "hidden_activation",
+    "num_experts_per_tok",
+    "norm_topk_prob",
+    "attention_multiplier",
+    "attn_logit_softcapping",
+    "clip_qkv",
+    "embedding_multiplier",
+    "layer_norm_eps",
+    "no_rope_layers",
+    "norm_eps",
+    "query_pre_attn_scalar",
+    "residual_multiplier",
+    "routed_scaling_factor",
+    "swiglu_alpha",
+    "swiglu_limit",
+)
 
 
 def raw_bytes(tensor: Tensor) -> memoryview:

@@ -1,6 +1,7 @@
 """Attention of chosen queries over chosen keys: through the interface of transformers, or as products by groups of heads."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,32 +36,41 @@ def attend(
         (B, L, H · D).
     """
     function = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
-    few = implementation == "sdpa" and not torch.is_grad_enabled() and are_few(queries, keys)
+    own = own_scores(module)
+    few = bool(own) or (implementation == "sdpa" and not torch.is_grad_enabled() and are_few(queries, keys))
     mask = allowed.expand(len(queries), 1, queries.shape[2], keys.shape[2])
     if mask.dtype == torch.bool and (few or implementation == "eager"):
         bias = torch.zeros(mask.shape, dtype=queries.dtype, device=queries.device)
         mask = bias.masked_fill(~mask, torch.finfo(queries.dtype).min)
     if few:
-        return attend_few(queries, [(keys, values, mask)], module.scaling)
+        return attend_few(queries, [(keys, values, mask)], module.scaling, **own)
     if implementation == "sdpa" and infers_on_cpu(queries):
         return attend_groups(queries, keys, values, mask, module.scaling)
     out, _ = function(module, queries, keys, values, mask, scaling=module.scaling, is_causal=False)
     return out.flatten(2)
 
 
-def attend_to_all(implementation: str, queries: Tensor, span: KeyValueSpan, scaling: float) -> Tensor:
+def own_scores(module: nn.Module) -> dict[str, Any]:
+    """What an attention does with scores that others don't, as arguments of `attend_few`: Gemma 2 bounds them, gpt-oss has a
+    sink in every head. transformers has neither in SDPA."""
+    own = {"softcap": getattr(module, "attn_logit_softcapping", None), "sinks": getattr(module, "sinks", None)}
+    return {name: value for name, value in own.items() if value is not None}
+
+
+def attend_to_all(implementation: str, queries: Tensor, span: KeyValueSpan, scaling: float, **own: Any) -> Tensor:
     """Attention of queries that all see the same keys of their text: neither keys nor values are repeated for heads or rows.
 
     Args:
         implementation: "eager" or "sdpa".
         queries: (B, H, L, D). span: of as many texts, or of fewer, each for the same number of rows in a row.
             Its bias is the same for all queries: (B, 1, 1, S).
+        own: see `own_scores`.
 
     Returns:
         (B, L, H · D).
     """
-    if implementation == "eager" or are_few(queries, span[0]):
-        return attend_few(queries, [span], scaling)
+    if own or implementation == "eager" or are_few(queries, span[0]):
+        return attend_few(queries, [span], scaling, **own)
     keys, values, bias = in_full(span)
     # What has the same keys may as well be one after the other: heads of a group and rows of a text become queries.
     folded = scaled_dot_product_attention(_fold(queries, keys.shape), keys, values, attn_mask=bias, scale=scaling)
@@ -80,8 +90,9 @@ def attend_joined(
     Returns:
         (B, L, H · D).
     """
-    if are_few(queries, far[0]):
-        return attend_few(queries, [far, near], module.scaling)
+    own = own_scores(module)
+    if own or are_few(queries, far[0]):
+        return attend_few(queries, [far, near], module.scaling, **own)
     far, near = in_full(far), in_full(near)
     (batch, heads, length, _), (texts, groups, _, dim) = queries.shape, far[0].shape
     if texts < batch:
@@ -144,12 +155,20 @@ def attend_groups(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, s
     return out.transpose(1, 2).flatten(2)
 
 
-def attend_few(queries: Tensor, spans: Sequence[KeyValueSpan], scaling: float) -> Tensor:
+def attend_few(
+    queries: Tensor,
+    spans: Sequence[KeyValueSpan],
+    scaling: float,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> Tensor:
     """One softmax over the keys of all spans, none of which is copied: what is put side by side are scores.
 
     Args:
         queries: (B, H, L, D).
         spans: each of as many texts, or of fewer, each for the same number of rows in a row.
+        softcap: scores s become c · tanh(s / c) before anything is added to them.
+        sinks: (H,) scores that every query has beside those of the keys, and that nothing is read for.
 
     Returns:
         (B, L, H · D).
@@ -157,13 +176,17 @@ def attend_few(queries: Tensor, spans: Sequence[KeyValueSpan], scaling: float) -
     scaled, scores = queries * scaling, []
     for keys, _, bias in spans:
         score = _unfold(_scores(_fold(scaled, keys.shape), keys), queries)
+        if softcap is not None:
+            score = torch.tanh(score / softcap) * softcap
         if bias is not None:
             score = score + bias.repeat_interleave(len(score) // len(bias), 0)
         scores.append(score)
-    joined = torch.cat(scores, -1)
-    weights = joined.softmax(-1).to(queries.dtype)
+    sizes = [score.shape[-1] for score in scores]
+    if sinks is not None:
+        scores.append(sinks[:, None, None].expand(*scores[0].shape[:3], 1).to(scores[0].dtype))
+    weights = torch.cat(scores, -1).softmax(-1)[..., : sum(sizes)].to(queries.dtype)
     out = torch.zeros_like(queries)
-    for (keys, values, _), weight in zip(spans, weights.split([score.shape[-1] for score in scores], -1), strict=True):
+    for (keys, values, _), weight in zip(spans, weights.split(sizes, -1), strict=True):
         folded = _fold(weight, keys.shape)
         out = out + _unfold(folded @ values if isinstance(values, Tensor) else values.sums(folded), queries)
     return out.transpose(1, 2).flatten(2)

@@ -221,7 +221,14 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         moved = memory.to(weight.device, weight.dtype)
         # What was copied to get here is nobody else's.
         in_place = in_place or all(a is not b for a, b in zip(moved.keys, memory.keys, strict=True))
-        return prepare(moved, self.config, self.upper.rotary_emb, static, in_place)
+        layers, lower, family = self.upper.layers, self.lower().layers, self.lower().family
+        cross = {upper: layers[upper].cross_attention for _, upper in pairs}
+        projections = {
+            upper: cross[upper].reader if cross[upper].reader is not None else getattr(lower[i], family.attention)
+            for i, upper in pairs
+        }
+        readers = cross if self.config.injection == "cross" else {}
+        return prepare(moved, self.config, self.upper.rotary_emb, readers, projections, static, in_place)
 
     def forward(
         self,

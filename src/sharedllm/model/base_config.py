@@ -35,6 +35,9 @@ def take_over(config: Any, given: dict[str, Any]) -> str | None:
         setattr(config, name, getattr(base, name, None) if token_id is None else token_id)
     if config.window is None:
         config.window = base.max_position_embeddings
+        border = family_of(base).border(base)
+        if border is not None and getattr(config, "injection", "cross") == "joint":
+            config.window = min(config.window, border)
     return base._attn_implementation
 
 

@@ -8,6 +8,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from ..context.policies.base import get_policy
 from ..utils.errors import UserError
 from .base_config import keep_attention, take_over
+from .families import family_of
 
 # Fields by the names that they had before, in configurations saved then.
 RENAMED = {"ratios": "strides"}
@@ -146,10 +147,11 @@ class SharedLLMConfig(PreTrainedConfig):
                 )
         if not 0 <= self.split_noise < 0.5:
             raise UserError(f"split_noise={self.split_noise} must be in [0, 0.5): it is a share of the node's length.")
-        sliding = getattr(self.text_config, "sliding_window", None) or 0
-        if 0 < sliding < self.chunk_size + self.overlap:
+        border = family_of(self.text_config).border(self.text_config)
+        if self.injection == "joint" and border is not None and self.window > border:
             raise UserError(
-                f"chunk_size={self.chunk_size} with overlap={self.overlap} is longer than the base's sliding_window={sliding}: make it at most that."
+                f"window={self.window} is longer than the base's original_max_position_embeddings={border}, beyond which its "
+                "positions turn otherwise, the memory's too: make it at most that for injection='joint'."
             )
 
 

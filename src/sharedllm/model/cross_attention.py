@@ -7,6 +7,7 @@ training the model is the base model to the bit.
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,10 +15,10 @@ from torch import Tensor, nn
 
 from ..memory.context_memory import ContextMemory
 from ..memory.int8 import Int8Keys, Int8Values
-from .attention import KeyValueSpan, attend_to_all
+from .attention import KeyValueSpan, attend_to_all, own_scores
 from .config import SharedLLMConfig
-from .families import Family
-from .rope import Rotation, rotate, rotation
+from .families import Family, Rotations
+from .rope import Rotation, rotate
 
 # Of a text, rotated at once.
 _TOKENS = 4096
@@ -34,13 +35,13 @@ class PreparedMemory:
              configuration's memory_dtype says so
     bias     (T, 1, 1, S), what is added to the memory's scores; None where there is nothing to add
     present  (B, 1, 1) bool, False for rows without any context
-    query    cosines and sines (B, 1, D) of the query position n
+    query    upper layer → rotation (B, 1, D) of its cross-attention's queries, to position n
     """
 
     layers: dict[int, tuple[Tensor | Int8Keys, Tensor | Int8Values]]
     bias: Tensor | None
     present: Tensor
-    query: Rotation
+    query: dict[int, Rotation]
 
     def __len__(self) -> int:
         """B, the number of rows."""
@@ -48,12 +49,24 @@ class PreparedMemory:
 
     def repeat_interleave(self, repeats: int) -> "PreparedMemory":
         """For `repeats` times as many rows; keys and values are not copied."""
-        present, cos, sin = (t.repeat_interleave(repeats, dim=0) for t in (self.present, *self.query))
-        return replace(self, present=present, query=(cos, sin))
+        return replace(
+            self,
+            present=self.present.repeat_interleave(repeats, dim=0),
+            query={
+                layer: by._replace(cos=by.cos.repeat_interleave(repeats, 0), sin=by.sin.repeat_interleave(repeats, 0))
+                for layer, by in self.query.items()
+            },
+        )
 
 
 def prepare(
-    memory: ContextMemory, config: SharedLLMConfig, rotary: nn.Module, static: bool = False, in_place: bool = False
+    memory: ContextMemory,
+    config: SharedLLMConfig,
+    rotary: nn.Module,
+    readers: Mapping[int, nn.Module],
+    projections: Mapping[int, nn.Module],
+    static: bool = False,
+    in_place: bool = False,
 ) -> PreparedMemory | None:
     """Rotate the keys of a memory to their chunks, queries to n; None if nothing was kept of any text.
 
@@ -62,6 +75,8 @@ def prepare(
     Args:
         config: which upper layer reads each of the memory's pairs of tensors, where keys stand, how scores are scaled.
         rotary: the upper model's rotary embedding.
+        readers: by upper layer, what makes queries of its own for the memory (cross-attention).
+        projections: by upper layer, what the memory's keys for it were projected by.
         static: pad it to one of few sizes (see `bucket`), with a bias in any case: compiled code then fits the next one too.
         in_place: rotate the keys where they lie, without gradients; the memory is not to be used again.
     """
@@ -70,24 +85,32 @@ def prepare(
     if static:
         memory = memory.padded(bucket(memory.mask.shape[1]))
     like = memory.keys[0]
-    cos, sin = rotation(rotary, _positions(memory, config), like)
+    by = Rotations(rotary, config.text_config, _positions(memory, config), like)
+    query_by = Rotations(rotary, config.text_config, memory.chunks[:, None], like)
     kept = memory.mask.sum(1).clamp(min=1)
+    factor = None
     if config.score_scaling == "log":
         factor = (kept.double().log() / math.log(config.window)).clamp(min=1)[:, None, None].to(like.dtype)
-        cos, sin = cos * factor, sin * factor
     # What is trained through has to be the numbers themselves.
     bits = config.memory_dtype == "int8" and not torch.is_grad_enabled()
     bias = _bias(memory, kept, config, like.dtype)
     held = (Int8Keys.of, Int8Values.of) if bits else (Tensor.contiguous, Tensor.contiguous)
     return PreparedMemory(
         layers={
-            upper: (held[0](_rotated(keys, (cos, sin), in_place)), held[1](values))
+            upper: (
+                held[0](_rotated(keys, _scaled(by.keys(upper, projections[upper]), factor), in_place)),
+                held[1](values),
+            )
             for (_, upper), keys, values in zip(config.injection_map, memory.keys, memory.values, strict=True)
         },
         bias=bias if static or bias.any() else None,
         present=memory.mask.any(1)[:, None, None],
-        query=rotation(rotary, memory.chunks[:, None], like),
+        query={layer: query_by.queries(layer, reader) for layer, reader in readers.items()},
     )
+
+
+def _scaled(by: Rotation, factor: Tensor | None) -> Rotation:
+    return by if factor is None else by.scaled(factor)
 
 
 def _rotated(keys: Tensor, by: Rotation, in_place: bool) -> Tensor:
@@ -97,7 +120,7 @@ def _rotated(keys: Tensor, by: Rotation, in_place: bool) -> Tensor:
     out = keys if in_place else torch.empty_like(keys, memory_format=torch.contiguous_format)
     for start in range(0, keys.shape[2], _TOKENS):
         some = slice(start, start + _TOKENS)
-        out[:, :, some] = rotate(keys[:, :, some], (by[0][:, some], by[1][:, some]))
+        out[:, :, some] = rotate(keys[:, :, some], by.at(some))
     return out
 
 
@@ -137,9 +160,9 @@ class KeyValueProjection(nn.Module):
         super().__init__()
         self.norm = copy.deepcopy(family.norm_of(layer))
         attention = getattr(layer, family.attention)
-        self.head_dim, self.num_key_value_groups = attention.head_dim, attention.num_key_value_groups
-        for name in family.memory_parts:
-            setattr(self, name, copy.deepcopy(getattr(attention, name)))
+        family.lend_traits(attention, self)
+        for name, part in family.parts(attention, family.memory_parts).items():
+            setattr(self, name, copy.deepcopy(part))
 
 
 class CrossAttention(nn.Module):
@@ -154,12 +177,11 @@ class CrossAttention(nn.Module):
         """
         super().__init__()
         attention = getattr(layer, family.attention)
-        self.family, self.config = family, attention.config
-        self.head_dim, self.scaling = attention.head_dim, attention.scaling
-        self.num_key_value_groups = attention.num_key_value_groups
+        family.lend_traits(attention, self)
+        self.family, self.scaling = family, attention.scaling
         self.norm = copy.deepcopy(family.norm_of(layer))
-        for name in family.query_parts:
-            setattr(self, name, copy.deepcopy(getattr(attention, name)))
+        for name, part in family.parts(attention, family.query_parts).items():
+            setattr(self, name, copy.deepcopy(part))
         # One number; not a scalar, because sharding over devices wants a dimension.
         self.gate = nn.Parameter(torch.zeros(1, dtype=torch.float32)) if start == "gate" else None
         self.reader = KeyValueProjection(layer, family) if own_projection else None
@@ -172,13 +194,13 @@ class CrossAttention(nn.Module):
 
     def operands(self, hidden: Tensor, layer_index: int, memory: PreparedMemory) -> tuple[Tensor, list[KeyValueSpan]]:
         """What is attended with: queries (B, H, L, D), and the memory as the only span."""
-        queries = rotate(self.family.queries(self, self.norm(hidden)).transpose(1, 2), memory.query)
+        queries = rotate(self.family.queries(self, self.norm(hidden)).transpose(1, 2), memory.query[layer_index])
         return queries, [(*memory.layers[layer_index], memory.bias)]
 
     def forward(self, hidden: Tensor, layer_index: int, memory: PreparedMemory) -> Tensor:
         """(B, L, E) behind self-attention → (B, L, E), to be added to it."""
         queries, (span,) = self.operands(hidden, layer_index, memory)
-        attended = attend_to_all(self.config._attn_implementation, queries, span, self.scaling)
+        attended = attend_to_all(self.config._attn_implementation, queries, span, self.scaling, **own_scores(self))
         opened = 1.0 if self.gate is None else torch.tanh(self.gate.float())
         gate = (opened * memory.present).to(hidden.dtype)
         return hidden + gate * getattr(self, self.family.output)(attended)

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
-from transformers.masking_utils import create_causal_mask
+from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
 from ..context.tree import Nodes
 from ..utils.hardware import free_memory
 from .attention import attend
-from .families import Family, family_of, sliding_window
-from .rope import Rotation, rotate, rotation
+from .families import Family, Rotations, family_of, sliding_window
+from .rope import rotate
 
 # More at once is not faster: on a processor activations leave its caches.
 MOST_TOKENS, MOST_ON_CPU = 32_768, 4_096
@@ -118,32 +118,40 @@ class LowerModel:
 
     def _run(self, ids: Tensor, offsets: Tensor, depth: int) -> list[Tensor]:
         """States (u, k, E) at `offsets` (u, k) entering layers 0 … depth, for units `ids` (u, l) of equal length."""
-        hidden = self.embed(ids)
+        hidden = self.family.embed(self.config, self.embed(ids))
         states = [_take(hidden, offsets)]
         if depth == 0 and not self.plain:
             return states
         positions = torch.arange(ids.shape[1], device=ids.device)[None]
-        by = rotation(self.rotary, positions, hidden)
-        mask = create_causal_mask(
-            config=self.config, inputs_embeds=hidden, attention_mask=None, past_key_values=None, position_ids=None
-        )
+        by, masks = Rotations(self.rotary, self.config, positions, hidden), {}
         for index in range(depth + self.plain):
             layer = self.layers[index]
             if index == depth - 1 and not self.plain:
                 states.append(self._run_sampled(index, hidden, offsets, by))
             else:
                 attention = getattr(layer, self.family.attention)
-                attended, _ = attention(
+                sliding = sliding_window(self.config, index) is not None
+                if sliding not in masks:
+                    masks[sliding] = self._mask(hidden, sliding)
+                attended, *_ = attention(
                     hidden_states=self.family.attention_input(layer, hidden),
-                    position_embeddings=by,
-                    attention_mask=mask,
+                    position_embeddings=by.given(index),
+                    position_ids=by.positions,
+                    attention_mask=masks[sliding],
                     past_key_values=None,
                 )
                 hidden = self.family.combine(layer, hidden, attended)
                 states.append(_take(hidden, offsets))
         return states[: depth + 1]
 
-    def _run_sampled(self, index: int, hidden: Tensor, offsets: Tensor, by: Rotation) -> Tensor:
+    def _mask(self, hidden: Tensor, sliding: bool) -> Tensor | None:
+        """What transformers would give to self-attention over (u, l, E) without padding."""
+        create = create_sliding_window_causal_mask if sliding else create_causal_mask
+        return create(
+            config=self.config, inputs_embeds=hidden, attention_mask=None, past_key_values=None, position_ids=None
+        )
+
+    def _run_sampled(self, index: int, hidden: Tensor, offsets: Tensor, by: Rotations) -> Tensor:
         """One layer's output at `offsets` only: keys and values of all tokens, everything else of the sampled ones."""
         family, layer = self.family, self.layers[index]
         attention = getattr(layer, family.attention)
@@ -153,12 +161,11 @@ class LowerModel:
         normed = family.attention_input(layer, hidden)
         keys, values = (t.transpose(1, 2) for t in family.keys_values(attention, normed))
         queries = family.queries(attention, _take(normed, offsets)).transpose(1, 2)
-        cos, sin = (t[0] for t in by)
         attended = attend(
             attention,
             self.config._attn_implementation,
-            rotate(queries, (cos[offsets], sin[offsets])),
-            rotate(keys, by),
+            rotate(queries, by.queries(index, attention).at(offsets)),
+            rotate(keys, by.keys(index, attention)),
             values,
             allowed=((distance >= 0) if sliding is None else (distance >= 0) & (distance < sliding))[:, None],
         )

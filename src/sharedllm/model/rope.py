@@ -1,24 +1,50 @@
-"""Rotary positions of chunks and running text, with the base model's own RoPE (any of its scaling types)."""
+"""Rotary positions: heads are turned by cosines and sines, which the base's own rotary embedding computes."""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-# Cosines and sines (B, L, D) of L positions.
-Rotation = tuple[Tensor, Tensor]
+
+class Rotation(NamedTuple):
+    """How heads are turned at L positions; the first two are what transformers hands to self-attention.
+
+    cos, sin     (B, L, D), or fewer than D numbers where only the first ones of each head turn
+    interleaved  whether the numbers 2 i and 2 i + 1 of a head are a pair; else i and i + D/2
+    """
+
+    cos: Tensor
+    sin: Tensor
+    interleaved: bool = False
+
+    def scaled(self, factor: Tensor) -> "Rotation":
+        """Turned heads times a factor, broadcastable to (B, L, D)."""
+        return self._replace(cos=self.cos * factor, sin=self.sin * factor)
+
+    def at(self, index: slice | Tensor) -> "Rotation":
+        """Those of some positions, of a rotation for one row: a slice of them, or any (…) of them as (…, D)."""
+        pick = (slice(None), index) if isinstance(index, slice) else (0, index)
+        return self._replace(cos=self.cos[pick], sin=self.sin[pick])
 
 
 def rotation(rotary: nn.Module, positions: Tensor, like: Tensor) -> Rotation:
-    """Cosines and sines of `positions` (B, L), in the dtype and on the device of `like`."""
-    return rotary(like, position_ids=positions.to(like.device))
+    """Cosines and sines of `positions` (B, L), in the dtype and on the device of `like`, where all layers turn alike."""
+    return Rotation(*rotary(like, position_ids=positions.to(like.device)))
 
 
-def rotate(heads: Tensor, by: Rotation) -> Tensor:
-    """Rotate heads (B, H, L, D) by (B, L, D) or (1, L, D) cosines and sines; halves are paired, as in the families here.
+def rotate(heads: Tensor, by: Rotation | tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate heads (B, H, L, D) by (B, L, D) or (1, L, D) cosines and sines.
 
     Where there are fewer of them than D (a partial rotary embedding), only the first numbers of each head turn.
     """
-    cos, sin = (t.unsqueeze(1) for t in by)
+    by = Rotation(*by)
+    cos, sin = by.cos.unsqueeze(1), by.sin.unsqueeze(1)
     turned, still = heads.split([cos.shape[-1], heads.shape[-1] - cos.shape[-1]], dim=-1)
-    first, second = turned.chunk(2, dim=-1)
-    turned = turned * cos + torch.cat([-second, first], dim=-1) * sin
+    if by.interleaved:
+        across = torch.stack([-turned[..., 1::2], turned[..., ::2]], dim=-1).flatten(-2)
+    else:
+        first, second = turned.chunk(2, dim=-1)
+        across = torch.cat([-second, first], dim=-1)
+    # Some families turn in single precision, whatever the heads are in.
+    turned = (turned * cos + across * sin).to(heads.dtype)
     return torch.cat([turned, still], dim=-1) if still.shape[-1] else turned

@@ -8,7 +8,7 @@ from transformers.cache_utils import Cache
 
 from .attention import KeyValueSpan, attend_few, attend_groups, infers_on_cpu
 from .families import Family
-from .rope import Rotation, rotate
+from .rope import rotate
 
 
 def operands(
@@ -49,14 +49,16 @@ def _projected(
     family: Family,
     attention: Any,
     normed: Tensor,
-    position_embeddings: Rotation,
+    position_embeddings: tuple[Tensor, Tensor],
+    position_ids: Tensor | None = None,
     past_key_values: Cache | None = None,
     **kwargs,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries (B, H, L, D), keys and values (B, G, S, D) of the running text up to now, rotated."""
     keys, values = (t.transpose(1, 2) for t in family.keys_values(attention, normed))
     queries = family.queries(attention, normed).transpose(1, 2)
-    queries, keys = rotate(queries, position_embeddings), rotate(keys, position_embeddings)
+    queries_by, keys_by = family.turn(attention, position_embeddings, position_ids)
+    queries, keys = rotate(queries, queries_by), rotate(keys, keys_by)
     if past_key_values is not None:
         keys, values = past_key_values.update(keys, values, attention.layer_idx)
     return queries, keys, values

@@ -25,6 +25,8 @@ class InjectedLayer(GradientCheckpointingLayer):
         nn.Module.__init__(self)
         for name, child in layer.named_children():
             self.add_module(name, child)
+        for name in family.layer_traits:
+            setattr(self, name, getattr(layer, name))
         self.family, self.cross_attention, self.layer_index = family, cross_attention, layer_index
         self.train(layer.training)
 

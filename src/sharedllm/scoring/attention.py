@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ..memory.segments import Segment
 from ..model.backbone import SharedLLMModel
-from ..model.families import family_of
-from ..model.rope import rotate, rotation
+from ..model.families import Rotations, family_of
+from ..model.rope import rotate
 from .base import extent, spread
 
 
@@ -54,7 +54,10 @@ class AttentionScore:
         family, config, rotary = family_of(model.upper.config), model.config, model.upper.rotary_emb
         # One distance for all: the queries are turned instead of every key, (R_i q)·(R_j k) = (R_{i−j} q)·k.
         farthest = config.window if config.key_position == "offset" else config.reach
-        turn = rotation(rotary, (mask.long().cumsum(1) - 1).clamp(min=0) + farthest, states[0])
+        places = (mask.long().cumsum(1) - 1).clamp(min=0) + farthest
+        turn = Rotations(rotary, model.upper.config, places, states[0])
+        # Keys stay at 0, where turning is no more than a factor.
+        still = Rotations(rotary, model.upper.config, torch.zeros_like(places[:1, :1]), states[0])
         for pair, (_, index) in enumerate(config.injection_map):
             heads = _heads_of(model, index)
             if not heads:
@@ -62,8 +65,8 @@ class AttentionScore:
             layer = model.upper.layers[index]
             attention = getattr(layer, family.attention)
             queries = family.queries(attention, family.attention_input(layer, states[index])).transpose(1, 2)
-            scaling = attention.scaling * getattr(rotary, "attention_scaling", 1.0)
-            for begin, weights in self._layer(rotate(queries, turn) * scaling, heads, mask, segments, pair):
+            queries = rotate(rotate(queries, turn.queries(index, attention)), still.keys(index, attention))
+            for begin, weights in self._layer(queries * attention.scaling, heads, mask, segments, pair):
                 yield index, heads, begin, weights
 
     def _layer(

@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ...model.attention import attend
-from ...model.families import family_of, sliding_window
-from ...model.rope import rotate, rotation
+from ...model.families import Rotations, family_of, sliding_window
+from ...model.rope import rotate
 from .base import Scores, scores_of
 
 # Keys before RoPE and values (B, G, S, D) of one layer.
@@ -47,15 +47,17 @@ class Streaming:
             states, cache = self._forward(piece, cache)
             hidden.append(states)
         wanted = torch.cat(hidden, 1)[:, -targets - 1 :]
-        return scores_of(self.model.lm_head(wanted), running, targets)
+        config = self.model.config
+        return scores_of(family_of(config).logits(config, self.model.lm_head(wanted)), running, targets)
 
     def _forward(self, ids: Tensor, cache: list[Pair] | None) -> tuple[Tensor, list[Pair]]:
         """Final states (B, L, E) of new tokens behind a cache, and the cache with them, cut to its size."""
-        decoder, family = self.model.get_decoder(), family_of(self.model.config)
-        hidden, kept = decoder.embed_tokens(ids), 0 if cache is None else cache[0][0].shape[2]
+        decoder, config = self.model.get_decoder(), self.model.config
+        family, kept = family_of(config), 0 if cache is None else cache[0][0].shape[2]
+        hidden = family.embed(config, decoder.embed_tokens(ids))
         places = torch.arange(kept + ids.shape[1], device=ids.device)
-        queries_by = rotation(decoder.rotary_emb, places[None, kept:], hidden)
-        keys_by = rotation(decoder.rotary_emb, places[None], hidden)
+        queries_by = Rotations(decoder.rotary_emb, config, places[None, kept:], hidden)
+        keys_by = Rotations(decoder.rotary_emb, config, places[None], hidden)
         distance = places[kept:, None] - places
         later: list[Pair] = []
         for index, layer in enumerate(decoder.layers):
@@ -64,13 +66,13 @@ class Streaming:
             if cache is not None:
                 keys, values = (torch.cat(pair, 2) for pair in zip(cache[index], (keys, values), strict=True))
             queries = family.queries(attention, normed).transpose(1, 2)
-            reach = sliding_window(self.model.config, index)
+            reach = sliding_window(config, index)
             allowed = (distance >= 0) if reach is None else (distance >= 0) & (distance < reach)
             attended = attend(
                 attention,
-                self.model.config._attn_implementation,
-                rotate(queries, queries_by),
-                rotate(keys, keys_by),
+                config._attn_implementation,
+                rotate(queries, queries_by.queries(index, attention)),
+                rotate(keys, keys_by.keys(index, attention)),
                 values,
                 allowed[None, None],
             )

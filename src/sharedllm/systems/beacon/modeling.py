@@ -12,7 +12,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ...context.chunking import check_ids
 from ...model.attention import attend
-from ...model.families import Family, family_of
+from ...model.families import Family, plain_family_of
 from ...model.rope import rotate, rotation
 from ...utils.errors import UserError
 from .config import BeaconConfig
@@ -24,10 +24,10 @@ class BeaconProjections(nn.Module):
 
     def __init__(self, attention: nn.Module, family: Family):
         super().__init__()
-        self.head_dim, self.num_key_value_groups = attention.head_dim, attention.num_key_value_groups
-        for name in (*family.query_parts, *family.memory_parts):
+        family.lend_traits(attention, self)
+        for name, part in family.parts(attention, (*family.query_parts, *family.memory_parts)).items():
             if name != family.output:
-                setattr(self, name, copy.deepcopy(getattr(attention, name)))
+                setattr(self, name, copy.deepcopy(part))
 
 
 class BeaconForCausalLM(PreTrainedModel, GenerationMixin):
@@ -47,7 +47,7 @@ class BeaconForCausalLM(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         base = AutoModelForCausalLM.from_config(config.text_config) if base is None else base
         config.text_config = base.config
-        self.family = family_of(base.config)
+        self.family = plain_family_of(base.config, "Activation Beacon")
         self.model: Any = base.get_decoder()
         self.lm_head = base.lm_head
         attentions = [getattr(layer, self.family.attention) for layer in self.model.layers]

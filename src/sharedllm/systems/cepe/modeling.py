@@ -12,7 +12,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ...context.chunking import check_ids, left_align
 from ...model.attention import attend
-from ...model.families import Family, family_of
+from ...model.families import Family, plain_family_of
 from ...model.upper import inject
 from ...utils.errors import UserError
 from .config import CepeConfig, encoder_config
@@ -37,12 +37,11 @@ class CepeAttention(nn.Module):
                 f"a {attention.config.model_type} has one projection for queries and keys; CEPE's read states of different "
                 "widths: use another base."
             )
-        self.family, self.config = family, attention.config
-        self.head_dim, self.scaling = attention.head_dim, attention.scaling
-        self.num_key_value_groups = attention.num_key_value_groups
+        family.lend_traits(attention, self)
+        self.family, self.scaling = family, attention.scaling
         self.norm = copy.deepcopy(family.norm_of(layer))
-        for name in (*family.query_parts, *family.memory_parts):
-            module = copy.deepcopy(getattr(attention, name))
+        for name, part in family.parts(attention, (*family.query_parts, *family.memory_parts)).items():
+            module = copy.deepcopy(part)
             if name in family.memory_parts and isinstance(module, nn.Linear):
                 module.weight = nn.Parameter(module.weight[:, :width].detach().clone())
                 module.in_features = width
@@ -74,7 +73,7 @@ class CepeForCausalLM(PreTrainedModel, GenerationMixin):
         base = AutoModelForCausalLM.from_config(config.text_config) if base is None else base
         config.text_config = base.config
         self.encoder: Any = ModernBertModel(config.encoder_config) if encoder is None else encoder
-        family, width = family_of(base.config), config.encoder_config.hidden_size
+        family, width = plain_family_of(base.config, "CEPE"), config.encoder_config.hidden_size
         layers = base.get_decoder().layers
         self.model: Any = inject(
             base.get_decoder(), {i: CepeAttention(layer, family, width) for i, layer in enumerate(layers)}

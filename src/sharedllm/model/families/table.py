@@ -1,0 +1,208 @@
+"""The families that can be extended, and those that can't, with the reason."""
+
+from transformers import PreTrainedConfig
+
+from ...utils.errors import UserError
+from .around import capped_logits, divided_logits, longrope_border, multiplied, scaled_logits
+from .family import Family
+from .projections import (
+    clipped_keys_values,
+    clipped_queries,
+    fused_keys_values,
+    fused_queries,
+    head_normed_keys_values,
+    head_normed_queries,
+    normed_keys_values,
+    normed_queries,
+    unweighted_keys_values,
+    unweighted_queries,
+)
+from .turning import doubled, interleaved, neighbours, neighbours_where_sliding, sharpened, weighted, where_used
+from .wiring import maybe_parallel_combine, no_norm_input, parallel_combine, wired
+
+
+def _one_direction(config: PreTrainedConfig) -> str | None:
+    if getattr(config, "use_bidirectional_attention", None):
+        return "use_bidirectional_attention: its tokens see those after them"
+    return None
+
+
+def _gemma3(config: PreTrainedConfig) -> str | None:
+    if config.attn_logit_softcapping is not None:
+        return "attn_logit_softcapping is set, which transformers does not heed"
+    return _one_direction(config)
+
+
+_LAYERS_OF_GEMMA = {
+    "combine": wired("post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
+    "logits": capped_logits,
+}
+_NORMS_AFTER = {
+    "attention_norm": None,
+    "attention_input": no_norm_input,
+    "combine": wired("post_attention_layernorm", None, "post_feedforward_layernorm"),
+    "queries": normed_queries,
+    "keys_values": normed_keys_values,
+}
+FAMILIES: dict[str, Family] = {
+    "arcee": Family(tested="MLP without a gate"),
+    "cohere": Family(
+        combine=parallel_combine,
+        turn=neighbours,
+        logits=scaled_logits,
+        tested="attention and MLP in parallel, neighbours turn together, scaled logits",
+    ),
+    "cohere2": Family(
+        combine=parallel_combine,
+        traits=("sliding_window",),
+        turn=neighbours_where_sliding,
+        logits=scaled_logits,
+        tested="as cohere; full layers know no positions",
+    ),
+    "ernie4_5": Family(turn=interleaved, tested="neighbours turn together"),
+    "gemma": Family(check=_one_direction, tested="scaled embeddings"),
+    "gemma2": Family(
+        **_LAYERS_OF_GEMMA,
+        traits=("attn_logit_softcapping",),
+        check=_one_direction,
+        tested="scaled embeddings, four norms, capped scores and logits, sliding and full layers; attention eager",
+    ),
+    "gemma3_text": Family(
+        **_LAYERS_OF_GEMMA,
+        rotary_by_type=True,
+        check=_gemma3,
+        tested="scaled embeddings, four norms, normed heads, sliding and full layers with rotations of their own",
+    ),
+    "glm": Family(turn=interleaved, tested="neighbours turn together, half of each head"),
+    "glm4": Family(
+        combine=wired("post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm"),
+        turn=interleaved,
+        tested="as glm; four norms",
+    ),
+    "glm4_moe": Family(tested="half of each head turns, dense layers first, then experts"),
+    "gpt_oss": Family(
+        query_parts=("q_proj", "o_proj", "sinks"),
+        turn=doubled,
+        balanced=True,
+        tested="a sink in every head, sliding and full layers, experts, loss that balances them; attention eager",
+    ),
+    "granite": Family(
+        combine=wired(multiplier="residual_multiplier"),
+        layer_traits=("residual_multiplier",),
+        embed=multiplied,
+        logits=divided_logits,
+        tested="factors of embeddings, residuals, scores and logits",
+    ),
+    "helium": Family(turn=interleaved, tested="neighbours turn together"),
+    "hunyuan_v1_dense": Family(
+        queries=unweighted_queries,
+        keys_values=unweighted_keys_values,
+        query_parts=("q_proj", "query_layernorm", "o_proj"),
+        memory_parts=("k_proj", "key_layernorm", "v_proj"),
+        turn=weighted,
+        tested="heads are normed after they turn",
+    ),
+    "llama": Family(),
+    "ministral": Family(tested="sliding and full layers"),
+    "ministral3": Family(turn=sharpened, tested="queries far from the beginning are scaled up"),
+    "mistral": Family(tested="sliding layers"),
+    "mixtral": Family(balanced=True, tested="experts, loss that balances them"),
+    "nemotron": Family(tested="half of each head turns, layer norms, MLP without a gate"),
+    "olmo": Family(
+        queries=clipped_queries, keys_values=clipped_keys_values, tested="norms without weights, clipped projections"
+    ),
+    "olmo2": Family(**_NORMS_AFTER, tested="norms after attention and MLP, normed projections"),
+    "olmo3": Family(
+        **_NORMS_AFTER, rotary_by_type=True, tested="as olmo2; sliding and full layers with rotations of their own"
+    ),
+    "phi3": Family(
+        queries=fused_queries,
+        keys_values=fused_keys_values,
+        query_parts=("qkv_proj", "o_proj"),
+        query_projections=("qkv_proj",),
+        memory_parts=("qkv_proj",),
+        border=longrope_border,
+        tested="one projection for queries, keys and values, part of each head turns, longrope",
+    ),
+    "phimoe": Family(
+        balanced=True, border=longrope_border, tested="layer norms, experts, loss that balances them, longrope"
+    ),
+    "qwen2": Family(tested="biases"),
+    "qwen2_moe": Family(balanced=True, tested="shared and routed experts, loss that balances them"),
+    "qwen3": Family(tested="normed heads"),
+    "qwen3_moe": Family(balanced=True, tested="normed heads, experts, loss that balances them"),
+    "seed_oss": Family(tested="biases"),
+    "smollm3": Family(traits=("use_rope",), turn=where_used, tested="some layers know no positions"),
+    "stablelm": Family(
+        combine=maybe_parallel_combine,
+        layer_traits=("use_parallel_residual",),
+        queries=head_normed_queries,
+        keys_values=head_normed_keys_values,
+        query_parts=("q_proj", "q_layernorm", "o_proj"),
+        memory_parts=("k_proj", "k_layernorm", "v_proj"),
+        tested="part of each head turns, layer norms, a norm for each head, attention and MLP in parallel",
+    ),
+    "starcoder2": Family(tested="layer norms, biases, MLP without a gate"),
+}
+
+_RECURRENT = "some of its layers are recurrent: they keep one state, not keys and values of each token"
+_LATENT = "its attention is latent (MLA): what it keeps of a token is no key and value"
+_SHARED = "its layers share keys and values, or take embeddings of their own"
+_CHUNKED = "its attention is cut into chunks, and some layers scale by position"
+_MODES = "it reads more than text: extend its text model, a causal language model"
+REFUSED: dict[str, str] = (
+    dict.fromkeys(
+        (
+            "bailing_hybrid", "bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "kimi_linear", "lfm2",
+            "lfm2_moe", "mamba", "mamba2", "minimax", "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_5_text", "qwen3_next",
+            "recurrent_gemma", "rwkv", "xlstm", "zamba", "zamba2",
+        ),
+        _RECURRENT,
+    )
+    | dict.fromkeys(
+        ("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "longcat_flash", "minicpm3", "mistral4"),
+        _LATENT,
+    )
+    | dict.fromkeys(("gemma3n", "gemma3n_text", "gemma4", "gemma4_text"), _SHARED)
+    | dict.fromkeys(("llama4", "llama4_text"), _CHUNKED)
+    | dict.fromkeys(("gemma3", "mistral3", "mllama", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"), _MODES)
+)  # fmt: skip
+
+
+def family_of(config: PreTrainedConfig) -> Family:
+    """The table entry of a base configuration.
+
+    Raises:
+        UserError: the family is not supported; says why, or lists those that are.
+    """
+    name = config.model_type
+    if name in REFUSED:
+        raise UserError(f"model_type={name!r} can't be extended: {REFUSED[name]}.")
+    if name not in FAMILIES:
+        raise UserError(f"model_type={name!r} is not supported: use one of {', '.join(sorted(FAMILIES))}.")
+    if (reason := FAMILIES[name].check(config)) is not None:
+        raise UserError(f"this {name} can't be extended: {reason}.")
+    return FAMILIES[name]
+
+
+def plain_family_of(config: PreTrainedConfig, system: str) -> Family:
+    """As `family_of`, for a system that can't do what some families need.
+
+    Raises:
+        UserError: the base is of such a family.
+    """
+    family = family_of(config)
+    if not family.plain:
+        raise UserError(
+            f"{system} can't be built on model_type={config.model_type!r}, whose layers differ: use another base."
+        )
+    return family
+
+
+def sliding_window(config: PreTrainedConfig, layer_index: int) -> int | None:
+    """How many tokens back a layer's self-attention sees, itself included; None for all of them."""
+    layer_types = getattr(config, "layer_types", None)
+    if layer_types is not None and layer_types[layer_index] != "sliding_attention":
+        return None
+    # Some configurations say 0 where there is none.
+    return getattr(config, "sliding_window", None) or None
