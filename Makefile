@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format clean
+.PHONY: help demo test test-all lint format docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,15 @@ lint: $(READY) ## ruff and pyright
 format: $(READY) ## let ruff format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+# Nothing is fetched while the site is built: no fonts, no scripts of others.
+docs: $(VENV)/.ready-docs ## the documentation as a site, in build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "open build/site/index.html"
+
+$(VENV)/.ready-docs: $(READY)
+	@$(PIP) --editable '.[docs]'
+	@touch $@
 
 # torch first and by itself: a looser request would bring builds for other hardware.
 $(READY): pyproject.toml constraints.txt

@@ -1,0 +1,58 @@
+"""Fills in what pages say about commands and families, from the program itself, when the site is built.
+
+Run: python docs/make_pages.py     prints the same texts
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+WIDTH = 100
+
+
+def helps(command: Any, name: str = "sharedllm", parent: Any = None) -> Iterator[tuple[str, str]]:
+    """Name and help text of a command, then of those below it."""
+    context = command.context_class(
+        command, info_name=name, parent=parent, terminal_width=WIDTH, max_content_width=WIDTH
+    )
+    yield context.command_path, command.get_help(context)
+    if hasattr(command, "list_commands"):
+        for below in command.list_commands(context):
+            yield from helps(command.get_command(context, below), below, context)
+
+
+def commands() -> str:
+    """A heading and the help text for each command."""
+    import typer.main
+
+    from sharedllm.cli.app import app
+
+    root = typer.main.get_command(app) if isinstance(app, typer.Typer) else app
+    return "\n\n".join(f"## {name}\n\n```text\n{text.strip()}\n```" for name, text in helps(root))
+
+
+def families() -> str:
+    """The families that can be extended, and those that can't, with the reason."""
+    from sharedllm.model.families import FAMILIES, REFUSED
+
+    reasons: dict[str, list[str]] = {}
+    for name, reason in sorted(REFUSED.items()):
+        reasons.setdefault(reason, []).append(f"`{name}`")
+    lines = [f"{len(FAMILIES)} can be extended: {', '.join(f'`{name}`' for name in sorted(FAMILIES))}.", ""]
+    lines += ["These can't:", "", "| families | reason |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {', '.join(names)} | {reason} |" for reason, names in reasons.items())])
+
+
+MARKS = {"<!-- commands -->": commands, "<!-- families -->": families}
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Called by mkdocs for each page."""
+    for mark, text in MARKS.items():
+        if mark in markdown:
+            markdown = markdown.replace(mark, text())
+    return markdown
+
+
+if __name__ == "__main__":
+    for make in MARKS.values():
+        print(make(), "\n")

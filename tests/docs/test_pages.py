@@ -1,0 +1,100 @@
+"""Pages: links that lead somewhere, commands and public names that are all described, and figures that results bear out."""
+
+import importlib
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+import sharedllm
+from sharedllm.evaluation.recall.results import load
+from sharedllm.model.families import FAMILIES, REFUSED
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    path = ROOT / page
+    for target in re.findall(r"\]\(([^)\s#]+)", path.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (path.parent / target).exists(), f"{page} links to {target}"
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 1500
+
+
+def test_every_public_name_is_in_the_reference():
+    named = re.findall(r"^::: ([\w.]+)$", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
+    assert sorted(name.rpartition(".")[2] for name in named) == sorted(sharedllm.__all__)
+    for name in named:
+        module, _, attribute = name.rpartition(".")
+        assert getattr(importlib.import_module(module), attribute) is getattr(sharedllm, attribute)
+
+
+def built(page: str) -> str:
+    """A page as it is on the site, in Markdown."""
+    spec = importlib.util.spec_from_file_location("make_pages", ROOT / "docs/make_pages.py")
+    make_pages = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_pages)
+    return make_pages.on_page_markdown((ROOT / page).read_text(encoding="utf-8"))
+
+
+def test_families_are_those_of_the_table():
+    page = built("docs/method.md")
+    assert f"{len(FAMILIES)} can be extended" in page and all(f"`{name}`" in page for name in (*FAMILIES, *REFUSED))
+    assert f"for {len(FAMILIES)} model families" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_command_is_in_the_reference(run):
+    page = built("docs/cli.md")
+    listed = re.findall(r"^  ([a-z]+) ", run("--help")[1].partition("Commands:")[2], re.MULTILINE)
+    assert len(listed) > 15
+    for command in [*listed, "memory check"]:
+        text = page.partition(f"## sharedllm {command}\n")[2].partition("\n## ")[0]
+        assert f"Usage: sharedllm {command}" in text and "--help" in text, command
+
+
+# How the rows of the README's table are called in the results; None: every budget says the same.
+ROWS = {
+    "a question selects (`focus`)": ("focus", None),
+    "BM25 selects": ("bm25", 512),
+    "the paper's tree": ("tree", None),
+    "BM25 into the base's window, no memory": ("window", None),
+}
+
+
+def test_figures_of_the_readme_are_those_of_the_results():
+    """The table below `<!-- results: FOLDER … -->` says passkey / needle for each length; a later folder adds what the first lacks."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    folders, table = re.search(r"<!-- results: (.*?) -->\n((?:\|.*\n)+)", text).groups()
+    cells = [load(ROOT / folder)[0] for folder in folders.split()]
+    head, _, *rows = [[cell.strip(" *") for cell in line.strip("|\n").split("|")] for line in table.splitlines()]
+    lengths = [int(cell.replace(",", "")) for cell in head[1:]]
+    assert len(rows) == len(ROWS)
+    for row in rows:
+        policy, budget = ROWS[row[0]]
+        for length, shown in zip(lengths, row[1:], strict=True):
+            assert shown in measured(cells, policy, budget, length), f"{row[0]}, {length}"
+
+
+def measured(cells, policy, budget, length) -> set[str]:
+    """What the first folder with such cells says, once for each budget; all have to say the same."""
+    for part in cells:
+        found = {}
+        for kind in ("passkey", "needle"):
+            for (k, p, b), by_length in part.items():
+                if (k, p) == (kind, policy) and budget in (None, b) and length in by_length:
+                    right = by_length[length].right
+                    found.setdefault(b, []).append((f"{sum(right) / len(right):.0%}", len(right)))
+        if found and (policy == "tree" or min(n for pair in found.values() for _, n in pair) >= 100):
+            texts = {" / ".join(share for share, _ in pair) for pair in found.values()}
+            assert len(texts) == 1, f"{policy}: {texts}"
+            return texts
+    raise AssertionError(f"no results of {policy} at {length}")
