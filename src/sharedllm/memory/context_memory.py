@@ -19,7 +19,8 @@ from ..utils.errors import UserError
 
 @dataclass(frozen=True)
 class ContextMemory:
-    """Keys and values of the context of B texts, one pair of tensors for each injected layer.
+    """Keys and values of the context of B texts, one pair of tensors for each injected layer; and, for models that read
+    what is selected deeper, the residual stream to go on from.
 
     keys        P tensors (B, G, S, D), before RoPE; padding is zero
     values      P tensors (B, G, S, D)
@@ -30,6 +31,7 @@ class ContextMemory:
     token_ids   (B, T) int32, the tokens that were read, padded with 0
     lengths     (B,) int64, tokens read of each text
     chunk_size  C
+    residuals   () or one tensor (B, 1, S, E): the residual stream entering layer M
     sources     for each text, what was read: dicts with at least "name" and "tokens"
     fingerprint identifies the weights and tree settings that made it; "" if unknown
     """
@@ -43,6 +45,7 @@ class ContextMemory:
     token_ids: Tensor
     lengths: Tensor
     chunk_size: int
+    residuals: tuple[Tensor, ...] = ()
     sources: tuple[tuple[dict, ...], ...] = ()
     fingerprint: str = ""
 
@@ -76,18 +79,22 @@ class ContextMemory:
         return sum(t.nbytes for t in self.tensors().values())
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors by name: `keys.0`, `values.0`, …, `mask`, `chunk`, `position`, `stride`, `token_ids`, `lengths`."""
-        layers = {f"{kind}.{i}": t for kind in ("keys", "values") for i, t in enumerate(getattr(self, kind))}
+        """All tensors by name: `keys.0`, `values.0`, …, `residuals.0`, `mask`, `chunk`, `position`, `stride`, `token_ids`,
+        `lengths`."""
+        layers = {f"{kind}.{i}": t for kind in _BY_HEAD for i, t in enumerate(getattr(self, kind))}
         return layers | {n: getattr(self, n) for n in _PER_TOKEN + ("token_ids", "lengths")}
 
     def _map(self, function: Callable[[Tensor], Tensor], **changes) -> "ContextMemory":
         return replace(
             self,
-            keys=tuple(function(t) for t in self.keys),
-            values=tuple(function(t) for t in self.values),
+            **self._by_head(function),
             **{n: function(getattr(self, n)) for n in _PER_TOKEN + ("token_ids", "lengths")},
             **changes,
         )
+
+    def _by_head(self, function: Callable[[Tensor], Tensor]) -> dict[str, tuple[Tensor, ...]]:
+        """What becomes of all tensors (B, G, S, D), by field."""
+        return {kind: tuple(function(tensor) for tensor in getattr(self, kind)) for kind in _BY_HEAD}
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "ContextMemory":
         """Move to a device; `dtype` applies to keys and values only."""
@@ -148,6 +155,7 @@ class ContextMemory:
             ("chunk_size", self.chunk_size, later.chunk_size),
             ("fingerprint", self.fingerprint, later.fingerprint),
             ("number of injected layers", len(self.keys), len(later.keys)),
+            ("number of residual streams", len(self.residuals), len(later.residuals)),
             ("dtype", {t.dtype for t in self.keys}, {t.dtype for t in later.keys}),
             ("heads and head size", *(({(t.shape[1], t.shape[3]) for t in m.keys}) for m in (self, later))),
         ):
@@ -162,8 +170,10 @@ class ContextMemory:
             )
         return replace(
             self,
-            keys=tuple(torch.cat(pair, 2) for pair in zip(self.keys, later.keys, strict=True)),
-            values=tuple(torch.cat(pair, 2) for pair in zip(self.values, later.values, strict=True)),
+            **{
+                kind: tuple(torch.cat(pair, 2) for pair in zip(getattr(self, kind), getattr(later, kind), strict=True))
+                for kind in _BY_HEAD
+            },
             mask=torch.cat([self.mask, later.mask], 1),
             chunk=torch.cat([self.chunk, later.chunk + self.chunks[:, None]], 1),
             position=torch.cat([self.position, later.position + self.lengths[:, None]], 1),
@@ -178,8 +188,7 @@ class ContextMemory:
         missing = width - self.mask.shape[1]
         return replace(
             self,
-            keys=tuple(pad(t, (0, 0, 0, missing)) for t in self.keys),
-            values=tuple(pad(t, (0, 0, 0, missing)) for t in self.values),
+            **self._by_head(lambda tensor: pad(tensor, (0, 0, 0, missing))),
             **{name: pad(getattr(self, name), (0, missing)) for name in _PER_TOKEN},
         )
 
@@ -200,13 +209,13 @@ class ContextMemory:
 
         return replace(
             self,
-            keys=tuple(gather_heads(t) for t in self.keys),
-            values=tuple(gather_heads(t) for t in self.values),
+            **self._by_head(gather_heads),
             mask=mask,
             **{n: gather(getattr(self, n)) for n in ("chunk", "position", "stride")},
         )
 
 
+_BY_HEAD = ("keys", "values", "residuals")
 _PER_TOKEN = ("mask", "chunk", "position", "stride")
 
 
@@ -231,8 +240,7 @@ def stack(memories: list[ContextMemory]) -> ContextMemory:
 
     return replace(
         first,
-        keys=tuple(join(f"keys.{i}") for i in range(len(first.keys))),
-        values=tuple(join(f"values.{i}") for i in range(len(first.values))),
+        **{kind: tuple(join(f"{kind}.{i}") for i in range(len(getattr(first, kind)))) for kind in _BY_HEAD},
         token_ids=torch.cat([pad(m.token_ids, (0, tokens - m.token_ids.shape[1])) for m in memories]),
         sources=tuple(texts for memory in memories for texts in memory.sources),
         **{name: join(name) for name in (*_PER_TOKEN, "lengths")},

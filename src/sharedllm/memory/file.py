@@ -78,7 +78,7 @@ def _plain(memory: ContextMemory, storage: Storage) -> dict[str, Tensor]:
     """The tensors as a file holds them: on the CPU, contiguous, no two over the same storage."""
     tensors, storages, kept = {}, set(), memory.tensors()
     if storage == "int8":
-        for name in [n for n in kept if n.startswith(("keys.", "values."))]:
+        for name in [n for n in kept if n.startswith(("keys.", "values.", "residuals."))]:
             kept[name], kept[f"{name}.scale"] = quantised(kept[name].detach())
     for name, tensor in kept.items():
         tensor = tensor.detach().cpu().contiguous()
@@ -133,6 +133,7 @@ def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "",
         "chunk_size": memory.chunk_size,
         "texts": len(memory),
         "layers": len(memory.keys),
+        "residuals": len(memory.residuals),
         "sources": _sources(memory),
         "checksums": {name: checksum(t) for name, t in tensors.items()},
     }
@@ -231,6 +232,7 @@ def open_memory(
     memory = ContextMemory(
         keys=tuple(heads(header, tensors, f"keys.{i}") for i in layers),
         values=tuple(heads(header, tensors, f"values.{i}") for i in layers),
+        residuals=tuple(heads(header, tensors, f"residuals.{i}") for i in range(_residuals(header))),
         chunk_size=header["chunk_size"],
         sources=tuple(tuple(text) for text in header["sources"]),
         fingerprint=header["fingerprint"],
@@ -246,6 +248,7 @@ def open_tensors(path: Path, header: dict, verify: bool = True) -> dict[str, Ten
         UserError: a checksum does not fit, or tensors are missing, too many, or do not fit each other.
     """
     names = {f"{kind}.{i}" for kind in ("keys", "values") for i in range(header["layers"])}
+    names |= {f"residuals.{i}" for i in range(_residuals(header))}
     if header["storage"] == "int8":
         names |= {f"{name}.scale" for name in names}
     names |= _INTEGERS.keys()
@@ -268,12 +271,18 @@ def open_tensors(path: Path, header: dict, verify: bool = True) -> dict[str, Ten
 def heads(
     header: dict, tensors: dict[str, Tensor], name: str, take: Callable[[Tensor], Tensor] = lambda t: t
 ) -> Tensor:
-    """Keys or values (B, G, S, D) in the dtype that the memory had, of the columns that `take` takes of (B, G, S, D)."""
+    """Keys, values or residual streams (B, G, S, D) in the dtype that the memory had, of the columns that `take` takes of (B, G, S, D)."""
     tensor = take(tensors[name])
     if header["storage"] == "model":
         return tensor
     scale = take(tensors[f"{name}.scale"][..., None])[..., 0]
     return dequantised(tensor, scale, getattr(torch, header["dtype"]))
+
+
+def _residuals(header: dict) -> int:
+    """How many residual streams a file holds; files of before have none."""
+    count = header.get("residuals", 0)
+    return count if count in (0, 1) else 0
 
 
 def _check_shapes(path: Path, header: dict, tensors: dict[str, Tensor]) -> None:
@@ -301,7 +310,7 @@ def _check_shapes(path: Path, header: dict, tensors: dict[str, Tensor]) -> None:
         elif name.endswith(".scale"):
             fits = tensor.shape == tensors[name.removesuffix(".scale")].shape[:3]
         else:
-            twin = tensors[name.replace("values", "keys")]
+            twin = tensors[name.replace("values", "keys")]  # residual streams have none but themselves
             fits = tensor.ndim == 4 and tensor.shape == twin.shape and tensor.shape[::2] == mask.shape
         if not fits:
             raise _damaged(path, f"{name} has shape {tuple(tensor.shape)}, mask {tuple(mask.shape)}")

@@ -7,6 +7,7 @@ segment slots are empty.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -26,6 +27,7 @@ class Segment:
     pairs       P, injected layers
     keys        pair, columns (B, c) or None for all → (B, G, c or T, D), before RoPE; read when asked for
     values      as keys
+    residuals   columns → (B, 1, c or T, E), the residual stream to read on from; None where it is not kept
     start       slot of the first token, a multiple of C
     sources     of each text, what was read, with the slots they begin at
     fingerprint identifies the model that read it; "" if unknown
@@ -37,6 +39,7 @@ class Segment:
     pairs: int
     keys: Callable[[int, Tensor | None], Tensor]
     values: Callable[[int, Tensor | None], Tensor]
+    residuals: Callable[[Tensor | None], Tensor] | None = None
     start: int = 0
     sources: tuple[tuple[dict, ...], ...] = ()
     fingerprint: str = ""
@@ -108,15 +111,15 @@ def take(segments: Sequence[Segment], slots: list[Tensor], strides: list[Tensor]
     owner = torch.bucketize(position, borders, right=True).masked_fill(~mask, -1)
     wanted = [(segment, owner == index) for index, segment in enumerate(segments) if (owner == index).any()]
 
-    def gather(kind: str, pair: int) -> Tensor:
+    def gather(read: Callable[[Segment], Callable[[Tensor | None], Tensor]]) -> Tensor:
         found = []
         for segment, here in wanted:
             columns = torch.nonzero(here.any(0)).flatten()
             local = (position[:, columns] - segment.start) * here[:, columns]
-            tensor = getattr(segment, kind)(pair, local)
+            tensor = read(segment)(local)
             found.append(tensor.masked_fill(~here[:, None, columns, None].to(tensor.device), 0))
         # Several segments hold one text each, whose tokens come in the order of the segments.
-        return torch.cat(found, 2) if found else getattr(segments[0], kind)(pair, position)
+        return torch.cat(found, 2) if found else read(segments[0])(position)
 
     last = segments[-1]
     ids = torch.zeros(batch, max(segment.end for segment in segments), dtype=torch.int32)
@@ -125,8 +128,9 @@ def take(segments: Sequence[Segment], slots: list[Tensor], strides: list[Tensor]
             :, : segment.end - segment.start
         ].cpu()
     memory = ContextMemory(
-        keys=tuple(gather("keys", pair) for pair in range(last.pairs)),
-        values=tuple(gather("values", pair) for pair in range(last.pairs)),
+        keys=tuple(gather(lambda s, pair=pair: partial(s.keys, pair)) for pair in range(last.pairs)),
+        values=tuple(gather(lambda s, pair=pair: partial(s.values, pair)) for pair in range(last.pairs)),
+        residuals=(gather(lambda s: s.residuals),) if last.residuals is not None else (),
         mask=mask,
         chunk=position // size,
         position=position,
@@ -160,6 +164,7 @@ def _of_memory(memory: ContextMemory) -> Segment:
         pairs=len(memory.keys),
         keys=lambda pair, columns: columns_of(memory.keys[pair], columns),
         values=lambda pair, columns: columns_of(memory.values[pair], columns),
+        residuals=partial(columns_of, memory.residuals[0]) if memory.residuals else None,
         sources=tuple(placed(text) for text in memory.sources),
         fingerprint=memory.fingerprint,
     )

@@ -17,8 +17,9 @@ from ..memory.fingerprint import Fingerprint
 from ..utils.errors import UserError
 from .cache import with_room
 from .config import SharedLLMConfig
-from .cross_attention import PreparedMemory, prepare
+from .cross_attention import PreparedMemory, bucket, prepare
 from .encode import ContextEncoder, append_context, read_context
+from .deepen import deepen
 from .lower import LowerModel
 from .upper import inject, make_injections
 
@@ -75,8 +76,8 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
     def lower(self, plain: bool = False) -> LowerModel:
         """The lower model, over this model's weights; `plain` runs every layer whole (to measure what is saved)."""
         layers = self.lower_layers if self.lower_layers is not None else self.upper.layers
-        text_config = self.upper.config
-        return LowerModel(layers, self.get_input_embeddings(), self.upper.rotary_emb, text_config, plain)
+        text_config, prefix = self.upper.config, tuple(self.config.prefix or ())
+        return LowerModel(layers, self.get_input_embeddings(), self.upper.rotary_emb, text_config, plain, prefix)
 
     def _encoder(
         self,
@@ -221,6 +222,8 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         moved = memory.to(weight.device, weight.dtype)
         # What was copied to get here is nobody else's.
         in_place = in_place or all(a is not b for a, b in zip(moved.keys, memory.keys, strict=True))
+        if self.config.injection == "deep":
+            return deepen(moved.padded(bucket(moved.mask.shape[1])) if static else moved, self.config, self.upper)
         layers, lower, family = self.upper.layers, self.lower().layers, self.lower().family
         cross = {upper: layers[upper].cross_attention for _, upper in pairs}
         projections = {
@@ -276,6 +279,10 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
             # Positions count real tokens, so that left padding changes nothing.
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -states.shape[1] :]
+        if memory is not None and memory.begin is not None:
+            if position_ids is None:
+                position_ids = torch.arange(states.shape[1], device=states.device)[None] + past
+            position_ids = position_ids + memory.begin[:, None]
         if (self.upper.config.use_cache if use_cache is None else use_cache) and not torch.is_grad_enabled():
             past_key_values = with_room(past_key_values, self.upper.config)
         return self.upper(

@@ -29,7 +29,12 @@ class SharedLLMConfig(PreTrainedConfig):
             reads. None is the paper's i → i for all i < M. A pair of different layers gets key and value projections of
             its own in the upper layer.
         injection: "cross", attention over the memory of its own, behind a gate that starts at 0 (after the paper); "joint",
-            one softmax over memory and running text in the base's own self-attention, which is no new weight.
+            one softmax over memory and running text in the base's own self-attention, which is no new weight; "deep", a joint
+            softmax in all layers over tokens that were selected and then read on, together, from layer M to the top: the
+            memory keeps the residual stream entering layer M for that (see `model.deepen`). Its injection map may only have
+            pairs i → i, i ≤ M: the layers whose keys are kept too, for scoring and for bottom layers to read.
+        prefix: token ids that every chunk, and with injection="deep" what is selected, is read after: the head of the chat
+            template, say. None is nothing.
         reach: with a joint softmax chunk i of n stands at position i − n, and those before the last `reach` chunks stand
             together at −reach: attention knows no distances that it was not trained on.
         start: where the cross-attention begins: "gate", a copy of self-attention behind a gate at 0; "zero", a copy with
@@ -62,7 +67,8 @@ class SharedLLMConfig(PreTrainedConfig):
     strides: list[int] | tuple[int, ...] = (16, 8, 4)
     lower_layers: int = 4
     injection_map: list[Any] | tuple[Any, ...] | None = None
-    injection: Literal["cross", "joint"] = "cross"
+    injection: Literal["cross", "joint", "deep"] = "cross"
+    prefix: list[int] | tuple[int, ...] | None = None
     reach: int = 32
     start: Literal["gate", "zero", "random"] = "gate"
     encoding: Literal["node", "chunk"] = "node"
@@ -101,6 +107,11 @@ class SharedLLMConfig(PreTrainedConfig):
         self._check()
 
     @property
+    def depth(self) -> int:
+        """How many layers are run over a context: the states entering layers 0 … depth are known."""
+        return self.lower_layers if self.injection == "deep" else self.lower_layers - 1
+
+    @property
     def height(self) -> int:
         """Levels of the context tree below its root."""
         return len(self.strides)
@@ -114,7 +125,11 @@ class SharedLLMConfig(PreTrainedConfig):
         if not self.injection_map:
             raise UserError("injection_map=[] injects nothing: give at least one [lower, upper] pair, or None.")
         for lower, upper in self.injection_map:
-            if not 0 <= lower < self.lower_layers:
+            if self.injection == "deep" and lower != upper:
+                raise UserError(
+                    f"injection_map has [{lower}, {upper}]: with injection='deep' a layer can only read its own keys."
+                )
+            if not 0 <= lower < self.lower_layers + (self.injection == "deep"):
                 raise UserError(
                     f"injection_map reads lower layer {lower}, but lower_layers={self.lower_layers}: "
                     f"use 0 … {self.lower_layers - 1}."
@@ -128,8 +143,16 @@ class SharedLLMConfig(PreTrainedConfig):
             raise UserError(f"strides={self.strides} must be one positive stride a tree level, such as [16, 8, 4].")
         if any(coarse < fine for coarse, fine in zip(self.strides, self.strides[1:], strict=False)):
             raise UserError(f"strides={self.strides} must not grow with depth: deeper nodes are finer.")
-        if self.injection == "joint" and self.start != "gate":
-            raise UserError(f"start={self.start!r} is for injection='cross'; the joint softmax has nothing to start.")
+        if self.injection == "deep" and (self.encoding != "chunk" or self.lower_weights != "shared"):
+            raise UserError(
+                f"encoding={self.encoding!r} with lower_weights={self.lower_weights!r}: injection='deep' reads on where the "
+                "lower model stopped, so it needs encoding='chunk' and lower_weights='shared'."
+            )
+        vocabulary = self.text_config.vocab_size
+        if any(not 0 <= token < vocabulary for token in self.prefix or ()):
+            raise UserError(f"prefix={self.prefix} has an id outside of the base's vocabulary of {vocabulary}.")
+        if self.injection != "cross" and self.start != "gate":
+            raise UserError(f"start={self.start!r} is for injection='cross'; a joint softmax has nothing to start.")
         if self.chunk_size < 2:
             raise UserError(f"chunk_size={self.chunk_size} must be at least 2 tokens.")
         if self.overlap < 0 or (self.overlap and self.encoding != "chunk"):

@@ -8,7 +8,7 @@ training the model is the base model to the bit.
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -31,17 +31,17 @@ class PreparedMemory:
     A batch may have several rows for each text, one behind another (questions, beams): they all read the same tensors,
     only what is small is repeated for them.
 
-    layers   upper layer → keys and values (T, G, S, D) of T texts, keys rotated to their chunks; in 8 bits if the
-             configuration's memory_dtype says so
-    bias     (T, 1, 1, S), what is added to the memory's scores; None where there is nothing to add
+    layers   upper layer → keys and values (T, G, S, D) of T texts, keys rotated to where they stand, in 8 bits if the
+             configuration's memory_dtype says so; and (T, 1, 1, S), what is added to their scores, None for nothing
     present  (B, 1, 1) bool, False for rows without any context
     query    upper layer → rotation (B, 1, D) of its cross-attention's queries, to position n
+    begin    (B,) position at which the running text begins; None is 0
     """
 
-    layers: dict[int, tuple[Tensor | Int8Keys, Tensor | Int8Values]]
-    bias: Tensor | None
+    layers: dict[int, KeyValueSpan]
     present: Tensor
-    query: dict[int, Rotation]
+    query: dict[int, Rotation] = field(default_factory=dict)
+    begin: Tensor | None = None
 
     def __len__(self) -> int:
         """B, the number of rows."""
@@ -56,6 +56,7 @@ class PreparedMemory:
                 layer: by._replace(cos=by.cos.repeat_interleave(repeats, 0), sin=by.sin.repeat_interleave(repeats, 0))
                 for layer, by in self.query.items()
             },
+            begin=None if self.begin is None else self.begin.repeat_interleave(repeats),
         )
 
 
@@ -94,16 +95,17 @@ def prepare(
     # What is trained through has to be the numbers themselves.
     bits = config.memory_dtype == "int8" and not torch.is_grad_enabled()
     bias = _bias(memory, kept, config, like.dtype)
+    bias = bias if static or bias.any() else None
     held = (Int8Keys.of, Int8Values.of) if bits else (Tensor.contiguous, Tensor.contiguous)
     return PreparedMemory(
         layers={
             upper: (
                 held[0](_rotated(keys, _scaled(by.keys(upper, projections[upper]), factor), in_place)),
                 held[1](values),
+                bias,
             )
             for (_, upper), keys, values in zip(config.injection_map, memory.keys, memory.values, strict=True)
         },
-        bias=bias if static or bias.any() else None,
         present=memory.mask.any(1)[:, None, None],
         query={layer: query_by.queries(layer, reader) for layer, reader in readers.items()},
     )
@@ -195,7 +197,7 @@ class CrossAttention(nn.Module):
     def operands(self, hidden: Tensor, layer_index: int, memory: PreparedMemory) -> tuple[Tensor, list[KeyValueSpan]]:
         """What is attended with: queries (B, H, L, D), and the memory as the only span."""
         queries = rotate(self.family.queries(self, self.norm(hidden)).transpose(1, 2), memory.query[layer_index])
-        return queries, [(*memory.layers[layer_index], memory.bias)]
+        return queries, [memory.layers[layer_index]]
 
     def forward(self, hidden: Tensor, layer_index: int, memory: PreparedMemory) -> Tensor:
         """(B, L, E) behind self-attention → (B, L, E), to be added to it."""

@@ -42,7 +42,8 @@ class ContextEncoder:
         return (1,) if self.keep_all else tuple(self.config.strides)
 
     def project(self, states: list[Tensor]) -> list[Tensor]:
-        """Residual streams (s, E) entering lower layers 0 … M − 1 → P keys (s, G, D), then P values (s, G, D)."""
+        """Residual streams (s, E) entering lower layers 0 … depth → P keys (s, G, D), then P values (s, G, D), then, if they
+        will be read deeper, the streams (s, 1, E) that deepening begins with."""
         family, pairs = self.lower.family, []
         for (lower_index, _), projection in zip(self.config.injection_map, self.projections, strict=True):
             hidden = states[lower_index]
@@ -53,7 +54,8 @@ class ContextEncoder:
                 )
             else:
                 pairs.append(family.keys_values(projection, projection.norm(hidden)))
-        return [keys for keys, _ in pairs] + [values for _, values in pairs]
+        residuals = [states[-1][:, None]] if self.config.injection == "deep" else []
+        return [keys for keys, _ in pairs] + [values for _, values in pairs] + residuals
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def read_context(
         units,
         unit,
         samples.position,
-        encoder.config.lower_layers - 1,
+        encoder.config.depth,
         encoder.project,
         encoder.batch_tokens,
         progress,
@@ -154,7 +156,8 @@ def read_context(
     pairs = len(encoder.projections)
     return ContextMemory(
         keys=tuple(heads[:pairs]),
-        values=tuple(heads[pairs:]),
+        values=tuple(heads[pairs : 2 * pairs]),
+        residuals=tuple(heads[2 * pairs :]),
         mask=kept,
         chunk=_gather(samples.chunk.to(ids.device), index, kept),
         position=_gather(samples.position.to(ids.device), index, kept),

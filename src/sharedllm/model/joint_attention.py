@@ -33,7 +33,7 @@ class JointAttention(nn.Module):
     ) -> tuple[Tensor, list[KeyValueSpan]]:
         """What is attended with: queries (B, H, L, D), and as spans the memory and the running text. Arguments as `forward`'s."""
         queries, near = operands(self.family, attention, normed, **kwargs)
-        return queries, [(*memory.layers[layer_index], memory.bias), near]
+        return queries, [memory.layers[layer_index], near]
 
     def forward(
         self, attention: nn.Module, normed: Tensor, layer_index: int, memory: PreparedMemory, **kwargs

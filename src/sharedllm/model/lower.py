@@ -35,6 +35,7 @@ class LowerModel:
     rotary   the base's rotary embedding
     config   the base's configuration
     plain    run every layer whole, the last one included: for measuring what the shortcut saves
+    prefix   token ids that every unit is read after: without them its first tokens would be the text's beginning to it
     """
 
     layers: Sequence[nn.Module]
@@ -42,6 +43,7 @@ class LowerModel:
     rotary: nn.Module
     config: PreTrainedConfig
     plain: bool = False
+    prefix: tuple[int, ...] = ()
 
     @property
     def family(self) -> Family:
@@ -69,7 +71,7 @@ class LowerModel:
         batch_tokens: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[Tensor]:
-        """Read each unit by itself from position 0 and project what is known of its sampled tokens.
+        """Read each unit by itself, after the prefix, and project what is known of its sampled tokens.
 
         Args:
             ids: (B, T) token ids of the texts.
@@ -90,7 +92,7 @@ class LowerModel:
         for samples, token_ids, offsets in self._batches(ids, units, unit, position, batch_tokens):
             gathered.add(samples, project([state.flatten(0, 1) for state in self._run(token_ids, offsets, depth)]))
             if progress is not None:
-                progress(token_ids.numel())
+                progress(token_ids.numel() - len(token_ids) * len(self.prefix))
         if not len(unit):
             none = self.embed.weight.new_zeros(0, self.config.hidden_size)
             return project([none] * (depth + 1))
@@ -110,11 +112,15 @@ class LowerModel:
             if count == 0:
                 continue
             members = torch.where((units.length == length) & (counts == count))[0]
-            for part in members.split(max(1, batch_tokens // length)):
+            for part in members.split(max(1, batch_tokens // (length + len(self.prefix)))):
                 samples = first[part][:, None] + torch.arange(count)
                 offsets = (position[samples] - units.start[part][:, None]).to(ids.device)
                 columns = (units.start[part][:, None] + torch.arange(length)).to(ids.device)
-                yield samples, ids[units.row[part].to(ids.device)[:, None], columns].long(), offsets
+                token_ids = ids[units.row[part].to(ids.device)[:, None], columns].long()
+                if self.prefix:
+                    before = token_ids.new_tensor(self.prefix).expand(len(part), -1)
+                    token_ids, offsets = torch.cat([before, token_ids], 1), offsets + len(self.prefix)
+                yield samples, token_ids, offsets
 
     def _run(self, ids: Tensor, offsets: Tensor, depth: int) -> list[Tensor]:
         """States (u, k, E) at `offsets` (u, k) entering layers 0 … depth, for units `ids` (u, l) of equal length."""
@@ -126,7 +132,7 @@ class LowerModel:
         by, masks = Rotations(self.rotary, self.config, positions, hidden), {}
         for index in range(depth + self.plain):
             layer = self.layers[index]
-            if index == depth - 1 and not self.plain:
+            if index == depth - 1 and not self.plain and offsets.shape[1] + len(self.prefix) < ids.shape[1]:
                 states.append(self._run_sampled(index, hidden, offsets, by))
             else:
                 attention = getattr(layer, self.family.attention)
@@ -201,5 +207,10 @@ class _Gathered:
 
 
 def _take(hidden: Tensor, offsets: Tensor) -> Tensor:
-    """(u, l, E) at offsets (u, k) → (u, k, E)."""
+    """(u, l, E) at offsets (u, k), ascending → (u, k, E)."""
+    if offsets.shape[1] and bool((offsets[:, -1] - offsets[:, 0] == offsets.shape[1] - 1).all()):
+        # One stretch in each unit, most often the whole of it: nothing has to be gathered.
+        first = offsets[:, 0]
+        if bool((first == first[0]).all()):
+            return hidden[:, int(first[0]) : int(first[0]) + offsets.shape[1]]
     return hidden.gather(1, offsets[..., None].expand(-1, -1, hidden.shape[-1]))

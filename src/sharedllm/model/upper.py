@@ -75,8 +75,10 @@ def inject(base: PreTrainedModel, injections: Mapping[int, nn.Module]) -> PreTra
 
 
 def make_injections(base: PreTrainedModel, config: SharedLLMConfig) -> dict[int, nn.Module]:
-    """What reads the memory in each layer of the injection map."""
+    """What reads the memory in each layer of the injection map; with injection="deep" in every layer."""
     family, injections = family_of(config.text_config), {}
+    if config.injection == "deep":
+        return {index: JointAttention(layer, family, False) for index, layer in enumerate(base.layers)}
     for lower_index, upper_index in config.injection_map:
         layer, own_projection = base.layers[upper_index], lower_index != upper_index
         if config.injection == "joint":

@@ -1,5 +1,6 @@
 """A block of a store as a part to select from: mapped from disk, read where it is looked at."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -42,6 +43,7 @@ class BlockFile:
             pairs=self.pairs,
             keys=lambda pair, columns: self._heads(f"keys.{pair}", columns),
             values=lambda pair, columns: self._heads(f"values.{pair}", columns),
+            residuals=partial(self._heads, "residuals.0") if "residuals.0" in self.tensors else None,
             start=start,
             sources=(sources,),
             fingerprint=self.header["fingerprint"],
@@ -65,6 +67,7 @@ def joined(blocks: list[tuple[int, BlockFile]], sources: tuple[dict, ...], finge
     return ContextMemory(
         keys=tuple(torch.cat([p.keys(i, None) for p in segments], 2) for i in range(segments[0].pairs)),
         values=tuple(torch.cat([p.values(i, None) for p in segments], 2) for i in range(segments[0].pairs)),
+        residuals=(torch.cat([p.residuals(None) for p in segments], 2),) if segments[0].residuals else (),
         mask=torch.ones_like(position, dtype=torch.bool),
         chunk=position // size,
         position=position,

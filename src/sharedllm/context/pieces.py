@@ -1,0 +1,110 @@
+"""Pieces: the stretches of a text that are selected whole. Each ends where a sentence ends, if one ends in time.
+
+Pure functions over slots. A piece is what a score ranks and what the deeper layers read, so it has to be large enough to
+hold a fact with its context, and small enough that a budget holds several.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..utils.errors import UserError
+
+# Tokens of a piece: it ends with the first sentence that ends after LEAST, and after MOST in any case.
+LEAST, MOST = 96, 192
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """n stretches of one text, ascending and apart.
+
+    start, end  (n,) int64: slots of the first token, and after the last
+    """
+
+    start: Tensor
+    end: Tensor
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    @property
+    def lengths(self) -> Tensor:
+        """(n,) tokens."""
+        return self.end - self.start
+
+    def __getitem__(self, index: Tensor) -> "Pieces":
+        return Pieces(self.start[index], self.end[index])
+
+    def slots(self) -> Tensor:
+        """(s,) ascending slots of all tokens."""
+        lengths = self.lengths
+        first = torch.cumsum(lengths, 0) - lengths
+        owner = torch.repeat_interleave(torch.arange(len(self)), lengths)
+        return torch.arange(len(owner)) - first[owner] + self.start[owner]
+
+    def owners(self, slots: int) -> Tensor:
+        """(slots,) index of the piece that each slot lies in; −1 outside of all."""
+        owner = torch.full((slots,), -1, dtype=torch.long)
+        owner[self.slots()] = torch.repeat_interleave(torch.arange(len(self)), self.lengths)
+        return owner
+
+
+def cut_pieces(closes: Tensor, starts: Tensor, ends: Tensor, least: int = LEAST, most: int = MOST) -> Pieces:
+    """Cut stretches of text into pieces; none crosses the border of a stretch.
+
+    Args:
+        closes: (T,) bool, True where a sentence ends with the token at that slot.
+        starts, ends: (m,) slots at which the stretches (documents) begin and end, ascending.
+        least, most: tokens of a piece. What is left at the end of a stretch is joined to its last piece where both
+            together have at most `most` tokens.
+
+    Raises:
+        UserError: `least` is below 1, or above `most`.
+    """
+    if not 1 <= least <= most:
+        raise UserError(f"least={least} must be between 1 and most={most}.")
+    stops = np.flatnonzero(closes.numpy()) + 1
+    first: list[int] = []
+    last: list[int] = []
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        begun = len(first)
+        while start < end:
+            # The first sentence end after `least` tokens, if it comes before `most`; else as much as is allowed.
+            place = np.searchsorted(stops, start + least)
+            stop = int(stops[place]) if place < len(stops) else end
+            stop = min(stop if stop <= start + most else start + most, end)
+            if len(first) > begun and stop == end and end - first[-1] <= most:
+                last[-1] = end
+            else:
+                first.append(start)
+                last.append(stop)
+            start = stop
+    return Pieces(torch.tensor(first, dtype=torch.long), torch.tensor(last, dtype=torch.long))
+
+
+def choose_pieces(scores: Tensor, pieces: Pieces, budget: int) -> Tensor:
+    """Indices of the best pieces that a budget of tokens holds, ascending, so that they are read in the text's order.
+
+    Args:
+        scores: (n,) how much each piece matters; −∞: not worth a place although the budget may have room.
+        budget: most tokens. The best piece is always among them, cut by nobody: a budget below its length is refused.
+
+    Raises:
+        UserError: the budget does not hold the best piece.
+    """
+    order = torch.argsort(scores, descending=True, stable=True)
+    order = order[~scores[order].isneginf()]
+    lengths = pieces.lengths[order]
+    if len(order) and int(lengths[0]) > budget:
+        raise UserError(f"budget={budget} is less than the {int(lengths[0])} tokens of one piece: raise it.")
+    chosen, spent = [], 0
+    for index, length in zip(order.tolist(), lengths.tolist(), strict=True):
+        # A long piece that does not fit leaves its place to the next one; the list is short where it ends.
+        if spent + length <= budget:
+            chosen.append(index)
+            spent += length
+        elif budget - spent < int(pieces.lengths.min()):
+            break
+    return torch.tensor(sorted(chosen), dtype=torch.long)
