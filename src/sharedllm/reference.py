@@ -264,18 +264,20 @@ def _self_attention(
     index: int,
     hidden: Tensor,
     far: tuple[Tensor, Tensor, float] | None = None,
+    start: int = 0,
 ) -> Tensor:
-    """Causal self-attention of a decoder layer at positions 0 … L − 1: (L, E) → (L, E), to be added to the input.
+    """Causal self-attention of a decoder layer at positions start … start + L − 1: (L, E) → (L, E), to be added to the input.
 
     Args:
         far: rotated keys and values (S, G, D) of a memory that every token sees too, and what is added to their scores.
     """
     attention, positions = layer.self_attn, list(range(len(hidden)))
+    places = [start + position for position in positions]
     normed = layer.input_layernorm(hidden)
     queries = _heads(attention.q_proj(normed), attention.head_dim, getattr(attention, "q_norm", None))
     keys = _heads(attention.k_proj(normed), attention.head_dim, getattr(attention, "k_norm", None))
     values = _heads(attention.v_proj(normed), attention.head_dim)
-    queries, keys = _rotate(model, queries, positions), _rotate(model, keys, positions)
+    queries, keys = _rotate(model, queries, places), _rotate(model, keys, places)
     reach = _sliding_window(model, index) or len(hidden)
     visible = [range(max(0, position + 1 - reach), position + 1) for position in positions]
     return attention.o_proj(_attention(queries, keys, values, visible, far))

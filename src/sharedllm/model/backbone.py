@@ -18,8 +18,8 @@ from ..utils.errors import UserError
 from .cache import with_room
 from .config import SharedLLMConfig
 from .cross_attention import PreparedMemory, bucket, prepare
-from .encode import ContextEncoder, append_context, read_context
 from .deepen import deepen
+from .encode import ContextEncoder, append_context, read_context
 from .lower import LowerModel
 from .upper import inject, make_injections
 

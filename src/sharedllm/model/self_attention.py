@@ -68,10 +68,11 @@ def _bias(mask: Tensor | None, queries: Tensor, keys: Tensor) -> Tensor | None:
     """The mask that transformers gives to self-attention, as numbers to be added to scores: (B, 1, L, S)."""
     length, seen = queries.shape[2], keys.shape[2]
     if mask is None:
-        # It is left out where it is only causal; one token sees all before it.
+        # It is left out where it is only causal: one token sees all before it; several begin the text, and what a static
+        # cache holds after them is empty.
         if length == 1:
             return None
-        mask = torch.ones(length, seen, dtype=torch.bool, device=queries.device).tril(seen - length)[None, None]
+        mask = torch.ones(length, seen, dtype=torch.bool, device=queries.device).tril()[None, None]
     mask = mask[..., :seen]
     if mask.dtype == torch.bool:
         lowest = torch.finfo(queries.dtype).min

@@ -1,0 +1,74 @@
+"""Depth as a second grain as slow loops over one text: what `model.deepen` is tested against.
+
+Nothing of it is in the paper; it is self-injection (arXiv 2603.04759, overview of the model) with all of the upper layers
+reading what was selected. Letters as in `reference`; p tokens of prefix, s selected tokens, N layers.
+"""
+
+import torch
+from torch import Tensor
+
+from .causal_lm import SharedLLMForCausalLM
+from .reference import _heads, _ids, _rotate, _run, _self_attention
+
+
+def reference_deep_logits(
+    model: SharedLLMForCausalLM, input_ids: list[int], context_ids: list[int], selected: list[int]
+) -> Tensor:
+    """Logits of running text over the tokens of a context that were selected and read on.
+
+    Args:
+        input_ids: L tokens of running text. context_ids: T tokens before it.
+        selected: s ascending positions in the context.
+
+    Returns:
+        (L, V) logits.
+    """
+    config, upper = model.config, model.model.upper
+    prefix = list(config.prefix or [])
+    kept_layers = {index for index, _ in config.injection_map}
+    # 1. Every chunk is read by itself, after the prefix, through the bottom M layers.
+    states: dict[int, list[Tensor]] = {}
+    for start in range(0, len(context_ids), config.chunk_size):
+        chunk = context_ids[start : start + config.chunk_size]
+        read = _run(model, upper.layers, prefix + chunk, config.lower_layers)
+        for offset in range(len(chunk)):
+            states[start + offset] = [state[len(prefix) + offset] for state in read]
+    none = upper.embed_tokens.weight.new_zeros(0, upper.config.hidden_size)
+    # 2. The prefix and the selected tokens stand one after the other.
+    beginning = _run(model, upper.layers, prefix, config.lower_layers) if prefix else [none] * (config.lower_layers + 1)
+    far: list[tuple[Tensor, Tensor] | None] = []
+    for index in range(config.lower_layers):
+        rows = [*beginning[index], *(states[p][index] for p in selected if index in kept_layers)]
+        far.append(_keys_values(model, index, torch.stack(rows)) if rows else None)
+    # 3. The layers above read them together.
+    hidden = torch.cat([beginning[-1], *(states[p][config.lower_layers][None] for p in selected)])
+    for index in range(config.lower_layers, len(upper.layers)):
+        far.append(_keys_values(model, index, hidden) if len(hidden) else None)
+        hidden = _layer(model, index, hidden) if len(hidden) else hidden
+    # 4. The running text sees them in all layers, and goes on at the next position.
+    running = upper.embed_tokens(_ids(model, input_ids))
+    for index, seen in enumerate(far):
+        running = _layer(model, index, running, seen, len(prefix) + len(selected))
+    return model.lm_head(upper.norm(running))
+
+
+def _keys_values(model: SharedLLMForCausalLM, index: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys, rotated to positions 0, 1, …, and values (S, G, D) of streams (S, E) entering a layer."""
+    layer = model.model.upper.layers[index]
+    attention, normed = layer.self_attn, layer.input_layernorm(hidden)
+    keys = _heads(attention.k_proj(normed), attention.head_dim, getattr(attention, "k_norm", None))
+    return _rotate(model, keys, list(range(len(keys)))), _heads(attention.v_proj(normed), attention.head_dim)
+
+
+def _layer(
+    model: SharedLLMForCausalLM,
+    index: int,
+    hidden: Tensor,
+    seen: tuple[Tensor, Tensor] | None = None,
+    start: int = 0,
+) -> Tensor:
+    """One decoder layer over (L, E); seen: keys and values before it."""
+    layer = model.model.upper.layers[index]
+    far = None if seen is None else (*seen, 0.0)
+    hidden = hidden + _self_attention(model, layer, index, hidden, far, start)
+    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))

@@ -1,0 +1,135 @@
+"""Depth as a second grain: the fast path against the loops in values and gradients, and against the base where both must agree."""
+
+from itertools import product
+
+import pytest
+import torch
+from helpers import FAMILIES, pad, random_texts, tiny_base, tiny_shared
+from torch import Tensor
+
+from sharedllm import SharedLLMForCausalLM
+from sharedllm.memory.segments import segments_of, take
+from sharedllm.reference_deep import reference_deep_logits
+from sharedllm.utils.errors import UserError
+
+PREFIX = [5, 3, 9]
+DEEP = {"injection": "deep", "encoding": "chunk", "prefix": PREFIX, "window": 64}
+SELECTED = [[0, 1, 2, 17, 18, 30, 44], [], [3, 4, 16], list(range(20))]
+LENGTHS = [45, 12, 17, 20]
+
+
+def deep(family: str, lower_layers: int = 2, base=None, **settings) -> SharedLLMForCausalLM:
+    return tiny_shared(family, base=base, **DEEP | {"lower_layers": lower_layers} | settings)
+
+
+def selected_memory(model: SharedLLMForCausalLM, contexts: list[list[int]], selected: list[list[int]]):
+    ids, mask = pad(contexts, "right")
+    everything = model.read(ids, mask, keep_all=True)
+    slots = [torch.tensor(chosen, dtype=torch.long) for chosen in selected]
+    return take(segments_of(everything), slots, [torch.ones_like(s) for s in slots])
+
+
+def fast(model: SharedLLMForCausalLM, running: list[list[int]], contexts: list[list[int]]) -> list[Tensor]:
+    ids, mask = pad(running)
+    logits = model(ids, attention_mask=mask, memory=selected_memory(model, contexts, SELECTED)).logits
+    assert torch.isfinite(logits).all()
+    return [row[-len(text) :] for row, text in zip(logits, running, strict=True)]
+
+
+@pytest.mark.parametrize(("family", "lower_layers"), list(product(FAMILIES, (1, 2, 4))))
+@pytest.mark.parametrize("prefix", [PREFIX, None])
+def test_equals_the_loops(family, lower_layers, prefix):
+    """In values and gradients, of ragged texts with ragged selections, padded on the left and on the right."""
+    model = deep(family, lower_layers, base=tiny_base(family, dtype=torch.float64), prefix=prefix)
+    running, contexts = random_texts([6, 9, 1, 4], 1), random_texts(LENGTHS, 2)
+    got = fast(model, running, contexts)
+    expected = [
+        reference_deep_logits(model, *texts) for texts in zip(running, contexts, SELECTED, strict=True)
+    ]
+    gradients = []
+    for rows in (got, expected):
+        model.zero_grad()
+        sum((row * torch.linspace(-1, 1, row.numel(), dtype=row.dtype).view_as(row)).sum() for row in rows).backward()
+        gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+    for ours, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        assert float((gradient - gradients[1][name]).abs().max()) <= 1e-5 * float(gradients[1][name].abs().max()), name
+
+
+@pytest.mark.parametrize("kept", [[[1, 1]], [[0, 0], [2, 2]]])
+def test_bottom_layers_that_keep_no_keys_see_the_prefix_only(kept):
+    model = deep("qwen2", 2, base=tiny_base("qwen2", dtype=torch.float64), injection_map=kept)
+    running, contexts = random_texts([6, 9, 1, 4], 1), random_texts(LENGTHS, 2)
+    with torch.no_grad():
+        for ours, texts in zip(fast(model, running, contexts), zip(running, contexts, SELECTED, strict=True), strict=True):
+            torch.testing.assert_close(ours, reference_deep_logits(model, *texts), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("family", "lower_layers"), [("llama", 1), ("qwen3", 3), ("mistral", 4)])
+def test_one_chunk_is_read_as_the_base_reads_it(family, lower_layers):
+    """A text of one chunk, selected whole, is text in the window: the same logits, and the same tokens generated."""
+    base = tiny_base(family)
+    model = deep(family, lower_layers, base=base, chunk_size=40)
+    (context, running) = random_texts([40, 7], 3)
+    memory = model.read(torch.tensor([context]), keep_all=True)
+    whole, asked = torch.tensor([PREFIX + context + running]), torch.tensor([running])
+    with torch.no_grad():
+        torch.testing.assert_close(model(asked, memory=memory).logits, base(whole).logits[:, -7:], rtol=1e-4, atol=1e-4)
+    options = {"max_new_tokens": 6, "do_sample": False}
+    expected = base.generate(whole, attention_mask=torch.ones_like(whole), **options)[0, -6:]
+    assert model.generate(asked, memory=memory, **options)[0, -6:].tolist() == expected.tolist()
+
+
+def test_chunks_are_read_apart_and_after_the_prefix():
+    """A chunk's streams are those of the base over prefix and chunk, whatever stands in other chunks."""
+    base = tiny_base("qwen2")
+    model, (context,) = deep("qwen2", 2, base=base), random_texts([40], 4)
+    with torch.no_grad():
+        streams = model.read(torch.tensor([context]), keep_all=True).residuals[0][0, 0]
+        hidden = base(torch.tensor([PREFIX + context[16:32]]), output_hidden_states=True).hidden_states[2]
+    torch.testing.assert_close(streams[16:32], hidden[0, len(PREFIX) :], rtol=1e-5, atol=1e-5)
+
+
+def test_half_precision_stays_near():
+    base = tiny_base("qwen2")
+    exact = deep("qwen2", 2, base=base)
+    running, contexts = random_texts([6, 9, 1, 4], 1), random_texts(LENGTHS, 2)
+    with torch.no_grad():
+        expected = fast(exact, running, contexts)
+        got = fast(deep("qwen2", 2, base=base.to(torch.bfloat16)), running, contexts)
+    for ours, theirs in zip(got, expected, strict=True):
+        assert float((ours.float() - theirs).norm() / theirs.norm()) < 0.05
+
+
+def test_rows_of_one_text_and_a_static_cache_change_nothing():
+    model = deep("llama", 2)
+    (context,), running = random_texts([45], 2), random_texts([6, 6], 1)
+    memory = selected_memory(model, [context], [SELECTED[0]])
+    asked, options = torch.tensor(running), {"max_new_tokens": 5, "do_sample": False}
+    both = model.generate(asked, memory=memory, **options)
+    alone = torch.cat([model.generate(row[None], memory=memory, **options) for row in asked])
+    assert both.tolist() == alone.tolist()
+    static = model.generate(asked[:1], memory=memory, cache_implementation="static", disable_compile=True, **options)
+    assert static.tolist() == alone[:1].tolist()
+
+
+def test_more_than_the_base_has_positions_for():
+    model, (context,) = deep("llama", 2), random_texts([70], 2)
+    with pytest.raises(UserError, match="70 tokens are selected, and the base has 64 positions: select fewer"):
+        model(torch.tensor([[1, 2]]), memory=model.read(torch.tensor([context]), keep_all=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"injection_map": [[0, 1]]}, "a layer can only read its own keys"),
+        ({"injection_map": [[3, 3]]}, "injection_map reads lower layer 3"),
+        ({"encoding": "node"}, "injection='deep' reads on"),
+        ({"prefix": [101]}, "outside of the base's vocabulary of 101"),
+    ],
+)
+def test_settings_that_can_not_work(changes, message):
+    with pytest.raises(ValueError, match=message.replace("[", r"\[")):
+        deep("llama", 2, **changes)
