@@ -43,9 +43,7 @@ def test_equals_the_loops(family, lower_layers, prefix):
     model = deep(family, lower_layers, base=tiny_base(family, dtype=torch.float64), prefix=prefix)
     running, contexts = random_texts([6, 9, 1, 4], 1), random_texts(LENGTHS, 2)
     got = fast(model, running, contexts)
-    expected = [
-        reference_deep_logits(model, *texts) for texts in zip(running, contexts, SELECTED, strict=True)
-    ]
+    expected = [reference_deep_logits(model, *texts) for texts in zip(running, contexts, SELECTED, strict=True)]
     gradients = []
     for rows in (got, expected):
         model.zero_grad()
@@ -63,7 +61,9 @@ def test_bottom_layers_that_keep_no_keys_see_the_prefix_only(kept):
     model = deep("qwen2", 2, base=tiny_base("qwen2", dtype=torch.float64), injection_map=kept)
     running, contexts = random_texts([6, 9, 1, 4], 1), random_texts(LENGTHS, 2)
     with torch.no_grad():
-        for ours, texts in zip(fast(model, running, contexts), zip(running, contexts, SELECTED, strict=True), strict=True):
+        for ours, texts in zip(
+            fast(model, running, contexts), zip(running, contexts, SELECTED, strict=True), strict=True
+        ):
             torch.testing.assert_close(ours, reference_deep_logits(model, *texts), rtol=1e-6, atol=1e-6)
 
 

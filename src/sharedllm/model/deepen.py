@@ -10,17 +10,17 @@ A text of one chunk, selected whole, is read exactly as the base reads it in its
 """
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
-from transformers import PreTrainedModel
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
 
 from ..memory.context_memory import ContextMemory
 from ..utils.errors import UserError
-from .attention import KeyValueSpan, attend
+from .attention import KeyValueSpan
 from .config import SharedLLMConfig
 from .cross_attention import PreparedMemory
-from .families import Family, family_of, sliding_window
-from .rope import Rotation, rotate, rotation
+from .families import Rotations, family_of, sliding_window
+from .lower import causal_mask
+from .rope import rotate
 
 
 def deepen(memory: ContextMemory, config: SharedLLMConfig, upper: PreTrainedModel) -> PreparedMemory | None:
@@ -51,9 +51,6 @@ def deepen(memory: ContextMemory, config: SharedLLMConfig, upper: PreTrainedMode
             f"{config.window // 2}, say."
         )
     texts, residual = len(memory), memory.residuals[0][:, 0]
-    positions = torch.arange(before + kept, device=residual.device)[None]
-    by = rotation(upper.rotary_emb, positions, residual)
-    start, after = (by[0][:, :before], by[1][:, :before]), (by[0][:, before:], by[1][:, before:])
     # Right padding is seen by nobody but itself, as attention is causal; the running text has to be told.
     seen = torch.cat([memory.mask.new_ones(texts, before), memory.mask], 1)
     bias = None
@@ -63,57 +60,61 @@ def deepen(memory: ContextMemory, config: SharedLLMConfig, upper: PreTrainedMode
         bias = bias[:, None, None]
     pair = {index: place for place, (index, _) in enumerate(config.injection_map)}
     layers: dict[int, KeyValueSpan] = {}
-    hidden = upper.get_input_embeddings()(prefix.long())[None].to(residual.dtype)
+    hidden = family.embed(upper.config, upper.get_input_embeddings()(prefix[None].long()).to(residual.dtype))
+    start, after = _Run(upper, hidden, 0), _Run(upper, residual, before)
     for index in range(config.lower_layers):
-        hidden, keys, values = _layer(upper, family, index, hidden, start)
+        hidden, keys, values = start.layer(index, hidden)
         keys, values = (t.expand(texts, -1, -1, -1) for t in (keys, values))
         if index in pair:
-            kept_keys = rotate(memory.keys[pair[index]], after)
-            keys, values = torch.cat([keys, kept_keys], 2), torch.cat([values, memory.values[pair[index]]], 2)
+            keys = torch.cat([keys, after.turned(index, memory.keys[pair[index]])], 2)
+            values = torch.cat([values, memory.values[pair[index]]], 2)
         elif not before:
             continue
         layers[index] = (keys.contiguous(), values.contiguous(), bias if index in pair else None)
     hidden = torch.cat([hidden.expand(texts, -1, -1), residual], 1)
-    last = len(upper.layers) - 1
+    run, last = _Run(upper, hidden, 0), len(upper.layers) - 1
     for index in range(config.lower_layers, last + 1):
         # Of the last layer nobody reads more than keys and values.
-        hidden, keys, values = _layer(upper, family, index, hidden, by, whole=index < last)
+        hidden, keys, values = run.layer(index, hidden, whole=index < last)
         layers[index] = (keys, values, bias)
-    return PreparedMemory(
-        layers=layers,
-        present=seen.any(1)[:, None, None],
-        begin=before + memory.mask.sum(1),
-    )
+    return PreparedMemory(layers, present=seen.any(1)[:, None, None], begin=before + memory.mask.sum(1))
 
 
-def _layer(
-    upper: PreTrainedModel, family: Family, index: int, hidden: Tensor, by: Rotation, whole: bool = True
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One layer over (B, L, E) from position 0 on: its output, and rotated keys and values (B, G, L, D).
+class _Run:
+    """Layers of the base over (B, L, E) at positions from `start` on, one after the other."""
 
-    whole: False for keys and values only; the output is then the input.
-    """
-    layer = upper.layers[index]
-    attention = getattr(layer, family.attention)
-    normed = family.attention_input(layer, hidden)
-    keys, values = (t.transpose(1, 2).contiguous() for t in family.keys_values(attention, normed))
-    keys = rotate(keys, by)
-    if not whole or not hidden.shape[1]:
-        return hidden, keys, values
-    queries = rotate(family.queries(attention, normed).transpose(1, 2), by)
-    attended = _causal(attention, upper.config, index, queries, keys, values)
-    return family.combine(layer, hidden, getattr(attention, family.output)(attended)), keys, values
+    def __init__(self, upper: PreTrainedModel, hidden: Tensor, start: int):
+        self.upper, self.family = upper, family_of(upper.config)
+        positions = torch.arange(start, start + hidden.shape[1], device=hidden.device)[None]
+        self.by = Rotations(upper.rotary_emb, upper.config, positions, hidden)
+        self.masks: dict[bool, Tensor | None] = {}
 
+    def turned(self, index: int, keys: Tensor) -> Tensor:
+        """Keys (B, G, L, D) of a layer at their positions."""
+        attention = getattr(self.upper.layers[index], self.family.attention)
+        return rotate(keys, self.by.keys(index, attention))
 
-def _causal(attention: nn.Module, config, index: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Causal attention as the base has it: (B, L, H · D)."""
-    sliding, length = sliding_window(config, index), queries.shape[2]
-    if config._attn_implementation == "sdpa" and (sliding is None or sliding >= length) and not torch.is_grad_enabled():
-        out = scaled_dot_product_attention(
-            queries, keys, values, is_causal=True, scale=attention.scaling, enable_gqa=True
+    def layer(self, index: int, hidden: Tensor, whole: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        """One layer's output (B, L, E), and its keys, turned, and values (B, G, L, D).
+
+        whole: False for keys and values only; the output is then the input.
+        """
+        layer, family = self.upper.layers[index], self.family
+        attention, normed = getattr(layer, family.attention), family.attention_input(layer, hidden)
+        if not whole or not hidden.shape[1]:
+            keys, values = (t.transpose(1, 2) for t in family.keys_values(attention, normed))
+            return hidden, self.turned(index, keys).contiguous(), values.contiguous()
+        sliding = sliding_window(self.upper.config, index) is not None
+        if sliding not in self.masks:
+            self.masks[sliding] = causal_mask(self.upper.config, hidden, sliding)
+        # The base's own attention, and a cache to see what it attends to.
+        cache = DynamicCache()
+        attended, *_ = attention(
+            hidden_states=normed,
+            position_embeddings=self.by.given(index),
+            position_ids=self.by.positions,
+            attention_mask=self.masks[sliding],
+            past_key_values=cache,
         )
-        return out.transpose(1, 2).flatten(2)
-    columns = torch.arange(length, device=queries.device)
-    distance = columns[:, None] - columns
-    allowed = (distance >= 0) if sliding is None else (distance >= 0) & (distance < sliding)
-    return attend(attention, config._attn_implementation, queries, keys, values, allowed[None, None])
+        hidden = family.combine(layer, hidden, attended)
+        return hidden, cache.layers[index].keys, cache.layers[index].values

@@ -138,7 +138,7 @@ class LowerModel:
                 attention = getattr(layer, self.family.attention)
                 sliding = sliding_window(self.config, index) is not None
                 if sliding not in masks:
-                    masks[sliding] = self._mask(hidden, sliding)
+                    masks[sliding] = causal_mask(self.config, hidden, sliding)
                 attended, *_ = attention(
                     hidden_states=self.family.attention_input(layer, hidden),
                     position_embeddings=by.given(index),
@@ -149,13 +149,6 @@ class LowerModel:
                 hidden = self.family.combine(layer, hidden, attended)
                 states.append(_take(hidden, offsets))
         return states[: depth + 1]
-
-    def _mask(self, hidden: Tensor, sliding: bool) -> Tensor | None:
-        """What transformers would give to self-attention over (u, l, E) without padding."""
-        create = create_sliding_window_causal_mask if sliding else create_causal_mask
-        return create(
-            config=self.config, inputs_embeds=hidden, attention_mask=None, past_key_values=None, position_ids=None
-        )
 
     def _run_sampled(self, index: int, hidden: Tensor, offsets: Tensor, by: Rotations) -> Tensor:
         """One layer's output at `offsets` only: keys and values of all tokens, everything else of the sampled ones."""
@@ -176,6 +169,16 @@ class LowerModel:
             allowed=((distance >= 0) if sliding is None else (distance >= 0) & (distance < sliding))[:, None],
         )
         return family.combine(layer, _take(hidden, offsets), getattr(attention, family.output)(attended))
+
+
+def causal_mask(config: PreTrainedConfig, hidden: Tensor, sliding: bool) -> Tensor | None:
+    """What transformers would give to self-attention over (u, l, E) without padding.
+
+    Args:
+        config: the base's. sliding: whether the layer sees a sliding window only.
+    """
+    create = create_sliding_window_causal_mask if sliding else create_causal_mask
+    return create(config=config, inputs_embeds=hidden, attention_mask=None, past_key_values=None, position_ids=None)
 
 
 class _Gathered:
