@@ -39,7 +39,7 @@ def assert_same_memory(got: ContextMemory, expected: ContextMemory) -> None:
     """Equal in all that is counted, equal to rounding in keys and values."""
     for name in (*PER_TOKEN, "token_ids", "lengths"):
         assert torch.equal(getattr(got, name), getattr(expected, name)), name
-    for kind in ("keys", "values"):
+    for kind in ("keys", "values", "residuals"):
         for ours, theirs in zip(getattr(got, kind), getattr(expected, kind), strict=True):
             assert difference(ours, theirs) < 1e-5, kind
 
@@ -330,6 +330,6 @@ def test_loss_of_a_batch_is_that_of_its_rows():
 def test_memory_fields_are_all_compared():
     """A new per-token field must be added to the tests of this file."""
     assert {f.name for f in fields(ContextMemory)} == {
-        *("keys", "values", *PER_TOKEN, "token_ids", "lengths"),
+        *("keys", "values", "residuals", *PER_TOKEN, "token_ids", "lengths"),
         *("chunk_size", "sources", "fingerprint"),
     }

@@ -68,7 +68,7 @@ def test_a_model_writes_over_a_memory_in_8_bits(injection, dtype):
             prepared = model.model.prepare_memory(memory)
             logits[held] = model(ids, attention_mask=mask, memory=prepared).logits[mask.bool()]
         assert all((type(k), type(v)) == ((Tensor,) * 2 if held == "model" else (Int8Keys, Int8Values))
-                   for k, v in prepared.layers.values())  # fmt: skip
+                   for k, v, _ in prepared.layers.values())  # fmt: skip
         out = model.generate(ids, memory=memory, return_dict_in_generate=True, **asked)
         assert out.sequences.shape == (2, 9 + 40) and out.logits[-1].isfinite().all()
     spread = logits["model"].float().std()
