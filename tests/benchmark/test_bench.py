@@ -5,26 +5,25 @@ import time
 
 import pytest
 import torch
-from benches import NEW, TOY, toy_contenders
+from benches import NEW, TOY, toy_systems
 from torch import Tensor
 from typer.testing import CliRunner
 
-from sharedllm.benchmark import contenders as contenders_module
-from sharedllm.benchmark.contenders import Contender, State
 from sharedllm.benchmark.measure import Plan, bench, run_once
 from sharedllm.benchmark.memory import in_child, is_out_of_memory, peak_growth
-from sharedllm.benchmark.operations import Operations
 from sharedllm.benchmark.plot import draw
-from sharedllm.benchmark.report import Spread, exponents, markdown, rows
+from sharedllm.benchmark.report import OURS, Spread, exponents, markdown, rows
 from sharedllm.benchmark.results import DONE, OOM, Results
 from sharedllm.benchmark.shapes import SHAPES
 from sharedllm.cli.common import tokens_of_length
+from sharedllm.systems.operations import Operations
+from sharedllm.systems.timed import State, TimedSystem
 from sharedllm.utils.hardware import environment, peak_operations
 
 
 @pytest.fixture(scope="module")
-def made() -> dict[str, Contender]:
-    return toy_contenders()
+def made() -> dict[str, TimedSystem]:
+    return toy_systems()
 
 
 def allocate(megabytes: int) -> int:
@@ -91,7 +90,7 @@ class Clock:
 
 @pytest.fixture
 def stubs(monkeypatch):
-    """Ours is linear; the rival quadratic, and out of memory from 512 tokens on."""
+    """Ours is linear; the other quadratic, and out of memory from 512 tokens on."""
     clock = Clock()
     monkeypatch.setattr(time, "perf_counter", clock)
     monkeypatch.setattr("sharedllm.benchmark.results.peak_operations", lambda *_: 1000.0)
@@ -111,7 +110,7 @@ def test_run(stubs, tmp_path):
     """Numbers of the stubs, in the table as in the file."""
     lines = []
     results = bench(plan(), tmp_path, lines.append, stubs, peak=lambda name, length: 1000 * length)
-    table = {(row.contender, row.length): row for row in rows(results)}
+    table = {(row.system, row.length): row for row in rows(results)}
     ours, slow = table["sharedllm", 256], table["slow", 256]
     decode = NEW * 0.25
     assert ours.seconds["read"] == Spread(4, 4, 4) and ours.seconds["first"].median == 0.5
@@ -141,7 +140,7 @@ def test_run(stubs, tmp_path):
 
 
 def test_what_is_left_of_the_decoding_rate(stubs, tmp_path):
-    """By the contender's own shortest length."""
+    """By the system's own shortest length."""
     ours = stubs["sharedllm"]
 
     def step(state: State, token: Tensor) -> Tensor:
@@ -149,8 +148,8 @@ def test_what_is_left_of_the_decoding_rate(stubs, tmp_path):
         return torch.zeros(1, 1, 5)
 
     ours.step = step
-    results = bench(plan(), tmp_path, contenders=stubs, peak=lambda name, length: 1)
-    left = {row.length: row.left for row in rows(results) if row.contender == "sharedllm"}
+    results = bench(plan(), tmp_path, systems=stubs, peak=lambda name, length: 1)
+    left = {row.length: row.left for row in rows(results) if row.system == "sharedllm"}
     assert left == {64: 1, 128: 1, 256: 0.25, 512: 0.25}
     assert "| 0.25 |" in markdown(results)
 
@@ -161,21 +160,21 @@ def test_resumes_without_measuring_again(stubs, tmp_path):
         return 1
 
     asked: list = []
-    bench(plan(lengths=[64, 128], repeats=1), tmp_path, contenders=stubs, peak=peak)
+    bench(plan(lengths=[64, 128], repeats=1), tmp_path, systems=stubs, peak=peak)
     first = json.loads((tmp_path / "bench.json").read_text())
     before = {name: len(stub.reads) for name, stub in stubs.items()}
-    bench(plan(lengths=[64, 128], repeats=1), tmp_path, contenders=stubs, peak=peak)
+    bench(plan(lengths=[64, 128], repeats=1), tmp_path, systems=stubs, peak=peak)
     assert {name: len(stub.reads) for name, stub in stubs.items()} == before
     again = json.loads((tmp_path / "bench.json").read_text())
     assert again["cells"] == first["cells"] and len(again["sessions"]) == 2
-    # More repeats and lengths are added to what is there; each contender is warmed up once a start.
-    results = bench(plan(lengths=[64, 128, 256], repeats=2), tmp_path, contenders=stubs, peak=peak)
+    # More repeats and lengths are added to what is there; each system is warmed up once a start.
+    results = bench(plan(lengths=[64, 128, 256], repeats=2), tmp_path, systems=stubs, peak=peak)
     assert stubs["sharedllm"].reads[before["sharedllm"] :] == [32, 64, 128, 256, 256]
     assert [run["session"] for run in results.cell("slow", 64)["runs"]] == [0, 2]
     assert len(asked) == len(set(asked)) == 9
     assert not list(tmp_path.glob(".*"))
     with pytest.raises(ValueError, match="by seed"):
-        bench(plan(seed=1), tmp_path, contenders=stubs, peak=peak)
+        bench(plan(seed=1), tmp_path, systems=stubs, peak=peak)
 
 
 def test_a_run_that_was_stopped_keeps_what_it_has(stubs, tmp_path):
@@ -184,57 +183,57 @@ def test_a_run_that_was_stopped_keeps_what_it_has(stubs, tmp_path):
 
     stubs["greedy"].seconds = stop
     with pytest.raises(KeyboardInterrupt):
-        bench(plan(lengths=[64]), tmp_path, contenders=stubs, peak=lambda *_: 1)
+        bench(plan(lengths=[64]), tmp_path, systems=stubs, peak=lambda *_: 1)
     cells = Results.load(tmp_path).cells
-    assert [(c["contender"], len(c["runs"])) for c in cells] == [("sharedllm", 1), ("slow", 1), ("greedy", 0)]
+    assert [(c["system"], len(c["runs"])) for c in cells] == [("sharedllm", 1), ("slow", 1), ("greedy", 0)]
     assert len(cells[0]["runs"][0]) == 4
 
 
 def test_rates_are_compared_with_the_fastest_product(stubs, tmp_path, monkeypatch):
-    """A start at which the machine did other things does not make the contenders look better."""
+    """A start at which the machine did other things does not make the systems look better."""
     speeds = iter([300.0, 300.0] + [500.0, 200.0] * 10)
     monkeypatch.setattr("sharedllm.benchmark.results.peak_operations", lambda *_: next(speeds))
-    bench(plan(lengths=[64]), tmp_path, contenders=stubs, peak=lambda *_: 1)
+    bench(plan(lengths=[64]), tmp_path, systems=stubs, peak=lambda *_: 1)
     monkeypatch.setattr("sharedllm.benchmark.results.peak_operations", lambda *_: 100.0)
-    results = bench(plan(lengths=[64, 128]), tmp_path, contenders=stubs, peak=lambda *_: 1)
+    results = bench(plan(lengths=[64, 128]), tmp_path, systems=stubs, peak=lambda *_: 1)
     assert [session["peak_operations"] for session in results.sessions] == [
         {"bf16": 500, "fp32": 300}, {"bf16": 100, "fp32": 100},
     ]  # fmt: skip
     row = rows(results)[-3]
     cell = results.cell("sharedllm", 128)
     speed = cell["operations"]["read"] / row.seconds["read"].median
-    assert row.contender == "sharedllm" and row.utilisation["read"] == pytest.approx(
+    assert row.system == "sharedllm" and row.utilisation["read"] == pytest.approx(
         speed / results.peak(results.about["dtype"])
     )
     assert results.peak("bf16") == 500
 
 
 def test_peak_memory_alone(stubs, tmp_path):
-    """No contender is run here, and a later start adds times to the same cells without measuring memory again."""
+    """No system is run here, and a later start adds times to the same cells without measuring memory again."""
     asked: list = []
 
     def peak(name: str, length: int) -> int:
         asked.append((name, length))
         return 1_000_000 * length
 
-    results = bench(plan(lengths=[64, 128], repeats=0), tmp_path, contenders=stubs, peak=peak)
+    results = bench(plan(lengths=[64, 128], repeats=0), tmp_path, systems=stubs, peak=peak)
     assert {cell["status"] for cell in results.cells} == {"peak memory only"} and len(asked) == 6
     assert not any(stub.reads for stub in stubs.values())
     text = markdown(results)
     assert "| 64 | sharedllm | peak memory only | | | | | | 64.0 | | | |" in text and "| slow | – | – | 1.00 |" in text
     assert [path.name for path in draw(rows(results), "toy", tmp_path)] == ["memory.png"]
-    results = bench(plan(lengths=[64, 128], repeats=1), tmp_path, contenders=stubs, peak=peak)
+    results = bench(plan(lengths=[64, 128], repeats=1), tmp_path, systems=stubs, peak=peak)
     assert len(asked) == 6 and results.cell("slow", 128)["status"] == DONE
 
 
 def test_time_alone(stubs, tmp_path, monkeypatch):
     """Peak memory is added by a later start, to the times that are there."""
     monkeypatch.setattr("sharedllm.benchmark.measure._peak_in_child", lambda plan, name, length: 1_000_000)
-    results = bench(plan(lengths=[64], peaks=False), tmp_path, contenders=stubs)
+    results = bench(plan(lengths=[64], peaks=False), tmp_path, systems=stubs)
     before = [list(cell["runs"]) for cell in results.cells]
     assert not any("peak_bytes" in cell for cell in results.cells) and "| – |" in markdown(results)
     assert [path.name for path in draw(rows(results), "toy", tmp_path)] == ["time.png"]
-    results = bench(plan(lengths=[64]), tmp_path, contenders=stubs)
+    results = bench(plan(lengths=[64]), tmp_path, systems=stubs)
     assert [cell["runs"] for cell in results.cells] == before
     assert {(cell["status"], cell["peak_bytes"]) for cell in results.cells} == {(DONE, 1_000_000)}
 
@@ -245,7 +244,7 @@ def test_errors_that_are_not_of_memory_stop_the_run(stubs, tmp_path):
 
     stubs["slow"].seconds = fail
     with pytest.raises(RuntimeError, match="shapes differ"):
-        bench(plan(), tmp_path, contenders=stubs, peak=lambda *_: 1)
+        bench(plan(), tmp_path, systems=stubs, peak=lambda *_: 1)
 
 
 def test_memory_that_runs_out_in_the_child_is_oom(stubs, tmp_path):
@@ -254,7 +253,7 @@ def test_memory_that_runs_out_in_the_child_is_oom(stubs, tmp_path):
             raise MemoryError
         return 1
 
-    results = bench(plan(lengths=[64]), tmp_path, contenders=stubs, peak=peak)
+    results = bench(plan(lengths=[64]), tmp_path, systems=stubs, peak=peak)
     assert results.cell("slow", 64)["status"] == OOM and not stubs["slow"].reads
     assert results.cell("sharedllm", 64)["status"] == DONE
 
@@ -262,7 +261,7 @@ def test_memory_that_runs_out_in_the_child_is_oom(stubs, tmp_path):
 def test_a_run_without_decoding(stubs, tmp_path):
     """It has times, and no rate."""
     alone = plan(lengths=[64], new_tokens=0, running=TOY.window - NEW)
-    results = bench(alone, tmp_path, contenders=stubs, peak=lambda name, length: length)
+    results = bench(alone, tmp_path, systems=stubs, peak=lambda name, length: length)
     for row in rows(results):
         assert row.status == DONE and (row.rate, row.left, row.seconds["decode"].median) == (None, None, 0)
     assert "| 64 | sharedllm | 1 (1–1) | 0.5 (0.5–0.5) | – | – | 1.5 (1.5–1.5) |" in markdown(results)
@@ -302,9 +301,9 @@ def test_environment_and_peak():
     assert peak_operations(torch.device("cpu"), torch.float32, 0.0) > 1e8
 
 
-def test_real_contenders_run_in_the_plan(made, tmp_path):
+def test_real_systems_run_in_the_plan(made, tmp_path):
     small = Plan(TOY, ["sharedllm", "beacon"], [64, 96], dtype="fp32", repeats=1, new_tokens=NEW)
-    results = bench(small, tmp_path, contenders=made)
+    results = bench(small, tmp_path, systems=made)
     assert all(cell["status"] == DONE and cell["peak_bytes"] >= 0 for cell in results.cells)
     with torch.no_grad():
         assert set(run_once(made["window"], small.ids(64), 1)) == {"read", "first", "decode", "memory_bytes"}
@@ -332,8 +331,15 @@ def test_command(monkeypatch, tmp_path):
     monkeypatch.setattr("sharedllm.benchmark.measure._peak_in_child", lambda plan, name, length: length)
     app = typer.Typer()
     app.command()(command_module.command)
-    options = ["--quick", "--lengths", "64,128", "--contenders", "sharedllm,window", "--new-tokens", "2"]
+    options = ["--quick", "--lengths", "64,128", "--system", "sharedllm,window", "--new-tokens", "2"]
     done = CliRunner().invoke(app, [*options, "--device", "cpu", "-o", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bench.json", "memory.png", "report.md", "time.png"]
-    assert "| 128 | sharedllm |" in done.output and contenders_module.OURS in (tmp_path / "report.md").read_text()
+    assert "| 128 | sharedllm |" in done.output and OURS in (tmp_path / "report.md").read_text()
+
+
+def test_results_of_before_are_read(tmp_path):
+    """They call a system a contender."""
+    content = {"about": {}, "sessions": [], "cells": [{"contender": "full", "length": 64, "status": OOM, "runs": []}]}
+    (tmp_path / "bench.json").write_text(json.dumps(content))
+    assert Results.load(tmp_path).cell("full", 64)["status"] == OOM

@@ -14,13 +14,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sharedllm import SharedLLMForCausalLM, bundled_model
 from sharedllm.data.questions.moving import Moves
 from sharedllm.evaluation.corpus import Documents, open_documents
-from sharedllm.evaluation.methods.base import Scores
 from sharedllm.evaluation.report import index
 from sharedllm.evaluation.results import load_runs
 from sharedllm.evaluation.run import Plan, evaluate, load_cells
 from sharedllm.evaluation.statistics import cluster_bootstrap, paired_difference, wilson
 from sharedllm.evaluation.tasks import TASKS, Setting, get_task, score_texts
 from sharedllm.evaluation.tasks.mentions import GROUPS, distances
+from sharedllm.systems.evaluated import Scores
 
 SENTENCES = "The old captain slept. A falcon sang in the harbour! Who heard it, and why? Nobody came. "
 
@@ -180,7 +180,7 @@ def test_evaluate_and_report(run, tmp_path, model_folder, base_folder):
         (tmp_path / f"{number}.txt").write_text(f"Tale {number}. {SENTENCES * 10}")
     (tmp_path / "short.txt").write_text("Too short.")
     arguments = ["--model", model_folder, "--base", base_folder, "--data", f"tales={tmp_path}/*.txt", "--cases", 2]
-    arguments += ["--lengths", "0,1W,4W", "--method", "sharedllm,empty,window,streaming,full", "-o", tmp_path / "out"]
+    arguments += ["--lengths", "0,1W,4W", "--system", "sharedllm,empty,window,streaming,full", "-o", tmp_path / "out"]
     code, _, err = run("eval", "loss", "loss-other", "copy", *arguments)
     assert code == 0, err
     assert "tales: 3 documents; 1 are too short" in err and "short.txt" in err
@@ -194,7 +194,7 @@ def test_evaluate_and_report(run, tmp_path, model_folder, base_folder):
     for name in ("loss-tales.png", "copy-tales.png"):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
     means = {
-        (c["method"], c["length"]): [r["values"]["loss"] for r in c["records"]] for c in load_cells(tmp_path / "out")
+        (c["system"], c["length"]): [r["values"]["loss"] for r in c["records"]] for c in load_cells(tmp_path / "out")
     }
     assert means["window", 64] == means["window", 256] == means["empty", 256], "an untrained extension is its base"
     assert means["streaming", 0] == pytest.approx(means["window", 0], rel=1e-4)
@@ -204,12 +204,12 @@ def test_evaluate_and_report(run, tmp_path, model_folder, base_folder):
     ("arguments", "message"),
     [
         (["best"], "task 'best' is not known: use one of loss"),
-        (["loss", "--method", "best"], "method 'best' is not known"),
+        (["loss", "--system", "best"], "system 'best' is not known"),
         (["loss", "--lengths", "1X"], "--lengths: '1X'"),
         (["loss", "--lengths", "4096W"], "no document has"),
         (["loss", "--data", "none.txt"], "none.txt"),
     ],
-    ids=["task", "method", "lengths", "too long", "no data"],
+    ids=["task", "system", "lengths", "too long", "no data"],
 )
 def test_bad_requests(run, tmp_path, model_folder, base_folder, arguments, message):
     (tmp_path / "tale.txt").write_text(SENTENCES)
@@ -233,7 +233,7 @@ def test_several_trainings_are_one_table(run, tmp_path, base_folder):
         model.save_pretrained(folder)
         AutoTokenizer.from_pretrained(base_folder).save_pretrained(folder)
         arguments = ["--model", folder, "--data", f"tales={tmp_path}/tale.txt", "--cases", 2, "--lengths", "0,1W"]
-        assert run("eval", "loss", *arguments, "--method", "sharedllm,empty", "-o", tmp_path / f"out-{seed}")[0] == 0
+        assert run("eval", "loss", *arguments, "--system", "sharedllm,empty", "-o", tmp_path / f"out-{seed}")[0] == 0
     code, out, err = run("report", tmp_path / "out-0", tmp_path / "out-1")
     assert code == 0, err
     cells = [load_cells(tmp_path / f"out-{seed}") for seed in (0, 1)]
@@ -241,7 +241,7 @@ def test_several_trainings_are_one_table(run, tmp_path, base_folder):
         np.mean(
             [
                 r["values"]["loss"]
-                for r in next(c for c in part if c["method"] == "empty" and c["length"] == 0)["records"]
+                for r in next(c for c in part if c["system"] == "empty" and c["length"] == 0)["records"]
             ]
         )
         for part in cells
@@ -254,12 +254,12 @@ def test_several_trainings_are_one_table(run, tmp_path, base_folder):
 
 
 def test_seeds_of_one_model_are_pooled(run, tmp_path, model_folder, base_folder):
-    """Two seeds of two texts are four texts, and methods stay paired."""
+    """Two seeds of two texts are four texts, and systems stay paired."""
     (tmp_path / "tale.txt").write_text(SENTENCES * 30)
     for seed in (1, 0):
         arguments = ["--model", model_folder, "--base", base_folder, "--data", f"tale={tmp_path}/tale.txt"]
         arguments += ["--seed", seed, "--lengths", "1W", "--cases", 2, "-o", tmp_path / f"out-{seed}"]
-        assert run("eval", "loss", *arguments, "--method", "sharedllm,window")[0] == 0
+        assert run("eval", "loss", *arguments, "--system", "sharedllm,window")[0] == 0
     code, out, err = run("report", tmp_path / "out-1", tmp_path / "out-0", "-o", tmp_path)
     assert code == 0, err
     assert "4 texts a cell of 2 seeds, loss." in out and "sharedllm minus each" in out
@@ -267,7 +267,7 @@ def test_seeds_of_one_model_are_pooled(run, tmp_path, model_folder, base_folder)
     pooled = index(load_runs(tmp_path / "cells.json"))["loss", "tale"][64]["sharedllm"]
     by_seed = [
         np.mean([record["values"]["loss"] for cell in load_cells(tmp_path / f"out-{seed}") for record in cell["records"]
-                 if cell["method"] == "sharedllm"])
+                 if cell["system"] == "sharedllm"])
         for seed in (0, 1)
     ]  # fmt: skip
     assert pooled["seeds"] == pytest.approx(by_seed) and by_seed[0] != by_seed[1]

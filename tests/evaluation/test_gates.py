@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sharedllm import SharedLLMForCausalLM, bundled_model
 from sharedllm.demo.sources import library_text
 from sharedllm.evaluation.corpus import Documents
-from sharedllm.evaluation.methods import make_method
 from sharedllm.evaluation.tasks import Setting, get_task, score_texts
+from sharedllm.systems.evaluated import make_evaluated
 
 WINDOW, LONGEST, TARGETS = 512, 4 * 512, 128
 METHODS = ("window", "sharedllm", "streaming", "bm25", "full")
@@ -28,7 +28,7 @@ def models():
 
 @pytest.fixture(scope="module")
 def losses(tokenizer, models):
-    """Of every text: task → method → length → (ends of the targets, loss)."""
+    """Of every text: task → system → length → (ends of the targets, loss)."""
     ids = [part.numpy() for part in library_text(tokenizer, 24_000)[0].split(6000)[:4]]
     documents = Documents("library", [f"part {i}" for i in range(4)], [len(i) for i in ids], "0", ids)
     setting = Setting(tokenizer=tokenizer, window=WINDOW, longest=LONGEST, cases=3)
@@ -36,9 +36,9 @@ def losses(tokenizer, models):
     for task_name, names in {"loss": METHODS, "loss-other": ("sharedllm",)}.items():
         task = get_task(task_name)
         for name in names:
-            method = make_method(name, *models, tokenizer, WINDOW)
+            system = make_evaluated(name, *models, tokenizer, WINDOW)
             for length in (0, WINDOW, 2 * WINDOW, LONGEST):
-                scored = list(score_texts(method, task.texts(documents, length, setting), 16_384))
+                scored = list(score_texts(system, task.texts(documents, length, setting), 16_384))
                 found[task_name, name, length] = (
                     [(text.label["document"], text.label["end"], text.targets) for text, _ in scored],
                     np.array([task.values(text, scores)["loss"] for text, scores in scored]),
@@ -58,7 +58,7 @@ def test_the_base_is_flat_in_what_it_cannot_see(losses):
     assert at_window.mean() < losses["loss", "window", 0][1].mean(), "what it sees helps"
 
 
-def test_no_method_differs_from_the_base_without_a_far_context(losses):
+def test_no_system_differs_from_the_base_without_a_far_context(losses):
     """Of those that are the untrained base; ours was trained, so its loss is near, not the same."""
     for name in ("streaming", "bm25", "full"):
         np.testing.assert_allclose(losses["loss", name, 0][1], losses["loss", "window", 0][1], atol=1e-4)

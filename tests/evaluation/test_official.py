@@ -13,9 +13,6 @@ from sharedllm import bundled_model
 from sharedllm.cli.official import command
 from sharedllm.evaluation.official import (
     GROUPS,
-    Prompt,
-    SharedAnswerer,
-    WindowAnswerer,
     read_task,
     ruler_task,
     run_official,
@@ -24,6 +21,9 @@ from sharedllm.evaluation.official import (
 from sharedllm.evaluation.official.base import templates, truncate_middle
 from sharedllm.evaluation.official.metrics import METRICS
 from sharedllm.evaluation.official.ruler import largest
+from sharedllm.systems.answering import Prompt
+from sharedllm.systems.sharedllm.answering import AnsweringShared
+from sharedllm.systems.window import AnsweringWindow
 
 DATA = str(Path(__file__).parents[1] / "fixtures" / "official")
 
@@ -255,19 +255,19 @@ def test_a_budget_goes_by_what_a_template_asks(byte_tokenizer, monkeypatch):
 
     own = model.select
     monkeypatch.setattr(model, "select", select)
-    SharedAnswerer(model, byte_tokenizer, 24).answer(record.prompt, 3)
+    AnsweringShared(model, byte_tokenizer, 24).answer(record.prompt, 3)
     (asked,) = re.findall(r"Question: (.*)\nAnswer:", record.prompt.after)
     assert seen == [asked.removesuffix("?")]
 
 
 @pytest.mark.parametrize("budget", [None, 24])
-def test_shared_and_window_answerers(byte_tokenizer, tmp_path, budget):
+def test_shared_and_window_answer(byte_tokenizer, tmp_path, budget):
     """Answers longer than the window are written; what is far matters to one and not to the other."""
     base = tiny_base("llama", vocab_size=256)
-    shared = SharedAnswerer(
+    shared = AnsweringShared(
         tiny_shared("llama", base=base, encoding="chunk", injection="joint"), byte_tokenizer, budget
     )
-    window = WindowAnswerer(base, byte_tokenizer, 32)
+    window = AnsweringWindow(base, byte_tokenizer, 32)
     one, other = (Prompt("Read: ", text * 30, " What is it? It is") for text in ("red hens. ", "old kings "))
     assert shared.answer(one, 20) == shared.answer(one, 20) != shared.answer(other, 20)
     assert window.answer(one, 20) == window.answer(Prompt("", "x" * 99 + one.context[-40:], one.after), 20)
@@ -283,7 +283,7 @@ def test_pieces_of_the_window_equal_one_generation(byte_tokenizer):
     base = tiny_base("llama", vocab_size=256)
     ids = byte_tokenizer("abcdef", return_tensors="pt").input_ids
     plain = base.generate(ids, max_new_tokens=20, do_sample=False, pad_token_id=0)
-    told = WindowAnswerer(base, byte_tokenizer, 40).answer(Prompt("", "abc", "def"), 20)
+    told = AnsweringWindow(base, byte_tokenizer, 40).answer(Prompt("", "abc", "def"), 20)
     assert told == byte_tokenizer.decode(plain[0, 6:], skip_special_tokens=True)
 
 
@@ -291,7 +291,7 @@ def test_command(model_folder, base_folder, tmp_path, capsys):
     arguments = {"model": str(model_folder), "base": str(base_folder), "limit": 1, "data": DATA}
     command(["hotpotqa", "niah_single_1"], tmp_path, lengths="900", json=True, **arguments)
     rows = json.loads(capsys.readouterr().out)["results"]
-    assert [(row["answerer"], row["task"], row["length"]) for row in rows] == [
+    assert [(row["system"], row["task"], row["length"]) for row in rows] == [
         (who, *what) for who in ("sharedllm", "window") for what in (("hotpotqa", None), ("niah_single_1", 900))
     ]
     command(["hotpotqa", "niah_single_1"], tmp_path, lengths="900", **arguments)

@@ -10,10 +10,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, ModernBertForMaskedLM
 
 from sharedllm.data.shards import TokenStore, build_shards
-from sharedllm.evaluation.methods.cepe import Cepe
 from sharedllm.model.families import family_of
 from sharedllm.systems.cepe import CepeConfig, CepeForCausalLM
 from sharedllm.systems.cepe.config import encoder_config
+from sharedllm.systems.cepe.evaluated import Cepe
 from sharedllm.systems.cepe.pretrain import mask_tokens, pretrain
 from sharedllm.training.parts import part_of
 
@@ -153,7 +153,7 @@ def test_cached_generation_equals_the_whole_sequence():
         assert made[row, -4:].tolist() == text[-4:]
 
 
-def test_as_a_method():
+def test_as_a_system():
     model = tiny_cepe()
     context, text = random_texts([19, 9])
     method = Cepe(model)

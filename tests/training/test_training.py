@@ -200,7 +200,7 @@ def test_how_a_context_is_read_may_change_when_training_goes_on(run, recipe, tmp
         ),
     ],
 )
-def test_rivals_train_and_are_evaluated(
+def test_other_systems_train_and_are_evaluated(
     run, recipe, tmp_path, text_folder, base_folder, model_folder, method, settings, part
 ):
     """By the same trainer, of the same samples; only what is theirs changes."""
@@ -213,19 +213,19 @@ def test_rivals_train_and_are_evaluated(
     assert all(torch.isfinite(torch.tensor(list(r.values()))).all() for r in records)
     assert set(validations_of(tmp_path / "run")[-1]["words"]) == {"0", "64", "128"}
     same = torch.equal(trained.get_input_embeddings().weight, base.get_input_embeddings().weight)
-    assert same == bool(part), "a base's own weights are frozen in the rivals that add weights"
+    assert same == bool(part), "a base's own weights are frozen in the systems that add weights"
     if method == "full":
         assert trained.config.rope_parameters["factor"] == 4.0
         assert trained.config.rope_parameters["original_max_position_embeddings"] == 64
     (tmp_path / "tale.txt").write_text((text_folder / "0.txt").read_text() * 2)
     name = "tuned" if method == "full" else method
-    common = ["--model", model_folder, "--base", base_folder, "--rival", folder, "--data", tmp_path / "tale.txt"]
-    arguments = [*common, "--lengths", "0,4W", "--cases", 1, "--method", f"sharedllm,{name}", "-o", tmp_path / "eval"]
+    common = ["--model", model_folder, "--base", base_folder, "--trained", folder, "--data", tmp_path / "tale.txt"]
+    arguments = [*common, "--lengths", "0,4W", "--cases", 1, "--system", f"sharedllm,{name}", "-o", tmp_path / "eval"]
     assert run("eval", "loss", *arguments)[0] == 0
     code, out, err = run("report", tmp_path / "eval")
     assert code == 0 and f"| sharedllm | {name} |" in out
     code, _, err = run("eval", "loss", *arguments, "--rival", folder)
-    assert code == 2 and "two are of one method" in err
+    assert code == 2 and "two are of one system" in err
 
 
 def test_a_method_that_does_not_fit_is_refused(run, recipe, model_folder):

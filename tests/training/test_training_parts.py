@@ -6,7 +6,7 @@ from helpers import tiny_base, tiny_shared
 from sharedllm.training.parts import PARTS, learning_rates, multiplier
 from sharedllm.training.watch import NormWatch
 
-# Parts of adapters and of rivals.
+# Parts of adapters and of other systems.
 NOT_OURS = ("lora", "encoder", "beacon")
 
 

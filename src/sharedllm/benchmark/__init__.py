@@ -1,1 +1,1 @@
-"""What reading and answering cost: SharedLLM beside its rivals in one run, with operations counted and memory measured."""
+"""What reading and answering cost: systems side by side in one run, with operations counted and memory measured."""

@@ -1,4 +1,4 @@
-"""Contenders at growing lengths, alternating: seconds of each part, peak memory, and what was left out and why."""
+"""Systems at growing lengths, alternating: seconds of each part, peak memory, and what was left out and why."""
 
 import gc
 import statistics
@@ -12,14 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..systems.timed import Setting, TimedSystem
 from ..utils.errors import UserError
 from ..utils.hardware import environment
 from ..utils.version import __version__
-from .contenders import Contender, Setting, check_names, make_contenders
 from .fit import predict
 from .memory import in_child, is_out_of_memory, peak_growth
 from .results import DONE, OOM, PEAK_ONLY, Cell, Results
 from .shapes import Shape
+from .systems import check_names, make_timed
 
 PARTS = ("read", "first", "decode")
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -31,7 +32,7 @@ class Plan:
 
     lengths        tokens in front of the running text
     dtype          "bf16" or "fp32"
-    repeats        runs of each contender at each length, alternating; 0 for peak memory alone, on a CPU
+    repeats        runs of each system at each length, alternating; 0 for peak memory alone, on a CPU
     new_tokens     decoded one by one behind the first; 0 for none, and no cache of running text taken in one pass
     limit_seconds  what is expected to take longer is left out
     peaks          measure peak memory too, on a CPU in a run of its own
@@ -39,7 +40,7 @@ class Plan:
     """
 
     shape: Shape
-    contenders: Sequence[str]
+    systems: Sequence[str]
     lengths: Sequence[int]
     dtype: str = "bf16"
     device: str = "cpu"
@@ -52,14 +53,14 @@ class Plan:
     running: int | None = None
 
     def __post_init__(self):
-        if not self.contenders or not self.lengths or min(self.lengths) < 1:
+        if not self.systems or not self.lengths or min(self.lengths) < 1:
             raise UserError(
-                f"--lengths {list(self.lengths)} and --contenders {list(self.contenders)}: "
+                f"--lengths {list(self.lengths)} and --system {list(self.systems)}: "
                 "name one or more of each; a length is at least 1 token."
             )
         if self.dtype not in DTYPES:
             raise UserError(f"--dtype {self.dtype!r} is not known: use one of {', '.join(DTYPES)}.")
-        # Activation Beacon's running text is half a window.
+        # Some systems take half a window of running text.
         if not 0 <= self.new_tokens < self.shape.window // 2:
             raise UserError(
                 f"new_tokens={self.new_tokens} must be 0 … {self.shape.window // 2 - 1}, below half a window."
@@ -77,10 +78,10 @@ class Plan:
 
     @property
     def setting(self) -> Setting:
-        return Setting(self.shape, self.new_tokens, self.batch_tokens or self.shape.batch_tokens, self.running)
+        return self.shape.setting(self.new_tokens, self.batch_tokens or self.shape.batch_tokens, self.running)
 
-    def make(self, names: Sequence[str]) -> dict[str, Contender]:
-        return make_contenders(names, self.setting, DTYPES[self.dtype], torch.device(self.device), self.seed)
+    def make(self, names: Sequence[str]) -> dict[str, TimedSystem]:
+        return make_timed(names, self.shape, self.setting, DTYPES[self.dtype], torch.device(self.device), self.seed)
 
     def ids(self, length: int) -> Tensor:
         """(1, length + running) random tokens: context and running text."""
@@ -88,14 +89,14 @@ class Plan:
         return torch.randint(self.shape.vocab_size, (1, tokens), generator=generator).to(self.device)
 
     def about(self) -> dict[str, Any]:
-        """All that decides the numbers; contenders, lengths, repeats, the limit and peaks may change from start to start."""
+        """All that decides the numbers; systems, lengths, repeats, the limit and peaks may change from start to start."""
         about = asdict(self) | {"batch_tokens": self.setting.batch_tokens}
-        for name in ("contenders", "lengths", "repeats", "limit_seconds", "peaks"):
+        for name in ("systems", "lengths", "repeats", "limit_seconds", "peaks"):
             del about[name]
         return about | {"environment": {"sharedllm": __version__} | environment()}
 
 
-# Peak memory in bytes of a contender at a length, where that is measured apart from time.
+# Peak memory in bytes of a system at a length, where that is measured apart from time.
 Peak = Callable[[str, int], int]
 
 
@@ -103,7 +104,7 @@ def bench(
     plan: Plan,
     folder: Path,
     progress: Callable[[str], None] = lambda line: None,
-    contenders: Mapping[str, Contender] | None = None,
+    systems: Mapping[str, TimedSystem] | None = None,
     peak: Peak | None = None,
 ) -> Results:
     """Measure every cell that is not there yet; each measurement is written as soon as it is made.
@@ -111,28 +112,26 @@ def bench(
     Args:
         folder: of `bench.json`; goes on where it stopped.
         progress: called with a line for each cell.
-        contenders: by name; default: made by the plan.
+        systems: by name; default: made by the plan.
         peak: default on a CPU: in a process of its own. On a GPU the allocator tells it in every run.
 
     Raises:
-        UserError: the folder holds another run, or there is no such contender.
+        UserError: the folder holds another run, or there is no such system.
     """
     device = torch.device(plan.device)
-    if contenders is None:
-        check_names(plan.contenders)
+    if systems is None:
+        check_names(plan.systems)
     results = Results.begin(folder, plan.about())
     results.see_peaks(device, DTYPES)
     # For peak memory alone there is one model at a time, in the process that measures it.
-    made = dict(contenders or (plan.make(plan.contenders) if plan.repeats else {}))
+    made = dict(systems or (plan.make(plan.systems) if plan.repeats else {}))
     if peak is None and device.type == "cpu" and plan.peaks:
         peak = partial(_peak_in_child, plan)
     warm: set[str] = set()
     # Long enough for every kernel, and short where only a long length is left to measure.
     short = min(*plan.lengths, plan.shape.window)
     for length in sorted(set(plan.lengths)):
-        pending = [
-            name for name in plan.contenders if _is_open(plan, results, name, length, progress, peak is not None)
-        ]
+        pending = [name for name in plan.systems if _is_open(plan, results, name, length, progress, peak is not None)]
         for name in pending:
             cell = results.cell(name, length)
             if peak is not None and "peak_bytes" not in cell:
@@ -157,39 +156,39 @@ def bench(
     return results
 
 
-def run_once(contender: Contender, ids: Tensor, new_tokens: int) -> dict[str, float]:
+def run_once(system: TimedSystem, ids: Tensor, new_tokens: int) -> dict[str, float]:
     """Seconds of reading, of the first token and of the others, and the bytes that were kept of the context."""
     seconds, start = {}, _now(ids)
-    border = ids.shape[1] - contender.running
-    state = contender.read(ids[:, :border])
-    kept, seconds["read"] = contender.memory_bytes(state), _now(ids) - start
+    border = ids.shape[1] - system.running
+    state = system.read(ids[:, :border])
+    kept, seconds["read"] = system.memory_bytes(state), _now(ids) - start
     start = _now(ids)
-    logits = contender.first(state, ids[:, border:])
+    logits = system.first(state, ids[:, border:])
     seconds["first"] = _now(ids) - start
     start = _now(ids)
     for _ in range(new_tokens):
-        logits = contender.step(state, logits[:, -1].argmax(-1, keepdim=True))
+        logits = system.step(state, logits[:, -1].argmax(-1, keepdim=True))
     seconds["decode"] = _now(ids) - start
     return seconds | {"memory_bytes": kept}
 
 
-def _measure(plan: Plan, contender: Contender, cell: Cell, session: int) -> None:
+def _measure(plan: Plan, system: TimedSystem, cell: Cell, session: int) -> None:
     """One more run of a cell."""
     gpu = plan.device.startswith("cuda")
     if gpu:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-    run: dict[str, Any] = run_once(contender, plan.ids(cell["length"]), plan.new_tokens)
+    run: dict[str, Any] = run_once(system, plan.ids(cell["length"]), plan.new_tokens)
     if gpu:
         cell["peak_bytes"] = max(cell.get("peak_bytes", 0), torch.cuda.max_memory_allocated() - before)
     cell["memory_bytes"] = run.pop("memory_bytes")
-    cell["operations"] = asdict(contender.operations(cell["length"], causal=True))
+    cell["operations"] = asdict(system.operations(cell["length"], causal=True))
     cell["runs"].append(run | {"session": session})
     cell["status"] = DONE
 
 
 def _measure_peak(peak: Peak, cell: Cell) -> None:
-    cell["peak_bytes"] = peak(cell["contender"], cell["length"])
+    cell["peak_bytes"] = peak(cell["system"], cell["length"])
     cell["status"] = DONE if cell["runs"] else PEAK_ONLY
 
 
@@ -238,14 +237,14 @@ def _peak_in_child(plan: Plan, name: str, length: int) -> int:
 
 
 def _peak(plan: Plan, name: str, length: int) -> int:
-    """Peak memory above weights, of a contender alone in a process."""
+    """Peak memory above weights, of a system alone in a process."""
     with torch.no_grad():
-        contender = plan.make([name])[name]
+        system = plan.make([name])[name]
         # What libraries set up once is no part of it.
         new_tokens = min(1, plan.new_tokens)
-        run_once(contender, plan.ids(plan.shape.chunk_size), new_tokens)
+        run_once(system, plan.ids(plan.shape.chunk_size), new_tokens)
         ids = plan.ids(length)
-        return peak_growth(lambda: run_once(contender, ids, new_tokens))
+        return peak_growth(lambda: run_once(system, ids, new_tokens))
 
 
 def _total(cell: Cell) -> float:
@@ -254,7 +253,7 @@ def _total(cell: Cell) -> float:
 
 def _line(cell: Cell) -> str:
     what = f"{_total(cell):.3g} s" if cell["status"] == DONE else cell["status"]
-    return f"{cell['length']:,} tokens, {cell['contender']}: {what}"
+    return f"{cell['length']:,} tokens, {cell['system']}: {what}"
 
 
 def _now(ids: Tensor) -> float:

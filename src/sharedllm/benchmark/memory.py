@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 
+from ..systems import SYSTEMS
+
 # What a new process has imported already: the server that forks them does it once.
-PRELOAD = ["sharedllm.benchmark.contenders", "sharedllm.rivals.beacon", "sharedllm.rivals.cepe"]
+PRELOAD = ["sharedllm.benchmark.measure", *(s.timed.partition(":")[0] for s in SYSTEMS.values() if s.timed)]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

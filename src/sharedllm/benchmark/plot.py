@@ -3,21 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..systems import SYSTEMS
 from ..utils.errors import UserError
 from .report import Row
 from .results import DONE, OOM
-
-COLORS = {
-    "sharedllm": "#0b6e99",
-    "whole": "#8fb8c9",
-    "budget": "#3f8f5b",
-    "window": "#7a8793",
-    "streaming": "#c8553d",
-    "full": "#444444",
-    "beacon": "#b8860b",
-    "cepe": "#d1495b",
-    "cepe-states": "#e89aa5",
-}
 
 
 def draw(table: Sequence[Row], title: str, folder: Path) -> list[Path]:
@@ -39,8 +28,11 @@ def draw(table: Sequence[Row], title: str, folder: Path) -> list[Path]:
         figures.append(("memory", "peak memory above weights, MB"))
     for name, label in figures:
         figure, ax = plt.subplots(figsize=(8, 4.2), layout="constrained")
-        for contender in dict.fromkeys(row.contender for row in table):
-            mine, color = [row for row in table if row.contender == contender], COLORS.get(contender)
+        for system in dict.fromkeys(row.system for row in table):
+            mine, color = (
+                [row for row in table if row.system == system],
+                SYSTEMS[system].color if system in SYSTEMS else None,
+            )
             if name == "time":
                 mine = [row for row in mine if row.status == DONE]
                 x, y = [row.length for row in mine], [row.seconds["total"].median for row in mine]
@@ -49,8 +41,8 @@ def draw(table: Sequence[Row], title: str, folder: Path) -> list[Path]:
             else:
                 known = [(row.length, row.peak_bytes / 1e6) for row in mine if row.peak_bytes]
                 x, y = [n for n, _ in known], [value for _, value in known]
-            full = [row.length for row in table if row.contender == contender and row.status == OOM]
-            ax.plot(x, y, "o-", color=color, label=contender + (f" (OOM at {min(full):,})" if full else ""), ms=4)
+            full = [row.length for row in table if row.system == system and row.status == OOM]
+            ax.plot(x, y, "o-", color=color, label=system + (f" (OOM at {min(full):,})" if full else ""), ms=4)
         ax.set_xscale("log", base=2)
         lengths = sorted({row.length for row in table})
         ax.set_xticks(lengths, [f"{length // 1024}K" if length % 1024 == 0 else f"{length:,}" for length in lengths])

@@ -5,10 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .contenders import OURS
 from .fit import Fit, fit
 from .measure import PARTS
 from .results import DONE, Cell, Results
+
+# What × refers to.
+OURS = "sharedllm"
 
 
 @dataclass(frozen=True)
@@ -32,18 +34,18 @@ class Spread:
 
 @dataclass(frozen=True)
 class Row:
-    """A contender at a length; where `status` is not "measured" there are no numbers.
+    """A system at a length; where `status` is not "measured" there are no numbers.
 
     seconds      of read, first, decode and total
     rate         tokens decoded a second
-    left         that rate over the contender's at its shortest length
+    left         that rate over the system's at its shortest length
     ratio        total over SharedLLM's of the same round
     peak_bytes   above weights
     memory_bytes kept of the context until a question comes
     utilisation  of read, first and total: counted operations a second, of the fastest matrix product's in the same run
     """
 
-    contender: str
+    system: str
     length: int
     status: str
     seconds: dict[str, Spread]
@@ -57,21 +59,21 @@ class Row:
 
 def rows(results: Results) -> list[Row]:
     """By length, then in the order of the run."""
-    order = list(dict.fromkeys(cell["contender"] for cell in results.cells))
-    cells = sorted(results.cells, key=lambda c: (c["length"], order.index(c["contender"])))
-    ours = {c["length"]: c for c in cells if c["contender"] == OURS and c["status"] == DONE}
+    order = list(dict.fromkeys(cell["system"] for cell in results.cells))
+    cells = sorted(results.cells, key=lambda c: (c["length"], order.index(c["system"])))
+    ours = {c["length"]: c for c in cells if c["system"] == OURS and c["status"] == DONE}
     table, shortest = [_row(results, cell, ours.get(cell["length"])) for cell in cells], {}
     for row in table:
         if row.rate is not None:
-            shortest.setdefault(row.contender, row.rate.median)
-    return [row if row.rate is None else replace(row, left=row.rate.median / shortest[row.contender]) for row in table]
+            shortest.setdefault(row.system, row.rate.median)
+    return [row if row.rate is None else replace(row, left=row.rate.median / shortest[row.system]) for row in table]
 
 
 def exponents(table: Sequence[Row]) -> dict[str, dict[str, Fit]]:
-    """Of seconds of reading and in all, and of peak memory, for each contender measured at two lengths or more."""
+    """Of seconds of reading and in all, and of peak memory, for each system measured at two lengths or more."""
     fits: dict[str, dict[str, Fit]] = {}
-    for name in dict.fromkeys(row.contender for row in table):
-        mine = [row for row in table if row.contender == name]
+    for name in dict.fromkeys(row.system for row in table):
+        mine = [row for row in table if row.system == name]
         for what, values in (
             ("read", [(r.length, r.seconds["read"].median) for r in mine if "read" in (r.utilisation or {})]),
             ("total", [(r.length, r.seconds["total"].median) for r in mine if r.status == DONE]),
@@ -92,14 +94,14 @@ def markdown(results: Results) -> str:
         "",
         "Medians of runs in turn, with quartiles. Times: the context read, the first token behind the running text "
         f"({running:,} tokens), all with {about['new_tokens']} more tokens. × is the total over SharedLLM's of the same round. Peak: memory above weights. "
-        "Left: decoding's rate over that of the contender's shortest length. Kept: what waits for questions. "
+        "Left: decoding's rate over that of the system's shortest length. Kept: what waits for questions. "
         "MFU: operations that have to be done, of those of the fastest matrix product in the same run.",
         "",
-        "| tokens | contender | read, s | first, s | decode, tokens/s | left | total, s | × | peak, MB | kept, MB | MFU read | MFU |",
+        "| tokens | system | read, s | first, s | decode, tokens/s | left | total, s | × | peak, MB | kept, MB | MFU read | MFU |",
         "|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in table:
-        head = f"| {row.length:,} | {row.contender} |"
+        head = f"| {row.length:,} | {row.system} |"
         if row.status != DONE:
             lines.append(f"{head} {row.status} |" + " |" * 5 + f" {_megabytes(row.peak_bytes)} |" + " |" * 3)
             continue
@@ -119,7 +121,7 @@ def markdown(results: Results) -> str:
         "",
         "What grows with length to which power (1 is linear), with its standard error:",
         "",
-        "| contender | read | total | peak memory |",
+        "| system | read | total | peak memory |",
         "|---|--:|--:|--:|",
     ]
     for name, fits in exponents(table).items():
@@ -137,7 +139,7 @@ def markdown(results: Results) -> str:
 
 
 def _row(results: Results, cell: Cell, ours: Cell | None) -> Row:
-    name, length, runs = cell["contender"], cell["length"], cell["runs"]
+    name, length, runs = cell["system"], cell["length"], cell["runs"]
     if cell["status"] != DONE:
         return Row(name, length, cell["status"], {}, peak_bytes=cell.get("peak_bytes"))
     seconds = {part: Spread.of([run[part] for run in runs]) for part in PARTS}

@@ -17,7 +17,7 @@ OOM = "OOM"
 DONE = "measured"
 PEAK_ONLY = "peak memory only"
 
-# A contender at a length: `contender`, `length`, `status`, `runs` with seconds of each part, and what was counted.
+# A system at a length: `system`, `length`, `status`, `runs` with seconds of each part, and what was counted.
 Cell = dict[str, Any]
 
 
@@ -67,21 +67,26 @@ class Results:
         """
         path = folder / FILE
         try:
-            return cls(path, **json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):
+            content = json.loads(path.read_text())
+            # What a system was called before.
+            for cell in content["cells"]:
+                if "contender" in cell:
+                    cell["system"] = cell.pop("contender")
+            return cls(path, **content)
+        except (OSError, ValueError, TypeError, KeyError):
             raise UserError(f"{folder} holds no results: name a folder that `sharedllm bench` made.") from None
 
-    def cell(self, contender: str, length: int) -> Cell:
-        """What is known of a contender at a length."""
+    def cell(self, system: str, length: int) -> Cell:
+        """What is known of a system at a length."""
         for cell in self.cells:
-            if (cell["contender"], cell["length"]) == (contender, length):
+            if (cell["system"], cell["length"]) == (system, length):
                 return cell
-        self.cells.append({"contender": contender, "length": length, "status": "", "runs": []})
+        self.cells.append({"system": system, "length": length, "status": "", "runs": []})
         return self.cells[-1]
 
-    def of(self, contender: str) -> list[Cell]:
-        """All cells of a contender, by length."""
-        return sorted((c for c in self.cells if c["contender"] == contender), key=lambda cell: cell["length"])
+    def of(self, system: str) -> list[Cell]:
+        """All cells of a system, by length."""
+        return sorted((c for c in self.cells if c["system"] == system), key=lambda cell: cell["length"])
 
     def save(self) -> None:
         content = {"about": self.about, "sessions": self.sessions, "cells": self.cells}

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
+from ..systems.timed import Setting
 from ..utils.errors import UserError
 
 
@@ -47,6 +48,11 @@ class Shape:
             bos_token_id=None,
             eos_token_id=None,
         )
+
+    def setting(self, new_tokens: int, batch_tokens: int, running: int | None = None) -> Setting:
+        """What systems of this shape are timed with."""
+        reading = {"chunk_size": self.chunk_size, "strides": self.strides, "lower_layers": self.lower_layers}
+        return Setting(self.window, self.budget, reading, new_tokens, batch_tokens, running)
 
     def build(self, dtype: torch.dtype, device: torch.device, seed: int = 0) -> PreTrainedModel:
         """A base with random weights, drawn on the device."""

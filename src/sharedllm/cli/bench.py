@@ -1,10 +1,11 @@
-"""`sharedllm bench`: SharedLLM and its rivals side by side, time, memory and operations by length."""
+"""`sharedllm bench`: systems side by side, time, memory and operations by length."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..systems import SYSTEMS
 from ..utils.files import write_text
 from .common import note, quiet, tokens_of_length
 
@@ -21,10 +22,9 @@ def command(
     lengths: Annotated[
         str | None, typer.Option(help="Tokens in front of the running text. Default: 4K,16K,64K.")
     ] = None,
-    contenders: Annotated[
-        str,
-        typer.Option(help="Names, separated by commas; the first one that is there, sharedllm, is what × refers to."),
-    ] = "sharedllm,whole,budget,window,streaming,full,beacon,cepe,cepe-states",
+    systems: Annotated[
+        str, typer.Option("--system", help="Names, separated by commas; sharedllm is what × refers to.")
+    ] = ",".join(name for name, system in SYSTEMS.items() if system.timed),
     dtype: Annotated[str | None, typer.Option(help="bf16 or fp32. Default: bf16 where the hardware has it.")] = None,
     device: Annotated[str | None, typer.Option(help="Default: cuda where there is one.")] = None,
     repeats: Annotated[
@@ -49,8 +49,11 @@ def command(
     ] = None,
     peaks: Annotated[bool, typer.Option(help="Peak memory too, on a CPU in a run of its own.")] = True,
     plots: Annotated[bool, typer.Option(help="Draw the figures.")] = True,
+    contenders: Annotated[
+        str | None, typer.Option("--contenders", hidden=True, help="--system, as it was before.")
+    ] = None,
 ) -> None:
-    """Measure reading, first token, decoding and peak memory of SharedLLM and its rivals; makes a table and figures."""
+    """Measure reading, first token, decoding and peak memory of systems side by side; makes a table and figures."""
     import torch
 
     from ..benchmark.measure import Plan, bench
@@ -64,7 +67,7 @@ def command(
     chosen = get_shape(shape or defaults["shape"])
     plan = Plan(
         chosen,
-        [name.strip() for name in contenders.split(",") if name.strip()],
+        [name.strip() for name in (contenders or systems).split(",") if name.strip()],
         [tokens_of_length(part, chosen.window) for part in (lengths or defaults["lengths"]).split(",")],
         dtype or ("fp32" if inference_dtype() == torch.float32 else "bf16"),
         device or ("cuda" if torch.cuda.is_available() else "cpu"),

@@ -59,7 +59,7 @@ def load(name: str) -> tuple[SharedLLMForCausalLM, PreTrainedTokenizerBase]:
 
 
 def load_any(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Any causal language model and its tokenizer, ready to be used: a base, a SharedLLM or a rival."""
+    """Any causal language model and its tokenizer, ready to be used: a base, a SharedLLM or another trained system."""
     quiet()
     folder = checkpoint(name)
     try:

@@ -1,4 +1,4 @@
-"""`sharedllm eval`: tasks over documents, methods side by side; every cell is kept."""
+"""`sharedllm eval`: tasks over documents, systems side by side; every cell is kept."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,8 +6,17 @@ from typing import Annotated
 import typer
 
 from ..memory.fingerprint import fingerprint_tensors
+from ..systems import SYSTEMS
 from ..utils.errors import UserError
 from .common import load, load_any, note, tokens_of_length
+
+
+def _evaluated() -> str:
+    return ", ".join(system.variants.partition(": ")[0] or name for name, system in SYSTEMS.items() if system.evaluated)
+
+
+def _needing(needs: str) -> str:
+    return ", ".join(name for name, system in SYSTEMS.items() if system.evaluated and system.needs == needs)
 
 
 def command(
@@ -18,13 +27,14 @@ def command(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; goes on where it stopped.")],
     model: Annotated[str, typer.Option("--model", help="Folder, hub id, or name of a bundled model.")] = "tiny",
     base: Annotated[
-        str, typer.Option("--base", help="The base that it was extended from, for the other methods.")
+        str, typer.Option("--base", help="The base that it was extended from, for systems that need it.")
     ] = "base",
-    rivals: Annotated[
-        list[str],
-        typer.Option("--rival", help="Folder of a trained rival, for method cepe, beacon or tuned; may repeat."),
+    trained: Annotated[
+        list[str], typer.Option("--trained", help=f"Folder of a trained system: {_needing('trained')}; may repeat.")
     ] = [],  # noqa: B006
-    methods: Annotated[str, typer.Option("--method", help="Names, separated by commas.")] = "sharedllm,empty,window",
+    systems: Annotated[
+        str, typer.Option("--system", help=f"Names, separated by commas: {_evaluated()}.")
+    ] = "sharedllm,empty,window",
     lengths: Annotated[
         str, typer.Option(help="Tokens in front of what is scored; 4W is four windows.")
     ] = "0,1W,4W,16W",
@@ -34,28 +44,35 @@ def command(
     cases: Annotated[int, typer.Option(min=1, help="Places a document (loss), or questions a length.")] = 10,
     seed: Annotated[int, typer.Option(help="Of places, keys and answers.")] = 0,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens scored together.")] = 16_384,
+    method: Annotated[str | None, typer.Option("--method", hidden=True, help="--system, as it was before.")] = None,
+    rival: Annotated[list[str], typer.Option("--rival", hidden=True, help="--trained, as before.")] = [],  # noqa: B006
 ) -> None:
-    """Measure methods on the same texts. `sharedllm report` makes tables and figures of the results."""
+    """Measure systems on the same texts. `sharedllm report` makes tables and figures of the results."""
     from ..evaluation.corpus import open_documents
-    from ..evaluation.methods import OURS, make_method, rival_name
     from ..evaluation.run import Plan, evaluate
     from ..evaluation.tasks import Setting, get_task
+    from ..systems.evaluated import make_evaluated, name_of_trained, parsed
+    from ..systems.trained import import_models
 
     chosen = [get_task(name) for name in tasks]
     shared, tokenizer = load(model)
     window = shared.config.window
-    names = [name.strip() for name in methods.split(",") if name.strip()]
-    others = [(folder, load_any(folder)[0]) for folder in rivals]
-    trained = {rival_name(other): other for _, other in others}
-    if len(trained) < len(rivals):
+    names = [name.strip() for name in (method or systems).split(",") if name.strip()]
+    needs = {parsed(name)[0].needs for name in names}
+    folders = [*trained, *rival]
+    if folders:
+        import_models()
+    others = [(folder, load_any(folder)[0]) for folder in folders]
+    by_name = {name_of_trained(other): other for _, other in others}
+    if len(by_name) < len(folders):
         raise UserError(
-            f"--rival {' --rival '.join(rivals)}: two are of one method; measure them into folders of their own."
+            f"--trained {' --trained '.join(folders)}: two are of one system; measure them into folders of their own."
         )
     plain = None
-    if any(not name.startswith((*OURS, *trained)) for name in names):
+    if "base" in needs:
         plain, _ = load_any(base)
         others.append((base, plain))
-    made = [make_method(name, shared, plain, tokenizer, window, trained) for name in names]
+    made = [make_evaluated(name, shared, plain, tokenizer, window, by_name) for name in names]
     wanted = [tokens_of_length(part, window) for part in lengths.split(",")]
     most = tokens_of_length(longest, window) if longest else max(wanted)
     if most < max(wanted):
@@ -64,7 +81,7 @@ def command(
     setting = Setting(tokenizer, window, most, cases, seed, batch_tokens)
     models = {}
     for folder, loaded in [(model, shared), *others]:
-        role = "model" if loaded is shared else "base" if loaded is plain else rival_name(loaded)
+        role = "model" if loaded is shared else "base" if loaded is plain else name_of_trained(loaded)
         models[role] = {"name": folder, "sha256": fingerprint_tensors(sorted(loaded.state_dict().items()), {})}
     plan = Plan(chosen, documents, made, wanted, setting)
     for part in documents:

@@ -35,9 +35,6 @@ def command(
 
     from ..evaluation.official import (
         GROUPS,
-        Answerer,
-        SharedAnswerer,
-        WindowAnswerer,
         read_task,
         ruler_task,
         run_official,
@@ -45,6 +42,9 @@ def command(
     )
     from ..evaluation.official.run import results_table
     from ..scoring.base import get_score
+    from ..systems.answering import AnsweringSystem
+    from ..systems.sharedllm.answering import AnsweringShared
+    from ..systems.window import AnsweringWindow
     from ..utils.text import read_text
 
     names = task_names(tasks)
@@ -65,12 +65,12 @@ def command(
             else [read_task(name, str(data), limit)]
         )
     ]
-    answerers: list[Answerer] = [SharedAnswerer(shared, tokenizer, budget, score, batch_tokens)]
+    systems: list[AnsweringSystem] = [AnsweringShared(shared, tokenizer, budget, score, batch_tokens)]
     if base is not None:
-        answerers.append(WindowAnswerer(load_any(base)[0], tokenizer, window))
+        systems.append(AnsweringWindow(load_any(base)[0], tokenizer, window))
     results = [
-        run_official(answerer, chosen, output, tokenizer, window, cut=truncate_middle, bar=progress_bar)
-        for answerer in answerers
+        run_official(system, chosen, output, tokenizer, window, cut=truncate_middle, bar=progress_bar)
+        for system in systems
     ]
     if json:
         print_json(results=[row for result in results for row in result.values()])

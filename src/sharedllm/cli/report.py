@@ -14,7 +14,7 @@ def command(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder; default: that of the first one.")
     ] = None,
-    ours: Annotated[str, typer.Option(help="The method that the others are compared with.")] = "sharedllm",
+    ours: Annotated[str, typer.Option(help="The system that the others are compared with.")] = "sharedllm",
     plots: Annotated[bool, typer.Option(help="Draw the figures.")] = True,
 ) -> None:
     """Make report.md, figures, and cells.json: all the results in one file, from which the report can be made anew."""

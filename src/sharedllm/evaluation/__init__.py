@@ -1,1 +1,1 @@
-"""Measuring long-context methods side by side: the same targets, the same texts, intervals, results as JSON."""
+"""Systems side by side: the same targets, the same texts, intervals, results as JSON."""

@@ -4,23 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..systems import SYSTEMS
 from ..utils.errors import UserError
 from .report import Cell, Index, estimate, main_column
-
-COLORS = {
-    "sharedllm": "#0b6e99",
-    "empty": "#8fb8c9",
-    "window": "#7a8793",
-    "streaming": "#c8553d",
-    "bm25": "#e0a030",
-    "full": "#444444",
-    "pi": "#7b5ea7",
-    "ntk": "#a05195",
-    "yarn": "#3f8f5b",
-    "tuned": "#2b2b2b",
-    "cepe": "#d1495b",
-    "beacon": "#b8860b",
-}
 
 
 def draw(cells: Index, window: int, folder: Path) -> list[Path]:
@@ -39,18 +25,18 @@ def draw(cells: Index, window: int, folder: Path) -> list[Path]:
     files = []
     for (task, domain), rows in cells.items():
         figure, ax = plt.subplots(figsize=(7.5, 4.4), layout="constrained")
-        methods = list(dict.fromkeys(m for row in rows.values() for m in row))
-        for method in methods:
-            points = [(length, estimate(row[method])) for length, row in rows.items() if method in row]
+        systems = list(dict.fromkeys(m for row in rows.values() for m in row))
+        for system in systems:
+            points = [(length, estimate(row[system])) for length, row in rows.items() if system in row]
             x = [max(length / window, 1 / 8) for length, _ in points]
-            color = COLORS.get(method)
-            ax.plot(x, [e.mean for _, e in points], "o-", color=color, label=method, ms=4)
+            color = SYSTEMS[system].color if system in SYSTEMS else None
+            ax.plot(x, [e.mean for _, e in points], "o-", color=color, label=system, ms=4)
             for length, row in rows.items():
                 # The seeds of the evaluation, each by itself.
-                means = row.get(method, {}).get("seeds", [])
+                means = row.get(system, {}).get("seeds", [])
                 ax.plot([max(length / window, 1 / 8)] * len(means), means, ".", color=color, alpha=0.4, ms=4)
-            # Intervals of losses are of the documents, shared by all methods: only differences are worth a band.
-            if next(iter(rows.values()))[methods[0]]["accuracy"]:
+            # Intervals of losses are of the documents, shared by all systems: only differences are worth a band.
+            if next(iter(rows.values()))[systems[0]]["accuracy"]:
                 ax.fill_between(x, [e.low for _, e in points], [e.high for _, e in points], color=color, alpha=0.12)
         first = next(iter(next(iter(rows.values())).values()))
         ax.set_xscale("log", base=2)
@@ -63,38 +49,38 @@ def draw(cells: Index, window: int, folder: Path) -> list[Path]:
         figure.savefig(files[-1], dpi=110)
         plt.close(figure)
         if "depth" in first["records"][0]:
-            files += _maps(plt, task, domain, rows, methods, window, folder)
+            files += _maps(plt, task, domain, rows, systems, window, folder)
     return files
 
 
 def _limit(ax, rows: dict[int, dict[str, Cell]]) -> None:
-    """Methods that break down don't squeeze the others: the axis ends a little above the highest value of the window."""
+    """Systems that break down don't squeeze the others: the axis ends a little above the highest value of the window."""
     means = {m: [estimate(row[m]).mean for row in rows.values() if m in row] for row in rows.values() for m in row}
     reference = means.get("window") or means.get("sharedllm") or next(iter(means.values()))
     low, high = min(min(v) for v in means.values()), max(reference)
     ax.set_ylim(low - 0.1 * (high - low) - 0.01, high + 0.25 * (high - low) + 0.01)
 
 
-def _maps(plt, task: str, domain: str, rows: dict, methods: list[str], window: int, folder: Path) -> list[Path]:
-    """Accuracy by depth and length, one map a method."""
+def _maps(plt, task: str, domain: str, rows: dict, systems: list[str], window: int, folder: Path) -> list[Path]:
+    """Accuracy by depth and length, one map a system."""
     figure, axes = plt.subplots(
-        1, len(methods), figsize=(2.2 + 2.4 * len(methods), 3.6), layout="constrained", squeeze=False, sharey=True
+        1, len(systems), figsize=(2.2 + 2.4 * len(systems), 3.6), layout="constrained", squeeze=False, sharey=True
     )
     lengths, image = list(rows), None
-    for ax, method in zip(axes[0], methods, strict=True):
-        depths = sorted({r["depth"] for row in rows.values() if method in row for r in row[method]["records"]})
+    for ax, system in zip(axes[0], systems, strict=True):
+        depths = sorted({r["depth"] for row in rows.values() if system in row for r in row[system]["records"]})
         grid = np.full((len(depths), len(lengths)), np.nan)
         for column, length in enumerate(lengths):
             for line, depth in enumerate(depths):
                 found = [
                     r["values"]["accuracy"]
-                    for r in rows[length].get(method, {"records": []})["records"]
+                    for r in rows[length].get(system, {"records": []})["records"]
                     if r["depth"] == depth
                 ]
                 if found:
                     grid[line, column] = np.mean(found)
         image = ax.imshow(grid, aspect="auto", vmin=0, vmax=1, cmap="viridis")
-        ax.set(title=method, xlabel="windows")
+        ax.set(title=system, xlabel="windows")
         ax.set_xticks(range(len(lengths)), [f"{n / window:g}" for n in lengths], fontsize=8)
         ax.set_yticks(range(len(depths)), [f"{d:.0%}" for d in depths], fontsize=8)
     axes[0][0].set_ylabel("depth (100 % is the end)")

@@ -5,19 +5,19 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any
 
+from ..systems import SYSTEMS
 from ..utils.errors import UserError
-from .methods import DESCRIPTIONS
 from .results import Run
 from .statistics import Estimate, by_document, cluster_bootstrap, paired_difference, wilson
 from .tasks.mentions import GROUPS
 
 Cell = dict[str, Any]
-# (task, domain) → length → method → cell.
+# (task, domain) → length → system → cell.
 Index = dict[tuple[str, str], dict[int, dict[str, Cell]]]
 
 
 def index(runs: Sequence[Run]) -> Index:
-    """Cells of several runs by task, domain, length and method, methods in a fixed order.
+    """Cells of several runs by task, domain, length and system, systems in a fixed order.
 
     Cells of the same models with other seeds of the evaluation are pooled, see `_pooled`; those of the same texts and other
     models (trainings with other seeds) become means, see `_merged`.
@@ -30,9 +30,9 @@ def index(runs: Sequence[Run]) -> Index:
         models, seed = run.about["models"], run.about["seed"]
         for cell in run.cells:
             rows = found.setdefault((cell["task"], cell["domain"]), {})
-            same = rows.setdefault(cell["length"], {}).setdefault(cell["method"], [])
+            same = rows.setdefault(cell["length"], {}).setdefault(cell["system"], [])
             if any(known == models and before == seed for known, before, _ in same):
-                raise UserError(f"{run.name}: {cell['task']}, {cell['domain']}, {cell['method']} is there twice.")
+                raise UserError(f"{run.name}: {cell['task']}, {cell['domain']}, {cell['system']} is there twice.")
             same.append((models, seed, cell))
     return {
         key: {n: _in_order({m: _one(cells) for m, cells in row.items()}) for n, row in sorted(rows.items())}
@@ -80,9 +80,9 @@ def _merged(cells: list[Cell]) -> Cell:
 
 
 def _in_order(row: dict[str, Cell]) -> dict[str, Cell]:
-    """Ours first, then as the methods are described."""
-    known = list(DESCRIPTIONS)
-    return dict(sorted(row.items(), key=lambda item: (known.index(re.split("[:@]", item[0])[0]), item[0])))
+    """In the order of the registry; what it does not know comes last."""
+    places = {name: place for place, name in enumerate(SYSTEMS)}
+    return dict(sorted(row.items(), key=lambda item: (places.get(re.split("[:@]", item[0])[0], len(places)), item[0])))
 
 
 def main_column(cell: Cell) -> str:
@@ -98,19 +98,19 @@ def estimate(cell: Cell, column: str | None = None) -> Estimate:
 
 
 def markdown(cells: Index, window: int, ours: str = "sharedllm") -> str:
-    """One table for each task and domain: methods side by side; for losses, ours against each of the others in pairs."""
+    """One table for each task and domain: systems side by side; for losses, ours against each of the others in pairs."""
     parts = []
     for (task, domain), rows in cells.items():
-        methods = list(dict.fromkeys(method for row in rows.values() for method in row))
+        systems = list(dict.fromkeys(system for row in rows.values() for system in row))
         first = next(iter(next(iter(rows.values())).values()))
         targets = len(first["records"])
         trained = len(first.get("trainings", [0]))
         several = f", means of {trained} trainings ± their standard deviation" if trained > 1 else ""
         seeds = f" of {len(first['seeds'])} seeds" if "seeds" in first else ""
         parts.append(f"### {task}, {domain}\n\n{targets} texts a cell{seeds}, {main_column(first)}{several}.\n")
-        parts.append(_table([_row(length, window, row, methods, _plain) for length, row in rows.items()], methods))
-        others = [m for m in methods if m != ours]
-        if not first["accuracy"] and ours in methods and others:
+        parts.append(_table([_row(length, window, row, systems, _plain) for length, row in rows.items()], systems))
+        others = [m for m in systems if m != ours]
+        if not first["accuracy"] and ours in systems and others:
             parts.append(f"\n{ours} minus each, same targets, 95 % intervals over documents:\n")
             lines = [
                 _row(length, window, row, others, lambda cell, row=row: _against(row.get(ours), cell))
@@ -120,10 +120,10 @@ def markdown(cells: Index, window: int, ours: str = "sharedllm") -> str:
         for group in sorted({k for r in first["records"] for k in r["values"]} & set(GROUPS), key=GROUPS.index):
             parts.append(f"\nLast mentioned: {group}.\n")
             lines = [
-                _row(length, window, row, methods, lambda c, g=group: f"{estimate(c, g).mean:.3f}")
+                _row(length, window, row, systems, lambda c, g=group: f"{estimate(c, g).mean:.3f}")
                 for length, row in rows.items()
             ]
-            parts.append(_table(lines, methods))
+            parts.append(_table(lines, systems))
         parts.append("")
     for domain in dict.fromkeys(domain for _, domain in cells):
         parts += _controls(cells, window, ours, domain)
@@ -160,12 +160,12 @@ def _against(ours: Cell | None, cell: Cell) -> str:
     return f"{e.mean:+.3f} [{e.low:+.3f}, {e.high:+.3f}]".replace("-", "−")
 
 
-def _row(length: int, window: int, row: dict[str, Cell], methods: list[str], show: Any) -> list[str]:
+def _row(length: int, window: int, row: dict[str, Cell], systems: list[str], show: Any) -> list[str]:
     share = f"{length / window:g}"
-    return [f"{length:,}", share, *(show(row[m]) if m in row else "–" for m in methods)]
+    return [f"{length:,}", share, *(show(row[m]) if m in row else "–" for m in systems)]
 
 
-def _table(rows: list[list[str]], methods: list[str]) -> str:
-    head = ["in front", "× window", *methods]
+def _table(rows: list[list[str]], systems: list[str]) -> str:
+    head = ["in front", "× window", *systems]
     lines = [head, ["--:"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

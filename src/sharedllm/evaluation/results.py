@@ -17,7 +17,7 @@ from typing import Any
 
 from ..utils.errors import UserError
 from ..utils.files import write_text
-from .run import load_about, load_cells
+from .run import load_about, load_cells, renamed
 
 NAME = "cells.json"
 
@@ -53,7 +53,7 @@ def load_runs(path: Path) -> list[Run]:
 
 def _run(content: dict[str, Any]) -> Run:
     note = {k: v for k, v in content.items() if k not in ("name", "about", "environment", "cells")}
-    cells = [{"environment": content["environment"]} | cell for cell in content["cells"]]
+    cells = [{"environment": content["environment"]} | renamed(cell) for cell in content["cells"]]
     return Run(content["name"], content["about"], note, cells)
 
 

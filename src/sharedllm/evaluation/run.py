@@ -1,4 +1,4 @@
-"""Runs tasks × domains × methods × lengths; every cell is a file of its own, written whole, and never written twice."""
+"""Runs tasks × domains × systems × lengths; every cell is a file of its own, written whole, and never written twice."""
 
 import json
 import re
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..systems.evaluated import EvaluatedSystem
 from ..utils.errors import UserError
 from ..utils.files import write_text
 from ..utils.hardware import command_line, environment
 from ..utils.version import __version__
 from .corpus import Documents
-from .methods import Method
 from .tasks import DoesNotFit, Setting, Task, score_texts
 
 
@@ -23,20 +23,20 @@ class Plan:
 
     tasks: Sequence[Task]
     documents: Sequence[Documents]
-    methods: Sequence[Method]
+    systems: Sequence[EvaluatedSystem]
     lengths: Sequence[int]
     setting: Setting
 
-    def cells(self) -> Iterator[tuple[Task, Documents, Method, int]]:
+    def cells(self) -> Iterator[tuple[Task, Documents, EvaluatedSystem, int]]:
         for task in self.tasks:
             for documents in self.documents:
                 for length in self.lengths:
-                    for method in self.methods:
-                        yield task, documents, method, length
+                    for system in self.systems:
+                        yield task, documents, system, length
 
 
-def cell_path(folder: Path, task: Task, documents: Documents, method: Method, length: int) -> Path:
-    return folder / "cells" / task.name / documents.domain / re.sub("[:@/]", "-", method.name) / f"{length}.json"
+def cell_path(folder: Path, task: Task, documents: Documents, system: EvaluatedSystem, length: int) -> Path:
+    return folder / "cells" / task.name / documents.domain / re.sub("[:@/]", "-", system.name) / f"{length}.json"
 
 
 def evaluate(
@@ -61,8 +61,8 @@ def evaluate(
         "data": {d.domain: {"digest": d.digest, "documents": len(d.names)} for d in plan.documents},
     }
     _begin(folder, about, plan)
-    for task, documents, method, length in plan.cells():
-        path = cell_path(folder, task, documents, method, length)
+    for task, documents, system, length in plan.cells():
+        path = cell_path(folder, task, documents, system, length)
         if path.is_file():
             continue
         begin = time.perf_counter()
@@ -70,7 +70,7 @@ def evaluate(
         try:
             records = [
                 text.label | {"values": task.values(text, scores)}
-                for text, scores in score_texts(method, texts, setting.batch_tokens)
+                for text, scores in score_texts(system, texts, setting.batch_tokens)
             ]
         except DoesNotFit as reason:
             progress(f"left out: {reason}")
@@ -80,7 +80,7 @@ def evaluate(
         cell = {
             "task": task.name,
             "domain": documents.domain,
-            "method": method.name,
+            "system": system.name,
             "length": length,
             "accuracy": task.accuracy,
             "seconds": round(time.perf_counter() - begin, 2),
@@ -88,7 +88,7 @@ def evaluate(
             "records": records,
         }
         write_text(path, json.dumps(cell))
-        progress(f"{task.name}, {documents.domain}, {length} tokens, {method.name}: {column} {mean:.4f}")
+        progress(f"{task.name}, {documents.domain}, {length} tokens, {system.name}: {column} {mean:.4f}")
 
 
 def load_about(folder: Path) -> dict[str, Any]:
@@ -103,6 +103,11 @@ def load_about(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} holds no results: name a folder that `sharedllm eval` made.") from None
 
 
+def renamed(cell: dict[str, Any]) -> dict[str, Any]:
+    """A cell of today or before, when a system was called a method."""
+    return {"system" if key == "method" else key: value for key, value in cell.items()}
+
+
 def load_cells(folder: Path) -> list[dict[str, Any]]:
     """All cells of a folder.
 
@@ -112,7 +117,7 @@ def load_cells(folder: Path) -> list[dict[str, Any]]:
     cells = []
     for path in sorted((folder / "cells").rglob("*.json")):
         try:
-            cells.append(json.loads(path.read_text()))
+            cells.append(renamed(json.loads(path.read_text())))
         except (OSError, ValueError) as error:
             raise UserError(f"{path} is no result of an evaluation: {error}.") from None
     if not cells:

@@ -60,7 +60,7 @@ def paired_difference(ours: Sequence[Mapping], theirs: Sequence[Mapping], column
     """
     keys = [[{k: v for k, v in r.items() if k != "values"} for r in records] for records in (ours, theirs)]
     if keys[0] != keys[1]:
-        raise UserError("the two methods scored different texts: evaluate them with the same settings.")
+        raise UserError("the two systems scored different texts: evaluate them with the same settings.")
     differences: dict[str, list[float]] = {}
     for a, b in zip(ours, theirs, strict=True):
         if column not in a["values"]:

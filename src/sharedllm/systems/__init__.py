@@ -1,1 +1,157 @@
-"""Trained rivals of SharedLLM, built on the same bases and trained by the same trainer."""
+"""What is compared: SharedLLM and other ways of reading a long text with a short window, all over one base.
+
+A system is one file or folder here and one entry below: evaluation, benchmark, training, their help and their figures know
+it by that entry alone. Nothing is imported before it is asked for.
+"""
+
+from ..utils.registry import Registry
+from .entry import Part, System, Trained
+
+__all__ = ["SYSTEMS", "Part", "System", "Trained", "add_system"]
+
+SYSTEMS = Registry("system {}")
+_OURS, _BEACON, _CEPE = f"{__name__}.sharedllm", f"{__name__}.beacon", f"{__name__}.cepe"
+
+
+def add_system(system: System) -> None:
+    """Register a system."""
+    SYSTEMS.add(system.name, system, system.about)
+
+
+for _system in (
+    System(
+        "sharedllm",
+        "the far context read into a memory",
+        "#0b6e99",
+        needs="model",
+        variants="sharedllm:POLICY, sharedllm@4/2/1: another policy, other strides",
+        evaluated=f"{_OURS}.evaluated:shared",
+        timed=f"{_OURS}.timed:TimedShared",
+        answering=f"{_OURS}.answering:AnsweringShared",
+        trained=Trained(
+            "sharedllm",
+            "sharedllm.causal_lm:SharedLLMForCausalLM",
+            "sharedllm",
+            (
+                Part("gates", "the gates of cross-attention", "cross_attention.gate"),
+                Part(
+                    "cross_attention",
+                    "cross-attention and its projections of keys and values, without the gates",
+                    ".cross_attention.",
+                ),
+                Part("lower_model", "the lower model: its own layers, or, if weights are shared, the bottom layers"),
+                Part("bottom_layers", "the base's layers below M"),
+                Part("top_layers", "the base's layers from M on"),
+                Part("embeddings", "token embedding, final norm and head"),
+            ),
+        ),
+    ),
+    System(
+        "int8",
+        "sharedllm with its memory in 8 bits, as storage int8 brings it back and as memory_dtype int8 holds it",
+        "#5aa9c4",
+        needs="model",
+        evaluated=f"{_OURS}.evaluated:int8",
+    ),
+    System(
+        "whole",
+        "sharedllm with all M layers run whole: what its shortcut saves",
+        "#8fb8c9",
+        needs="model",
+        timed=f"{_OURS}.timed:TimedWhole",
+    ),
+    System(
+        "budget",
+        "everything read and kept; the question selects",
+        "#3f8f5b",
+        needs="model",
+        variants="budget:SCORE@TOKENS",
+        evaluated=f"{_OURS}.evaluated:budget",
+        timed=f"{_OURS}.timed:TimedBudget",
+    ),
+    System(
+        "empty",
+        "the same trained model without its memory",
+        "#8fb8c9",
+        needs="model",
+        evaluated=f"{_OURS}.evaluated:empty",
+    ),
+    System(
+        "window",
+        "the base with the window alone: nothing far is read",
+        "#7a8793",
+        evaluated=f"{__name__}.window:window",
+        timed=f"{__name__}.window:TimedWindow",
+        answering=f"{__name__}.window:AnsweringWindow",
+    ),
+    System(
+        "streaming",
+        "the base with sinks and recent tokens (StreamingLLM)",
+        "#c8553d",
+        evaluated=f"{__name__}.streaming:streaming",
+        timed=f"{__name__}.streaming:TimedStreaming",
+    ),
+    System(
+        "bm25",
+        "the base with the best pieces by BM25 in half of its window",
+        "#e0a030",
+        evaluated=f"{__name__}.retrieval:bm25",
+    ),
+    System(
+        "full",
+        "the base over everything, positions as they are",
+        "#444444",
+        evaluated=f"{__name__}.full:full",
+        timed=f"{__name__}.full:TimedFull",
+    ),
+    System("pi", "the base over everything, positions interpolated", "#7b5ea7", evaluated=f"{__name__}.full:full"),
+    System("ntk", "the base over everything, NTK-aware positions", "#a05195", evaluated=f"{__name__}.full:full"),
+    System("yarn", "the base over everything, YaRN positions", "#3f8f5b", evaluated=f"{__name__}.full:full"),
+    System(
+        "tuned",
+        "the base over everything, trained on longer samples",
+        "#2b2b2b",
+        needs="trained",
+        evaluated=f"{__name__}.full:full",
+        trained=Trained("full"),
+    ),
+    System(
+        "cepe",
+        "the far context through a small encoder and cross-attention (CEPE)",
+        "#d1495b",
+        needs="trained",
+        evaluated=f"{_CEPE}.evaluated:cepe",
+        timed=f"{_CEPE}.timed:TimedCepe",
+        trained=Trained(
+            "cepe",
+            f"{_CEPE}:CepeForCausalLM",
+            "sharedllm_cepe",
+            (
+                Part("cross_attention", "cross-attention in every layer", ".cross_attention."),
+                Part("encoder", "the encoder of CEPE", "encoder"),
+            ),
+        ),
+    ),
+    System(
+        "cepe-states",
+        "cepe that keeps its encoder's states and projects them in every pass: less memory",
+        "#e89aa5",
+        needs="trained",
+        timed=f"{_CEPE}.timed:TimedCepeStates",
+    ),
+    System(
+        "beacon",
+        "the far context condensed into beacons (Activation Beacon)",
+        "#b8860b",
+        needs="trained",
+        evaluated=f"{_BEACON}.evaluated:beacon",
+        timed=f"{_BEACON}.timed:TimedBeacon",
+        trained=Trained(
+            "beacon",
+            f"{_BEACON}:BeaconForCausalLM",
+            "sharedllm_beacon",
+            (Part("beacon", "the beacons' projections and embedding of Activation Beacon", "beacon"),),
+        ),
+    ),
+):
+    add_system(_system)

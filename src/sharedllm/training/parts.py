@@ -9,19 +9,13 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..model.config import SharedLLMConfig
+from ..systems.trained import parts_of_type, trained_systems
 from ..utils.errors import UserError
 from .recipe import Lora
 
-PARTS = {
-    "gates": "the gates of cross-attention",
-    "cross_attention": "cross-attention and its projections of keys and values, without the gates",
-    "encoder": "the encoder of CEPE",
-    "beacon": "the beacons' projections and embedding of Activation Beacon",
+# Of all systems that are trained, and of every model.
+PARTS = {part.name: part.about for trained in trained_systems() for part in trained.parts} | {
     "lora": "the low-rank adapters",
-    "lower_model": "the lower model: its own layers, or, if weights are shared, the bottom layers",
-    "bottom_layers": "the base's layers below M",
-    "top_layers": "the base's layers from M on",
-    "embeddings": "token embedding, final norm and head",
     "everything": "all parameters that no other part names",
 }
 
@@ -30,13 +24,9 @@ def part_of(name: str, config: PreTrainedConfig) -> str:
     """The most special part that a parameter belongs to, by its name; `everything` for what is a base's."""
     if "lora_" in name:
         return "lora"
-    if name.endswith("cross_attention.gate"):
-        return "gates"
-    if ".cross_attention." in name:
-        return "cross_attention"
-    for part in ("encoder", "beacon"):
-        if part in name:
-            return part
+    for part in parts_of_type(getattr(config, "model_type", "")):
+        if part.within and part.within in name:
+            return part.name
     if not isinstance(config, SharedLLMConfig):
         return "everything"
     if ".lower_layers." in name:

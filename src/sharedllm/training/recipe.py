@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from ..model.config import RENAMED
+from ..systems.trained import methods
 from ..utils.errors import UserError
 
 # The mixture that the paper trained on (arXiv 2603.04759, after RedPajama), in per cent.
@@ -126,7 +127,7 @@ class Recipe:
     data: Data
     train: dict[str, float]
     base: str | None = None
-    method: Literal["sharedllm", "cepe", "beacon", "full"] = "sharedllm"
+    method: str = "sharedllm"
     model: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     context: int = 512
@@ -166,6 +167,8 @@ class Recipe:
             raise UserError("schedule must list at least one phase, each with a share above 0.")
         if self.data.mixture is not None and self.data.mixture not in MIXTURES:
             raise UserError(f"data.mixture={self.data.mixture!r} is unknown: use one of {', '.join(MIXTURES)}.")
+        if self.method not in methods():
+            raise UserError(f"method={self.method!r} is none of {', '.join(methods())}.")
         if self.stage == "base" and self.method != "sharedllm":
             raise UserError(f"method={self.method!r} extends a base: set stage: extend, or leave method out.")
         if self.stage != "base" and self.base is None:

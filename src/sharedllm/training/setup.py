@@ -19,8 +19,7 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..data.shards import TokenStore, build_shards, check_tokenizer
 from ..data.sources import documents
 from ..model.config import SharedLLMConfig
-from ..systems.beacon import BeaconForCausalLM
-from ..systems.cepe import CepeForCausalLM
+from ..systems import trained
 from ..utils.checkpoints import checkpoint, load_tokenizer
 from ..utils.errors import UserError
 from ..utils.files import put
@@ -148,36 +147,30 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrained
     if recipe.base is None:
         return _new_base(recipe, tokenizer)
     name = checkpoint(recipe.base)
+    trained.import_models()
     try:
         config = AutoConfig.from_pretrained(name)
-        extended = config.model_type in EXTENDED
+        extended = trained.of_type(config.model_type)
+        rescaled = not trained.of_method(recipe.method).model
         if isinstance(config, SharedLLMConfig) and recipe.model:
             config = _changed(config, recipe)
-        elif recipe.method == "full" and recipe.model:
+        elif rescaled and recipe.model:
             config = _rescaled(config, recipe.model)
         model = AutoModelForCausalLM.from_pretrained(name, config=config, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise UserError(f"can't load the base {name}: {str(error).splitlines()[0]}") from None
-    if extended and (recipe.stage == "base" or EXTENDED[config.model_type][0] != recipe.method):
-        method = EXTENDED[config.model_type][0]
+    if extended and (recipe.stage == "base" or extended.method != recipe.method):
         raise UserError(
-            f"base={recipe.base} is extended by {method} already: train it with stage extend, method {method}."
+            f"base={recipe.base} is extended by {extended.method} already: train it with stage extend, "
+            f"method {extended.method}."
         )
     if len(tokenizer) > (size := model.get_input_embeddings().weight.shape[0]):
         raise UserError(f"the tokenizer has {len(tokenizer)} tokens, {recipe.base} only {size}: name the base's own.")
     if recipe.stage == "base" and recipe.model:
         raise UserError(f"model={recipe.model} can't change {recipe.base}: leave it out, or start from another base.")
-    if recipe.stage == "base" or extended or recipe.method == "full":
+    if recipe.stage == "base" or extended or rescaled:
         return model
-    return dict(EXTENDED.values())[recipe.method].from_base(model, **recipe.model)
-
-
-# By `model_type`: the method's name and the class that extends a base.
-EXTENDED = {
-    "sharedllm": ("sharedllm", SharedLLMForCausalLM),
-    "sharedllm_cepe": ("cepe", CepeForCausalLM),
-    "sharedllm_beacon": ("beacon", BeaconForCausalLM),
-}
+    return trained.of_method(recipe.method).model_class().from_base(model, **recipe.model)
 
 
 # Settings of a SharedLLM that change no shape of a weight, and so may change when training goes on.

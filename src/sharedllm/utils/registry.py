@@ -8,11 +8,10 @@ from typing import Any
 from .errors import UserError
 
 
-def load_target(target: str) -> Any:
-    """What `package.module:name` names; of a class an object without arguments."""
+def load(target: str) -> Any:
+    """What `package.module:name` names."""
     module, _, name = target.partition(":")
-    found = getattr(import_module(module), name)
-    return found() if isinstance(found, type) else found
+    return getattr(import_module(module), name)
 
 
 @dataclass(eq=False)
@@ -29,7 +28,7 @@ class Registry(Mapping[str, Any]):
     _entries: dict[str, Any] = field(default_factory=dict)
 
     def add(self, name: str, entry: Any, about: str = "") -> None:
-        """Register a thing, or a text `package.module:name` that says where it is.
+        """Register a thing, or a text `package.module:name` that says where it is; of a class one object is made.
 
         Raises:
             UserError: the name is taken.
@@ -50,7 +49,8 @@ class Registry(Mapping[str, Any]):
         name = self.aliases.get(name, name)
         entry = self._entries[name]
         if isinstance(entry, str):
-            entry = self._entries[name] = load_target(entry)
+            found = load(entry)
+            entry = self._entries[name] = found() if isinstance(found, type) else found
         return entry
 
     def __iter__(self) -> Iterator[str]:

@@ -1,13 +1,12 @@
-"""LongBench, InfiniteBench and RULER-form tasks for any answerer: official prompts, lengths and metrics.
+"""LongBench, InfiniteBench and RULER-form tasks for any system that answers prompts: official prompts, lengths and metrics.
 
-read_task(name, data) / ruler_task(name, …)  →  Task  →  run_official(answerer, tasks, folder, …)
+read_task(name, data) / ruler_task(name, …)  →  Task  →  run_official(system, tasks, folder, …)
 """
 
 from collections.abc import Sequence
 
 from ...utils.errors import UserError
-from .answerers import Answerer, SharedAnswerer, WindowAnswerer
-from .base import Prompt, Record, Task, templates
+from .base import Record, Task, templates
 from .records import read_task
 from .ruler import TASKS as RULER
 from .ruler import ruler_task
@@ -41,12 +40,8 @@ def task_names(names: Sequence[str]) -> list[str]:
 
 __all__ = [
     "GROUPS",
-    "Answerer",
-    "Prompt",
     "Record",
-    "SharedAnswerer",
     "Task",
-    "WindowAnswerer",
     "read_task",
     "ruler_task",
     "run_official",

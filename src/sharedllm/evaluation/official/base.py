@@ -10,24 +10,10 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ...answering.ask import NOTHING
+from ...systems.answering import Prompt
 from ...utils.errors import UserError
 from ...utils.text import tokenize
 from .metrics import METRICS
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """before: the instruction in front. context: the long text. after: what is asked, up to where the answer begins.
-    form: the same with next to nothing asked, so that its words are not looked for; "" if unknown."""
-
-    before: str
-    context: str
-    after: str
-    form: str = ""
-
-    @property
-    def text(self) -> str:
-        return self.before + self.context + self.after
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Asks an answerer the records of official tasks; every answer is kept, and none is asked for twice."""
+"""Asks a system the records of official tasks; every answer is kept, and none is asked for twice."""
 
 import contextlib
 import hashlib
@@ -13,13 +13,13 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
+from ...systems.answering import AnsweringSystem
 from ...utils.errors import UserError
 from ...utils.files import write_text
 from ...utils.hardware import command_line, environment
 from ...utils.text import tokenize
 from ...utils.version import __version__
 from ..statistics import cluster_bootstrap, wilson
-from .answerers import Answerer
 from .base import Task, truncate_middle
 from .metrics import VERBATIM, all_strings
 
@@ -32,7 +32,7 @@ def _no_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def run_official(
-    answerer: Answerer,
+    system: AnsweringSystem,
     tasks: Sequence[Task],
     folder: Path,
     tokenizer: PreTrainedTokenizerBase,
@@ -43,7 +43,7 @@ def run_official(
 ) -> dict[str, dict[str, Any]]:
     """Ask all records of all tasks and score the answers.
 
-    `folder/ANSWERER/TASK` gets `run.json` (what decides the numbers, command, versions, hardware), `predictions.jsonl`
+    `folder/SYSTEM/TASK` gets `run.json` (what decides the numbers, command, versions, hardware), `predictions.jsonl`
     (a line for each record as soon as it is answered) and `result.json`. What is there is not done again.
 
     Args:
@@ -64,11 +64,11 @@ def run_official(
     Raises:
         UserError: a folder of a task holds results with other settings; names those that differ.
     """
-    return {task.label: _run(answerer, task, folder, tokenizer, window, cut, bar) for task in tasks}
+    return {task.label: _run(system, task, folder, tokenizer, window, cut, bar) for task in tasks}
 
 
 def _run(
-    answerer: Answerer,
+    system: AnsweringSystem,
     task: Task,
     folder: Path,
     tokenizer: PreTrainedTokenizerBase,
@@ -76,13 +76,13 @@ def _run(
     cut: int | None,
     bar: Bar,
 ) -> dict[str, Any]:
-    place = folder / answerer.name / task.label
-    about = _settings(answerer, task, window, cut)
+    place = folder / system.name / task.label
+    about = _settings(system, task, window, cut)
     _begin(place, about)
     if (place / "result.json").is_file():
-        return json.loads((place / "result.json").read_text())
+        return _renamed(json.loads((place / "result.json").read_text()))
     done = _predictions(place / "predictions.jsonl")
-    with bar(f"{answerer.name}, {task.label}", len(task.records)) as advance:
+    with bar(f"{system.name}, {task.label}", len(task.records)) as advance:
         advance(len(done))
         with (place / "predictions.jsonl").open("a", encoding="utf-8") as file:
             for record in task.records[len(done) :]:
@@ -90,7 +90,7 @@ def _run(
                 tokens = tokenize(tokenizer, prompt.text)[0]
                 if cut is not None:
                     prompt, removed = truncate_middle(prompt, tokenizer, cut)
-                prediction = answerer.answer(prompt, task.max_new_tokens)
+                prediction = system.answer(prompt, task.max_new_tokens)
                 line: dict[str, Any] = {
                     "id": record.id,
                     "prediction": prediction,
@@ -106,12 +106,12 @@ def _run(
                 file.flush()
                 done.append(line)
                 advance(1)
-    result = _result(answerer, task, done)
+    result = _result(system, task, done)
     write_text(place / "result.json", json.dumps(result))
     return result
 
 
-def _settings(answerer: Answerer, task: Task, window: int, cut: int | None) -> dict[str, Any]:
+def _settings(system: AnsweringSystem, task: Task, window: int, cut: int | None) -> dict[str, Any]:
     digest = hashlib.sha256()
     for record in task.records:
         digest.update(json.dumps([record.id, record.prompt.text, record.answers, record.classes]).encode())
@@ -125,7 +125,7 @@ def _settings(answerer: Answerer, task: Task, window: int, cut: int | None) -> d
         "truncate_middle": cut,
         "oracle_window": window,
         **task.about,
-        "answerer": {"name": answerer.name, **answerer.about},
+        "system": {"name": system.name, **system.about},
     }
     return json.loads(json.dumps(about))
 
@@ -133,13 +133,18 @@ def _settings(answerer: Answerer, task: Task, window: int, cut: int | None) -> d
 def _begin(place: Path, about: dict[str, Any]) -> None:
     path = place / "run.json"
     if path.is_file():
-        there = json.loads(path.read_text())["about"]
+        there = _renamed(json.loads(path.read_text())["about"])
         changed = [key for key in sorted(about | there) if about.get(key) != there.get(key)]
         if changed:
             raise UserError(f"{place} holds results with another {', '.join(changed)}: name another folder.")
         return
     settings = {"about": about, "command": command_line(), "environment": {"sharedllm": __version__} | environment()}
     write_text(path, json.dumps(settings))
+
+
+def _renamed(content: dict[str, Any]) -> dict[str, Any]:
+    """A file of before, in which a system was called an answerer."""
+    return {"system" if key == "answerer" else key: value for key, value in content.items()}
 
 
 def _predictions(path: Path) -> list[dict[str, Any]]:
@@ -157,7 +162,7 @@ def _predictions(path: Path) -> list[dict[str, Any]]:
         raise UserError(f"{path} is damaged: {error}; remove it to ask these records again.") from None
 
 
-def _result(answerer: Answerer, task: Task, lines: list[dict[str, Any]]) -> dict[str, Any]:
+def _result(system: AnsweringSystem, task: Task, lines: list[dict[str, Any]]) -> dict[str, Any]:
     scores = [line["score"] for line in lines]
     shares = all(score in (0.0, 1.0) for score in scores)
     estimate = wilson(scores) if shares else cluster_bootstrap({str(i): [s] for i, s in enumerate(scores)})
@@ -166,7 +171,7 @@ def _result(answerer: Answerer, task: Task, lines: list[dict[str, Any]]) -> dict
     return {
         "task": task.name,
         "length": task.length,
-        "answerer": answerer.name,
+        "system": system.name,
         "metric": task.metric,
         "score": 100 * estimate.mean,
         "low": 100 * estimate.low,
@@ -182,8 +187,8 @@ def _result(answerer: Answerer, task: Task, lines: list[dict[str, Any]]) -> dict
 
 
 def results_table(results: Sequence[dict[str, dict[str, Any]]]) -> Table:
-    """What `run_official` returned for answerers, side by side, with the baselines behind them."""
-    names = [next(iter(result.values()))["answerer"] for result in results]
+    """What `run_official` returned for systems, side by side, with the baselines behind them."""
+    names = [next(iter(result.values()))["system"] for result in results]
     cuts = sum(row["truncated"] for result in results for row in result.values())
     caption = f"{cuts} prompts were cut in the middle" if cuts else None
     table = Table(title="Official tasks, per cent [95 %]", caption=caption, box=SIMPLE_HEAD, pad_edge=False)

@@ -16,12 +16,12 @@ from ...scoring.base import get_score
 from ...scoring.cosine import CosineScore
 from ...scoring.hybrid import HybridScore
 from ...scoring.oracle import OracleScore
+from ...systems.evaluated import scores_of
+from ...systems.retrieval import Retrieval
 from ...utils.text import tokenize
-from ..methods.base import scores_of
-from ..methods.retrieval import Retrieval
 from .texts import AskedText, Question
 
-RIVAL = "window"
+WINDOW = "window"
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Asker:
         ids = torch.from_numpy(text.ids)[None]
         device = self.model.device
         memory = self.model.read(ids.to(device), keep_all=True, batch_tokens=self.batch_tokens, fingerprint=False)
-        rival = Retrieval(self.base, self.tokenizer, self.model.config.window) if self.base is not None else None
-        index = rival.index(ids[0]) if rival is not None else None
+        retrieval = Retrieval(self.base, self.tokenizer, self.model.config.window) if self.base is not None else None
+        index = retrieval.index(ids[0]) if retrieval is not None else None
         prompts = [torch.from_numpy(question.prompt).to(device) for question in text.questions]
         form = tokenize(self.tokenizer, plain(NOTHING))
         cosines = CosineScore().many(self.model.model, segments_of(memory), prompts) if "tree" in self.scores else None
@@ -70,12 +70,12 @@ class Asker:
                     chosen = self.model.select(memory, query, budget=budget, score=scores)
                     for kind, right in self._marks(self.model, question, memory=chosen):
                         yield Answer(policy, budget, kind, int(chosen.kept[0]), right)
-            if rival is not None:
-                found = rival.best(
+            if retrieval is not None:
+                found = retrieval.best(
                     index, torch.from_numpy(question.prompt), len(question.prompt) + len(question.answer)
                 )
                 for kind, right in self._marks(self.base, question, before=found):
-                    yield Answer(RIVAL, None, kind, len(found), right)
+                    yield Answer(WINDOW, None, kind, len(found), right)
 
     def _scores(self, memory: ContextMemory, query: Tensor, words: Tensor, question: Question) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}

@@ -5,12 +5,12 @@ from pathlib import Path
 from ...utils.errors import UserError
 from ...utils.files import write_text
 from ..statistics import wilson
-from .ask import RIVAL
+from .ask import WINDOW
 from .results import NAME, Cell, Cells, load, save
 
 NAMES = {
     "tree": "the paper's tree, by cosine",
-    RIVAL: "BM25 into the base's window",
+    WINDOW: "BM25 into the base's window",
     "oracle": "oracle",
 }
 

@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerBase
 from ...data.questions import Quiz, hide, render, sentence_borders
 from ...data.questions.base import STOP, QuestionTask
 from ...data.synthetic import make_needles
+from ...systems.evaluated import Scores
 from ..corpus import Documents
-from ..methods.base import Scores
 from .base import DoesNotFit, Setting, Text
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ...systems.evaluated import EvaluatedSystem, Scores
 from ...utils.errors import UserError
 from ..corpus import Documents
-from ..methods.base import Method, Scores
 
 QUERY_TOKENS = 32
 
@@ -61,7 +61,7 @@ class Task(Protocol):
         ...
 
     def texts(self, documents: Documents, length: int, setting: Setting) -> Iterator[Text]:
-        """All texts of a length, the same for every method.
+        """All texts of a length, the same for every system.
 
         Raises:
             DoesNotFit: the length is too short for this task. UserError: no document is long enough.
@@ -73,33 +73,33 @@ class Task(Protocol):
         ...
 
 
-def score_texts(method: Method, texts: Iterable[Text], batch_tokens: int) -> Iterator[tuple[Text, Scores]]:
+def score_texts(system: EvaluatedSystem, texts: Iterable[Text], batch_tokens: int) -> Iterator[tuple[Text, Scores]]:
     """Scores of each text, equally long ones together."""
     batch: list[Text] = []
     for text in texts:
         if batch and (len(text.ids) != len(batch[0].ids) or (len(batch) + 1) * len(text.ids) > batch_tokens):
-            yield from _score(method, batch)
+            yield from _score(system, batch)
             batch = []
         batch.append(text)
     if batch:
-        yield from _score(method, batch)
+        yield from _score(system, batch)
 
 
 @torch.no_grad()
-def _score(method: Method, batch: list[Text]) -> Iterator[tuple[Text, Scores]]:
+def _score(system: EvaluatedSystem, batch: list[Text]) -> Iterator[tuple[Text, Scores]]:
     ids = torch.from_numpy(np.stack([text.ids for text in batch]))
     # Where the shortest answer begins is known for all; a query never holds a target.
     queries = [text.ids[-text.targets - QUERY_TOKENS : -text.targets] for text in batch]
     width = min(map(len, queries))
     query = torch.from_numpy(np.stack([q[len(q) - width :] for q in queries]))
     targets = max(text.targets for text in batch)
-    near = min(ids.shape[1], method.running)
+    near = min(ids.shape[1], system.running)
     if near <= targets:
         raise UserError(
-            f"{method.name} reads {near} tokens of running text, and {targets} are to be scored: score fewer."
+            f"{system.name} reads {near} tokens of running text, and {targets} are to be scored: score fewer."
         )
-    state = method.prepare(ids[:, : ids.shape[1] - near], query)
-    scores = method.score(state, ids[:, ids.shape[1] - near :], targets)
+    state = system.prepare(ids[:, : ids.shape[1] - near], query)
+    scores = system.score(state, ids[:, ids.shape[1] - near :], targets)
     for row, text in enumerate(batch):
         part = slice(targets - text.targets, None)
         yield text, Scores(scores.log_probs[row : row + 1, part], scores.hits[row : row + 1, part])

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...systems.evaluated import Scores
 from ..corpus import Documents
-from ..methods.base import Scores
 from .base import Setting, Text
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ...systems.evaluated import Scores
 from ..corpus import Documents
-from ..methods.base import Scores
 from .base import Setting, Text
 from .loss import Loss
 

@@ -88,7 +88,7 @@ class CepeForCausalLM(PreTrainedModel, GenerationMixin):
         """Extend a base, whose weights are shared.
 
         Args:
-            encoder: folder of one that `python -m sharedllm.rivals.cepe.pretrain` trained, or fields of its configuration;
+            encoder: folder of one that `python -m sharedllm.systems.cepe.pretrain` trained, or fields of its configuration;
                 default: a new one of the usual size (see `config.encoder_config`).
             settings: fields of `CepeConfig`.
         """

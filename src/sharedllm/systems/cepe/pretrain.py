@@ -1,6 +1,6 @@
 """Masked-language-model training of CEPE's encoder, before it is put beside a decoder.
 
-    python -m sharedllm.rivals.cepe.pretrain --base base --tokens build/tokens-tiny/books --output build/encoder
+    python -m sharedllm.systems.cepe.pretrain --base base --tokens build/tokens-tiny/books --output build/encoder
 
 As in the paper: 30 % of the tokens of 512-token samples are masked, all of them by the mask token.
 """

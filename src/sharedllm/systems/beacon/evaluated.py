@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...systems.beacon import BeaconForCausalLM, BeaconMemory
-from .base import Scores, scores_of
+from ..evaluated import Given, Scores, scores_of
+from .memory import BeaconMemory
+from .modeling import BeaconForCausalLM
 
 
 @dataclass(frozen=True)
@@ -25,3 +26,7 @@ class Beacon:
     def score(self, state: BeaconMemory | None, running: Tensor, targets: int) -> Scores:
         logits = self.model(running, memory=state, logits_to_keep=targets + 1).logits
         return scores_of(logits, running, targets)
+
+
+def beacon(given: Given) -> Beacon:
+    return Beacon(given.model)

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...systems.cepe import CepeForCausalLM, CepeMemory
-from .base import Scores, scores_of
+from ..evaluated import Given, Scores, scores_of
+from .memory import CepeMemory
+from .modeling import CepeForCausalLM
 
 
 @dataclass(frozen=True)
@@ -26,3 +27,7 @@ class Cepe:
     def score(self, state: CepeMemory | None, running: Tensor, targets: int) -> Scores:
         logits = self.model(running, memory=state, logits_to_keep=targets + 1, use_cache=False).logits
         return scores_of(logits, running, targets)
+
+
+def cepe(given: Given) -> Cepe:
+    return Cepe(given.model)

@@ -1,47 +1,41 @@
-"""What the benchmark compares: operations by formula against a counter, what is kept and run at once, shapes, fits."""
+"""Systems as the benchmark sees them: operations by formula against a counter, what is kept and run at once, shapes, fits."""
 
 import pytest
 import torch
-from benches import NEW, TOY, toy_contenders
+from benches import NEW, TOY, toy_systems
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from sharedllm.benchmark.causal import causal_attention
-from sharedllm.benchmark.contenders import (
-    DESCRIPTIONS,
-    Contender,
-    Full,
-    Setting,
-    State,
-    held_bytes,
-    make_contenders,
-)
 from sharedllm.benchmark.fit import fit, predict
-from sharedllm.benchmark.operations import pairs
 from sharedllm.benchmark.shapes import SHAPES, get_shape
+from sharedllm.benchmark.systems import make_timed
+from sharedllm.systems.causal import causal_attention
+from sharedllm.systems.full import TimedFull
+from sharedllm.systems.operations import pairs
+from sharedllm.systems.timed import State, TimedSystem, held_bytes, timed_names
 
 
 @pytest.fixture(scope="module")
-def made() -> dict[str, Contender]:
-    return toy_contenders()
+def made() -> dict[str, TimedSystem]:
+    return toy_systems()
 
 
-def split(contender: Contender, length: int) -> tuple[Tensor, Tensor]:
+def split(system: TimedSystem, length: int) -> tuple[Tensor, Tensor]:
     """Context and running text, for `length` tokens in front of the window."""
     ids = torch.randint(0, TOY.vocab_size, (1, length + TOY.window - NEW))
-    border = ids.shape[1] - contender.running
-    assert border == contender.context(length)
+    border = ids.shape[1] - system.running
+    assert border == system.context(length)
     return ids[:, :border], ids[:, border:]
 
 
 @pytest.mark.parametrize("length", [64, 101])
-@pytest.mark.parametrize("name", list(DESCRIPTIONS))
+@pytest.mark.parametrize("name", timed_names())
 def test_operations_are_those_counted(made, name, length, monkeypatch):
     """To the last multiplication, but for a budget, of which whole nodes may leave a little: 2 %. Full attention in blocks."""
-    monkeypatch.setattr(Full, "block", 16)
-    contender, counted = made[name], []
-    context, running = split(contender, length)
+    monkeypatch.setattr(TimedFull, "block", 16)
+    system, counted = made[name], []
+    context, running = split(system, length)
 
     def count(work):
         with FlopCounterMode(display=False) as counter:
@@ -51,53 +45,53 @@ def test_operations_are_those_counted(made, name, length, monkeypatch):
 
     def decode(logits: Tensor) -> None:
         for _ in range(NEW):
-            logits = contender.step(state, logits[:, -1].argmax(-1, keepdim=True))
+            logits = system.step(state, logits[:, -1].argmax(-1, keepdim=True))
 
     # Fused attention on CPUs is unknown to the counter; the plain kernel is made of products that it knows.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        state = count(lambda: contender.read(context))
-        logits = count(lambda: contender.first(state, running))
+        state = count(lambda: system.read(context))
+        logits = count(lambda: system.first(state, running))
         count(lambda: decode(logits))
-    formula = contender.operations(length)
+    formula = system.operations(length)
     assert [formula.read, formula.first, formula.decode] == pytest.approx(counted, rel=0.02 if name == "budget" else 0)
     assert logits.shape == (1, 1, TOY.vocab_size) and logits.isfinite().all()
-    needed = contender.operations(length, causal=True)
+    needed = system.operations(length, causal=True)
     assert needed.total < formula.total and needed.decode == formula.decode
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", list(DESCRIPTIONS))
+@pytest.mark.parametrize("name", timed_names())
 def test_running_text_in_pieces_is_the_same(name):
     """As many tokens at once as `batch_tokens`, in running text too; and a question in place of a whole window."""
     ids = torch.randint(0, TOY.vocab_size, (1, 64 + 20))
     logits: list[Tensor] = []
     for batch_tokens in (TOY.batch_tokens, 8):
-        setting = Setting(TOY, NEW, batch_tokens, running=20)
-        torch.manual_seed(0)  # of what a rival has beside the base
-        contender = make_contenders([name], setting, torch.float32, torch.device("cpu"))[name]
-        assert contender.running == min(20, 16 - NEW if name == "beacon" else 20)
-        border = contender.context(64)
-        assert border + contender.running == 84
-        state = contender.read(ids[:, :border])
-        first = contender.first(state, ids[:, border:])
-        logits.append(torch.cat([first, contender.step(state, first[:, -1].argmax(-1, keepdim=True))], 1))
+        setting = TOY.setting(NEW, batch_tokens, running=20)
+        torch.manual_seed(0)  # of what a system has beside the base
+        system = make_timed([name], TOY, setting, torch.float32, torch.device("cpu"))[name]
+        assert system.running == min(20, 16 - NEW if name == "beacon" else 20)
+        border = system.context(64)
+        assert border + system.running == 84
+        state = system.read(ids[:, :border])
+        first = system.first(state, ids[:, border:])
+        logits.append(torch.cat([first, system.step(state, first[:, -1].argmax(-1, keepdim=True))], 1))
     torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", list(DESCRIPTIONS))
+@pytest.mark.parametrize("name", timed_names())
 def test_where_nothing_is_decoded_no_cache_is_kept(name):
     """But of what was read. The running text is taken in one pass; what comes behind it is the same."""
     ids, logits = torch.randint(0, TOY.vocab_size, (1, 80 + 12)), []
     for new_tokens in (NEW, 0):
-        setting = Setting(TOY, new_tokens, 8, running=12)
-        torch.manual_seed(0)  # of what a rival has beside the base
-        contender = make_contenders([name], setting, torch.float32, torch.device("cpu"))[name]
-        state = contender.read(ids[:, :80])
-        logits.append(contender.first(state, ids[:, 80:]))
+        setting = TOY.setting(new_tokens, 8, running=12)
+        torch.manual_seed(0)  # of what a system has beside the base
+        system = make_timed([name], TOY, setting, torch.float32, torch.device("cpu"))[name]
+        state = system.read(ids[:, :80])
+        logits.append(system.first(state, ids[:, 80:]))
         assert (state.cache is None) == (not new_tokens and name not in ("streaming", "full"))
     torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-5)
-    assert contender.operations(80).decode == 0
+    assert system.operations(80).decode == 0
 
 
 def test_causal_pairs_by_hand():
@@ -111,9 +105,9 @@ def test_shortcut_saves_operations(made):
 
 
 @torch.no_grad()
-def test_full_contender_equals_one_forward(made, monkeypatch):
+def test_full_attention_equals_one_forward(made, monkeypatch):
     """Blocks by the causal kernel, running text, decoding: the logits of one pass over everything."""
-    monkeypatch.setattr(Full, "block", 16)
+    monkeypatch.setattr(TimedFull, "block", 16)
     full = made["full"]
     context, running = split(full, 40)
     state = full.read(context)
@@ -140,12 +134,12 @@ def test_causal_attention_equals_a_mask(length):
 @pytest.mark.parametrize("name", ["sharedllm", "budget", "cepe"])
 def test_reading_never_runs_more_tokens_at_once_than_asked(made, name):
     """Working memory is bounded by `batch_tokens`, whatever the length; one unit is read at once in any case."""
-    contender, seen = made[name], []
-    layer = contender.model.encoder.layers[0] if name == "cepe" else contender.model.model.lower().layers[0].mlp
+    system, seen = made[name], []
+    layer = system.model.encoder.layers[0] if name == "cepe" else system.model.model.lower().layers[0].mlp
     handle = layer.register_forward_hook(lambda module, given, out: seen.append(given[0].shape[:-1].numel()))
-    size = contender.setting.batch_tokens if name != "cepe" else 256
+    size = system.setting.batch_tokens if name != "cepe" else 256
     try:
-        contender.read(torch.randint(0, TOY.vocab_size, (1, 1000)))
+        system.read(torch.randint(0, TOY.vocab_size, (1, 1000)))
     finally:
         handle.remove()
     assert len(seen) > 3 and max(seen) <= size and sum(seen) >= 1000
@@ -164,7 +158,7 @@ def test_memory_bytes(made):
 
 def test_unknown_names():
     with pytest.raises(ValueError, match="nobody"):
-        make_contenders(["nobody"], Setting(TOY, NEW, 48), torch.float32, torch.device("cpu"))
+        make_timed(["nobody"], TOY, TOY.setting(NEW, 48), torch.float32, torch.device("cpu"))
     with pytest.raises(ValueError, match="llama-2-7b"):
         get_shape("nothing")
 

@@ -5,15 +5,18 @@ that none is ever beyond the window. Blocks are scored as they pass, with the lo
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from ...model.attention import attend
-from ...model.families import Rotations, family_of, sliding_window
-from ...model.rope import rotate
-from .base import Scores, scores_of
+from ..model.attention import attend
+from ..model.families import Rotations, family_of, sliding_window
+from ..model.rope import rotate
+from .evaluated import Given, Scores, scores_of
+from .operations import Costs, Operations, run
+from .timed import Setting, State, TimedSystem
 
 # Keys before RoPE and values (B, G, S, D) of one layer.
 Pair = tuple[Tensor, Tensor]
@@ -86,3 +89,56 @@ class Streaming:
         if heads.shape[2] <= room:
             return heads
         return torch.cat([heads[:, :, : self.sinks], heads[:, :, self.sinks - room :]], 2)
+
+
+def streaming(given: Given) -> Streaming:
+    return Streaming(given.model, given.window)
+
+
+class TimedStreaming(TimedSystem):
+    """Its cache is both memory and cache."""
+
+    def __init__(self, name: str, model: Any, setting: Setting):
+        super().__init__(name, model, setting)
+        window = setting.window
+        self.streaming = Streaming(model, window, block=max(window // 8, 1))
+
+    def read(self, ids: Tensor) -> State:
+        return State(cache=self.streaming.prepare(ids, ids[:, :0]))
+
+    @property
+    def block(self) -> int:
+        return self.streaming.block
+
+    def _forward(self, state: State, ids: Tensor) -> Tensor:
+        hidden = ids
+        for piece in ids.split(self.block, 1):
+            hidden, state.cache = self.streaming._forward(piece, state.cache)
+        return self.model.lm_head(hidden[:, -1:])
+
+    def operations(self, length: int, causal: bool = False) -> Operations:
+        config, window, block = self.model.config, self.streaming.window, self.block
+        read, kept = streaming_read(config, length, window, block, causal=causal)
+        answer = streaming_answer(config, kept, self.running, window, block, self.setting.new_tokens, causal)
+        return Operations(read, *answer)
+
+
+def streaming_read(
+    config: PreTrainedConfig, length: int, window: int, block: int, kept: int = 0, causal: bool = False
+) -> tuple[int, int]:
+    """Blocks of tokens over what the cache holds, `kept` tokens at the beginning; also what it holds at the end."""
+    costs, total = Costs.of(config), 0
+    for start in range(0, length, block):
+        new = min(block, length - start)
+        total += run(costs, new, kept, causal)
+        kept = min(kept + new, window - block)
+    return total, kept
+
+
+def streaming_answer(
+    config: PreTrainedConfig, kept: int, running: int, window: int, block: int, new_tokens: int, causal: bool = False
+) -> tuple[int, int]:
+    costs = Costs.of(config)
+    first, kept = streaming_read(config, running, window, block, kept, causal)
+    steps = sum(run(costs, 1, min(kept + step, window - block)) for step in range(new_tokens))
+    return first + costs.head, steps + new_tokens * costs.head

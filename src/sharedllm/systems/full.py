@@ -9,10 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
-from .base import Scores, scores_of
+from .causal import causal_sdpa
+from .evaluated import Given, Scores, scores_of
+from .operations import Costs, Operations, full_answer, run_in_blocks
+from .timed import State
+from .window import TimedWindow
 
+# By the names in the registry.
 SCALINGS = {"full": None, "pi": "linear", "ntk": "dynamic", "yarn": "yarn"}
 
 
@@ -89,3 +94,32 @@ class _FixedNtk(nn.Module):
 
     def forward(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         return self.plain(hidden, position_ids)
+
+
+def full(given: Given) -> Full:
+    return Full(given.model, given.window, given.name, SCALINGS.get(given.kind))
+
+
+def full_read(config: PreTrainedConfig, length: int, block: int, causal: bool = False) -> int:
+    return run_in_blocks(Costs.of(config), length, 0, block, causal)
+
+
+class TimedFull(TimedWindow):
+    """Prefilled in blocks, so that only keys and values grow with length."""
+
+    @property
+    def block(self) -> int:
+        # A GPU's kernel knows what is causal behind a cache; a CPU's needs a mask of a block times all that was read.
+        return 16_384 if self.model.device.type == "cuda" else 1024
+
+    def read(self, ids: Tensor) -> State:
+        cache, decoder = self._cache(ids.shape[1] + self.running), self.model.get_decoder()
+        with causal_sdpa(self.model):
+            for piece in ids.split(self.block, 1):
+                decoder(piece, past_key_values=cache, use_cache=True)
+        return State(cache=cache)
+
+    def operations(self, length: int, causal: bool = False) -> Operations:
+        config = self.model.config
+        answer = full_answer(config, length, self.running, self.block, self.setting.new_tokens, causal)
+        return Operations(full_read(config, length, self.block, causal), *answer)

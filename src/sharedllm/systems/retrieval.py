@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...data.questions import sentence_borders
-from ...utils.errors import UserError
-from .base import Scores, scores_of
+from ..data.questions import sentence_borders
+from ..utils.errors import UserError
+from .evaluated import Given, Scores, scores_of
 
 
 @dataclass(frozen=True)
@@ -92,3 +92,7 @@ class Index:
     ids: Tensor
     pieces: list[Tensor]
     bm25: Any
+
+
+def bm25(given: Given) -> Retrieval:
+    return Retrieval(given.model, given.tokenizer, given.window)

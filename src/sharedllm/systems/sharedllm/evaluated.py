@@ -9,7 +9,8 @@ from ...causal_lm import SharedLLMForCausalLM
 from ...memory.context_memory import ContextMemory
 from ...memory.int8 import dequantised, quantised
 from ...model.cross_attention import PreparedMemory
-from .base import Scores, scores_of
+from ...scoring import SCORES
+from ..evaluated import Given, Scores, scores_of
 
 
 @dataclass(frozen=True)
@@ -106,3 +107,21 @@ class Budgeted:
 
     def score(self, state: ContextMemory | None, running: Tensor, targets: int) -> Scores:
         return Shared(self.model).score(state, running, targets)
+
+
+def shared(given: Given) -> Shared:
+    return Shared(given.model, given.name, given.variant, given.numbers)
+
+
+def int8(given: Given) -> Shared:
+    return Shared(given.model, given.name, rounded=True)
+
+
+def empty(given: Given) -> Empty:
+    return Empty(given.model)
+
+
+def budget(given: Given) -> Budgeted:
+    if given.variant not in SCORES or given.numbers is None or len(given.numbers) != 1:
+        raise given.unknown()
+    return Budgeted(given.model, given.name, given.variant, given.numbers[0])

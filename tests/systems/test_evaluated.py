@@ -1,4 +1,4 @@
-"""Methods of the comparison: each equals a slow reference, or the base where both see the same."""
+"""Systems as evaluation sees them: each equals a slow reference, or the base where both see the same."""
 
 import pytest
 import torch
@@ -6,17 +6,16 @@ from helpers import random_texts, tiny_base, tiny_shared
 from transformers import AutoTokenizer
 
 from sharedllm import bundled_model
-from sharedllm.evaluation.methods import DESCRIPTIONS, make_method, rival_name
-from sharedllm.evaluation.methods.base import Scores
-from sharedllm.evaluation.methods.full import SCALINGS, Full
-from sharedllm.evaluation.methods.retrieval import Retrieval
-from sharedllm.evaluation.methods.shared import Empty, Shared
-from sharedllm.evaluation.methods.streaming import Streaming
-from sharedllm.evaluation.methods.window import Window
 from sharedllm.model.families import FAMILIES as TABLE
 from sharedllm.reference import _attention, _heads, _rotate
 from sharedllm.systems.beacon import BeaconForCausalLM
 from sharedllm.systems.cepe import CepeForCausalLM
+from sharedllm.systems.evaluated import Scores, evaluated_names, make_evaluated, name_of_trained
+from sharedllm.systems.full import SCALINGS, Full
+from sharedllm.systems.retrieval import Retrieval
+from sharedllm.systems.sharedllm.evaluated import Empty, Shared
+from sharedllm.systems.streaming import Streaming
+from sharedllm.systems.window import Window
 
 NO_QUERY = torch.zeros(1, 0, dtype=torch.long)
 
@@ -169,22 +168,22 @@ def test_names():
     model = tiny_base("llama")
     tokenizer = AutoTokenizer.from_pretrained(bundled_model("base"))
     shared = tiny_shared("llama")
-    rivals = {
+    trained = {
         "tuned": model,
         "cepe": CepeForCausalLM.from_base(model, window=32, chunk_size=8),
         "beacon": BeaconForCausalLM.from_base(model, window=32),
     }
     for name in [
-        *(set(DESCRIPTIONS) - {"budget"}),
+        *(set(evaluated_names()) - {"budget"}),
         "budget:bm25@64",
         "sharedllm:similarity",
         "sharedllm@4/2/1",
         "sharedllm:similarity@1",
     ]:
-        assert make_method(name, shared, model, tokenizer, 32, rivals).name == name
-    assert {name: rival_name(rival) for name, rival in rivals.items()} == {name: name for name in rivals}
+        assert make_evaluated(name, shared, model, tokenizer, 32, trained).name == name
+    assert {name: name_of_trained(model) for name, model in trained.items()} == {name: name for name in trained}
     for name in ("best", "window:right", "budget", "budget:best@64"):
-        with pytest.raises(ValueError, match=f"method '{name}' is not known"):
-            make_method(name, shared, model, tokenizer, 32)
+        with pytest.raises(ValueError, match=f"system '{name}' is not known"):
+            make_evaluated(name, shared, model, tokenizer, 32)
     with pytest.raises(ValueError, match="needs a model: name one with --base"):
-        make_method("yarn", shared, None, tokenizer, 32)
+        make_evaluated("yarn", shared, None, tokenizer, 32)

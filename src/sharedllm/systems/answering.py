@@ -1,0 +1,70 @@
+"""The face of a system that official tasks see: it answers prompts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..memory.fingerprint import fingerprint_tensors
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """before: the instruction in front. context: the long text. after: what is asked, up to where the answer begins.
+    form: the same with next to nothing asked, so that its words are not looked for; "" if unknown."""
+
+    before: str
+    context: str
+    after: str
+    form: str = ""
+
+    @property
+    def text(self) -> str:
+        return self.before + self.context + self.after
+
+
+class AnsweringSystem(Protocol):
+    """Answers prompts. about: what decides the answers, as JSON; another one never goes on with these results."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def about(self) -> dict[str, Any]: ...
+
+    def answer(self, prompt: Prompt, max_new_tokens: int) -> str:
+        """The answer, without the prompt."""
+        ...
+
+
+def written(
+    generate: Callable[[Tensor, int], Tensor],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Tensor,
+    max_new_tokens: int,
+    piece: int,
+) -> str:
+    """The text that pieces of greedy decoding give, up to an end token."""
+    ends = model.generation_config.eos_token_id
+    ends = set(ends if isinstance(ends, list) else [ends])
+    ids = prompt
+    while (left := max_new_tokens - (ids.shape[1] - prompt.shape[1])) > 0:
+        count = min(piece, left)
+        longer = generate(ids, count)
+        short = longer.shape[1] < ids.shape[1] + count
+        ids = longer
+        if short or int(ids[0, -1]) in ends:
+            break
+    return str(tokenizer.decode(ids[0, prompt.shape[1] :], skip_special_tokens=True))
+
+
+def about_model(model: PreTrainedModel, window: int) -> dict[str, Any]:
+    """What decides the answers of a model."""
+    return {
+        "model": fingerprint_tensors(sorted(model.state_dict().items()), {}),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "window": window,
+    }

@@ -1,0 +1,66 @@
+"""What the registry holds of a system. Classes and functions are texts `module:name`, imported when they are asked for."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..utils.registry import load
+
+Needs = Literal["model", "base", "trained"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a recipe may train of a system. within: parameters with this in their name; "" where `training.parts` tells them."""
+
+    name: str
+    about: str
+    within: str = ""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How recipes train a system.
+
+    method      what a recipe calls it
+    model       class with `from_base(base, **settings)`; "" for the base itself with other settings
+    model_type  of its configuration on disk
+    parts       what of it can train, besides `everything`
+    """
+
+    method: str
+    model: str = ""
+    model_type: str = ""
+    parts: tuple[Part, ...] = ()
+
+    def model_class(self) -> Any:
+        return load(self.model)
+
+
+@dataclass(frozen=True)
+class System:
+    """One way of reading a long text with a short window.
+
+    about      one line, for help and docs
+    color      of its curves
+    needs      the model that it is measured with: a SharedLLM, its base, or one that was trained as this system
+    variants   forms of its name with settings, such as "NAME:POLICY"; "" for none
+    evaluated  function from `evaluated.Given` to an `EvaluatedSystem`
+    timed      subclass of `timed.TimedSystem`; it counts operations too
+    answering  class of an `answering.AnsweringSystem`
+    trained    how it is trained
+    """
+
+    name: str
+    about: str
+    color: str
+    needs: Needs = "base"
+    variants: str = ""
+    evaluated: str = ""
+    timed: str = ""
+    answering: str = ""
+    trained: Trained | None = None
+
+    @property
+    def page(self) -> str:
+        """Where the docs tell of it."""
+        return f"docs/systems.md#{self.name}"

@@ -1,0 +1,135 @@
+"""The face of a system that evaluation sees: it reads a far context once, then scores running texts after it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..utils.errors import UserError
+from ..utils.registry import load
+from . import SYSTEMS, System
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of the target tokens: log-probabilities (B, n) in nats, and whether each is the likeliest token (B, n)."""
+
+    log_probs: Tensor
+    hits: Tensor
+
+
+class EvaluatedSystem(Protocol):
+    """Reads a far context once, then scores running texts after it.
+
+    The evaluation cuts a text: its last tokens, at most as many as `running` says, are the running text, everything
+    before is the far context. A system may use as much of that as it can.
+    """
+
+    @property
+    def running(self) -> int:
+        """Most tokens of running text."""
+        ...
+
+    @property
+    def name(self) -> str: ...
+
+    def prepare(self, far: Tensor, query: Tensor) -> Any:
+        """Read the far context.
+
+        Args:
+            far: (B, T) token ids, T may be 0. query: (B, Q) what the answer will be about, for systems that search.
+        """
+        ...
+
+    def score(self, state: Any, running: Tensor, targets: int) -> Scores:
+        """Score the last `targets` tokens of the running text (B, L), L > targets, given all before each of them."""
+        ...
+
+
+def scores_of(logits: Tensor, running: Tensor, targets: int) -> Scores:
+    """Scores from the logits (B, at least targets + 1, V) of the end of the running text."""
+    logits, wanted = logits[:, -targets - 1 : -1].float(), running[:, -targets:]
+    log_probs = torch.log_softmax(logits, -1).gather(-1, wanted[..., None])[..., 0]
+    return Scores(log_probs, logits.argmax(-1) == wanted)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a system is made of.
+
+    name       as it was asked for, such as "budget:focus@512"     kind      its entry, "budget"
+    variant    between : and @, "focus"; None for nothing          numbers   after @, (512,); None for nothing
+    model      the one that the entry needs                        window    of the base, in tokens
+    """
+
+    name: str
+    kind: str
+    variant: str | None
+    numbers: tuple[int, ...] | None
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    window: int
+
+    def unknown(self) -> UserError:
+        return _unknown(self.name)
+
+
+def name_of_trained(model: PreTrainedModel) -> str:
+    """The system that a trained model is measured as: its own, or full attention that was tuned."""
+    trained = {name: system.trained for name, system in SYSTEMS.items() if system.trained is not None}
+    own = [name for name, how in trained.items() if how.model_type == model.config.model_type]
+    return own[0] if own else next(name for name, how in trained.items() if not how.model)
+
+
+def evaluated_names() -> list[str]:
+    """Systems that can be evaluated."""
+    return [name for name, system in SYSTEMS.items() if system.evaluated]
+
+
+def make_evaluated(
+    name: str,
+    shared: PreTrainedModel | None,
+    base: PreTrainedModel | None,
+    tokenizer: PreTrainedTokenizerBase,
+    window: int,
+    trained: Mapping[str, PreTrainedModel] | None = None,
+) -> EvaluatedSystem:
+    """A system by its name, with its variant and numbers.
+
+    Args:
+        shared, base: a SharedLLM and the base that it was made from. trained: models of other systems, by `name_of_trained`.
+
+    Raises:
+        UserError: there is no such system, or the model that it needs is missing.
+    """
+    entry, variant, numbers = parsed(name)
+    model, option = {
+        "model": (shared, "--model"),
+        "base": (base, "--base"),
+        "trained": ((trained or {}).get(entry.name), "--trained"),
+    }[entry.needs]
+    if model is None:
+        raise UserError(f"system {name!r} needs a model: name one with {option}.")
+    return load(entry.evaluated)(Given(name, entry.name, variant, numbers, model, tokenizer, window))
+
+
+def parsed(name: str) -> tuple[System, str | None, tuple[int, ...] | None]:
+    """Entry, variant and numbers of `NAME[:VARIANT][@1/2/3]`.
+
+    Raises:
+        UserError: there is no such system to evaluate, or it has no variants.
+    """
+    match = re.fullmatch(r"([a-z0-9-]+)(?::(\w+))?(?:@(\d+(?:/\d+)*))?", name)
+    kind, variant, numbers = match.groups() if match else ("", None, None)
+    entry = SYSTEMS.get(kind)
+    if entry is None or not entry.evaluated or ((variant or numbers) and not entry.variants):
+        raise _unknown(name)
+    return entry, variant, tuple(map(int, numbers.split("/"))) if numbers else None
+
+
+def _unknown(name: str) -> UserError:
+    return UserError(f"system {name!r} is not known: use one of {', '.join(evaluated_names())}.")

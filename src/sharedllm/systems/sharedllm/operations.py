@@ -1,0 +1,60 @@
+"""Operations of SharedLLM by formula: reading, selecting, answering over a memory."""
+
+import torch
+
+from ...context.tree import chunks, preserved_nodes, sample
+from ...model.config import SharedLLMConfig
+from ..operations import Costs, decode, pairs, run, run_in_blocks
+
+
+def kept_tokens(config: SharedLLMConfig, length: int) -> int:
+    """S, how many tokens of a text SharedLLM's trees keep."""
+    roots = chunks(torch.tensor([length]), config.chunk_size)
+    return len(sample(preserved_nodes(roots, len(config.strides)), tuple(config.strides)))
+
+
+def shared_read(
+    config: SharedLLMConfig, length: int, keep_all: bool = False, plain: bool = False, causal: bool = False
+) -> int:
+    """The lower model over all units (nodes, or chunks), and keys and values of what is kept.
+
+    Layers below M − 1 run whole; layer M − 1 has keys and values of all tokens and everything else of the kept ones; of
+    layer M there are keys and values of the kept ones. `plain`: M whole layers, and keys and values from what they made.
+    """
+    costs, strides = Costs.of(config.text_config), (1,) if keep_all else tuple(config.strides)
+    roots = chunks(torch.tensor([length]), config.chunk_size)
+    nodes = preserved_nodes(roots, len(strides))
+    samples = sample(nodes, strides, config.keep)
+    if config.encoding == "node":
+        start, lengths, unit = nodes.start, nodes.length, samples.node
+    else:
+        start, unit = (roots.start - config.overlap).clamp(min=0), samples.chunk
+        lengths = roots.end - start
+    seen = samples.position - start[unit] + 1 if causal else lengths[unit]
+    whole, depth = sum(pairs(n, 0, causal) for n in lengths.tolist()), config.lower_layers - 1
+    tokens, kept = int(lengths.sum()), len(samples)
+    full = tokens * costs.layer + whole * costs.pair
+    total = len(config.injection_map) * kept * costs.kv
+    if plain:
+        return total + config.lower_layers * full
+    if depth > 0:
+        total += (depth - 1) * full + tokens * costs.kv + kept * costs.rest + int(seen.sum()) * costs.pair
+    return total
+
+
+def shared_answer(
+    config: SharedLLMConfig, kept: int, running: int, block: int, new_tokens: int, causal: bool = False
+) -> tuple[int, int]:
+    """First token and decoding over a memory of `kept` tokens, which the layers of the injection map see."""
+    costs, injected = Costs.of(config.text_config), len(config.injection_map) if kept else 0
+    # A cross-attention has its own projections of queries and output; a joint softmax uses self-attention's.
+    own = costs.query_output * injected if config.injection == "cross" else 0
+    first = run_in_blocks(costs, running, 0, block, causal) + running * (own + injected * kept * costs.pair)
+    first += -(-running // block) * costs.head
+    return first, decode(costs, running, new_tokens, injected * kept) + new_tokens * own
+
+
+def shared_select(config: SharedLLMConfig, length: int, question: int, causal: bool = False) -> int:
+    """A question's attention over every token of a text: its queries again, and their products with keys twice."""
+    costs, injected = Costs.of(config.text_config), len(config.injection_map)
+    return run(costs, question, 0, causal) + injected * question * (costs.query_output // 2 + length * costs.pair)
