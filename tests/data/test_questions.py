@@ -11,13 +11,14 @@ import pytest
 from transformers import AutoTokenizer
 
 from sharedllm import bundled_model
-from sharedllm.data.questions import TASKS, Quiz, get_task, hide, is_right, needle, render, sentence_borders, varied
+from sharedllm.data.questions import MIX, QUESTIONS, needle, varied
+from sharedllm.data.questions.base import Quiz, hide, is_right, render, sentence_borders
 from sharedllm.data.questions.needle import PHRASINGS
 from sharedllm.data.synthetic import make_needles, needle_keys
 
 KEYS = tuple(f"q{a}{b}q" for a in "aeiou" for b in "aeiou")
 SPLITS = ("train", "validation", "test")
-VARIED = ("needle", "many_needles", "multi_value", "multi_query")
+VARIED = ("needle", "keys-4", "values", "queries")
 WORDS = "river stone walked slowly under the tall grey house where nobody had lived since winter came".split()
 
 
@@ -34,15 +35,15 @@ def text():
 
 def answer_from(name: str, facts: tuple[str, ...], text: str, question: str) -> str:
     """The answer by reading facts or text, without what the task remembered; of the plain forms."""
-    if name in ("needle", "many_needles"):
+    if name in ("needle", "keys-4"):
         for fact, asked, _ in PHRASINGS:
             key = re.fullmatch(re.escape(asked).replace(r"\{key\}", "(.+)"), question)
             if key:
                 pattern = re.escape(fact.format(key=key[1], value="@")).replace("@", r"(\w+)")
                 return next(m[1] for f in facts if (m := re.fullmatch(pattern, f)))
-    if name == "multi_value":
+    if name == "values":
         return ", ".join(re.search(r"is (\d+)\.", f)[1] for f in facts)
-    if name == "multi_query":
+    if name == "queries":
         keys = re.search(r"codes of the (.+)\?", question)[1].split(" and the ")
         values = {m[1]: m[2] for f in facts if (m := re.search(r"code of the (.+) is (\d+)", f))}
         return ", ".join(values[key] for key in keys)
@@ -61,11 +62,11 @@ def answer_from(name: str, facts: tuple[str, ...], text: str, question: str) -> 
 
 
 @pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("name", list(TASKS))
+@pytest.mark.parametrize("name", MIX)
 def test_answers_follow_from_the_text(name, split, text):
     for seed in range(40):
-        quiz = get_task(name).make(random.Random(seed), text, split)
-        assert quiz == get_task(name).make(random.Random(seed), text, split)
+        quiz = QUESTIONS.find(name).make(random.Random(seed), text, split)
+        assert quiz == QUESTIONS.find(name).make(random.Random(seed), text, split)
         if split != "train" or name not in VARIED:
             assert quiz.answer == answer_from(name, quiz.facts, text, quiz.question), quiz
         assert is_right(quiz, quiz.answer)
@@ -83,7 +84,7 @@ def test_splits_share_no_keys_and_keep_a_phrasing(monkeypatch):
     phrasings = {split: set() for split in SPLITS}
     for split in SPLITS:
         for seed in range(300):
-            quiz = get_task("needle").make(random.Random(seed), "", split)
+            quiz = QUESTIONS.find("needle").make(random.Random(seed), "", split)
             seen[split].add(next(key for key in needle_keys(split) if key in quiz.question))
             phrasings[split].add(
                 next(i for i, p in enumerate(PHRASINGS) if quiz.question.startswith(p[1].split("{")[0]))
@@ -101,8 +102,12 @@ def test_what_the_other_splits_ask_stays_what_it_was():
         "multi_value": "9fae1e1b4092d179",
         "multi_query": "71258fb79cc47359",
     }.items():
-        quizzes = [get_task(name).make(random.Random(seed), "", split) for split in SPLITS[1:] for seed in range(50)]
+        quizzes = [
+            QUESTIONS.find(name).make(random.Random(seed), "", split) for split in SPLITS[1:] for seed in range(50)
+        ]
         assert hashlib.sha256(repr(quizzes).encode()).hexdigest()[:16] == digest
+    # By the names of before; today's are the same kinds.
+    assert [QUESTIONS[name].name for name in ("many_needles", "multi_value", "multi_query")] == list(VARIED[1:])
 
 
 @pytest.mark.parametrize("name", VARIED)
@@ -112,7 +117,7 @@ def test_training_phrasings_are_many_and_none_is_held_out(name):
     last = [re.escape(part).replace(r"\{key\}", ".+").replace(r"\{value\}", ".+") for part in PHRASINGS[-1][:2]]
     phrasings, keys = set(), set()
     for seed in range(1000):
-        quiz = get_task(name).make(random.Random(seed), "", "train")
+        quiz = QUESTIONS.find(name).make(random.Random(seed), "", "train")
         shown = [*quiz.facts, quiz.question]
         assert not any(key in line for key in held_out for line in shown)
         assert not any(re.fullmatch(pattern, line) for pattern in last for line in shown)
@@ -137,10 +142,10 @@ def test_varied_answers_follow_from_the_facts(name, monkeypatch):
     choose_forms(monkeypatch, False)
     monkeypatch.setattr(varied, "varied_keys", lambda rng, count: rng.sample(KEYS, count))
     for seed in range(300):
-        quiz = get_task(name).make(random.Random(seed), "", "train")
+        quiz = QUESTIONS.find(name).make(random.Random(seed), "", "train")
         named = [next(key for key in KEYS if key in fact) for fact in quiz.facts]
         asked = sorted((key for key in KEYS if key in quiz.question), key=quiz.question.index)
-        if name == "multi_value":
+        if name == "values":
             assert asked == named[:1] and len(set(named)) == 1
             places = [fact.index(value) for fact, value in zip(quiz.facts, quiz.answer.split(", "), strict=True)]
             assert len(set(places)) == 1
@@ -165,7 +170,7 @@ def test_hidden_facts_keep_their_order_and_the_length(tokenizer, text, borders):
     assert {tokenizer.decode(filler[:e]).rstrip()[-1] for e in ends} == {"."}
     for seed in range(20):
         rng = random.Random(seed)
-        facts = get_task("many_needles").make(rng, text, "train").facts
+        facts = QUESTIONS.find("keys-4").make(rng, text, "train").facts
         encoded = [np.array(tokenizer.encode(f)) for f in facts]
         ids = hide(rng, filler, encoded, 300, ends if borders else None)
         assert len(ids) == 300
@@ -207,20 +212,20 @@ def test_render_with_and_without_a_chat_template(tokenizer):
     assert render(quiz, chatty, chat=True) == ("[user] Which code? [assistant] ", "The code is 42.<|eos|>")
 
 
-@pytest.mark.parametrize("name", list(TASKS))
+@pytest.mark.parametrize("name", MIX)
 def test_answers_tokenise_as_in_running_text(tokenizer, text, name):
     for seed in range(40):
-        parts = render(get_task(name).make(random.Random(seed), text, "train"))
+        parts = render(QUESTIONS.find(name).make(random.Random(seed), text, "train"))
         ids = [tokenizer.encode(part, add_special_tokens=False) for part in parts]
         assert ids[0] + ids[1] == tokenizer.encode("".join(parts), add_special_tokens=False)
 
 
 def test_texts_and_names_that_give_no_question():
-    with pytest.raises(ValueError, match="there is no task 'riddle'"):
-        get_task("riddle")
+    with pytest.raises(ValueError, match="task 'riddle' is not known"):
+        QUESTIONS.find("riddle")
     for name in ("follows", "quotation"):
         with pytest.raises(ValueError, match="the text has no"):
-            get_task(name).make(random.Random(0), "Too short.", "train")
+            QUESTIONS.find(name).make(random.Random(0), "Too short.", "train")
 
 
 def test_command_writes_samples_that_hold_their_answers(run, text, tmp_path):
@@ -231,9 +236,9 @@ def test_command_writes_samples_that_hold_their_answers(run, text, tmp_path):
     assert code == 0, err
     assert json.loads(printed)["samples"] == 24
     records = [json.loads(line) for line in out.read_text().splitlines()]
-    assert {r["task"] for r in records} == set(TASKS)
+    assert {r["task"] for r in records} == set(MIX)
     for record in records:
-        if record["task"] in ("needle", "many_needles"):
+        if record["task"] in ("needle", "keys-4"):
             assert record["answer"] in record["context"]
     first = out.read_bytes()
     assert run(*arguments)[0] == 0
@@ -244,7 +249,7 @@ def test_command_writes_samples_that_hold_their_answers(run, text, tmp_path):
     ("arguments", "message"),
     [
         (["--split", "dev"], "--split 'dev' is none of"),
-        (["--task", "riddle"], "there is no task 'riddle'"),
+        (["--task", "riddle"], "task 'riddle' is not known"),
         (["--tokens", "99999"], "no file has 99999 tokens"),
         (["--tokenizer", "/nowhere"], "does not exist or is no folder"),
     ],

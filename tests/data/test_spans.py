@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from sharedllm.data.questions import crowd
+from sharedllm.data.questions.needle import crowd
 from sharedllm.data.rows import RowMaker, load_instructions
 from sharedllm.data.spans import Spans
 from sharedllm.data.synthetic import needle_keys

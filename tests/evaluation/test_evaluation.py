@@ -18,7 +18,8 @@ from sharedllm.evaluation.report import index
 from sharedllm.evaluation.results import load_runs
 from sharedllm.evaluation.run import Plan, evaluate, load_cells
 from sharedllm.evaluation.statistics import cluster_bootstrap, paired_difference, wilson
-from sharedllm.evaluation.tasks import TASKS, Setting, get_task, score_texts
+from sharedllm.evaluation.tasks import TASKS
+from sharedllm.evaluation.tasks.base import Setting, score_texts
 from sharedllm.evaluation.tasks.mentions import GROUPS, distances
 from sharedllm.systems.evaluated import Scores
 
@@ -68,7 +69,7 @@ class Unigram:
 def test_a_unigram_model_has_its_known_loss(tokenizer, documents):
     """The mean of −log p of exactly the target tokens, the same ones at every length."""
     counts = Counter(int(t) for ids in documents.source for t in ids)
-    method, task, setting = Unigram(counts), get_task("loss"), setting_of(tokenizer)
+    method, task, setting = Unigram(counts), TASKS.find("loss"), setting_of(tokenizer)
     losses = {}
     for length in (0, 128, 1024):
         found = list(score_texts(method, task.texts(documents, length, setting), 4096))
@@ -88,7 +89,7 @@ def test_a_unigram_model_has_its_known_loss(tokenizer, documents):
 def test_controls_change_only_what_is_beyond_the_window(tokenizer, documents):
     setting = setting_of(tokenizer)
     own, other, shuffled = (
-        list(get_task(name).texts(documents, 1024, setting)) for name in ("loss", "loss-other", "loss-shuffled")
+        list(TASKS.find(name).texts(documents, 1024, setting)) for name in ("loss", "loss-other", "loss-shuffled")
     )
     for a, b, c in zip(own, other, shuffled, strict=True):
         assert a.label == b.label == c.label
@@ -96,7 +97,7 @@ def test_controls_change_only_what_is_beyond_the_window(tokenizer, documents):
         assert np.array_equal(a.ids[far:], b.ids[far:]) and np.array_equal(a.ids[far:], c.ids[far:])
         assert not np.array_equal(a.ids[:far], b.ids[:far]) and len(a.ids) == len(b.ids)
         assert sorted(a.ids[:far]) == sorted(c.ids[:far]) and not np.array_equal(a.ids[:far], c.ids[:far])
-    short = [list(get_task(name).texts(documents, 64, setting)) for name in ("loss", "loss-other")]
+    short = [list(TASKS.find(name).texts(documents, 64, setting)) for name in ("loss", "loss-other")]
     assert all(np.array_equal(a.ids, b.ids) for a, b in zip(*short, strict=True))
 
 
@@ -104,7 +105,9 @@ def test_controls_change_only_what_is_beyond_the_window(tokenizer, documents):
 def test_questions_hold_their_answers(tokenizer, documents, name):
     """Facts are in the text, the targets are the answer, and every length is as long as asked."""
     for length in (1024, 2048):
-        texts = list(get_task(name).texts(documents, length, setting_of(tokenizer, window=512, longest=2048, cases=10)))
+        texts = list(
+            TASKS.find(name).texts(documents, length, setting_of(tokenizer, window=512, longest=2048, cases=10))
+        )
         assert len(texts) == 10 and {len(text.ids) for text in texts} == {length + 128}
         for text in texts:
             answer = tokenizer.decode(text.ids[-text.targets :])
@@ -121,7 +124,7 @@ def test_a_space_counts_with_a_word_and_not_before_a_digit(documents):
     store = Documents("tales", ["One"], [4000], "0", [np.asarray(tokenizer.encode(SENTENCES * 200)[:4000])])
     setting = setting_of(tokenizer, cases=12)
     starts = {}
-    for text in get_task("needle").texts(store, 256, setting):
+    for text in TASKS.find("needle").texts(store, 256, setting):
         prompt, answer = text.ids[: -text.targets], tokenizer.decode(text.ids[-text.targets :])
         starts[answer.strip().isdigit()] = answer[0] == " "
         assert tokenizer.decode(prompt).endswith(" ") == answer.strip().isdigit()
@@ -129,7 +132,7 @@ def test_a_space_counts_with_a_word_and_not_before_a_digit(documents):
 
 
 def test_copies_are_copies(tokenizer, documents):
-    for text in get_task("copy").texts(documents, 512, setting_of(tokenizer)):
+    for text in TASKS.find("copy").texts(documents, 512, setting_of(tokenizer)):
         assert np.array_equal(text.ids[:32], text.ids[-32:]) and text.targets == 24 and len(text.ids) == 512 + 32
 
 
@@ -156,7 +159,7 @@ def test_pairs_must_be_pairs():
 
 def test_cells_are_written_once(tokenizer, documents, tmp_path):
     method, setting = Unigram(Counter(range(256))), setting_of(tokenizer)
-    plan = Plan([get_task("loss"), get_task("keys-64")], [documents], [method], [0, 1024], setting)
+    plan = Plan([TASKS.find("loss"), TASKS.find("keys-64")], [documents], [method], [0, 1024], setting)
     lines = []
     evaluate(plan, tmp_path, {"models": {"m": "1"}}, lines.append)
     assert sum(line.startswith("left out: keys-64: 64 facts") for line in lines) == 2
@@ -293,7 +296,7 @@ def test_distance_to_the_last_mention():
 def test_losses_by_mention(tokenizer, documents):
     """Groups are the same targets at every length, and their losses are those of their targets."""
     setting = setting_of(tokenizer)
-    task = get_task("loss-by-mention")
+    task = TASKS.find("loss-by-mention")
     near, far = (list(task.texts(documents, length, setting)) for length in (0, 1024))
     for a, b in zip(near, far, strict=True):
         assert np.array_equal(a.groups, b.groups) and len(a.groups) == 32

@@ -8,7 +8,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sharedllm import SharedLLMForCausalLM, bundled_model
 from sharedllm.demo.sources import library_text
 from sharedllm.evaluation.corpus import Documents
-from sharedllm.evaluation.tasks import Setting, get_task, score_texts
+from sharedllm.evaluation.tasks import TASKS
+from sharedllm.evaluation.tasks.base import Setting, score_texts
 from sharedllm.systems.evaluated import make_evaluated
 
 WINDOW, LONGEST, TARGETS = 512, 4 * 512, 128
@@ -34,7 +35,7 @@ def losses(tokenizer, models):
     setting = Setting(tokenizer=tokenizer, window=WINDOW, longest=LONGEST, cases=3)
     found = {}
     for task_name, names in {"loss": METHODS, "loss-other": ("sharedllm",)}.items():
-        task = get_task(task_name)
+        task = TASKS.find(task_name)
         for name in names:
             system = make_evaluated(name, *models, tokenizer, WINDOW)
             for length in (0, WINDOW, 2 * WINDOW, LONGEST):

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..evaluation.tasks import TASKS
 from ..memory.fingerprint import fingerprint_tensors
 from ..systems import SYSTEMS
 from ..utils.errors import UserError
@@ -20,7 +21,7 @@ def _needing(needs: str) -> str:
 
 
 def command(
-    tasks: Annotated[list[str], typer.Argument(help="loss, loss-other, copy, passkey, needle, keys-4, hops-2, …")],
+    tasks: Annotated[list[str], typer.Argument(help=f"{TASKS.names}.")],
     data: Annotated[
         list[str], typer.Option("--data", help="[DOMAIN=]PATH: a token folder, files or a glob; may repeat.")
     ],
@@ -50,11 +51,11 @@ def command(
     """Measure systems on the same texts. `sharedllm report` makes tables and figures of the results."""
     from ..evaluation.corpus import open_documents
     from ..evaluation.run import Plan, evaluate
-    from ..evaluation.tasks import Setting, get_task
+    from ..evaluation.tasks.base import Setting
     from ..systems.evaluated import make_evaluated, name_of_trained, parsed
     from ..systems.trained import import_models
 
-    chosen = [get_task(name) for name in tasks]
+    chosen = [TASKS.find(name) for name in tasks]
     shared, tokenizer = load(model)
     window = shared.config.window
     names = [name.strip() for name in (method or systems).split(",") if name.strip()]

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..data.questions import TASKS, get_task, hide, sentence_borders
+from ..data.questions import MIX, QUESTIONS
+from ..data.questions.base import hide, sentence_borders
 from ..utils.checkpoints import load_tokenizer
 from ..utils.errors import UserError
 from ..utils.files import write_text
@@ -19,7 +20,7 @@ def command(
     files: Annotated[list[str], typer.Argument(help="Text files, globs, or - for standard input.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="JSON-lines file to write.")],
     task: Annotated[
-        list[str] | None, typer.Option(help=f"Kinds of questions: {', '.join(TASKS)}. Default: all.")
+        list[str] | None, typer.Option(help=f"Kinds of questions: {QUESTIONS.names}. Default: {', '.join(MIX)}.")
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Number of samples.")] = 100,
     tokens: Annotated[int, typer.Option(min=64, help="Length of each context.")] = 4096,
@@ -32,7 +33,7 @@ def command(
     quiet()
     if split not in ("train", "validation", "test"):
         raise UserError(f"--split {split!r} is none of train, validation, test.")
-    tasks = [get_task(name) for name in task or TASKS]
+    tasks = [QUESTIONS.find(name) for name in task or MIX]
     loaded = load_tokenizer(tokenizer)
     texts = [(file, tokenize(loaded, read_text(file))[0].numpy()) for file in expand(files)]
     long = [(file, ids) for file, ids in texts if len(ids) >= tokens]

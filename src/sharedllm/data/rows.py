@@ -1,7 +1,7 @@
 """One training sample: context, running text, labels. Every sample is a function of seed, step and row alone.
 
 Kinds of samples: `text`, its own beginning as context; `alone`, no context; `echo`, the running text itself as context;
-`copy`, a span of the context comes again; `instructions`, records of a file; every task of `sharedllm.data.questions`,
+`copy`, a span of the context comes again; `instructions`, records of a file; every kind of `sharedllm.data.questions`,
 whose facts are hidden in the context; and `crowd`, a context full of facts of one form, some of which are asked for.
 """
 
@@ -16,7 +16,9 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ..utils.errors import UserError
-from .questions import TASKS, Quiz, crowd, get_task, hide, render, sentence_borders
+from .questions import MIX, QUESTIONS
+from .questions.base import Quiz, hide, render, sentence_borders
+from .questions.needle import crowd
 from .spans import Spans
 
 IGNORE = -100
@@ -144,8 +146,8 @@ class RowMaker:
         return Row(kind, ids[:context], ids[context:], labels[context:], query)
 
     def _quiz(self, kind: str, rng: random.Random, haystack: str) -> Quiz:
-        name = rng.choice(list(TASKS)) if kind == "questions" else kind
-        return get_task(name).make(rng, haystack, self.split)
+        name = rng.choice(MIX) if kind == "questions" else kind
+        return QUESTIONS.find(name).make(rng, haystack, self.split)
 
     def _instruction(self, record: Mapping[str, str], context: int, running: int) -> Row:
         """A record of a file. Its context and its turn must fit: nothing is cut."""

@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
-from ..data.questions import hide, render
+from ..data.questions.base import hide, render
 from ..data.questions.needle import Needle
 from ..memory.segments import segments_of
 from ..scoring.attention import AttentionScore

@@ -14,7 +14,7 @@ from ..utils.files import write_text
 from ..utils.hardware import command_line, environment
 from ..utils.version import __version__
 from .corpus import Documents
-from .tasks import DoesNotFit, Setting, Task, score_texts
+from .tasks.base import DoesNotFit, Setting, Task, score_texts
 
 
 @dataclass(frozen=True)

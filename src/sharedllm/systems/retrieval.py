@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.questions import sentence_borders
+from ..data.questions.base import sentence_borders
 from ..utils.errors import UserError
 from .evaluated import Given, Scores, scores_of
 

@@ -267,14 +267,14 @@ def build_recipe(content: dict[str, Any]) -> Recipe:
 
 
 def todays_names(content: dict[str, Any]) -> dict[str, Any]:
-    """Keys of a recipe by the names of today; Beacon has a setting of its own of an old name."""
+    """Keys of a recipe by the names of today; other systems have settings of their own of these names."""
 
     def rename(value: Any) -> Any:
         if isinstance(value, list):
             return [rename(inner) for inner in value]
         return {RENAMED.get(key, key): inner for key, inner in value.items()} if isinstance(value, dict) else value
 
-    places = {"schedule", "validation"} | (set() if content.get("method") == "beacon" else {"model"})
+    places = {"schedule", "validation"} | ({"model"} if content.get("method", "sharedllm") == "sharedllm" else set())
     return content | {key: rename(content[key]) for key in places & content.keys()}
 
 

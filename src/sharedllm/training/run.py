@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
-from ..data.questions import TASKS
+from ..data.questions import QUESTIONS
 from ..data.rows import RowMaker, load_instructions
 from ..data.shards import TokenStore
 from ..utils.errors import UserError
@@ -288,7 +288,7 @@ class _Run:
         check_recipe(self.recipe)
 
     def _check_kinds(self, has_instructions: bool) -> None:
-        known = {"text", "alone", "echo", "copy", "instructions", "questions", "crowd", *TASKS}
+        known = {"text", "alone", "echo", "copy", "instructions", "questions", "crowd", *QUESTIONS, *QUESTIONS.aliases}
         for kind in {k for phase in self.recipe.phases() for k in phase.kinds} | set(self.recipe.validation.tasks):
             if kind not in known:
                 raise UserError(f"kinds.{kind} is no kind of sample: use {', '.join(sorted(known))}.")

@@ -26,20 +26,24 @@ class Registry(Mapping[str, Any]):
     aliases: dict[str, str] = field(default_factory=dict)
     about: dict[str, str] = field(default_factory=dict)
     _entries: dict[str, Any] = field(default_factory=dict)
+    _settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def add(self, name: str, entry: Any, about: str = "") -> None:
-        """Register a thing, or a text `package.module:name` that says where it is; of a class one object is made.
+    def add(self, name: str, entry: Any, about: str = "", **settings: Any) -> None:
+        """Register a thing, or a text `package.module:name` that says where it is.
+
+        Args:
+            settings: with these a class or function that the text names is called, a class also without any.
 
         Raises:
             UserError: the name is taken.
         """
         if name in self._entries:
             raise UserError(f"{self.kind.format(repr(name))} is there already: give it another name.")
-        self._entries[name], self.about[name] = entry, about
+        self._entries[name], self._settings[name], self.about[name] = entry, settings, about
 
     def remove(self, name: str) -> None:
         """Take a thing out again, as tests do."""
-        del self._entries[name], self.about[name]
+        del self._entries[name], self._settings[name], self.about[name]
 
     def __getitem__(self, name: str) -> Any:
         """
@@ -50,7 +54,8 @@ class Registry(Mapping[str, Any]):
         entry = self._entries[name]
         if isinstance(entry, str):
             found = load(entry)
-            entry = self._entries[name] = found() if isinstance(found, type) else found
+            settings = self._settings[name]
+            entry = self._entries[name] = found(**settings) if settings or isinstance(found, type) else found
         return entry
 
     def __iter__(self) -> Iterator[str]:

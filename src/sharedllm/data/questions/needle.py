@@ -6,7 +6,7 @@ The plain forms below are those of validation and test. Of the questions for tra
 import random
 from dataclasses import dataclass
 
-from ..synthetic import NOUNS, needle_keys
+from ..synthetic import NOUNS, make_needles, needle_keys
 from . import varied
 from .base import Quiz, Split, choose
 from .vocabulary import digits
@@ -47,6 +47,18 @@ def _fact(phrasing: int, key: str, value: str) -> str:
 
 
 @dataclass(frozen=True)
+class Passkey:
+    """One fact of five digits in one fixed phrasing: the plainest form, which small bases can answer."""
+
+    name: str = "passkey"
+
+    def make(self, rng: random.Random, text: str, split: Split) -> Quiz:
+        (needle,) = make_needles(rng, 1, split)
+        lead = f"The secret code of the {needle.key} is "
+        return Quiz((needle.statement,), f"What is the secret code of the {needle.key}?", needle.answer, lead)
+
+
+@dataclass(frozen=True)
 class Needle:
     """One fact, one question."""
 
@@ -62,10 +74,10 @@ class Needle:
 
 
 @dataclass(frozen=True)
-class ManyNeedles:
+class Keys:
     """One fact among others of the same form."""
 
-    name: str = "many_needles"
+    name: str = "keys-4"
     distractors: int = 3
 
     def make(self, rng: random.Random, text: str, split: Split) -> Quiz:
@@ -99,10 +111,10 @@ def crowd(rng: random.Random, count: int, split: Split) -> list[Quiz]:
 
 
 @dataclass(frozen=True)
-class MultiValue:
+class Values:
     """One key that got several values, at different places."""
 
-    name: str = "multi_value"
+    name: str = "values"
     values: int = 3
 
     def make(self, rng: random.Random, text: str, split: Split) -> Quiz:
@@ -116,10 +128,10 @@ class MultiValue:
 
 
 @dataclass(frozen=True)
-class MultiQuery:
+class Queries:
     """Several facts, all asked for at once."""
 
-    name: str = "multi_query"
+    name: str = "queries"
     keys: int = 2
 
     def make(self, rng: random.Random, text: str, split: Split) -> Quiz:

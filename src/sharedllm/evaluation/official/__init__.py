@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ...utils.errors import UserError
 from .base import Record, Task, templates
 from .records import read_task
-from .ruler import TASKS as RULER
+from .ruler import GENERATED as RULER
 from .ruler import ruler_task
 from .run import run_official
 

@@ -41,7 +41,7 @@ class Needles:
     queries: int = 1
 
 
-TASKS: dict[str, Needles | None] = {
+GENERATED: dict[str, Needles | None] = {
     "niah_single_1": Needles("noise"),
     "niah_single_2": Needles(),
     "niah_single_3": Needles(value="uuids"),
@@ -69,7 +69,7 @@ def ruler_task(
     Raises:
         UserError: the length is too short for what has to be in the prompt.
     """
-    needles = TASKS[name]
+    needles = GENERATED[name]
     family = "niah" if needles else name
     template = templates("ruler")[family]
     room = length - template["max_new_tokens"]

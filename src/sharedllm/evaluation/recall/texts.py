@@ -7,16 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ...data.questions import Quiz, hide, sentence_borders
-from ...data.questions.base import QuestionTask
-from ...data.questions.needle import MultiValue, Needle
+from ...data.questions import QUESTIONS
+from ...data.questions.base import QuestionTask, Quiz, hide, sentence_borders
 from ...data.synthetic import needle_keys
 from ...utils.errors import UserError
 from ..corpus import Documents
-from ..tasks.asking import Passkey, encoded, prompt_and_answer
+from ..tasks.asking import encoded, prompt_and_answer
 
 # Every text holds facts of all kinds, so each question has to tell its fact from all others.
-KINDS: tuple[QuestionTask, ...] = (Passkey(), Needle("needle"), MultiValue("values", values=3))
+KINDS: tuple[QuestionTask, ...] = tuple(QUESTIONS[name] for name in ("passkey", "needle", "values"))
 
 
 @dataclass(frozen=True)

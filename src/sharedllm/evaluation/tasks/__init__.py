@@ -1,44 +1,20 @@
-"""Tasks by name."""
+"""What is measured. A task is one file and one line here (see `base.Task`); a new kind of question needs no line.
 
-from ...data.questions.moving import Moves
-from ...data.questions.needle import ManyNeedles, MultiQuery, MultiValue, Needle
-from ...data.questions.tracking import Variables
-from ...utils.errors import UserError
-from .asking import Asking, Passkey
-from .base import DoesNotFit, Setting, Task, Text, score_texts
-from .copying import Copying
-from .loss import Loss
-from .mentions import Mentions
+Tasks of published benchmarks, with their own prompts and metrics, are in `evaluation.official`.
+"""
 
-__all__ = ["TASKS", "DoesNotFit", "Setting", "Task", "Text", "get_task", "score_texts"]
+from ...data.questions import QUESTIONS
+from ...utils.registry import Registry
 
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        Loss(),
-        Loss("other"),
-        Loss("shuffled"),
-        Mentions(),
-        Copying(),
-        Asking(Passkey()),
-        Asking(Needle()),
-        Asking(ManyNeedles("keys-4", distractors=3)),
-        Asking(ManyNeedles("keys-16", distractors=15)),
-        Asking(ManyNeedles("keys-64", distractors=63)),
-        Asking(MultiValue("values", values=3)),
-        Asking(MultiQuery("queries", keys=2)),
-        *(Asking(Variables(f"hops-{hops}", hops, hops)) for hops in (1, 2, 3, 4)),
-        Asking(Moves("moves-1", people=3, moves=1)),
-        Asking(Moves("moves-3", people=3, moves=3)),
-    )
-}
+TASKS = Registry("task {}", aliases=QUESTIONS.aliases)
 
-
-def get_task(name: str) -> Task:
-    """
-    Raises:
-        UserError: there is no such task; names those that there are.
-    """
-    if name not in TASKS:
-        raise UserError(f"task {name!r} is not known: use one of {', '.join(TASKS)}.")
-    return TASKS[name]
+_add = TASKS.add
+_add("loss", f"{__name__}.loss:Loss", "loss of the same tokens by what stands in front")
+_add("loss-other", f"{__name__}.loss:Loss", "with another document's text in front", front="other")
+_add("loss-shuffled", f"{__name__}.loss:Loss", "with its own text in front, shuffled", front="shuffled")
+_add("loss-by-mention", f"{__name__}.mentions:Mentions", "loss by how far back a token was last mentioned")
+_add("copy", f"{__name__}.copying:Copying", "the second copy of a span")
+for _name in QUESTIONS:
+    # Those left out ask about the text itself, have an answer that stands nowhere, or are others at random (hops-1 … 4).
+    if _name not in ("follows", "quotation", "counting", "variables"):
+        _add(_name, f"{__name__}.asking:asking", QUESTIONS.about[_name], name=_name)

@@ -11,24 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ...data.questions import Quiz, hide, render, sentence_borders
-from ...data.questions.base import STOP, QuestionTask
-from ...data.synthetic import make_needles
+from ...data.questions import QUESTIONS
+from ...data.questions.base import STOP, QuestionTask, Quiz, hide, render, sentence_borders
 from ...systems.evaluated import Scores
 from ..corpus import Documents
 from .base import DoesNotFit, Setting, Text
-
-
-@dataclass(frozen=True)
-class Passkey:
-    """One fact of five digits in one fixed phrasing: the plainest form, which small bases can answer."""
-
-    name: str = "passkey"
-
-    def make(self, rng: random.Random, text: str, split: str) -> Quiz:
-        (needle,) = make_needles(rng, 1, split)
-        lead = f"The secret code of the {needle.key} is "
-        return Quiz((needle.statement,), f"What is the secret code of the {needle.key}?", needle.answer, lead)
 
 
 @dataclass(frozen=True)
@@ -78,6 +65,11 @@ class Asking:
         places = borders[borders <= free]
         at = int(places[np.abs(places - depth * free).argmin()]) if len(places) else int(depth * free)
         return np.concatenate([hay[:at], facts[0], hay[at:free]])
+
+
+def asking(name: str) -> Asking:
+    """The task of a kind of question."""
+    return Asking(QUESTIONS[name])
 
 
 def prompt_and_answer(tokenizer: PreTrainedTokenizerBase, quiz: Quiz) -> tuple[np.ndarray, np.ndarray]:
