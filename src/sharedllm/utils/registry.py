@@ -28,7 +28,7 @@ class Registry(Mapping[str, Any]):
     _entries: dict[str, Any] = field(default_factory=dict)
     _settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def add(self, name: str, entry: Any, about: str = "", **settings: Any) -> None:
+    def add(self, name: str, entry: Any, about: str = "", /, **settings: Any) -> None:
         """Register a thing, or a text `package.module:name` that says where it is.
 
         Args:
