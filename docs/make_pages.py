@@ -1,9 +1,9 @@
-"""Fills in what pages say about commands and families, from the program itself, when the site is built.
+"""Fills in what pages say about commands, families, systems, tasks, scores and policies, from the program itself, when the site is built.
 
 Run: python docs/make_pages.py     prints the same texts
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 WIDTH = 100
@@ -42,7 +42,45 @@ def families() -> str:
     return "\n".join([*lines, *(f"| {', '.join(names)} | {reason} |" for reason, names in reasons.items())])
 
 
-MARKS = {"<!-- commands -->": commands, "<!-- families -->": families}
+def systems() -> str:
+    """A heading for each system that is compared, with what evaluation, benchmark and recipes call it."""
+    from sharedllm.systems import SYSTEMS
+
+    parts = []
+    for name, system in SYSTEMS.items():
+        lines = [f"### {name}", "", f"{system.about[0].upper()}{system.about[1:]}.", ""]
+        lines += [f"- Evaluated: `sharedllm eval … --system {name}`."] if system.evaluated else []
+        lines += [f"- With settings: `{system.variants}`."] if system.variants else []
+        lines += [f"- Timed: `sharedllm bench --system {name}`."] if system.timed else []
+        if system.trained is not None:
+            named = ", ".join(f"`{part.name}`" for part in system.trained.parts)
+            lines.append(f"- Trained: `method: {system.trained.method}`" + (f"; parts {named}." if named else "."))
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def named(table: str) -> Callable[[], str]:
+    """Names and descriptions of a registry, `module:NAME`."""
+
+    def rows() -> str:
+        from sharedllm.utils.registry import load
+
+        about = load(table).about
+        return "\n".join(
+            ["| name | what it is |", "|---|---|", *(f"| `{name}` | {line} |" for name, line in about.items())]
+        )
+
+    return rows
+
+
+MARKS = {
+    "<!-- commands -->": commands,
+    "<!-- families -->": families,
+    "<!-- systems -->": systems,
+    "<!-- tasks -->": named("sharedllm.evaluation.tasks:TASKS"),
+    "<!-- scores -->": named("sharedllm.scoring:SCORES"),
+    "<!-- policies -->": named("sharedllm.context.policies:POLICIES"),
+}
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 import sharedllm
+from sharedllm.context.policies import POLICIES
 from sharedllm.evaluation.recall.results import load
+from sharedllm.evaluation.tasks import TASKS
 from sharedllm.model.families import FAMILIES, REFUSED
+from sharedllm.scoring import SCORES
+from sharedllm.systems import SYSTEMS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -50,6 +54,13 @@ def test_families_are_those_of_the_table():
     page = built("docs/method.md")
     assert f"{len(FAMILIES)} can be extended" in page and all(f"`{name}`" in page for name in (*FAMILIES, *REFUSED))
     assert f"for {len(FAMILIES)} model families" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_system_task_score_and_policy_is_told_of():
+    page = built("docs/systems.md")
+    for name, system in SYSTEMS.items():
+        assert system.page == f"docs/systems.md#{name}" and f"\n### {name}\n" in page
+    assert all(f"| `{name}` | " in page for name in (*TASKS, *SCORES, *POLICIES))
 
 
 def test_every_command_is_in_the_reference(run):
