@@ -145,28 +145,21 @@ FAMILIES: dict[str, Family] = {
     "starcoder2": Family(tested="layer norms, biases, MLP without a gate"),
 }
 
-_RECURRENT = "some of its layers are recurrent: they keep one state, not keys and values of each token"
-_LATENT = "its attention is latent (MLA): what it keeps of a token is no key and value"
-_SHARED = "its layers share keys and values, or take embeddings of their own"
-_CHUNKED = "its attention is cut into chunks, and some layers scale by position"
-_MODES = "it reads more than text: extend its text model, a causal language model"
-REFUSED: dict[str, str] = (
-    dict.fromkeys(
-        (
-            "bailing_hybrid", "bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "kimi_linear", "lfm2",
-            "lfm2_moe", "mamba", "mamba2", "minimax", "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_5_text", "qwen3_next",
-            "recurrent_gemma", "rwkv", "xlstm", "zamba", "zamba2",
-        ),
-        _RECURRENT,
-    )
-    | dict.fromkeys(
-        ("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "longcat_flash", "minicpm3", "mistral4"),
-        _LATENT,
-    )
-    | dict.fromkeys(("gemma3n", "gemma3n_text", "gemma4", "gemma4_text"), _SHARED)
-    | dict.fromkeys(("llama4", "llama4_text"), _CHUNKED)
-    | dict.fromkeys(("gemma3", "mistral3", "mllama", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"), _MODES)
-)  # fmt: skip
+_REASONS = {
+    "some of its layers are recurrent: they keep one state, not keys and values of each token": (
+        "bailing_hybrid bamba falcon_h1 falcon_mamba granitemoehybrid jamba kimi_linear lfm2 lfm2_moe mamba mamba2 minimax "
+        "nemotron_h olmo_hybrid qwen3_5 qwen3_5_text qwen3_next recurrent_gemma rwkv xlstm zamba zamba2"
+    ),
+    "its attention is latent (MLA): what it keeps of a token is no key and value": (
+        "deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa longcat_flash minicpm3 mistral4"
+    ),
+    "its layers share keys and values, or take embeddings of their own": "gemma3n gemma3n_text gemma4 gemma4_text",
+    "its attention is cut into chunks, and some layers scale by position": "llama4 llama4_text",
+    "it reads more than text: extend its text model, a causal language model": (
+        "gemma3 mistral3 mllama qwen2_vl qwen2_5_vl qwen3_vl qwen3_vl_moe"
+    ),
+}
+REFUSED: dict[str, str] = {name: reason for reason, names in _REASONS.items() for name in names.split()}
 
 
 def family_of(config: PreTrainedConfig) -> Family:
