@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# SharedLLM and its rivals on a CPU with bf16 matrix products: 16 layers of 1,024, 4K to 128K tokens in front of a window of 4,096,
+# SharedLLM and other systems on a CPU with bf16 matrix products: 16 layers of 1,024, 4K to 128K tokens in front of a window of 4,096,
 # ours to 1M. What is expected to take longer than LIMIT seconds a run is left out. Hours on two cores that do nothing else, and
 # 16 GB; run it again to go on where it stopped.
 #
@@ -17,4 +17,4 @@ if [ -n "${SMOKE:-}" ]; then
 fi
 options=(--shape cpu-16x1024 --repeats "${REPEATS:-1}" --limit-seconds "${LIMIT:-2500}")
 measure "${options[@]}" --lengths 4K,16K,64K,128K
-measure "${options[@]}" --lengths 256K,1M --contenders sharedllm,budget
+measure "${options[@]}" --lengths 256K,1M --system sharedllm,budget

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# SharedLLM against its rivals at the smallest scale: trains all of them from the bundled base on the same samples (three seeds),
+# SharedLLM against other systems at the smallest scale: trains all of them from the bundled base on the same samples (three seeds),
 # evaluates them on the test books, code and proofs (loss) and books (recall), and makes the tables. Some three hours on two
 # cores; goes on where it stopped.
 #
@@ -32,31 +32,31 @@ for seed in $seeds; do
   untrained=; [ "$seed" = "${seeds%% *}" ] && untrained=,window,streaming
   for domain in books code proofs; do
     data="$domain=build/tokens-tiny/$domain-test"
-    rivals=(--rival "$trained/cepe/seed-$seed/model" --rival "$trained/beacon/seed-$seed/model" --rival "$trained/full/seed-$seed/model")
+    trained_systems=(--trained "$trained/cepe/seed-$seed/model" --trained "$trained/beacon/seed-$seed/model" --trained "$trained/full/seed-$seed/model")
     ours=(--model "$trained/ours/seed-$seed/model" --cases 1 -o "$out/cells/$domain-$seed")
-    run eval loss --data "$data" "${ours[@]}" "${rivals[@]}" --lengths "$lengths" --longest "$longest" \
-      --method "sharedllm,empty,cepe,beacon$untrained"
+    run eval loss --data "$data" "${ours[@]}" "${trained_systems[@]}" --lengths "$lengths" --longest "$longest" \
+      --system "sharedllm,empty,cepe,beacon$untrained"
     # Full attention is quadratic, and beyond its YaRN factor it has broken down: once is enough there.
     tuned=0,1W,4W; [ -n "$untrained" ] && tuned=$tuned,16W
-    run eval loss --data "$data" "${ours[@]}" "${rivals[@]}" --lengths "$tuned" --longest "$longest" --method tuned
+    run eval loss --data "$data" "${ours[@]}" "${trained_systems[@]}" --lengths "$tuned" --longest "$longest" --system tuned
     # Whether it is the text that helps: another document's and shuffled text in front.
-    run eval loss-other loss-shuffled --data "$data" --model "$trained/ours/seed-$seed/model" "${rivals[@]}" --cases 1 --lengths 4W \
-      --longest "$longest" --method sharedllm,cepe,beacon,tuned -o "$out/control-cells/$domain-$seed"
+    run eval loss-other loss-shuffled --data "$data" --model "$trained/ours/seed-$seed/model" "${trained_systems[@]}" --cases 1 --lengths 4W \
+      --longest "$longest" --system sharedllm,cepe,beacon,tuned -o "$out/control-cells/$domain-$seed"
     run eval loss --data "$data" --model "$trained/paper/seed-$seed/model" --cases 1 --lengths "$lengths" --longest "$longest" \
-      --method sharedllm -o "$out/paper-cells/$domain-$seed"
+      --system sharedllm -o "$out/paper-cells/$domain-$seed"
   done
 done
 # Half a million tokens in front, in the five books that have them: ours with one training.
 run eval loss --data books=build/tokens-tiny/books-test --model "$trained/ours/seed-0/model" --cases 1 \
-  --lengths 1W,16W,128W,1024W --longest 1024W --method sharedllm,empty,window -o "$out/far-cells"
+  --lengths 1W,16W,128W,1024W --longest 1024W --system sharedllm,empty,window -o "$out/far-cells"
 run report "$out/far-cells" -o "$out/far"
 # Recall inside the window, at its length and beyond it: copies, single facts, one of several, and facts that lead to each other.
 for seed in $seeds; do
   untrained=; [ "$seed" = "${seeds%% *}" ] && untrained=,window,streaming,bm25
   run eval copy passkey needle keys-4 hops-1 --data books=build/tokens-tiny/books-test \
-    --model "$trained/ours/seed-$seed/model" --rival "$trained/cepe/seed-$seed/model" \
-    --rival "$trained/beacon/seed-$seed/model" --rival "$trained/full/seed-$seed/model" \
-    --lengths 0.5W,1W,4W --cases "${CASES:-50}" --method "sharedllm,sharedllm@1/1/1,budget:focus@512,cepe,beacon,tuned$untrained" \
+    --model "$trained/ours/seed-$seed/model" --trained "$trained/cepe/seed-$seed/model" \
+    --trained "$trained/beacon/seed-$seed/model" --trained "$trained/full/seed-$seed/model" \
+    --lengths 0.5W,1W,4W --cases "${CASES:-50}" --system "sharedllm,sharedllm@1/1/1,budget:focus@512,cepe,beacon,tuned$untrained" \
     -o "$out/recall-cells/$seed"
 done
 run report "$out"/recall-cells/* -o "$out/recall"

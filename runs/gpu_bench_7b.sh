@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# SharedLLM and its rivals at the shapes of LLaMA-2-7B and Llama-3-8B on one GPU (random weights, bf16, 8K to 1M tokens), in
+# SharedLLM and other systems at the shapes of LLaMA-2-7B and Llama-3-8B on one GPU (random weights, bf16, 8K to 1M tokens), in
 # commands of at most ten minutes: run it again and again until it says that a shape is done. What runs out of memory is
 # recorded as OOM; what is expected to take longer than a minute a run is left out, with its prediction.
 #
@@ -15,7 +15,7 @@ shape=${1:?"usage: runs/gpu_bench_7b.sh llama-2-7b|llama-3-8b OUT"}
 out=${2:?"name the folder of the results"}
 limit=${LIMIT:-540}
 options=(--shape "$shape" --device cuda --lengths "${LENGTHS:-8K,16K,32K,64K,128K,256K,512K,1M}" --repeats "${REPEATS:-3}"
-         --limit-seconds "${SECONDS_A_RUN:-60}" --contenders "${CONTENDERS:-sharedllm,budget,streaming,full,beacon,cepe,cepe-states,window}")
+         --limit-seconds "${SECONDS_A_RUN:-60}" --system "${SYSTEMS:-sharedllm,budget,streaming,full,beacon,cepe,cepe-states,window}")
 if [ -n "${RUNNING:-}" ]; then options+=(--running "$RUNNING"); fi
 if [ -n "${NEW_TOKENS:-}" ]; then options+=(--new-tokens "$NEW_TOKENS"); fi
 if [ -n "${BATCH_TOKENS:-}" ]; then options+=(--batch-tokens "$BATCH_TOKENS"); fi

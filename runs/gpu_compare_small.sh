@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# SharedLLM against its rivals with the `small` base on one GPU, in commands of at most ten minutes: run a stage again and again
+# SharedLLM against other systems with the `small` base on one GPU, in commands of at most ten minutes: run a stage again and again
 # until it says that it is done, then the next one. Behind runs/gpu_train_small.sh base, with the same OUT.
 #
 #   runs/gpu_compare_small.sh encoder CORPUS OUT    # CEPE's encoder, by itself
@@ -51,18 +51,18 @@ case $stage in
     for seed in $seeds; do
       # What is not trained is measured once.
       untrained=; [ "$seed" = "${seeds%% *}" ] && untrained=,window,streaming,bm25
-      rivals=()
-      for rival in cepe beacon full; do rivals+=(--rival "$(model "$rival" "$seed")"); done
+      trained_systems=()
+      for system in cepe beacon full; do trained_systems+=(--trained "$(model "$system" "$seed")"); done
       for domain in books code proofs; do
         data=$domain=$OUT/tokens-small/$domain-test
-        run eval loss --data "$data" --model "$(model ours "$seed")" --base "$base" "${rivals[@]}" --lengths "$lengths" --cases 2 \
-          --method "sharedllm,empty,cepe,beacon,tuned$untrained" -o "$OUT/results-small/cells/$domain-$seed"
+        run eval loss --data "$data" --model "$(model ours "$seed")" --base "$base" "${trained_systems[@]}" --lengths "$lengths" --cases 2 \
+          --system "sharedllm,empty,cepe,beacon,tuned$untrained" -o "$OUT/results-small/cells/$domain-$seed"
         run eval loss --data "$data" --model "$(model paper "$seed")" --base "$base" --lengths "$lengths" --cases 2 \
-          --method sharedllm -o "$OUT/results-small/paper-cells/$domain-$seed"
+          --system sharedllm -o "$OUT/results-small/paper-cells/$domain-$seed"
       done
       run eval passkey keys moves --data "books=$OUT/tokens-small/books-test" --model "$(model ours "$seed")" --base "$base" \
-        "${rivals[@]}" --lengths "${lengths#0,}" --cases "$cases" -o "$OUT/results-small/cells/recall-$seed" \
-        --method "sharedllm,budget:attention@1024,cepe,beacon,tuned$untrained"
+        "${trained_systems[@]}" --lengths "${lengths#0,}" --cases "$cases" -o "$OUT/results-small/cells/recall-$seed" \
+        --system "sharedllm,budget:attention@1024,cepe,beacon,tuned$untrained"
     done
     for part in books code proofs recall; do
       run report "$OUT"/results-small/cells/"$part"-* -o "$OUT/results-small/$part"

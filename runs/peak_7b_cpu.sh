@@ -15,7 +15,7 @@ if [ -n "${SMOKE:-}" ]; then shape=tiny length=2K; fi
 # what is needed; it costs time, which is not measured here.
 export MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=1048576
 measure() {
-  python -m sharedllm bench --shape "$shape" --lengths "$length" --contenders sharedllm --repeats 0 --batch-tokens 1024 \
+  python -m sharedllm bench --shape "$shape" --lengths "$length" --system sharedllm --repeats 0 --batch-tokens 1024 \
     --dtype bf16 --device cpu "$@"
 }
 measure -o "$out/$shape-question" --running 480
