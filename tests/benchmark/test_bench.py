@@ -322,7 +322,8 @@ def test_wrong_lengths(text):
         tokens_of_length(text, window=32)
 
 
-def test_command(monkeypatch, tmp_path):
+@pytest.mark.parametrize("option", ["--system", "--contenders"])
+def test_command(monkeypatch, tmp_path, option):
     import typer
 
     from sharedllm.cli import bench as command_module
@@ -331,7 +332,7 @@ def test_command(monkeypatch, tmp_path):
     monkeypatch.setattr("sharedllm.benchmark.measure._peak_in_child", lambda plan, name, length: length)
     app = typer.Typer()
     app.command()(command_module.command)
-    options = ["--quick", "--lengths", "64,128", "--system", "sharedllm,window", "--new-tokens", "2"]
+    options = ["--quick", "--lengths", "64,128", option, "sharedllm,window", "--new-tokens", "2"]
     done = CliRunner().invoke(app, [*options, "--device", "cpu", "-o", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bench.json", "memory.png", "report.md", "time.png"]

@@ -262,7 +262,8 @@ def test_seeds_of_one_model_are_pooled(run, tmp_path, model_folder, base_folder)
     for seed in (1, 0):
         arguments = ["--model", model_folder, "--base", base_folder, "--data", f"tale={tmp_path}/tale.txt"]
         arguments += ["--seed", seed, "--lengths", "1W", "--cases", 2, "-o", tmp_path / f"out-{seed}"]
-        assert run("eval", "loss", *arguments, "--system", "sharedllm,window")[0] == 0
+        # The option's name of before.
+        assert run("eval", "loss", *arguments, "--method", "sharedllm,window")[0] == 0
     code, out, err = run("report", tmp_path / "out-1", tmp_path / "out-0", "-o", tmp_path)
     assert code == 0, err
     assert "4 texts a cell of 2 seeds, loss." in out and "sharedllm minus each" in out

@@ -218,6 +218,11 @@ def test_run_resumes_and_refuses_other_settings(byte_tokenizer, tmp_path):
     assert results["trec"]["blind"] == 25
     third = Parrot()
     assert run_official(third, tasks, tmp_path, byte_tokenizer, 64) == results and not third.asked
+    # Files of before call a system an answerer.
+    for name in ("run.json", "result.json"):
+        path = tmp_path / "parrot" / "trec" / name
+        path.write_text(path.read_text().replace('"system":', '"answerer":'))
+    assert run_official(third, tasks, tmp_path, byte_tokenizer, 64) == results and not third.asked
     run = json.loads((tmp_path / "parrot" / "trec" / "run.json").read_text())
     assert run["environment"]["torch"] and run["command"] and len(run["about"]["data"]) == 64
     with pytest.raises(ValueError, match="another truncate_middle: name another folder"):
