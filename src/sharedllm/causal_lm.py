@@ -121,7 +121,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
         query_words: Tensor | None = None,
         score: str | TokenScore = DEFAULT_SCORE,
     ) -> Tensor:
-        """(B, T) how much each token of a memory matters to a question; see `scoring.select.scores`."""
+        """(B, Z) how much the token at each slot of a memory matters to a question; see `scoring.select.scores`."""
         return scores(self.model, source, query_ids, query_attention_mask, query_words=query_words, score=score)
 
     def fingerprint(self) -> str:

@@ -130,12 +130,12 @@ def reference_memory(
 
     Args:
         context_ids: T tokens, cut from the start into chunks of C; the last may be shorter.
-        query_ids: what is asked, for the policy "similarity".
+        query_ids: what is asked, for the policy "cosine".
         epsilons: for each tree level the split noise as a share of the node's length, ε / l; None is inference, ε = 0.
     """
     config = model.config
     query = None
-    if config.selection == "similarity" and context_ids:
+    if config.selection == "cosine" and context_ids:
         with torch.no_grad():
             query = _run(model, model.model.upper.layers, query_ids, depth=1)[1][-1]
     chunk_of, positions = [], []
@@ -218,13 +218,13 @@ def _policy(
     if query is None:
         return lambda left, right: True
 
-    def similarity(node: Node) -> float:
+    def cosine(node: Node) -> float:
         read = node if model.config.encoding == "node" else root
         states = _run(model, _lower_layers(model), context_ids[read.start : read.end], depth=1)[1]
         a, b = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (states[node.end - 1 - read.start], query))
         return float(a @ b / (a.norm() * b.norm()))
 
-    return lambda left, right: similarity(right) >= similarity(left)
+    return lambda left, right: cosine(right) >= cosine(left)
 
 
 def _key_value(model: SharedLLMForCausalLM, state: Tensor, lower_index: int, upper_index: int) -> tuple[Tensor, Tensor]:

@@ -176,11 +176,11 @@ def test_append_equals_one_go(encoding, overlap, cuts):
     assert_same_memory(memory, model.read(text))
 
 
-@pytest.mark.parametrize(("selection", "overlap"), [("right", 0), ("similarity", 0), ("right", 9)])
+@pytest.mark.parametrize(("selection", "overlap"), [("right", 0), ("cosine", 0), ("right", 9)])
 def test_append_ragged_batch(selection, overlap):
     """Each text goes on from where it ended, also one that was empty or gets nothing."""
     model = tiny_shared("qwen3", selection=selection, encoding="chunk" if overlap else "node", overlap=overlap)
-    query = {"query_ids": ids_of(3, 3, 3, 3, 3, seed=9)} if selection == "similarity" else {}
+    query = {"query_ids": ids_of(3, 3, 3, 3, 3, seed=9)} if selection == "cosine" else {}
     first, second, third = [20, 0, 16, 33, 5], [7, 16, 0, 40, 11], [3, 18, 1, 0, 16]
     whole = random_texts([sum(n) for n in zip(first, second, third, strict=True)])
     parts = ([t[:a] for t, a in zip(whole, first, strict=True)],)

@@ -204,7 +204,7 @@ def test_overflow_goes_behind_what_was_read(given):
 
 def test_query_of_a_policy():
     """The end of the prompt is the query unless there is one."""
-    model, ids, context = tiny_shared("llama", selection="similarity"), ids_of(10), ids_of(80, seed=1)
+    model, ids, context = tiny_shared("llama", selection="cosine"), ids_of(10), ids_of(80, seed=1)
     asked = {"context_ids": context, "max_new_tokens": 4, "output_logits": True, "return_dict_in_generate": True}
     own = model.generate(ids, **asked, **GREEDY).logits[0]
     same = model.generate(ids, **asked, **GREEDY, query_ids=ids).logits[0]

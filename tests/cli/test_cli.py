@@ -153,9 +153,9 @@ def test_what_is_lost_is_not_read_again(run, tmp_path, model_folder, text_file, 
     rest.write_text(TEXT[32:])
     assert run("read", text_file, "-o", memory, "--model", model_folder)[0] == 0
     (memory / "blocks" / f"{MemoryStore.open(memory).documents[0].blocks[0].file}.memory").unlink()
-    code, out, err = run("ask", memory, *options, "--selection", "similarity")
+    code, out, err = run("ask", memory, *options, "--selection", "cosine")
     assert (code, err.count("\n")) == (0, 1) and "lost: " in err
-    assert out == run("ask", rest, *options, "--selection", "similarity")[1]
+    assert out == run("ask", rest, *options, "--selection", "cosine")[1]
     assert run("read", rest, text_file, "-o", memory, "--model", model_folder)[0] == 0
     assert json.loads(run("ask", memory, *options, "--json")[1])["context_tokens"] == 2 * len(TEXT) - 32
 
@@ -164,10 +164,10 @@ def test_a_model_that_selects_by_the_question(run, tmp_path, model_folder, text_
     """What is read before anything is asked is read by place; a question has it read again by its own words."""
     model, memory = tmp_path / "model", tmp_path / "x.memory"
     shutil.copytree(model_folder, model)
-    config = json.loads((model / "config.json").read_text()) | {"selection": "similarity"}
+    config = json.loads((model / "config.json").read_text()) | {"selection": "cosine"}
     (model / "config.json").write_text(json.dumps(config))
     assert run("read", text_file, "-o", memory, "--model", model)[0] == 0
-    expected = run("ask", text_file, "What jumps?", "--selection", "similarity", "--model", model_folder)[1]
+    expected = run("ask", text_file, "What jumps?", "--selection", "cosine", "--model", model_folder)[1]
     for source in (memory, text_file):
         assert run("ask", source, "What jumps?", "--model", model)[:2] == (0, expected)
     assert run("generate", "--context", text_file, "--prompt", "A", "--model", model)[0] == 0
@@ -224,7 +224,7 @@ def test_odd_names_are_shown_in_one_line(run, tmp_path, model_folder, monkeypatc
     assert code == 2 and "has storage='model'" in err
 
 
-@pytest.mark.parametrize("selection", ["right", "similarity"])
+@pytest.mark.parametrize("selection", ["right", "cosine"])
 def test_ask_a_memory_and_its_file_alike(run, memory_file, text_file, model_folder, selection):
     options = ["What jumps?", "--model", model_folder, "--max-new-tokens", "4", "--selection", selection]
     code, out, err = run("ask", memory_file, *options)

@@ -121,6 +121,26 @@ def test_places_between_chunks_are_no_tokens():
         assert strides.tolist() == expected_strides.tolist()
 
 
+@given(
+    length=st.integers(1, 120),
+    strides=st.sampled_from([[4, 1], [8, 4, 2], [8, 4, 2, 1]]),
+    budget=st.integers(1, 60),
+    seed=st.integers(0, 5),
+)
+def test_keep_first(length, strides, budget, seed):
+    """The same nodes are kept at the same strides, each by the first token of a stride, as without a budget."""
+    scores = torch.randperm(length, generator=torch.Generator().manual_seed(seed)).double()
+    starts = torch.arange(0, length, 16)
+    ends = (starts + 16).clamp(max=length)
+    last, strides_last = kept_within(scores, (starts, ends), strides, budget)
+    first, strides_first = kept_within(scores, (starts, ends), strides, budget, keep="first")
+    assert strides_first.tolist() == strides_last.tolist()
+    # Of a stride of r tokens its first is at most r − 1 before its last, and every chunk that is begun begins with its own.
+    assert ((last - first >= 0) & (last - first < strides_last)).all()
+    begun = {int(place) // 16 * 16 for place in first}
+    assert begun <= set(first.tolist())
+
+
 def test_no_budget():
     with pytest.raises(ValueError, match="budget=0 keeps nothing"):
         within(torch.rand(4), 2, [1], 0)

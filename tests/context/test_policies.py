@@ -8,8 +8,8 @@ from torch.nn.functional import cosine_similarity
 
 from sharedllm.context.policies import POLICIES
 from sharedllm.context.policies.base import chooser, get_policy
+from sharedllm.context.policies.cosine import Cosine
 from sharedllm.context.policies.right import Right
-from sharedllm.context.policies.similarity import Similarity
 from sharedllm.context.tree import Nodes, chunks, preserved_nodes, split
 
 CONTEXT = torch.tensor(random_texts([48, 48]))
@@ -60,12 +60,12 @@ class FixedView:
 
 
 def test_policies_by_name():
-    assert set(POLICIES) == {"right", "similarity"}
-    assert isinstance(get_policy("right"), Right) and isinstance(get_policy("similarity"), Similarity)
-    assert {name: policy.needs_query for name, policy in POLICIES.items()} == {"right": False, "similarity": True}
+    assert set(POLICIES) == {"right", "cosine"}
+    assert isinstance(get_policy("right"), Right) and isinstance(get_policy("cosine"), Cosine)
+    assert {name: policy.needs_query for name, policy in POLICIES.items()} == {"right": False, "cosine": True}
     policy = Left()
     assert get_policy(policy) is policy
-    with pytest.raises(ValueError, match="selection='best' is not known: use one of right, similarity"):
+    with pytest.raises(ValueError, match="selection='best' is not known: use one of right, cosine"):
         get_policy("best")
 
 
@@ -75,17 +75,17 @@ def test_choice_between_siblings(policy, goes_right):
     assert chooser(policy, None)(left, right).tolist() == [goes_right] * 5
 
 
-def test_similarity_compares_each_text_with_its_own_query():
+def test_cosine_compares_each_text_with_its_own_query():
     """Both texts have equal nodes; their queries point to different halves. Length of a state doesn't matter."""
     left, right = split(chunks(torch.tensor([16, 16, 16]), 16))
     view = FixedView({0: [9.0, 0.0], 8: [0.0, 1.0]}, [[1.0, 0.1], [0.1, 1.0], [1.0, 1.0]])
-    assert chooser(Similarity(), view)(left, right).tolist() == [False, True, True]
+    assert chooser(Cosine(), view)(left, right).tolist() == [False, True, True]
 
 
-def test_similarity_scores_are_cosines():
+def test_cosine_scores_are_cosines():
     nodes = chunks(torch.tensor([16]), 8)
     view = FixedView({0: [3.0, 4.0], 8: [-1.0, 0.0]}, [[1.0, 0.0]])
-    assert Similarity().scores(nodes, view).tolist() == pytest.approx([0.6, -1.0])
+    assert Cosine().scores(nodes, view).tolist() == pytest.approx([0.6, -1.0])
 
 
 @pytest.mark.parametrize("encoding", ["node", "chunk"])
@@ -104,10 +104,10 @@ def test_policy_objects(encoding):
 
 
 @pytest.mark.parametrize("encoding", ["node", "chunk"])
-def test_similarity_in_a_model(encoding):
+def test_cosine_in_a_model(encoding):
     """The first choice in each chunk follows the cosine of states after one layer, computed by the layer itself."""
     model = tiny_shared("llama", encoding=encoding)
-    memory = model.read(CONTEXT, query_ids=QUERY, selection="similarity")
+    memory = model.read(CONTEXT, query_ids=QUERY, selection="cosine")
     upper = model.model.upper
 
     def last_state(ids: Tensor) -> Tensor:

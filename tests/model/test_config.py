@@ -53,7 +53,7 @@ def test_json_round_trip(tmp_path, family):
         injection_map=[(1, 3)],
         encoding="chunk",
         lower_weights="copy",
-        selection="similarity",
+        selection="cosine",
         split_noise=0.1,
     )
     config.save_pretrained(tmp_path)
@@ -91,7 +91,7 @@ BAD_SETTINGS = {
     "window of 0": ({"window": 0}, "window=0 must be at least 1"),
     "noise of a half": ({"split_noise": 0.5}, r"split_noise=0.5 must be in \[0, 0.5\)"),
     "negative noise": ({"split_noise": -0.1}, "split_noise=-0.1"),
-    "unknown policy": ({"selection": "best"}, "selection='best' is not known: use one of right, similarity"),
+    "unknown policy": ({"selection": "best"}, "selection='best' is not known: use one of right, cosine"),
     "unknown encoding": ({"encoding": "letter"}, "encoding.*letter"),
     "unknown weights": ({"lower_weights": "none"}, "lower_weights.*none"),
     "misspelt": ({"chunksize": 16}, "chunksize"),
@@ -164,7 +164,7 @@ BAD_INPUTS = {
     "long, vocabulary": ({"input_ids": CONTEXT + VOCAB}, "input_ids holds id .*101 entries"),
     "context vocabulary": ({"context_ids": CONTEXT + VOCAB}, "context_ids holds id .*101 entries"),
     "query vocabulary": (
-        {"context_ids": CONTEXT, "query_ids": IDS + VOCAB, "selection": "similarity"},
+        {"context_ids": CONTEXT, "query_ids": IDS + VOCAB, "selection": "cosine"},
         "query_ids holds id .*101 entries",
     ),
     "mask": ({"attention_mask": torch.ones(2, 9)}, r"mask of input_ids has shape \(2, 9\)"),
@@ -176,13 +176,13 @@ BAD_INPUTS = {
     "memory of another batch": ({"input_ids": IDS[:1], "memory": "two"}, "holds 2 texts, the batch 1"),
     "context of another batch": ({"input_ids": IDS[:1], "context_ids": CONTEXT}, "holds 2 texts, the batch 1"),
     "labels without query": (
-        {"context_ids": CONTEXT, "labels": IDS, "selection": "similarity"},
-        "selection='similarity' needs query_ids",
+        {"context_ids": CONTEXT, "labels": IDS, "selection": "cosine"},
+        "selection='cosine' needs query_ids",
     ),
     "labels": ({"labels": IDS[:, :4]}, r"labels .*\(2, 4\)"),
     "long, labels": ({"input_ids": CONTEXT, "labels": IDS}, r"labels .*\(2, 10\)"),
     "queries of another batch": (
-        {"context_ids": CONTEXT, "query_ids": IDS[:1], "selection": "similarity"},
+        {"context_ids": CONTEXT, "query_ids": IDS[:1], "selection": "cosine"},
         "query_ids .*2 texts",
     ),
 }
@@ -200,9 +200,9 @@ def test_bad_input(arguments, message):
 
 def test_bad_reading():
     model = tiny_shared("llama")
-    with pytest.raises(ValueError, match="selection='similarity' needs a query"):
-        model.read(CONTEXT, selection="similarity")
-    with pytest.raises(ValueError, match="selection='best' is not known: use one of right, similarity"):
+    with pytest.raises(ValueError, match="selection='cosine' needs a query"):
+        model.read(CONTEXT, selection="cosine")
+    with pytest.raises(ValueError, match="selection='best' is not known: use one of right, cosine"):
         model.read(CONTEXT, selection="best")
     with pytest.raises(ValueError, match="sources names 1 texts"):
         model.read(CONTEXT, sources=["a"])

@@ -83,7 +83,7 @@ def test_a_memory_of_everything_goes_on_holding_everything(monkeypatch):
 
 def test_policies_with_a_query():
     """The query stays what it was: the end of the prompt, or what was given."""
-    model, context, prompt = tiny_shared("llama", selection="similarity"), ids_of(48), ids_of(10, seed=1)
+    model, context, prompt = tiny_shared("llama", selection="cosine"), ids_of(48), ids_of(10, seed=1)
     out = model.generate(prompt, context_ids=context, max_new_tokens=NEW, **GREEDY)
     assert out[0].tolist() == slowly(model, context[0].tolist(), prompt[0].tolist(), NEW, query_ids=prompt)
     query = {"query_ids": ids_of(5, seed=2)}

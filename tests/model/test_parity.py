@@ -17,7 +17,7 @@ from sharedllm import SharedLLMForCausalLM
 from sharedllm.reference import reference_logits, reference_memory
 
 ENCODINGS = ("node", "chunk")
-POLICIES = ("right", "similarity")
+POLICIES = ("right", "cosine")
 # Between different layers in both directions, among them the last upper layer, and one pair of equal layers.
 MAPS = {"default": None, "mixed": [[2, 0], [1, 1], [0, 3]], "only_different": [[0, 2], [2, 3]]}
 WEIGHTS = ("shared", "copy")
@@ -155,7 +155,7 @@ def test_context_matters(family):
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_similarity_goes_both_ways(encoding):
+def test_cosine_goes_both_ways(encoding):
     """The batches below hold trees that differ from those of the policy "right" and trees that don't."""
     right, similar = (tiny_shared("llama", encoding=encoding, selection=policy) for policy in POLICIES)
     batch = ragged_batch()
@@ -182,7 +182,7 @@ def test_families(family, encoding, selection):
     [
         (family, encoding, selection, injection_map, weights)
         for (family, selection), encoding, injection_map, weights in product(
-            [("qwen2", "right"), ("qwen3", "similarity")], ENCODINGS, MAPS, WEIGHTS
+            [("qwen2", "right"), ("qwen3", "cosine")], ENCODINGS, MAPS, WEIGHTS
         )
         if (injection_map, weights) != ("default", "shared")
     ],
@@ -255,7 +255,7 @@ def test_joint_softmax(family, implementation):
 @pytest.mark.usefixtures("float64_norms")
 def test_trees(strides):
     """Strides that don't divide the node's length, or are longer, and trees deeper than a chunk can be split."""
-    assert_parity(tiny_shared("llama", strides=strides, selection="similarity").double(), ragged_batch())
+    assert_parity(tiny_shared("llama", strides=strides, selection="cosine").double(), ragged_batch())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -263,7 +263,7 @@ def test_trees(strides):
 @pytest.mark.usefixtures("float64_norms")
 def test_batch_of_one(family, length):
     batch = Batch(*(random_texts([n], seed) for seed, n in enumerate((12, length, 5))))
-    assert_parity(tiny_shared(family, selection="similarity").double(), batch)
+    assert_parity(tiny_shared(family, selection="cosine").double(), batch)
 
 
 @pytest.mark.parametrize("selection", POLICIES)
@@ -272,7 +272,7 @@ def test_left_padded_contexts(selection):
 
 
 def test_running_text_is_the_query_when_there_is_none():
-    model, batch = tiny_shared("llama", selection="similarity"), ragged_batch()
+    model, batch = tiny_shared("llama", selection="cosine"), ragged_batch()
     batch.queries = batch.running
     del batch.tensors["query_ids"], batch.tensors["query_attention_mask"]
     assert_parity(model, batch)
@@ -341,7 +341,7 @@ def test_memory(encoding, selection):
 @pytest.mark.parametrize("batch_tokens", [1, 20])
 def test_bounded_lower_batches(batch_tokens):
     """Reading few tokens at a time keeps values and gradients."""
-    model, batch = tiny_shared("llama", selection="similarity"), ragged_batch()
+    model, batch = tiny_shared("llama", selection="cosine"), ragged_batch()
     memory = model.read(
         **{n: t for n, t in batch.tensors.items() if n.startswith(("context", "query"))}, batch_tokens=batch_tokens
     )
@@ -353,7 +353,7 @@ def test_bounded_lower_batches(batch_tokens):
 @pytest.mark.parametrize("seed", range(4))
 def test_split_noise(seed):
     """In training each level draws one ε / l, shared by all trees of the batch."""
-    model, batch = tiny_shared("llama", selection="similarity", split_noise=0.2).train(), ragged_batch(seed)
+    model, batch = tiny_shared("llama", selection="cosine", split_noise=0.2).train(), ragged_batch(seed)
     torch.manual_seed(seed)
     epsilons = [float(torch.randn(())) * model.config.split_noise for _ in model.config.strides]
     torch.manual_seed(seed)

@@ -239,7 +239,7 @@ def test_the_papers_cut_is_what_reading_with_the_question_keeps(settings):
     contexts, questions = random_texts([90, 17, 60], 1), random_texts([6, 3, 4], 2)
     (ids, mask), (query, query_mask) = pad(contexts, "right"), pad(questions)
     everything = model.read(ids, mask, keep_all=True)
-    read = model.read(ids, mask, query, query_mask, selection="similarity")
+    read = model.read(ids, mask, query, query_mask, selection="cosine")
     chosen = model.select(everything, query, query_mask, budget=None, score="cosine")
     nearest = model.select(everything, query, query_mask, budget=None, score=torch.arange(90.0).expand(3, -1))
     for ours, theirs in ((chosen, read), (nearest, model.read(ids, mask, selection="right"))):
@@ -307,3 +307,14 @@ def test_citations_are_what_was_kept_whole(model):
     cited = {p for c in found for p in range(c.start + 72 * (c.document == "two"), c.end + 72 * (c.document == "two"))}
     assert cited == kept
     assert cite(model.select(memory, query, budget=20, score=scores, strides=[8]), scores) == []
+
+
+@torch.no_grad()
+def test_keep_first_holds_under_a_budget():
+    """`keep` of the configuration decides which token of a stride stays, with a budget as without."""
+    model = tiny_shared("llama", injection="joint", encoding="chunk", keep="first")
+    context, query = torch.randint(0, 101, (1, 64)), torch.randint(0, 101, (1, 4))
+    memory = model.read(context, keep_all=True)
+    chosen = model.select(memory, query, budget=20, score=torch.zeros(1, 64), strides=[8, 4], gist=1.0)
+    kept = chosen.position[0][chosen.mask[0]]
+    assert (kept % chosen.stride[0][chosen.mask[0]] == 0).all()

@@ -240,7 +240,7 @@ def test_questions_and_instructions(run, recipe, tmp_path):
     file = tmp_path / "records.jsonl"
     file.write_text("\n".join(map(json.dumps, records)) + "\n")
     data = yaml.safe_load(recipe().read_text())["data"] | {"instructions": [str(file)]}
-    settings = yaml.safe_load(recipe().read_text())["model"] | {"window": 256, "selection": "similarity"}
+    settings = yaml.safe_load(recipe().read_text())["model"] | {"window": 256, "selection": "cosine"}
     kinds = {"text": 0.25, "instructions": 0.25, "needle": 0.25, "questions": 0.25}
     path = recipe(
         stage="instruct",

@@ -24,9 +24,9 @@ class Chosen:
     """What of a text is read for a question.
 
     memory     of the chosen tokens
-    scores     (1, T) how much the token at each slot of the text matters to the question
+    scores     (1, Z) how much the token at each slot of the text matters to the question
     citations  parts that were kept whole, best first
-    sources    the same as they are shown (see `selection.cite.describe`)
+    sources    the same as they are shown (see `citations.describe`)
     """
 
     memory: ContextMemory
@@ -163,7 +163,7 @@ def ask(
     Args:
         everything: one text of `read(…, keep_all=True)`, a `MemoryStore`, or several of them that stand one behind the
             other; they stay as they are, so that they can be asked again.
-        budget: most tokens of it to read for this question. score: what that goes by (see `selection.scores`).
+        budget: most tokens of it to read for this question. score: what that goes by (see `scoring`).
 
     Raises:
         UserError: an empty or too long question, a budget below 1, or a memory that does not hold every token.

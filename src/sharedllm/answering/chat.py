@@ -41,7 +41,7 @@ class Turn:
 
     memory     what was selected for the question
     running    earlier tokens that were read whole, as running text
-    sources    the best parts of the memory (see `selection.cite.describe`); "this chat" is the history
+    sources    the best parts of the memory (see `citations.describe`); "this chat" is the history
     stopped    the answer was interrupted
     """
 

@@ -31,7 +31,7 @@ def cite(chosen: ContextMemory, scores: Tensor, most: int = 3, row: int = 0) -> 
     """The parts of a text that were kept whole for their score, best first; none crosses the border of a document.
 
     Args:
-        chosen: what `select` kept. scores: (B, T), what it went by. most: how many. row: which text.
+        chosen: what `select` kept. scores: (B, Z), what it went by. most: how many. row: which text.
     """
     kept = chosen.mask[row]
     positions = chosen.position[row][kept][chosen.stride[row][kept] == 1].cpu()

@@ -190,7 +190,7 @@ def tokens_of_length(text: str, window: int, option: str = "--lengths") -> int:
 
 
 def show_sources(sources: list[dict[str, Any]]) -> None:
-    """Where an answer comes from (see `selection.cite.describe`), on stderr: a line each, cut to a terminal's width."""
+    """Where an answer comes from (see `answering.citations.describe`), on stderr: a line each, cut to a terminal's width."""
     shown = {"no_wrap": True, "overflow": "ellipsis"} if stderr.is_terminal else {"soft_wrap": True}
     for found in sources:
         place = f"{found['document']}, characters {found['characters'][0]:,}–{found['characters'][1]:,}"

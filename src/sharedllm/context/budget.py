@@ -12,15 +12,21 @@ import torch
 from torch import Tensor
 
 from ..utils.errors import UserError
+from .tree import one_a_stride
 
 
 def kept_within(
-    scores: Tensor, roots: tuple[Tensor, Tensor], strides: list[int], budget: int, gist: float = 0.5
+    scores: Tensor,
+    roots: tuple[Tensor, Tensor],
+    strides: list[int],
+    budget: int,
+    gist: float = 0.5,
+    keep: str = "last",
 ) -> tuple[Tensor, Tensor]:
     """Which tokens of one text to keep.
 
     Args:
-        scores: (T,) how much the token at each place matters; −∞: not worth a place, although the budget may have room.
+        scores: (Z,) how much the token at each place matters; −∞: not worth a place, although the budget may have room.
         roots: places at which chunks begin and end, ascending; one tree each. Places between chunks hold no token.
         strides: stride at each depth, coarse to fine: of whole chunks, of their halves, quarters, ….
         budget: most tokens to keep.
@@ -53,7 +59,7 @@ def kept_within(
     taken = torch.zeros(len(order), dtype=torch.bool)
     over = torch.nonzero((spent > budget) | ~worth)
     taken[order[: int(over[0]) if len(over) else None]] = True
-    return _kept(taken.split([len(c) for c in costs]), starts, ends, strides)
+    return _kept(taken.split([len(c) for c in costs]), starts, ends, strides, keep)
 
 
 def _levels(start: Tensor, end: Tensor, depths: int) -> tuple[list[Tensor], list[Tensor]]:
@@ -81,19 +87,13 @@ def _best(scores: Tensor, starts: list[Tensor], ends: list[Tensor]) -> list[Tens
 
 
 def _kept(
-    taken: tuple[Tensor, ...], starts: list[Tensor], ends: list[Tensor], strides: list[int]
+    taken: tuple[Tensor, ...], starts: list[Tensor], ends: list[Tensor], strides: list[int], keep: str
 ) -> tuple[Tensor, Tensor]:
-    """The last token of each stride of every node of the cut."""
-    positions, kept_at = [], []
-    for depth, (start, end, stride) in enumerate(zip(starts, ends, strides, strict=True)):
-        # A node is in the cut if the expansion that made it was taken, and its own was not.
-        made = taken[0] if depth == 0 else taken[depth].repeat_interleave(2)
-        cut = made & ~taken[depth + 1] if depth + 1 < len(taken) else made
-        first, last = start[cut], end[cut]
-        counts = -(-(last - first) // stride)
-        node = torch.repeat_interleave(torch.arange(len(counts)), counts)
-        index = torch.arange(len(node)) - (torch.cumsum(counts, 0) - counts)[node]
-        positions.append(last[node] - 1 - (counts[node] - 1 - index) * stride)
-        kept_at.append(torch.full_like(node, stride))
-    order = torch.argsort(torch.cat(positions))
-    return torch.cat(positions)[order], torch.cat(kept_at)[order]
+    """One token of each stride of every node of the cut, ascending, and the stride that it is kept at."""
+    # A node is in the cut if the expansion that made it was taken, and its own was not.
+    made = [taken[0], *(t.repeat_interleave(2) for t in taken[1:])]
+    cut = torch.cat([m & ~t for m, t in zip(made, [*taken[1:], torch.zeros_like(made[-1])], strict=True)])
+    stride = torch.cat([torch.full_like(start, stride) for start, stride in zip(starts, strides, strict=True)])[cut]
+    node, position = one_a_stride(torch.cat(starts)[cut], torch.cat(ends)[cut], stride, keep)
+    order = torch.argsort(position)
+    return position[order], stride[node][order]

@@ -12,7 +12,7 @@ def kept_by_paths(
     """Which tokens of one text to keep.
 
     Args:
-        scores: (T,) how much the token at each place matters; a node counts as its last token.
+        scores: (Z,) how much the token at each place matters; a node counts as its last token.
         roots: places at which chunks begin and end, ascending; one tree each.
         strides: stride of the preserved nodes at each level. keep: see `tree.sample`.
 

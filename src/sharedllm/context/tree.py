@@ -163,12 +163,22 @@ def sample(nodes: Nodes, strides: tuple[int, ...], keep: str = "last") -> Sample
     positions end − 1, end − 1 − r, …; with "first" from its start: start, start + r, …
     """
     stride = node_strides(nodes, strides)
-    counts = (nodes.length + stride - 1) // stride
-    node = torch.repeat_interleave(torch.arange(len(nodes)), counts)
-    first = torch.cumsum(counts, 0) - counts
-    index = torch.arange(len(node)) - first[node]
-    if keep == "first":
-        position = nodes.start[node] + index * stride[node]
-    else:
-        position = nodes.end[node] - 1 - (counts[node] - 1 - index) * stride[node]
+    node, position = one_a_stride(nodes.start, nodes.end, stride, keep)
     return Samples(node, nodes.row[node], nodes.chunk[node], position, stride[node])
+
+
+def one_a_stride(start: Tensor, end: Tensor, stride: Tensor, keep: str = "last") -> tuple[Tensor, Tensor]:
+    """Which tokens are kept of n spans; what is kept anywhere is decided here.
+
+    Args:
+        start, end, stride: (n,) of each span. keep: see `sample`.
+
+    Returns:
+        Index (s,) of the span of each kept token, and its position (s,), ascending within a span.
+    """
+    counts = (end - start + stride - 1) // stride
+    span = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    index = torch.arange(len(span)) - (torch.cumsum(counts, 0) - counts)[span]
+    if keep == "first":
+        return span, start[span] + index * stride[span]
+    return span, end[span] - 1 - (counts[span] - 1 - index) * stride[span]

@@ -23,7 +23,7 @@ class ChunkText:
     ):
         """
         Args:
-            ids: (T,) by slot. documents: see `selection.cite.documents`.
+            ids: (Z,) by slot. documents: see `answering.citations.documents`.
             chunks: slots that chunks begin and end at, ascending. cuts: more slots to cut at, such as borders of
                 documents and of pieces of chunks; those between chunks don't matter.
         """

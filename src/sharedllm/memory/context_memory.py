@@ -3,8 +3,10 @@
 Keys are stored before RoPE with the index of their chunk beside them, so a memory gets its positions only when it is
 used and can be appended to, re-ordered or cut before.
 
-Dimension letters of the package: B batch (texts), N chunks, C tokens a chunk, S kept tokens (the longest text's; shorter
-ones are padded), P injection pairs, H query heads, G key-value heads, D head dimension, E hidden size, T context tokens.
+Letters for dimensions, the same in the whole package (docs/glossary.md has them too): B rows of a batch; X texts of a
+memory that serves a batch, each for B / X rows; T tokens of a text (context); L tokens of running text; Q tokens of a
+question; N chunks; C tokens a chunk; S kept tokens (the longest text's; shorter ones are padded); Z slots of all segments;
+P injection pairs; H query heads; G key-value heads; D numbers a head; E hidden size; W window; M lower layers.
 """
 
 from collections.abc import Callable

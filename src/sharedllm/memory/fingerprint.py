@@ -8,14 +8,24 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
+# Every setting stands in one of the tables below: a test goes through all fields of `SharedLLMConfig` and of each family's
+# configuration, so that a new one can't be forgotten.
+
 # Settings of a SharedLLM that decide what a memory holds, by the names that they are hashed under: those of the first
 # version, so that a model keeps its fingerprint when a field gets another name.
-_SETTINGS = {"ratios": "strides"} | {
+DECIDING = {"ratios": "strides"} | {
     name: name for name in ("chunk_size", "lower_layers", "injection_map", "encoding", "keep", "overlap")
 }
+# Those that came later: hashed only where they are set, so that models without them keep their fingerprint.
+DECIDING_IF_SET = ("prefix",)
+# Those that don't: how a memory is attended to, how the model is trained, and what is asked for when a text is read.
+INDIFFERENT = frozenset(
+    "window injection reach start lower_weights key_position score_scaling selection selection_heads split_noise "
+    "memory_dtype initializer_range tie_word_embeddings text_config".split()
+)
 
-# Fields of the base's configuration that change keys and values without changing a weight.
-_BASE_SETTINGS = (
+# Fields of the base's configuration that change keys and values without changing a weight, and those of some families only.
+BASE_DECIDING = (
     "model_type",
     "num_attention_heads",
     "num_key_value_heads",
@@ -26,8 +36,7 @@ _BASE_SETTINGS = (
     "sliding_window",
     "layer_types",
 )
-# The same of some families only.
-_FAMILY_SETTINGS = (
+FAMILY_DECIDING = (
     "norm_epsilon",
     "hidden_activation",
     "num_experts_per_tok",
@@ -44,6 +53,25 @@ _FAMILY_SETTINGS = (
     "routed_scaling_factor",
     "swiglu_alpha",
     "swiglu_limit",
+    "n_group",
+    "topk_group",
+    "use_parallel_residual",
+)
+# Those that change nothing, or nothing that the weights' shapes, `layer_types` or `rope_parameters` don't tell as well.
+BASE_INDIFFERENT = frozenset(
+    # shapes and names of weights
+    "hidden_size intermediate_size num_hidden_layers vocab_size moe_intermediate_size shared_expert_intermediate_size "
+    "num_experts num_local_experts decoder_sparse_step mlp_only_layers attention_bias attention_out_bias mlp_bias "
+    "qkv_bias use_bias use_qkv_bias lm_head_bias tie_word_embeddings pretraining_tp use_qk_norm qk_layernorm "
+    "n_routed_experts n_shared_experts first_k_dense_replace num_nextn_predict_layers "
+    # told by others
+    "max_window_layers use_sliding_window _sliding_window_pattern no_rope_layer_interval max_position_embeddings original_max_position_embeddings "
+    # training, output and tokens; texts are always read causally
+    "attention_dropout embd_pdrop resid_pdrop residual_dropout embedding_dropout initializer_range router_aux_loss_coef "
+    "router_jitter_noise output_router_logits use_cache bos_token_id eos_token_id pad_token_id "
+    "use_bidirectional_attention hidden_dropout input_jitter_noise eod_token_id "
+    # behind the last layer
+    "logit_scale logits_scaling final_logit_softcapping".split()
 )
 
 
@@ -78,10 +106,11 @@ class Fingerprint:
             for name, tensor in sorted(module.state_dict(keep_vars=True).items())
             if "cross_attention" not in name
         ]
-        settings = {hashed: getattr(config, name) for hashed, name in _SETTINGS.items()}
+        settings = {hashed: getattr(config, name) for hashed, name in DECIDING.items()}
+        settings |= {name: list(value) for name in DECIDING_IF_SET if (value := getattr(config, name))}
         held = base.to_dict()
-        settings["base"] = {name: held.get(name) for name in _BASE_SETTINGS}
-        settings["base"] |= {name: held[name] for name in _FAMILY_SETTINGS if name in held}
+        settings["base"] = {name: held.get(name) for name in BASE_DECIDING}
+        settings["base"] |= {name: held[name] for name in FAMILY_DECIDING if name in held}
         state = (json.dumps(settings, sort_keys=True), [(id(t), t.data_ptr(), t._version) for _, t in tensors])
         if self._known is None or self._known[0] != state:
             self._known = state, fingerprint_tensors(tensors, settings)

@@ -35,14 +35,14 @@ def dequantised(tensor: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 @dataclass(frozen=True)
 class _Int8:
-    """codes: 8-bit integers. scale: (T, G, S), what they are multiplied by."""
+    """codes: 8-bit integers. scale: (X, G, S), what they are multiplied by."""
 
     codes: Tensor
     scale: Tensor
 
 
 class Int8Keys(_Int8):
-    """codes (T, G, S, D)."""
+    """codes (X, G, S, D)."""
 
     @classmethod
     def of(cls, keys: Tensor) -> "Int8Keys":
@@ -54,7 +54,7 @@ class Int8Keys(_Int8):
         return self.codes.shape
 
     def scores(self, queries: Tensor) -> Tensor:
-        """queries · keys: (T, G, L, D) → (T, G, L, S)."""
+        """queries · keys: (X, G, L, D) → (X, G, L, S)."""
         return _products(queries, self.codes, self.scale)
 
     def whole(self) -> Tensor:
@@ -62,7 +62,7 @@ class Int8Keys(_Int8):
 
 
 class Int8Values(_Int8):
-    """codes (T, G, D, S'), head by head along the tokens as they are summed, S' a multiple of 16."""
+    """codes (X, G, D, S'), head by head along the tokens as they are summed, S' a multiple of 16."""
 
     @classmethod
     def of(cls, values: Tensor) -> "Int8Values":
@@ -70,7 +70,7 @@ class Int8Values(_Int8):
         return cls(pad(codes, (0, 0, 0, -codes.shape[2] % _STEP)).transpose(2, 3).contiguous(), scale.to(values.dtype))
 
     def sums(self, weights: Tensor) -> Tensor:
-        """weights · values: (T, G, L, S) → (T, G, L, D)."""
+        """weights · values: (X, G, L, S) → (X, G, L, D)."""
         scaled, missing = weights * self.scale[:, :, None], self.codes.shape[3] - weights.shape[3]
         return _products(pad(scaled, (0, missing)) if missing else scaled, self.codes, None)
 
@@ -80,7 +80,7 @@ class Int8Values(_Int8):
 
 
 def _products(left: Tensor, codes: Tensor, scale: Tensor | None) -> Tensor:
-    """(T, G, L, K) times codes (T, G, N, K), each row of which has a scale (T, G, N) → (T, G, L, N)."""
+    """(X, G, L, K) times codes (X, G, N, K), each row of which has a scale (X, G, N) → (X, G, L, N)."""
     if left.device.type != "cpu" or left.shape[3] % _STEP or left.requires_grad:
         product = left @ codes.transpose(2, 3).to(left.dtype)
         return product if scale is None else product * scale[:, :, None]

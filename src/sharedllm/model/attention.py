@@ -130,7 +130,7 @@ def in_full(span: KeyValueSpan) -> tuple[Tensor, Tensor, Tensor | None]:
 
 
 def are_few(queries: Tensor, keys: Tensor | Int8Keys) -> bool:
-    """Whether queries (B, H, L, D) have few scores, at most a quarter of the numbers in keys (T, G, S, D).
+    """Whether queries (B, H, L, D) have few scores, at most a quarter of the numbers in keys (X, G, S, D).
 
     Then time goes by reading keys and values, once, and kernels made for many queries only lose it.
     """
@@ -193,7 +193,7 @@ def attend_few(
 
 
 def _scores(queries: Tensor, keys: Tensor | Int8Keys) -> Tensor:
-    """(T, G, L, D) and (T, G, S, D) → (T, G, L, S)."""
+    """(X, G, L, D) and (X, G, S, D) → (X, G, L, S)."""
     if not isinstance(keys, Tensor):
         return keys.scores(queries)
     if keys.device.type == "cpu" and keys.element_size() < 4:
@@ -223,7 +223,7 @@ def _spread(span: KeyValueSpan, queries: Tensor, start: int) -> Tensor:
 
 
 def _fold(rows: Tensor, shape: torch.Size) -> Tensor:
-    """(B, H, L, …) → (T, G, B/T · H/G · L, …) for keys of a shape (T, G, S, D), of T texts."""
+    """(B, H, L, …) → (X, G, B/X · H/G · L, …) for keys of a shape (X, G, S, D), of X texts."""
     texts, groups = shape[:2]
     if len(rows) == texts:
         return rows.unflatten(1, (groups, -1)).flatten(2, 3)
@@ -231,7 +231,7 @@ def _fold(rows: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _unfold(folded: Tensor, queries: Tensor) -> Tensor:
-    """(T, G, B/T · H/G · L, …) → (B, H, L, …) as queries are."""
+    """(X, G, B/X · H/G · L, …) → (B, H, L, …) as queries are."""
     (batch, heads, length), (texts, groups) = queries.shape[:3], folded.shape[:2]
     if batch == texts:
         return folded.unflatten(2, (-1, length)).flatten(1, 2)

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
+from ..context.policies import POLICIES
 from ..context.policies.base import get_policy
 from ..utils.errors import UserError
 from .base_config import keep_attention, take_over
@@ -49,7 +50,7 @@ class SharedLLMConfig(PreTrainedConfig):
             in its chunk, as if it had been rotated there before it was kept.
         score_scaling: "log" multiplies scores over S kept tokens by log S / log W where that is above 1, so that
             attention over long contexts stays as sharp; "none" (paper).
-        selection: name of the selection policy that decides which parts stay fine: "right" or "similarity".
+        selection: name of the selection policy that decides which parts stay fine: "right" or "cosine".
         selection_heads: triples (upper layer, head, weight): the heads whose attention says what a budget is spent on, as
             `sharedllm calibrate` finds them. None: all heads of all injected layers alike.
         memory_dtype: how keys and values are held while text is written over them: "model", as the weights are, or "int8",
@@ -102,6 +103,7 @@ class SharedLLMConfig(PreTrainedConfig):
             )
         self.injection_map = sorted(pairs, key=lambda pair: pair[1])
         self.strides = list(self.strides)
+        self.selection = POLICIES.aliases.get(self.selection, self.selection)
         super().__post_init__(**kwargs)
         keep_attention(self, attention)
         self._check()

@@ -18,7 +18,7 @@ from ..memory.int8 import Int8Keys, Int8Values
 from .attention import KeyValueSpan, attend_to_all, own_scores
 from .config import SharedLLMConfig
 from .families import Family, Rotations
-from .rope import Rotation, rotate
+from .rope import Rotation, key_positions, rotate
 
 # Of a text, rotated at once.
 _TOKENS = 4096
@@ -31,8 +31,8 @@ class PreparedMemory:
     A batch may have several rows for each text, one behind another (questions, beams): they all read the same tensors,
     only what is small is repeated for them.
 
-    layers   upper layer → keys and values (T, G, S, D) of T texts, keys rotated to where they stand, in 8 bits if the
-             configuration's memory_dtype says so; and (T, 1, 1, S), what is added to their scores, None for nothing
+    layers   upper layer → keys and values (X, G, S, D) of X texts, keys rotated to where they stand, in 8 bits if the
+             configuration's memory_dtype says so; and (X, 1, 1, S), what is added to their scores, None for nothing
     present  (B, 1, 1) bool, False for rows without any context
     query    upper layer → rotation (B, 1, D) of its cross-attention's queries, to position n
     begin    (B,) position at which the running text begins; None is 0
@@ -86,7 +86,7 @@ def prepare(
     if static:
         memory = memory.padded(bucket(memory.mask.shape[1]))
     like = memory.keys[0]
-    by = Rotations(rotary, config.text_config, _positions(memory, config), like)
+    by = Rotations(rotary, config.text_config, key_positions(memory, config), like)
     query_by = Rotations(rotary, config.text_config, memory.chunks[:, None], like)
     kept = memory.mask.sum(1).clamp(min=1)
     factor = None
@@ -116,7 +116,7 @@ def _scaled(by: Rotation, factor: Tensor | None) -> Rotation:
 
 
 def _rotated(keys: Tensor, by: Rotation, in_place: bool) -> Tensor:
-    """`rotate` of a memory's keys (T, G, S, D), some tokens at a time where there are no gradients."""
+    """`rotate` of a memory's keys (X, G, S, D), some tokens at a time where there are no gradients."""
     if torch.is_grad_enabled():
         return rotate(keys, by)
     out = keys if in_place else torch.empty_like(keys, memory_format=torch.contiguous_format)
@@ -127,7 +127,7 @@ def _rotated(keys: Tensor, by: Rotation, in_place: bool) -> Tensor:
 
 
 def _bias(memory: ContextMemory, kept: Tensor, config: SharedLLMConfig, dtype: torch.dtype) -> Tensor:
-    """(T, 1, 1, S) what is added to scores: padding is not seen."""
+    """(X, 1, 1, S) what is added to scores: padding is not seen."""
     if config.injection == "joint":
         # However much is kept, it weighs no more than a window of it: long memories don't drown the running text.
         weight, seen = -(kept.double() / int(config.window)).clamp(min=1).log(), memory.mask
@@ -142,17 +142,6 @@ def bucket(length: int) -> int:
     """The size that a memory of so many kept tokens is padded to: by less than 16 or than an eighth, eight sizes a doubling."""
     step = max(16, 2 ** ((length - 1).bit_length() - 4))
     return -(-length // step) * step
-
-
-def _positions(memory: ContextMemory, config: SharedLLMConfig) -> Tensor:
-    """(B, S) positions of the kept tokens. In a joint softmax they count back from the running text, which begins at 0."""
-    if config.injection == "joint":
-        if config.key_position == "offset":
-            return (memory.position - memory.lengths[:, None]).clamp(min=-config.window)
-        return (memory.chunk - memory.chunks[:, None]).clamp(min=-config.reach)
-    if config.key_position == "offset":
-        return memory.chunk + memory.position - memory.chunk * memory.chunk_size
-    return memory.chunk
 
 
 class KeyValueProjection(nn.Module):

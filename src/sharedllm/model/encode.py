@@ -60,7 +60,7 @@ class ContextEncoder:
 
 @dataclass(frozen=True)
 class _View:
-    """What a selection policy sees of the context and the query (see `selection.base.NodeView`)."""
+    """What a selection policy sees of the context and the query (see `context.policies.base.NodeView`)."""
 
     encoder: ContextEncoder
     ids: Tensor

@@ -1,9 +1,12 @@
-"""Rotary positions: heads are turned by cosines and sines, which the base's own rotary embedding computes."""
+"""Where the kept tokens of a memory stand, and how heads are turned to there: by cosines and sines, which the base's own
+rotary embedding computes."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from ..memory.context_memory import ContextMemory
 
 
 class Rotation(NamedTuple):
@@ -25,6 +28,23 @@ class Rotation(NamedTuple):
         """Those of some positions, of a rotation for one row: a slice of them, or any (…) of them as (…, D)."""
         pick = (slice(None), index) if isinstance(index, slice) else (0, index)
         return self._replace(cos=self.cos[pick], sin=self.sin[pick])
+
+
+def key_positions(memory: ContextMemory, config: Any) -> Tensor:
+    """(B, S) positions that the keys of a memory are rotated to; `config` is the SharedLLM's.
+
+    With cross-attention chunk i stands at i, and the queries at n, the number of chunks (paper); with `key_position`
+    "offset" a key stands as much later as its place in its chunk. In a joint softmax the running text begins at 0 and
+    positions count back from it: chunk i stands at i − n, or with "offset" each token at its distance before the running
+    text. Nothing stands farther off than `reach` chunks, or the window.
+    """
+    if config.injection == "joint":
+        if config.key_position == "offset":
+            return (memory.position - memory.lengths[:, None]).clamp(min=-config.window)
+        return (memory.chunk - memory.chunks[:, None]).clamp(min=-config.reach)
+    if config.key_position == "offset":
+        return memory.chunk + memory.position - memory.chunk * memory.chunk_size
+    return memory.chunk
 
 
 def rotation(rotary: nn.Module, positions: Tensor, like: Tensor) -> Rotation:

@@ -47,7 +47,7 @@ class AttentionScore:
     def by_head(
         self, model: SharedLLMModel, segments: Sequence[Segment], query: Tensor, mask: Tensor
     ) -> Iterator[tuple[int, list[tuple[int, float]], int, Tensor]]:
-        """What each head pays: upper layer, its heads with their weights, first slot, (B, heads, T') greatest over Q."""
+        """What each head pays: upper layer, its heads with their weights, first slot, (B, heads, Z') greatest over Q."""
         if not any(segment.lengths.any() for segment in segments):
             return
         states = model(query, attention_mask=mask.long(), output_hidden_states=True, use_cache=False).hidden_states
@@ -72,7 +72,7 @@ class AttentionScore:
     def _layer(
         self, queries: Tensor, heads: list[tuple[int, float]], real: Tensor, segments: Sequence[Segment], pair: int
     ) -> Iterator[tuple[int, Tensor]]:
-        """Queries (B, H, Q, D) → slots, and (B, heads, T') the greatest softmax weight over Q of each."""
+        """Queries (B, H, Q, D) → slots, and (B, heads, Z') the greatest softmax weight over Q of each."""
         chosen, norms = [head for head, _ in heads], None
         for _, logits in self._logits(queries, chosen, segments, pair):
             more = logits.logsumexp(-1)
@@ -85,7 +85,7 @@ class AttentionScore:
     def _logits(
         self, queries: Tensor, heads: list[int], segments: Sequence[Segment], pair: int
     ) -> Iterator[tuple[int, Tensor]]:
-        """The slot of the first column, and (B, heads, Q, T') float, of all tokens in turn; −∞ where there is none."""
+        """The slot of the first column, and (B, heads, Q, Z') float, of all tokens in turn; −∞ where there is none."""
         for segment in segments:
             keys, length = segment.keys(pair, None).to(queries.device, queries.dtype), segment.token_ids.shape[1]
             for start in range(0, length, self.block):
@@ -105,7 +105,7 @@ def _heads_of(model: SharedLLMModel, layer: int) -> list[tuple[int, float]]:
 
 
 def _products(queries: Tensor, keys: Tensor, heads: list[int]) -> Tensor:
-    """Queries (B, H, Q, D) of some heads with the keys (B, G, T, D) of their groups → (B, heads, Q, T) float."""
+    """Queries (B, H, Q, D) of some heads with the keys (B, G, Z, D) of their groups → (B, heads, Q, Z) float."""
     batch, groups, share = len(queries), keys.shape[1], queries.shape[1] // keys.shape[1]
     if heads == list(range(queries.shape[1])):
         grouped = queries.reshape(batch, groups, -1, queries.shape[3])

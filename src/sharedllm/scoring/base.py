@@ -33,7 +33,7 @@ class TokenScore(Protocol):
         mask: Tensor,
         words: Tensor | None = None,
     ) -> Tensor:
-        """(B, T) how much the token at each slot matters; only comparisons within one text count.
+        """(B, Z) how much the token at each slot matters; only comparisons within one text count.
 
         Args:
             query: (B, Q) token ids of the questions. mask: (B, Q) bool, True for real tokens, on the right.
@@ -59,12 +59,12 @@ def get_score(score: str | TokenScore, config: SharedLLMConfig | None = None) ->
 
 
 def extent(segments: Sequence[Segment]) -> int:
-    """T, slots from the first segment's first token to behind the last one's last."""
+    """Z, slots from the first segment's first token to behind the last one's last."""
     return max((segment.end for segment in segments), default=0)
 
 
 def token_ids(segments: Sequence[Segment], row: int) -> Tensor:
-    """(T,) int32 ids of a text by slot; −1 where there is no token."""
+    """(Z,) int32 ids of a text by slot; −1 where there is no token."""
     ids = torch.full((extent(segments),), -1, dtype=torch.int32)
     for segment in segments:
         length = int(segment.lengths[row])
@@ -73,7 +73,7 @@ def token_ids(segments: Sequence[Segment], row: int) -> Tensor:
 
 
 def spread(scores: Tensor, before: int = 8, after: int = 16, share: float = 0.5) -> Tensor:
-    """(B, T) scores of which neighbours get a share: an answer stands beside what was asked for, most often behind it."""
+    """(B, Z) scores of which neighbours get a share: an answer stands beside what was asked for, most often behind it."""
     padded = pad(scores, (after, before), value=-float("inf"))
     near = max_pool1d(padded[:, None], before + after + 1, stride=1)[:, 0]
     lowest = scores.amin(1, keepdim=True)

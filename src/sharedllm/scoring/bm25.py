@@ -50,7 +50,7 @@ class BM25Score:
         return result
 
     def _of(self, text: Tensor, asked: list[int]) -> Tensor:
-        """(T,) scores of one text."""
+        """(Z,) scores of one text."""
         return self.per_token(self.total(text, asked), len(text))
 
     def total(self, text: Tensor, asked: list[int]) -> Tensor:
@@ -85,7 +85,7 @@ class BM25Score:
             yield times * rarity * found / (found + norm)
 
     def per_token(self, scores: Tensor, length: int) -> Tensor:
-        """(T,) from scores of pieces: of the two that a token lies in the better one."""
+        """(Z,) from scores of pieces: of the two that a token lies in the better one."""
         return scores.maximum(torch.cat([scores[:1], scores[:-1]])).repeat_interleave(self.piece // 2)[:length]
 
     def _pairs(self, places: Tensor, half: int, halves: int) -> Tensor:

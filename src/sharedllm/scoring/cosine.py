@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from ..context.chunking import left_align
+from ..context.policies.cosine import directions
 from ..context.tree import Nodes, chunks
 from ..memory.segments import Segment
 from ..model.backbone import SharedLLMModel
@@ -39,7 +39,7 @@ class CosineScore:
 
     @torch.no_grad()
     def many(self, model: SharedLLMModel, segments: Sequence[Segment], queries: Sequence[Tensor]) -> Tensor:
-        """(n, T) scores of one text for n questions (Q,), for which it is gone through once."""
+        """(n, Z) scores of one text for n questions (Q,), for which it is gone through once."""
         last = [self._last(model, q[None], torch.tensor([len(q)])) for q in queries]
         return self._row(model, segments, 0, torch.cat(last))
 
@@ -53,10 +53,10 @@ class CosineScore:
         return first.encode(asked, units, rows, units.end - 1, 1, lambda states: [states[1]])[0]
 
     def _row(self, model: SharedLLMModel, segments: Sequence[Segment], row: int, last: Tensor) -> Tensor:
-        """(n, T) for n states (n, E) of questions about one text."""
+        """(n, Z) for n states (n, E) of questions about one text."""
 
         def near(states: list[Tensor]) -> list[Tensor]:
-            return [normalize(states[1].float(), dim=-1) @ normalize(last.float(), dim=-1).T]
+            return [directions(states[1]) @ directions(last).T]
 
         total = torch.zeros(len(last), extent(segments))
         for segment in segments:

@@ -2,7 +2,7 @@
 
 A text full of facts of one form has many pieces that share most of a question's words, and each of them is a wrong answer.
 So every word counts only for the pieces that match the whole question best among those that have it, and what is left with
-little in comparison gets −∞, which `forest.kept_within` leaves out. Of a question about two things both stay, for
+little in comparison gets −∞, which `context.budget.kept_within` leaves out. Of a question about two things both stay, for
 their names are words of their own; of a thing that got several values every one does, for they match alike.
 """
 
@@ -37,7 +37,7 @@ class FocusScore(BM25Score):
         return self._with_answers(self.per_token(kept, len(text)), text, asked)
 
     def _with_answers(self, scores: Tensor, text: Tensor, asked: list[int]) -> Tensor:
-        """(T,) scores of what stays, longer where it ends within what was asked for."""
+        """(Z,) scores of what stays, longer where it ends within what was asked for."""
         stays, half = ~scores.isneginf(), self.piece // 2
         last = torch.nonzero(stays[:-1] & ~stays[1:]).flatten()
         # A pair as one number; the least id is NO_WORD.

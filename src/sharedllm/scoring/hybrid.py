@@ -36,7 +36,7 @@ class HybridScore:
 
     @staticmethod
     def fused(members: Sequence[Tensor]) -> Tensor:
-        """Several scores (B, T) as one."""
+        """Several scores (B, Z) as one."""
         total = torch.zeros_like(members[0])
         for scores in members:
             # Equal scores share a rank, or their order in the text would count.

@@ -27,7 +27,7 @@ def select(
     strides: Sequence[int] | None = None,
     gist: float = 0.5,
 ) -> ContextMemory:
-    """What is worth keeping for a question, within a budget (see `selection.forest`).
+    """What is worth keeping for a question, within a budget (see `context.budget`).
 
     Args:
         source: a memory of `read(…, keep_all=True)`, a `MemoryStore`, or several of them that stand one behind the
@@ -35,10 +35,10 @@ def select(
         query_ids: (B, Q) the question. query_attention_mask: (B, Q), padding on the left.
         query_words: (B, Q) bool, which tokens are the question's own and not the form that every question has, as
             `asking.own_words` tells them; scores by words go by these alone. Default: all.
-        budget: most tokens to keep of each text; None for the paper's cut, one path of each tree (`selection.paths`).
+        budget: most tokens to keep of each text; None for the paper's cut, one path of each tree (`context.paths`).
         score: how tokens are ranked, or its name, or what `scores` returned.
         strides: strides of whole chunks, halves, quarters, …; default: the configuration's, and within a budget 1.
-        gist: see `selection.forest.kept_within`.
+        gist: see `context.budget.kept_within`.
 
     Raises:
         UserError: a memory does not hold every token or is another model's, or there is no such score.
@@ -54,7 +54,7 @@ def select(
     if budget is None:
         kept = [kept_by_paths(s, t, strides, model.config.keep) for s, t in zip(ranked, trees, strict=True)]
     else:
-        kept = [kept_within(s, t, strides, budget, gist) for s, t in zip(ranked, trees, strict=True)]
+        kept = [kept_within(s, t, strides, budget, gist, model.config.keep) for s, t in zip(ranked, trees, strict=True)]
     return take(segments, [slots for slots, _ in kept], [strides for _, strides in kept])
 
 
@@ -67,7 +67,7 @@ def scores(
     query_words: Tensor | None = None,
     score: str | TokenScore = DEFAULT_SCORE,
 ) -> Tensor:
-    """(B, T) how much the token at each slot (see `memory.segments`) matters to a question; otherwise as `select`."""
+    """(B, Z) how much the token at each slot (see `memory.segments`) matters to a question; otherwise as `select`."""
     segments = segments_of(source)
     model.check_fingerprint(segments[0].fingerprint)
     mask = check_ids("query_ids", query_ids, query_attention_mask, model.upper.config.vocab_size)

@@ -86,7 +86,7 @@ class Writer:
 
         Args:
             tokenizer: identifies the tokenizer of what will be read.
-            keep_all: keep every token, so that questions can select. storage: see `memory_file.save_memory`.
+            keep_all: keep every token, so that questions can select. storage: see `memory.file.save_memory`.
 
         Raises:
             UserError: the model's encoding can't keep everything.

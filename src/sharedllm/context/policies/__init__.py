@@ -2,6 +2,7 @@
 
 from ...utils.registry import Registry
 
-POLICIES = Registry("selection={}")
+# Configurations of before say "similarity".
+POLICIES = Registry("selection={}", aliases={"similarity": "cosine"})
 POLICIES.add("right", f"{__name__}.right:Right", "what is nearest")
-POLICIES.add("similarity", f"{__name__}.similarity:Similarity", "what is most similar to the question")
+POLICIES.add("cosine", f"{__name__}.cosine:Cosine", "what is most similar to the question")

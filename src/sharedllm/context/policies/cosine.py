@@ -1,0 +1,23 @@
+"""With a query: what is more similar to it stays finer (paper, question answering and instructions)."""
+
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ..tree import Nodes
+from .base import NodeView
+
+
+class Cosine:
+    """Cosine between the hidden states at the last tokens of node and query, each after one layer of its model."""
+
+    name = "cosine"
+    needs_query = True
+
+    def scores(self, nodes: Nodes, view: NodeView) -> Tensor:
+        query = directions(view.query_states())
+        return (directions(view.node_states(nodes)) * query[nodes.row.to(query.device)]).sum(-1)
+
+
+def directions(states: Tensor) -> Tensor:
+    """States (…, E) of length 1, in float32: products of two are cosines. The score "cosine" goes by them too."""
+    return normalize(states.float(), dim=-1)

@@ -1,0 +1,95 @@
+"""What a fingerprint depends on: no setting is forgotten, and models keep theirs from version to version."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
+
+from sharedllm import SharedLLMConfig
+from sharedllm.memory.fingerprint import (
+    BASE_DECIDING,
+    BASE_INDIFFERENT,
+    DECIDING,
+    DECIDING_IF_SET,
+    FAMILY_DECIDING,
+    INDIFFERENT,
+    Fingerprint,
+)
+from sharedllm.model.families import FAMILIES
+
+COMMON = {field.name for field in dataclasses.fields(PreTrainedConfig)}
+
+
+def test_every_setting_is_decided_about():
+    """A new field of SharedLLMConfig belongs into DECIDING or into INDIFFERENT."""
+    own = {field.name for field in dataclasses.fields(SharedLLMConfig)} - COMMON
+    deciding = {*DECIDING.values(), *DECIDING_IF_SET}
+    assert own == deciding | (INDIFFERENT & own)
+    assert not deciding & INDIFFERENT and own | COMMON >= INDIFFERENT
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_setting_of_a_family_is_decided_about(family):
+    fields = set(AutoConfig.for_model(family).to_dict()) - set(PreTrainedConfig().to_dict())
+    assert fields - {*BASE_DECIDING, *FAMILY_DECIDING} - BASE_INDIFFERENT == set()
+    assert not BASE_INDIFFERENT & {*BASE_DECIDING, *FAMILY_DECIDING}
+
+
+def fingerprint(**changes) -> str:
+    base = {"num_hidden_layers": 4, "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2} | {
+        name: changes.pop(name)
+        for name in list(changes)
+        if name not in {*DECIDING.values(), *DECIDING_IF_SET, *INDIFFERENT}
+    }
+    settings = {"window": 32, "chunk_size": 16, "lower_layers": 2, "strides": [4, 2]} | changes
+    config = SharedLLMConfig(text_config=LlamaConfig(vocab_size=97, **base), **settings)
+    module = nn.Linear(2, 2, bias=False)
+    module.weight.data = torch.arange(4.0).view(2, 2)
+    return Fingerprint().of(config, config.text_config, {"lower.0": module})
+
+
+def test_it_is_what_it_was():
+    """As the first version hashed it, when `strides` was called `ratios`."""
+    assert fingerprint() == "8c4116e182a21299ed1ebbd36726b162"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"strides": [4, 1]},
+        {"chunk_size": 8},
+        {"lower_layers": 3, "injection_map": [[0, 0], [1, 1]]},
+        {"injection_map": [[0, 0], [1, 2]]},
+        {"encoding": "chunk"},
+        {"keep": "first"},
+        {"encoding": "chunk", "overlap": 2},
+        {"prefix": [3, 4]},
+        {"rms_norm_eps": 1e-4},
+        {"hidden_act": "gelu"},
+        {"rope_theta": 5e5},
+    ],
+    ids=str,
+)
+def test_it_changes_with_what_decides(change):
+    assert fingerprint(**change) != fingerprint()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"window": 48},
+        {"prefix": []},
+        {"injection": "joint"},
+        {"key_position": "offset"},
+        {"score_scaling": "log"},
+        {"selection": "cosine"},
+        {"split_noise": 0.1},
+        {"memory_dtype": "int8"},
+        {"attention_dropout": 0.1},
+    ],
+    ids=str,
+)
+def test_it_stays_with_what_does_not(change):
+    assert fingerprint(**change) == fingerprint()

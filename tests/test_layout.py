@@ -1,0 +1,71 @@
+"""Nothing imports upwards: a package may use itself and those before it in the order of the data."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import sharedllm
+
+PACKAGE = Path(sharedllm.__file__).parent
+# Each line may use all lines before it and its own.
+ORDER = [
+    ["utils"],
+    ["context"],
+    ["memory"],
+    ["model"],
+    ["scoring"],
+    ["causal_lm", "generation", "reference", "reference_deep"],
+    ["store"],
+    ["prompts", "answering"],
+    ["data"],
+    ["systems"],
+    ["training"],
+    ["diagnosis"],
+    ["evaluation"],
+    ["benchmark"],
+    ["explain"],
+    ["serving"],
+    ["demo"],
+    ["cli"],
+    ["__init__", "__main__"],
+]
+RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Packages, or modules beside them, of this package that a file imports anywhere, inside functions too."""
+    parents, found = ("sharedllm", *path.relative_to(PACKAGE).parts[:-1]), set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(parents[: len(parents) - node.level + 1]) if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        found |= {(name.split(".") + ["__init__"])[1] for name in names if name.split(".")[0] == "sharedllm"}
+    return {name if name in RANK or (PACKAGE / name).exists() else "__init__" for name in found}
+
+
+def place(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_every_package_has_a_place():
+    assert {place(path) for path in MODULES} - RANK.keys() == set()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(PACKAGE)) for path in MODULES])
+def test_nothing_imports_upwards(path):
+    own = RANK[place(path)]
+    # The version stands beside the public names, which are loaded when they are asked for.
+    upwards = {name for name in imported(path) if RANK.get(name, len(ORDER)) > own}
+    assert not upwards, f"{path.name} imports {', '.join(sorted(upwards))}, which come after it"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(PACKAGE)) for path in MODULES])
+def test_no_import_for_types_only(path):
+    assert "TYPE_CHECKING" not in path.read_text(encoding="utf-8")
