@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from .control_tokens import encode_data
 from .errors import UserError
 
 # Tokens before a piece that are decoded with it, so that it reads as it does in the whole.
@@ -108,19 +109,22 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:
 
 def tokenize_piece(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[Tensor, Tensor]:
     """Ids (n,) of a text, without special tokens, and how many characters (n,) each of them adds to it: exactly for fast
-    tokenizers, for others as many as it has by itself, and the last what is left."""
-    fast = tokenizer.is_fast
-    # Not verbose: the warning about texts longer than the model's window does not apply here.
-    encoded = tokenizer(text, add_special_tokens=False, verbose=False, return_offsets_mapping=fast)
-    ids = torch.tensor(encoded.input_ids, dtype=torch.long)
-    if fast:
-        ends = torch.tensor([end for _, end in encoded.offset_mapping], dtype=torch.long).cummax(0).values
-    else:
-        ends = torch.tensor([len(tokenizer.decode(i)) for i in encoded.input_ids], dtype=torch.long).cumsum(0)
-        ends.clamp_(max=len(text))
+    tokenizers, for others as many as it has by itself, and the last what is left. What looks like a control token in the
+    text is read as characters."""
+    ids: list[int] = []
+    found: list[int] = []
+    for start, encoded in encode_data(tokenizer, text):
+        ids += encoded.input_ids
+        if tokenizer.is_fast:
+            found += [start + end for _, end in encoded.offset_mapping]
+        else:
+            lengths = (len(tokenizer.decode(i)) for i in encoded.input_ids)
+            found += [min(start + end, len(text)) for end in itertools.accumulate(lengths)]
+    ends = torch.tensor(found, dtype=torch.long)
     if len(ends):
+        ends = ends.cummax(0).values
         ends[-1] = len(text)
-    return ids, ends.diff(prepend=ends.new_zeros(1))
+    return torch.tensor(ids, dtype=torch.long), ends.diff(prepend=ends.new_zeros(1))
 
 
 def tokenized(tokenizer: PreTrainedTokenizerBase, pieces: Iterable[str]) -> Iterator[tuple[str, Tensor, Tensor, bool]]:

@@ -1,0 +1,253 @@
+"""The form of a prompt, in one place: how a question reaches the model, by its chat template or in a plain form.
+
+Around the user's words stand the parts of the form: a *head* before them and a *tail* behind, which ends where the answer
+begins. Text that the user wants to be read, or what was selected of it, stands inside the user's turn:
+
+    head | pieces of text | "\\n\\n", question, tail | answer
+
+The head is the same for every question, so that a long text can be read after it once. Contents are data: control tokens that
+a question imitates are read as characters; only those of the template itself are control tokens.
+"""
+
+import functools
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from .utils.control_tokens import control_pattern, control_tokens, encode_form
+from .utils.errors import UserError
+from .utils.text import tokenize
+
+# What is asked where only the form of a question is wanted.
+NOTHING = "?"
+# Templates that write the date get always the same, so that what was read after the head goes on to fit.
+_DATE = "26 Jul 2024"
+
+
+@dataclass(frozen=True)
+class PromptForm:
+    """How questions are put to the model of a tokenizer; see `of`. Ids are (1, n) tensors on the CPU.
+
+    chat    by the tokenizer's chat template; otherwise plain, as base models are asked: the answer then ends with its line
+    system  what the system says; None: what the template says by itself
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    chat: bool
+    system: str | None = None
+
+    @classmethod
+    def of(
+        cls, tokenizer: PreTrainedTokenizerBase, *, system: str | None = None, chat: bool | None = None
+    ) -> "PromptForm":
+        """The form for a tokenizer.
+
+        Args:
+            system: what the system says. chat: by the chat template or not; default: if there is one.
+
+        Raises:
+            UserError: `chat` without a chat template.
+        """
+        there = bool(tokenizer.chat_template)
+        if chat and not there:
+            raise UserError(
+                "the tokenizer has no chat template: set chat to false, or name a chat model's tokenizer."
+            )
+        return cls(tokenizer, there if chat is None else chat, system)
+
+    @property
+    def one_line(self) -> bool:
+        """Whether an answer ends with its line."""
+        return not self.chat
+
+    def head(self) -> Tensor:
+        """(1, H) what stands before the user's text in every prompt: the beginning of the text where the tokenizer wants
+        one, the turn of the system, and how the user's turn begins. H may be 0."""
+        return _row(self._head(self._around("", after_context=True)[0]))
+
+    def question(self, text: str, *, after_context: bool = False, lead: str = "") -> Tensor:
+        """(1, Q) what comes after the head, up to where the answer begins.
+
+        Args:
+            after_context: pieces of text stand between the head and this. lead: words that the answer begins with.
+
+        Raises:
+            UserError: the template refuses it.
+        """
+        head, rest = self._around(text.strip(), after_context)
+        if not self.chat:
+            rest = rest.removesuffix("Answer:") + f"Answer: {lead}".rstrip(" ")
+            return tokenize(self.tokenizer, rest)
+        before, ids = self._head(head), self._encode(head + rest + lead, beginning=True)
+        # Whole text is tokenised as the template's own; where tokens reach over the border, each side by itself.
+        same = not after_context and ids[: len(before)] == before
+        return _row(ids[len(before) :] if same else self._encode(rest + lead))
+
+    def whole(self, text: str, *, lead: str = "") -> Tensor:
+        """(1, H + Q) the prompt of a question by itself."""
+        return torch.cat([self.head(), self.question(text, lead=lead)], 1)
+
+    def following(self, text: str) -> Tensor:
+        """(1, Q) a later question of a conversation: everything between the last answer and the next one."""
+        text = text.strip()
+        if not self.chat:
+            return tokenize(self.tokenizer, plain(text))
+        said = _mark()
+        turns = [{"role": "user", "content": NOTHING}, {"role": "assistant", "content": said}]
+        rendered = self._render([*turns, {"role": "user", "content": text}])
+        return _row(self._encode(rendered.split(said, 1)[1]))
+
+    def answer(self, text: str) -> Tensor:
+        """(1, A) an answer as it stands in a conversation, between `whole` or `following` and the next `following`."""
+        return tokenize(self.tokenizer, text if self.chat or not text else f" {text}")
+
+    def conversation(self, messages: Sequence[tuple[str, str]]) -> Tensor:
+        """(1, L) a whole conversation, up to where the next answer begins.
+
+        Args:
+            messages: pairs of role ("system", "user" or "assistant") and text.
+
+        Raises:
+            UserError: the template refuses them.
+        """
+        if self.chat:
+            turns = [{"role": role, "content": text} for role, text in messages]
+            return _row(self._encode(self._render(turns), beginning=True))
+        forms = {"user": lambda text: plain(text.strip()), "assistant": lambda text: f" {text.strip()}"}
+        text = "".join(forms.get(role, lambda text: f"{text}\n")(text) for role, text in messages)
+        return torch.cat([self.head(), tokenize(self.tokenizer, text)], 1)
+
+    def own_words(self, ids: Tensor) -> Tensor:
+        """(1, Q) bool: which tokens of `question`, `whole` or `following` are the question's own."""
+        return own_words(ids, self.whole(NOTHING))
+
+    @functools.cached_property
+    def ends(self) -> frozenset[int]:
+        """Ids that end the model's turn, as tokenizer and template have it; a model's configuration may know more."""
+        return frozenset(i for i in (self.tokenizer.eos_token_id, self.turn_end) if i is not None)
+
+    @functools.cached_property
+    def turn_end(self) -> int | None:
+        """Id of the control token that the template writes after an answer; without one, the end of a text."""
+        if self.chat:
+            said = _mark()
+            turns = [{"role": "user", "content": NOTHING}, {"role": "assistant", "content": said}]
+            behind = self._render([*turns, {"role": "user", "content": NOTHING}]).split(said, 1)[1]
+            found = control_pattern(self.tokenizer).match(behind.lstrip())
+            if found is not None and found[0] != self.tokenizer.bos_token:
+                return control_tokens(self.tokenizer)[found[0]]
+        return self.tokenizer.eos_token_id
+
+    def _around(self, text: str, after_context: bool) -> tuple[str, str]:
+        """The text of the head, and of what comes after it."""
+        if not self.chat:
+            return "", plain(text)
+        here = _mark()
+        content = f"{here}\n\n{text}" if after_context else f"{here}{text}"
+        head, rest = self._render([{"role": "user", "content": content}]).split(here, 1)
+        return head, rest
+
+    def _head(self, text: str) -> list[int]:
+        # A space before the question is the beginning of its first word.
+        return self._encode(text.rstrip(" "), beginning=True)
+
+    def _render(self, messages: list[dict[str, str]]) -> str:
+        """What the template makes of messages. Control tokens that are imitated in them stand as marks in it."""
+        if self.system is not None and messages[0]["role"] != "system":
+            messages = [{"role": "system", "content": self.system}, *messages]
+        messages = [message | {"content": _hidden(self.tokenizer, message["content"])} for message in messages]
+        try:
+            return self._templated(messages)
+        except TemplateError as error:
+            first, *rest = messages
+            # Some templates know no system: what it says is then the beginning of the first question.
+            if first["role"] == "system" and rest and rest[0]["role"] == "user":
+                joined = rest[0] | {"content": f"{first['content']}\n\n{rest[0]['content']}"}
+                try:
+                    return self._templated([joined, *rest[1:]])
+                except TemplateError as again:
+                    error = again
+            raise UserError(f"the model's chat template refuses these messages: {error}.") from None
+
+    def _templated(self, messages: list[dict[str, str]]) -> str:
+        # Variables that a template does not know are left alone. Answers are short: no thoughts before them.
+        known: dict[str, Any] = {"date_string": _DATE, "strftime_now": lambda _: _DATE, "enable_thinking": False}
+        return str(
+            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **known)
+        )
+
+    def _encode(self, rendered: str, beginning: bool = False) -> list[int]:
+        """Ids of what the template wrote. beginning: of a text, which begins as the tokenizer has it, once."""
+        ids: list[int] = []
+        for place, part in enumerate(_MARK.split(rendered)):
+            imitated = place % 2 == 1
+            text = bytes.fromhex(part).decode() if imitated else part
+            ids += tokenize(self.tokenizer, text)[0].tolist() if imitated else encode_form(self.tokenizer, text)
+        if beginning:
+            first = beginning_of(self.tokenizer)
+            ids = ids if ids[: len(first)] == first else [*first, *ids]
+        return ids
+
+
+def plain(question: str) -> str:
+    """How a model without a chat template is asked; the answer ends with its line."""
+    return f"\nQuestion: {question}\nAnswer:"
+
+
+def own_words(ids: Tensor, form: Tensor) -> Tensor:
+    """Which tokens of a prompt are the question's own, so that its words alone are looked for in a text.
+
+    Args:
+        ids: (1, Q) a prompt. form: (1, F) the same prompt with next to nothing asked.
+
+    Returns:
+        (1, Q) bool.
+    """
+    asked, rest = ids[0].tolist(), form[0].tolist()
+    own = torch.ones_like(ids, dtype=torch.bool)
+    for block in SequenceMatcher(None, rest, asked, autojunk=False).get_matching_blocks():
+        # A single token may be in both by chance.
+        if block.size > 1:
+            own[0, block.b : block.b + block.size] = False
+    return own
+
+
+def beginning_of(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids that a tokenizer puts in front of every text, such as BOS; empty for most."""
+    own, with_more = (tokenizer("a", add_special_tokens=more).input_ids for more in (False, True))
+    places = range(len(with_more) - len(own) + 1)
+    at = next((i for i in places if with_more[i : i + len(own)] == own), 0)
+    return with_more[:at]
+
+
+def with_beginning(tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> Tensor:
+    """Ids (1, T) of a text after what its tokenizer puts in front of every text."""
+    return torch.cat([_row(beginning_of(tokenizer)).to(ids.device), ids], 1)
+
+
+# What stands in a rendered prompt for an imitated control token, as hexadecimal bytes after a secret of this process:
+# nobody can write one into a text.
+_SECRET = secrets.token_hex(8)
+_MARK = re.compile(f"0x{_SECRET}x([0-9a-f]+)x0")
+
+
+def _hidden(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """A text with marks in the place of what looks like control tokens."""
+    return control_pattern(tokenizer).sub(lambda match: f"0x{_SECRET}x{match[0].encode().hex()}x0", text)
+
+
+def _mark() -> str:
+    """A word that is in no text."""
+    return f"0y{secrets.token_hex(8)}y0"
+
+
+def _row(ids: list[int]) -> Tensor:
+    return torch.tensor([ids], dtype=torch.long)

@@ -1,0 +1,78 @@
+"""Text is data: what looks like a control token in a text is read as the characters that it is written with.
+
+Control tokens are those that mean something to the model besides their characters: the special ones of the vocabulary, those
+that its chat template writes, and those in the form <|…|>. Other added tokens, such as runs of spaces, are ordinary text.
+"""
+
+import functools
+import re
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+_MARKER = re.compile(r"<\|.+\|>")
+# A fast tokenizer keeps how it treats special tokens as its own state, and texts are tokenised in threads.
+_LOCK = threading.Lock()
+
+
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Control tokens of a vocabulary and their ids."""
+    return _control_tokens(tokenizer, str(tokenizer.chat_template), len(tokenizer))
+
+
+@functools.lru_cache(maxsize=8)
+def _control_tokens(tokenizer: PreTrainedTokenizerBase, template: str, size: int) -> dict[str, int]:
+    """The arguments besides the tokenizer say whether it is still as it was."""
+    added = {token.content: (index, token.special) for index, token in tokenizer.added_tokens_decoder.items()}
+    found = {
+        text: index
+        for text, (index, special) in added.items()
+        if special or _MARKER.fullmatch(text) or (text.strip() and text in template)
+    }
+    return found | {text: tokenizer.convert_tokens_to_ids(text) for text in tokenizer.all_special_tokens}
+
+
+def control_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    """Finds control tokens in a text, the longest that begins at a place."""
+    return _pattern(tuple(sorted(control_tokens(tokenizer), key=len, reverse=True)))
+
+
+@functools.lru_cache(maxsize=8)
+def _pattern(texts: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, texts)) or r"(?!)")
+
+
+def encode_data(tokenizer: PreTrainedTokenizerBase, text: str) -> Iterator[tuple[int, BatchEncoding]]:
+    """The encoding of a text without any control token, in one piece or, where control tokens have to be cut in two, in
+    several; with each where it begins."""
+    # Tokenizers leave out special tokens by themselves, but not other added ones.
+    at = 0
+    for match in control_pattern(tokenizer).finditer(text):
+        if match[0] not in tokenizer.all_special_tokens and not _is_special(tokenizer, match[0]):
+            cut = match.start() + 1
+            yield at, _encode(tokenizer, text[at:cut], split=True)
+            at = cut
+    yield at, _encode(tokenizer, text[at:], split=True)
+
+
+def encode_form(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of text that a chat template wrote: control tokens in it are meant."""
+    return _encode(tokenizer, text, split=False).input_ids
+
+
+def _is_special(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
+    return tokenizer.added_tokens_decoder[control_tokens(tokenizer)[text]].special
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str, split: bool) -> Any:
+    with _LOCK:
+        # Not verbose: the warning about texts longer than the model's window does not apply here.
+        return tokenizer(
+            text,
+            add_special_tokens=False,
+            split_special_tokens=split,
+            verbose=False,
+            return_offsets_mapping=tokenizer.is_fast,
+        )
