@@ -58,9 +58,7 @@ class PromptForm:
         """
         there = bool(tokenizer.chat_template)
         if chat and not there:
-            raise UserError(
-                "the tokenizer has no chat template: set chat to false, or name a chat model's tokenizer."
-            )
+            raise UserError("the tokenizer has no chat template: set chat to false, or name a chat model's tokenizer.")
         return cls(tokenizer, there if chat is None else chat, system)
 
     @property
@@ -166,7 +164,7 @@ class PromptForm:
         messages = [message | {"content": _hidden(self.tokenizer, message["content"])} for message in messages]
         try:
             return self._templated(messages)
-        except TemplateError as error:
+        except TemplateError:
             first, *rest = messages
             # Some templates know no system: what it says is then the beginning of the first question.
             if first["role"] == "system" and rest and rest[0]["role"] == "user":
@@ -180,9 +178,7 @@ class PromptForm:
     def _templated(self, messages: list[dict[str, str]]) -> str:
         # Variables that a template does not know are left alone. Answers are short: no thoughts before them.
         known: dict[str, Any] = {"date_string": _DATE, "strftime_now": lambda _: _DATE, "enable_thinking": False}
-        return str(
-            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **known)
-        )
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **known))
 
     def _encode(self, rendered: str, beginning: bool = False) -> list[int]:
         """Ids of what the template wrote. beginning: of a text, which begins as the tokenizer has it, once."""

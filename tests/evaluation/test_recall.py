@@ -9,12 +9,12 @@ import torch
 from transformers import AutoTokenizer
 
 from sharedllm import SharedLLMForCausalLM, bundled_model
-from sharedllm.answering.ask import NOTHING, own_words, plain
 from sharedllm.evaluation.corpus import open_documents
 from sharedllm.evaluation.recall.ask import Asker
 from sharedllm.evaluation.recall.report import write_report
 from sharedllm.evaluation.recall.results import load
 from sharedllm.evaluation.recall.texts import KINDS, make_text
+from sharedllm.prompts import NOTHING, own_words, plain
 from sharedllm.utils.text import tokenize
 
 WORDS = "It was a dark and stormy night. Nobody was on the road, and the inn was far away.\n"

@@ -7,10 +7,10 @@ import pytest
 import torch
 from helpers import pad, random_texts, tiny_shared
 
-from sharedllm.answering.ask import own_words
 from sharedllm.answering.citations import cite
 from sharedllm.memory.segments import Segment, segments_of
 from sharedllm.model.rope import rotate, rotation
+from sharedllm.prompts import own_words
 from sharedllm.scoring import SCORES
 from sharedllm.scoring.base import get_score, spread
 from sharedllm.scoring.bm25 import BM25Score

@@ -1,22 +1,20 @@
 """A question to a text that was kept whole: what of it is read within a budget, the answer, and where that stands."""
 
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
 from ..memory.segments import Source, roots, segments_of
+from ..prompts import NOTHING, PromptForm, own_words
 from ..scoring import DEFAULT_SCORE
 from ..scoring.base import TokenScore
 from ..utils.errors import UserError
-from ..utils.text import tokenize
 from .citations import Citation, cite, describe
-from .stream import AnswerStream, StopOnText
+from .stream import AnswerStream, StopOnText, ending
 
 
 @dataclass(frozen=True)
@@ -40,9 +38,9 @@ class Answer(Chosen):
     """An answer, and what it was made of.
 
     question, budget, score  as asked
-    text          the first line of what the model wrote
+    text          what the model wrote; of models without a chat template its first line
     question_ids  (1, Q) the prompt
-    answer_ids    (1, A) the tokens up to the end of that line, A ≥ 1
+    answer_ids    (1, A) the tokens up to the end of that, A ≥ 1
     chunks        slots at which the chunks of the text begin and end, (N,) each
     """
 
@@ -55,15 +53,6 @@ class Answer(Chosen):
     chunks: tuple[Tensor, Tensor]
 
 
-# What is asked where only the form of a question is wanted.
-NOTHING = "?"
-
-
-def plain(question: str) -> str:
-    """How a model without a chat template is asked; the answer ends with its line."""
-    return f"\nQuestion: {question}\nAnswer:"
-
-
 def prompt_of(
     model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, question: str, max_new_tokens: int
 ) -> Tensor:
@@ -74,7 +63,7 @@ def prompt_of(
     """
     if not question.strip():
         raise UserError("the question is empty: ask something.")
-    ids = tokenize(tokenizer, plain(question.strip())).to(model.device)
+    ids = PromptForm.of(tokenizer).whole(question).to(model.device)
     room = model.config.window - max_new_tokens
     if ids.shape[1] > room:
         raise UserError(
@@ -84,24 +73,6 @@ def prompt_of(
     return ids
 
 
-def own_words(ids: Tensor, form: Tensor) -> Tensor:
-    """Which tokens of a prompt are the question's own, so that its words alone are looked for in a text.
-
-    Args:
-        ids: (1, Q) a prompt. form: (1, F) the same prompt with next to nothing asked.
-
-    Returns:
-        (1, Q) bool.
-    """
-    asked, rest = ids[0].tolist(), form[0].tolist()
-    own = torch.ones_like(ids, dtype=torch.bool)
-    for block in SequenceMatcher(None, rest, asked, autojunk=False).get_matching_blocks():
-        # A single token may be in both by chance.
-        if block.size > 1:
-            own[0, block.b : block.b + block.size] = False
-    return own
-
-
 def answer_over(
     model: SharedLLMForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
@@ -109,11 +80,14 @@ def answer_over(
     prompt: Tensor,
     max_new_tokens: int,
 ) -> tuple[str, Tensor]:
-    """The likeliest answer to a prompt (1, Q) over a memory: its first line, and the ids (1, A) of that."""
-    stream = AnswerStream(tokenizer, one_line=True, strip=True)
+    """The likeliest answer to a prompt (1, Q) over a memory, up to where it ends (see `PromptForm`), and the ids (1, A) of
+    that."""
+    form = PromptForm.of(tokenizer)
+    stream = AnswerStream(tokenizer, one_line=form.one_line, strip=True)
     stop = StopOnText(stream)
+    ends = ending(model, form)
     output = model.generate(
-        prompt, memory=memory, max_new_tokens=max_new_tokens, do_sample=False, stopping_criteria=[stop]
+        prompt, memory=memory, max_new_tokens=max_new_tokens, do_sample=False, stopping_criteria=[stop], **ends
     )
     said = stream.text.rstrip()
     text = stream.finish().rstrip()
@@ -169,7 +143,7 @@ def ask(
         UserError: an empty or too long question, a budget below 1, or a memory that does not hold every token.
     """
     prompt = prompt_of(model, tokenizer, question, max_new_tokens)
-    form = tokenize(tokenizer, plain(NOTHING))
+    form = PromptForm.of(tokenizer).whole(NOTHING)
     chosen = choose(model, tokenizer, everything, prompt, form, budget=budget, score=score, most_sources=most_sources)
     text, ids = answer_over(model, tokenizer, chosen.memory, prompt, max_new_tokens)
     chunks = roots(segments_of(everything), 0)

@@ -15,15 +15,13 @@ from transformers import PreTrainedTokenizerBase
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
 from ..memory.segments import HasSegments, segments_of
+from ..prompts import NOTHING, PromptForm
 from ..scoring.base import TokenScore, get_score
 from ..utils.errors import UserError
-from ..utils.text import tokenize
-from .ask import NOTHING, choose, plain
-from .stream import AnswerStream, StopOnText
+from .ask import choose
+from .stream import AnswerStream, StopOnText, ending
 
 HISTORY = "this chat"
-# Stands for an answer where only the form around it is wanted.
-_ANSWER = "0ANSWER0"
 
 
 # Not `scoring.DEFAULT_SCORE`: of a question that comes again, focus finds the first time that it was asked.
@@ -94,6 +92,7 @@ class Chat:
         if isinstance(document, ContextMemory) and not document.sources[0]:
             document = replace(document, sources=(({"name": "the text", "tokens": int(document.lengths[0])},),))
         self.model, self.tokenizer, self.document = model, tokenizer, document
+        self.form = PromptForm.of(tokenizer)
         self.tokens = sum(int(segment.lengths[0]) for segment in segments)
         self.budget = budget
         self.score = get_score(score or default_score(model), model.config)
@@ -116,7 +115,7 @@ class Chat:
         if not question:
             raise UserError("the question is empty: ask something.")
         window, new = self.model.config.window, self.max_new_tokens
-        asked = self._ids(self._form(question))
+        asked = self._form(question)
         room = window - (new if new < window else window // 2)
         if asked.shape[1] > room:
             raise UserError(
@@ -125,11 +124,11 @@ class Chat:
             )
         self._fold(room - asked.shape[1])
         everything = self._everything()
-        form = self._ids(self._form(NOTHING))
+        form = self._form(NOTHING)
         chosen = choose(self.model, self.tokenizer, everything, asked, form, budget=self.budget, score=self.score)
         prompt = torch.cat([self.running, asked], 1)
-        stream = AnswerStream(self.tokenizer, on_text, one_line=not self._template, strip=True)
-        options = {"memory": chosen.memory, "max_new_tokens": new, "do_sample": False}
+        stream = AnswerStream(self.tokenizer, on_text, one_line=self.form.one_line, strip=True)
+        options = {"memory": chosen.memory, "max_new_tokens": new, "do_sample": False, **ending(self.model, self.form)}
         stopped = False
         try:
             self.model.generate(prompt, stopping_criteria=[StopOnText(stream)], **options)
@@ -139,25 +138,14 @@ class Chat:
             stopped = True
         said = stream.finish().strip()
         turn = Turn(question, said, chosen.memory, self.running.shape[1], chosen.sources, stopped)
-        self.running = torch.cat([prompt, self._ids(said if self._template else f" {said}" if said else "")], 1)
+        self.running = torch.cat([prompt, self.form.answer(said).to(prompt.device)], 1)
         return turn
 
-    @property
-    def _template(self) -> bool:
-        return bool(self.tokenizer.chat_template)
-
-    def _form(self, question: str) -> str:
+    def _form(self, question: str) -> Tensor:
         """The question as the model is asked: everything between the last answer and the next one."""
-        if not self._template:
-            return plain(question)
         begun = self.history is not None or self.running.shape[1] > 0
-        before = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}] if begun else []
-        messages = [*before, {"role": "user", "content": question}]
-        text = str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        return text.split(_ANSWER, 1)[1] if begun else text
-
-    def _ids(self, text: str) -> Tensor:
-        return tokenize(self.tokenizer, text).to(self.running.device)
+        asked = self.form.following(question) if begun else self.form.whole(question)
+        return asked.to(self.running.device)
 
     def _everything(self) -> list[ContextMemory | HasSegments]:
         """What a turn selects from."""

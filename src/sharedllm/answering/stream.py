@@ -5,7 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, StoppingCriteria
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria
+
+from ..prompts import PromptForm
 
 # Tokens after which a character that is not whole is taken for broken: UTF-8 has at most four bytes.
 _BROKEN = 8
@@ -119,3 +121,19 @@ class StopOnText(StoppingCriteria):
         if len(self.stream.text.rstrip()) > before:
             self.needed = self.tokens
         return torch.full((len(input_ids),), self.stream.stopped, device=input_ids.device)
+
+
+def end_tokens(model: PreTrainedModel, form: PromptForm) -> list[int]:
+    """Every token that ends an answer, whoever knows it: the configuration, the generation configuration, the tokenizer or
+    its chat template."""
+    config = model.config.get_text_config()
+    known = [config.eos_token_id, getattr(model.generation_config, "eos_token_id", None), list(form.ends)]
+    ends = {i for ids in known if ids is not None for i in (ids if isinstance(ids, list | tuple) else [ids])}
+    return sorted(i for i in ends if 0 <= i < config.vocab_size)
+
+
+def ending(model: PreTrainedModel, form: PromptForm) -> dict[str, Any]:
+    """Arguments of `generate` that end an answer at all of these."""
+    ends = end_tokens(model, form)
+    padding = getattr(model.generation_config, "pad_token_id", None)
+    return {"eos_token_id": ends, "pad_token_id": ends[0] if padding is None else padding} if ends else {}

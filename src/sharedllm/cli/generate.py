@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 import torch
 import typer
 
+from ..answering.stream import ending
+from ..prompts import PromptForm, with_beginning
 from ..utils.errors import UserError
 from ..utils.text import tokenize
 from .common import BatchTokensOption, JsonOption, ModelOption, load, memory_of, print_json, tokens_behind
@@ -30,10 +32,12 @@ def command(
     loaded, tokenizer = load(model)
     loaded.config.memory_dtype = memory_dtype
     memory = memory_of(loaded, tokenizer, context, batch_tokens) if context is not None else None
-    ids = tokenize(tokenizer, prompt)
+    ids = with_beginning(tokenizer, tokenize(tokenizer, prompt))
     torch.manual_seed(seed)
     sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
-    output = loaded.generate(ids, memory=memory, max_new_tokens=max_new_tokens, **sampling)
+    output = loaded.generate(
+        ids, memory=memory, max_new_tokens=max_new_tokens, **sampling, **ending(loaded, PromptForm.of(tokenizer))
+    )
     text = tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
     if json:
         print_json(prompt=prompt, text=text, context_tokens=tokens_behind(memory) if memory is not None else 0)

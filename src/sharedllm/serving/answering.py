@@ -1,32 +1,33 @@
 """A request to its answer, in the worker's thread: the prompt, what of a memory is read for it, and the text."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..answering.ask import NOTHING, choose, plain
-from ..answering.stream import AnswerStream, StopOnText
+from ..answering.ask import choose
+from ..answering.stream import AnswerStream, StopOnText, end_tokens, ending
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
+from ..prompts import NOTHING, PromptForm, with_beginning
 from ..store import MemoryStore
+from ..utils.errors import UserError
 from ..utils.text import tokenize
 from .errors import invalid
-from .requests import ChatRequest, CompletionRequest, Message, Sampled
+from .requests import ChatRequest, CompletionRequest, Sampled
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """text: to be continued. question: what of it a memory is searched for. form: the same with next to nothing asked, if
-    questions have a form. one_line: the answer ends with its line."""
+    """ids: (1, L) to be continued. question: (1, Q) what of it a memory is searched for. form: (1, F) the same with next to
+    nothing asked, if questions have a form. one_line: the answer ends with its line."""
 
-    text: str
-    question: str
-    form: str | None
+    ids: Tensor
+    question: Tensor
+    form: Tensor | None
     one_line: bool
 
 
@@ -42,22 +43,22 @@ class Answered:
 
 
 def prompt_of(request: ChatRequest | CompletionRequest, tokenizer: PreTrainedTokenizerBase) -> Prompt:
-    """What the model is to continue: as the tokenizer's chat template has it, or in the plain form (see `asking.plain`).
+    """What the model is to continue, in the form of its tokenizer (see `PromptForm`).
 
     Raises:
         ServingError: messages that make no question.
     """
     if isinstance(request, CompletionRequest):
-        return Prompt(request.prompt, request.prompt, None, one_line=False)
-    last = request.messages[-1]
+        ids = tokenize(tokenizer, request.prompt)
+        return Prompt(with_beginning(tokenizer, ids), ids, None, one_line=False)
+    last, form = request.messages[-1], PromptForm.of(tokenizer)
     if last.role != "user" or not last.text.strip():
         raise invalid("messages", f"the last message is {last.role}'s, or empty: end with a question of the user.")
-    if tokenizer.chat_template:
-        form = _templated(tokenizer, [Message(role="user", content=NOTHING)])
-        return Prompt(_templated(tokenizer, request.messages), _templated(tokenizer, [last]), form, one_line=False)
-    forms = {"user": lambda text: plain(text.strip()), "assistant": lambda text: f" {text.strip()}"}
-    text = "".join(forms.get(m.role, lambda text: f"{text}\n")(m.text) for m in request.messages)
-    return Prompt(text, plain(last.text.strip()), plain(NOTHING), one_line=True)
+    turns = [("system" if m.role == "developer" else m.role, m.text) for m in request.messages]
+    try:
+        return Prompt(form.conversation(turns), form.whole(last.text), form.whole(NOTHING), form.one_line)
+    except UserError as error:
+        raise invalid("messages", str(error)) from None
 
 
 @torch.no_grad()
@@ -85,8 +86,8 @@ def answer(
         ServingError: messages that make no question, or a question too long to search for.
         Whatever `check` raises.
     """
-    prompt = prompt_of(request, tokenizer)
-    ids = tokenize(tokenizer, prompt.text).to(model.device)
+    prompt, form = prompt_of(request, tokenizer), PromptForm.of(tokenizer)
+    ids = prompt.ids.to(model.device)
     on_prompt(ids.shape[1])
     memory, extra = None, {}
     if store is not None:
@@ -107,19 +108,12 @@ def answer(
         memory=memory,
         max_new_tokens=request.tokens,
         stopping_criteria=[stop],
-        **_sampling(request),
+        **_sampling(model, request),
+        **ending(model, form),
     )
     text = stream.finish()
-    ended = stream.stopped or stop.last in _ends(model)
+    ended = stream.stopped or stop.last in end_tokens(model, form)
     return Answered(text, "stop" if ended else "length", ids.shape[1], stop.tokens, extra)
-
-
-def _templated(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
-    turns = [{"role": "system" if m.role == "developer" else m.role, "content": m.text} for m in messages]
-    try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-    except TemplateError as error:
-        raise invalid("messages", f"the model's chat template refuses these messages: {error}.") from None
 
 
 def _selected(
@@ -131,15 +125,14 @@ def _selected(
     score: str,
 ) -> tuple[ContextMemory, list[dict[str, Any]]]:
     """What of a store matters to a question, and the best parts of that."""
-    query = tokenize(tokenizer, prompt.question).to(model.device)
-    form = tokenize(tokenizer, prompt.form) if prompt.form is not None else None
+    query = prompt.question.to(model.device)
     window = model.config.window
     if query.shape[1] > window:
         raise invalid(
             "messages",
             f"the question has {query.shape[1]} tokens, the window={window}: shorten it to search the memory for it.",
         )
-    chosen = choose(model, tokenizer, store, query, form, budget=budget, score=score)
+    chosen = choose(model, tokenizer, store, query, prompt.form, budget=budget, score=score)
     return chosen.memory, chosen.sources
 
 
@@ -160,17 +153,17 @@ def _far_read(
     return ids[:, far:], model.append(memory.to(ids.device), ids[:, :far], **options)
 
 
-def _sampling(request: Sampled) -> dict[str, Any]:
+def _sampling(model: SharedLLMForCausalLM, request: Sampled) -> dict[str, Any]:
+    """What a request says; of the rest, what the model's generation configuration does."""
     if not request.temperature:
         return {"do_sample": False}
-    top_p = 1.0 if request.top_p is None else request.top_p
-    return {"do_sample": True, "temperature": request.temperature, "top_p": top_p, "top_k": 0}
-
-
-def _ends(model: SharedLLMForCausalLM) -> set[int]:
-    config = model.generation_config
-    ends = config.eos_token_id if config is not None else None
-    return set(ends) if isinstance(ends, list) else {ends} - {None}
+    said = {"do_sample": True, "temperature": request.temperature}
+    own = model.generation_config
+    if request.top_p is not None or own is None or own.top_p is None:
+        said["top_p"] = 1.0 if request.top_p is None else request.top_p
+    if own is None or own.top_k is None:
+        said["top_k"] = 0
+    return said
 
 
 class _Checked(StopOnText):

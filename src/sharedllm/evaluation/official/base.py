@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from ...answering.ask import NOTHING
+from ...prompts import NOTHING
 from ...systems.answering import Prompt
 from ...utils.errors import UserError
 from ...utils.text import tokenize

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...answering.ask import NOTHING, own_words, plain
 from ...causal_lm import SharedLLMForCausalLM
 from ...data.questions.base import STOP
 from ...memory.context_memory import ContextMemory
 from ...memory.segments import segments_of
+from ...prompts import NOTHING, own_words, plain
 from ...scoring.base import get_score
 from ...scoring.cosine import CosineScore
 from ...scoring.hybrid import HybridScore

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ...answering.ask import own_words
 from ...causal_lm import SharedLLMForCausalLM
 from ...memory.context_memory import ContextMemory
+from ...prompts import own_words
 from ...scoring import DEFAULT_SCORE
 from ...utils.errors import UserError
 from ...utils.text import tokenize
