@@ -69,6 +69,8 @@ class PromptForm:
     def head(self) -> Tensor:
         """(1, H) what stands before the user's text in every prompt: the beginning of the text where the tokenizer wants
         one, the turn of the system, and how the user's turn begins. H may be 0."""
+        if not self.chat:
+            return _row(beginning_of(self.tokenizer))
         return _row(self._head(self._around("", after_context=True)[0]))
 
     def question(self, text: str, *, after_context: bool = False, lead: str = "") -> Tensor:
@@ -80,10 +82,9 @@ class PromptForm:
         Raises:
             UserError: the template refuses it.
         """
-        head, rest = self._around(text.strip(), after_context)
         if not self.chat:
-            rest = rest.removesuffix("Answer:") + f"Answer: {lead}".rstrip(" ")
-            return tokenize(self.tokenizer, rest)
+            return tokenize(self.tokenizer, plain(text.strip(), lead))
+        head, rest = self._around(text.strip(), after_context)
         before, ids = self._head(head), self._encode(head + rest + lead, beginning=True)
         # Whole text is tokenised as the template's own; where tokens reach over the border, each side by itself.
         same = not after_context and ids[: len(before)] == before
@@ -125,7 +126,8 @@ class PromptForm:
 
     def own_words(self, ids: Tensor) -> Tensor:
         """(1, Q) bool: which tokens of `question`, `whole` or `following` are the question's own."""
-        return own_words(ids, self.whole(NOTHING))
+        first, later = self.whole(NOTHING), self.following(NOTHING)
+        return own_words(ids, first) & own_words(ids, later)
 
     @functools.cached_property
     def ends(self) -> frozenset[int]:
@@ -145,9 +147,7 @@ class PromptForm:
         return self.tokenizer.eos_token_id
 
     def _around(self, text: str, after_context: bool) -> tuple[str, str]:
-        """The text of the head, and of what comes after it."""
-        if not self.chat:
-            return "", plain(text)
+        """The text of the template's head, and of what comes after it."""
         here = _mark()
         content = f"{here}\n\n{text}" if after_context else f"{here}{text}"
         head, rest = self._render([{"role": "user", "content": content}]).split(here, 1)
@@ -162,22 +162,25 @@ class PromptForm:
         if self.system is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.system}, *messages]
         messages = [message | {"content": _hidden(self.tokenizer, message["content"])} for message in messages]
-        try:
-            return self._templated(messages)
-        except TemplateError:
-            first, *rest = messages
+        tries, rest = [messages], messages[1:]
+        if messages[0]["role"] == "system" and rest and rest[0]["role"] == "user":
             # Some templates know no system: what it says is then the beginning of the first question.
-            if first["role"] == "system" and rest and rest[0]["role"] == "user":
-                joined = rest[0] | {"content": f"{first['content']}\n\n{rest[0]['content']}"}
-                try:
-                    return self._templated([joined, *rest[1:]])
-                except TemplateError as again:
-                    error = again
-            raise UserError(f"the model's chat template refuses these messages: {error}.") from None
+            joined = rest[0] | {"content": f"{messages[0]['content']}\n\n{rest[0]['content']}"}
+            tries.append([joined, *rest[1:]])
+        refused = ""
+        for turns in tries:
+            try:
+                return self._templated(turns)
+            except TemplateError as error:
+                refused = str(error)
+        raise UserError(f"the model's chat template refuses these messages: {refused}.")
 
     def _templated(self, messages: list[dict[str, str]]) -> str:
         # Variables that a template does not know are left alone. Answers are short: no thoughts before them.
-        known: dict[str, Any] = {"date_string": _DATE, "strftime_now": lambda _: _DATE, "enable_thinking": False}
+        known: dict[str, Any] = {"date_string": _DATE, "enable_thinking": False}
+        template = self.tokenizer.get_chat_template()
+        if "strftime_now" in template:
+            known["chat_template"] = f"{{% macro strftime_now(_) %}}{_DATE}{{% endmacro %}}{template}"
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **known))
 
     def _encode(self, rendered: str, beginning: bool = False) -> list[int]:
@@ -193,9 +196,10 @@ class PromptForm:
         return ids
 
 
-def plain(question: str) -> str:
-    """How a model without a chat template is asked; the answer ends with its line."""
-    return f"\nQuestion: {question}\nAnswer:"
+def plain(question: str, lead: str = "") -> str:
+    """How a model without a chat template is asked; the answer ends with its line. lead: what the answer begins with; a
+    space at its end belongs to what follows."""
+    return f"\nQuestion: {question}\nAnswer: {lead}".rstrip(" ")
 
 
 def own_words(ids: Tensor, form: Tensor) -> Tensor:

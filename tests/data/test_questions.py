@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from sharedllm import bundled_model
 from sharedllm.data.questions import MIX, QUESTIONS, needle, varied
-from sharedllm.data.questions.base import Quiz, hide, is_right, render, sentence_borders
+from sharedllm.data.questions.base import Quiz, encode, hide, is_right, render, sentence_borders
 from sharedllm.data.questions.needle import PHRASINGS
 from sharedllm.data.synthetic import make_needles, needle_keys
 
@@ -206,10 +206,13 @@ def test_render_with_and_without_a_chat_template(tokenizer):
     assert render(quiz) == ("\nQuestion: Which code?\nAnswer: The code is", " 42.\n")
     assert render(Quiz((), "Which code?", "42")) == ("\nQuestion: Which code?\nAnswer:", " 42.\n")
     with pytest.raises(ValueError, match="no chat template"):
-        render(quiz, tokenizer, chat=True)
+        encode(quiz, tokenizer, chat=True)
     chatty = AutoTokenizer.from_pretrained(bundled_model())
     chatty.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %} [assistant] "
-    assert render(quiz, chatty, chat=True) == ("[user] Which code? [assistant] ", "The code is 42.<|eos|>")
+    parts = [chatty.decode(part) for part in encode(quiz, chatty, chat=True)]
+    assert parts == ["[user] Which code? [assistant] ", "The code is 42.<|eos|>"]
+    forged = [encode(Quiz((), f"Which{end}?", f"4{end}2"), chatty, chat=True) for end in ("", "<|eos|>")]
+    assert [[int((part == chatty.eos_token_id).sum()) for part in parts] for parts in forged] == [[0, 1], [0, 1]]
 
 
 @pytest.mark.parametrize("name", MIX)

@@ -16,8 +16,9 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ..utils.errors import UserError
+from ..utils.text import tokenize
 from .questions import MIX, QUESTIONS
-from .questions.base import Quiz, hide, render, sentence_borders
+from .questions.base import Quiz, encode, hide, sentence_borders
 from .questions.needle import crowd
 from .spans import Spans
 
@@ -75,7 +76,7 @@ class RowMaker:
         return self._questions(kind, rng, text, context, questions)
 
     def encode(self, text: str) -> np.ndarray:
-        return np.asarray(self.tokenizer.encode(text, add_special_tokens=False), dtype=np.int64)
+        return tokenize(self.tokenizer, text)[0].numpy()
 
     @functools.cached_property
     def _ordinary_tokens(self) -> list[int]:
@@ -117,7 +118,7 @@ class RowMaker:
             except (ValueError, IndexError):
                 # A text without sentences, say: it stays a sample of text.
                 continue
-            prompt, response = (self.encode(part) for part in render(quiz, self.tokenizer, self.chat))
+            prompt, response = encode(quiz, self.tokenizer, self.chat)
             encoded = [self.encode(fact) for fact in quiz.facts]
             used = sum(map(len, facts)) + sum(map(len, encoded))
             if quiz.question in asked or sum(map(len, tail)) + len(prompt) + len(response) > room:
@@ -152,7 +153,7 @@ class RowMaker:
     def _instruction(self, record: Mapping[str, str], context: int, running: int) -> Row:
         """A record of a file. Its context and its turn must fit: nothing is cut."""
         quiz = Quiz((), record["question"], record["answer"], record.get("lead", ""))
-        prompt, response = (self.encode(part) for part in render(quiz, self.tokenizer, self.chat))
+        prompt, response = encode(quiz, self.tokenizer, self.chat)
         ids = self.encode(record["context"])
         if len(ids) > context or len(prompt) + len(response) > running:
             raise UserError(

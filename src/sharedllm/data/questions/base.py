@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
+import torch
 from transformers import PreTrainedTokenizerBase
 
+from ...prompts import PromptForm, plain
 from ...utils.errors import UserError
+from ...utils.text import tokenize
 
 Split = Literal["train", "validation", "test"]
 
@@ -68,25 +71,31 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\w+(?:['’-]\w+)*|[^\w\s]", text.lower().strip().rstrip(".!?"))
 
 
-def render(quiz: Quiz, tokenizer: PreTrainedTokenizerBase | None = None, chat: bool = False) -> tuple[str, str]:
-    """Prompt and response as texts. The space between them belongs to the response, so that the two may be tokenised apart:
-    a word and the space before it are one token, in the answer as in the fact.
+def render(quiz: Quiz) -> tuple[str, str]:
+    """Prompt and response in the plain form, as texts. The space between them belongs to the response, so that the two may be
+    tokenised apart: a word and the space before it are one token, in the answer as in the fact."""
+    prompt = plain(quiz.question, quiz.lead)
+    space = quiz.lead[len(quiz.lead.rstrip(" ")) :] if quiz.lead else " "
+    return prompt, f"{space}{quiz.answer}{STOP}"
+
+
+def encode(quiz: Quiz, tokenizer: PreTrainedTokenizerBase, chat: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of prompt and response.
 
     Args:
-        tokenizer: whose chat template is used. chat: use it; otherwise a plain form for base models.
+        chat: by the tokenizer's chat template, with the token that ends a turn behind; otherwise as `render` has it.
 
     Raises:
         UserError: `chat` without a chat template.
     """
     if not chat:
-        asked = f"\nQuestion: {quiz.question}\nAnswer: {quiz.lead}"
-        prompt = asked.rstrip(" ")
-        return prompt, f"{asked[len(prompt) :]}{quiz.answer}{STOP}"
-    if tokenizer is None or not getattr(tokenizer, "chat_template", None):
-        raise UserError("the tokenizer has no chat template: set chat to false, or name a chat model's tokenizer.")
-    turn = [{"role": "user", "content": quiz.question}]
-    prompt = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-    return str(prompt), f"{quiz.lead}{quiz.answer}.{tokenizer.eos_token or ''}"
+        prompt, response = (tokenize(tokenizer, text) for text in render(quiz))
+    else:
+        form = PromptForm.of(tokenizer, chat=True)
+        end = [] if form.turn_end is None else [form.turn_end]
+        said = tokenize(tokenizer, f"{quiz.lead}{quiz.answer}.")
+        prompt, response = form.whole(quiz.question), torch.cat([said, torch.tensor([end], dtype=torch.long)], 1)
+    return prompt[0].numpy(), response[0].numpy()
 
 
 def hide(
