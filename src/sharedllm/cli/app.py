@@ -17,10 +17,12 @@ from . import (
     info,
     memory,
     official,
+    qa,
     questions,
     read,
     recall,
     report,
+    selection,
     serve,
     tokenize,
     train,
@@ -54,6 +56,8 @@ for module in (
     eval,
     recall,
     official,
+    qa,
+    selection,
     report,
 ):
     app.command(module.__name__.rpartition(".")[2])(module.command)

@@ -51,7 +51,7 @@ def documents(sources: Sequence[str], *, text_field: str = "text") -> Iterator[D
             yield Document(read_text(source), source, source)
             continue
         number = None
-        for number, record in _records(source):
+        for number, record in records(source):
             yield _document(record, source, number, text_field)
         if number is None:
             raise UserError(f"{source} is empty: it holds no record.")
@@ -129,7 +129,7 @@ def _document(record: object, source: str, number: int, text_field: str) -> Docu
     return Document(text, title if isinstance(title, str) and title.strip() else place, source)
 
 
-def _records(source: str) -> Iterator[tuple[int, object]]:
+def records(source: str) -> Iterator[tuple[int, object]]:
     """(number from 1, record) of a hub dataset or a file of records."""
     if source.startswith(HUB):
         name, configuration, split = parse_hub(source)

@@ -67,3 +67,20 @@ def paired_difference(ours: Sequence[Mapping], theirs: Sequence[Mapping], column
             continue
         differences.setdefault(a["document"], []).append(a["values"][column] - b["values"][column])
     return cluster_bootstrap(differences, seed)
+
+
+def pooled_bootstrap(values: Mapping[str, Sequence[float]], seed: int = 0) -> Estimate:
+    """Mean of all values, resampling groups of them: questions about one story are not independent, and each counts once.
+
+    A single group is resampled value by value.
+
+    Args:
+        values: of each group.
+    """
+    groups = list(values.values())
+    if len(groups) == 1:
+        groups = [[value] for value in groups[0]]
+    sums, sizes = np.array([np.sum(v) for v in groups]), np.array([len(v) for v in groups])
+    drawn = np.random.default_rng(seed).integers(len(groups), size=(DRAWS, len(groups)))
+    low, high = np.quantile(sums[drawn].sum(1) / sizes[drawn].sum(1), [0.025, 0.975])
+    return Estimate(float(sums.sum() / sizes.sum()), float(low), float(high), int(sizes.sum()))

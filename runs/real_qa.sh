@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Questions by people, and facts made from a seed, put to a real checkpoint: no text, wrong text, all of the text, the best
+# pieces by words and by embeddings as text in its window. Run it again to go on where it stopped.
+#
+#   runs/real_qa.sh MODEL DATA OUT             # MODEL: a base, or a SharedLLM with BASE=its base; DATA: the folder of the sets
+#   SMALL=1 runs/real_qa.sh MODEL DATA OUT     # a few questions a cell, minutes on two cores
+#
+# EMBEDDINGS=DIR adds all-MiniLM-L6-v2 (or another encoder). ABOUT="words on the model" stand beside the figures.
+set -euo pipefail
+model=${1:?"usage: runs/real_qa.sh MODEL DATA OUT"}
+data=${2:?"name the folder with the question sets"}
+out=${3:?"name the folder of the results"}
+systems=closed,wrong,oracle-text,bm25-text,bm25-text-rank
+options=()
+if [[ -n "${EMBEDDINGS:-}" ]]; then
+  systems+=,minilm-text
+  options+=(--embeddings "$EMBEDDINGS")
+fi
+if [[ -n "${BASE:-}" ]]; then
+  systems+=,sharedllm,same-pieces-text
+  options+=(--base "$BASE")
+fi
+if [[ -n "${SMALL:-}" ]]; then
+  count=6 few=4 lengths=8K budgets=1024 sets=nq,facts4
+else
+  count=200 few=60 lengths="8K 32K 128K" budgets=512,1024,2048 sets=nq,hotpotqa,fairytaleqa,facts4,facts16,facts64,values,variables
+fi
+count=${QUESTIONS:-$count}
+
+ask() { # SETS LENGTH QUESTIONS SYSTEMS
+  python -m sharedllm qa "$model" --data "$data" --set "$1" --length "$2" -n "$3" --system "$4" --budgets "$budgets" \
+    --half "${HALF:-odd}" --about "${ABOUT:-}" ${options[@]+"${options[@]}"} -o "$out"
+}
+
+for length in $lengths; do
+  ask "$sets" "$length" "$count" "$systems"
+done
+# All of the text, as far as a window of 32K goes: reading takes minutes a text, so few texts with many questions.
+ask nq,facts4 8K "$few" full
+if [[ -z "${SMALL:-}" ]]; then
+  ask nq,facts4 31K "$few" "full,$systems"
+  ask kv75,kv140 8K 50 "$systems"
+  ask clinc 8K "$few" "$systems"
+  ask codelong 32K "$few" "$systems"
+  ask narrativeqa 0 "$count" "${systems/oracle-text,/}"
+  ask qmsum,squality 0 "$few" "${systems/oracle-text,/}"
+fi

@@ -1,0 +1,90 @@
+"""`sharedllm qa`: questions about long texts, put to a memory and to the strongest simple rivals."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..causal_lm import SharedLLMForCausalLM
+from ..memory.fingerprint import fingerprint_tensors
+from ..utils.errors import UserError
+from .common import load_any, note, progress_bar, tokens_of_length
+
+DataOption = Annotated[Path, typer.Option("--data", help="Folder with the sets, NAME-dev.jsonl.zst or NAME.jsonl.")]
+SetOption = Annotated[str, typer.Option("--set", help="Which questions: nq, hotpotqa, fairytaleqa, facts4, … .")]
+LengthOption = Annotated[str, typer.Option("--length", help="Tokens of a text: 8K, 128K, 1M; 0: documents alone.")]
+HalfOption = Annotated[str, typer.Option("--half", help="even (to choose settings), odd (to report) or all ids.")]
+PerTextOption = Annotated[int, typer.Option(min=1, help="Most questions about one text.")]
+QuestionsOption = Annotated[int, typer.Option("-n", "--questions", min=1, help="Questions of all texts together.")]
+EmbeddingsOption = Annotated[str, typer.Option(help="Encoder of sentences for minilm: a folder or hub id.")]
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="A SharedLLM, or an ordinary model, which is the base then.")],
+    data: DataOption,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; goes on where it stopped.")],
+    sets: SetOption = "nq",
+    length: LengthOption = "32K",
+    system: Annotated[
+        str, typer.Option(help="closed, wrong, full, oracle-text, bm25-text, minilm-text, sharedllm …")
+    ] = ("closed,wrong,oracle-text,bm25-text"),
+    budgets: Annotated[str, typer.Option(help="Tokens of the text that a question is shown.")] = "1024",
+    base: Annotated[str | None, typer.Option(help="The base of a SharedLLM, for all that answers with text.")] = None,
+    embeddings: EmbeddingsOption = "",
+    questions: QuestionsOption = 50,
+    per_text: PerTextOption = 50,
+    half: HalfOption = "odd",
+    seed: Annotated[int, typer.Option(help="Of texts and their order.")] = 0,
+    limit_s: Annotated[float, typer.Option(help="Longest time for full attention to read a text, seconds.")] = 3600,
+    about: Annotated[str, typer.Option(help="Words on the model that stand beside the figures.")] = "",
+) -> None:
+    """Ask many questions about packed texts and report scores, intervals and cost of each system."""
+    from ..evaluation.qa.meter import Meter
+    from ..evaluation.qa.reader import Reader
+    from ..evaluation.qa.report import write_report
+    from ..evaluation.qa.run import Plan, measure
+    from ..evaluation.qa.systems import Bench, Cast
+
+    loaded, tokenizer = load_any(model)
+    shared = loaded if isinstance(loaded, SharedLLMForCausalLM) else None
+    if shared is not None and base is None:
+        raise UserError("--base is missing: name the model that the SharedLLM was made from, for its rivals.")
+    plain = loaded if base is None else load_any(base)[0]
+    meter = Meter(tokenizer)
+    bench = Bench(Reader(plain, tokenizer), meter)
+    names = [part.strip() for part in system.split(",") if part.strip()]
+    sizes = [tokens_of_length(part, bench.reader.window, "--budgets") for part in budgets.split(",")]
+    models = {role: fingerprint_tensors(sorted(m.state_dict().items()), {}) for role, m in
+              (("base", plain), ("sharedllm", shared)) if m is not None}  # fmt: skip
+
+    def memory(name: str):
+        from ..evaluation.qa.memory import Memory
+
+        assert shared is not None
+        return Memory(shared, tokenizer, meter, name.partition(":")[2])
+
+    for one in sets.split(","):
+        plan = Plan(chosen_set(one), wish(data, length, half, per_text, seed), names, sizes, questions)
+        texts = plan.texts(meter)
+        cast = Cast(bench, texts, embeddings, limit_s, seed, None if shared is None else memory)
+        measure(plan, texts, cast, output, models, about, note, progress_bar)
+    note(f"wrote {write_report(output)}")
+
+
+def chosen_set(name: str):
+    from ..evaluation.qa.sets import get_set
+
+    return get_set(name.strip())
+
+
+def wish(data: Path, length: str, half: str, per_text: int, seed: int):
+    """What texts the options ask for.
+
+    Raises:
+        UserError: --half is of another kind.
+    """
+    from ..evaluation.qa.sets import Wish
+
+    if half not in ("even", "odd", "all"):
+        raise UserError(f"--half {half!r} is not known: use even, odd or all.")
+    return Wish(data, tokens_of_length(length, 1, "--length"), half, per_text, seed)

@@ -1,0 +1,70 @@
+"""`sharedllm selection`: how well words, embeddings and a memory's scores find the evidence in long texts."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..causal_lm import SharedLLMForCausalLM
+from ..utils.errors import UserError
+from .common import load_any, note
+from .qa import (
+    DataOption,
+    EmbeddingsOption,
+    HalfOption,
+    LengthOption,
+    PerTextOption,
+    QuestionsOption,
+    SetOption,
+    chosen_set,
+    wish,
+)
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="Its tokens are counted; a SharedLLM can rank by its scores too.")],
+    data: DataOption,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")],
+    sets: SetOption = "nq",
+    length: LengthOption = "32K",
+    rankings: Annotated[
+        str, typer.Option(help="bm25, minilm, memory:SCORE[~mean], and sums of reciprocal ranks such as bm25+minilm.")
+    ] = "bm25",
+    embeddings: EmbeddingsOption = "",
+    questions: QuestionsOption = 200,
+    per_text: PerTextOption = 50,
+    half: HalfOption = "odd",
+    seed: Annotated[int, typer.Option(help="Of texts and their order.")] = 0,
+) -> None:
+    """Report the share of the evidence among the best 1, 4, 8 and 16 pieces of a text, by ranking."""
+    from ..evaluation.qa.meter import Meter
+    from ..evaluation.qa.run import Plan
+    from ..evaluation.qa.selection import measure_selection, write_selection
+    from ..evaluation.qa.systems import ranking_of
+    from ..utils.checkpoints import load_tokenizer
+
+    wanted = [name.strip() for name in rankings.split(",") if name.strip()]
+    single = list(dict.fromkeys(part for name in wanted for part in name.split("+")))
+    if any(name.startswith("memory:") for name in single):
+        loaded, tokenizer = load_any(model)
+    else:
+        loaded, tokenizer = None, load_tokenizer(model)
+    meter = Meter(tokenizer)
+
+    def ranking(name: str):
+        if not name.startswith("memory:"):
+            return ranking_of(name, embeddings)
+        from ..evaluation.qa.memory import MemoryRanking
+
+        if not isinstance(loaded, SharedLLMForCausalLM):
+            raise UserError(f"--rankings {name} needs a SharedLLM: make one of {model} with `sharedllm extend`.")
+        return MemoryRanking(loaded, tokenizer, meter, name)
+
+    ready = [ranking(name) for name in single]
+    hybrids = [name.split("+") for name in wanted if "+" in name]
+    for one in sets.split(","):
+        plan = Plan(chosen_set(one), wish(data, length, half, per_text, seed), (), (), questions)
+        rows = measure_selection(plan.texts(meter), ready, hybrids, meter, note)
+        if not rows:
+            raise UserError(f"--set {one} does not say where its answers stand: use another set.")
+        note(f"wrote {write_selection(output, plan.label, plan.about(), rows)}")

@@ -1,0 +1,110 @@
+"""The memory as a system, by the package's public way of asking: read once with every token kept, then `answering.ask`."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from ...answering.ask import NOTHING, own_words, plain
+from ...answering.ask import ask as ask_memory
+from ...causal_lm import SharedLLMForCausalLM
+from ...memory.context_memory import ContextMemory
+from ...utils.text import tokenize
+from .meter import Meter
+from .pieces import Piece
+from .sets import PackedText, Question, Span
+from .systems import Ask, Reply
+
+
+@dataclass(frozen=True)
+class Memory:
+    """score: what a budget goes by; "" for the default. name: "sharedllm", or with the score behind a colon."""
+
+    model: SharedLLMForCausalLM
+    tokenizer: PreTrainedTokenizerBase
+    meter: Meter
+    score: str = ""
+    budgeted: bool = True
+    follows: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"sharedllm:{self.score}" if self.score else "sharedllm"
+
+    @torch.no_grad()
+    def prepare(self, text: PackedText) -> tuple[ContextMemory, np.ndarray]:
+        ids = tokenize(self.tokenizer, text.text).to(self.model.device)
+        memory = self.model.read(ids, keep_all=True, fingerprint=False)
+        return memory, self.meter.tokens(text.text)[1]
+
+    @torch.no_grad()
+    def answer(self, state: tuple[ContextMemory, np.ndarray], ask: Ask) -> Reply:
+        memory, ends = state
+        assert ask.budget is not None
+        begin = time.perf_counter()
+        options = {"score": self.score} if self.score else {}
+        asked = f"{ask.question.question}\n{ask.instruction}"
+        answer = ask_memory(
+            self.model, self.tokenizer, memory, asked, budget=ask.budget, max_new_tokens=ask.new_tokens, **options
+        )
+        seconds = getattr(answer, "seconds", None) or {"answer": time.perf_counter() - begin}
+        kept = answer.memory.position[0][answer.memory.mask[0]].cpu().numpy()
+        prompt = answer.question_ids.shape[1]
+        return Reply(
+            answer.text, len(kept) + prompt, len(kept), dict(seconds), getattr(answer, "operations", None),
+            spans_of(kept, ends), answer.answer_ids.shape[1],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MemoryRanking:
+    """Pieces ranked by a token score of a memory: by the best of their tokens, or with "~mean" by all of them.
+
+    name: "memory:SCORE" or "memory:SCORE~mean".
+    """
+
+    model: SharedLLMForCausalLM
+    tokenizer: PreTrainedTokenizerBase
+    meter: Meter
+    name: str
+
+    @torch.no_grad()
+    def index(self, text: PackedText, pieces: Sequence[Piece]) -> tuple[ContextMemory, np.ndarray]:
+        """The memory, and the token at which each piece begins (pieces,)."""
+        ids = tokenize(self.tokenizer, text.text).to(self.model.device)
+        memory = self.model.read(ids, keep_all=True, fingerprint=False)
+        starts = [piece.start for piece in pieces]
+        return memory, np.searchsorted(self.meter.tokens(text.text)[1], starts, side="right")
+
+    @torch.no_grad()
+    def scores(self, index: tuple[ContextMemory, np.ndarray], question: Question) -> np.ndarray:
+        memory, starts = index
+        score, _, pooled = self.name.removeprefix("memory:").partition("~")
+        prompt, form = (
+            tokenize(self.tokenizer, plain(asked)).to(self.model.device) for asked in (question.question, NOTHING)
+        )
+        words = own_words(prompt, form)
+        tokens = self.model.scores(memory, prompt, query_words=words, score=score)[0].float().cpu().numpy()
+        if pooled == "mean":
+            sizes = np.diff([*starts, len(tokens)])
+            return np.add.reduceat(tokens, starts) / np.maximum(sizes, 1)
+        return np.maximum.reduceat(tokens, starts)
+
+
+def spans_of(positions: np.ndarray, ends: np.ndarray) -> tuple[Span, ...]:
+    """Characters of tokens at ascending positions; neighbours are one span.
+
+    Args:
+        ends: character at which each token of the text ends.
+    """
+    found: list[Span] = []
+    for position in positions.tolist():
+        start, end = int(ends[position - 1]) if position else 0, int(ends[position])
+        if found and found[-1][1] == start:
+            found[-1] = (found[-1][0], end)
+        else:
+            found.append((start, end))
+    return tuple(found)

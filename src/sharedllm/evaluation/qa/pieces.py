@@ -1,0 +1,86 @@
+"""A text in pieces that every ranking of passages shares: at most 160 tokens, ending where a sentence ends if one does."""
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .meter import Meter
+from .sets import PackedText, Span
+
+SIZE = 160
+_ENDS = re.compile(r"[.!?][\"'”’)]*(?=\s)|\n")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Characters start … end − 1 of a text; tokens: how many begin in it."""
+
+    start: int
+    end: int
+    tokens: int
+
+
+def cut(text: PackedText, meter: Meter, size: int = SIZE) -> list[Piece]:
+    """All of a text in order. A natural part (a passage, a section) is one piece if it is short enough, otherwise as few
+    pieces as can be, about equally long; no piece crosses the border of a part.
+    """
+    ends = meter.tokens(text.text)[1]
+    borders = [match.end() for match in _ENDS.finditer(text.text)]
+    pieces = []
+    for start, end in text.parts:
+        pieces += _part(start, end, ends, borders, size)
+    return pieces
+
+
+def _part(start: int, end: int, ends: np.ndarray, borders: Sequence[int], size: int) -> list[Piece]:
+    first, last = (int(np.searchsorted(ends, at, side="right")) for at in (start, end))
+    found = []
+    while last - first > size:
+        left = -(-(last - first) // size)
+        target = first + (last - first) / left
+        # Sentence ends between which a piece would be full and half empty, and of those the nearest to an equal share.
+        low, high = int(ends[first + size // 2 - 1]), int(ends[first + size - 1])
+        some = borders[bisect_left(borders, low) : bisect_right(borders, high)]
+        wished = int(ends[int(target) - 1])
+        at = min(some, key=lambda border: abs(border - wished), default=wished)
+        count = int(np.searchsorted(ends, at, side="right")) - first
+        found.append(Piece(start, at, count))
+        start, first = at, first + count
+    return [*found, Piece(start, end, last - first)] if end > start else found
+
+
+def joined(text: str, spans: Sequence[Span]) -> str:
+    """Parts of a text in the given order, a blank line between those that do not follow one another."""
+    out, previous = "", None
+    for start, end in spans:
+        gap = "" if previous is None else "" if previous == start else "\n\n"
+        out += gap + (text[start:end] if gap == "" and previous is not None else text[start:end].lstrip())
+        previous = end
+    return out.rstrip()
+
+
+def within(pieces: Sequence[Piece], order: Sequence[int], budget: int) -> list[int]:
+    """The pieces, best first, that a budget of tokens holds; those that do not fit any more are left out."""
+    chosen = []
+    for number in order:
+        if pieces[number].tokens <= budget:
+            chosen.append(number)
+            budget -= pieces[number].tokens
+    return chosen
+
+
+def golden(pieces: Sequence[Piece], evidence: Sequence[Span]) -> list[list[int]]:
+    """For each place of evidence the pieces that hold it: those that share half of either with it."""
+    found = []
+    for start, end in evidence:
+        shares = {
+            i: min(end, p.end) - max(start, p.start) for i, p in enumerate(pieces) if p.start < end and p.end > start
+        }
+        most = max(shares.values(), default=0)
+        found.append(
+            [i for i, s in shares.items() if 2 * s >= min(end - start, pieces[i].end - pieces[i].start) or s == most]
+        )
+    return found

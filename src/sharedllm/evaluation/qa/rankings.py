@@ -1,0 +1,107 @@
+"""Rankings of the pieces of a text for a question, by other means than a memory: words, embeddings, and knowing the answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.nn.functional import normalize
+from transformers import AutoModel, PreTrainedTokenizerBase
+
+from ...utils.checkpoints import checkpoint, load_tokenizer
+from ...utils.errors import UserError
+from .pieces import Piece, golden
+from .sets import PackedText, Question
+
+
+class Ranking(Protocol):
+    """Scores pieces; made ready for a text once."""
+
+    @property
+    def name(self) -> str: ...
+
+    def index(self, text: PackedText, pieces: Sequence[Piece]) -> Any: ...
+
+    def scores(self, index: Any, question: Question) -> np.ndarray:
+        """(pieces,) the greater, the better."""
+        ...
+
+
+def ranked(scores: np.ndarray) -> list[int]:
+    """Numbers of the pieces, best first; of equal ones the first."""
+    return np.argsort(-scores, kind="stable").tolist()
+
+
+@dataclass(frozen=True)
+class Words:
+    """BM25 over words (`bm25s`, Lucene's variant, its English stop words)."""
+
+    name: str = "bm25"
+
+    def index(self, text: PackedText, pieces: Sequence[Piece]) -> Any:
+        bm25s = _bm25s()
+        index = bm25s.BM25()
+        index.index(self._words([text.text[p.start : p.end] for p in pieces]), show_progress=False)
+        return index
+
+    def scores(self, index: Any, question: Question) -> np.ndarray:
+        words = [word for word in self._words([question.question])[0] if word in index.vocab_dict]
+        return index.get_scores(words) if words else np.zeros(index.scores["num_docs"])
+
+    def _words(self, texts: list[str]) -> list[list[str]]:
+        return _bm25s().tokenize(texts, stopwords="en", show_progress=False, return_ids=False)
+
+
+class Embeddings:
+    """Cosine of sentence embeddings: the mean of an encoder's last states (all-MiniLM-L6-v2 and its like)."""
+
+    name = "minilm"
+
+    def __init__(self, model: str, batch: int = 32):
+        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(model)
+        self.model = AutoModel.from_pretrained(checkpoint(model), dtype=torch.float32).eval()
+        self.batch = batch
+        self.longest = min(512, int(self.model.config.max_position_embeddings))
+
+    def index(self, text: PackedText, pieces: Sequence[Piece]) -> np.ndarray:
+        return self.embed([text.text[p.start : p.end] for p in pieces])
+
+    def scores(self, index: np.ndarray, question: Question) -> np.ndarray:
+        return index @ self.embed([question.question])[0]
+
+    @torch.no_grad()
+    def embed(self, texts: list[str]) -> np.ndarray:
+        """(n, E) of length 1; texts of similar length are read together."""
+        order, found = sorted(range(len(texts)), key=lambda i: len(texts[i])), {}
+        for start in range(0, len(order), self.batch):
+            rows = order[start : start + self.batch]
+            encoded = self.tokenizer(
+                [texts[i] for i in rows], padding=True, truncation=True, max_length=self.longest, return_tensors="pt"
+            )
+            states, mask = self.model(**encoded).last_hidden_state, encoded["attention_mask"][..., None]
+            means = normalize((states * mask).sum(1) / mask.sum(1), dim=-1)
+            found |= dict(zip(rows, means.float().numpy(), strict=True))
+        return np.stack([found[i] for i in range(len(texts))])
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """The pieces with the evidence, and then their neighbours, from near to far."""
+
+    name: str = "oracle"
+
+    def index(self, text: PackedText, pieces: Sequence[Piece]) -> Sequence[Piece]:
+        return pieces
+
+    def scores(self, index: Sequence[Piece], question: Question) -> np.ndarray:
+        gold = np.array([i for some in golden(index, question.evidence) for i in some])
+        return -np.abs(np.arange(len(index))[:, None] - gold).min(1).astype(float)
+
+
+def _bm25s() -> Any:
+    try:
+        import bm25s
+    except ImportError:
+        raise UserError("bm25s is not installed: pip install 'sharedllm[eval]'.") from None
+    return bm25s

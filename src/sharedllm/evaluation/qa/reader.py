@@ -1,0 +1,132 @@
+"""A base model that reads a prompt and writes an answer, greedily, and says what each step costs.
+
+What many prompts have in common is read once: its keys and values stay, and what was read after them is cut off again.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from ...utils.text import tokenize
+from .prompts import end_tokens, form_of
+
+
+class TooLong(Exception):
+    """A text can't be read: it does not fit, or it takes longer than allowed."""
+
+
+@dataclass
+class Start:
+    """What was read once: keys and values of `length` tokens."""
+
+    cache: DynamicCache
+    length: int
+    seconds: float
+    operations: float
+
+
+@dataclass(frozen=True)
+class Written:
+    """text: the reply. tokens: of it. seconds: by step. operations: of all steps."""
+
+    text: str
+    tokens: int
+    seconds: dict[str, float]
+    operations: float
+
+
+class Reader:
+    """chunk: tokens read at once. window: most tokens of a prompt with its answer."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chunk: int = 1024):
+        self.model, self.tokenizer, self.chunk = model, tokenizer, chunk
+        self.form = form_of(tokenizer)
+        self.ends = end_tokens(model, tokenizer)
+        self.window = int(getattr(model.config, "max_position_embeddings", 0) or 2**31)
+        config = model.config
+        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self._attention = 4 * config.num_hidden_layers * config.num_attention_heads * head
+        embedded = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings())}
+        self._linear = 2 * sum(p.numel() for p in model.parameters() if id(p) not in embedded and p.ndim > 1)
+        self._output = 2 * model.get_output_embeddings().weight.numel()
+        self._head: Start | None = None
+
+    def ids(self, text: str) -> Tensor:
+        """(1, T) without special tokens; those of the template are in its text."""
+        return tokenize(self.tokenizer, text).to(self.model.device) if text else torch.zeros(1, 0, dtype=torch.long)
+
+    def operations(self, tokens: int, before: int, outputs: int = 0) -> float:
+        """Floating-point operations of reading tokens after others: products with weights, attention (a causal one counts
+        half of its square), and logits of `outputs` of them."""
+        return tokens * self._linear + self._attention * tokens * (before + (tokens + 1) / 2) + outputs * self._output
+
+    def head(self) -> Start:
+        """The head of the chat template, read once."""
+        if self._head is None:
+            self._head = self.read(self.form.head)
+        return self._head
+
+    @torch.no_grad()
+    def read(
+        self, text: str, limit_s: float | None = None, progress: Callable[[int], None] = lambda tokens: None
+    ) -> Start:
+        """Keys and values of a text from its beginning.
+
+        Raises:
+            TooLong: it does not fit into the window, or is not done after `limit_s` seconds.
+        """
+        ids, begin = self.ids(text), time.perf_counter()
+        if ids.shape[1] > self.window:
+            raise TooLong(f"{ids.shape[1]:,} tokens do not fit into the window of {self.window:,}")
+        cache = DynamicCache(config=self.model.config)
+        for start in range(0, ids.shape[1], self.chunk):
+            part = ids[:, start : start + self.chunk]
+            self.model(part, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            progress(part.shape[1])
+            if limit_s is not None and time.perf_counter() - begin > limit_s and start + self.chunk < ids.shape[1]:
+                raise TooLong(f"{start + part.shape[1]:,} of {ids.shape[1]:,} tokens took {limit_s:,.0f} s")
+        return Start(cache, ids.shape[1], time.perf_counter() - begin, self.operations(ids.shape[1], 0))
+
+    @torch.no_grad()
+    def write(self, start: Start, prompt: str, max_new_tokens: int) -> Written:
+        """The likeliest answer to a prompt after what was read; what was read is as before afterwards.
+
+        Raises:
+            TooLong: prompt and answer do not fit into the window.
+        """
+        ids = self.ids(prompt)
+        length = start.length + ids.shape[1]
+        if length + max_new_tokens > self.window:
+            raise TooLong(f"{length + max_new_tokens:,} tokens do not fit into the window of {self.window:,}")
+        begin = time.perf_counter()
+        try:
+            for at in range(0, ids.shape[1], self.chunk):
+                part = ids[:, at : at + self.chunk]
+                logits = self.model(part, past_key_values=start.cache, use_cache=True, logits_to_keep=1).logits
+            token, new = logits[:, -1:].argmax(-1), []
+            read = time.perf_counter()
+            while int(token) not in self.ends:
+                new.append(int(token))
+                if len(new) == max_new_tokens or (self.form.one_line and "\n" in self._text(new).lstrip()):
+                    break
+                logits = self.model(token, past_key_values=start.cache, use_cache=True, logits_to_keep=1).logits
+                token = logits[:, -1:].argmax(-1)
+        finally:
+            self._shorten(start)
+        seconds = {"prefill": read - begin, "decode": time.perf_counter() - read}
+        operations = self.operations(ids.shape[1], start.length, 1) + self.operations(len(new), length, len(new))
+        text = self._text(new).strip()
+        return Written(text.split("\n")[0] if self.form.one_line else text, len(new), seconds, operations)
+
+    @staticmethod
+    def _shorten(start: Start) -> None:
+        """Cut off what was read after it. `crop` takes the number of tokens to remove, negative."""
+        if (more := start.cache.get_seq_length() - start.length) > 0:
+            start.cache.crop(-more)
+
+    def _text(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))

@@ -1,0 +1,166 @@
+"""Tables of what was asked, from the files of `run` alone: shares with intervals, paired differences, what it cost."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...utils.errors import UserError
+from ...utils.files import write_text
+from ..statistics import Estimate, pooled_bootstrap, wilson
+from .run import rows_of
+
+SAME = "same-pieces-text"
+# Scores of which every value is 0 or 1.
+SHARES = ("hit", "em", "number", "all_named", "line")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Answers of one system at one budget, by question."""
+
+    system: str
+    budget: int | None
+    rows: dict[str, dict[str, Any]]
+    skipped: list[str]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A set at a length. about: what decided the questions. named: words on the models."""
+
+    label: str
+    about: dict[str, Any]
+    named: str
+    commands: list[list[str]]
+    environment: dict[str, Any]
+    contenders: list[Contender]
+
+
+def load(folder: Path) -> list[Cell]:
+    """
+    Raises:
+        ValueError: the folder holds no results.
+    """
+    cells = []
+    for path in sorted(folder.glob("*/run.json")):
+        run, contenders = json.loads(path.read_text()), []
+        for file in sorted(path.parent.glob("*.jsonl")):
+            rows = rows_of(file)
+            if rows:
+                answered = {row["question"]: row for row in rows if "scores" in row}
+                skipped = sorted({row["skipped"] for row in rows if "skipped" in row})
+                contenders.append(Contender(rows[0]["system"], rows[0]["budget"], answered, skipped))
+        cells.append(
+            Cell(path.parent.name, run["about"], run["named"], run["commands"], run["environment"], contenders)
+        )
+    if not cells:
+        raise UserError(f"{folder} holds no results: name a folder that `sharedllm qa` made.")
+    return sorted(cells, key=lambda cell: (cell.about["set"], cell.about["length"]))
+
+
+def estimate(rows: Sequence[dict[str, Any]], metric: str) -> Estimate:
+    """Mean of a score: Wilson's interval for shares of independent questions, else a bootstrap over what they are about."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        values[row["group"]].append(row["scores"][metric])
+    if metric in SHARES and len(values) == len(rows):
+        return wilson([v for some in values.values() for v in some])
+    return pooled_bootstrap(values)
+
+
+def difference(ours: Contender, theirs: Contender, metric: str) -> Estimate | None:
+    """Ours minus theirs on the questions that both answered, by bootstrap over what they are about."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for key in sorted(ours.rows.keys() & theirs.rows.keys()):
+        row = ours.rows[key]
+        values[row["group"]].append(row["scores"][metric] - theirs.rows[key]["scores"][metric])
+    return pooled_bootstrap(values) if values else None
+
+
+def write_report(folder: Path) -> Path:
+    """report.md in the folder."""
+    cells = load(folder)
+    lines = ["# Questions about long texts, by system", ""]
+    lines += [f"    {' '.join(command)}" for command in {tuple(c): c for cell in cells for c in cell.commands}.values()]
+    lines += [
+        "",
+        "Every system gets the same texts and the same prompt, and writes greedily up to the same number of tokens. n: questions. "
+        "95 % intervals: Wilson's where questions are independent, else bootstrap over stories, books or texts; "
+        f"the difference to {SAME} is paired, by question. Read: seconds for the text, once. A question: seconds for each, "
+        "after that; operations in 10⁹.",
+        "",
+    ]
+    for cell in cells:
+        lines += _section(cell)
+    write_text(folder / "report.md", "\n".join(lines) + "\n")
+    return folder / "report.md"
+
+
+def _section(cell: Cell) -> list[str]:
+    about, metrics = cell.about, cell.about["metrics"]
+    first = metrics[0]
+    lines = [
+        f"## {about['set']}, {about['length']:,} tokens" if about["length"] else f"## {about['set']}, whole documents",
+        "",
+        f"{cell.named or 'base ' + about['models'].get('base', '?')}; {about['half']} ids, seed {about['seed']}; "
+        f"{cell.environment.get('cpu') or ''}, {cell.environment.get('threads', '?')} threads.",
+        "",
+        f"| system | budget | n | {first} | minus {SAME} | {' | '.join(metrics[1:])}{' | ' if metrics[1:] else ''}"
+        "read, s | a question, s | context | of the text | operations |",
+        "|---|--:|--:|" + "--:|" * (len(metrics) + 6),
+    ]
+    rivals = {c.budget: c for c in cell.contenders if c.system == SAME}
+    for c in sorted(cell.contenders, key=lambda c: (c.budget or 0, c.system)):
+        rows = list(c.rows.values())
+        if not rows:
+            lines.append(f"| {c.system} | {_count(c.budget)} | 0 | {'; '.join(c.skipped)} |")
+            continue
+        rival = rivals.get(c.budget) or (next(iter(rivals.values())) if c.budget is None and len(rivals) == 1 else None)
+        minus = difference(c, rival, first) if rival is not None and rival is not c else None
+        cells = [
+            c.system, _count(c.budget), str(len(rows)), shown(estimate(rows, first)),
+            "–" if minus is None else shown(minus, signed=True),
+            *(shown(estimate(rows, metric)) for metric in metrics[1:]),
+            f"{_mean([r['prepare'] for r in rows]):,.1f}", f"{_mean([sum(r['seconds'].values()) for r in rows]):.2f}",
+            f"{_mean([r['context_tokens'] for r in rows]):,.0f}", f"{_mean([r['selected_tokens'] for r in rows]):,.0f}",
+            _operations(rows),
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, "", *_kinds(cell, first)]
+
+
+def _kinds(cell: Cell, metric: str) -> list[str]:
+    """The main score of each kind of question, if there are several."""
+    kinds = sorted({row["kind"] for c in cell.contenders for row in c.rows.values()})
+    if len(kinds) < 2:
+        return []
+    lines = [f"{metric} by kind of question:", "", f"| system | budget | {' | '.join(kinds)} |"]
+    lines.append("|---|--:|" + "--:|" * len(kinds))
+    for c in sorted(cell.contenders, key=lambda c: (c.budget or 0, c.system)):
+        cells = []
+        for kind in kinds:
+            rows = [row for row in c.rows.values() if row["kind"] == kind]
+            cells.append(f"{shown(estimate(rows, metric))}, n = {len(rows)}" if rows else "–")
+        lines.append(f"| {c.system} | {_count(c.budget)} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def shown(found: Estimate, signed: bool = False) -> str:
+    sign = "+" if signed else ""
+    return f"{100 * found.mean:{sign}.1f} [{100 * found.low:{sign}.1f}, {100 * found.high:{sign}.1f}]"
+
+
+def _count(budget: int | None) -> str:
+    return "–" if budget is None else f"{budget:,}"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _operations(rows: Sequence[dict[str, Any]]) -> str:
+    known = [row["operations"] for row in rows if row["operations"] is not None]
+    return f"{_mean(known) / 1e9:,.0f}" if known else "–"

@@ -1,0 +1,209 @@
+"""Puts every question to every system: a JSON line for each answer as soon as it is there, and none is asked for twice."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...utils.errors import UserError
+from ...utils.files import write_text
+from ...utils.hardware import command_line, environment
+from ...utils.version import __version__
+from .meter import Meter
+from .metrics import scores
+from .sets import PackedText, QuestionSet, Wish
+from .systems import Ask, Cast, Reply, Skipped, System, make
+
+Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One cell of a table: a set at a length.
+
+    systems  names, those that are followed before those that follow. budgets: tokens of pieces
+    most     questions
+    """
+
+    questions: QuestionSet
+    wish: Wish
+    systems: Sequence[str]
+    budgets: Sequence[int]
+    most: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.questions.name}-{self.wish.length or 'whole'}"
+
+    def texts(self, meter: Meter) -> list[PackedText]:
+        """As many as it takes for so many questions."""
+        found, left = [], self.most
+        for text in self.questions.texts(self.wish, meter):
+            found.append(replace(text, questions=text.questions[:left]))
+            left -= len(found[-1].questions)
+            if left <= 0:
+                break
+        return found
+
+    def about(self) -> dict[str, Any]:
+        """What decides the questions and their order; a folder with another is refused."""
+        wish = self.wish
+        return {
+            "set": self.questions.name, "length": wish.length, "half": wish.half, "seed": wish.seed,
+            "per_text": wish.per_text, "instruction": self.questions.instruction,
+            "new_tokens": self.questions.new_tokens, "metrics": list(self.questions.metrics),
+        }  # fmt: skip
+
+
+@contextlib.contextmanager
+def no_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    yield lambda advance: None
+
+
+def measure(
+    plan: Plan,
+    texts: Sequence[PackedText],
+    cast: Cast,
+    folder: Path,
+    models: dict[str, Any],
+    named: str = "",
+    note: Callable[[str], None] = lambda line: None,
+    bar: Bar = no_bar,
+) -> Path:
+    """Ask whatever was not asked yet; returns the folder of the cell.
+
+    `folder/SET-LENGTH/` gets run.json and a file `SYSTEM[@BUDGET].jsonl` of each system and budget.
+
+    Args:
+        texts: `plan.texts`. models: what identifies the models, kept beside the results. named: words on them.
+        note: shows a line.
+
+    Raises:
+        ValueError: the folder holds a measurement of other questions or models; a system is not known, or one follows
+            another that was not asked.
+    """
+    place = folder / plan.label
+    _begin(place, json.loads(json.dumps(plan.about() | {"models": models})), named)
+    systems = [make(name, cast) for name in plan.systems]
+    jobs = [(s, budget) for s in systems for budget in (plan.budgets if s.budgeted else [None])]
+    done = {file_of(place, s.name, b): _done(file_of(place, s.name, b)) for s, b in jobs}
+    total = len(jobs) * sum(len(text.questions) for text in texts)
+    with bar(plan.label, total) as advance:
+        for text in texts:
+            for system in systems:
+                mine = [b for s, b in jobs if s is system]
+                left = {
+                    b: [q for q in text.questions if not done[file_of(place, system.name, b)] & {q.id, text.id}]
+                    for b in mine
+                }
+                advance(sum(len(text.questions) - len(some) for some in left.values()))
+                if any(left.values()):
+                    _ask(plan, system, text, left, place, note, advance)
+    return place
+
+
+def _ask(
+    plan: Plan,
+    system: System,
+    text: PackedText,
+    left: dict[int | None, list],
+    place: Path,
+    note: Callable[[str], None],
+    advance: Callable[[int], None],
+) -> None:
+    """All questions of one text that a system has not answered yet, by budget."""
+    common = {"system": system.name, "text": text.id, "tokens": text.tokens}
+    begin = time.perf_counter()
+    try:
+        state = system.prepare(text)
+    except Skipped as reason:
+        for budget, some in left.items():
+            _append(file_of(place, system.name, budget), common | {"budget": budget, "skipped": str(reason)})
+            advance(len(some))
+        note(f"{plan.label}, {system.name}: {text.id} skipped: {reason}")
+        return
+    preparing = time.perf_counter() - begin
+    for budget, some in left.items():
+        file = file_of(place, system.name, budget)
+        followed = _spans(file_of(place, system.follows, budget)) if system.follows else {}
+        right = []
+        for question in some:
+            if system.follows and question.id not in followed:
+                raise UserError(
+                    f"{system.name} takes the pieces of {system.follows}, which was not asked {question.id} with "
+                    f"--budgets {budget}: name it as a system before."
+                )
+            ask = Ask(
+                question, plan.questions.instruction, plan.questions.new_tokens, budget, followed.get(question.id, ())
+            )
+            row = common | {"budget": budget, "question": question.id, "group": question.group, "kind": question.kind}
+            try:
+                reply: Reply = system.answer(state, ask)
+            except Skipped as reason:
+                _append(file, row | {"skipped": str(reason)})
+                advance(1)
+                continue
+            marks = scores(reply.text, question.answers, plan.questions.metrics)
+            right.append(marks[plan.questions.metrics[0]])
+            said = asdict(reply) | {"seconds": {k: round(v, 4) for k, v in reply.seconds.items()}}
+            _append(file, row | {"reply": said.pop("text"), "answers": question.answers, "scores": marks} | said
+                    | {"prepare": round(preparing, 2)})  # fmt: skip
+            advance(1)
+        if right:
+            shown = system.name if budget is None else f"{system.name}, {budget:,} tokens"
+            note(f"{plan.label}, {shown}: {text.id}: {sum(right) / len(right):.2f} of {len(right)} questions")
+
+
+def file_of(place: Path, system: str, budget: int | None) -> Path:
+    name = system.replace(":", "=").replace("/", "_")
+    return place / (f"{name}.jsonl" if budget is None else f"{name}@{budget}.jsonl")
+
+
+def rows_of(file: Path) -> list[dict[str, Any]]:
+    """The lines of a file; one that was cut short while it was written is left out."""
+    if not file.is_file():
+        return []
+    rows = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def _begin(place: Path, about: dict[str, Any], named: str) -> None:
+    path, commands = place / "run.json", [command_line()]
+    if path.is_file():
+        there = json.loads(path.read_text())
+        if changed := [key for key in about if there["about"].get(key) != about[key]]:
+            raise UserError(f"{place} holds another measurement, by {', '.join(changed)}: name another folder.")
+        commands = there["commands"] + [command for command in commands if command not in there["commands"]]
+    content = {
+        "about": about,
+        "named": named,
+        "commands": commands,
+        "environment": {"sharedllm": __version__} | environment(),
+    }
+    write_text(path, json.dumps(content, indent=1))
+
+
+def _done(file: Path) -> set[str]:
+    """Questions that were answered, or skipped, and texts that were skipped."""
+    return {row.get("question", row["text"]) for row in rows_of(file)}
+
+
+def _spans(file: Path) -> dict[str, tuple]:
+    return {row["question"]: tuple(map(tuple, row["spans"])) for row in rows_of(file) if "spans" in row}
+
+
+def _append(file: Path, row: dict[str, Any]) -> None:
+    with file.open("a+b") as out:
+        # A line that was cut short ends here, so that the next one is whole.
+        if out.tell():
+            out.seek(-1, 2)
+            if out.read(1) != b"\n":
+                out.write(b"\n")
+        out.write((json.dumps(row, ensure_ascii=False) + "\n").encode())

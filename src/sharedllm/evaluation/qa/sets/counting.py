@@ -1,0 +1,84 @@
+"""Questions that every line of a text counts for: how many utterances are about X, and which X is the most frequent (CLINC150)."""
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+
+from ....utils.errors import UserError
+from ..meter import Meter
+from .base import Builder, Item, PackedText, Question, Wish, read_set
+
+ASKED = 8
+MOST = 10
+
+
+@dataclass(frozen=True)
+class Counting:
+    """Lines of utterances (Larson et al., arXiv 1909.02027): eight intents stand in it one to ten times, others fill it.
+
+    Labels of even and of odd numbers are the halves.
+    """
+
+    name: str = "clinc"
+    metrics: tuple[str, ...] = ("number",)
+    instruction: str = "Answer with one number, or with one name."
+    new_tokens: int = 12
+
+    def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
+        by_label: dict[str, list[str]] = defaultdict(list)
+        for record in read_set(wish.folder, "clinc150"):
+            if record["label"] != "oos":
+                by_label[record["label"]].append(record["text"])
+        if wish.length < 256:
+            raise UserError(f"--length {wish.length}: {self.name} needs texts of at least 256 tokens.")
+        labels = sorted(by_label)
+        mine = [label for number, label in enumerate(labels) if wish.takes(number)]
+        for number in count():
+            yield self._text(by_label, mine, wish, meter, number)
+
+    def _text(
+        self, by_label: dict[str, list[str]], mine: list[str], wish: Wish, meter: Meter, number: int
+    ) -> PackedText:
+        rng = random.Random(f"{wish.seed} {self.name} {wish.length} {wish.half} {number}")
+        asked = rng.sample(mine, ASKED)
+        # One of the counts is the greatest, so that the most frequent is one.
+        counts = dict(zip(asked, [MOST, *(rng.randint(1, MOST - 2) for _ in asked[1:])], strict=True))
+        lines = [(label, text) for label in asked for text in rng.sample(by_label[label], counts[label])]
+        left = wish.length - sum(meter.count(f"{text}\n") for _, text in lines)
+        rest = [(label, text) for label, texts in by_label.items() if label not in counts for text in texts]
+        if not rest:
+            raise UserError(f"{self.name}: there are too few intents beside the {ASKED} that are asked for.")
+        while left > 0:
+            for label, text in rng.sample(rest, len(rest)):
+                left -= meter.count(f"{text}\n")
+                if left <= 0:
+                    break
+                lines.append((label, text))
+        rng.shuffle(lines)
+        text, places = "", defaultdict(list)
+        for label, line in lines:
+            places[label].append((len(text), len(text) + len(line)))
+            text += f"{line}\n"
+        name = f"{self.name}-{wish.length}-{number}"
+        spoken = {label: label.replace("_", " ") for label in asked}
+        questions = [
+            Question(
+                f"{name}-{i}", f'How many of these lines are about "{spoken[label]}"?', (str(counts[label]),),
+                tuple(places[label]), name, "count",
+            )
+            for i, label in enumerate(asked)
+        ]  # fmt: skip
+        some = rng.sample(asked, len(asked))
+        options = ", ".join(f'"{spoken[label]}"' for label in some)
+        best = max(asked, key=lambda label: counts[label])
+        evidence = tuple(sorted(place for label in asked for place in places[label]))
+        most = Question(
+            f"{name}-most", f"Which of these is asked about in the most lines: {options}?", (spoken[best],),
+            evidence, name, "most frequent",
+        )  # fmt: skip
+        builder = Builder()
+        item = Item(name, text)
+        builder.add(item)
+        return builder.done(name, [(item, [*questions, most][: wish.per_text])], meter)

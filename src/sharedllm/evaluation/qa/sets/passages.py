@@ -1,0 +1,99 @@
+"""Sets of short passages, of which any number stand in one text: Natural Questions, HotpotQA, UUID records."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..meter import Meter
+from .base import Item, PackedText, Question, Wish, pack, read_set
+from .books import sections
+
+FEW_WORDS = "Answer with as few words as possible."
+
+
+@dataclass(frozen=True)
+class NaturalQuestions:
+    """Search queries, one passage of Wikipedia each (Liu et al., arXiv 2307.03172); books fill what passages do not."""
+
+    name: str = "nq"
+    metrics: tuple[str, ...] = ("hit", "em", "f1")
+    instruction: str = FEW_WORDS
+    new_tokens: int = 20
+
+    def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
+        wanted, others = [], []
+        for record in read_set(wish.folder, self.name):
+            number = int(record["id"].rpartition("-")[2])
+            text = f"{record['title']}\n{record['passage']}"
+            question = Question(
+                record["id"], _asked(record["question"]), tuple(record["answers"]), ((0, len(text)),), record["id"]
+            )
+            item = Item(record["title"], text, (question,))
+            (wanted if wish.takes(number) else others).append(item)
+        filler = _filler(wish, meter, wanted + others)
+        return pack(self.name, wanted, others, filler, wish, meter)
+
+
+@dataclass(frozen=True)
+class HotpotQA:
+    """Questions that need two paragraphs (Yang et al., arXiv 1809.09600); the other eight of each mislead."""
+
+    name: str = "hotpotqa"
+    metrics: tuple[str, ...] = ("f1", "em", "hit")
+    instruction: str = FEW_WORDS
+    new_tokens: int = 20
+
+    def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
+        wanted, others = [], []
+        for record in read_set(wish.folder, self.name):
+            rows = record["paragraphs"]
+            random.Random(f"{wish.seed} {record['id']}").shuffle(rows)
+            texts = [f"{row['title']}\n{row['text']}" for row in rows]
+            starts = [sum(len(text) + 2 for text in texts[:i]) for i in range(len(texts))]
+            parts = tuple((start, start + len(text)) for start, text in zip(starts, texts, strict=True))
+            gold = tuple(part for part, row in zip(parts, rows, strict=True) if row["gold"])
+            question = Question(
+                record["id"], record["question"], (record["answer"],), gold, record["id"], record.get("type", "")
+            )
+            item = Item(record["id"], "\n\n".join(texts), (question,), parts, scattered=True)
+            (wanted if wish.takes(int(record["id"], 16)) else others).append(item)
+        return pack(self.name, wanted, others, _filler(wish, meter, wanted + others), wish, meter)
+
+
+@dataclass(frozen=True)
+class Records:
+    """UUIDs with UUIDs as values (Liu et al., arXiv 2307.03172), lines of one JSON object, or of several one after the other."""
+
+    name: str
+    metrics: tuple[str, ...] = ("hit",)
+    instruction: str = "Answer with the value only."
+    new_tokens: int = 48
+
+    def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
+        wanted, others = [], []
+        for record in read_set(wish.folder, self.name):
+            number = int(record["id"].rpartition("-")[2])
+            (wanted if wish.takes(number) else others).append(self._item(record))
+        return pack(self.name, wanted, others, (), wish, meter)
+
+    def _item(self, record: dict[str, Any]) -> Item:
+        lines = [f'"{key}": "{value}",\n' for key, value in record["records"]]
+        (place,) = (i for i, (key, _) in enumerate(record["records"]) if key == record["key"])
+        start = sum(map(len, lines[:place]))
+        asked = f'Which value stands beside the key "{record["key"]}"?'
+        question = Question(
+            record["id"], asked, (record["value"],), ((start, start + len(lines[place])),), record["id"]
+        )  # fmt: skip
+        return Item(record["id"], "".join(lines), (question,))
+
+
+def _asked(query: str) -> str:
+    """A search query as a sentence."""
+    return query[:1].upper() + query[1:] + ("" if query.endswith("?") else "?")
+
+
+def _filler(wish: Wish, meter: Meter, items: list[Item]) -> list[Item]:
+    """Sections of books, where a text is longer than all passages together."""
+    there = sum(meter.count(item.text) + 1 for item in items)
+    return sections(wish.folder, wish.length - there, meter) if there < wish.length else []

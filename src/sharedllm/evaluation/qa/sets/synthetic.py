@@ -1,0 +1,149 @@
+"""Facts that are hidden in books, made from a seed: alike facts, several values, variables that hand on a value."""
+
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+
+from ....data.questions.base import Quiz, Split
+from ....data.questions.needle import PHRASINGS, MultiValue
+from ....data.questions.tracking import Variables
+from ....data.questions.vocabulary import digits
+from ....data.synthetic import needle_keys
+from ....utils.errors import UserError
+from ..meter import Meter
+from .base import Builder, Item, PackedText, Question, Span, Wish
+from .books import prose
+from .passages import FEW_WORDS
+
+# Crowds of alike facts in one text, each of another phrasing.
+QUESTIONS = 20
+
+
+@dataclass(frozen=True)
+class Facts:
+    """`alike` facts of one form about different keys, all of them asked for; small crowds stand in a text together, each with
+    a form of its own. Keys of even and of odd halves are disjoint."""
+
+    alike: int
+    metrics: tuple[str, ...] = ("hit",)
+    instruction: str = FEW_WORDS
+    new_tokens: int = 16
+
+    @property
+    def name(self) -> str:
+        return f"facts{self.alike}"
+
+    def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
+        return _texts(self.name, self._quizzes, wish, meter)
+
+    def _quizzes(self, rng: random.Random, split: Split) -> list[Quiz]:
+        crowds = max(1, min(len(PHRASINGS), QUESTIONS // self.alike))
+        keys = iter(rng.sample(needle_keys(split), crowds * self.alike))
+        made = []
+        for fact, question, lead in rng.sample(PHRASINGS, crowds):
+            for _ in range(self.alike):
+                key, value = next(keys), digits(rng)
+                text = fact.format(key=key, value=value)
+                made.append(Quiz((text,), question.format(key=key), value, lead.format(key=key)))
+        return made
+
+
+@dataclass(frozen=True)
+class Values:
+    """Keys that got three values each, at different places; all three are asked for."""
+
+    name: str = "values"
+    metrics: tuple[str, ...] = ("named", "all_named")
+    instruction: str = FEW_WORDS
+    new_tokens: int = 24
+
+    def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
+        return _texts(self.name, lambda rng, split: _distinct(MultiValue(), rng, split, 8), wish, meter)
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """A value that is handed on from variable to variable, one to four times, beside other chains."""
+
+    name: str = "variables"
+    metrics: tuple[str, ...] = ("hit",)
+    instruction: str = FEW_WORDS
+    new_tokens: int = 16
+
+    def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
+        return _texts(self.name, lambda rng, split: _distinct(Variables(), rng, split, 4), wish, meter)
+
+
+def _distinct(task: MultiValue | Variables, rng: random.Random, split: Split, wanted: int) -> list[Quiz]:
+    """Quizzes none of whose facts names what another one's facts name."""
+    made, used = [], set()
+    while len(made) < wanted:
+        quiz = task.make(rng, "", split)
+        names = set(re.findall(r"VAR (\w+)", " ".join(quiz.facts))) or {quiz.question}
+        if not names & used:
+            made.append(quiz)
+            used |= names
+    return made
+
+
+def _texts(name: str, quizzes, wish: Wish, meter: Meter) -> Iterator[PackedText]:
+    if wish.length < 512:
+        raise UserError(f"--length {wish.length}: {name} needs texts of at least 512 tokens.")
+    split: Split = "validation" if wish.half == "even" else "test"
+    books = [text for _, text in prose(wish.folder)]
+    for number in count():
+        rng = random.Random(f"{wish.seed} {name} {wish.length} {split} {number}")
+        yield _text(f"{name}-{wish.length}-{split}-{number}", quizzes(rng, split), books, rng, wish, meter)
+
+
+def _text(name: str, quizzes: list[Quiz], books: list[str], rng: random.Random, wish: Wish, meter: Meter) -> PackedText:
+    # The facts of all quizzes in any order, those of one quiz in their own.
+    turns = [number for number, quiz in enumerate(quizzes) for _ in quiz.facts]
+    rng.shuffle(turns)
+    left = [list(quiz.facts) for quiz in quizzes]
+    facts = [left[number].pop(0) for number in turns]
+    room = wish.length - sum(map(meter.count, facts))
+    if room < 0:
+        raise UserError(f"{name}: the facts don't fit into {wish.length} tokens: ask for longer texts.")
+    text, places = _hidden(_filler(books, rng, room, meter), facts, rng)
+    evidence: list[list[Span]] = [[] for _ in quizzes]
+    for number, place in zip(turns, places, strict=True):
+        evidence[number].append(place)
+    questions = [
+        Question(f"{name}-{i}", quiz.question, tuple(quiz.answer.split(", ")), tuple(evidence[i]), name)
+        for i, quiz in enumerate(quizzes)
+    ]
+    builder = Builder()
+    item = Item(name, text)
+    builder.add(item)
+    return builder.done(name, [(item, rng.sample(questions, min(len(questions), wish.per_text)))], meter)
+
+
+def _filler(books: list[str], rng: random.Random, tokens: int, meter: Meter) -> str:
+    """Running text of so many tokens, from a paragraph's beginning on; of several books if one is too short."""
+    order = rng.sample(books, len(books))
+    start = order[0].find("\n\n", rng.randrange(len(order[0]))) + 2
+    text, number = order[0][start if start > 1 else 0 :], 0
+    # More characters than so many tokens can have; the cut is exact.
+    while len(text) < 12 * tokens and number + 1 < len(order):
+        number += 1
+        text += "\n\n" + order[number]
+    found = meter.cut(text[: 12 * tokens], tokens)
+    if meter.count(found) < 0.9 * tokens:
+        raise UserError(f"the books together are shorter than {tokens:,} tokens: ask for shorter texts.")
+    return found
+
+
+def _hidden(filler: str, facts: list[str], rng: random.Random) -> tuple[str, list[Span]]:
+    """The filler with the facts after ends of sentences, in order, and where each of them stands."""
+    borders = [m.end() for m in re.finditer(r"[.!?][\"'”’)]*(?=\s)", filler)] or [len(filler)]
+    cuts = sorted(rng.choice(borders) for _ in facts)
+    text, places, previous = "", [], 0
+    for cut, fact in zip(cuts, facts, strict=True):
+        text += filler[previous:cut]
+        places.append((len(text) + 1, len(text) + len(fact)))
+        text += fact
+        previous = cut
+    return text + filler[previous:], places

@@ -1,0 +1,334 @@
+"""Who answers: the base without the text, with all of it, or with some pieces of it as text in its window.
+
+Another one is a class with `prepare` and `answer` and an entry in `make`; the memory itself is in `memory.py`.
+"""
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from ...utils.errors import UserError
+from .meter import Meter
+from .pieces import Piece, cut, joined, within
+from .rankings import Embeddings, Oracle, Ranking, Words, ranked
+from .reader import Reader, Start, TooLong, Written
+from .sets import PackedText, Question, Span
+
+
+class Skipped(Exception):
+    """A system can't take part in a text; says why."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One question, as it is put to a system.
+
+    instruction  what the question ends with. new_tokens: most tokens of the answer
+    budget       tokens of the text that may be shown; None for systems without one
+    spans        characters that the followed system selected, for systems that follow one
+    """
+
+    question: Question
+    instruction: str
+    new_tokens: int
+    budget: int | None = None
+    spans: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """text            what was written
+    context_tokens  tokens that were read for this question
+    selected_tokens tokens of the text among them
+    seconds         by step, of this question alone
+    operations      floating-point operations of it; None if they are not known
+    spans           characters of the text that were shown
+    tokens          that were written
+    """
+
+    text: str
+    context_tokens: int
+    selected_tokens: int
+    seconds: dict[str, float]
+    operations: float | None
+    spans: tuple[Span, ...] = ()
+    tokens: int = 0
+
+
+class System(Protocol):
+    """One way of answering. follows: the system whose pieces it takes, or "". budgeted: whether a budget means anything."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def budgeted(self) -> bool: ...
+    @property
+    def follows(self) -> str: ...
+
+    def prepare(self, text: PackedText) -> Any:
+        """What is done once for a text.
+
+        Raises:
+            Skipped: it can't be done.
+        """
+        ...
+
+    def answer(self, state: Any, ask: Ask) -> Reply:
+        """
+        Raises:
+            Skipped: this question can't be answered.
+        """
+        ...
+
+
+class Bench:
+    """What the systems share: the base, and the pieces of the text in hand."""
+
+    def __init__(self, reader: Reader, meter: Meter):
+        self.reader, self.meter = reader, meter
+        self._text, self._pieces = "", []
+
+    def pieces(self, text: PackedText) -> list[Piece]:
+        if text.id != self._text:
+            self._text, self._pieces = text.id, cut(text, self.meter)
+        return self._pieces
+
+    def write(self, start: Start, shown: str, ask: Ask, after_text: bool) -> Written:
+        form = self.reader.form
+        prompt = shown + form.asked(ask.question.question, ask.instruction, after_text)
+        try:
+            return self.reader.write(start, prompt, ask.new_tokens)
+        except TooLong as error:
+            raise Skipped(str(error)) from None
+
+
+@dataclass(frozen=True)
+class ClosedBook:
+    """The question alone."""
+
+    bench: Bench
+    name: str = "closed"
+    budgeted: bool = False
+    follows: str = ""
+
+    def prepare(self, text: PackedText) -> None:
+        self.bench.reader.head()
+
+    def answer(self, state: None, ask: Ask) -> Reply:
+        return _shown(self.bench, "", (), ask, {})
+
+
+@dataclass(frozen=True)
+class FullAttention:
+    """The base reads all of the text once, and every question after it: its own attention over everything.
+
+    limit_s: longest time for a text.
+    """
+
+    bench: Bench
+    limit_s: float = 3600
+    name: str = "full"
+    budgeted: bool = False
+    follows: str = ""
+
+    def prepare(self, text: PackedText) -> tuple[PackedText, Start]:
+        reader = self.bench.reader
+        try:
+            return text, reader.read(reader.form.head + text.text, self.limit_s)
+        except TooLong as error:
+            raise Skipped(str(error)) from None
+
+    def answer(self, state: tuple[PackedText, Start], ask: Ask) -> Reply:
+        text, start = state
+        written = self.bench.write(start, "", ask, after_text=True)
+        length = start.length + self.bench.meter.count(ask.question.question)
+        return _reply(written, length, text.tokens, ((0, len(text.text)),), {})
+
+
+@dataclass(frozen=True)
+class RankedText:
+    """The best pieces by a ranking, as text in the window.
+
+    order: "text", as they stand there, or "rank", the best one last and so next to the question.
+    """
+
+    bench: Bench
+    ranking: Ranking
+    order: Literal["text", "rank"] = "text"
+    budgeted: bool = True
+    follows: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.ranking.name}-text" + ("" if self.order == "text" else "-rank")
+
+    def prepare(self, text: PackedText) -> tuple[PackedText, list[Piece], Any]:
+        self.bench.reader.head()
+        pieces = self.bench.pieces(text)
+        return text, pieces, self.ranking.index(text, pieces)
+
+    def answer(self, state: tuple[PackedText, list[Piece], Any], ask: Ask) -> Reply:
+        text, pieces, index = state
+        assert ask.budget is not None
+        if isinstance(self.ranking, Oracle) and not ask.question.evidence:
+            raise Skipped("the set does not say where the answer stands")
+        begin = time.perf_counter()
+        chosen = within(pieces, ranked(self.ranking.scores(index, ask.question)), ask.budget)
+        chosen = sorted(chosen) if self.order == "text" else chosen[::-1]
+        selecting = time.perf_counter() - begin
+        return _shown(self.bench, text.text, _spans(pieces, chosen), ask, {"select": selecting})
+
+
+@dataclass(frozen=True)
+class WrongText:
+    """Pieces of documents that the question is not about, drawn anew for each: what any text does to an answer.
+
+    texts: all that there are; where a text is one document, its pieces come from another one.
+    """
+
+    bench: Bench
+    texts: Sequence[PackedText]
+    seed: int = 0
+    name: str = "wrong"
+    budgeted: bool = True
+    follows: str = ""
+
+    def prepare(self, text: PackedText) -> PackedText:
+        self.bench.reader.head()
+        return text
+
+    def answer(self, state: PackedText, ask: Ask) -> Reply:
+        assert ask.budget is not None
+        about = [
+            d for d in state.documents if any(a < d[2] and b > d[1] for a, b in ask.question.evidence)
+        ]  # fmt: skip
+        text, away = state, about
+        if len(state.documents) < 2 or not about:
+            others = [t for t in self.texts if not {q.group for q in t.questions} & {ask.question.group}]
+            if not others:
+                raise Skipped("there is no other text: ask more questions")
+            rng = random.Random(f"{self.seed} {ask.question.id}")
+            text, away = rng.choice(others), []
+        # The pieces of the text in hand stay in the bench.
+        pieces = self.bench.pieces(state) if text is state else cut(text, self.bench.meter)
+        free = [i for i, p in enumerate(pieces) if not any(d[1] <= p.start < d[2] for d in away)]
+        random.Random(f"{self.seed} {ask.question.id}").shuffle(free)
+        chosen = sorted(within(pieces, free, ask.budget))
+        return _shown(self.bench, text.text, _spans(pieces, chosen), ask, {})
+
+
+@dataclass(frozen=True)
+class SamePieces:
+    """Exactly what another system selected, as text in the window: what a memory has to be better than."""
+
+    bench: Bench
+    follows: str
+    budgeted: bool = True
+
+    @property
+    def name(self) -> str:
+        return "same-pieces-text" if self.follows == "sharedllm" else f"same-pieces-text:{self.follows}"
+
+    def prepare(self, text: PackedText) -> PackedText:
+        self.bench.reader.head()
+        return text
+
+    def answer(self, state: PackedText, ask: Ask) -> Reply:
+        return _shown(self.bench, state.text, ask.spans, ask, {})
+
+
+def _spans(pieces: Sequence[Piece], chosen: Sequence[int]) -> tuple[Span, ...]:
+    return tuple((pieces[i].start, pieces[i].end) for i in chosen)
+
+
+def _shown(bench: Bench, text: str, spans: Sequence[Span], ask: Ask, seconds: Mapping[str, float]) -> Reply:
+    """The answer with parts of a text in front of the question."""
+    shown = joined(text, spans)
+    start = bench.reader.head()
+    written = bench.write(start, shown, ask, bool(shown))
+    selected = bench.meter.count(shown) if shown else 0
+    asked = bench.meter.count(bench.reader.form.asked(ask.question.question, ask.instruction, bool(shown)))
+    return _reply(written, start.length + selected + asked, selected, tuple(spans), seconds)
+
+
+def _reply(
+    written: Written, context: int, selected: int, spans: tuple[Span, ...], seconds: Mapping[str, float]
+) -> Reply:
+    return Reply(
+        written.text, context, selected, {**seconds, **written.seconds}, written.operations, spans, written.tokens
+    )
+
+
+@dataclass
+class Cast:
+    """What systems are made from. shared: makes one from a memory, by its full name; None without a model that has any.
+    embeddings: folder or hub id of an encoder; "" for none."""
+
+    bench: Bench
+    texts: Sequence[PackedText]
+    embeddings: str = ""
+    limit_s: float = 3600
+    seed: int = 0
+    shared: Callable[[str], System] | None = None
+    _rankings: dict[str, Ranking] = field(default_factory=dict)
+
+    def ranking(self, name: str) -> Ranking:
+        """By name, made once."""
+        if name not in self._rankings:
+            self._rankings[name] = ranking_of(name, self.embeddings)
+        return self._rankings[name]
+
+
+def ranking_of(name: str, embeddings: str = "") -> Ranking:
+    """A ranking by its name: bm25, minilm or oracle.
+
+    Raises:
+        UserError: no ranking of that name, or it needs an encoder, and none is named.
+    """
+    if name == "minilm" and not embeddings:
+        raise UserError("minilm needs an encoder of sentences: name its folder or hub id with --embeddings.")
+    made = {"bm25": Words, "oracle": Oracle, "minilm": lambda: Embeddings(embeddings)}
+    if name not in made:
+        raise UserError(f"the ranking {name!r} is not known: use {', '.join(made)}, or memory:SCORE.")
+    return made[name]()
+
+
+NAMES = (
+    "closed",
+    "wrong",
+    "full",
+    "oracle-text",
+    "bm25-text",
+    "bm25-text-rank",
+    "minilm-text",
+    "minilm-text-rank",
+    "sharedllm",
+    "same-pieces-text",
+)
+
+
+def make(name: str, cast: Cast) -> System:
+    """A system by its name; "sharedllm:SCORE" selects by another score, "same-pieces-text:SYSTEM" follows another system.
+
+    Raises:
+        ValueError: no system of that name, or one that needs what is not there.
+    """
+    kind, _, variant = name.partition(":")
+    if kind == "closed" and not variant:
+        return ClosedBook(cast.bench)
+    if kind == "wrong" and not variant:
+        return WrongText(cast.bench, cast.texts, cast.seed)
+    if kind == "full" and not variant:
+        return FullAttention(cast.bench, cast.limit_s)
+    if kind == "same-pieces-text":
+        return SamePieces(cast.bench, variant or "sharedllm")
+    if kind == "sharedllm":
+        if cast.shared is None:
+            raise UserError(f"--system {name} needs a SharedLLM: name one, and its base with --base.")
+        return cast.shared(name)
+    ranking, _, rest = name.partition("-text")
+    if name in NAMES and ranking in ("oracle", "bm25", "minilm"):
+        return RankedText(cast.bench, cast.ranking(ranking), "rank" if rest == "-rank" else "text")
+    raise UserError(f"--system {name!r} is not known: use some of {', '.join(NAMES)}.")

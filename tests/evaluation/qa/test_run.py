@@ -1,0 +1,270 @@
+"""Systems on tiny models: what each is shown, that nothing is asked twice, and the tables that follow from the files."""
+
+import json
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from helpers import byte_tokenizer, tiny_base, tiny_shared
+from qa_files import write_sets
+
+from sharedllm.evaluation.qa.memory import Memory, spans_of
+from sharedllm.evaluation.qa.meter import Meter
+from sharedllm.evaluation.qa.pieces import cut, joined
+from sharedllm.evaluation.qa.rankings import Words, ranked
+from sharedllm.evaluation.qa.reader import Reader, TooLong
+from sharedllm.evaluation.qa.report import load, write_report
+from sharedllm.evaluation.qa.run import Plan, measure, rows_of
+from sharedllm.evaluation.qa.selection import fused, measure_selection
+from sharedllm.evaluation.qa.sets import SETS, Wish
+from sharedllm.evaluation.qa.systems import Ask, Bench, Cast, Skipped, make
+from sharedllm.evaluation.statistics import pooled_bootstrap
+
+TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_sets(tmp_path_factory.mktemp("data") / "qa")
+
+
+@pytest.fixture(scope="module")
+def base():
+    return tiny_base("qwen2", vocab_size=256, max_position_embeddings=4096)
+
+
+@pytest.fixture(scope="module")
+def reader(base):
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    return Reader(base, tokenizer, chunk=64)
+
+
+@pytest.fixture
+def bench(reader):
+    return Bench(reader, Meter(reader.tokenizer))
+
+
+@pytest.fixture(scope="module")
+def plan(folder):
+    wish = Wish(folder, 1500, per_text=4)
+    return Plan(SETS["nq"], wish, ("closed", "wrong", "full", "oracle-text", "bm25-text"), (400,), 6)
+
+
+@torch.no_grad()
+def likeliest(base, tokenizer, prompt, count):
+    ids = torch.tensor([tokenizer(prompt, add_special_tokens=False).input_ids])
+    for _ in range(count):
+        ids = torch.cat([ids, base(ids).logits[:, -1:].argmax(-1)], 1)
+    return tokenizer.decode(ids[0, -count:])
+
+
+def test_a_reader_writes_what_one_pass_would(reader, base):
+    """Head kept, prompt in chunks and tokens one by one, against the whole read anew for each token."""
+    head = reader.head()
+    assert reader.form.head == "<user>" and reader.form.tail == "</user><assistant>"
+    prompt = "The quick brown fox jumps over the lazy dog. " * 3 + reader.form.tail
+    expected = likeliest(base, reader.tokenizer, "<user>" + prompt, 6)
+    for _ in range(2):
+        written = reader.write(head, prompt, 6)
+        assert written.text == expected.strip() and written.tokens == 6
+        assert head.cache.get_seq_length() == head.length == 6
+    assert set(written.seconds) == {"prefill", "decode"} and written.operations > 0
+
+
+def test_full_attention_is_the_text_in_the_window(bench, plan):
+    (text, *_) = plan.texts(bench.meter)
+    question = text.questions[0]
+    ask = Ask(question, "Be short.", 5)
+    full = make("full", Cast(bench, [text]))
+    reply = full.answer(full.prepare(text), ask)
+    prompt = f"<user>{text.text}\n\nQuestion: {question.question}\nBe short.</user><assistant>"
+    assert reply.text == likeliest(bench.reader.model, bench.reader.tokenizer, prompt, 5).strip()
+    assert reply.selected_tokens == text.tokens and reply.spans == ((0, len(text.text)),)
+    slow = make("full", Cast(bench, [text], limit_s=0))
+    with pytest.raises(Skipped, match="tokens took 0 s"):
+        slow.prepare(text)
+    with pytest.raises(TooLong, match="do not fit into the window of 4,096"):
+        bench.reader.read("x" * 5000)
+
+
+def test_an_end_token_ends_an_answer(base):
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    reader = Reader(base, tokenizer)
+    prompt = "Some words."
+    assert reader.write(reader.head(), prompt, 8).tokens == 8
+    ids = torch.tensor([tokenizer("<user>" + prompt, add_special_tokens=False).input_ids])
+    with torch.no_grad():
+        reader.ends = {int(base(ids).logits[0, -1].argmax())}
+    stopped = reader.write(reader.head(), prompt, 8)
+    assert stopped.tokens == 0 and stopped.text == ""
+
+
+def test_what_each_system_shows(bench, plan):
+    texts = plan.texts(bench.meter)
+    cast = Cast(bench, texts)
+    text = texts[0]
+    pieces = cut(text, bench.meter)
+    for question in text.questions:
+        ask = Ask(question, "Be short.", 2, 400)
+        shown = {}
+        for name in ("wrong", "oracle-text", "bm25-text", "bm25-text-rank", "closed"):
+            system = make(name, cast)
+            shown[name] = system.answer(system.prepare(text), ask)
+        answer = question.answers[0]
+        assert answer in joined(text.text, shown["oracle-text"].spans)
+        assert answer not in joined(text.text, shown["wrong"].spans) and shown["wrong"].selected_tokens > 100
+        assert shown["closed"].selected_tokens == 0
+        ordered, by_rank = shown["bm25-text"].spans, shown["bm25-text-rank"].spans
+        assert list(ordered) == sorted(ordered) and set(ordered) == set(by_rank)
+        best = pieces[ranked(Words().scores(Words().index(text, pieces), question))[0]]
+        assert by_rank[-1] == (best.start, best.end), "the best piece stands next to the question"
+        for reply in shown.values():
+            assert reply.selected_tokens <= 400 + 2 * len(reply.spans)
+            assert reply.context_tokens > reply.selected_tokens
+
+
+def test_a_memory_says_what_it_selected_and_text_follows_it(bench, plan, base):
+    shared = tiny_shared("qwen2", base=base, window=512, encoding="chunk")
+    meter = bench.meter
+    text = plan.texts(meter)[0]
+    cast = Cast(
+        bench, [text], shared=lambda name: Memory(shared, bench.reader.tokenizer, meter, name.partition(":")[2])
+    )
+    ours = make("sharedllm:bm25", cast)
+    same = make("same-pieces-text:sharedllm:bm25", cast)
+    assert (ours.name, same.name, same.follows) == (
+        "sharedllm:bm25",
+        "same-pieces-text:sharedllm:bm25",
+        "sharedllm:bm25",
+    )
+    reply = ours.answer(ours.prepare(text), Ask(text.questions[0], "Be short.", 4, 300))
+    assert 0 < reply.selected_tokens <= 300
+    assert sum(b - a for a, b in reply.spans) == reply.selected_tokens, "one token is one character here"
+    ask = Ask(text.questions[0], "Be short.", 4, 300, reply.spans)
+    followed = same.answer(same.prepare(text), ask)
+    assert followed.spans == reply.spans
+    prompt = (
+        f"<user>{joined(text.text, reply.spans)}\n\nQuestion: {text.questions[0].question}\nBe short.</user><assistant>"
+    )
+    assert followed.text == likeliest(base, bench.reader.tokenizer, prompt, 4).strip()
+
+
+def test_spans_join_neighbours():
+    ends = np.array([1, 3, 4, 9, 12])
+    assert spans_of(np.array([0, 1, 3, 4]), ends) == ((0, 3), (4, 12))
+    assert spans_of(np.array([], dtype=int), ends) == ()
+
+
+def test_nothing_is_asked_twice_and_a_torn_line_is_asked_again(bench, plan, tmp_path):
+    texts = plan.texts(bench.meter)
+    assert [len(t.questions) for t in texts] == [4, 2]
+    place = measure(plan, texts, Cast(bench, texts), tmp_path, {"base": "a"})
+    files = sorted(place.glob("*.jsonl"))
+    assert [f.name for f in files] == [
+        "bm25-text@400.jsonl", "closed.jsonl", "full.jsonl", "oracle-text@400.jsonl", "wrong@400.jsonl",
+    ]  # fmt: skip
+    before = {f: f.read_text() for f in files}
+    assert all(len(content.splitlines()) == 6 for content in before.values())
+    measure(plan, texts, Cast(bench, texts), tmp_path, {"base": "a"})
+    assert {f: f.read_text() for f in files} == before
+    torn = files[1]
+    torn.write_text(before[torn][:-40])
+    measure(plan, texts, Cast(bench, texts), tmp_path, {"base": "a"})
+    replies = [(r["question"], r["reply"]) for r in rows_of(torn)]
+    assert sorted(replies) == sorted((r["question"], r["reply"]) for r in map(json.loads, before[torn].splitlines()))
+    with pytest.raises(ValueError, match="holds another measurement, by models"):
+        measure(plan, texts, Cast(bench, texts), tmp_path, {"base": "b"})
+    late = Plan(plan.questions, plan.wish, ("same-pieces-text",), (400,), 6)
+    with pytest.raises(ValueError, match="takes the pieces of sharedllm, which was not asked"):
+        measure(late, texts, Cast(bench, texts), tmp_path, {"base": "a"})
+
+
+def test_a_skipped_text_stands_in_the_report(bench, plan, tmp_path):
+    texts = plan.texts(bench.meter)
+    place = measure(plan, texts, Cast(bench, texts, limit_s=0), tmp_path, {"base": "a"})
+    assert all("took 0 s" in row["skipped"] for row in rows_of(place / "full.jsonl"))
+    report = write_report(tmp_path).read_text()
+    assert "| full | – | 0 |" in report and "took 0 s" in report
+
+
+def test_the_report_is_made_of_the_files_alone(bench, plan, tmp_path):
+    texts = plan.texts(bench.meter)
+    place = measure(plan, texts, Cast(bench, texts), tmp_path, {"base": "a"}, "a tiny model")
+    rows = rows_of(place / "oracle-text@400.jsonl")
+    for name, right in (("sharedllm", [1, 1, 1, 0, 0, 1]), ("same-pieces-text", [1, 1, 0, 0, 0, 1])):
+        marked = [
+            row | {"system": name, "scores": {"hit": m, "em": 0, "f1": m / 2}}
+            for row, m in zip(rows, right, strict=True)
+        ]
+        (place / f"{name}@400.jsonl").write_text("".join(json.dumps(row) + "\n" for row in marked))
+    (cell,) = load(tmp_path)
+    assert {len(c.rows) for c in cell.contenders} == {6}
+    text = write_report(tmp_path).read_text()
+    assert "a tiny model" in text and "## nq, 1,500 tokens" in text
+    (ours,) = [line for line in text.splitlines() if line.startswith("| sharedllm |")]
+    assert "| 66.7 [30.0, 90.3] |" in ours and "| +16.7 [+0.0, +50.0] |" in ours and "33.3 [" in ours
+    with pytest.raises(ValueError, match="holds no results"):
+        write_report(tmp_path / "none")
+
+
+def test_selection_finds_what_words_say(bench, plan):
+    texts = plan.texts(bench.meter)
+    cast = Cast(bench, texts)
+    rows = measure_selection(texts, [cast.ranking("bm25"), cast.ranking("oracle")], [("bm25", "oracle")], bench.meter)
+    assert len(rows) == 3 * 6
+    oracle = [row["top"] for row in rows if row["ranking"] == "oracle"]
+    assert all(top[1] == 1 for top in oracle)
+    words = np.mean([row["top"][1] for row in rows if row["ranking"] == "bm25"])
+    hybrid = np.mean([row["top"][4] for row in rows if row["ranking"] == "bm25+oracle"])
+    assert words > 0.5 and hybrid == 1
+
+
+def test_reciprocal_ranks_prefer_what_both_prefer():
+    assert ranked(fused([[0, 1, 2, 3], [1, 2, 0, 3]]))[0] == 1
+    assert ranked(np.array([1.0, 3.0, 3.0, 0.0])) == [1, 2, 0, 3]
+
+
+def test_a_bootstrap_counts_values_and_draws_groups():
+    values = {"a": [1.0, 1.0, 1.0, 1.0], "b": [0.0]}
+    found = pooled_bootstrap(values)
+    assert found.mean == pytest.approx(0.8) and (found.low, found.high) == (0, 1) and found.n == 5
+    alone = pooled_bootstrap({"a": [1.0, 0.0] * 50})
+    assert alone.mean == 0.5 and 0.38 < alone.low < 0.42 and 0.58 < alone.high < 0.62
+
+
+def test_commands(run, folder, base_folder, tmp_path):
+    options = ["--data", folder, "--set", "nq", "--length", "300", "--per-text", 2, "-o", tmp_path / "out"]
+    code, _, err = run("qa", base_folder, *options, "-n", 2, "--budgets", "20", "--system", "closed")
+    assert code == 0, err
+    assert "| closed | – | " in (tmp_path / "out" / "report.md").read_text()
+    code, _, err = run("selection", base_folder, *options, "-n", 4, "--rankings", "bm25")
+    assert code == 0, err
+    (table,) = (tmp_path / "out").glob("nq-300.md")
+    assert "| bm25 | 4 |" in table.read_text()
+    for command, extra, message in (
+        ("qa", ["--system", "best"], "'best' is not known"),
+        ("qa", ["--system", "sharedllm"], "needs a SharedLLM"),
+        ("qa", ["--system", "minilm-text"], "with --embeddings"),
+        ("qa", ["--half", "third"], "--half 'third' is not known"),
+        ("qa", ["--set", "best"], "--set 'best' is not known"),
+        ("selection", ["--rankings", "memory:focus"], "needs a SharedLLM"),
+        ("selection", ["--set", "qmsum", "--length", "0"], "does not say where its answers stand"),
+    ):
+        code, _, err = run(command, base_folder, *options, "-n", 2, *extra)
+        assert code == 2 and message in " ".join(err.split()), err
+
+
+def test_a_memory_as_a_ranking(run, folder, model_folder, tmp_path):
+    options = ["--data", folder, "--length", "700", "-n", 3, "-o", tmp_path]
+    code, _, err = run("selection", model_folder, *options, "--rankings", "memory:bm25,memory:bm25~mean+bm25")
+    assert code == 0, err
+    rows = json.loads((tmp_path / "nq-700.json").read_text())["rows"]
+    assert {row["ranking"] for row in rows} == {"memory:bm25", "memory:bm25~mean", "bm25", "memory:bm25~mean+bm25"}
+    found = [row["top"]["4"] for row in rows if row["ranking"] == "memory:bm25"]
+    assert len(list(islice(found, 3))) == 3 and np.mean(found) > 0.5
