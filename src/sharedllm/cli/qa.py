@@ -36,10 +36,14 @@ def command(
     half: HalfOption = "odd",
     seed: Annotated[int, typer.Option(help="Of texts and their order.")] = 0,
     limit_s: Annotated[float, typer.Option(help="Longest time for full attention to read a text, seconds.")] = 3600,
+    plot: Annotated[
+        bool, typer.Option("--plot", help="Draw scores by length, and time by number of questions.")
+    ] = False,
     about: Annotated[str, typer.Option(help="Words on the model that stand beside the figures.")] = "",
 ) -> None:
     """Ask many questions about packed texts and report scores, intervals and cost of each system."""
     from ..evaluation.qa.meter import Meter
+    from ..evaluation.qa.plot import draw
     from ..evaluation.qa.reader import Reader
     from ..evaluation.qa.report import write_report
     from ..evaluation.qa.run import Plan, measure
@@ -69,6 +73,8 @@ def command(
         cast = Cast(bench, texts, embeddings, limit_s, seed, None if shared is None else memory)
         measure(plan, texts, cast, output, models, about, note, progress_bar)
     note(f"wrote {write_report(output)}")
+    for path in draw(output) if plot else []:
+        note(f"wrote {path}")
 
 
 def chosen_set(name: str):

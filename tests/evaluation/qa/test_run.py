@@ -12,6 +12,7 @@ from qa_files import write_sets
 from sharedllm.evaluation.qa.memory import Memory, spans_of
 from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.pieces import cut, joined
+from sharedllm.evaluation.qa.plot import draw
 from sharedllm.evaluation.qa.rankings import Words, ranked
 from sharedllm.evaluation.qa.reader import Reader, TooLong
 from sharedllm.evaluation.qa.report import load, write_report
@@ -171,6 +172,8 @@ def test_nothing_is_asked_twice_and_a_torn_line_is_asked_again(bench, plan, tmp_
     ]  # fmt: skip
     before = {f: f.read_text() for f in files}
     assert all(len(content.splitlines()) == 6 for content in before.values())
+    for row in rows_of(files[0]):
+        assert row["tokens"] == next(t.tokens for t in texts if t.id == row["text"]) and 0 < row["written"] <= 20
     measure(plan, texts, Cast(bench, texts), tmp_path, {"base": "a"})
     assert {f: f.read_text() for f in files} == before
     torn = files[1]
@@ -207,8 +210,14 @@ def test_the_report_is_made_of_the_files_alone(bench, plan, tmp_path):
     assert {len(c.rows) for c in cell.contenders} == {6}
     text = write_report(tmp_path).read_text()
     assert "a tiny model" in text and "## nq, 1,500 tokens" in text
-    (ours,) = [line for line in text.splitlines() if line.startswith("| sharedllm |")]
+    ours, total = [line for line in text.splitlines() if line.startswith("| sharedllm |")]
     assert "| 66.7 [30.0, 90.3] |" in ours and "| +16.7 [+0.0, +50.0] |" in ours and "33.3 [" in ours
+    rows = rows_of(place / "sharedllm@400.jsonl")
+    expected = np.mean([r["prepare"] for r in rows]) + 1000 * np.mean([sum(r["seconds"].values()) for r in rows])
+    assert total.endswith(f"| {expected:,.0f} |")
+    drawn = draw(tmp_path)
+    assert [path.name for path in drawn] == ["nq.png", "nq-1500-seconds.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
     with pytest.raises(ValueError, match="holds no results"):
         write_report(tmp_path / "none")
 

@@ -15,6 +15,7 @@ from .run import rows_of
 SAME = "same-pieces-text"
 # Scores of which every value is 0 or 1.
 SHARES = ("hit", "em", "number", "all_named", "line")
+TIMES = (1, 10, 100, 1000)
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,29 @@ def _section(cell: Cell) -> list[str]:
             _operations(rows),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, "", *_kinds(cell, first)]
+    return [*lines, "", *_kinds(cell, first), *_totals(cell)]
+
+
+def _totals(cell: Cell) -> list[str]:
+    """Seconds for all of some numbers of questions about one text, with reading it."""
+    lines = ["Seconds for so many questions about one text, reading included:", ""]
+    lines += [f"| system | budget | {' | '.join(f'{n:,}' for n in TIMES)} |", "|---|--:|" + "--:|" * len(TIMES)]
+    for c in sorted(cell.contenders, key=lambda c: (c.budget or 0, c.system)):
+        if c.rows:
+            totals = " | ".join(f"{total_seconds(c, n):,.0f}" for n in TIMES)
+            lines.append(f"| {c.system} | {_count(c.budget)} | {totals} |")
+    return [*lines, ""]
+
+
+def total_seconds(contender: Contender, questions: int) -> float:
+    """What reading one text and so many questions about it take."""
+    rows = list(contender.rows.values())
+    return _mean([row["prepare"] for row in rows]) + questions * _mean([sum(row["seconds"].values()) for row in rows])
+
+
+def named(contender: Contender) -> str:
+    """System and budget, for legends."""
+    return contender.system if contender.budget is None else f"{contender.system}, {contender.budget:,}"
 
 
 def _kinds(cell: Cell, metric: str) -> list[str]:

@@ -45,7 +45,7 @@ class Reply:
     seconds         by step, of this question alone
     operations      floating-point operations of it; None if they are not known
     spans           characters of the text that were shown
-    tokens          that were written
+    written         tokens of the reply
     """
 
     text: str
@@ -54,7 +54,7 @@ class Reply:
     seconds: dict[str, float]
     operations: float | None
     spans: tuple[Span, ...] = ()
-    tokens: int = 0
+    written: int = 0
 
 
 class System(Protocol):
