@@ -21,9 +21,9 @@ if [[ -n "${BASE:-}" ]]; then
   options+=(--base "$BASE")
 fi
 if [[ -n "${SMALL:-}" ]]; then
-  count=6 few=4 lengths=8K budgets=1024 sets=nq,facts4
+  count=6 few=4 lengths=8K budgets=1024 sets=nq,keys-4
 else
-  count=200 few=60 lengths="8K 32K 128K" budgets=512,1024,2048 sets=nq,hotpotqa,fairytaleqa,facts4,facts16,facts64,values,variables
+  count=200 few=60 lengths="8K 32K 128K" budgets=512,1024,2048 sets=nq,hotpotqa,fairytaleqa,keys-4,keys-16,keys-64,values,variables
 fi
 count=${QUESTIONS:-$count}
 
@@ -36,9 +36,9 @@ for length in $lengths; do
   ask "$sets" "$length" "$count" "$systems"
 done
 # All of the text, as far as a window of 32K goes: reading takes minutes a text, so few texts with many questions.
-ask nq,facts4 8K "$few" full
+ask nq,keys-4 8K "$few" full
 if [[ -z "${SMALL:-}" ]]; then
-  ask nq,facts4 31K "$few" "full,$systems"
+  ask nq,keys-4 31K "$few" "full,$systems"
   ask kv75,kv140 8K 50 "$systems"
   ask clinc 8K "$few" "$systems"
   ask codelong 32K "$few" "$systems"

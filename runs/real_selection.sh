@@ -25,6 +25,6 @@ if [[ -n "${SMALL:-}" ]]; then
   lengths=8K count=20
 fi
 for length in $lengths; do
-  python -m sharedllm selection "$model" --data "$data" --set nq,hotpotqa,fairytaleqa,facts64 --length "$length" -n "$count" \
+  python -m sharedllm selection "$model" --data "$data" --set nq,hotpotqa,fairytaleqa,keys-64 --length "$length" -n "$count" \
     --rankings "$rankings" --half "${HALF:-odd}" ${options[@]+"${options[@]}"} -o "$out"
 done

@@ -11,7 +11,7 @@ from ..utils.errors import UserError
 from .common import load_any, note, progress_bar, tokens_of_length
 
 DataOption = Annotated[Path, typer.Option("--data", help="Folder with the sets, NAME-dev.jsonl.zst or NAME.jsonl.")]
-SetOption = Annotated[str, typer.Option("--set", help="Which questions: nq, hotpotqa, fairytaleqa, facts4, … .")]
+SetOption = Annotated[str, typer.Option("--set", help="Which questions: nq, hotpotqa, fairytaleqa, keys-4, … .")]
 LengthOption = Annotated[str, typer.Option("--length", help="Tokens of a text: 8K, 128K, 1M; 0: documents alone.")]
 HalfOption = Annotated[str, typer.Option("--half", help="even (to choose settings), odd (to report) or all ids.")]
 PerTextOption = Annotated[int, typer.Option(min=1, help="Most questions about one text.")]
@@ -47,6 +47,7 @@ def command(
     from ..evaluation.qa.reader import Reader
     from ..evaluation.qa.report import write_report
     from ..evaluation.qa.run import Plan, measure
+    from ..evaluation.qa.sets import SETS
     from ..evaluation.qa.systems import Bench, Cast
 
     loaded, tokenizer = load_any(model)
@@ -68,19 +69,13 @@ def command(
         return Memory(shared, tokenizer, meter, name.partition(":")[2])
 
     for one in sets.split(","):
-        plan = Plan(chosen_set(one), wish(data, length, half, per_text, seed), names, sizes, questions)
+        plan = Plan(SETS.find(one.strip()), wish(data, length, half, per_text, seed), names, sizes, questions)
         texts = plan.texts(meter)
         cast = Cast(bench, texts, embeddings, limit_s, seed, None if shared is None else memory)
         measure(plan, texts, cast, output, models, about, note, progress_bar)
     note(f"wrote {write_report(output)}")
     for path in draw(output) if plot else []:
         note(f"wrote {path}")
-
-
-def chosen_set(name: str):
-    from ..evaluation.qa.sets import get_set
-
-    return get_set(name.strip())
 
 
 def wish(data: Path, length: str, half: str, per_text: int, seed: int):

@@ -16,7 +16,6 @@ from .qa import (
     PerTextOption,
     QuestionsOption,
     SetOption,
-    chosen_set,
     wish,
 )
 
@@ -40,6 +39,7 @@ def command(
     from ..evaluation.qa.meter import Meter
     from ..evaluation.qa.run import Plan
     from ..evaluation.qa.selection import measure_selection, write_selection
+    from ..evaluation.qa.sets import SETS
     from ..evaluation.qa.systems import ranking_of
     from ..utils.checkpoints import load_tokenizer
 
@@ -63,7 +63,7 @@ def command(
     ready = [ranking(name) for name in single]
     hybrids = [name.split("+") for name in wanted if "+" in name]
     for one in sets.split(","):
-        plan = Plan(chosen_set(one), wish(data, length, half, per_text, seed), (), (), questions)
+        plan = Plan(SETS.find(one.strip()), wish(data, length, half, per_text, seed), (), (), questions)
         rows = measure_selection(plan.texts(meter), ready, hybrids, meter, note)
         if not rows:
             raise UserError(f"--set {one} does not say where its answers stand: use another set.")

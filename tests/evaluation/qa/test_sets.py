@@ -9,7 +9,7 @@ from qa_files import write_sets
 from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.metrics import scores
 from sharedllm.evaluation.qa.pieces import cut, golden, joined, within
-from sharedllm.evaluation.qa.sets import SETS, Wish, get_set
+from sharedllm.evaluation.qa.sets import SETS, Wish
 from sharedllm.utils.text import tokenize
 
 ALONE = ("narrativeqa", "qmsum", "squality")
@@ -41,7 +41,7 @@ def test_a_text_holds_its_documents_and_evidence(folder, meter, name):
         assert all(0 <= a <= b <= len(text.text) for a, b in text.parts)
         for question in text.questions:
             shown = " ".join(text.text[a:b] for a, b in question.evidence)
-            if name in ("nq", "hotpotqa", "kv75", "kv140", "facts4", "facts16", "facts64", "values", "variables"):
+            if name in ("nq", "hotpotqa", "kv75", "kv140", "keys-4", "keys-16", "keys-64", "values", "variables"):
                 assert all(answer in shown for answer in question.answers), question
             if name == "fairytaleqa":
                 assert f"tale{question.group.removeprefix('tale-')}" in shown
@@ -67,7 +67,7 @@ def test_the_halves_share_no_question(folder, meter):
 
 def test_another_seed_gives_another_order(folder, meter):
     assert some("nq", folder, meter, seed=1)[0].text != some("nq", folder, meter)[0].text
-    assert some("facts4", folder, meter, seed=1)[0].text != some("facts4", folder, meter)[0].text
+    assert some("keys-4", folder, meter, seed=1)[0].text != some("keys-4", folder, meter)[0].text
 
 
 def test_books_fill_what_passages_do_not(folder, meter):
@@ -89,8 +89,8 @@ def test_what_can_not_be_had_is_refused(folder, meter, tmp_path):
     for name, options, message in (
         ("nq", {"length": 10**6}, "all documents together have"),
         ("nq", {"length": 40}, "no document fits into 40"),
-        ("facts4", {"length": 100}, "at least 512"),
-        ("facts64", {"length": 600}, "don't fit into 600"),
+        ("keys-4", {"length": 100}, "at least 512"),
+        ("keys-64", {"length": 600}, "don't fit into 600"),
         ("clinc", {"length": 100}, "at least 256"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -98,7 +98,7 @@ def test_what_can_not_be_had_is_refused(folder, meter, tmp_path):
     with pytest.raises(ValueError, match=r"holds no nq-dev\.jsonl\.zst"):
         list(SETS["nq"].texts(Wish(tmp_path, 100), meter))
     with pytest.raises(ValueError, match=r"'best' is not known: use one of nq"):
-        get_set("best")
+        SETS.find("best")
 
 
 def test_pieces_cover_a_text_and_end_with_sentences(folder, meter):

@@ -1,41 +1,24 @@
-"""Sets of questions about long texts, by name. Another set is one class and one entry here."""
+"""Sets of questions about long texts, by name. Another set is one class and one entry here (see `base.QuestionSet`)."""
 
-from ....utils.errors import UserError
+from ....utils.registry import Registry
 from .base import Half, Item, PackedText, Question, QuestionSet, Span, Wish
-from .code import CodeLines
-from .counting import Counting
-from .passages import HotpotQA, NaturalQuestions, Records
-from .stories import NARRATIVEQA, QMSUM, SQUALITY, FairytaleQA
-from .synthetic import Facts, Tracking, Values
 
-_ALL: tuple[QuestionSet, ...] = (
-    NaturalQuestions(),
-    HotpotQA(),
-    FairytaleQA(),
-    NARRATIVEQA,
-    QMSUM,
-    SQUALITY,
-    Records("kv75"),
-    Records("kv140"),
-    Counting(),
-    CodeLines(),
-    Facts(4),
-    Facts(16),
-    Facts(64),
-    Values(),
-    Tracking(),
-)
-SETS: dict[str, QuestionSet] = {one.name: one for one in _ALL}
+SETS = Registry("--set {}")
 
+_add = SETS.add
+_add("nq", f"{__name__}.passages:NaturalQuestions", "search queries, a passage of Wikipedia each")
+_add("hotpotqa", f"{__name__}.passages:HotpotQA", "questions that need two paragraphs")
+_add("fairytaleqa", f"{__name__}.stories:FairytaleQA", "questions about tales, with the sections that answer them")
+_add("narrativeqa", f"{__name__}.stories:NARRATIVEQA", "questions about whole books")
+_add("qmsum", f"{__name__}.stories:QMSUM", "what was said in a meeting")
+_add("squality", f"{__name__}.stories:SQUALITY", "summaries of stories")
+for _size in (75, 140):
+    _add(f"kv{_size}", f"{__name__}.passages:Records", f"{_size} UUIDs with UUIDs as values", name=f"kv{_size}")
+_add("clinc", f"{__name__}.counting:Counting", "how many lines are about something")
+_add("codelong", f"{__name__}.code:CodeLines", "the next line of code, which calls what stands far before")
+for _keys in (4, 16, 64):
+    _add(f"keys-{_keys}", f"{__name__}.synthetic:Facts", f"each of {_keys} facts of the same form", alike=_keys)
+_add("values", f"{__name__}.synthetic:Values", "three values of one key")
+_add("variables", f"{__name__}.synthetic:Tracking", "a value handed on one to four times")
 
-def get_set(name: str) -> QuestionSet:
-    """
-    Raises:
-        ValueError: no set of that name; lists those there are.
-    """
-    if name not in SETS:
-        raise UserError(f"--set {name!r} is not known: use one of {', '.join(SETS)}.")
-    return SETS[name]
-
-
-__all__ = ["SETS", "Half", "Item", "PackedText", "Question", "QuestionSet", "Span", "Wish", "get_set"]
+__all__ = ["SETS", "Half", "Item", "PackedText", "Question", "QuestionSet", "Span", "Wish"]

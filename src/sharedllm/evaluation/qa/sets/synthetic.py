@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 
-from ....data.questions.base import Quiz, Split
-from ....data.questions.needle import PHRASINGS, MultiValue
-from ....data.questions.tracking import Variables
+from ....data.questions import QUESTIONS
+from ....data.questions.base import QuestionTask, Quiz, Split
+from ....data.questions.needle import PHRASINGS
 from ....data.questions.vocabulary import digits
 from ....data.synthetic import needle_keys
 from ....utils.errors import UserError
@@ -17,8 +17,8 @@ from .base import Builder, Item, PackedText, Question, Span, Wish
 from .books import prose
 from .passages import FEW_WORDS
 
-# Crowds of alike facts in one text, each of another phrasing.
-QUESTIONS = 20
+# Most questions about alike facts in one text, if a crowd is not larger: several crowds, each of another phrasing.
+CROWDED = 20
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Facts:
 
     @property
     def name(self) -> str:
-        return f"facts{self.alike}"
+        return f"keys-{self.alike}"
 
     def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
         return _texts(self.name, self._quizzes, wish, meter)
 
     def _quizzes(self, rng: random.Random, split: Split) -> list[Quiz]:
-        crowds = max(1, min(len(PHRASINGS), QUESTIONS // self.alike))
+        crowds = max(1, min(len(PHRASINGS), CROWDED // self.alike))
         keys = iter(rng.sample(needle_keys(split), crowds * self.alike))
         made = []
         for fact, question, lead in rng.sample(PHRASINGS, crowds):
@@ -60,7 +60,7 @@ class Values:
     new_tokens: int = 24
 
     def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
-        return _texts(self.name, lambda rng, split: _distinct(MultiValue(), rng, split, 8), wish, meter)
+        return _texts(self.name, lambda rng, split: _distinct(QUESTIONS["values"], rng, split, 8), wish, meter)
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ class Tracking:
     new_tokens: int = 16
 
     def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
-        return _texts(self.name, lambda rng, split: _distinct(Variables(), rng, split, 4), wish, meter)
+        return _texts(self.name, lambda rng, split: _distinct(QUESTIONS["variables"], rng, split, 4), wish, meter)
 
 
-def _distinct(task: MultiValue | Variables, rng: random.Random, split: Split, wanted: int) -> list[Quiz]:
+def _distinct(task: QuestionTask, rng: random.Random, split: Split, wanted: int) -> list[Quiz]:
     """Quizzes none of whose facts names what another one's facts name."""
     made, used = [], set()
     while len(made) < wanted:
