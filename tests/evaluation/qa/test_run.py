@@ -67,9 +67,9 @@ def likeliest(base, tokenizer, prompt, count):
 def test_a_reader_writes_what_one_pass_would(reader, base):
     """Head kept, prompt in chunks and tokens one by one, against the whole read anew for each token."""
     head = reader.head()
-    assert reader.form.head == "<user>" and reader.form.tail == "</user><assistant>"
-    prompt = "The quick brown fox jumps over the lazy dog. " * 3 + reader.form.tail
-    expected = likeliest(base, reader.tokenizer, "<user>" + prompt, 6)
+    shown = "The quick brown fox jumps over the lazy dog. " * 3
+    prompt = reader.prompt(shown, "Who jumps?", after_text=True)
+    expected = likeliest(base, reader.tokenizer, f"<user>{shown}\n\nWho jumps?</user><assistant>", 6)
     for _ in range(2):
         written = reader.write(head, prompt, 6)
         assert written.text == expected.strip() and written.tokens == 6
@@ -83,7 +83,7 @@ def test_full_attention_is_the_text_in_the_window(bench, plan):
     ask = Ask(question, "Be short.", 5)
     full = make("full", Cast(bench, [text]))
     reply = full.answer(full.prepare(text), ask)
-    prompt = f"<user>{text.text}\n\nQuestion: {question.question}\nBe short.</user><assistant>"
+    prompt = f"<user>{text.text}\n\n{question.question}\nBe short.</user><assistant>"
     assert reply.text == likeliest(bench.reader.model, bench.reader.tokenizer, prompt, 5).strip()
     assert reply.selected_tokens == text.tokens and reply.spans == ((0, len(text.text)),)
     slow = make("full", Cast(bench, [text], limit_s=0))
@@ -97,11 +97,10 @@ def test_an_end_token_ends_an_answer(base):
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = TEMPLATE
     reader = Reader(base, tokenizer)
-    prompt = "Some words."
+    prompt = reader.prompt("", "Who jumps?", after_text=False)
     assert reader.write(reader.head(), prompt, 8).tokens == 8
-    ids = torch.tensor([tokenizer("<user>" + prompt, add_special_tokens=False).input_ids])
     with torch.no_grad():
-        reader.ends = {int(base(ids).logits[0, -1].argmax())}
+        reader.ends = {int(base(torch.cat([reader.form.head(), prompt], 1)).logits[0, -1].argmax())}
     stopped = reader.write(reader.head(), prompt, 8)
     assert stopped.tokens == 0 and stopped.text == ""
 
@@ -150,9 +149,7 @@ def test_a_memory_says_what_it_selected_and_text_follows_it(bench, plan, base):
     ask = Ask(text.questions[0], "Be short.", 4, 300, reply.spans)
     followed = same.answer(same.prepare(text), ask)
     assert followed.spans == reply.spans
-    prompt = (
-        f"<user>{joined(text.text, reply.spans)}\n\nQuestion: {text.questions[0].question}\nBe short.</user><assistant>"
-    )
+    prompt = f"<user>{joined(text.text, reply.spans)}\n\n{text.questions[0].question}\nBe short.</user><assistant>"
     assert followed.text == likeliest(base, bench.reader.tokenizer, prompt, 4).strip()
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ...answering.ask import NOTHING, own_words, plain
 from ...answering.ask import ask as ask_memory
 from ...causal_lm import SharedLLMForCausalLM
 from ...memory.context_memory import ContextMemory
+from ...prompts import PromptForm
 from ...utils.text import tokenize
 from .meter import Meter
 from .pieces import Piece
@@ -46,9 +46,8 @@ class Memory:
         assert ask.budget is not None
         begin = time.perf_counter()
         options = {"score": self.score} if self.score else {}
-        asked = f"{ask.question.question}\n{ask.instruction}"
         answer = ask_memory(
-            self.model, self.tokenizer, memory, asked, budget=ask.budget, max_new_tokens=ask.new_tokens, **options
+            self.model, self.tokenizer, memory, ask.asked, budget=ask.budget, max_new_tokens=ask.new_tokens, **options
         )
         seconds = getattr(answer, "seconds", None) or {"answer": time.perf_counter() - begin}
         kept = answer.memory.position[0][answer.memory.mask[0]].cpu().numpy()
@@ -83,10 +82,10 @@ class MemoryRanking:
     def scores(self, index: tuple[ContextMemory, np.ndarray], question: Question) -> np.ndarray:
         memory, starts = index
         score, _, pooled = self.name.removeprefix("memory:").partition("~")
-        prompt, form = (
-            tokenize(self.tokenizer, plain(asked)).to(self.model.device) for asked in (question.question, NOTHING)
-        )
-        words = own_words(prompt, form)
+        form = PromptForm.of(self.tokenizer)
+        prompt = form.whole(question.question)
+        words = form.own_words(prompt).to(self.model.device)
+        prompt = prompt.to(self.model.device)
         tokens = self.model.scores(memory, prompt, query_words=words, score=score)[0].float().cpu().numpy()
         if pooled == "mean":
             sizes = np.diff([*starts, len(tokens)])

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+from ...answering.stream import end_tokens
+from ...prompts import PromptForm
 from ...utils.text import tokenize
-from .prompts import end_tokens, form_of
 
 
 class TooLong(Exception):
@@ -44,8 +45,8 @@ class Reader:
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chunk: int = 1024):
         self.model, self.tokenizer, self.chunk = model, tokenizer, chunk
-        self.form = form_of(tokenizer)
-        self.ends = end_tokens(model, tokenizer)
+        self.form = PromptForm.of(tokenizer)
+        self.ends = set(end_tokens(model, self.form))
         self.window = int(getattr(model.config, "max_position_embeddings", 0) or 2**31)
         config = model.config
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -56,8 +57,18 @@ class Reader:
         self._head: Start | None = None
 
     def ids(self, text: str) -> Tensor:
-        """(1, T) without special tokens; those of the template are in its text."""
-        return tokenize(self.tokenizer, text).to(self.model.device) if text else torch.zeros(1, 0, dtype=torch.long)
+        """(1, T) of a text that is read, which is data: control tokens that it imitates are characters."""
+        ids = tokenize(self.tokenizer, text) if text else torch.zeros(1, 0, dtype=torch.long)
+        return ids.to(self.model.device)
+
+    def prompt(self, shown: str, question: str, after_text: bool) -> Tensor:
+        """(1, Q) what comes after the head, or after a text that was read: pieces of text, and the question.
+
+        Args:
+            after_text: a text stands in front of the question, be it in the pieces or read before.
+        """
+        asked = self.form.question(question, after_context=after_text).to(self.model.device)
+        return torch.cat([self.ids(shown), asked], 1)
 
     def operations(self, tokens: int, before: int, outputs: int = 0) -> float:
         """Floating-point operations of reading tokens after others: products with weights, attention (a causal one counts
@@ -67,19 +78,19 @@ class Reader:
     def head(self) -> Start:
         """The head of the chat template, read once."""
         if self._head is None:
-            self._head = self.read(self.form.head)
+            self._head = self.read("")
         return self._head
 
     @torch.no_grad()
     def read(
         self, text: str, limit_s: float | None = None, progress: Callable[[int], None] = lambda tokens: None
     ) -> Start:
-        """Keys and values of a text from its beginning.
+        """Keys and values of the head, and a text after it.
 
         Raises:
             TooLong: it does not fit into the window, or is not done after `limit_s` seconds.
         """
-        ids, begin = self.ids(text), time.perf_counter()
+        ids, begin = torch.cat([self.form.head().to(self.model.device), self.ids(text)], 1), time.perf_counter()
         if ids.shape[1] > self.window:
             raise TooLong(f"{ids.shape[1]:,} tokens do not fit into the window of {self.window:,}")
         cache = DynamicCache(config=self.model.config)
@@ -92,13 +103,12 @@ class Reader:
         return Start(cache, ids.shape[1], time.perf_counter() - begin, self.operations(ids.shape[1], 0))
 
     @torch.no_grad()
-    def write(self, start: Start, prompt: str, max_new_tokens: int) -> Written:
-        """The likeliest answer to a prompt after what was read; what was read is as before afterwards.
+    def write(self, start: Start, ids: Tensor, max_new_tokens: int) -> Written:
+        """The likeliest answer to a prompt (1, Q) after what was read; what was read is as before afterwards.
 
         Raises:
             TooLong: prompt and answer do not fit into the window.
         """
-        ids = self.ids(prompt)
         length = start.length + ids.shape[1]
         if length + max_new_tokens > self.window:
             raise TooLong(f"{length + max_new_tokens:,} tokens do not fit into the window of {self.window:,}")

@@ -36,6 +36,11 @@ class Ask:
     budget: int | None = None
     spans: tuple[Span, ...] = ()
 
+    @property
+    def asked(self) -> str:
+        """The words of the user after the text."""
+        return f"{self.question.question}\n{self.instruction}"
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -95,11 +100,11 @@ class Bench:
             self._text, self._pieces = text.id, cut(text, self.meter)
         return self._pieces
 
-    def write(self, start: Start, shown: str, ask: Ask, after_text: bool) -> Written:
-        form = self.reader.form
-        prompt = shown + form.asked(ask.question.question, ask.instruction, after_text)
+    def write(self, start: Start, shown: str, ask: Ask, after_text: bool) -> tuple[Written, int]:
+        """The answer, and how many tokens were read for it."""
+        prompt = self.reader.prompt(shown, ask.asked, after_text)
         try:
-            return self.reader.write(start, prompt, ask.new_tokens)
+            return self.reader.write(start, prompt, ask.new_tokens), start.length + prompt.shape[1]
         except TooLong as error:
             raise Skipped(str(error)) from None
 
@@ -136,15 +141,14 @@ class FullAttention:
     def prepare(self, text: PackedText) -> tuple[PackedText, Start]:
         reader = self.bench.reader
         try:
-            return text, reader.read(reader.form.head + text.text, self.limit_s)
+            return text, reader.read(text.text, self.limit_s)
         except TooLong as error:
             raise Skipped(str(error)) from None
 
     def answer(self, state: tuple[PackedText, Start], ask: Ask) -> Reply:
         text, start = state
-        written = self.bench.write(start, "", ask, after_text=True)
-        length = start.length + self.bench.meter.count(ask.question.question)
-        return _reply(written, length, text.tokens, ((0, len(text.text)),), {})
+        written, context = self.bench.write(start, "", ask, after_text=True)
+        return _reply(written, context, text.tokens, ((0, len(text.text)),), {})
 
 
 @dataclass(frozen=True)
@@ -246,11 +250,8 @@ def _spans(pieces: Sequence[Piece], chosen: Sequence[int]) -> tuple[Span, ...]:
 def _shown(bench: Bench, text: str, spans: Sequence[Span], ask: Ask, seconds: Mapping[str, float]) -> Reply:
     """The answer with parts of a text in front of the question."""
     shown = joined(text, spans)
-    start = bench.reader.head()
-    written = bench.write(start, shown, ask, bool(shown))
-    selected = bench.meter.count(shown) if shown else 0
-    asked = bench.meter.count(bench.reader.form.asked(ask.question.question, ask.instruction, bool(shown)))
-    return _reply(written, start.length + selected + asked, selected, tuple(spans), seconds)
+    written, context = bench.write(bench.reader.head(), shown, ask, bool(shown))
+    return _reply(written, context, bench.meter.count(shown) if shown else 0, tuple(spans), seconds)
 
 
 def _reply(
