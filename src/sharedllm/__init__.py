@@ -1,22 +1,48 @@
-"""SharedLLM (arXiv 2603.04759): a short-window language model that reads texts far longer than its window."""
+"""SharedLLM (arXiv 2603.04759): a short-window language model that reads texts far longer than its window.
 
-from .answering.chat import Chat
-from .causal_lm import SharedLLMForCausalLM
-from .memory.context_memory import ContextMemory
-from .memory.file import open_memory, save_memory
-from .model.backbone import SharedLLMModel
-from .model.config import SharedLLMConfig
-from .utils.checkpoints import bundled_model
+What is public is imported when it is first asked for, so that `import sharedllm` costs next to nothing; a checkpoint is known
+to the Auto classes of transformers all the same, whichever of the two is imported first.
+"""
 
-__version__ = "0.1.0"
+import importlib
+from typing import Any
 
+from .auto import register_when_needed
+from .utils.version import __version__
+
+_PLACES = {
+    "Chat": "answering.chat",
+    "ContextMemory": "memory.context_memory",
+    "SharedLLMConfig": "model.config",
+    "SharedLLMForCausalLM": "causal_lm",
+    "SharedLLMModel": "model.backbone",
+    "bundled_model": "utils.checkpoints",
+    "open_memory": "memory.file",
+    "save_memory": "memory.file",
+}
 __all__ = [
     "Chat",
     "ContextMemory",
     "SharedLLMConfig",
     "SharedLLMForCausalLM",
     "SharedLLMModel",
+    "__version__",
     "bundled_model",
     "open_memory",
     "save_memory",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f".{_PLACES[name]}", __name__), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register_when_needed()

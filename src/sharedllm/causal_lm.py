@@ -24,6 +24,7 @@ from .model.families import balance_loss, family_of
 from .scoring import DEFAULT_SCORE
 from .scoring.base import TokenScore
 from .scoring.select import scores, select
+from .utils.checkpoints import load_model
 from .utils.errors import UserError
 
 
@@ -58,7 +59,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
             UserError: the base's family is not supported, or a setting can't work.
         """
         if not isinstance(base, PreTrainedModel):
-            base = AutoModelForCausalLM.from_pretrained(base, dtype=dtype or "auto")
+            base = load_model(base, dtype=dtype or "auto")
         elif dtype is not None:
             raise UserError("dtype applies to a checkpoint that is loaded; a model instance has its own.")
         known = {field.name for field in dataclasses.fields(SharedLLMConfig)}

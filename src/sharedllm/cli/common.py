@@ -11,7 +11,7 @@ import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..answering.citations import documents
@@ -26,7 +26,7 @@ from ..scoring import SCORES
 from ..store import MemoryStore
 from ..store.manifest import NAME as MANIFEST
 from ..store.manifest import read_manifest
-from ..utils.checkpoints import checkpoint, load_tokenizer
+from ..utils.checkpoints import load_model, load_tokenizer
 from ..utils.errors import UserError
 from ..utils.text import read_text, tokenize
 
@@ -61,12 +61,7 @@ def load(name: str) -> tuple[SharedLLMForCausalLM, PreTrainedTokenizerBase]:
 def load_any(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Any causal language model and its tokenizer, ready to be used: a base, a SharedLLM or another trained system."""
     quiet()
-    folder = checkpoint(name)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=inference_dtype())
-    except (OSError, ValueError) as error:
-        raise UserError(f"can't load the model {name}: {str(error).splitlines()[0]}") from None
-    return model.eval(), load_tokenizer(name)
+    return load_model(name, dtype=inference_dtype()).eval(), load_tokenizer(name)
 
 
 def quiet() -> None:

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from transformers import AutoTokenizer
 
 from ..causal_lm import SharedLLMForCausalLM
 from ..context.policies import POLICIES
-from ..utils.checkpoints import checkpoint
+from ..utils.checkpoints import checkpoint, load_tokenizer
 from ..utils.errors import UserError
 from .common import JsonOption, note, print_json, quiet
 
@@ -62,16 +61,11 @@ def command(
     }
     quiet()
     base = checkpoint(base)
-    try:
-        model = SharedLLMForCausalLM.from_base(base, **settings)
-    except UserError:
-        raise
-    except (OSError, ValueError) as error:
-        raise UserError(f"can't load the base {base}: {str(error).splitlines()[0]}") from None
+    model = SharedLLMForCausalLM.from_base(base, **settings)
     model.save_pretrained(output)
     try:
-        AutoTokenizer.from_pretrained(base).save_pretrained(output)
-    except (OSError, ValueError):
+        load_tokenizer(base).save_pretrained(output)
+    except UserError:
         note(f"{base} has no tokenizer: add one to {output} before reading text.", style="yellow")
     count = sum(p.numel() for p in model.parameters())
     new = sum(p.numel() for n, p in model.named_parameters() if "cross_attention" in n or "lower_layers" in n)

@@ -1,8 +1,10 @@
 """The trained models that come with the package, and models by name wherever they are."""
 
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .errors import UserError
 
@@ -48,5 +50,49 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     folder = checkpoint(name)
     try:
         return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise UserError(f"can't load the tokenizer {name}: {str(error).splitlines()[0]}") from None
+    except Exception as error:
+        raise _unreadable("tokenizer", name, error) from error
+
+
+def load_model(name: str, **options: Any) -> PreTrainedModel:
+    """Any causal language model of a checkpoint; its weights are safetensors, which can hold no program.
+
+    Args:
+        options: as for `AutoModelForCausalLM.from_pretrained`.
+
+    Raises:
+        UserError: it can't be loaded; names what is wrong with it.
+    """
+    from transformers import AutoModelForCausalLM  # loading it loads what is above this module (see `sharedllm.auto`)
+
+    folder = checkpoint(name)
+    path = Path(folder)
+    if path.is_dir() and not any(path.glob("*.safetensors")):
+        others = sorted(f.name for pattern in ("*.bin", "*.pt", "*.pth") for f in path.glob(pattern))
+        if others:
+            raise UserError(
+                f"{name} has its weights in {others[0]}, which may hold a program: only safetensors are read. Convert it, "
+                "for instance with save_pretrained of transformers."
+            )
+    try:
+        return AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options)
+    except UserError:
+        raise
+    except Exception as error:
+        # Whatever a damaged or foreign file makes the libraries say: the files are the user's. --debug shows it.
+        raise _unreadable("model", name, error) from error
+
+
+def _unreadable(what: str, name: str, error: Exception) -> UserError:
+    folder = Path(checkpoint(name))
+    if not folder.is_dir():
+        return UserError(
+            f"there is no folder {name}, no bundled model of that name (tiny, base), and none that could be had from the "
+            "Hugging Face hub: check the name."
+        )
+    if not (folder / "config.json").is_file():
+        return UserError(f"{name} has no config.json: name the folder of a model.")
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    # A field of a wrong type is named in the first line, what is wrong with it in the last.
+    said = lines[0] if len(lines) == 1 or not isinstance(error, StrictDataclassError) else f"{lines[0]} {lines[-1]}"
+    return UserError(f"can't load the {what} {name}: {said[:300]}")

@@ -1,0 +1,50 @@
+"""What importing the package costs, and that transformers knows its models whichever of the two comes first."""
+
+import subprocess
+import sys
+
+import pytest
+
+import sharedllm
+
+
+def python(code: str) -> str:
+    """What a fresh process prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_import_loads_neither_torch_nor_transformers():
+    heavy = "print([m for m in ('torch', 'transformers', 'numpy', 'typer') if m in sys.modules])"
+    assert python(f"import sys, sharedllm; sharedllm.__version__, sharedllm.__all__; {heavy}") == "[]\n"
+
+
+def test_public_names():
+    code = "import sharedllm; print([getattr(sharedllm, n).__module__ for n in sharedllm.__all__ if n[0] != '_'])"
+    assert python(code).count("'sharedllm.") == len(sharedllm.__all__) - 1
+    assert set(sharedllm.__all__) <= set(dir(sharedllm))
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = sharedllm.Nothing
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import sharedllm; from transformers import AutoModelForCausalLM, AutoConfig",
+        "from transformers import AutoModelForCausalLM, AutoConfig; import sharedllm",
+        "from transformers import AutoConfig; import sharedllm; from transformers import AutoModelForCausalLM",
+        "import sharedllm; from transformers import AutoTokenizer, AutoConfig, AutoModelForCausalLM",
+        "from sharedllm.utils.checkpoints import load_model; from transformers import AutoModelForCausalLM, AutoConfig",
+        "import sharedllm.prompts; from transformers import AutoModelForCausalLM, AutoConfig; import sharedllm",
+    ],
+)
+def test_the_auto_classes_know_the_models(imports):
+    code = (
+        f"{imports}\n"
+        "import sharedllm\n"
+        "from pathlib import Path\n"
+        "folder = Path(sharedllm.__file__).parent / 'bundled' / 'tiny'\n"
+        "print(AutoConfig.from_pretrained(folder).model_type, type(AutoModelForCausalLM.from_pretrained(folder)).__name__)"
+    )
+    assert python(code).splitlines()[-1] == "sharedllm SharedLLMForCausalLM"
