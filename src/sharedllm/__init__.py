@@ -13,7 +13,7 @@ from .utils.version import __version__
 _PLACES = {
     "Chat": "answering.chat",
     "ContextMemory": "memory.context_memory",
-    "SharedLLMConfig": "model.config",
+    "SharedLLMConfig": "causal_lm",
     "SharedLLMForCausalLM": "causal_lm",
     "SharedLLMModel": "model.backbone",
     "bundled_model": "utils.checkpoints",

@@ -1,4 +1,4 @@
-"""transformers' Auto classes know our models as soon as they are there, without being imported for it."""
+"""transformers' Auto classes know our models by name, without importing them before one is loaded."""
 
 import importlib
 import importlib.abc
@@ -6,50 +6,65 @@ import importlib.machinery
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
-# Once a module of transformers is loaded, the module of ours that registers with it is loaded too.
-_REGISTERED_BY = {
-    "transformers.models.auto.configuration_auto": "sharedllm.model.config",
-    "transformers.models.auto.modeling_auto": "sharedllm.causal_lm",
-}
+_CONFIGURATIONS = "transformers.models.auto.configuration_auto"
+_TYPE, _CONFIG = "sharedllm", "SharedLLMConfig"
 
 
 def register_when_needed() -> None:
-    """Have the Auto classes know our models: at once where they are loaded already, else as soon as they are."""
-    for theirs, ours in _REGISTERED_BY.items():
-        if theirs in sys.modules:
-            importlib.import_module(ours)
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+    """Have the Auto classes know our models: at once where those are loaded already, else as soon as they are."""
+    if _CONFIGURATIONS in sys.modules:
+        _add_name(sys.modules[_CONFIGURATIONS])
+    elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
+def _add_name(configurations: ModuleType) -> None:
+    """Tell transformers the name of our configuration, and where it is, as it knows those of its own models.
+
+    Nothing is imported here, for transformers may be in the middle of its own imports.
+    """
+    configurations.CONFIG_MAPPING_NAMES.setdefault(_TYPE, _CONFIG)
+    configurations.CONFIG_MAPPING._modules.setdefault(_TYPE, _Module(_TYPE))
+
+
+class _Module(ModuleType):
+    """Stands for the module of our configuration until somebody asks for it; then everything is registered."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name != _CONFIG:
+            raise AttributeError(name)
+        return getattr(importlib.import_module("sharedllm.causal_lm"), name)
+
+
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds those modules as Python does, and adds to what loading them does."""
+    """Finds the module of the configurations as Python does, and adds to what loading it does."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname not in _REGISTERED_BY:
+        if fullname != _CONFIGURATIONS:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, _REGISTERED_BY[fullname])
+            spec.loader = _Loader(spec.loader)
         return spec
 
 
 class _Loader(importlib.abc.Loader):
-    """Loads a module as `loader` does, then imports another."""
+    """Loads that module as `loader` does, then adds our name."""
 
-    def __init__(self, loader: importlib.abc.Loader, then: str):
-        self._loader, self._then = loader, then
+    def __init__(self, loader: importlib.abc.Loader):
+        self._loader = loader
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
         self._loader.exec_module(module)
-        importlib.import_module(self._then)
+        _add_name(module)
 
-    def __getattr__(self, name: str) -> object:
-        # What else is asked of a loader: the source of the module, its file.
+    def __getattr__(self, name: str) -> Any:
+        # What else is asked of a loader, such as the source of the module.
         return getattr(self._loader, name)

@@ -36,6 +36,8 @@ def test_public_names():
         "from transformers import AutoConfig; import sharedllm; from transformers import AutoModelForCausalLM",
         "import sharedllm; from transformers import AutoTokenizer, AutoConfig, AutoModelForCausalLM",
         "from sharedllm.utils.checkpoints import load_model; from transformers import AutoModelForCausalLM, AutoConfig",
+        "import sharedllm; from transformers import AutoModelForSequenceClassification as _, AutoModelForCausalLM, AutoConfig",
+        "import sharedllm; from transformers import LlamaForCausalLM, AutoConfig, AutoModelForCausalLM",
         "import sharedllm.prompts; from transformers import AutoModelForCausalLM, AutoConfig; import sharedllm",
     ],
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .errors import UserError
 
@@ -63,8 +63,6 @@ def load_model(name: str, **options: Any) -> PreTrainedModel:
     Raises:
         UserError: it can't be loaded; names what is wrong with it.
     """
-    from transformers import AutoModelForCausalLM  # loading it loads what is above this module (see `sharedllm.auto`)
-
     folder = checkpoint(name)
     path = Path(folder)
     if path.is_dir() and not any(path.glob("*.safetensors")):
@@ -75,12 +73,21 @@ def load_model(name: str, **options: Any) -> PreTrainedModel:
                 "for instance with save_pretrained of transformers."
             )
     try:
-        return AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options)
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True, **options
+        )
     except UserError:
         raise
     except Exception as error:
         # Whatever a damaged or foreign file makes the libraries say: the files are the user's. --debug shows it.
         raise _unreadable("model", name, error) from error
+    if lacking := sorted(found["missing_keys"]):
+        # transformers would draw them at random.
+        raise UserError(
+            f"can't load the model {name}: {len(lacking)} of its weights are missing, such as {lacking[0]}; its files are "
+            "damaged, or of another model."
+        )
+    return model
 
 
 def _unreadable(what: str, name: str, error: Exception) -> UserError:

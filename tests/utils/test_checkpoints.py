@@ -1,0 +1,76 @@
+"""Checkpoints that can't be loaded are the user's, and are told in one line; those that can are."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sharedllm.utils.checkpoints import load_model, load_tokenizer
+from sharedllm.utils.errors import UserError
+
+
+@pytest.fixture
+def folder(base_folder, tmp_path):
+    shutil.copytree(base_folder, tmp_path / "base")
+    return tmp_path / "base"
+
+
+def test_what_is_whole_loads(folder):
+    assert type(load_model(str(folder))).__name__ == "LlamaForCausalLM"
+    assert len(load_tokenizer(str(folder))) == 256
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 100, b"\x08\0\0\0\0\0\0\0{}      ", "half"])
+def test_damaged_weights(folder, content):
+    file = folder / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
+    with pytest.raises(UserError, match="can't load the model") as caught:
+        load_model(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change", [{"hidden_size": "wide"}, {"num_hidden_layers": None}, {"model_type": 7}, {"vocab_size": -1}]
+)
+def test_a_configuration_of_wrong_types(folder, change):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match="can't load the model") as caught:
+        load_model(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null"])
+def test_a_configuration_that_is_none(folder, text):
+    (folder / "config.json").write_text(text)
+    with pytest.raises(UserError, match="can't load the model"):
+        load_model(str(folder))
+
+
+def test_weights_that_may_hold_a_program_are_refused(folder):
+    model = load_model(str(folder))
+    (folder / "model.safetensors").unlink()
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"weights in pytorch_model\.bin.*only safetensors"):
+        load_model(str(folder))
+
+
+def test_what_is_missing_is_named(folder, run, monkeypatch):
+    with pytest.raises(UserError, match=r"has no config\.json"):
+        load_model(str(folder.parent))
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {n: w for n, w in weights.items() if "layers.2.mlp" not in n}, folder / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(UserError, match=r"3 of its weights are missing, such as model\.layers\.2\.mlp"):
+        load_model(str(folder))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="can't load the model"):
+        load_model(str(folder))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    code, out, err = run("info", "nosuch")
+    assert (code, out) == (2, "") and err.startswith("error: there is no folder nosuch") and err.count("\n") == 1
+    assert "internet" not in err and "connect" not in err
