@@ -11,13 +11,14 @@ PACKAGE = Path(sharedllm.__file__).parent
 # Each line may use all lines before it and its own.
 ORDER = [
     ["utils"],
+    ["prompts"],
     ["context"],
     ["memory"],
     ["model"],
     ["scoring"],
     ["causal_lm", "generation", "reference", "reference_deep"],
     ["store"],
-    ["prompts", "answering"],
+    ["answering"],
     ["data"],
     ["systems"],
     ["training"],
@@ -28,7 +29,7 @@ ORDER = [
     ["serving"],
     ["demo"],
     ["cli"],
-    ["__init__", "__main__"],
+    ["auto", "__init__", "__main__"],
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 MODULES = sorted(PACKAGE.rglob("*.py"))

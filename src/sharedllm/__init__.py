@@ -4,6 +4,9 @@ What is public is imported when it is first asked for, so that `import sharedllm
 to the Auto classes of transformers all the same, whichever of the two is imported first.
 """
 
+# The names are given by __getattr__, their types by __init__.pyi.
+# pyright: reportUnsupportedDunderAll=false
+
 import importlib
 from typing import Any
 

@@ -73,9 +73,10 @@ def load_model(name: str, **options: Any) -> PreTrainedModel:
                 "for instance with save_pretrained of transformers."
             )
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, use_safetensors=True, output_loading_info=True, **options
         )
+        model, found = loaded
     except UserError:
         raise
     except Exception as error:
