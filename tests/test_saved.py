@@ -3,21 +3,32 @@
 A model whose configuration says `ratios`, memory files of format version 1, a store of such blocks.
 """
 
+import hashlib
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import byte_tokenizer
-from safetensors.torch import load_file
+from helpers import byte_tokenizer, tiny_base, tiny_shared
+from safetensors.torch import load_file, save_file
 
 from sharedllm import SharedLLMConfig, SharedLLMForCausalLM, open_memory, save_memory
 from sharedllm.memory.file import VERSION, read_header
 from sharedllm.store import MemoryStore
+from sharedllm.systems.cepe import CepeForCausalLM
 from sharedllm.training.recipe import build_recipe, todays_names
 
 SAVED = Path(__file__).parent / "saved"
 EXPECTED = load_file(SAVED / "expected.safetensors")
 FINGERPRINTS = {"cross": "fc54b20dfb349b6320f62d23da6a5b1b", "joint": "52c8a4787d91fdeb7d7381dbac14e169"}
+
+
+def before(name: str) -> str:
+    """A parameter's name of today as it was."""
+    return name.replace(".injection.projection.", ".cross_attention.reader.").replace(
+        ".injection.", ".cross_attention."
+    )
 
 
 @pytest.mark.parametrize("injection", ["cross", "joint"])
@@ -31,8 +42,63 @@ def test_a_model(injection, tmp_path):
     torch.testing.assert_close(logits, EXPECTED[injection], rtol=1e-4, atol=1e-4)
     model.save_pretrained(tmp_path)
     assert '"ratios"' not in (tmp_path / "config.json").read_text()
+    old, new = (set(load_file(folder / "model.safetensors")) for folder in (SAVED / injection, tmp_path))
+    assert {before(name) for name in new} == old and len(old & new) < len(old)
     with torch.no_grad():
         assert torch.equal(SharedLLMForCausalLM.from_pretrained(tmp_path)(**inputs).logits, logits)
+
+
+def test_weights_by_their_names_of_before():
+    """By `load_state_dict`, and of CEPE by `from_pretrained`; a name too many or too few is still refused."""
+    model = tiny_shared("llama", injection_map=[[0, 0], [1, 2]])
+    weights = model.state_dict()
+    other = tiny_shared("llama", seed=1, injection_map=[[0, 0], [1, 2]])
+    assert not all(torch.equal(a, b) for a, b in zip(other.state_dict().values(), weights.values(), strict=True))
+    other.load_state_dict({before(name): tensor for name, tensor in weights.items()})
+    for name, tensor in other.state_dict().items():
+        assert torch.equal(tensor, weights[name])
+    lost = {before(name): tensor for name, tensor in weights.items() if not name.endswith("2.injection.gate")}
+    with pytest.raises(RuntimeError, match=r"layers\.2\.injection\.gate"):
+        other.load_state_dict(lost)
+    with pytest.raises(RuntimeError, match=r"layers\.2\.injection\.nothing"):
+        other.load_state_dict(weights | {"model.upper.layers.2.cross_attention.nothing": torch.zeros(1)})
+
+
+def test_a_cepe(tmp_path):
+    model = CepeForCausalLM.from_base(tiny_base("llama"), encoder={"hidden_size": 16, "intermediate_size": 24})
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    weights = load_file(path)
+    assert sum(".injection." in name for name in weights) > 0
+    save_file({before(name): tensor for name, tensor in weights.items()}, path, {"format": "pt"})
+    loaded, info = CepeForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name])
+
+
+def test_a_training(recipe, run, tmp_path):
+    """A run whose last checkpoint has the names of before goes on as one that has today's."""
+    path = recipe()
+    assert run("train", path, "--max-steps", 4)[0] == 0
+    shutil.copytree(tmp_path / "run", tmp_path / "today")
+    folder = tmp_path / "run" / "checkpoints" / "step-00000004"
+    state = json.loads((folder / "state.json").read_text())
+    renamed = 0
+    for file in state["sha256"]:
+        tensors = load_file(folder / file)
+        renamed += sum(before(name) != name for name in tensors)
+        save_file({before(name): tensor for name, tensor in tensors.items()}, folder / file)
+        state["sha256"][file] = hashlib.sha256((folder / file).read_bytes()).hexdigest()
+    assert renamed > 0
+    (folder / "state.json").write_text(json.dumps(state))
+    assert run("train", path)[0] == 0
+    gone_on = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "today").rename(tmp_path / "run")
+    assert run("train", path)[0] == 0
+    for name, tensor in load_file(tmp_path / "run" / "model" / "model.safetensors").items():
+        assert torch.equal(gone_on[name], tensor)
 
 
 def test_memories(tmp_path):

@@ -88,7 +88,7 @@ def _cross_attention(
     Returns:
         (L, E) to be added to it.
     """
-    cross, head_dim = layer.cross_attention, layer.self_attn.head_dim
+    cross, head_dim = layer.injection, layer.self_attn.head_dim
     n = memory.chunk[-1] + 1
     queries = _heads(cross.q_proj(cross.norm(hidden)), head_dim, getattr(cross, "q_norm", None))
     keys, values = memory.pairs[pair]
@@ -237,7 +237,7 @@ def _key_value(model: SharedLLMForCausalLM, state: Tensor, lower_index: int, upp
         layer = _lower_layers(model)[lower_index]
         normed, projections = layer.input_layernorm(state), layer.self_attn
     else:
-        projections = model.model.upper.layers[upper_index].cross_attention.reader
+        projections = model.model.upper.layers[upper_index].injection.projection
         normed = projections.norm(state)
     head_dim = model.model.upper.layers[upper_index].self_attn.head_dim
     key = _heads(projections.k_proj(normed), head_dim, getattr(projections, "k_norm", None))

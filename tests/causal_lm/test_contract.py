@@ -88,7 +88,7 @@ def test_gates_stay_in_float32(tmp_path):
 def test_fingerprint_changes_with_what_a_memory_depends_on():
     model = tiny_shared("llama", injection_map=DIFFERENT)
     seen = {model.fingerprint()}
-    for name in ("layers.1.self_attn.k_proj", "layers.1.cross_attention.reader.v_proj", "embed_tokens"):
+    for name in ("layers.1.self_attn.k_proj", "layers.1.injection.projection.v_proj", "embed_tokens"):
         with torch.no_grad():
             model.model.upper.get_submodule(name).weight[0, 0] += 1
         seen.add(model.fingerprint())
@@ -97,7 +97,7 @@ def test_fingerprint_changes_with_what_a_memory_depends_on():
     assert len(seen) == 5
     with torch.no_grad():
         model.model.upper.layers[3].mlp.up_proj.weight += 1
-        model.model.upper.layers[0].cross_attention.q_proj.weight += 1
+        model.model.upper.layers[0].injection.q_proj.weight += 1
     assert model.fingerprint() in seen, "neither layers above nor queries change what is kept"
 
 
@@ -211,7 +211,7 @@ def test_trainer(tmp_path):
         after = whole.get_parameter(name)
         if name.endswith(".gate"):
             assert before == 0 and after != 0, name
-        elif ".cross_attention." not in name:
+        elif ".injection." not in name:
             # With closed gates nothing behind them has a gradient yet.
             assert not torch.equal(after, before), name
         torch.testing.assert_close(halves.get_parameter(name), after, atol=1e-5, rtol=1e-3)

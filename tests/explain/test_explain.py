@@ -63,7 +63,7 @@ def slow_attention(model, memory, running: list[int], rows: range) -> dict[int, 
                     found[index] += weights[: len(kept)].float() / (4 * len(rows))
         hidden = hidden + reference._self_attention(model, layer, index, hidden, joint)
         if index in pair_of and config.injection == "cross":
-            cross = layer.cross_attention
+            cross = layer.injection
             queries = cross.q_proj(cross.norm(hidden)).unflatten(-1, (-1, 8))
             queries = reference._rotate(model, queries, [n] * len(queries))
             keys = reference._rotate(model, far.pairs[pair_of[index]][0], far.chunk)

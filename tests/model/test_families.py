@@ -95,7 +95,7 @@ def test_reads_decodes_trains_and_comes_back(family, injection, tmp_path):
             later.append(step.logits[:, -1])
     torch.testing.assert_close(torch.stack(later, 1), whole[:, 7:], atol=1e-4, rtol=1e-4)
     model(ids, attention_mask=mask, context_ids=contexts[0], context_attention_mask=contexts[1]).logits.sum().backward()
-    injections = [p for n, p in model.named_parameters() if "cross_attention" in n]
+    injections = [p for n, p in model.named_parameters() if ".injection." in n]
     assert injections and all(p.grad is not None and p.grad.isfinite().all() for p in injections)
     model.save_pretrained(tmp_path)
     again = SharedLLMForCausalLM.from_pretrained(tmp_path).eval()

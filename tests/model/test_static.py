@@ -34,7 +34,7 @@ def test_padding_to_a_bucket_changes_nothing(injection):
     memory, ids = model.read(*pad(random_texts([70, 33], 1), "right")), torch.tensor(random_texts([9, 9]))
     plain, static = model.model.prepare_memory(memory), model.model.prepare_memory(memory, static=True)
     assert plain is not None and static is not None
-    sizes = [{keys.shape[2] for keys, _ in prepared.layers.values()} for prepared in (plain, static)]
+    sizes = [{keys.shape[2] for keys, *_ in prepared.layers.values()} for prepared in (plain, static)]
     assert sizes == [{memory.mask.shape[1]}, {bucket(memory.mask.shape[1])}] and sizes[0] != sizes[1]
     with torch.no_grad():
         torch.testing.assert_close(model(ids, memory=static).logits, model(ids, memory=plain).logits)

@@ -120,7 +120,7 @@ def tiny_shared(family: str, seed: int = 0, base: PreTrainedModel | None = None,
     model = SharedLLMForCausalLM.from_base(base, **settings)
     with torch.random.fork_rng():
         torch.manual_seed(seed + 1)
-        new = {n: p for n, p in model.named_parameters() if "cross_attention" in n or "lower_layers" in n}
+        new = {n: p for n, p in model.named_parameters() if ".injection." in n or "lower_layers" in n}
         perturb([p for n, p in new.items() if not n.endswith(".gate")], 0.1)
         for name, parameter in new.items():
             if name.endswith(".gate"):

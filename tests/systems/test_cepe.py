@@ -24,7 +24,7 @@ def tiny_cepe(family="llama", **settings):
     model = CepeForCausalLM.from_base(
         tiny_base(family), **{"window": 32, "chunk_size": 8, "encoder": encoder} | settings
     )
-    perturb([p for n, p in model.named_parameters() if ".cross_attention." in n or "encoder" in n], 0.1)
+    perturb([p for n, p in model.named_parameters() if ".injection." in n or "encoder" in n], 0.1)
     return model.eval()
 
 
@@ -39,7 +39,7 @@ def slow_logits(model, text: list[int], context: list[int]):
     cos_sin = model.model.rotary_emb(hidden, places)
     causal = torch.full((len(text), len(text)), -math.inf).triu(1)[None, None]
     for layer in model.model.layers:
-        attention, cross = getattr(layer, family.attention), layer.cross_attention
+        attention, cross = getattr(layer, family.attention), layer.injection
         normed = family.attention_input(layer, hidden)
         own = attention(hidden_states=normed, position_embeddings=cos_sin, attention_mask=causal)[0]
 
@@ -76,7 +76,7 @@ def test_equals_one_row_and_chunk_after_the_other(family, side, project):
 def test_gradients_equal_those_of_the_slow_reading():
     model = tiny_cepe()
     context, text = random_texts([19, 7])
-    trained = {n: p for n, p in model.named_parameters() if ".cross_attention." in n or "encoder" in n}
+    trained = {n: p for n, p in model.named_parameters() if ".injection." in n or "encoder" in n}
     slow = torch.autograd.grad(slow_logits(model, text, context).square().sum(), list(trained.values()))
     logits = model(torch.tensor([text]), memory=model.read(torch.tensor([context]))).logits
     fast = torch.autograd.grad(logits.square().sum(), list(trained.values()))
@@ -110,7 +110,7 @@ def test_starts_as_the_paper_says():
     base = tiny_base("qwen3")
     model = CepeForCausalLM.from_base(base, window=32, chunk_size=8)
     width = model.config.encoder_config.hidden_size
-    for layer, cross in zip(base.model.layers, (layer.cross_attention for layer in model.model.layers), strict=True):
+    for layer, cross in zip(base.model.layers, (layer.injection for layer in model.model.layers), strict=True):
         attention = layer.self_attn
         assert torch.equal(cross.k_proj.weight, attention.k_proj.weight[:, :width])
         assert torch.equal(cross.v_proj.weight, attention.v_proj.weight[:, :width])

@@ -68,7 +68,7 @@ def command(
     except UserError:
         note(f"{base} has no tokenizer: add one to {output} before reading text.", style="yellow")
     count = sum(p.numel() for p in model.parameters())
-    new = sum(p.numel() for n, p in model.named_parameters() if "cross_attention" in n or "lower_layers" in n)
+    new = sum(p.numel() for n, p in model.named_parameters() if ".injection." in n or "lower_layers" in n)
     if json:
         print_json(model=str(output), parameters=count, new_parameters=new)
     else:

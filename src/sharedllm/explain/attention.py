@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
 from ..model.attention import KeyValueSpan, in_full
-from ..model.joint_attention import JointAttention
+from ..model.injection import Injection, injection_of
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def attention_paid(
         memory: of one text, what the answer was given over. question_ids: (1, Q). answer_ids: (1, A), A ≥ 1.
     """
     width = memory.mask.shape[1]
-    layers = {index: model.model.upper.layers[index].cross_attention for _, index in model.config.injection_map}
+    layers = {index: injection_of(model.model.upper.layers[index]) for _, index in model.config.injection_map}
     running = torch.cat([question_ids, answer_ids[:, :-1]], 1).to(model.device)
     paid = {index: torch.zeros(width) for index in layers}
 
@@ -55,7 +55,7 @@ def attention_paid(
 
     with _recorded(layers, question_ids.shape[1] - 1, record):
         model.model(running, memory=memory, use_cache=False)
-    gates = {index: getattr(injection, "gate", None) for index, injection in layers.items()}
+    gates = {index: injection.gate for index, injection in layers.items()}
     return [
         LayerAttention(index, tokens, None if gates[index] is None else float(torch.tanh(gates[index].float())))
         for index, tokens in paid.items()
@@ -63,22 +63,21 @@ def attention_paid(
 
 
 @contextmanager
-def _recorded(layers: dict[int, nn.Module], first: int, record: Callable[[int, Tensor], None]) -> Iterator[None]:
+def _recorded(layers: dict[int, Injection], first: int, record: Callable[[int, Tensor], None]) -> Iterator[None]:
     """While this is open each injection reports its weights, (keys,), of the queries from `first` on."""
     handles = []
     try:
         for index, injection in layers.items():
             hook = partial(_report, first=first, record=partial(record, index))
-            handles.append(injection.register_forward_pre_hook(hook, with_kwargs=True))
+            handles.append(injection.register_forward_pre_hook(hook))
         yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _report(injection: nn.Module, inputs: tuple, options: dict, first: int, record: Callable[[Tensor], None]) -> None:
-    queries, spans = injection.operands(*inputs, **options)
-    attention = inputs[0] if isinstance(injection, JointAttention) else injection
+def _report(injection: nn.Module, inputs: tuple, first: int, record: Callable[[Tensor], None]) -> None:
+    attention, queries, spans, *_ = inputs
     keys = torch.cat([in_full(span)[0] for span in spans], 2)
     added = torch.cat([_added(span, queries)[0, 0, first:] for span in spans], 1)
     heads, groups = queries.shape[1], keys.shape[1]

@@ -104,7 +104,7 @@ class Fingerprint:
             (f"{prefix}.{name}", tensor)
             for prefix, module in modules.items()
             for name, tensor in sorted(module.state_dict(keep_vars=True).items())
-            if "cross_attention" not in name
+            if not name.startswith("injection.")
         ]
         settings = {hashed: getattr(config, name) for hashed, name in DECIDING.items()}
         settings |= {name: list(value) for name in DECIDING_IF_SET if (value := getattr(config, name))}

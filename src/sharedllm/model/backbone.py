@@ -20,18 +20,20 @@ from .config import SharedLLMConfig
 from .cross_attention import PreparedMemory, bucket, prepare
 from .deepen import deepen
 from .encode import ContextEncoder, append_context, read_context
+from .injection import injection_of
 from .lower import LowerModel
+from .renamed import LoadsRenamed
 from .upper import inject, make_injections
 
 
-class SharedLLMPreTrainedModel(PreTrainedModel):
+class SharedLLMPreTrainedModel(LoadsRenamed):
     """What transformers needs to know of both models."""
 
     config_class = SharedLLMConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values", "memory"]
-    _keep_in_fp32_modules_strict: ClassVar[list[str]] = ["cross_attention.gate"]
+    _keep_in_fp32_modules_strict: ClassVar[list[str]] = ["injection.gate"]
     _supports_sdpa = True
     _supports_attention_backend = False
     _supports_flash_attn = False
@@ -91,7 +93,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
                 f"keep_all=True needs encoding='chunk', the model has {self.config.encoding!r}: its nodes are read alone, so "
                 "what is kept can't be chosen later."
             )
-        projections = [self.upper.layers[j].cross_attention.reader for _, j in self.config.injection_map]
+        projections = [injection_of(self.upper.layers[j]).projection for _, j in self.config.injection_map]
         first = LowerModel(self.upper.layers, self.get_input_embeddings(), self.upper.rotary_emb, self.upper.config)
         noise = self.config.split_noise if self.training else 0.0
         return ContextEncoder(
@@ -181,7 +183,9 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         """
         pairs = self.config.injection_map
         modules = {f"lower.{i}": layer for i, layer in enumerate(self.lower().layers[: self.config.lower_layers])}
-        modules |= {f"reader.{j}": self.upper.layers[j].cross_attention.reader for i, j in pairs if i != j}
+        # "reader", as it was called when the first memories were made.
+        own = {j: injection_of(self.upper.layers[j]).projection for _, j in pairs}
+        modules |= {f"reader.{j}": projection for j, projection in own.items() if projection is not None}
         modules["embedding"] = self.get_input_embeddings()
         return self._fingerprint.of(self.config, self.upper.config, modules)
 
@@ -225,12 +229,9 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         if self.config.injection == "deep":
             return deepen(moved.padded(bucket(moved.mask.shape[1])) if static else moved, self.config, self.upper)
         layers, lower, family = self.upper.layers, self.lower().layers, self.lower().family
-        cross = {upper: layers[upper].cross_attention for _, upper in pairs}
-        projections = {
-            upper: cross[upper].reader if cross[upper].reader is not None else getattr(lower[i], family.attention)
-            for i, upper in pairs
-        }
-        readers = cross if self.config.injection == "cross" else {}
+        injections = {upper: injection_of(layers[upper]) for _, upper in pairs}
+        projections = {upper: injections[upper].projection or getattr(lower[i], family.attention) for i, upper in pairs}
+        readers = injections if self.config.injection == "cross" else {}
         return prepare(moved, self.config, self.upper.rotary_emb, readers, projections, static, in_place)
 
     def forward(

@@ -7,8 +7,9 @@ training the model is the base model to the bit.
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,10 @@ from ..memory.int8 import Int8Keys, Int8Values
 from .attention import KeyValueSpan, attend_to_all, own_scores
 from .config import SharedLLMConfig
 from .families import Family, Rotations
+from .families.wiring import Inject
+from .injection import Injection, KeyValueProjection
 from .rope import Rotation, key_positions, rotate
+from .self_attention import self_attend
 
 # Of a text, rotated at once.
 _TOKENS = 4096
@@ -144,19 +148,7 @@ def bucket(length: int) -> int:
     return -(-length // step) * step
 
 
-class KeyValueProjection(nn.Module):
-    """Key and value projections of its own, for an upper layer that reads a lower layer other than its twin."""
-
-    def __init__(self, layer: nn.Module, family: Family):
-        super().__init__()
-        self.norm = copy.deepcopy(family.norm_of(layer))
-        attention = getattr(layer, family.attention)
-        family.lend_traits(attention, self)
-        for name, part in family.parts(attention, family.memory_parts).items():
-            setattr(self, name, copy.deepcopy(part))
-
-
-class CrossAttention(nn.Module):
+class CrossAttention(Injection):
     """h ← h + tanh(gate) · W_o softmax(q kᵀ / √D) v, with q from norm(h) and k, v from a memory (paper, eq. 2)."""
 
     def __init__(self, layer: nn.Module, family: Family, own_projection: bool, start: str = "gate"):
@@ -175,7 +167,7 @@ class CrossAttention(nn.Module):
             setattr(self, name, copy.deepcopy(part))
         # One number; not a scalar, because sharding over devices wants a dimension.
         self.gate = nn.Parameter(torch.zeros(1, dtype=torch.float32)) if start == "gate" else None
-        self.reader = KeyValueProjection(layer, family) if own_projection else None
+        self.projection = KeyValueProjection(layer, family) if own_projection else None
         output = getattr(self, family.output)
         if start == "zero":
             nn.init.zeros_(output.weight)
@@ -183,15 +175,25 @@ class CrossAttention(nn.Module):
             for linear in (output, *(m for n, m in self.named_children() if n in family.query_projections)):
                 nn.init.normal_(linear.weight, std=self.config.initializer_range)
 
-    def operands(self, hidden: Tensor, layer_index: int, memory: PreparedMemory) -> tuple[Tensor, list[KeyValueSpan]]:
-        """What is attended with: queries (B, H, L, D), and the memory as the only span."""
-        queries = rotate(self.family.queries(self, self.norm(hidden)).transpose(1, 2), memory.query[layer_index])
-        return queries, [memory.layers[layer_index]]
+    def memory_attention(
+        self, attention: Any, normed: Tensor, layer_index: int, memory: PreparedMemory, **kwargs
+    ) -> tuple[Tensor, Inject]:
+        """Self-attention as it is, and what the memory adds after it."""
 
-    def forward(self, hidden: Tensor, layer_index: int, memory: PreparedMemory) -> Tensor:
-        """(B, L, E) behind self-attention → (B, L, E), to be added to it."""
-        queries, (span,) = self.operands(hidden, layer_index, memory)
+        def read(hidden: Tensor) -> Tensor:
+            queries = rotate(self.family.queries(self, self.norm(hidden)).transpose(1, 2), memory.query[layer_index])
+            return hidden + self(self, queries, [memory.layers[layer_index]], memory.present)
+
+        return self_attend(self.family, attention, normed, **kwargs), read
+
+    def forward(self, attention: nn.Module, queries: Tensor, spans: Sequence[KeyValueSpan], present: Tensor) -> Tensor:
+        """What is added to the residual stream, (B, L, E).
+
+        Args:
+            attention: this module. queries: (B, H, L, D), rotated. spans: the memory alone.
+            present: (B, 1, 1) bool, False for rows without any context.
+        """
+        (span,) = spans
         attended = attend_to_all(self.config._attn_implementation, queries, span, self.scaling, **own_scores(self))
         opened = 1.0 if self.gate is None else torch.tanh(self.gate.float())
-        gate = (opened * memory.present).to(hidden.dtype)
-        return hidden + gate * getattr(self, self.family.output)(attended)
+        return (opened * present).to(queries.dtype) * getattr(self, self.family.output)(attended)

@@ -4,15 +4,19 @@ What the base has learnt to find inside its window it finds in a memory too, wit
 reads deep enough (`sharedllm diagnose` tells). The memory's keys stand before the running text, which begins at 0.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor, nn
 
 from .attention import KeyValueSpan, attend_joined
-from .cross_attention import KeyValueProjection, PreparedMemory
+from .cross_attention import PreparedMemory
 from .families import Family
+from .injection import Injection, KeyValueProjection
 from .self_attention import operands
 
 
-class JointAttention(nn.Module):
+class JointAttention(Injection):
     """W_o softmax(q [k_memory, k]ᵀ / √D + [b, 0]) [v_memory, v]; nothing is new but projections of keys and values where another layer is read.
 
     b = −log(max(1, S / W)) for S kept tokens and a window of W.
@@ -26,24 +30,22 @@ class JointAttention(nn.Module):
         """
         super().__init__()
         self.family, self.config = family, getattr(layer, family.attention).config
-        self.reader = KeyValueProjection(layer, family) if own_projection else None
+        self.gate = None
+        self.projection = KeyValueProjection(layer, family) if own_projection else None
 
-    def operands(
-        self, attention: nn.Module, normed: Tensor, layer_index: int, memory: PreparedMemory, **kwargs
-    ) -> tuple[Tensor, list[KeyValueSpan]]:
-        """What is attended with: queries (B, H, L, D), and as spans the memory and the running text. Arguments as `forward`'s."""
+    def memory_attention(
+        self, attention: Any, normed: Tensor, layer_index: int, memory: PreparedMemory, **kwargs
+    ) -> tuple[Tensor, None]:
+        """What self-attention would return, with the memory's tokens among its keys; nothing is done after it."""
         queries, near = operands(self.family, attention, normed, **kwargs)
-        return queries, [memory.layers[layer_index], near]
+        return self(attention, queries, [memory.layers[layer_index], near]), None
 
-    def forward(
-        self, attention: nn.Module, normed: Tensor, layer_index: int, memory: PreparedMemory, **kwargs
-    ) -> Tensor:
-        """What self-attention would return, (B, L, E), with the memory's tokens among its keys.
+    def forward(self, attention: nn.Module, queries: Tensor, spans: Sequence[KeyValueSpan]) -> Tensor:
+        """(B, L, E).
 
         Args:
-            attention: the layer's self-attention. normed: (B, L, E), what it reads.
-            kwargs: as transformers gives them to self-attention.
+            attention: the layer's self-attention. queries: (B, H, L, D), rotated. spans: the memory, and the running text.
         """
-        queries, spans = self.operands(attention, normed, layer_index, memory, **kwargs)
-        attended = attend_joined(attention, self.config._attn_implementation, queries, *spans)
+        far, near = spans
+        attended = attend_joined(attention, self.config._attn_implementation, queries, far, near)
         return getattr(attention, self.family.output)(attended)

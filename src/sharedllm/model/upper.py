@@ -14,31 +14,37 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .config import SharedLLMConfig
 from .cross_attention import CrossAttention, PreparedMemory
 from .families import Family, family_of
+from .injection import Injection
 from .joint_attention import JointAttention
+from .renamed import todays_name
 from .self_attention import self_attend
 
 
 class InjectedLayer(GradientCheckpointingLayer):
     """A decoder layer of the base that may read a memory: between self-attention and MLP, or in self-attention itself."""
 
-    def __init__(self, layer: nn.Module, family: Family, cross_attention: nn.Module | None, layer_index: int):
+    def __init__(self, layer: nn.Module, family: Family, injection: Injection | None, layer_index: int):
         nn.Module.__init__(self)
         for name, child in layer.named_children():
             self.add_module(name, child)
         for name in family.layer_traits:
             setattr(self, name, getattr(layer, name))
-        self.family, self.cross_attention, self.layer_index = family, cross_attention, layer_index
+        self.family, self.injection, self.layer_index = family, injection, layer_index
         self.train(layer.training)
 
     def forward(self, hidden_states: Tensor, memory: PreparedMemory | None = None, **kwargs) -> Tensor:
-        family, cross = self.family, self.cross_attention
+        family, injection = self.family, self.injection
         attention, normed = getattr(self, family.attention), family.attention_input(self, hidden_states)
-        if memory is None or cross is None:
+        if memory is None or injection is None:
             return family.combine(self, hidden_states, self_attend(family, attention, normed, **kwargs))
-        if isinstance(cross, JointAttention):
-            return family.combine(self, hidden_states, cross(attention, normed, self.layer_index, memory, **kwargs))
-        attended = self_attend(family, attention, normed, **kwargs)
-        return family.combine(self, hidden_states, attended, lambda hidden: cross(hidden, self.layer_index, memory))
+        attended, read = injection.memory_attention(attention, normed, self.layer_index, memory, **kwargs)
+        return family.combine(self, hidden_states, attended, read)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+        """As torch does it, from weights with the names of before too."""
+        for name in [name for name in state_dict if name.startswith(prefix)]:
+            state_dict[todays_name(name)] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 @functools.cache
@@ -60,7 +66,7 @@ def _twin(module: nn.Module) -> nn.Module:
     return twin
 
 
-def inject(base: PreTrainedModel, injections: Mapping[int, nn.Module]) -> PreTrainedModel:
+def inject(base: PreTrainedModel, injections: Mapping[int, Injection]) -> PreTrainedModel:
     """The base decoder, with layers that read a memory where `injections` (by layer) has something that reads it.
 
     The result shares all weights with `base`, which itself stays as it is.
@@ -74,7 +80,7 @@ def inject(base: PreTrainedModel, injections: Mapping[int, nn.Module]) -> PreTra
     return upper
 
 
-def make_injections(base: PreTrainedModel, config: SharedLLMConfig) -> dict[int, nn.Module]:
+def make_injections(base: PreTrainedModel, config: SharedLLMConfig) -> dict[int, Injection]:
     """What reads the memory in each layer of the injection map; with injection="deep" in every layer."""
     family, injections = family_of(config.text_config), {}
     if config.injection == "deep":

@@ -60,6 +60,7 @@ class BlockFile:
 def joined(blocks: list[tuple[int, BlockFile]], sources: tuple[dict, ...], fingerprint: str, size: int, end: int):
     """Everything that blocks keep, each beginning at its slot, as one memory of one text that ends at slot `end`."""
     segments = [block.segment(start, ()) for start, block in blocks]
+    residuals = [segment.residuals(None) for segment in segments if segment.residuals is not None]
     position = torch.cat([start + block.kept()["position"] for start, block in blocks])[None]
     ids = torch.zeros(1, end, dtype=torch.int32)
     for segment in segments:
@@ -67,7 +68,7 @@ def joined(blocks: list[tuple[int, BlockFile]], sources: tuple[dict, ...], finge
     return ContextMemory(
         keys=tuple(torch.cat([p.keys(i, None) for p in segments], 2) for i in range(segments[0].pairs)),
         values=tuple(torch.cat([p.values(i, None) for p in segments], 2) for i in range(segments[0].pairs)),
-        residuals=(torch.cat([p.residuals(None) for p in segments], 2),) if segments[0].residuals else (),
+        residuals=(torch.cat(residuals, 2),) if residuals else (),
         mask=torch.ones_like(position, dtype=torch.bool),
         chunk=position // size,
         position=position,

@@ -33,11 +33,11 @@ for _system in (
             "sharedllm.causal_lm:SharedLLMForCausalLM",
             "sharedllm",
             (
-                Part("gates", "the gates of cross-attention", "cross_attention.gate"),
+                Part("gates", "the gates of cross-attention", "injection.gate"),
                 Part(
                     "cross_attention",
                     "cross-attention and its projections of keys and values, without the gates",
-                    ".cross_attention.",
+                    ".injection.",
                 ),
                 Part("lower_model", "the lower model: its own layers, or, if weights are shared, the bottom layers"),
                 Part("bottom_layers", "the base's layers below M"),
@@ -127,7 +127,7 @@ for _system in (
             f"{_CEPE}:CepeForCausalLM",
             "sharedllm_cepe",
             (
-                Part("cross_attention", "cross-attention in every layer", ".cross_attention."),
+                Part("cross_attention", "cross-attention in every layer", ".injection."),
                 Part("encoder", "the encoder of CEPE", "encoder"),
             ),
         ),

@@ -20,6 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from ..model.renamed import todays_name
 from ..utils.errors import UserError
 from ..utils.files import put
 from .recipe import Recipe, todays_names
@@ -82,7 +83,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[torch.optim
     for name in FILES:
         if not (folder / name).is_file() or _sha256(folder / name) != state["sha256"][name]:
             raise UserError(f"{folder / name} is damaged: go on from an earlier checkpoint with --resume-from.")
-    weights = load_file(folder / FILES[0])
+    weights = {todays_name(name): tensor for name, tensor in load_file(folder / FILES[0]).items()}
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if set(weights) != set(trained):
         odd = sorted(set(weights) ^ set(trained))[0]
@@ -97,7 +98,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[torch.optim
     moments: dict[str, dict[str, Tensor]] = {}
     for key, tensor in load_file(folder / FILES[1]).items():
         name, _, entry = key.partition("|")
-        moments.setdefault(name, {})[entry] = tensor
+        moments.setdefault(todays_name(name), {})[entry] = tensor
     # Learning rates and the like come from the recipe; the groups only have to be there.
     names = {parameter: name for name, parameter in model.named_parameters()}
     groups = [

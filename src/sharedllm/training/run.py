@@ -262,7 +262,7 @@ class _Run:
         self.accelerator.wait_for_everyone()
 
     def _gates(self) -> list[float]:
-        gates = [p for n, p in self.losses.named_parameters() if n.endswith("cross_attention.gate")]
+        gates = [p for n, p in self.losses.named_parameters() if n.endswith("injection.gate")]
         return [float(torch.tanh(_whole(gate.detach()))) for gate in gates]
 
     def _not_finite(self, step: int, batch: Batch | None, what: str) -> None:

@@ -13,13 +13,17 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from ...context.chunking import check_ids, left_align
 from ...model.attention import attend
 from ...model.families import Family, plain_family_of
+from ...model.families.wiring import Inject
+from ...model.injection import Injection
+from ...model.renamed import LoadsRenamed
+from ...model.self_attention import self_attend
 from ...model.upper import inject
 from ...utils.errors import UserError
 from .config import CepeConfig, encoder_config
 from .memory import CepeMemory, Pair
 
 
-class CepeAttention(nn.Module):
+class CepeAttention(Injection):
     """h ← h + W_o softmax(q kᵀ / √D) v, with q from norm(h) and k, v from the encoder's states; no positions, no gate.
 
     Queries, output and norm start as self-attention's, keys and values as the first columns of self-attention's.
@@ -39,6 +43,7 @@ class CepeAttention(nn.Module):
             )
         family.lend_traits(attention, self)
         self.family, self.scaling = family, attention.scaling
+        self.projection = self.gate = None
         self.norm = copy.deepcopy(family.norm_of(layer))
         for name, part in family.parts(attention, (*family.query_parts, *family.memory_parts)).items():
             module = copy.deepcopy(part)
@@ -52,14 +57,22 @@ class CepeAttention(nn.Module):
         keys, values = self.family.keys_values(self, states)
         return keys.transpose(1, 2).contiguous(), values.transpose(1, 2).contiguous()
 
+    def memory_attention(
+        self, attention: Any, normed: Tensor, layer_index: int, memory: CepeMemory, **kwargs
+    ) -> tuple[Tensor, Inject]:
+        """Self-attention as it is, and what the memory adds after it."""
+        attended = self_attend(self.family, attention, normed, **kwargs)
+        return attended, lambda hidden: self(hidden, layer_index, memory)
+
     def forward(self, hidden: Tensor, layer_index: int, memory: CepeMemory) -> Tensor:
+        """(B, L, E) after self-attention → (B, L, E) after this too."""
         keys, values = memory.layers[layer_index] if memory.layers is not None else self.project(memory.states)
         queries = self.family.queries(self, self.norm(hidden)).transpose(1, 2)
         attended = attend(self, self.config._attn_implementation, queries, keys, values, memory.allowed)
         return hidden + memory.present.to(hidden.dtype) * getattr(self, self.family.output)(attended)
 
 
-class CepeForCausalLM(PreTrainedModel, GenerationMixin):
+class CepeForCausalLM(LoadsRenamed, GenerationMixin):
     """A base, frozen in training, with an encoder and cross-attention in every layer."""
 
     config_class = CepeConfig
@@ -152,7 +165,7 @@ class CepeForCausalLM(PreTrainedModel, GenerationMixin):
         states = states.reshape(len(ids), -1, width)
         if not project:
             return CepeMemory(states, None, real)
-        return CepeMemory(None, tuple(layer.cross_attention.project(states) for layer in self.model.layers), real)
+        return CepeMemory(None, tuple(layer.injection.project(states) for layer in self.model.layers), real)
 
     def forward(
         self,
