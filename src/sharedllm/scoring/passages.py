@@ -1,0 +1,125 @@
+"""Which pieces of a text a question needs: by its words, by shallow heads, or by both."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ..context.pieces import Pieces, cut_pieces
+from ..memory.segments import Segment
+from ..model.backbone import SharedLLMModel
+from ..utils.errors import UserError
+from .base import token_ids
+from .heads import head_scores
+from .hybrid import HybridScore
+from .words import WordIndex
+
+# By name, whether words count and whether heads do.
+RANKINGS = {"bm25": (True, False), "attention": (False, True), "hybrid": (True, True)}
+_CLOSING = ("\"'”’)]»*_`")
+
+
+class TextIndex:
+    """A text in pieces, to be asked many times: what does not depend on the question is made once."""
+
+    def __init__(self, segments: Sequence[Segment], tokenizer: PreTrainedTokenizerBase):
+        """
+        Args:
+            segments: of one text.
+        """
+        self._segments, self._tokenizer = list(segments), tokenizer
+        self.ids = token_ids(segments, 0)
+
+    @cached_property
+    def pieces(self) -> Pieces:
+        starts, ends = _stretches(self._segments)
+        return cut_pieces(_closes(self.ids, self._tokenizer), starts, ends)
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The text of each piece."""
+        spans = zip(self.pieces.start.tolist(), self.pieces.end.tolist(), strict=True)
+        return self._tokenizer.batch_decode([self.ids[start:end].tolist() for start, end in spans])
+
+    @cached_property
+    def words(self) -> WordIndex:
+        return WordIndex(self.texts)
+
+
+_KEPT: OrderedDict[tuple, TextIndex] = OrderedDict()
+
+
+def index_of(segments: Sequence[Segment], tokenizer: PreTrainedTokenizerBase) -> TextIndex:
+    """The index of a text; those of the last four texts are kept."""
+    # An index holds its tokens, so that while it is kept no other tensor is at their place.
+    key = (id(tokenizer), *((id(s.token_ids), s.start, int(s.lengths[0])) for s in segments))
+    if key in _KEPT:
+        _KEPT.move_to_end(key)
+        return _KEPT[key]
+    _KEPT[key] = TextIndex(segments, tokenizer)
+    while len(_KEPT) > 4:
+        _KEPT.popitem(last=False)
+    return _KEPT[key]
+
+
+def rank_pieces(
+    model: SharedLLMModel,
+    segments: Sequence[Segment],
+    index: TextIndex,
+    question: str,
+    question_ids: Tensor,
+    own: Tensor,
+    score: str | None = None,
+) -> Tensor:
+    """(n,) how much each piece matters to a question.
+
+    Args:
+        question: its text. question_ids: (1, Q), as it follows the prefix. own: (1, Q) bool, the tokens of its own.
+        score: a name of `RANKINGS`; default: both, or words alone where the configuration names no heads.
+
+    Raises:
+        UserError: there is no such ranking, or the model names no heads for it.
+    """
+    heads = model.config.selection_heads
+    score = score or ("hybrid" if heads else "bm25")
+    if score not in RANKINGS:
+        raise UserError(f"score={score!r} does not rank pieces: use one of {', '.join(sorted(RANKINGS))}.")
+    by_words, by_heads = RANKINGS[score]
+    if by_heads and not heads:
+        raise UserError(f"score={score!r} needs selection_heads: find them with `sharedllm calibrate`, or use bm25.")
+    found = []
+    if by_words:
+        found.append(index.words.scores(question))
+    if by_heads:
+        found.append(head_scores(model, segments, index.pieces, question_ids, own, heads))
+    return found[0] if len(found) == 1 else HybridScore.fused([each[None] for each in found])[0]
+
+
+def _stretches(segments: Sequence[Segment]) -> tuple[Tensor, Tensor]:
+    """Where documents begin and end; what follows something lost begins anew."""
+    begins = {source["start"] for segment in segments for text in segment.sources for source in text}
+    starts: list[int] = []
+    ends: list[int] = []
+    for segment in segments:
+        borders = sorted(b for b in begins if segment.start < b < segment.end)
+        for start, end in zip([segment.start, *borders], [*borders, segment.end], strict=True):
+            if ends and ends[-1] == start and start not in begins:
+                ends[-1] = end
+            else:
+                starts.append(start)
+                ends.append(end)
+    return torch.tensor(starts, dtype=torch.long), torch.tensor(ends, dtype=torch.long)
+
+
+def _closes(ids: Tensor, tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    """(T,) bool: whether a sentence or a line ends with each token."""
+    known, inverse = ids.unique(return_inverse=True)
+    texts = tokenizer.batch_decode([[max(i, 0)] for i in known.tolist()])
+    ending = [
+        i >= 0 and ("\n" in text or text.rstrip().rstrip(_CLOSING).endswith((".", "!", "?", "。", "！", "？")))
+        for i, text in zip(known.tolist(), texts, strict=True)
+    ]
+    return torch.tensor(ending, dtype=torch.bool)[inverse]
