@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -12,6 +13,7 @@ from ..memory.segments import Source, roots, segments_of
 from ..prompts import NOTHING, PromptForm, own_words
 from ..scoring import DEFAULT_SCORE
 from ..scoring.base import TokenScore
+from ..scoring.passages import RANKINGS, select_pieces
 from ..utils.errors import UserError
 from .citations import Citation, cite, describe
 from .stream import AnswerStream, StopOnText, ending
@@ -73,6 +75,12 @@ def prompt_of(
     return ids
 
 
+def after_prefix(model: SharedLLMForCausalLM, prompt: Tensor) -> Tensor:
+    """(1, Q) what of a prompt (1, L) is said over a memory: the prefix stands in the memory already."""
+    prefix = list(model.config.prefix or []) if model.config.injection == "deep" else []
+    return prompt[:, len(prefix) :] if prompt[0, : len(prefix)].tolist() == prefix else prompt
+
+
 def answer_over(
     model: SharedLLMForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
@@ -86,6 +94,7 @@ def answer_over(
     stream = AnswerStream(tokenizer, one_line=form.one_line, strip=True)
     stop = StopOnText(stream)
     ends = ending(model, form)
+    prompt = after_prefix(model, prompt) if memory is not None else prompt
     output = model.generate(
         prompt, memory=memory, max_new_tokens=max_new_tokens, do_sample=False, stopping_criteria=[stop], **ends
     )
@@ -115,6 +124,15 @@ def choose(
         Others as for `ask`.
     """
     words = own_words(prompt, form) if form is not None else None
+    if model.config.injection == "deep":
+        own = words if words is not None else torch.ones_like(prompt, dtype=torch.bool)
+        asked = after_prefix(model, prompt)
+        ranking = score if score in RANKINGS else None
+        memory, scores = select_pieces(
+            model.model, segments_of(everything), tokenizer, asked, own[:, -asked.shape[1] :], budget, ranking
+        )
+        citations = cite(memory, scores, most_sources)
+        return Chosen(memory, scores, citations, [describe(tokenizer, memory, citation) for citation in citations])
     scores = model.scores(everything, prompt, query_words=words, score=score)
     memory = model.select(everything, prompt, budget=budget, score=scores)
     citations = cite(memory, scores, most_sources)

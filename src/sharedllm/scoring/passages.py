@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..context.pieces import Pieces, cut_pieces
-from ..memory.segments import Segment
+from ..context.pieces import Pieces, choose_pieces, cut_pieces
+from ..memory.context_memory import ContextMemory
+from ..memory.segments import Segment, take
 from ..model.backbone import SharedLLMModel
 from ..utils.errors import UserError
 from .base import token_ids
@@ -19,7 +20,7 @@ from .words import WordIndex
 
 # By name, whether words count and whether heads do.
 RANKINGS = {"bm25": (True, False), "attention": (False, True), "hybrid": (True, True)}
-_CLOSING = ("\"'”’)]»*_`")
+_CLOSING = "\"'”’)]»*_`"
 
 
 class TextIndex:
@@ -123,3 +124,44 @@ def _closes(ids: Tensor, tokenizer: PreTrainedTokenizerBase) -> Tensor:
         for i, text in zip(known.tolist(), texts, strict=True)
     ]
     return torch.tensor(ending, dtype=torch.bool)[inverse]
+
+
+def default_budget(window: int) -> int:
+    """Tokens that are selected for a question where nothing else is said: some pieces, and never half of the window."""
+    return max(1, min(1024, window // 4))
+
+
+def select_pieces(
+    model: SharedLLMModel,
+    segments: Sequence[Segment],
+    tokenizer: PreTrainedTokenizerBase,
+    question_ids: Tensor,
+    own: Tensor,
+    budget: int,
+    score: str | None = None,
+) -> tuple[ContextMemory, Tensor]:
+    """The pieces of a text that a question needs, within a budget.
+
+    Args:
+        question_ids: (1, Q), as it follows the prefix. own: (1, Q) bool, the tokens of the question's own.
+        budget: most tokens. score: see `rank_pieces`.
+
+    Returns:
+        The memory of their tokens, in the text's order; and (1, T) by slot the score of the piece that is kept there, −∞
+        elsewhere.
+
+    Raises:
+        UserError: a memory of another model or of several texts; a budget that holds no piece; no such ranking.
+    """
+    if len(segments[0].lengths) != 1:
+        raise UserError(f"the memory holds {len(segments[0].lengths)} texts: select from one of them.")
+    model.check_fingerprint(segments[0].fingerprint)
+    index = index_of(segments, tokenizer)
+    question = tokenizer.decode(question_ids[0][own[0].to(question_ids.device)].tolist())
+    ranked = rank_pieces(model, segments, index, question, question_ids, own, score)
+    chosen = choose_pieces(ranked, index.pieces, budget)
+    kept = index.pieces[chosen]
+    slots = kept.slots()
+    scores = torch.full((1, len(index.ids)), -torch.inf)
+    scores[0, slots] = torch.repeat_interleave(ranked[chosen].float(), kept.lengths)
+    return take(segments, [slots], [torch.ones_like(slots)]), scores
