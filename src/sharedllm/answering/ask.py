@@ -12,8 +12,9 @@ from ..memory.context_memory import ContextMemory
 from ..memory.segments import Source, roots, segments_of
 from ..prompts import NOTHING, PromptForm, own_words
 from ..scoring import DEFAULT_SCORE
-from ..scoring.base import TokenScore
-from ..scoring.passages import RANKINGS, select_pieces
+from ..scoring.base import TokenScore, get_score
+from ..scoring.passages import check_ranking, default_ranking, select_pieces
+from ..scoring.passages import default_budget as pieces_budget
 from ..utils.errors import UserError
 from .citations import Citation, cite, describe
 from .stream import AnswerStream, StopOnText, ending
@@ -65,7 +66,7 @@ def prompt_of(
     """
     if not question.strip():
         raise UserError("the question is empty: ask something.")
-    ids = PromptForm.of(tokenizer).whole(question).to(model.device)
+    ids = _asked(model, tokenizer, question.strip()).to(model.device)
     room = model.config.window - max_new_tokens
     if ids.shape[1] > room:
         raise UserError(
@@ -73,6 +74,40 @@ def prompt_of(
             f"window={model.config.window}: shorten it."
         )
     return ids
+
+
+def _asked(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, question: str) -> Tensor:
+    """(1, Q) a question as it is asked; where the memory begins with the prefix, as it comes after what was selected."""
+    form = PromptForm.of(tokenizer)
+    return form.question(question, after_context=True) if model.config.injection == "deep" else form.whole(question)
+
+
+def default_budget(model: SharedLLMForCausalLM) -> int:
+    """Tokens that are read for a question where nothing else is said: what the window holds; of pieces that are read
+    deeper, some of them."""
+    window = model.config.window
+    return pieces_budget(window) if model.config.injection == "deep" else window
+
+
+def checked_score(model: SharedLLMForCausalLM, score: str | None) -> str:
+    """The name of a score that a model can give; the default one for None.
+
+    Raises:
+        UserError: there is none of that name, or not for this model.
+    """
+    score = score or default_score(model)
+    if model.config.injection == "deep":
+        check_ranking(model.config, score)
+    else:
+        get_score(score, model.config)
+    return score
+
+
+def default_score(model: SharedLLMForCausalLM) -> str:
+    """What a question's budget goes by where nothing is named."""
+    if model.config.injection == "deep":
+        return default_ranking(model.config)
+    return DEFAULT_SCORE
 
 
 def after_prefix(model: SharedLLMForCausalLM, prompt: Tensor) -> Tensor:
@@ -114,7 +149,7 @@ def choose(
     form: Tensor | None = None,
     *,
     budget: int,
-    score: str | TokenScore = DEFAULT_SCORE,
+    score: str | TokenScore | None = None,
     most_sources: int = 3,
 ) -> Chosen:
     """What of a text is read for a question within a budget.
@@ -124,10 +159,11 @@ def choose(
         Others as for `ask`.
     """
     words = own_words(prompt, form) if form is not None else None
+    score = score or default_score(model)
     if model.config.injection == "deep":
         own = words if words is not None else torch.ones_like(prompt, dtype=torch.bool)
         asked = after_prefix(model, prompt)
-        ranking = score if score in RANKINGS else None
+        ranking = score if isinstance(score, str) else score.name
         memory, scores = select_pieces(
             model.model, segments_of(everything), tokenizer, asked, own[:, -asked.shape[1] :], budget, ranking
         )
@@ -145,8 +181,8 @@ def ask(
     everything: Source,
     question: str,
     *,
-    budget: int,
-    score: str = DEFAULT_SCORE,
+    budget: int | None = None,
+    score: str | None = None,
     max_new_tokens: int = 32,
     most_sources: int = 3,
 ) -> Answer:
@@ -155,13 +191,16 @@ def ask(
     Args:
         everything: one text of `read(…, keep_all=True)`, a `MemoryStore`, or several of them that stand one behind the
             other; they stay as they are, so that they can be asked again.
-        budget: most tokens of it to read for this question. score: what that goes by (see `scoring`).
+        budget: most tokens of it to read for this question; default: `default_budget`. score: what that goes by (see
+            `scoring`; of models that read deeper `scoring.passages`); default: `default_score`.
 
     Raises:
         UserError: an empty or too long question, a budget below 1, or a memory that does not hold every token.
     """
+    budget = default_budget(model) if budget is None else budget
+    score = score or default_score(model)
     prompt = prompt_of(model, tokenizer, question, max_new_tokens)
-    form = PromptForm.of(tokenizer).whole(NOTHING)
+    form = _asked(model, tokenizer, NOTHING)
     chosen = choose(model, tokenizer, everything, prompt, form, budget=budget, score=score, most_sources=most_sources)
     text, ids = answer_over(model, tokenizer, chosen.memory, prompt, max_new_tokens)
     chunks = roots(segments_of(everything), 0)

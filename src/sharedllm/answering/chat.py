@@ -17,8 +17,9 @@ from ..memory.context_memory import ContextMemory
 from ..memory.segments import HasSegments, segments_of
 from ..prompts import NOTHING, PromptForm
 from ..scoring.base import TokenScore, get_score
+from ..scoring.passages import default_ranking
 from ..utils.errors import UserError
-from .ask import choose
+from .ask import after_prefix, choose, default_budget
 from .stream import AnswerStream, StopOnText, ending
 
 HISTORY = "this chat"
@@ -29,7 +30,12 @@ CHAT_SCORES = "attention, or bm25 where a model has no joint attention"
 
 
 def default_score(model: SharedLLMForCausalLM) -> str:
-    """What a chat's budget goes by where nothing is named."""
+    """What a chat's budget goes by where nothing is named.
+
+    Not `focus`: of a question that comes again it finds the first time that it was asked.
+    """
+    if model.config.injection == "deep":
+        return default_ranking(model.config)
     return "attention" if model.config.injection == "joint" else "bm25"
 
 
@@ -85,7 +91,7 @@ class Chat:
         segments = segments_of(document)
         if len(segments[0].lengths) != 1:
             raise UserError(f"the memory holds {len(segments[0].lengths)} texts: chat over one of them.")
-        budget = model.config.window if budget is None else budget
+        budget = default_budget(model) if budget is None else budget
         for name, value in (("budget", budget), ("max_new_tokens", max_new_tokens)):
             if value < 1:
                 raise UserError(f"{name}={value} asks for nothing: give at least 1.")
@@ -95,7 +101,8 @@ class Chat:
         self.form = PromptForm.of(tokenizer)
         self.tokens = sum(int(segment.lengths[0]) for segment in segments)
         self.budget = budget
-        self.score = get_score(score or default_score(model), model.config)
+        score = score or default_score(model)
+        self.score = score if model.config.injection == "deep" else get_score(score, model.config)
         self.max_new_tokens, self.batch_tokens = max_new_tokens, batch_tokens
         self.history: ContextMemory | None = None
         self.running = torch.zeros(1, 0, dtype=torch.long, device=model.device)
@@ -126,7 +133,7 @@ class Chat:
         everything = self._everything()
         form = self._form(NOTHING)
         chosen = choose(self.model, self.tokenizer, everything, asked, form, budget=self.budget, score=self.score)
-        prompt = torch.cat([self.running, asked], 1)
+        prompt = after_prefix(self.model, torch.cat([self.running, asked], 1))
         stream = AnswerStream(self.tokenizer, on_text, one_line=self.form.one_line, strip=True)
         options = {"memory": chosen.memory, "max_new_tokens": new, "do_sample": False, **ending(self.model, self.form)}
         stopped = False

@@ -1,14 +1,17 @@
 """`sharedllm ask`: a question over a memory or a text file."""
 
+import time
+from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
-from ..answering.ask import answer_over, ask, prompt_of
+from ..answering.ask import answer_over, ask, checked_score, default_budget, prompt_of
+from ..causal_lm import SharedLLMForCausalLM
 from ..context.policies.base import get_policy
-from ..scoring import DEFAULT_SCORE
-from ..scoring.base import get_score
+from ..model.cross_attention import untrained
+from ..store.manifest import read_manifest
 from ..utils.errors import UserError
 from .common import (
     BatchTokensOption,
@@ -17,8 +20,11 @@ from .common import (
     ScoreOption,
     SelectionOption,
     everything_of,
+    is_file,
+    is_memory,
     load,
     memory_of,
+    note,
     print_json,
     show_sources,
     tokens_behind,
@@ -32,21 +38,26 @@ def command(
     selection: SelectionOption = None,
     budget: Annotated[
         int | None,
-        typer.Option(min=1, help="Tokens of the memory to read, chosen for the question (--keep-all memories)."),
+        typer.Option(
+            min=1, help="Tokens to read, chosen for the question. Default: some, of what was kept whole; else all."
+        ),
     ] = None,
-    score: ScoreOption = DEFAULT_SCORE,
+    score: ScoreOption = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
     batch_tokens: BatchTokensOption = None,
     json: JsonOption = False,
 ) -> None:
     """Ask a question over a memory or a text file; the answer ends with its line."""
+    started = time.perf_counter()
     if budget is not None and selection is not None:
         raise UserError("--budget and --selection are both given: a budget selects by --score.")
     loaded, tokenizer = load(model)
-    get_score(score, loaded.config)
+    score = checked_score(loaded, score)
     policy = get_policy(selection or loaded.config.selection)
     prompt = prompt_of(loaded, tokenizer, question, max_new_tokens)
     sources = []
+    if budget is None and selection is None and _selects(loaded, source):
+        budget = default_budget(loaded)
     if budget is not None:
         everything = everything_of(loaded, tokenizer, source, batch_tokens)
         limits = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens}
@@ -65,9 +76,23 @@ def command(
             with torch.no_grad():
                 memory = loaded.read(ids, held, query_ids=prompt, selection=policy, batch_tokens=batch_tokens)
         answer, _ = answer_over(loaded, tokenizer, memory, prompt, max_new_tokens)
+    if loaded.config.injection == "cross" and untrained(loaded):
+        note(
+            f"{model} is not trained: its cross-attention adds nothing, and the answer ignores the text. Train it, or extend "
+            "the base without --paper.",
+            style="yellow",
+        )
     chosen = {"selection": policy.name} if budget is None else {"budget": budget, "score": score, "sources": sources}
+    read = {"context_tokens": tokens_behind(memory), "selected_tokens": int(memory.kept[0])}
     if json:
-        print_json(question=question, answer=answer, context_tokens=tokens_behind(memory), **chosen)
+        print_json(question=question, answer=answer, **read, seconds=round(time.perf_counter() - started, 3), **chosen)
     else:
         print(answer)
         show_sources(sources)
+
+
+def _selects(model: SharedLLMForCausalLM, source: str) -> bool:
+    """Whether a question chooses what is read, where nothing is said: of all that was kept whole, or can be."""
+    if not is_memory(source):
+        return model.config.encoding == "chunk"
+    return is_file(source) is False and read_manifest(Path(source)).complete

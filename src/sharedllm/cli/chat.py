@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
+from ..answering.ask import checked_score
 from ..answering.chat import CHAT_SCORES, Chat, Turn
 from ..scoring import SCORES
-from ..scoring.base import get_score
 from ..utils.errors import UserError
 from .common import BatchTokensOption, ModelOption, everything_of, load, note, show_sources, stderr
 
@@ -37,7 +37,7 @@ def command(
         raise UserError("standard input brings the questions: name a memory or a text file.")
     loaded, tokenizer = load(model)
     if score is not None:
-        get_score(score, loaded.config)
+        checked_score(loaded, score)
     document = everything_of(loaded, tokenizer, source, batch_tokens)
     options = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens, "batch_tokens": batch_tokens}
     chat = Chat(loaded, tokenizer, document, **options)

@@ -41,7 +41,9 @@ SelectionOption = Annotated[
 KeepAllOption = Annotated[
     bool, typer.Option("--keep-all", help="Keep every token, so that each question selects within its --budget.")
 ]
-ScoreOption = Annotated[str, typer.Option(help=f"What a budget goes by: {SCORES.names}.")]
+ScoreOption = Annotated[
+    str | None, typer.Option(help=f"What a budget goes by: {SCORES.names}. Default: what suits the model.")
+]
 BatchTokensOption = Annotated[
     int | None,
     typer.Option(min=1, help="Most tokens read at once: bounds working memory. Default: by the free memory."),

@@ -6,10 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ..answering.ask import ask, prompt_of
+from ..answering.ask import ask, checked_score, default_budget, prompt_of
 from ..explain import gather, render
-from ..scoring import DEFAULT_SCORE
-from ..scoring.base import get_score
 from ..utils.errors import UserError
 from ..utils.files import write_text
 from .common import (
@@ -37,7 +35,7 @@ def command(
         int | None,
         typer.Option(min=1, help="Tokens of the text to read, chosen for the question; default: the window."),
     ] = None,
-    score: ScoreOption = DEFAULT_SCORE,
+    score: ScoreOption = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
     batch_tokens: BatchTokensOption = None,
     json: JsonOption = False,
@@ -50,11 +48,11 @@ def command(
     if not output.parent.is_dir():
         raise UserError(f"the folder {output.parent} does not exist: create it, or write the page elsewhere.")
     loaded, tokenizer = load(model)
-    get_score(score, loaded.config)
+    score = checked_score(loaded, score)
     prompt_of(loaded, tokenizer, question, max_new_tokens)
     everything = everything_of(loaded, tokenizer, source, batch_tokens)
     with stderr.status("choosing what to read, and answering …"):
-        size = loaded.config.window if budget is None else budget
+        size = default_budget(loaded) if budget is None else budget
         limits = {"budget": size, "score": score, "max_new_tokens": max_new_tokens, "most_sources": MOST_SOURCES}
         answer = ask(loaded, tokenizer, everything, question, **limits)
     with stderr.status("looking at what the answer was made of …"):

@@ -50,6 +50,8 @@ def command(
         # Nothing is begun that can't be read at all.
         if name != "-" and not Path(name).is_file():
             next(text_pieces(name))
+    # A model that reads what is selected deeper always selects.
+    keep_all = keep_all or loaded.config.injection == "deep"
     start, read = time.perf_counter(), 0
     with writing(output) as writer:
         if not append:

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..scoring import DEFAULT_SCORE
-from ..scoring.base import get_score
+from ..answering.ask import checked_score, default_budget
 from ..utils.errors import UserError
 from .common import ModelOption, ScoreOption, load, note, open_store
 
@@ -24,7 +23,7 @@ def command(
         int | None,
         typer.Option(min=1, help="Tokens of a memory read for a request that does not say; default: the window."),
     ] = None,
-    score: ScoreOption = DEFAULT_SCORE,
+    score: ScoreOption = None,
     max_waiting: Annotated[int, typer.Option(min=0, help="Requests that wait for the model; more get a 429.")] = 32,
     timeout: Annotated[
         float, typer.Option(min=1, help="Longest time of a request in seconds, waiting included.")
@@ -48,10 +47,10 @@ def command(
         raise UserError(f"--api-key-env {api_key_env}: that variable is not set; export it with the key.")
     with bind(host, port) as bound:
         loaded, tokenizer = load(model)
-        get_score(score, loaded.config)
+        score = checked_score(loaded, score)
         opened = Memories([open_store(loaded, tokenizer, name) for name in memories or []])
         name = Path(model).expanduser().resolve().name if Path(model).is_dir() else model
-        budget = loaded.config.window if budget is None else budget
+        budget = default_budget(loaded) if budget is None else budget
         limits = {"budget": budget, "score": score, "seconds": timeout, "key": key}
         service = Service(loaded, tokenizer, name, opened, Worker(max_waiting), **limits)
         if not is_local(host):

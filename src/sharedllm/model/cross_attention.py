@@ -197,3 +197,9 @@ class CrossAttention(Injection):
         attended = attend_to_all(self.config._attn_implementation, queries, span, self.scaling, **own_scores(self))
         opened = 1.0 if self.gate is None else torch.tanh(self.gate.float())
         return (opened * present).to(queries.dtype) * getattr(self, self.family.output)(attended)
+
+
+def untrained(model: nn.Module) -> bool:
+    """Whether every cross-attention of a model is still as it began: nothing of the memory passes its gate."""
+    gates = [module.gate for module in model.modules() if isinstance(module, CrossAttention)]
+    return bool(gates) and all(gate is not None and not gate.any() for gate in gates)

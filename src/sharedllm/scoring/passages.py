@@ -12,6 +12,7 @@ from ..context.pieces import Pieces, choose_pieces, cut_pieces
 from ..memory.context_memory import ContextMemory
 from ..memory.segments import Segment, take
 from ..model.backbone import SharedLLMModel
+from ..model.config import SharedLLMConfig
 from ..utils.errors import UserError
 from .base import token_ids
 from .heads import head_scores
@@ -84,19 +85,34 @@ def rank_pieces(
     Raises:
         UserError: there is no such ranking, or the model names no heads for it.
     """
-    heads = model.config.selection_heads
-    score = score or ("hybrid" if heads else "bm25")
-    if score not in RANKINGS:
-        raise UserError(f"score={score!r} does not rank pieces: use one of {', '.join(sorted(RANKINGS))}.")
-    by_words, by_heads = RANKINGS[score]
-    if by_heads and not heads:
-        raise UserError(f"score={score!r} needs selection_heads: find them with `sharedllm calibrate`, or use bm25.")
+    by_words, by_heads = check_ranking(model.config, score or default_ranking(model.config))
     found = []
     if by_words:
         found.append(index.words.scores(question))
     if by_heads:
-        found.append(head_scores(model, segments, index.pieces, question_ids, own, heads))
+        found.append(head_scores(model, segments, index.pieces, question_ids, own, model.config.selection_heads))
     return found[0] if len(found) == 1 else HybridScore.fused([each[None] for each in found])[0]
+
+
+def check_ranking(config: SharedLLMConfig, score: str) -> tuple[bool, bool]:
+    """Whether words count and whether heads do.
+
+    Raises:
+        UserError: there is no such ranking, or the model names no heads for it.
+    """
+    if score not in RANKINGS:
+        raise UserError(
+            f"score={score!r} does not rank pieces, as a model with injection='deep' reads them: use one of "
+            f"{', '.join(sorted(RANKINGS))}."
+        )
+    if RANKINGS[score][1] and not config.selection_heads:
+        raise UserError(f"score={score!r} needs selection_heads: find them with `sharedllm extend`, or use bm25.")
+    return RANKINGS[score]
+
+
+def default_ranking(config: SharedLLMConfig) -> str:
+    """Words and heads; words alone where the configuration names no heads."""
+    return "hybrid" if config.selection_heads else "bm25"
 
 
 def _stretches(segments: Sequence[Segment]) -> tuple[Tensor, Tensor]:

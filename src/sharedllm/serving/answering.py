@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..answering.ask import choose
+from ..answering.ask import after_prefix, choose, default_score
 from ..answering.stream import AnswerStream, StopOnText, end_tokens, ending
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
@@ -69,7 +69,7 @@ def answer(
     store: MemoryStore | None,
     *,
     budget: int,
-    score: str,
+    score: str | None,
     check: Callable[..., None],
     on_prompt: Callable[[int], None],
     on_token: Callable[[], None],
@@ -91,12 +91,13 @@ def answer(
     on_prompt(ids.shape[1])
     memory, extra = None, {}
     if store is not None:
-        budget = request.budget or budget
+        budget, score = request.budget or budget, score or default_score(model)
         memory, sources = _selected(model, tokenizer, store, prompt, budget, score)
         read = int(memory.kept[0])
         extra = {"memory": request.memory, "budget": budget, "score": score, "read_tokens": read, "sources": sources}
         check()
     running, memory = _far_read(model, ids, memory, check)
+    running = after_prefix(model, running) if memory is not None else running
     stream = AnswerStream(tokenizer, on_text, stops=request.stops, one_line=prompt.one_line, strip=prompt.one_line)
     stop = _Checked(stream, check, on_token)
     if request.seed is None:

@@ -14,7 +14,6 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
-from ..scoring import DEFAULT_SCORE
 from .answering import Answered, answer
 from .errors import ServingError, invalid
 from .guard import Guard
@@ -45,7 +44,7 @@ class Service:
     memories: Memories
     worker: Worker
     budget: int
-    score: str = DEFAULT_SCORE
+    score: str | None = None
     seconds: float = 600
     most_bytes: int = 16 * 2**20
     key: str | None = None
