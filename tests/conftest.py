@@ -33,7 +33,7 @@ def model_folder(base_folder):
     folder = base_folder.parent / "model"
     arguments = ["--chunk-size", "16", "--strides", "4,2,1", "--lower-layers", "2", "--encoding", "chunk"]
     with pytest.raises(SystemExit, match="0"):
-        main(["extend", str(base_folder), "-o", str(folder), *arguments])
+        main(["extend", str(base_folder), "-o", str(folder), "--paper", *arguments])
     return folder
 
 

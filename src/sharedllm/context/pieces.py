@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..utils.errors import UserError
 
-# Tokens of a piece: it ends with the first sentence that ends after LEAST, and after MOST in any case.
-LEAST, MOST = 96, 192
+# Tokens of a piece: it ends with the first sentence that ends after `least`, and after twice as many in any case.
+LEAST = 96
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,21 @@ class Pieces:
         return owner
 
 
-def cut_pieces(closes: Tensor, starts: Tensor, ends: Tensor, least: int = LEAST, most: int = MOST) -> Pieces:
+def cut_pieces(closes: Tensor, starts: Tensor, ends: Tensor, least: int = LEAST) -> Pieces:
     """Cut stretches of text into pieces; none crosses the border of a stretch.
 
     Args:
         closes: (T,) bool, True where a sentence ends with the token at that slot.
         starts, ends: (m,) slots at which the stretches (documents) begin and end, ascending.
-        least, most: tokens of a piece. What is left at the end of a stretch is joined to its last piece where both
-            together have at most `most` tokens.
+        least: tokens of a piece, at most twice as many. What is left at the end of a stretch is joined to its last piece
+            where both together have no more than that.
 
     Raises:
-        UserError: `least` is below 1, or above `most`.
+        UserError: `least` is below 1.
     """
-    if not 1 <= least <= most:
-        raise UserError(f"least={least} must be between 1 and most={most}.")
+    if least < 1:
+        raise UserError(f"least={least} must be at least 1 token.")
+    most = 2 * least
     stops = np.flatnonzero(closes.numpy()) + 1
     first: list[int] = []
     last: list[int] = []
@@ -82,6 +83,11 @@ def cut_pieces(closes: Tensor, starts: Tensor, ends: Tensor, least: int = LEAST,
                 last.append(stop)
             start = stop
     return Pieces(torch.tensor(first, dtype=torch.long), torch.tensor(last, dtype=torch.long))
+
+
+def piece_size(window: int) -> int:
+    """Least tokens of a piece for a model's window: several pieces fit into a small part of it."""
+    return max(1, min(LEAST, window // 8))
 
 
 def choose_pieces(scores: Tensor, pieces: Pieces, budget: int) -> Tensor:

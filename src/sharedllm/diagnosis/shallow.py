@@ -90,11 +90,13 @@ def measure_shallow(
     ids = tokenize(tokenizer, whole).to(model.device)
     memory = model.read(ids, keep_all=True, fingerprint=False, progress=progress)
     segments = segments_of(memory)
-    index = TextIndex(segments, tokenizer)
+    index = TextIndex(segments, tokenizer, model.config.window)
     asked = _about_facts(index.texts, quizzes) + _about_sentences(rng, index.texts, questions)
     if len(asked) < questions:
         raise UserError(f"the text has only {len(asked)} sentences to ask about: name a longer text, in sentences.")
-    every = [[i, h, 1.0] for i, _ in model.config.injection_map for h in range(model.upper_heads)]
+    every = [
+        [i, h, 1.0] for i, _ in model.config.injection_map for h in range(model.config.text_config.num_attention_heads)
+    ]
     nothing = form.question(NOTHING, after_context=True)
     paid, words = [], []
     for each in asked:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..context.pieces import Pieces, choose_pieces, cut_pieces
+from ..context.pieces import Pieces, choose_pieces, cut_pieces, piece_size
 from ..memory.context_memory import ContextMemory
 from ..memory.segments import Segment, take
 from ..model.backbone import SharedLLMModel
@@ -27,18 +27,19 @@ _CLOSING = "\"'”’)]»*_`"
 class TextIndex:
     """A text in pieces, to be asked many times: what does not depend on the question is made once."""
 
-    def __init__(self, segments: Sequence[Segment], tokenizer: PreTrainedTokenizerBase):
+    def __init__(self, segments: Sequence[Segment], tokenizer: PreTrainedTokenizerBase, window: int):
         """
         Args:
-            segments: of one text.
+            segments: of one text. window: of the model that will read its pieces.
         """
+        self._least = piece_size(window)
         self._segments, self._tokenizer = list(segments), tokenizer
         self.ids = token_ids(segments, 0)
 
     @cached_property
     def pieces(self) -> Pieces:
         starts, ends = _stretches(self._segments)
-        return cut_pieces(_closes(self.ids, self._tokenizer), starts, ends)
+        return cut_pieces(_closes(self.ids, self._tokenizer), starts, ends, self._least)
 
     @cached_property
     def texts(self) -> list[str]:
@@ -54,14 +55,14 @@ class TextIndex:
 _KEPT: OrderedDict[tuple, TextIndex] = OrderedDict()
 
 
-def index_of(segments: Sequence[Segment], tokenizer: PreTrainedTokenizerBase) -> TextIndex:
+def index_of(segments: Sequence[Segment], tokenizer: PreTrainedTokenizerBase, window: int) -> TextIndex:
     """The index of a text; those of the last four texts are kept."""
     # An index holds its tokens, so that while it is kept no other tensor is at their place.
-    key = (id(tokenizer), *((id(s.token_ids), s.start, int(s.lengths[0])) for s in segments))
+    key = (id(tokenizer), window, *((id(s.token_ids), s.start, int(s.lengths[0])) for s in segments))
     if key in _KEPT:
         _KEPT.move_to_end(key)
         return _KEPT[key]
-    _KEPT[key] = TextIndex(segments, tokenizer)
+    _KEPT[key] = TextIndex(segments, tokenizer, window)
     while len(_KEPT) > 4:
         _KEPT.popitem(last=False)
     return _KEPT[key]
@@ -172,7 +173,7 @@ def select_pieces(
     if len(segments[0].lengths) != 1:
         raise UserError(f"the memory holds {len(segments[0].lengths)} texts: select from one of them.")
     model.check_fingerprint(segments[0].fingerprint)
-    index = index_of(segments, tokenizer)
+    index = index_of(segments, tokenizer, model.config.window)
     question = tokenizer.decode(question_ids[0][own[0].to(question_ids.device)].tolist())
     ranked = rank_pieces(model, segments, index, question, question_ids, own, score)
     chosen = choose_pieces(ranked, index.pieces, budget)
