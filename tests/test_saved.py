@@ -155,6 +155,6 @@ def test_a_recipe():
 def test_settings(tmp_path, base_folder, run):
     text = SharedLLMForCausalLM.from_base(str(base_folder), ratios=[2, 1], chunk_size=16, lower_layers=1).config
     assert text.strides == [2, 1] and SharedLLMConfig(**text.to_dict()).strides == [2, 1]
-    code, _, _ = run("extend", base_folder, "-o", tmp_path / "out", "--ratios", "2,1", "--chunk-size", 16)
+    code, _, _ = run("extend", base_folder, "-o", tmp_path / "out", "--paper", "--ratios", "2,1", "--chunk-size", 16)
     assert code == 0 and SharedLLMConfig.from_pretrained(tmp_path / "out").strides == [2, 1]
     assert "--ratios" not in run("extend", "--help")[1]

@@ -63,7 +63,7 @@ def test_demo_writes_figures_and_drawing(run, base_folder, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("".join(f"{i} is the number of this line.\n" for i in range(200)))
     model = tmp_path / "model"  # its window holds a needle's question, which is long in bytes
-    extended = ["-o", model, "--window", "192", "--chunk-size", "16", "--lower-layers", "2"]
+    extended = ["-o", model, "--paper", "--window", "192", "--chunk-size", "16", "--lower-layers", "2"]
     assert run("extend", base_folder, *extended)[0] == 0
     options = ["--model", model, "--base", base_folder, "--tokens", "1024", "--places", "2", "--needles", "1"]
     code, out, err = run("demo", text, "-o", tmp_path / "demo", *options)

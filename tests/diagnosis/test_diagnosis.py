@@ -105,7 +105,7 @@ def test_bundled_base(run, tmp_path):
     assert (tmp_path / "found/diagnosis.png").read_bytes().startswith(b"\x89PNG")
     made = tmp_path / "made"
     pairs = ",".join(f"{lower}:{upper}" for lower, upper in result["injection_map"])
-    arguments = ["--lower-layers", result["lower_layers"], "--injection-map", pairs]
+    arguments = ["--paper", "--lower-layers", result["lower_layers"], "--injection-map", pairs]
     assert run("extend", bundled_model("base"), "-o", made, *arguments)[0] == 0
     assert json.loads((made / "config.json").read_text())["injection_map"] == result["injection_map"]
 

@@ -56,7 +56,7 @@ def command(
     policy = get_policy(selection or loaded.config.selection)
     prompt = prompt_of(loaded, tokenizer, question, max_new_tokens)
     sources = []
-    if budget is None and selection is None and _selects(loaded, source):
+    if budget is None and selection is None and not policy.needs_query and _selects(loaded, source):
         budget = default_budget(loaded)
     if budget is not None:
         everything = everything_of(loaded, tokenizer, source, batch_tokens)

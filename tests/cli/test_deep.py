@@ -1,0 +1,70 @@
+"""`extend` without options makes a model that every other command accepts, and that selects and reads deeper by itself."""
+
+import json
+
+import pytest
+
+TEXT = "".join(
+    f"The keeper of the {place} is called {name}. It rained there on day {day}.\n"
+    for day, (place, name) in enumerate(
+        [("harbour", "Anna"), ("castle", "Bruno"), ("mill", "Clara"), ("tower", "Dora"), ("bridge", "Emil")] * 6
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def deep_folder(base_folder, tmp_path_factory):
+    from sharedllm.cli import main
+
+    folder = tmp_path_factory.mktemp("deep") / "model"
+    text = folder.parent / "prose.txt"
+    text.write_text(
+        "".join(f"Sentence {i} tells about apples, rivers, windows, gardens and letters. " for i in range(60))
+    )
+    arguments = ["--data", str(text), "--window", "256", "--chunk-size", "64", "--json"]
+    with pytest.raises(SystemExit, match="0"):
+        main(["extend", str(base_folder), "-o", str(folder), *arguments])
+    return folder
+
+
+def test_extend_writes_what_it_measured(deep_folder):
+    config = json.loads((deep_folder / "config.json").read_text())
+    assert config["injection"] == "deep" and config["encoding"] == "chunk" and config["lower_layers"] >= 1
+    assert all(layer <= config["lower_layers"] for layer, _, _ in config["selection_heads"] or [])
+
+
+def test_read_ask_append_without_any_option(run, deep_folder, tmp_path):
+    """The memory on disk and the text itself answer alike, from pieces, with where they stand."""
+    text, memory = tmp_path / "notes.txt", tmp_path / "notes.memory"
+    text.write_text(TEXT)
+    options = ["Who keeps the castle?", "--model", deep_folder, "--max-new-tokens", 4, "--json"]
+    code, _, err = run("read", text, "-o", memory, "--model", deep_folder)
+    assert code == 0, err
+    code, out, err = run("ask", memory, *options)
+    assert code == 0, err
+    answer = json.loads(out)
+    assert 0 < answer["selected_tokens"] <= 64 < answer["context_tokens"] == len(TEXT)
+    assert answer["seconds"] > 0 and answer["score"] in ("bm25", "hybrid")
+    for source in answer["sources"]:
+        assert source["text"] == TEXT[slice(*source["characters"])]
+    assert any("castle" in source["text"] for source in answer["sources"])
+    again = json.loads(run("ask", text, *options)[1])
+    assert {k: v for k, v in again.items() if k != "seconds"} == {k: v for k, v in answer.items() if k != "seconds"}
+    text.write_text(TEXT + "The keeper of the well is called Frieda.\n")
+    assert run("read", text, "-o", memory, "--append", "--model", deep_folder)[0] == 0
+    found = json.loads(run("ask", memory, "Who keeps the well?", *options[1:], "--score", "bm25")[1])
+    assert "Frieda" in found["sources"][0]["text"]
+
+
+def test_scores_that_do_not_rank_pieces_are_refused(run, deep_folder, tmp_path):
+    (tmp_path / "notes.txt").write_text(TEXT)
+    code, _, err = run("ask", tmp_path / "notes.txt", "Who?", "--model", deep_folder, "--score", "cosine")
+    assert code == 2 and err.count("\n") == 1 and "use one of attention, bm25, hybrid" in err
+
+
+def test_the_papers_way_says_that_it_is_untrained(run, base_folder, tmp_path):
+    (tmp_path / "notes.txt").write_text(TEXT)
+    options = ["--paper", "--chunk-size", 16, "--lower-layers", 1, "--window", 64]
+    assert run("extend", base_folder, "-o", tmp_path / "model", *options)[0] == 0
+    code, _, err = run("ask", tmp_path / "notes.txt", "Who?", "--model", tmp_path / "model", "--max-new-tokens", 2)
+    assert code == 0 and "is not trained" in err
