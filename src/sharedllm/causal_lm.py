@@ -125,9 +125,9 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
         """(B, Z) how much the token at each slot of a memory matters to a question; see `scoring.select.scores`."""
         return scores(self.model, source, query_ids, query_attention_mask, query_words=query_words, score=score)
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, strides: Sequence[int] | None = None) -> str:
         """Identifies what decides what a memory holds; see `SharedLLMModel.fingerprint`."""
-        return self.model.fingerprint()
+        return self.model.fingerprint(strides)
 
     def forward(
         self,

@@ -34,6 +34,7 @@ class MemoryGenerationMixin(GenerationMixin):
         query_ids: Tensor | None = None,
         query_attention_mask: Tensor | None = None,
         memory: ContextMemory | PreparedMemory | None = None,
+        memory_dtype: str | None = None,
         **kwargs: Any,
     ):
         """Continue a prompt of any length by any number of tokens.
@@ -51,6 +52,7 @@ class MemoryGenerationMixin(GenerationMixin):
             context_ids: (B, T) text to read first. memory: what `read` returned; not both. A memory of one text serves
                 all rows (many questions), and is copied for them only if a prompt overflows into it.
             query_ids: (B, Q) for policies that need a query; default: the end of the prompt.
+            memory_dtype: how the memory's keys and values are held, "model" or "int8"; default: the configuration's.
             kwargs: as for `GenerationMixin.generate`: `max_new_tokens`, `num_beams`, `do_sample`, `streamer`, …
 
         Returns:
@@ -95,10 +97,12 @@ class MemoryGenerationMixin(GenerationMixin):
             memory = fold(self.model, memory, split, query_ids, query_attention_mask)
         # Nobody else has what was read here; what goes on being folded is needed as it is.
         own = memory is not given and not endless
-        prepared = self.model.prepare_memory(memory, len(prompt), static=static, in_place=own)
+        prepared = self.model.prepare_memory(
+            memory, len(prompt), static=static, in_place=own, memory_dtype=memory_dtype
+        )
         if endless:
             running = split.running_ids, split.running_mask
-            kwargs["folding"] = Folding(self.model, memory, *running, query_ids, query_attention_mask)
+            kwargs["folding"] = Folding(self.model, memory, *running, query_ids, query_attention_mask, memory_dtype)
         elif config.use_cache and config.cache_implementation is None and kwargs.get("past_key_values") is None:
             tokens = split.running_ids.shape[1] + new_tokens
             kwargs["past_key_values"] = with_room(None, self.config.text_config, tokens)

@@ -30,13 +30,17 @@ def command(
     if not prompt:
         raise UserError("--prompt is empty: give at least one token to continue.")
     loaded, tokenizer = load(model)
-    loaded.config.memory_dtype = memory_dtype
     memory = memory_of(loaded, tokenizer, context, batch_tokens) if context is not None else None
     ids = with_beginning(tokenizer, tokenize(tokenizer, prompt))
     torch.manual_seed(seed)
     sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
     output = loaded.generate(
-        ids, memory=memory, max_new_tokens=max_new_tokens, **sampling, **ending(loaded, PromptForm.of(tokenizer))
+        ids,
+        memory=memory,
+        memory_dtype=memory_dtype,
+        max_new_tokens=max_new_tokens,
+        **sampling,
+        **ending(loaded, PromptForm.of(tokenizer)),
     )
     text = tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
     if json:

@@ -67,25 +67,21 @@ def measure_heads(
         )
     spans = _places(whole, facts)
     ranks: dict[tuple[int, int], list[int]] = defaultdict(list)
-    own, model.config.selection_heads = model.config.selection_heads, None
-    try:
-        for quiz, (start, end) in zip(quizzes, spans, strict=True):
-            query = torch.tensor([_ids(tokenizer, render(quiz)[0])], device=model.device)
-            paid: dict[tuple[int, int], list[torch.Tensor]] = defaultdict(list)
-            for layer, heads, _, weights in AttentionScore().by_head(
-                model.model, segments_of(memory), query, torch.ones_like(query, dtype=torch.bool)
-            ):
-                for place, (head, _) in enumerate(heads):
-                    paid[layer, head].append(weights[0, place])
-            for key, stretches in paid.items():
-                attention = torch.cat(stretches)
-                best = attention[start:end].max()
-                attention[start:end] = -1.0
-                ranks[key].append(int((attention >= best).sum()))
-            if progress is not None:
-                progress(1)
-    finally:
-        model.config.selection_heads = own
+    for quiz, (start, end) in zip(quizzes, spans, strict=True):
+        query = torch.tensor([_ids(tokenizer, render(quiz)[0])], device=model.device)
+        paid: dict[tuple[int, int], list[torch.Tensor]] = defaultdict(list)
+        for layer, heads, _, weights in AttentionScore().by_head(
+            model.model, segments_of(memory), query, torch.ones_like(query, dtype=torch.bool), every=True
+        ):
+            for place, (head, _) in enumerate(heads):
+                paid[layer, head].append(weights[0, place])
+        for key, stretches in paid.items():
+            attention = torch.cat(stretches)
+            best = attention[start:end].max()
+            attention[start:end] = -1.0
+            ranks[key].append(int((attention >= best).sum()))
+        if progress is not None:
+            progress(1)
     found = [Head(*key, sum(1 / (1 + r) for r in each) / len(each), max(each)) for key, each in ranks.items()]
     return sorted(found, key=lambda head: -head.score)
 

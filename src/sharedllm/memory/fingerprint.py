@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,10 +96,17 @@ class Fingerprint:
     def __init__(self):
         self._known: tuple[object, str] | None = None
 
-    def of(self, config: PreTrainedConfig, base: PreTrainedConfig, modules: Mapping[str, nn.Module]) -> str:
+    def of(
+        self,
+        config: PreTrainedConfig,
+        base: PreTrainedConfig,
+        modules: Mapping[str, nn.Module],
+        instead: Mapping[str, Any] | None = None,
+    ) -> str:
         """
         Args:
             config, base: of the SharedLLM, and of its base. modules: whose weights count, without what injects.
+            instead: values of some of the deciding settings that count in place of the configuration's.
         """
         tensors = [
             (f"{prefix}.{name}", tensor)
@@ -106,7 +114,7 @@ class Fingerprint:
             for name, tensor in sorted(module.state_dict(keep_vars=True).items())
             if not name.startswith("injection.")
         ]
-        settings = {hashed: getattr(config, name) for hashed, name in DECIDING.items()}
+        settings = {hashed: (instead or {}).get(name, getattr(config, name)) for hashed, name in DECIDING.items()}
         settings |= {name: list(value) for name in DECIDING_IF_SET if (value := getattr(config, name))}
         held = base.to_dict()
         settings["base"] = {name: held.get(name) for name in BASE_DECIDING}

@@ -1,7 +1,7 @@
 """SharedLLMModel: lower and upper model together, reading a context into a memory and running text over a memory."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -16,7 +16,7 @@ from ..memory.context_memory import ContextMemory
 from ..memory.fingerprint import Fingerprint
 from ..utils.errors import UserError
 from .cache import with_room
-from .config import SharedLLMConfig
+from .config import SharedLLMConfig, check_strides
 from .cross_attention import PreparedMemory, bucket, prepare
 from .deepen import deepen
 from .encode import ContextEncoder, append_context, read_context
@@ -87,7 +87,10 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         batch_tokens: int | None,
         plain: bool = False,
         keep_all: bool = False,
+        strides: Sequence[int] | None = None,
     ) -> ContextEncoder:
+        if strides is not None:
+            check_strides(strides)
         if keep_all and self.config.encoding != "chunk":
             raise UserError(
                 f"keep_all=True needs encoding='chunk', the model has {self.config.encoding!r}: its nodes are read alone, so "
@@ -105,6 +108,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             noise,
             batch_tokens,
             keep_all,
+            strides,
         )
 
     def read(
@@ -115,6 +119,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         query_attention_mask: Tensor | None = None,
         *,
         selection: str | SelectionPolicy | None = None,
+        strides: Sequence[int] | None = None,
         batch_tokens: int | None = None,
         sources: list[str] | None = None,
         progress: Callable[[int], None] | None = None,
@@ -128,6 +133,8 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             context_ids: (B, T) token ids, any T. context_attention_mask: (B, T), padding on either side.
             query_ids: (B, Q) what will be asked, for policies that need it. query_attention_mask: (B, Q).
             selection: policy or its name; default: the configuration's.
+            strides: of the tree's levels, coarse to fine; default: the configuration's. A memory with others is marked as
+                that of a model with these.
             batch_tokens: most tokens run through the lower model at once; None: 4,096 on a CPU and 32,768 elsewhere, or what a
                 quarter of the free memory holds. Bounds working memory.
             sources: name of each text, kept with the memory.
@@ -137,10 +144,10 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             fingerprint: mark the memory with the model that made it; not worth its time where nobody keeps it.
 
         Raises:
-            UserError: wrong shapes, ids outside the vocabulary, or no query for a policy that needs one.
+            UserError: wrong shapes, ids outside the vocabulary, impossible strides, or no query for a policy that needs one.
         """
         memory = read_context(
-            self._encoder(selection, batch_tokens, plain, keep_all),
+            self._encoder(selection, batch_tokens, plain, keep_all, strides),
             context_ids,
             context_attention_mask,
             query_ids,
@@ -149,7 +156,9 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             progress=progress,
         )
         # Weights in training change with every step: nobody keeps such a memory.
-        return replace(memory, fingerprint=self.fingerprint()) if fingerprint and not self.training else memory
+        if not fingerprint or self.training:
+            return memory
+        return replace(memory, fingerprint=self.fingerprint(strides))
 
     def append(
         self, memory: ContextMemory, context_ids: Tensor, context_attention_mask: Tensor | None = None, **options
@@ -176,10 +185,13 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
                 "read the text again with this model."
             )
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, strides: Sequence[int] | None = None) -> str:
         """Identifies all that decides what a memory holds: lower weights, tree, encoding and the base's settings.
 
         A memory is used by the model that made it, and keeps this to find out.
+
+        Args:
+            strides: of a memory that was read with others than the configuration's.
         """
         pairs = self.config.injection_map
         modules = {f"lower.{i}": layer for i, layer in enumerate(self.lower().layers[: self.config.lower_layers])}
@@ -187,7 +199,8 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         own = {j: injection_of(self.upper.layers[j]).projection for _, j in pairs}
         modules |= {f"reader.{j}": projection for j, projection in own.items() if projection is not None}
         modules["embedding"] = self.get_input_embeddings()
-        return self._fingerprint.of(self.config, self.upper.config, modules)
+        instead = {} if strides is None else {"strides": list(strides)}
+        return self._fingerprint.of(self.config, self.upper.config, modules, instead)
 
     def prepare_memory(
         self,
@@ -196,6 +209,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         *,
         static: bool = False,
         in_place: bool = False,
+        memory_dtype: str | None = None,
     ) -> PreparedMemory | None:
         """Give a memory its positions; one that has them keeps them.
 
@@ -204,6 +218,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             static: pad it to one of few sizes, so that code compiled for a memory fits others too.
             in_place: write over the memory's keys, so that they are not there twice; it must not be used again. Without
                 gradients only.
+            memory_dtype: how keys and values are held, "model" or "int8"; default: the configuration's.
 
         Raises:
             UserError: the memory is of another model's shape, or of several texts that are not as many as the rows.
@@ -212,10 +227,12 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             raise UserError(
                 f"the memory holds {len(memory)} texts, the batch {rows}: make them equal, or give one text for all rows."
             )
-        prepared = self._prepare(memory, static, in_place) if isinstance(memory, ContextMemory) else memory
+        prepared = memory
+        if isinstance(memory, ContextMemory):
+            prepared = self._prepare(memory, static, in_place, memory_dtype or self.config.memory_dtype)
         return prepared if prepared is None or rows in (None, len(prepared)) else prepared.repeat_interleave(rows)
 
-    def _prepare(self, memory: ContextMemory, static: bool, in_place: bool) -> PreparedMemory | None:
+    def _prepare(self, memory: ContextMemory, static: bool, in_place: bool, memory_dtype: str) -> PreparedMemory | None:
         pairs = self.config.injection_map
         if len(memory.keys) != len(pairs):
             raise UserError(
@@ -232,7 +249,8 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         injections = {upper: injection_of(layers[upper]) for _, upper in pairs}
         projections = {upper: injections[upper].projection or getattr(lower[i], family.attention) for i, upper in pairs}
         readers = injections if self.config.injection == "cross" else {}
-        return prepare(moved, self.config, self.upper.rotary_emb, readers, projections, static, in_place)
+        bits = memory_dtype == "int8"
+        return prepare(moved, self.config, self.upper.rotary_emb, readers, projections, bits, static, in_place)
 
     def forward(
         self,

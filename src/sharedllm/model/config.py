@@ -1,5 +1,7 @@
 """SharedLLMConfig: the base model's own configuration plus how its context is read and injected."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -13,6 +15,18 @@ from .families import family_of
 
 # Fields by the names that they had before, in configurations saved then.
 RENAMED = {"ratios": "strides"}
+
+
+def check_strides(strides: Sequence[int]) -> None:
+    """Refuse strides that no tree can have.
+
+    Raises:
+        UserError: there is none, one is not positive, or a deeper level is coarser.
+    """
+    if not strides or any(r < 1 for r in strides):
+        raise UserError(f"strides={strides} must be one positive stride a tree level, such as [16, 8, 4].")
+    if any(coarse < fine for coarse, fine in pairwise(strides)):
+        raise UserError(f"strides={strides} must not grow with depth: deeper nodes are finer.")
 
 
 @strict
@@ -141,10 +155,7 @@ class SharedLLMConfig(PreTrainedConfig):
         uppers = [upper for _, upper in self.injection_map]
         if len(set(uppers)) != len(uppers):
             raise UserError(f"injection_map={self.injection_map} feeds an upper layer twice: give each layer one pair.")
-        if not self.strides or any(r < 1 for r in self.strides):
-            raise UserError(f"strides={self.strides} must be one positive stride a tree level, such as [16, 8, 4].")
-        if any(coarse < fine for coarse, fine in zip(self.strides, self.strides[1:], strict=False)):
-            raise UserError(f"strides={self.strides} must not grow with depth: deeper nodes are finer.")
+        check_strides(self.strides)
         if self.injection == "deep" and (self.encoding != "chunk" or self.lower_weights != "shared"):
             raise UserError(
                 f"encoding={self.encoding!r} with lower_weights={self.lower_weights!r}: injection='deep' reads on where the "

@@ -35,8 +35,8 @@ class PreparedMemory:
     A batch may have several rows for each text, one behind another (questions, beams): they all read the same tensors,
     only what is small is repeated for them.
 
-    layers   upper layer → keys and values (X, G, S, D) of X texts, keys rotated to where they stand, in 8 bits if the
-             configuration's memory_dtype says so; and (X, 1, 1, S), what is added to their scores, None for nothing
+    layers   upper layer → keys and values (X, G, S, D) of X texts, keys rotated to where they stand, in 8 bits where
+             memory_dtype says so; and (X, 1, 1, S), what is added to their scores, None for nothing
     present  (B, 1, 1) bool, False for rows without any context
     query    upper layer → rotation (B, 1, D) of its cross-attention's queries, to position n
     begin    (B,) position at which the running text begins; None is 0
@@ -70,6 +70,7 @@ def prepare(
     rotary: nn.Module,
     readers: Mapping[int, nn.Module],
     projections: Mapping[int, nn.Module],
+    bits: bool = False,
     static: bool = False,
     in_place: bool = False,
 ) -> PreparedMemory | None:
@@ -82,6 +83,7 @@ def prepare(
         rotary: the upper model's rotary embedding.
         readers: by upper layer, what makes queries of its own for the memory (cross-attention).
         projections: by upper layer, what the memory's keys for it were projected by.
+        bits: hold keys and values in 8 bits, without gradients.
         static: pad it to one of few sizes (see `bucket`), with a bias in any case: compiled code then fits the next one too.
         in_place: rotate the keys where they lie, without gradients; the memory is not to be used again.
     """
@@ -97,7 +99,7 @@ def prepare(
     if config.score_scaling == "log":
         factor = (kept.double().log() / math.log(config.window)).clamp(min=1)[:, None, None].to(like.dtype)
     # What is trained through has to be the numbers themselves.
-    bits = config.memory_dtype == "int8" and not torch.is_grad_enabled()
+    bits = bits and not torch.is_grad_enabled()
     bias = _bias(memory, kept, config, like.dtype)
     bias = bias if static or bias.any() else None
     held = (Int8Keys.of, Int8Values.of) if bits else (Tensor.contiguous, Tensor.contiguous)

@@ -1,6 +1,6 @@
 """From text to memory: cut chunks, grow trees, run the lower model, keep keys and values of the sampled tokens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,6 +26,7 @@ class ContextEncoder:
     noise          σ of the split noise as a share of a node's length; 0 outside training
     batch_tokens   most tokens run through the lower model at once
     keep_all       keep every token, for a choice later
+    own_strides    instead of the configuration's
     """
 
     config: SharedLLMConfig
@@ -36,10 +37,12 @@ class ContextEncoder:
     noise: float = 0.0
     batch_tokens: int | None = None
     keep_all: bool = False
+    own_strides: Sequence[int] | None = None
 
     @property
     def strides(self) -> tuple[int, ...]:
-        return (1,) if self.keep_all else tuple(self.config.strides)
+        """Of the tree's levels, coarse to fine."""
+        return (1,) if self.keep_all else tuple(self.own_strides or self.config.strides)
 
     def project(self, states: list[Tensor]) -> list[Tensor]:
         """Residual streams (s, E) entering lower layers 0 … depth → P keys (s, G, D), then P values (s, G, D), then, if they

@@ -31,6 +31,7 @@ class Folding:
     memory                  of what stands before the running text; None if nothing does
     ids, mask               (B, R) the running text, left-padded; R is the longest row's
     query_ids, query_mask   (B, Q) for policies that need a query
+    memory_dtype            how it is held; None for the configuration's
     prepared                the memory, ready to be attended to; None until something is folded
     """
 
@@ -40,6 +41,7 @@ class Folding:
     mask: Tensor
     query_ids: Tensor
     query_mask: Tensor | None = None
+    memory_dtype: str | None = None
     prepared: PreparedMemory | None = field(default=None, init=False)
 
     def repeat_interleave(self, repeats: int) -> "Folding":
@@ -51,6 +53,7 @@ class Folding:
             self.mask.repeat_interleave(repeats, 0),
             self.query_ids.repeat_interleave(repeats, 0),
             None if self.query_mask is None else self.query_mask.repeat_interleave(repeats, 0),
+            self.memory_dtype,
         )
 
     def add(self, tokens: Tensor) -> bool:
@@ -66,7 +69,7 @@ class Folding:
         stay = running_after_fold(self.mask.sum(1), config.window, config.chunk_size)
         split = split_context(self.ids, self.mask, stay)
         self.memory = fold(self.model, self.memory, split, self.query_ids, self.query_mask)
-        self.prepared = self.model.prepare_memory(self.memory)
+        self.prepared = self.model.prepare_memory(self.memory, memory_dtype=self.memory_dtype)
         self.ids, self.mask = split.running_ids, split.running_mask
         return True
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,9 +46,12 @@ class AttentionScore:
 
     @torch.no_grad()
     def by_head(
-        self, model: SharedLLMModel, segments: Sequence[Segment], query: Tensor, mask: Tensor
+        self, model: SharedLLMModel, segments: Sequence[Segment], query: Tensor, mask: Tensor, every: bool = False
     ) -> Iterator[tuple[int, list[tuple[int, float]], int, Tensor]]:
-        """What each head pays: upper layer, its heads with their weights, first slot, (B, heads, Z') greatest over Q."""
+        """What each head pays: upper layer, its heads with their weights, first slot, (B, heads, Z') greatest over Q.
+
+        every: all heads alike, whatever the configuration names.
+        """
         if not any(segment.lengths.any() for segment in segments):
             return
         states = model(query, attention_mask=mask.long(), output_hidden_states=True, use_cache=False).hidden_states
@@ -59,7 +63,7 @@ class AttentionScore:
         # Keys stay at 0, where turning is no more than a factor.
         still = Rotations(rotary, model.upper.config, torch.zeros_like(places[:1, :1]), states[0])
         for pair, (_, index) in enumerate(config.injection_map):
-            heads = _heads_of(model, index)
+            heads = _heads_of(model, index, None if every else config.selection_heads)
             if not heads:
                 continue
             layer = model.upper.layers[index]
@@ -96,9 +100,8 @@ class AttentionScore:
                 yield segment.start + start, logits
 
 
-def _heads_of(model: SharedLLMModel, layer: int) -> list[tuple[int, float]]:
-    """The heads of a layer that count, and how much: those of the configuration, or all alike."""
-    chosen = model.config.selection_heads
+def _heads_of(model: SharedLLMModel, layer: int, chosen: Sequence[Any] | None) -> list[tuple[int, float]]:
+    """The heads of a layer that count, and how much: those chosen, as the configuration names them, or all alike."""
     if chosen is None:
         return [(head, 1.0) for head in range(model.upper.config.num_attention_heads)]
     return [(head, weight) for at, head, weight in chosen if at == layer]

@@ -33,6 +33,7 @@ class RowLosses(nn.Module):
         query: Tensor | None = None,
         query_mask: Tensor | None = None,
         shifts: list[int] | None = None,
+        strides: list[int] | None = None,
     ) -> tuple[Tensor, Tensor]:
         inputs = {"input_ids": running, "attention_mask": running_mask.long(), "use_cache": False}
         model, has_context = self._unwrapped(), context is not None and context_mask is not None and context_mask.any()
@@ -41,7 +42,10 @@ class RowLosses(nn.Module):
             inputs |= {"input_ids": ids, "attention_mask": mask.long()}
         elif has_context:
             similarity = getattr(model.config, "selection", "right") != "right"
-            memory = model.read(context, context_mask, *((query, query_mask) if similarity else ()), fingerprint=False)
+            asked = (query, query_mask) if similarity else ()
+            # Only a SharedLLM has strides that could be others.
+            other = {} if strides is None else {"strides": strides}
+            memory = model.read(context, context_mask, *asked, **other, fingerprint=False)
             inputs["memory"] = _with_others(memory, context_mask.any(1), shifts or [0])
             if similarity:
                 # What chose the context can't be a target.

@@ -119,7 +119,6 @@ class _Run:
         model = make_model(recipe, self.tokenizer)
         self.shared = isinstance(model, SharedLLMForCausalLM)
         self.config = model.config
-        self.strides = list(self.config.strides) if self.shared else None
         if recipe.activation_checkpointing:
             # The name in transformers 5.17 and the one since.
             getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
@@ -153,8 +152,6 @@ class _Run:
         totals, batch = _Totals([]), None
         for micro in mine:
             batch = self.batches(step, micro)
-            if self.shared:
-                self.config.strides = batch.strides or self.strides
             # A run's chance is a function of step and micro-batch, so that it can go on anywhere.
             torch.manual_seed((recipe.seed * 1_000_003 + step) * 1_009 + micro)
             if micro == mine[-1]:
@@ -162,8 +159,6 @@ class _Run:
             else:
                 with self.accelerator.no_sync(self.wrapped):
                     self._forward_backward(step, batch, len(mine), totals)
-        if self.shared:
-            self.config.strides = self.strides
         norm = float(_whole(nn.utils.clip_grad_norm_(self.live, recipe.clip)))
         if not torch.isfinite(torch.tensor(norm)):
             self._not_finite(step, batch, f"the norm of the gradients is {norm}")
@@ -194,7 +189,8 @@ class _Run:
         """(B,) loss of each row."""
         inputs = {name: tensor.to(self.device) for name, tensor in batch.tensors().items() if name != "weights"}
         with autocast(self.device, self.recipe.precision):
-            return self.wrapped(**inputs, shifts=batch.shifts)[0]
+            strides = (batch.strides or None) if self.shared else None
+            return self.wrapped(**inputs, shifts=batch.shifts, strides=strides)[0]
 
     def _forward_backward(self, step: int, batch: Batch, count: int, totals: _Totals) -> None:
         row_losses = self._losses(batch)
@@ -231,8 +227,6 @@ class _Run:
         maker = RowMaker(self.tokenizer, "validation", recipe.data.chat)
         store = next(iter(self.validation.values()))
         context = window if reads else 0
-        if self.shared and settings.strides:
-            self.config.strides = settings.strides
         if settings.task_rows and max(store.lengths) >= context + running:
             result["recall"] = {
                 kind: recall(
@@ -246,12 +240,11 @@ class _Run:
                     2,
                     self.device,
                     recipe.precision,
+                    settings.strides if self.shared else None,
                 )
                 for kind in settings.tasks
             }
         self.losses.train()
-        if self.shared:
-            self.config.strides = self.strides
         if self.log is not None:
             self.log.write(step=step, validation=result)
 

@@ -83,9 +83,13 @@ def recall(
     seed: int,
     device: torch.device,
     precision: str,
+    strides: list[int] | None = None,
     batch: int = 8,
 ) -> float:
-    """Share of samples of a kind in which the likeliest token is right at every place that is asked for."""
+    """Share of samples of a kind in which the likeliest token is right at every place that is asked for.
+
+    strides: that contexts are read with; None for the model's own.
+    """
     spans = Spans(store, context + running, seed)
     rng = random.Random(seed)
     made = [maker.make(kind, rng, spans, number, context, running) for number in range(rows)]
@@ -94,5 +98,5 @@ def recall(
         part = collate(made[first : first + batch])
         inputs = {name: tensor.to(device) for name, tensor in part.tensors().items() if name != "weights"}
         with autocast(device, precision):
-            hits += losses(**inputs)[1].tolist()
+            hits += losses(**inputs, strides=strides)[1].tolist()
     return float(np.mean(hits))

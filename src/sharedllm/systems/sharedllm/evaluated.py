@@ -35,29 +35,20 @@ class Shared:
     def prepare(self, far: Tensor, query: Tensor) -> ContextMemory | PreparedMemory | None:
         if far.shape[1] == 0:
             return None
-        memory, config = self._read(far, query), self.model.config
+        memory = self.model.read(
+            far,
+            query_ids=query,
+            selection=self.selection,
+            strides=self.strides,
+            batch_tokens=self.batch_tokens,
+            fingerprint=False,
+        )
         if not self.rounded:
             return memory
         keys, values = (
             tuple(dequantised(*quantised(t), t.dtype) for t in tensors) for tensors in (memory.keys, memory.values)
         )
-        own = config.memory_dtype
-        config.memory_dtype = "int8"
-        try:
-            return self.model.model.prepare_memory(replace(memory, keys=keys, values=values))
-        finally:
-            config.memory_dtype = own
-
-    def _read(self, far: Tensor, query: Tensor) -> ContextMemory:
-        config = self.model.config
-        own = config.strides
-        config.strides = list(self.strides or own)
-        try:
-            return self.model.read(
-                far, query_ids=query, selection=self.selection, batch_tokens=self.batch_tokens, fingerprint=False
-            )
-        finally:
-            config.strides = own
+        return self.model.model.prepare_memory(replace(memory, keys=keys, values=values), memory_dtype="int8")
 
     def score(self, state: ContextMemory | PreparedMemory | None, running: Tensor, targets: int) -> Scores:
         logits = self.model(running, memory=state, logits_to_keep=targets + 1, use_cache=False).logits

@@ -1,0 +1,161 @@
+"""Nothing is set on a live configuration: what differs for one call is an argument of it."""
+
+import ast
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import byte_tokenizer, pad, random_texts, tiny_base, tiny_shared
+from transformers import PreTrainedConfig
+
+import sharedllm
+from sharedllm import SharedLLMConfig
+from sharedllm.diagnosis.heads import measure_heads
+from sharedllm.memory.int8 import Int8Keys
+from sharedllm.systems.sharedllm.evaluated import Budgeted, Shared
+from sharedllm.training import run as training
+from sharedllm.utils.checkpoints import load_model, load_tokenizer
+
+# Those of its own; transformers sets some of all configurations, such as `dtype`, when a model is saved.
+FIELDS = {f.name for f in dataclasses.fields(SharedLLMConfig)} - {f.name for f in dataclasses.fields(PreTrainedConfig)}
+
+
+class Frozen(SharedLLMConfig):
+    """One that is not to be changed."""
+
+    def __setattr__(self, name, value):
+        assert name not in FIELDS, f"config.{name} is set"
+        super().__setattr__(name, value)
+
+
+def frozen(model):
+    object.__setattr__(model.config, "__class__", Frozen)
+    return model
+
+
+@pytest.fixture
+def joint():
+    return frozen(tiny_shared("llama", injection="joint", encoding="chunk", injection_map=[[1, 1], [2, 2], [2, 3]]))
+
+
+def test_the_trap_works(joint):
+    for name in ("strides", "memory_dtype", "selection_heads"):
+        with pytest.raises(AssertionError, match=f"config.{name} is set"):
+            setattr(joint.config, name, None)
+
+
+@torch.no_grad()
+def test_strides_of_one_reading(joint):
+    """As those of a model that has them; and its fingerprint, so that the two are not taken for each other."""
+    ids = torch.tensor(random_texts([70]))
+    fine = tiny_shared(
+        "llama", injection="joint", encoding="chunk", injection_map=[[1, 1], [2, 2], [2, 3]], strides=[2, 1]
+    )
+    got, own, wanted = joint.read(ids, strides=(2, 1)), joint.read(ids), fine.read(ids)
+    assert torch.equal(got.position, wanted.position) and not torch.equal(got.position, own.position)
+    assert all(torch.equal(a, b) for a, b in zip(got.keys, wanted.keys, strict=True))
+    assert got.fingerprint == wanted.fingerprint == fine.fingerprint() != own.fingerprint == joint.fingerprint()
+    with pytest.raises(ValueError, match="made by another model"):
+        joint.append(got, ids)
+    for strides, message in (((1, 2), "must not grow"), ((), "one positive stride"), ((0,), "one positive stride")):
+        with pytest.raises(ValueError, match=message):
+            joint.read(ids, strides=strides)
+
+
+@torch.no_grad()
+def test_systems(joint):
+    far, running = torch.tensor(random_texts([70])), torch.tensor(random_texts([20], 1))
+    found = {}
+    for system in (
+        Shared(joint),
+        Shared(joint, strides=(1, 1, 1)),
+        Shared(joint, rounded=True),
+        Budgeted(joint, "budget", "attention", 16),
+    ):
+        state = system.prepare(far, running[:, :8])
+        found[system.name, getattr(system, "strides", None), getattr(system, "rounded", None)] = system.score(
+            state, running, 5
+        ).log_probs
+    values = list(found.values())
+    assert not any(torch.equal(a, b) for i, a in enumerate(values) for b in values[:i])
+
+
+@torch.no_grad()
+def test_generation_holds_a_memory_as_it_is_told(joint, monkeypatch):
+    """Beyond the window too, where the memory is made anew."""
+    held = []
+    of = Int8Keys.of
+    monkeypatch.setattr(Int8Keys, "of", lambda keys: held.append(len(keys)) or of(keys))
+    ids, mask = pad(random_texts([9, 4]))
+    memory = joint.read(torch.tensor(random_texts([70])))
+    asked = {"attention_mask": mask, "memory": memory, "do_sample": False}
+    for new in (4, 60):
+        joint.generate(ids, max_new_tokens=new, **asked)
+        assert not held
+        joint.generate(ids, max_new_tokens=new, memory_dtype="int8", **asked)
+        # Three layers; of the longer text once again after each fold.
+        assert (len(held) == 3) if new == 4 else (len(held) > 3 and set(held) == {2})
+        held.clear()
+
+
+def test_the_command_generate(model_folder, run, monkeypatch):
+    from sharedllm.cli import generate
+
+    folder = str(model_folder)
+    monkeypatch.setattr(generate, "load", lambda name: (frozen(load_model(name)), load_tokenizer(name)))
+    code, out, err = run(
+        "generate", "--model", folder, "--prompt", "abc", "--memory-dtype", "int8", "--max-new-tokens", 3
+    )
+    assert code == 0, err
+    assert out
+
+
+def test_calibration():
+    """All heads are measured, though the configuration names some."""
+    base = tiny_base("llama", vocab_size=256, max_position_embeddings=256)
+    named = {"injection_map": [[1, 1], [2, 2], [2, 3]], "selection_heads": [[1, 3, 0.5]]}
+    model = frozen(tiny_shared("llama", base=base, window=256, injection="joint", encoding="chunk", **named))
+    text = torch.randint(0, 256, (600,), generator=torch.Generator().manual_seed(0))
+    heads = measure_heads(model, byte_tokenizer(), text, questions=2)
+    assert {(head.layer, head.head) for head in heads} == {(layer, head) for layer in (1, 2, 3) for head in range(4)}
+
+
+def test_training(recipe, run, monkeypatch, tmp_path):
+    """Strides that change from batch to batch, and others for recall."""
+    make = training.make_model
+    monkeypatch.setattr(training, "make_model", lambda *args: frozen(make(*args)))
+    path = recipe(
+        steps=2,
+        schedule=[{"share": 1.0, "strides": [[1, 1, 1], [4, 4, 2]]}],
+        validation={
+            "every": 1,
+            "windows": [0, 1],
+            "tasks": ["needle"],
+            "rows": 2,
+            "task_rows": 2,
+            "strides": [1, 1, 1],
+        },
+    )
+    code, _, err = run("train", path)
+    assert code == 0, err
+    assert '"strides": [\n    4,\n    2,\n    1\n  ]' in (tmp_path / "run" / "model" / "config.json").read_text()
+
+
+def test_no_source_sets_a_field():
+    """Outside of the making of configurations and models."""
+    package = Path(sharedllm.__file__).parent
+    found = []
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            for target in (part for t in targets for part in (t.elts if isinstance(t, ast.Tuple) else [t])):
+                if not isinstance(target, ast.Attribute) or target.attr not in FIELDS:
+                    continue
+                owner = target.value
+                if "config" in (getattr(owner, "attr", None), getattr(owner, "id", None)):
+                    found.append((str(path.relative_to(package)), target.attr))
+    made = {"model/base_config.py"}
+    # A model and its base share one configuration of the base from the beginning.
+    assert {(path, name) for path, name in found if path not in made and name != "text_config"} == set()
+    assert found, "the search finds those that are made"
