@@ -36,7 +36,9 @@ def test_readme_is_short():
 
 def test_every_public_name_is_in_the_reference():
     named = re.findall(r"^::: ([\w.]+)$", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
-    assert sorted(name.rpartition(".")[2] for name in named) == sorted(n for n in sharedllm.__all__ if not n.startswith("__"))
+    assert sorted(name.rpartition(".")[2] for name in named) == sorted(
+        n for n in sharedllm.__all__ if not n.startswith("__")
+    )
     for name in named:
         module, _, attribute = name.rpartition(".")
         assert getattr(importlib.import_module(module), attribute) is getattr(sharedllm, attribute)

@@ -57,7 +57,11 @@ class Answer(Chosen):
 
 
 def prompt_of(
-    model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, question: str, max_new_tokens: int
+    model: SharedLLMForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    question: str,
+    max_new_tokens: int,
+    instruction: str = "",
 ) -> Tensor:
     """(1, Q) token ids of a question as the model was taught to answer it.
 
@@ -66,7 +70,7 @@ def prompt_of(
     """
     if not question.strip():
         raise UserError("the question is empty: ask something.")
-    ids = _asked(model, tokenizer, question.strip()).to(model.device)
+    ids = _asked(model, tokenizer, _with(question.strip(), instruction)).to(model.device)
     room = model.config.window - max_new_tokens
     if ids.shape[1] > room:
         raise UserError(
@@ -74,6 +78,10 @@ def prompt_of(
             f"window={model.config.window}: shorten it."
         )
     return ids
+
+
+def _with(question: str, instruction: str) -> str:
+    return f"{question}\n{instruction}" if instruction else question
 
 
 def _asked(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, question: str) -> Tensor:
@@ -185,6 +193,7 @@ def ask(
     score: str | None = None,
     max_new_tokens: int = 32,
     most_sources: int = 3,
+    instruction: str = "",
 ) -> Answer:
     """Answer a question over a text of which every token was kept.
 
@@ -194,13 +203,15 @@ def ask(
         budget: most tokens of it to read for this question; default: `default_budget`. score: what that goes by (see
             `scoring`; of models that read deeper `scoring.passages`); default: `default_score`.
 
+        instruction: how to answer, said after the question; nothing is looked for by its words.
+
     Raises:
         UserError: an empty or too long question, a budget below 1, or a memory that does not hold every token.
     """
     budget = default_budget(model) if budget is None else budget
     score = score or default_score(model)
-    prompt = prompt_of(model, tokenizer, question, max_new_tokens)
-    form = _asked(model, tokenizer, NOTHING)
+    prompt = prompt_of(model, tokenizer, question, max_new_tokens, instruction)
+    form = _asked(model, tokenizer, _with(NOTHING, instruction))
     chosen = choose(model, tokenizer, everything, prompt, form, budget=budget, score=score, most_sources=most_sources)
     text, ids = answer_over(model, tokenizer, chosen.memory, prompt, max_new_tokens)
     chunks = roots(segments_of(everything), 0)

@@ -27,12 +27,17 @@ _CLOSING = "\"'”’)]»*_`"
 class TextIndex:
     """A text in pieces, to be asked many times: what does not depend on the question is made once."""
 
-    def __init__(self, segments: Sequence[Segment], tokenizer: PreTrainedTokenizerBase, window: int):
+    def __init__(
+        self, segments: Sequence[Segment], tokenizer: PreTrainedTokenizerBase, window: int, pieces: Pieces | None = None
+    ):
         """
         Args:
-            segments: of one text. window: of the model that will read its pieces.
+            segments: of one text. window: of the model that will read its pieces. pieces: how it is cut; default: at the
+                ends of sentences.
         """
         self._least = piece_size(window)
+        if pieces is not None:
+            self.pieces = pieces
         self._segments, self._tokenizer = list(segments), tokenizer
         self.ids = token_ids(segments, 0)
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -10,8 +10,11 @@ from transformers import PreTrainedTokenizerBase
 
 from ...answering.ask import ask as ask_memory
 from ...causal_lm import SharedLLMForCausalLM
+from ...context.pieces import Pieces
 from ...memory.context_memory import ContextMemory
-from ...prompts import PromptForm
+from ...memory.segments import segments_of
+from ...prompts import NOTHING, PromptForm, own_words
+from ...scoring.passages import TextIndex, rank_pieces
 from ...utils.text import tokenize
 from .meter import Meter
 from .pieces import Piece
@@ -47,7 +50,14 @@ class Memory:
         begin = time.perf_counter()
         options = {"score": self.score} if self.score else {}
         answer = ask_memory(
-            self.model, self.tokenizer, memory, ask.asked, budget=ask.budget, max_new_tokens=ask.new_tokens, **options
+            self.model,
+            self.tokenizer,
+            memory,
+            ask.question.question,
+            instruction=ask.instruction,
+            budget=ask.budget,
+            max_new_tokens=ask.new_tokens,
+            **options,
         )
         seconds = getattr(answer, "seconds", None) or {"answer": time.perf_counter() - begin}
         kept = answer.memory.position[0][answer.memory.mask[0]].cpu().numpy()
@@ -69,6 +79,7 @@ class MemoryRanking:
     tokenizer: PreTrainedTokenizerBase
     meter: Meter
     name: str
+    _indexed: dict = field(default_factory=dict)
 
     @torch.no_grad()
     def index(self, text: PackedText, pieces: Sequence[Piece]) -> tuple[ContextMemory, np.ndarray]:
@@ -86,11 +97,27 @@ class MemoryRanking:
         prompt = form.whole(question.question)
         words = form.own_words(prompt).to(self.model.device)
         prompt = prompt.to(self.model.device)
+        if self.model.config.injection == "deep":
+            return self._by_pieces(memory, starts, question.question, score)
         tokens = self.model.scores(memory, prompt, query_words=words, score=score)[0].float().cpu().numpy()
         if pooled == "mean":
             sizes = np.diff([*starts, len(tokens)])
             return np.add.reduceat(tokens, starts) / np.maximum(sizes, 1)
         return np.maximum.reduceat(tokens, starts)
+
+    def _by_pieces(self, memory: ContextMemory, starts: np.ndarray, question: str, score: str) -> np.ndarray:
+        segments, end = segments_of(memory), int(memory.lengths[0])
+        cut = Pieces(torch.from_numpy(starts), torch.from_numpy(np.append(starts[1:], end)))
+        key = (id(memory), starts.tobytes())
+        if self._indexed.get("key") != key:
+            index = TextIndex(segments, self.tokenizer, self.model.config.window, cut)
+            self._indexed.update(key=key, index=index, memory=memory)
+        form = PromptForm.of(self.tokenizer)
+        asked, nothing = (form.question(text, after_context=True) for text in (question, NOTHING))
+        own = own_words(asked, nothing)
+        asked = asked.to(self.model.device)
+        ranked = rank_pieces(self.model.model, segments, self._indexed["index"], question, asked, own, score)
+        return ranked.double().numpy()
 
 
 def spans_of(positions: np.ndarray, ends: np.ndarray) -> tuple[Span, ...]:

@@ -1,0 +1,96 @@
+"""Pieces by words, by heads and by both: the words of the question decide, and heads pay what the base's attention pays."""
+
+import pytest
+import torch
+from helpers import byte_tokenizer, tiny_base, tiny_shared
+
+from sharedllm.context.pieces import Pieces
+from sharedllm.memory.segments import segments_of
+from sharedllm.scoring.heads import head_weights
+from sharedllm.scoring.passages import TextIndex, index_of, rank_pieces, select_pieces
+from sharedllm.scoring.words import WordIndex
+from sharedllm.utils.errors import UserError
+
+PREFIX = [5, 3, 9]
+HEADS = [[0, 1, 1.0], [2, 3, 0.5], [2, 0, 1.0]]
+TEXT = "The mill is old. Nobody lives at town70. Rain fell. The town7 has a red bridge! Who knows? " * 2
+
+
+@pytest.fixture(scope="module")
+def model():
+    settings = {"injection": "deep", "encoding": "chunk", "prefix": PREFIX, "window": 256, "chunk_size": 32}
+    base = tiny_base("qwen2", vocab_size=256, dtype=torch.float64, max_position_embeddings=256)
+    pairs = [[0, 0], [1, 1], [2, 2]]
+    return tiny_shared("qwen2", base=base, lower_layers=2, injection_map=pairs, selection_heads=HEADS, **settings)
+
+
+def ids(text: str) -> torch.Tensor:
+    return torch.tensor([byte_tokenizer().encode(text)])
+
+
+def test_whole_words_count():
+    index = WordIndex(["Town7 is red.", "Town70 is blue.", "Town71 is green.", "It is the town of the."])
+    scores = index.scores("What is the colour of town7?")
+    assert scores[0] > 0 and scores[1:].tolist() == [0.0, 0.0, 0.0]
+    assert index.scores("Which?").tolist() == [0.0] * 4 and WordIndex(["the", "of"]).scores("red").tolist() == [0, 0]
+
+
+def test_heads_pay_what_attention_pays(model):
+    """One softmax over all keys of the text, each after the prefix in its chunk, for queries just after a chunk."""
+    text, asked = ids(TEXT), ids("red?")
+    memory = model.read(text, keep_all=True)
+    pieces = Pieces(torch.tensor([0, 40, 100]), torch.tensor([40, 100, text.shape[1]]))
+    own = torch.tensor([[True, False, True, True]])
+    got = head_weights(model.model, segments_of(memory), pieces, asked, own, HEADS)
+    upper, size, before = model.model.upper, model.config.chunk_size, len(PREFIX)
+
+    def heads_of(tokens, layer, projection, positions):
+        with torch.no_grad():
+            states = upper(tokens, output_hidden_states=True, use_cache=False).hidden_states[layer][0, before:]
+        block = upper.layers[layer]
+        found = getattr(block.self_attn, projection)(block.input_layernorm(states)).unflatten(-1, (-1, 8))
+        cos, sin = upper.rotary_emb(found, positions[None])
+        first, second = found.chunk(2, -1)
+        return found * cos[0][:, None] + torch.cat([-second, first], -1) * sin[0][:, None]
+
+    prefix = torch.tensor([PREFIX])
+    for number, (layer, head, _) in enumerate(HEADS):
+        keys = torch.cat([
+            heads_of(torch.cat([prefix, chunk], 1), layer, "k_proj", before + torch.arange(chunk.shape[1]))
+            for chunk in text.split(size, 1)
+        ])  # fmt: skip
+        queries = heads_of(torch.cat([prefix, asked], 1), layer, "q_proj", before + size + torch.arange(4))
+        weights = (queries[own[0], head] @ keys[:, head // 2].T / 8**0.5).softmax(-1).mean(0)
+        expected = [weights[a:b].sum() for a, b in zip(pieces.start, pieces.end, strict=True)]
+        torch.testing.assert_close(got[number], torch.stack(expected).to(got.dtype), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(got.sum(1), torch.ones(3), rtol=1e-4, atol=1e-4)
+
+
+def test_selected_pieces_are_whole_and_within_the_budget(model):
+    tokenizer = byte_tokenizer()
+    memory = model.read(ids(TEXT), keep_all=True, sources=["a"])
+    segments = segments_of(memory)
+    asked = ids("Where is the town7?")
+    own = torch.ones_like(asked, dtype=torch.bool)
+    chosen, scores = select_pieces(model.model, segments, tokenizer, asked, own, 64, "bm25")
+    kept = chosen.position[0].tolist()
+    text = "".join(TEXT[i] for i in kept)
+    assert len(kept) <= 64 and "town7 has a red bridge" in text and "town70" not in text
+    assert (~scores[0].isneginf()).nonzero().flatten().tolist() == kept
+    assert torch.equal(chosen.residuals[0], memory.residuals[0][:, :, kept])
+    assert index_of(segments_of(memory), tokenizer, 256) is index_of(segments, tokenizer, 256)
+
+
+def test_documents_are_not_mixed(model):
+    """No piece reaches from one memory, or one document of it, into the next."""
+    first, second = (model.read(ids(t), keep_all=True, sources=[t[:3]]) for t in ("One. " * 9, "Two. " * 9))
+    index = TextIndex(segments_of([first, second]), byte_tokenizer(), 256)
+    assert all(not ("One" in text and "Two" in text) for text in index.texts)
+    assert "".join(index.texts) == "One. " * 9 + "Two. " * 9
+
+
+def test_what_can_not_rank(model):
+    segments = segments_of(model.read(ids(TEXT), keep_all=True))
+    index, asked = TextIndex(segments, byte_tokenizer(), 256), ids("Who?")
+    with pytest.raises(UserError, match="score='focus' does not rank pieces"):
+        rank_pieces(model.model, segments, index, "Who?", asked, torch.ones_like(asked, dtype=torch.bool), "focus")
