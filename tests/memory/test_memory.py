@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers import random_texts, tiny_shared
 from hypothesis import given
 from hypothesis import strategies as st
 from memories import CHUNK, assert_padding_is_zero, assert_same, random_memory, texts
@@ -154,3 +155,18 @@ def test_cat_ragged():
     joined = cat_ragged(first, torch.tensor([2, 1]), second, torch.tensor([1, 2]))
     assert joined.tolist() == [[1, 2, 4], [3, 5, 6]]
     assert cat_ragged(first[:0], torch.tensor([]).long(), second[:0], torch.tensor([]).long()).shape == (0, 0)
+
+
+def test_a_memory_of_everything_is_one_segment():
+    """As a store has segments; a memory that holds a part of the tokens has none."""
+    model, ids = tiny_shared("llama", encoding="chunk"), torch.tensor(random_texts([40]))
+    memory = model.read(ids, keep_all=True, sources=["a"])
+    (segment,) = memory.segments
+    assert torch.equal(segment.token_ids, memory.token_ids) and segment.end == 40
+    assert segment.sources == (({"name": "a", "tokens": 40, "start": 0},),)
+    some = torch.tensor([[3, 17]])
+    for pair in range(segment.pairs):
+        assert torch.equal(segment.keys(pair, some), memory.keys[pair][:, :, [3, 17]])
+        assert torch.equal(segment.values(pair, None), memory.values[pair])
+    with pytest.raises(ValueError, match="does not hold every token: read the text with keep_all=True"):
+        _ = model.read(ids).segments

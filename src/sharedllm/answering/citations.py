@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..memory.context_memory import ContextMemory
-from ..memory.segments import placed
+from ..memory.segment import placed
 from ..utils.text import decode_pieces
 
 

@@ -11,12 +11,14 @@ P injection pairs; H query heads; G key-value heads; D numbers a head; E hidden 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from ..utils.errors import UserError
+from .segment import Segment, columns_of, placed
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,29 @@ class ContextMemory:
         """Whether every token that was read is kept, for its own sake: a short text may lose none by chance."""
         whole = (self.kept == self.lengths).all() & (self.stride[self.mask] == 1).all()
         return bool(whole & (self.lengths > 0).any())
+
+    @property
+    def segments(self) -> list[Segment]:
+        """What can be selected from: all of it, as one segment.
+
+        Raises:
+            UserError: it does not hold every token.
+        """
+        if not self.complete:
+            raise UserError("the memory does not hold every token: read the text with keep_all=True to select from it.")
+        return [
+            Segment(
+                token_ids=self.token_ids,
+                lengths=self.lengths,
+                chunk_size=self.chunk_size,
+                pairs=len(self.keys),
+                keys=lambda pair, columns: columns_of(self.keys[pair], columns),
+                values=lambda pair, columns: columns_of(self.values[pair], columns),
+                residuals=partial(columns_of, self.residuals[0]) if self.residuals else None,
+                sources=tuple(placed(text) for text in self.sources),
+                fingerprint=self.fingerprint,
+            )
+        ]
 
     @property
     def nbytes(self) -> int:

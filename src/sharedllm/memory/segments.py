@@ -5,60 +5,27 @@ Places in the whole are *slots*: chunk · C + offset. Between the end of a part 
 segment slots are empty.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ..utils.errors import UserError
 from .context_memory import ContextMemory
+from .segment import Segment
 
 
-@dataclass(frozen=True)
-class Segment:
-    """One stretch of each of B texts.
-
-    token_ids   (B, T) int32, padded behind the end of a text
-    lengths     (B,) int64, its tokens
-    chunk_size  C
-    pairs       P, injected layers
-    keys        pair, columns (B, c) or None for all → (B, G, c or T, D), before RoPE; read when asked for
-    values      as keys
-    residuals   columns → (B, 1, c or T, E), the residual stream to read on from; None where it is not kept
-    start       slot of the first token, a multiple of C
-    sources     of each text, what was read, with the slots they begin at
-    fingerprint identifies the model that read it; "" if unknown
-    """
-
-    token_ids: Tensor
-    lengths: Tensor
-    chunk_size: int
-    pairs: int
-    keys: Callable[[int, Tensor | None], Tensor]
-    values: Callable[[int, Tensor | None], Tensor]
-    residuals: Callable[[Tensor | None], Tensor] | None = None
-    start: int = 0
-    sources: tuple[tuple[dict, ...], ...] = ()
-    fingerprint: str = ""
-
-    @property
-    def end(self) -> int:
-        """Slot behind the last token of the longest text."""
-        return self.start + int(self.lengths.max())
-
-
-@runtime_checkable
 class HasSegments(Protocol):
-    """Anything that is made of segments, such as a store on disk."""
+    """What can be selected from: a `ContextMemory` that holds every token, or a store on disk."""
 
     @property
     def segments(self) -> Sequence[Segment]: ...
 
 
-Source = ContextMemory | HasSegments | Sequence["ContextMemory | HasSegments"]
+Source = HasSegments | Sequence[HasSegments]
 
 
 def segments_of(source: Source) -> list[Segment]:
@@ -70,7 +37,7 @@ def segments_of(source: Source) -> list[Segment]:
     segments: list[Segment] = []
     for single in source if isinstance(source, Sequence) else [source]:
         offset = _after(segments)
-        for segment in single.segments if isinstance(single, HasSegments) else [_of_memory(single)]:
+        for segment in single.segments:
             segments.append(_moved(segment, offset) if offset else segment)
     if not segments:
         raise UserError("there is nothing to select from: name at least one memory.")
@@ -152,37 +119,3 @@ def _after(segments: list[Segment]) -> int:
 def _moved(segment: Segment, offset: int) -> Segment:
     sources = tuple(tuple(s | {"start": s.get("start", 0) + offset} for s in text) for text in segment.sources)
     return replace(segment, start=segment.start + offset, sources=sources)
-
-
-def _of_memory(memory: ContextMemory) -> Segment:
-    if not memory.complete:
-        raise UserError("the memory does not hold every token: read the text with keep_all=True to select from it.")
-    return Segment(
-        token_ids=memory.token_ids,
-        lengths=memory.lengths,
-        chunk_size=memory.chunk_size,
-        pairs=len(memory.keys),
-        keys=lambda pair, columns: columns_of(memory.keys[pair], columns),
-        values=lambda pair, columns: columns_of(memory.values[pair], columns),
-        residuals=partial(columns_of, memory.residuals[0]) if memory.residuals else None,
-        sources=tuple(placed(text) for text in memory.sources),
-        fingerprint=memory.fingerprint,
-    )
-
-
-def columns_of(heads: Tensor, columns: Tensor | None) -> Tensor:
-    """(B, G, T, D) at columns (B, c) → (B, G, c, D); all of it for None."""
-    if columns is None:
-        return heads
-    index = columns.to(heads.device)[:, None, :, None]
-    return heads.gather(2, index.expand(-1, heads.shape[1], -1, heads.shape[3]))
-
-
-def placed(sources: Iterable[dict]) -> tuple[dict, ...]:
-    """Sources with the slot that each begins at: behind the one before unless it says so."""
-    out, at = [], 0
-    for source in sources:
-        start = source.get("start", at)
-        out.append(source | {"start": start})
-        at = start + source["tokens"]
-    return tuple(out)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..memory.context_memory import ContextMemory
 from ..memory.file import heads, open_tensors, read_header
-from ..memory.segments import Segment, columns_of
+from ..memory.segment import Segment, columns_of
 from ..utils.errors import UserError
 from .manifest import Block, Manifest
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..memory.context_memory import ContextMemory
-from ..memory.segments import Segment
+from ..memory.segment import Segment
 from ..utils.errors import UserError
 from .blocks import BlockFile, joined
 from .manifest import Document, Manifest, read_manifest

@@ -1,0 +1,57 @@
+"""One stretch of text of which every token is kept, wherever its keys and values are."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One stretch of each of B texts.
+
+    token_ids   (B, T) int32, padded behind the end of a text
+    lengths     (B,) int64, its tokens
+    chunk_size  C
+    pairs       P, injected layers
+    keys        pair, columns (B, c) or None for all → (B, G, c or T, D), before RoPE; read when asked for
+    values      as keys
+    residuals   columns → (B, 1, c or T, E), the residual stream to read on from; None where it is not kept
+    start       slot of the first token, a multiple of C
+    sources     of each text, what was read, with the slots they begin at
+    fingerprint identifies the model that read it; "" if unknown
+    """
+
+    token_ids: Tensor
+    lengths: Tensor
+    chunk_size: int
+    pairs: int
+    keys: Callable[[int, Tensor | None], Tensor]
+    values: Callable[[int, Tensor | None], Tensor]
+    residuals: Callable[[Tensor | None], Tensor] | None = None
+    start: int = 0
+    sources: tuple[tuple[dict, ...], ...] = ()
+    fingerprint: str = ""
+
+    @property
+    def end(self) -> int:
+        """Slot behind the last token of the longest text."""
+        return self.start + int(self.lengths.max())
+
+
+def columns_of(heads: Tensor, columns: Tensor | None) -> Tensor:
+    """(B, G, T, D) at columns (B, c) → (B, G, c, D); all of it for None."""
+    if columns is None:
+        return heads
+    index = columns.to(heads.device)[:, None, :, None]
+    return heads.gather(2, index.expand(-1, heads.shape[1], -1, heads.shape[3]))
+
+
+def placed(sources: Iterable[dict]) -> tuple[dict, ...]:
+    """Sources with the slot that each begins at: behind the one before unless it says so."""
+    out, at = [], 0
+    for source in sources:
+        start = source.get("start", at)
+        out.append(source | {"start": start})
+        at = start + source["tokens"]
+    return tuple(out)
