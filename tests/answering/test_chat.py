@@ -12,7 +12,6 @@ from transformers import AutoTokenizer
 
 from sharedllm import SharedLLMForCausalLM, bundled_model
 from sharedllm.answering.chat import HISTORY, Chat
-from sharedllm.cli import common
 from sharedllm.data.synthetic import make_needles
 from sharedllm.demo.sources import library_text
 from sharedllm.utils.text import tokenize
@@ -247,11 +246,11 @@ def test_at_a_terminal(talk, text_file, monkeypatch):
     assert "error: the question has" in err and "error: the question is not UTF-8" in err
 
     stops = iter([KeyboardInterrupt, None])
-    monkeypatch.setattr(common.SharedLLMForCausalLM, "select", interrupted(stops, common.SharedLLMForCausalLM.select))
+    monkeypatch.setattr(SharedLLMForCausalLM, "select", interrupted(stops, SharedLLMForCausalLM.select))
     code, out, err = talk("What jumps?\nIs it lazy?\n", text_file, typed=True)
     assert code == 0 and out.count("\n") == 1 and "stopped" in err
     stops = iter([KeyboardInterrupt])
-    monkeypatch.setattr(common.SharedLLMForCausalLM, "select", interrupted(stops, None))
+    monkeypatch.setattr(SharedLLMForCausalLM, "select", interrupted(stops, None))
     code, out, err = talk("What jumps?\nIs it lazy?\n", text_file)
     assert (code, out, err) == (130, "", "stopped\n")
 

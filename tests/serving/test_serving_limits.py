@@ -16,7 +16,7 @@ import pytest
 from helpers import byte_tokenizer
 from served import ASKED, TEXT, clients_of, small_model, store_of
 
-from sharedllm.cli.common import tokenizer_fingerprint
+from sharedllm.cli.loading import tokenizer_fingerprint
 from sharedllm.serving import server
 from sharedllm.serving.app import Service, application
 from sharedllm.serving.errors import ServingError

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from helpers import tiny_base, tiny_shared
 from starlette.testclient import TestClient
 
-from sharedllm.cli.common import tokenizer_fingerprint
+from sharedllm.cli.loading import tokenizer_fingerprint
 from sharedllm.serving.app import Service, application
 from sharedllm.serving.memories import Memories
 from sharedllm.serving.worker import Worker

@@ -25,10 +25,6 @@ from .stream import AnswerStream, StopOnText, ending
 HISTORY = "this chat"
 
 
-# Not `scoring.DEFAULT_SCORE`: of a question that comes again, focus finds the first time that it was asked.
-CHAT_SCORES = "attention, or bm25 where a model has no joint attention"
-
-
 def default_score(model: SharedLLMForCausalLM) -> str:
     """What a chat's budget goes by where nothing is named.
 

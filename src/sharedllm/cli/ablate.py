@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..utils.errors import UserError
-from .common import JsonOption, note, print_json, quiet, stderr
+from .common import JsonOption, note, print_json, stderr
 
 
 def command(
@@ -18,6 +18,8 @@ def command(
     json: JsonOption = False,
 ) -> None:
     """Run every variant with every seed (what has run stays), and write one table."""
+    from .loading import quiet
+
     try:
         from ..training.ablation import load_study, markdown, run_study, write_table
     except ImportError as error:

@@ -1,7 +1,10 @@
 """All commands, registered in one place."""
 
+from typing import Annotated
+
 import typer
 
+from ..utils.version import __version__
 from . import (
     ablate,
     ask,
@@ -31,11 +34,28 @@ from . import (
 app = typer.Typer(
     help="Read texts far longer than a model's window, and ask them.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     epilog="--debug, anywhere, shows the traceback of an error.",
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"sharedllm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    # A docstring here would take the place of the program's help.
+    del version
+
+
 for module in (
     demo,
     info,

@@ -1,17 +1,10 @@
 """`sharedllm ask`: a question over a memory or a text file."""
 
 import time
-from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
-from ..answering.ask import answer_over, ask, checked_score, default_budget, prompt_of
-from ..causal_lm import SharedLLMForCausalLM
-from ..context.policies.base import get_policy
-from ..model.cross_attention import untrained
-from ..store.manifest import read_manifest
 from ..utils.errors import UserError
 from .common import (
     BatchTokensOption,
@@ -19,15 +12,10 @@ from .common import (
     ModelOption,
     ScoreOption,
     SelectionOption,
-    everything_of,
-    is_file,
-    is_memory,
-    load,
-    memory_of,
+    check_source,
     note,
     print_json,
     show_sources,
-    tokens_behind,
 )
 
 
@@ -51,12 +39,20 @@ def command(
     started = time.perf_counter()
     if budget is not None and selection is not None:
         raise UserError("--budget and --selection are both given: a budget selects by --score.")
+    check_source(source)
+    import torch
+
+    from ..answering.ask import answer_over, ask, checked_score, default_budget, prompt_of
+    from ..context.policies.base import get_policy
+    from ..model.cross_attention import untrained
+    from .loading import everything_of, load, memory_of, selects, tokens_behind
+
     loaded, tokenizer = load(model)
     score = checked_score(loaded, score)
     policy = get_policy(selection or loaded.config.selection)
     prompt = prompt_of(loaded, tokenizer, question, max_new_tokens)
     sources = []
-    if budget is None and selection is None and not policy.needs_query and _selects(loaded, source):
+    if budget is None and selection is None and not policy.needs_query and selects(loaded, source):
         budget = default_budget(loaded)
     if budget is not None:
         everything = everything_of(loaded, tokenizer, source, batch_tokens)
@@ -89,10 +85,3 @@ def command(
     else:
         print(answer)
         show_sources(sources)
-
-
-def _selects(model: SharedLLMForCausalLM, source: str) -> bool:
-    """Whether a question chooses what is read, where nothing is said: of all that was kept whole, or can be."""
-    if not is_memory(source):
-        return model.config.encoding == "chunk"
-    return is_file(source) is False and read_manifest(Path(source)).complete

@@ -7,7 +7,7 @@ import typer
 
 from ..systems import SYSTEMS
 from ..utils.files import write_text
-from .common import note, quiet, tokens_of_length
+from .common import note, tokens_of_length
 
 QUICK = {"shape": "tiny", "lengths": "4K,16K,64K", "repeats": 2, "limit_seconds": 20.0}
 FULL = {"shape": "cpu-16x1024", "lengths": "4K,16K,64K", "repeats": 3, "limit_seconds": 600.0}
@@ -60,7 +60,7 @@ def command(
     from ..benchmark.plot import draw
     from ..benchmark.report import markdown, rows
     from ..benchmark.shapes import get_shape
-    from .common import inference_dtype
+    from .loading import inference_dtype, quiet
 
     quiet()
     defaults = QUICK if quick else FULL

@@ -4,15 +4,14 @@ import json as jsonlib
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from ..utils.errors import UserError
 from ..utils.files import write_text
-from ..utils.text import text_pieces, tokenize_piece
-from .common import BatchTokensOption, JsonOption, load, note, print_json, progress_bar
+from ..utils.text_files import check_file, text_pieces
+from .common import BatchTokensOption, JsonOption, note, print_json, progress_bar
 
 
 def command(
@@ -29,7 +28,12 @@ def command(
     json: JsonOption = False,
 ) -> None:
     """Hide facts in a text, ask for them, and let the heads that find them choose what is read within a --budget."""
+    check_file(data)
+    import torch
+
     from ..diagnosis.heads import choose_heads, measure_heads
+    from ..utils.text import tokenize_piece
+    from .loading import load
 
     loaded, tokenizer = load(model)
     if not dry_run and not (Path(model) / "config.json").is_file():

@@ -6,27 +6,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..demo.cost import costs
-from ..demo.measure import anchors, context_lengths, losses_by_length, needle_recall
-from ..demo.plot import draw
-from ..demo.sources import library_text
 from ..utils.errors import UserError
 from ..utils.files import write_text
-from ..utils.hardware import environment
-from ..utils.text import read_text, tokenize
+from ..utils.text_files import check_file, read_text
 from ..utils.version import __version__
-from .common import JsonOption, ModelOption, load, load_any, note, print_json, progress_bar
+from .common import JsonOption, ModelOption, note, print_json, progress_bar
 
 BATCH_TOKENS = 16_384
 DEPTHS = [0.0, 0.25, 0.5, 0.75, 0.99]
 
 
-@torch.no_grad()
 def command(
     file: Annotated[str | None, typer.Argument(help="Text to read instead of Python's standard library.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for demo.json and demo.png.")] = Path("demo"),
@@ -43,6 +36,45 @@ def command(
     json: JsonOption = False,
 ) -> None:
     """Read 128K tokens with a short window, and see what they are good for: loss, needles, time and memory."""
+    if file is not None:
+        check_file(file)
+    import torch
+
+    from ..demo.plot import draw
+
+    with torch.no_grad():
+        result = _measured(file, model, base, tokens, places, needles, budget, full_limit, seed)
+    result = json_module.loads(json_module.dumps(result))  # what is printed and drawn is what is saved
+    write_text(output / "demo.json", json_module.dumps(result, indent=1))
+    try:
+        draw(result, output / "demo.png")
+    except UserError as error:
+        note(str(error))
+    if json:
+        print_json(**result)
+    else:
+        show(result, output)
+
+
+def _measured(
+    file: str | None,
+    model: str,
+    base: str,
+    tokens: int,
+    places: int,
+    needles: int,
+    budget: int,
+    full_limit: float,
+    seed: int,
+) -> dict:
+    """What the options of `command` ask for, measured."""
+    from ..demo.cost import costs
+    from ..demo.measure import anchors, context_lengths, losses_by_length, needle_recall
+    from ..demo.sources import library_text
+    from ..utils.hardware import environment
+    from ..utils.text import tokenize
+    from .loading import load, load_any
+
     begin = time.perf_counter()
     loaded, tokenizer = load(model)
     base_model, _ = load_any(base)
@@ -76,7 +108,7 @@ def command(
             loaded, tokenizer, ids, hay, needle_lengths, DEPTHS, needles, seed, budget if selects else None, advance
         )
 
-    result = {
+    return {
         "text": {"name": file or "Python's standard library", "tokens": ids.shape[1]},
         "model": {"name": model, "window": window, "parameters": sum(p.numel() for p in loaded.parameters())},
         "memory": {"tokens": int(own.lengths[0]), "kept": int(own.kept[0]), "bytes": own.nbytes},
@@ -92,16 +124,6 @@ def command(
         "seconds": round(time.perf_counter() - begin, 1),
         "environment": {"sharedllm": __version__} | environment(),
     }
-    result = json_module.loads(json_module.dumps(result))  # what is printed and drawn is what is saved
-    write_text(output / "demo.json", json_module.dumps(result, indent=1))
-    try:
-        draw(result, output / "demo.png")
-    except UserError as error:
-        note(str(error))
-    if json:
-        print_json(**result)
-    else:
-        show(result, output)
 
 
 def show(result: dict, output: Path) -> None:

@@ -5,19 +5,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from ..causal_lm import SharedLLMForCausalLM
-from ..demo.sources import library_text
-from ..diagnosis.measure import Diagnosis, diagnose, number_of_sets
-from ..diagnosis.plot import draw
 from ..utils.errors import UserError
 from ..utils.files import write_text
-from ..utils.hardware import environment
-from ..utils.text import read_text, tokenize
+from ..utils.text_files import check_file, read_text
 from ..utils.version import __version__
-from .common import JsonOption, load_any, note, print_json, progress_bar
+from .common import JsonOption, note, print_json, progress_bar
 
 
 def command(
@@ -31,6 +24,17 @@ def command(
     json: JsonOption = False,
 ) -> None:
     """Let only chosen layers of a base see the context, and find those that recall needs. Nothing is trained."""
+    if text is not None:
+        check_file(str(text))
+    from ..causal_lm import SharedLLMForCausalLM
+    from ..demo.sources import library_text
+    from ..diagnosis.measure import diagnose, number_of_sets
+    from ..diagnosis.plot import draw
+    from ..diagnosis.tables import show
+    from ..utils.hardware import environment
+    from ..utils.text import tokenize
+    from .loading import load_any
+
     base, tokenizer = load_any(model)
     if isinstance(base, SharedLLMForCausalLM):
         raise UserError(f"{model} is a SharedLLM: diagnose the base that it was extended from.")
@@ -63,27 +67,4 @@ def command(
     if json:
         print_json(**result)
     else:
-        _show(found)
-
-
-def _show(found: Diagnosis) -> None:
-    console = Console()
-    for title, scores in (("By the layers that see the context", found.by_layers), ("By depth", found.by_depth)):
-        table = Table(title=title)
-        for name, side in (("layers", "left"), ("recall", "right"), ("copy", "right"), ("loss", "right")):
-            table.add_column(name, justify=side)
-        for score in scores:
-            table.add_row(score.name, f"{score.recall:.0%}", f"{score.copy:.0%}", f"{score.loss:.3f}")
-        console.print(table)
-    if not found.needed:
-        whole = found.by_layers[0].recall
-        console.print(
-            f"The base recalls {whole:.0%} of the digits inside its own window: train it to recall there first; which "
-            "layers it needs can't be told."
-        )
-        return
-    console.print(
-        f"Recall needs the context in layers {found.needed}, read through {found.depth} layers.\n"
-        f"injection_map: {found.injection_map}\nlower_layers: {found.lower_layers}",
-        highlight=False,
-    )
+        show(found)

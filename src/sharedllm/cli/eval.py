@@ -6,10 +6,9 @@ from typing import Annotated
 import typer
 
 from ..evaluation.tasks import TASKS
-from ..memory.fingerprint import fingerprint_tensors
 from ..systems import SYSTEMS
 from ..utils.errors import UserError
-from .common import load, load_any, note, tokens_of_length
+from .common import note, tokens_of_length
 
 
 def _evaluated() -> str:
@@ -52,8 +51,10 @@ def command(
     from ..evaluation.corpus import open_documents
     from ..evaluation.run import Plan, evaluate
     from ..evaluation.tasks.base import Setting
+    from ..memory.fingerprint import fingerprint_tensors
     from ..systems.evaluated import make_evaluated, name_of_trained, parsed
     from ..systems.trained import import_models
+    from .loading import load, load_any
 
     chosen = [TASKS.find(name) for name in tasks]
     shared, tokenizer = load(model)

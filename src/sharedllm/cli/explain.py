@@ -6,21 +6,9 @@ from typing import Annotated
 
 import typer
 
-from ..answering.ask import ask, checked_score, default_budget, prompt_of
-from ..explain import gather, render
 from ..utils.errors import UserError
 from ..utils.files import write_text
-from .common import (
-    BatchTokensOption,
-    JsonOption,
-    ModelOption,
-    ScoreOption,
-    everything_of,
-    load,
-    note,
-    print_json,
-    stderr,
-)
+from .common import BatchTokensOption, JsonOption, ModelOption, ScoreOption, check_source, note, print_json, stderr
 
 # More than `ask` names: the page has room.
 MOST_SOURCES = 8
@@ -47,6 +35,11 @@ def command(
         raise UserError(f"{output} is a folder: name a file, such as {output / 'explain.html'}.")
     if not output.parent.is_dir():
         raise UserError(f"the folder {output.parent} does not exist: create it, or write the page elsewhere.")
+    check_source(source)
+    from ..answering.ask import ask, checked_score, default_budget, prompt_of
+    from ..explain import gather, render
+    from .loading import everything_of, load
+
     loaded, tokenizer = load(model)
     score = checked_score(loaded, score)
     prompt_of(loaded, tokenizer, question, max_new_tokens)

@@ -3,23 +3,12 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
 import typer
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..causal_lm import SharedLLMForCausalLM
 from ..context.policies import POLICIES
-from ..prompts import PromptForm
-from ..utils.checkpoints import load_model, load_tokenizer
 from ..utils.errors import UserError
-from ..utils.prose import library_prose
-from ..utils.text import read_text, tokenize
-from .common import JsonOption, note, print_json, progress_bar, quiet
-
-# Characters of the text that a base is measured on, some 20,000 tokens.
-CHARACTERS = 80_000
-# Of what the best depth finds, the share that a shallower one has to find: where reading counts more than asking, less.
-SHARES = {"few": 0.85, "many": 0.97}
+from ..utils.text_files import check_file, read_text
+from .common import JsonOption, note, print_json
 
 
 def numbers(field: str, text: str) -> list[int]:
@@ -95,13 +84,21 @@ def command(
         "lower_weights": lower_weights,
         "selection": selection,
     }
+    if data is not None:
+        check_file(data)
+    from ..causal_lm import SharedLLMForCausalLM
+    from ..utils.checkpoints import load_model
+    from ..utils.prose import library_prose
+    from .extending import CHARACTERS, measured_depth, tokenizer_of
+    from .loading import quiet
+
     quiet()
-    tokenizer = _tokenizer(base, output, needed=deep)
+    tokenizer = tokenizer_of(base, output, needed=deep)
     loaded = load_model(base, dtype="auto")
     measured = {}
     if deep:
         text = read_text(data) if data is not None else library_prose(CHARACTERS)
-        model, measured = _measured(loaded, tokenizer, text[: 2 * CHARACTERS], settings, lower_layers, questions)
+        model, measured = measured_depth(loaded, tokenizer, text[: 2 * CHARACTERS], settings, lower_layers, questions)
     else:
         model = SharedLLMForCausalLM.from_base(
             loaded, **settings, lower_layers=4 if lower_layers is None else lower_layers
@@ -122,47 +119,3 @@ def command(
         note(
             f"reads through {model.config.lower_layers} of {loaded.config.num_hidden_layers} layers; heads that select: {heads}"
         )
-
-
-def _tokenizer(base: str, output: Path, needed: bool) -> PreTrainedTokenizerBase | None:
-    try:
-        return load_tokenizer(base)
-    except UserError:
-        if needed:
-            raise UserError(f"{base} has no tokenizer, which it is measured with: add one, or use --paper.") from None
-        note(f"{base} has no tokenizer: add one to {output} before reading text.", style="yellow")
-        return None
-
-
-def _measured(
-    base: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    text: str,
-    settings: dict,
-    lower_layers: int | None,
-    questions: str,
-) -> tuple[SharedLLMForCausalLM, dict]:
-    """The base, extended as deep as it has to read, and what was measured for that."""
-    from ..diagnosis.shallow import QUESTIONS, measure_shallow
-
-    settings = settings | {"prefix": PromptForm.of(tokenizer).head()[0].tolist() or None}
-    given = settings.pop("injection_map")
-    most = lower_layers or max(1, base.config.num_hidden_layers // 3)
-    tried = SharedLLMForCausalLM.from_base(base, **settings, **_through(most, base)).eval()
-    size = tokenize(tokenizer, text).shape[1]
-    with torch.no_grad(), progress_bar("measuring the base", size + 2 * QUESTIONS) as advance:
-        shallow = measure_shallow(tried, tokenizer, text, progress=advance)
-    depth = shallow.depths[-1] if lower_layers else shallow.choose(SHARES[questions])
-    through = _through(depth.layers, base) | ({"injection_map": given} if given is not None else {})
-    kept = {upper for _, upper in through["injection_map"]}
-    heads = [head for head in depth.heads if head[0] in kept]
-    model = SharedLLMForCausalLM.from_base(base, **settings, **through, selection_heads=heads or None)
-    by_depth = {each.layers: round(each.found, 3) for each in shallow.depths}
-    measured = {"lower_layers": depth.layers, "selection_heads": heads, "found_by_depth": by_depth}
-    return model, measured | {"found_by_words": round(shallow.words, 3), "questions": shallow.questions}
-
-
-def _through(layers: int, base: PreTrainedModel) -> dict:
-    """Settings to read through so many layers. The keys of the next one are kept too, if there is one: heads may use them."""
-    most = min(layers, base.config.num_hidden_layers - 1)
-    return {"lower_layers": layers, "injection_map": [[i, i] for i in range(most + 1)]}

@@ -2,14 +2,10 @@
 
 from typing import Annotated, Literal
 
-import torch
 import typer
 
-from ..answering.stream import ending
-from ..prompts import PromptForm, with_beginning
 from ..utils.errors import UserError
-from ..utils.text import tokenize
-from .common import BatchTokensOption, JsonOption, ModelOption, load, memory_of, print_json, tokens_behind
+from .common import BatchTokensOption, JsonOption, ModelOption, check_source, print_json
 
 
 def command(
@@ -29,6 +25,15 @@ def command(
     """Continue a prompt, with a file or a memory as context. A long prompt becomes context by itself."""
     if not prompt:
         raise UserError("--prompt is empty: give at least one token to continue.")
+    if context is not None:
+        check_source(context)
+    import torch
+
+    from ..answering.stream import ending
+    from ..prompts import PromptForm, with_beginning
+    from ..utils.text import tokenize
+    from .loading import load, memory_of, tokens_behind
+
     loaded, tokenizer = load(model)
     memory = memory_of(loaded, tokenizer, context, batch_tokens) if context is not None else None
     ids = with_beginning(tokenizer, tokenize(tokenizer, prompt))

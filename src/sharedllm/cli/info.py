@@ -1,16 +1,14 @@
 """`sharedllm info`: what a model or a memory is."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..memory.file import open_memory, read_header
-from ..store import MemoryStore
-from .common import JsonOption, is_file, is_memory, load, print_json
+from .common import JsonOption, check_source, print_json
 
 
 def command(
@@ -18,6 +16,10 @@ def command(
     json: JsonOption = False,
 ) -> None:
     """Describe a model or a memory."""
+    if Path(source).suffix == ".memory":
+        check_source(source)
+    from .loading import is_file, is_memory
+
     describe = describe_model
     if is_memory(source):
         describe = describe_file if is_file(source) else describe_memory
@@ -27,11 +29,33 @@ def command(
         return
     table = Table(title=Text(source), show_header=False, title_justify="left")
     for name, value in values.items():
-        table.add_row(name.replace("_", " "), f"{value:,}" if type(value) is int else Text(str(value)))
+        table.add_row(name.replace("_", " "), Text(_shown(value)))
     Console().print(table)
 
 
+def _shown(value: Any) -> str:
+    """A value as people write it: numbers with commas, pairs as --injection-map takes them, a source a line."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if not isinstance(value, list):
+        return str(value)
+    if value and isinstance(value[0], dict):
+        return "\n".join(_source(source) for source in value)
+    return ", ".join(":".join(map(str, entry)) if isinstance(entry, list | tuple) else str(entry) for entry in value)
+
+
+def _source(source: dict[str, Any]) -> str:
+    """A document of a memory in one line."""
+    sizes = [f"{source[field]:,} {field}" for field in ("tokens", "characters") if source.get(field) is not None]
+    cut_off = [] if source.get("finished", True) else ["cut off: go on with read --append"]
+    return f"{source['name']}: " + ", ".join([*sizes, *cut_off])
+
+
 def describe_memory(name: str) -> dict:
+    from ..store import MemoryStore
+
     store = MemoryStore.open(name, verify=False)
     manifest = store.manifest
     return {
@@ -53,6 +77,8 @@ def describe_memory(name: str) -> dict:
 
 
 def describe_file(name: str) -> dict:
+    from ..memory.file import open_memory, read_header
+
     memory = open_memory(name)
     return {
         "kind": "memory file",
@@ -70,6 +96,8 @@ def describe_file(name: str) -> dict:
 
 
 def describe_model(name: str) -> dict:
+    from .loading import load
+
     model, tokenizer = load(name)
     config = model.config
     sizes = [config.chunk_size // 2**level for level in range(1, config.height + 1)]

@@ -5,11 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ..store import MemoryStore
-from ..store.manifest import read_manifest
-from ..store.writer import writing
 from ..utils.errors import UserError
-from .common import note, progress_bar
+from .common import check_source, note, progress_bar
 
 app = typer.Typer(help="Take documents out of a memory, join memories, check one.", no_args_is_help=True)
 
@@ -22,6 +19,10 @@ def forget(
     names: Annotated[list[str], typer.Argument(help="Documents, as `sharedllm info` lists them.")],
 ) -> None:
     """Take documents out of a memory."""
+    check_source(str(memory))
+    from ..store.manifest import read_manifest
+    from ..store.writer import writing
+
     read_manifest(memory)  # a name that is wrong makes no store
     with writing(memory) as writer:
         for name in names:
@@ -39,6 +40,10 @@ def merge(
     """Join memories into a new one; nothing is read again, and each document keeps its name and offsets."""
     if output.exists():
         raise UserError(f"{output} is there already: name a new memory.")
+    for memory in memories:
+        check_source(str(memory))
+    from ..store.writer import writing
+
     with writing(output) as writer:
         for memory in memories:
             writer.merge(memory)
@@ -49,6 +54,9 @@ def merge(
 @app.command()
 def check(memory: MemoryArgument) -> None:
     """Read every byte of a memory and compare checksums; exit code 1 if something is lost."""
+    check_source(str(memory))
+    from ..store import MemoryStore
+
     total = MemoryStore.open(memory, verify=False).tokens
     with progress_bar(f"checking {memory}", total) as advance:
         store = MemoryStore.open(memory, progress=advance)
@@ -60,5 +68,7 @@ def check(memory: MemoryArgument) -> None:
 
 
 def _report(memory: Path) -> None:
+    from ..store import MemoryStore
+
     store = MemoryStore.open(memory, verify=False)
     note(f"{memory}: {len(store.documents)} documents, {store.tokens:,} tokens, {store.nbytes / 1e6:.1f} MB")

@@ -7,7 +7,7 @@ import typer
 
 from ..scoring import DEFAULT_SCORE
 from ..utils.errors import UserError
-from .common import BatchTokensOption, ScoreOption, load, load_any, note, print_json, progress_bar, tokens_of_length
+from .common import BatchTokensOption, ScoreOption, note, print_json, progress_bar, tokens_of_length
 
 
 def command(
@@ -45,13 +45,15 @@ def command(
     from ..systems.answering import AnsweringSystem
     from ..systems.sharedllm.answering import AnsweringShared
     from ..systems.window import AnsweringWindow
-    from ..utils.text import read_text
+    from ..utils.text_files import read_text
+    from .loading import load, load_any
 
     names = task_names(tasks)
     generated = [name for name in names if name in GROUPS["ruler"]]
     if len(generated) < len(names) and data is None:
         raise UserError(f"{next(n for n in names if n not in generated)} needs its records: give --data FOLDER.")
     shared, tokenizer = load(model)
+    score = score or DEFAULT_SCORE
     get_score(score, shared.config)
     window = shared.config.window
     wanted = [tokens_of_length(part, window) for part in lengths.split(",")]

@@ -5,10 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ..causal_lm import SharedLLMForCausalLM
-from ..memory.fingerprint import fingerprint_tensors
 from ..utils.errors import UserError
-from .common import load_any, note, progress_bar, tokens_of_length
+from .common import note, progress_bar, tokens_of_length
 
 DataOption = Annotated[Path, typer.Option("--data", help="Folder with the sets, NAME-dev.jsonl.zst or NAME.jsonl.")]
 SetOption = Annotated[str, typer.Option("--set", help="Which questions: nq, hotpotqa, fairytaleqa, keys-4, … .")]
@@ -42,6 +40,7 @@ def command(
     about: Annotated[str, typer.Option(help="Words on the model that stand beside the figures.")] = "",
 ) -> None:
     """Ask many questions about packed texts and report scores, intervals and cost of each system."""
+    from ..causal_lm import SharedLLMForCausalLM
     from ..evaluation.qa.meter import Meter
     from ..evaluation.qa.plot import draw
     from ..evaluation.qa.reader import Reader
@@ -49,6 +48,8 @@ def command(
     from ..evaluation.qa.run import Plan, measure
     from ..evaluation.qa.sets import SETS
     from ..evaluation.qa.systems import Bench, Cast
+    from ..memory.fingerprint import fingerprint_tensors
+    from .loading import load_any
 
     loaded, tokenizer = load_any(model)
     shared = loaded if isinstance(loaded, SharedLLMForCausalLM) else None

@@ -8,12 +8,10 @@ from typing import Annotated
 import typer
 
 from ..data.questions import MIX, QUESTIONS
-from ..data.questions.base import hide, sentence_borders
-from ..utils.checkpoints import load_tokenizer
 from ..utils.errors import UserError
 from ..utils.files import write_text
-from ..utils.text import expand, read_text, tokenize
-from .common import JsonOption, print_json, progress_bar, quiet
+from ..utils.text_files import check_file, expand, read_text
+from .common import JsonOption, print_json, progress_bar
 
 
 def command(
@@ -30,12 +28,20 @@ def command(
     json: JsonOption = False,
 ) -> None:
     """Hide facts in pieces of the files and ask for them; each record holds context, question and answer."""
-    quiet()
     if split not in ("train", "validation", "test"):
         raise UserError(f"--split {split!r} is none of train, validation, test.")
+    names = expand(files)
+    for name in names:
+        check_file(name)
+    from ..data.questions.base import hide, sentence_borders
+    from ..utils.checkpoints import load_tokenizer
+    from ..utils.text import tokenize
+    from .loading import quiet
+
+    quiet()
     tasks = [QUESTIONS.find(name) for name in task or MIX]
     loaded = load_tokenizer(tokenizer)
-    texts = [(file, tokenize(loaded, read_text(file))[0].numpy()) for file in expand(files)]
+    texts = [(file, tokenize(loaded, read_text(file))[0].numpy()) for file in names]
     long = [(file, ids) for file, ids in texts if len(ids) >= tokens]
     if not long:
         raise UserError(f"no file has {tokens} tokens, the longest {max(len(i) for _, i in texts)}: lower --tokens.")

@@ -7,21 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..store import MemoryStore
-from ..store.writer import Writer, writing
 from ..utils.errors import UserError
-from ..utils.text import expand, text_pieces
-from .common import (
-    BatchTokensOption,
-    JsonOption,
-    KeepAllOption,
-    ModelOption,
-    load,
-    note,
-    print_json,
-    progress_bar,
-    tokenizer_fingerprint,
-)
+from ..utils.text_files import check_file, expand, text_pieces
+from .common import BatchTokensOption, JsonOption, KeepAllOption, ModelOption, note, print_json, progress_bar
 
 
 def command(
@@ -44,12 +32,15 @@ def command(
 
     What was read is committed every some thousand tokens: a reading that was cut off goes on with --append.
     """
-    loaded, tokenizer = load(model)
     names = expand(files)
     for name in names:
         # Nothing is begun that can't be read at all.
-        if name != "-" and not Path(name).is_file():
-            next(text_pieces(name))
+        check_file(name)
+    from ..store import MemoryStore
+    from ..store.writer import writing
+    from .loading import load, tokenizer_fingerprint
+
+    loaded, tokenizer = load(model)
     # A model that reads what is selected deeper always selects.
     keep_all = keep_all or loaded.config.injection == "deep"
     start, read = time.perf_counter(), 0
@@ -66,9 +57,10 @@ def command(
             raise UserError(f"{output} was made with another tokenizer: read its texts again with this one.")
         for name in names:
             size = Path(name).stat().st_size if name != "-" else None
+            taken = {document.name for document in writer.manifest.documents}
             with progress_bar(f"reading {name}", size) as advance:
                 pieces = _counted(text_pieces(name), advance)
-                read += writer.read(loaded, tokenizer, _name(writer, name), pieces, batch_tokens=batch_tokens)
+                read += writer.read(loaded, tokenizer, _name(taken, name), pieces, batch_tokens=batch_tokens)
         writer.commit()
     store = MemoryStore.open(output, verify=False)
     seconds = time.perf_counter() - start
@@ -88,11 +80,10 @@ def command(
         )
 
 
-def _name(writer: Writer, name: str) -> str:
+def _name(taken: set[str], name: str) -> str:
     """A document's name: the file's; standard input is another text each time."""
     if name != "-":
         return name
-    taken = {document.name for document in writer.manifest.documents}
     names = ["standard input", *(f"standard input {i}" for i in range(2, len(taken) + 3))]
     return next(n for n in names if n not in taken)
 

@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 
-from ..memory.fingerprint import fingerprint_tensors
 from ..scoring import SCORES
 from ..utils.errors import UserError
-from .common import BatchTokensOption, ModelOption, load, load_any, note, tokens_of_length
+from .common import BatchTokensOption, ModelOption, note, tokens_of_length
 
 
 def command(
@@ -33,6 +32,8 @@ def command(
     from ..evaluation.recall.ask import Asker
     from ..evaluation.recall.report import write_report
     from ..evaluation.recall.run import RecallPlan, measure
+    from ..memory.fingerprint import fingerprint_tensors
+    from .loading import load, load_any
 
     names = [name.strip() for name in scores.split(",") if name.strip()]
     for name in names:

@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ..causal_lm import SharedLLMForCausalLM
 from ..utils.errors import UserError
-from .common import load_any, note
+from .common import note
 from .qa import (
     DataOption,
     EmbeddingsOption,
@@ -36,12 +35,14 @@ def command(
     seed: Annotated[int, typer.Option(help="Of texts and their order.")] = 0,
 ) -> None:
     """Report the share of the evidence among the best 1, 4, 8 and 16 pieces of a text, by ranking."""
+    from ..causal_lm import SharedLLMForCausalLM
     from ..evaluation.qa.meter import Meter
     from ..evaluation.qa.run import Plan
     from ..evaluation.qa.selection import measure_selection, write_selection
     from ..evaluation.qa.sets import SETS
     from ..evaluation.qa.systems import ranking_of
     from ..utils.checkpoints import load_tokenizer
+    from .loading import load_any
 
     wanted = [name.strip() for name in rankings.split(",") if name.strip()]
     single = list(dict.fromkeys(part for name in wanted for part in name.split("+")))

@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ..answering.ask import checked_score, default_budget
 from ..utils.errors import UserError
-from .common import ModelOption, ScoreOption, load, note, open_store
+from .common import ModelOption, ScoreOption, check_source, note
 
 
 def command(
@@ -33,6 +32,11 @@ def command(
     ] = None,
 ) -> None:
     """Serve a model and memories by HTTP, as OpenAI's API does."""
+    for memory in memories or []:
+        check_source(memory)
+    from ..answering.ask import checked_score, default_budget
+    from .loading import load, open_store
+
     try:
         from ..serving.app import Service, application
         from ..serving.memories import Memories

@@ -5,9 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..data.shards import build_shards
-from ..utils.checkpoints import load_tokenizer
-from .common import JsonOption, print_json, progress_bar, quiet
+from .common import JsonOption, print_json, progress_bar
 
 
 def command(
@@ -20,6 +18,10 @@ def command(
     json: JsonOption = False,
 ) -> None:
     """Tokenise documents once, for any number of training runs. A folder that holds the same already is kept."""
+    from ..data.shards import build_shards
+    from ..utils.checkpoints import load_tokenizer
+    from .loading import quiet
+
     quiet()
     loaded = load_tokenizer(tokenizer)
     settings = {"validation": validation, "seed": seed, "text_field": text_field}

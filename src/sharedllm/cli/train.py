@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..utils.errors import UserError
-from .common import JsonOption, note, print_json, quiet, stderr
+from .common import JsonOption, note, print_json, stderr
 
 
 def command(
@@ -19,6 +19,8 @@ def command(
     json: JsonOption = False,
 ) -> None:
     """Train a model by a recipe. Run the same command again to go on where it stopped."""
+    from .loading import quiet
+
     try:
         from ..training import load_recipe, train
     except ImportError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..utils.errors import UserError
-from ..utils.text import expand, read_text
+from ..utils.text_files import expand, read_text
 
 TEXTS = (".txt", ".md", ".py")
 LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")

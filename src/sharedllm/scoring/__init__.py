@@ -12,3 +12,5 @@ SCORES.add("hybrid", f"{__name__}.hybrid:HybridScore", "attention and BM25, by t
 # Found as many answers as knowing where they stand, at every length and budget (docs/recall). A chat has another: see
 # `answering.chat.default_score`.
 DEFAULT_SCORE = "focus"
+# What `answering.chat.default_score` chooses, in words for help.
+CHAT_SCORES = "attention, or bm25 where a model has no joint attention"

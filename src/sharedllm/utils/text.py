@@ -1,98 +1,19 @@
-"""Text files to token ids: every file is read whole or refused by name."""
+"""Texts to token ids and back."""
 
-import codecs
-import contextlib
-import glob
 import itertools
-import sys
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from .control_tokens import encode_data
-from .errors import UserError
+from .text_files import PIECE
 
 # Tokens before a piece that are decoded with it, so that it reads as it does in the whole.
 BEFORE = 16
-
-# Long texts are tokenised in pieces of about this many characters, cut at line ends.
-PIECE = 200_000
-
-
-def expand(names: Iterable[str]) -> list[str]:
-    """File names with their globs expanded, in order; "-" stands for standard input.
-
-    Raises:
-        UserError: a glob that fits no file.
-    """
-    files: list[str] = []
-    for name in names:
-        if name == "-" or not glob.has_magic(name) or Path(name).exists():
-            files.append(name)
-            continue
-        found = sorted(f for f in glob.glob(name, recursive=True) if Path(f).is_file())  # noqa: PTH207 (absolute too)
-        if not found:
-            raise UserError(f"{name} fits no file: check the pattern.")
-        files += found
-    return files
-
-
-def standard_input() -> BinaryIO:
-    """
-    Raises:
-        UserError: it is closed.
-    """
-    if sys.stdin is None:
-        raise UserError("standard input is closed: name a file, or pipe a text in.")
-    return sys.stdin.buffer
-
-
-def read_text(name: str) -> str:
-    """The text of a file, or of standard input for "-"; raises as `text_pieces`."""
-    return "".join(text_pieces(name))
-
-
-def text_pieces(name: str) -> Iterator[str]:
-    """The text of a file, or of standard input for "-", in pieces that end with a line.
-
-    No more than some pieces are held in memory, so a pipe may be of any length.
-
-    Raises:
-        UserError: missing, a folder, empty, or not UTF-8; names the file and for bad bytes their offset.
-    """
-    path, shown = Path(name), "standard input" if name == "-" else name
-    if name != "-" and path.is_dir():
-        raise UserError(f"{name} is a folder: name its files, for instance {path / '**' / '*.txt'}.")
-    if name != "-" and not path.exists():
-        raise UserError(f"{name} does not exist: check the name.")
-    decoder, held, offset, empty = codecs.getincrementaldecoder("utf-8")(), "", 0, True
-    with contextlib.nullcontext(standard_input()) if name == "-" else path.open("rb") as file:
-        while True:
-            raw = file.read(PIECE)
-            try:
-                held += decoder.decode(raw, final=not raw)
-            except UnicodeDecodeError as error:
-                place = offset + error.start - len(decoder.getstate()[0])
-                bad = error.object[error.start]
-                raise UserError(f"{shown} is not UTF-8: byte {place} is 0x{bad:02x}; convert it.") from None
-            offset += len(raw)
-            empty = empty and not held.strip()
-            cut = held.rfind("\n") + 1 if raw else len(held)
-            if not cut and len(held) > 4 * PIECE:
-                cut = held.rfind(" ") + 1 or len(held)
-            if cut:
-                yield held[:cut]
-                held = held[cut:]
-            if not raw:
-                break
-    if empty:
-        raise UserError(f"{shown} is empty: there is nothing to read.")
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:

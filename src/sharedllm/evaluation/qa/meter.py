@@ -3,7 +3,8 @@
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ...utils.text import PIECE, tokenize_piece
+from ...utils.text import tokenize_piece
+from ...utils.text_files import PIECE
 
 
 class Meter:

@@ -1,0 +1,67 @@
+"""How deep a base has to read, measured for `sharedllm extend`."""
+
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..causal_lm import SharedLLMForCausalLM
+from ..prompts import PromptForm
+from ..utils.checkpoints import load_tokenizer
+from ..utils.errors import UserError
+from ..utils.text import tokenize
+from .common import note, progress_bar
+
+# Characters of the text that a base is measured on, some 20,000 tokens.
+CHARACTERS = 80_000
+# Of what the best depth finds, the share that a shallower one has to find: where reading counts more than asking, less.
+SHARES = {"few": 0.85, "many": 0.97}
+
+
+def tokenizer_of(base: str, output: Path, needed: bool) -> PreTrainedTokenizerBase | None:
+    """The base's tokenizer, or None with a line on stderr.
+
+    Raises:
+        UserError: there is none, and it is needed.
+    """
+    try:
+        return load_tokenizer(base)
+    except UserError:
+        if needed:
+            raise UserError(f"{base} has no tokenizer, which it is measured with: add one, or use --paper.") from None
+        note(f"{base} has no tokenizer: add one to {output} before reading text.", style="yellow")
+        return None
+
+
+def measured_depth(
+    base: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    settings: dict,
+    lower_layers: int | None,
+    questions: str,
+) -> tuple[SharedLLMForCausalLM, dict]:
+    """The base, extended as deep as it has to read, and what was measured for that."""
+    from ..diagnosis.shallow import QUESTIONS, measure_shallow
+
+    settings = settings | {"prefix": PromptForm.of(tokenizer).head()[0].tolist() or None}
+    given = settings.pop("injection_map")
+    most = lower_layers or max(1, base.config.num_hidden_layers // 3)
+    tried = SharedLLMForCausalLM.from_base(base, **settings, **_through(most, base)).eval()
+    size = tokenize(tokenizer, text).shape[1]
+    with torch.no_grad(), progress_bar("measuring the base", size + 2 * QUESTIONS) as advance:
+        shallow = measure_shallow(tried, tokenizer, text, progress=advance)
+    depth = shallow.depths[-1] if lower_layers else shallow.choose(SHARES[questions])
+    through = _through(depth.layers, base) | ({"injection_map": given} if given is not None else {})
+    kept = {upper for _, upper in through["injection_map"]}
+    heads = [head for head in depth.heads if head[0] in kept]
+    model = SharedLLMForCausalLM.from_base(base, **settings, **through, selection_heads=heads or None)
+    by_depth = {each.layers: round(each.found, 3) for each in shallow.depths}
+    measured = {"lower_layers": depth.layers, "selection_heads": heads, "found_by_depth": by_depth}
+    return model, measured | {"found_by_words": round(shallow.words, 3), "questions": shallow.questions}
+
+
+def _through(layers: int, base: PreTrainedModel) -> dict:
+    """Settings to read through so many layers. The keys of the next one are kept too, if there is one: heads may use them."""
+    most = min(layers, base.config.num_hidden_layers - 1)
+    return {"lower_layers": layers, "injection_map": [[i, i] for i in range(most + 1)]}

@@ -1,0 +1,113 @@
+"""The questions of `sharedllm chat`, typed or piped in, and what is shown for each."""
+
+import contextlib
+import json as jsonlib
+import sys
+import time
+from collections.abc import Iterator
+
+from ..answering.chat import Chat, Turn
+from ..utils.errors import UserError
+from .common import note, show_sources, stderr
+
+
+def talk(chat: Chat, source: str, json: bool) -> None:
+    """Answer each question of standard input until it ends.
+
+    Args:
+        source: what the chat is about, as the user named it. json: one object a line for each turn.
+
+    Raises:
+        UserError: a question of a pipe can't be answered; names its line.
+    """
+    interactive = sys.stdin.isatty()
+    if interactive:
+        reads = min(chat.budget, chat.tokens)
+        note(f"{source}: {chat.tokens:,} tokens, of which each question reads {reads:,}.", "dim")
+        note("Ctrl-C stops an answer; /exit or Ctrl-D leaves.", "dim")
+    for number, line in enumerate(_typed() if interactive else sys.stdin.buffer, 1):
+        try:
+            question = _decoded(line)
+            if question == "/exit":
+                break
+            if question:
+                start = time.perf_counter()
+                turn = _answer(chat, question, json)
+                _show(chat, turn, json, time.perf_counter() - start)
+        except UserError as error:
+            if not interactive:
+                raise UserError(f"line {number}: {error}") from None
+            note(f"error: {error}")
+        except KeyboardInterrupt:
+            if not interactive:
+                raise
+            stderr.print("stopped", style="dim")
+
+
+def _decoded(line: bytes) -> str:
+    try:
+        return line.decode("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"the question is not UTF-8: byte {error.start} is 0x{line[error.start]:02x}; convert it."
+        ) from None
+
+
+def _typed() -> Iterator[bytes]:
+    """Lines typed at a terminal, with a prompt that never gets among the answers."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 (gives input() a history and editing)
+    while True:
+        try:
+            if sys.stdout.isatty():
+                line = input("> ")
+            else:
+                stderr.print("> ", end="")
+                line = sys.stdin.readline()
+                if not line:
+                    raise EOFError
+        except EOFError:
+            stderr.print()
+            return
+        except KeyboardInterrupt:
+            stderr.print()
+            continue
+        yield line.encode("utf-8", "surrogateescape")
+
+
+def _answer(chat: Chat, question: str, json: bool) -> Turn:
+    """Ask, showing the answer as it comes."""
+    if json:
+        return chat.ask(question)
+    status = stderr.status("reading") if stderr.is_terminal else contextlib.nullcontext()
+    with contextlib.ExitStack() as until_it_speaks:
+        until_it_speaks.enter_context(status)
+
+        def show(text: str) -> None:
+            until_it_speaks.close()
+            print(text, end="", flush=True)
+
+        turn = chat.ask(question, show)
+    print(flush=True)
+    return turn
+
+
+def _show(chat: Chat, turn: Turn, json: bool, seconds: float) -> None:
+    if json:
+        record = {
+            "question": turn.question,
+            "answer": turn.answer,
+            "stopped": turn.stopped,
+            "context_tokens": chat.tokens,
+            "history_tokens": int(chat.history.lengths[0]) if chat.history is not None else 0,
+            "running_tokens": turn.running,
+            "budget": chat.budget,
+            "score": chat.score.name,
+            "seconds": round(seconds, 3),
+            "sources": turn.sources,
+        }
+        print(jsonlib.dumps(record), flush=True)
+    else:
+        show_sources(turn.sources)
+    if turn.stopped:
+        raise KeyboardInterrupt

@@ -1,0 +1,105 @@
+"""What needs no model is answered without loading one's libraries: help, version, typos, missing files, shell completion."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sharedllm import __version__
+
+SLOW = ("torch", "transformers", "numpy", "matplotlib", "starlette")
+# Runs the command line in a process of its own, then says on stderr which of the slow libraries were imported.
+PROGRAM = f"""
+import sys
+from sharedllm.cli import main
+try:
+    main()
+finally:
+    print("imported:", *[name for name in {SLOW!r} if name in sys.modules], file=sys.stderr)
+"""
+
+
+def start(*arguments, folder, **environment):
+    """Exit code, stdout, stderr and what was imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said, _, imported = done.stderr.rpartition("imported:")
+    return done.returncode, done.stdout, said, imported.split()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["--help"], "Read texts far longer than a model's window"),
+        (["read", "--help"], "--keep-all"),
+        (["memory", "--help"], "forget"),
+        (["--version"], f"sharedllm {__version__}"),
+    ],
+)
+def test_help_and_version_load_nothing_slow(tmp_path, arguments, shown):
+    code, out, err, imported = start(*arguments, folder=tmp_path)
+    assert (code, err, imported) == (0, "", [])
+    assert shown in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["reed"], "No such command 'reed'"),
+        (["read", "a.txt"], "Missing option '-o'"),
+        (["read", "nosuch.txt", "-o", "x.memory"], "nosuch.txt does not exist: check the name."),
+        (["read", "*.nosuch", "-o", "x.memory"], "*.nosuch fits no file"),
+        (["read", ".", "-o", "x.memory"], ". is a folder"),
+        (["ask", "nosuch.txt", "q"], "nosuch.txt does not exist"),
+        (["ask", "nosuch.memory", "q"], "nosuch.memory does not exist: check the name, or make it with"),
+        (["explain", "nosuch.txt", "q"], "nosuch.txt does not exist"),
+        (["chat", "nosuch.memory"], "nosuch.memory does not exist"),
+        (["serve", "nosuch.memory"], "nosuch.memory does not exist"),
+        (["generate", "--prompt", "p", "--context", "nosuch.txt"], "nosuch.txt does not exist"),
+        (["info", "nosuch.memory"], "nosuch.memory does not exist"),
+        (["memory", "check", "nosuch.memory"], "nosuch.memory does not exist"),
+        (["memory", "merge", "nosuch.memory", "-o", "x.memory"], "nosuch.memory does not exist"),
+        (["questions", "nosuch.txt", "-o", "x.jsonl"], "nosuch.txt does not exist"),
+        (["extend", "base", "-o", "x", "--data", "nosuch.txt"], "nosuch.txt does not exist"),
+        (["calibrate", "x", "--data", "nosuch.txt"], "nosuch.txt does not exist"),
+        (["diagnose", "--text", "nosuch.txt"], "nosuch.txt does not exist"),
+        (["demo", "nosuch.txt"], "nosuch.txt does not exist"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_not_there_is_said_before_anything_is_loaded(tmp_path, arguments, said):
+    code, out, err, imported = start(*arguments, folder=tmp_path)
+    assert (code, out, imported) == (2, "", [])
+    assert err.startswith("error: ") and said in err and err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_shell_completion(tmp_path):
+    # `--show-completion` prints this for the shell that it finds itself in.
+    code, out, _, imported = start(folder=tmp_path, _SHAREDLLM_COMPLETE="source_bash")
+    assert (code, imported) == (0, [])
+    assert "_SHAREDLLM_COMPLETE=complete_bash" in out
+    asked = {"_SHAREDLLM_COMPLETE": "complete_bash", "COMP_WORDS": "sharedllm re", "COMP_CWORD": "1"}
+    code, out, _, imported = start(folder=tmp_path, **asked)
+    assert (code, imported) == (0, [])
+    assert out.split() == ["read", "recall", "report"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="named pipes are files there")
+def test_a_pipe_is_read_once(run, tmp_path, model_folder):
+    """As in `read <(command)`: what is looked at before reading is lost."""
+    import threading
+
+    pipe, text = tmp_path / "pipe", "A line of text.\n" * 20
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(text,), daemon=True)
+    writer.start()
+    code, out, _ = run("read", pipe, "-o", tmp_path / "x.memory", "--model", model_folder, "--json")
+    assert code == 0 and f'"tokens": {len(text)}' in out
