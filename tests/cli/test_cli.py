@@ -318,3 +318,23 @@ def test_unknown_commands_and_models(run, base_folder):
 def test_debug_keeps_the_traceback(tmp_path, model_folder):
     with pytest.raises(ValueError, match="does not exist"):
         main(["--debug", "read", str(tmp_path / "x"), "-o", str(tmp_path / "y.memory"), "--model", str(model_folder)])
+
+
+def test_names_and_questions_that_are_not_utf_8(run, tmp_path, model_folder):
+    text, path = f"{tmp_path}/\udcff.txt", tmp_path / "odd.memory"
+    with open(text, "w") as file:  # noqa: PTH123
+        file.write(TEXT)
+    options = ["--model", model_folder]
+    assert run("read", text, "-o", path, "--keep-all", *options)[0] == 0
+    code, out, _ = run("info", path, "--json")
+    assert (code, json.loads(out)["sources"][0]["name"]) == (0, f"{tmp_path}/\\xff.txt")
+    assert run("info", path)[0] == 0
+    code, out, err = run("ask", path, "What \udcff?", *options)
+    assert (code, out, err.count("\n")) == (2, "", 1) and "not UTF-8" in err
+
+
+def test_info_shows_no_python_list(run, model_folder, memory_file):
+    for source in (model_folder, memory_file):
+        code, out, _ = run("info", source)
+        assert code == 0 and not set("[]{}'") & set(out)
+    assert "0:0, 1:1" in run("info", model_folder)[1]

@@ -185,7 +185,11 @@ def test_the_needle_is_among_the_sources(tmp_path):
         ({"temperature": -1}, 400, "temperature", "temperature=-1"),
         ({"top_p": 0}, 400, "top_p", "greater than 0"),
         ({"stop": ["a", ""]}, 400, "stop", "none of them empty"),
-        ({"tools": []}, 400, "tools", "leave it out"),
+        ({"tools": [{"type": "function"}]}, 400, "tools", "leave it out"),
+        ({"logit_bias": {"5": 1}}, 400, "logit_bias", "leave it out"),
+        ({"response_format": {"type": "json_object"}}, 400, "response_format", "leave it out"),
+        ({"store": True}, 400, "store", "leave it out"),
+        ({"top_logprobs": 1}, 400, "top_logprobs", "leave it out"),
         ({"presence_penalty": 1}, 400, "presence_penalty", "presence_penalty=1"),
         ({"model": "gpt"}, 404, "model", "use 'small'"),
         ({"memory": "../notes"}, 404, "memory", "there are notes"),
@@ -206,6 +210,135 @@ def test_bad_requests(serve, change, status, field, message):
         assert (response.status_code, error["param"]) == (status, field)
         assert message in error["message"] and error["type"] == "invalid_request_error"
     assert client.post("/v1/chat/completions", json=ASKED).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"logit_bias": None},
+        {"logit_bias": {}},
+        {"tools": []},
+        {"tool_choice": "none"},
+        {"functions": None},
+        {"response_format": {"type": "text"}},
+        {"top_logprobs": None},
+        {"top_logprobs": 0},
+        {"logprobs": False},
+        {"metadata": None},
+        {"store": False},
+        {"parallel_tool_calls": True},
+        {"stop": None, "seed": None, "n": 1, "user": "u"},
+        {"modalities": ["text"]},
+        {"stream_options": None},
+        {"stream_options": {"include_usage": None}},
+        {"service_tier": "auto"},
+    ],
+    ids=str,
+)
+def test_fields_that_ask_for_nothing_change_nothing(serve, more):
+    client = serve()
+    for path, body in (("chat/completions", ASKED), ("completions", {"prompt": TEXT[:50], "max_tokens": 4})):
+        if path == "completions" and "logprobs" in more:
+            continue
+        said, plain = (client.post(f"/v1/{path}", json=body | extra).json() for extra in (more, {}))
+        assert said["choices"] == plain["choices"]
+
+
+def test_a_plain_prompt_as_clients_send_it(serve):
+    client, body = serve(), {"max_tokens": 4}
+    plain = client.post("/v1/completions", json=body | {"prompt": TEXT[:50]}).json()["choices"]
+    for more in ({"prompt": [TEXT[:50]]}, {"prompt": TEXT[:50], "echo": False, "best_of": 1, "suffix": None}):
+        assert client.post("/v1/completions", json=body | more).json()["choices"] == plain
+    for prompt in ([TEXT[:50], "b"], [[1, 2]], []):
+        said = client.post("/v1/completions", json=body | {"prompt": prompt})
+        assert said.status_code == 400 and said.json()["error"]["param"] == "prompt"
+    said = client.post("/v1/completions", json=body | {"prompt": "x", "logprobs": 0})
+    assert said.status_code == 400 and said.json()["error"]["param"] == "logprobs"
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        {
+            "content": "A fox.",
+            "refusal": None,
+            "annotations": [],
+            "audio": None,
+            "function_call": None,
+            "tool_calls": None,
+        },
+        {"content": "", "name": None},
+        {"content": None},
+    ],
+    ids=str,
+)
+def test_an_answer_that_the_client_sends_back(serve, turn):
+    (user,) = ASKED["messages"]
+    turns = [user, {"role": "assistant"} | turn, user]
+    plain = [user, {"role": "assistant", "content": turn["content"] or ""}, user]
+    said, expected = (serve().post("/v1/chat/completions", json=ASKED | {"messages": m}) for m in (turns, plain))
+    assert said.status_code == 200 and said.json()["choices"] == expected.json()["choices"]
+
+
+def test_options_of_a_stream_need_one(serve):
+    client = serve()
+    for usage in (True, False):
+        said = client.post("/v1/chat/completions", json=ASKED | {"stream_options": {"include_usage": usage}})
+        assert said.status_code == 400 and said.json()["error"]["param"] == "stream_options"
+    options = {"include_usage": True, "include_obfuscation": False}
+    events = streamed(client.post("/v1/chat/completions", json=ASKED | {"stream": True, "stream_options": options}))
+    assert "usage" in events[-1]
+
+
+def test_one_model(serve):
+    client = serve()
+    (listed,) = client.get("/v1/models").json()["data"]
+    assert client.get("/v1/models/small").json() == listed
+    said = client.get("/v1/models/org/another")
+    assert (said.status_code, said.json()["error"]["param"]) == (404, "model")
+
+
+HALF = rb'"half \ud83d"'
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("chat/completions", b'{"messages": [{"role": "user", "content": %s}]}'),
+        ("chat/completions", b'{"messages": [{"role": "user", "content": [{"type": "text", "text": %s}]}]}'),
+        ("chat/completions", b'{"messages": [{"role": %s, "content": "x"}]}'),
+        ("completions", b'{"prompt": %s}'),
+        ("completions", b'{"prompt": [%s]}'),
+        ("completions", b'{"prompt": "The", "model": %s}'),
+        ("completions", b'{"prompt": "The", "memory": %s}'),
+        ("completions", b'{"prompt": "The", "max_tokens": %s}'),
+        ("completions", b'{"prompt": "The", %s: 1}'),
+        ("completions", b'{"prompt": "The", %s: null}'),
+        ("memories/notes/documents", b'{"name": %s, "text": "x"}'),
+        ("memories/notes/documents", b'{"name": "x", "text": %s}'),
+    ],
+)
+def test_half_of_a_character_is_the_clients_mistake(serve, path, body):
+    client, headers = serve(), {"Content-Type": "application/json"}
+    said = client.post(f"/v1/{path}", content=body % HALF, headers=headers)
+    assert said.status_code in (400, 404) and "None=" not in said.text
+    stops = b'{"prompt": "The", "max_tokens": 2, "stop": %s}' % HALF  # an answer never has it
+    assert client.post("/v1/completions", content=stops, headers=headers).status_code == 200
+    whole = rb'{"prompt": "whole \ud83d\ude00", "max_tokens": 2}'
+    assert client.post("/v1/completions", content=whole, headers=headers).status_code == 200
+
+
+def test_names_that_are_not_utf_8_break_no_reply(serve, model, tokenizer, tmp_path):
+    """Of a memory that was read before such names were made text."""
+    store = store_of(tmp_path / "odd.memory", model, tokenizer, **{"\udcff.txt": TEXT})
+    service = Service(model, tokenizer, "small", Memories([store]), Worker(4), budget=60, score="bm25")
+    with TestClient(application(service)) as client:
+        (odd,) = client.get("/v1/memories").json()["data"]
+        assert odd["documents"][0]["name"] == "?.txt"
+        said = client.post("/v1/chat/completions", json=ASKED | {"memory": "odd"}).json()
+        assert said["sharedllm"]["sources"][0]["document"] == "?.txt"
+        events = streamed(client.post("/v1/chat/completions", json=ASKED | {"memory": "odd", "stream": True}))
+        assert events[-1]["sharedllm"]["sources"] == said["sharedllm"]["sources"]
 
 
 def test_bad_bodies(serve):

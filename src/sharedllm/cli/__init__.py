@@ -1,5 +1,6 @@
 """The command line: answers on stdout, everything else on stderr; errors are one line and exit code 2."""
 
+import io
 import sys
 
 from ..utils.errors import UserError
@@ -12,6 +13,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line, then exit: 0, 1 if a check found something, 2 for what the user did, 130 if stopped. `--debug` keeps tracebacks."""
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     debug = "--debug" in arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As of stderr: a name that can't be written as it is does not end the program.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(args=[a for a in arguments if a != "--debug"], prog_name="sharedllm", standalone_mode=False)
     except Exception as error:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..utils.errors import UserError
-from ..utils.text_files import check_file, expand, text_pieces
+from ..utils.text_files import check_file, expand, readable, text_pieces
 from .common import BatchTokensOption, JsonOption, KeepAllOption, ModelOption, note, print_json, progress_bar
 
 
@@ -81,9 +81,9 @@ def command(
 
 
 def _name(taken: set[str], name: str) -> str:
-    """A document's name: the file's; standard input is another text each time."""
+    """A document's name: the file's, as text; standard input is another text each time."""
     if name != "-":
-        return name
+        return name if name in taken else readable(name)
     names = ["standard input", *(f"standard input {i}" for i in range(2, len(taken) + 3))]
     return next(n for n in names if n not in taken)
 

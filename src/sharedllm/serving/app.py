@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
@@ -19,7 +19,7 @@ from .errors import ServingError, invalid
 from .guard import Guard
 from .memories import Memories
 from .metrics import Metrics
-from .replies import DONE, Reply, event
+from .replies import DONE, Json, Reply, event
 from .requests import ChatRequest, CompletionRequest, DocumentRequest, explained
 from .worker import Cancelled, Job, Worker
 
@@ -49,6 +49,19 @@ class Service:
     most_bytes: int = 16 * 2**20
     key: str | None = None
     metrics: Metrics = field(default_factory=Metrics)
+
+    def described(self) -> dict[str, Any]:
+        """The model, as OpenAI describes one, with its window."""
+        model = {"id": self.name, "object": "model", "created": 0, "owned_by": "sharedllm"}
+        return model | {"window": self.model.config.window}
+
+    def check_model(self, name: str) -> None:
+        """
+        Raises:
+            ServingError: another model is served.
+        """
+        if name != self.name:
+            raise ServingError(404, f"model={name!r} is not served: use {self.name!r}.", "model")
 
     def answer(self, request: ChatRequest | CompletionRequest, job: Job) -> Answered:
         """Called in the worker's thread."""
@@ -83,25 +96,29 @@ def application(service: Service) -> FastAPI:
         yield
         await asyncio.to_thread(service.worker.stop)
 
-    app = FastAPI(title="sharedllm", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title="sharedllm", lifespan=lifespan, docs_url=None, redoc_url=None, default_response_class=Json)
     app.add_middleware(Guard, key=service.key, most_bytes=service.most_bytes)
     _report_errors(app)
 
     @app.get("/health")
     async def health() -> Response:
         alive = service.worker.alive
-        return JSONResponse({"status": "ok" if alive else "dead"}, 200 if alive else 503)
+        return Json({"status": "ok" if alive else "dead"}, 200 if alive else 503)
 
     @app.get("/metrics")
     async def metrics() -> Response:
         memories = [(m["id"], m["tokens"], m["bytes"]) for m in service.memories.listed()]
         text = service.metrics.text(service.worker.waiting, service.worker.running, memories)
-        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(text.encode("utf-8", "replace"), media_type="text/plain; version=0.0.4")
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        model = {"id": service.name, "object": "model", "created": 0, "owned_by": "sharedllm"}
-        return {"object": "list", "data": [model | {"window": service.model.config.window}]}
+        return {"object": "list", "data": [service.described()]}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        service.check_model(name)
+        return service.described()
 
     @app.post("/v1/chat/completions")
     async def chat(body: ChatRequest, request: Request) -> Response:
@@ -140,12 +157,12 @@ async def _complete(
         async with aclosing(events):
             async for answered in events:
                 if isinstance(answered, Answered):
-                    return JSONResponse(reply.whole(answered))
+                    return Json(reply.whole(answered))
         raise AssertionError("the answer is the last event")
-    usage = body.stream_options is not None and body.stream_options.include_usage
+    usage = body.stream_options is not None and bool(body.stream_options.include_usage)
     first = await anext(events)
 
-    async def stream() -> AsyncIterator[str]:
+    async def stream() -> AsyncIterator[bytes]:
         async with aclosing(events):
             for part in reply.first():
                 yield event(part)
@@ -215,13 +232,13 @@ async def _changed(service: Service, name: str, work: Callable[[Job], dict[str, 
 
 def _check(service: Service, body: ChatRequest | CompletionRequest) -> None:
     """What can be refused before the worker has time for it."""
-    if body.model is not None and body.model != service.name:
-        raise ServingError(404, f"model={body.model!r} is not served: use {service.name!r}.", "model")
+    if body.model is not None:
+        service.check_model(body.model)
     if body.memory is not None:
         _ = service.memories[body.memory]
     elif body.budget is not None:
         raise invalid("budget", f"budget={body.budget} needs a memory to read from: name one in memory.")
-    _ = body.stops
+    body.check()
 
 
 async def _disconnected(request: Request, then: Callable[[], None]) -> None:
@@ -234,18 +251,18 @@ async def _disconnected(request: Request, then: Callable[[], None]) -> None:
 def _report_errors(app: FastAPI) -> None:
     """Every error in the form of OpenAI's."""
 
-    def sent(error: ServingError) -> JSONResponse:
-        return JSONResponse(error.body, error.status, error.headers)
+    def sent(error: ServingError) -> Json:
+        return Json(error.body, error.status, error.headers)
 
     @app.exception_handler(ServingError)
-    async def ours(_: Request, error: ServingError) -> JSONResponse:
+    async def ours(_: Request, error: ServingError) -> Json:
         return sent(error)
 
     @app.exception_handler(RequestValidationError)
-    async def validation(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def validation(_: Request, error: RequestValidationError) -> Json:
         return sent(explained(list(error.errors())))
 
     @app.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> JSONResponse:
+    async def http(request: Request, error: HTTPException) -> Json:
         path = f"{request.method} {request.url.path}: " if error.status_code in (404, 405) else ""
         return sent(ServingError(error.status_code, f"{path}{error.detail}"))

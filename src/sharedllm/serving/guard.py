@@ -5,10 +5,10 @@ import secrets
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import ServingError
+from .replies import Json
 
 
 class Guard:
@@ -32,7 +32,7 @@ class Guard:
 
         error = self._refused(scope["path"], headers)
         if error is not None:
-            await JSONResponse(error.body, error.status, error.headers)(scope, receive, named)
+            await Json(error.body, error.status, error.headers)(scope, receive, named)
             return
         size = 0
 

@@ -6,9 +6,23 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from starlette.responses import JSONResponse
+
 from .answering import Answered
 
-DONE = "data: [DONE]\n\n"
+DONE = b"data: [DONE]\n\n"
+
+
+def encoded(content: Any) -> bytes:
+    """JSON that every client can read: half of a character, as in a file name that is not UTF-8, becomes a question mark."""
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+class Json(JSONResponse):
+    """A response of JSON, whatever names are in it."""
+
+    def render(self, content: Any) -> bytes:
+        return encoded(content)
 
 
 @dataclass(frozen=True)
@@ -59,9 +73,9 @@ class Reply:
         }
 
 
-def event(content: dict[str, Any]) -> str:
+def event(content: dict[str, Any]) -> bytes:
     """A server-sent event."""
-    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
+    return b"data: " + encoded(content) + b"\n\n"
 
 
 def _usage(answered: Answered) -> dict[str, Any]:

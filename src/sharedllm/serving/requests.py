@@ -3,20 +3,51 @@ wish is not met."""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ..utils.text_files import is_text
 from .errors import ServingError, invalid
 
 # New tokens where a request does not say how many.
 DEFAULT_TOKENS = 256
 
 
+# What asks for nothing in a field that is not known; anything that is null, false or empty asks for nothing in any field.
+_NOTHING: dict[str, tuple[Any, ...]] = {
+    "best_of": (1,),
+    "function_call": ("none", "auto"),  # there are no functions
+    "modalities": (["text"],),
+    "parallel_tool_calls": (True,),
+    "reasoning_effort": ("none",),
+    "response_format": ({"type": "text"},),
+    "service_tier": ("auto", "default"),
+    "tool_choice": ("none", "auto"),
+    "top_logprobs": (0,),
+}
+
+
+def asks_for_nothing(field: str, value: Any) -> bool:
+    """Whether a field changes nothing, so that a client that always sends it gets its answer."""
+    # 0 is not empty: logprobs=0 asks for something.
+    return value is None or value is False or value in ("", [], {}) or value in _NOTHING.get(field, ())
+
+
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nothing(cls, content: Any) -> Any:
+        """Fields that are not known here and ask for nothing are as good as not sent."""
+        if not isinstance(content, dict):
+            return content
+        if not all(is_text(k) for k in content):
+            raise ValueError("the name of a field has half of a character")
+        return {k: v for k, v in content.items() if k in cls.model_fields or not asks_for_nothing(k, v)}
+
 
 class StreamOptions(Body):
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
 class Sampled(Body):
@@ -56,6 +87,17 @@ class Sampled(Body):
             raise invalid("stop", f"stop={list(stops)} must be at most four texts, none of them empty: change it.")
         return stops
 
+    def check(self) -> None:
+        """What can be refused before the worker has time for it.
+
+        Raises:
+            ServingError: stops that can't be looked for, or options of a stream that there is none of.
+        """
+        _ = self.stops
+        options = self.stream_options
+        if not self.stream and options is not None and options.include_usage is not None:
+            raise invalid("stream_options", "stream_options needs stream=true: send that, or leave it out.")
+
 
 class TextPart(Body):
     type: Literal["text"]
@@ -66,6 +108,12 @@ class Message(Body):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
     name: str | None = None
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _empty(cls, content: Any) -> Any:
+        """An answer without a word comes back from clients as null."""
+        return "" if content is None else content
 
     @property
     def text(self) -> str:
@@ -84,6 +132,12 @@ class ChatRequest(Sampled):
 
 class CompletionRequest(Sampled):
     prompt: Annotated[str, Field(min_length=1)]
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _only(cls, prompt: Any) -> Any:
+        """A list of one is that one."""
+        return prompt[0] if isinstance(prompt, list) and len(prompt) == 1 else prompt
 
 
 class DocumentRequest(Body):
@@ -104,4 +158,4 @@ def explained(errors: list[Any]) -> ServingError:
         return invalid(field, f"{field or 'the body'} is missing: send it.")
     shown = repr(first["input"])
     shown = shown if len(shown) <= 100 else f"{shown[:100]}…"
-    return invalid(field, f"{field}={shown} is not accepted: {first['msg'].lower()}.")
+    return invalid(field, f"{field or 'the body'}={shown} is not accepted: {first['msg'].lower()}.")

@@ -12,6 +12,9 @@ from typing import Any
 
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
+from .errors import UserError
+from .text_files import is_text
+
 _MARKER = re.compile(r"<\|.+\|>")
 # A fast tokenizer keeps how it treats special tokens as its own state, and texts are tokenised in threads.
 _LOCK = threading.Lock()
@@ -46,7 +49,13 @@ def _pattern(texts: tuple[str, ...]) -> re.Pattern[str]:
 
 def encode_data(tokenizer: PreTrainedTokenizerBase, text: str) -> Iterator[tuple[int, BatchEncoding]]:
     """The encoding of a text without any control token, in one piece or, where control tokens have to be cut in two, in
-    several; with each where it begins."""
+    several; with each where it begins.
+
+    Raises:
+        UserError: the text has half of a character.
+    """
+    if not is_text(text):
+        raise UserError("the text has half of a character, or bytes that are not UTF-8: send whole characters.")
     # Tokenizers leave out special tokens by themselves, but not other added ones.
     at = 0
     for match in control_pattern(tokenizer).finditer(text):

@@ -47,6 +47,20 @@ def read_text(name: str) -> str:
     return "".join(text_pieces(name))
 
 
+def readable(name: str) -> str:
+    """A file name as text: bytes that are not UTF-8, of which Python makes halves of characters, are shown as \\xff."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") if not is_text(name) else name
+
+
+def is_text(text: str) -> bool:
+    """Whether a text has whole characters alone, so that it can be written and tokenised."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_file(name: str) -> None:
     """Refuse what no text can be read from, without opening it: what comes through a pipe can be read only once.
 
