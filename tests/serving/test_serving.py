@@ -52,7 +52,9 @@ def test_a_completion_is_what_the_model_generates(serve, model, tokenizer, lengt
     client = serve()
     for new in (30, 200):
         expected = model.generate(ids, max_new_tokens=new, do_sample=False)[0, ids.shape[1] :]
-        said = client.post("/v1/completions", json={"model": "small", "prompt": prompt, "max_tokens": new}).json()
+        said = client.post(
+            "/v1/completions", json={"model": "small", "prompt": prompt, "max_tokens": new, "memory": ""}
+        ).json()
         (choice,) = said["choices"]
         assert (choice["text"], choice["finish_reason"]) == (tokenizer.decode(expected), "length")
         assert said["usage"] == {"prompt_tokens": length, "completion_tokens": new, "total_tokens": length + new}
@@ -288,6 +290,28 @@ def test_options_of_a_stream_need_one(serve):
     options = {"include_usage": True, "include_obfuscation": False}
     events = streamed(client.post("/v1/chat/completions", json=ASKED | {"stream": True, "stream_options": options}))
     assert "usage" in events[-1]
+
+
+def test_a_request_that_names_no_memory_reads_the_only_one(serve, model, tokenizer, tmp_path):
+    client = serve()
+    chat = {name: value for name, value in ASKED.items() if name != "memory"}
+    for path, body in (("chat/completions", chat), ("completions", {"prompt": "The fox", "max_tokens": 4})):
+        named = client.post(f"/v1/{path}", json=body | {"memory": "notes"}).json()
+        assert named["sharedllm"]["memory"] == "notes"
+        for more in ({}, {"memory": None}):
+            said = client.post(f"/v1/{path}", json=body | more).json()
+            assert (said["choices"], said["sharedllm"]) == (named["choices"], named["sharedllm"])
+        assert client.post(f"/v1/{path}", json=body | {"budget": 7}).json()["sharedllm"]["budget"] == 7
+        assert "sharedllm" not in client.post(f"/v1/{path}", json=body | {"memory": ""}).json()
+    # A text of its own, longer than what can be searched for, is read as context by itself.
+    said = client.post("/v1/completions", json={"prompt": TEXT, "max_tokens": 4})
+    assert said.status_code == 200 and "sharedllm" not in said.json()
+    stores = [store_of(tmp_path / f"{name}.memory", model, tokenizer, text=TEXT) for name in ("one", "two")]
+    service = Service(model, tokenizer, "small", Memories(stores), Worker(4), budget=60, score="bm25")
+    with TestClient(application(service)) as several:
+        assert "sharedllm" not in several.post("/v1/chat/completions", json=chat).json()
+        refused = several.post("/v1/chat/completions", json=chat | {"budget": 5}).json()["error"]
+        assert "name one in memory" in refused["message"]
 
 
 def test_one_model(serve):

@@ -17,7 +17,7 @@ TEXT = "".join(f"Line {i}: the quick brown fox jumps over the lazy dog.\n" for i
 TEMPLATE = (
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[bot]{% endif %}"
 )
-ASKED = {"messages": [{"role": "user", "content": "What jumps?"}], "max_tokens": 20}
+ASKED = {"messages": [{"role": "user", "content": "What jumps?"}], "max_tokens": 20, "memory": ""}
 
 
 def small_model():

@@ -66,7 +66,7 @@ def answer(
     model: SharedLLMForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
     request: ChatRequest | CompletionRequest,
-    store: MemoryStore | None,
+    source: tuple[str, MemoryStore] | None,
     *,
     budget: int,
     score: str | None,
@@ -78,7 +78,9 @@ def answer(
     """Answer a request, over what matters of a memory if there is one.
 
     Args:
-        store: the memory to select from. budget: most tokens of it, unless the request says. score: what that goes by.
+        source: name and store of the memory to select from; one that the request does not ask for is left out where the
+            question is too long to search for, as in a prompt that brings its own text. budget: most tokens of it, unless
+            the request says. score: what that goes by.
         check: called often; ends the work by an exception.
         on_prompt: called with the tokens of the prompt. on_token: with each token. on_text: with each piece of the text.
 
@@ -90,11 +92,13 @@ def answer(
     ids = prompt.ids.to(model.device)
     on_prompt(ids.shape[1])
     memory, extra = None, {}
-    if store is not None:
+    wanted = request.memory is not None or request.budget is not None
+    if source is not None and (wanted or prompt.question.shape[1] <= model.config.window):
+        name, store = source
         budget, score = request.budget or budget, score or default_score(model)
         memory, sources = _selected(model, tokenizer, store, prompt, budget, score)
         read = int(memory.kept[0])
-        extra = {"memory": request.memory, "budget": budget, "score": score, "read_tokens": read, "sources": sources}
+        extra = {"memory": name, "budget": budget, "score": score, "read_tokens": read, "sources": sources}
         check()
     running, memory = _far_read(model, ids, memory, check)
     running = after_prefix(model, running) if memory is not None else running

@@ -73,12 +73,12 @@ class Service:
             seen = True
             self.metrics.token()
 
-        seen = False
+        seen, name = False, self.memories.meant(request.memory)
         return answer(
             self.model,
             self.tokenizer,
             request,
-            self.memories.current(request.memory) if request.memory is not None else None,
+            (name, self.memories.current(name)) if name is not None else None,
             budget=self.budget,
             score=self.score,
             check=job.check,
@@ -234,9 +234,7 @@ def _check(service: Service, body: ChatRequest | CompletionRequest) -> None:
     """What can be refused before the worker has time for it."""
     if body.model is not None:
         service.check_model(body.model)
-    if body.memory is not None:
-        _ = service.memories[body.memory]
-    elif body.budget is not None:
+    if service.memories.meant(body.memory) is None and body.budget is not None:
         raise invalid("budget", f"budget={body.budget} needs a memory to read from: name one in memory.")
     body.check()
 

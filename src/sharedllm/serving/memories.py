@@ -50,6 +50,17 @@ class Memories:
             raise ServingError(404, f"memory={name!r} is not served: there are {there}.", "memory")
         return self._opened[name]
 
+    def meant(self, name: str | None) -> str | None:
+        """What a request reads from: what it names, or if it names none the only one there is; "" asks for none.
+
+        Raises:
+            ServingError: none of that name.
+        """
+        if name:
+            _ = self[name]
+            return name
+        return next(iter(self._opened)) if name is None and len(self._opened) == 1 else None
+
     def current(self, name: str) -> MemoryStore:
         """The store of a name, opened again if another process has changed it; for the worker's thread.
 

@@ -54,7 +54,8 @@ class Sampled(Body):
     """What chat and plain completions share.
 
     temperature  0 takes the likeliest token, which is how this model answers best, and the default
-    memory       name of a memory to read from; budget: most tokens of it (default: the server's)
+    memory       name of a memory to read from, "" for none; default: the one that is served, if there is one alone
+    budget       most tokens of it; default: the server's
     """
 
     model: str | None = None
