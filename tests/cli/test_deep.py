@@ -44,7 +44,7 @@ def test_read_ask_append_without_any_option(run, deep_folder, tmp_path):
     assert code == 0, err
     answer = json.loads(out)
     assert 0 < answer["selected_tokens"] <= 64 < answer["context_tokens"] == len(TEXT)
-    assert answer["seconds"] > 0 and answer["score"] in ("bm25", "hybrid")
+    assert answer["seconds"] > 0 and answer["score"] == "bm25"
     for source in answer["sources"]:
         assert source["text"] == TEXT[slice(*source["characters"])]
     assert any("castle" in source["text"] for source in answer["sources"])

@@ -41,7 +41,9 @@ def test_measured_twice_alike_and_texts_that_are_too_short():
     base = tiny_base("llama", vocab_size=256, max_position_embeddings=256)
     settings = {"injection": "deep", "encoding": "chunk", "lower_layers": 2, "window": 256, "chunk_size": 64}
     model = tiny_shared("llama", base=base, injection_map=[[i, i] for i in range(3)], **settings)
-    text = "\n\n".join(f"Paragraph {i} speaks of gardens, windows, letters, rivers, apples and horses." for i in range(40))
+    text = "\n\n".join(
+        f"Paragraph {i} speaks of gardens, windows, letters, rivers, apples and horses." for i in range(40)
+    )
     first, again = (measure_shallow(model, byte_tokenizer(), text, questions=6) for _ in range(2))
     assert first == again
     assert [depth.layers for depth in first.depths] == [1, 2] and first.words > 0.2 and first.questions >= 6

@@ -13,7 +13,7 @@ from ..memory.segments import Source, roots, segments_of
 from ..prompts import NOTHING, PromptForm, own_words
 from ..scoring import DEFAULT_SCORE
 from ..scoring.base import TokenScore, get_score
-from ..scoring.passages import check_ranking, default_ranking, select_pieces
+from ..scoring.passages import DEFAULT_RANKING, check_ranking, select_pieces
 from ..scoring.passages import default_budget as pieces_budget
 from ..utils.errors import UserError
 from .citations import Citation, cite, describe
@@ -114,7 +114,7 @@ def checked_score(model: SharedLLMForCausalLM, score: str | None) -> str:
 def default_score(model: SharedLLMForCausalLM) -> str:
     """What a question's budget goes by where nothing is named."""
     if model.config.injection == "deep":
-        return default_ranking(model.config)
+        return DEFAULT_RANKING
     return DEFAULT_SCORE
 
 

@@ -21,6 +21,9 @@ from .words import WordIndex
 
 # By name, whether words count and whether heads do.
 RANKINGS = {"bm25": (True, False), "attention": (False, True), "hybrid": (True, True)}
+# Measured on even ids of NQ and FairytaleQA in 32K tokens with Qwen2.5-Coder-0.5B (docs/real): evidence among the best 8
+# pieces by words 99 and 83 %, by heads of the bottom three layers 91 and 56 %, by both 98 and 71 %.
+DEFAULT_RANKING = "bm25"
 _CLOSING = "\"'”’)]»*_`"
 
 
@@ -86,12 +89,12 @@ def rank_pieces(
 
     Args:
         question: its text. question_ids: (1, Q), as it follows the prefix. own: (1, Q) bool, the tokens of its own.
-        score: a name of `RANKINGS`; default: both, or words alone where the configuration names no heads.
+        score: a name of `RANKINGS`; default: `DEFAULT_RANKING`.
 
     Raises:
         UserError: there is no such ranking, or the model names no heads for it.
     """
-    by_words, by_heads = check_ranking(model.config, score or default_ranking(model.config))
+    by_words, by_heads = check_ranking(model.config, score or DEFAULT_RANKING)
     found = []
     if by_words:
         found.append(index.words.scores(question))
@@ -114,11 +117,6 @@ def check_ranking(config: SharedLLMConfig, score: str) -> tuple[bool, bool]:
     if RANKINGS[score][1] and not config.selection_heads:
         raise UserError(f"score={score!r} needs selection_heads: find them with `sharedllm extend`, or use bm25.")
     return RANKINGS[score]
-
-
-def default_ranking(config: SharedLLMConfig) -> str:
-    """Words and heads; words alone where the configuration names no heads."""
-    return "hybrid" if config.selection_heads else "bm25"
 
 
 def _stretches(segments: Sequence[Segment]) -> tuple[Tensor, Tensor]:
