@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sharedllm import SharedLLMForCausalLM
 from sharedllm.memory.segments import segments_of, take
+from sharedllm.model.deepen import Deepened, deepen
 from sharedllm.reference_deep import reference_deep_logits
 from sharedllm.utils.errors import UserError
 
@@ -133,3 +134,25 @@ def test_more_than_the_base_has_positions_for():
 def test_settings_that_can_not_work(changes, message):
     with pytest.raises(ValueError, match=message.replace("[", r"\[")):
         deep("llama", 2, **changes)
+
+
+def test_the_same_selection_is_read_deeper_once(monkeypatch):
+    """Of a memory that says who made it; another selection, gradients or a full cache read it anew."""
+    model, (context,) = deep("llama", 2), random_texts([45], 2)
+    calls = []
+    monkeypatch.setattr("sharedllm.model.backbone.deepen", lambda *a: calls.append(1) or deepen(*a))
+    first, same, other = (
+        selected_memory(model, [context], [chosen]) for chosen in ([1, 2, 30], [1, 2, 30], [1, 2, 31])
+    )
+    asked = torch.tensor(random_texts([5], 1))
+    with torch.no_grad():
+        logits = [model(asked, memory=memory).logits for memory in (first, same, other, first)]
+    assert len(calls) == 2 and torch.equal(logits[0], logits[1]) and torch.equal(logits[0], logits[3])
+    assert not torch.equal(logits[0], logits[2])
+    model(asked, memory=first)
+    assert len(calls) == 3
+    model.model._deepened = Deepened(tokens=5)
+    with torch.no_grad():
+        for memory in (first, other, first):
+            model(asked, memory=memory)
+    assert len(calls) == 6

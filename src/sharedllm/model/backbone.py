@@ -18,7 +18,7 @@ from ..utils.errors import UserError
 from .cache import with_room
 from .config import SharedLLMConfig, check_strides
 from .cross_attention import PreparedMemory, bucket, prepare
-from .deepen import deepen
+from .deepen import Deepened, deepen
 from .encode import ContextEncoder, append_context, read_context
 from .injection import injection_of
 from .lower import LowerModel
@@ -63,6 +63,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         # The layers look things up (the attention implementation, say) in their own configuration: one object for all.
         config.text_config = base.config
         self._fingerprint = Fingerprint()
+        self._deepened = Deepened()
         self.lower_layers = None
         if config.lower_weights == "copy":
             self.lower_layers = nn.ModuleList(copy.deepcopy(layer) for layer in base.layers[: config.lower_layers])
@@ -244,7 +245,8 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         # What was copied to get here is nobody else's.
         in_place = in_place or all(a is not b for a, b in zip(moved.keys, memory.keys, strict=True))
         if self.config.injection == "deep":
-            return deepen(moved.padded(bucket(moved.mask.shape[1])) if static else moved, self.config, self.upper)
+            chosen = moved.padded(bucket(moved.mask.shape[1])) if static else moved
+            return self._deepened.of(chosen, lambda: deepen(chosen, self.config, self.upper))
         layers, lower, family = self.upper.layers, self.lower().layers, self.lower().family
         injections = {upper: injection_of(layers[upper]) for _, upper in pairs}
         projections = {upper: injections[upper].projection or getattr(lower[i], family.attention) for i, upper in pairs}

@@ -9,11 +9,16 @@ reading them together, and only what is selected costs more than M layers.
 A text of one chunk, selected whole, is read exactly as the base reads it in its window.
 """
 
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from ..memory.context_memory import ContextMemory
+from ..memory.fingerprint import raw_bytes
 from ..utils.errors import UserError
 from .attention import KeyValueSpan
 from .config import SharedLLMConfig
@@ -118,3 +123,33 @@ class _Run:
         )
         hidden = family.combine(layer, hidden, attended)
         return hidden, cache.layers[index].keys, cache.layers[index].values
+
+
+class Deepened:
+    """What was read deeper, for the next question that selects the same: the last of it, within a number of tokens.
+
+    Kept only of memories that say which model made them, and not while gradients are recorded.
+    """
+
+    def __init__(self, tokens: int = 8192):
+        self.tokens = tokens
+        self._kept: OrderedDict[bytes, tuple[int, PreparedMemory]] = OrderedDict()
+
+    def of(self, memory: ContextMemory, make: Callable[[], PreparedMemory | None]) -> PreparedMemory | None:
+        """The memory read deeper: as it is kept, or as `make` makes it."""
+        if torch.is_grad_enabled() or not memory.fingerprint:
+            return make()
+        digest = hashlib.blake2b(memory.fingerprint.encode())
+        for tensor in (*memory.residuals, *memory.keys, *memory.values, memory.mask):
+            digest.update(f"{tensor.dtype} {tensor.device} {tuple(tensor.shape)}".encode())
+            digest.update(raw_bytes(tensor))
+        key = digest.digest()
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key][1]
+        prepared = make()
+        if prepared is not None:
+            self._kept[key] = memory.mask.numel(), prepared
+            while sum(size for size, _ in self._kept.values()) > self.tokens:
+                self._kept.popitem(last=False)
+        return prepared
