@@ -68,3 +68,17 @@ def test_the_papers_way_says_that_it_is_untrained(run, base_folder, tmp_path):
     assert run("extend", base_folder, "-o", tmp_path / "model", *options)[0] == 0
     code, _, err = run("ask", tmp_path / "notes.txt", "Who?", "--model", tmp_path / "model", "--max-new-tokens", 2)
     assert code == 0 and "is not trained" in err
+
+
+def test_a_file_of_save_memory_is_selected_from(run, deep_folder, tmp_path):
+    from sharedllm import SharedLLMForCausalLM, save_memory
+    from sharedllm.utils.checkpoints import load_tokenizer
+    from sharedllm.utils.text import tokenize
+
+    model = SharedLLMForCausalLM.from_pretrained(deep_folder).eval()
+    ids = tokenize(load_tokenizer(str(deep_folder)), TEXT)
+    save_memory(model.read(ids, keep_all=True, sources=["notes"]), tmp_path / "notes.memory")
+    options = ["Who keeps the mill?", "--model", deep_folder, "--max-new-tokens", 2, "--json"]
+    code, out, err = run("ask", tmp_path / "notes.memory", *options)
+    assert code == 0, err
+    assert 0 < json.loads(out)["selected_tokens"] <= 64

@@ -112,7 +112,10 @@ def selects(model: SharedLLMForCausalLM, source: str) -> bool:
     """Whether a question chooses what is read, where nothing is said: of all that was kept whole, or can be."""
     if not is_memory(source):
         return model.config.encoding == "chunk"
-    return is_file(source) is False and read_manifest(Path(source)).complete
+    if is_file(source):
+        # What is read deeper can only be a part of a text: a file of it is always selected from.
+        return model.config.injection == "deep"
+    return read_manifest(Path(source)).complete
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
