@@ -104,7 +104,7 @@ def test_memory_forget_merge_check(run, tmp_path, model_folder):
     code, out, _ = run("memory", "check", both)
     assert code == 1 and "b.txt: tokens 0–350 are lost" in out.replace("\n", " ")
     for arguments, message in (
-        (["merge", tmp_path / "a.memory", "-o", both], "is there already"),
+        (["merge", tmp_path / "a.memory", "-o", both], "already exists"),
         (["merge", tmp_path / "none.memory", "-o", tmp_path / "new.memory"], "does not exist"),
         (["forget", both, "c"], "no document is named 'c'"),
         (["check", tmp_path / "none.memory"], "does not exist"),
@@ -266,7 +266,7 @@ def bad_inputs(tmp_path, text_file, memory_file):
     out = ["-o", tmp_path / "out.memory"]
     return [
         (["read", tmp_path / "missing.txt", *out], "does not exist"),
-        (["read", tmp_path / "*.nothing", *out], "fits no file"),
+        (["read", tmp_path / "*.nothing", *out], "matches no file"),
         (["read", tmp_path, *out], "is a folder"),
         (["read", tmp_path / "empty.txt", *out], "is empty"),
         (["read", tmp_path / "latin.txt", *out], "byte 3 is 0xe9"),

@@ -55,7 +55,7 @@ def test_help_and_version_load_nothing_slow(tmp_path, arguments, shown):
         (["reed"], "No such command 'reed'"),
         (["read", "a.txt"], "Missing option '-o'"),
         (["read", "nosuch.txt", "-o", "x.memory"], "nosuch.txt does not exist: check the name."),
-        (["read", "*.nosuch", "-o", "x.memory"], "*.nosuch fits no file"),
+        (["read", "*.nosuch", "-o", "x.memory"], "*.nosuch matches no file"),
         (["read", ".", "-o", "x.memory"], ". is a folder"),
         (["ask", "nosuch.txt", "q"], "nosuch.txt does not exist"),
         (["ask", "nosuch.memory", "q"], "nosuch.memory does not exist: check the name, or make it with"),

@@ -254,7 +254,7 @@ def test_command_writes_samples_that_hold_their_answers(run, text, tmp_path):
         (["--split", "dev"], "--split 'dev' is none of"),
         (["--task", "riddle"], "task 'riddle' is not known"),
         (["--tokens", "99999"], "no file has 99999 tokens"),
-        (["--tokenizer", "/nowhere"], "does not exist or is no folder"),
+        (["--tokenizer", "/nowhere"], "does not exist or is not a folder"),
     ],
 )
 def test_command_refuses(run, text, tmp_path, arguments, message):

@@ -152,7 +152,7 @@ def test_records_of_parquet_that_are_refused(tmp_path):
     ("source", "expected"),
     [
         ("missing.txt", "missing.txt does not exist"),
-        ("*.nothing", "fits no file"),
+        ("*.nothing", "matches no file"),
         ("empty", "empty holds no supported file: add some with a suffix of .txt .md .py .jsonl"),
         ("-", "- does not exist"),
         ("hub:", "hub: names no dataset"),

@@ -113,7 +113,7 @@ def test_bundled_base(run, tmp_path):
 def test_bad_requests(run, tmp_path):
     for arguments, message in (
         (["tiny"], "diagnose the base"),
-        ([tmp_path / "nothing"], "does not exist or is no folder"),
+        ([tmp_path / "nothing"], "does not exist or is not a folder"),
         (["base", "--context-tokens", 500, "--running-tokens", 100], "window of 512"),
         (["base", "--text", tmp_path / "no.txt"], "no.txt"),
     ):

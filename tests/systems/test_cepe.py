@@ -200,7 +200,7 @@ def test_an_encoder_is_trained_and_put_beside_a_decoder(tmp_path):
     saved = ModernBertForMaskedLM.from_pretrained(tmp_path / "encoder")
     for name, weight in saved.model.state_dict().items():
         assert torch.equal(weight, model.encoder.state_dict()[name]), name
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="already exists"):
         pretrain(config, [store], tmp_path / "encoder", steps=1)
     with pytest.raises(ValueError, match="has 258 tokens, the base 101"):
         CepeForCausalLM.from_base(tiny_base("llama"), encoder=str(tmp_path / "encoder"))

@@ -44,5 +44,5 @@ def test_command(base_folder, tmp_path):
     for name, tensor in average(shared(0), shared(1), 0.5).state_dict().items():
         torch.testing.assert_close(written[name], tensor)
     again = CliRunner().invoke(app, arguments)
-    assert isinstance(again.exception, ValueError) and "is there already" in str(again.exception)
+    assert isinstance(again.exception, ValueError) and "already exists" in str(again.exception)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "mean"]

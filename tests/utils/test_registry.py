@@ -24,7 +24,7 @@ def test_things_are_found_by_name(registry):
 
 
 def test_a_name_is_given_once_and_an_unknown_one_lists_the_others(registry):
-    with pytest.raises(ValueError, match="thing='path' is there already"):
+    with pytest.raises(ValueError, match="thing='path' already exists"):
         registry.add("path", 4)
     with pytest.raises(ValueError, match="thing='best' is not known: use one of path, number"):
         registry.find("best")

@@ -37,7 +37,7 @@ def command(
 
     loaded, tokenizer = load(model)
     if not dry_run and not (Path(model) / "config.json").is_file():
-        raise UserError(f"{model} is no folder with a config.json: save the model to a folder, or use --dry-run.")
+        raise UserError(f"{model} is not a folder with a config.json: save the model to a folder, or use --dry-run.")
     ids = torch.zeros(0, dtype=torch.long)
     for piece in text_pieces(data):
         ids = torch.cat([ids, tokenize_piece(tokenizer, piece)[0]])

@@ -39,7 +39,7 @@ def merge(
 ) -> None:
     """Join memories into a new one; nothing is read again, and each document keeps its name and offsets."""
     if output.exists():
-        raise UserError(f"{output} is there already: name a new memory.")
+        raise UserError(f"{output} already exists: name a new memory.")
     for memory in memories:
         check_source(str(memory))
     from ..store.writer import writing

@@ -1,9 +1,9 @@
-"""One budget for all trees of a text: what deserves it stays fine, the rest coarse, the least of it goes (beyond the paper).
+"""One token budget for all trees of a text: high-scoring parts stay fine, others coarse (beyond the paper).
 
-The paper expands one path in every tree. Here any node may be expanded, best first over the whole forest, until the budget
-of kept tokens is spent. Both children of an expanded node are kept at the next stride, so every cut partitions its chunk
-and what is not expanded stays coarse. A node's score is the best of its tokens': a parent never ranks below its child, so
-best-first order is the order of the scores, and no loop over nodes is needed.
+The paper expands one path in every tree. Here any node may be expanded, best first over the whole forest, until the
+budget of kept tokens is spent. Both children of an expanded node are kept at the next stride, so every cut partitions
+its chunk and unexpanded nodes stay coarse. A node's score is the best score of its tokens. A parent therefore never
+ranks below its child, best-first order is the order of the scores, and no loop over nodes is needed.
 """
 
 import itertools
@@ -23,15 +23,16 @@ def kept_within(
     gist: float = 0.5,
     keep: str = "last",
 ) -> tuple[Tensor, Tensor]:
-    """Which tokens of one text to keep.
+    """Choose the tokens of one text to keep.
 
     Args:
-        scores: (Z,) how much the token at each place matters; −∞: not worth a place, although the budget may have room.
-        roots: places at which chunks begin and end, ascending; one tree each. Places between chunks hold no token.
+        scores: (Z,) how much the token at each slot matters; −∞: never kept, even if the budget is not used up.
+        roots: slots at which chunks begin and end, ascending; one tree each. Slots between chunks hold no token.
         strides: stride at each depth, coarse to fine: of whole chunks, of their halves, quarters, ….
         budget: most tokens to keep.
-        gist: if all chunks at the coarsest stride take no more than this share of the budget, those of them that are worth
-            a place come first, so that something of each remains; otherwise chunks compete like all else, and some may go.
+        gist: if all chunks at the coarsest stride take no more than this share of the budget, they come first (except
+            chunks of score −∞), so that something of each remains; otherwise chunks compete like other nodes, and some
+            may go.
 
     Returns:
         Ascending positions (s,) of the kept tokens, s ≤ budget, and the stride (s,) of each.
@@ -46,7 +47,7 @@ def kept_within(
     starts, ends = _levels(*roots, len(strides))
     best = _best(scores.double().cpu(), starts, ends)
     sizes = [-(-(end - start) // stride) for start, end, stride in zip(starts, ends, strides, strict=True)]
-    # What each expansion costs beyond what its node costs; the first is keeping a chunk at all.
+    # The extra cost of each expansion over its node's. The first expansion is keeping a chunk at all.
     costs = [sizes[0]] + [fine.view(-1, 2).sum(1) - coarse for coarse, fine in itertools.pairwise(sizes)]
     ranks = [best[0], *best[:-1]]
     if int(sizes[0].sum()) <= gist * budget:
@@ -89,8 +90,8 @@ def _best(scores: Tensor, starts: list[Tensor], ends: list[Tensor]) -> list[Tens
 def _kept(
     taken: tuple[Tensor, ...], starts: list[Tensor], ends: list[Tensor], strides: list[int], keep: str
 ) -> tuple[Tensor, Tensor]:
-    """One token of each stride of every node of the cut, ascending, and the stride that it is kept at."""
-    # A node is in the cut if the expansion that made it was taken, and its own was not.
+    """One token per stride of every node in the cut, ascending, and its stride."""
+    # A node is in the cut if the expansion that created it was taken and its own was not.
     made = [taken[0], *(t.repeat_interleave(2) for t in taken[1:])]
     cut = torch.cat([m & ~t for m, t in zip(made, [*taken[1:], torch.zeros_like(made[-1])], strict=True)])
     stride = torch.cat([torch.full_like(start, stride) for start, stride in zip(starts, strides, strict=True)])[cut]

@@ -1,4 +1,4 @@
-"""From token ids and masks to running text and context: pure functions, nothing knows of models."""
+"""From token ids and masks to running text and context: pure functions, independent of models."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from ..utils.errors import UserError
 
 
 def check_ids(name: str, ids: Tensor, mask: Tensor | None, vocab_size: int | None = None) -> Tensor:
-    """The (B, T) bool mask of `ids`; all True if none is given.
+    """Check ids and return their (B, T) bool mask; all True if none is given.
 
     Raises:
         UserError: ids that are not a (B, T) integer tensor, a mask of another shape, or an id outside the vocabulary.
@@ -60,10 +60,11 @@ class Split:
 
 
 def split_context(ids: Tensor, mask: Tensor, running: int | Tensor) -> Split:
-    """The last `running` real tokens of each row (one number, or one a row) are its running text, the rest is context.
+    """Split each row: its last `running` real tokens (one number, or one per row) are running text, the rest is
+    context.
 
     Rows may be padded on either side; in the result running texts are left-padded and contexts right-padded, so that a
-    row comes out the same whatever it is batched with.
+    row's result does not depend on the rest of the batch.
     """
     batch, width = ids.shape
     rank_from_end = mask.flip(1).cumsum(1).flip(1)  # 1 for the last real token of a row

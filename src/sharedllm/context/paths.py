@@ -9,11 +9,11 @@ from .tree import Nodes, preserved_nodes, sample
 def kept_by_paths(
     scores: Tensor, roots: tuple[Tensor, Tensor], strides: list[int], keep: str = "last"
 ) -> tuple[Tensor, Tensor]:
-    """Which tokens of one text to keep.
+    """Choose the tokens of one text to keep.
 
     Args:
-        scores: (Z,) how much the token at each place matters; a node counts as its last token.
-        roots: places at which chunks begin and end, ascending; one tree each.
+        scores: (Z,) how much the token at each slot matters; a node has the score of its last token.
+        roots: slots at which chunks begin and end, ascending; one tree each.
         strides: stride of the preserved nodes at each level. keep: see `tree.sample`.
 
     Returns:

@@ -1,7 +1,7 @@
-"""Pieces: the stretches of a text that are selected whole. Each ends where a sentence ends, if one ends in time.
+"""Pieces: stretches of text that are selected whole. Each ends at the end of a sentence if there is one in time.
 
-Pure functions over slots. A piece is what a score ranks and what the deeper layers read, so it has to be large enough to
-hold a fact with its context, and small enough that a budget holds several.
+Pure functions over slots. Scores rank pieces and the deeper layers read them, so a piece has to be large enough to hold
+a fact with its context, and small enough that a budget holds several.
 """
 
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ..utils.errors import UserError
 
-# Tokens of a piece: it ends with the first sentence that ends after `least`, and after twice as many in any case.
+# Least tokens of a piece. It ends with the first sentence end after that, and at twice that length in any case.
 LEAST = 96
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """n stretches of one text, ascending and apart.
+    """n stretches of one text, ascending, without overlap.
 
     start, end  (n,) int64: slots of the first token, and after the last
     """
@@ -45,20 +45,20 @@ class Pieces:
         return torch.arange(len(owner)) - first[owner] + self.start[owner]
 
     def owners(self, slots: int) -> Tensor:
-        """(slots,) index of the piece that each slot lies in; −1 outside of all."""
+        """(slots,) index of each slot's piece; −1 outside all pieces."""
         owner = torch.full((slots,), -1, dtype=torch.long)
         owner[self.slots()] = torch.repeat_interleave(torch.arange(len(self)), self.lengths)
         return owner
 
 
 def cut_pieces(closes: Tensor, starts: Tensor, ends: Tensor, least: int = LEAST) -> Pieces:
-    """Cut stretches of text into pieces; none crosses the border of a stretch.
+    """Cut stretches of text into pieces. No piece crosses the border of a stretch.
 
     Args:
         closes: (T,) bool, True where a sentence ends with the token at that slot.
         starts, ends: (m,) slots at which the stretches (documents) begin and end, ascending.
-        least: tokens of a piece, at most twice as many. What is left at the end of a stretch is joined to its last piece
-            where both together have no more than that.
+        least: tokens of a piece; it has at most twice as many. The rest at the end of a stretch is joined to its last
+        piece if both together have no more than that.
 
     Raises:
         UserError: `least` is below 1.
@@ -72,7 +72,7 @@ def cut_pieces(closes: Tensor, starts: Tensor, ends: Tensor, least: int = LEAST)
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         begun = len(first)
         while start < end:
-            # The first sentence end after `least` tokens, if it comes before `most`; else as much as is allowed.
+            # The first sentence end after `least` tokens if it comes before `most`, else the maximum.
             place = np.searchsorted(stops, start + least)
             stop = int(stops[place]) if place < len(stops) else end
             stop = min(stop if stop <= start + most else start + most, end)
@@ -86,19 +86,20 @@ def cut_pieces(closes: Tensor, starts: Tensor, ends: Tensor, least: int = LEAST)
 
 
 def piece_size(window: int) -> int:
-    """Least tokens of a piece for a model's window: several pieces fit into a small part of it."""
+    """Least tokens of a piece for a model's window, small enough that several pieces fit into a part of it."""
     return max(1, min(LEAST, window // 8))
 
 
 def choose_pieces(scores: Tensor, pieces: Pieces, budget: int) -> Tensor:
-    """Indices of the best pieces that a budget of tokens holds, ascending, so that they are read in the text's order.
+    """Indices of the best pieces that fit into a budget of tokens, ascending, so that they are read in the text's
+    order.
 
     Args:
-        scores: (n,) how much each piece matters; −∞: not worth a place although the budget may have room.
-        budget: most tokens. The best piece is always among them, cut by nobody: a budget below its length is refused.
+        scores: (n,) how much each piece matters; −∞: never chosen, even if the budget is not used up.
+        budget: most tokens. The best piece is always chosen, and never cut: a budget below its length is refused.
 
     Raises:
-        UserError: the budget does not hold the best piece.
+        UserError: the budget is smaller than the best piece.
     """
     order = torch.argsort(scores, descending=True, stable=True)
     order = order[~scores[order].isneginf()]
@@ -107,7 +108,7 @@ def choose_pieces(scores: Tensor, pieces: Pieces, budget: int) -> Tensor:
         raise UserError(f"budget={budget} is less than the {int(lengths[0])} tokens of one piece: raise it.")
     chosen, spent = [], 0
     for index, length in zip(order.tolist(), lengths.tolist(), strict=True):
-        # A long piece that does not fit leaves its place to the next one; the list is short where it ends.
+        # If a long piece does not fit, the next one may.
         if spent + length <= budget:
             chosen.append(index)
             spent += length

@@ -1,11 +1,11 @@
-"""Context trees as spans: which parts of each chunk are kept, and how finely (paper, section on context trees).
+"""Context trees as spans: which parts of each chunk are kept, and at what stride (paper, section on context trees).
 
-One binary tree a chunk. A node is split in two; one child is *selected* and split further, its sibling is *preserved*
-and goes no deeper; at the last level both children are preserved. So the preserved nodes partition the chunk.
-A preserved node at level w keeps every `strides[w - 1]`-th token: the last of each stride, the node's last token always
-among them.
+Each chunk has a binary tree. A node is split in two; one child is *selected* and split further, its sibling is
+*preserved* and not split; at the last level both children are preserved. So the preserved nodes partition the chunk. A
+preserved node at level w keeps every `strides[w - 1]`-th token: the last of each stride, so the node's last token is
+always kept.
 
-Everything here is a pure function over spans, kept as a struct of arrays: nothing knows of models.
+Everything here is a pure function over spans, stored as a struct of arrays, independent of models.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ class Nodes:
 
     @property
     def end(self) -> Tensor:
-        """(n,) position behind the last token."""
+        """(n,) position after the last token."""
         return self.start + self.length
 
     def __getitem__(self, index: Tensor) -> "Nodes":
@@ -53,12 +53,12 @@ class Nodes:
         return self[order[torch.argsort(self.row[order], stable=True)]]
 
 
-# Given the left and the right children of n nodes: (n,) bool, True where the right child is selected.
+# (left children, right children) of n nodes → (n,) bool, True where the right child is selected.
 Choose = Callable[[Nodes, Nodes], Tensor]
 
 
 def choose_right(left: Nodes, right: Nodes) -> Tensor:
-    """The child nearer to the running text, always."""
+    """Always the child nearer to the running text."""
     return torch.ones(len(left), dtype=torch.bool)
 
 
@@ -75,7 +75,7 @@ def chunks(lengths: Tensor, chunk_size: int) -> Nodes:
 
 
 def split_point(length: Tensor, epsilon: Tensor | float = 0.0) -> Tensor:
-    """Length of the left child: b = floor(l/2 − ε), kept inside [1, l − 1] so that no child is empty.
+    """Length of the left child: b = floor(l/2 − ε), clamped to [1, l − 1] so that no child is empty.
 
     Args:
         length: (n,) lengths, at least 2.
@@ -104,11 +104,11 @@ def preserved_nodes(
 
     Args:
         roots: the chunks.
-        height: levels below the root, at least 1. A node of one token can't be split: it is preserved where it is.
-        choose: says for each pair of siblings which one is selected.
+        height: levels below the root, at least 1. A node of one token can't be split: it is preserved at its level.
+        choose: selects one of each pair of siblings.
         noise: σ of the split noise as a share of the node's length (paper: 1/5 for language modelling, 1/10 for
-            instructions, 0 in inference). One draw of ε/l a level, shared by all trees of the call, so that nodes of
-            one level keep equal lengths and form regular batches.
+            instructions, 0 in inference). ε/l is drawn once per level and shared by all trees of the call, so that
+            nodes of one level keep equal lengths and form regular batches.
     """
     kept, selected = [], roots
     for level in range(1, height + 1):
@@ -134,11 +134,11 @@ def preserved_nodes(
 class Samples:
     """s kept tokens, by text and position; all int64 of shape (s,) on the CPU.
 
-    node      index into the nodes that they were sampled from
+    node      index into the sampled nodes
     row       which text of the batch
     chunk     index of the chunk in its text
     position  position of the token in its text
-    stride    of its node: how many tokens it stands for
+    stride    stride of its node: how many tokens it represents
     """
 
     node: Tensor
@@ -157,10 +157,10 @@ def node_strides(nodes: Nodes, strides: tuple[int, ...]) -> Tensor:
 
 
 def sample(nodes: Nodes, strides: tuple[int, ...], keep: str = "last") -> Samples:
-    """One token of each stride of every node.
+    """Sample one token per stride of every node.
 
-    A node of l tokens at stride r keeps ceil(l / r) of them: with keep "last" strides are counted from the node's end,
-    positions end − 1, end − 1 − r, …; with "first" from its start: start, start + r, …
+    A node of l tokens at stride r keeps ceil(l / r) of them: with keep="last" strides are counted from the node's end
+    (positions end − 1, end − 1 − r, …), with "first" from its start (start, start + r, …).
     """
     stride = node_strides(nodes, strides)
     node, position = one_a_stride(nodes.start, nodes.end, stride, keep)
@@ -168,10 +168,10 @@ def sample(nodes: Nodes, strides: tuple[int, ...], keep: str = "last") -> Sample
 
 
 def one_a_stride(start: Tensor, end: Tensor, stride: Tensor, keep: str = "last") -> tuple[Tensor, Tensor]:
-    """Which tokens are kept of n spans; what is kept anywhere is decided here.
+    """Choose the kept tokens of n spans. This is the only place that decides it.
 
     Args:
-        start, end, stride: (n,) of each span. keep: see `sample`.
+        start, end, stride: (n,), one per span. keep: see `sample`.
 
     Returns:
         Index (s,) of the span of each kept token, and its position (s,), ascending within a span.

@@ -46,7 +46,7 @@ def command(
 ) -> None:
     """Write the mean of two models."""
     if output.exists():
-        raise UserError(f"{output} is there already: name another folder.")
+        raise UserError(f"{output} already exists: name another folder.")
     models = [AutoModelForCausalLM.from_pretrained(checkpoint(name), dtype="auto") for name in (first, second)]
     part = output.with_name(f".{output.name}.part")
     try:

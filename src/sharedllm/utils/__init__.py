@@ -1,1 +1,1 @@
-"""What knows nothing of language models: text, files, hardware, checkpoints by name."""
+"""Helpers below the language model: text, files, hardware, checkpoints by name."""

@@ -1,4 +1,4 @@
-"""The trained models that come with the package, and models by name wherever they are."""
+"""The trained models that come with the package, and loading any model by name."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ MODELS = Path(__file__).parent.parent / "bundled"
 
 
 def bundled_model(name: str = "tiny") -> Path:
-    """Folder of a bundled checkpoint: "tiny", the extended model, or "base", what it was extended from.
+    """Folder of a bundled checkpoint: "tiny", the extended model, or "base", the model it was extended from.
 
     Raises:
         UserError: no model of that name.
@@ -25,7 +25,8 @@ def bundled_model(name: str = "tiny") -> Path:
 
 
 def checkpoint(name: str) -> str:
-    """What transformers loads: the folder of a bundled model ("tiny", "base"), a folder, or a hub id.
+    """The name or folder to give to transformers: a bundled model's folder ("tiny", "base"), any other folder, or a hub
+    id.
 
     Raises:
         UserError: the name is a path, and there is no such folder.
@@ -37,7 +38,7 @@ def checkpoint(name: str) -> str:
         return str(path)
     # A hub id is one name, or two with a slash.
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise UserError(f"{name} does not exist or is no folder: name a model's folder.")
+        raise UserError(f"{name} does not exist or is not a folder: name a model's folder.")
     return name
 
 
@@ -55,13 +56,13 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 def load_model(name: str, **options: Any) -> PreTrainedModel:
-    """Any causal language model of a checkpoint; its weights are safetensors, which can hold no program.
+    """Load any causal language model. Its weights must be safetensors, which can't hold code.
 
     Args:
         options: as for `AutoModelForCausalLM.from_pretrained`.
 
     Raises:
-        UserError: it can't be loaded; names what is wrong with it.
+        UserError: it can't be loaded; the message says why.
     """
     folder = checkpoint(name)
     path = Path(folder)
@@ -69,7 +70,7 @@ def load_model(name: str, **options: Any) -> PreTrainedModel:
         others = sorted(f.name for pattern in ("*.bin", "*.pt", "*.pth") for f in path.glob(pattern))
         if others:
             raise UserError(
-                f"{name} has its weights in {others[0]}, which may hold a program: only safetensors are read. Convert it, "
+                f"{name} has its weights in {others[0]}, which may hold code: only safetensors are read. Convert it, "
                 "for instance with save_pretrained of transformers."
             )
     try:
@@ -80,13 +81,14 @@ def load_model(name: str, **options: Any) -> PreTrainedModel:
     except UserError:
         raise
     except Exception as error:
-        # Whatever a damaged or foreign file makes the libraries say: the files are the user's. --debug shows it.
+        # Damaged or foreign files raise all kinds of errors in the libraries. They are the user's files; --debug shows
+        # the error.
         raise _unreadable("model", name, error) from error
     if lacking := sorted(found["missing_keys"]):
-        # transformers would draw them at random.
+        # transformers would initialise them at random.
         raise UserError(
             f"can't load the model {name}: {len(lacking)} of its weights are missing, such as {lacking[0]}; its files are "
-            "damaged, or of another model."
+            "damaged or belong to another model."
         )
     return model
 
@@ -95,12 +97,12 @@ def _unreadable(what: str, name: str, error: Exception) -> UserError:
     folder = Path(checkpoint(name))
     if not folder.is_dir():
         return UserError(
-            f"there is no folder {name}, no bundled model of that name (tiny, base), and none that could be had from the "
-            "Hugging Face hub: check the name."
+            f"there is no folder {name}, no bundled model of that name (tiny, base), and none that could be fetched from "
+            "the Hugging Face hub: check the name."
         )
     if not (folder / "config.json").is_file():
         return UserError(f"{name} has no config.json: name the folder of a model.")
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    # A field of a wrong type is named in the first line, what is wrong with it in the last.
+    # For a field of the wrong type the first line names the field, and the last line says what is wrong.
     said = lines[0] if len(lines) == 1 or not isinstance(error, StrictDataclassError) else f"{lines[0]} {lines[-1]}"
     return UserError(f"can't load the {what} {name}: {said[:300]}")

@@ -1,7 +1,7 @@
-"""Text is data: what looks like a control token in a text is read as the characters that it is written with.
+"""Text is data: a text that contains something like a control token is encoded as plain characters.
 
-Control tokens are those that mean something to the model besides their characters: the special ones of the vocabulary, those
-that its chat template writes, and those in the form <|…|>. Other added tokens, such as runs of spaces, are ordinary text.
+Control tokens mean something to the model beyond their characters: the vocabulary's special tokens, the tokens that its
+chat template writes, and tokens of the form <|…|>. Other added tokens, such as runs of spaces, are ordinary text.
 """
 
 import functools
@@ -16,7 +16,7 @@ from .errors import UserError
 from .text_files import is_text
 
 _MARKER = re.compile(r"<\|.+\|>")
-# A fast tokenizer keeps how it treats special tokens as its own state, and texts are tokenised in threads.
+# Texts are tokenised in threads, but a fast tokenizer stores its treatment of special tokens as mutable state.
 _LOCK = threading.Lock()
 
 
@@ -27,7 +27,7 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
 
 @functools.lru_cache(maxsize=8)
 def _control_tokens(tokenizer: PreTrainedTokenizerBase, template: str, size: int) -> dict[str, int]:
-    """The arguments besides the tokenizer say whether it is still as it was."""
+    """`template` and `size` are part of the cache key: they change when the tokenizer does."""
     added = {token.content: (index, token.special) for index, token in tokenizer.added_tokens_decoder.items()}
     found = {
         text: index
@@ -38,7 +38,7 @@ def _control_tokens(tokenizer: PreTrainedTokenizerBase, template: str, size: int
 
 
 def control_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
-    """Finds control tokens in a text, the longest that begins at a place."""
+    """A pattern that finds control tokens in a text, the longest one at each place."""
     return _pattern(tuple(sorted(control_tokens(tokenizer), key=len, reverse=True)))
 
 
@@ -48,15 +48,15 @@ def _pattern(texts: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def encode_data(tokenizer: PreTrainedTokenizerBase, text: str) -> Iterator[tuple[int, BatchEncoding]]:
-    """The encoding of a text without any control token, in one piece or, where control tokens have to be cut in two, in
-    several; with each where it begins.
+    """Encode a text without producing a control token. Yields (start, encoding): usually one piece, several where a
+    control token has to be cut in two.
 
     Raises:
-        UserError: the text has half of a character.
+        UserError: the text contains half of a character.
     """
     if not is_text(text):
-        raise UserError("the text has half of a character, or bytes that are not UTF-8: send whole characters.")
-    # Tokenizers leave out special tokens by themselves, but not other added ones.
+        raise UserError("the text contains half of a character, or bytes that are not UTF-8: send whole characters.")
+    # With `split_special_tokens` tokenizers split special tokens themselves, but not other added tokens.
     at = 0
     for match in control_pattern(tokenizer).finditer(text):
         if match[0] not in tokenizer.all_special_tokens and not _is_special(tokenizer, match[0]):
@@ -67,7 +67,7 @@ def encode_data(tokenizer: PreTrainedTokenizerBase, text: str) -> Iterator[tuple
 
 
 def encode_form(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of text that a chat template wrote: control tokens in it are meant."""
+    """Encode text that a chat template wrote: its control tokens are intended."""
     return _encode(tokenizer, text, split=False).input_ids
 
 
@@ -77,7 +77,7 @@ def _is_special(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str, split: bool) -> Any:
     with _LOCK:
-        # Not verbose: the warning about texts longer than the model's window does not apply here.
+        # verbose=False: the warning about texts longer than the model's window does not apply here.
         return tokenizer(
             text,
             add_special_tokens=False,

@@ -1,14 +1,14 @@
-"""Files and folders that are there whole or not at all, also behind a power cut."""
+"""Atomic writes: a file or folder is there whole or not at all, even after a power cut."""
 
 import os
 from pathlib import Path
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text to a temporary file beside `path`, then rename it; folders above are made.
+    """Write UTF-8 text to a temporary file beside `path`, then rename it. Creates missing parent folders.
 
     Raises:
-        OSError: it can't be written; `path` is as it was.
+        OSError: the file can't be written; `path` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
@@ -20,7 +20,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def put(temporary: Path, final: Path) -> None:
-    """Give a file or a folder its name, so that behind a power cut it is whole or not there."""
+    """Rename a file or folder to its final name, so that after a power cut it is whole or not there."""
     for path in [temporary, *temporary.rglob("*")]:
         synchronise(path)
     temporary.replace(final)
@@ -28,7 +28,7 @@ def put(temporary: Path, final: Path) -> None:
 
 
 def synchronise(path: Path) -> None:
-    """Have a file, or the names in a folder, written to the disk. On Windows folders can't be, and need not."""
+    """Flush a file, or a folder's entries, to the disk. Windows neither allows nor needs this for folders."""
     if os.name == "nt" and path.is_dir():
         return
     descriptor = os.open(path, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""What figures depend on besides the model: versions, hardware, how fast it multiplies matrices, memory, operations."""
+"""The environment of a measurement: versions, hardware, speed of matrix products, memory, operation counts."""
 
 import os
 import platform
@@ -29,13 +29,13 @@ def environment() -> dict[str, Any]:
 
 
 def command_line() -> list[str]:
-    """What was typed, without the folder that the program lies in: names such as `__main__.py` stand for `sharedllm`."""
+    """The command as typed, without the program's folder; names such as `__main__.py` become `sharedllm`."""
     program = Path(sys.argv[0]).name
     return ["sharedllm" if program == "__main__.py" else program, *sys.argv[1:]]
 
 
 def peak_operations(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> float:
-    """Operations a second of a large matrix product: what rates are compared with."""
+    """Operations per second of a large matrix product, the reference for measured rates."""
     size = 2048 if device.type == "cpu" else 8192
     left = torch.randn(size, size, device=device, dtype=dtype)
     best, end = 0.0, time.perf_counter() + seconds
@@ -49,14 +49,14 @@ def peak_operations(device: torch.device, dtype: torch.dtype, seconds: float = 0
 
 
 def count_operations(run: Callable[[], None]) -> int:
-    """Floating-point operations of what `run` does, as it does it (recomputed activations count)."""
+    """Floating-point operations that `run` executes, recomputed activations included."""
     with FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops()
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Most memory that this process has held so far: of the device, or of the whole process on a CPU."""
+    """Peak memory so far, in MB: allocated on the device, or resident in the whole process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     # Linux counts in KiB, macOS in bytes.
@@ -64,7 +64,7 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can still be had on a device; None where the system does not tell."""
+    """Free bytes on a device; None where the system does not report them."""
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
@@ -84,7 +84,7 @@ def _lines(path: str) -> list[str]:
 
 
 def _cpu_name() -> str:
-    """The processor's name where the system tells it, else its architecture."""
+    """The processor's name if the system reports it, else its architecture."""
     for line in _lines("/proc/cpuinfo"):
         if line.startswith("model name"):
             return line.partition(":")[2].strip()

@@ -1,4 +1,4 @@
-"""English prose that every machine has: the language reference that comes with Python."""
+"""English prose that every Python installation has: the language reference."""
 
 import importlib
 
@@ -6,7 +6,7 @@ from .errors import UserError
 
 
 def library_prose(characters: int) -> str:
-    """The beginning of it, in whole topics, with at least so many characters if there are so many.
+    """The first whole topics of the reference, at least `characters` long if it has that many.
 
     Raises:
         UserError: this Python came without it.
@@ -14,7 +14,7 @@ def library_prose(characters: int) -> str:
     try:
         topics = importlib.import_module("pydoc_data.topics").topics
     except ImportError:
-        raise UserError("this Python has no pydoc_data, which is measured on: name a text with --data.") from None
+        raise UserError("this Python has no pydoc_data, the default text: name a text with --data.") from None
     parts: list[str] = []
     size = 0
     for name in sorted(topics):

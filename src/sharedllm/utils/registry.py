@@ -1,4 +1,4 @@
-"""A table of things of one kind by name. Each is imported when it is first asked for, so that names cost nothing."""
+"""A table of named things of one kind. Each is imported on first use, so listing the names is cheap."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,17 +9,17 @@ from .errors import UserError
 
 
 def load(target: str) -> Any:
-    """What `package.module:name` names."""
+    """Import the object that `package.module:name` names."""
     module, _, name = target.partition(":")
     return getattr(import_module(module), name)
 
 
 @dataclass(eq=False)
 class Registry(Mapping[str, Any]):
-    """`registry[name]` is the thing itself; `registry.about[name]` its line for help and tables.
+    """`registry[name]` is the entry; `registry.about[name]` is its line for help and tables.
 
-    kind     what a message calls it, with {} for the name: "task {}", "score={}"
-    aliases  spellings of before, by the name of today
+    kind     how messages name an entry, with {} for the name: "task {}", "score={}"
+    aliases  old name → current name
     """
 
     kind: str
@@ -29,26 +29,26 @@ class Registry(Mapping[str, Any]):
     _settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def add(self, name: str, entry: Any, about: str = "", /, **settings: Any) -> None:
-        """Register a thing, or a text `package.module:name` that says where it is.
+        """Register an object, or a string `package.module:name` that says where it is.
 
         Args:
-            settings: with these a class or function that the text names is called, a class also without any.
+            settings: arguments for the class or function that the string names. A class is called even without any.
 
         Raises:
-            UserError: the name is taken.
+            UserError: the name is already taken.
         """
         if name in self._entries:
-            raise UserError(f"{self.kind.format(repr(name))} is there already: give it another name.")
+            raise UserError(f"{self.kind.format(repr(name))} already exists: choose another name.")
         self._entries[name], self._settings[name], self.about[name] = entry, settings, about
 
     def remove(self, name: str) -> None:
-        """Take a thing out again, as tests do."""
+        """Remove an entry (for tests)."""
         del self._entries[name], self._settings[name], self.about[name]
 
     def __getitem__(self, name: str) -> Any:
         """
         Raises:
-            KeyError: there is no such thing; `find` says so to users.
+            KeyError: no such entry; `find` raises an error for users.
         """
         name = self.aliases.get(name, name)
         entry = self._entries[name]
@@ -68,10 +68,10 @@ class Registry(Mapping[str, Any]):
         return name in self._entries or name in self.aliases
 
     def find(self, name: str) -> Any:
-        """The thing of a name that a user gave.
+        """The entry for a name that a user gave.
 
         Raises:
-            UserError: there is none of that name; lists those that there are.
+            UserError: no entry of that name; lists the known ones.
         """
         if name not in self:
             raise UserError(f"{self.kind.format(repr(name))} is not known: use one of {self.names}.")

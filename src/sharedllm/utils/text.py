@@ -1,4 +1,4 @@
-"""Texts to token ids and back."""
+"""Text to token ids and back."""
 
 import itertools
 import threading
@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from .control_tokens import encode_data
 from .text_files import PIECE
 
-# Tokens before a piece that are decoded with it, so that it reads as it does in the whole.
+# A piece is decoded together with this many tokens before it, so that it reads as in the whole text.
 BEFORE = 16
 
 
@@ -29,9 +29,9 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:
 
 
 def tokenize_piece(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[Tensor, Tensor]:
-    """Ids (n,) of a text, without special tokens, and how many characters (n,) each of them adds to it: exactly for fast
-    tokenizers, for others as many as it has by itself, and the last what is left. What looks like a control token in the
-    text is read as characters."""
+    """Ids (n,) of a text, without special tokens, and the number of characters (n,) that each adds. The numbers are
+    exact for fast tokenizers; for others each token counts its own length and the last one the remainder. Text that
+    looks like a control token is encoded as characters."""
     ids: list[int] = []
     found: list[int] = []
     for start, encoded in encode_data(tokenizer, text):
@@ -51,7 +51,7 @@ def tokenize_piece(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[Tenso
 def tokenized(tokenizer: PreTrainedTokenizerBase, pieces: Iterable[str]) -> Iterator[tuple[str, Tensor, Tensor, bool]]:
     """Each piece of a text with its ids and how many characters each adds, and whether it is the last one.
 
-    What comes next is tokenised meanwhile, in a thread. Raises what `pieces` raises.
+    A thread tokenises the next piece meanwhile. Raises what `pieces` raises.
     """
     source = iter(pieces)
 
@@ -65,7 +65,8 @@ def tokenized(tokenizer: PreTrainedTokenizerBase, pieces: Iterable[str]) -> Iter
             except BaseException as error:
                 done.set_exception(error)
 
-        # A daemon, for it may wait for a pipe when the program ends; one a piece, for none is left when nobody goes on.
+        # A daemon thread, because it may be waiting for a pipe when the program ends. One thread per piece, so that
+        # none is left when the caller stops early.
         threading.Thread(target=work, daemon=True).start()
         return done
 
@@ -85,13 +86,13 @@ def decode_pieces(
     A character whose bytes are spread over tokens on both sides of a cut goes to the piece that ends it.
 
     Args:
-        cuts: ascending places in `ids`, from 0 on.
-        behind: the ids follow others; what they end of a character that those began is left out.
+        cuts: ascending indices into `ids`, starting with 0.
+        behind: the ids follow other text; the rest of a character that began there is left out.
     """
     pieces = []
     for start, end in itertools.pairwise(cuts):
         first = max(start - BEFORE, 0)
-        # Bytes that are no whole character are decoded as U+FFFD.
+        # Incomplete characters are decoded as U+FFFD.
         before = tokenizer.decode(ids[first:start]).rstrip("\ufffd")
         text = tokenizer.decode(ids[first:end])
         text = (text if end == len(ids) else text.rstrip("\ufffd"))[len(before) :]

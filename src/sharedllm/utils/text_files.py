@@ -1,4 +1,4 @@
-"""Text files, found and read: every file is read whole or refused by name. Imports nothing slow."""
+"""Finding and reading text files: a file is read whole or refused by name. Imports nothing slow."""
 
 import codecs
 import contextlib
@@ -18,7 +18,7 @@ def expand(names: Iterable[str]) -> list[str]:
     """File names with their globs expanded, in order; "-" stands for standard input.
 
     Raises:
-        UserError: a glob that fits no file.
+        UserError: a glob matches no file.
     """
     files: list[str] = []
     for name in names:
@@ -27,7 +27,7 @@ def expand(names: Iterable[str]) -> list[str]:
             continue
         found = sorted(f for f in glob.glob(name, recursive=True) if Path(f).is_file())  # noqa: PTH207 (absolute too)
         if not found:
-            raise UserError(f"{name} fits no file: check the pattern.")
+            raise UserError(f"{name} matches no file: check the pattern.")
         files += found
     return files
 
@@ -48,12 +48,12 @@ def read_text(name: str) -> str:
 
 
 def readable(name: str) -> str:
-    """A file name as text: bytes that are not UTF-8, of which Python makes halves of characters, are shown as \\xff."""
+    """A printable file name. Bytes that are not UTF-8, which Python turns into lone surrogates, are shown as \\xff."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") if not is_text(name) else name
 
 
 def is_text(text: str) -> bool:
-    """Whether a text has whole characters alone, so that it can be written and tokenised."""
+    """Whether a text has only whole characters, so that it can be written and tokenised."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -62,10 +62,10 @@ def is_text(text: str) -> bool:
 
 
 def check_file(name: str) -> None:
-    """Refuse what no text can be read from, without opening it: what comes through a pipe can be read only once.
+    """Refuse a name that can't be read as text, without opening it: a pipe can be read only once.
 
     Raises:
-        UserError: missing, or a folder.
+        UserError: it is missing or a folder.
     """
     path = Path(name)
     if name != "-" and path.is_dir():
@@ -77,10 +77,10 @@ def check_file(name: str) -> None:
 def text_pieces(name: str) -> Iterator[str]:
     """The text of a file, or of standard input for "-", in pieces that end with a line.
 
-    No more than some pieces are held in memory, so a pipe may be of any length.
+    Holds only a few pieces in memory, so a pipe may be of any length.
 
     Raises:
-        UserError: missing, a folder, empty, or not UTF-8; names the file and for bad bytes their offset.
+        UserError: the file is missing, a folder, empty or not UTF-8; names the file and the offset of bad bytes.
     """
     check_file(name)
     path, shown = Path(name), "standard input" if name == "-" else name

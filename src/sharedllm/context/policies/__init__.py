@@ -1,8 +1,8 @@
-"""Selection policies: which child of a node stays fine. One policy is one file and one line here (see `base`)."""
+"""Selection policies: which child of a node stays fine. A policy is one file and one line here (see `base`)."""
 
 from ...utils.registry import Registry
 
-# Configurations of before say "similarity".
+# Old configurations say "similarity".
 POLICIES = Registry("selection={}", aliases={"similarity": "cosine"})
 POLICIES.add("right", f"{__name__}.right:Right", "what is nearest")
 POLICIES.add("cosine", f"{__name__}.cosine:Cosine", "what is most similar to the question")

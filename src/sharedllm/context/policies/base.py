@@ -1,4 +1,4 @@
-"""What a selection policy is: a score for every node. Of two siblings the better one is selected, ties go right."""
+"""Selection policies score every node. Of two siblings the one with the higher score is selected; ties go right."""
 
 from typing import Protocol
 
@@ -9,7 +9,7 @@ from . import POLICIES
 
 
 class NodeView(Protocol):
-    """What a policy may look at. States are read only when asked for, without gradients."""
+    """The data that a policy may use. States are computed only on request, without gradients."""
 
     def node_states(self, nodes: Nodes) -> Tensor:
         """(n, E) hidden state at the last token of each node after the first lower layer."""
@@ -21,7 +21,7 @@ class NodeView(Protocol):
 
 
 class SelectionPolicy(Protocol):
-    """Scores nodes; `needs_query` says whether there has to be a query."""
+    """Scores nodes; `needs_query` says whether it needs a query."""
 
     name: str
     needs_query: bool
@@ -32,7 +32,7 @@ class SelectionPolicy(Protocol):
 
 
 def chooser(policy: SelectionPolicy, view: NodeView) -> Choose:
-    """The policy as the choice between siblings that growing a tree asks for."""
+    """Turn a policy into the function that chooses between siblings while a tree grows."""
 
     def choose(left: Nodes, right: Nodes) -> Tensor:
         scores = policy.scores(Nodes.cat([left, right]), view).cpu()
@@ -42,15 +42,15 @@ def chooser(policy: SelectionPolicy, view: NodeView) -> Choose:
 
 
 def get_policy(policy: str | SelectionPolicy) -> SelectionPolicy:
-    """A policy by name; an object that is one already is returned as it is.
+    """A policy by name; a policy object is returned as it is.
 
     Raises:
-        UserError: no policy of that name; lists those there are.
+        UserError: no policy of that name; lists the known ones.
     """
     return POLICIES.find(policy) if isinstance(policy, str) else policy
 
 
 def without_query(policy: str | SelectionPolicy) -> SelectionPolicy:
-    """A policy for reading before anything is asked: the same, or "right" where that needs a query."""
+    """A policy for reading before anything is asked: the given one, or "right" if it needs a query."""
     found = get_policy(policy)
     return get_policy("right") if found.needs_query else found

@@ -1,4 +1,4 @@
-"""With a query: what is more similar to it stays finer (paper, question answering and instructions)."""
+"""With a query: parts more similar to it stay finer (paper, question answering and instructions)."""
 
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -8,7 +8,8 @@ from .base import NodeView
 
 
 class Cosine:
-    """Cosine between the hidden states at the last tokens of node and query, each after one layer of its model."""
+    """Cosine between the hidden states at the last tokens of node and query, each after the first layer of its
+    model."""
 
     name = "cosine"
     needs_query = True
@@ -19,5 +20,6 @@ class Cosine:
 
 
 def directions(states: Tensor) -> Tensor:
-    """States (…, E) of length 1, in float32: products of two are cosines. The score "cosine" goes by them too."""
+    """States (…, E) normalised to length 1, in float32, so that their dot products are cosines. The score "cosine" uses
+    them too."""
     return normalize(states.float(), dim=-1)

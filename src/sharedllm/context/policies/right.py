@@ -1,4 +1,4 @@
-"""Without a query: what is nearer to the running text stays finer (paper, language modelling)."""
+"""Without a query: parts nearer to the running text stay finer (paper, language modelling)."""
 
 from torch import Tensor
 

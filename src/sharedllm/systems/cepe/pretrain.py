@@ -55,7 +55,7 @@ def pretrain(
         UserError: the output is there already, or tokens are not of the encoder's vocabulary.
     """
     if output.exists():
-        raise UserError(f"{output} is there already: name another output folder.")
+        raise UserError(f"{output} already exists: name another output folder.")
     for store in stores:
         if store.vocab_size != config.vocab_size - 2:
             raise UserError(
