@@ -20,7 +20,7 @@ _PLACES = {
     "SharedLLMForCausalLM": "causal_lm",
     "SharedLLMModel": "model.backbone",
     "bundled_model": "utils.checkpoints",
-    "open_memory": "memory.file",
+    "open_memory": "store.opening",
     "save_memory": "memory.file",
 }
 __all__ = [

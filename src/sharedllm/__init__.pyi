@@ -1,9 +1,9 @@
 from .answering.chat import Chat as Chat
 from .causal_lm import SharedLLMForCausalLM as SharedLLMForCausalLM
 from .memory.context_memory import ContextMemory as ContextMemory
-from .memory.file import open_memory as open_memory
 from .memory.file import save_memory as save_memory
 from .model.backbone import SharedLLMModel as SharedLLMModel
 from .model.config import SharedLLMConfig as SharedLLMConfig
+from .store.opening import open_memory as open_memory
 from .utils.checkpoints import bundled_model as bundled_model
 from .utils.version import __version__ as __version__

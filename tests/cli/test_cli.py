@@ -194,12 +194,15 @@ def test_a_file_of_save_memory_is_a_memory_too(run, tmp_path, model_folder, text
     budget = [*options, "--budget", 40, "--score", "bm25", "--json"]
     assert said(run("ask", whole, *budget)[1]) == said(run("ask", text_file, *budget)[1])
     assert run("generate", "--context", tree, "--prompt", "A", "--model", model_folder)[0] == 0
+    assert run("memory", "check", whole)[0] == 0
+    # What was kept whole is selected from where nothing is said, as of a folder.
+    assert json.loads(run("ask", whole, *options, "--json")[1])["budget"] == 64
+    assert "budget" not in json.loads(run("ask", tree, *options, "--json")[1])
     described = json.loads(run("info", tree, "--json")[1])
     assert (described["kind"], described["tokens"], described["complete"]) == ("memory file", len(TEXT), False)
     for arguments, message in (
         (["ask", tree, *budget], "does not hold every token"),
         (["ask", two, *options], "holds 2 texts"),
-        (["memory", "check", whole], "is a file, not a memory folder"),
         (["memory", "merge", whole, "-o", tmp_path / "new.memory"], "is a file, not a memory folder"),
         (["read", text_file, "-o", whole, "--model", model_folder], "is a file, not a memory folder"),
     ):

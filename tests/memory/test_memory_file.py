@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from sharedllm.memory import file as memory_file
-from sharedllm.memory.file import open_memory, read_header, save_memory
+from sharedllm.memory.file import open_file, read_header, save_memory
 from sharedllm.memory.fingerprint import fingerprint_tensors
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -51,7 +51,7 @@ def rewrite(path, memory, **changes):
 def test_round_trip_is_exact(path, lengths, dtype):
     memory = random_memory(lengths, dtype=dtype)
     save_memory(memory, path, tokenizer="tok")
-    assert_same(open_memory(path, fingerprint="abc"), memory)
+    assert_same(open_file(path, fingerprint="abc"), memory)
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -61,7 +61,7 @@ def test_round_trip_keeps_every_bit_pattern(path):
     patterns = torch.arange(-(1 << 15), 1 << 15).to(torch.int16).view(torch.bfloat16).reshape(1, 1, 1, -1)
     memory = replace(memory, keys=(patterns,) * 2, values=(patterns,) * 2)
     save_memory(memory, str(path))
-    assert_same(open_memory(str(path)), memory)
+    assert_same(open_file(str(path)), memory)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -70,7 +70,7 @@ def test_int8_is_within_half_a_step(path, dtype):
     memory = random_memory([9, 30], dtype=dtype)
     memory = replace(memory, keys=tuple(k * torch.tensor([1.0, -50.0, 0.01, 3.0]).to(dtype) for k in memory.keys))
     save_memory(memory, path, storage="int8")
-    opened, header = open_memory(path), read_header(path)
+    opened, header = open_file(path), read_header(path)
     assert (header["storage"], header["dtype"]) == ("int8", str(dtype).removeprefix("torch."))
     for ours, theirs in zip(opened.keys + opened.values, memory.keys + memory.values, strict=True):
         assert ours.dtype == dtype and ours.shape == theirs.shape
@@ -86,10 +86,10 @@ def test_views_are_saved_as_what_they_show(path):
     strided = tuple(t.transpose(1, 2).contiguous().transpose(1, 2).requires_grad_() for t in memory.keys)
     assert not strided[0].is_contiguous()
     save_memory(replace(memory, keys=strided, values=strided), path)
-    opened = open_memory(path)
+    opened = open_file(path)
     assert_same(opened, replace(memory, values=memory.keys))
     opened.keys[0].zero_()
-    assert_same(open_memory(path), replace(memory, values=memory.keys))
+    assert_same(open_file(path), replace(memory, values=memory.keys))
 
 
 def test_unknown_storage(path):
@@ -97,7 +97,7 @@ def test_unknown_storage(path):
         save_memory(random_memory([3]), path, storage="int4")
     rewrite(path, random_memory([3]), storage="int8")
     with pytest.raises(ValueError, match="are missing or unexpected"):
-        open_memory(path)
+        open_file(path)
 
 
 def test_header(saved):
@@ -126,13 +126,13 @@ def test_cut_short(saved):
     for length in (0, 1, 7, 8, 9, header_end - 1, header_end, header_end + 1, len(whole) // 2, len(whole) - 1):
         saved.write_bytes(whole[:length])
         with pytest.raises(ValueError, match=r"notes\.memory is not a memory, or was cut short"):
-            open_memory(saved)
+            open_file(saved)
 
 
 def test_longer_than_it_should_be(saved):
     saved.write_bytes(saved.read_bytes() + b"\0")
     with pytest.raises(ValueError, match=r"notes\.memory is not a memory, or was cut short"):
-        open_memory(saved)
+        open_file(saved)
 
 
 def test_any_flipped_byte_is_found(saved):
@@ -145,7 +145,7 @@ def test_any_flipped_byte_is_found(saved):
         damaged[place] ^= 1
         saved.write_bytes(damaged)
         with pytest.raises(ValueError, match=re.escape(str(saved))) as caught:
-            open_memory(saved)
+            open_file(saved)
         assert "\n" not in str(caught.value)
 
 
@@ -157,12 +157,12 @@ def test_damage_names_the_tensor(saved, name):
     whole[header_end + (begin + end) // 2] ^= 0x10
     saved.write_bytes(whole)
     with pytest.raises(ValueError, match=f"is damaged: the checksum of {name} does not fit; read the text again"):
-        open_memory(saved)
+        open_file(saved)
 
 
 def test_a_newer_format(path):
     rewrite(path, random_memory([9]), format_version=3, something="new")
-    for read in (open_memory, read_header):
+    for read in (open_file, read_header):
         with pytest.raises(ValueError, match=r"format_version=3, this package reads 1 … 2: upgrade sharedllm"):
             read(path)
 
@@ -184,7 +184,7 @@ def test_a_newer_format(path):
 def test_a_header_that_does_not_fit(path, changes, message):
     rewrite(path, random_memory([9]), **changes)
     with pytest.raises(ValueError, match=message):
-        open_memory(path)
+        open_file(path)
 
 
 @pytest.mark.parametrize(
@@ -209,17 +209,17 @@ def test_tensors_that_do_not_fit_each_other(path, name, change, message):
     memory = random_memory([9, 4])
     save_memory(replace(memory, **{name: change(getattr(memory, name))}), path)
     with pytest.raises(ValueError, match=message):
-        open_memory(path)
+        open_file(path)
 
 
 def test_not_a_memory(path):
     for content in (b"Call me Ishmael. " * 20, b"\x80\x04\x95" + bytes(100), json.dumps({"format": 1}).encode()):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"notes\.memory is not a memory, or was cut short"):
-            open_memory(path)
+            open_file(path)
     save_file({"weight": torch.zeros(3)}, path)
     with pytest.raises(ValueError, match="is a safetensors file but not a memory"):
-        open_memory(path)
+        open_file(path)
     for text in ("not json", "[1, 2]", "3", "{}"):
         save_file({"weight": torch.zeros(3)}, path, metadata={"sharedllm": text})
         with pytest.raises(ValueError, match="its header can't be read"):
@@ -228,40 +228,40 @@ def test_not_a_memory(path):
 
 def test_missing_files_and_folders(tmp_path):
     with pytest.raises(ValueError, match="does not exist: check the name"):
-        open_memory(tmp_path / "none.memory")
+        open_file(tmp_path / "none.memory")
     with pytest.raises(ValueError, match="is a folder: name a memory file"):
-        open_memory(tmp_path)
+        open_file(tmp_path)
     with pytest.raises(ValueError, match="is a folder: name a file to save"):
         save_memory(random_memory([3]), tmp_path)
     with pytest.raises(ValueError, match=r"the folder .*nowhere does not exist"):
         save_memory(random_memory([3]), tmp_path / "nowhere" / "notes.memory")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="is not a regular file"):
-        open_memory(tmp_path / "pipe")
+        open_file(tmp_path / "pipe")
 
 
 def test_a_memory_of_another_model(saved):
     message = "was made by another model: fingerprint abc in the file, xyz here; read the text again with this model"
     with pytest.raises(ValueError, match=message):
-        open_memory(saved, fingerprint="xyz")
+        open_file(saved, fingerprint="xyz")
     save_memory(replace(random_memory([3]), fingerprint=""), saved)
     with pytest.raises(ValueError, match=r"fingerprint \(none\) in the file, xyz here"):
-        open_memory(saved, fingerprint="xyz")
+        open_file(saved, fingerprint="xyz")
 
 
 def test_a_memory_of_another_tokenizer(saved):
     with pytest.raises(ValueError, match=r"another tokenizer: \(none\) in the file, tok here; read the text again"):
-        open_memory(saved, tokenizer="tok")
+        open_file(saved, tokenizer="tok")
     save_memory(random_memory([3]), saved, tokenizer="tok")
-    assert_same(open_memory(saved, tokenizer="tok"), random_memory([3]))
+    assert_same(open_file(saved, tokenizer="tok"), random_memory([3]))
     with pytest.raises(ValueError, match="another tokenizer: tok in the file, other here"):
-        open_memory(saved, tokenizer="other")
+        open_file(saved, tokenizer="other")
 
 
 def test_what_is_saved_can_be_opened_whatever_its_sources(path):
     """Keys that are numbers sort otherwise once they are text, which the header's checksum must not notice."""
     save_memory(replace(random_memory([3]), sources=(({10: "b", 9: "a", "pages": (1, 2)},),)), path)
-    assert open_memory(path).sources == (({"10": "b", "9": "a", "pages": [1, 2]},),)
+    assert open_file(path).sources == (({"10": "b", "9": "a", "pages": [1, 2]},),)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_a_failed_write_leaves_the_older_file(saved, monkeypatch, step, error):
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
     save_memory(random_memory([30]), saved)
-    assert_same(open_memory(saved), random_memory([30]))
+    assert_same(open_file(saved), random_memory([30]))
 
 
 def test_fingerprint_changes_with_everything():

@@ -5,7 +5,7 @@ import torch
 from helpers import random_texts, tiny_shared
 from memories import assert_same
 
-from sharedllm.memory.file import open_memory, save_memory
+from sharedllm.memory.file import open_file, save_memory
 from sharedllm.memory.segments import segments_of, take
 
 SETTINGS = {"injection": "deep", "encoding": "chunk", "lower_layers": 2, "prefix": [4, 2], "window": 64}
@@ -34,7 +34,7 @@ def test_cut_and_joined_as_read_at_once(model):
 def test_a_file_holds_them(model, tmp_path, storage):
     _, whole = read(model, 45)
     save_memory(whole, tmp_path / "a.memory", storage=storage)
-    opened = open_memory(tmp_path / "a.memory")
+    opened = open_file(tmp_path / "a.memory")
     if storage == "model":
         assert_same(opened, whole)
     step = whole.residuals[0].abs().amax(-1, keepdim=True) / 127

@@ -101,7 +101,7 @@ def test_a_long_prompt_and_a_long_answer_over_a_memory(serve, model, tokenizer):
     turns = [{"role": "system", "content": TEXT[:333]}, {"role": "user", "content": "Who is called Mina?"}]
     body = {"messages": turns, "max_tokens": 300, "memory": "notes", "budget": 50, "stop": "\n"}
     said = client.post("/v1/chat/completions", json=body).json()
-    store, question = client.service.memories["notes"].store, "\nQuestion: Who is called Mina?\nAnswer:"
+    store, question = client.service.memories["notes"].memory, "\nQuestion: Who is called Mina?\nAnswer:"
     memory = model.select(store, tokenize(tokenizer, question), budget=50, score="bm25")
     ids = tokenize(tokenizer, f"{TEXT[:333]}\n{question}")
     expected = model.generate(ids, memory=memory, max_new_tokens=300, do_sample=False)[0, ids.shape[1] :]
@@ -168,7 +168,7 @@ def test_the_needle_is_among_the_sources(tmp_path):
     filler = tokenizer.decode(library_text(tokenizer, 3000)[0, :3000])
     text = f"{filler[:4000]}\n{needle.statement}\n{filler[4000:]}"
     store = store_of(tmp_path / "facts.memory", model, tokenizer, code=text)
-    service = Service(model, tokenizer, "tiny", Memories([store]), Worker(1), budget=256, score="hybrid")
+    service = Service(model, tokenizer, "tiny", Memories([store.folder]), Worker(1), budget=256, score="hybrid")
     question = f"What is the secret code of the {needle.key}?"
     with TestClient(application(service)) as client:
         body = {"messages": [{"role": "user", "content": question}], "max_tokens": 32, "memory": "facts"}
@@ -307,7 +307,9 @@ def test_a_request_that_names_no_memory_reads_the_only_one(serve, model, tokeniz
     said = client.post("/v1/completions", json={"prompt": TEXT, "max_tokens": 4})
     assert said.status_code == 200 and "sharedllm" not in said.json()
     stores = [store_of(tmp_path / f"{name}.memory", model, tokenizer, text=TEXT) for name in ("one", "two")]
-    service = Service(model, tokenizer, "small", Memories(stores), Worker(4), budget=60, score="bm25")
+    service = Service(
+        model, tokenizer, "small", Memories([store.folder for store in stores]), Worker(4), budget=60, score="bm25"
+    )
     with TestClient(application(service)) as several:
         assert "sharedllm" not in several.post("/v1/chat/completions", json=chat).json()
         refused = several.post("/v1/chat/completions", json=chat | {"budget": 5}).json()["error"]
@@ -355,7 +357,7 @@ def test_half_of_a_character_is_the_clients_mistake(serve, path, body):
 def test_names_that_are_not_utf_8_break_no_reply(serve, model, tokenizer, tmp_path):
     """Of a memory that was read before such names were made text."""
     store = store_of(tmp_path / "odd.memory", model, tokenizer, **{"\udcff.txt": TEXT})
-    service = Service(model, tokenizer, "small", Memories([store]), Worker(4), budget=60, score="bm25")
+    service = Service(model, tokenizer, "small", Memories([store.folder]), Worker(4), budget=60, score="bm25")
     with TestClient(application(service)) as client:
         (odd,) = client.get("/v1/memories").json()["data"]
         assert odd["documents"][0]["name"] == "?.txt"

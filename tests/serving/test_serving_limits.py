@@ -13,9 +13,12 @@ import urllib.error
 import urllib.request
 
 import pytest
+import torch
 from helpers import byte_tokenizer
 from served import ASKED, TEXT, clients_of, small_model, store_of
+from starlette.testclient import TestClient
 
+from sharedllm import save_memory
 from sharedllm.cli.loading import tokenizer_fingerprint
 from sharedllm.serving import server
 from sharedllm.serving.app import Service, application
@@ -24,6 +27,7 @@ from sharedllm.serving.memories import Memories
 from sharedllm.serving.worker import Cancelled, Job, Worker
 from sharedllm.store import MemoryStore
 from sharedllm.store.writer import writing
+from sharedllm.utils.text import tokenize
 
 
 @pytest.fixture(scope="module")
@@ -109,13 +113,13 @@ def test_memories_that_can_not_be_served(model, tokenizer, tmp_path):
     (tmp_path / "a").mkdir()
     stores = [store_of(tmp_path / f"{folder}x.memory", model, tokenizer, text=TEXT) for folder in ("", "a/")]
     with pytest.raises(ValueError, match="both 'x'"):
-        Memories(stores)
+        Memories([store.folder for store in stores])
     with writing(tmp_path / "part.memory") as writer:
         writer.begin(model, tokenizer_fingerprint(tokenizer), keep_all=False)
         writer.read(model, tokenizer, "text", [TEXT])
         writer.commit()
     with pytest.raises(ValueError, match="--keep-all"):
-        Memories([MemoryStore.open(tmp_path / "part.memory")])
+        Memories([tmp_path / "part.memory"])
 
 
 def until(true) -> None:
@@ -375,3 +379,21 @@ def test_bad_input(run, model_folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "fastapi", None)
     code, _, err = run("serve")
     assert (code, err) == (2, "error: fastapi is not installed: pip install 'sharedllm[serve]'.\n")
+
+
+def test_a_memory_in_one_file_is_asked_but_not_changed(model, tokenizer, tmp_path):
+    with torch.no_grad():
+        memory = model.read(tokenize(tokenizer, TEXT), keep_all=True, sources=["foxes"])
+    save_memory(memory, tmp_path / "notes.memory")
+    memories = Memories([tmp_path / "notes.memory"])
+    service = Service(model, tokenizer, "small", memories, Worker(4), budget=60, score="bm25")
+    with TestClient(application(service)) as client:
+        said = client.post("/v1/chat/completions", json=ASKED | {"memory": "notes"}).json()
+        assert said["sharedllm"]["sources"][0]["document"] == "foxes"
+        (listed,) = client.get("/v1/memories").json()["data"]
+        assert [d["name"] for d in listed["documents"]] == ["foxes"] and listed["tokens"] == len(TEXT)
+        refused = client.post("/v1/memories/notes/documents", json={"name": "owls", "text": "An owl."})
+        assert refused.status_code == 409 and "is a file, not a memory folder" in refused.json()["error"]["message"]
+        save_memory(memory.slice(0, 128), tmp_path / "notes.memory")
+        client.post("/v1/chat/completions", json=ASKED | {"memory": "notes"})
+        assert client.get("/v1/memories").json()["data"][0]["tokens"] == 128

@@ -43,7 +43,14 @@ def clients_of(model, tokenizer, folder):
         waiting = options.pop("waiting", 4)
         stores = [store_of(folder / "notes.memory", model, tokenizer, foxes=TEXT)]
         settings = {"tokenizer": tokenizer, "budget": 60, "score": "bm25"} | options
-        service = Service(model, settings.pop("tokenizer"), "small", Memories(stores), Worker(waiting), **settings)
+        service = Service(
+            model,
+            settings.pop("tokenizer"),
+            "small",
+            Memories([store.folder for store in stores]),
+            Worker(waiting),
+            **settings,
+        )
         client = TestClient(application(service))
         client.service = service
         clients.append(client.__enter__())

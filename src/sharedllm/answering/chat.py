@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
-from ..memory.segments import HasSegments, segments_of
+from ..memory.interface import Memory
+from ..memory.segments import segments_of
 from ..prompts import NOTHING, PromptForm
 from ..scoring.base import TokenScore, get_score
 from ..scoring.passages import DEFAULT_RANKING
@@ -64,7 +65,7 @@ class Chat:
         self,
         model: SharedLLMForCausalLM,
         tokenizer: PreTrainedTokenizerBase,
-        document: ContextMemory | HasSegments,
+        document: Memory,
         *,
         budget: int | None = None,
         score: str | TokenScore | None = None,
@@ -91,8 +92,6 @@ class Chat:
         for name, value in (("budget", budget), ("max_new_tokens", max_new_tokens)):
             if value < 1:
                 raise UserError(f"{name}={value} asks for nothing: give at least 1.")
-        if isinstance(document, ContextMemory) and not document.sources[0]:
-            document = replace(document, sources=(({"name": "the text", "tokens": int(document.lengths[0])},),))
         self.model, self.tokenizer, self.document = model, tokenizer, document
         self.form = PromptForm.of(tokenizer)
         self.tokens = sum(int(segment.lengths[0]) for segment in segments)
@@ -150,7 +149,7 @@ class Chat:
         asked = self.form.following(question) if begun else self.form.whole(question)
         return asked.to(self.running.device)
 
-    def _everything(self) -> list[ContextMemory | HasSegments]:
+    def _everything(self) -> list[Memory]:
         """What a turn selects from."""
         return [self.document] if self.history is None else [self.document, self.history]
 
@@ -165,7 +164,7 @@ class Chat:
         else:
             history = self.model.append(self.history.to(self.running.device), oldest, batch_tokens=self.batch_tokens)
         # It lies where the document does, as one source.
-        device = self.document.keys[0].device if isinstance(self.document, ContextMemory) else "cpu"
+        device = self.document.segments[0].token_ids.device
         source = {"name": HISTORY, "tokens": int(history.lengths[0])}
         self.history = replace(history.to(device), sources=((source,),))
         self.running = self.running[:, oldest.shape[1] :]

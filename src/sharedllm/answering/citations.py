@@ -83,4 +83,4 @@ def describe(
 def documents(memory: ContextMemory, row: int = 0) -> tuple[dict, ...]:
     """The documents of a text: "name", "tokens", the slot that each begins at, "start", and if they were read from a
     store "marks", tokens and characters of the document before places where both are known."""
-    return placed(memory.sources[row] or ({"name": "the text", "tokens": int(memory.lengths[row])},))
+    return placed(memory.named[row])

@@ -45,22 +45,26 @@ def command(
     from ..answering.ask import answer_over, ask, checked_score, default_budget, prompt_of
     from ..context.policies.base import get_policy
     from ..model.cross_attention import untrained
-    from .loading import everything_of, load, memory_of, selects, tokens_behind
+    from .loading import load, open_source, tokens_behind
 
     loaded, tokenizer = load(model)
     score = checked_score(loaded, score)
     policy = get_policy(selection or loaded.config.selection)
     prompt = prompt_of(loaded, tokenizer, question, max_new_tokens)
     sources = []
-    if budget is None and selection is None and not policy.needs_query and selects(loaded, source):
+    # Where nothing is said, a question chooses what is read, of all that was kept whole or can be. What is read deeper can
+    # only be a part of a text.
+    chooses = selection is None and not policy.needs_query and loaded.config.encoding == "chunk"
+    keep_all = budget is not None or chooses
+    opened = open_source(loaded, tokenizer, source, batch_tokens, keep_all=keep_all)
+    if budget is None and chooses and (opened.complete or loaded.config.injection == "deep"):
         budget = default_budget(loaded)
     if budget is not None:
-        everything = everything_of(loaded, tokenizer, source, batch_tokens)
         limits = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens}
-        answered = ask(loaded, tokenizer, everything, question, **limits)
+        answered = ask(loaded, tokenizer, opened, question, **limits)
         answer, memory, sources = answered.text, answered.memory, answered.sources
     else:
-        memory = memory_of(loaded, tokenizer, source, batch_tokens)
+        memory = opened.load()
         if policy.needs_query:
             if len(memory.sources[0]) > 1:
                 raise UserError(

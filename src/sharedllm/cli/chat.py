@@ -32,13 +32,13 @@ def command(
     check_source(source)
     from ..answering.ask import checked_score
     from ..answering.chat import Chat
-    from .loading import everything_of, load
+    from .loading import load, open_source
     from .talking import talk
 
     loaded, tokenizer = load(model)
     if score is not None:
         checked_score(loaded, score)
-    document = everything_of(loaded, tokenizer, source, batch_tokens)
+    document = open_source(loaded, tokenizer, source, batch_tokens, keep_all=True)
     options = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens, "batch_tokens": batch_tokens}
     chat = Chat(loaded, tokenizer, document, **options)
     talk(chat, source, json)

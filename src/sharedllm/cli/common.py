@@ -40,12 +40,12 @@ BatchTokensOption = Annotated[
 
 
 @contextmanager
-def progress_bar(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr; yields what advances it. Nothing is drawn where stderr is no terminal."""
+def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """A bar on stderr; yields what advances it, and may say what all is. Nothing is drawn where stderr is no terminal."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
         task = bar.add_task(label, total=total)
-        yield lambda advance: bar.update(task, advance=advance)
+        yield lambda advance, total=None: bar.update(task, advance=advance, total=total)
 
 
 def check_source(name: str) -> None:

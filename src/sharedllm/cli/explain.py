@@ -38,12 +38,12 @@ def command(
     check_source(source)
     from ..answering.ask import ask, checked_score, default_budget, prompt_of
     from ..explain import gather, render
-    from .loading import everything_of, load
+    from .loading import load, open_source
 
     loaded, tokenizer = load(model)
     score = checked_score(loaded, score)
     prompt_of(loaded, tokenizer, question, max_new_tokens)
-    everything = everything_of(loaded, tokenizer, source, batch_tokens)
+    everything = open_source(loaded, tokenizer, source, batch_tokens, keep_all=True)
     with stderr.status("choosing what to read, and answering …"):
         size = default_budget(loaded) if budget is None else budget
         limits = {"budget": size, "score": score, "max_new_tokens": max_new_tokens, "most_sources": MOST_SOURCES}

@@ -32,10 +32,12 @@ def command(
     from ..answering.stream import ending
     from ..prompts import PromptForm, with_beginning
     from ..utils.text import tokenize
-    from .loading import load, memory_of, tokens_behind
+    from .loading import load, open_source, tokens_behind
 
     loaded, tokenizer = load(model)
-    memory = memory_of(loaded, tokenizer, context, batch_tokens) if context is not None else None
+    memory = None
+    if context is not None:
+        memory = open_source(loaded, tokenizer, context, batch_tokens, keep_all=False).load()
     ids = with_beginning(tokenizer, tokenize(tokenizer, prompt))
     torch.manual_seed(seed)
     sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}

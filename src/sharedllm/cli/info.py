@@ -18,12 +18,9 @@ def command(
     """Describe a model or a memory."""
     if Path(source).suffix == ".memory":
         check_source(source)
-    from .loading import is_file, is_memory
+    from ..store import is_memory
 
-    describe = describe_model
-    if is_memory(source):
-        describe = describe_file if is_file(source) else describe_memory
-    values = describe(source)
+    values = (describe_memory if is_memory(source) else describe_model)(source)
     if json:
         print_json(**values)
         return
@@ -54,44 +51,22 @@ def _source(source: dict[str, Any]) -> str:
 
 
 def describe_memory(name: str) -> dict:
-    from ..store import MemoryStore
+    from ..store import look, open_memory
 
-    store = MemoryStore.open(name, verify=False)
-    manifest = store.manifest
+    label, memory = look(name), open_memory(name, verify=False)
     return {
-        "kind": "memory",
-        "documents": len(manifest.documents),
-        "tokens": store.tokens,
-        "chunk_size": manifest.chunk_size,
-        "kept_tokens": store.kept,
-        "complete": manifest.complete,
-        "injected_layers": manifest.pairs,
-        "storage": manifest.storage,
-        "bytes": store.nbytes,
-        "fingerprint": manifest.fingerprint,
-        "sources": [
-            {"name": d.name, "tokens": d.tokens, "characters": d.characters, "finished": d.finished}
-            for d in manifest.documents
-        ],
-    }
-
-
-def describe_file(name: str) -> dict:
-    from ..memory.file import open_memory, read_header
-
-    memory = open_memory(name)
-    return {
-        "kind": "memory file",
-        "texts": len(memory),
-        "tokens": int(memory.lengths.sum()),
+        "kind": label.kind,
+        "texts": memory.texts,
+        "documents": len(memory.contents),
+        "tokens": memory.tokens,
         "chunk_size": memory.chunk_size,
         "kept_tokens": int(memory.kept.sum()),
         "complete": memory.complete,
-        "injected_layers": len(memory.keys),
-        "storage": read_header(name)["storage"],
-        "bytes": Path(name).stat().st_size,
+        "injected_layers": memory.pairs,
+        "storage": label.storage,
+        "bytes": memory.nbytes,
         "fingerprint": memory.fingerprint,
-        "sources": [source for text in memory.sources for source in text],
+        "sources": memory.contents,
     }
 
 

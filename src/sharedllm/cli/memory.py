@@ -55,20 +55,19 @@ def merge(
 def check(memory: MemoryArgument) -> None:
     """Read every byte of a memory and compare checksums; exit code 1 if something is lost."""
     check_source(str(memory))
-    from ..store import MemoryStore
+    from ..store import open_memory
 
-    total = MemoryStore.open(memory, verify=False).tokens
-    with progress_bar(f"checking {memory}", total) as advance:
-        store = MemoryStore.open(memory, progress=advance)
-    for lost in store.damaged:
+    with progress_bar(f"checking {memory}", None) as advance:
+        opened = open_memory(memory, progress=advance)
+    for lost in opened.damaged:
         print(f"{lost.document}: tokens {lost.start:,}–{lost.end:,} are lost: {lost.reason}")
-    if store.damaged:
+    if opened.damaged:
         raise typer.Exit(1)
     _report(memory)
 
 
 def _report(memory: Path) -> None:
-    from ..store import MemoryStore
+    from ..store import open_memory
 
-    store = MemoryStore.open(memory, verify=False)
-    note(f"{memory}: {len(store.documents)} documents, {store.tokens:,} tokens, {store.nbytes / 1e6:.1f} MB")
+    opened = open_memory(memory, verify=False)
+    note(f"{memory}: {len(opened.contents)} documents, {opened.tokens:,} tokens, {opened.nbytes / 1e6:.1f} MB")

@@ -69,14 +69,14 @@ def command(
             memory=str(output),
             tokens_read=read,
             tokens=store.tokens,
-            kept=store.kept,
+            kept=int(store.kept),
             bytes=store.nbytes,
             seconds=round(seconds, 3),
         )
     else:
         note(
             f"read {read:,} tokens in {seconds:.1f} s ({read / seconds:,.0f} tokens/s); {output} holds "
-            f"{store.kept:,} of {store.tokens:,} tokens in {store.nbytes / 1e6:.1f} MB"
+            f"{int(store.kept):,} of {store.tokens:,} tokens in {store.nbytes / 1e6:.1f} MB"
         )
 
 

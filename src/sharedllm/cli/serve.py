@@ -1,6 +1,7 @@
 """`sharedllm serve`: an OpenAI-compatible server over a model and memories."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -35,7 +36,7 @@ def command(
     for memory in memories or []:
         check_source(memory)
     from ..answering.ask import checked_score, default_budget
-    from .loading import load, open_store
+    from .loading import load, open_own
 
     try:
         from ..serving.app import Service, application
@@ -52,7 +53,7 @@ def command(
     with bind(host, port) as bound:
         loaded, tokenizer = load(model)
         score = checked_score(loaded, score)
-        opened = Memories([open_store(loaded, tokenizer, name) for name in memories or []])
+        opened = Memories(memories or [], partial(open_own, loaded, tokenizer))
         name = Path(model).expanduser().resolve().name if Path(model).is_dir() else model
         budget = default_budget(loaded) if budget is None else budget
         limits = {"budget": budget, "score": score, "seconds": timeout, "key": key}

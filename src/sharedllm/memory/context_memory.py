@@ -62,6 +62,41 @@ class ContextMemory:
         return len(self.lengths)
 
     @property
+    def texts(self) -> int:
+        """B, the number of texts."""
+        return len(self)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens read of all texts together."""
+        return int(self.lengths.sum())
+
+    @property
+    def pairs(self) -> int:
+        """P, the number of injected layers."""
+        return len(self.keys)
+
+    @property
+    def contents(self) -> list[dict]:
+        """What was read, text by text: dicts with at least "name" and "tokens"."""
+        return [source for text in self.sources for source in text]
+
+    @property
+    def named(self) -> tuple[tuple[dict, ...], ...]:
+        """The sources of each text; one of unknown source is "the text"."""
+        unknown = [({"name": "the text", "tokens": length},) for length in self.lengths.tolist()]
+        return tuple(text or default for text, default in zip(self.sources, unknown, strict=True))
+
+    @property
+    def damaged(self) -> tuple[()]:
+        """Nothing: what is in working memory is whole."""
+        return ()
+
+    def load(self) -> "ContextMemory":
+        """Itself: it is in working memory already."""
+        return self
+
+    @property
     def chunks(self) -> Tensor:
         """(B,) number of chunks of each text."""
         return (self.lengths + self.chunk_size - 1) // self.chunk_size
@@ -95,7 +130,7 @@ class ContextMemory:
                 keys=lambda pair, columns: columns_of(self.keys[pair], columns),
                 values=lambda pair, columns: columns_of(self.values[pair], columns),
                 residuals=partial(columns_of, self.residuals[0]) if self.residuals else None,
-                sources=tuple(placed(text) for text in self.sources),
+                sources=tuple(placed(text) for text in self.named),
                 fingerprint=self.fingerprint,
             )
         ]

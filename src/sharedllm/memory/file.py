@@ -199,18 +199,19 @@ def read_header(path: str | Path) -> dict:
     return header
 
 
-def open_memory(
+def open_file(
     path: str | Path,
     *,
     fingerprint: str | None = None,
     tokenizer: str | None = None,
-    device: torch.device | str = "cpu",
+    verify: bool = True,
 ) -> ContextMemory:
-    """Open a memory and check every byte of it.
+    """Open a memory in one file; `sharedllm.open_memory` opens files and folders.
 
     Args:
         fingerprint: of the model that will use it (`model.fingerprint()`); None skips the comparison.
         tokenizer: as it was given to `save_memory`; None skips the comparison.
+        verify: read every byte and compare checksums.
 
     Raises:
         UserError: as `read_header`; a damaged, missing or misshapen tensor; a memory of another model or tokenizer.
@@ -227,9 +228,9 @@ def open_memory(
             f"{path} was made with another tokenizer: {header['tokenizer'] or '(none)'} in the file, "
             f"{tokenizer} here; read the text again with this tokenizer."
         )
-    tensors = open_tensors(path, header)
+    tensors = open_tensors(path, header, verify)
     layers = range(header["layers"])
-    memory = ContextMemory(
+    return ContextMemory(
         keys=tuple(heads(header, tensors, f"keys.{i}") for i in layers),
         values=tuple(heads(header, tensors, f"values.{i}") for i in layers),
         residuals=tuple(heads(header, tensors, f"residuals.{i}") for i in range(_residuals(header))),
@@ -238,7 +239,6 @@ def open_memory(
         fingerprint=header["fingerprint"],
         **{name: tensors[name] for name in _INTEGERS},
     )
-    return memory.to(device)
 
 
 def open_tensors(path: Path, header: dict, verify: bool = True) -> dict[str, Tensor]:

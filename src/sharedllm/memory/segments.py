@@ -8,24 +8,16 @@ segment slots are empty.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ..utils.errors import UserError
 from .context_memory import ContextMemory
+from .interface import Memory
 from .segment import Segment
 
-
-class HasSegments(Protocol):
-    """What can be selected from: a `ContextMemory` that holds every token, or a store on disk."""
-
-    @property
-    def segments(self) -> Sequence[Segment]: ...
-
-
-Source = HasSegments | Sequence[HasSegments]
+Source = Memory | Sequence[Memory]
 
 
 def segments_of(source: Source) -> list[Segment]:

@@ -12,8 +12,8 @@ from ..answering.ask import after_prefix, choose, default_score
 from ..answering.stream import AnswerStream, StopOnText, end_tokens, ending
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
+from ..memory.interface import Memory
 from ..prompts import NOTHING, PromptForm, with_beginning
-from ..store import MemoryStore
 from ..utils.errors import UserError
 from ..utils.text import tokenize
 from .errors import invalid
@@ -66,7 +66,7 @@ def answer(
     model: SharedLLMForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
     request: ChatRequest | CompletionRequest,
-    source: tuple[str, MemoryStore] | None,
+    source: tuple[str, Memory] | None,
     *,
     budget: int,
     score: str | None,
@@ -124,7 +124,7 @@ def answer(
 def _selected(
     model: SharedLLMForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
-    store: MemoryStore,
+    store: Memory,
     prompt: Prompt,
     budget: int,
     score: str,

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
-from ..store import MemoryStore
-from ..store.manifest import read_manifest
+from ..memory.interface import Memory
+from ..store.opening import Label, look, open_memory
 from ..store.writer import Writer, writing
 from ..utils.errors import UserError
 from .errors import ServingError, invalid
@@ -19,26 +20,43 @@ from .errors import ServingError, invalid
 class Opened:
     """A memory as it was when it was opened last. nbytes: on disk."""
 
-    store: MemoryStore
+    path: Path
+    label: Label
+    memory: Memory
     nbytes: int
+
+    def again(self, label: Label, verify: bool = True) -> "Opened":
+        """The same path, opened anew for the same model.
+
+        Args:
+            label: what `look` says of it before that, so that a change in between is noticed later.
+        """
+        known = self.label.fingerprint, self.label.tokenizer
+        fingerprint, tokenizer = (mark or None for mark in known)
+        memory = open_memory(self.path, fingerprint=fingerprint, tokenizer=tokenizer, verify=verify)
+        return Opened(self.path, label, memory, memory.nbytes)
 
 
 class Memories:
-    """Memories by the names of their folders. Only the worker's thread changes them; others may look."""
+    """Memories by the names of their folders or files. Only the worker's thread changes them; others may look."""
 
-    def __init__(self, stores: Sequence[MemoryStore]):
+    def __init__(self, paths: Sequence[str | Path], opens: Callable[[str], Memory] = open_memory):
         """
+        Args:
+            opens: opens a path the first time.
+
         Raises:
-            UserError: two of one name, or one that does not hold every token.
+            UserError: as `opens`; two of one name, or one that does not hold every token.
         """
         self._opened: dict[str, Opened] = {}
-        for store in stores:
-            name = store.folder.resolve().name.removesuffix(".memory")
+        for path in map(Path, paths):
+            name = path.resolve().name.removesuffix(".memory")
             if name in self._opened:
-                raise UserError(f"{store.folder} and {self[name].store.folder} are both {name!r}: rename one.")
-            if not store.manifest.complete:
-                raise UserError(f"{store.folder} does not hold every token: read its texts with --keep-all.")
-            self._opened[name] = Opened(store, store.nbytes)
+                raise UserError(f"{path} and {self[name].path} are both {name!r}: rename one.")
+            label, memory = look(path), opens(str(path))
+            if not memory.complete:
+                raise UserError(f"{path} does not hold every token: read its texts with --keep-all.")
+            self._opened[name] = Opened(path, label, memory, memory.nbytes)
 
     def __getitem__(self, name: str) -> Opened:
         """
@@ -61,25 +79,25 @@ class Memories:
             return name
         return next(iter(self._opened)) if name is None and len(self._opened) == 1 else None
 
-    def current(self, name: str) -> MemoryStore:
-        """The store of a name, opened again if another process has changed it; for the worker's thread.
+    def current(self, name: str) -> Memory:
+        """The memory of a name, opened again if another process has changed it; for the worker's thread.
 
         Raises:
             ServingError: none of that name, or what is there now can't be asked.
         """
-        held = self[name].store
-        folder, manifest = held.folder, held.manifest
+        held = self[name]
         try:
-            if read_manifest(folder) == manifest:
-                return held
-            store = MemoryStore.open(folder, fingerprint=manifest.fingerprint, tokenizer=manifest.tokenizer)
+            label = look(held.path)
+            if label == held.label:
+                return held.memory
+            opened = held.again(label)
         except UserError as error:
             raise ServingError(409, f"memory={name!r} was changed by another process: {error}", "memory") from None
-        if not store.manifest.complete:
+        if not opened.memory.complete:
             message = f"memory={name!r} does not hold every token any more: read its texts again with --keep-all."
             raise ServingError(409, message, "memory")
-        self._opened[name] = Opened(store, store.nbytes)
-        return store
+        self._opened[name] = opened
+        return opened.memory
 
     def listed(self) -> list[dict[str, Any]]:
         """Name, size and documents of each."""
@@ -87,12 +105,8 @@ class Memories:
 
     def described(self, name: str) -> dict[str, Any]:
         opened = self[name]
-        documents = [
-            {"name": d.name, "tokens": d.tokens, "characters": d.characters, "finished": d.finished}
-            for d in opened.store.documents
-        ]
-        size = {"tokens": opened.store.tokens, "bytes": opened.nbytes}
-        return {"id": name, "object": "memory", **size, "documents": documents}
+        size = {"tokens": opened.memory.tokens, "bytes": opened.nbytes}
+        return {"id": name, "object": "memory", **size, "documents": opened.memory.contents}
 
     def add(
         self,
@@ -134,17 +148,15 @@ class Memories:
         return self._changed(name, change)
 
     def _changed(self, name: str, change: Callable[[Writer], None]) -> dict[str, Any]:
-        old = self[name].store
-        marks = {"fingerprint": old.manifest.fingerprint, "tokenizer": old.manifest.tokenizer}
+        old = self[name]
         try:
             with ExitStack() as stack:
                 try:
-                    writer = stack.enter_context(writing(old.folder))
+                    writer = stack.enter_context(writing(old.path))
                 except UserError as error:
                     raise ServingError(409, str(error), "memory") from None
                 change(writer)
         finally:
             # What was committed counts, whether all went well or not; our own blocks need no check.
-            store = MemoryStore.open(old.folder, **marks, verify=False)
-            self._opened[name] = Opened(store, store.nbytes)
+            self._opened[name] = old.again(look(old.path), verify=False)
         return self.described(name)

@@ -1,6 +1,10 @@
-"""Memories that live on disk: documents read once, added to, taken out, and asked many times without loading them."""
+"""Memories that live on disk: documents read once, added to, taken out, and asked many times without loading them.
 
+`opening` has `open_memory`, which opens these folders and single files alike."""
+
+from ..memory.interface import Damage
 from .manifest import Block, Document
-from .store import Damage, MemoryStore
+from .opening import is_memory, look, open_memory
+from .store import MemoryStore
 
-__all__ = ["Block", "Damage", "Document", "MemoryStore"]
+__all__ = ["Block", "Damage", "Document", "MemoryStore", "is_memory", "look", "open_memory"]

@@ -4,22 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from ..memory.context_memory import ContextMemory
+from ..memory.interface import Damage
 from ..memory.segment import Segment
 from ..utils.errors import UserError
 from .blocks import BlockFile, joined
 from .manifest import Document, Manifest, read_manifest
-
-
-@dataclass(frozen=True)
-class Damage:
-    """Tokens start … end − 1 of a document that are lost, and why."""
-
-    document: str
-    start: int
-    end: int
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -53,14 +48,14 @@ class MemoryStore:
         fingerprint: str | None = None,
         tokenizer: str | None = None,
         verify: bool = True,
-        progress: Callable[[int], None] | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> "MemoryStore":
         """Open a store.
 
         Args:
             fingerprint: of the model that will use it; None skips the comparison. tokenizer: of its tokenizer.
             verify: read every byte and compare checksums; a block that is damaged is left out and named in `damaged`.
-            progress: called with the number of tokens opened since the last call.
+            progress: called with the number of tokens opened since the last call, and of all.
 
         Raises:
             UserError: no store, a damaged manifest, or one of another model or tokenizer.
@@ -91,9 +86,39 @@ class MemoryStore:
         return sum(document.tokens for document in self.documents)
 
     @property
-    def kept(self) -> int:
-        """Tokens whose keys and values are kept."""
-        return sum(len(p.file.kept()["position"]) for p in self._placed if p.file is not None)
+    def texts(self) -> int:
+        """1: the documents together are one text."""
+        return 1
+
+    @property
+    def complete(self) -> bool:
+        """Whether every token was kept."""
+        return self.manifest.complete
+
+    @property
+    def chunk_size(self) -> int:
+        return self.manifest.chunk_size
+
+    @property
+    def pairs(self) -> int:
+        return self.manifest.pairs
+
+    @property
+    def fingerprint(self) -> str:
+        return self.manifest.fingerprint
+
+    @property
+    def contents(self) -> list[dict[str, Any]]:
+        """Of each document: "name", "tokens", "characters", and "finished", False if its reading was cut off."""
+        return [
+            {"name": d.name, "tokens": d.tokens, "characters": d.characters, "finished": d.finished}
+            for d in self.documents
+        ]
+
+    @property
+    def kept(self) -> Tensor:
+        """(1,) tokens whose keys and values are kept."""
+        return torch.tensor([sum(len(p.file.kept()["position"]) for p in self._placed if p.file is not None)])
 
     @property
     def nbytes(self) -> int:
@@ -147,10 +172,11 @@ class MemoryStore:
 
 
 def _open_blocks(
-    folder: Path, manifest: Manifest, verify: bool, progress: Callable[[int], None] | None, missing: bool
+    folder: Path, manifest: Manifest, verify: bool, progress: Callable[[int, int], None] | None, missing: bool
 ) -> tuple[list[_Placed], list[Damage]]:
     """All blocks in order. missing: a block that is not there counts as damaged instead of being an error."""
     placed, damaged, slot = [], [], 0
+    total = sum(document.tokens for document in manifest.documents)
     for document in manifest.documents:
         token = character = 0
         for block in document.blocks:
@@ -167,5 +193,5 @@ def _open_blocks(
             slot += -(-block.tokens // manifest.chunk_size) * manifest.chunk_size
             token, character = token + block.tokens, character + block.characters
             if progress is not None:
-                progress(block.tokens)
+                progress(block.tokens, total)
     return placed, damaged

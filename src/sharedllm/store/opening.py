@@ -1,0 +1,78 @@
+"""A memory by its path: a file of `save_memory` or a folder of `sharedllm read`. Nothing else asks which of the two it is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..memory.file import open_file, read_header
+from ..memory.interface import Memory
+from .manifest import NAME, Manifest, read_manifest
+from .store import MemoryStore
+
+
+@dataclass(frozen=True)
+class Label:
+    """What is known of a memory on disk before it is opened.
+
+    kind         "memory", a folder, or "memory file"
+    fingerprint  of the model that made it; "" if unknown
+    tokenizer    identifies the vocabulary; "" of a file that was saved without it
+    storage      of keys and values: "model" or "int8"
+    state        two that are equal: nothing was changed in between
+    """
+
+    kind: str
+    fingerprint: str
+    tokenizer: str
+    storage: str
+    state: Manifest | str
+
+
+def is_memory(name: str | Path) -> bool:
+    """Whether a path is meant as a memory: by its suffix, .memory, or because it is a folder with a manifest."""
+    return Path(name).suffix == ".memory" or (Path(name) / NAME).is_file()
+
+
+def look(path: str | Path) -> Label:
+    """
+    Raises:
+        UserError: as `open_memory`, but no tensor is looked at.
+    """
+    path = Path(path)
+    if path.is_dir() or not path.exists():
+        manifest = read_manifest(path)
+        return Label("memory", manifest.fingerprint, manifest.tokenizer, manifest.storage, manifest)
+    header = read_header(path)
+    return Label("memory file", header["fingerprint"], header["tokenizer"], header["storage"], header["checksum"])
+
+
+def open_memory(
+    path: str | Path,
+    *,
+    fingerprint: str | None = None,
+    tokenizer: str | None = None,
+    verify: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Memory:
+    """Open a memory: a `ContextMemory` for a file of `save_memory`, a `MemoryStore` for a folder of `sharedllm read`.
+
+    Both can be selected from if they hold every token (`model.select`, `Chat`), and `load()` gives of both what
+    `generate(memory=…)` takes.
+
+    Args:
+        fingerprint: of the model that will use it (`model.fingerprint()`); None skips the comparison.
+        tokenizer: identifies its tokenizer; None skips the comparison, and a file that was saved without one is not compared.
+        verify: read every byte and compare checksums. A folder's damaged blocks are left out and named in `damaged`; a
+            damaged file is refused.
+        progress: called with the number of tokens opened since the last call, and of all.
+
+    Raises:
+        UserError: no memory, a damaged one, one of a newer format, or of another model or tokenizer.
+    """
+    label = look(path)
+    if Path(path).is_dir():
+        return MemoryStore.open(path, fingerprint=fingerprint, tokenizer=tokenizer, verify=verify, progress=progress)
+    memory = open_file(path, fingerprint=fingerprint, tokenizer=tokenizer if label.tokenizer else None, verify=verify)
+    if progress is not None:
+        progress(memory.tokens, memory.tokens)
+    return memory
