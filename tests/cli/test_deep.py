@@ -44,12 +44,16 @@ def test_read_ask_append_without_any_option(run, deep_folder, tmp_path):
     assert code == 0, err
     answer = json.loads(out)
     assert 0 < answer["selected_tokens"] <= 64 < answer["context_tokens"] == len(TEXT)
-    assert answer["seconds"] > 0 and answer["score"] == "bm25"
+    assert answer["seconds"] > 0 and answer["score"] in ("bm25", "hybrid") and answer["found"]
     for source in answer["sources"]:
         assert source["text"] == TEXT[slice(*source["characters"])]
     assert any("castle" in source["text"] for source in answer["sources"])
     again = json.loads(run("ask", text, *options)[1])
     assert {k: v for k, v in again.items() if k != "seconds"} == {k: v for k, v in answer.items() if k != "seconds"}
+    code, out, err = run("ask", memory, "Does photosynthesis need chlorophyll?", *options[1:])
+    assert code == 0 and not json.loads(out)["found"]
+    code, out, err = run("ask", memory, "Does photosynthesis need chlorophyll?", *options[1:-1])
+    assert code == 0 and "may not be in the text" in err
     text.write_text(TEXT + "The keeper of the well is called Frieda.\n")
     assert run("read", text, "-o", memory, "--append", "--model", deep_folder)[0] == 0
     found = json.loads(run("ask", memory, "Who keeps the well?", *options[1:], "--score", "bm25")[1])

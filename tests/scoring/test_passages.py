@@ -7,7 +7,7 @@ from helpers import byte_tokenizer, tiny_base, tiny_shared
 from sharedllm.context.pieces import Pieces
 from sharedllm.memory.segments import segments_of
 from sharedllm.scoring.heads import head_weights
-from sharedllm.scoring.passages import TextIndex, index_of, rank_pieces, select_pieces
+from sharedllm.scoring.passages import TextIndex, index_of, join, rank_pieces, select_pieces
 from sharedllm.scoring.words import WordIndex
 from sharedllm.utils.errors import UserError
 
@@ -32,7 +32,23 @@ def test_whole_words_count():
     index = WordIndex(["Town7 is red.", "Town70 is blue.", "Town71 is green.", "It is the town of the."])
     scores = index.scores("What is the colour of town7?")
     assert scores[0] > 0 and scores[1:].tolist() == [0.0, 0.0, 0.0]
+    assert index.coverage("What is the colour of town7?") == pytest.approx(index.coverage("colour town7"))
+    assert 0 < index.coverage("What is the colour of town7?") < 1 == index.coverage("Is town7 red?")
+    assert index.coverage("Where is Paris?") == 0 and index.coverage("Which?") == 1
     assert index.scores("Which?").tolist() == [0.0] * 4 and WordIndex(["the", "of"]).scores("red").tolist() == [0, 0]
+
+
+def test_words_are_found_by_their_beginning_and_the_same_word_counts_more():
+    index = WordIndex(["They travelled in May.", "He travels in May.", "Rain fell in May."])
+    scores = index.scores("Who travels alone?")
+    assert scores[1] > scores[0] > scores[2] == 0
+
+
+def test_heads_decide_where_no_word_matches():
+    words, heads = torch.tensor([0.0, 3.0, 2.9]), torch.tensor([0.4, 0.1, 0.3])
+    assert join(words, heads).argsort(descending=True).tolist() == [2, 1, 0]
+    assert join(torch.zeros(3), heads).argsort(descending=True).tolist() == [0, 2, 1]
+    assert join(words, torch.zeros(3)).tolist() == pytest.approx([0.0, 1.0, 2.9 / 3])
 
 
 def test_heads_pay_what_attention_pays(model):
@@ -72,13 +88,30 @@ def test_selected_pieces_are_whole_and_within_the_budget(model):
     segments = segments_of(memory)
     asked = ids("Where is the town7?")
     own = torch.ones_like(asked, dtype=torch.bool)
-    chosen, scores = select_pieces(model.model, segments, tokenizer, asked, own, 64, "bm25")
+    selected = select_pieces(model.model, segments, tokenizer, asked, own, 64, "bm25")
+    chosen, scores = selected.memory, selected.scores
     kept = chosen.position[0].tolist()
     text = "".join(TEXT[i] for i in kept)
     assert len(kept) <= 64 and "town7 has a red bridge" in text and "town70" not in text
     assert (~scores[0].isneginf()).nonzero().flatten().tolist() == kept
     assert torch.equal(chosen.residuals[0], memory.residuals[0][:, :, kept])
     assert index_of(segments_of(memory), tokenizer, 256) is index_of(segments, tokenizer, 256)
+
+
+def test_pieces_that_have_little_of_the_question_are_left_out(model):
+    """However much the budget holds; of a question that the text knows nothing of it is filled."""
+    text = "Anna keeps the old red mill by the long river. " * 2 + "Emil has a red boat at sea, and likes it well. " * 6
+    segments = segments_of(model.read(ids(text), keep_all=True))
+
+    def chosen(question: str):
+        asked = ids(question)
+        own = torch.ones_like(asked, dtype=torch.bool)
+        return select_pieces(model.model, segments, byte_tokenizer(), asked, own, 200, "bm25")
+
+    known, unknown = chosen("Who keeps the old red mill?"), chosen("Does photosynthesis need chlorophyll or a boat?")
+    assert known.coverage == 1 and unknown.coverage < 0.3
+    assert int(known.memory.kept[0]) < 130 and known.memory.position[0, 0] == 0
+    assert int(unknown.memory.kept[0]) > 130
 
 
 def test_documents_are_not_mixed(model):

@@ -1,5 +1,6 @@
 """A question to a text that was kept whole: what of it is read within a budget, the answer, and where that stands."""
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..memory.segments import Source, roots, segments_of
 from ..prompts import NOTHING, PromptForm, own_words
 from ..scoring import DEFAULT_SCORE
 from ..scoring.base import TokenScore, get_score
-from ..scoring.passages import DEFAULT_RANKING, check_ranking, select_pieces
+from ..scoring.passages import FOUND, check_ranking, default_ranking, select_pieces
 from ..scoring.passages import default_budget as pieces_budget
 from ..utils.errors import UserError
 from .citations import Citation, cite, describe
@@ -28,12 +29,14 @@ class Chosen:
     scores     (1, Z) how much the token at each slot of the text matters to the question
     citations  parts that were kept whole, best first
     sources    the same as they are shown (see `citations.describe`)
+    found      False: hardly a word of the question stands in the text, which may not answer it
     """
 
     memory: ContextMemory
     scores: Tensor
     citations: list[Citation]
     sources: list[dict[str, Any]]
+    found: bool
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Answer(Chosen):
     question_ids  (1, Q) the prompt
     answer_ids    (1, A) the tokens up to the end of that, A ≥ 1
     chunks        slots at which the chunks of the text begin and end, (N,) each
+    seconds       by step: select; deepen, or give positions; prefill, up to the first token; decode
     """
 
     question: str
@@ -54,6 +58,16 @@ class Answer(Chosen):
     question_ids: Tensor
     answer_ids: Tensor
     chunks: tuple[Tensor, Tensor]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Written:
+    """text: the answer, up to where it ends (see `PromptForm`). ids: (1, A) the tokens of that. seconds: by step."""
+
+    text: str
+    ids: Tensor
+    seconds: dict[str, float]
 
 
 def prompt_of(
@@ -114,7 +128,7 @@ def checked_score(model: SharedLLMForCausalLM, score: str | None) -> str:
 def default_score(model: SharedLLMForCausalLM) -> str:
     """What a question's budget goes by where nothing is named."""
     if model.config.injection == "deep":
-        return DEFAULT_RANKING
+        return default_ranking(model.config)
     return DEFAULT_SCORE
 
 
@@ -130,23 +144,28 @@ def answer_over(
     memory: ContextMemory,
     prompt: Tensor,
     max_new_tokens: int,
-) -> tuple[str, Tensor]:
-    """The likeliest answer to a prompt (1, Q) over a memory, up to where it ends (see `PromptForm`), and the ids (1, A) of
-    that."""
+) -> Written:
+    """The likeliest answer to a prompt (1, Q) over a memory."""
     form = PromptForm.of(tokenizer)
     stream = AnswerStream(tokenizer, one_line=form.one_line, strip=True)
     stop = StopOnText(stream)
     ends = ending(model, form)
-    prompt = after_prefix(model, prompt) if memory is not None else prompt
+    prompt = after_prefix(model, prompt)
+    begin = time.perf_counter()
+    with torch.no_grad():
+        prepared = model.model.prepare_memory(memory)
+    ready = time.perf_counter()
     output = model.generate(
-        prompt, memory=memory, max_new_tokens=max_new_tokens, do_sample=False, stopping_criteria=[stop], **ends
+        prompt, memory=prepared, max_new_tokens=max_new_tokens, do_sample=False, stopping_criteria=[stop], **ends
     )
+    done, first = time.perf_counter(), stop.first or time.perf_counter()
     said = stream.text.rstrip()
     text = stream.finish().rstrip()
     # Attention is paid for the tokens that say it, not for what ends the line.
     needed = stop.needed if text == said else stop.tokens
     ids = output[:, prompt.shape[1] :]
-    return text, ids[:, : needed or ids.shape[1]]
+    seconds = {"deepen": ready - begin, "prefill": first - ready, "decode": done - first}
+    return Written(text, ids[:, : needed or ids.shape[1]], seconds)
 
 
 def choose(
@@ -172,15 +191,20 @@ def choose(
         own = words if words is not None else torch.ones_like(prompt, dtype=torch.bool)
         asked = after_prefix(model, prompt)
         ranking = score if isinstance(score, str) else score.name
-        memory, scores = select_pieces(
+        selected = select_pieces(
             model.model, segments_of(everything), tokenizer, asked, own[:, -asked.shape[1] :], budget, ranking
         )
-        citations = cite(memory, scores, most_sources)
-        return Chosen(memory, scores, citations, [describe(tokenizer, memory, citation) for citation in citations])
+        return _chosen(tokenizer, selected.memory, selected.scores, most_sources, selected.coverage >= FOUND)
     scores = model.scores(everything, prompt, query_words=words, score=score)
     memory = model.select(everything, prompt, budget=budget, score=scores)
+    return _chosen(tokenizer, memory, scores, most_sources)
+
+
+def _chosen(
+    tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, scores: Tensor, most_sources: int, found: bool = True
+) -> Chosen:
     citations = cite(memory, scores, most_sources)
-    return Chosen(memory, scores, citations, [describe(tokenizer, memory, citation) for citation in citations])
+    return Chosen(memory, scores, citations, [describe(tokenizer, memory, citation) for citation in citations], found)
 
 
 def ask(
@@ -208,12 +232,14 @@ def ask(
     Raises:
         UserError: an empty or too long question, a budget below 1, or a memory that does not hold every token.
     """
+    begin = time.perf_counter()
     budget = default_budget(model) if budget is None else budget
     score = score or default_score(model)
     prompt = prompt_of(model, tokenizer, question, max_new_tokens, instruction)
     form = _asked(model, tokenizer, _with(NOTHING, instruction))
     chosen = choose(model, tokenizer, everything, prompt, form, budget=budget, score=score, most_sources=most_sources)
-    text, ids = answer_over(model, tokenizer, chosen.memory, prompt, max_new_tokens)
+    selecting = {"select": time.perf_counter() - begin}
+    written = answer_over(model, tokenizer, chosen.memory, prompt, max_new_tokens)
     chunks = roots(segments_of(everything), 0)
-    return Answer(**vars(chosen), question=question.strip(), budget=budget, score=score, text=text,
-                  question_ids=prompt, answer_ids=ids, chunks=chunks)  # fmt: skip
+    return Answer(**vars(chosen), question=question.strip(), budget=budget, score=score, text=written.text,
+                  question_ids=prompt, answer_ids=written.ids, chunks=chunks, seconds=selecting | written.seconds)  # fmt: skip

@@ -18,7 +18,7 @@ from ..memory.interface import Memory
 from ..memory.segments import segments_of
 from ..prompts import NOTHING, PromptForm
 from ..scoring.base import TokenScore, get_score
-from ..scoring.passages import DEFAULT_RANKING
+from ..scoring.passages import default_ranking
 from ..utils.errors import UserError
 from .ask import after_prefix, choose, default_budget
 from .stream import AnswerStream, StopOnText, ending
@@ -32,7 +32,7 @@ def default_score(model: SharedLLMForCausalLM) -> str:
     Not `focus`: of a question that comes again it finds the first time that it was asked.
     """
     if model.config.injection == "deep":
-        return DEFAULT_RANKING
+        return default_ranking(model.config)
     return "attention" if model.config.injection == "joint" else "bm25"
 
 

@@ -1,5 +1,6 @@
 """Tokens to pieces of text as they come, and where the text ends."""
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -108,13 +109,15 @@ class StopOnText(StoppingCriteria):
 
     tokens  how many there were; last: the last of them
     needed  how many of them say all of the text, but for white space behind it
+    first   when the first came, as `time.perf_counter` tells it; 0.0 before
     """
 
     def __init__(self, stream: AnswerStream):
         self.stream = stream
-        self.tokens, self.last, self.needed = 0, -1, 0
+        self.tokens, self.last, self.needed, self.first = 0, -1, 0, 0.0
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Any:
+        self.first = self.first or time.perf_counter()
         before = len(self.stream.text.rstrip())
         self.tokens, self.last = self.tokens + 1, int(input_ids[0, -1])
         self.stream.add(self.last)

@@ -51,7 +51,7 @@ def command(
     score = checked_score(loaded, score)
     policy = get_policy(selection or loaded.config.selection)
     prompt = prompt_of(loaded, tokenizer, question, max_new_tokens)
-    sources = []
+    sources, found = [], True
     # Where nothing is said, a question chooses what is read, of all that was kept whole or can be. What is read deeper can
     # only be a part of a text.
     chooses = selection is None and not policy.needs_query and loaded.config.encoding == "chunk"
@@ -62,7 +62,7 @@ def command(
     if budget is not None:
         limits = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens}
         answered = ask(loaded, tokenizer, opened, question, **limits)
-        answer, memory, sources = answered.text, answered.memory, answered.sources
+        answer, memory, sources, found = answered.text, answered.memory, answered.sources, answered.found
     else:
         memory = opened.load()
         if policy.needs_query:
@@ -75,17 +75,23 @@ def command(
             held = torch.isin(torch.arange(ids.shape[1]) // memory.chunk_size, memory.chunk)[None]
             with torch.no_grad():
                 memory = loaded.read(ids, held, query_ids=prompt, selection=policy, batch_tokens=batch_tokens)
-        answer, _ = answer_over(loaded, tokenizer, memory, prompt, max_new_tokens)
+        answer = answer_over(loaded, tokenizer, memory, prompt, max_new_tokens).text
     if loaded.config.injection == "cross" and untrained(loaded):
         note(
             f"{model} is not trained: its cross-attention adds nothing, and the answer ignores the text. Train it, or extend "
             "the base without --paper.",
             style="yellow",
         )
-    chosen = {"selection": policy.name} if budget is None else {"budget": budget, "score": score, "sources": sources}
+    chosen = (
+        {"selection": policy.name}
+        if budget is None
+        else {"budget": budget, "score": score, "sources": sources, "found": found}
+    )
     read = {"context_tokens": tokens_behind(memory), "selected_tokens": int(memory.kept[0])}
     if json:
         print_json(question=question, answer=answer, **read, seconds=round(time.perf_counter() - started, 3), **chosen)
-    else:
-        print(answer)
-        show_sources(sources)
+        return
+    print(answer)
+    if not found:
+        note("This may not be in the text: hardly a word of the question is.", style="yellow")
+    show_sources(sources)

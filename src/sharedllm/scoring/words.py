@@ -1,11 +1,14 @@
 """BM25 over the words of pieces (Robertson and Zaragoza, 2009), by the library bm25s.
 
-Words, not tokens: a token that begins two words ("town7" and "town70") would match both. An index is made once for a text
-and serves all questions about it.
+Words, not tokens: a token that begins two words ("town7" and "town70") would match both. Each word also counts by its
+first five letters, so that "travelled" finds "travels", and the same word still counts more. Truncation serves European
+languages about as well as a stemmer of their own does (McNamee and Mayfield, 2004). An index is made once for a text and
+serves all questions about it.
 """
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import bm25s
@@ -14,6 +17,9 @@ import torch
 from torch import Tensor
 
 _WORD = re.compile(r"\w+")
+_BEGINNING = 5  # letters
+# Of a short text every word stands in most pieces, and still says something.
+_LEAST_IDF = 2.0
 # Words that carry a question's form and not what it is about.
 _FORM = frozenset(
     "a an and are as at be by did do does for from had has have he her his how i in is it its of on or she that the "
@@ -26,6 +32,12 @@ def words_of(text: str) -> list[str]:
     return [word for word in _WORD.findall(text.casefold()) if word not in _FORM]
 
 
+def terms_of(words: Iterable[str]) -> list[str]:
+    """What is counted: the words, and their beginnings. Names with digits in them have no beginning to share."""
+    words = list(words)
+    return words + ["~" + (word[:_BEGINNING] if word.isalpha() else word) for word in words]
+
+
 class WordIndex:
     """Pieces of a text by their words."""
 
@@ -35,7 +47,7 @@ class WordIndex:
             texts: n pieces, at least one.
         """
         self._pieces = len(texts)
-        found = [words_of(text) for text in texts]
+        found = [terms_of(words_of(text)) for text in texts]
         self._index = None
         if any(found):
             self._index = bm25s.BM25(method="lucene")
@@ -50,7 +62,28 @@ class WordIndex:
             return torch.zeros(self._pieces)
         return torch.from_numpy(np.asarray(self._index.get_scores(known), dtype=np.float32))
 
+    def coverage(self, question: str) -> float:
+        """How much of a question stands in one piece: the share of its words that the best piece has, each weighted by its
+        idf, and counted by its beginning. 1.0 for a question without words."""
+        terms = [term for term in _distinct(question) if term.startswith("~")]
+        if not terms:
+            return 1.0
+        covered, total = np.zeros(self._pieces), 0.0
+        for term in dict.fromkeys(terms):
+            holding = self._holding(term)
+            weight = max(_LEAST_IDF, math.log(1 + (self._pieces - len(holding) + 0.5) / (len(holding) + 0.5)))
+            covered[holding] += weight
+            total += weight
+        return float(covered.max() / total)
+
+    def _holding(self, term: str) -> np.ndarray:
+        """Indices of the pieces that hold a term."""
+        if self._index is None or term not in self._index.vocab_dict:
+            return np.zeros(0, dtype=np.int64)
+        column, borders = self._index.vocab_dict[term], self._index.scores["indptr"]
+        return self._index.scores["indices"][borders[column] : borders[column + 1]]
+
 
 @lru_cache(maxsize=256)
 def _distinct(question: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(words_of(question)))
+    return tuple(terms_of(dict.fromkeys(words_of(question))))

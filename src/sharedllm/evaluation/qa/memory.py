@@ -1,6 +1,5 @@
 """The memory as a system, by the package's public way of asking: read once with every token kept, then `answering.ask`."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -8,6 +7,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ...answering.ask import Answer
 from ...answering.ask import ask as ask_memory
 from ...causal_lm import SharedLLMForCausalLM
 from ...context.pieces import Pieces
@@ -15,6 +15,7 @@ from ...memory.context_memory import ContextMemory
 from ...memory.segments import segments_of
 from ...prompts import NOTHING, PromptForm, own_words
 from ...scoring.passages import TextIndex, rank_pieces
+from ...systems.sharedllm.operations import deep_answer
 from ...utils.text import tokenize
 from .meter import Meter
 from .pieces import Piece
@@ -47,7 +48,6 @@ class Memory:
     def answer(self, state: tuple[ContextMemory, np.ndarray], ask: Ask) -> Reply:
         memory, ends = state
         assert ask.budget is not None
-        begin = time.perf_counter()
         options = {"score": self.score} if self.score else {}
         answer = ask_memory(
             self.model,
@@ -59,13 +59,20 @@ class Memory:
             max_new_tokens=ask.new_tokens,
             **options,
         )
-        seconds = getattr(answer, "seconds", None) or {"answer": time.perf_counter() - begin}
         kept = answer.memory.position[0][answer.memory.mask[0]].cpu().numpy()
         prompt = answer.question_ids.shape[1]
         return Reply(
-            answer.text, len(kept) + prompt, len(kept), dict(seconds), getattr(answer, "operations", None),
+            answer.text, len(kept) + prompt, len(kept), dict(answer.seconds), self._operations(answer),
             spans_of(kept, ends), answer.answer_ids.shape[1],
         )  # fmt: skip
+
+    def _operations(self, answer: Answer) -> float | None:
+        """Of a question whose pieces are read deeper for it; None for other models."""
+        if self.model.config.injection != "deep":
+            return None
+        kept, running = int(answer.memory.kept[0]), answer.question_ids.shape[1]
+        # The first token of the answer comes with the question.
+        return deep_answer(self.model.config, kept, running, answer.answer_ids.shape[1] - 1, causal=True)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,40 @@
+"""What a question over pieces that are read deeper costs, by formula and as counted."""
+
+import pytest
+import torch
+from helpers import tiny_base, tiny_shared
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from sharedllm.systems.operations import Costs, run
+from sharedllm.systems.sharedllm.operations import deep_answer
+
+
+def deep(layers: int, kept: int, prefix: list[int]):
+    settings = {"injection": "deep", "encoding": "chunk", "prefix": prefix, "window": 64, "chunk_size": 16}
+    base = tiny_base("qwen2", num_hidden_layers=4, vocab_size=64, max_position_embeddings=256)
+    return tiny_shared("qwen2", base=base, lower_layers=layers, injection_map=[[i, i] for i in range(kept)], **settings)
+
+
+@pytest.mark.parametrize(("layers", "kept", "prefix"), [(1, 2, [5, 3]), (2, 2, []), (3, 1, [7])])
+def test_operations_are_those_counted(layers, kept, prefix):
+    model = deep(layers, kept, prefix)
+    with torch.no_grad():
+        memory, question = model.read(torch.randint(0, 64, (1, 40)), keep_all=True), torch.randint(0, 64, (1, 6))
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        prepared = model.model.prepare_memory(memory)
+        output = model(question, memory=prepared, use_cache=True, logits_to_keep=1)
+        for _ in range(2):
+            token = output.logits[:, -1:].argmax(-1)
+            cache = output.past_key_values
+            output = model(token, memory=prepared, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    assert deep_answer(model.config, 40, 6, 2) == counter.get_total_flops()
+    assert deep_answer(model.config, 40, 6, 2, causal=True) < deep_answer(model.config, 40, 6, 2)
+
+
+def test_a_question_costs_the_layers_above(layers=2):
+    """Of reading the same pieces as text, not more than the layers above M, of which the last one leaves keys alone."""
+    model, kept = deep(layers, 3, []), 4096
+    costs = Costs.of(model.config.text_config)
+    ours, text = deep_answer(model.config, kept, 8, 0), run(costs, kept + 8) + costs.head
+    assert ours < (1 - layers / costs.layers) * text
