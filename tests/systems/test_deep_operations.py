@@ -32,9 +32,10 @@ def test_operations_are_those_counted(layers, kept, prefix):
     assert deep_answer(model.config, 40, 6, 2, causal=True) < deep_answer(model.config, 40, 6, 2)
 
 
-def test_a_question_costs_the_layers_above(layers=2):
+def test_a_question_costs_the_layers_above():
     """Of reading the same pieces as text, not more than the layers above M, of which the last one leaves keys alone."""
-    model, kept = deep(layers, 3, []), 4096
+    layers, kept = 2, 4096
+    model = deep(layers, 3, [])
     costs = Costs.of(model.config.text_config)
     ours, text = deep_answer(model.config, kept, 8, 0), run(costs, kept + 8) + costs.head
     assert ours < (1 - layers / costs.layers) * text
