@@ -1,1 +1,1 @@
-"""What is kept of a text: in memory, in a file, and as segments to select from."""
+"""The memory of a text: in RAM, in a file, and as segments to select from."""

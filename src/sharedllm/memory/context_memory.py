@@ -1,7 +1,7 @@
-"""ContextMemory: what the lower model keeps of a batch of texts, as an object to move, cut, join and ask.
+"""ContextMemory: the keys and values that the lower model keeps of a batch of texts. It can be moved, cut, joined and asked.
 
-Keys are stored before RoPE with the index of their chunk beside them, so a memory gets its positions only when it is
-used and can be appended to, re-ordered or cut before.
+Keys are stored before RoPE, together with the index of their chunk. A memory gets its positions only when it is used,
+so it can be appended to, re-ordered or cut before.
 
 Letters for dimensions, the same in the whole package (docs/glossary.md has them too): B rows of a batch; X texts of a
 memory that serves a batch, each for B / X rows; T tokens of a text (context); L tokens of running text; Q tokens of a
@@ -23,20 +23,20 @@ from .segment import Segment, columns_of, placed
 
 @dataclass(frozen=True)
 class ContextMemory:
-    """Keys and values of the context of B texts, one pair of tensors for each injected layer; and, for models that read
-    what is selected deeper, the residual stream to go on from.
+    """Keys and values of the context of B texts, one pair of tensors for each injected layer. Models that read selected
+    tokens deeper also keep the residual stream to continue from.
 
     keys        P tensors (B, G, S, D), before RoPE; padding is zero
     values      P tensors (B, G, S, D)
     mask        (B, S) bool, True for kept tokens
     chunk       (B, S) int64, chunk of each kept token: 0 for the oldest
     position    (B, S) int64, its position in its text
-    stride      (B, S) int64, how many tokens it stands for
+    stride      (B, S) int64, how many tokens it represents
     token_ids   (B, T) int32, the tokens that were read, padded with 0
-    lengths     (B,) int64, tokens read of each text
+    lengths     (B,) int64, number of tokens read of each text
     chunk_size  C
     residuals   () or one tensor (B, 1, S, E): the residual stream entering layer M
-    sources     for each text, what was read: dicts with at least "name" and "tokens"
+    sources     for each text the documents read: dicts with at least "name" and "tokens"
     fingerprint identifies the weights and tree settings that made it; "" if unknown
     """
 
@@ -108,16 +108,17 @@ class ContextMemory:
 
     @property
     def complete(self) -> bool:
-        """Whether every token that was read is kept, for its own sake: a short text may lose none by chance."""
+        """Whether every token was kept on purpose (stride 1). A short text may lose no token by chance; that does not
+        count."""
         whole = (self.kept == self.lengths).all() & (self.stride[self.mask] == 1).all()
         return bool(whole & (self.lengths > 0).any())
 
     @property
     def segments(self) -> list[Segment]:
-        """What can be selected from: all of it, as one segment.
+        """The whole memory as one segment to select from.
 
         Raises:
-            UserError: it does not hold every token.
+            UserError: the memory does not hold every token.
         """
         if not self.complete:
             raise UserError("the memory does not hold every token: read the text with keep_all=True to select from it.")
@@ -155,7 +156,7 @@ class ContextMemory:
         )
 
     def _by_head(self, function: Callable[[Tensor], Tensor]) -> dict[str, tuple[Tensor, ...]]:
-        """What becomes of all tensors (B, G, S, D), by field."""
+        """Apply a function to all tensors (B, G, S, D); the results by field."""
         return {kind: tuple(function(tensor) for tensor in getattr(self, kind)) for kind in _BY_HEAD}
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "ContextMemory":
@@ -177,15 +178,15 @@ class ContextMemory:
         return self._map(lambda t: t.index_select(0, index), sources=tuple(self.sources[i] for i in index.tolist()))
 
     def repeat_interleave(self, repeats: int) -> "ContextMemory":
-        """Every text `repeats` times in a row, as beams need it."""
+        """Repeat every text `repeats` times in a row, as beam search needs it."""
         return self.index_select(torch.arange(len(self)).repeat_interleave(repeats))
 
     def slice(self, start: Tensor | int, stop: Tensor | int) -> "ContextMemory":
-        """The part of each text between `start`, a chunk border, and `stop`; between chunk borders as if nothing else had been read.
+        """The part of each text between `start` and `stop`. Between two chunk borders it equals a memory of that part alone.
 
         Args:
-            start, stop: (B,) token positions, or one for all texts. A `stop` inside a chunk drops what that chunk kept
-                behind it. The list of sources stays as it is.
+            start, stop: (B,) token positions, or one for all texts; `start` is a chunk border. A `stop` inside a chunk
+                drops the chunk's later kept tokens. The list of sources is unchanged.
         """
         start, stop = (torch.as_tensor(t, device=self.lengths.device).expand(len(self)) for t in (start, stop))
         stop = torch.minimum(stop, self.lengths)
@@ -204,13 +205,13 @@ class ContextMemory:
         return replace(cut._compact(inside), token_ids=ids, lengths=lengths)
 
     def append(self, later: "ContextMemory") -> "ContextMemory":
-        """The texts of `later` behind those of this memory, text by text.
+        """Append the texts of `later` to those of this memory, text by text.
 
-        Chunks are the unit: each text of this memory must end at a chunk border (its length a multiple of C). To go on
-        from any length use `SharedLLMModel.append`, which reads the unfinished chunk again.
+        Chunks are the unit: each text of this memory must end at a chunk border (its length a multiple of C). To
+        continue from any length use `SharedLLMModel.append`, which reads the unfinished chunk again.
 
         Raises:
-            UserError: another number of texts, another fingerprint or shape, or an unfinished chunk.
+            UserError: the number of texts, the fingerprints or the shapes differ, or a chunk is unfinished.
         """
         for name, ours, theirs in (
             ("number of texts", len(self), len(later)),
@@ -246,7 +247,7 @@ class ContextMemory:
         )._compact()
 
     def padded(self, width: int) -> "ContextMemory":
-        """The same with S = `width`, at least what it is: there is more padding behind what is kept."""
+        """The same memory with S = `width`, at least the present S: padding is added after the kept tokens."""
         missing = width - self.mask.shape[1]
         return replace(
             self,
@@ -255,7 +256,7 @@ class ContextMemory:
         )
 
     def _compact(self, keep: Tensor | None = None) -> "ContextMemory":
-        """Drop the entries outside `keep` (B, S) and move what is left of each text to the front, padding with zeros."""
+        """Drop the entries outside `keep` (B, S) and move the rest of each text to the front, padding with zeros."""
         keep = self.mask if keep is None else keep
         counts = keep.sum(1)
         width = int(counts.max()) if len(counts) else 0
@@ -292,7 +293,7 @@ def cat_ragged(first: Tensor, first_lengths: Tensor, second: Tensor, second_leng
 
 
 def stack(memories: list[ContextMemory]) -> ContextMemory:
-    """Memories of one model as one batch, padded to the longest."""
+    """Stack memories of one model into one batch, padded to the longest."""
     width = max(memory.mask.shape[1] for memory in memories)
     memories = [memory.padded(width) for memory in memories]
     first, tokens = memories[0], max(memory.token_ids.shape[1] for memory in memories)

@@ -2,10 +2,10 @@
 
 The header is the entry "sharedllm" of the safetensors metadata: format and version, fingerprint of the model that made
 the memory, fingerprint of its tokenizer, chunk size, sources, a SHA-256 of each tensor and one of the header itself, so
-that no flipped byte goes unseen. Nothing in it is ever executed.
+that every flipped byte is noticed. Nothing in the file is ever executed.
 
 With storage "int8" each token's keys and values are kept as 8-bit integers, head by head, with a float32 scale
-`keys.0.scale` (B, G, S): what is read back is scale · integer, in the dtype that the memory had.
+`keys.0.scale` (B, G, S): reading gives scale · integer, in the memory's original dtype.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from .int8 import dequantised, quantised
 
 FORMAT = "sharedllm.memory"
 VERSION = 2
-# What version 1, which is read too, called an entry otherwise.
+# Entries that had another name in format version 1, which can still be read.
 _FIRST_NAMES = {"ratio": "stride"}
 Storage = Literal["model", "int8"]
 _INTEGERS = {"mask": torch.bool, "token_ids": torch.int32} | dict.fromkeys(
@@ -90,7 +90,7 @@ def _plain(memory: ContextMemory, storage: Storage) -> dict[str, Tensor]:
 
 
 def _sources(memory: ContextMemory) -> list:
-    """The sources as they will be read: JSON turns tuples into lists and the keys of dicts into text."""
+    """The sources as they will be read back: JSON turns tuples into lists and dict keys into text."""
     try:
         sources = json.loads(json.dumps(memory.sources))
     except (TypeError, ValueError) as error:
@@ -101,18 +101,18 @@ def _sources(memory: ContextMemory) -> list:
 
 
 def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "", storage: Storage = "model") -> str:
-    """Write a memory to one file. An older file of that name stays whole until the new one is complete.
+    """Write a memory to one file. An existing file of that name stays whole until the new one is complete.
 
     Args:
-        tokenizer: identifies the tokenizer of the ids, to be compared by who opens it; "" if unknown.
-        storage: "model" keeps keys and values as they are, "int8" in half of the space of 16 bits, rounded.
+        tokenizer: identifies the tokenizer of the ids, compared when the file is opened; "" if unknown.
+        storage: "model" keeps keys and values as they are, "int8" rounds them to 8 bits, half the size of 16.
 
     Returns:
-        The checksum of the header, which identifies all that the file holds.
+        The checksum of the header, which identifies the whole content of the file.
 
     Raises:
         UserError: no such storage, the folder does not exist, the path is a folder, or the sources can't be written as JSON.
-        OSError: the file can't be written: no space or no permission.
+        OSError: the file can't be written, for lack of space or permission.
     """
     path = Path(path)
     if path.is_dir():
@@ -143,7 +143,7 @@ def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "",
         temporary.touch()
         mode = (path if path.is_file() else temporary).stat().st_mode & 0o777
         save_file(tensors, temporary, metadata={"sharedllm": json.dumps(header)})
-        temporary.chmod(mode)  # save_file leaves a file that only its owner may read
+        temporary.chmod(mode)  # save_file makes a file that only its owner may read
         put(temporary, path)
     except SafetensorError as error:
         raise OSError(f"{path} can't be written: {error}") from error
@@ -209,8 +209,8 @@ def open_file(
     """Open a memory in one file; `sharedllm.open_memory` opens files and folders.
 
     Args:
-        fingerprint: of the model that will use it (`model.fingerprint()`); None skips the comparison.
-        tokenizer: as it was given to `save_memory`; None skips the comparison.
+        fingerprint: of the model that will use the memory (`model.fingerprint()`); None skips the comparison.
+        tokenizer: as given to `save_memory`; None skips the comparison.
         verify: read every byte and compare checksums.
 
     Raises:
@@ -242,17 +242,17 @@ def open_file(
 
 
 def open_tensors(path: Path, header: dict, verify: bool = True) -> dict[str, Tensor]:
-    """All tensors of a memory as the file holds them, mapped: with `verify` off bytes are read when they are used.
+    """All tensors of a memory as the file holds them, memory-mapped: without `verify` bytes are read when they are used.
 
     Raises:
-        UserError: a checksum does not fit, or tensors are missing, too many, or do not fit each other.
+        UserError: a checksum does not match, or tensors are missing, unexpected, or inconsistent with each other.
     """
     names = {f"{kind}.{i}" for kind in ("keys", "values") for i in range(header["layers"])}
     names |= {f"residuals.{i}" for i in range(_residuals(header))}
     if header["storage"] == "int8":
         names |= {f"{name}.scale" for name in names}
     names |= _INTEGERS.keys()
-    # By entry of the file, the name of today.
+    # Entry in the file → current name.
     entries = {name: name for name in names}
     if header["format_version"] == 1:
         entries |= {before: entries.pop(name) for before, name in _FIRST_NAMES.items()}
@@ -271,7 +271,7 @@ def open_tensors(path: Path, header: dict, verify: bool = True) -> dict[str, Ten
 def heads(
     header: dict, tensors: dict[str, Tensor], name: str, take: Callable[[Tensor], Tensor] = lambda t: t
 ) -> Tensor:
-    """Keys, values or residual streams (B, G, S, D) in the dtype that the memory had, of the columns that `take` takes of (B, G, S, D)."""
+    """Keys, values or residual streams (B, G, S, D) in the memory's original dtype; `take` selects columns of (B, G, S, D)."""
     tensor = take(tensors[name])
     if header["storage"] == "model":
         return tensor
@@ -280,13 +280,13 @@ def heads(
 
 
 def _residuals(header: dict) -> int:
-    """How many residual streams a file holds; files of before have none."""
+    """How many residual streams a file holds; older files have none."""
     count = header.get("residuals", 0)
     return count if count in (0, 1) else 0
 
 
 def _check_shapes(path: Path, header: dict, tensors: dict[str, Tensor]) -> None:
-    """Refuse tensors that do not fit each other; checksums find damage, this finds what was never right."""
+    """Refuse tensors whose shapes or dtypes disagree. Checksums find damage; this finds files that were written wrong."""
     texts, mask = header["texts"], tensors["mask"]
     if mask.ndim != 2 or len(mask) != texts or len(header["sources"]) != texts:
         raise _damaged(path, f"mask has shape {tuple(mask.shape)} for {texts} texts")
@@ -310,7 +310,7 @@ def _check_shapes(path: Path, header: dict, tensors: dict[str, Tensor]) -> None:
         elif name.endswith(".scale"):
             fits = tensor.shape == tensors[name.removesuffix(".scale")].shape[:3]
         else:
-            twin = tensors[name.replace("values", "keys")]  # residual streams have none but themselves
+            twin = tensors[name.replace("values", "keys")]  # a residual stream is its own twin
             fits = tensor.ndim == 4 and tensor.shape == twin.shape and tensor.shape[::2] == mask.shape
         if not fits:
             raise _damaged(path, f"{name} has shape {tuple(tensor.shape)}, mask {tuple(mask.shape)}")

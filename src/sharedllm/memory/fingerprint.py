@@ -1,4 +1,4 @@
-"""What identifies weights and settings: a memory is used by the model that made it."""
+"""Fingerprints of weights and settings: only the model that made a memory may use it."""
 
 import hashlib
 import json
@@ -9,23 +9,23 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-# Every setting stands in one of the tables below: a test goes through all fields of `SharedLLMConfig` and of each family's
+# Every setting is in one of the tables below. A test goes through all fields of `SharedLLMConfig` and of each family's
 # configuration, so that a new one can't be forgotten.
 
-# Settings of a SharedLLM that decide what a memory holds, by the names that they are hashed under: those of the first
-# version, so that a model keeps its fingerprint when a field gets another name.
+# Settings of a SharedLLM that decide what a memory holds, by the names under which they are hashed. These are the names
+# of the first version, so that a model keeps its fingerprint when a field is renamed.
 DECIDING = {"ratios": "strides"} | {
     name: name for name in ("chunk_size", "lower_layers", "injection_map", "encoding", "keep", "overlap")
 }
-# Those that came later: hashed only where they are set, so that models without them keep their fingerprint.
+# Settings that were added later: hashed only if they are set, so that models without them keep their fingerprint.
 DECIDING_IF_SET = ("prefix",)
-# Those that don't: how a memory is attended to, how the model is trained, and what is asked for when a text is read.
+# Settings that don't: how a memory is attended to, how the model is trained, and options of a single read.
 INDIFFERENT = frozenset(
     "window injection reach start lower_weights key_position score_scaling selection selection_heads split_noise "
     "memory_dtype initializer_range tie_word_embeddings text_config".split()
 )
 
-# Fields of the base's configuration that change keys and values without changing a weight, and those of some families only.
+# Fields of the base's configuration that change keys and values without changing a weight, and fields of single families.
 BASE_DECIDING = (
     "model_type",
     "num_attention_heads",
@@ -58,26 +58,26 @@ FAMILY_DECIDING = (
     "topk_group",
     "use_parallel_residual",
 )
-# Those that change nothing, or nothing that the weights' shapes, `layer_types` or `rope_parameters` don't tell as well.
+# Fields that change nothing, or nothing that the weights' shapes, `layer_types` or `rope_parameters` don't show too.
 BASE_INDIFFERENT = frozenset(
     # shapes and names of weights
     "hidden_size intermediate_size num_hidden_layers vocab_size moe_intermediate_size shared_expert_intermediate_size "
     "num_experts num_local_experts decoder_sparse_step mlp_only_layers attention_bias attention_out_bias mlp_bias "
     "qkv_bias use_bias use_qkv_bias lm_head_bias tie_word_embeddings pretraining_tp use_qk_norm qk_layernorm "
     "n_routed_experts n_shared_experts first_k_dense_replace num_nextn_predict_layers "
-    # told by others
+    # implied by other fields
     "max_window_layers use_sliding_window _sliding_window_pattern no_rope_layer_interval max_position_embeddings original_max_position_embeddings "
     # training, output and tokens; texts are always read causally
     "attention_dropout embd_pdrop resid_pdrop residual_dropout embedding_dropout initializer_range router_aux_loss_coef "
     "router_jitter_noise output_router_logits use_cache bos_token_id eos_token_id pad_token_id "
     "use_bidirectional_attention hidden_dropout input_jitter_noise eod_token_id "
-    # behind the last layer
+    # after the last layer
     "logit_scale logits_scaling final_logit_softcapping".split()
 )
 
 
 def raw_bytes(tensor: Tensor) -> memoryview:
-    """A tensor's bytes as they lie in memory, row by row."""
+    """A tensor's bytes in row-major order."""
     return memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
 
 
@@ -91,7 +91,8 @@ def fingerprint_tensors(named: Iterable[tuple[str, Tensor]], settings: dict) -> 
 
 
 class Fingerprint:
-    """Of what reads a context: lower weights, tree, encoding and the base's settings. Computed anew only after a change."""
+    """Fingerprint of everything that reads a context: lower weights, tree, encoding and the base's settings. Recomputed
+    only after a change."""
 
     def __init__(self):
         self._known: tuple[object, str] | None = None
@@ -105,8 +106,9 @@ class Fingerprint:
     ) -> str:
         """
         Args:
-            config, base: of the SharedLLM, and of its base. modules: whose weights count, without what injects.
-            instead: values of some of the deciding settings that count in place of the configuration's.
+            config, base: configurations of the SharedLLM and of its base. modules: modules whose weights are hashed,
+                without the injections.
+            instead: values of some settings that replace the configuration's.
         """
         tensors = [
             (f"{prefix}.{name}", tensor)

@@ -1,7 +1,8 @@
-"""Keys and values in 8 bits: on disk, and in products as they are, which halves what a step of decoding reads.
+"""Keys and values in 8 bits: on disk, and in matrix products without conversion, which halves the bytes that a decoding
+step reads.
 
-A token's D numbers of a head share one float32 scale, so that the greatest becomes ±127. Products with them take PyTorch's
-int8 kernel where it fits (a CPU, multiples of 16); elsewhere the numbers are brought back first.
+The D numbers of a token's head share one float32 scale, so that the largest becomes ±127. Products use PyTorch's int8
+kernel where it applies (a CPU, multiples of 16); elsewhere the numbers are converted back first.
 """
 
 from dataclasses import dataclass
@@ -10,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-# What the kernel sums over has to be a multiple of this.
+# The kernel's inner dimension has to be a multiple of this.
 _STEP = 16
-# Numbers that are rounded at once, in float32.
+# Most numbers to round at once, in float32.
 _NUMBERS = 2**22
 
 
 def quantised(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """(…, D) → int8 (…, D) and its float32 scale (…): the greatest of each D numbers becomes ±127."""
+    """(…, D) → int8 (…, D) and its float32 scale (…): the largest of each D numbers becomes ±127."""
     codes = torch.empty(tensor.shape, dtype=torch.int8, device=tensor.device)
     scale = torch.empty(tensor.shape[:-1], dtype=torch.float32, device=tensor.device)
     shape, step = (scale.numel(), tensor.shape[-1]), max(1, _NUMBERS // tensor.shape[-1])
@@ -35,7 +36,7 @@ def dequantised(tensor: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 @dataclass(frozen=True)
 class _Int8:
-    """codes: 8-bit integers. scale: (X, G, S), what they are multiplied by."""
+    """codes: 8-bit integers. scale: (X, G, S), their factors."""
 
     codes: Tensor
     scale: Tensor
@@ -62,7 +63,7 @@ class Int8Keys(_Int8):
 
 
 class Int8Values(_Int8):
-    """codes (X, G, D, S'), head by head along the tokens as they are summed, S' a multiple of 16."""
+    """codes (X, G, D, S'), with the tokens last because they are summed over; S' is a multiple of 16."""
 
     @classmethod
     def of(cls, values: Tensor) -> "Int8Values":
@@ -80,7 +81,7 @@ class Int8Values(_Int8):
 
 
 def _products(left: Tensor, codes: Tensor, scale: Tensor | None) -> Tensor:
-    """(X, G, L, K) times codes (X, G, N, K), each row of which has a scale (X, G, N) → (X, G, L, N)."""
+    """(X, G, L, K) times codes (X, G, N, K) with a scale (X, G, N) for each row → (X, G, L, N)."""
     if left.device.type != "cpu" or left.shape[3] % _STEP or left.requires_grad:
         product = left @ codes.transpose(2, 3).to(left.dtype)
         return product if scale is None else product * scale[:, :, None]

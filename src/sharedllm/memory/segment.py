@@ -1,4 +1,4 @@
-"""One stretch of text of which every token is kept, wherever its keys and values are."""
+"""A stretch of text of which every token is kept, wherever its keys and values are stored."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Segment:
-    """One stretch of each of B texts.
+    """One stretch from each of B texts.
 
-    token_ids   (B, T) int32, padded behind the end of a text
-    lengths     (B,) int64, its tokens
+    token_ids   (B, T) int32, padded after the end of a text
+    lengths     (B,) int64, number of tokens
     chunk_size  C
     pairs       P, injected layers
-    keys        pair, columns (B, c) or None for all → (B, G, c or T, D), before RoPE; read when asked for
+    keys        pair, columns (B, c) or None for all → (B, G, c or T, D), before RoPE; read on demand
     values      as keys
-    residuals   columns → (B, 1, c or T, E), the residual stream to read on from; None where it is not kept
+    residuals   columns → (B, 1, c or T, E), the residual stream to continue from; None where it is not kept
     start       slot of the first token, a multiple of C
-    sources     of each text, what was read, with the slots they begin at
+    sources     for each text its documents, with the slots at which they begin
     fingerprint identifies the model that read it; "" if unknown
     """
 
@@ -35,12 +35,12 @@ class Segment:
 
     @property
     def end(self) -> int:
-        """Slot behind the last token of the longest text."""
+        """Slot after the last token of the longest text."""
         return self.start + int(self.lengths.max())
 
 
 def columns_of(heads: Tensor, columns: Tensor | None) -> Tensor:
-    """(B, G, T, D) at columns (B, c) → (B, G, c, D); all of it for None."""
+    """(B, G, T, D) at columns (B, c) → (B, G, c, D); None takes all columns."""
     if columns is None:
         return heads
     index = columns.to(heads.device)[:, None, :, None]
@@ -48,7 +48,7 @@ def columns_of(heads: Tensor, columns: Tensor | None) -> Tensor:
 
 
 def placed(sources: Iterable[dict]) -> tuple[dict, ...]:
-    """Sources with the slot that each begins at: behind the one before unless it says so."""
+    """Sources with the slot at which each begins: right after the previous one unless it says otherwise."""
     out, at = [], 0
     for source in sources:
         start = source.get("start", at)

@@ -1,8 +1,8 @@
-"""What can be selected from: stretches of text of which every token is kept, in memory or on disk, one behind the other.
+"""Segments to select from: stretches of text of which every token is kept, in RAM or on disk, one after the other.
 
-Each segment begins at a chunk border of the whole, so one can be added or taken away without reading the others again.
-Places in the whole are *slots*: chunk · C + offset. Between the end of a part that does not fill its last chunk and the next
-segment slots are empty.
+Each segment begins at a chunk border, so segments can be added or removed without reading the others again. Positions
+over all segments are *slots*: chunk · C + offset. If a segment does not fill its last chunk, the slots up to the next
+segment are empty.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ Source = Memory | Sequence[Memory]
 
 
 def segments_of(source: Source) -> list[Segment]:
-    """The segments of one source, or of several one behind the other.
+    """The segments of one source, or of several, one after the other.
 
     Raises:
         UserError: a memory that does not hold every token, several sources of more than one text, or of several models.
@@ -34,7 +34,7 @@ def segments_of(source: Source) -> list[Segment]:
     if not segments:
         raise UserError("there is nothing to select from: name at least one memory.")
     if len(segments) > 1 and any(len(segment.lengths) > 1 for segment in segments):
-        raise UserError("several memories of more than one text can't be selected from together: take one text each.")
+        raise UserError("can't select from several memories that hold more than one text each: take one text each.")
     for name in ("chunk_size", "pairs", "fingerprint"):
         found = {getattr(segment, name) for segment in segments} - {""}
         if len(found) > 1:
@@ -43,7 +43,7 @@ def segments_of(source: Source) -> list[Segment]:
 
 
 def roots(segments: Sequence[Segment], row: int) -> tuple[Tensor, Tensor]:
-    """Slots at which the chunks of a text begin and end, ascending."""
+    """The slots at which the chunks of a text begin and end, ascending."""
     starts, ends = [], []
     for segment in segments:
         length = int(segment.lengths[row])
@@ -57,7 +57,7 @@ def take(segments: Sequence[Segment], slots: list[Tensor], strides: list[Tensor]
     """The memory of chosen tokens.
 
     Args:
-        slots: of each text, ascending (s,). strides: of each text, the strides (s,) that they are kept at.
+        slots: for each text ascending slots (s,). strides: for each text their strides (s,).
     """
     batch, size = len(slots), segments[0].chunk_size
     width = max(map(len, slots))
@@ -65,7 +65,7 @@ def take(segments: Sequence[Segment], slots: list[Tensor], strides: list[Tensor]
     position, stride = torch.zeros(batch, width, dtype=torch.long), torch.zeros(batch, width, dtype=torch.long)
     for row in range(batch):
         position[row, : len(slots[row])], stride[row, : len(slots[row])] = slots[row], strides[row]
-    # Of each segment the columns that are wanted of it, rows padded with its first token.
+    # The chosen columns of each segment; rows are padded with its first token.
     borders = torch.tensor([segment.start for segment in segments[1:]])
     owner = torch.bucketize(position, borders, right=True).masked_fill(~mask, -1)
     wanted = [(segment, owner == index) for index, segment in enumerate(segments) if (owner == index).any()]
@@ -77,7 +77,7 @@ def take(segments: Sequence[Segment], slots: list[Tensor], strides: list[Tensor]
             local = (position[:, columns] - segment.start) * here[:, columns]
             tensor = read(segment)(local)
             found.append(tensor.masked_fill(~here[:, None, columns, None].to(tensor.device), 0))
-        # Several segments hold one text each, whose tokens come in the order of the segments.
+        # If there are several segments, each holds one text, and the tokens are in the order of the segments.
         return torch.cat(found, 2) if found else read(segments[0])(position)
 
     last = segments[-1]
@@ -104,7 +104,7 @@ def take(segments: Sequence[Segment], slots: list[Tensor], strides: list[Tensor]
 
 
 def _after(segments: list[Segment]) -> int:
-    """The first chunk border behind all segments."""
+    """The first chunk border after all segments."""
     return max((-(-segment.end // segment.chunk_size) * segment.chunk_size for segment in segments), default=0)
 
 

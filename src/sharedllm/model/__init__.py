@@ -1,1 +1,1 @@
-"""Lower model, upper model, and how a memory is injected."""
+"""Lower model, upper model, and the injection of a memory."""

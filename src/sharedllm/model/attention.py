@@ -1,4 +1,5 @@
-"""Attention of chosen queries over chosen keys: through the interface of transformers, or as products by groups of heads."""
+"""Attention of given queries over given keys: through transformers' attention interface, or as matrix products by head
+group."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,23 +14,23 @@ from ..memory.int8 import Int8Keys, Int8Values
 
 IMPLEMENTATIONS = ("eager", "sdpa")
 
-# Keys and values (B, G, S, D), and what is added to their scores, broadcastable to (B, 1, L, S); None for nothing.
+# Keys and values (B, G, S, D), and a bias added to their scores, broadcastable to (B, 1, L, S), or None.
 KeyValueSpan = tuple[Tensor | Int8Keys, Tensor | Int8Values, Tensor | None]
 
-# Most numbers of a mask at once.
+# Most elements of a mask at once.
 _MASK = 2**25
 
 
 def attend(
     module: nn.Module, implementation: str, queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor
 ) -> Tensor:
-    """Attention where `allowed` says so; never causal by itself.
+    """Attention restricted by `allowed`; no causal mask is implied.
 
     Args:
         module: has `num_key_value_groups`, `scaling` and `training`.
         implementation: "eager" or "sdpa".
         queries: (B, H, L, D). keys, values: (B, G, S, D).
-        allowed: broadcastable to (B, 1, L, S): bool, True to attend, or numbers to be added to scores; every query needs
+        allowed: broadcastable to (B, 1, L, S): bool, True to attend, or numbers added to the scores; every query needs
             at least one key.
 
     Returns:
@@ -51,8 +52,8 @@ def attend(
 
 
 def own_scores(module: nn.Module) -> dict[str, Any]:
-    """What an attention does with scores that others don't, as arguments of `attend_few`: Gemma 2 bounds them, gpt-oss has a
-    sink in every head. transformers has neither in SDPA."""
+    """Special treatment of scores by some families, as arguments of `attend_few`: Gemma 2 caps them, gpt-oss has a sink
+    in every head. transformers' SDPA supports neither."""
     own = {"softcap": getattr(module, "attn_logit_softcapping", None), "sinks": getattr(module, "sinks", None)}
     return {name: value for name, value in own.items() if value is not None}
 
@@ -62,8 +63,8 @@ def attend_to_all(implementation: str, queries: Tensor, span: KeyValueSpan, scal
 
     Args:
         implementation: "eager" or "sdpa".
-        queries: (B, H, L, D). span: of as many texts, or of fewer, each for the same number of rows in a row.
-            Its bias is the same for all queries: (B, 1, 1, S).
+        queries: (B, H, L, D). span: of B texts, or of fewer, each shared by the same number of consecutive rows. Its
+            bias is the same for all queries: (B, 1, 1, S).
         own: see `own_scores`.
 
     Returns:
@@ -72,7 +73,7 @@ def attend_to_all(implementation: str, queries: Tensor, span: KeyValueSpan, scal
     if own or implementation == "eager" or are_few(queries, span[0]):
         return attend_few(queries, [span], scaling, **own)
     keys, values, bias = in_full(span)
-    # What has the same keys may as well be one after the other: heads of a group and rows of a text become queries.
+    # Queries with the same keys can be concatenated: the heads of a group and the rows of a text become queries.
     folded = scaled_dot_product_attention(_fold(queries, keys.shape), keys, values, attn_mask=bias, scale=scaling)
     return _unfold(folded, queries).transpose(1, 2).flatten(2)
 
@@ -85,7 +86,7 @@ def attend_joined(
     Args:
         module, implementation: as for `attend`.
         queries: (B, H, L, D).
-        far: of as many texts, or of fewer, each for the same number of rows in a row. near: of B texts.
+        far: of B texts, or of fewer, each shared by the same number of consecutive rows. near: of B texts.
 
     Returns:
         (B, L, H · D).
@@ -96,7 +97,7 @@ def attend_joined(
     far, near = in_full(far), in_full(near)
     (batch, heads, length, _), (texts, groups, _, dim) = queries.shape, far[0].shape
     if texts < batch:
-        # Rows of a text in turns of as many as are few: what is copied or worked with stays small beside the memory.
+        # Some rows of a text at a time, so few that copies and intermediate results stay small compared with the memory.
         turn, each = max(1, groups * dim // (4 * heads * length)), batch // texts
         turns = [range(batch)[i : i + each][j : j + turn] for i in range(0, batch, each) for j in range(0, each, turn)]
         return torch.cat(
@@ -120,7 +121,7 @@ def attend_joined(
 
 
 def in_full(span: KeyValueSpan) -> tuple[Tensor, Tensor, Tensor | None]:
-    """A span of which nothing is in 8 bits."""
+    """The span with keys and values converted back from 8 bits."""
     keys, values, bias = span
     return (
         keys if isinstance(keys, Tensor) else keys.whole(),
@@ -132,18 +133,19 @@ def in_full(span: KeyValueSpan) -> tuple[Tensor, Tensor, Tensor | None]:
 def are_few(queries: Tensor, keys: Tensor | Int8Keys) -> bool:
     """Whether queries (B, H, L, D) have few scores, at most a quarter of the numbers in keys (X, G, S, D).
 
-    Then time goes by reading keys and values, once, and kernels made for many queries only lose it.
+    Then reading keys and values dominates, and kernels made for many queries only cost time.
     """
     return 4 * queries.shape[:3].numel() <= keys.shape[:2].numel() * keys.shape[3]
 
 
 def infers_on_cpu(queries: Tensor) -> bool:
-    """Whether no gradients are recorded on a CPU: there SDPA reads the keys of grouped heads where they lie, behind a mask too."""
+    """Whether this is inference on a CPU: there SDPA reads the keys of grouped heads in place, even with a mask."""
     return queries.device.type == "cpu" and not torch.is_grad_enabled()
 
 
 def attend_groups(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scaling: float) -> Tensor:
-    """SDPA of queries (B, H, L, D), where transformers would repeat keys and values (B, G, S, D) for the heads of a group.
+    """SDPA of queries (B, H, L, D) without repeating keys and values (B, G, S, D) for the heads of a group, as
+    transformers would.
 
     Args:
         mask: (B or 1, 1, L, S).
@@ -162,13 +164,13 @@ def attend_few(
     softcap: float | None = None,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """One softmax over the keys of all spans, none of which is copied: what is put side by side are scores.
+    """One softmax over the keys of all spans. Scores are concatenated instead of keys, so no span is copied.
 
     Args:
         queries: (B, H, L, D).
-        spans: each of as many texts, or of fewer, each for the same number of rows in a row.
-        softcap: scores s become c · tanh(s / c) before anything is added to them.
-        sinks: (H,) scores that every query has beside those of the keys, and that nothing is read for.
+        spans: each of B texts, or of fewer, each shared by the same number of consecutive rows.
+        softcap: scores s become c · tanh(s / c) before the bias is added.
+        sinks: (H,) one extra score per head, which takes part in the softmax but has no value.
 
     Returns:
         (B, L, H · D).
@@ -197,13 +199,13 @@ def _scores(queries: Tensor, keys: Tensor | Int8Keys) -> Tensor:
     if not isinstance(keys, Tensor):
         return keys.scores(queries)
     if keys.device.type == "cpu" and keys.element_size() < 4:
-        # Half-precision products with what does not lie in one piece are many times slower than a copy.
+        # Half-precision products with non-contiguous tensors are many times slower than a copy.
         keys = keys.contiguous()
     return queries @ keys.transpose(2, 3)
 
 
 def _rows(tensor: Tensor, rows: range, batch: int) -> Tensor:
-    """What belongs to some rows of a batch, in a tensor for all of them or for fewer texts."""
+    """The part of a tensor, for all rows of a batch or for fewer texts, that belongs to some rows."""
     return tensor[rows[0] * len(tensor) // batch : rows[-1] * len(tensor) // batch + 1]
 
 
@@ -213,7 +215,7 @@ def _rows_of(span: tuple[Tensor, Tensor, Tensor | None], rows: range, batch: int
 
 
 def _spread(span: KeyValueSpan, queries: Tensor, start: int) -> Tensor:
-    """What is added to a span's scores of queries (B, H, L, D) that begin at `start`: (B, 1, L, S)."""
+    """The bias of a span's scores for queries (B, H, L, D) that begin at `start`: (B, 1, L, S)."""
     keys, _, bias = span
     if bias is None:
         bias = queries.new_zeros(1, 1, 1, 1)
@@ -231,7 +233,7 @@ def _fold(rows: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _unfold(folded: Tensor, queries: Tensor) -> Tensor:
-    """(X, G, B/X · H/G · L, …) → (B, H, L, …) as queries are."""
+    """(X, G, B/X · H/G · L, …) → (B, H, L, …), the queries' shape."""
     (batch, heads, length), (texts, groups) = queries.shape[:3], folded.shape[:2]
     if batch == texts:
         return folded.unflatten(2, (-1, length)).flatten(1, 2)

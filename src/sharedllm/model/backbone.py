@@ -27,7 +27,7 @@ from .upper import inject, make_injections
 
 
 class SharedLLMPreTrainedModel(LoadsRenamed):
-    """What transformers needs to know of both models."""
+    """What transformers needs to know about both models."""
 
     config_class = SharedLLMConfig
     base_model_prefix = "model"
@@ -40,7 +40,7 @@ class SharedLLMPreTrainedModel(LoadsRenamed):
     _supports_flex_attn = False
 
     def _init_weights(self, module: nn.Module) -> None:
-        """New modules start as copies of the base's; only what is made from a bare configuration is drawn at random."""
+        """New modules start as copies of the base's; only a model made from a bare configuration is initialised at random."""
         std = self.config.text_config.initializer_range
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=std)
@@ -56,11 +56,11 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
     def __init__(self, config: SharedLLMConfig, base: PreTrainedModel | None = None):
         """
         Args:
-            base: decoder to build on, such as a LlamaModel; its modules are shared, not copied. Random if None.
+            base: decoder to build on, such as a LlamaModel; its modules are shared, not copied. Random weights if None.
         """
         super().__init__(config)
         base = base if base is not None else AutoModel.from_config(config.text_config)
-        # The layers look things up (the attention implementation, say) in their own configuration: one object for all.
+        # The layers look up settings such as the attention implementation in their own configuration: share one object.
         config.text_config = base.config
         self._fingerprint = Fingerprint()
         self._deepened = Deepened()
@@ -77,7 +77,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         self.upper.set_input_embeddings(value)
 
     def lower(self, plain: bool = False) -> LowerModel:
-        """The lower model, over this model's weights; `plain` runs every layer whole (to measure what is saved)."""
+        """The lower model, over this model's weights; `plain` runs every layer whole, to measure what the shortcut saves."""
         layers = self.lower_layers if self.lower_layers is not None else self.upper.layers
         text_config, prefix = self.upper.config, tuple(self.config.prefix or ())
         return LowerModel(layers, self.get_input_embeddings(), self.upper.rotary_emb, text_config, plain, prefix)
@@ -132,20 +132,20 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
 
         Args:
             context_ids: (B, T) token ids, any T. context_attention_mask: (B, T), padding on either side.
-            query_ids: (B, Q) what will be asked, for policies that need it. query_attention_mask: (B, Q).
+            query_ids: (B, Q) the question, for policies that need it. query_attention_mask: (B, Q).
             selection: policy or its name; default: the configuration's.
-            strides: of the tree's levels, coarse to fine; default: the configuration's. A memory with others is marked as
-                that of a model with these.
-            batch_tokens: most tokens run through the lower model at once; None: 4,096 on a CPU and 32,768 elsewhere, or what a
-                quarter of the free memory holds. Bounds working memory.
+            strides: of the tree's levels, coarse to fine; default: the configuration's. With other strides the memory's
+                fingerprint is that of a model with these strides.
+            batch_tokens: most tokens run through the lower model at once; None: 4,096 on a CPU and 32,768 elsewhere, or
+                as many as fit into a quarter of the free memory. Bounds working memory.
             sources: name of each text, kept with the memory.
             progress: called with the number of tokens read since the last call.
             plain: run every lower layer whole, to measure what the shortcut saves; the result is the same.
             keep_all: keep every token, so that `select` can choose for each question; needs encoding="chunk".
-            fingerprint: mark the memory with the model that made it; not worth its time where nobody keeps it.
+            fingerprint: mark the memory with the model that made it; not worth the time for a memory that is not kept.
 
         Raises:
-            UserError: wrong shapes, ids outside the vocabulary, impossible strides, or no query for a policy that needs one.
+            UserError: wrong shapes, ids outside the vocabulary, impossible strides, or a missing query.
         """
         memory = read_context(
             self._encoder(selection, batch_tokens, plain, keep_all, strides),
@@ -156,7 +156,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             sources=sources,
             progress=progress,
         )
-        # Weights in training change with every step: nobody keeps such a memory.
+        # In training weights change with every step, so the memory is not kept.
         if not fingerprint or self.training:
             return memory
         return replace(memory, fingerprint=self.fingerprint(strides))
@@ -164,10 +164,10 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
     def append(
         self, memory: ContextMemory, context_ids: Tensor, context_attention_mask: Tensor | None = None, **options
     ):
-        """Read more text behind a memory's; equal to having read everything in one go.
+        """Read more text and append it to a memory. The result equals reading everything in one go.
 
-        An unfinished last chunk is read again together with the new text. Options as for `read`; a memory that holds
-        every token goes on doing so.
+        An unfinished last chunk is read again together with the new text. Options are those of `read`; a memory that
+        holds every token continues to.
         """
         keep_all = memory.complete and self.config.encoding == "chunk"
         encoder = self._encoder(options.pop("selection", None), options.pop("batch_tokens", None), keep_all=keep_all)
@@ -175,7 +175,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         return append_context(encoder, memory, context_ids, context_attention_mask, **options)
 
     def check_fingerprint(self, fingerprint: str) -> None:
-        """Refuse what another model made; "" is unknown and passes.
+        """Refuse a fingerprint of another model; "" means unknown and passes.
 
         Raises:
             UserError: it is not this model's.
@@ -187,16 +187,16 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             )
 
     def fingerprint(self, strides: Sequence[int] | None = None) -> str:
-        """Identifies all that decides what a memory holds: lower weights, tree, encoding and the base's settings.
+        """Identifies everything that decides what a memory holds: lower weights, tree, encoding and the base's settings.
 
-        A memory is used by the model that made it, and keeps this to find out.
+        A memory stores the fingerprint of the model that made it; only that model may use it.
 
         Args:
-            strides: of a memory that was read with others than the configuration's.
+            strides: of a memory that was read with strides other than the configuration's.
         """
         pairs = self.config.injection_map
         modules = {f"lower.{i}": layer for i, layer in enumerate(self.lower().layers[: self.config.lower_layers])}
-        # "reader", as it was called when the first memories were made.
+        # "reader" was its name when the first memories were made.
         own = {j: injection_of(self.upper.layers[j]).projection for _, j in pairs}
         modules |= {f"reader.{j}": projection for j, projection in own.items() if projection is not None}
         modules["embedding"] = self.get_input_embeddings()
@@ -212,17 +212,17 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         in_place: bool = False,
         memory_dtype: str | None = None,
     ) -> PreparedMemory | None:
-        """Give a memory its positions; one that has them keeps them.
+        """Give a memory its positions, unless it has them already.
 
         Args:
-            rows: of the batch that reads it. A memory of one text serves all of them without being copied.
-            static: pad it to one of few sizes, so that code compiled for a memory fits others too.
-            in_place: write over the memory's keys, so that they are not there twice; it must not be used again. Without
-                gradients only.
+            rows: number of rows of the batch that reads it. A memory of one text serves all rows without being copied.
+            static: pad it to one of a few sizes, so that code compiled for one memory fits others too.
+            in_place: overwrite the memory's keys instead of copying them; the memory must not be used again. Only
+                without gradients.
             memory_dtype: how keys and values are held, "model" or "int8"; default: the configuration's.
 
         Raises:
-            UserError: the memory is of another model's shape, or of several texts that are not as many as the rows.
+            UserError: the memory has the shape of another model's, or several texts but not as many as there are rows.
         """
         if memory is not None and rows is not None and len(memory) not in (1, rows):
             raise UserError(
@@ -242,7 +242,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             )
         weight = self.get_input_embeddings().weight
         moved = memory.to(weight.device, weight.dtype)
-        # What was copied to get here is nobody else's.
+        # If `to` has copied the keys, no one else uses them, so they may be overwritten.
         in_place = in_place or all(a is not b for a, b in zip(moved.keys, memory.keys, strict=True))
         if self.config.injection == "deep":
             chosen = moved.padded(bucket(moved.mask.shape[1])) if static else moved
@@ -274,7 +274,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         Args:
             input_ids: (B, L) running text, L at most the window.
             attention_mask: (B, L), or (B, past + L) with a cache.
-            context_ids: (B, T) text to read first. memory: what `read` returned; not both. A memory of one text serves
+            context_ids: (B, T) text to read first. memory: the result of `read`; not both. A memory of one text serves
                 all rows.
             query_ids: (B, Q) for policies that need a query; default: the running text.
         """
@@ -286,7 +286,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         if states is None:
             raise UserError("input_ids is missing: pass input_ids or inputs_embeds.")
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
-        # A static cache counts on its device: asking would wait for it, and compiled code can't.
+        # A static cache keeps its length on the device: reading it would synchronise, which compiled code can't.
         length = states.shape[1] + (0 if isinstance(past, Tensor) else past)
         if length > self.config.window:
             raise UserError(
@@ -298,7 +298,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             memory = self.read(context_ids, context_attention_mask, query_ids, query_attention_mask, fingerprint=False)
         memory = self.prepare_memory(memory, len(states), in_place=context_ids is not None)
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
-            # Positions count real tokens, so that left padding changes nothing.
+            # Positions count real tokens only, so left padding changes nothing.
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -states.shape[1] :]
         if memory is not None and memory.begin is not None:
             if position_ids is None:

@@ -1,4 +1,4 @@
-"""A base's configuration inside that of a model which extends it: what is taken over from it."""
+"""Settings that a model takes over from its base's configuration, which is nested in its own."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from .families import family_of
 
 
 def take_over(config: Any, given: dict[str, Any]) -> str | None:
-    """Make `config.text_config` an object, and take token ids, tying and, where none is given, the window from it.
+    """Make `config.text_config` an object, and take token ids, weight tying and, if none is given, the window from it.
 
     Args:
-        given: keyword arguments of the configuration; token ids are taken out of it.
+        given: keyword arguments of the configuration; token ids are removed from it.
 
     Returns:
-        The base's attention implementation, for `keep_attention` behind the configuration's own set-up.
+        The base's attention implementation, for `keep_attention` after the configuration's own set-up.
 
     Raises:
         UserError: there is no base configuration, or its family is not supported.
@@ -44,7 +44,7 @@ def take_over(config: Any, given: dict[str, Any]) -> str | None:
 def keep_attention(config: PreTrainedConfig, implementation: str | None) -> None:
     """Give a configuration its base's attention implementation, unless it has one of its own.
 
-    Setting it sets the nested configuration's too, and None there would mean attention without any mask.
+    Setting it also sets the nested configuration's, and None there would mean attention without any mask.
     """
     if config._attn_implementation is None and implementation is not None:
         config._attn_implementation = implementation

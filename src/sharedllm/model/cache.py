@@ -1,4 +1,5 @@
-"""Keys and values of the running text with room behind them: a token is written, where transformers would copy all."""
+"""A cache that allocates spare capacity for keys and values: a new token is written in place, where transformers copies
+everything."""
 
 from functools import partial
 from typing import Any
@@ -7,14 +8,14 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-# Tokens that room is made for at once.
+# Capacity is allocated for so many tokens at a time.
 ROOM = 256
 
 
 class RoomyLayer(DynamicLayer):
     """A layer of a DynamicCache whose keys and values (B, G, n, D) are the beginning of larger tensors.
 
-    Where gradients are recorded it joins them as transformers does: what autograd has seen must not be written to.
+    With gradients it concatenates as transformers does, because tensors that autograd has recorded must not be overwritten.
     """
 
     _rooms: tuple[Tensor, ...] = ()
@@ -22,7 +23,7 @@ class RoomyLayer(DynamicLayer):
     def __init__(self, room: int = 0):
         """
         Args:
-            room: tokens that there will be, for which room is made at once.
+            room: expected number of tokens, allocated at once.
         """
         super().__init__()
         self._room = room
@@ -34,7 +35,7 @@ class RoomyLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         length = self.get_seq_length()
         end = length + key_states.shape[-2]
-        # Re-ordered, selected or moved keys are other tensors; shortened ones are still the beginning of the same.
+        # Re-ordered, selected or moved keys are new tensors; cropped ones are still the beginning of the allocated tensors.
         if not length or not self._rooms or end > self._rooms[0].shape[-2] or not self._begin_rooms():
             shape = (*key_states.shape[:-2], self._room if end <= self._room else -(-(end + 1) // ROOM) * ROOM)
             self._rooms = tuple(t.new_empty(*shape, t.shape[-1]) for t in (key_states, value_states))
@@ -49,7 +50,7 @@ class RoomyLayer(DynamicLayer):
         super().reset()
 
     def _begin_rooms(self) -> bool:
-        """Whether keys and values lie where the rooms begin."""
+        """Whether keys and values are views of the beginning of the allocated tensors."""
         return all(
             held.data_ptr() == room.data_ptr() and held.shape[:-2] == room.shape[:-2] and held.stride() == room.stride()
             for held, room in zip((self.keys, self.values), self._rooms, strict=True)
@@ -57,10 +58,10 @@ class RoomyLayer(DynamicLayer):
 
 
 def with_room(cache: Cache | None, config: Any, room: int = 0) -> Cache:
-    """A cache that makes room; of one that is given and empty, the plain layers are exchanged, others are left as they are.
+    """A cache with spare capacity. In a given, empty cache the plain layers are replaced; any other cache is left as it is.
 
     Args:
-        config: the base's. room: tokens that there will be, if that is known.
+        config: the base's. room: expected number of tokens, if known.
     """
     cache = DynamicCache(config=config) if cache is None else cache
     if type(cache) is DynamicCache and not cache.offloading and not cache.get_seq_length():

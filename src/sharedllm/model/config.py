@@ -1,4 +1,4 @@
-"""SharedLLMConfig: the base model's own configuration plus how its context is read and injected."""
+"""SharedLLMConfig: the base model's own configuration, and how the context is read and injected."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,18 +13,18 @@ from ..utils.errors import UserError
 from .base_config import keep_attention, take_over
 from .families import family_of
 
-# Fields by the names that they had before, in configurations saved then.
+# Current fields by their old names, for configurations saved earlier.
 RENAMED = {"ratios": "strides"}
 
 
 def check_strides(strides: Sequence[int]) -> None:
-    """Refuse strides that no tree can have.
+    """Refuse strides that are impossible for a tree.
 
     Raises:
-        UserError: there is none, one is not positive, or a deeper level is coarser.
+        UserError: there are none, one is not positive, or a deeper level is coarser.
     """
     if not strides or any(r < 1 for r in strides):
-        raise UserError(f"strides={strides} must be one positive stride a tree level, such as [16, 8, 4].")
+        raise UserError(f"strides={strides} must be one positive stride per tree level, such as [16, 8, 4].")
     if any(coarse < fine for coarse, fine in pairwise(strides)):
         raise UserError(f"strides={strides} must not grow with depth: deeper nodes are finer.")
 
@@ -37,38 +37,39 @@ class SharedLLMConfig(PreTrainedConfig):
         text_config: configuration of the base language model (an object or a dict with `model_type`).
         window: W, the most tokens of running text; longer input goes to the context. Default: the base's
             `max_position_embeddings`.
-        chunk_size: C, tokens a chunk; one context tree each.
+        chunk_size: C, tokens per chunk; each chunk has one context tree.
         strides: stride of the tokens kept at tree levels 1 … height, coarse to fine (paper: 16, 8, 4).
         lower_layers: M, how many bottom layers read the context (paper: 4 for language modelling).
         injection_map: pairs (lower layer, upper layer), counted from 0: which lower layer's states each upper layer
-            reads. None is the paper's i → i for all i < M. A pair of different layers gets key and value projections of
-            its own in the upper layer.
-        injection: "cross", attention over the memory of its own, behind a gate that starts at 0 (after the paper); "joint",
-            one softmax over memory and running text in the base's own self-attention, which is no new weight; "deep", a joint
-            softmax in all layers over tokens that were selected and then read on, together, from layer M to the top: the
-            memory keeps the residual stream entering layer M for that (see `model.deepen`). Its injection map may only have
-            pairs i → i, i ≤ M: the layers whose keys are kept too, for scoring and for bottom layers to read.
-        prefix: token ids that every chunk, and with injection="deep" what is selected, is read after: the head of the chat
-            template, say. None is nothing.
-        reach: with a joint softmax chunk i of n stands at position i − n, and those before the last `reach` chunks stand
-            together at −reach: attention knows no distances that it was not trained on.
-        start: where the cross-attention begins: "gate", a copy of self-attention behind a gate at 0; "zero", a copy with
-            an output of 0; "random", queries and output drawn at random. Only "gate" has a gate.
+            reads. None is the paper's i → i for all i < M. For a pair of different layers the upper layer gets its own
+            key and value projections.
+        injection: "cross", separate cross-attention over the memory with a gate that starts at 0 (after the paper);
+            "joint", one softmax over memory and running text in the base's own self-attention, without new weights;
+            "deep", a joint softmax in all layers over selected tokens, which have been read together through layer M to
+            the top: for that the memory keeps the residual stream entering layer M (see `model.deepen`). Its injection
+            map may only have pairs i → i, i ≤ M: the keys of these layers are kept too, for scoring and for the bottom
+            layers.
+        prefix: token ids put before every chunk, and with injection="deep" before the selected tokens: for instance the
+            beginning of the chat template. None for no prefix.
+        reach: with a joint softmax chunk i of n is at position i − n, and all chunks before the last `reach` share
+            position −reach, so that attention sees no distance that it was not trained on.
+        start: initial weights of the cross-attention: "gate", a copy of self-attention with a gate at 0; "zero", a copy
+            with an output projection of 0; "random", random query and output projections. Only "gate" has a gate.
         encoding: "node", each preserved node is read alone (paper); "chunk", the chunk is read once and its nodes only
-            choose which tokens are kept.
-        overlap: tokens before a chunk that are read with it and not kept again, so that what lies across a border is
+            decide which tokens are kept.
+        overlap: tokens before a chunk that are read with it but not kept again, so that text across a border is
             understood; for encoding "chunk".
         lower_weights: "shared", the lower model is the upper model's own layers; "copy", it has its own parameters.
-        keep: "last" token of each stride, which has seen the others, or "first", as the authors' code does.
-        key_position: "chunk", all keys of chunk i stand at position i (paper); "offset", a key stands at i plus its place
-            in its chunk, as if it had been rotated there before it was kept.
+        keep: the "last" token of each stride, which has seen the others, or the "first", as in the authors' code.
+        key_position: "chunk", all keys of chunk i are at position i (paper); "offset", a key is at i plus its offset in
+            the chunk, as if it had been rotated before it was kept.
         score_scaling: "log" multiplies scores over S kept tokens by log S / log W where that is above 1, so that
-            attention over long contexts stays as sharp; "none" (paper).
-        selection: name of the selection policy that decides which parts stay fine: "right" or "cosine".
-        selection_heads: triples (upper layer, head, weight): the heads whose attention says what a budget is spent on, as
-            `sharedllm calibrate` finds them. None: all heads of all injected layers alike.
-        memory_dtype: how keys and values are held while text is written over them: "model", as the weights are, or "int8",
-            in half of the space of 16 bits, rounded (see `int8`); for memories that no budget keeps short.
+            attention over long contexts stays equally sharp; "none" (paper).
+        selection: name of the selection policy, which decides which parts stay fine: "right" or "cosine".
+        selection_heads: triples (upper layer, head, weight): heads whose attention decides how a budget is spent, found
+            by `sharedllm calibrate`. None: all heads of all injected layers, equally weighted.
+        memory_dtype: format of keys and values during generation: "model", the weights' dtype, or "int8", rounded to 8
+            bits, half the size of 16 (see `memory.int8`); for memories that are not limited by a budget.
         split_noise: σ of the split noise during training, as a share of the node's length (paper: 0.2; 0 is off).
     """
 
@@ -124,7 +125,7 @@ class SharedLLMConfig(PreTrainedConfig):
 
     @property
     def depth(self) -> int:
-        """How many layers are run over a context: the states entering layers 0 … depth are known."""
+        """How many layers run over a context: the states entering layers 0 … depth are then known."""
         return self.lower_layers if self.injection == "deep" else self.lower_layers - 1
 
     @property
@@ -163,9 +164,9 @@ class SharedLLMConfig(PreTrainedConfig):
             )
         vocabulary = self.text_config.vocab_size
         if any(not 0 <= token < vocabulary for token in self.prefix or ()):
-            raise UserError(f"prefix={self.prefix} has an id outside of the base's vocabulary of {vocabulary}.")
+            raise UserError(f"prefix={self.prefix} has an id outside the base's vocabulary of {vocabulary}.")
         if self.injection != "cross" and self.start != "gate":
-            raise UserError(f"start={self.start!r} is for injection='cross'; a joint softmax has nothing to start.")
+            raise UserError(f"start={self.start!r} is for injection='cross'; a joint softmax has no weights to start.")
         if self.chunk_size < 2:
             raise UserError(f"chunk_size={self.chunk_size} must be at least 2 tokens.")
         if self.overlap < 0 or (self.overlap and self.encoding != "chunk"):
@@ -186,8 +187,8 @@ class SharedLLMConfig(PreTrainedConfig):
         border = family_of(self.text_config).border(self.text_config)
         if self.injection == "joint" and border is not None and self.window > border:
             raise UserError(
-                f"window={self.window} is longer than the base's original_max_position_embeddings={border}, beyond which its "
-                "positions turn otherwise, the memory's too: make it at most that for injection='joint'."
+                f"window={self.window} is longer than the base's original_max_position_embeddings={border}, beyond which "
+                "its rotary frequencies change, the memory's too: make it at most that for injection='joint'."
             )
 
 

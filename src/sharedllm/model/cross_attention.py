@@ -1,4 +1,4 @@
-"""Position-aware cross-attention of the upper model over a memory (paper, eq. 2), and a memory made ready for it.
+"""Position-aware cross-attention of the upper model over a memory (paper, eq. 2), and preparing a memory for it.
 
 All keys of chunk i are rotated to position i, all queries to n, the number of chunks. Query and output projections and
 the norm start as copies of the layer's self-attention, and the result is multiplied by tanh(gate) with gate = 0: before
@@ -24,22 +24,22 @@ from .injection import Injection, KeyValueProjection
 from .rope import Rotation, key_positions, rotate
 from .self_attention import self_attend
 
-# Of a text, rotated at once.
+# Most tokens of a text to rotate at once.
 _TOKENS = 4096
 
 
 @dataclass(frozen=True)
 class PreparedMemory:
-    """A memory with its positions: rotated once for a question, read at every step.
+    """A memory with positions: rotated once per question, read at every step.
 
-    A batch may have several rows for each text, one behind another (questions, beams): they all read the same tensors,
-    only what is small is repeated for them.
+    A batch may have several consecutive rows for each text (questions, beams). They all read the same keys and values;
+    only small tensors are repeated for them.
 
-    layers   upper layer → keys and values (X, G, S, D) of X texts, keys rotated to where they stand, in 8 bits where
-             memory_dtype says so; and (X, 1, 1, S), what is added to their scores, None for nothing
+    layers   upper layer → keys and values (X, G, S, D) of X texts, keys rotated to their positions, in 8 bits if
+             memory_dtype says so; and a bias (X, 1, 1, S) added to their scores, or None
     present  (B, 1, 1) bool, False for rows without any context
     query    upper layer → rotation (B, 1, D) of its cross-attention's queries, to position n
-    begin    (B,) position at which the running text begins; None is 0
+    begin    (B,) position at which the running text begins; None means 0
     """
 
     layers: dict[int, KeyValueSpan]
@@ -52,7 +52,7 @@ class PreparedMemory:
         return len(self.present)
 
     def repeat_interleave(self, repeats: int) -> "PreparedMemory":
-        """For `repeats` times as many rows; keys and values are not copied."""
+        """The memory for `repeats` times as many rows; keys and values are not copied."""
         return replace(
             self,
             present=self.present.repeat_interleave(repeats, dim=0),
@@ -76,16 +76,17 @@ def prepare(
 ) -> PreparedMemory | None:
     """Rotate the keys of a memory to their chunks, queries to n; None if nothing was kept of any text.
 
-    Of one layer after the other, some tokens at a time: what it works with is small beside the memory.
+    Works layer by layer, some tokens at a time, so intermediate results are small compared with the memory.
 
     Args:
-        config: which upper layer reads each of the memory's pairs of tensors, where keys stand, how scores are scaled.
+        config: which upper layer reads each of the memory's pairs of tensors, the keys' positions, the scaling of scores.
         rotary: the upper model's rotary embedding.
-        readers: by upper layer, what makes queries of its own for the memory (cross-attention).
-        projections: by upper layer, what the memory's keys for it were projected by.
+        readers: by upper layer, modules with their own queries for the memory (cross-attention).
+        projections: by upper layer, modules that projected the memory's keys for it.
         bits: hold keys and values in 8 bits, without gradients.
-        static: pad it to one of few sizes (see `bucket`), with a bias in any case: compiled code then fits the next one too.
-        in_place: rotate the keys where they lie, without gradients; the memory is not to be used again.
+        static: pad it to one of a few sizes (see `bucket`) and always give a bias, so that compiled code fits other
+            memories too.
+        in_place: rotate the keys in place, without gradients; the memory must not be used again.
     """
     if memory.mask.shape[1] == 0:
         return None
@@ -98,7 +99,7 @@ def prepare(
     factor = None
     if config.score_scaling == "log":
         factor = (kept.double().log() / math.log(config.window)).clamp(min=1)[:, None, None].to(like.dtype)
-    # What is trained through has to be the numbers themselves.
+    # Gradients need the original numbers, not 8-bit codes.
     bits = bits and not torch.is_grad_enabled()
     bias = _bias(memory, kept, config, like.dtype)
     bias = bias if static or bias.any() else None
@@ -133,19 +134,20 @@ def _rotated(keys: Tensor, by: Rotation, in_place: bool) -> Tensor:
 
 
 def _bias(memory: ContextMemory, kept: Tensor, config: SharedLLMConfig, dtype: torch.dtype) -> Tensor:
-    """(X, 1, 1, S) what is added to scores: padding is not seen."""
+    """The bias (X, 1, 1, S) of scores, which hides padding."""
     if config.injection == "joint":
-        # However much is kept, it weighs no more than a window of it: long memories don't drown the running text.
+        # However many tokens are kept, they weigh no more than a window of them, so long memories don't drown the
+        # running text.
         weight, seen = -(kept.double() / int(config.window)).clamp(min=1).log(), memory.mask
     else:
-        # Attention over no key at all is undefined: a text without context attends to padding, and `present` drops it.
+        # Attention over no keys is undefined: a text without context attends to padding, and `present` drops the result.
         weight, seen = torch.zeros_like(kept, dtype=dtype), memory.mask | ~memory.mask.any(1, keepdim=True)
     bias = torch.where(seen, weight.to(dtype)[:, None], torch.finfo(dtype).min)
     return bias[:, None, None, :]
 
 
 def bucket(length: int) -> int:
-    """The size that a memory of so many kept tokens is padded to: by less than 16 or than an eighth, eight sizes a doubling."""
+    """The padded size of a memory of `length` kept tokens: eight sizes per doubling, so less than 16 or an eighth is added."""
     step = max(16, 2 ** ((length - 1).bit_length() - 4))
     return -(-length // step) * step
 
@@ -157,7 +159,7 @@ class CrossAttention(Injection):
         """
         Args:
             layer: the decoder layer that it is injected into; its self-attention is the starting point.
-            own_projection: the layer reads another lower layer than its twin, through projections of its own.
+            own_projection: the layer reads a lower layer other than its twin, through its own projections.
             start: see `SharedLLMConfig`.
         """
         super().__init__()
@@ -167,7 +169,7 @@ class CrossAttention(Injection):
         self.norm = copy.deepcopy(family.norm_of(layer))
         for name, part in family.parts(attention, family.query_parts).items():
             setattr(self, name, copy.deepcopy(part))
-        # One number; not a scalar, because sharding over devices wants a dimension.
+        # One number, but not a scalar: sharding over devices needs a dimension.
         self.gate = nn.Parameter(torch.zeros(1, dtype=torch.float32)) if start == "gate" else None
         self.projection = KeyValueProjection(layer, family) if own_projection else None
         output = getattr(self, family.output)
@@ -180,7 +182,7 @@ class CrossAttention(Injection):
     def memory_attention(
         self, attention: Any, normed: Tensor, layer_index: int, memory: PreparedMemory, **kwargs
     ) -> tuple[Tensor, Inject]:
-        """Self-attention as it is, and what the memory adds after it."""
+        """Unchanged self-attention, and the function that adds the memory's contribution after it."""
 
         def read(hidden: Tensor) -> Tensor:
             queries = rotate(self.family.queries(self, self.norm(hidden)).transpose(1, 2), memory.query[layer_index])
@@ -189,7 +191,7 @@ class CrossAttention(Injection):
         return self_attend(self.family, attention, normed, **kwargs), read
 
     def forward(self, attention: nn.Module, queries: Tensor, spans: Sequence[KeyValueSpan], present: Tensor) -> Tensor:
-        """What is added to the residual stream, (B, L, E).
+        """The contribution to the residual stream, (B, L, E).
 
         Args:
             attention: this module. queries: (B, H, L, D), rotated. spans: the memory alone.
@@ -202,6 +204,6 @@ class CrossAttention(Injection):
 
 
 def untrained(model: nn.Module) -> bool:
-    """Whether every cross-attention of a model is still as it began: nothing of the memory passes its gate."""
+    """Whether every cross-attention of a model is in its initial state: all gates are closed."""
     gates = [module.gate for module in model.modules() if isinstance(module, CrossAttention)]
     return bool(gates) and all(gate is not None and not gate.any() for gate in gates)

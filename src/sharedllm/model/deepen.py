@@ -1,10 +1,10 @@
-"""Depth as a second grain: what a question selected is read on, together, from layer M to the top (beyond the paper).
+"""Reading deeper: the tokens that a question selects are read together from layer M to the top (beyond the paper).
 
 Every token of a text is read through the bottom M layers, chunk by chunk, and the residual stream entering layer M is
-kept. Of a question's tokens the few that were selected stand one after the other, in the order of the text, after the
-prefix; layers M … N − 1 are run over them as over any prompt, each token seeing those before it. Their keys and values
-are then what all layers of the upper model see before the running text. So facts that look alike are told apart by
-reading them together, and only what is selected costs more than M layers.
+kept. The few tokens that a question selects follow the prefix, in the order of the text. Layers M … N − 1 run over them
+as over any prompt: each token sees those before it. All layers of the upper model then see their keys and values before
+the running text. Facts that look alike are told apart by reading them together, and only selected tokens cost more than
+M layers.
 
 A text of one chunk, selected whole, is read exactly as the base reads it in its window.
 """
@@ -29,16 +29,16 @@ from .rope import rotate
 
 
 def deepen(memory: ContextMemory, config: SharedLLMConfig, upper: PreTrainedModel) -> PreparedMemory | None:
-    """Read the tokens of a memory on, from layer M to the top, and give them their positions.
+    """Read the tokens of a memory from layer M to the top, and give them their positions.
 
     Args:
         memory: S selected tokens of each of B texts, with their residual streams entering layer M.
         upper: the base's decoder, of N layers.
 
     Returns:
-        Keys and values of all N layers: of the prefix and the selected tokens at positions 0 … p + S − 1, where the
-        running text goes on. In bottom layers that keep no keys, of the prefix alone. None if there is neither prefix
-        nor token.
+        Keys and values of all N layers: the prefix and the selected tokens at positions 0 … p + S − 1, followed by the
+        running text. Bottom layers that keep no keys have the prefix alone. None if there is neither a prefix nor a
+        token.
 
     Raises:
         UserError: the memory holds no residual streams, or more tokens than the base has positions for.
@@ -52,11 +52,11 @@ def deepen(memory: ContextMemory, config: SharedLLMConfig, upper: PreTrainedMode
     most = upper.config.max_position_embeddings
     if before + kept > most:
         raise UserError(
-            f"{kept} tokens are selected, and the base has {most} positions: select fewer, by a budget of at most "
+            f"{kept} tokens are selected, but the base has {most} positions: select fewer, with a budget of at most "
             f"{config.window // 2}, say."
         )
     texts, residual = len(memory), memory.residuals[0][:, 0]
-    # Right padding is seen by nobody but itself, as attention is causal; the running text has to be told.
+    # Attention is causal, so no other token sees the right padding; only the running text needs a mask for it.
     seen = torch.cat([memory.mask.new_ones(texts, before), memory.mask], 1)
     bias = None
     if not seen.all():
@@ -79,14 +79,14 @@ def deepen(memory: ContextMemory, config: SharedLLMConfig, upper: PreTrainedMode
     hidden = torch.cat([hidden.expand(texts, -1, -1), residual], 1)
     run, last = _Run(upper, hidden, 0), len(upper.layers) - 1
     for index in range(config.lower_layers, last + 1):
-        # Of the last layer nobody reads more than keys and values.
+        # Only keys and values of the last layer are needed.
         hidden, keys, values = run.layer(index, hidden, whole=index < last)
         layers[index] = (keys, values, bias)
     return PreparedMemory(layers, present=seen.any(1)[:, None, None], begin=before + memory.mask.sum(1))
 
 
 class _Run:
-    """Layers of the base over (B, L, E) at positions from `start` on, one after the other."""
+    """Runs layers of the base over (B, L, E) at positions starting from `start`, one layer after the other."""
 
     def __init__(self, upper: PreTrainedModel, hidden: Tensor, start: int):
         self.upper, self.family = upper, family_of(upper.config)
@@ -95,12 +95,12 @@ class _Run:
         self.masks: dict[bool, Tensor | None] = {}
 
     def turned(self, index: int, keys: Tensor) -> Tensor:
-        """Keys (B, G, L, D) of a layer at their positions."""
+        """Keys (B, G, L, D) of a layer, rotated to their positions."""
         attention = getattr(self.upper.layers[index], self.family.attention)
         return rotate(keys, self.by.keys(index, attention))
 
     def layer(self, index: int, hidden: Tensor, whole: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-        """One layer's output (B, L, E), and its keys, turned, and values (B, G, L, D).
+        """One layer's output (B, L, E), its rotated keys and its values (B, G, L, D).
 
         whole: False for keys and values only; the output is then the input.
         """
@@ -112,7 +112,7 @@ class _Run:
         sliding = sliding_window(self.upper.config, index) is not None
         if sliding not in self.masks:
             self.masks[sliding] = causal_mask(self.upper.config, hidden, sliding)
-        # The base's own attention, and a cache to see what it attends to.
+        # Run the base's own attention, with a cache that records its keys and values.
         cache = DynamicCache()
         attended, *_ = attention(
             hidden_states=normed,
@@ -126,9 +126,10 @@ class _Run:
 
 
 class Deepened:
-    """What was read deeper, for the next question that selects the same: the last of it, within a number of tokens.
+    """A cache of memories read deeper, for the next question that selects the same tokens: the most recent ones, up to
+    a number of tokens.
 
-    Kept only of memories that say which model made them, and not while gradients are recorded.
+    Caches only memories that have a fingerprint, and nothing while gradients are recorded.
     """
 
     def __init__(self, tokens: int = 8192):
@@ -136,7 +137,7 @@ class Deepened:
         self._kept: OrderedDict[bytes, tuple[int, PreparedMemory]] = OrderedDict()
 
     def of(self, memory: ContextMemory, make: Callable[[], PreparedMemory | None]) -> PreparedMemory | None:
-        """The memory read deeper: as it is kept, or as `make` makes it."""
+        """The memory read deeper, from the cache or made by `make`."""
         if torch.is_grad_enabled() or not memory.fingerprint:
             return make()
         digest = hashlib.blake2b(memory.fingerprint.encode())

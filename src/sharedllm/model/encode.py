@@ -17,16 +17,16 @@ from .lower import LowerModel
 
 @dataclass(frozen=True)
 class ContextEncoder:
-    """The lower model together with how a context is cut and what is projected from it.
+    """The lower model, with the settings for cutting a context and projecting from it.
 
     lower          reads the context
     upper          the upper model's bottom layers, for the state of a query
-    projections    for each injection pair its own key and value projections, None for the lower layer's
-    selection      which parts stay fine
+    projections    key and value projections of each injection pair; None for the lower layer's own
+    selection      the policy that decides which parts stay fine
     noise          σ of the split noise as a share of a node's length; 0 outside training
     batch_tokens   most tokens run through the lower model at once
-    keep_all       keep every token, for a choice later
-    own_strides    instead of the configuration's
+    keep_all       keep every token, to select from later
+    own_strides    strides instead of the configuration's
     """
 
     config: SharedLLMConfig
@@ -41,12 +41,12 @@ class ContextEncoder:
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Of the tree's levels, coarse to fine."""
+        """Strides of the tree's levels, coarse to fine."""
         return (1,) if self.keep_all else tuple(self.own_strides or self.config.strides)
 
     def project(self, states: list[Tensor]) -> list[Tensor]:
-        """Residual streams (s, E) entering lower layers 0 … depth → P keys (s, G, D), then P values (s, G, D), then, if they
-        will be read deeper, the streams (s, 1, E) that deepening begins with."""
+        """Residual streams (s, E) entering lower layers 0 … depth → P keys (s, G, D), then P values (s, G, D), then,
+        with injection="deep", the streams (s, 1, E) from which deepening continues."""
         family, pairs = self.lower.family, []
         for (lower_index, _), projection in zip(self.config.injection_map, self.projections, strict=True):
             hidden = states[lower_index]
@@ -63,7 +63,7 @@ class ContextEncoder:
 
 @dataclass(frozen=True)
 class _View:
-    """What a selection policy sees of the context and the query (see `context.policies.base.NodeView`)."""
+    """A selection policy's view of the context and the query (see `context.policies.base.NodeView`)."""
 
     encoder: ContextEncoder
     ids: Tensor
@@ -73,7 +73,7 @@ class _View:
 
     def node_states(self, nodes: Nodes) -> Tensor:
         if self.encoder.config.encoding == "node":
-            # Encoded alone, so every node is a unit of its own, with its last token as the only sample.
+            # Nodes are encoded alone: each is a unit whose only sample is its last token.
             return self._last_states(nodes, nodes, torch.arange(len(nodes)))
         order = torch.argsort(root_index(self.roots, nodes.row, nodes.chunk) * (1 << 32) + nodes.end)
         ordered = nodes[order]
@@ -103,16 +103,16 @@ class _View:
 
 
 def root_index(roots: Nodes, row: Tensor, chunk: Tensor) -> Tensor:
-    """(n,) index into `roots`, sorted by text and chunk, of the chunk that each entry lies in."""
+    """(n,) index of each entry's chunk in `roots`, which are sorted by text and chunk."""
     counts = torch.bincount(roots.row, minlength=int(row.max()) + 1 if len(row) else 0)
     return (torch.cumsum(counts, 0) - counts)[row] + chunk
 
 
 def plan(encoder: ContextEncoder, ids: Tensor, lengths: Tensor, query: Tensor | None, query_mask: Tensor | None):
-    """Which tokens to keep, and the spans to encode them in.
+    """Choose the tokens to keep and the spans in which to encode them.
 
     Returns:
-        units (spans to encode each alone), unit (s,) of every sample, samples.
+        units (spans, each encoded alone), the unit (s,) of every sample, samples.
     """
     roots = chunks(lengths.cpu(), encoder.config.chunk_size)
     view = _View(encoder, ids, roots, query, query_mask)
@@ -154,7 +154,7 @@ def read_context(
         progress,
     )
     index, kept = _rows(samples, len(ids), ids.device)
-    # Head by head: products with what lies otherwise are many times slower in bfloat16 on CPUs.
+    # Contiguous by head: products with other layouts are many times slower in bfloat16 on CPUs.
     heads = [_gather(flat.pop(0), index, kept).transpose(1, 2).contiguous() for _ in range(len(flat))]
     pairs = len(encoder.projections)
     return ContextMemory(
@@ -177,13 +177,13 @@ def read_context(
 def append_context(
     encoder: ContextEncoder, memory: ContextMemory, context_ids: Tensor, context_mask: Tensor | None = None, **options
 ) -> ContextMemory:
-    """Read more text behind a memory's; see `SharedLLMModel.append`."""
+    """Read more text and append it to a memory; see `SharedLLMModel.append`."""
     if len(memory) != len(context_ids):
         raise UserError(f"the memory holds {len(memory)} texts, context_ids has {len(context_ids)}: make them equal.")
     mask = check_ids("context_ids", context_ids, context_mask, encoder.lower.config.vocab_size)
     ids, lengths = left_align(context_ids, mask)
     size = memory.chunk_size
-    # Unfinished chunks are read again, and as many before them as they overlap with, whose result is there already.
+    # Unfinished chunks are read again. So are the chunks before them that they overlap with, but their result is kept.
     again = -(-encoder.config.overlap // size) * size
     whole = memory.lengths // size * size
     begin = (whole - again).clamp(min=0)
@@ -203,7 +203,7 @@ def append_context(
 
 
 def _rows(samples: Samples, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(B, S) index of each text's samples, and the mask of the real ones."""
+    """(B, S) index of each text's samples, and a mask of the real ones."""
     counts = torch.bincount(samples.row, minlength=batch)
     first = torch.cumsum(counts, 0) - counts
     columns = torch.arange(int(counts.max()) if batch else 0)

@@ -1,4 +1,4 @@
-"""Endless running text: what the window no longer holds is folded into the memory, oldest chunks first."""
+"""Endless running text: when it outgrows the window, its oldest chunks are folded into the memory."""
 
 from dataclasses import dataclass, field
 
@@ -12,11 +12,11 @@ from .cross_attention import PreparedMemory
 
 
 def running_after_fold(lengths: Tensor, window: int, chunk_size: int) -> Tensor:
-    """(B,) how many tokens of running texts of `lengths` (B,) go on running; those before them are folded.
+    """(B,) how many tokens of running texts of `lengths` (B,) stay; those before them are folded.
 
-    A text that fits into the window stays whole. Of any other as many whole chunks are folded as leave at least half of
-    the window: each fold then makes room for about half a window, and what has to be run again after it is no longer than
-    that. Where a chunk is longer than half of the window, half of the window stays, and the chunk is folded in parts.
+    A text that fits into the window stays whole. Of any other text, whole chunks are folded as long as at least half a
+    window stays. Each fold thus frees about half a window, and no more than that has to be run again. If a chunk is
+    longer than half the window, half the window stays, and the chunk is folded in parts.
     """
     excess = lengths - (window + 1) // 2
     unit = chunk_size if chunk_size <= window // 2 else 1
@@ -25,14 +25,14 @@ def running_after_fold(lengths: Tensor, window: int, chunk_size: int) -> Tensor:
 
 @dataclass
 class Folding:
-    """Running texts that grow, and the memory of all before them; together they are the whole text at any time.
+    """Growing running texts and the memory of everything before them. Together they are always the whole text.
 
-    model                   reads what is folded
-    memory                  of what stands before the running text; None if nothing does
+    model                   reads the folded text
+    memory                  of the text before the running text; None if there is none
     ids, mask               (B, R) the running text, left-padded; R is the longest row's
     query_ids, query_mask   (B, Q) for policies that need a query
-    memory_dtype            how it is held; None for the configuration's
-    prepared                the memory, ready to be attended to; None until something is folded
+    memory_dtype            see `SharedLLMConfig`; None for the configuration's
+    prepared                the memory with positions, to attend to; None until something is folded
     """
 
     model: SharedLLMModel
@@ -57,9 +57,9 @@ class Folding:
         )
 
     def add(self, tokens: Tensor) -> bool:
-        """Put tokens (B, n) behind the running texts and fold those that have outgrown the window; whether any had.
+        """Append tokens (B, n) to the running texts and fold those that outgrow the window. Returns whether any did.
 
-        After a fold the running text stands elsewhere in (B, R) and follows another memory, so no cache of it is good.
+        A fold moves the running text in (B, R) and changes the memory before it, so its caches become invalid.
         """
         self.ids = torch.cat([self.ids, tokens], 1)
         self.mask = torch.cat([self.mask, torch.ones_like(tokens, dtype=torch.bool)], 1)
@@ -81,7 +81,7 @@ def fold(
     query_ids: Tensor | None,
     query_mask: Tensor | None,
 ) -> ContextMemory | None:
-    """The memory with the context of `split` read behind what it holds already; rows without a context keep theirs."""
+    """Append the context of `split` to the memory; rows without a context keep theirs."""
     if split.context_ids.shape[1] == 0:
         return memory
     if memory is None:

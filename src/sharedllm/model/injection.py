@@ -1,4 +1,5 @@
-"""What reads a memory in a layer of the upper model: one call for all kinds, so that nothing else asks which kind it is."""
+"""Injection: how a layer of the upper model reads a memory. All kinds share one interface, so no other code asks for
+the kind."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -11,7 +12,7 @@ from .families.wiring import Inject
 
 
 class KeyValueProjection(nn.Module):
-    """Key and value projections of its own, for an upper layer that reads a lower layer other than its twin."""
+    """Key and value projections for an upper layer that reads a lower layer other than its twin."""
 
     def __init__(self, layer: nn.Module, family: Family):
         super().__init__()
@@ -23,10 +24,10 @@ class KeyValueProjection(nn.Module):
 
 
 class Injection(nn.Module, ABC):
-    """What reads a memory in one layer.
+    """Reads a memory in one layer.
 
-    projection  what the memory's keys and values for this layer are projected by; None: by the lower layer's own attention
-    gate        one number; what is read is multiplied by its tanh. None without a gate
+    projection  projects the memory's keys and values for this layer; None: the lower layer's own attention does
+    gate        one number; the result is multiplied by its tanh. None without a gate
     """
 
     projection: KeyValueProjection | None
@@ -39,21 +40,21 @@ class Injection(nn.Module, ABC):
         """The layer's attention, with a memory.
 
         Args:
-            attention: the layer's self-attention. normed: (B, L, E), what it reads.
-            memory: made ready for the upper model.
-            kwargs: as transformers gives them to self-attention.
+            attention: the layer's self-attention. normed: (B, L, E), its input.
+            memory: prepared for the upper model.
+            kwargs: as transformers passes them to self-attention.
 
         Returns:
-            What stands for self-attention's output, (B, L, E); and what is then done to the residual stream, (B, L, E) →
-            (B, L, E), before the MLP: None for nothing.
+            The output in place of self-attention's, (B, L, E); and a function (B, L, E) → (B, L, E) applied to the
+            residual stream before the MLP, or None.
         """
 
 
 def injection_of(layer: nn.Module) -> Injection:
-    """What reads the memory in a layer.
+    """The layer's injection.
 
     Raises:
-        TypeError: nothing does.
+        TypeError: it has none.
     """
     injection = getattr(layer, "injection", None)
     if not isinstance(injection, Injection):

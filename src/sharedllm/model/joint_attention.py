@@ -1,7 +1,7 @@
 """One softmax over a memory and the running text, in the base's own self-attention.
 
-What the base has learnt to find inside its window it finds in a memory too, without training, as far as the lower model
-reads deep enough (`sharedllm diagnose` tells). The memory's keys stand before the running text, which begins at 0.
+What the base can find in its window, it can find in a memory too, without training, if the lower model reads deep
+enough (`sharedllm diagnose` shows this). The memory's keys come before the running text, which begins at position 0.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,8 @@ from .self_attention import operands
 
 
 class JointAttention(Injection):
-    """W_o softmax(q [k_memory, k]ᵀ / √D + [b, 0]) [v_memory, v]; nothing is new but projections of keys and values where another layer is read.
+    """W_o softmax(q [k_memory, k]ᵀ / √D + [b, 0]) [v_memory, v]; new are only the key and value projections where
+    another layer is read.
 
     b = −log(max(1, S / W)) for S kept tokens and a window of W.
     """
@@ -36,7 +37,7 @@ class JointAttention(Injection):
     def memory_attention(
         self, attention: Any, normed: Tensor, layer_index: int, memory: PreparedMemory, **kwargs
     ) -> tuple[Tensor, None]:
-        """What self-attention would return, with the memory's tokens among its keys; nothing is done after it."""
+        """Self-attention with the memory's tokens among its keys; no second step."""
         queries, near = operands(self.family, attention, normed, **kwargs)
         return self(attention, queries, [memory.layers[layer_index], near]), None
 
@@ -44,7 +45,7 @@ class JointAttention(Injection):
         """(B, L, E).
 
         Args:
-            attention: the layer's self-attention. queries: (B, H, L, D), rotated. spans: the memory, and the running text.
+            attention: the layer's self-attention. queries: (B, H, L, D), rotated. spans: the memory and the running text.
         """
         far, near = spans
         attended = attend_joined(attention, self.config._attn_implementation, queries, far, near)

@@ -1,9 +1,9 @@
-"""The lower model: the bottom layers of the checkpoint, read over spans of the context.
+"""The lower model: the bottom layers of the checkpoint, run over spans of the context.
 
-Only the hidden states that the memory needs are computed, and they are the same as from running everything: when states
-up to depth d are wanted at a few sampled tokens, layers 1 … d − 1 run whole, and layer d computes keys and values
-everywhere but queries, output projection and MLP at the sampled tokens only (architecture, decision 5). Keys and values
-of one more layer, M = d + 1, are then projected from these states, so that of layer M nothing else is run.
+It computes only the hidden states that the memory needs, with the same result as running everything. If states up to
+depth d are needed at a few sampled tokens, layers 1 … d − 1 run whole, and layer d computes keys and values everywhere
+but queries, output projection and MLP only at the sampled tokens. Keys and values of one more layer, M = d + 1, are
+projected from these states, so nothing else of layer M runs.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,22 +20,22 @@ from .attention import attend
 from .families import Family, Rotations, family_of, sliding_window
 from .rope import rotate
 
-# More at once is not faster: on a processor activations leave its caches.
+# More at once is not faster: on a CPU activations no longer fit into its caches.
 MOST_TOKENS, MOST_ON_CPU = 32_768, 4_096
-# From the residual streams entering layers 0 … depth, each (s, E), to tensors of leading dimension s.
+# Residual streams entering layers 0 … depth, each (s, E) → tensors of leading dimension s.
 Project = Callable[[list[Tensor]], list[Tensor]]
 
 
 @dataclass(frozen=True)
 class LowerModel:
-    """Borrows its weights: the upper model's bottom layers, or a copy of them.
+    """The lower model. It does not own its weights: they are the upper model's bottom layers, or a copy of them.
 
     layers   decoder layers, bottom first
     embed    token embedding
     rotary   the base's rotary embedding
     config   the base's configuration
-    plain    run every layer whole, the last one included: for measuring what the shortcut saves
-    prefix   token ids that every unit is read after: without them its first tokens would be the text's beginning to it
+    plain    run every layer whole, the last one included, to measure what the shortcut saves
+    prefix   token ids put before every unit; without them its first tokens would look like the beginning of a text
     """
 
     layers: Sequence[nn.Module]
@@ -50,13 +50,13 @@ class LowerModel:
         return family_of(self.config)
 
     def fitting(self, depth: int, device: torch.device) -> int:
-        """How many tokens may run at once through so many layers: their activations take a quarter of the free memory of the
-        device at most."""
+        """How many tokens may run through `depth` layers at once: their activations take at most a quarter of the
+        device's free memory."""
         most, free = MOST_ON_CPU if device.type == "cpu" else MOST_TOKENS, free_memory(device)
         if free is None:
             return most
         size = self.config.hidden_size
-        # Streams of all layers, input and output of attention and MLP, keys and values; then the inside of the MLP.
+        # Residual streams of all layers, input and output of attention and MLP, keys and values; then the MLP's inner states.
         elements = (depth + 12) * size + 3 * getattr(self.config, "intermediate_size", 4 * size)
         return max(1, min(most, free // (4 * elements * self.embed.weight.dtype.itemsize)))
 
@@ -71,21 +71,21 @@ class LowerModel:
         batch_tokens: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[Tensor]:
-        """Read each unit by itself, after the prefix, and project what is known of its sampled tokens.
+        """Read each unit by itself, after the prefix, and project the states of its sampled tokens.
 
         Args:
             ids: (B, T) token ids of the texts.
-            units: u spans that are encoded each alone.
-            unit: (s,) index of the unit of each sampled token; not descending.
+            units: u spans, each encoded alone.
+            unit: (s,) index of each sampled token's unit; not descending.
             position: (s,) its position in its text; ascending within a unit.
             depth: how many layers to run.
-            project: from the residual streams entering layers 0 … depth, depth + 1 tensors (s', E) of some of the
+            project: maps the residual streams entering layers 0 … depth, depth + 1 tensors (s', E) for some of the
                 samples, to any tensors of leading dimension s'. Called at least once.
-            batch_tokens: most tokens run at once; None for as many as `fitting` tells.
+            batch_tokens: most tokens run at once; None for the result of `fitting`.
             progress: called with the number of tokens read since the last call.
 
         Returns:
-            What `project` returns, for all samples in their order.
+            The results of `project` for all samples, in their order.
         """
         batch_tokens = batch_tokens or self.fitting(depth, ids.device)
         gathered = _Gathered(len(unit), ids.device)
@@ -101,7 +101,7 @@ class LowerModel:
     def _batches(
         self, ids: Tensor, units: Nodes, unit: Tensor, position: Tensor, batch_tokens: int
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Units of equal length and number of samples together, so that nothing is padded.
+        """Batches of units of equal length and number of samples, so that nothing is padded.
 
         Yields sample indices (u', k), token ids (u', l) and sampled offsets (u', k).
         """
@@ -151,7 +151,7 @@ class LowerModel:
         return states[: depth + 1]
 
     def _run_sampled(self, index: int, hidden: Tensor, offsets: Tensor, by: Rotations) -> Tensor:
-        """One layer's output at `offsets` only: keys and values of all tokens, everything else of the sampled ones."""
+        """One layer's output at `offsets` only: keys and values of all tokens, everything else only at the sampled ones."""
         family, layer = self.family, self.layers[index]
         attention = getattr(layer, family.attention)
         columns = torch.arange(hidden.shape[1], device=hidden.device)
@@ -172,7 +172,7 @@ class LowerModel:
 
 
 def causal_mask(config: PreTrainedConfig, hidden: Tensor, sliding: bool) -> Tensor | None:
-    """What transformers would give to self-attention over (u, l, E) without padding.
+    """The mask that transformers would give to self-attention over (u, l, E) without padding.
 
     Args:
         config: the base's. sliding: whether the layer sees a sliding window only.
@@ -182,7 +182,7 @@ def causal_mask(config: PreTrainedConfig, hidden: Tensor, sliding: bool) -> Tens
 
 
 class _Gathered:
-    """Tensors of all samples from those of batches, in the order of the samples."""
+    """Collects the tensors of batches into tensors of all samples, in the order of the samples."""
 
     def __init__(self, samples: int, device: torch.device):
         self._samples, self._device = samples, device
@@ -191,10 +191,10 @@ class _Gathered:
         self._parts: list[list[Tensor]] = []
 
     def add(self, samples: Tensor, part: list[Tensor]) -> None:
-        """Those of a batch, whose `samples` they are. They are written to where they belong, so that nothing is there twice."""
+        """Add a batch's tensors; `samples` are their indices. They are written in place, so nothing is stored twice."""
         index = samples.flatten().to(self._device)
         if torch.is_grad_enabled():
-            # What is written to piece by piece goes backward once a piece, each time as a whole.
+            # Backward through a tensor written piece by piece would process the whole tensor once per piece.
             self._order.append(index)
             self._parts.append(part)
             return
@@ -212,7 +212,7 @@ class _Gathered:
 def _take(hidden: Tensor, offsets: Tensor) -> Tensor:
     """(u, l, E) at offsets (u, k), ascending → (u, k, E)."""
     if offsets.shape[1] and bool((offsets[:, -1] - offsets[:, 0] == offsets.shape[1] - 1).all()):
-        # One stretch in each unit, most often the whole of it: nothing has to be gathered.
+        # The offsets of each unit are one stretch, usually all of it: no gather is needed.
         first = offsets[:, 0]
         if bool((first == first[0]).all()):
             return hidden[:, int(first[0]) : int(first[0]) + offsets.shape[1]]

@@ -1,4 +1,4 @@
-"""Names that parameters had before: what was saved with them still loads, and is saved with those of today."""
+"""Old parameter names: models saved with them still load, and are saved with the current names."""
 
 import re
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from transformers import PreTrainedModel
 from transformers.core_model_loading import WeightRenaming
 
-# Pattern of a part of a name → what stands there today.
+# Pattern of a part of a name → its replacement.
 RENAMED_WEIGHTS = {
     r"\.cross_attention\.reader\.": ".injection.projection.",
     r"\.cross_attention\.": ".injection.",
@@ -14,21 +14,21 @@ RENAMED_WEIGHTS = {
 
 
 def todays_name(name: str) -> str:
-    """A parameter's name of before, or of today, as it is today."""
+    """The current name of a parameter, given its old or current one."""
     for pattern, today in RENAMED_WEIGHTS.items():
         name = re.sub(pattern, today, name)
     return name
 
 
 class LoadsRenamed(PreTrainedModel):
-    """A model that loads weights saved by the names of before."""
+    """A model that also loads weights saved under old names."""
 
     @classmethod
     def from_pretrained(cls, *args, key_mapping: dict[str, str] | None = None, **kwargs):
-        """As transformers has it; `key_mapping` counts beside the names of before."""
+        """As in transformers; `key_mapping` is applied in addition to the old names."""
         loaded = super().from_pretrained(*args, key_mapping=RENAMED_WEIGHTS | (key_mapping or {}), **kwargs)
         model: Any = loaded[0] if isinstance(loaded, tuple) else loaded
-        # transformers keeps what it renamed, to save by the names that it found.
+        # transformers remembers renamings, to save under the names that it found.
         model._weight_conversions = [
             conversion
             for conversion in model._weight_conversions

@@ -1,5 +1,5 @@
-"""Where the kept tokens of a memory stand, and how heads are turned to there: by cosines and sines, which the base's own
-rotary embedding computes."""
+"""Positions of a memory's kept tokens, and the rotation of heads to them by the cosines and sines of the base's own
+rotary embedding."""
 
 from typing import Any, NamedTuple
 
@@ -10,10 +10,10 @@ from ..memory.context_memory import ContextMemory
 
 
 class Rotation(NamedTuple):
-    """How heads are turned at L positions; the first two are what transformers hands to self-attention.
+    """The rotation of heads at L positions; the first two fields are what transformers passes to self-attention.
 
-    cos, sin     (B, L, D), or fewer than D numbers where only the first ones of each head turn
-    interleaved  whether the numbers 2 i and 2 i + 1 of a head are a pair; else i and i + D/2
+    cos, sin     (B, L, D), or fewer than D numbers where only the first ones of each head are rotated
+    interleaved  whether numbers 2 i and 2 i + 1 of a head form a pair; else i and i + D/2
     """
 
     cos: Tensor
@@ -21,11 +21,11 @@ class Rotation(NamedTuple):
     interleaved: bool = False
 
     def scaled(self, factor: Tensor) -> "Rotation":
-        """Turned heads times a factor, broadcastable to (B, L, D)."""
+        """The rotation times a factor, broadcastable to (B, L, D)."""
         return self._replace(cos=self.cos * factor, sin=self.sin * factor)
 
     def at(self, index: slice | Tensor) -> "Rotation":
-        """Those of some positions, of a rotation for one row: a slice of them, or any (…) of them as (…, D)."""
+        """Cosines and sines of some positions, for a rotation of one row: a slice, or indices (…) giving (…, D)."""
         pick = (slice(None), index) if isinstance(index, slice) else (0, index)
         return self._replace(cos=self.cos[pick], sin=self.sin[pick])
 
@@ -33,10 +33,10 @@ class Rotation(NamedTuple):
 def key_positions(memory: ContextMemory, config: Any) -> Tensor:
     """(B, S) positions that the keys of a memory are rotated to; `config` is the SharedLLM's.
 
-    With cross-attention chunk i stands at i, and the queries at n, the number of chunks (paper); with `key_position`
-    "offset" a key stands as much later as its place in its chunk. In a joint softmax the running text begins at 0 and
-    positions count back from it: chunk i stands at i − n, or with "offset" each token at its distance before the running
-    text. Nothing stands farther off than `reach` chunks, or the window.
+    With cross-attention chunk i is at i, and the queries at n, the number of chunks (paper); `key_position` "offset"
+    adds a key's offset in its chunk. In a joint softmax the running text begins at 0 and positions count back from it:
+    chunk i is at i − n, or with "offset" each token at its distance before the running text. No key is farther away
+    than `reach` chunks, or the window.
     """
     if config.injection == "joint":
         if config.key_position == "offset":
@@ -48,14 +48,15 @@ def key_positions(memory: ContextMemory, config: Any) -> Tensor:
 
 
 def rotation(rotary: nn.Module, positions: Tensor, like: Tensor) -> Rotation:
-    """Cosines and sines of `positions` (B, L), in the dtype and on the device of `like`, where all layers turn alike."""
+    """Cosines and sines of `positions` (B, L), in the dtype and on the device of `like`, for bases whose layers all
+    rotate alike."""
     return Rotation(*rotary(like, position_ids=positions.to(like.device)))
 
 
 def rotate(heads: Tensor, by: Rotation | tuple[Tensor, Tensor]) -> Tensor:
     """Rotate heads (B, H, L, D) by (B, L, D) or (1, L, D) cosines and sines.
 
-    Where there are fewer of them than D (a partial rotary embedding), only the first numbers of each head turn.
+    If there are fewer than D of them (a partial rotary embedding), only the first numbers of each head are rotated.
     """
     by = Rotation(*by)
     cos, sin = by.cos.unsqueeze(1), by.sin.unsqueeze(1)
@@ -65,6 +66,6 @@ def rotate(heads: Tensor, by: Rotation | tuple[Tensor, Tensor]) -> Tensor:
     else:
         first, second = turned.chunk(2, dim=-1)
         across = torch.cat([-second, first], dim=-1)
-    # Some families turn in single precision, whatever the heads are in.
+    # Some families rotate in single precision, whatever the heads' dtype.
     turned = (turned * cos + across * sin).to(heads.dtype)
     return torch.cat([turned, still], dim=-1) if still.shape[-1] else turned

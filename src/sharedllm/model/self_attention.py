@@ -1,4 +1,4 @@
-"""A layer's own self-attention: taken apart for who puts more keys beside its own, and quick where queries are few."""
+"""A layer's own self-attention: its operands, for callers that add more keys, and a fast path for few queries."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ from .rope import rotate
 def operands(
     family: Family, attention: Any, normed: Tensor, attention_mask: Tensor | None = None, **kwargs
 ) -> tuple[Tensor, KeyValueSpan]:
-    """What self-attention attends with: queries (B, H, L, D), and the running text up to now.
+    """The operands of self-attention: queries (B, H, L, D), and the span of the running text so far.
 
     Args:
-        normed: (B, L, E), what it reads. Everything else as transformers gives it to self-attention.
+        normed: (B, L, E), its input. The other arguments are those that transformers passes to self-attention.
     """
     queries, keys, values = _projected(family, attention, normed, **kwargs)
     return queries, (keys, values, _bias(attention_mask, queries, keys))
@@ -26,12 +26,13 @@ def operands(
 def self_attend(
     family: Family, attention: Any, normed: Tensor, attention_mask: Tensor | None = None, **kwargs
 ) -> Tensor:
-    """What self-attention returns, (B, L, E); arguments as `operands`'.
+    """Self-attention's output (B, L, E); arguments as for `operands`.
 
-    On a CPU few tokens at a time go through products, for kernels made for many queries take ten times as long in half
-    precision; and where transformers would repeat keys and values for the heads of a group, with a mask, they are read as they lie.
+    On a CPU a few tokens go through matrix products, because kernels made for many queries take ten times as long in
+    half precision. Where transformers would repeat keys and values for the heads of a group, because of a mask, they
+    are read in place.
     """
-    few = 4 * normed.shape[1] * attention.num_key_value_groups <= attention.head_dim  # as `attention.are_few` has it
+    few = 4 * normed.shape[1] * attention.num_key_value_groups <= attention.head_dim  # as in `attention.are_few`
     grouped = attention_mask is not None and attention.num_key_value_groups > 1
     if attention.config._attn_implementation != "sdpa" or not infers_on_cpu(normed) or not (few or grouped):
         return attention(hidden_states=normed, attention_mask=attention_mask, **kwargs)[0]
@@ -39,7 +40,7 @@ def self_attend(
     if few or attention_mask is None:
         attended = attend_few(queries, [(keys, values, _bias(attention_mask, queries, keys))], attention.scaling)
     else:
-        # The mask as it was given: rows that see nothing then come out as transformers has them.
+        # Pass the mask unchanged, so that rows that see nothing give the same result as in transformers.
         mask = attention_mask[..., : keys.shape[2]]
         attended = attend_groups(queries, keys, values, mask, attention.scaling)
     return getattr(attention, family.output)(attended)
@@ -54,7 +55,7 @@ def _projected(
     past_key_values: Cache | None = None,
     **kwargs,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries (B, H, L, D), keys and values (B, G, S, D) of the running text up to now, rotated."""
+    """Rotated queries (B, H, L, D), and keys and values (B, G, S, D) of the running text so far."""
     keys, values = (t.transpose(1, 2) for t in family.keys_values(attention, normed))
     queries = family.queries(attention, normed).transpose(1, 2)
     queries_by, keys_by = family.turn(attention, position_embeddings, position_ids)
@@ -65,11 +66,11 @@ def _projected(
 
 
 def _bias(mask: Tensor | None, queries: Tensor, keys: Tensor) -> Tensor | None:
-    """The mask that transformers gives to self-attention, as numbers to be added to scores: (B, 1, L, S)."""
+    """The mask that transformers passes to self-attention, as numbers to add to scores: (B, 1, L, S)."""
     length, seen = queries.shape[2], keys.shape[2]
     if mask is None:
-        # It is left out where it is only causal: one token sees all before it; several begin the text, and what a static
-        # cache holds after them is empty.
+        # transformers omits a purely causal mask: a single token sees everything before it; several tokens begin the
+        # text, and the rest of a static cache is empty.
         if length == 1:
             return None
         mask = torch.ones(length, seen, dtype=torch.bool, device=queries.device).tril()[None, None]

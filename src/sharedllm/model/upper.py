@@ -1,6 +1,6 @@
 """The upper model: the base language model, with a memory injected into some of its layers.
 
-The layers keep the base's submodules and parameter names, so base checkpoints, LoRA targets and sharding rules still fit.
+Layers keep the base's submodules and parameter names, so base checkpoints, LoRA targets and sharding rules still apply.
 """
 
 import copy
@@ -41,7 +41,7 @@ class InjectedLayer(GradientCheckpointingLayer):
         return family.combine(self, hidden_states, attended, read)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
-        """As torch does it, from weights with the names of before too."""
+        """As in torch, but also from weights with old names."""
         for name in [name for name in state_dict if name.startswith(prefix)]:
             state_dict[todays_name(name)] = state_dict.pop(name)
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -49,14 +49,14 @@ class InjectedLayer(GradientCheckpointingLayer):
 
 @functools.cache
 def _injected_class(layer_class: type[nn.Module]) -> type[nn.Module]:
-    """An InjectedLayer that is also an instance of the base's layer class: recording of hidden states, sharding and
-    checkpointing rules of transformers look layers up by class."""
+    """An InjectedLayer that is also an instance of the base's layer class, because transformers finds layers by class
+    to record hidden states, shard and checkpoint."""
     return type(f"Injected{layer_class.__name__}", (InjectedLayer, layer_class), {})
 
 
 def _twin(module: nn.Module) -> nn.Module:
-    """The same module over the same weights, with modes, hooks and submodules of its own: checkpointing of activations
-    or recording of hidden states on one side does not reach the other."""
+    """A second module over the same weights, with its own modes, hooks and submodules, so that activation checkpointing
+    or recording of hidden states on one side does not affect the other."""
     twin = copy.copy(module)
     nn.Module.__init__(twin)
     for shared in ("_parameters", "_buffers", "_non_persistent_buffers_set", "training"):
@@ -67,12 +67,12 @@ def _twin(module: nn.Module) -> nn.Module:
 
 
 def inject(base: PreTrainedModel, injections: Mapping[int, Injection]) -> PreTrainedModel:
-    """The base decoder, with layers that read a memory where `injections` (by layer) has something that reads it.
+    """The base decoder, with layers that read a memory where `injections` (by layer) has an entry.
 
-    The result shares all weights with `base`, which itself stays as it is.
+    The result shares all weights with `base`, which is not changed.
     """
     upper = _twin(base)
-    # Recording of hidden states begins anew: the flag of the base would say that it has begun.
+    # Let hidden-state recording start afresh: the base's flag would say that it has started.
     upper.__dict__.pop("_output_capturing_hooks_installed", None)
     family = family_of(base.config)
     for index, layer in enumerate(upper.layers):
@@ -81,7 +81,7 @@ def inject(base: PreTrainedModel, injections: Mapping[int, Injection]) -> PreTra
 
 
 def make_injections(base: PreTrainedModel, config: SharedLLMConfig) -> dict[int, Injection]:
-    """What reads the memory in each layer of the injection map; with injection="deep" in every layer."""
+    """The injection of each layer in the injection map; with injection="deep" of every layer."""
     family, injections = family_of(config.text_config), {}
     if config.injection == "deep":
         return {index: JointAttention(layer, family, False) for index, layer in enumerate(base.layers)}

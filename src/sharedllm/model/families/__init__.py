@@ -1,8 +1,8 @@
-"""What differs between model families, in one table; everything else in the package is the same for all.
+"""All differences between model families, in one table; the rest of the package is the same for all families.
 
-A family is described by how a decoder layer feeds its attention (`wiring`), how the attention projects (`projections`) and
-turns (`turning`), how the results are added up (`wiring`), and by what stands around the layers (`around`). A family with
-another shape is one more entry of the table.
+A family is described by how a decoder layer feeds its attention (`wiring`), how the attention projects (`projections`)
+and rotates (`turning`), how the results are added up (`wiring`), and what surrounds the layers (`around`). A family of
+another kind is one more entry in the table.
 """
 
 from .around import balance_loss

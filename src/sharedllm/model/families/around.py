@@ -1,4 +1,4 @@
-"""What stands around a family's layers: embedding, head, and what its language model adds to them."""
+"""The parts around a family's layers: embedding, head, and additions of its language model."""
 
 import sys
 from typing import Any
@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig
 
 
 def multiplied(config: PreTrainedConfig, states: Tensor) -> Tensor:
-    """Granite's embeddings; those of Gemma are multiplied by their own module."""
+    """Granite's embeddings. Gemma's embedding module multiplies its own."""
     return states * config.embedding_multiplier
 
 
@@ -30,17 +30,17 @@ def capped_logits(config: PreTrainedConfig, logits: Tensor) -> Tensor:
 
 
 def longrope_border(config: PreTrainedConfig) -> int | None:
-    """Phi-3 turns by other frequencies once a text is longer than what it was first trained on, what is cached included."""
+    """Phi-3 uses other rotary frequencies once a text, cached tokens included, is longer than its original training length."""
     rope = getattr(config, "rope_parameters", None) or {}
     return rope.get("original_max_position_embeddings") if rope.get("rope_type") == "longrope" else None
 
 
 def balance_loss(decoder: Any, router_logits: Any, attention_mask: Tensor | None) -> Tensor:
-    """The loss that keeps the experts of a mixture balanced, by the function of the base's own module; not yet weighted.
+    """The load-balancing loss of a mixture of experts, computed by the base's own module; not yet weighted.
 
     Args:
-        decoder: whose class says which family it is of. router_logits: by layer, as transformers records them.
-        attention_mask: (B, L); None if all is text.
+        decoder: its class identifies the family. router_logits: by layer, as transformers records them.
+        attention_mask: (B, L); None if there is no padding.
     """
     config = decoder.config
     experts = getattr(config, "num_local_experts", None) or config.num_experts

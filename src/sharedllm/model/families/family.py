@@ -1,4 +1,4 @@
-"""What a family's entry says: how a decoder layer is taken apart, and what stands around the layers."""
+"""A family's entry: how a decoder layer is taken apart, and what surrounds the layers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,21 +28,22 @@ class Family:
     attention       attribute of the layer that holds its self-attention
     attention_norm  attribute of the layer that holds the norm before self-attention; None if there is none
     output          attribute of the attention that holds its output projection
-    attention_input (layer, hidden) → what self-attention reads
+    attention_input (layer, hidden) → input of self-attention
     combine         (layer, residual, attended, inject) → the layer's output
     queries         (attention, hidden) → query heads before RoPE
     keys_values     (attention, hidden) → key and value heads, keys before RoPE
-    query_parts     submodules of the attention that queries and output need, as far as it has them
-    query_projections  those of them that project queries
-    memory_parts    submodules of the attention that keys and values need, as far as it has them
-    traits          plain attributes of the attention that the functions here look at
+    query_parts     submodules of the attention that queries and output need, if present
+    query_projections  the ones among them that project queries
+    memory_parts    submodules of the attention that keys and values need, if present
+    traits          plain attributes of the attention that this entry's functions use
     layer_traits    the same of the layer
-    rotary_by_type  the rotary embedding wants to know the type of the layer
-    turn            (attention, what transformers hands to it, positions) → rotations of its queries and of its keys
-    embed           (configuration, embeddings) → what enters the first layer
+    rotary_by_type  the rotary embedding needs the layer's type
+    turn            (attention, transformers' cosines and sines, positions) → rotations of its queries and of its keys
+    embed           (configuration, embeddings) → input of the first layer
     logits          (configuration, output of the head) → logits
-    balanced        its language model adds a loss that balances experts, where the configuration asks for it
-    border          (configuration) → tokens after which all positions turn otherwise, cached ones too; None for never
+    balanced        its language model adds a load-balancing loss for experts, if the configuration asks for it
+    border          (configuration) → length after which the rotary frequencies of all positions change, cached ones
+                    too; or None
     check           (configuration) → why a base of this family can't be used, or None
     tested          what differs from Llama's layers, for the table of families in the documentation
     """
@@ -70,19 +71,19 @@ class Family:
 
     @property
     def plain(self) -> bool:
-        """Whether nothing differs from layer to layer, nor around the layers: what simpler systems can be built on."""
+        """Whether all layers are alike and nothing special surrounds them, so that simpler systems can be built on it."""
         usual = self.turn is as_given and self.embed is unchanged and self.logits is unchanged
         return usual and not self.traits and not self.rotary_by_type
 
     def norm_of(self, layer: nn.Module) -> nn.Module:
-        """The norm before self-attention, or what leaves everything as it is."""
+        """The norm before self-attention, or an identity."""
         return nn.Identity() if self.attention_norm is None else getattr(layer, self.attention_norm)
 
     def parts(self, attention: nn.Module, names: tuple[str, ...]) -> dict[str, Any]:
-        """Those of some submodules or parameters that an attention has."""
+        """The named submodules or parameters that an attention has."""
         return {name: part for name in names if (part := getattr(attention, name, None)) is not None}
 
     def lend_traits(self, attention: nn.Module, to: nn.Module) -> None:
-        """Give a module that stands for an attention what the functions of this entry look at beside its parts."""
+        """Give a module that replaces an attention the attributes that this entry's functions use besides its parts."""
         for name in ("head_dim", "num_key_value_groups", "config", *self.traits):
             setattr(to, name, getattr(attention, name))

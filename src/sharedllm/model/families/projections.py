@@ -1,4 +1,4 @@
-"""How an attention makes heads of the states that it reads."""
+"""How an attention projects states to heads."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def normed_keys_values(attention: nn.Module, hidden: Tensor) -> tuple[Tensor, Te
 
 
 def clipped_queries(attention: nn.Module, hidden: Tensor) -> Tensor:
-    """OLMo bounds what is projected, where its configuration says so."""
+    """OLMo clips projections if its configuration says so."""
     return _heads(_clip(attention, attention.q_proj(hidden)), attention.head_dim)
 
 
@@ -47,7 +47,7 @@ def _clip(attention: Any, states: Tensor) -> Tensor:
 
 
 def head_normed_queries(attention: nn.Module, hidden: Tensor) -> Tensor:
-    """StableLM normalises each head with a norm of its own, where its configuration says so."""
+    """StableLM normalises each head with its own norm if its configuration says so."""
     return _head_normed(attention.q_proj(hidden), attention, "q_layernorm")
 
 
@@ -60,13 +60,13 @@ def _head_normed(states: Tensor, attention: Any, name: str) -> Tensor:
     heads, norm = _heads(states, attention.head_dim), getattr(attention, name, None)
     if norm is None:
         return heads
-    # Its norms take heads (B, H, L, D); what comes here may have no batch.
+    # Its norms take heads (B, H, L, D), but the input here may lack a batch dimension.
     flat = heads.flatten(0, -3)[:, :, None]
     return norm(flat).view(heads.shape)
 
 
 def fused_queries(attention: nn.Module, hidden: Tensor) -> Tensor:
-    """Phi-3: queries, keys and values of one projection, one after the other."""
+    """Phi-3: one projection gives queries, keys and values, concatenated."""
     return _fused(attention, hidden)[0]
 
 
@@ -76,15 +76,15 @@ def fused_keys_values(attention: nn.Module, hidden: Tensor) -> tuple[Tensor, Ten
 
 def _fused(attention: Any, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     heads = _heads(attention.qkv_proj(hidden), attention.head_dim)
-    # H query heads, then G of keys and G of values: H + 2 G in all, H = G times the queries that share a key.
+    # H query heads, then G key heads and G value heads: H + 2 G in all, where H = G times the queries per key.
     groups = heads.shape[-2] // (attention.num_key_value_groups + 2)
     queries, keys, values = heads.split([heads.shape[-2] - 2 * groups, groups, groups], dim=-2)
     return queries, keys, values
 
 
 def unweighted_queries(attention: Any, hidden: Tensor) -> Tensor:
-    """Hunyuan normalises each head after RoPE. RoPE leaves a head's length as it is, so all but the norm's weights can come
-    before; the weights are in the rotation (see `turning.weighted`)."""
+    """Hunyuan normalises each head after RoPE. RoPE does not change a head's norm, so everything but the norm's weights
+    can be applied before; the weights are in the rotation (see `turning.weighted`)."""
     return _unweighted(_heads(attention.q_proj(hidden), attention.head_dim), attention.query_layernorm)
 
 

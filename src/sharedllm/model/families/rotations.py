@@ -1,4 +1,4 @@
-"""The rotations of a decoder's layers, which may differ from layer to layer, at given positions."""
+"""The rotations of a decoder's layers at given positions. They may differ from layer to layer."""
 
 from functools import cached_property
 from typing import Any
@@ -11,12 +11,12 @@ from .table import family_of
 
 
 class Rotations:
-    """What each layer turns its heads by at some positions; what the rotary embedding computes is computed once a kind."""
+    """Each layer's rotation at some positions. The rotary embedding runs once for each kind of layer."""
 
     def __init__(self, rotary: nn.Module, config: PreTrainedConfig, positions: Tensor, like: Tensor):
         """
         Args:
-            rotary, config: of the decoder. positions: (B, L). like: in whose dtype and on whose device they are wanted.
+            rotary, config: of the decoder. positions: (B, L). like: a tensor whose dtype and device the results get.
         """
         self._rotary, self._config, self._like = rotary, config, like
         self._positions = positions
@@ -24,11 +24,11 @@ class Rotations:
 
     @cached_property
     def positions(self) -> Tensor:
-        """(B, L), on the device of the rest."""
+        """(B, L), on the rotations' device."""
         return self._positions.to(self._like.device)
 
     def given(self, index: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines as transformers hands them to the self-attention of a layer."""
+        """Cosines and sines as transformers passes them to a layer's self-attention."""
         kind = self._config.layer_types[index] if family_of(self._config).rotary_by_type else None
         if kind not in self._known:
             more = {} if kind is None else {"layer_type": kind}
@@ -36,9 +36,9 @@ class Rotations:
         return self._known[kind]
 
     def queries(self, index: int, attention: Any) -> Rotation:
-        """Of the queries of an attention in a layer: its self-attention, or what stands for it."""
+        """Rotation of an attention's queries in a layer: its self-attention, or a replacement."""
         return family_of(self._config).turn(attention, self.given(index), self.positions)[0]
 
     def keys(self, index: int, attention: Any) -> Rotation:
-        """Of its keys."""
+        """Rotation of its keys."""
         return family_of(self._config).turn(attention, self.given(index), self.positions)[1]

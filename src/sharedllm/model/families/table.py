@@ -1,4 +1,4 @@
-"""The families that can be extended, and those that can't, with the reason."""
+"""The families that can be extended, and those that can't, with reasons."""
 
 from transformers import PreTrainedConfig
 
@@ -29,7 +29,7 @@ def _one_direction(config: PreTrainedConfig) -> str | None:
 
 def _gemma3(config: PreTrainedConfig) -> str | None:
     if config.attn_logit_softcapping is not None:
-        return "attn_logit_softcapping is set, which transformers does not heed"
+        return "attn_logit_softcapping is set, which transformers ignores"
     return _one_direction(config)
 
 
@@ -166,7 +166,7 @@ def family_of(config: PreTrainedConfig) -> Family:
     """The table entry of a base configuration.
 
     Raises:
-        UserError: the family is not supported; says why, or lists those that are.
+        UserError: the family is not supported; says why, or lists the supported ones.
     """
     name = config.model_type
     if name in REFUSED:
@@ -179,10 +179,10 @@ def family_of(config: PreTrainedConfig) -> Family:
 
 
 def plain_family_of(config: PreTrainedConfig, system: str) -> Family:
-    """As `family_of`, for a system that can't do what some families need.
+    """`family_of` for a system that does not support the special needs of some families.
 
     Raises:
-        UserError: the base is of such a family.
+        UserError: the base belongs to such a family.
     """
     family = family_of(config)
     if not family.plain:
@@ -193,9 +193,9 @@ def plain_family_of(config: PreTrainedConfig, system: str) -> Family:
 
 
 def sliding_window(config: PreTrainedConfig, layer_index: int) -> int | None:
-    """How many tokens back a layer's self-attention sees, itself included; None for all of them."""
+    """How many tokens a layer's self-attention sees, the token itself included; None for all."""
     layer_types = getattr(config, "layer_types", None)
     if layer_types is not None and layer_types[layer_index] != "sliding_attention":
         return None
-    # Some configurations say 0 where there is none.
+    # Some configurations say 0 for no window.
     return getattr(config, "sliding_window", None) or None

@@ -1,7 +1,7 @@
-"""How an attention turns its heads, given what transformers hands to it: cosines and sines (B, L, D) of its positions.
+"""How an attention rotates its heads, given the cosines and sines (B, L, D) of its positions from transformers.
 
-Whatever differs is put into the rotation itself, so that nothing else has to know: a layer without positions turns by
-nothing, and factors on turned heads are factors of cosines and sines.
+All differences are put into the rotation itself, so that no other code needs to know them: a layer without positions
+has the identity, and factors of rotated heads become factors of cosines and sines.
 """
 
 from typing import Any
@@ -24,33 +24,33 @@ def _nothing(by: Given) -> Rotation:
 
 
 def where_used(attention: Any, by: Given, positions: Tensor | None) -> tuple[Rotation, Rotation]:
-    """SmolLM3: some layers know no positions."""
+    """SmolLM3: some layers have no positions."""
     same = Rotation(*by) if attention.use_rope else _nothing(by)
     return same, same
 
 
 def interleaved(attention: Any, by: Given, positions: Tensor | None) -> tuple[Rotation, Rotation]:
-    """GLM, Helium and ERNIE 4.5 pair neighbours; the angles come as if halves were paired."""
+    """GLM, Helium and ERNIE 4.5 pair neighbours, but the angles come in the layout for paired halves."""
     cos, sin = (t[..., : t.shape[-1] // 2].repeat_interleave(2, dim=-1) for t in by)
     same = Rotation(cos, sin, interleaved=True)
     return same, same
 
 
 def neighbours(attention: Any, by: Given, positions: Tensor | None) -> tuple[Rotation, Rotation]:
-    """Cohere pairs neighbours, and turns in single precision."""
+    """Cohere pairs neighbours, and rotates in single precision."""
     same = Rotation(by[0].float(), by[1].float(), interleaved=True)
     return same, same
 
 
 def neighbours_where_sliding(attention: Any, by: Given, positions: Tensor | None) -> tuple[Rotation, Rotation]:
-    """Cohere 2: layers that see everything know no positions."""
+    """Cohere 2: layers with full attention have no positions."""
     if attention.sliding_window is None:
         return _nothing(by), _nothing(by)
     return neighbours(attention, by, positions)
 
 
 def sharpened(attention: Any, by: Given, positions: Tensor | None) -> tuple[Rotation, Rotation]:
-    """Ministral 3: queries far from the beginning are scaled up, by steps of the length that it was first trained on."""
+    """Ministral 3: queries far from the beginning are scaled up, in steps of the original training length."""
     same, rope = Rotation(*by), attention.config.rope_parameters
     beta, original = rope.get("llama_4_scaling_beta"), rope.get("original_max_position_embeddings")
     if positions is None or beta is None or original is None:
@@ -62,12 +62,12 @@ def sharpened(attention: Any, by: Given, positions: Tensor | None) -> tuple[Rota
 def weighted(attention: Any, by: Given, positions: Tensor | None) -> tuple[Rotation, Rotation]:
     """Hunyuan: the weights of the norms that come after RoPE (see `projections.unweighted_queries`)."""
     norms = (getattr(attention, name, None) for name in ("query_layernorm", "key_layernorm"))
-    # What reads a memory has only the one that it needs.
+    # A module that reads a memory has only the norm that it needs.
     queries, keys = (Rotation(*by) if norm is None else Rotation(*by).scaled(norm.weight) for norm in norms)
     return queries, keys
 
 
 def doubled(attention: Any, by: Given, positions: Tensor | None) -> tuple[Rotation, Rotation]:
-    """gpt-oss gives the angles of a pair once."""
+    """gpt-oss gives the angle of each pair once."""
     same = Rotation(*(torch.cat([t, t], dim=-1) for t in by))
     return same, same

@@ -1,4 +1,4 @@
-"""How a decoder layer feeds its attention and adds up what its attention and its MLP return."""
+"""How a decoder layer feeds its attention and adds up the outputs of its attention and MLP."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Numbers of the residual stream that an MLP takes at once, inside which there are several times as many: 2,048 tokens of 4,096.
+# Most numbers of the residual stream that an MLP takes at once (2,048 tokens of 4,096); inside it has several times as many.
 _NUMBERS = 2**23
 
-# Adds what is injected between attention and MLP to the residual stream.
+# Adds the injection to the residual stream between attention and MLP.
 Inject = Callable[[Tensor], Tensor]
 # (layer, residual, attended, inject) → the layer's output, all (B, L, E).
 Combine = Callable[..., Tensor]
@@ -29,11 +29,11 @@ def wired(
     after_mlp: str | None = None,
     multiplier: str | None = None,
 ) -> Combine:
-    """A layer in which attention and MLP are added to the residual stream one after the other.
+    """The `combine` of a layer that adds attention and MLP to the residual stream one after the other.
 
     Args:
         after_attention, before_mlp, after_mlp: attributes of the layer that hold norms.
-        multiplier: attribute of the layer with a factor of what is added.
+        multiplier: attribute of the layer that holds a factor for both additions.
     """
 
     def combine(layer: Any, residual: Tensor, attended: Tensor, inject: Inject | None = None) -> Tensor:
@@ -44,7 +44,7 @@ def wired(
 
     def mlp(layer: Any, some: Tensor) -> Tensor:
         out = layer.mlp(_normed(layer, before_mlp, some))
-        # gpt-oss returns what its router decided too.
+        # gpt-oss also returns its router's decisions.
         return _normed(layer, after_mlp, out[0] if isinstance(out, tuple) else out)
 
     return combine
@@ -76,9 +76,9 @@ def _times(layer: nn.Module, name: str | None, states: Tensor) -> Tensor:
 
 
 def _in_pieces(layer: Any, work: Callable[[Any, Tensor], Tensor], hidden: Tensor) -> Tensor:
-    """What a layer's MLP and its norm make of (B, L, E), some tokens at a time where there are no gradients.
+    """Apply a layer's norm and MLP to (B, L, E), some tokens at a time if there are no gradients.
 
-    Mixtures of experts take all at once: transformers records what a router decides call by call.
+    Mixtures of experts take all tokens at once, because transformers records the router's decisions per call.
     """
     if hidden.numel() <= _NUMBERS or torch.is_grad_enabled() or hasattr(layer.mlp, "experts"):
         return work(layer, hidden)
