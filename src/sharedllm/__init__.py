@@ -1,10 +1,10 @@
 """SharedLLM (arXiv 2603.04759): a short-window language model that reads texts far longer than its window.
 
-What is public is imported when it is first asked for, so that `import sharedllm` costs next to nothing; a checkpoint is known
-to the Auto classes of transformers all the same, whichever of the two is imported first.
+Public names are imported on first use, so `import sharedllm` is fast. transformers' Auto classes still know our
+checkpoints, whichever of the two is imported first.
 """
 
-# The names are given by __getattr__, their types by __init__.pyi.
+# __getattr__ provides the names, __init__.pyi their types.
 # pyright: reportUnsupportedDunderAll=false
 
 import importlib

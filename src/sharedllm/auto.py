@@ -1,4 +1,4 @@
-"""transformers' Auto classes know our models by name, without importing them before one is loaded."""
+"""Registers our models with transformers' Auto classes by name, without importing them before one is loaded."""
 
 import importlib
 import importlib.abc
@@ -13,7 +13,7 @@ _TYPE, _CONFIG = "sharedllm", "SharedLLMConfig"
 
 
 def register_when_needed() -> None:
-    """Have the Auto classes know our models: at once where those are loaded already, else as soon as they are."""
+    """Register our models with the Auto classes: at once if these are loaded already, else as soon as they are."""
     if _CONFIGURATIONS in sys.modules:
         _add_name(sys.modules[_CONFIGURATIONS])
     elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
@@ -21,16 +21,16 @@ def register_when_needed() -> None:
 
 
 def _add_name(configurations: ModuleType) -> None:
-    """Tell transformers the name of our configuration, and where it is, as it knows those of its own models.
+    """Tell transformers the name and module of our configuration, as for its own models.
 
-    Nothing is imported here, for transformers may be in the middle of its own imports.
+    Nothing is imported here, because transformers may be in the middle of its own imports.
     """
     configurations.CONFIG_MAPPING_NAMES.setdefault(_TYPE, _CONFIG)
     configurations.CONFIG_MAPPING._modules.setdefault(_TYPE, _Module(_TYPE))
 
 
 class _Module(ModuleType):
-    """Stands for the module of our configuration until somebody asks for it; then everything is registered."""
+    """Placeholder for our configuration's module until its first use; then everything is registered."""
 
     def __getattr__(self, name: str) -> Any:
         if name != _CONFIG:
@@ -39,7 +39,7 @@ class _Module(ModuleType):
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the module of the configurations as Python does, and adds to what loading it does."""
+    """Finds transformers' configuration module as Python does, and adds a step to its loading."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -66,5 +66,5 @@ class _Loader(importlib.abc.Loader):
         _add_name(module)
 
     def __getattr__(self, name: str) -> Any:
-        # What else is asked of a loader, such as the source of the module.
+        # Everything else that a loader offers, such as the module's source.
         return getattr(self._loader, name)

@@ -31,7 +31,7 @@ from .utils.errors import UserError
 class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
     """A language model that reads texts far longer than its window.
 
-    Input longer than the window is split by itself: its end is the running text, everything before it the context.
+    Input longer than the window is split automatically: its end is the running text, everything before it the context.
     """
 
     _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.upper.embed_tokens.weight"}
@@ -52,11 +52,11 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
 
         Args:
             base: folder, hub id, or a causal language model (its weights are shared with the result, not copied).
-            dtype: dtype to load a checkpoint in; default: the one it was saved in.
+            dtype: dtype to load a checkpoint in; default: the saved one.
             settings: fields of `SharedLLMConfig`.
 
         Raises:
-            UserError: the base's family is not supported, or a setting can't work.
+            UserError: the base's family is not supported, or a setting is impossible.
         """
         if not isinstance(base, PreTrainedModel):
             base = load_model(base, dtype=dtype or "auto")
@@ -65,11 +65,11 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
         known = {field.name for field in dataclasses.fields(SharedLLMConfig)}
         unknown = set(settings) - known - RENAMED.keys() - {"bos_token_id", "eos_token_id", "pad_token_id"}
         if unknown:
-            raise UserError(f"{', '.join(sorted(unknown))}: no such setting; those there are stand at SharedLLMConfig.")
+            raise UserError(f"{', '.join(sorted(unknown))}: no such setting; see SharedLLMConfig for all settings.")
         try:
             config = SharedLLMConfig(text_config=base.config, **settings)
         except StrictDataclassError as error:
-            # A field of a wrong type; what its value should be stands in the last line.
+            # A field of the wrong type; the last line says what its value should be.
             raise UserError(str(error).splitlines()[-1].strip()) from None
         model = cls(config, base)
         model.train(base.training)
@@ -92,7 +92,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
         return self.model.read(*args, **kwargs)
 
     def append(self, *args, **kwargs) -> ContextMemory:
-        """Read more text behind a memory's; see `SharedLLMModel.append`."""
+        """Read more text and append it to a memory; see `SharedLLMModel.append`."""
         return self.model.append(*args, **kwargs)
 
     def select(
@@ -107,7 +107,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
         strides: Sequence[int] | None = None,
         gist: float = 0.5,
     ) -> ContextMemory:
-        """What of a memory is worth keeping for a question, within a budget; see `scoring.select.select`."""
+        """Select the tokens of a memory that a question needs, within a budget; see `scoring.select.select`."""
         return select(
             self.model, source, query_ids, query_attention_mask,
             query_words=query_words, budget=budget, score=score, strides=strides, gist=gist,
@@ -126,7 +126,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
         return scores(self.model, source, query_ids, query_attention_mask, query_words=query_words, score=score)
 
     def fingerprint(self, strides: Sequence[int] | None = None) -> str:
-        """Identifies what decides what a memory holds; see `SharedLLMModel.fingerprint`."""
+        """Identifies everything that decides what a memory holds; see `SharedLLMModel.fingerprint`."""
         return self.model.fingerprint(strides)
 
     def forward(
@@ -152,7 +152,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
             input_ids: (B, L). Longer than the window: the last W real tokens of each row are the running text and the
                 rest is its context; logits then cover the running text only, left-padded, and so do the labels.
             labels: (B, L) targets, -100 where there is none; shifted inside.
-            Others as in `SharedLLMModel.forward`.
+            Other arguments as in `SharedLLMModel.forward`.
         """
         if input_ids is not None and past_key_values is None:
             mask_2d = attention_mask if attention_mask is None or attention_mask.ndim == 2 else None
@@ -165,7 +165,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
             if memory is not None or context_ids is not None:
                 raise UserError(
                     f"input_ids has {input_ids.shape[1]} tokens, the window={self.config.window}, and there is a context "
-                    "already: append what is too long to that context."
+                    "already: append the excess to that context."
                 )
             split = split_context(input_ids, mask, self.config.window)
             input_ids, attention_mask, position_ids = split.running_ids, split.running_mask.long(), None
@@ -174,7 +174,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
             if labels is not None:
                 labels = labels.gather(1, split.running_columns).masked_fill(~split.running_mask, -100)
         if labels is not None and attention_mask is not None and attention_mask.shape == labels.shape:
-            # The first token behind left padding has nothing before it that it could be predicted from.
+            # The first token after left padding has nothing before it to be predicted from.
             real = attention_mask.bool()
             labels = labels.masked_fill(~(real & pad(real[:, :-1], (1, 0))), -100)
         if labels is not None and context_ids is not None and query_ids is None and self._needs_query():
@@ -222,7 +222,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
         return MoeCausalLMOutputWithPast(**output, aux_loss=balance, router_logits=outputs.router_logits)
 
     def _balance(self, outputs: MoeModelOutputWithPast, attention_mask: Tensor | None) -> Tensor:
-        """The base's loss that keeps its experts balanced, over the running text (with a cache: over what is new)."""
+        """The base's load-balancing loss, over the running text (with a cache: over the new tokens)."""
         if attention_mask is not None:
             attention_mask = (
                 attention_mask[:, -outputs.last_hidden_state.shape[1] :] if attention_mask.ndim == 2 else None

@@ -1,4 +1,4 @@
-"""generate() over a context: the context is read once, then the running text is decoded over its memory, without end."""
+"""generate() over a context: the context is read once, then text of any length is decoded over its memory."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from .utils.errors import UserError
 
 
 class MemoryGenerationMixin(GenerationMixin):
-    """GenerationMixin that knows memories; everything else of `generate` stays as in transformers."""
+    """GenerationMixin with memories; otherwise `generate` works as in transformers."""
 
     def _needs_query(self) -> bool:
         return get_policy(self.config.selection).needs_query
@@ -39,27 +39,28 @@ class MemoryGenerationMixin(GenerationMixin):
     ):
         """Continue a prompt of any length by any number of tokens.
 
-        What of the prompt does not fit into the window beside the new tokens is context and read first, behind
-        `context_ids` or `memory` if there is one. As many new tokens as the window holds, or more, have no room in it at
-        once: then, whenever prompt and new tokens have outgrown the window, their oldest chunks are folded into the
-        memory, as many whole ones as leave at least half of the window (see `folding`), and decoding goes on.
+        If the prompt and the new tokens don't fit into the window together, the beginning of the prompt is context: it
+        is read first, after `context_ids` or `memory` if given. If the new tokens alone fill the window, then whenever
+        prompt and new tokens outgrow it, their oldest chunks are folded into the memory, as many whole chunks as leave
+        at least half the window (see `folding`), and decoding continues.
 
-        With `cache_implementation="static"` the memory is padded to one of few sizes: what transformers compiles on a GPU
-        for one memory serves others (and prompts of any length, with `max_cache_len` as long as the window).
+        With `cache_implementation="static"` the memory is padded to one of a few sizes, so that code compiled by
+        transformers on a GPU for one memory serves others (and prompts of any length, with `max_cache_len` as long as
+        the window).
 
         Args:
             inputs: (B, L) prompt, left-padded with an `attention_mask`.
-            context_ids: (B, T) text to read first. memory: what `read` returned; not both. A memory of one text serves
+            context_ids: (B, T) text to read first. memory: the result of `read`; not both. A memory of one text serves
                 all rows (many questions), and is copied for them only if a prompt overflows into it.
             query_ids: (B, Q) for policies that need a query; default: the end of the prompt.
-            memory_dtype: how the memory's keys and values are held, "model" or "int8"; default: the configuration's.
-            kwargs: as for `GenerationMixin.generate`: `max_new_tokens`, `num_beams`, `do_sample`, `streamer`, …
+            memory_dtype: format of the memory's keys and values, "model" or "int8"; default: the configuration's.
+            kwargs: those of `GenerationMixin.generate`: `max_new_tokens`, `num_beams`, `do_sample`, `streamer`, …
 
         Returns:
             As `GenerationMixin.generate`: the whole prompt followed by the new tokens, or a ModelOutput with them.
 
         Raises:
-            UserError: both a memory and a context; beams, an assistant or a prepared memory where text is to be folded.
+            UserError: both a memory and a context; beams, an assistant or a prepared memory although text has to be folded.
         """
         prompt = inputs if inputs is not None else kwargs.pop("input_ids", None)
         if prompt is None:
@@ -87,15 +88,15 @@ class MemoryGenerationMixin(GenerationMixin):
         if isinstance(memory, PreparedMemory):
             if endless or split.context_ids.shape[1]:
                 raise UserError(
-                    f"the prompt has {prompt.shape[1]} tokens and {new_tokens} are to come, the window={window}: "
-                    "pass the memory unprepared, so that what does not fit can be appended to it."
+                    f"the prompt has {prompt.shape[1]} tokens, {new_tokens} new ones are requested, and the window={window}: "
+                    "pass the memory unprepared, so that the excess can be appended to it."
                 )
         else:
             if memory is not None and len(memory) == 1 and (endless or split.context_ids.shape[1]):
-                # What is appended differs from row to row.
+                # The appended text differs from row to row.
                 memory = memory.repeat_interleave(len(prompt))
             memory = fold(self.model, memory, split, query_ids, query_attention_mask)
-        # Nobody else has what was read here; what goes on being folded is needed as it is.
+        # A memory that was read here may be overwritten, unless later folds still need it.
         own = memory is not given and not endless
         prepared = self.model.prepare_memory(
             memory, len(prompt), static=static, in_place=own, memory_dtype=memory_dtype
@@ -125,7 +126,7 @@ class MemoryGenerationMixin(GenerationMixin):
     def _new_tokens(
         self, prompt_length: int, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
     ) -> int:
-        """How many tokens are to come; takes both length arguments out of `kwargs`."""
+        """The number of new tokens; removes both length arguments from `kwargs`."""
         config = generation_config or self.generation_config
         wanted, longest = kwargs.pop("max_new_tokens", None), kwargs.pop("max_length", None)
         if wanted is None and longest is None:
@@ -136,12 +137,12 @@ class MemoryGenerationMixin(GenerationMixin):
             raise UserError(
                 f"max_new_tokens={wanted} asks for nothing: ask for at least one."
                 if longest is None
-                else f"max_length={longest} leaves no room behind a prompt of {prompt_length} tokens: raise it."
+                else f"max_length={longest} leaves no room after a prompt of {prompt_length} tokens: raise it."
             )
         return wanted
 
     def _check_endless(self, new_tokens: int, config: GenerationConfig, assistant: Any) -> None:
-        """Refuse what can't go on across a fold: all running texts have to grow by one chosen token at a time."""
+        """Refuse modes that can't continue after a fold: all running texts have to grow by one chosen token at a time."""
         mode = config.get_generation_mode(assistant)
         refused = f"max_new_tokens={new_tokens} does not fit into the window={self.config.window}, and "
         if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
@@ -151,14 +152,14 @@ class MemoryGenerationMixin(GenerationMixin):
             )
         if config.cache_implementation in STATIC_CACHE_IMPLEMENTATIONS:
             raise UserError(
-                f"{refused}cache_implementation={config.cache_implementation!r} can't begin anew when text is folded into the "
+                f"{refused}cache_implementation={config.cache_implementation!r} can't restart when text is folded into the "
                 "memory: ask for fewer new tokens, or leave it out."
             )
 
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, *, is_first_iteration: bool = False, folding: Folding | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        # The prompt fits; from then on each step brings one token.
+        # The prompt fits; from here on each step adds one token.
         if folding is not None and not is_first_iteration:
             if folding.add(input_ids[:, -1:]):
                 kwargs |= {"past_key_values": None, "next_sequence_length": None}
@@ -171,7 +172,7 @@ class MemoryGenerationMixin(GenerationMixin):
             family_of(self.config.text_config).border(self.config.text_config),
         )
         if cache and border is not None and cache.get_seq_length() <= border < input_ids.shape[1]:
-            # As transformers' Phi-3 does it: what is cached was turned otherwise.
+            # As in transformers' Phi-3: the cached keys were rotated with other frequencies.
             kwargs |= {"past_key_values": None, "next_sequence_length": None}
         return super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
 

@@ -1,12 +1,12 @@
-"""The form of a prompt, in one place: how a question reaches the model, by its chat template or in a plain form.
+"""The form of prompts, in one place: a question is put to the model in its chat template or in a plain form.
 
-Around the user's words stand the parts of the form: a *head* before them and a *tail* behind, which ends where the answer
-begins. Text that the user wants to be read, or what was selected of it, stands inside the user's turn:
+The form surrounds the user's words: a *head* before them and a *tail* after them, which ends where the answer begins.
+Text to read, or the selected part of it, is inside the user's turn:
 
     head | pieces of text | "\\n\\n", question, tail | answer
 
-The head is the same for every question, so that a long text can be read after it once. Contents are data: control tokens that
-a question imitates are read as characters; only those of the template itself are control tokens.
+The head is the same for every question, so a long text can be read after it once. Contents are data: imitated control
+tokens in a question are encoded as characters; only those of the template itself are control tokens.
 """
 
 import functools
@@ -26,18 +26,18 @@ from .utils.control_tokens import control_pattern, control_tokens, encode_form
 from .utils.errors import UserError
 from .utils.text import tokenize
 
-# What is asked where only the form of a question is wanted.
+# A placeholder question, to get the form alone.
 NOTHING = "?"
-# Templates that write the date get always the same, so that what was read after the head goes on to fit.
+# Templates that write the date always get this one, so that text read after the head stays valid.
 _DATE = "26 Jul 2024"
 
 
 @dataclass(frozen=True)
 class PromptForm:
-    """How questions are put to the model of a tokenizer; see `of`. Ids are (1, n) tensors on the CPU.
+    """How questions are put to a tokenizer's model; see `of`. Ids are (1, n) tensors on the CPU.
 
-    chat    by the tokenizer's chat template; otherwise plain, as base models are asked: the answer then ends with its line
-    system  what the system says; None: what the template says by itself
+    chat    use the tokenizer's chat template; otherwise the plain form for base models, in which the answer is one line
+    system  system message; None for the template's own
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -51,7 +51,7 @@ class PromptForm:
         """The form for a tokenizer.
 
         Args:
-            system: what the system says. chat: by the chat template or not; default: if there is one.
+            system: system message. chat: whether to use the chat template; default: if there is one.
 
         Raises:
             UserError: `chat` without a chat template.
@@ -63,21 +63,21 @@ class PromptForm:
 
     @property
     def one_line(self) -> bool:
-        """Whether an answer ends with its line."""
+        """Whether an answer is one line."""
         return not self.chat
 
     def head(self) -> Tensor:
-        """(1, H) what stands before the user's text in every prompt: the beginning of the text where the tokenizer wants
-        one, the turn of the system, and how the user's turn begins. H may be 0."""
+        """(1, H) the part before the user's text in every prompt: the tokenizer's beginning-of-text tokens, the system
+        turn, and the beginning of the user's turn. H may be 0."""
         if not self.chat:
             return _row(beginning_of(self.tokenizer))
         return _row(self._head(self._around("", after_context=True)[0]))
 
     def question(self, text: str, *, after_context: bool = False, lead: str = "") -> Tensor:
-        """(1, Q) what comes after the head, up to where the answer begins.
+        """(1, Q) the part after the head, up to where the answer begins.
 
         Args:
-            after_context: pieces of text stand between the head and this. lead: words that the answer begins with.
+            after_context: pieces of text are inserted between the head and this. lead: words that the answer begins with.
 
         Raises:
             UserError: the template refuses it.
@@ -86,12 +86,12 @@ class PromptForm:
             return tokenize(self.tokenizer, plain(text.strip(), lead))
         head, rest = self._around(text.strip(), after_context)
         before, ids = self._head(head), self._encode(head + rest + lead, beginning=True)
-        # Whole text is tokenised as the template's own; where tokens reach over the border, each side by itself.
+        # The whole text is tokenised as one; if a token crosses the border, each side is tokenised by itself.
         same = not after_context and ids[: len(before)] == before
         return _row(ids[len(before) :] if same else self._encode(rest + lead))
 
     def whole(self, text: str, *, lead: str = "") -> Tensor:
-        """(1, H + Q) the prompt of a question by itself."""
+        """(1, H + Q) the prompt of a single question."""
         return torch.cat([self.head(), self.question(text, lead=lead)], 1)
 
     def following(self, text: str) -> Tensor:
@@ -105,7 +105,7 @@ class PromptForm:
         return _row(self._encode(rendered.split(said, 1)[1]))
 
     def answer(self, text: str) -> Tensor:
-        """(1, A) an answer as it stands in a conversation, between `whole` or `following` and the next `following`."""
+        """(1, A) an answer within a conversation, between `whole` or `following` and the next `following`."""
         return tokenize(self.tokenizer, text if self.chat or not text else f" {text}")
 
     def conversation(self, messages: Sequence[tuple[str, str]]) -> Tensor:
@@ -131,12 +131,12 @@ class PromptForm:
 
     @functools.cached_property
     def ends(self) -> frozenset[int]:
-        """Ids that end the model's turn, as tokenizer and template have it; a model's configuration may know more."""
+        """Ids that end the model's turn, according to tokenizer and template; a model's configuration may add more."""
         return frozenset(i for i in (self.tokenizer.eos_token_id, self.turn_end) if i is not None)
 
     @functools.cached_property
     def turn_end(self) -> int | None:
-        """Id of the control token that the template writes after an answer; without one, the end of a text."""
+        """Id of the control token that the template writes after an answer, or else the end-of-text token."""
         if self.chat:
             said = _mark()
             turns = [{"role": "user", "content": NOTHING}, {"role": "assistant", "content": said}]
@@ -154,17 +154,17 @@ class PromptForm:
         return head, rest
 
     def _head(self, text: str) -> list[int]:
-        # A space before the question is the beginning of its first word.
+        # A space before the question belongs to its first word.
         return self._encode(text.rstrip(" "), beginning=True)
 
     def _render(self, messages: list[dict[str, str]]) -> str:
-        """What the template makes of messages. Control tokens that are imitated in them stand as marks in it."""
+        """Render messages with the template. Imitated control tokens in them are replaced by marks."""
         if self.system is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.system}, *messages]
         messages = [message | {"content": _hidden(self.tokenizer, message["content"])} for message in messages]
         tries, rest = [messages], messages[1:]
         if messages[0]["role"] == "system" and rest and rest[0]["role"] == "user":
-            # Some templates know no system: what it says is then the beginning of the first question.
+            # Some templates have no system role: its message then begins the first question.
             joined = rest[0] | {"content": f"{messages[0]['content']}\n\n{rest[0]['content']}"}
             tries.append([joined, *rest[1:]])
         refused = ""
@@ -176,7 +176,7 @@ class PromptForm:
         raise UserError(f"the model's chat template refuses these messages: {refused}.")
 
     def _templated(self, messages: list[dict[str, str]]) -> str:
-        # Variables that a template does not know are left alone. Answers are short: no thoughts before them.
+        # A template ignores variables that it does not know. Answers are short, so thinking is turned off.
         known: dict[str, Any] = {"date_string": _DATE, "enable_thinking": False}
         template = self.tokenizer.get_chat_template()
         if "strftime_now" in template:
@@ -184,7 +184,7 @@ class PromptForm:
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **known))
 
     def _encode(self, rendered: str, beginning: bool = False) -> list[int]:
-        """Ids of what the template wrote. beginning: of a text, which begins as the tokenizer has it, once."""
+        """Ids of the template's output. beginning: it begins a text, so the tokenizer's first tokens are added, once."""
         ids: list[int] = []
         for place, part in enumerate(_MARK.split(rendered)):
             imitated = place % 2 == 1
@@ -197,16 +197,16 @@ class PromptForm:
 
 
 def plain(question: str, lead: str = "") -> str:
-    """How a model without a chat template is asked; the answer ends with its line. lead: what the answer begins with; a
-    space at its end belongs to what follows."""
+    """The prompt for a model without a chat template; the answer is one line. lead: words that the answer begins with;
+    a space at their end belongs to the next word."""
     return f"\nQuestion: {question}\nAnswer: {lead}".rstrip(" ")
 
 
 def own_words(ids: Tensor, form: Tensor) -> Tensor:
-    """Which tokens of a prompt are the question's own, so that its words alone are looked for in a text.
+    """Which tokens of a prompt are the question's own, so that only its words are looked for in a text.
 
     Args:
-        ids: (1, Q) a prompt. form: (1, F) the same prompt with next to nothing asked.
+        ids: (1, Q) a prompt. form: (1, F) the same prompt with a placeholder question.
 
     Returns:
         (1, Q) bool.
@@ -229,23 +229,23 @@ def beginning_of(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def with_beginning(tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> Tensor:
-    """Ids (1, T) of a text after what its tokenizer puts in front of every text."""
+    """Ids (1, T) of a text, preceded by the ids that its tokenizer puts in front of every text."""
     return torch.cat([_row(beginning_of(tokenizer)).to(ids.device), ids], 1)
 
 
-# What stands in a rendered prompt for an imitated control token, as hexadecimal bytes after a secret of this process:
-# nobody can write one into a text.
+# Replaces an imitated control token in a rendered prompt: a secret of this process, which no text can contain, and the
+# token as hexadecimal bytes.
 _SECRET = secrets.token_hex(8)
 _MARK = re.compile(f"0x{_SECRET}x([0-9a-f]+)x0")
 
 
 def _hidden(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """A text with marks in the place of what looks like control tokens."""
+    """A text in which marks replace imitated control tokens."""
     return control_pattern(tokenizer).sub(lambda match: f"0x{_SECRET}x{match[0].encode().hex()}x0", text)
 
 
 def _mark() -> str:
-    """A word that is in no text."""
+    """A word that occurs in no text."""
     return f"0y{secrets.token_hex(8)}y0"
 
 

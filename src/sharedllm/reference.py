@@ -1,11 +1,11 @@
-"""The method as slow loops over one text: what the fast path is tested against, and the shortest way to read it.
+"""The method as slow loops over one text: the reference for tests of the fast path, and the shortest version to read.
 
 Follows the paper (arXiv 2603.04759): context tree, lower model, position-aware cross-attention (eq. 2), upper model.
 Nothing is batched, masked, cached or skipped; it shares only the weights with the fast path, so that a mistake there is
-not repeated here. Every operation is differentiable: gradients can be compared as well as values.
+not repeated here. Every operation is differentiable, so gradients can be compared as well as values.
 
 Letters: L tokens of a span, S kept tokens of the context, M lower layers, H query heads, G key-value heads, D head
-dimension, E hidden size, V vocabulary, C tokens a chunk, n chunks of the context.
+dimension, E hidden size, V vocabulary, C tokens per chunk, n chunks of the context.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .causal_lm import SharedLLMForCausalLM
 
 
 class Node(NamedTuple):
-    """Tokens start … end − 1 of the context, `level` steps below the chunk that they are part of."""
+    """Tokens start … end − 1 of the context, `level` steps below their chunk."""
 
     start: int
     end: int
@@ -29,10 +29,10 @@ class Node(NamedTuple):
 
 
 class ReferenceMemory(NamedTuple):
-    """What is kept of a text.
+    """The kept tokens of a text.
 
     pairs     for each injection pair its keys (S, G, D), before RoPE, and values (S, G, D); none without a context
-    chunk     S indices of the chunk that each kept token lies in, 0 for the oldest
+    chunk     S indices, the chunk of each kept token, 0 for the oldest
     position  S ascending positions of the kept tokens in the context
     """
 
@@ -48,12 +48,12 @@ def reference_logits(
     query_ids: list[int] | None = None,
     epsilons: list[float] | None = None,
 ) -> Tensor:
-    """The upper model over running text that reads a context (paper, eq. 2 and the overview of the model).
+    """The upper model over running text, with a context to read (paper, eq. 2 and the overview of the model).
 
     Args:
         input_ids: L tokens of running text, at most the window.
         context_ids: T tokens before it, any number, 0 included.
-        query_ids, epsilons: see `reference_memory`; a policy that needs a query and gets none takes the running text.
+        query_ids, epsilons: see `reference_memory`; a policy that needs a query and gets none uses the running text.
 
     Returns:
         (L, V) logits.
@@ -80,13 +80,13 @@ def _cross_attention(
 ) -> Tensor:
     """tanh(g) · W_o softmax(q kᵀ / √D) v (paper, eq. 2; the gate g, in float32, is ours and 0 before training).
 
-    Keys of all chunks stand side by side; those of chunk i are rotated to position i, every query to position n.
+    Keys of all chunks are concatenated; those of chunk i are rotated to position i, every query to position n.
 
     Args:
-        hidden: (L, E) residual stream behind self-attention.
+        hidden: (L, E) residual stream after self-attention.
 
     Returns:
-        (L, E) to be added to it.
+        (L, E) to add to it.
     """
     cross, head_dim = layer.injection, layer.self_attn.head_dim
     n = memory.chunk[-1] + 1
@@ -107,8 +107,9 @@ def _cross_attention(
 def _joint_keys_values(
     model: SharedLLMForCausalLM, memory: ReferenceMemory, pair: int, context_length: int
 ) -> tuple[Tensor, Tensor]:
-    """Rotated keys and values (S, G, D) that self-attention sees beside its own: chunk i of n stands at i − n, or with
-    key_position "offset" each token at its distance before the running text; never farther than the reach, or the window."""
+    """Rotated keys and values (S, G, D) that self-attention sees besides its own: chunk i of n is at i − n, or with
+    key_position "offset" each token at its distance before the running text, but no farther than the reach, or the
+    window."""
     keys, values = memory.pairs[pair]
     n, config = memory.chunk[-1] + 1, model.config
     if config.key_position == "offset":
@@ -130,7 +131,7 @@ def reference_memory(
 
     Args:
         context_ids: T tokens, cut from the start into chunks of C; the last may be shorter.
-        query_ids: what is asked, for the policy "cosine".
+        query_ids: the question, for the policy "cosine".
         epsilons: for each tree level the split noise as a share of the node's length, ε / l; None is inference, ε = 0.
     """
     config = model.config
@@ -142,7 +143,7 @@ def reference_memory(
     keys_values: list[list[tuple[Tensor, Tensor]]] = [[] for _ in config.injection_map]
     for chunk, start in enumerate(range(0, len(context_ids), config.chunk_size)):
         root = Node(start, min(start + config.chunk_size, len(context_ids)), 0)
-        # Only a choice between spans comes of the scores, which has no gradient.
+        # The scores only choose between spans, which has no gradient.
         with torch.no_grad():
             nodes = context_tree(root, config.height, _policy(model, context_ids, root, query), epsilons)
         for node in nodes:
@@ -167,7 +168,7 @@ def context_tree(
     """The preserved nodes of one chunk from left to right (paper, context tree); they partition it.
 
     A node of l tokens is split at b = floor(l/2 − ε), both parts non-empty. One child is selected and split again, its
-    sibling is preserved; at the last level both are. What has one token can't be split and is preserved as it is.
+    sibling is preserved; at the last level both are. A node of one token can't be split and is preserved as it is.
     """
     preserved, selected = [], root
     for level in range(1, height + 1):
@@ -189,11 +190,10 @@ def context_tree(
 
 
 def sampled_positions(node: Node, strides: list[int], keep: str = "last") -> list[int]:
-    """Positions kept of a preserved node, ascending: the last (or first) of each stride of α_w tokens (paper,
+    """The kept positions of a preserved node, ascending: the last (or first) of each stride of α_w tokens (paper,
     downsampling).
 
-    Under causal attention the last token of a stride is the one that has seen all of it. A chunk that was never split
-    counts as level 1.
+    Under causal attention only the last token of a stride has seen all of it. A chunk that was never split counts as level 1.
     """
     if keep == "first":
         return list(range(node.start, node.end, strides[max(node.level, 1) - 1]))
@@ -207,7 +207,7 @@ def sampled_positions(node: Node, strides: list[int], keep: str = "last") -> lis
 def _policy(
     model: SharedLLMForCausalLM, context_ids: list[int], root: Node, query: Tensor | None
 ) -> Callable[[Node, Node], bool]:
-    """Whether the right one of two siblings is selected: always without a query, else the more similar to it.
+    """Whether the right one of two siblings is selected: always without a query, else if it is more similar to the query.
 
     Similarity is the cosine between the states at the last tokens of node and query, each after the first layer of its
     model (paper, selection).
@@ -230,8 +230,8 @@ def _policy(
 def _key_value(model: SharedLLMForCausalLM, state: Tensor, lower_index: int, upper_index: int) -> tuple[Tensor, Tensor]:
     """The key, before RoPE, and the value (G, D) of one kept token from the state (E,) entering a lower layer.
 
-    Self-injection: layer i of the upper reads the keys and values of layer i of the lower. Only a pair of different
-    layers has projections of its own.
+    Self-injection: layer i of the upper model reads the keys and values of layer i of the lower. Only a pair of
+    different layers has its own projections.
     """
     if lower_index == upper_index:
         layer = _lower_layers(model)[lower_index]
@@ -245,7 +245,7 @@ def _key_value(model: SharedLLMForCausalLM, state: Tensor, lower_index: int, upp
 
 
 def _run(model: SharedLLMForCausalLM, layers: nn.ModuleList, ids: list[int], depth: int) -> list[Tensor]:
-    """The bottom `depth` layers over a span that is read alone, from position 0 and without any memory.
+    """Run the bottom `depth` layers over a span alone, from position 0 and without any memory.
 
     Returns:
         The depth + 1 states (L, E) entering layers 0 … depth.
@@ -269,7 +269,7 @@ def _self_attention(
     """Causal self-attention of a decoder layer at positions start … start + L − 1: (L, E) → (L, E), to be added to the input.
 
     Args:
-        far: rotated keys and values (S, G, D) of a memory that every token sees too, and what is added to their scores.
+        far: rotated keys and values (S, G, D) of a memory, which every token sees too, and a bias for their scores.
     """
     attention, positions = layer.self_attn, list(range(len(hidden)))
     places = [start + position for position in positions]
@@ -319,7 +319,7 @@ def _attention(
 
 
 def _rotate(model: SharedLLMForCausalLM, vectors: Tensor, positions: list[int]) -> Tensor:
-    """RoPE: pairs (d, d + D/2) of the vectors (L, H, D) are turned by the angles of their positions."""
+    """RoPE: rotate pairs (d, d + D/2) of the vectors (L, H, D) by the angles of their positions."""
     cos, sin = model.model.upper.rotary_emb(vectors, torch.tensor([positions], device=vectors.device))
     half = vectors.shape[-1] // 2
     cos, sin = cos[0, :, None, :half], sin[0, :, None, :half]
@@ -339,7 +339,7 @@ def _lower_layers(model: SharedLLMForCausalLM) -> nn.ModuleList:
 
 
 def _sliding_window(model: SharedLLMForCausalLM, index: int) -> int | None:
-    """How many tokens layer `index` of the base looks back, itself included; None for all."""
+    """How many tokens layer `index` of the base sees, the token itself included; None for all."""
     config = model.config.text_config
     types = getattr(config, "layer_types", None)
     if types is not None and types[index] != "sliding_attention":

@@ -1,7 +1,7 @@
-"""Depth as a second grain as slow loops over one text: what `model.deepen` is tested against.
+"""Reading deeper as slow loops over one text: the reference for tests of `model.deepen`.
 
-Nothing of it is in the paper; it is self-injection (arXiv 2603.04759, overview of the model) with all of the upper layers
-reading what was selected. Letters as in `reference`; p tokens of prefix, s selected tokens, N layers.
+This is not in the paper. It is self-injection (arXiv 2603.04759, overview of the model) in which all upper layers read
+the selected tokens. Letters as in `reference`; p tokens of prefix, s selected tokens, N layers.
 """
 
 import torch
@@ -14,7 +14,7 @@ from .reference import _heads, _ids, _rotate, _run, _self_attention
 def reference_deep_logits(
     model: SharedLLMForCausalLM, input_ids: list[int], context_ids: list[int], selected: list[int]
 ) -> Tensor:
-    """Logits of running text over the tokens of a context that were selected and read on.
+    """Logits of running text over the selected tokens of a context, which are read deeper.
 
     Args:
         input_ids: L tokens of running text. context_ids: T tokens before it.
@@ -34,7 +34,7 @@ def reference_deep_logits(
         for offset in range(len(chunk)):
             states[start + offset] = [state[len(prefix) + offset] for state in read]
     none = upper.embed_tokens.weight.new_zeros(0, upper.config.hidden_size)
-    # 2. The prefix and the selected tokens stand one after the other.
+    # 2. The prefix and the selected tokens are concatenated.
     beginning = _run(model, upper.layers, prefix, config.lower_layers) if prefix else [none] * (config.lower_layers + 1)
     far: list[tuple[Tensor, Tensor] | None] = []
     for index in range(config.lower_layers):
@@ -45,7 +45,7 @@ def reference_deep_logits(
     for index in range(config.lower_layers, len(upper.layers)):
         far.append(_keys_values(model, index, hidden) if len(hidden) else None)
         hidden = _layer(model, index, hidden) if len(hidden) else hidden
-    # 4. The running text sees them in all layers, and goes on at the next position.
+    # 4. The running text sees them in all layers, and continues at the next position.
     running = upper.embed_tokens(_ids(model, input_ids))
     for index, seen in enumerate(far):
         running = _layer(model, index, running, seen, len(prefix) + len(selected))

@@ -108,7 +108,7 @@ def test_memory_forget_merge_check(run, tmp_path, model_folder):
         (["merge", tmp_path / "none.memory", "-o", tmp_path / "new.memory"], "does not exist"),
         (["forget", both, "c"], "no document is named 'c'"),
         (["check", tmp_path / "none.memory"], "does not exist"),
-        (["check", tmp_path], "is no memory"),
+        (["check", tmp_path], "is not a memory"),
     ):
         code, _, err = run("memory", *arguments)
         assert code == 2 and message in err and err.count("\n") == 1, err

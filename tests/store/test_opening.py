@@ -78,7 +78,7 @@ def test_anything_else_is_refused(tmp_path):
     for path, message in (
         ("none.memory", r"none.memory does not exist: check the name, or make it with `sharedllm read`"),
         ("notes.txt", "is not a memory"),
-        (".", "is no memory: it has no manifest.json"),
+        (".", "is not a memory: it has no manifest.json"),
     ):
         with pytest.raises(ValueError, match=message):
             open_memory(tmp_path / path)

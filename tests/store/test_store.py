@@ -276,7 +276,7 @@ def test_bad_requests(tmp_path, model):
     ):
         with pytest.raises(ValueError, match=message):
             MemoryStore.open(folder, **options)
-    with pytest.raises(ValueError, match="is no memory"):
+    with pytest.raises(ValueError, match="is not a memory"):
         MemoryStore.open(tmp_path / "things")
     with pytest.raises(ValueError, match="needs encoding='chunk'"), writing(tmp_path / "b.memory") as writer:
         writer.begin(tiny_shared("llama"), "tok")

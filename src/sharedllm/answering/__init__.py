@@ -1,1 +1,1 @@
-"""Questions over a memory: one, or a conversation; where the answers come from."""
+"""Single questions and conversations over a memory, with the sources of the answers."""

@@ -1,4 +1,4 @@
-"""A question to a text that was kept whole: what of it is read within a budget, the answer, and where that stands."""
+"""A question to a text that was kept whole: the selection within a budget, the answer, and its sources."""
 
 import time
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ from .stream import AnswerStream, StopOnText, ending
 
 @dataclass(frozen=True)
 class Chosen:
-    """What of a text is read for a question.
+    """The part of a text that is read for a question.
 
-    memory     of the chosen tokens
+    memory     the chosen tokens
     scores     (1, Z) how much the token at each slot of the text matters to the question
-    citations  parts that were kept whole, best first
-    sources    the same as they are shown (see `citations.describe`)
+    citations  the parts that were kept whole, best first
+    sources    the citations for display (see `citations.describe`)
     found      False: hardly a word of the question stands in the text, which may not answer it
     """
 
@@ -41,12 +41,12 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Answer(Chosen):
-    """An answer, and what it was made of.
+    """An answer, and the data it was made from.
 
-    question, budget, score  as asked
-    text          what the model wrote; of models without a chat template its first line
+    question, budget, score  as given
+    text          the model's text; for models without a chat template its first line
     question_ids  (1, Q) the prompt
-    answer_ids    (1, A) the tokens up to the end of that, A ≥ 1
+    answer_ids    (1, A) the tokens up to the end of the text, A ≥ 1
     chunks        slots at which the chunks of the text begin and end, (N,) each
     seconds       by step: select; deepen, or give positions; prefill, up to the first token; decode
     """
@@ -77,10 +77,10 @@ def prompt_of(
     max_new_tokens: int,
     instruction: str = "",
 ) -> Tensor:
-    """(1, Q) token ids of a question as the model was taught to answer it.
+    """(1, Q) token ids of a question in the form that the model was trained on.
 
     Raises:
-        UserError: the question is empty, or does not fit into the window beside the answer.
+        UserError: the question is empty, or does not fit into the window together with the answer.
     """
     if not question.strip():
         raise UserError("the question is empty: ask something.")
@@ -99,23 +99,22 @@ def _with(question: str, instruction: str) -> str:
 
 
 def _asked(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, question: str) -> Tensor:
-    """(1, Q) a question as it is asked; where the memory begins with the prefix, as it comes after what was selected."""
+    """(1, Q) the prompt of a question; if the memory begins with the prefix, the part after the selected tokens."""
     form = PromptForm.of(tokenizer)
     return form.question(question, after_context=True) if model.config.injection == "deep" else form.whole(question)
 
 
 def default_budget(model: SharedLLMForCausalLM) -> int:
-    """Tokens that are read for a question where nothing else is said: what the window holds; of pieces that are read
-    deeper, some of them."""
+    """Default number of tokens read for a question: a window of them, or fewer if the model reads them deeper."""
     window = model.config.window
     return pieces_budget(window) if model.config.injection == "deep" else window
 
 
 def checked_score(model: SharedLLMForCausalLM, score: str | None) -> str:
-    """The name of a score that a model can give; the default one for None.
+    """The name of a score, checked for a model; None gives the default.
 
     Raises:
-        UserError: there is none of that name, or not for this model.
+        UserError: no score of that name, or the model does not support it.
     """
     score = score or default_score(model)
     if model.config.injection == "deep":
@@ -126,14 +125,14 @@ def checked_score(model: SharedLLMForCausalLM, score: str | None) -> str:
 
 
 def default_score(model: SharedLLMForCausalLM) -> str:
-    """What a question's budget goes by where nothing is named."""
+    """The default score for spending a question's budget."""
     if model.config.injection == "deep":
         return default_ranking(model.config)
     return DEFAULT_SCORE
 
 
 def after_prefix(model: SharedLLMForCausalLM, prompt: Tensor) -> Tensor:
-    """(1, Q) what of a prompt (1, L) is said over a memory: the prefix stands in the memory already."""
+    """(1, Q) the part of a prompt (1, L) after the prefix, which the memory already contains."""
     prefix = list(model.config.prefix or []) if model.config.injection == "deep" else []
     return prompt[:, len(prefix) :] if prompt[0, : len(prefix)].tolist() == prefix else prompt
 
@@ -145,7 +144,7 @@ def answer_over(
     prompt: Tensor,
     max_new_tokens: int,
 ) -> Written:
-    """The likeliest answer to a prompt (1, Q) over a memory."""
+    """The greedy answer to a prompt (1, Q) over a memory."""
     form = PromptForm.of(tokenizer)
     stream = AnswerStream(tokenizer, one_line=form.one_line, strip=True)
     stop = StopOnText(stream)
@@ -161,7 +160,7 @@ def answer_over(
     done, first = time.perf_counter(), stop.first or time.perf_counter()
     said = stream.text.rstrip()
     text = stream.finish().rstrip()
-    # Attention is paid for the tokens that say it, not for what ends the line.
+    # Only the tokens of the answer itself count, not the ones that end the line.
     needed = stop.needed if text == said else stop.tokens
     ids = output[:, prompt.shape[1] :]
     seconds = {"deepen": ready - begin, "prefill": first - ready, "decode": done - first}
@@ -179,11 +178,11 @@ def choose(
     score: str | TokenScore | None = None,
     most_sources: int = 3,
 ) -> Chosen:
-    """What of a text is read for a question within a budget.
+    """Choose the part of a text that is read for a question, within a budget.
 
     Args:
-        prompt: (1, Q) the question. form: (1, F) how it would be asked with next to nothing asked (see `own_words`).
-        Others as for `ask`.
+        prompt: (1, Q) the question. form: (1, F) the same prompt with a placeholder question (see `own_words`).
+        Other arguments as for `ask`.
     """
     words = own_words(prompt, form) if form is not None else None
     score = score or default_score(model)
@@ -222,12 +221,12 @@ def ask(
     """Answer a question over a text of which every token was kept.
 
     Args:
-        everything: one text of `read(…, keep_all=True)`, a `MemoryStore`, or several of them that stand one behind the
-            other; they stay as they are, so that they can be asked again.
-        budget: most tokens of it to read for this question; default: `default_budget`. score: what that goes by (see
-            `scoring`; of models that read deeper `scoring.passages`); default: `default_score`.
+        everything: one text of `read(…, keep_all=True)`, a `MemoryStore`, or several of them, which are concatenated.
+            They are not changed, so they can be asked again.
+        budget: most tokens of it to read for this question; default: `default_budget`. score: how the budget is spent
+            (see `scoring`; for models that read deeper `scoring.passages`); default: `default_score`.
 
-        instruction: how to answer, said after the question; nothing is looked for by its words.
+        instruction: how to answer, put after the question; its words are not searched for.
 
     Raises:
         UserError: an empty or too long question, a budget below 1, or a memory that does not hold every token.

@@ -1,7 +1,7 @@
-"""Chat over a document: each turn selects anew, within one budget, from the document and from what was said before.
+"""Chat over a document: each turn makes a new selection, within one budget, from the document and the earlier turns.
 
-The last turns are running text. When they outgrow the window, their oldest chunks are read into a memory of their own, the
-history, of which every token is kept like those of the document: no word of the document or the chat is ever lost.
+The last turns are running text. When they outgrow the window, their oldest chunks are read into a separate memory, the
+history. It keeps every token, as the document does, so no word of the document or the chat is ever lost.
 """
 
 from collections.abc import Callable
@@ -27,9 +27,9 @@ HISTORY = "this chat"
 
 
 def default_score(model: SharedLLMForCausalLM) -> str:
-    """What a chat's budget goes by where nothing is named.
+    """The default score for spending a chat's budget.
 
-    Not `focus`: of a question that comes again it finds the first time that it was asked.
+    Not `focus`: for a repeated question it would find the question's first occurrence in the chat.
     """
     if model.config.injection == "deep":
         return default_ranking(model.config)
@@ -38,10 +38,10 @@ def default_score(model: SharedLLMForCausalLM) -> str:
 
 @dataclass(frozen=True)
 class Turn:
-    """A question with its answer, and what it was read from.
+    """A question with its answer and sources.
 
-    memory     what was selected for the question
-    running    earlier tokens that were read whole, as running text
+    memory     the selection for the question
+    running    number of earlier tokens that were read whole, as running text
     sources    the best parts of the memory (see `citations.describe`); "this chat" is the history
     stopped    the answer was interrupted
     """
@@ -76,14 +76,14 @@ class Chat:
         Args:
             document: one text of which every token is kept (`model.read(…, keep_all=True)`), in memory or on disk.
             budget: most tokens of document and history together that a turn reads; default: the window.
-            score: what the budget goes by (see `scoring`); default: `default_score`.
-            max_new_tokens: longest answer. If the window has no room for it, half of the window is kept free, and the
-                answer goes on by folding (see `folding`).
+            score: how the budget is spent (see `scoring`); default: `default_score`.
+            max_new_tokens: longest answer. If it does not fit into the window, half the window is kept free, and the
+                answer continues by folding (see `folding`).
             batch_tokens: most tokens of the history read at once.
 
         Raises:
-            UserError: the document is of another model, or of several texts, or does not hold every token; a budget below
-                1, no such score, or nothing to answer.
+            UserError: the document is another model's, has several texts, or does not hold every token; `budget` or
+                `max_new_tokens` is below 1, or there is no such score.
         """
         segments = segments_of(document)
         if len(segments[0].lengths) != 1:
@@ -107,11 +107,11 @@ class Chat:
         """Answer a question.
 
         Args:
-            on_text: called with each piece of the answer as it comes; the pieces make up the answer.
+            on_text: called with each piece of the answer as it is generated; joined they are the answer.
 
         Raises:
-            UserError: the question is empty or too long; the chat stays as it was.
-            KeyboardInterrupt: before the answer has begun; later, the answer ends where it is, and counts.
+            UserError: the question is empty or too long; the chat is unchanged.
+            KeyboardInterrupt: only before the answer has begun. Later, the answer ends there and is kept.
         """
         question = question.strip()
         if not question:
@@ -144,17 +144,18 @@ class Chat:
         return turn
 
     def _form(self, question: str) -> Tensor:
-        """The question as the model is asked: everything between the last answer and the next one."""
+        """The question in the prompt's form: everything between the last answer and the next one."""
         begun = self.history is not None or self.running.shape[1] > 0
         asked = self.form.following(question) if begun else self.form.whole(question)
         return asked.to(self.running.device)
 
     def _everything(self) -> list[Memory]:
-        """What a turn selects from."""
+        """The memories that a turn selects from."""
         return [self.document] if self.history is None else [self.document, self.history]
 
     def _fold(self, room: int) -> None:
-        """Read the oldest chunks of the running text into the history, as few as leave at most `room` tokens of it."""
+        """Read the oldest chunks of the running text into the history, as few as possible so that at most `room` tokens
+        stay."""
         excess, size = self.running.shape[1] - room, self.model.config.chunk_size
         if excess <= 0:
             return
@@ -163,7 +164,7 @@ class Chat:
             history = self.model.read(oldest, keep_all=True, batch_tokens=self.batch_tokens)
         else:
             history = self.model.append(self.history.to(self.running.device), oldest, batch_tokens=self.batch_tokens)
-        # It lies where the document does, as one source.
+        # The history moves to the document's device, as one source.
         device = self.document.segments[0].token_ids.device
         source = {"name": HISTORY, "tokens": int(history.lengths[0])}
         self.history = replace(history.to(device), sources=((source,),))

@@ -1,4 +1,4 @@
-"""Where an answer comes from: the parts of a memory that a question kept whole, by document."""
+"""The sources of an answer: the parts of a memory that the selection kept whole, by document."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -28,10 +28,10 @@ class Citation:
 
 
 def cite(chosen: ContextMemory, scores: Tensor, most: int = 3, row: int = 0) -> list[Citation]:
-    """The parts of a text that were kept whole for their score, best first; none crosses the border of a document.
+    """The parts of a text that were kept whole for their score, best first. No part crosses the border of a document.
 
     Args:
-        chosen: what `select` kept. scores: (B, Z), what it went by. most: how many. row: which text.
+        chosen: the result of `select`. scores: (B, Z), the scores it used. most: how many parts. row: which text.
     """
     kept = chosen.mask[row]
     positions = chosen.position[row][kept][chosen.stride[row][kept] == 1].cpu()
@@ -56,9 +56,9 @@ def cite(chosen: ContextMemory, scores: Tensor, most: int = 3, row: int = 0) -> 
 def excerpt(
     tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, citation: Citation, row: int = 0
 ) -> tuple[str, int, int]:
-    """The cited text, and where it begins and ends in its document, in characters."""
+    """The cited text, and its start and end in its document, in characters."""
     source = {source["start"]: source for source in documents(memory, row)}[citation.offset]
-    # Characters are counted from the last place before it where their number is known.
+    # Count characters from the last place before the citation where their number is known.
     mark, characters = max((m for m in source.get("marks", []) if m[0] <= citation.start), default=(0, 0))
     ids = memory.token_ids[row, citation.offset + mark : citation.offset + source["tokens"]].tolist()
     cuts = [0, citation.start - mark, citation.end - mark]
@@ -69,7 +69,7 @@ def excerpt(
 def describe(
     tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, citation: Citation, row: int = 0
 ) -> dict[str, Any]:
-    """A citation as it is shown: document, its characters and tokens, weight and text."""
+    """A citation for display: document, its characters and tokens, weight and text."""
     text, start, end = excerpt(tokenizer, memory, citation, row)
     return {
         "document": citation.document,
@@ -81,6 +81,6 @@ def describe(
 
 
 def documents(memory: ContextMemory, row: int = 0) -> tuple[dict, ...]:
-    """The documents of a text: "name", "tokens", the slot that each begins at, "start", and if they were read from a
-    store "marks", tokens and characters of the document before places where both are known."""
+    """The documents of a text: "name", "tokens" and "start", the slot of its first token. Documents from a store also
+    have "marks": numbers of tokens and characters before places where both are known."""
     return placed(memory.named[row])

@@ -1,4 +1,4 @@
-"""Tokens to pieces of text as they come, and where the text ends."""
+"""Decoding a stream of tokens to pieces of text, and finding where the text ends."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,26 +10,26 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCrite
 
 from ..prompts import PromptForm
 
-# Tokens after which a character that is not whole is taken for broken: UTF-8 has at most four bytes.
+# After so many tokens an incomplete character is considered broken: UTF-8 has at most four bytes.
 _BROKEN = 8
 
 
 class Decoder:
-    """Text token by token, at a cost that does not grow with the text."""
+    """Decodes text token by token, at a cost that does not grow with the text."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self._tokenizer = tokenizer
-        # Tokens that were said last, which decide how the next ones read, and those not said yet.
+        # The last emitted tokens, which affect how the next ones are decoded, and the tokens not emitted yet.
         self._before: list[int] = []
         self._held: list[int] = []
 
     def add(self, token: int) -> str:
-        """The text that the token completes; empty while a character is not whole."""
+        """The text that the token completes; empty while a character is incomplete."""
         self._held.append(token)
         return self._take(whole=len(self._held) >= _BROKEN)
 
     def finish(self) -> str:
-        """What is left."""
+        """The remaining text."""
         return self._take(whole=True)
 
     def _take(self, whole: bool) -> str:
@@ -45,10 +45,10 @@ class Decoder:
 
 
 class AnswerStream:
-    """The text of an answer up to the first stop; what might begin one is held back until it is known.
+    """The text of an answer up to the first stop. A possible beginning of a stop is held back until it is certain.
 
-    text     what was said so far
-    stopped  a stop was found: what comes after it is dropped
+    text     the text emitted so far
+    stopped  a stop was found; everything after it is dropped
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class AnswerStream:
         """
         Args:
             say: called with each piece.
-            stops: texts that end the answer, and are not part of it. one_line: it ends with its line.
+            stops: texts that end the answer and are not part of it. one_line: the end of a line ends it too.
             strip: leave out white space before the answer.
         """
         self._decoder, self._say = Decoder(tokenizer), say
@@ -76,7 +76,7 @@ class AnswerStream:
         self._take(self._decoder.add(token), end=False)
 
     def finish(self) -> str:
-        """Say what was held back; the whole answer."""
+        """Emit the text held back; returns the whole answer."""
         self._take(self._decoder.finish(), end=True)
         return self.text
 
@@ -98,17 +98,17 @@ class AnswerStream:
             self._say(piece)
 
     def _may_stop(self, text: str) -> int:
-        """Characters at the end that a stop may begin with."""
+        """The number of characters at the end that may begin a stop."""
         return max(
             (n for s in self._stops for n in range(1, min(len(s), len(text) + 1)) if text.endswith(s[:n])), default=0
         )
 
 
 class StopOnText(StoppingCriteria):
-    """Writes each token of the first row as `generate` chooses it, and ends that where the text is stopped.
+    """Writes each token of the first row as `generate` chooses it, and ends generation where the text stops.
 
-    tokens  how many there were; last: the last of them
-    needed  how many of them say all of the text, but for white space behind it
+    tokens  how many there were; last: the last one
+    needed  how many of them make up the text, without white space after it
     first   when the first came, as `time.perf_counter` tells it; 0.0 before
     """
 
@@ -127,7 +127,7 @@ class StopOnText(StoppingCriteria):
 
 
 def end_tokens(model: PreTrainedModel, form: PromptForm) -> list[int]:
-    """Every token that ends an answer, whoever knows it: the configuration, the generation configuration, the tokenizer or
+    """Every token that ends an answer according to the configuration, the generation configuration, the tokenizer or
     its chat template."""
     config = model.config.get_text_config()
     known = [config.eos_token_id, getattr(model.generation_config, "eos_token_id", None), list(form.ends)]
@@ -136,7 +136,7 @@ def end_tokens(model: PreTrainedModel, form: PromptForm) -> list[int]:
 
 
 def ending(model: PreTrainedModel, form: PromptForm) -> dict[str, Any]:
-    """Arguments of `generate` that end an answer at all of these."""
+    """Arguments of `generate` that end an answer at any of these tokens."""
     ends = end_tokens(model, form)
     padding = getattr(model.generation_config, "pad_token_id", None)
     return {"eos_token_id": ends, "pad_token_id": ends[0] if padding is None else padding} if ends else {}

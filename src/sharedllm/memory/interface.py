@@ -1,6 +1,6 @@
-"""What every memory can do, whether it is in working memory (`ContextMemory`) or on disk (`store.MemoryStore`).
+"""The interface of every memory, in RAM (`ContextMemory`) or on disk (`store.MemoryStore`).
 
-Whoever asks a memory needs no more than this. `sharedllm.open_memory` gives one for a file or a folder.
+Code that asks a memory needs nothing else. `sharedllm.open_memory` opens a file or a folder as one.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from .segment import Segment
 
 @dataclass(frozen=True)
 class Damage:
-    """Tokens start … end − 1 of a document that are lost, and why."""
+    """Tokens start … end − 1 of a document are lost, and why."""
 
     document: str
     start: int
@@ -28,17 +28,17 @@ class Memory(Protocol):
 
     @property
     def texts(self) -> int:
-        """B, how many texts it holds. The documents of a store stand one after the other and are one text."""
+        """B, the number of texts. The documents of a store are concatenated to one text."""
         ...
 
     @property
     def tokens(self) -> int:
-        """How many tokens were read."""
+        """The number of tokens read."""
         ...
 
     @property
     def kept(self) -> Tensor:
-        """(B,) of how many of them keys and values are kept."""
+        """(B,) the number of tokens whose keys and values are kept."""
         ...
 
     @property
@@ -53,7 +53,7 @@ class Memory(Protocol):
 
     @property
     def pairs(self) -> int:
-        """P, injected layers."""
+        """P, the number of injected layers."""
         ...
 
     @property
@@ -63,22 +63,22 @@ class Memory(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it takes, where it is."""
+        """Its size in bytes, in RAM or on disk."""
         ...
 
     @property
     def contents(self) -> list[dict[str, Any]]:
-        """What was read, in order: "name" and "tokens" of each, and what else is known of it."""
+        """The documents read, in order: "name" and "tokens" of each, and possibly more."""
         ...
 
     @property
     def damaged(self) -> Sequence[Damage]:
-        """What of it was lost on disk."""
+        """The parts that were lost on disk."""
         ...
 
     @property
     def segments(self) -> Sequence[Segment]:
-        """What a question selects from.
+        """The segments that a question selects from.
 
         Raises:
             UserError: it does not hold every token.
@@ -86,5 +86,5 @@ class Memory(Protocol):
         ...
 
     def load(self) -> ContextMemory:
-        """All that is kept, in working memory, as `generate(memory=…)` takes it."""
+        """Load all kept keys and values into RAM, as `generate(memory=…)` needs them."""
         ...

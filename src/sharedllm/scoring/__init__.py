@@ -1,4 +1,4 @@
-"""How much each token of a memory matters to a question. One score is one file and one line here (see `base`)."""
+"""How much each token of a memory matters to a question. A score is one file and one line here (see `base`)."""
 
 from ..utils.registry import Registry
 
@@ -6,11 +6,11 @@ SCORES = Registry("score={}")
 SCORES.add("attention", f"{__name__}.attention:AttentionScore", "the attention that the question pays")
 SCORES.add("bm25", f"{__name__}.bm25:BM25Score", "the question's words, by BM25")
 SCORES.add("cosine", f"{__name__}.cosine:CosineScore", "the paper's: states after one layer, by their cosine")
-SCORES.add("focus", f"{__name__}.focus:FocusScore", "BM25 of which only the best places count")
+SCORES.add("focus", f"{__name__}.focus:FocusScore", "BM25, keeping only the best places")
 SCORES.add("hybrid", f"{__name__}.hybrid:HybridScore", "attention and BM25, by their ranks")
 
-# Found as many answers as knowing where they stand, at every length and budget (docs/recall). A chat has another: see
+# Found as many answers as the oracle score at every length and budget (docs/recall). Chats have another default: see
 # `answering.chat.default_score`.
 DEFAULT_SCORE = "focus"
-# What `answering.chat.default_score` chooses, in words for help.
-CHAT_SCORES = "attention, or bm25 where a model has no joint attention"
+# The choice of `answering.chat.default_score` in words, for help texts.
+CHAT_SCORES = "attention, or bm25 if the model has no joint attention"

@@ -1,4 +1,4 @@
-"""The model's own attention: how much of it the question pays to each token, over injected layers and heads."""
+"""The model's own attention as a score: how much the question attends to each token, over injected layers and heads."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from .base import extent, spread
 
 @dataclass(frozen=True)
 class AttentionScore:
-    """Attention of the question's tokens over the whole memory: the most that any of them pays, summed over heads.
+    """Attention of the question's tokens over the whole memory: the maximum over the question's tokens, summed over heads.
 
-    It is what the layers with a joint softmax would pay if everything were kept as far off as the farthest chunk: attention
-    favours what is near, a question does not. Where the configuration names `selection_heads` (see `diagnosis.heads`), only
-    they count, and the others cost nothing.
+    It is the attention of the joint-softmax layers if all tokens were as far away as the farthest chunk, because
+    attention favours nearby tokens but a question does not. If the configuration names `selection_heads` (see
+    `diagnosis.heads`), only these count, and the others cost nothing.
 
     block: tokens of the memory that are scored at once.
     """
@@ -48,19 +48,19 @@ class AttentionScore:
     def by_head(
         self, model: SharedLLMModel, segments: Sequence[Segment], query: Tensor, mask: Tensor, every: bool = False
     ) -> Iterator[tuple[int, list[tuple[int, float]], int, Tensor]]:
-        """What each head pays: upper layer, its heads with their weights, first slot, (B, heads, Z') greatest over Q.
+        """Attention by head. Yields upper layer, its heads with their weights, first slot, (B, heads, Z') maximum over Q.
 
-        every: all heads alike, whatever the configuration names.
+        every: all heads, equally weighted, whatever the configuration names.
         """
         if not any(segment.lengths.any() for segment in segments):
             return
         states = model(query, attention_mask=mask.long(), output_hidden_states=True, use_cache=False).hidden_states
         family, config, rotary = family_of(model.upper.config), model.config, model.upper.rotary_emb
-        # One distance for all: the queries are turned instead of every key, (R_i q)·(R_j k) = (R_{i−j} q)·k.
+        # The distance is the same for all keys, so the queries are rotated instead: (R_i q)·(R_j k) = (R_{i−j} q)·k.
         farthest = config.window if config.key_position == "offset" else config.reach
         places = (mask.long().cumsum(1) - 1).clamp(min=0) + farthest
         turn = Rotations(rotary, model.upper.config, places, states[0])
-        # Keys stay at 0, where turning is no more than a factor.
+        # Keys stay at position 0, where the rotation is just a factor.
         still = Rotations(rotary, model.upper.config, torch.zeros_like(places[:1, :1]), states[0])
         for pair, (_, index) in enumerate(config.injection_map):
             heads = _heads_of(model, index, None if every else config.selection_heads)
@@ -76,12 +76,12 @@ class AttentionScore:
     def _layer(
         self, queries: Tensor, heads: list[tuple[int, float]], real: Tensor, segments: Sequence[Segment], pair: int
     ) -> Iterator[tuple[int, Tensor]]:
-        """Queries (B, H, Q, D) → slots, and (B, heads, Z') the greatest softmax weight over Q of each."""
+        """Queries (B, H, Q, D) → slots, and (B, heads, Z') each slot's largest softmax weight over Q."""
         chosen, norms = [head for head, _ in heads], None
         for _, logits in self._logits(queries, chosen, segments, pair):
             more = logits.logsumexp(-1)
             norms = more if norms is None else torch.logaddexp(norms, more)
-        # Padding asks nothing; a text without tokens has no norm.
+        # Padding has no weight; for a text without tokens the softmax is undefined.
         norms = norms.masked_fill(~real[:, None] | norms.isneginf(), torch.inf)
         for begin, logits in self._logits(queries, chosen, segments, pair):
             yield begin, logits.sub_(norms[..., None]).amax(2).exp_()
@@ -89,7 +89,8 @@ class AttentionScore:
     def _logits(
         self, queries: Tensor, heads: list[int], segments: Sequence[Segment], pair: int
     ) -> Iterator[tuple[int, Tensor]]:
-        """The slot of the first column, and (B, heads, Q, Z') float, of all tokens in turn; −∞ where there is none."""
+        """The slot of the first column, and (B, heads, Q, Z') float, for all tokens, block by block; −∞ where there is
+        none."""
         for segment in segments:
             keys, length = segment.keys(pair, None).to(queries.device, queries.dtype), segment.token_ids.shape[1]
             for start in range(0, length, self.block):
@@ -101,7 +102,7 @@ class AttentionScore:
 
 
 def _heads_of(model: SharedLLMModel, layer: int, chosen: Sequence[Any] | None) -> list[tuple[int, float]]:
-    """The heads of a layer that count, and how much: those chosen, as the configuration names them, or all alike."""
+    """The heads of a layer that count, and their weights: the chosen ones, or all with equal weight."""
     if chosen is None:
         return [(head, 1.0) for head in range(model.upper.config.num_attention_heads)]
     return [(head, weight) for at, head, weight in chosen if at == layer]

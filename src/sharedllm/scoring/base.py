@@ -1,4 +1,4 @@
-"""What a token score is, and what several of them share."""
+"""The interface of token scores, and helpers that several of them share."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -15,14 +15,14 @@ from . import SCORES
 
 
 class TokenScore(Protocol):
-    """Ranks the tokens of what holds all of them."""
+    """Ranks the tokens of memories that hold every token."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def needs_joint(self) -> bool:
-        """Whether only models with injection='joint' give it."""
+        """Whether it needs a model with injection='joint'."""
         ...
 
     def scores(
@@ -37,20 +37,20 @@ class TokenScore(Protocol):
 
         Args:
             query: (B, Q) token ids of the questions. mask: (B, Q) bool, True for real tokens, on the right.
-            words: (B, Q) bool, which of those are the question's own and not the form that every question has; default:
-                all. Scores by words go by these alone.
+            words: (B, Q) bool, True for the question's own words, False for the form that all questions share; default:
+                all True. Lexical scores use these tokens alone.
         """
         ...
 
 
 def get_score(score: str | TokenScore, config: SharedLLMConfig | None = None) -> TokenScore:
-    """A score by name; an object that is one already is returned as it is.
+    """A score by name; a score object is returned as it is.
 
     Args:
-        config: of the model that it is for.
+        config: configuration of the model that will use it.
 
     Raises:
-        UserError: no score of that name; lists those there are. Or one that the model can't give.
+        UserError: no score of that name; lists the known ones. Or the model does not support it.
     """
     found: TokenScore = SCORES.find(score) if isinstance(score, str) else score
     if config is not None and found.needs_joint and config.injection != "joint":
@@ -59,7 +59,7 @@ def get_score(score: str | TokenScore, config: SharedLLMConfig | None = None) ->
 
 
 def extent(segments: Sequence[Segment]) -> int:
-    """Z, slots from the first segment's first token to behind the last one's last."""
+    """Z, the number of slots from the first segment's first token up to the end of the last segment."""
     return max((segment.end for segment in segments), default=0)
 
 
@@ -73,7 +73,7 @@ def token_ids(segments: Sequence[Segment], row: int) -> Tensor:
 
 
 def spread(scores: Tensor, before: int = 8, after: int = 16, share: float = 0.5) -> Tensor:
-    """(B, Z) scores of which neighbours get a share: an answer stands beside what was asked for, most often behind it."""
+    """Give neighbours a share of the scores (B, Z): an answer is near the words of the question, usually after them."""
     padded = pad(scores, (after, before), value=-float("inf"))
     near = max_pool1d(padded[:, None], before + after + 1, stride=1)[:, 0]
     lowest = scores.amin(1, keepdim=True)

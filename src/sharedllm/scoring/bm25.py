@@ -1,7 +1,7 @@
-"""BM25 over pieces of the text: words are tokens and pairs of tokens, so no language is assumed.
+"""BM25 over pieces of the text. Its words are tokens and pairs of tokens, so it assumes no language.
 
-Only the question's words are looked up, by one comparison each over all token ids, so nothing is indexed beforehand: a
-million tokens take some hundredths of a second a word. The numbers are those of `bm25s` (Lucene's variant).
+It looks up only the question's words, each by one comparison over all token ids, and needs no index: a million tokens
+take some hundredths of a second per word. The scores equal those of `bm25s` (Lucene's variant).
 """
 
 from collections import Counter
@@ -16,13 +16,13 @@ from ..memory.segments import Segment
 from ..model.backbone import SharedLLMModel
 from .base import extent, token_ids
 
-# Stands where the question has a token that does not count: no text has it, and no pair reaches over it.
+# Replaces tokens of the question that do not count: no text contains it, and no pair crosses it.
 NO_WORD = -2
 
 
 @dataclass(frozen=True)
 class BM25Score:
-    """piece: tokens that are ranked together; pieces overlap by half, and a token has the better score of its two.
+    """piece: number of tokens ranked together; pieces overlap by half, and a token has the better score of its two.
 
     k1, b: saturation of a word's count, and how much a piece's length matters.
     """
@@ -54,7 +54,7 @@ class BM25Score:
         return self.per_token(self.total(text, asked), len(text))
 
     def total(self, text: Tensor, asked: list[int]) -> Tensor:
-        """(pieces,) scores of the pieces of a text, one word after the other: a question may have thousands."""
+        """(pieces,) scores of the pieces of a text. Adds word by word, because a question may have thousands."""
         words = self.by_word(text, asked)
         total = next(words).clone()
         for word in words:
@@ -62,11 +62,12 @@ class BM25Score:
         return total
 
     def by_word(self, text: Tensor, asked: list[int]) -> Iterator[Tensor]:
-        """(pieces,) what each word of a question adds to the score of each piece of a text; a piece begins every half."""
+        """(pieces,) for each word of a question, its contribution to the score of each piece; pieces begin every half
+        piece."""
         half, halves = self.piece // 2, -(-len(text) // (self.piece // 2))
 
         def per_piece(places: Tensor) -> Tensor:
-            """(pieces,) how many of `places` lie in each."""
+            """(pieces,) the number of `places` in each piece."""
             count = torch.bincount(places // half, minlength=halves).float()
             return self._with_next(count, count)
 
@@ -85,18 +86,18 @@ class BM25Score:
             yield times * rarity * found / (found + norm)
 
     def per_token(self, scores: Tensor, length: int) -> Tensor:
-        """(Z,) from scores of pieces: of the two that a token lies in the better one."""
+        """(Z,) from scores of pieces: the better score of a token's two pieces."""
         return scores.maximum(torch.cat([scores[:1], scores[:-1]])).repeat_interleave(self.piece // 2)[:length]
 
     def _pairs(self, places: Tensor, half: int, halves: int) -> Tensor:
-        """(pieces,) how many pairs, by the place of their first token, lie wholly in each piece."""
+        """(pieces,) how many pairs, given by the place of their first token, lie wholly in each piece."""
         first = torch.bincount(places // half, minlength=halves).float()
         inside = torch.bincount(places[places % half < half - 1] // half, minlength=halves).float()
         return self._with_next(first, inside)
 
     @staticmethod
     def _with_next(own: Tensor, following: Tensor) -> Tensor:
-        """A piece is a half and the next one; the last half is a piece only if it is the only one."""
+        """A piece is a half plus the next half; the last half is a piece only if it is the only one."""
         if len(own) == 1:
             return own
         return torch.cat([own[:-1] + following[1:], own.new_zeros(1)])

@@ -1,4 +1,4 @@
-"""The paper's signal: cosine between hidden states after one layer, of each token and of the question's last token."""
+"""The paper's score: cosine between the hidden states, after one layer, of each token and the question's last token."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from .base import extent
 
 @dataclass(frozen=True)
 class CosineScore:
-    """Every chunk goes through one lower layer again, as these states are not kept. batch_tokens: most tokens at once."""
+    """Runs every chunk through one lower layer again, because these states are not kept. batch_tokens: most tokens at once."""
 
     name: str = "cosine"
     needs_joint: bool = False
@@ -39,7 +39,7 @@ class CosineScore:
 
     @torch.no_grad()
     def many(self, model: SharedLLMModel, segments: Sequence[Segment], queries: Sequence[Tensor]) -> Tensor:
-        """(n, Z) scores of one text for n questions (Q,), for which it is gone through once."""
+        """(n, Z) scores of one text for n questions (Q,), in one pass over the text."""
         last = [self._last(model, q[None], torch.tensor([len(q)])) for q in queries]
         return self._row(model, segments, 0, torch.cat(last))
 

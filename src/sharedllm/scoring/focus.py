@@ -1,9 +1,9 @@
-"""BM25 of which only the best is kept: what matches a question in part only stays out, although the budget has room.
+"""BM25 that keeps only the best pieces: partial matches are dropped even if the budget is not used up.
 
-A text full of facts of one form has many pieces that share most of a question's words, and each of them is a wrong answer.
-So every word counts only for the pieces that match the whole question best among those that have it, and what is left with
-little in comparison gets −∞, which `context.budget.kept_within` leaves out. Of a question about two things both stay, for
-their names are words of their own; of a thing that got several values every one does, for they match alike.
+In a text full of similar facts many pieces share most of a question's words, and each of them is a wrong answer. So
+every word counts only for those of its pieces that match the whole question best, and pieces whose remaining score is
+comparatively low get −∞, which `context.budget.kept_within` leaves out. If a question asks about two things, both stay,
+because their names are different words; if a thing has several values, all stay, because they match equally well.
 """
 
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from .bm25 import NO_WORD, BM25Score
 @dataclass(frozen=True)
 class FocusScore(BM25Score):
     """close: a word counts for pieces whose BM25 score is at least this share of the best of those that have the word.
-    least: a piece stays if what it is left with is at least this share of the most that any is left with.
-    near: where two words of the question stand side by side this few tokens before the end of what stays, the answer is
-    likely cut off, and half a piece more stays."""
+    least: a piece stays if its remaining score is at least this share of the highest remaining score.
+    near: if two adjacent words of the question occur within this many tokens of the end of a kept stretch, the answer
+    is probably cut off, and another half piece stays."""
 
     name: str = "focus"
     close: float = 0.9
@@ -32,15 +32,15 @@ class FocusScore(BM25Score):
         for word in self.by_word(text, asked):
             have = total.where(word > 0, 0)
             left += word.where(have >= self.close * have.max(), 0)
-        # Of what matches nothing all is alike.
+        # If no word matches, all pieces have 0 and none is dropped.
         kept = left.masked_fill(left < self.least * left.max(), -torch.inf)
         return self._with_answers(self.per_token(kept, len(text)), text, asked)
 
     def _with_answers(self, scores: Tensor, text: Tensor, asked: list[int]) -> Tensor:
-        """(Z,) scores of what stays, longer where it ends within what was asked for."""
+        """(Z,) scores in which kept stretches that end within the question's words are extended."""
         stays, half = ~scores.isneginf(), self.piece // 2
         last = torch.nonzero(stays[:-1] & ~stays[1:]).flatten()
-        # A pair as one number; the least id is NO_WORD.
+        # Encode a pair as one number; the smallest id is NO_WORD.
         ids, question = text.long() - NO_WORD, torch.tensor(asked, dtype=torch.long) - NO_WORD
         many = int(max(ids.max(), question.max())) + 1
         end = ids[(last[:, None] + torch.arange(1 - self.near, 1)).clamp(min=0)]

@@ -1,8 +1,8 @@
-"""Shallow heads as a retriever: which pieces of a text a few heads of the bottom layers attend to from a question.
+"""Shallow heads as a retriever: the pieces of a text that a few heads of the bottom layers attend to from a question.
 
-A handful of heads in the lower third of a model look for what is asked for, whatever it is (retrieval heads: Wu et al.,
-arXiv 2404.15574; as a ranker: QRHead, arXiv 2506.09944). `sharedllm calibrate` finds them. Their keys are kept by the
-memory, so asking costs one product with them and no reading.
+A handful of heads in the lower third of a model look for the requested fact, whatever it is (retrieval heads: Wu et
+al., arXiv 2404.15574; as a ranker: QRHead, arXiv 2506.09944). `sharedllm calibrate` finds them. The memory keeps their
+keys, so a question costs one product with them and no reading.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from ..model.rope import rotate
 
 # Triples: layer, head, weight.
 Heads = Sequence[Sequence[float]]
-# Tokens of the text that are scored at once.
+# Tokens of the text to score at once.
 _BLOCK = 32_768
 
 
@@ -32,10 +32,10 @@ def head_scores(
     own: Tensor,
     heads: Heads,
 ) -> Tensor:
-    """How much attention heads pay to each piece: mean over the question's own tokens, a softmax over the whole text.
+    """How much the heads attend to each piece: a softmax over the whole text, averaged over the question's own tokens.
 
     Args:
-        segments: of one text, which keeps the keys of those heads' layers. pieces: n of them.
+        segments: of one text, with the keys of those heads' layers. pieces: n of them.
         question_ids: (1, Q), as it follows the prefix. own: (1, Q) bool, the tokens that count.
 
     Returns:
@@ -55,7 +55,7 @@ def head_weights(
     own: Tensor,
     heads: Heads,
 ) -> Tensor:
-    """(heads, n) of `head_scores` before they are joined."""
+    """(heads, n) the scores of single heads, before `head_scores` averages them."""
     queries = _queries(model, question_ids, own, heads)
     owner = pieces.owners(max(segment.end for segment in segments))
     pair = {index: place for place, (index, _) in enumerate(model.config.injection_map)}
@@ -78,7 +78,7 @@ def head_weights(
 
 
 def _queries(model: SharedLLMModel, question_ids: Tensor, own: Tensor, heads: Heads) -> list[Tensor]:
-    """For each head its scaled, turned queries (q, D) of the question's own tokens, which stand just after a chunk."""
+    """Each head's scaled, rotated queries (q, D) of the question's own tokens, placed just after a chunk."""
     lower, config = model.lower(), model.config
     length, prefix = question_ids.shape[1], len(config.prefix or [])
     depth = max(int(layer) for layer, _, _ in heads)
@@ -98,7 +98,7 @@ def _queries(model: SharedLLMModel, question_ids: Tensor, own: Tensor, heads: He
 
 
 def _turned(model: SharedLLMModel, layer: int, keys: Tensor, places: Tensor) -> Tensor:
-    """Keys (1, G, T, D) at their places (1, T) in their chunks, after the prefix."""
+    """Keys (1, G, T, D) rotated to their places (1, T) in their chunks, after the prefix."""
     lower = model.lower()
     positions = places + len(model.config.prefix or [])
     by = Rotations(model.upper.rotary_emb, model.upper.config, positions, keys)
@@ -106,7 +106,7 @@ def _turned(model: SharedLLMModel, layer: int, keys: Tensor, places: Tensor) -> 
 
 
 def _by_piece(logits: Tensor, owner: Tensor, pieces: int) -> Tensor:
-    """(q, n) log of the sum of exponentials of logits (q, T) over each piece; −∞ where it has no token here."""
+    """(q, n) log-sum-exp of logits (q, T) over each piece; −∞ for a piece without tokens here."""
     inside = owner >= 0
     logits, owner = logits[:, inside], owner[inside]
     out = torch.full((len(logits), pieces), -torch.inf)

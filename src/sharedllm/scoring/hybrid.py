@@ -1,4 +1,4 @@
-"""Several scores by reciprocal rank fusion (Cormack et al., 2009)."""
+"""Several scores combined by reciprocal rank fusion (Cormack et al., 2009)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,10 +36,10 @@ class HybridScore:
 
     @staticmethod
     def fused(members: Sequence[Tensor]) -> Tensor:
-        """Several scores (B, Z) as one."""
+        """Combine several scores (B, Z) into one."""
         total = torch.zeros_like(members[0])
         for scores in members:
-            # Equal scores share a rank, or their order in the text would count.
+            # Equal scores share a rank; otherwise their order in the text would matter.
             for row in range(len(scores)):
                 values, inverse = scores[row].unique(return_inverse=True)
                 total[row] += 1.0 / (60 + len(values) - 1 - inverse)

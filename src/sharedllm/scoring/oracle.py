@@ -1,4 +1,4 @@
-"""Knows where the answer stands, and keeps nothing else: the ceiling of what selection can bring."""
+"""A score that knows where the answer is and keeps nothing else: the upper bound for selection."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from .base import extent
 
 @dataclass(frozen=True)
 class OracleScore:
-    """spans: of each text the (start, end) that matter, in slots."""
+    """spans: for each text the (start, end) that matter, in slots."""
 
     spans: Sequence[Sequence[tuple[int, int]]]
     name: str = "oracle"

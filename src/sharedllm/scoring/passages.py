@@ -19,7 +19,7 @@ from .base import token_ids
 from .heads import head_scores
 from .words import WordIndex
 
-# By name, whether words count and whether heads do.
+# Name → (whether words count, whether heads count).
 RANKINGS = {"bm25": (True, False), "attention": (False, True), "hybrid": (True, True)}
 # What heads count beside words. Chosen on NQ and FairytaleQA, even ids (docs/real/README.md).
 HEADS = 0.3
@@ -48,15 +48,14 @@ class Selected:
 
 
 class TextIndex:
-    """A text in pieces, to be asked many times: what does not depend on the question is made once."""
+    """A text in pieces, to be asked many times. Everything that does not depend on the question is computed once."""
 
     def __init__(
         self, segments: Sequence[Segment], tokenizer: PreTrainedTokenizerBase, window: int, pieces: Pieces | None = None
     ):
         """
         Args:
-            segments: of one text. window: of the model that will read its pieces. pieces: how it is cut; default: at the
-                ends of sentences.
+            segments: of one text. window: of the model that will read its pieces. pieces: the cut; default: at sentence ends.
         """
         self._least = piece_size(window)
         if pieces is not None:
@@ -84,8 +83,8 @@ _KEPT: OrderedDict[tuple, TextIndex] = OrderedDict()
 
 
 def index_of(segments: Sequence[Segment], tokenizer: PreTrainedTokenizerBase, window: int) -> TextIndex:
-    """The index of a text; those of the last four texts are kept."""
-    # An index holds its tokens, so that while it is kept no other tensor is at their place.
+    """The index of a text; the last four are cached."""
+    # An index holds its tokens, so while it is cached no other tensor can have their address.
     key = (id(tokenizer), window, *((id(s.token_ids), s.start, int(s.lengths[0])) for s in segments))
     if key in _KEPT:
         _KEPT.move_to_end(key)
@@ -108,11 +107,11 @@ def rank_pieces(
     """(n,) how much each piece matters to a question.
 
     Args:
-        question: its text. question_ids: (1, Q), as it follows the prefix. own: (1, Q) bool, the tokens of its own.
+        question: its text. question_ids: (1, Q), as it follows the prefix. own: (1, Q) bool, the question's own tokens.
         score: a name of `RANKINGS`; default: `default_ranking`.
 
     Raises:
-        UserError: there is no such ranking, or the model names no heads for it.
+        UserError: no such ranking, or the model names no heads for it.
     """
     by_words, by_heads = check_ranking(model.config, score or default_ranking(model.config))
     found = []
@@ -136,14 +135,14 @@ def default_ranking(config: SharedLLMConfig) -> str:
 
 
 def check_ranking(config: SharedLLMConfig, score: str) -> tuple[bool, bool]:
-    """Whether words count and whether heads do.
+    """Whether words count, and whether heads count.
 
     Raises:
-        UserError: there is no such ranking, or the model names no heads for it.
+        UserError: no such ranking, or the model names no heads for it.
     """
     if score not in RANKINGS:
         raise UserError(
-            f"score={score!r} does not rank pieces, as a model with injection='deep' reads them: use one of "
+            f"score={score!r} does not rank pieces, which a model with injection='deep' reads: use one of "
             f"{', '.join(sorted(RANKINGS))}."
         )
     if RANKINGS[score][1] and not config.selection_heads:
@@ -152,7 +151,7 @@ def check_ranking(config: SharedLLMConfig, score: str) -> tuple[bool, bool]:
 
 
 def _stretches(segments: Sequence[Segment]) -> tuple[Tensor, Tensor]:
-    """Where documents begin and end; what follows something lost begins anew."""
+    """The slots at which documents begin and end; text after a lost block counts as a new one."""
     begins = {source["start"] for segment in segments for text in segment.sources for source in text}
     starts: list[int] = []
     ends: list[int] = []
@@ -179,7 +178,7 @@ def _closes(ids: Tensor, tokenizer: PreTrainedTokenizerBase) -> Tensor:
 
 
 def default_budget(window: int) -> int:
-    """Tokens that are selected for a question where nothing else is said: some pieces, and never half of the window."""
+    """Default number of tokens to select for a question: some pieces, always less than half the window."""
     return max(1, min(1024, window // 4))
 
 
@@ -195,11 +194,11 @@ def select_pieces(
     """The pieces of a text that a question needs, within a budget.
 
     Args:
-        question_ids: (1, Q), as it follows the prefix. own: (1, Q) bool, the tokens of the question's own.
+        question_ids: (1, Q), as it follows the prefix. own: (1, Q) bool, the question's own tokens.
         budget: most tokens; fewer are chosen where few pieces have much of the question. score: see `rank_pieces`.
 
     Raises:
-        UserError: a memory of another model or of several texts; a budget that holds no piece; no such ranking.
+        UserError: the memory is another model's or has several texts; the budget holds no piece; no such ranking.
     """
     if len(segments[0].lengths) != 1:
         raise UserError(f"the memory holds {len(segments[0].lengths)} texts: select from one of them.")

@@ -1,4 +1,4 @@
-"""What of a memory is worth keeping for a question: scores of its tokens, and the cut that a budget allows."""
+"""Selecting the part of a memory that a question needs: scores of its tokens, and the cut within a budget."""
 
 from collections.abc import Sequence
 
@@ -27,16 +27,16 @@ def select(
     strides: Sequence[int] | None = None,
     gist: float = 0.5,
 ) -> ContextMemory:
-    """What is worth keeping for a question, within a budget (see `context.budget`).
+    """Select the tokens that a question needs, within a budget (see `context.budget`).
 
     Args:
-        source: a memory of `read(…, keep_all=True)`, a `MemoryStore`, or several of them that stand one behind the
-            other; they stay as they are, so that they can be asked again.
+        source: a memory of `read(…, keep_all=True)`, a `MemoryStore`, or several of them, which are concatenated. They
+            are not changed, so they can be asked again.
         query_ids: (B, Q) the question. query_attention_mask: (B, Q), padding on the left.
-        query_words: (B, Q) bool, which tokens are the question's own and not the form that every question has, as
-            `asking.own_words` tells them; scores by words go by these alone. Default: all.
+        query_words: (B, Q) bool, True for the question's own words, False for the form that all questions share (see
+            `prompts.own_words`); lexical scores use these alone. Default: all True.
         budget: most tokens to keep of each text; None for the paper's cut, one path of each tree (`context.paths`).
-        score: how tokens are ranked, or its name, or what `scores` returned.
+        score: the score that ranks tokens, its name, or the result of `scores`.
         strides: strides of whole chunks, halves, quarters, …; default: the configuration's, and within a budget 1.
         gist: see `context.budget.kept_within`.
 
@@ -73,7 +73,7 @@ def scores(
     mask = check_ids("query_ids", query_ids, query_attention_mask, model.upper.config.vocab_size)
     texts = len(segments[0].lengths)
     if len(query_ids) != texts or not mask.any(1).all():
-        raise UserError(f"query_ids must be {texts} questions, one a text, of at least one token each.")
+        raise UserError(f"query_ids must be {texts} questions, one per text, of at least one token each.")
     if query_words is not None and query_words.shape != query_ids.shape:
         raise UserError(f"query_words has shape {tuple(query_words.shape)}, query_ids {tuple(query_ids.shape)}.")
     return get_score(score, model.config).scores(model, segments, query_ids, mask, query_words)

@@ -1,9 +1,9 @@
-"""BM25 over the words of pieces (Robertson and Zaragoza, 2009), by the library bm25s.
+"""BM25 over the words of pieces (Robertson and Zaragoza, 2009), using the library bm25s.
 
-Words, not tokens: a token that begins two words ("town7" and "town70") would match both. Each word also counts by its
-first five letters, so that "travelled" finds "travels", and the same word still counts more. Truncation serves European
-languages about as well as a stemmer of their own does (McNamee and Mayfield, 2004). An index is made once for a text and
-serves all questions about it.
+It uses words, not tokens, because a token that begins two words ("town7" and "town70") would match both. Each word is
+also indexed by its first five letters, so that "travelled" finds "travels"; the identical word still scores higher. For
+European languages truncation works about as well as a stemmer for the language (McNamee and Mayfield, 2004). An index
+is made once per text and serves all questions about it.
 """
 
 import math
@@ -20,7 +20,7 @@ _WORD = re.compile(r"\w+")
 _BEGINNING = 5  # letters
 # Of a short text every word stands in most pieces, and still says something.
 _LEAST_IDF = 2.0
-# Words that carry a question's form and not what it is about.
+# Words that carry a question's form, not its subject.
 _FORM = frozenset(
     "a an and are as at be by did do does for from had has have he her his how i in is it its of on or she that the "
     "their there they this to was were what when where which who whom whose why will with you your".split()
@@ -28,7 +28,7 @@ _FORM = frozenset(
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text in lower case, without those that only carry a sentence's form."""
+    """The words of a text in lower case, without stop words."""
     return [word for word in _WORD.findall(text.casefold()) if word not in _FORM]
 
 
@@ -39,7 +39,7 @@ def terms_of(words: Iterable[str]) -> list[str]:
 
 
 class WordIndex:
-    """Pieces of a text by their words."""
+    """A BM25 index over the pieces of a text."""
 
     def __init__(self, texts: Sequence[str]):
         """
@@ -54,7 +54,7 @@ class WordIndex:
             self._index.index(found, show_progress=False)
 
     def scores(self, question: str) -> Tensor:
-        """(n,) BM25 of each piece for the words of a question; 0 where none of them stands."""
+        """(n,) BM25 score of each piece for the words of a question; 0 for a piece with none of them."""
         if self._index is None:
             return torch.zeros(self._pieces)
         known = [word for word in _distinct(question) if word in self._index.vocab_dict]

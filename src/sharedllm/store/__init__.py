@@ -1,4 +1,4 @@
-"""Memories that live on disk: documents read once, added to, taken out, and asked many times without loading them.
+"""Memories on disk: documents are read once, added, removed, and asked many times without loading them.
 
 `opening` has `open_memory`, which opens these folders and single files alike."""
 

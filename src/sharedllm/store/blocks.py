@@ -1,4 +1,4 @@
-"""A block of a store as a part to select from: mapped from disk, read where it is looked at."""
+"""A block of a store as a segment to select from: memory-mapped, read on demand."""
 
 from functools import partial
 from pathlib import Path
@@ -14,12 +14,12 @@ from .manifest import Block, Manifest
 
 
 class BlockFile:
-    """One block, open: its tensors stay readable even when a writer takes the file away."""
+    """An open block: its tensors stay readable even if a writer removes the file."""
 
     def __init__(self, folder: Path, block: Block, manifest: Manifest, verify: bool):
         """
         Raises:
-            FileNotFoundError: there is no such file. UserError: it is damaged, or not the block that was written.
+            FileNotFoundError: no such file. UserError: it is damaged, or not the block that was written.
         """
         path = folder / "blocks" / f"{block.file}.memory"
         try:
@@ -29,13 +29,13 @@ class BlockFile:
                 raise UserError(f"{path} is not the block that was written; read the document again.")
             self.tensors = open_tensors(path, self.header, verify)
         except ValueError:
-            if not path.exists():  # a writer took it away meanwhile
+            if not path.exists():  # a writer removed it meanwhile
                 raise FileNotFoundError(path) from None
             raise
         self.pairs = self.header["layers"]
 
     def segment(self, start: int, sources: tuple[dict, ...]) -> Segment:
-        """As a part whose first token stands at slot `start`."""
+        """The block as a segment whose first token is at slot `start`."""
         return Segment(
             token_ids=self.tensors["token_ids"],
             lengths=self.tensors["lengths"],
@@ -50,7 +50,7 @@ class BlockFile:
         )
 
     def kept(self) -> dict[str, Tensor]:
-        """`position` and `stride` (S,) of what is kept, in the block."""
+        """`position` in the block and `stride`, (S,) each, of the kept tokens."""
         return {name: self.tensors[name][0] for name in ("position", "stride")}
 
     def _heads(self, name: str, columns: Tensor | None) -> Tensor:
@@ -58,7 +58,7 @@ class BlockFile:
 
 
 def joined(blocks: list[tuple[int, BlockFile]], sources: tuple[dict, ...], fingerprint: str, size: int, end: int):
-    """Everything that blocks keep, each beginning at its slot, as one memory of one text that ends at slot `end`."""
+    """Join the kept tokens of blocks, each beginning at its slot, into the memory of one text that ends at slot `end`."""
     segments = [block.segment(start, ()) for start, block in blocks]
     residuals = [segment.residuals(None) for segment in segments if segment.residuals is not None]
     position = torch.cat([start + block.kept()["position"] for start, block in blocks])[None]

@@ -1,12 +1,12 @@
-"""What a store on disk consists of: a folder with `manifest.json` and blocks, each a memory file of its own.
+"""The layout of a store on disk: a folder with `manifest.json` and blocks, each a memory file.
 
     notes.memory/
       manifest.json          format and version, model, tokenizer, documents and their blocks; SHA-256 of all of it
-      blocks/1f0c….memory    keys and values of up to some thousand tokens (`memory_file`), never changed once written
-      lock                   held by who writes
+      blocks/1f0c….memory    keys and values of up to some thousand tokens (`memory.file`), never changed once written
+      lock                   held by the writer
 
-The manifest is what counts: it is replaced whole by a rename, and names all blocks that belong to the store. A block that it
-does not name was left by a writer that was killed, or has been taken out, and is removed by the next writer.
+The manifest is authoritative: it is replaced atomically by a rename, and names all blocks that belong to the store. A
+block that it does not name was left by a killed writer, or has been removed from the store; the next writer deletes it.
 """
 
 import hashlib
@@ -25,7 +25,8 @@ NAME = "manifest.json"
 
 @dataclass(frozen=True)
 class Block:
-    """file: in `blocks/`. tokens, characters: of the document in it. sha256: of its header, which holds those of all else."""
+    """file: in `blocks/`. tokens, characters: how many of the document it holds. sha256: of its header, which holds the
+    others' checksums."""
 
     file: str
     tokens: int
@@ -35,11 +36,11 @@ class Block:
 
 @dataclass(frozen=True)
 class Document:
-    """A text of the store, in the order of its blocks; all of them but the last fill their chunks.
+    """A text of the store: its blocks in order. All of them but the last fill their chunks.
 
-    name      as it was given, unique in the store
+    name      as given, unique in the store
     sha256    of its text so far, to tell whether a file has only grown
-    finished  False while it is being read, and for ever if that was cut off: reading it again goes on there
+    finished  False while it is being read. It stays False if reading is interrupted; reading again continues there
     """
 
     name: str
@@ -58,8 +59,9 @@ class Document:
 
 @dataclass(frozen=True)
 class Manifest:
-    """fingerprint: of the model. tokenizer: of its vocabulary. complete: every token is kept. storage: dtype of keys and
-    values on disk, "model" or "int8". generation: how many times the store was written. library: version of the package that did so last."""
+    """fingerprint: of the model. tokenizer: of its vocabulary. complete: every token is kept. storage: dtype of keys
+    and values on disk, "model" or "int8". generation: how many times the store was written. library: version of the
+    package that wrote it last."""
 
     fingerprint: str
     tokenizer: str
@@ -72,7 +74,7 @@ class Manifest:
     library: str = ""
 
     def with_document(self, document: Document) -> "Manifest":
-        """With a document in place of the one of its name, or behind all others."""
+        """The manifest with a document in place of the one with its name, or after all others."""
         names = [d.name for d in self.documents]
         place = names.index(document.name) if document.name in names else len(names)
         return replace(self, documents=(*self.documents[:place], document, *self.documents[place + 1 :]))
@@ -80,7 +82,7 @@ class Manifest:
     def document(self, name: str) -> Document:
         """
         Raises:
-            UserError: there is none of that name.
+            UserError: no document of that name.
         """
         for document in self.documents:
             if document.name == name:
@@ -90,7 +92,7 @@ class Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
-    """Make it the store's; returns it as it was written."""
+    """Write the manifest of a store; returns it as written."""
     manifest = replace(manifest, generation=manifest.generation + 1, library=library())
     content = {"format": FORMAT, "format_version": VERSION} | asdict(manifest)
     content = json.loads(json.dumps(content))
@@ -101,7 +103,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
 def read_manifest(folder: Path) -> Manifest:
     """
     Raises:
-        UserError: the folder is no store, of a newer format, or its manifest is damaged.
+        UserError: the folder is not a store, has a newer format, or its manifest is damaged.
     """
     path = folder / NAME
     if folder.is_file():
@@ -112,7 +114,7 @@ def read_manifest(folder: Path) -> Manifest:
     except FileNotFoundError:
         if not folder.exists():
             raise UserError(f"{folder} does not exist: check the name, or make it with `sharedllm read`.") from None
-        raise UserError(f"{folder} is no memory: it has no {NAME}; make one with `sharedllm read`.") from None
+        raise UserError(f"{folder} is not a memory: it has no {NAME}; make one with `sharedllm read`.") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path} is damaged: it can't be read; read the texts again, into another memory.") from None
     if kind != FORMAT:

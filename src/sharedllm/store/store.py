@@ -1,4 +1,4 @@
-"""MemoryStore: documents on disk, to be asked. Changing a store is `edit`'s work; here it is only read."""
+"""MemoryStore: documents on disk to ask. This module only reads stores; `writer` changes them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from .manifest import Document, Manifest, read_manifest
 
 @dataclass(frozen=True)
 class _Placed:
-    """A block of a document, at a slot of the whole; `file` is None where it is damaged."""
+    """A block of a document with its slot in the store; `file` is None if it is damaged."""
 
     document: Document
     slot: int
@@ -29,11 +29,11 @@ class _Placed:
 
 
 class MemoryStore:
-    """Documents read into a memory on disk. Reading never changes it, any number of processes may do so at once, and a
-    store that is open stays as it was opened while others write to it.
+    """Documents read into a memory on disk. Reading never changes it, any number of processes may read at once, and an
+    open store stays as it was while others write to it.
 
-    Documents stand one behind the other, each from a chunk border on; `model.select(store, …)` chooses from all of them.
-    Only what is looked at is read from disk.
+    Documents follow one another, each beginning at a chunk border; `model.select(store, …)` chooses from all of them.
+    Only the data that is used is read from disk.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, placed: list[_Placed], damaged: list[Damage]):
@@ -54,11 +54,11 @@ class MemoryStore:
 
         Args:
             fingerprint: of the model that will use it; None skips the comparison. tokenizer: of its tokenizer.
-            verify: read every byte and compare checksums; a block that is damaged is left out and named in `damaged`.
+            verify: read every byte and compare checksums; damaged blocks are left out and listed in `damaged`.
             progress: called with the number of tokens opened since the last call, and of all.
 
         Raises:
-            UserError: no store, a damaged manifest, or one of another model or tokenizer.
+            UserError: no store, a damaged manifest, or a store of another model or tokenizer.
         """
         folder = Path(folder)
         while True:
@@ -73,7 +73,7 @@ class MemoryStore:
             try:
                 return cls(folder, manifest, *_open_blocks(folder, manifest, verify, progress, False))
             except FileNotFoundError:
-                # Damage, unless a writer has taken the block away since: then there is a newer manifest.
+                # This is damage, unless a writer has removed the block since; then there is a newer manifest.
                 if read_manifest(folder).generation == manifest.generation:
                     return cls(folder, manifest, *_open_blocks(folder, manifest, verify, progress, True))
 
@@ -127,10 +127,10 @@ class MemoryStore:
 
     @cached_property
     def segments(self) -> list[Segment]:
-        """What can be selected from.
+        """The segments to select from.
 
         Raises:
-            UserError: the store does not hold every token, or nothing.
+            UserError: the store does not hold every token, or is empty.
         """
         if not self.manifest.complete:
             raise UserError(
@@ -142,7 +142,7 @@ class MemoryStore:
         return [p.file.segment(p.slot, (source,) if source else ()) for p, source in whole]
 
     def load(self) -> ContextMemory:
-        """Everything that is kept, in memory: for stores that keep a part of the tokens, or small ones."""
+        """Load everything that is kept into RAM: for stores that keep a part of the tokens, or small ones."""
         whole = self._whole()
         last = whole[-1]
         blocks = [(p.slot, p.file) for p in whole]
@@ -156,9 +156,9 @@ class MemoryStore:
         return found
 
     def _sources(self) -> tuple[dict, ...]:
-        """What the whole consists of: name, tokens and first slot of each document, and where its blocks begin.
+        """The store's documents: name, tokens and first slot of each, and where its blocks begin.
 
-        A document counts from its first token even if that is lost; one that is lost altogether is not named.
+        Positions count from a document's first token even if that is lost; a document that is entirely lost is left out.
         """
         sources: dict[str, dict] = {}
         for placed in self._placed:
@@ -174,7 +174,7 @@ class MemoryStore:
 def _open_blocks(
     folder: Path, manifest: Manifest, verify: bool, progress: Callable[[int, int], None] | None, missing: bool
 ) -> tuple[list[_Placed], list[Damage]]:
-    """All blocks in order. missing: a block that is not there counts as damaged instead of being an error."""
+    """All blocks in order. missing: treat a missing block as damaged instead of raising an error."""
     placed, damaged, slot = [], [], 0
     total = sum(document.tokens for document in manifest.documents)
     for document in manifest.documents:

@@ -1,5 +1,5 @@
-"""Changing a store: read documents into it, let them grow, take them out, join stores. One writer at a time, and whatever
-becomes of it, the store is whole."""
+"""Changing a store: read documents into it, extend and remove them, merge stores. There is one writer at a time, and
+whatever happens to it, the store stays whole."""
 
 import fcntl
 import hashlib
@@ -30,10 +30,10 @@ BLOCK_TOKENS = 8192
 
 @contextmanager
 def writing(folder: str | Path) -> Iterator["Writer"]:
-    """The right to change a store, for one process at a time; given back whatever happens to that process.
+    """Lock a store for changes by one process; the lock is released whatever happens to that process.
 
     Raises:
-        UserError: the folder is something else, or another process is writing to it.
+        UserError: the folder is not a store, or another process is writing to it.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -66,10 +66,10 @@ def writing(folder: str | Path) -> Iterator["Writer"]:
 
 
 class Writer:
-    """Changes a store; made by `writing`. What is killed in the middle leaves what was committed before.
+    """Changes a store; made by `writing`. A killed writer leaves the last committed state.
 
-    Reading commits whenever as many tokens as a block has are new, and at the end of `writing`: once for each of many small
-    documents would write the growing manifest as many times.
+    Reading commits after every block's worth of new tokens, and at the end of `writing`. A commit after each of many
+    small documents would rewrite the growing manifest every time.
     """
 
     def __init__(self, folder: Path):
@@ -82,10 +82,10 @@ class Writer:
     def begin(
         self, model: SharedLLMForCausalLM, tokenizer: str, *, keep_all: bool = True, storage: Storage = "model"
     ) -> None:
-        """Begin a store, in the place of the one that is there, which stays until `commit`.
+        """Begin a store, replacing an existing one, which stays until `commit`.
 
         Args:
-            tokenizer: identifies the tokenizer of what will be read.
+            tokenizer: identifies the tokenizer of the documents to read.
             keep_all: keep every token, so that questions can select. storage: see `memory.file.save_memory`.
 
         Raises:
@@ -111,17 +111,17 @@ class Writer:
         batch_tokens: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> int:
-        """Read a document block by block, behind the others; one of that name goes on where it ended.
+        """Read a document block by block, after the others; an existing one of that name continues where it ended.
 
         Args:
             pieces: its whole text in order; never held in memory as a whole.
             progress: called with the number of tokens read since the last call.
 
         Returns:
-            How many tokens were read anew.
+            The number of newly read tokens.
 
         Raises:
-            UserError: the store is another model's, or the text does not begin as what was read under this name.
+            UserError: the store is another model's, or the text does not begin with the text read earlier under this name.
         """
         manifest = self._present()
         if manifest.fingerprint != model.fingerprint():
@@ -134,7 +134,7 @@ class Writer:
         ids, characters, known = torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), 0
         context = self._last_ids(blocks)
         if text and blocks and blocks[-1].tokens < size:
-            # The last block is read again together with what is new; its characters all count for its first token.
+            # The last block is read again together with the new text; all its characters are attributed to its first token.
             ids, context, known = context, self._last_ids(blocks[:-1]), blocks[-1].characters
             characters = torch.zeros(len(ids), dtype=torch.long)
             characters[0] = known
@@ -149,8 +149,8 @@ class Writer:
                 written, known = written[new:], 0
                 context, ids, characters = ids[:size], ids[size:], characters[size:]
                 if tokenizer.is_fast and len(characters) and characters[0]:
-                    # Reading can go on there: not inside a character whose bytes are tokens of their own, nor where a
-                    # slow tokenizer, which does not tell where its tokens end, may be characters off.
+                    # Reading can continue here: not inside a character whose bytes are separate tokens, nor where a
+                    # slow tokenizer, which does not report where tokens end, may be some characters off.
                     self._put(Document(name, tuple(blocks), digest.hexdigest(), finished=False), blocks[-1].tokens)
         if not blocks:
             raise UserError(f"{name} is empty: there is nothing to read.")
@@ -158,10 +158,10 @@ class Writer:
         return sum(b.tokens for b in blocks) - old.tokens
 
     def forget(self, name: str) -> None:
-        """Take a document out.
+        """Remove a document.
 
         Raises:
-            UserError: there is none of that name.
+            UserError: no document of that name.
         """
         manifest = self._present()
         manifest.document(name)
@@ -169,10 +169,10 @@ class Writer:
         self.commit()
 
     def merge(self, other: str | Path) -> None:
-        """Put the documents of another store behind those of this one until `commit`; the other stays as it is.
+        """Append the documents of another store to this one's; `commit` makes it permanent. The other store is not changed.
 
         Raises:
-            UserError: it is another model's or of another kind, has a document of a name that is here too, or lacks a block.
+            UserError: it is another model's or of another kind, shares a document name with this one, or lacks a block.
         """
         other = Path(other)
         theirs = read_manifest(other)
@@ -181,7 +181,7 @@ class Writer:
             if getattr(ours, name) != getattr(theirs, name):
                 raise UserError(
                     f"{other} has {name}={getattr(theirs, name)!r}, {self.folder} {getattr(ours, name)!r}: "
-                    "read the texts of one of them again in the way of the other."
+                    "read the texts of one of them again with the settings of the other."
                 )
         taken = {d.name for d in ours.documents}
         for document in theirs.documents:
@@ -198,13 +198,13 @@ class Writer:
         self.manifest = replace(ours, documents=ours.documents + theirs.documents)
 
     def commit(self) -> None:
-        """Make all that was done the store's."""
+        """Make all changes permanent."""
         self._held, self._unsaved = False, 0
         self.manifest = write_manifest(self.folder, self._present())
         self._sweep()
 
     def settle(self) -> None:
-        """Commit what was read, unless it is of a store begun in another's place."""
+        """Commit the documents read so far, unless the store is to replace another one."""
         if self._unsaved and not self._held:
             self.commit()
 
@@ -214,14 +214,14 @@ class Writer:
         return self.manifest
 
     def _put(self, document: Document, new: int) -> None:
-        """new: how much of it is not committed, in tokens."""
+        """new: number of its tokens that are not committed yet."""
         self.manifest = self._present().with_document(document)
         self._unsaved += new
         if self._unsaved >= BLOCK_TOKENS:
             self.settle()
 
     def _skip(self, old: Document, pieces: Iterator[str]) -> tuple["hashlib._Hash", str]:
-        """The hash of what was read before, and what of the text stands behind it in the same piece."""
+        """The hash of the text read earlier, and the rest of the piece in which that text ends."""
         digest, left = hashlib.sha256(), old.characters
         piece = next(pieces, "")
         while left > 0 and piece:
@@ -243,7 +243,7 @@ class Writer:
         batch_tokens: int | None,
         progress: Callable[[int], None] | None,
     ) -> Block:
-        """Read tokens with those before them that they overlap with, and write the block."""
+        """Read tokens together with the tokens before them that they overlap with, and write the block."""
         manifest, size = self._present(), model.config.chunk_size
         again = -(-model.config.overlap // size) * size if len(context) else 0
         with torch.no_grad():
@@ -258,7 +258,7 @@ class Writer:
         return Block(name, len(ids), int(characters.sum()), checksum)
 
     def _block_tokens(self, model: SharedLLMForCausalLM) -> int:
-        """A multiple of the chunk size, no less than what the next block overlaps with."""
+        """Tokens of a block: a multiple of the chunk size, at least the overlap of the next block."""
         size = model.config.chunk_size
         return -(-max(BLOCK_TOKENS, model.config.overlap) // size) * size
 
@@ -281,7 +281,7 @@ class Writer:
                 temporary.unlink(missing_ok=True)
 
     def _sweep(self) -> None:
-        """Remove what no manifest names: taken out, or left by a writer that was killed."""
+        """Delete files that the manifest does not name: removed documents, or remains of a killed writer."""
         if self._held:
             return
         named = {f"{b.file}.memory" for d in (self.manifest.documents if self.manifest else ()) for b in d.blocks}

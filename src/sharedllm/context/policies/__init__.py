@@ -4,5 +4,5 @@ from ...utils.registry import Registry
 
 # Old configurations say "similarity".
 POLICIES = Registry("selection={}", aliases={"similarity": "cosine"})
-POLICIES.add("right", f"{__name__}.right:Right", "what is nearest")
-POLICIES.add("cosine", f"{__name__}.cosine:Cosine", "what is most similar to the question")
+POLICIES.add("right", f"{__name__}.right:Right", "the part nearest to the running text")
+POLICIES.add("cosine", f"{__name__}.cosine:Cosine", "the part most similar to the question")
