@@ -70,7 +70,7 @@ def test_calibrate(run, tmp_path):
     assert run("calibrate", folder, *options)[0] == 0
     assert json.loads((folder / "config.json").read_text()) == json.loads(before) | {"selection_heads": chosen}
     for arguments, message in (
-        (["tiny", *options], "no folder with a config.json"),
+        (["tiny", *options], "not a folder with a config.json"),
         ([folder, "--data", text, "--tokens", 100_000], "--tokens asks for 100,000"),
         ([folder, "--data", tmp_path / "none.txt"], "does not exist"),
     ):

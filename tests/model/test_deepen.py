@@ -118,7 +118,7 @@ def test_rows_of_one_text_and_a_static_cache_change_nothing():
 
 def test_more_than_the_base_has_positions_for():
     model, (context,) = deep("llama", 2), random_texts([70], 2)
-    with pytest.raises(UserError, match="70 tokens are selected, and the base has 64 positions: select fewer"):
+    with pytest.raises(UserError, match="70 tokens are selected, but the base has 64 positions: select fewer"):
         model(torch.tensor([[1, 2]]), memory=model.read(torch.tensor([context]), keep_all=True))
 
 
@@ -128,7 +128,7 @@ def test_more_than_the_base_has_positions_for():
         ({"injection_map": [[0, 1]]}, "a layer can only read its own keys"),
         ({"injection_map": [[3, 3]]}, "injection_map reads lower layer 3"),
         ({"encoding": "node"}, "injection='deep' reads on"),
-        ({"prefix": [101]}, "outside of the base's vocabulary of 101"),
+        ({"prefix": [101]}, "outside the base's vocabulary of 101"),
     ],
 )
 def test_settings_that_can_not_work(changes, message):

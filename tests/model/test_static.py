@@ -68,5 +68,5 @@ def test_one_graph_for_a_bucket(injection):
 
 
 def test_text_without_end_has_no_static_cache():
-    with pytest.raises(ValueError, match="cache_implementation='static' can't begin anew"):
+    with pytest.raises(ValueError, match="cache_implementation='static' can't restart"):
         tiny_shared("llama").generate(**asked(max_new_tokens=40), cache_implementation="static")
