@@ -124,10 +124,10 @@ def test_a_pickle_of_a_store_holds_its_path_only(store):
     [
         ((12, 0, 1), "document=12 is not in .*: train holds 12 documents"),
         ((-1, 0, 1), "document=-1 is not in"),
-        ((0, -1, 1), "start=-1, length=1 is outside of document 0"),
-        ((0, 0, -1), "start=0, length=-1 is outside of document 0"),
-        ((0, 0, 10_000), "start=0, length=10000 is outside of document 0, .*c.jsonl:1: it has 29 tokens"),
-        ((0, 30, 0), "start=30, length=0 is outside of"),
+        ((0, -1, 1), "start=-1, length=1 is outside document 0"),
+        ((0, 0, -1), "start=0, length=-1 is outside document 0"),
+        ((0, 0, 10_000), "start=0, length=10000 is outside document 0, .*c.jsonl:1: it has 29 tokens"),
+        ((0, 30, 0), "start=30, length=0 is outside"),
     ],
 )
 def test_reading_outside_a_document(store, arguments, expected):
@@ -196,18 +196,18 @@ def test_other_settings_sources_and_tokenizers_are_refused(tmp_path, corpus, tok
     other = words("Document", "vu", "1")
     (tmp_path / "more.txt").write_text("more")
     for sources, used, settings, expected in [
-        ([corpus], tokenizer, {"seed": 1}, r"by seed \(0 there, 1 here\): choose another folder or delete it"),
-        ([corpus], tokenizer, {"validation": 0.1}, r"by validation \(0.0 there, 0.1 here\)"),
-        ([corpus], tokenizer, {"text_field": "title"}, r"by text_field \('text' there, 'title' here\)"),
-        ([corpus], tokenizer, {"shard_tokens": 9}, r"by shard_tokens \(50000000 there, 9 here\)"),
-        ([corpus], other, {}, r"by tokenizer \('.*' there, '.*' here\), vocab_size \(256 there, 3 here\)"),
-        ([corpus, tmp_path / "more.txt"], tokenizer, {}, r"by sources \(more.txt\)"),
-        ([corpus, corpus], tokenizer, {}, r"by sources \(their order or number\)"),
+        ([corpus], tokenizer, {"seed": 1}, r"differ in seed \(0 there, 1 here\): choose another folder or delete it"),
+        ([corpus], tokenizer, {"validation": 0.1}, r"differ in validation \(0.0 there, 0.1 here\)"),
+        ([corpus], tokenizer, {"text_field": "title"}, r"differ in text_field \('text' there, 'title' here\)"),
+        ([corpus], tokenizer, {"shard_tokens": 9}, r"differ in shard_tokens \(50000000 there, 9 here\)"),
+        ([corpus], other, {}, r"differ in tokenizer \('.*' there, '.*' here\), vocab_size \(256 there, 3 here\)"),
+        ([corpus, tmp_path / "more.txt"], tokenizer, {}, r"differ in sources \(more.txt\)"),
+        ([corpus, corpus], tokenizer, {}, r"differ in sources \(their order or number\)"),
     ]:
         with pytest.raises(ValueError, match=expected):
             build_shards([str(s) for s in sources], used, folder, **settings)
     corpus.write_text(corpus.read_text().replace("vu", "VU"))
-    with pytest.raises(ValueError, match=r"by sources \(corpus.jsonl\)"):
+    with pytest.raises(ValueError, match=r"differ in sources \(corpus.jsonl\)"):
         build_shards([str(corpus)], tokenizer, folder)
     assert contents(folder) == before
 
@@ -222,7 +222,7 @@ def test_sources_and_hub_datasets_are_described(tmp_path, corpus, tokenizer):
     assert len(file["sha256"]) == 64
     assert hub == {"hub": str(tmp_path / "hub"), "configuration": None, "split": "test"}
     assert build_shards([str(corpus), source], tokenizer, tmp_path / "tokens").reused
-    with pytest.raises(ValueError, match="by sources"):
+    with pytest.raises(ValueError, match="differ in sources"):
         build_shards([str(corpus), f"hub:{tmp_path / 'hub'}"], tokenizer, tmp_path / "tokens")
 
 

@@ -102,7 +102,7 @@ def test_a_hub_dataset_out_of_reach(monkeypatch):
     [
         ("a.txt", b" \n", "a.txt is empty"),
         ("a.md", b"caf\xe9", "a.md is not UTF-8: byte 3 is 0xe9"),
-        ("a.pdf", b"x", "a.pdf is of no supported kind: convert it to one of .txt .md .py .jsonl"),
+        ("a.pdf", b"x", "a.pdf is not of a supported kind: convert it to one of .txt .md .py .jsonl"),
         ("a.jsonl", b"", "a.jsonl is empty: it holds no record"),
         ("a.jsonl", b"\n\n", "a.jsonl is empty: it holds no record"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "b"\n', "a.jsonl:2 is not JSON: Expecting ',' delimiter"),
@@ -112,7 +112,7 @@ def test_a_hub_dataset_out_of_reach(monkeypatch):
         (
             "a.jsonl",
             b'{"body": "a", "id": 1}\n',
-            "a.jsonl:1 has no field 'text': name the one that holds the text, of body",
+            "a.jsonl:1 has no field 'text': name the field that holds the text, one of body",
         ),
         ("a.jsonl", b"{}\n", "a.jsonl:1 has no field 'text': .* of none"),
         ("a.jsonl", b'{"text": 5}\n', "a.jsonl:1 has a int in 'text', not text"),

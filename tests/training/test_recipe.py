@@ -83,12 +83,12 @@ def test_phases_fill_in_what_they_do_not_say(recipe_file):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"step": 5}, "step is no key of a recipe: do you mean steps?"),
-        ({"data": {"folder": "d", "sources": {"a": {"file": "x"}}}}, "data.sources.a.file is no key"),
+        ({"step": 5}, "step is not a key of a recipe: do you mean steps?"),
+        ({"data": {"folder": "d", "sources": {"a": {"file": "x"}}}}, "data.sources.a.file is not a key"),
         ({"data": {"folder": "d"}}, "data.sources is missing"),
         ({"steps": "many"}, "steps='many' must be of type int"),
         ({"steps": 0}, "steps=0 must be at least 1"),
-        ({"stage": "pretrain"}, "stage='pretrain' is none of base, extend, instruct"),
+        ({"stage": "pretrain"}, "stage='pretrain' must be one of base, extend, instruct"),
         ({"base": None}, "base is missing"),
         ({"train": {}}, "trains nothing"),
         ({"train": {"gates": "fast"}}, "train.gates='fast' must be a number"),

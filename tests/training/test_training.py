@@ -230,7 +230,7 @@ def test_other_systems_train_and_are_evaluated(
 
 def test_a_method_that_does_not_fit_is_refused(run, recipe, model_folder):
     code, _, err = run("train", recipe(method="full", model={"colour": 1}, train={"everything": 0.001}))
-    assert code == 2 and "model.colour is no field" in err
+    assert code == 2 and "model.colour is not a field" in err
     code, _, err = run("train", recipe(base=str(model_folder), method="beacon", model={}))
     assert code == 2 and "is extended by sharedllm already" in err
 

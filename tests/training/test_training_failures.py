@@ -32,7 +32,7 @@ def test_damaged_checkpoint_is_named_and_the_one_before_works(run, recipe, tmp_p
     broken = tmp_path / "run" / "checkpoints" / "step-00000004" / file
     broken.write_bytes(broken.read_bytes()[:-20])
     code, _, err = run("train", path)
-    assert (code, err.splitlines()[-1].count("is damaged: go on from an earlier checkpoint")) == (2, 1)
+    assert (code, err.splitlines()[-1].count("is damaged: resume from an earlier checkpoint")) == (2, 1)
     assert run("train", path, "--resume-from", broken.parent.parent / "step-00000002")[0] == 0
     assert [r["step"] for r in read_log(tmp_path / "run" / "log.jsonl") if "loss" in r] == list(range(6))
 
@@ -94,7 +94,7 @@ def test_a_model_that_cannot_be_written_leaves_nothing_but_the_checkpoint(run, r
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kinds": {"riddle": 1.0}}, "kinds.riddle is no kind of sample"),
+        ({"kinds": {"riddle": 1.0}}, "kinds.riddle is not a kind of sample"),
         ({"kinds": {"instructions": 1.0}}, "needs data.instructions"),
         ({"base": "/nowhere"}, "/nowhere does not exist"),
         ({"context": 4032, "batch_tokens": 4096, "micro_tokens": 4096}, "no document holds a sample of 4096 tokens"),

@@ -36,7 +36,7 @@ def test_parts_that_are_not_there_are_refused():
     model = tiny_base("llama")
     with pytest.raises(ValueError, match=r"train\.gates: this model has no gates"):
         learning_rates(model, {"gates": 1.0}, None)
-    with pytest.raises(ValueError, match=r"train\.head is no part"):
+    with pytest.raises(ValueError, match=r"train\.head is not a part"):
         learning_rates(model, {"head": 1.0, "everything": 1.0}, None)
 
 

@@ -1,8 +1,9 @@
-"""One training sample: context, running text, labels. Every sample is a function of seed, step and row alone.
+"""One training sample: context, running text, labels. Every sample depends only on seed, step and row.
 
-Kinds of samples: `text`, its own beginning as context; `alone`, no context; `echo`, the running text itself as context;
-`copy`, a span of the context comes again; `instructions`, records of a file; every kind of `sharedllm.data.questions`,
-whose facts are hidden in the context; and `crowd`, a context full of facts of one form, some of which are asked for.
+Kinds of samples: `text`, with the text before it as context; `alone`, without context; `echo`, with the running text
+itself as context; `copy`, in which a span of the context is repeated; `instructions`, records of a file; every kind of
+`sharedllm.data.questions`, with its facts hidden in the context; and `crowd`, a context full of facts of one form, with
+questions about some of them.
 """
 
 import functools
@@ -49,7 +50,7 @@ class RowMaker:
     """Makes rows from samples of text.
 
     Args:
-        tokenizer: of the model. split: whose keys and phrasings questions use.
+        tokenizer: of the model. split: selects keys and phrasings of questions.
         chat: questions through the tokenizer's chat template. instructions: records of `load_instructions`.
     """
 
@@ -61,7 +62,7 @@ class RowMaker:
     def make(
         self, kind: str, rng: random.Random, spans: Spans, number: int, context: int, running: int, questions: int = 1
     ) -> Row:
-        """A row of a kind, over sample `number` of `spans` (context + running tokens long)."""
+        """Make a row of a kind from sample `number` of `spans`, which has context + running tokens."""
         text = spans[number]
         if kind == "text":
             return self._text(text[:context], text[context:])
@@ -87,9 +88,9 @@ class RowMaker:
         return Row("text" if len(context) else "alone", context, running, running, running[:QUERY_TOKENS])
 
     def _copy(self, rng: random.Random, text: np.ndarray, context: int) -> Row:
-        """A span comes twice: in the context (or earlier in the running text), and again; the second is learnt.
+        """A span occurs twice: in the context (or earlier in the running text), and again; the second one has labels.
 
-        Without a context half of the spans are of random tokens; a memory that keeps one token in some can't hold them.
+        Without a context half of the spans are random tokens, which a memory with strides above 1 could not hold.
         """
         ids, length = text.copy(), len(text)
         size = rng.randint(min(8, (context or length) // 4), (context or length) // 2 - 1)
@@ -104,9 +105,9 @@ class RowMaker:
         return Row("copy", ids[:context], ids[context:], labels[context:], ids[target : target + 2])
 
     def _questions(self, kind: str, rng: random.Random, text: np.ndarray, context: int, most: int) -> Row:
-        """Facts hidden in the context (without one: in the text before the questions), questions at the end."""
+        """Facts hidden in the context (or, without one, in the text before the questions), and questions at the end."""
         running = len(text) - context
-        # Half of the space at least stays text.
+        # At least half of the space stays text.
         tail, tail_labels, facts, asked, query = [], [], [], set(), NONE
         room = running // 2 if context else running // 3
         space = (context or len(text) - room) * 3 // 4
@@ -116,7 +117,7 @@ class RowMaker:
             try:
                 quiz = alike.pop() if kind == "crowd" else self._quiz(kind, rng, haystack)
             except (ValueError, IndexError):
-                # A text without sentences, say: it stays a sample of text.
+                # For instance a text without sentences: it stays a sample of text.
                 continue
             prompt, response = encode(quiz, self.tokenizer, self.chat)
             encoded = [self.encode(fact) for fact in quiz.facts]
@@ -133,7 +134,7 @@ class RowMaker:
         if not tail:
             return self._text(text[:context], text[context:])
         if kind == "crowd":
-            # What is not asked for is hidden all the same, as far as it fits.
+            # Facts without a question are hidden too, as far as they fit.
             for fact in (self.encode(quiz.facts[0]) for quiz in alike):
                 if sum(map(len, facts)) + len(fact) <= space:
                     facts.append(fact)
@@ -165,10 +166,10 @@ class RowMaker:
 
 
 def load_instructions(files: list[str]) -> list[dict[str, str]]:
-    """Records with `context`, `question` and `answer` of JSON-lines files (what `sharedllm questions` writes).
+    """Records with `context`, `question` and `answer` from JSON-lines files (as written by `sharedllm questions`).
 
     Raises:
-        UserError: a missing file, a line that is not JSON, or a record without one of them; names file and line.
+        UserError: a missing file, a line that is not JSON, or a record that lacks a key; names file and line.
     """
     records = []
     for file in files:
@@ -185,6 +186,6 @@ def load_instructions(files: list[str]) -> list[dict[str, str]]:
                 raise UserError(f"{file}, line {number}: a record must hold keys and values.")
             for key in ("context", "question", "answer"):
                 if not isinstance(record.get(key), str):
-                    raise UserError(f"{file}, line {number}: {key} is missing or no text.")
+                    raise UserError(f"{file}, line {number}: {key} is missing or not text.")
             records.append(record | {"where": f"{file}, line {number}"})
     return records

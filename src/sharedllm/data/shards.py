@@ -1,8 +1,8 @@
-"""Tokens on disk, tokenised once: a folder with a manifest, and flat files of token ids for each split.
+"""Tokenised text on disk: a folder with a manifest, and flat files of token ids for each split.
 
-    folder/manifest.json             settings, sources and tokenizer by their sha256, documents and files of each split
-    folder/train/tokens-00000.bin    ids, little-endian uint16 or uint32, one document behind the other
-    folder/validation/…              if a share was asked for
+    folder/manifest.json             settings, SHA-256 of sources and tokenizer, documents and files of each split
+    folder/train/tokens-00000.bin    ids, little-endian uint16 or uint32, one document after the other
+    folder/validation/…              if a validation share was given
 
 The folder appears under its name when it is complete, never before.
 """
@@ -29,9 +29,10 @@ SHARD = "tokens-{:05d}.bin"
 
 @dataclass(frozen=True)
 class ShardSummary:
-    """Of each split the number of `documents`, `tokens`, `bytes` of UTF-8 and `duplicates`, left out behind an equal text.
+    """For each split the numbers of `documents`, `tokens`, UTF-8 `bytes` and `duplicates`, texts left out because they
+    came before.
 
-    `reused` says that the folder was there already.
+    `reused` says that the folder already existed.
     """
 
     splits: dict[str, dict[str, int]]
@@ -49,20 +50,20 @@ def build_shards(
     shard_tokens: int = 50_000_000,
     progress: Callable[[int], None] | None = None,
 ) -> ShardSummary:
-    """Tokenise all documents of the sources into a folder, or keep the folder if it holds just that.
+    """Tokenise all documents of the sources into a folder, or keep the folder if it already holds exactly that.
 
-    Files are the same if their names without folders and their bytes are; hub datasets go by id, configuration and split,
-    so that a change on the hub is not seen.
+    Files are the same if their names without folders and their bytes are. Hub datasets are identified by id,
+    configuration and split, so a change on the hub goes unnoticed.
 
     Args:
-        sources: as in `documents`. folder: to write; folders above it are made.
-        validation: expected share of documents for the validation split. A hash of its text and `seed` decides for each.
+        sources: as in `documents`. folder: the folder to write; parent folders are created.
+        validation: expected share of documents for the validation split. A hash of text and `seed` decides for each.
         text_field: holds the text of a record.
-        shard_tokens: most tokens of a file; a longer document has a file of its own.
-        progress: called with the number of tokens of each document that was written.
+        shard_tokens: most tokens of a file; a longer document has its own file.
+        progress: called with the number of tokens of each written document.
 
     Raises:
-        UserError: a setting or a source is bad; a document has no tokens; a split would be empty; or the folder holds
+        UserError: a setting or source is invalid; a document has no tokens; a split would be empty; or the folder holds
             something else.
         OSError: the folder can't be written.
     """
@@ -122,17 +123,16 @@ def build_shards(
 
 
 class TokenStore:
-    """One split of a folder that `build_shards` made; the tokens stay on disk until they are read.
+    """One split of a folder made by `build_shards`; the tokens stay on disk until they are read.
 
-    Fields:
-        folder, split: what was opened; all that is pickled.
-        manifest: of the whole folder. names: of the documents; `len()` is their number.
+    Fields: folder, split: the opened split; nothing else is pickled.
+        manifest: of the whole folder. names: of the documents; `len()` gives their number.
         lengths, bytes: (documents,) int64, tokens and UTF-8 bytes of each document.
-        vocab_size: all ids are below. tokenizer_fingerprint: see the function of that name.
+        vocab_size: all ids are below it. tokenizer_fingerprint: see the function of that name.
 
     Raises:
-        UserError: no manifest, a damaged one, or one of another version; no such split; a file that is missing or has
-            another size.
+        UserError: the manifest is missing, damaged or of another version; there is no such split; a file is missing or
+            has another size.
     """
 
     def __init__(self, folder: str | Path, split: str = "train"):
@@ -163,7 +163,7 @@ class TokenStore:
         return len(self.names)
 
     def read(self, document: int, start: int, length: int) -> np.ndarray:
-        """(length,) int64 copy of the ids of a document from `start` on.
+        """(length,) int64 copy of a document's ids, beginning at `start`.
 
         Raises:
             UserError: there is no such document, or it does not hold all of these tokens.
@@ -172,7 +172,7 @@ class TokenStore:
             raise UserError(f"document={document} is not in {self.folder}: {self.split} holds {len(self)} documents.")
         if start < 0 or length < 0 or start + length > self.lengths[document]:
             there = f"document {document}, {self.names[document]}: it has {self.lengths[document]} tokens"
-            raise UserError(f"start={start}, length={length} is outside of {there}.")
+            raise UserError(f"start={start}, length={length} is outside {there}.")
         first = self._start[document] + start
         return self._shards[self._shard[document]][first : first + length].astype(np.int64)
 
@@ -188,18 +188,18 @@ class TokenStore:
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """sha256, in hex, of all that decides how a tokenizer cuts text."""
+    """SHA-256, in hex, of everything that decides how a tokenizer cuts text."""
     if not tokenizer.is_fast:
         return _digest(tokenizer.get_vocab())
-    # The last call's truncation and padding are no part of what the tokenizer is.
+    # Truncation and padding of the last call are not part of the tokenizer's identity.
     return _digest(json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None})
 
 
 def check_tokenizer(store: TokenStore, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer other than that of the store.
+    """Refuse a tokenizer other than the store's.
 
     Raises:
-        UserError: it is another one; names the store's folder.
+        UserError: it is a different one; names the store's folder.
     """
     if store.tokenizer_fingerprint != tokenizer_fingerprint(tokenizer):
         raise UserError(
@@ -208,7 +208,7 @@ def check_tokenizer(store: TokenStore, tokenizer: PreTrainedTokenizerBase) -> No
 
 
 class _Writer:
-    """Documents of one split, into files of at most `shard_tokens` tokens unless a document alone is longer."""
+    """Writes the documents of one split into files of at most `shard_tokens` tokens; a longer document has its own file."""
 
     def __init__(self, folder: Path, dtype: str, shard_tokens: int):
         self.folder, self.dtype, self.shard_tokens = folder, np.dtype(dtype).newbyteorder("<"), shard_tokens
@@ -256,7 +256,7 @@ def _read_manifest(folder: Path) -> dict:
 
 
 def _keep(folder: Path, header: dict) -> dict:
-    """The manifest of a folder that is there already, if it is what `header` asks for."""
+    """The manifest of an existing folder if it matches `header`."""
     manifest = _read_manifest(folder)
     there, here = ([_identity(s) for s in m["sources"]] for m in (manifest, header))
     settings = {name: (manifest[name], value) for name, value in header.items() if name != "sources"}
@@ -267,7 +267,9 @@ def _keep(folder: Path, header: dict) -> dict:
         ]
         different.append(f"sources ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})")
     if different:
-        raise UserError(f"{folder} holds other tokens, by {', '.join(different)}: choose another folder or delete it.")
+        raise UserError(
+            f"{folder} holds tokens that differ in {', '.join(different)}: choose another folder or delete it."
+        )
     for split in manifest["splits"]:
         TokenStore(folder, split)
     return manifest

@@ -22,13 +22,13 @@ HUB = "hub:"
 
 @dataclass(frozen=True)
 class Document:
-    """One text and where it is from.
+    """A text and its origin.
 
     Fields:
         text: never blank, and always valid Unicode.
-        name: the record's `title` if it has one, else the file, or "file:number" of a record. The number counts records
-            from 1, in JSON lines the lines.
-        source: the file, or "hub:…" as it was named.
+        name: the record's `title` if it has one, else the file, or "file:number" for a record. The number counts
+        records from 1, in JSON lines the lines.
+        source: the file, or "hub:…" as given.
     """
 
     text: str
@@ -37,14 +37,15 @@ class Document:
 
 
 def documents(sources: Sequence[str], *, text_field: str = "text") -> Iterator[Document]:
-    """All documents of the sources, in their order; nothing is left out.
+    """All documents of the sources, in order; nothing is left out.
 
     Args:
-        sources: as in `resolve`. text_field: holds the text of a record.
+        sources: as in `resolve`. text_field: field of a record that holds its text.
 
     Raises:
-        UserError: as `resolve`, before anything is read; a file that is damaged, empty or not UTF-8; a record that can't
-            be read, or whose text is missing, no text, or blank. Names the file and where possible the line or record.
+        UserError: as in `resolve`, before anything is read; a file that is damaged, empty or not UTF-8; a record that
+            can't be read, or whose text is missing, not text, or blank. Names the file and, where possible, the line or
+            record.
     """
     for source in resolve(sources):
         if source.lower().endswith(TEXTS) and not source.startswith(HUB):
@@ -58,15 +59,15 @@ def documents(sources: Sequence[str], *, text_field: str = "text") -> Iterator[D
 
 
 def resolve(sources: Sequence[str]) -> list[str]:
-    """The files and hub datasets that sources stand for, in order.
+    """Expand sources to files and hub datasets, in order.
 
     Args:
-        sources: files with a suffix of `SUFFIXES`, globs, folders (all such files below, sorted by path, without hidden
-            ones), and "hub:owner/name[:configuration][@split]", where a local folder can stand for owner/name.
+        sources: files with a suffix in `SUFFIXES`, globs, folders (all such files below, sorted by path, without hidden
+            ones), and "hub:owner/name[:configuration][@split]", in which owner/name may be a local folder.
 
     Raises:
-        UserError: none is named, or one is missing, a folder without such files, a glob that fits none, or of another
-            kind.
+        UserError: no source is named, or one is missing, a folder without such files, a glob without matches, or of
+            another kind.
     """
     if isinstance(sources, str) or not sources:
         raise UserError(f"sources={sources!r} must be a list of at least one file, folder, glob or hub:owner/name.")
@@ -97,12 +98,12 @@ def _supported(name: str) -> str:
     if not Path(name).exists():
         raise UserError(f"{name} does not exist: check the name.")
     if not name.lower().endswith(SUFFIXES):
-        raise UserError(f"{name} is of no supported kind: convert it to one of {' '.join(SUFFIXES)}.")
+        raise UserError(f"{name} is not of a supported kind: convert it to one of {' '.join(SUFFIXES)}.")
     return name
 
 
 def _below(folder: Path) -> list[str]:
-    """Supported files below a folder; neither they nor a folder on the way to them is hidden."""
+    """Supported files below a folder, without hidden files and folders."""
     inside = (p for p in sorted(folder.rglob("*")) if p.name.lower().endswith(SUFFIXES) and p.is_file())
     files = [str(p) for p in inside if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
     if not files:
@@ -113,10 +114,10 @@ def _below(folder: Path) -> list[str]:
 def _document(record: object, source: str, number: int, text_field: str) -> Document:
     place = f"{source}:{number}"
     if not isinstance(record, Mapping):
-        raise UserError(f"{place} is a {type(record).__name__}, not a record: write one JSON object a line.")
+        raise UserError(f"{place} is a {type(record).__name__}, not a record: write one JSON object per line.")
     if text_field not in record:
         fields = ", ".join(map(str, record)) or "none"
-        raise UserError(f"{place} has no field {text_field!r}: name the one that holds the text, of {fields}.")
+        raise UserError(f"{place} has no field {text_field!r}: name the field that holds the text, one of {fields}.")
     text, title = record[text_field], record.get("title")
     if not isinstance(text, str):
         raise UserError(f"{place} has a {type(text).__name__} in {text_field!r}, not text: leave the record out.")
@@ -125,7 +126,7 @@ def _document(record: object, source: str, number: int, text_field: str) -> Docu
     try:
         text.encode()
     except UnicodeEncodeError as error:  # JSON can escape half of a surrogate pair
-        raise UserError(f"{place} is not valid Unicode: {error.reason} at character {error.start}; mend it.") from None
+        raise UserError(f"{place} is not valid Unicode: {error.reason} at character {error.start}; fix it.") from None
     return Document(text, title if isinstance(title, str) and title.strip() else place, source)
 
 
@@ -149,7 +150,7 @@ def _streamed(source: str, *arguments: str | None, **options: str | int) -> Iter
     try:
         for number, record in enumerate(load_dataset(*arguments, streaming=True, **options), start=1):
             yield number, record
-    except Exception as error:  # of the library, pyarrow, fsspec or the network: there is no common class
+    except Exception as error:  # from the library, pyarrow, fsspec or the network: there is no common class
         where = f" after record {number}" if number else ""
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{source} can't be read{where}: {reason}") from error
@@ -173,7 +174,7 @@ def _parsed(line: bytes, place: str) -> object:
         bad = f"byte {error.start} of the line is 0x{line[error.start]:02x}"
         raise UserError(f"{place} is not UTF-8: {bad}; convert it.") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{place} is not JSON: {error}; mend the line.") from None
+        raise UserError(f"{place} is not JSON: {error}; fix the line.") from None
 
 
 def _decompressed(source: str, file: BinaryIO) -> BinaryIO:
@@ -183,7 +184,7 @@ def _decompressed(source: str, file: BinaryIO) -> BinaryIO:
 
 
 class _Zstandard(io.RawIOBase):
-    """The decompressed bytes of all frames of a file; the library's own stream ends silently where a frame is cut."""
+    """The decompressed bytes of all frames of a file. The library's own stream ends silently at a truncated frame."""
 
     def __init__(self, source: str, file: BinaryIO):
         try:

@@ -1,6 +1,6 @@
-"""Which tokens of a store make the k-th sample: every one once an epoch, in an order that a seed decides.
+"""The tokens of the k-th sample of a store: every token occurs once per epoch, in an order decided by a seed.
 
-Samples are found by their number, not by drawing one after the other, so that a run can go on anywhere.
+Samples are computed from their number instead of being drawn in sequence, so that a run can resume anywhere.
 """
 
 import functools
@@ -14,12 +14,12 @@ from .shards import TokenStore
 
 @dataclass(eq=False)
 class Spans:
-    """Samples of `length` tokens of one store; a document's are consecutive and begin at a new offset each epoch.
+    """Samples of `length` tokens from one store. A document's samples are consecutive and begin at a new offset each epoch.
 
     Args:
-        store: the tokens. length: of a sample. seed: of the order and the offsets.
-        joiner: None: no sample crosses the border of a document. Otherwise documents are one stream, with this token
-            between them.
+        store: the tokens. length: tokens per sample. seed: decides order and offsets.
+        joiner: None: no sample crosses the border of a document. Otherwise the documents form one stream, with this
+            token between them.
 
     Raises:
         UserError: no document is long enough.
@@ -49,7 +49,7 @@ class Spans:
         self._epoch = functools.lru_cache(maxsize=2)(self._draw_epoch)
 
     def short(self) -> list[str]:
-        """Names of the documents that are too short for a sample, and so are never seen."""
+        """Names of the documents that are too short for a sample and therefore never used."""
         if self.joiner is not None:
             return []
         return [name for name, n in zip(self.store.names, self.lengths, strict=True) if n < self.length]
@@ -59,7 +59,7 @@ class Spans:
         order, offsets = self._epoch(number // self.per_epoch)
         index = int(order[number % self.per_epoch])
         document = int(np.searchsorted(self.first, index, side="right")) - 1
-        # A document without samples has the same first index as the next one; the last of them is the right one.
+        # A document without samples has the same first index as the next document; the last of these is the right one.
         start = int(offsets[document]) + (index - int(self.first[document])) * self.length
         return self.store.read(document, start, self.length) if self.joiner is None else self._stream(start)
 

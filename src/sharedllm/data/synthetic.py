@@ -1,7 +1,7 @@
 """Checkable facts to hide in long text: needles whose answers are digits.
 
-A needle is a sentence "The secret code of the silver falcon is 48213." and a question whose answer is the digits.
-Keys of the three splits are disjoint, so a model is never asked for a key that it was trained on.
+A needle is a sentence "The secret code of the silver falcon is 48213." and a question whose answer is the digits. Keys
+of the three splits are disjoint, so a model is never tested on a key that it was trained on.
 """
 
 import random

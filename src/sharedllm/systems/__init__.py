@@ -1,7 +1,7 @@
-"""What is compared: SharedLLM and other ways of reading a long text with a short window, all over one base.
+"""The systems that are compared: SharedLLM and other ways of reading a long text with a short window, all over one base.
 
-A system is one file or folder here and one entry below: evaluation, benchmark, training, their help and their figures know
-it by that entry alone. Nothing is imported before it is asked for.
+A system is one file or folder here and one entry below. Evaluation, benchmark, training, their help and their figures
+use only that entry. Everything is imported on first use.
 """
 
 from ..utils.registry import Registry
@@ -48,14 +48,14 @@ for _system in (
     ),
     System(
         "int8",
-        "sharedllm with its memory in 8 bits, as storage int8 brings it back and as memory_dtype int8 holds it",
+        "sharedllm with its memory in 8 bits, as with storage int8 and memory_dtype int8",
         "#5aa9c4",
         needs="model",
         evaluated=f"{_OURS}.evaluated:int8",
     ),
     System(
         "whole",
-        "sharedllm with all M layers run whole: what its shortcut saves",
+        "sharedllm with all M layers run whole, to show what its shortcut saves",
         "#8fb8c9",
         needs="model",
         timed=f"{_OURS}.timed:TimedWhole",
@@ -78,7 +78,7 @@ for _system in (
     ),
     System(
         "window",
-        "the base with the window alone: nothing far is read",
+        "the base with the window alone, without the far context",
         "#7a8793",
         evaluated=f"{__name__}.window:window",
         timed=f"{__name__}.window:TimedWindow",
@@ -134,7 +134,7 @@ for _system in (
     ),
     System(
         "cepe-states",
-        "cepe that keeps its encoder's states and projects them in every pass: less memory",
+        "cepe that keeps its encoder's states and projects them in every pass, which takes less memory",
         "#e89aa5",
         needs="trained",
         timed=f"{_CEPE}.timed:TimedCepeStates",

@@ -1,4 +1,4 @@
-"""The face of a system that official tasks see: it answers prompts."""
+"""The interface of a system for official tasks: it answers prompts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from ..memory.fingerprint import fingerprint_tensors
 
 @dataclass(frozen=True)
 class Prompt:
-    """before: the instruction in front. context: the long text. after: what is asked, up to where the answer begins.
-    form: the same with next to nothing asked, so that its words are not looked for; "" if unknown."""
+    """before: the instruction in front. context: the long text. after: the question, up to where the answer begins.
+    form: the same with a placeholder question, so that its words are not searched for; "" if unknown."""
 
     before: str
     context: str
@@ -26,7 +26,8 @@ class Prompt:
 
 
 class AnsweringSystem(Protocol):
-    """Answers prompts. about: what decides the answers, as JSON; another one never goes on with these results."""
+    """Answers prompts. about: everything that decides the answers, as JSON; a run with a different value never reuses
+    these results."""
 
     @property
     def name(self) -> str: ...
@@ -47,7 +48,7 @@ def written(
     max_new_tokens: int,
     piece: int,
 ) -> str:
-    """The text that pieces of greedy decoding give, up to an end token."""
+    """The text of greedy decoding in pieces, up to an end token."""
     ends = model.generation_config.eos_token_id
     ends = set(ends if isinstance(ends, list) else [ends])
     ids = prompt
@@ -62,7 +63,7 @@ def written(
 
 
 def about_model(model: PreTrainedModel, window: int) -> dict[str, Any]:
-    """What decides the answers of a model."""
+    """The settings that decide a model's answers."""
     return {
         "model": fingerprint_tensors(sorted(model.state_dict().items()), {}),
         "dtype": str(model.dtype).removeprefix("torch."),

@@ -1,4 +1,4 @@
-"""Full attention behind a cache by a kernel that knows what is causal, where transformers would make a mask."""
+"""Full attention over a cache by a kernel with built-in causal masking, where transformers would build a mask."""
 
 import contextlib
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def causal_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """SDPA where the queries (B, H, L, D) are the last of the keys (B, G, S, D): with a kernel that knows what is causal."""
+    """SDPA for queries (B, H, L, D) that are the last of the keys (B, G, S, D), by a kernel with built-in causal masking."""
     from torch.nn.attention.bias import causal_lower_right
 
     length, total = query.shape[2], key.shape[2]
@@ -40,13 +40,13 @@ def causal_attention(
     return out.transpose(1, 2).contiguous(), None
 
 
-# Without a mask function of the same name transformers makes no mask.
+# Without a mask function of the same name transformers builds no mask.
 AttentionInterface.register("causal_sdpa", causal_attention)
 
 
 @contextlib.contextmanager
 def causal_sdpa(model: PreTrainedModel) -> Iterator[None]:
-    """Full attention by `causal_attention`, for a base whose configuration others share."""
+    """Use `causal_attention` for full attention in a base whose configuration is shared."""
     own = model.config._attn_implementation
     model.config._attn_implementation = "causal_sdpa"
     try:

@@ -1,4 +1,4 @@
-"""What the registry holds of a system. Classes and functions are texts `module:name`, imported when they are asked for."""
+"""A system's entry in the registry. Classes and functions are strings `module:name`, imported on first use."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,7 +10,7 @@ Needs = Literal["model", "base", "trained"]
 
 @dataclass(frozen=True)
 class Part:
-    """What a recipe may train of a system. within: parameters with this in their name; "" where `training.parts` tells them."""
+    """A part of a system that a recipe may train. within: text in its parameters' names; "" if `training.parts` decides."""
 
     name: str
     about: str
@@ -21,10 +21,10 @@ class Part:
 class Trained:
     """How recipes train a system.
 
-    method      what a recipe calls it
+    method      its name in recipes
     model       class with `from_base(base, **settings)`; "" for the base itself with other settings
-    model_type  of its configuration on disk
-    parts       what of it can train, besides `everything`
+    model_type  of its saved configuration
+    parts       parts that can train, besides `everything`
     """
 
     method: str
@@ -42,7 +42,7 @@ class System:
 
     about      one line, for help and docs
     color      of its curves
-    needs      the model that it is measured with: a SharedLLM, its base, or one that was trained as this system
+    needs      the model to measure it with: a SharedLLM, its base, or one trained as this system
     variants   forms of its name with settings, such as "NAME:POLICY"; "" for none
     evaluated  function from `evaluated.Given` to an `EvaluatedSystem`
     timed      subclass of `timed.TimedSystem`; it counts operations too
@@ -62,5 +62,5 @@ class System:
 
     @property
     def page(self) -> str:
-        """Where the docs tell of it."""
+        """Its page in the docs."""
         return f"docs/systems.md#{self.name}"

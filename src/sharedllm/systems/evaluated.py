@@ -1,4 +1,4 @@
-"""The face of a system that evaluation sees: it reads a far context once, then scores running texts after it."""
+"""The interface of a system for evaluation: it reads a far context once, then scores running texts after it."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from . import SYSTEMS, System
 
 @dataclass(frozen=True)
 class Scores:
-    """Of the target tokens: log-probabilities (B, n) in nats, and whether each is the likeliest token (B, n)."""
+    """For the target tokens: log-probabilities (B, n) in nats, and whether each is the likeliest token (B, n)."""
 
     log_probs: Tensor
     hits: Tensor
@@ -25,8 +25,8 @@ class Scores:
 class EvaluatedSystem(Protocol):
     """Reads a far context once, then scores running texts after it.
 
-    The evaluation cuts a text: its last tokens, at most as many as `running` says, are the running text, everything
-    before is the far context. A system may use as much of that as it can.
+    The evaluation cuts a text: its last tokens, at most `running`, are the running text, and everything before is the
+    far context. A system may use as much of that as it can.
     """
 
     @property
@@ -41,7 +41,7 @@ class EvaluatedSystem(Protocol):
         """Read the far context.
 
         Args:
-            far: (B, T) token ids, T may be 0. query: (B, Q) what the answer will be about, for systems that search.
+            far: (B, T) token ids, T may be 0. query: (B, Q) the question, for systems that search.
         """
         ...
 
@@ -51,7 +51,7 @@ class EvaluatedSystem(Protocol):
 
 
 def scores_of(logits: Tensor, running: Tensor, targets: int) -> Scores:
-    """Scores from the logits (B, at least targets + 1, V) of the end of the running text."""
+    """Scores from logits (B, at least targets + 1, V) for the end of the running text."""
     logits, wanted = logits[:, -targets - 1 : -1].float(), running[:, -targets:]
     log_probs = torch.log_softmax(logits, -1).gather(-1, wanted[..., None])[..., 0]
     return Scores(log_probs, logits.argmax(-1) == wanted)
@@ -59,10 +59,10 @@ def scores_of(logits: Tensor, running: Tensor, targets: int) -> Scores:
 
 @dataclass(frozen=True)
 class Given:
-    """What a system is made of.
+    """The ingredients of a system.
 
-    name       as it was asked for, such as "budget:focus@512"     kind      its entry, "budget"
-    variant    between : and @, "focus"; None for nothing          numbers   after @, (512,); None for nothing
+    name       as requested, such as "budget:focus@512"     kind      its entry, "budget"
+    variant    between : and @, "focus"; or None          numbers   after @, (512,); or None
     model      the one that the entry needs                        window    of the base, in tokens
     """
 
@@ -79,7 +79,7 @@ class Given:
 
 
 def name_of_trained(model: PreTrainedModel) -> str:
-    """The system that a trained model is measured as: its own, or full attention that was tuned."""
+    """The system as which a trained model is measured: its own, or fine-tuned full attention."""
     trained = {name: system.trained for name, system in SYSTEMS.items() if system.trained is not None}
     own = [name for name, how in trained.items() if how.model_type == model.config.model_type]
     return own[0] if own else next(name for name, how in trained.items() if not how.model)
@@ -101,10 +101,10 @@ def make_evaluated(
     """A system by its name, with its variant and numbers.
 
     Args:
-        shared, base: a SharedLLM and the base that it was made from. trained: models of other systems, by `name_of_trained`.
+        shared, base: a SharedLLM and its base. trained: models of other systems, by `name_of_trained`.
 
     Raises:
-        UserError: there is no such system, or the model that it needs is missing.
+        UserError: no such system, or the model that it needs is missing.
     """
     entry, variant, numbers = parsed(name)
     model, option = {
@@ -121,7 +121,7 @@ def parsed(name: str) -> tuple[System, str | None, tuple[int, ...] | None]:
     """Entry, variant and numbers of `NAME[:VARIANT][@1/2/3]`.
 
     Raises:
-        UserError: there is no such system to evaluate, or it has no variants.
+        UserError: no such system, or it has no variants.
     """
     match = re.fullmatch(r"([a-z0-9-]+)(?::(\w+))?(?:@(\d+(?:/\d+)*))?", name)
     kind, variant, numbers = match.groups() if match else ("", None, None)

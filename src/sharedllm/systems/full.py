@@ -1,7 +1,7 @@
-"""Full attention over everything, with or without scaled rotary positions: the ceiling where it fits.
+"""Full attention over everything, with or without scaled rotary positions: the upper bound where it fits.
 
 Scaling: `linear` (position interpolation, arXiv 2306.15595), `dynamic` (NTK-aware), `yarn` (arXiv 2309.00071), through
-`rope_parameters` of transformers. The factor is the smallest power of two by which the text fits.
+transformers' `rope_parameters`. The factor is the smallest power of two for which the text fits.
 """
 
 import copy
@@ -17,13 +17,13 @@ from .operations import Costs, Operations, full_answer, run_in_blocks
 from .timed import State
 from .window import TimedWindow
 
-# By the names in the registry.
+# Registry name → rope type.
 SCALINGS = {"full": None, "pi": "linear", "ntk": "dynamic", "yarn": "yarn"}
 
 
 @dataclass(frozen=True)
 class Full:
-    """window: of the base, in tokens. scaling: None or a `rope_type`. block: tokens of the context read at once."""
+    """window: of the base, in tokens. scaling: None or a `rope_type`. block: most tokens of the context read at once."""
 
     model: PreTrainedModel
     window: int
@@ -36,7 +36,7 @@ class Full:
         return self.window
 
     def prepare(self, far: Tensor, query: Tensor) -> tuple[DynamicCache, int]:
-        """Keys and values of the far context, at positions scaled for it and one window behind it."""
+        """Keys and values of the far context, at positions scaled for its length plus one window."""
         factor = 1
         while factor * self.window < far.shape[1] + self.window:
             factor *= 2
@@ -55,12 +55,12 @@ class Full:
             logits = self.model(running, past_key_values=cache, use_cache=True, logits_to_keep=targets + 1).logits
         finally:
             restore()
-            # Negative: so many tokens less.
+            # A negative number removes that many tokens.
             cache.crop(-running.shape[1])
         return scores_of(logits, running, targets)
 
     def _scale(self, factor: int) -> Any:
-        """Put scaled positions into the model; returns what takes them out again."""
+        """Put scaled positions into the model; returns a function that restores the old ones."""
         decoder = self.model.get_decoder()
         plain: Any = decoder.rotary_emb
         if self.scaling is not None and factor > 1:
@@ -82,7 +82,7 @@ class Full:
 
 
 class _FixedNtk(nn.Module):
-    """NTK-aware scaling by one factor for the whole text: with a cache, the base must not change on the way."""
+    """NTK-aware scaling by one factor for the whole text: with a cache the rotary base must not change midway."""
 
     def __init__(self, plain: nn.Module, factor: int):
         super().__init__()
@@ -109,7 +109,7 @@ class TimedFull(TimedWindow):
 
     @property
     def block(self) -> int:
-        # A GPU's kernel knows what is causal behind a cache; a CPU's needs a mask of a block times all that was read.
+        # The GPU kernel handles causal attention over a cache; the CPU's needs a mask of block × everything read so far.
         return 16_384 if self.model.device.type == "cuda" else 1024
 
     def read(self, ids: Tensor) -> State:

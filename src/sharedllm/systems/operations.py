@@ -1,7 +1,8 @@
-"""Operations by formula, the parts that systems are counted from: two for each multiply-add of a matrix product, norms and the like not counted.
+"""Operation counts by formula, the parts of every system's count: two per multiply-add of a matrix product; norms and
+the like are not counted.
 
-Attention counts in full as the plainest kernel computes it, also what a mask hides; with `causal=True` only what the mask
-lets through, which is what has to be done, and what rates are told by.
+Attention counts in full, as the simplest kernel computes it, including what a mask hides. With `causal=True` only the
+unmasked part counts; that is the necessary work, which rates are based on.
 
 Notation: E hidden, I intermediate, Q = H · D and K = G · D the widths of queries and of keys.
 """
@@ -13,7 +14,7 @@ from transformers import PreTrainedConfig
 
 @dataclass(frozen=True)
 class Operations:
-    """Of reading the context, of the first token behind it, and of the tokens decoded after that one."""
+    """Operations of reading the context, of the first token after it, and of the tokens decoded after that."""
 
     read: int
     first: int
@@ -26,7 +27,7 @@ class Operations:
 
 @dataclass(frozen=True)
 class Costs:
-    """What the parts of a decoder layer cost, a token or a pair of query and key."""
+    """Costs of a decoder layer's parts, per token or per pair of query and key."""
 
     layers: int
     kv: int
@@ -53,17 +54,17 @@ class Costs:
 
     @property
     def layer(self) -> int:
-        """All linear parts of a layer, a token."""
+        """All linear parts of a layer, per token."""
         return self.kv + self.rest
 
 
 def pairs(new: int, past: int = 0, causal: bool = False) -> int:
-    """Pairs of query and key where `new` tokens see `past` tokens and themselves."""
+    """Pairs of query and key if `new` tokens see `past` tokens and themselves."""
     return new * past + (new * (new + 1) // 2 if causal else new * new)
 
 
 def run(costs: Costs, new: int, past: int = 0, causal: bool = False) -> int:
-    """The whole decoder without its head: `new` tokens behind `past` ones."""
+    """The whole decoder without its head: `new` tokens after `past` ones."""
     return costs.layers * (new * costs.layer + pairs(new, past, causal) * costs.pair)
 
 
@@ -73,7 +74,7 @@ def run_in_blocks(costs: Costs, new: int, past: int, block: int, causal: bool = 
 
 
 def decode(costs: Costs, running: int, new_tokens: int, far: int = 0) -> int:
-    """Tokens one by one behind `running` ones; `far`, pairs beyond those of all layers, a token."""
+    """Tokens one by one after `running` ones; `far`: additional pairs over all layers, per token."""
     steps = sum(run(costs, 1, running + step) for step in range(new_tokens))
     return steps + new_tokens * (far * costs.pair + costs.head)
 
@@ -81,7 +82,7 @@ def decode(costs: Costs, running: int, new_tokens: int, far: int = 0) -> int:
 def full_answer(
     config: PreTrainedConfig, past: int, running: int, block: int, new_tokens: int, causal: bool = False
 ) -> tuple[int, int]:
-    """Also of the window alone, with nothing before it."""
+    """Also for the window alone, with nothing before it."""
     costs = Costs.of(config)
     first = run_in_blocks(costs, running, past, block, causal) + -(-running // block) * costs.head
     return first, decode(costs, running + past, new_tokens)

@@ -1,7 +1,7 @@
-"""BM25 into the window: the best pieces of the far context by BM25 stand in front of the running text.
+"""Retrieval into the window: the best pieces of the far context by BM25 are put before the running text.
 
-What a practitioner would do instead of extending a model. Pieces are ranked against the query, put in the order of the
-text, and fill half of the window; the other half is running text.
+This is what a practitioner would do instead of extending a model. Pieces are ranked against the query, put in the order
+of the text, and fill half the window; the other half is running text.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from .evaluated import Given, Scores, scores_of
 
 @dataclass(frozen=True)
 class Retrieval:
-    """window: of the base, in tokens. piece: most tokens of what is ranked."""
+    """window: of the base, in tokens. piece: most tokens of a ranked piece."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -33,11 +33,11 @@ class Retrieval:
         return self.window // 2
 
     def prepare(self, far: Tensor, query: Tensor) -> list[Tensor]:
-        """For each text the pieces that go into the window, in their order."""
+        """For each text the pieces that go into the window, in order."""
         return [self.best(self.index(ids), question, self.running) for ids, question in zip(far, query, strict=True)]
 
     def index(self, ids: Tensor) -> "Index":
-        """A text (T,) ready to be asked many times."""
+        """The index of a text (T,), which can be asked many times."""
         try:
             import bm25s
         except ImportError:
@@ -49,12 +49,12 @@ class Retrieval:
         return Index(ids, pieces, bm25)
 
     def best(self, index: "Index", question: Tensor, running: int) -> Tensor:
-        """The best pieces that fit into the window beside `running` tokens, in their order."""
+        """The best pieces that fit into the window with `running` tokens, in order."""
         left, chosen = self.window - running, []
         if len(index.ids) <= left or index.bm25 is None:
             return index.ids
         scores = index.bm25.get_scores(self._words([question])[0])
-        # Of equal scores (none of the words, say) the nearest first.
+        # Ties (for instance pieces with no matching word) are broken by nearness.
         for number in sorted(range(len(index.pieces)), key=lambda i: (-float(scores[i]), -i)):
             if len(index.pieces[number]) <= left:
                 chosen.append(number)
@@ -70,7 +70,7 @@ class Retrieval:
         return Scores(torch.cat([p.log_probs for p in parts]), torch.cat([p.hits for p in parts]))
 
     def _pieces(self, ids: Tensor) -> list[Tensor]:
-        """Cut behind the last end of a sentence that a piece can hold, or where it is full."""
+        """Cut after the last sentence end within a piece's size, or where it is full."""
         borders, cuts = sentence_borders(self.tokenizer, ids.numpy()), [0]
         while cuts[-1] < len(ids):
             full = min(cuts[-1] + self.piece, len(ids))
@@ -87,7 +87,7 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class Index:
-    """ids: (T,) of a text. pieces: what is ranked. bm25: an index of them, None where all of the text fits."""
+    """ids: (T,) of a text. pieces: the ranked pieces. bm25: their index, None if the whole text fits."""
 
     ids: Tensor
     pieces: list[Tensor]

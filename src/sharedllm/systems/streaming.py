@@ -1,7 +1,8 @@
-"""StreamingLLM (arXiv 2309.17453): the first tokens as attention sinks and the most recent ones, at positions in the cache.
+"""StreamingLLM (arXiv 2309.17453): the first tokens as attention sinks and the most recent tokens, at their positions
+in the cache.
 
 Keys are cached before RoPE; every block of new tokens sees sinks, recent tokens and itself at positions 0, 1, 2, …, so
-that none is ever beyond the window. Blocks are scored as they pass, with the logits carried over their borders.
+no position ever exceeds the window. Blocks are scored as they pass, with logits carried across their borders.
 """
 
 from dataclasses import dataclass
@@ -38,8 +39,8 @@ class Streaming:
 
     def prepare(self, far: Tensor, query: Tensor) -> list[Pair] | None:
         cache = None
-        # What is dropped anyway need not be read: tokens see only what is in the cache, but deeper layers pass on what
-        # was seen before, so everything is read.
+        # Everything has to be read, even tokens that will be dropped: the cache limits what a token sees directly, but
+        # deeper layers pass on what was seen before.
         for piece in far.split(self.block, 1) if far.shape[1] else ():
             _, cache = self._forward(piece, cache)
         return cache
@@ -54,7 +55,7 @@ class Streaming:
         return scores_of(family_of(config).logits(config, self.model.lm_head(wanted)), running, targets)
 
     def _forward(self, ids: Tensor, cache: list[Pair] | None) -> tuple[Tensor, list[Pair]]:
-        """Final states (B, L, E) of new tokens behind a cache, and the cache with them, cut to its size."""
+        """Final states (B, L, E) of new tokens after a cache, and the cache including them, cut to its size."""
         decoder, config = self.model.get_decoder(), self.model.config
         family, kept = family_of(config), 0 if cache is None else cache[0][0].shape[2]
         hidden = family.embed(config, decoder.embed_tokens(ids))
@@ -84,7 +85,7 @@ class Streaming:
         return decoder.norm(hidden), later
 
     def _cut(self, heads: Tensor) -> Tensor:
-        """Sinks and the most recent tokens, with room for the next block."""
+        """Keep the sinks and the most recent tokens, leaving space for the next block."""
         room = self.window - self.block
         if heads.shape[2] <= room:
             return heads
@@ -96,7 +97,7 @@ def streaming(given: Given) -> Streaming:
 
 
 class TimedStreaming(TimedSystem):
-    """Its cache is both memory and cache."""
+    """Its cache serves as the memory too."""
 
     def __init__(self, name: str, model: Any, setting: Setting):
         super().__init__(name, model, setting)
@@ -126,7 +127,8 @@ class TimedStreaming(TimedSystem):
 def streaming_read(
     config: PreTrainedConfig, length: int, window: int, block: int, kept: int = 0, causal: bool = False
 ) -> tuple[int, int]:
-    """Blocks of tokens over what the cache holds, `kept` tokens at the beginning; also what it holds at the end."""
+    """Blocks of tokens over the cache, which holds `kept` tokens at the beginning; also the number of tokens it holds
+    at the end."""
     costs, total = Costs.of(config), 0
     for start in range(0, length, block):
         new = min(block, length - start)

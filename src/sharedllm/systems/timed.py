@@ -1,5 +1,5 @@
-"""The face of a system that the benchmark sees: it reads a context into a state, takes the running text after it in one pass,
-then decodes token by token over a cache. It counts its operations too."""
+"""The interface of a system for the benchmark: it reads a context into a state, runs the running text after it in one
+pass, then decodes token by token over a cache. It also counts its operations."""
 
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
@@ -14,14 +14,14 @@ from .operations import Operations, full_answer
 
 @dataclass(frozen=True)
 class Setting:
-    """What all systems are timed with.
+    """The settings with which all systems are timed.
 
     window        W, most tokens of running text
     budget        tokens that a question selects, for SharedLLM with a budget
     reading       how a SharedLLM reads: `chunk_size`, `lower_layers`, the tree's strides
-    new_tokens    decoded after the first; where there are none, running text is taken in one pass, without a cache
-    batch_tokens  most tokens run at once by what can be run in batches
-    running       most tokens of running text; None for as many as the window holds beside the new ones
+    new_tokens    number of tokens decoded after the first; if 0, the running text is one pass without a cache
+    batch_tokens  most tokens run at once by systems that run batches
+    running       most tokens of running text; None for the window minus the new tokens
     """
 
     window: int
@@ -33,13 +33,13 @@ class Setting:
 
     @property
     def running_tokens(self) -> int:
-        """Those of whoever can take them all."""
+        """Tokens of running text for systems that can take them all."""
         return self.running or self.window - self.new_tokens
 
 
 @dataclass
 class State:
-    """memory: what was read. prepared: the memory as passes see it. cache: keys and values of the running text."""
+    """memory: the memory of the context. prepared: the memory with positions. cache: keys and values of the running text."""
 
     memory: Any = None
     prepared: Any = None
@@ -47,15 +47,15 @@ class State:
 
 
 class TimedSystem:
-    """The running text alone; what the others have beyond that is in their classes.
+    """Runs the running text alone; subclasses add everything else.
 
-    The context of a length has that many tokens in front of the running text. Who can take less running text than that
-    reads the rest of it too.
+    A context of some length has that many tokens before the running text. A system that takes less running text reads
+    the rest of it as context too.
     """
 
     @staticmethod
     def extend(base: PreTrainedModel, setting: Setting) -> PreTrainedModel:
-        """The model to be timed, over a base; systems that have this method in common share the model."""
+        """The model to time, over a base; systems that share this method share the model."""
         return base
 
     def __init__(self, name: str, model: Any, setting: Setting):
@@ -63,7 +63,7 @@ class TimedSystem:
 
     @property
     def running(self) -> int:
-        """Tokens of running text; those to be decoded have room behind them."""
+        """Tokens of running text, so many that the new tokens fit after them."""
         return self.setting.running_tokens
 
     @property
@@ -72,7 +72,7 @@ class TimedSystem:
         return self.setting.batch_tokens if self.setting.new_tokens else self.running
 
     def context(self, length: int) -> int:
-        """Tokens to read of a text with `length` tokens in front of its running text."""
+        """Tokens to read of a text with `length` tokens before its running text."""
         return length + self.setting.running_tokens - self.running
 
     def read(self, ids: Tensor) -> State:
@@ -80,19 +80,19 @@ class TimedSystem:
         return State()
 
     def first(self, state: State, running: Tensor) -> Tensor:
-        """Logits (1, 1, V) behind the running text (1, L)."""
+        """Logits (1, 1, V) after the running text (1, L)."""
         return self._forward(state, running)
 
     def step(self, state: State, token: Tensor) -> Tensor:
-        """Logits (1, 1, V) behind one more token (1, 1)."""
+        """Logits (1, 1, V) after one more token (1, 1)."""
         return self._forward(state, token)
 
     def memory_bytes(self, state: State) -> int:
-        """What is kept of a context until it is asked for."""
+        """Bytes kept of a context until a question comes."""
         return held_bytes(state.memory) + held_bytes(state.cache)
 
     def operations(self, length: int, causal: bool = False) -> Operations:
-        """By formula, for a text with `length` tokens in front of its running text."""
+        """Operations by formula, for a text with `length` tokens before its running text."""
         new, config = self.setting.new_tokens, self.model.config
         return Operations(0, *full_answer(config, 0, self.running, self.block, new, causal))
 
@@ -107,7 +107,7 @@ class TimedSystem:
         return logits
 
     def _cache(self, tokens: int) -> Cache:
-        """Of so many tokens and the new ones. None is copied for the next one, which transformers' own would do."""
+        """A cache for so many tokens plus the new ones. Unlike transformers' own, it copies nothing for a new token."""
         return with_room(None, self.model.get_decoder().config, tokens + self.setting.new_tokens)
 
 

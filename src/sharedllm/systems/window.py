@@ -1,4 +1,4 @@
-"""The window alone: the base, which does not see the far context. The floor of every table."""
+"""The window alone: the base, which does not see the far context. The lower bound in every table."""
 
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ def window(given: Given) -> Window:
 
 
 class TimedWindow(TimedSystem):
-    """The base, by a kernel that knows what is causal."""
+    """The base, by a kernel with built-in causal masking."""
 
     def _forward(self, state: State, ids: Tensor) -> Tensor:
         with causal_sdpa(self.model):
@@ -40,7 +40,7 @@ class TimedWindow(TimedSystem):
 
 
 class AnsweringWindow:
-    """A base that sees the last tokens of a prompt, as many as fit into its window beside the new ones: the floor."""
+    """A base that sees the last tokens of a prompt, as many as fit into its window with the new ones: the lower bound."""
 
     name = "window"
 

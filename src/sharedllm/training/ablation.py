@@ -1,4 +1,4 @@
-"""Variants of one recipe, several seeds each, equal tokens: runs what is not there yet and makes one table."""
+"""Ablations: variants of one recipe, several seeds each, on equal tokens. Runs missing runs and makes one table."""
 
 import copy
 import json
@@ -24,9 +24,9 @@ from .run import train
 class Study:
     """An ablation file.
 
-    recipe     keys of the recipe that all variants share
-    variants   name → keys that it changes (`model.strides`: a dot goes inside); the first variant is the reference
-    seeds      each variant runs once with each
+    recipe     recipe keys that all variants share
+    variants   name → changed keys (`model.strides`: a dot addresses a nested key); the first variant is the reference
+    seeds      each variant runs once per seed
     """
 
     recipe: dict[str, Any]
@@ -35,12 +35,12 @@ class Study:
 
 
 def load_study(path: Path, overrides: list[str] | None = None) -> Study:
-    """Read an ablation file: `recipe` (a file beside it, or keys), `change` (keys for all), `variants`, `seeds`.
+    """Read an ablation file: `recipe` (a file in the same folder, or keys), `change` (keys for all), `variants`, `seeds`.
 
-    Environment variables stand for themselves as in recipes; `overrides` are `key=value` for all variants.
+    Environment variables are substituted as in recipes; `overrides` are `key=value` for all variants.
 
     Raises:
-        UserError: it is missing or not YAML, or a variant makes no recipe; names it.
+        UserError: the file is missing or not YAML, or a variant is not a valid recipe; names it.
     """
     content = _yaml(path)
     known = {"recipe", "change", "variants", "seeds"}
@@ -70,30 +70,30 @@ def _yaml(path: Path) -> Any:
 
 
 def settings(study: Study, variant: str, seed: int) -> dict[str, Any]:
-    """Keys of the recipe of one run."""
+    """The recipe keys of one run."""
     changed = _changed(study.recipe, study.variants[variant] or {})
     output = str(Path(study.recipe["output"]) / variant.replace(" ", "-") / f"seed-{seed}")
     return changed | {"seed": seed, "output": output}
 
 
 def run_study(study: Study, console: Console | None = None, only: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Run what is not there yet; returns a row a variant (see `table`).
+    """Run all missing runs; returns one row per variant (see `table`).
 
     Args:
-        only: variants to run, besides the first one, which differences are to; default: all.
+        only: variants to run, besides the first one, the reference; default: all.
 
     Raises:
-        UserError: a run that is there was made by another recipe, or there is no such variant.
+        UserError: an existing run was made by another recipe, or there is no such variant.
     """
     unknown = sorted(set(only or ()) - set(study.variants))
     if unknown:
-        raise UserError(f"--only {unknown[0]!r} is no variant: use of {', '.join(study.variants)}.")
+        raise UserError(f"--only {unknown[0]!r} is not a variant: use some of {', '.join(study.variants)}.")
     reference = next(iter(study.variants))
     chosen = [v for v in study.variants if only is None or v in only or v == reference]
     for seed in study.seeds:
         for variant in chosen:
             recipe = build_recipe(settings(study, variant, seed))
-            # Where its text lies says nothing about a run that is done; the data's hashes say it of one that goes on.
+            # For a finished run the paths of its text do not matter; for a run to resume, hashes of the data are compared.
             check_recipe(recipe, FREE | {"data"})
             if not (Path(recipe.output) / "model").is_dir():
                 if console is not None:
@@ -103,7 +103,7 @@ def run_study(study: Study, console: Console | None = None, only: Sequence[str] 
 
 
 def table(study: Study) -> list[dict[str, Any]]:
-    """For each variant and each number of the last validation: mean over seeds, and the difference to the reference.
+    """For each variant and each number of the last validation: mean over seeds, and difference from the reference.
 
     The difference is paired by seed; its interval is Student's t at 95 %. Seeds that have not run are left out.
     """
@@ -129,7 +129,7 @@ def table(study: Study) -> list[dict[str, Any]]:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """The table for people: difference to the reference ± half of the 95 % interval."""
+    """The table in Markdown: difference from the reference ± half of the 95 % interval."""
     numbers = [key for key in rows[0] if key not in ("variant", "seeds", "changes")]
     lines = ["| variant | seeds | " + " | ".join(numbers) + " |", "|---|--:|" + "--:|" * len(numbers)]
     for row in rows:
@@ -148,7 +148,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def write_table(study: Study, rows: list[dict[str, Any]]) -> Path:
-    """table.json and table.md in the folder of the study."""
+    """Write table.json and table.md to the study's folder."""
     folder = Path(study.recipe["output"])
     write_text(folder / "table.json", json.dumps(rows, indent=1))
     write_text(folder / "table.md", markdown(rows))
@@ -170,7 +170,7 @@ def _flat(validation: dict[str, dict[str, float]]) -> dict[str, float]:
 
 
 def _changed(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """A copy of nested keys with some replaced; `a.b` goes inside."""
+    """A copy of nested keys with some replaced; `a.b` addresses a nested key."""
     result = copy.deepcopy(content)
     for key, value in changes.items():
         *path, last = key.split(".")

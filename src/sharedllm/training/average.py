@@ -1,4 +1,4 @@
-"""A model between two: the mean of their weights, which often keeps what either has learnt (Wortsman et al., arXiv 2203.05482).
+"""Average the weights of two models; the mean often keeps what either has learnt (Wortsman et al., arXiv 2203.05482).
 
 python -m sharedllm.training.average A B -o DIR [--share 0.5]
 """
@@ -21,7 +21,7 @@ def average(first: PreTrainedModel, second: PreTrainedModel, share: float) -> Pr
     """The first model with (1 − share) of its own weights and `share` of the second's, summed in fp32.
 
     Raises:
-        UserError: the share is outside 0 … 1, or the models have other weights.
+        UserError: the share is outside 0 … 1, or the models' weights differ in name or shape.
     """
     if not 0 <= share <= 1:
         raise UserError(f"share={share} must be between 0 (the first model) and 1 (the second).")
@@ -29,7 +29,7 @@ def average(first: PreTrainedModel, second: PreTrainedModel, share: float) -> Pr
     other = sorted({n for n in ours | theirs if n not in ours or n not in theirs or ours[n].shape != theirs[n].shape})
     if other:
         raise UserError(
-            f"the models differ in {other[0]} and {len(other) - 1} other weights: average what one base became."
+            f"the models differ in {other[0]} and {len(other) - 1} other weights: average models trained from one base."
         )
     for name, tensor in ours.items():
         tensor.copy_(torch.lerp(tensor.float(), theirs[name].float(), share))
@@ -38,11 +38,11 @@ def average(first: PreTrainedModel, second: PreTrainedModel, share: float) -> Pr
 
 def command(
     first: Annotated[
-        str, typer.Argument(help="Folder, hub id, or name of a bundled model; gives configuration and dtype.")
+        str, typer.Argument(help="Folder, hub id, or name of a bundled model; provides configuration and dtype.")
     ],
-    second: Annotated[str, typer.Argument(help="The same architecture, trained on from the same weights.")],
+    second: Annotated[str, typer.Argument(help="A model of the same architecture, trained from the same weights.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
-    share: Annotated[float, typer.Option(help="Of the second model.")] = 0.5,
+    share: Annotated[float, typer.Option(help="Share of the second model.")] = 0.5,
 ) -> None:
     """Write the mean of two models."""
     if output.exists():

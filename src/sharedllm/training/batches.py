@@ -1,4 +1,4 @@
-"""Micro-batches by number: which rows step s, micro-batch m holds, padded into tensors."""
+"""Micro-batches by number: the rows of step s, micro-batch m, padded into tensors."""
 
 import bisect
 import functools
@@ -22,10 +22,10 @@ class Batch:
     """B rows; tensors int64 or bool, padding on the left of the running text and on the right of everything else.
 
     kinds      kind of each row
-    running    (B, L) and its mask     labels  (B, L), -100 where nothing is learnt
+    running    (B, L) and its mask     labels  (B, L), -100 where there is no target
     context    (B, T) and its mask, T may be 0     query  (B, Q) and its mask
     weights    (B,) weight of each row's mean loss
-    shifts     the contexts that each row sees, as distances to their rows in the batch; 0 is its own
+    shifts     the contexts that each row sees, as distances to their rows in the batch; 0 is the row's own
     strides    strides of the tree's levels, None for the model's own
     """
 
@@ -50,7 +50,7 @@ class Batch:
 
 
 class Batches:
-    """All micro-batches of a run. The k-th row of a domain is its k-th sample, whatever the hardware does with it.
+    """All micro-batches of a run. The k-th row of a domain is its k-th sample, whatever the hardware.
 
     Args:
         stores: the training tokens of each domain.
@@ -60,7 +60,7 @@ class Batches:
         self.recipe, self.stores, self.maker = recipe, stores, maker
         self.phases = recipe.phases()
         ends = list(itertools.accumulate(phase.share for phase in self.phases))
-        # The first step of each phase, and the end.
+        # The first step of each phase, and the last step + 1.
         self.starts = [0] + [round(end * recipe.steps) for end in ends]
         self.per_step = recipe.batch_tokens // recipe.micro_tokens
 
@@ -113,7 +113,7 @@ class Batches:
         rng = random.Random(f"{seed}/{step}/{micro}")
         others = min(rng.choices(list(phase.distractors), phase.distractors.values())[0], count - 1)
         shifts = rng.sample(range(1, count), others) if others > 0 else []
-        # Its own context is the nearest one more often than not, as it is in a long text.
+        # A row's own context is usually the nearest one, as in a long text.
         shifts.insert(len(shifts) if rng.random() < 0.6 else rng.randrange(len(shifts) + 1), 0)
         strides = rng.choice(phase.strides) if phase.strides else None
         return collate(rows, self.recipe.weights, shifts, strides)
@@ -122,7 +122,7 @@ class Batches:
 def collate(
     rows: list[Row], weights: dict[str, float] | None = None, shifts: list[int] | None = None, strides=None
 ) -> Batch:
-    """Rows of any lengths as one padded batch."""
+    """Join rows of any lengths into one padded batch."""
     running, running_mask = _pad([row.running for row in rows], left=True)
     labels, _ = _pad([row.labels for row in rows], left=True, fill=IGNORE)
     context, context_mask = _pad([row.context for row in rows])

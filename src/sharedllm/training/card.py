@@ -14,12 +14,12 @@ USE = {
 
 model, tokenizer = AutoModelForCausalLM.from_pretrained("FOLDER"), AutoTokenizer.from_pretrained("FOLDER")
 """,
-    "extended": """import sharedllm  # the model's class becomes known to transformers
+    "extended": """import sharedllm  # registers the model's class with transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model, tokenizer = AutoModelForCausalLM.from_pretrained("FOLDER"), AutoTokenizer.from_pretrained("FOLDER")
 ids = tokenizer(open("book.txt").read(), return_tensors="pt").input_ids
-model.generate(ids, max_new_tokens=50)   # what is longer than the window is read into a memory
+model.generate(ids, max_new_tokens=50)   # text beyond the window is read into a memory
 """,
 }
 
@@ -35,7 +35,7 @@ def model_card(recipe: Recipe, config: PreTrainedConfig, parameters: int, log: P
     about = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        # Folders say nothing to other people.
+        # Local folders mean nothing to others.
         **({"base_model": recipe.base} if _on_hub(recipe.base) else {}),
         "tags": tags,
     }
@@ -58,14 +58,14 @@ def model_card(recipe: Recipe, config: PreTrainedConfig, parameters: int, log: P
         f"```python\n{USE['extended' if extended else 'base']}```",
         "## Training",
         f"{recipe.steps:,} steps of {recipe.batch_tokens:,} tokens ({recipe.steps * recipe.batch_tokens / 1e6:,.1f}M), "
-        f"{recipe.context} of context and {recipe.running} of running text a sample where a phase says nothing else; "
+        f"{recipe.context} of context and {recipe.running} of running text per sample unless a phase says otherwise; "
         f"{recipe.optimizer}, learning rates {recipe.train}, {recipe.decay}, {recipe.precision}, seed {recipe.seed}.",
         f"Data: {shares}. Kinds of samples, phase by phase: {'; '.join(dict.fromkeys(kinds))}.",
         "The whole recipe is in `recipe.json`, every step in `log.jsonl` of the run.",
         *_results(log),
         "## Limits",
-        "The card is written by the trainer: what the data hold, whom they leave out and under which licence they and the "
-        "weights stand is for whoever releases the model to say.",
+        "The trainer wrote this card. Whoever releases the model has to add what the data contain and leave out, and the "
+        "licences of data and weights.",
     ]
     return "\n\n".join(lines) + "\n"
 
@@ -75,7 +75,7 @@ def _on_hub(base: str | None) -> bool:
 
 
 def _results(log: Path) -> list[str]:
-    """The last validation as a table: loss in nats by domain and length of the context, and recall."""
+    """The last validation as a table: loss in nats by domain and context length, and recall."""
     found = [record["validation"] for record in read_log(log) if "validation" in record]
     if not found:
         return []

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: what trains, the optimizers' state, and where it is. Atomic, checksummed, without pickles.
+"""Checkpoints of a run: trainable weights, optimizer state and progress. Atomic, checksummed, without pickle.
 
 checkpoints/step-00000100/   weights.safetensors   optimizer.safetensors   state.json (sha256 of both)
 """
@@ -28,7 +28,7 @@ from .recipe import Recipe, todays_names
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 FILES = ("weights.safetensors", "optimizer.safetensors")
 
-# Keys of a recipe that may change while a run goes on: they don't touch the losses.
+# Recipe keys that may change when a run resumes: they don't affect the losses.
 FREE = {"output", "checkpoint_every", "keep_checkpoints", "log_every", "tensorboard", "validation"}
 
 
@@ -43,7 +43,7 @@ def save_checkpoint(
     """Write a checkpoint and remove all but the last `keep`. Called by all processes; `main` writes.
 
     Raises:
-        UserError: it can't be written, say because the disk is full; earlier checkpoints stay.
+        UserError: it can't be written, for instance because the disk is full; earlier checkpoints stay.
     """
     weights = get_model_state_dict(model, options=FULL)
     moments = get_optimizer_state_dict(model, optimizers, options=FULL)
@@ -77,12 +77,12 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[torch.optim
     """Put a checkpoint's weights and moments into model and optimizers; returns its state.
 
     Raises:
-        UserError: it is missing or damaged, or made for another model.
+        UserError: it is missing, damaged or made for another model.
     """
     state = read_state(folder)
     for name in FILES:
         if not (folder / name).is_file() or _sha256(folder / name) != state["sha256"][name]:
-            raise UserError(f"{folder / name} is damaged: go on from an earlier checkpoint with --resume-from.")
+            raise UserError(f"{folder / name} is damaged: resume from an earlier checkpoint with --resume-from.")
     weights = {todays_name(name): tensor for name, tensor in load_file(folder / FILES[0]).items()}
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if set(weights) != set(trained):
@@ -99,7 +99,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[torch.optim
     for key, tensor in load_file(folder / FILES[1]).items():
         name, _, entry = key.partition("|")
         moments.setdefault(todays_name(name), {})[entry] = tensor
-    # Learning rates and the like come from the recipe; the groups only have to be there.
+    # Learning rates and the like come from the recipe; the groups only have to exist.
     names = {parameter: name for name, parameter in model.named_parameters()}
     groups = [
         group | {"params": [names[parameter] for parameter in group["params"]]}
@@ -111,15 +111,15 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[torch.optim
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself."""
+    """The state stored in a checkpoint."""
     try:
         state = json.loads((folder / "state.json").read_text())
         _ = state["sha256"].keys(), state["step"] + 0
     except OSError:
-        raise UserError(f"{folder} is no checkpoint: it has no state.json.") from None
+        raise UserError(f"{folder} is not a checkpoint: it has no state.json.") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
-            f"{folder / 'state.json'} is damaged: go on from an earlier checkpoint with --resume-from."
+            f"{folder / 'state.json'} is damaged: resume from an earlier checkpoint with --resume-from."
         ) from None
     return state
 
@@ -139,7 +139,7 @@ def check_recipe(recipe: Recipe, free: set[str] = FREE) -> None:
         free: keys that may differ.
 
     Raises:
-        UserError: the output folder holds a run with a recipe of other losses; names the first key that differs.
+        UserError: the output folder holds a run of a recipe with other losses; names the first key that differs.
     """
     saved = Path(recipe.output) / "recipe.json"
     if not saved.is_file():
@@ -150,12 +150,12 @@ def check_recipe(recipe: Recipe, free: set[str] = FREE) -> None:
         key = changed[0]
         raise UserError(
             f"{recipe.output} holds a run with {key}={before[key]}, the recipe says {now[key]}: choose another output "
-            "folder, or put it back."
+            "folder, or restore the value."
         )
 
 
 def _owned(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous and on the CPU, as a file needs them."""
+    """Contiguous tensors on the CPU, as a file needs them."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 

@@ -1,4 +1,4 @@
-"""The curves of a run from its log: loss by kind of sample, validation by length of context, recall."""
+"""The curves of a run from its log: loss by kind of sample, validation by context length, recall."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,10 +8,10 @@ from .log import read_log
 
 
 def draw_curves(log: Path, path: Path, title: str) -> None:
-    """Write the picture; where matplotlib is missing, nothing.
+    """Write the figure; does nothing if matplotlib is missing.
 
     Args:
-        log: `log.jsonl` of a run. path: of the picture.
+        log: `log.jsonl` of a run. path: of the figure.
     """
     try:
         import matplotlib

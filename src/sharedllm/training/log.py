@@ -1,4 +1,5 @@
-"""The log of a run: one JSON object a line in log.jsonl, the same numbers for TensorBoard, a short line for people."""
+"""The log of a run: one JSON object per line in log.jsonl, the same numbers for TensorBoard, and a short line on the
+console."""
 
 import json
 from pathlib import Path
@@ -11,10 +12,10 @@ from ..utils.files import write_text
 
 
 class Log:
-    """Appends to `folder`/log.jsonl; after a restart, what was logged behind the checkpoint is dropped.
+    """Appends to `folder`/log.jsonl; after a restart the lines after the checkpoint are dropped.
 
     Args:
-        step: the step that the run goes on from.
+        step: the step from which the run resumes.
         tensorboard: also write events to `folder`/tensorboard.
     """
 
@@ -31,7 +32,7 @@ class Log:
             self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
     def write(self, **values: Any) -> None:
-        """Log what belongs to one step, `step` among it. Dicts are groups."""
+        """Log the values of one step, including `step`. Dicts are groups."""
         record = {key: _rounded(value) for key, value in values.items()}
         self.file.write(json.dumps(record) + "\n")
         self.file.flush()
@@ -49,7 +50,7 @@ class Log:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a log; one that a kill cut off is left out."""
+    """All complete lines of a log; a line truncated by a kill is left out."""
     records = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:

@@ -1,4 +1,4 @@
-"""The loss of each row of a batch, as one module, so that wrappers for many devices see one forward call."""
+"""The loss of each row of a batch as one module, so that wrappers for several devices see one forward call."""
 
 import contextlib
 from dataclasses import replace
@@ -17,8 +17,8 @@ class RowLosses(nn.Module):
     def __init__(self, model: nn.Module):
         """
         Args:
-            model: one that reads contexts into a memory (it has `read`), or one that takes context and running text as one
-                sequence; either may have adapters around it.
+            model: a model that reads contexts into a memory (it has `read`), or one that takes context and running text
+                as one sequence; either may be wrapped by adapters.
         """
         super().__init__()
         self.model = model
@@ -43,12 +43,12 @@ class RowLosses(nn.Module):
         elif has_context:
             similarity = getattr(model.config, "selection", "right") != "right"
             asked = (query, query_mask) if similarity else ()
-            # Only a SharedLLM has strides that could be others.
+            # Only a SharedLLM has strides that can be overridden.
             other = {} if strides is None else {"strides": strides}
             memory = model.read(context, context_mask, *asked, **other, fingerprint=False)
             inputs["memory"] = _with_others(memory, context_mask.any(1), shifts or [0])
             if similarity:
-                # What chose the context can't be a target.
+                # The text that chose the context can't be a target.
                 labels = labels.clone()
                 labels[:, : query.shape[1]] = IGNORE
         logits = self.model(**inputs).logits[:, :-1]
@@ -67,9 +67,9 @@ class RowLosses(nn.Module):
 def _one_sequence(
     running: Tensor, running_mask: Tensor, labels: Tensor, context: Tensor, context_mask: Tensor, shifts: list[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Contexts and running text of each row in one, padded on the left: ids, mask and labels.
+    """Context and running text of each row as one sequence, padded on the left: ids, mask and labels.
 
-    Where all of the running text is learnt, so is the context: these models compute its logits in any case.
+    If the whole running text has labels, so has the context, because these models compute its logits anyway.
     """
     whole = ((labels == running) | ~running_mask).all(1)
     has_context = context_mask.any(1)
@@ -79,7 +79,7 @@ def _one_sequence(
         parts.append((ids, mask, ids.masked_fill(~(mask & whole[:, None]), IGNORE)))
     parts.append((running, running_mask, labels.clone()))
     for _, mask, targets in parts:
-        # What stands in front of a part's first token is another text, or nothing.
+        # Before a part's first token is another text or nothing, so it has no label.
         targets.masked_fill_(mask & ~pad(mask[:, :-1], (1, 0)), IGNORE)
     ids, mask, targets = (torch.cat(tensors, 1) for tensors in zip(*parts, strict=True))
     order = mask.to(torch.int8).argsort(dim=1, stable=True)
@@ -87,7 +87,7 @@ def _one_sequence(
 
 
 def _with_others(own: ContextMemory, has_context: Tensor, shifts: list[int]) -> ContextMemory:
-    """Each row's context among those of other rows, as many chunks as that gives; rows without a context keep none."""
+    """Each row's context joined with those of other rows; rows without a context keep none."""
     if shifts == [0]:
         return own
     batch = len(own)
@@ -99,5 +99,5 @@ def _with_others(own: ContextMemory, has_context: Tensor, shifts: list[int]) -> 
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """bf16 products over fp32 weights, or nothing."""
+    """bf16 autocast over fp32 weights, or no autocast."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()

@@ -1,4 +1,4 @@
-"""The trained model as an ordinary folder of transformers, written whole or not at all."""
+"""Write the trained model as an ordinary transformers folder, whole or not at all."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ def write_model(
     """Write `output`/model: weights in `save_dtype` (gates stay fp32), configuration, tokenizer, card. Adapters are merged.
 
     Raises:
-        UserError: it can't be written; nothing half-written stays.
+        UserError: it can't be written; no partial folder is left.
     """
     folder = output / "model"
     model = losses.model
@@ -37,7 +37,7 @@ def write_model(
         state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
     if accelerator.is_main_process:
         dtype = getattr(torch, recipe.save_dtype)
-        # Tied weights are one tensor, and two once they are converted.
+        # Tied weights are one tensor, but would be two after conversion.
         tied = set(model._tied_weights_keys or ()) if model.config.tie_word_embeddings else set()
         state = {n: t if n.endswith(".gate") else t.to(dtype) for n, t in state.items() if n not in tied}
         temporary = output / ".model.part"
@@ -51,17 +51,17 @@ def write_model(
             if folder.exists():
                 shutil.rmtree(folder)
             put(temporary, folder)
-        except Exception as error:  # of the file system or of safetensors, say because the disk is full
+        except Exception as error:  # from the file system or safetensors, for instance because the disk is full
             shutil.rmtree(temporary, ignore_errors=True)
             raise UserError(
-                f"the model {folder} can't be written ({error}); the last checkpoint is whole: make room and run again."
+                f"the model {folder} can't be written ({error}); the last checkpoint is whole: free space and run again."
             ) from error
     accelerator.wait_for_everyone()
     return folder
 
 
 def _say_dtype(path: Path, dtype: str) -> None:
-    """Put the dtype of the saved weights into a configuration: `save_pretrained` writes that of the weights in memory."""
+    """Write the dtype of the saved weights into a configuration; `save_pretrained` writes that of the weights in RAM."""
     config = json.loads(path.read_text())
     for part in (config, config.get("text_config")):
         if part is not None:

@@ -1,4 +1,4 @@
-"""The row losses over many devices: DDP or FSDP2, as `accelerate launch` asks for (recipes/accelerate/*.yaml)."""
+"""The row losses over several devices: DDP or FSDP2, as `accelerate launch` requests (recipes/accelerate/*.yaml)."""
 
 import torch
 from accelerate import Accelerator
@@ -41,8 +41,8 @@ def _shard(accelerator: Accelerator, losses: RowLosses, layers: nn.ModuleList, p
     for index, layer in enumerate(layers):
         if not _is_read_through(losses.model.config, index):
             fully_shard(layer, reshard_after_forward=bool(plugin.reshard_after_forward), **options)
-    # Parts of the other layers run while the context is read, outside of those layers' own forward: they belong to the
-    # outermost group, which stays whole through the step.
+    # While the context is read, parts of the other layers run outside those layers' own forward. They belong to the
+    # outermost group, which stays unsharded through the step.
     return fully_shard(losses, reshard_after_forward=False, **options)
 
 

@@ -1,4 +1,4 @@
-"""What trains, by name: `train: {cross_attention: 1e-5, top_layers: 1e-5}` in a recipe. Everything else is frozen."""
+"""The trainable parts by name: `train: {cross_attention: 1e-5, top_layers: 1e-5}` in a recipe. Everything else is frozen."""
 
 import math
 import re
@@ -13,7 +13,7 @@ from ..systems.trained import parts_of_type, trained_systems
 from ..utils.errors import UserError
 from .recipe import Lora
 
-# Of all systems that are trained, and of every model.
+# Parts of all trained systems, and of every model.
 PARTS = {part.name: part.about for trained in trained_systems() for part in trained.parts} | {
     "lora": "the low-rank adapters",
     "everything": "all parameters that no other part names",
@@ -21,7 +21,7 @@ PARTS = {part.name: part.about for trained in trained_systems() for part in trai
 
 
 def part_of(name: str, config: PreTrainedConfig) -> str:
-    """The most special part that a parameter belongs to, by its name; `everything` for what is a base's."""
+    """The most specific part of a parameter, by its name; `everything` for a parameter of a base."""
     if "lora_" in name:
         return "lora"
     for part in parts_of_type(getattr(config, "model_type", "")):
@@ -40,7 +40,7 @@ def part_of(name: str, config: PreTrainedConfig) -> str:
 
 
 def learning_rates(model: nn.Module, train: dict[str, float], config: PreTrainedConfig) -> dict[str, float]:
-    """Learning rate of each parameter that trains; the others are frozen.
+    """Learning rate of each trainable parameter; the others are frozen.
 
     Raises:
         UserError: an unknown part, or one that the model does not have.
@@ -59,7 +59,7 @@ def learning_rates(model: nn.Module, train: dict[str, float], config: PreTrained
         found.add("bottom_layers")
     for part in train:
         if part not in PARTS:
-            raise UserError(f"train.{part} is no part of a model: name {', '.join(PARTS)}.")
+            raise UserError(f"train.{part} is not a part of a model: name {', '.join(PARTS)}.")
         if part != "everything" and part not in found:
             raise UserError(f"train.{part}: this model has no {part}; it has {', '.join(sorted(found))}.")
     if not rates:
@@ -71,7 +71,7 @@ def add_lora(model: PreTrainedModel, lora: Lora) -> nn.Module:
     """The model with low-rank adapters (peft).
 
     Raises:
-        UserError: peft is not installed, or a target is no module of the model.
+        UserError: peft is not installed, or a target is not a module of the model.
     """
     try:
         from peft import LoraConfig, get_peft_model
@@ -79,7 +79,7 @@ def add_lora(model: PreTrainedModel, lora: Lora) -> nn.Module:
         raise UserError("lora needs peft: pip install 'sharedllm[train]'.") from None
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets)
     with warnings.catch_warnings():
-        # peft asks transformers for an attribute by the name that it had before.
+        # peft reads an attribute of transformers by its old name.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         return get_peft_model(model, config)
 
@@ -93,7 +93,7 @@ def make_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or Muon for the matrices of the layers and AdamW for the rest.
 
-    Each group's own learning rate is kept as `base`; a schedule multiplies it.
+    Each group stores its own learning rate as `base`; a schedule multiplies it.
     """
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, rate in rates.items():
@@ -114,9 +114,9 @@ def make_optimizers(
 
 
 def multiplier(kind: str, step: int, steps: int, warmup: float) -> float:
-    """Factor of the learning rates at a step: linear warm-up, then the decay.
+    """Factor of the learning rates at a step: linear warm-up, then decay.
 
-    `cosine` and `linear` fall to 0 at the end, `trapezoid` over the last 30 % of the steps, `constant` not at all.
+    `cosine` and `linear` fall to 0 at the end, `trapezoid` falls over the last 30 % of the steps, `constant` does not fall.
     """
     rise = min(1.0, (step + 1) / max(1, round(warmup * steps)))
     left = (steps - step) / steps

@@ -1,4 +1,4 @@
-"""A training run as a YAML file: what is trained, on what, how long. Unknown keys are refused by name.
+"""A training run as a YAML file: model, data and schedule. Unknown keys are refused by name.
 
 `recipes/reference.yaml` shows every key with its type and default.
 """
@@ -19,7 +19,7 @@ from ..model.config import RENAMED
 from ..systems.trained import methods
 from ..utils.errors import UserError
 
-# The mixture that the paper trained on (arXiv 2603.04759, after RedPajama), in per cent.
+# The paper's training mixture (arXiv 2603.04759, after RedPajama), in per cent.
 MIXTURES = {
     "redpajama": {
         "arxiv": 2.5,
@@ -35,7 +35,7 @@ MIXTURES = {
 
 @dataclass
 class Source:
-    """A domain: `files` are files, folders, globs or hub: ids; `weight` its share of the samples."""
+    """A domain: `files` are files, folders, globs or hub: ids; `weight` is its share of the samples."""
 
     files: list[str] | str
     weight: float | None = None
@@ -48,7 +48,7 @@ class Source:
 
 @dataclass
 class Data:
-    """Where the text comes from and where its tokens are kept."""
+    """The sources of the text and the folder for its tokens."""
 
     folder: str
     sources: dict[str, Source]
@@ -63,9 +63,9 @@ class Data:
 
 @dataclass
 class PhaseKeys:
-    """A part of the run: what its samples look like. None: what the recipe says.
+    """A phase of the run: the form of its samples. None: the recipe's value.
 
-    `strides` lists those of the tree's levels, one of which each micro-batch gets.
+    `strides` lists alternative strides of the tree's levels; each micro-batch gets one of them.
     """
 
     share: float = 1.0
@@ -79,7 +79,7 @@ class PhaseKeys:
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the run with everything that it says; `share` is one of all steps."""
+    """A phase with all values filled in; `share` is its share of all steps."""
 
     share: float
     context: int
@@ -91,13 +91,13 @@ class Phase:
 
     @property
     def length(self) -> int:
-        """Tokens of a sample."""
+        """Tokens per sample."""
         return self.context + self.running
 
 
 @dataclass
 class Lora:
-    """Low-rank adapters (peft); merged into the weights that are written at the end."""
+    """Low-rank adapters (peft); merged into the final weights."""
 
     rank: int = 16
     alpha: float = 32.0
@@ -107,7 +107,7 @@ class Lora:
 
 @dataclass
 class Validation:
-    """Loss by context length and recall, every `every` steps. Lengths count windows; `strides` are those for recall."""
+    """Loss by context length and recall, every `every` steps. Lengths are in windows; `strides` are used for recall."""
 
     every: int = 100
     rows: int = 16
@@ -168,7 +168,7 @@ class Recipe:
         if self.data.mixture is not None and self.data.mixture not in MIXTURES:
             raise UserError(f"data.mixture={self.data.mixture!r} is unknown: use one of {', '.join(MIXTURES)}.")
         if self.method not in methods():
-            raise UserError(f"method={self.method!r} is none of {', '.join(methods())}.")
+            raise UserError(f"method={self.method!r} is not known: use one of {', '.join(methods())}.")
         if self.stage == "base" and self.method != "sharedllm":
             raise UserError(f"method={self.method!r} extends a base: set stage: extend, or leave method out.")
         if self.stage != "base" and self.base is None:
@@ -201,7 +201,7 @@ class Recipe:
         ]
 
     def domain_weights(self) -> dict[str, float]:
-        """Share of the samples of each domain."""
+        """Each domain's share of the samples."""
         preset = MIXTURES.get(self.data.mixture or "", {})
         weights = {}
         for name, source in self.data.sources.items():
@@ -222,10 +222,10 @@ class Recipe:
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe; `overrides` are `key=value` or `key.inner=value`, values in YAML.
 
-    `${NAME}` in a text stands for an environment variable, `${STDLIB}` for the folder of Python's standard library.
+    `${NAME}` in a string is replaced by an environment variable, `${STDLIB}` by the folder of Python's standard library.
 
     Raises:
-        UserError: the file is missing or not YAML, a key is unknown or missing, or a value can't be right.
+        UserError: the file is missing or not YAML, a key is unknown or missing, or a value is invalid.
     """
     path = Path(path)
     try:
@@ -247,7 +247,7 @@ def replace_keys(content: dict[str, Any], overrides: list[str]) -> None:
     """Set keys in place: `key=value` or `key.inner=value`, values in YAML.
 
     Raises:
-        UserError: one is of another form, or goes inside what holds no keys.
+        UserError: an override has another form, or addresses a key inside a value without keys.
     """
     for override in overrides:
         key, separator, value = override.partition("=")
@@ -267,7 +267,7 @@ def build_recipe(content: dict[str, Any]) -> Recipe:
 
 
 def todays_names(content: dict[str, Any]) -> dict[str, Any]:
-    """Keys of a recipe by the names of today; other systems have settings of their own of these names."""
+    """A recipe's keys under their current names. Other systems have their own settings of these names."""
 
     def rename(value: Any) -> Any:
         if isinstance(value, list):
@@ -279,10 +279,10 @@ def todays_names(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def substitute(value: Any) -> Any:
-    """Environment variables in all texts of keys and lists, see `load_recipe`.
+    """Substitute environment variables in all strings of dicts and lists; see `load_recipe`.
 
     Raises:
-        UserError: one is not set; names it.
+        UserError: a variable is not set; names it.
     """
     if isinstance(value, dict):
         return {key: substitute(inner) for key, inner in value.items()}
@@ -318,7 +318,7 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         raise problems[0]
     if origin is Literal:
         if value not in arguments:
-            raise UserError(f"{where}={value!r} is none of {', '.join(map(str, arguments))}.")
+            raise UserError(f"{where}={value!r} must be one of {', '.join(map(str, arguments))}.")
         return value
     if dataclasses.is_dataclass(kind):
         return _build_dataclass(kind, value, where)
@@ -351,8 +351,8 @@ def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
     for key in value:
         if key not in hints:
             near = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f" do you mean {near[0]}?" if near else f" known are {', '.join(hints)}."
-            raise UserError(f"{prefix}{key} is no key of a recipe:{hint}")
+            hint = f" do you mean {near[0]}?" if near else f" use one of {', '.join(hints)}."
+            raise UserError(f"{prefix}{key} is not a key of a recipe:{hint}")
     for entry in dataclasses.fields(kind):
         required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
         if required and entry.name not in value:

@@ -1,4 +1,4 @@
-"""The training loop: micro-batches by number, one optimizer step, log, validate, checkpoint; goes on where it stopped."""
+"""The training loop: micro-batches by number, optimizer step, log, validation, checkpoint. It resumes where it stopped."""
 
 import hashlib
 import json
@@ -42,15 +42,15 @@ def train(
     resume_from: Path | None = None,
     console: Console | None = None,
 ) -> Path:
-    """Train by a recipe, or go on with a run that was stopped.
+    """Train by a recipe, or resume an interrupted run.
 
     Returns:
-        The folder of the trained model, or of the checkpoint if `max_steps` came before the end.
+        The folder of the trained model, or of the checkpoint if `max_steps` is reached before the end.
 
     Args:
-        max_steps: stop with a checkpoint after this step; the schedule stays that of the recipe.
-        resume_from: a checkpoint to go on from; default: the last one in the output folder, if there is one.
-        console: where progress is printed.
+        max_steps: stop with a checkpoint after this step; the schedule is still the recipe's.
+        resume_from: a checkpoint to resume from; default: the last one in the output folder, if there is one.
+        console: prints progress.
 
     Raises:
         UserError: the recipe, the data or a checkpoint can't be used, or the loss is not a number.
@@ -77,7 +77,7 @@ def train(
 
 @dataclass
 class _Totals:
-    """Sums of one step on one process: (kind, loss) of each row, and tokens."""
+    """Totals of one step on one process: (kind, loss) of each row, and tokens."""
 
     rows: list[tuple[str, float]]
     tokens: int = 0
@@ -90,7 +90,7 @@ class _Totals:
 
 
 class _Run:
-    """Everything that a run holds, and what it does at a step."""
+    """The state of a run, and the work of a step."""
 
     def __init__(self, recipe: Recipe, console: Console | None, resume_from: Path | None):
         self.recipe, self.accelerator = recipe, make_accelerator()
@@ -114,13 +114,13 @@ class _Run:
         world = self.accelerator.num_processes
         if self.batches.per_step % world:
             raise UserError(
-                f"{self.batches.per_step} micro-batches a step can't be shared by {world} processes: change micro_tokens."
+                f"{self.batches.per_step} micro-batches per step can't be divided among {world} processes: change micro_tokens."
             )
         model = make_model(recipe, self.tokenizer)
         self.shared = isinstance(model, SharedLLMForCausalLM)
         self.config = model.config
         if recipe.activation_checkpointing:
-            # The name in transformers 5.17 and the one since.
+            # The name in transformers 5.17, and the later one.
             getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
         layers = decoder_layers(model)
         trained: nn.Module = add_lora(model, recipe.lora) if recipe.lora is not None else model
@@ -133,7 +133,7 @@ class _Run:
         self.step = 0
         if start is not None:
             self.step = load_checkpoint(start, self.losses, self.optimizers)["step"]
-            self._say(f"going on from {start}")
+            self._say(f"resuming from {start}")
         if main:
             self.output.mkdir(parents=True, exist_ok=True)
             write_text(self.output / "recipe.json", json.dumps(recipe.as_dict(), indent=1))
@@ -142,7 +142,7 @@ class _Run:
         self.operations: dict[int, int] = {}
         self.peak = peak_operations(self.device, torch.bfloat16 if recipe.precision == "bf16" else torch.float32)
         trainable = sum(p.numel() for p in self.live)
-        self._say(f"{sum(p.numel() for p in parameters.values()):,} parameters, {trainable:,} of them train")
+        self._say(f"{sum(p.numel() for p in parameters.values()):,} parameters, {trainable:,} of them trainable")
 
     def train_step(self, step: int) -> None:
         recipe, world = self.recipe, self.accelerator.num_processes
@@ -152,7 +152,7 @@ class _Run:
         totals, batch = _Totals([]), None
         for micro in mine:
             batch = self.batches(step, micro)
-            # A run's chance is a function of step and micro-batch, so that it can go on anywhere.
+            # Random numbers depend only on step and micro-batch, so that a run can resume anywhere.
             torch.manual_seed((recipe.seed * 1_000_003 + step) * 1_009 + micro)
             if micro == mine[-1]:
                 self._forward_backward(step, batch, len(mine), totals)
@@ -186,7 +186,7 @@ class _Run:
             )
 
     def _losses(self, batch: Batch) -> torch.Tensor:
-        """(B,) loss of each row."""
+        """The loss (B,) of each row."""
         inputs = {name: tensor.to(self.device) for name, tensor in batch.tensors().items() if name != "weights"}
         with autocast(self.device, self.recipe.precision):
             strides = (batch.strides or None) if self.shared else None
@@ -202,7 +202,8 @@ class _Run:
         totals.tokens += batch.tokens
 
     def _count_operations(self, step: int, micro: int) -> None:
-        """Once a phase, by a pass whose gradients are dropped: counting takes other kernels, which round otherwise."""
+        """Count operations once per phase, in a pass whose gradients are dropped: counting uses other kernels, which
+        round differently."""
         phase = self.batches.phase_of(step)
         if phase not in self.operations:
             self.operations[phase] = count_operations(lambda: self._losses(self.batches(step, micro)).mean().backward())
@@ -259,7 +260,7 @@ class _Run:
         return [float(torch.tanh(_whole(gate.detach()))) for gate in gates]
 
     def _not_finite(self, step: int, batch: Batch | None, what: str) -> None:
-        """Stop with the batch saved: its tensors, and as metadata what else decides the step."""
+        """Save the batch and stop: its tensors, and as metadata everything else that decides the step."""
         path = self.output / f"not-finite-step-{step}-process-{self.accelerator.process_index}.safetensors"
         if batch is not None:
             about = {"kinds": batch.kinds, "shifts": batch.shifts, "strides": batch.strides, "what": what, "step": step}
@@ -267,12 +268,12 @@ class _Run:
             save_file(tensors, path, {key: json.dumps(value) for key, value in about.items()})
         last = latest(self.checkpoints)
         raise UserError(
-            f"step {step}: {what}; its batch is in {path}. Lower the learning rates and go on from "
+            f"step {step}: {what}; its batch is in {path}. Lower the learning rates and resume from "
             f"{last or 'the beginning'}."
         )
 
     def _check_resume(self, start: Path | None) -> None:
-        """A run goes on with the recipe and the text that it began with."""
+        """A run can resume only with the recipe and the text that it began with."""
         if start is None:
             return
         state = read_state(start)
@@ -284,7 +285,7 @@ class _Run:
         known = {"text", "alone", "echo", "copy", "instructions", "questions", "crowd", *QUESTIONS, *QUESTIONS.aliases}
         for kind in {k for phase in self.recipe.phases() for k in phase.kinds} | set(self.recipe.validation.tasks):
             if kind not in known:
-                raise UserError(f"kinds.{kind} is no kind of sample: use {', '.join(sorted(known))}.")
+                raise UserError(f"kinds.{kind} is not a kind of sample: use {', '.join(sorted(known))}.")
             if kind == "instructions" and not has_instructions:
                 raise UserError("kinds.instructions needs data.instructions: name a JSON-lines file.")
 
@@ -306,7 +307,7 @@ class _Run:
 
 
 def _whole(tensor: torch.Tensor) -> torch.Tensor:
-    """The full tensor of one that is sharded."""
+    """The full tensor of a sharded one."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 

@@ -1,4 +1,4 @@
-"""What a run starts from: tokenizer, tokens, model."""
+"""Preparing a run: tokenizer, tokens, model."""
 
 from pathlib import Path
 from typing import Any
@@ -52,11 +52,11 @@ def make_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
 
 
 def _check_same_vocabulary(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
-    """A chat model's tokenizer may add tokens to those of its base, but none may mean another."""
+    """A chat model's tokenizer may add tokens to its base's, but must not change any."""
     try:
         own = load_tokenizer(recipe.base or "").get_vocab()
     except ValueError:
-        return  # The base comes without one: only sizes can be compared, see `make_model`.
+        return  # The base has no tokenizer: only sizes can be compared, see `make_model`.
     here = tokenizer.get_vocab()
     if other := next((token for token, number in own.items() if here.get(token) != number), None):
         raise UserError(
@@ -66,7 +66,7 @@ def _check_same_vocabulary(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -
 
 
 def train_tokenizer(recipe: Recipe, size: int, folder: Path) -> None:
-    """Byte-level BPE in which every digit is a token, from the same amount of text of every document."""
+    """Train a byte-level BPE in which every digit is a token, on the same amount of text from every document."""
     domains = recipe.domain_weights()
     lengths = {name: [len(d.text) for d in _documents(recipe, name)] for name in domains}
 
@@ -102,7 +102,7 @@ def _documents(recipe: Recipe, domain: str):
 def make_stores(
     recipe: Recipe, tokenizer: PreTrainedTokenizerBase, say=lambda text: None
 ) -> tuple[dict[str, TokenStore], dict[str, TokenStore]]:
-    """Training and validation tokens of each domain, tokenised now if they are not there yet.
+    """Training and validation tokens of each domain, tokenised now if necessary.
 
     Raises:
         UserError: a source can't be read, or the folder holds tokens of other text or another tokenizer.
@@ -126,7 +126,7 @@ def make_stores(
 
 
 class _Report:
-    """Says how many tokens of a domain there are so far, every five million."""
+    """Reports the number of tokens of a domain so far, every five million."""
 
     def __init__(self, domain: str, say):
         self.domain, self.say, self.tokens = domain, say, 0
@@ -138,10 +138,10 @@ class _Report:
 
 
 def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """The model in fp32: new, a base, a base extended by the recipe's method, or an extended one that goes on.
+    """The model in fp32: new, a base, a base extended by the recipe's method, or an extended model to train further.
 
     Raises:
-        UserError: it can't be loaded, or `model` holds settings that it has no use for.
+        UserError: it can't be loaded, or `model` holds settings that do not apply.
     """
     torch.manual_seed(recipe.seed)
     if recipe.base is None:
@@ -173,12 +173,12 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrained
     return trained.of_method(recipe.method).model_class().from_base(model, **recipe.model)
 
 
-# Settings of a SharedLLM that change no shape of a weight, and so may change when training goes on.
+# Settings of a SharedLLM that change no weight's shape, so they may change when training continues.
 _READING = ("window", "chunk_size", "strides", "overlap", "selection", "split_noise", "key_position", "score_scaling")
 
 
 def _changed(config: SharedLLMConfig, recipe: Recipe) -> SharedLLMConfig:
-    """The configuration of a SharedLLM that goes on, with the recipe's settings for how a context is read."""
+    """The configuration of a SharedLLM to train further, with the recipe's settings for reading a context."""
     fixed = sorted(set(recipe.model) - set(_READING))
     if fixed:
         raise UserError(
@@ -188,14 +188,14 @@ def _changed(config: SharedLLMConfig, recipe: Recipe) -> SharedLLMConfig:
 
 
 def _rescaled(config: PreTrainedConfig, changes: dict[str, Any]) -> PreTrainedConfig:
-    """A base's configuration with other fields; scaled positions are told the window that they scale."""
+    """A base's configuration with changed fields; scaled positions get the window that they scale."""
     changes = dict(changes)
     if "rope_parameters" in changes:
         original = {"original_max_position_embeddings": config.max_position_embeddings}
         changes["rope_parameters"] = dict(config.rope_parameters) | original | changes["rope_parameters"]
     unknown = sorted(set(changes) - set(config.to_dict()))
     if unknown:
-        raise UserError(f"model.{unknown[0]} is no field of the base's configuration.")
+        raise UserError(f"model.{unknown[0]} is not a field of the base's configuration.")
     return type(config)(**config.to_dict() | changes)
 
 
@@ -207,9 +207,9 @@ def _new_base(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedM
         config = AutoConfig.for_model(family, vocab_size=len(tokenizer), **special | settings)
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"model={recipe.model} makes no base: {str(error).splitlines()[0]}") from None
+        raise UserError(f"model={recipe.model} does not define a base: {str(error).splitlines()[0]}") from None
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The layers of the whole language model, the upper one of a SharedLLM."""
+    """The layers of the whole language model; for a SharedLLM those of the upper model."""
     return model.model.upper.layers if isinstance(model, SharedLLMForCausalLM) else model.get_decoder().layers

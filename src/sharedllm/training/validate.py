@@ -1,4 +1,4 @@
-"""During training: the loss of the same target tokens by length of the context in front, and recall."""
+"""Validation during training: the loss of fixed target tokens by length of the context before them, and recall."""
 
 import random
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from .losses import RowLosses, autocast
 
 @dataclass(frozen=True)
 class Targets:
-    """Running texts (n, W) that are scored in their last half, with all the text in front of them (n, longest)."""
+    """Running texts (n, W) that are scored in their last half, with all the text before them (n, longest)."""
 
     running: np.ndarray
     before: np.ndarray
 
 
 def choose_targets(store: TokenStore, window: int, longest: int, rows: int, seed: int) -> Targets:
-    """Up to `rows` places, evenly over documents that have `longest` + `window` tokens.
+    """Choose up to `rows` places, evenly over documents that have `longest` + `window` tokens.
 
     Raises:
         UserError: no document is long enough.
@@ -34,7 +34,7 @@ def choose_targets(store: TokenStore, window: int, longest: int, rows: int, seed
     long = [i for i, n in enumerate(store.lengths) if n >= need]
     if not long:
         raise UserError(
-            f"{store.folder}: no document for validation has {need} tokens, the longest {int(max(store.lengths))}: "
+            f"{store.folder}: no validation document has {need} tokens, the longest has {int(max(store.lengths))}: "
             "lower validation.windows."
         )
     pieces = []
@@ -50,7 +50,7 @@ def choose_targets(store: TokenStore, window: int, longest: int, rows: int, seed
 def loss_by_length(
     losses: nn.Module, targets: Targets, lengths: list[int], device: torch.device, precision: str, batch: int = 8
 ) -> dict[int, float]:
-    """Mean loss of the targets, in nats, with so many tokens of context; 0 is none."""
+    """Mean loss of the targets, in nats, with `length` tokens of context; 0 for none."""
     running = torch.from_numpy(targets.running).to(device)
     labels = running.clone()
     labels[:, : running.shape[1] // 2] = IGNORE
@@ -62,7 +62,7 @@ def loss_by_length(
             if length:
                 ids = torch.from_numpy(targets.before[rows.numpy(), -length:]).to(device)
                 context = {"context": ids, "context_mask": torch.ones_like(ids, dtype=torch.bool)}
-                # Policies that need a question get the beginning of the running text, which is no target.
+                # Policies that need a question get the beginning of the running text, which is not a target.
                 context |= {"query": running[rows, :16], "query_mask": torch.ones_like(running[rows, :16]).bool()}
             with autocast(device, precision):
                 row_losses, _ = losses(running[rows], torch.ones_like(running[rows]).bool(), labels[rows], **context)
@@ -86,9 +86,9 @@ def recall(
     strides: list[int] | None = None,
     batch: int = 8,
 ) -> float:
-    """Share of samples of a kind in which the likeliest token is right at every place that is asked for.
+    """Share of samples of a kind in which the likeliest token is right at every labelled position.
 
-    strides: that contexts are read with; None for the model's own.
+    strides: for reading contexts; None for the model's own.
     """
     spans = Spans(store, context + running, seed)
     rng = random.Random(seed)

@@ -1,4 +1,4 @@
-"""Early warning: the norm of the gradients leaves what it has been before a loss is no number any more."""
+"""Early warning: the gradient norm leaves its usual range before the loss becomes NaN."""
 
 from collections import deque
 from statistics import median
@@ -8,7 +8,7 @@ class NormWatch:
     """Compares each step's norm with the median of the steps before.
 
     Args:
-        times: how many medians are too much. steps: how many are remembered; nothing is said before a fifth of them.
+        times: how many medians are too much. steps: how many norms are remembered; no warning before a fifth of them.
     """
 
     def __init__(self, times: float = 10.0, steps: int = 50):
@@ -16,7 +16,7 @@ class NormWatch:
         self.norms: deque[float] = deque(maxlen=steps)
 
     def __call__(self, norm: float) -> float | None:
-        """How many medians a norm is, if that is too much; then it does not count as one that has been."""
+        """The norm in medians, if that is too much; such a norm is not remembered. Else None."""
         usual = median(self.norms) if len(self.norms) >= self.least else 0.0
         if usual > 0 and norm > self.times * usual:
             return norm / usual

@@ -1,4 +1,4 @@
-"""A question about a long text with an answer that can be checked, and how it gets into the text."""
+"""Questions about a long text with checkable answers, and hiding their facts in the text."""
 
 import functools
 import random
@@ -16,18 +16,18 @@ from ...utils.text import tokenize
 
 Split = Literal["train", "validation", "test"]
 
-# What ends a response of the plain form.
+# The end of a response in the plain form.
 STOP = ".\n"
 
 
 @dataclass(frozen=True)
 class Quiz:
-    """A question and what it takes to answer it.
+    """A question with its answer and the facts needed for it.
 
     facts     sentences to hide in the text, in this order; empty if the question is about the text itself
     question  as a person would ask it
-    answer    what a right answer begins with
-    lead      words that an answer sentence begins with, for models that go on with a text
+    answer    the beginning of a right answer
+    lead      words that an answer sentence begins with, for models that continue a text
     """
 
     facts: tuple[str, ...]
@@ -46,22 +46,22 @@ class QuestionTask(Protocol):
         """A question.
 
         Args:
-            text: what the facts will be hidden in, for tasks about the text itself.
-            split: keys and phrasings of the splits differ, so that nothing that is tested was trained on.
+            text: the text in which the facts will be hidden, for tasks about the text itself.
+            split: keys and phrasings of the splits differ, so that nothing in a test was trained on.
 
         Raises:
-            UserError: the text gives no question of this kind.
+            UserError: no question of this kind can be made from the text.
         """
         ...
 
 
 def choose(rng: random.Random, phrasings: tuple[str, ...], split: Split) -> int:
-    """Index of a phrasing: the last one is kept for validation and test, which use the others too."""
+    """Index of a phrasing: the last one is reserved for validation and test, which use the others too."""
     return rng.randrange(len(phrasings) - (split == "train"))
 
 
 def is_right(quiz: Quiz, given: str) -> bool:
-    """Whether a text begins with the answer, whatever its case, spaces and what stands behind."""
+    """Whether a text begins with the answer, ignoring case, spaces and any text after it."""
     words = _words(given.strip().removeprefix(quiz.lead.strip()))
     answer = _words(quiz.answer)
     return bool(answer) and words[: len(answer)] == answer
@@ -72,8 +72,8 @@ def _words(text: str) -> list[str]:
 
 
 def render(quiz: Quiz) -> tuple[str, str]:
-    """Prompt and response in the plain form, as texts. The space between them belongs to the response, so that the two may be
-    tokenised apart: a word and the space before it are one token, in the answer as in the fact."""
+    """Prompt and response in the plain form, as texts. The space between them belongs to the response, so that the two
+    can be tokenised separately: a word and the space before it are one token, in the answer as in the fact."""
     prompt = plain(quiz.question, quiz.lead)
     space = quiz.lead[len(quiz.lead.rstrip(" ")) :] if quiz.lead else " "
     return prompt, f"{space}{quiz.answer}{STOP}"
@@ -83,7 +83,7 @@ def encode(quiz: Quiz, tokenizer: PreTrainedTokenizerBase, chat: bool = False) -
     """Ids of prompt and response.
 
     Args:
-        chat: by the tokenizer's chat template, with the token that ends a turn behind; otherwise as `render` has it.
+        chat: use the tokenizer's chat template, followed by the token that ends a turn; otherwise as in `render`.
 
     Raises:
         UserError: `chat` without a chat template.
@@ -101,10 +101,10 @@ def encode(quiz: Quiz, tokenizer: PreTrainedTokenizerBase, chat: bool = False) -
 def hide(
     rng: random.Random, filler: np.ndarray, facts: list[np.ndarray], length: int, borders: np.ndarray | None = None
 ) -> np.ndarray:
-    """`length` tokens: the beginning of the filler with the facts in it, in order, at random places.
+    """`length` tokens: the beginning of the filler, with the facts inserted in order at random places.
 
     Args:
-        borders: offsets in the filler behind which a sentence ends; anywhere if there are none.
+        borders: offsets in the filler at which a sentence has ended; facts go anywhere if there are none.
 
     Raises:
         UserError: the facts are longer than `length`, or the filler is too short.
@@ -124,7 +124,7 @@ def hide(
 
 
 def sentence_borders(tokenizer: PreTrainedTokenizerBase, ids: np.ndarray) -> np.ndarray:
-    """Offsets behind tokens that end a sentence or a line."""
+    """Offsets after tokens that end a sentence or a line."""
     return np.flatnonzero(np.isin(ids, _ends(tokenizer))) + 1
 
 

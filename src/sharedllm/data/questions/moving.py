@@ -1,11 +1,11 @@
-"""Who is where: people of a story move about, and only the last move of one of them counts."""
+"""Where a person is: people move about, and only the last move of one of them matters."""
 
 import random
 from dataclasses import dataclass
 
 from .base import Quiz, Split
 
-# People and places of the splits; a place goes with any of its verbs.
+# People and places of the splits; a place goes with any verb.
 PEOPLE = {
     "train": ("Agnes", "Bertram", "Clara", "Dorothea", "Edgar", "Felix", "Greta", "Hugo"),
     "validation": ("Ines", "Jasper", "Klara", "Lorenz"),
@@ -21,7 +21,7 @@ VERBS = ("went to", "walked to", "hurried to", "returned to")
 
 @dataclass(frozen=True)
 class Moves:
-    """`people` persons make `moves` moves each; asked is where one of them is in the end."""
+    """`people` persons make `moves` moves each; the question is where one of them is in the end."""
 
     name: str = "moves"
     people: int = 3

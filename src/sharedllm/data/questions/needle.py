@@ -1,6 +1,6 @@
 """Needles: facts "key → value" hidden in the text, and questions for them.
 
-The plain forms below are those of validation and test. Of the questions for training two thirds come from `varied` instead.
+Validation and test use the plain forms below. Two thirds of the training questions come from `varied` instead.
 """
 
 import random
@@ -38,7 +38,7 @@ def _varied(rng: random.Random, split: Split) -> bool:
 
 
 def _value(rng: random.Random) -> str:
-    """Five digits, or one word in four."""
+    """Five digits; one time in four a word."""
     return digits(rng) if rng.random() < 0.75 else rng.choice(NOUNS)
 
 
@@ -48,7 +48,7 @@ def _fact(phrasing: int, key: str, value: str) -> str:
 
 @dataclass(frozen=True)
 class Passkey:
-    """One fact of five digits in one fixed phrasing: the plainest form, which small bases can answer."""
+    """One fact of five digits in one fixed phrasing: the simplest form, which small bases can answer."""
 
     name: str = "passkey"
 
@@ -93,9 +93,9 @@ class Keys:
 
 
 def crowd(rng: random.Random, count: int, split: Split) -> list[Quiz]:
-    """`count` facts of one form about different keys, each with its own question; half of those for training are plain.
+    """`count` facts of one form about different keys, each with its own question; in training half of them are plain.
 
-    Every one of them is what the question for another could be answered with by mistake.
+    Each of them could be mistaken for the answer to the question about another.
     """
     if split == "train" and rng.random() < 0.5:
         return varied.crowd(rng, count)
@@ -112,7 +112,7 @@ def crowd(rng: random.Random, count: int, split: Split) -> list[Quiz]:
 
 @dataclass(frozen=True)
 class Values:
-    """One key that got several values, at different places."""
+    """One key with several values, at different places."""
 
     name: str = "values"
     values: int = 3
@@ -129,7 +129,7 @@ class Values:
 
 @dataclass(frozen=True)
 class Queries:
-    """Several facts, all asked for at once."""
+    """Several facts, all asked for in one question."""
 
     name: str = "queries"
     keys: int = 2

@@ -1,4 +1,4 @@
-"""Questions about the text's own sentences: which one follows, and how one goes on, word for word."""
+"""Questions about the text's own sentences: which one follows, and how one continues, word for word."""
 
 import random
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ WORDS = 6
 
 @dataclass(frozen=True)
 class Follows:
-    """The first words of the sentence behind a given one."""
+    """The first words of the sentence after a given one."""
 
     name: str = "follows"
 
@@ -29,7 +29,7 @@ class Follows:
 
 @dataclass(frozen=True)
 class Quotation:
-    """How a sentence goes on behind its first words."""
+    """How a sentence continues after its first words."""
 
     name: str = "quotation"
 
@@ -42,6 +42,6 @@ class Quotation:
             if len(words) >= 2 * WORDS and flat.count(beginning) == 1:
                 candidates.append((beginning, " ".join(words[WORDS : 2 * WORDS])))
         if not candidates:
-            raise UserError(f"the text has no sentence of {2 * WORDS} words whose beginning comes once only.")
+            raise UserError(f"the text has no sentence of {2 * WORDS} words whose beginning occurs only once.")
         beginning, rest = rng.choice(candidates)
         return Quiz((), f'How does the sentence "{beginning} …" go on?', rest, f"{beginning} ")

@@ -1,4 +1,4 @@
-"""Questions that need several facts: variables that hand on a value, and events that are counted."""
+"""Questions that need several facts: variables that pass on a value, and events to count."""
 
 import random
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ LETTERS = {"train": "bcdfghjk", "validation": "lmnp", "test": "qrst"}
 
 @dataclass(frozen=True)
 class Variables:
-    """A value handed on from variable to variable, `least` to `hops` times, beside another chain."""
+    """A value passed on from variable to variable, `least` to `hops` times, next to another chain."""
 
     name: str = "variables"
     hops: int = 4
@@ -28,7 +28,7 @@ class Variables:
             chains[1] = rng.sample(names, hops + 1)
         values = [digits(rng), digits(rng)]
         lines = [self._lines(chain, value) for chain, value in zip(chains, values, strict=True)]
-        # Each chain keeps its order; the two are shuffled into one another.
+        # Each chain keeps its order; the two are interleaved at random.
         order = [0] * len(lines[0]) + [1] * len(lines[1])
         rng.shuffle(order)
         facts = tuple(lines[which].pop(0) for which in order)
@@ -43,7 +43,7 @@ class Variables:
 
 @dataclass(frozen=True)
 class Counting:
-    """An event that comes up to `most` times, among the same of others."""
+    """An event that happens up to `most` times, among the same events of others."""
 
     name: str = "counting"
     most: int = 5

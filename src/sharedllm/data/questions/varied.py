@@ -1,7 +1,7 @@
-"""Facts and questions for training in thousands of phrasings, so that recall is learnt and not one sentence.
+"""Facts and questions for training in thousands of phrasings, so that the model learns recall instead of one sentence.
 
-Most are composed: an attribute ("password"), a form of the fact, one of the question and one of the lead, each drawn on its
-own. Some facts can't be composed ("was built in"); they are listed whole.
+Most are composed: an attribute ("password") and forms of the fact, the question and the lead are drawn independently.
+Some facts can't be composed ("was built in"); they are listed whole.
 """
 
 import random
@@ -9,7 +9,7 @@ import random
 from .base import Quiz
 from .vocabulary import digits, value, varied_keys
 
-# What a key can have, by the kind of its values.
+# Attributes of a key, by the kind of their values.
 ATTRIBUTES = {
     "code": (
         "secret code",
@@ -129,14 +129,14 @@ WHOLE = (
 
 
 def needles(rng: random.Random, count: int) -> Quiz:
-    """`count` facts of one form about different keys; one is asked for."""
+    """`count` facts of one form about different keys, with a question about one of them."""
     quizzes = crowd(rng, count)
     asked = quizzes[rng.randrange(count)]
     return Quiz(tuple(quiz.facts[0] for quiz in quizzes), asked.question, asked.answer, asked.lead)
 
 
 def crowd(rng: random.Random, count: int) -> list[Quiz]:
-    """`count` facts of one form about different keys, each with its own question, all of one form too."""
+    """`count` facts of one form about different keys, each with its own question, also of one form."""
     keys = varied_keys(rng, count)
     if rng.random() < 0.25:
         kind, fact, question, lead = rng.choice(WHOLE)
@@ -154,12 +154,12 @@ def crowd(rng: random.Random, count: int) -> list[Quiz]:
 
 
 def _attribute(rng: random.Random) -> tuple[str, str]:
-    """Kind and name; as many codes as words of all kinds, for they are the hardest to guess."""
+    """Kind and name of an attribute. Codes are as frequent as all words together, because they are the hardest to guess."""
     kind = rng.choices(list(ATTRIBUTES), (6, 2, 1, 4, 1, 2, 2))[0]
     return kind, rng.choice(ATTRIBUTES[kind])
 
 
-# Things of which a key has several, by the kind of their values; singular and plural.
+# Things that a key has several of, by the kind of their values; singular and plural.
 SEVERAL = {
     "code": (("number", "numbers"), ("code", "codes"), ("ticket", "tickets"), ("key", "keys"), ("mark", "marks")),
     "word": (("gift", "gifts"), ("sign", "signs"), ("password", "passwords"), ("treasure", "treasures")),
@@ -184,7 +184,7 @@ VALUES_LEADS = ("The {things} of the {key} are ", "The {things} are ", "They are
 
 
 def several_values(rng: random.Random) -> Quiz:
-    """Two to four values of one key, asked for in their order."""
+    """Two to four values of one key, asked for in order."""
     (key,) = varied_keys(rng, 1)
     kind = rng.choices(list(SEVERAL), (6, 2, 1, 1))[0]
     thing, things = rng.choice(SEVERAL[kind])
@@ -207,7 +207,7 @@ QUERIES_LEADS = ("They are ", "One after the other: ", "The answers are ", "In t
 
 
 def several_queries(rng: random.Random) -> Quiz:
-    """The same attribute of two or three keys, asked for in an order of its own."""
+    """The same attribute of two or three keys, asked for in an independent order."""
     keys = varied_keys(rng, rng.choice((2, 2, 3)))
     kind, attribute = _attribute(rng)
     size = rng.randint(2, 5)

@@ -1,10 +1,10 @@
-"""Keys and values for training by combination: hundreds of thousands, none of them a key of another split."""
+"""Hundreds of thousands of keys and values for training, made by combination; none is a key of another split."""
 
 import random
 
 from ..synthetic import ADJECTIVES, NOUNS, needle_keys
 
-# None of these is in ADJECTIVES or NOUNS, so a pair with one of them is no pair of another split.
+# None of these is in ADJECTIVES or NOUNS, so a pair with one of them can't occur in another split.
 MORE_ADJECTIVES = (
     "amber bitter brave broad busy careful cheerful clever cold copper curious damp dark deep dusty eager early empty "
     "fierce fine flat fresh grand grey hasty high huge hungry jolly keen kind late lazy light lively long loud lucky marble "
@@ -38,7 +38,7 @@ def digits(rng: random.Random, count: int = 5) -> str:
 
 
 def varied_keys(rng: random.Random, count: int) -> list[str]:
-    """Different keys that go behind "the"."""
+    """Different keys that can follow "the"."""
     found: list[str] = []
     while len(found) < count:
         key = _key(rng)

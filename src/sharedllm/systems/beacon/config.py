@@ -1,4 +1,4 @@
-"""BeaconConfig: the base's configuration, the window that is condensed, and by how much."""
+"""BeaconConfig: the base's configuration, the window, and the condensing ratios."""
 
 from typing import Any, ClassVar
 
@@ -15,10 +15,10 @@ class BeaconConfig(PreTrainedConfig):
 
     Args:
         text_config: configuration of the base language model (an object or a dict with `model_type`).
-        window: W, what the base can attend to. Default: its `max_position_embeddings`.
-        stride: w, raw tokens that are condensed at once; the memory has W − w tokens. Default: W / 2.
-        ratios: α, raw tokens a beacon; one is drawn for each window in training. Default: 2, 4, 8, 16, 32.
-        sinks: first tokens of a text that stay in the memory as they are.
+        window: W, the most tokens that the base can attend to. Default: its `max_position_embeddings`.
+        stride: w, number of raw tokens condensed at once; the memory has W − w tokens. Default: W / 2.
+        ratios: α, raw tokens per beacon; one is drawn for each window in training. Default: 2, 4, 8, 16, 32.
+        sinks: number of first tokens of a text that stay in the memory as raw tokens.
     """
 
     model_type = "sharedllm_beacon"
@@ -46,7 +46,7 @@ class BeaconConfig(PreTrainedConfig):
                 f"stride={self.stride} must leave room for a memory: at most window={self.window} − sinks={self.sinks} − 1."
             )
         if not self.ratios or self.ratios[0] < 1 or self.ratios[-1] > self.stride:
-            raise UserError(f"ratios={self.ratios} must be between 1 and stride={self.stride} raw tokens a beacon.")
+            raise UserError(f"ratios={self.ratios} must be between 1 and stride={self.stride} raw tokens per beacon.")
         if getattr(self.text_config, "sliding_window", None):
             raise UserError("a base with a sliding_window can't attend to beacons before it: use another base.")
 
@@ -56,7 +56,8 @@ class BeaconConfig(PreTrainedConfig):
         return int(self.window or 0) - int(self.stride or 0)
 
     def ratio_for(self, total: int) -> int:
-        """The smallest α whose reach, (W − w − sinks) · α + w, covers a text; beyond those trained, powers of two up to w."""
+        """The smallest α whose reach, (W − w − sinks) · α + w, covers a text; beyond the trained ratios, powers of two
+        up to w."""
         stride, (ratio, *more) = int(self.stride or 0), self.ratios or [1]
         larger = iter([*more, *(2**i for i in range(31) if max(ratio, *more, 1) < 2**i <= stride)])
         while (self.room - self.sinks) * ratio + stride < total:

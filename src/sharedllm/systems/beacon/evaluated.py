@@ -1,4 +1,4 @@
-"""Activation Beacon: the far context condensed window by window, the running text behind its beacons."""
+"""Activation Beacon: the far context condensed window by window, the running text after its beacons."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What is kept of the windows that were read, and how a window, its beacons and the memory see one another."""
+"""The memory of the windows read so far, and the attention between a window, its beacons and the memory."""
 
 from dataclasses import dataclass, replace
 
@@ -18,10 +18,10 @@ class BeaconMemory:
 
     layers   keys and values (B, G, S, D) of each layer
     mask     (B, S) bool, True where there is a token
-    sinks    (B, S) bool, True for raw tokens that stay
+    sinks    (B, S) bool, True for sinks, raw tokens that stay
     lengths  (B,) raw tokens read so far
-    ratios   (B,) raw tokens a beacon
-    rotated  keys have been rotated to their places in the memory
+    ratios   (B,) raw tokens per beacon
+    rotated  whether keys have been rotated to their places in the memory
     """
 
     layers: tuple[Pair, ...]
@@ -47,7 +47,7 @@ class BeaconMemory:
         return replace(self, layers=tuple((rotate(keys, by), values) for keys, values in self.layers), rotated=True)
 
     def append(self, layers: list[Pair], mask: Tensor, sinks: Tensor, read: Tensor, room: int) -> "BeaconMemory":
-        """The memory with what a window left behind it; beyond its room the oldest beacons go."""
+        """The memory followed by what a window leaves; if it exceeds `room`, the oldest beacons are dropped."""
         mask, sinks = torch.cat([self.mask, mask], 1), torch.cat([self.sinks, sinks], 1)
         beacons = mask & ~sinks
         from_end = beacons.flip(1).cumsum(1).flip(1)
@@ -62,11 +62,11 @@ class BeaconMemory:
 
 @dataclass(frozen=True)
 class Places:
-    """Raw tokens of a window, then its beacons: where each stands and what it sees.
+    """Raw tokens of a window, then its beacons: the position of each and what it sees.
 
-    mask       (B, N) bool, False for padding and for beacons that condense nothing
-    positions  (B, N) behind the memory
-    allowed    (B, N, N) bool, what each sees of the window; never nothing
+    mask       (B, N) bool, False for padding and for beacons without raw tokens
+    positions  (B, N) positions, after the memory
+    allowed    (B, N, N) bool, what each sees of the window; at least one
     """
 
     mask: Tensor
@@ -75,7 +75,7 @@ class Places:
 
 
 def interleave(mask: Tensor, ratios: Tensor | None, before: Tensor) -> Places:
-    """Places of a window with a beacon behind every α-th raw token and behind the last; of raw tokens alone without α.
+    """Places of a window with a beacon after every α-th raw token and after the last; without α, raw tokens alone.
 
     Args:
         mask: (B, L) of the raw tokens. ratios: (B,) α. before: (B,) tokens in the memory.
@@ -84,7 +84,7 @@ def interleave(mask: Tensor, ratios: Tensor | None, before: Tensor) -> Places:
     order = torch.arange(length, device=mask.device, dtype=torch.float32).expand(batch, -1)
     if ratios is not None:
         beacons = torch.arange(-(-length // int(ratios.min())), device=mask.device)
-        # Counted from the first token behind the padding.
+        # Counted from the first token after the padding.
         starts = length - mask.sum(1, keepdim=True) + beacons * ratios[:, None]
         ends = (starts + ratios[:, None]).clamp(max=length)
         seen = pad(mask.cumsum(1), (1, 0))

@@ -1,4 +1,4 @@
-"""BeaconForCausalLM: reads a text window by window, each behind the beacons of those before it."""
+"""BeaconForCausalLM: reads a text window by window, each after the beacons of the windows before it."""
 
 import copy
 from typing import Any, ClassVar
@@ -20,7 +20,7 @@ from .memory import BeaconMemory, Pair, Places, interleave
 
 
 class BeaconProjections(nn.Module):
-    """Query, key and value projections of a layer's beacons; they start as those of its raw tokens."""
+    """Query, key and value projections of a layer's beacons; initialised with those of its raw tokens."""
 
     def __init__(self, attention: nn.Module, family: Family):
         super().__init__()
@@ -31,10 +31,10 @@ class BeaconProjections(nn.Module):
 
 
 class BeaconForCausalLM(PreTrainedModel, GenerationMixin):
-    """A base, frozen in training, with projections of their own for beacons.
+    """A base, frozen in training, with separate projections for beacons.
 
     A sequence of any length, padded on the left, is cut from its end into windows of `stride` tokens. All but the last
-    are condensed; the last attends to what is left of them.
+    are condensed; the last attends to their beacons.
     """
 
     config_class = BeaconConfig
@@ -71,7 +71,7 @@ class BeaconForCausalLM(PreTrainedModel, GenerationMixin):
         return self.lm_head
 
     def prepare_memory(self, memory: BeaconMemory) -> BeaconMemory:
-        """A memory with its positions, for many steps over it; nothing more can be condensed behind it."""
+        """Give a memory its positions, for many steps over it; nothing more can be condensed after it."""
         return memory.rotate(self.model.rotary_emb)
 
     @torch.no_grad()
@@ -82,7 +82,7 @@ class BeaconForCausalLM(PreTrainedModel, GenerationMixin):
 
         Args:
             input_ids: (B, T), padded on the left. attention_mask: (B, T).
-            total: tokens that the text will have when it ends, which decide α; default: those of `input_ids`.
+            total: final number of tokens of the text, which decides α; default: that of `input_ids`.
         """
         mask = check_ids("input_ids", input_ids, attention_mask, self.config.text_config.vocab_size)
         totals = mask.sum(1) if total is None else torch.full((len(mask),), total)
@@ -106,9 +106,9 @@ class BeaconForCausalLM(PreTrainedModel, GenerationMixin):
 
         Args:
             input_ids: (B, L), padded on the left. attention_mask: (B, L), or (B, past + L) with a cache.
-            memory: of what stands before the sequence; then, and with a cache, L + past is at most `stride` tokens
-                longer than what can be condensed, that is: only the last window can be cached.
-            logits_to_keep: of the last so many tokens; 0 for all.
+            memory: of the text before the sequence. With a cache the sequence must fit into one window of `stride`
+                tokens: only the last window can be cached.
+            logits_to_keep: number of last tokens to return logits for; 0 for all.
 
         Raises:
             UserError: a cache over more than one window.
@@ -151,7 +151,7 @@ class BeaconForCausalLM(PreTrainedModel, GenerationMixin):
         return [slice(max(end - self.config.stride, 0), end) for end in ends]
 
     def _ratios(self, totals: Tensor) -> Tensor | None:
-        """(B,) α of each text; none in training, where every window draws its own."""
+        """(B,) α of each text; None in training, where it is drawn for every window."""
         if self.training:
             return None
         return torch.tensor([self.config.ratio_for(total) for total in totals.tolist()])
@@ -171,7 +171,7 @@ class BeaconForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> tuple[BeaconMemory, Tensor | None]:
         """The memory with a window's beacons, and the states (B, L, E) of its raw tokens if they are needed."""
         if memory.rotated:
-            raise UserError("the memory has its positions: pass the one that compress() returned, to go on from it.")
+            raise UserError("the memory has its positions already: pass the one that compress() returned.")
         ratios = memory.ratios
         if not ratios.all():
             drawn = [r for r in self.config.ratios if r <= ids.shape[1]] or [ids.shape[1]]
@@ -202,9 +202,9 @@ class BeaconForCausalLM(PreTrainedModel, GenerationMixin):
         needed: bool,
         cache: Cache | None = None,
     ) -> tuple[Tensor, list[Pair]]:
-        """The first `raw` states and those of beacons through all layers: states (B, N, E), and keys before RoPE and values.
+        """Run the first `raw` states and the beacons through all layers: states (B, N, E), keys before RoPE, and values.
 
-        Without need of states the last layer's attention and MLP are left out: nothing depends on them.
+        If no states are needed, the last layer's attention and MLP are skipped, because nothing depends on them.
         """
         new, family = hidden.shape[1], self.family
         # With a cache the window has more places than there are new tokens.

@@ -1,4 +1,4 @@
-"""Activation Beacon timed, and its operations by formula."""
+"""Timing of Activation Beacon, and its operations by formula."""
 
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -34,9 +34,10 @@ class TimedBeacon(TimedSystem):
 
 
 def beacon_read(config: PreTrainedConfig, length: int, total: int, causal: bool = False) -> tuple[int, int]:
-    """Windows of raw tokens and their beacons over the memory; also how many tokens the memory has at the end.
+    """Operations of reading windows of raw tokens and their beacons over the memory; also the final number of tokens in
+    the memory.
 
-    Of the last layer there are only keys and values.
+    The last layer computes only keys and values.
     """
     costs, ratio, done, memory, operations = Costs.of(config.text_config), config.ratio_for(total), 0, 0, 0
     while done < length:

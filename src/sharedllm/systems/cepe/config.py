@@ -1,4 +1,4 @@
-"""CepeConfig: the base's configuration, that of its encoder, and how the context is cut."""
+"""CepeConfig: the configurations of base and encoder, and how the context is cut."""
 
 from typing import Any, ClassVar
 
@@ -8,7 +8,7 @@ from transformers import AutoConfig, ModernBertConfig, PreTrainedConfig
 from ...model.base_config import keep_attention, take_over
 from ...utils.errors import UserError
 
-# Of the decoder's parameters, as in the paper: 435M beside 6.7B.
+# Size of the encoder as a share of the decoder's parameters, as in the paper: 435M for 6.7B.
 ENCODER_SHARE = 0.065
 
 
@@ -18,9 +18,9 @@ class CepeConfig(PreTrainedConfig):
 
     Args:
         text_config: configuration of the base language model (an object or a dict with `model_type`).
-        encoder_config: of the encoder, a `ModernBertConfig` (an object or a dict).
+        encoder_config: configuration of the encoder, a `ModernBertConfig` (an object or a dict).
         window: most tokens of running text. Default: the base's `max_position_embeddings`.
-        chunk_size: tokens of the context that are encoded together.
+        chunk_size: number of context tokens that are encoded together.
     """
 
     model_type = "sharedllm_cepe"
@@ -48,9 +48,10 @@ class CepeConfig(PreTrainedConfig):
 
 
 def encoder_config(text_config: PreTrainedConfig, parameters: int, **changes) -> ModernBertConfig:
-    """An encoder beside a decoder: a quarter as wide, as many layers as bring it nearest to `ENCODER_SHARE` of its size.
+    """An encoder for a decoder: a quarter as wide, with the number of layers that brings it nearest to `ENCODER_SHARE`
+    of its size.
 
-    Its vocabulary is the decoder's and two more: a mask and padding.
+    Its vocabulary is the decoder's plus two tokens: mask and padding.
 
     Args:
         text_config: of the decoder. parameters: how many the decoder has. changes: fields of `ModernBertConfig`.
@@ -77,7 +78,7 @@ def encoder_config(text_config: PreTrainedConfig, parameters: int, **changes) ->
     }
     unknown = sorted(set(changes) - set(ModernBertConfig().to_dict()))
     if unknown:
-        raise UserError(f"encoder.{unknown[0]} is no field of ModernBertConfig.")
+        raise UserError(f"encoder.{unknown[0]} is not a field of ModernBertConfig.")
     return ModernBertConfig(**settings | changes)
 
 

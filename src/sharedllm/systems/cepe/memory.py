@@ -1,4 +1,4 @@
-"""What the encoder made of a context: a state of every token, and what each decoder layer made of it."""
+"""The encoder's states of a context's tokens, or each decoder layer's projections of them."""
 
 from dataclasses import dataclass, replace
 
@@ -13,10 +13,10 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class CepeMemory:
-    """Every token of a context; attention over it knows no order.
+    """Every token of a context; attention over it has no positions.
 
-    states  (B, S, E') of the encoder, or None where they are projected already
-    layers  keys and values (B, G, S, D) of each decoder layer, or None where each forward is to project them
+    states  (B, S, E') of the encoder, or None if they are projected already
+    layers  keys and values (B, G, S, D) of each decoder layer, or None if each forward pass projects them
     mask    (B, S) bool, True where there is a token
     """
 
@@ -29,7 +29,7 @@ class CepeMemory:
 
     @property
     def allowed(self) -> Tensor:
-        """(B, 1, 1, S) bool, never all False in a row: attention over nothing is undefined."""
+        """(B, 1, 1, S) bool, never all False in a row, because attention over nothing is undefined."""
         return (self.mask | ~self.mask.any(1, keepdim=True))[:, None, None]
 
     @property
@@ -38,14 +38,14 @@ class CepeMemory:
         return self.mask.any(1)[:, None, None]
 
     def index_select(self, rows: list[int]) -> "CepeMemory":
-        """Some texts, in the order asked for."""
+        """The texts `rows`, in that order."""
         layers = None if self.layers is None else tuple((k[rows], v[rows]) for k, v in self.layers)
         return replace(
             self, states=None if self.states is None else self.states[rows], layers=layers, mask=self.mask[rows]
         )
 
     def append(self, other: "CepeMemory") -> "CepeMemory":
-        """Both contexts of each text."""
+        """Concatenate both contexts of each text."""
         if (self.layers is None) != (other.layers is None):
             raise UserError("one memory is projected and the other is not: read both with the same project=…")
         layers = states = None

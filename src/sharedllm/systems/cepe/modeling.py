@@ -1,4 +1,4 @@
-"""CepeForCausalLM: a frozen base whose every layer cross-attends to what an encoder made of the context."""
+"""CepeForCausalLM: a frozen base in which every layer cross-attends to an encoder's states of the context."""
 
 import copy
 from typing import Any, ClassVar
@@ -26,13 +26,14 @@ from .memory import CepeMemory, Pair
 class CepeAttention(Injection):
     """h ← h + W_o softmax(q kᵀ / √D) v, with q from norm(h) and k, v from the encoder's states; no positions, no gate.
 
-    Queries, output and norm start as self-attention's, keys and values as the first columns of self-attention's.
+    Query and output projections and the norm start as self-attention's, key and value projections as the first columns
+    of self-attention's.
     """
 
     def __init__(self, layer: nn.Module, family: Family, width: int):
         """
         Args:
-            layer: the decoder layer that it is put into. width: of the encoder's states.
+            layer: the decoder layer to extend. width: of the encoder's states.
         """
         super().__init__()
         attention = getattr(layer, family.attention)
@@ -53,19 +54,19 @@ class CepeAttention(Injection):
             setattr(self, name, module)
 
     def project(self, states: Tensor) -> Pair:
-        """Keys and values (B, G, S, D) of the encoder's states (B, S, E'), head by head in memory, as each step reads them."""
+        """Keys and values (B, G, S, D) of the encoder's states (B, S, E'), contiguous by head, as each step reads them."""
         keys, values = self.family.keys_values(self, states)
         return keys.transpose(1, 2).contiguous(), values.transpose(1, 2).contiguous()
 
     def memory_attention(
         self, attention: Any, normed: Tensor, layer_index: int, memory: CepeMemory, **kwargs
     ) -> tuple[Tensor, Inject]:
-        """Self-attention as it is, and what the memory adds after it."""
+        """Unchanged self-attention, and the function that adds the memory's contribution after it."""
         attended = self_attend(self.family, attention, normed, **kwargs)
         return attended, lambda hidden: self(hidden, layer_index, memory)
 
     def forward(self, hidden: Tensor, layer_index: int, memory: CepeMemory) -> Tensor:
-        """(B, L, E) after self-attention → (B, L, E) after this too."""
+        """(B, L, E) after self-attention → (B, L, E) after cross-attention."""
         keys, values = memory.layers[layer_index] if memory.layers is not None else self.project(memory.states)
         queries = self.family.queries(self, self.norm(hidden)).transpose(1, 2)
         attended = attend(self, self.config._attn_implementation, queries, keys, values, memory.allowed)
@@ -101,8 +102,8 @@ class CepeForCausalLM(LoadsRenamed, GenerationMixin):
         """Extend a base, whose weights are shared.
 
         Args:
-            encoder: folder of one that `python -m sharedllm.systems.cepe.pretrain` trained, or fields of its configuration;
-                default: a new one of the usual size (see `config.encoder_config`).
+            encoder: folder of an encoder trained by `python -m sharedllm.systems.cepe.pretrain`, or fields of its
+                configuration; default: a new one of the usual size (see `config.encoder_config`).
             settings: fields of `CepeConfig`.
         """
         pretrained = None
@@ -123,7 +124,7 @@ class CepeForCausalLM(LoadsRenamed, GenerationMixin):
         return cls(config, base, pretrained).train(base.training)
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Everything starts as the base's; the encoder draws its own."""
+        """Everything starts as the base's, except the encoder, which initialises itself."""
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.embed_tokens
@@ -145,9 +146,9 @@ class CepeForCausalLM(LoadsRenamed, GenerationMixin):
         Args:
             context_ids: (B, T), any T. context_attention_mask: (B, T), padding on either side.
             batch_tokens: most tokens run through the encoder at once; None for no limit.
-            project: keep the keys and values of every decoder layer, so that no forward projects them again; else the
-                encoder's states, which take less room.
-            fingerprint: accepted beside SharedLLM's; such a memory carries none.
+            project: keep the keys and values of every decoder layer, so that no forward pass projects them again; else
+                the encoder's states, which take less memory.
+            fingerprint: ignored; accepted for compatibility with SharedLLM's `read`.
         """
         mask = check_ids("context_ids", context_ids, context_attention_mask, self.config.text_config.vocab_size)
         ids, lengths = left_align(context_ids, mask)
@@ -195,7 +196,7 @@ class CepeForCausalLM(LoadsRenamed, GenerationMixin):
         if memory is not None and memory.mask.shape[1] == 0:
             memory = None
         if position_ids is None and attention_mask is not None:
-            # Positions count real tokens, so that left padding changes nothing.
+            # Positions count real tokens only, so left padding changes nothing.
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, past:]
         outputs = self.model(
             input_ids=input_ids,

@@ -1,8 +1,8 @@
-"""Masked-language-model training of CEPE's encoder, before it is put beside a decoder.
+"""Masked-language-model training of CEPE's encoder, before it is combined with a decoder.
 
     python -m sharedllm.systems.cepe.pretrain --base base --tokens build/tokens-tiny/books --output build/encoder
 
-As in the paper: 30 % of the tokens of 512-token samples are masked, all of them by the mask token.
+As in the paper, 30 % of the tokens of 512-token samples are masked, all by the mask token.
 """
 
 import shutil
@@ -48,11 +48,11 @@ def pretrain(
     """Train a new encoder and write it to a folder, whole or not at all; returns the loss of each step.
 
     Args:
-        config: of the encoder; its last two tokens are mask and padding. stores: drawn from in turn.
-        batch: samples a step. rate: peak learning rate, after a tenth of the steps; it falls to 0.
+        config: of the encoder; its last two tokens are mask and padding. stores: used in turn.
+        batch: samples per step. rate: peak learning rate, reached after a tenth of the steps; then it falls to 0.
 
     Raises:
-        UserError: the output is there already, or tokens are not of the encoder's vocabulary.
+        UserError: the output already exists, or tokens are not of the encoder's vocabulary.
     """
     if output.exists():
         raise UserError(f"{output} already exists: name another output folder.")
@@ -97,18 +97,16 @@ def pretrain(
 
 
 def command(
-    tokens: Annotated[list[Path], typer.Option(help="A token folder that training made; may repeat.")],
+    tokens: Annotated[list[Path], typer.Option(help="A token folder made by training; repeatable.")],
     output: Annotated[Path, typer.Option(help="Folder for the encoder.")],
-    base: Annotated[
-        str, typer.Option(help="The decoder that it will stand beside: folder, hub id, or `base`.")
-    ] = "base",
-    steps: Annotated[int, typer.Option(min=1, help="Of --batch samples of 512 tokens.")] = 200,
+    base: Annotated[str, typer.Option(help="The decoder to combine it with: folder, hub id, or `base`.")] = "base",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of --batch samples of 512 tokens.")] = 200,
     rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
-    batch: Annotated[int, typer.Option(min=1, help="Samples a step.")] = 16,
-    seed: Annotated[int, typer.Option(help="Of weights, samples and masks.")] = 0,
-    device: Annotated[str | None, typer.Option(help="Default: cuda where there is one.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Samples per step.")] = 16,
+    seed: Annotated[int, typer.Option(help="Seed of weights, samples and masks.")] = 0,
+    device: Annotated[str | None, typer.Option(help="Default: cuda if available.")] = None,
 ) -> None:
-    """Train CEPE's encoder to fill masked places."""
+    """Train CEPE's encoder to predict masked tokens."""
     decoder = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(checkpoint(base)))
     config = encoder_config(decoder.config, decoder.num_parameters())
     settings = {"steps": steps, "batch": batch, "rate": rate, "seed": seed}

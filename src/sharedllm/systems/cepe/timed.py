@@ -1,4 +1,4 @@
-"""CEPE timed, and its operations by formula."""
+"""Timing of CEPE, and its operations by formula."""
 
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -9,7 +9,7 @@ from .modeling import CepeForCausalLM
 
 
 class TimedCepe(TimedSystem):
-    """project: keys and values of every decoder layer are kept, not only the encoder's states."""
+    """project: keep keys and values of every decoder layer, not only the encoder's states."""
 
     project = True
 
@@ -28,7 +28,7 @@ class TimedCepe(TimedSystem):
 
 
 class TimedCepeStates(TimedCepe):
-    """Its running text is run in one pass, because every pass projects all that was read."""
+    """The running text is one pass, because every pass projects everything that was read."""
 
     project = False
 
@@ -38,7 +38,7 @@ class TimedCepeStates(TimedCepe):
 
 
 def cepe_read(config: PreTrainedConfig, length: int, project: bool = True) -> int:
-    """The encoder over chunks, the last one padded, and keys and values of every decoder layer."""
+    """Operations of the encoder over chunks, the last one padded, and of every decoder layer's keys and values."""
     encoder, costs = config.encoder_config, Costs.of(config.text_config)
     width, tokens = encoder.hidden_size, -(-length // config.chunk_size) * config.chunk_size
     linear = 2 * (4 * width**2 + 3 * width * encoder.intermediate_size)
@@ -55,7 +55,7 @@ def cepe_answer(
     project: bool = True,
     causal: bool = False,
 ) -> tuple[int, int]:
-    """First token and decoding with cross-attention in every layer; projections in every pass where they are not kept."""
+    """First token and decoding with cross-attention in every layer; every pass projects unless the projections are kept."""
     costs = Costs.of(config.text_config)
     tokens = -(-length // config.chunk_size) * config.chunk_size
     again = 0 if project else costs.layers * tokens * _projection(config)
@@ -66,6 +66,6 @@ def cepe_answer(
 
 
 def _projection(config: PreTrainedConfig) -> int:
-    """Keys and values of one decoder layer, a token of the encoder's."""
+    """Operations of one decoder layer's keys and values, per token of the encoder."""
     text = config.text_config
     return Costs.of(text).kv * config.encoder_config.hidden_size // text.hidden_size

@@ -1,1 +1,1 @@
-"""SharedLLM as a system among others: its own ways of reading, and its control without a memory."""
+"""SharedLLM as one of the systems: its ways of reading, and the control without a memory."""

@@ -16,14 +16,15 @@ from ..answering import Prompt, about_model, written
 
 
 class AnsweringShared:
-    """Reads all but the end of a prompt into a memory; the end fills the window beside the new tokens.
+    """Reads all but the end of a prompt into a memory; the end and the new tokens share the window.
 
-    An answer longer than a quarter of the window is written in pieces of that size, and what then no longer fits into the
-    window is read into the memory as well. Greedy, without special tokens.
+    An answer longer than a quarter of the window is written in pieces of that size, and text that no longer fits into
+    the window is read into the memory too. Greedy, without special tokens.
 
     Args:
-        budget: tokens of the memory that the answer sees, chosen for the question (`Prompt.after`); default: as the
-            model's configuration keeps them. score: what a budget goes by. batch_tokens: most tokens read at once.
+        budget: most tokens of the memory that the answer sees, chosen for the question (`Prompt.after`); default: the
+            tokens that the model's configuration keeps. score: how a budget is spent. batch_tokens: most tokens read at
+            once.
     """
 
     name = "sharedllm"
@@ -37,7 +38,7 @@ class AnsweringShared:
         batch_tokens: int | None = None,
     ):
         if budget is not None and budget < 1:
-            raise UserError(f"budget={budget} leaves nothing to see: give at least one token.")
+            raise UserError(f"budget={budget} leaves nothing to read: give at least one token.")
         self.model, self.tokenizer, self.batch_tokens = model, tokenizer, batch_tokens
         self.budget, self.score = budget, score
         self.about = about_model(model, model.config.window) | {

@@ -1,4 +1,4 @@
-"""SharedLLM: the far context is read into a memory that the running text attends to; and its control, without one."""
+"""SharedLLM: the far context is read into a memory that the running text attends to; and the control without a memory."""
 
 from dataclasses import dataclass, replace
 
@@ -17,7 +17,7 @@ from ..evaluated import Given, Scores, scores_of
 class Shared:
     """selection: a policy's name, strides: of the levels; None for the model's own. batch_tokens: most tokens read at once.
 
-    rounded: keys and values as storage "int8" brings them back and `memory_dtype` "int8" holds them.
+    rounded: use 8-bit keys and values, as with storage "int8" and `memory_dtype` "int8".
     """
 
     model: SharedLLMForCausalLM
@@ -57,7 +57,7 @@ class Shared:
 
 @dataclass(frozen=True)
 class Empty:
-    """The trained model that gets no memory: what the extra training does by itself."""
+    """The trained model without a memory: shows the effect of the extra training alone."""
 
     model: SharedLLMForCausalLM
     name: str = "empty"

@@ -8,7 +8,7 @@ from ..operations import Costs, decode, pairs, run, run_in_blocks
 
 
 def kept_tokens(config: SharedLLMConfig, length: int) -> int:
-    """S, how many tokens of a text SharedLLM's trees keep."""
+    """S, the number of tokens of a text that SharedLLM's trees keep."""
     roots = chunks(torch.tensor([length]), config.chunk_size)
     return len(sample(preserved_nodes(roots, len(config.strides)), tuple(config.strides)))
 
@@ -16,10 +16,10 @@ def kept_tokens(config: SharedLLMConfig, length: int) -> int:
 def shared_read(
     config: SharedLLMConfig, length: int, keep_all: bool = False, plain: bool = False, causal: bool = False
 ) -> int:
-    """The lower model over all units (nodes, or chunks), and keys and values of what is kept.
+    """The lower model over all units (nodes or chunks), and keys and values of the kept tokens.
 
-    Layers below M − 1 run whole; layer M − 1 has keys and values of all tokens and everything else of the kept ones; of
-    layer M there are keys and values of the kept ones. `plain`: M whole layers, and keys and values from what they made.
+    Layers below M − 1 run whole. Layer M − 1 computes keys and values of all tokens and everything else only for kept
+    ones; layer M only keys and values of kept ones. `plain`: M whole layers, and keys and values from their output.
     """
     costs, strides = Costs.of(config.text_config), (1,) if keep_all else tuple(config.strides)
     roots = chunks(torch.tensor([length]), config.chunk_size)
@@ -45,9 +45,9 @@ def shared_read(
 def shared_answer(
     config: SharedLLMConfig, kept: int, running: int, block: int, new_tokens: int, causal: bool = False
 ) -> tuple[int, int]:
-    """First token and decoding over a memory of `kept` tokens, which the layers of the injection map see."""
+    """First token and decoding over a memory of `kept` tokens, which the layers of the injection map read."""
     costs, injected = Costs.of(config.text_config), len(config.injection_map) if kept else 0
-    # A cross-attention has its own projections of queries and output; a joint softmax uses self-attention's.
+    # A cross-attention has its own query and output projections; a joint softmax uses self-attention's.
     own = costs.query_output * injected if config.injection == "cross" else 0
     first = run_in_blocks(costs, running, 0, block, causal) + running * (own + injected * kept * costs.pair)
     first += -(-running // block) * costs.head
@@ -55,7 +55,7 @@ def shared_answer(
 
 
 def shared_select(config: SharedLLMConfig, length: int, question: int, causal: bool = False) -> int:
-    """A question's attention over every token of a text: its queries again, and their products with keys twice."""
+    """A question's attention over every token of a text: recomputed queries, and two products with the keys."""
     costs, injected = Costs.of(config.text_config), len(config.injection_map)
     return run(costs, question, 0, causal) + injected * question * (costs.query_output // 2 + length * costs.pair)
 

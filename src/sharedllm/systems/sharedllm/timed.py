@@ -1,4 +1,4 @@
-"""SharedLLM timed: as it is, with its lower layers run whole, and with a question that selects within a budget."""
+"""Timing of SharedLLM: as it is, with its lower layers run whole, and with a question that selects within a budget."""
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -8,12 +8,12 @@ from ..operations import Operations
 from ..timed import Setting, State, TimedSystem
 from .operations import kept_tokens, shared_answer, shared_read, shared_select
 
-# Tokens at the end of the running text that a budget is spent by.
+# Number of last tokens of the running text that serve as the question for a budget.
 QUESTION = 64
 
 
 class TimedShared(TimedSystem):
-    """Asked once, as `generate` does with a context: the memory's keys are rotated where they lie.
+    """Asked once, as `generate` does with a context: the memory's keys are rotated in place.
 
     plain: all M layers run whole.
     """
@@ -44,7 +44,7 @@ class TimedWhole(TimedShared):
 
 
 class TimedBudget(TimedShared):
-    """Keeps every token; the end of the running text is the question. Its operations are those of a budget used up."""
+    """Keeps every token; the end of the running text is the question. Its operations assume that the budget is used up."""
 
     @staticmethod
     def extend(base: PreTrainedModel, setting: Setting) -> SharedLLMForCausalLM:
