@@ -126,3 +126,13 @@ def test_strides_of_a_phase_are_not_those_of_the_model(run, recipe, tmp_path):
     assert run("train", recipe(steps=2, data=data, schedule=[{"share": 1.0, "strides": [other]}]))[0] == 0
     written = json.loads((tmp_path / "run" / "model" / "config.json").read_text())["strides"]
     assert written == own != other
+
+
+@pytest.mark.parametrize("name", ["model", "checkpoints"])
+def test_a_folder_that_no_training_wrote_is_not_replaced(run, recipe, tmp_path, name):
+    foreign = tmp_path / "run" / name / "weights.bin"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("mine")
+    code, _, err = run("train", recipe())
+    assert code == 2 and f"has '{name}' in it, but no recipe.json" in err
+    assert foreign.read_text() == "mine"

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from ..utils.errors import UserError
-from .common import check_source, note, progress_bar
+from .common import ModelOption, check_source, note, progress_bar
 
-app = typer.Typer(help="Take documents out of a memory, join memories, check one.", no_args_is_help=True)
+app = typer.Typer(help="Take documents out of a memory, join memories, check or recover one.", no_args_is_help=True)
 
 MemoryArgument = Annotated[Path, typer.Argument(help="A memory.")]
 
@@ -38,16 +38,37 @@ def merge(
     output: Annotated[Path, typer.Option("-o", "--output", help="Memory to write; the others stay as they are.")],
 ) -> None:
     """Join memories into a new one; nothing is read again, and each document keeps its name and offsets."""
-    if output.exists():
-        raise UserError(f"{output} already exists: name a new memory.")
     for memory in memories:
         check_source(str(memory))
     from ..store.writer import writing
 
+    _check_new(output)
     with writing(output) as writer:
         for memory in memories:
             writer.merge(memory)
         writer.commit()
+    _report(output)
+
+
+@app.command()
+def recover(
+    memory: Annotated[Path, typer.Argument(help="A memory whose manifest.json is lost or damaged; it stays as it is.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Memory to write.")],
+    model: ModelOption = "tiny",
+) -> None:
+    """Make a new memory of the blocks that a memory has left.
+
+    A block knows its document and its place in it. Where one is missing, what comes after is a document of its own.
+    """
+    check_source(str(memory))
+    from ..store.recover import recover as recover_blocks
+    from ..utils.checkpoints import load_tokenizer
+    from .loading import quiet, tokenizer_fingerprint
+
+    _check_new(output)
+    quiet()
+    tokenizer = load_tokenizer(model)
+    recover_blocks(memory, output, tokenizer, tokenizer_fingerprint(tokenizer), note)
     _report(output)
 
 
@@ -64,6 +85,14 @@ def check(memory: MemoryArgument) -> None:
     if opened.damaged:
         raise typer.Exit(1)
     _report(memory)
+
+
+def _check_new(output: Path) -> None:
+    """Refuse to write where documents are; what a killed command left, a memory without any, is in nobody's way."""
+    from ..store.manifest import NAME, read_manifest
+
+    if (output / NAME).exists() and read_manifest(output).documents:
+        raise UserError(f"{output} already exists: name a new memory.")
 
 
 def _report(memory: Path) -> None:

@@ -23,33 +23,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..utils.errors import UserError
+from ..utils.fields import misfit_of
 from ..utils.files import put
 from .context_memory import ContextMemory
 from .fingerprint import raw_bytes
 from .int8 import dequantised, quantised
+from .schema import HEADER, INTEGERS, OPTIONAL, SOURCES, impossible, misshapen
 
 FORMAT = "sharedllm.memory"
 VERSION = 2
 # Entries that had another name in format version 1, which can still be read.
 _FIRST_NAMES = {"ratio": "stride"}
 Storage = Literal["model", "int8"]
-_INTEGERS = {"mask": torch.bool, "token_ids": torch.int32} | dict.fromkeys(
-    ("chunk", "position", "stride", "lengths"), torch.int64
-)
-_DTYPES = ("float32", "bfloat16", "float16", "float64")
-_FIELDS = {
-    "fingerprint": str,
-    "tokenizer": str,
-    "library": str,
-    "storage": str,
-    "dtype": str,
-    "chunk_size": int,
-    "texts": int,
-    "layers": int,
-    "sources": list,
-    "checksums": dict,
-    "checksum": str,
-}
 
 
 def checksum(tensor: Tensor) -> str:
@@ -95,7 +80,7 @@ def _sources(memory: ContextMemory) -> list:
         sources = json.loads(json.dumps(memory.sources))
     except (TypeError, ValueError) as error:
         raise UserError(f"sources={memory.sources!r} can't be saved: {error}; use text and numbers.") from None
-    if len(sources) != len(memory) or not all(isinstance(text, list) for text in sources):
+    if len(sources) != len(memory) or SOURCES.misfit(sources) is not None:
         raise UserError(f"sources={memory.sources!r} do not fit {len(memory)} texts: give each text a tuple of dicts.")
     return sources
 
@@ -185,15 +170,15 @@ def read_header(path: str | Path) -> dict:
     try:
         header = json.loads(text)
         made_as, kind = header["format_version"], header["format"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise _damaged(path, "its header can't be read") from None
     if kind != FORMAT:
         raise UserError(f"{path} has format {kind!r}, not {FORMAT!r}: it is not a memory.")
     if made_as not in range(1, VERSION + 1):
         raise UserError(f"{path} has format_version={made_as}, this package reads 1 … {VERSION}: upgrade sharedllm.")
-    for name, kind in _FIELDS.items():
-        if not isinstance(header.get(name), kind):
-            raise _damaged(path, f"its header has {name}={header.get(name)!r}, not a {kind.__name__}")
+    wrong = misfit_of(header, HEADER, OPTIONAL)
+    if wrong is not None:
+        raise _damaged(path, f"in its header {wrong}")
     if header["checksum"] != _header_checksum(header):
         raise _damaged(path, "the checksum of its header does not fit")
     return header
@@ -233,11 +218,11 @@ def open_file(
     return ContextMemory(
         keys=tuple(heads(header, tensors, f"keys.{i}") for i in layers),
         values=tuple(heads(header, tensors, f"values.{i}") for i in layers),
-        residuals=tuple(heads(header, tensors, f"residuals.{i}") for i in range(_residuals(header))),
+        residuals=tuple(heads(header, tensors, f"residuals.{i}") for i in range(header.get("residuals", 0))),
         chunk_size=header["chunk_size"],
         sources=tuple(tuple(text) for text in header["sources"]),
         fingerprint=header["fingerprint"],
-        **{name: tensors[name] for name in _INTEGERS},
+        **{name: tensors[name] for name in INTEGERS},
     )
 
 
@@ -248,10 +233,10 @@ def open_tensors(path: Path, header: dict, verify: bool = True) -> dict[str, Ten
         UserError: a checksum does not match, or tensors are missing, unexpected, or inconsistent with each other.
     """
     names = {f"{kind}.{i}" for kind in ("keys", "values") for i in range(header["layers"])}
-    names |= {f"residuals.{i}" for i in range(_residuals(header))}
+    names |= {f"residuals.{i}" for i in range(header.get("residuals", 0))}
     if header["storage"] == "int8":
         names |= {f"{name}.scale" for name in names}
-    names |= _INTEGERS.keys()
+    names |= INTEGERS.keys()
     # Entry in the file → current name.
     entries = {name: name for name in names}
     if header["format_version"] == 1:
@@ -264,7 +249,9 @@ def open_tensors(path: Path, header: dict, verify: bool = True) -> dict[str, Ten
     for entry, name in entries.items() if verify else ():
         if checksum(tensors[name]) != header["checksums"][entry]:
             raise _damaged(path, f"the checksum of {name} does not fit")
-    _check_shapes(path, header, tensors)
+    wrong = misshapen(header, tensors) or (impossible(header, tensors) if verify else None)
+    if wrong is not None:
+        raise _damaged(path, wrong)
     return tensors
 
 
@@ -277,43 +264,3 @@ def heads(
         return tensor
     scale = take(tensors[f"{name}.scale"][..., None])[..., 0]
     return dequantised(tensor, scale, getattr(torch, header["dtype"]))
-
-
-def _residuals(header: dict) -> int:
-    """How many residual streams a file holds; older files have none."""
-    count = header.get("residuals", 0)
-    return count if count in (0, 1) else 0
-
-
-def _check_shapes(path: Path, header: dict, tensors: dict[str, Tensor]) -> None:
-    """Refuse tensors whose shapes or dtypes disagree. Checksums find damage; this finds files that were written wrong."""
-    texts, mask = header["texts"], tensors["mask"]
-    if mask.ndim != 2 or len(mask) != texts or len(header["sources"]) != texts:
-        raise _damaged(path, f"mask has shape {tuple(mask.shape)} for {texts} texts")
-    if header["chunk_size"] < 1:
-        raise _damaged(path, f"chunk_size={header['chunk_size']} is not positive")
-    first = tensors["keys.0"] if "keys.0" in tensors else torch.zeros(texts, 1, mask.shape[1], 1)
-    if header["storage"] == "model" and not first.is_floating_point():
-        raise _damaged(path, f"keys.0 has dtype {first.dtype}, not a floating point one")
-    if header["storage"] != "model" and (first.dtype != torch.int8 or header["dtype"] not in _DTYPES):
-        raise _damaged(path, f"keys.0 has dtype {first.dtype} for storage {header['storage']!r}")
-    for name, tensor in tensors.items():
-        dtype = torch.float32 if name.endswith(".scale") else _INTEGERS.get(name, first.dtype)
-        if tensor.dtype != dtype:
-            raise _damaged(path, f"{name} has dtype {tensor.dtype}, not {dtype}")
-        if name == "lengths":
-            fits = tensor.shape == (texts,)
-        elif name == "token_ids":
-            fits = tensor.ndim == 2 and len(tensor) == texts
-        elif name in _INTEGERS:
-            fits = tensor.shape == mask.shape
-        elif name.endswith(".scale"):
-            fits = tensor.shape == tensors[name.removesuffix(".scale")].shape[:3]
-        else:
-            twin = tensors[name.replace("values", "keys")]  # a residual stream is its own twin
-            fits = tensor.ndim == 4 and tensor.shape == twin.shape and tensor.shape[::2] == mask.shape
-        if not fits:
-            raise _damaged(path, f"{name} has shape {tuple(tensor.shape)}, mask {tuple(mask.shape)}")
-    lengths, columns = tensors["lengths"], tensors["token_ids"].shape[1]
-    if ((lengths < 0) | (lengths > columns)).any():
-        raise _damaged(path, f"lengths={lengths.tolist()} do not fit token_ids of {columns} columns")

@@ -25,14 +25,31 @@ class BlockFile:
         try:
             self.nbytes = path.stat().st_size
             self.header = read_header(path)
-            if self.header["checksum"] != block.sha256 or self.header["chunk_size"] != manifest.chunk_size:
+            if self.header["checksum"] != block.sha256:
                 raise UserError(f"{path} is not the block that was written; read the document again.")
             self.tensors = open_tensors(path, self.header, verify)
+            self._check(path, block, manifest)
         except ValueError:
             if not path.exists():  # a writer removed it meanwhile
                 raise FileNotFoundError(path) from None
             raise
         self.pairs = self.header["layers"]
+
+    def _check(self, path: Path, block: Block, manifest: Manifest) -> None:
+        """The manifest's word against the block's."""
+        lengths, stride = self.tensors["lengths"].tolist(), self.tensors["stride"]
+        said = {
+            "tokens": ([block.tokens], lengths),
+            "fingerprint": (manifest.fingerprint, self.header["fingerprint"]),
+            "tokenizer": (manifest.tokenizer, self.header["tokenizer"]),
+            "chunk_size": (manifest.chunk_size, self.header["chunk_size"]),
+            "layers": (manifest.pairs, self.header["layers"]),
+            "storage": (manifest.storage, self.header["storage"]),
+            "kept tokens": (block.tokens, stride.shape[1]) if manifest.complete else (0, 0),
+        }
+        for name, (theirs, ours) in said.items():
+            if theirs != ours:
+                raise UserError(f"{path} has {name} {ours}, the manifest says {theirs}; read the document again.")
 
     def segment(self, start: int, sources: tuple[dict, ...]) -> Segment:
         """The block as a segment whose first token is at slot `start`."""

@@ -7,20 +7,46 @@
 
 The manifest is authoritative: it is replaced atomically by a rename, and names all blocks that belong to the store. A
 block that it does not name was left by a killed writer, or has been removed from the store; the next writer deletes it.
+Without a manifest nothing is deleted.
 """
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ..memory.file import library
+from ..memory.schema import CHUNK_SIZE, LAYERS, SHA256, STORAGE
 from ..utils.errors import UserError
+from ..utils.fields import TRUTH, each, misfit_of, text, whole
 from ..utils.files import write_text
 
 FORMAT, VERSION = "sharedllm.store", 1
 NAME = "manifest.json"
+# A block's name, and its name while it is written.
+_BLOCK = re.compile(r"[0-9a-f]{32}\.memory(\.tmp[0-9a-f]{8})?")
+
+
+_BLOCK_FIELDS = {"file": text("[0-9a-f]{32}"), "tokens": whole(1), "characters": whole(0), "sha256": SHA256}
+_DOCUMENT = {"name": text(r"[\s\S]+"), "blocks": each(_BLOCK_FIELDS, least=1), "sha256": SHA256, "finished": TRUTH}
+_MANIFEST = {
+    "fingerprint": text(),
+    "tokenizer": text(),
+    "chunk_size": CHUNK_SIZE,
+    "pairs": LAYERS,
+    "complete": TRUTH,
+    "storage": STORAGE,
+    "documents": each(_DOCUMENT),
+    "generation": whole(0),
+    "library": text(),
+}
+
+
+def is_block(name: str) -> bool:
+    """Whether a file name is one that only a writer of stores gives."""
+    return _BLOCK.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
@@ -115,32 +141,55 @@ def read_manifest(folder: Path) -> Manifest:
         if not folder.exists():
             raise UserError(f"{folder} does not exist: check the name, or make it with `sharedllm read`.") from None
         raise UserError(f"{folder} is not a memory: it has no {NAME}; make one with `sharedllm read`.") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{path} is damaged: it can't be read; read the texts again, into another memory.") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise _damaged(path, "it can't be read") from None
     if kind != FORMAT:
         raise UserError(f"{path} has format {kind!r}, not {FORMAT!r}: it is not a memory.")
     if version != VERSION:
         raise UserError(f"{path} has format_version={version}, this package reads {VERSION}: upgrade sharedllm.")
     if checksum != _checksum(content):
-        raise UserError(f"{path} is damaged: its checksum does not fit; read the texts again, into another memory.")
-    try:
-        return _manifest(content)
-    except (TypeError, KeyError, ValueError):
-        raise UserError(
-            f"{path} is damaged: its fields are not those of a memory; read the texts again, into another memory."
-        ) from None
+        raise _damaged(path, "its checksum does not fit")
+    wrong = misfit_of(content, _MANIFEST) or _contradiction(content)
+    if wrong is not None:
+        raise _damaged(path, wrong)
+    return _manifest(content)
+
+
+def _damaged(path: Path, what: str) -> UserError:
+    folder = path.parent
+    return UserError(
+        f"{path} is damaged: {what}; save what its blocks hold with `sharedllm memory recover {folder} -o NEW`, or read the "
+        "texts again, into another memory."
+    )
 
 
 def _manifest(content: dict[str, Any]) -> Manifest:
     documents = tuple(
-        Document(d["name"], tuple(Block(**block) for block in d["blocks"]), d["sha256"], d["finished"])
+        Document(
+            d["name"],
+            tuple(Block(**{n: block[n] for n in _BLOCK_FIELDS}) for block in d["blocks"]),
+            d["sha256"],
+            d["finished"],
+        )
         for d in content["documents"]
     )
     known = {f.name for f in fields(Manifest)} - {"documents"}
-    manifest = Manifest(**{name: content[name] for name in known}, documents=documents)
-    if manifest.chunk_size < 1 or any(not b.file.isalnum() for d in documents for b in d.blocks):
-        raise ValueError
-    return manifest
+    return Manifest(**{name: content[name] for name in known}, documents=documents)
+
+
+def _contradiction(content: dict[str, Any]) -> str | None:
+    """What of a manifest contradicts itself, each field for itself being as it should."""
+    documents, size = content["documents"], content["chunk_size"]
+    names = [d["name"] for d in documents]
+    if len(set(names)) < len(names):
+        return "two documents have one name"
+    files = [block["file"] for d in documents for block in d["blocks"]]
+    if len(set(files)) < len(files):
+        return "a block is named twice"
+    for d in documents:
+        if any(block["tokens"] % size for block in d["blocks"][:-1]):
+            return f"a block of {d['name']!r} ends within a chunk of {size}, and is not the last"
+    return None
 
 
 def _checksum(content: dict[str, Any]) -> str:

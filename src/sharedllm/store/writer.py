@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from ..utils.errors import UserError
 from ..utils.files import put, synchronise
 from ..utils.text import tokenized
 from .blocks import BlockFile
-from .manifest import NAME, Block, Document, Manifest, read_manifest, write_manifest
+from .manifest import NAME, Block, Document, Manifest, is_block, read_manifest, write_manifest
 
 BLOCK_TOKENS = 8192
 
@@ -36,17 +36,8 @@ def writing(folder: str | Path) -> Iterator["Writer"]:
         UserError: the folder is not a store, or another process is writing to it.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file, not a memory folder: name another one.")
-    if (
-        folder.is_dir()
-        and not (folder / NAME).exists()
-        and any(p.name not in ("lock", "blocks", f".{NAME}.part") for p in folder.iterdir())
-    ):
-        raise UserError(f"{folder} is a folder with other things in it: name a memory, such as notes.memory.")
-    if not folder.parent.is_dir():
-        raise UserError(f"the folder {folder.parent} does not exist: create it, or save the memory elsewhere.")
-    new = not folder.exists()
+    _check_ours(folder)
+    new, begun = not folder.exists(), not (folder / NAME).exists()
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("a") as lock:
         try:
@@ -60,9 +51,52 @@ def writing(folder: str | Path) -> Iterator["Writer"]:
             finally:
                 writer.settle()
         except BaseException:
-            if new and not (folder / NAME).exists():
-                shutil.rmtree(folder, ignore_errors=True)
+            if begun:
+                _undo(folder, new)
             raise
+
+
+def _check_ours(folder: Path) -> None:
+    """Refuse a folder that may hold files of somebody else, before anything in it is deleted or written.
+
+    Raises:
+        UserError: it is something else, or has blocks that no manifest names.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file, not a memory folder: name another one.")
+    if not folder.parent.is_dir():
+        raise UserError(f"the folder {folder.parent} does not exist: create it, or save the memory elsewhere.")
+    blocks = folder / "blocks"
+    if blocks.is_symlink() or (blocks.exists() and not blocks.is_dir()):
+        raise UserError(
+            f"{blocks} is a link or a file: a memory has its blocks in a folder of its own; name another one."
+        )
+    if not folder.is_dir() or (folder / NAME).exists():
+        return
+    inside = list(blocks.iterdir()) if blocks.is_dir() else []
+    if any(is_block(path.name) for path in inside):
+        raise UserError(
+            f"{folder} has blocks of a memory but no {NAME} that names them: `sharedllm memory recover {folder} -o NEW` "
+            "makes a memory of them; or name another one."
+        )
+    if inside or any(p.name not in ("lock", "blocks", f".{NAME}.part") for p in folder.iterdir()):
+        raise UserError(f"{folder} is a folder with other things in it: name a memory, such as notes.memory.")
+
+
+def _undo(folder: Path, new: bool) -> None:
+    """Delete a store that was begun here and holds no document yet; other files in its folder stay."""
+    try:
+        if (folder / NAME).exists() and read_manifest(folder).documents:
+            return
+    except UserError:
+        return
+    blocks = folder / "blocks"
+    for path in [*blocks.glob("*"), folder / NAME, folder / "lock"]:
+        if path.parent == folder or is_block(path.name):
+            path.unlink(missing_ok=True)
+    for path in [blocks, *([folder] if new else [])]:
+        with suppress(OSError):  # it holds something else
+            path.rmdir()
 
 
 class Writer:
@@ -100,6 +134,7 @@ class Writer:
             model.fingerprint(), tokenizer, config.chunk_size, len(config.injection_map), keep_all, storage,
             generation=generation,
         )  # fmt: skip
+        self._name()
 
     def read(
         self,
@@ -143,7 +178,11 @@ class Writer:
         for piece, more, lengths, last in tokenized(tokenizer, itertools.chain([text] if text else [], pieces)):
             ids, characters, written = torch.cat([ids, more]), torch.cat([characters, lengths]), written + piece
             while len(ids) > size or (len(ids) and last):
-                blocks.append(self._block(model, context, ids[:size], characters[:size], batch_tokens, progress))
+                start = sum(block.tokens for block in blocks)
+                source = {"name": name, "tokens": min(len(ids), size), "from_token": start}
+                blocks.append(
+                    self._block(model, context, ids[:size], characters[:size], source, batch_tokens, progress)
+                )
                 new = blocks[-1].characters - known
                 digest.update(written[:new].encode())
                 written, known = written[new:], 0
@@ -176,7 +215,7 @@ class Writer:
         """
         other = Path(other)
         theirs = read_manifest(other)
-        ours = self.manifest or replace(theirs, documents=(), generation=0)
+        ours = self._take_after(theirs)
         for name in ("fingerprint", "tokenizer", "chunk_size", "pairs", "complete", "storage"):
             if getattr(ours, name) != getattr(theirs, name):
                 raise UserError(
@@ -189,13 +228,30 @@ class Writer:
                 raise UserError(f"{document.name} is in {other} and in {self.folder}: forget it in one of them.")
         for document in theirs.documents:
             for block in document.blocks:
+                path = other / "blocks" / f"{block.file}.memory"
                 try:
-                    self._copy(other / "blocks" / f"{block.file}.memory")
+                    BlockFile(other, block, theirs, verify=True)
+                    self._copy(path)
                 except FileNotFoundError:
                     raise UserError(
                         f"{other} has lost a block of {document.name}: forget that document there, or read it again."
                     ) from None
+                except UserError as error:
+                    raise UserError(f"{document.name} of {other} is damaged, so nothing is joined: {error}") from None
         self.manifest = replace(ours, documents=ours.documents + theirs.documents)
+
+    def adopt(self, manifest: Manifest, blocks: Iterable[Path]) -> None:
+        """Add documents whose blocks lie elsewhere, until `commit`; the other folder stays as it is.
+
+        Raises:
+            UserError: there are documents here already.
+        """
+        ours = self._take_after(manifest)
+        if ours.documents:
+            raise UserError(f"{self.folder} holds documents already: name a new memory.")
+        for path in blocks:
+            self._copy(path)
+        self.manifest = replace(manifest, generation=ours.generation)
 
     def commit(self) -> None:
         """Make all changes permanent."""
@@ -207,6 +263,20 @@ class Writer:
         """Commit the documents read so far, unless the store is to replace another one."""
         if self._unsaved and not self._held:
             self.commit()
+
+    def _name(self) -> None:
+        """Give a new store a manifest before any block: blocks without one are never removed, for they may be all that
+        is left of a memory."""
+        if not (self.folder / NAME).exists():
+            self.manifest = write_manifest(self.folder, self._present())
+
+    def _take_after(self, other: Manifest) -> Manifest:
+        """The manifest of this store, which is of the kind of `other` as long as it holds no document."""
+        if self.manifest is None or not self.manifest.documents:
+            generation = self.manifest.generation if self.manifest is not None else 0
+            self.manifest = replace(other, documents=(), generation=generation)
+            self._name()
+        return self._present()
 
     def _present(self) -> Manifest:
         if self.manifest is None:
@@ -240,10 +310,14 @@ class Writer:
         context: Tensor,
         ids: Tensor,
         characters: Tensor,
+        source: dict[str, str | int],
         batch_tokens: int | None,
         progress: Callable[[int], None] | None,
     ) -> Block:
-        """Read tokens together with the tokens before them that they overlap with, and write the block."""
+        """Read tokens together with the tokens before them that they overlap with, and write the block.
+
+        `source` records in the block which document it belongs to and at which token it begins, for `recover`.
+        """
         manifest, size = self._present(), model.config.chunk_size
         again = -(-model.config.overlap // size) * size if len(context) else 0
         with torch.no_grad():
@@ -251,7 +325,7 @@ class Writer:
                 torch.cat([context[len(context) - again :], ids])[None].to(model.device),
                 keep_all=manifest.complete, selection=without_query(model.config.selection), batch_tokens=batch_tokens, progress=progress,
             )  # fmt: skip
-        memory = replace(memory.slice(again, memory.lengths), sources=())
+        memory = replace(memory.slice(again, memory.lengths), sources=((source,),))
         name = secrets.token_hex(16)
         path = self.folder / "blocks" / f"{name}.memory"
         checksum = save_memory(memory, path, tokenizer=manifest.tokenizer, storage=manifest.storage)
@@ -281,10 +355,15 @@ class Writer:
                 temporary.unlink(missing_ok=True)
 
     def _sweep(self) -> None:
-        """Delete files that the manifest does not name: removed documents, or remains of a killed writer."""
-        if self._held:
+        """Delete blocks that the manifest does not name: removed documents, or remains of a killed writer.
+
+        Nothing is deleted without a manifest, nor if blocks that it names are missing: it may belong to another memory.
+        """
+        if self._held or self.manifest is None:
             return
-        named = {f"{b.file}.memory" for d in (self.manifest.documents if self.manifest else ()) for b in d.blocks}
-        for path in (self.folder / "blocks").iterdir():
-            if path.name not in named:
-                path.unlink(missing_ok=True)
+        named = {f"{b.file}.memory" for d in self.manifest.documents for b in d.blocks}
+        there = {path.name: path for path in (self.folder / "blocks").iterdir() if is_block(path.name)}
+        if named - there.keys():
+            return
+        for name in there.keys() - named:
+            there[name].unlink(missing_ok=True)

@@ -16,6 +16,21 @@ from .losses import RowLosses
 from .recipe import Recipe
 
 
+def check_output(output: Path) -> None:
+    """Refuse a folder where a model or checkpoints lie that no training wrote: they would be replaced.
+
+    Raises:
+        UserError: there are such.
+    """
+    if (output / "recipe.json").is_file():
+        return
+    for name in ("model", "checkpoints"):
+        if (output / name).exists():
+            raise UserError(
+                f"output={output} has {name!r} in it, but no recipe.json of a training: choose another folder."
+            )
+
+
 def write_model(
     accelerator: Accelerator, losses: RowLosses, tokenizer: PreTrainedTokenizerBase, output: Path, recipe: Recipe
 ) -> Path:

@@ -26,7 +26,7 @@ from .checkpoint import check_recipe, latest, load_checkpoint, read_state, save_
 from .curves import draw_curves
 from .log import Log
 from .losses import RowLosses, autocast
-from .output import write_model
+from .output import check_output, write_model
 from .parallel import distribute, make_accelerator
 from .parts import add_lora, learning_rates, make_optimizers, multiplier
 from .recipe import Recipe
@@ -100,6 +100,7 @@ class _Run:
         self.output = Path(recipe.output)
         self.checkpoints = self.output / "checkpoints"
         start = resume_from or latest(self.checkpoints)
+        check_output(self.output)
         digests: dict[str, str] = {}
         with self.accelerator.main_process_first():
             self.tokenizer: PreTrainedTokenizerBase = make_tokenizer(recipe)

@@ -1,0 +1,153 @@
+"""What is left of a memory whose manifest is lost or damaged: its whole blocks, as a new memory. The old one stays as it is."""
+
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ..memory.file import open_tensors, read_header
+from ..utils.errors import UserError
+from ..utils.text import decode_pieces
+from ..utils.text_files import is_text
+from .manifest import Block, Document, Manifest, is_block
+from .writer import writing
+
+# What blocks of one memory have in common.
+_ALIKE = ("fingerprint", "tokenizer", "chunk_size", "layers", "storage")
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A whole block. name, start: its document, and the token of that which it begins with; "" and 0 if it does not say."""
+
+    path: Path
+    header: dict[str, Any]
+    ids: Tensor
+    complete: bool
+    name: str
+    start: int
+
+    @property
+    def alike(self) -> tuple[Any, ...]:
+        return tuple(self.header[field] for field in _ALIKE)
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.ids)
+
+
+def recover(
+    folder: Path,
+    output: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    tokenizer_mark: str,
+    say: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Make a new memory of the blocks in a folder.
+
+    Blocks say which document they are of and where they stand in it. Where one is missing, what comes after is a document of
+    its own. A document counts as unfinished, for nobody knows how long it was.
+
+    Args:
+        tokenizer: of the model that read them; its text counts the characters. tokenizer_mark: identifies it.
+        say: called with a line for each block that is left out.
+
+    Raises:
+        UserError: there is no whole block, they are another tokenizer's, or `output` is not free.
+    """
+    blocks = _whole_blocks(folder, say)
+    kind = Counter(b.alike for b in blocks for _ in b.ids).most_common(1)[0][0]
+    for block in blocks:
+        if block.alike != kind:
+            say(f"left out: {block.path.name} is of another model or kind than most")
+    blocks = [b for b in blocks if b.alike == kind]
+    fingerprint, mark, chunk_size, layers, storage = kind
+    if mark != tokenizer_mark:
+        raise UserError(f"the blocks in {folder} were made with another tokenizer: name their model with --model.")
+    runs = _runs(blocks, chunk_size, say)
+    documents = tuple(_document(tokenizer, name, run) for name, run in runs)
+    manifest = Manifest(
+        fingerprint, mark, chunk_size, layers, all(b.complete for _, run in runs for b in run), storage, documents
+    )
+    with writing(output) as writer:
+        writer.adopt(manifest, (b.path for _, run in runs for b in run))
+        writer.commit()
+
+
+def _whole_blocks(folder: Path, say: Callable[[str], None]) -> list[_Found]:
+    """Those that can be opened, oldest first."""
+    if not (folder / "blocks").is_dir():
+        raise UserError(f"{folder} is no memory: it has no folder blocks.")
+    paths = [p for p in (folder / "blocks").iterdir() if is_block(p.name) and p.suffix == ".memory"]
+    found = []
+    for path in sorted(paths, key=lambda p: (p.stat().st_mtime_ns, p.name)):
+        try:
+            header = read_header(path)
+            tensors = open_tensors(path, header)
+        except UserError as error:
+            say(f"left out: {error}")
+            continue
+        if header["texts"] != 1 or not int(tensors["lengths"][0]):
+            say(f"left out: {path.name} does not hold one text")
+            continue
+        length, stride = int(tensors["lengths"][0]), tensors["stride"]
+        source = (header["sources"][0] or [{}])[0]
+        name, start = source.get("name", ""), source.get("from_token", 0)
+        start = start if type(start) is int and start >= 0 else 0
+        complete = stride.shape[1] == length and bool((stride == 1).all())
+        found.append(_Found(path, header, tensors["token_ids"][0, :length].clone(), complete, name, start))
+    if not found:
+        raise UserError(f"{folder} has no block that is whole: read the texts again.")
+    return found
+
+
+def _runs(blocks: list[_Found], chunk_size: int, say: Callable[[str], None]) -> list[tuple[str, list[_Found]]]:
+    """Blocks that follow each other without a gap, each with the name of the document that they make."""
+    runs: list[tuple[str, list[_Found]]] = []
+    names = dict.fromkeys(b.name for b in blocks)
+    for name in names:
+        run: list[_Found] = []
+        # Of two blocks that begin at one token the longer, newer one was to take the other's place.
+        own = [
+            ((b.start, -len(b.ids), -place) if name else (place,), b)
+            for place, b in enumerate(blocks)
+            if b.name == name
+        ]
+        for _, block in sorted(own, key=lambda entry: entry[0]):
+            if run and name and block.start < run[-1].end:
+                say(f"left out: {block.path.name} holds an older end of {name}")
+            elif run and name and block.start == run[-1].end and len(run[-1].ids) % chunk_size == 0:
+                run.append(block)
+            else:
+                run = [block]
+                runs.append((name, run))
+    taken: set[str] = set()
+    named = []
+    for name, run in runs:
+        shown = name if name and is_text(name) and run[0].start == 0 else f"{name or 'recovered'} from {run[0].start:,}"
+        shown = _free(shown if name else "recovered", taken)
+        taken.add(shown)
+        named.append((shown, run))
+    return named
+
+
+def _free(name: str, taken: set[str]) -> str:
+    names = [name, *(f"{name} {i}" for i in range(2, len(taken) + 3))]
+    return next(n for n in names if n not in taken)
+
+
+def _document(tokenizer: PreTrainedTokenizerBase, name: str, run: list[_Found]) -> Document:
+    """Its text is what its tokens decode to: if that is what was read, reading can go on there."""
+    cuts = list(itertools.accumulate((len(b.ids) for b in run), initial=0))
+    texts = decode_pieces(tokenizer, torch.cat([b.ids for b in run]).tolist(), cuts)
+    blocks = tuple(
+        Block(b.path.stem, len(b.ids), len(text), b.header["checksum"]) for b, text in zip(run, texts, strict=True)
+    )
+    return Document(name, blocks, hashlib.sha256("".join(texts).encode()).hexdigest(), finished=False)
