@@ -15,7 +15,7 @@ from sharedllm.evaluation.qa.pieces import cut, joined
 from sharedllm.evaluation.qa.plot import draw
 from sharedllm.evaluation.qa.rankings import Words, ranked
 from sharedllm.evaluation.qa.reader import Reader, TooLong
-from sharedllm.evaluation.qa.report import load, write_report
+from sharedllm.evaluation.qa.report import Contender, load, total_operations, write_report
 from sharedllm.evaluation.qa.run import Plan, measure, rows_of
 from sharedllm.evaluation.qa.selection import fused, measure_selection
 from sharedllm.evaluation.qa.sets import SETS, Wish
@@ -207,11 +207,15 @@ def test_the_report_is_made_of_the_files_alone(bench, plan, tmp_path):
     assert {len(c.rows) for c in cell.contenders} == {6}
     text = write_report(tmp_path).read_text()
     assert "a tiny model" in text and "## nq, 1,500 tokens" in text
-    ours, total = [line for line in text.splitlines() if line.startswith("| sharedllm |")]
+    ours, total, other = [line for line in text.splitlines() if line.startswith("| sharedllm |")]
     assert "| 66.7 [30.0, 90.3] |" in ours and "| +16.7 [+0.0, +50.0] |" in ours and "33.3 [" in ours
     rows = rows_of(place / "sharedllm@400.jsonl")
     expected = np.mean([r["prepare"] for r in rows]) + 1000 * np.mean([sum(r["seconds"].values()) for r in rows])
-    assert total.endswith(f"| {expected:,.0f} |")
+    assert total.endswith(f"| {expected:,.0f} |" if expected >= 10 else f"| {expected:.2g} |")
+    contender = Contender(
+        "ours", 400, {r["question"]: r | {"operations": 2e12, "read_operations": 5e12} for r in rows}, []
+    )
+    assert total_operations(contender, 10) == pytest.approx(25) and other.startswith("| sharedllm | 400 | ")
     drawn = draw(tmp_path)
     assert [path.name for path in drawn] == ["nq.png", "nq-1500-seconds.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)

@@ -15,7 +15,7 @@ from ...memory.context_memory import ContextMemory
 from ...memory.segments import segments_of
 from ...prompts import NOTHING, PromptForm, own_words
 from ...scoring.passages import TextIndex, rank_pieces
-from ...systems.sharedllm.operations import deep_answer
+from ...systems.sharedllm.operations import deep_answer, shared_read
 from ...utils.text import tokenize
 from .meter import Meter
 from .pieces import Piece
@@ -63,7 +63,7 @@ class Memory:
         prompt = answer.question_ids.shape[1]
         return Reply(
             answer.text, len(kept) + prompt, len(kept), dict(answer.seconds), self._operations(answer),
-            spans_of(kept, ends), answer.answer_ids.shape[1],
+            spans_of(kept, ends), answer.answer_ids.shape[1], shared_read(self.model.config, len(ends), True, causal=True),
         )  # fmt: skip
 
     def _operations(self, answer: Answer) -> float | None:

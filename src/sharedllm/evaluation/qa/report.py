@@ -134,20 +134,33 @@ def _section(cell: Cell) -> list[str]:
 
 
 def _totals(cell: Cell) -> list[str]:
-    """Seconds for all of some numbers of questions about one text, with reading it."""
-    lines = ["Seconds for so many questions about one text, reading included:", ""]
-    lines += [f"| system | budget | {' | '.join(f'{n:,}' for n in TIMES)} |", "|---|--:|" + "--:|" * len(TIMES)]
-    for c in sorted(cell.contenders, key=lambda c: (c.budget or 0, c.system)):
-        if c.rows:
-            totals = " | ".join(f"{total_seconds(c, n):,.0f}" for n in TIMES)
-            lines.append(f"| {c.system} | {_count(c.budget)} | {totals} |")
-    return [*lines, ""]
+    """What all of some numbers of questions about one text take, with reading it: seconds, and operations."""
+    contenders = [c for c in sorted(cell.contenders, key=lambda c: (c.budget or 0, c.system)) if c.rows]
+    lines = []
+    for title, total in (("Seconds", total_seconds), ("10¹² operations", total_operations)):
+        lines += [f"{title} for so many questions about one text, reading included:", ""]
+        lines += [f"| system | budget | {' | '.join(f'{n:,}' for n in TIMES)} |", "|---|--:|" + "--:|" * len(TIMES)]
+        for c in contenders:
+            totals = [total(c, n) for n in TIMES]
+            shown = (f"{n:,.0f}" if n is not None and n >= 10 else "–" if n is None else f"{n:.2g}" for n in totals)
+            lines.append(f"| {c.system} | {_count(c.budget)} | {' | '.join(shown)} |")
+        lines.append("")
+    return lines
 
 
 def total_seconds(contender: Contender, questions: int) -> float:
     """What reading one text and so many questions about it take."""
     rows = list(contender.rows.values())
     return _mean([row["prepare"] for row in rows]) + questions * _mean([sum(row["seconds"].values()) for row in rows])
+
+
+def total_operations(contender: Contender, questions: int) -> float | None:
+    """10¹² operations of reading one text and so many questions about it; None where they are not known."""
+    rows = [row for row in contender.rows.values() if row["operations"] is not None]
+    if not rows:
+        return None
+    read = _mean([row.get("read_operations", 0.0) for row in rows])
+    return (read + questions * _mean([row["operations"] for row in rows])) / 1e12
 
 
 def named(contender: Contender) -> str:

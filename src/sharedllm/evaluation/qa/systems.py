@@ -6,7 +6,7 @@ Another one is a class with `prepare` and `answer` and an entry in `make`; the m
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from ...utils.errors import UserError
@@ -51,6 +51,7 @@ class Reply:
     operations      floating-point operations of it; None if they are not known
     spans           characters of the text that were shown
     written         tokens of the reply
+    read_operations floating-point operations of reading the text, once for all questions
     """
 
     text: str
@@ -60,6 +61,7 @@ class Reply:
     operations: float | None
     spans: tuple[Span, ...] = ()
     written: int = 0
+    read_operations: float = 0.0
 
 
 class System(Protocol):
@@ -148,7 +150,9 @@ class FullAttention:
     def answer(self, state: tuple[PackedText, Start], ask: Ask) -> Reply:
         text, start = state
         written, context = self.bench.write(start, "", ask, after_text=True)
-        return _reply(written, context, text.tokens, ((0, len(text.text)),), {})
+        return replace(
+            _reply(written, context, text.tokens, ((0, len(text.text)),), {}), read_operations=start.operations
+        )
 
 
 @dataclass(frozen=True)
