@@ -26,7 +26,7 @@ def pairs(text: str) -> list[list[int]]:
 
 
 def command(
-    base: Annotated[str, typer.Argument(help="Folder or hub id of a causal language model.")],
+    base: Annotated[str, typer.Argument(help="Folder or hub id of a causal language model, or a .gguf file.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
     paper: Annotated[
         bool,
@@ -88,6 +88,7 @@ def command(
         check_file(data)
     from ..causal_lm import SharedLLMForCausalLM
     from ..utils.checkpoints import load_model
+    from ..utils.gguf import is_gguf
     from ..utils.prose import library_prose
     from .extending import CHARACTERS, measured_depth, tokenizer_of
     from .loading import quiet
@@ -95,6 +96,8 @@ def command(
     quiet()
     tokenizer = tokenizer_of(base, output, needed=deep)
     loaded = load_model(base, dtype="auto")
+    if is_gguf(base):
+        note(f"{base} is dequantised to bfloat16")
     measured = {}
     if deep:
         text = read_text(data) if data is not None else library_prose(CHARACTERS)

@@ -7,6 +7,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .errors import UserError
+from .gguf import gguf_file, is_gguf, load_gguf, load_gguf_tokenizer
 
 MODELS = Path(__file__).parent.parent / "bundled"
 
@@ -25,15 +26,17 @@ def bundled_model(name: str = "tiny") -> Path:
 
 
 def checkpoint(name: str) -> str:
-    """The name or folder to give to transformers: a bundled model's folder ("tiny", "base"), any other folder, or a hub
-    id.
+    """The name, folder or file that a model is loaded from: a bundled model's folder ("tiny", "base"), any other folder, a
+    .gguf file, or a hub id.
 
     Raises:
-        UserError: the name is a path, and there is no such folder.
+        UserError: the name is a path, and there is no such folder or file.
     """
     if name in ("tiny", "base"):
         return str(bundled_model(name))
     path = Path(name).expanduser()
+    if is_gguf(name) and not path.is_dir():
+        return str(gguf_file(name))
     if path.is_dir():
         return str(path)
     # A hub id is one name, or two with a slash.
@@ -50,13 +53,15 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """
     folder = checkpoint(name)
     try:
+        if is_gguf(folder):
+            return load_gguf_tokenizer(Path(folder))
         return AutoTokenizer.from_pretrained(folder)
     except Exception as error:
         raise _unreadable("tokenizer", name, error) from error
 
 
 def load_model(name: str, **options: Any) -> PreTrainedModel:
-    """Load any causal language model. Its weights must be safetensors, which can't hold code.
+    """Load any causal language model. Its weights must be safetensors or a .gguf file, which can't hold code.
 
     Args:
         options: as for `AutoModelForCausalLM.from_pretrained`.
@@ -74,6 +79,8 @@ def load_model(name: str, **options: Any) -> PreTrainedModel:
                 "for instance with save_pretrained of transformers."
             )
     try:
+        if is_gguf(folder):
+            return load_gguf(path, **options)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, use_safetensors=True, output_loading_info=True, **options
         )
@@ -95,12 +102,12 @@ def load_model(name: str, **options: Any) -> PreTrainedModel:
 
 def _unreadable(what: str, name: str, error: Exception) -> UserError:
     folder = Path(checkpoint(name))
-    if not folder.is_dir():
+    if not folder.exists():
         return UserError(
             f"there is no folder {name}, no bundled model of that name (tiny, base), and none that could be fetched from "
             "the Hugging Face hub: check the name."
         )
-    if not (folder / "config.json").is_file():
+    if folder.is_dir() and not (folder / "config.json").is_file():
         return UserError(f"{name} has no config.json: name the folder of a model.")
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     # For a field of the wrong type the first line names the field, and the last line says what is wrong.

@@ -1,0 +1,56 @@
+"""Checkpoints in one .gguf file, as llama.cpp and its like use them: read by transformers, with weights that are ordinary
+tensors afterwards. Quantised ones are dequantised."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from .errors import UserError
+
+
+def is_gguf(name: str) -> bool:
+    """Whether a model's name is that of a .gguf file."""
+    return name.lower().endswith(".gguf")
+
+
+def gguf_file(name: str) -> Path:
+    """The file of that name.
+
+    Raises:
+        UserError: there is no such file, or the library that reads it is not installed.
+    """
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise UserError(f"there is no file {name}: name a .gguf file.")
+    if importlib.util.find_spec("gguf") is None:
+        raise UserError("gguf is not installed: pip install 'sharedllm[gguf]' reads .gguf files.")
+    return path
+
+
+def load_gguf(path: Path, dtype: torch.dtype | str | None = None, **options: Any) -> PreTrainedModel:
+    """The causal language model in a .gguf file.
+
+    Args:
+        dtype: of its weights; None or "auto": bfloat16.
+        options: as for `AutoModelForCausalLM.from_pretrained`.
+    """
+    wanted = torch.bfloat16 if dtype in (None, "auto") else dtype
+    loaded = AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype=wanted, quantization_config=GgufConfig(dequantize=True), **options
+    )
+    # What transformers loads calls itself quantised, and can't be saved: the same weights in a model that is not.
+    settings = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
+    config = type(loaded.config)(**settings)
+    model = type(loaded)._from_config(config, dtype=loaded.dtype)
+    model.load_state_dict(loaded.state_dict())
+    model.tie_weights()
+    model.generation_config = loaded.generation_config
+    return model.eval()
+
+
+def load_gguf_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in a .gguf file."""
+    return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
