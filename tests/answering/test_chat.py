@@ -227,7 +227,7 @@ def test_bad_input(run, talk, text_file, model_folder, tmp_path):
     assert run("read", text_file, "-o", tree, "--model", model_folder)[0] == 0
     for lines, arguments, message in (
         ("What?\n", [tree], "--keep-all"),
-        ("What?\n", ["-"], "standard input brings the questions"),
+        ("What?\n", ["-"], "standard input is for the questions"),
         ("What?\n", [tmp_path / "missing.txt"], "does not exist"),
         ("What?\n", [text_file, "--budget", 0], "budget"),
         ("What?\n\n" + "what? " * 50, [text_file], "line 3: the question has"),

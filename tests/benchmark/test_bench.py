@@ -173,7 +173,7 @@ def test_resumes_without_measuring_again(stubs, tmp_path):
     assert [run["session"] for run in results.cell("slow", 64)["runs"]] == [0, 2]
     assert len(asked) == len(set(asked)) == 9
     assert not list(tmp_path.glob(".*"))
-    with pytest.raises(ValueError, match="by seed"):
+    with pytest.raises(ValueError, match="differs in seed"):
         bench(plan(seed=1), tmp_path, systems=stubs, peak=peak)
 
 

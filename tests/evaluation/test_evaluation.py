@@ -169,9 +169,9 @@ def test_cells_are_written_once(tokenizer, documents, tmp_path):
     times = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("cells/**/*.json")}
     evaluate(plan, tmp_path, {"models": {"m": "1"}})
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("cells/**/*.json")} == times
-    with pytest.raises(ValueError, match="another evaluation, by models m"):
+    with pytest.raises(ValueError, match="another evaluation, which differs in models m"):
         evaluate(plan, tmp_path, {"models": {"m": "2"}})
-    with pytest.raises(ValueError, match="another evaluation, by cases"):
+    with pytest.raises(ValueError, match="another evaluation, which differs in cases"):
         evaluate(Plan(*list(vars(plan).values())[:4], setting_of(tokenizer, cases=4)), tmp_path, {"models": {"m": "1"}})
     run = json.loads((tmp_path / "run.json").read_text())
     assert run["about"]["data"]["tales"]["documents"] == 3 and run["left_out"] == {"tales": []}
@@ -253,7 +253,7 @@ def test_several_trainings_are_one_table(run, tmp_path, base_folder):
     assert f"{np.mean(means):.3f} ± {np.std(means, ddof=1):.3f}" in out
     shutil.copytree(tmp_path / "out-0", tmp_path / "again")
     code, _, err = run("report", tmp_path / "out-0", tmp_path / "again")
-    assert code == 2 and "is there twice" in err
+    assert code == 2 and "occurs twice" in err
 
 
 def test_seeds_of_one_model_are_pooled(run, tmp_path, model_folder, base_folder):
@@ -276,7 +276,7 @@ def test_seeds_of_one_model_are_pooled(run, tmp_path, model_folder, base_folder)
     ]  # fmt: skip
     assert pooled["seeds"] == pytest.approx(by_seed) and by_seed[0] != by_seed[1]
     code, _, err = run("report", tmp_path / "out-1", tmp_path / "out-1")
-    assert code == 2 and "is there twice" in err
+    assert code == 2 and "occurs twice" in err
     (tmp_path / "kept").mkdir()
     shutil.copy(tmp_path / "cells.json", tmp_path / "kept")
     code, anew, err = run("report", tmp_path / "kept", "--no-plots")
@@ -284,7 +284,7 @@ def test_seeds_of_one_model_are_pooled(run, tmp_path, model_folder, base_folder)
     assert (tmp_path / "kept" / "cells.json").read_bytes() == (tmp_path / "cells.json").read_bytes()
     (tmp_path / "kept" / "cells.json").write_text('{"runs": [{}]}')
     code, _, err = run("report", tmp_path / "kept")
-    assert code == 2 and "is no cells.json" in err
+    assert code == 2 and "is not a cells.json" in err
 
 
 def test_distance_to_the_last_mention():

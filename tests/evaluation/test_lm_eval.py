@@ -219,7 +219,7 @@ def test_what_cannot_work(model, tokenizer, options, said):
 
 
 def test_an_ordinary_model_and_too_many_new_tokens_are_refused(harness, tokenizer):
-    with pytest.raises(ValueError, match="no SharedLLM"):
+    with pytest.raises(ValueError, match="not a SharedLLM"):
         SharedLLMHarness(tiny_base("llama", vocab_size=256), tokenizer=tokenizer)
     with pytest.raises(ValueError, match="max_gen_toks=40 must be between 1 and 31"):
         harness.generate_until(requests("generate_until", [("a", {"max_gen_toks": 40})]), disable_tqdm=True)

@@ -118,11 +118,11 @@ def test_recall_and_its_report(run, files, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="can't be read"):
         write_report(kept)
     for extra, message in (
-        (["--seed", "1"], "holds another measurement, by seed"),
+        (["--seed", "1"], "holds another measurement, which differs in seed"),
         (["--scores", "best"], "'best' is not known"),
         (["--lengths", "100"], "don't fit into 100"),
         (["--lengths", "1M"], "all documents together have"),
-        (["--lengths", "9x"], "is no number of tokens"),
+        (["--lengths", "9x"], "is not a number of tokens"),
     ):
         arguments = [*options, "-o", tmp_path / "new"] if extra[0] == "--lengths" else options
         code, _, err = run("recall", *arguments, *extra)

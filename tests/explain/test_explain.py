@@ -317,7 +317,7 @@ def test_bad_requests(run, tmp_path, model_folder):
     for arguments, message in (
         ([text, "What?", "-o", tmp_path / "folder.html", *options], "is a folder"),
         ([text, "What?", "-o", tmp_path / "none" / "a.html", *options], "does not exist: create it"),
-        ([text, "What?", "-o", memory, *options], "is not named as a page"),
+        ([text, "What?", "-o", memory, *options], "does not end in .html"),
         ([text, " ", "-o", page, *options], "the question is empty"),
         ([text, "What? " * 50, "-o", page, *options], "shorten it"),
         ([text, "What?", "-o", page, *options[:-1], "best"], "score='best' is not known"),

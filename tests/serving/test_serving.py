@@ -371,9 +371,9 @@ def test_bad_bodies(serve):
     client = serve(most_bytes=1000)
     json_type = {"Content-Type": "application/json"}
     for arguments, status, message in (
-        ({"content": b"{", "headers": json_type}, 400, "no JSON object"),
-        ({"content": b"[1]", "headers": json_type}, 400, "no JSON object"),
-        ({"content": b'{"prompt": "x"}', "headers": {"Content-Type": "text/plain"}}, 400, "no JSON object"),
+        ({"content": b"{", "headers": json_type}, 400, "not a JSON object"),
+        ({"content": b"[1]", "headers": json_type}, 400, "not a JSON object"),
+        ({"content": b'{"prompt": "x"}', "headers": {"Content-Type": "text/plain"}}, 400, "not a JSON object"),
         ({"json": {}}, 400, "prompt is missing"),
         ({"json": {"prompt": "x" * 2000}}, 413, "more than 1,000 bytes"),
         ({"content": (b"x" * 600 for _ in range(3)), "headers": json_type}, 413, "more than 1,000 bytes"),

@@ -370,7 +370,7 @@ def test_bad_input(run, model_folder, tmp_path, monkeypatch):
             ([tmp_path / "missing.memory", *options, 0], "does not exist"),
             ([*options, 0, "--score", "best"], "score='best' is not known"),
             ([*options, 0, "--api-key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY: that variable is not set"),
-            ([*options, 0, "--host", "no.such.host.invalid"], "is no address"),
+            ([*options, 0, "--host", "no.such.host.invalid"], "is not an address"),
         ):
             code, out, err = run("serve", *arguments)
             assert (code, out, err.count("\n")) == (2, "", 1) and message in err, err

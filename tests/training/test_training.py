@@ -225,7 +225,7 @@ def test_other_systems_train_and_are_evaluated(
     code, out, err = run("report", tmp_path / "eval")
     assert code == 0 and f"| sharedllm | {name} |" in out
     code, _, err = run("eval", "loss", *arguments, "--rival", folder)
-    assert code == 2 and "two are of one system" in err
+    assert code == 2 and "two of them are of one system" in err
 
 
 def test_a_method_that_does_not_fit_is_refused(run, recipe, model_folder):

@@ -1,1 +1,1 @@
-"""What reading and answering cost: systems side by side in one run, with operations counted and memory measured."""
+"""The cost of reading and answering: systems side by side in one run, with time, memory and operation counts."""

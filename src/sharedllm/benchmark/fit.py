@@ -10,7 +10,7 @@ from ..utils.errors import UserError
 
 @dataclass(frozen=True)
 class Fit:
-    """b, 1 for linear and 2 for quadratic growth, its standard error (None of two points), and a."""
+    """b (1 for linear, 2 for quadratic growth), its standard error (None for two points), and a."""
 
     exponent: float
     error: float | None
@@ -21,10 +21,10 @@ class Fit:
 
 
 def fit(lengths: Sequence[float], costs: Sequence[float]) -> Fit:
-    """The line through all points, each of the same weight.
+    """Fit a line to all points, equally weighted.
 
     Raises:
-        UserError: fewer than two different lengths, another number of costs, or a value that is not positive.
+        UserError: fewer than two different lengths, a different number of costs, or a value that is not positive.
     """
     if len(lengths) != len(costs) or len(set(lengths)) < 2:
         raise UserError(f"{len(lengths)} lengths and {len(costs)} costs: an exponent needs two or more pairs.")
@@ -40,9 +40,10 @@ def fit(lengths: Sequence[float], costs: Sequence[float]) -> Fit:
 
 
 def predict(lengths: Sequence[float], costs: Sequence[float], length: float) -> float | None:
-    """What a length will cost, by the two longest measured; None from fewer.
+    """The expected cost of a length, from the two longest measured lengths; None if there are fewer.
 
-    A text costs a · length + b · length²: linear layers and attention. Where no such a and b are possible, a power of the length.
+    A text costs a · length + b · length²: linear layers and attention. If no such a and b exist, a power of the length
+    is used.
     """
     last = sorted(zip(lengths, costs, strict=True))[-2:]
     if len({n for n, _ in last}) < 2:

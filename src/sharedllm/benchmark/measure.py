@@ -1,4 +1,4 @@
-"""Systems at growing lengths, alternating: seconds of each part, peak memory, and what was left out and why."""
+"""Measure systems at growing lengths, alternating: seconds of each part, peak memory, and the reason for each skipped cell."""
 
 import gc
 import statistics
@@ -28,15 +28,15 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured.
+    """The measurement to make.
 
-    lengths        tokens in front of the running text
+    lengths        tokens before the running text
     dtype          "bf16" or "fp32"
     repeats        runs of each system at each length, alternating; 0 for peak memory alone, on a CPU
-    new_tokens     decoded one by one behind the first; 0 for none, and no cache of running text taken in one pass
-    limit_seconds  what is expected to take longer is left out
-    peaks          measure peak memory too, on a CPU in a run of its own
-    running        tokens of running text: a question, say; None for as many as the window holds beside the new ones
+    new_tokens     tokens decoded one by one after the first; 0 for none, and then running text in one pass has no cache
+    limit_seconds  cells that are expected to take longer are skipped
+    peaks          measure peak memory too, on a CPU in a separate run
+    running        tokens of running text, for instance of a question; None for the window minus the new tokens
     """
 
     shape: Shape
@@ -60,7 +60,7 @@ class Plan:
             )
         if self.dtype not in DTYPES:
             raise UserError(f"--dtype {self.dtype!r} is not known: use one of {', '.join(DTYPES)}.")
-        # Some systems take half a window of running text.
+        # Some systems use half a window of running text.
         if not 0 <= self.new_tokens < self.shape.window // 2:
             raise UserError(
                 f"new_tokens={self.new_tokens} must be 0 … {self.shape.window // 2 - 1}, below half a window."
@@ -72,8 +72,8 @@ class Plan:
             )
         if self.repeats < (0 if self.device == "cpu" and self.peaks else 1):
             raise UserError(
-                f"--repeats {self.repeats}: give at least 1, or on a CPU 0 for peak memory alone (a GPU tells it in every run, "
-                "--no-peaks leaves it out)."
+                f"--repeats {self.repeats}: give at least 1, or on a CPU 0 for peak memory alone (a GPU reports it in every "
+                "run, --no-peaks leaves it out)."
             )
 
     @property
@@ -89,14 +89,15 @@ class Plan:
         return torch.randint(self.shape.vocab_size, (1, tokens), generator=generator).to(self.device)
 
     def about(self) -> dict[str, Any]:
-        """All that decides the numbers; systems, lengths, repeats, the limit and peaks may change from start to start."""
+        """Everything that decides the numbers. Systems, lengths, repeats, the limit and peaks may change when a run
+        resumes."""
         about = asdict(self) | {"batch_tokens": self.setting.batch_tokens}
         for name in ("systems", "lengths", "repeats", "limit_seconds", "peaks"):
             del about[name]
         return about | {"environment": {"sharedllm": __version__} | environment()}
 
 
-# Peak memory in bytes of a system at a length, where that is measured apart from time.
+# (system, length) → peak memory in bytes, where it is measured separately from time.
 Peak = Callable[[str, int], int]
 
 
@@ -107,13 +108,13 @@ def bench(
     systems: Mapping[str, TimedSystem] | None = None,
     peak: Peak | None = None,
 ) -> Results:
-    """Measure every cell that is not there yet; each measurement is written as soon as it is made.
+    """Measure every missing cell; each measurement is saved at once.
 
     Args:
-        folder: of `bench.json`; goes on where it stopped.
-        progress: called with a line for each cell.
-        systems: by name; default: made by the plan.
-        peak: default on a CPU: in a process of its own. On a GPU the allocator tells it in every run.
+        folder: of `bench.json`; an interrupted run resumes.
+        progress: called with one line per cell.
+        systems: by name; default: built by the plan.
+        peak: measures peak memory; default on a CPU: in a separate process. On a GPU the allocator reports it in every run.
 
     Raises:
         UserError: the folder holds another run, or there is no such system.
@@ -123,12 +124,12 @@ def bench(
         check_names(plan.systems)
     results = Results.begin(folder, plan.about())
     results.see_peaks(device, DTYPES)
-    # For peak memory alone there is one model at a time, in the process that measures it.
+    # If only peak memory is measured, each model is built in the process that measures it.
     made = dict(systems or (plan.make(plan.systems) if plan.repeats else {}))
     if peak is None and device.type == "cpu" and plan.peaks:
         peak = partial(_peak_in_child, plan)
     warm: set[str] = set()
-    # Long enough for every kernel, and short where only a long length is left to measure.
+    # A warm-up long enough for every kernel, but short even if only long lengths remain.
     short = min(*plan.lengths, plan.shape.window)
     for length in sorted(set(plan.lengths)):
         pending = [name for name in plan.systems if _is_open(plan, results, name, length, progress, peak is not None)]
@@ -139,7 +140,7 @@ def bench(
                 results.save()
         for repeat in range(plan.repeats if pending else 0):
             results.see_peaks(device, DTYPES)
-            # Nobody is always first, when the machine is coolest, or always behind the same neighbour.
+            # Vary the order: no system is always first, when the machine is coolest, or always after the same one.
             shift = repeat % len(pending)
             for name in pending[shift:] + pending[:shift]:
                 cell = results.cell(name, length)
@@ -157,7 +158,7 @@ def bench(
 
 
 def run_once(system: TimedSystem, ids: Tensor, new_tokens: int) -> dict[str, float]:
-    """Seconds of reading, of the first token and of the others, and the bytes that were kept of the context."""
+    """Seconds of reading, of the first token and of the others, and the bytes kept of the context."""
     seconds, start = {}, _now(ids)
     border = ids.shape[1] - system.running
     state = system.read(ids[:, :border])
@@ -173,7 +174,7 @@ def run_once(system: TimedSystem, ids: Tensor, new_tokens: int) -> dict[str, flo
 
 
 def _measure(plan: Plan, system: TimedSystem, cell: Cell, session: int) -> None:
-    """One more run of a cell."""
+    """Add a run to a cell."""
     gpu = plan.device.startswith("cuda")
     if gpu:
         torch.cuda.reset_peak_memory_stats()
@@ -193,7 +194,7 @@ def _measure_peak(peak: Peak, cell: Cell) -> None:
 
 
 def _attempt(cell: Cell, work: Callable[[], object]) -> None:
-    """Do it; where memory runs out the cell says so, without runs."""
+    """Do the work; if memory runs out, record that in the cell and drop its runs."""
     failed = False
     try:
         with torch.no_grad():
@@ -203,7 +204,7 @@ def _attempt(cell: Cell, work: Callable[[], object]) -> None:
             raise
         failed = True
     if failed:
-        # Behind the handler, because an error keeps alive what it was raised among.
+        # After the handler, because the exception keeps the frames' tensors alive.
         cell.update(status=OOM, runs=[])
         gc.collect()
     if torch.cuda.is_available():
@@ -213,7 +214,8 @@ def _attempt(cell: Cell, work: Callable[[], object]) -> None:
 def _is_open(
     plan: Plan, results: Results, name: str, length: int, progress: Callable[[str], None], apart: bool
 ) -> bool:
-    """Whether there is something to measure; where not, the cell says why. apart: peak memory is, apart from time."""
+    """Whether there is something to measure; if not, the cell says why. apart: peak memory is measured separately from
+    time."""
     cell = results.cell(name, length)
     timed, weighed = len(cell["runs"]) >= plan.repeats, "peak_bytes" in cell or not apart
     if cell["status"] == OOM or (timed and weighed):
@@ -237,10 +239,10 @@ def _peak_in_child(plan: Plan, name: str, length: int) -> int:
 
 
 def _peak(plan: Plan, name: str, length: int) -> int:
-    """Peak memory above weights, of a system alone in a process."""
+    """Peak memory above the weights of a system that is alone in a process."""
     with torch.no_grad():
         system = plan.make([name])[name]
-        # What libraries set up once is no part of it.
+        # Exclude memory that libraries allocate once.
         new_tokens = min(1, plan.new_tokens)
         run_once(system, plan.ids(plan.shape.chunk_size), new_tokens)
         ids = plan.ids(length)
@@ -257,7 +259,7 @@ def _line(cell: Cell) -> str:
 
 
 def _now(ids: Tensor) -> float:
-    """Kernels of a GPU run behind Python's back: wait for them."""
+    """GPU kernels run asynchronously: wait for them."""
     if ids.is_cuda:
         torch.cuda.synchronize(ids.device)
     return time.perf_counter()

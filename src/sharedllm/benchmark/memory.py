@@ -1,4 +1,4 @@
-"""Peak memory as the system tells it: of a GPU's allocator, or of a process of its own on a CPU."""
+"""Peak memory: from a GPU's allocator, or of a separate process on a CPU."""
 
 import contextlib
 import ctypes
@@ -15,24 +15,24 @@ import torch
 
 from ..systems import SYSTEMS
 
-# What a new process has imported already: the server that forks them does it once.
+# Modules that the fork server imports once, so that new processes have them.
 PRELOAD = ["sharedllm.benchmark.measure", *(s.timed.partition(":")[0] for s in SYSTEMS.values() if s.timed)]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory was refused; the CPU's allocator says so in words only."""
+    """Whether an error means that memory ran out; the CPU's allocator says so only in its message."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
 
 
 def peak_growth(work: Callable[[], object]) -> int:
-    """Bytes that this process holds at most while it works, above what it held before."""
+    """The most bytes that this process holds during the work, above what it held before."""
     with contextlib.suppress(OSError, AttributeError):
-        # What earlier work has freed would hide what this work needs; the GNU C library can be told to give it back.
+        # Memory freed by earlier work would hide what this work needs, so have the GNU C library return it.
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # starts the peak anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = _status("VmRSS")
     before = _greatest() if before is None else before
     work()
@@ -41,7 +41,7 @@ def peak_growth(work: Callable[[], object]) -> int:
 
 
 def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function returns in a process of its own, which is the first to go when memory runs out.
+    """Run a function in a separate process, which is killed first when memory runs out, and return its result.
 
     Raises:
         MemoryError: it ran out of memory, or was killed.
@@ -91,5 +91,5 @@ def _status(field: str) -> int | None:
 
 
 def _greatest() -> int:
-    """Most memory that this process has held so far. Linux counts in KiB, macOS in bytes."""
+    """Peak memory of this process so far. Linux counts in KiB, macOS in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -10,7 +10,7 @@ from .results import DONE, OOM
 
 
 def draw(table: Sequence[Row], title: str, folder: Path) -> list[Path]:
-    """time.png, if anything was timed, and memory.png, each axis logarithmic; returns the files.
+    """Draw memory.png and, if anything was timed, time.png, with logarithmic axes; returns the files.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -48,7 +48,7 @@ def draw(table: Sequence[Row], title: str, folder: Path) -> list[Path]:
         ax.set_xticks(lengths, [f"{length // 1024}K" if length % 1024 == 0 else f"{length:,}" for length in lengths])
         ax.minorticks_off()
         ax.set_yscale("log")
-        ax.set(xlabel="tokens in front of the window", ylabel=label, title=title)
+        ax.set(xlabel="tokens before the window", ylabel=label, title=title)
         ax.grid(alpha=0.3)
         ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
         files.append(folder / f"{name}.png")

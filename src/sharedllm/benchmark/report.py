@@ -9,7 +9,7 @@ from .fit import Fit, fit
 from .measure import PARTS
 from .results import DONE, Cell, Results
 
-# What × refers to.
+# The system to which × refers.
 OURS = "sharedllm"
 
 
@@ -27,22 +27,22 @@ class Spread:
         return cls(median, low, high)
 
     def map(self, function: Callable[[float], float]) -> "Spread":
-        """Of another unit; one that falls where this one rises swaps the quartiles."""
+        """Convert to another unit; a decreasing function swaps the quartiles."""
         low, high = sorted((function(self.low), function(self.high)))
         return Spread(function(self.median), low, high)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A system at a length; where `status` is not "measured" there are no numbers.
+    """A system at a length; there are no numbers unless `status` is "measured".
 
-    seconds      of read, first, decode and total
-    rate         tokens decoded a second
-    left         that rate over the system's at its shortest length
-    ratio        total over SharedLLM's of the same round
+    seconds      for read, first, decode and total
+    rate         tokens decoded per second
+    left         this rate divided by the system's rate at its shortest length
+    ratio        total divided by SharedLLM's in the same round
     peak_bytes   above weights
     memory_bytes kept of the context until a question comes
-    utilisation  of read, first and total: counted operations a second, of the fastest matrix product's in the same run
+    utilisation  for read, first and total: counted operations per second, divided by those of the fastest matrix product
     """
 
     system: str
@@ -58,7 +58,7 @@ class Row:
 
 
 def rows(results: Results) -> list[Row]:
-    """By length, then in the order of the run."""
+    """All rows, by length, then in the order of the run."""
     order = list(dict.fromkeys(cell["system"] for cell in results.cells))
     cells = sorted(results.cells, key=lambda c: (c["length"], order.index(c["system"])))
     ours = {c["length"]: c for c in cells if c["system"] == OURS and c["status"] == DONE}
@@ -70,7 +70,7 @@ def rows(results: Results) -> list[Row]:
 
 
 def exponents(table: Sequence[Row]) -> dict[str, dict[str, Fit]]:
-    """Of seconds of reading and in all, and of peak memory, for each system measured at two lengths or more."""
+    """Exponents of reading time, total time and peak memory for each system measured at two lengths or more."""
     fits: dict[str, dict[str, Fit]] = {}
     for name in dict.fromkeys(row.system for row in table):
         mine = [row for row in table if row.system == name]
@@ -85,7 +85,7 @@ def exponents(table: Sequence[Row]) -> dict[str, dict[str, Fit]]:
 
 
 def markdown(results: Results) -> str:
-    """One table for all lengths, one of exponents, and what they were measured with."""
+    """A table of all lengths, a table of exponents, and the setting of the measurement."""
     about, table = results.about, rows(results)
     shape, machine = about["shape"], about["environment"]
     running = about.get("running") or shape["window"] - about["new_tokens"]

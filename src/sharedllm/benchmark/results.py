@@ -1,4 +1,4 @@
-"""The file of a run: written whole after every measurement, so that a run goes on where it stopped."""
+"""The file of a run, rewritten after every measurement, so that a run resumes where it stopped."""
 
 import json
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ OOM = "OOM"
 DONE = "measured"
 PEAK_ONLY = "peak memory only"
 
-# A system at a length: `system`, `length`, `status`, `runs` with seconds of each part, and what was counted.
+# A system at a length: `system`, `length`, `status`, `runs` with seconds of each part, and counts.
 Cell = dict[str, Any]
 
 
 @dataclass
 class Results:
-    """about: what decides the numbers. sessions: command and peaks of each start. cells: see `Cell`."""
+    """about: everything that decides the numbers. sessions: command and peak rates of each start. cells: see `Cell`."""
 
     path: Path
     about: dict[str, Any]
@@ -32,10 +32,10 @@ class Results:
 
     @classmethod
     def begin(cls, folder: Path, about: dict[str, Any]) -> "Results":
-        """New results, or those of the folder, to go on with.
+        """New results, or those in the folder, to continue.
 
         Raises:
-            UserError: the folder holds results of other settings, versions or hardware; names what differs.
+            UserError: the folder holds results with other settings, versions or hardware; names the differences.
         """
         about = json.loads(json.dumps(about))
         results = cls(folder / FILE, about)
@@ -43,19 +43,21 @@ class Results:
             results = cls.load(folder)
             changed = [key for key in about if results.about.get(key) != about[key]]
             if changed:
-                raise UserError(f"{folder} holds another run, by {', '.join(changed)}: name another folder.")
+                raise UserError(
+                    f"{folder} holds another run, which differs in {', '.join(changed)}: name another folder."
+                )
         results.sessions.append({"command": command_line(), "peak_operations": {}})
         results.save()
         return results
 
     def see_peaks(self, device: torch.device, dtypes: Mapping[str, torch.dtype]) -> None:
-        """Time a matrix product again: the fastest counts, for what else a machine does can only slow it down."""
+        """Time a matrix product again. The fastest counts, because other load can only slow it down."""
         peaks = self.sessions[-1]["peak_operations"]
         for name, dtype in dtypes.items():
             peaks[name] = max(peaks.get(name, 0.0), peak_operations(device, dtype))
 
     def peak(self, dtype: str) -> float:
-        """Operations a second of the fastest matrix product of all starts, which are on the same hardware."""
+        """Operations per second of the fastest matrix product over all starts, which use the same hardware."""
         return max(session["peak_operations"].get(dtype, 0.0) for session in self.sessions)
 
     @classmethod
@@ -63,12 +65,12 @@ class Results:
         """The results of a folder.
 
         Raises:
-            UserError: there are none.
+            UserError: there are no results.
         """
         path = folder / FILE
         try:
             content = json.loads(path.read_text())
-            # What a system was called before.
+            # The old word for a system.
             for cell in content["cells"]:
                 if "contender" in cell:
                     cell["system"] = cell.pop("contender")
@@ -77,7 +79,7 @@ class Results:
             raise UserError(f"{folder} holds no results: name a folder that `sharedllm bench` made.") from None
 
     def cell(self, system: str, length: int) -> Cell:
-        """What is known of a system at a length."""
+        """The cell of a system at a length."""
         for cell in self.cells:
             if (cell["system"], cell["length"]) == (system, length):
                 return cell

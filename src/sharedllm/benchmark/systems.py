@@ -1,4 +1,4 @@
-"""Systems to be timed, over one base of random weights that all of them share."""
+"""The systems to time, over one base with random weights that all of them share."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,11 +15,11 @@ from .shapes import Shape
 def check_names(names: Sequence[str]) -> None:
     """
     Raises:
-        UserError: there is no such system to time; lists those that there are.
+        UserError: no such system; lists the known ones.
     """
     unknown = [name for name in names if name not in timed_names()]
     if unknown:
-        raise UserError(f"system {unknown[0]!r} is not known: use of {', '.join(timed_names())}.")
+        raise UserError(f"system {unknown[0]!r} is not known: use some of {', '.join(timed_names())}.")
 
 
 def make_timed(
@@ -28,7 +28,7 @@ def make_timed(
     """Systems by name.
 
     Raises:
-        UserError: there is no such system to time; lists those that there are.
+        UserError: no such system; lists the known ones.
     """
     check_names(names)
     base = shape.build(dtype, device, seed)

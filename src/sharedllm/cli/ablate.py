@@ -13,11 +13,11 @@ def command(
     study: Annotated[Path, typer.Argument(help="YAML file with recipe, variants and seeds.")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value for all variants.")] = None,
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="A variant to run, besides the first one; may be repeated.")
+        list[str] | None, typer.Option("--only", help="A variant to run, besides the first one; repeatable.")
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Run every variant with every seed (what has run stays), and write one table."""
+    """Run every variant with every seed (finished runs are kept), and write one table."""
     from .loading import quiet
 
     try:

@@ -52,7 +52,7 @@ def options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    # A docstring here would take the place of the program's help.
+    # A docstring here would replace the program's help.
     del version
 
 

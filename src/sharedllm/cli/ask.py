@@ -27,7 +27,8 @@ def command(
     budget: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Tokens to read, chosen for the question. Default: some, of what was kept whole; else all."
+            min=1,
+            help="Tokens to read, selected for the question. Default: the model's if every token was kept, else all.",
         ),
     ] = None,
     score: ScoreOption = None,
@@ -35,7 +36,7 @@ def command(
     batch_tokens: BatchTokensOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Ask a question over a memory or a text file; the answer ends with its line."""
+    """Ask a question over a memory or a text file; the answer is one line."""
     started = time.perf_counter()
     if budget is not None and selection is not None:
         raise UserError("--budget and --selection are both given: a budget selects by --score.")
@@ -52,8 +53,8 @@ def command(
     policy = get_policy(selection or loaded.config.selection)
     prompt = prompt_of(loaded, tokenizer, question, max_new_tokens)
     sources, found = [], True
-    # Where nothing is said, a question chooses what is read, of all that was kept whole or can be. What is read deeper can
-    # only be a part of a text.
+    # By default a question selects from a text that was or can be kept whole. Reading deeper is only possible for a
+    # part of a text.
     chooses = selection is None and not policy.needs_query and loaded.config.encoding == "chunk"
     keep_all = budget is not None or chooses
     opened = open_source(loaded, tokenizer, source, batch_tokens, keep_all=keep_all)
@@ -70,7 +71,7 @@ def command(
                 raise UserError(
                     f"--selection {policy.name} reads one text again, {source} holds several: use --budget."
                 )
-            # Which parts stay fine depends on the question: read the tokens again, but for chunks that are lost.
+            # Which parts stay fine depends on the question: read the tokens again, except lost chunks.
             ids = memory.token_ids.long()
             held = torch.isin(torch.arange(ids.shape[1]) // memory.chunk_size, memory.chunk)[None]
             with torch.no_grad():
@@ -93,5 +94,5 @@ def command(
         return
     print(answer)
     if not found:
-        note("This may not be in the text: hardly a word of the question is.", style="yellow")
+        note("This may not be in the text: it contains hardly any word of the question.", style="yellow")
     show_sources(sources)

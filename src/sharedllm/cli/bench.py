@@ -14,44 +14,42 @@ FULL = {"shape": "cpu-16x1024", "lengths": "4K,16K,64K", "repeats": 3, "limit_se
 
 
 def command(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; goes on where it stopped.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; an interrupted run resumes.")],
     shape: Annotated[
         str | None,
         typer.Option(help="tiny, small, cpu-16x1024, llama-2-7b or llama-3-8b, random weights. Default: cpu-16x1024."),
     ] = None,
-    lengths: Annotated[
-        str | None, typer.Option(help="Tokens in front of the running text. Default: 4K,16K,64K.")
-    ] = None,
+    lengths: Annotated[str | None, typer.Option(help="Tokens before the running text. Default: 4K,16K,64K.")] = None,
     systems: Annotated[
-        str, typer.Option("--system", help="Names, separated by commas; sharedllm is what × refers to.")
+        str, typer.Option("--system", help="Names, separated by commas; × refers to sharedllm.")
     ] = ",".join(name for name, system in SYSTEMS.items() if system.timed),
-    dtype: Annotated[str | None, typer.Option(help="bf16 or fp32. Default: bf16 where the hardware has it.")] = None,
-    device: Annotated[str | None, typer.Option(help="Default: cuda where there is one.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="bf16 or fp32. Default: bf16 if the hardware supports it.")] = None,
+    device: Annotated[str | None, typer.Option(help="Default: cuda if available.")] = None,
     repeats: Annotated[
         int | None, typer.Option(min=0, help="Runs of each, alternating; 0: peak memory alone. Default: 3.")
     ] = None,
     new_tokens: Annotated[
-        int, typer.Option(min=0, help="Decoded one by one behind the first. 0: no cache is kept of running text.")
+        int, typer.Option(min=0, help="Tokens decoded one by one after the first. 0: the running text has no cache.")
     ] = 32,
     batch_tokens: Annotated[
         int | None, typer.Option(min=1, help="Most tokens run at once. Default: the shape's.")
     ] = None,
     limit_seconds: Annotated[
-        float | None, typer.Option(min=0, help="What is expected to take longer is left out. Default: 600.")
+        float | None, typer.Option(min=0, help="Seconds; cells expected to take longer are skipped. Default: 600.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of weights and tokens.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of weights and tokens.")] = 0,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Minutes: shape tiny, two repeats, nothing above 20 seconds.")
+        bool, typer.Option("--quick", help="A run of minutes: shape tiny, two repeats, nothing above 20 seconds.")
     ] = False,
     running: Annotated[
         int | None,
-        typer.Option(min=1, help="Tokens of running text, such as a question's. Default: what the window holds."),
+        typer.Option(
+            min=1, help="Tokens of running text, such as a question's. Default: as many as fit into the window."
+        ),
     ] = None,
-    peaks: Annotated[bool, typer.Option(help="Peak memory too, on a CPU in a run of its own.")] = True,
+    peaks: Annotated[bool, typer.Option(help="Measure peak memory too, on a CPU in a separate run.")] = True,
     plots: Annotated[bool, typer.Option(help="Draw the figures.")] = True,
-    contenders: Annotated[
-        str | None, typer.Option("--contenders", hidden=True, help="--system, as it was before.")
-    ] = None,
+    contenders: Annotated[str | None, typer.Option("--contenders", hidden=True, help="Old name of --system.")] = None,
 ) -> None:
     """Measure reading, first token, decoding and peak memory of systems side by side; makes a table and figures."""
     import torch

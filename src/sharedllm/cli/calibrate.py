@@ -1,4 +1,4 @@
-"""`sharedllm calibrate`: which heads' attention a budget goes by."""
+"""`sharedllm calibrate`: choose the heads whose attention decides how a budget is spent."""
 
 import json as jsonlib
 from pathlib import Path
@@ -18,16 +18,16 @@ def command(
     model: Annotated[
         str, typer.Argument(help="Folder of a SharedLLM with a joint softmax; its config.json is changed.")
     ],
-    data: Annotated[str, typer.Option("--data", help="A text file that facts are hidden in.")],
-    tokens: Annotated[int, typer.Option(min=1, help="How much of the text.")] = 32_768,
-    questions: Annotated[int, typer.Option(min=1, help="How many facts.")] = 32,
+    data: Annotated[str, typer.Option("--data", help="A text file in which facts are hidden.")],
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens of the text to use.")] = 32_768,
+    questions: Annotated[int, typer.Option(min=1, help="Number of facts.")] = 32,
     most: Annotated[int, typer.Option(min=1, help="Most heads to choose.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of facts and places.")] = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show, and change nothing.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of facts and places.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the result without changing anything.")] = False,
     batch_tokens: BatchTokensOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Hide facts in a text, ask for them, and let the heads that find them choose what is read within a --budget."""
+    """Hide facts in a text, ask for them, and let the heads that find them decide how a --budget is spent."""
     check_file(data)
     import torch
 
@@ -53,7 +53,7 @@ def command(
         )
     chosen = choose_heads(heads, most)
     if not dry_run:
-        # Nothing else of it changes, not even the dtype that this machine loads the model in.
+        # Nothing else in it changes, not even the dtype in which this machine loads the model.
         path = Path(model) / "config.json"
         content = jsonlib.loads(path.read_text(encoding="utf-8")) | {"selection_heads": chosen}
         write_text(path, jsonlib.dumps(content, indent=2) + "\n")

@@ -15,20 +15,20 @@ def command(
     model: ModelOption = "tiny",
     budget: Annotated[
         int | None,
-        typer.Option(min=1, help="Tokens read for each question, of the text and the chat; default: the window."),
+        typer.Option(min=1, help="Tokens of text and chat read for each question; default: the window."),
     ] = None,
     score: Annotated[
-        str | None, typer.Option(help=f"What a budget goes by: {SCORES.names}. Default: {CHAT_SCORES}.")
+        str | None, typer.Option(help=f"How a budget is spent: {SCORES.names}. Default: {CHAT_SCORES}.")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
     batch_tokens: BatchTokensOption = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line for each turn.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line for each turn.")] = False,
 ) -> None:
-    """Chat over a text: each question selects what it reads of it and of the chat. From a pipe, one question a line."""
+    """Chat over a text: each question selects from the text and the chat. From a pipe, one question per line."""
     if sys.stdin is None:
-        raise UserError("standard input is closed: pipe the questions in, one a line, or ask at a terminal.")
+        raise UserError("standard input is closed: pipe the questions in, one per line, or ask at a terminal.")
     if source == "-":
-        raise UserError("standard input brings the questions: name a memory or a text file.")
+        raise UserError("standard input is for the questions: name a memory or a text file.")
     check_source(source)
     from ..answering.ask import checked_score
     from ..answering.chat import Chat

@@ -1,7 +1,7 @@
-"""What the commands share and is there at once: options, progress and notes on stderr, checks of names.
+"""Code shared by the commands that loads quickly: options, progress and notes on stderr, checks of names.
 
-Nothing here or at the top of a command's module imports torch or transformers, so that help, a typo and a missing file are
-answered at once. What needs a model is in `loading`, which commands import in their bodies.
+Nothing here or at the top of a command's module imports torch or transformers, so that help, a typo and a missing file
+are answered at once. Code that needs a model is in `loading`, which commands import in their bodies.
 """
 
 import json
@@ -25,23 +25,26 @@ ModelOption = Annotated[str, typer.Option("--model", help="Folder, hub id, or na
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 SelectionOption = Annotated[
     str | None,
-    typer.Option(help="What stays fine: " + "; ".join(f"{name}, {about}" for name, about in POLICIES.about.items())),
+    typer.Option(
+        help="Which parts stay fine: " + "; ".join(f"{name}, {about}" for name, about in POLICIES.about.items())
+    ),
 ]
 KeepAllOption = Annotated[
     bool, typer.Option("--keep-all", help="Keep every token, so that each question selects within its --budget.")
 ]
 ScoreOption = Annotated[
-    str | None, typer.Option(help=f"What a budget goes by: {SCORES.names}. Default: what suits the model.")
+    str | None, typer.Option(help=f"How a budget is spent: {SCORES.names}. Default: depends on the model.")
 ]
 BatchTokensOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Most tokens read at once: bounds working memory. Default: by the free memory."),
+    typer.Option(min=1, help="Most tokens read at once, which bounds working memory. Default: depends on free memory."),
 ]
 
 
 @contextmanager
 def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """A bar on stderr; yields what advances it, and may say what all is. Nothing is drawn where stderr is no terminal."""
+    """A progress bar on stderr; yields a function that advances it and may set its total. Nothing is drawn if stderr is
+    not a terminal."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
         task = bar.add_task(label, total=total)
@@ -49,10 +52,10 @@ def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]
 
 
 def check_source(name: str) -> None:
-    """Refuse a memory or a text file that is not there, before anything is loaded for it.
+    """Refuse a missing memory or text file before anything is loaded for it.
 
     Raises:
-        UserError: there is nothing of that name.
+        UserError: nothing of that name exists.
     """
     if name == "-" or Path(name).exists():
         return
@@ -62,7 +65,7 @@ def check_source(name: str) -> None:
 
 
 def note(line: str, style: str | None = None) -> None:
-    """One line on stderr, whatever names are in it."""
+    """Print one line on stderr; it may contain any names."""
     stderr.print(" ".join(line.splitlines()), style=style, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -71,7 +74,8 @@ def print_json(**values: Any) -> None:
 
 
 def tokens_of_length(text: str, window: int, option: str = "--lengths") -> int:
-    """Tokens of a length: a number such as 4096, thousands or millions (4K is 4,096, 1M is 1,048,576), or windows (4W)."""
+    """Parse a length in tokens: a number such as 4096, thousands or millions (4K is 4,096, 1M is 1,048,576), or windows
+    (4W)."""
     text = text.strip()
     units = {"W": window, "K": 2**10, "M": 2**20}
     unit = units.get(text[-1:].upper())
@@ -80,12 +84,13 @@ def tokens_of_length(text: str, window: int, option: str = "--lengths") -> int:
     except ValueError:
         value = -1.0
     if not value >= 0 or not value.is_integer():
-        raise UserError(f"{option}: {text!r} is no number of tokens or windows: use such as 0,512,64K,4W.")
+        raise UserError(f"{option}: {text!r} is not a number of tokens or windows: write, for instance, 0,512,64K,4W.")
     return int(value)
 
 
 def show_sources(sources: list[dict[str, Any]]) -> None:
-    """Where an answer comes from (see `answering.citations.describe`), on stderr: a line each, cut to a terminal's width."""
+    """Print the sources of an answer (see `answering.citations.describe`) on stderr: one line each, cut to the
+    terminal's width."""
     shown = {"no_wrap": True, "overflow": "ellipsis"} if stderr.is_terminal else {"soft_wrap": True}
     for found in sources:
         place = f"{found['document']}, characters {found['characters'][0]:,}–{found['characters'][1]:,}"

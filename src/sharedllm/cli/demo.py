@@ -1,4 +1,4 @@
-"""`sharedllm demo`: the main job on a long real text, measured and drawn."""
+"""`sharedllm demo`: the main use on a long real text, measured and drawn."""
 
 import json as json_module
 import time
@@ -26,16 +26,16 @@ def command(
     model: ModelOption = "tiny",
     base: Annotated[str, typer.Option(help="The base that the model was extended from.")] = "base",
     tokens: Annotated[int, typer.Option(min=1024, help="Longest context.")] = 131_072,
-    places: Annotated[int, typer.Option(min=1, help="Places of the text whose loss is measured.")] = 12,
-    needles: Annotated[int, typer.Option(min=1, help="Needles a cell.")] = 4,
+    places: Annotated[int, typer.Option(min=1, help="Number of places whose loss is measured.")] = 12,
+    needles: Annotated[int, typer.Option(min=1, help="Needles per cell.")] = 4,
     budget: Annotated[
         int, typer.Option(min=1, help="Tokens of the memory that each needle's question selects.")
     ] = 2048,
-    full_limit: Annotated[float, typer.Option(help="Most seconds that one pass of full attention may take.")] = 15.0,
-    seed: Annotated[int, typer.Option(help="Of the needles.")] = 0,
+    full_limit: Annotated[float, typer.Option(help="Longest time of one pass of full attention, in seconds.")] = 15.0,
+    seed: Annotated[int, typer.Option(help="Seed of the needles.")] = 0,
     json: JsonOption = False,
 ) -> None:
-    """Read 128K tokens with a short window, and see what they are good for: loss, needles, time and memory."""
+    """Read 128K tokens with a short window and show what this brings: loss, needles, time and memory."""
     if file is not None:
         check_file(file)
     import torch
@@ -44,7 +44,7 @@ def command(
 
     with torch.no_grad():
         result = _measured(file, model, base, tokens, places, needles, budget, full_limit, seed)
-    result = json_module.loads(json_module.dumps(result))  # what is printed and drawn is what is saved
+    result = json_module.loads(json_module.dumps(result))  # print and draw exactly what is saved
     write_text(output / "demo.json", json_module.dumps(result, indent=1))
     try:
         draw(result, output / "demo.png")
@@ -67,7 +67,7 @@ def _measured(
     full_limit: float,
     seed: int,
 ) -> dict:
-    """What the options of `command` ask for, measured."""
+    """Measure according to the options of `command`."""
     from ..demo.cost import costs
     from ..demo.measure import anchors, context_lengths, losses_by_length, needle_recall
     from ..demo.sources import library_text
@@ -84,7 +84,7 @@ def _measured(
     ids = ids[:, : tokens + margin]
     lengths = context_lengths(ids.shape[1] - window - chunk, window, tokens)
     if not lengths:
-        raise UserError(f"{file} has {ids.shape[1]} tokens: the demo needs {2 * window + chunk} at least.")
+        raise UserError(f"{file} has {ids.shape[1]} tokens: the demo needs at least {2 * window + chunk}.")
     if lengths[-1] < tokens:
         note(f"the text has {ids.shape[1]:,} tokens: contexts go up to {lengths[-1]:,}")
     starts = anchors(ids.shape[1], lengths[-1], window, chunk, places)
@@ -100,7 +100,7 @@ def _measured(
     with progress_bar("scoring", len(starts) * len(lengths)) as advance:
         losses = losses_by_length(loaded, base_model, ids, own, other, lengths, starts, advance)
     needle_lengths = lengths[::2] if len(lengths) > 4 else lengths
-    # Where the model can select for a question, all of the text is kept for it.
+    # If the model can select for a question, the whole text is kept.
     selects = loaded.config.injection == "joint" and loaded.config.encoding == "chunk"
     hay = loaded.read(ids[:, : starts[-1]], keep_all=True, batch_tokens=BATCH_TOKENS) if selects else own
     with progress_bar("asking for needles", len(needle_lengths) * len(DEPTHS)) as advance:
@@ -127,7 +127,7 @@ def _measured(
 
 
 def show(result: dict, output: Path) -> None:
-    """The result as tables on stdout."""
+    """Print the result as tables on stdout."""
     console = Console(highlight=False)
     losses = result["losses"]
     ours, full = result["costs"]["sharedllm"], result["costs"]["full_attention"]

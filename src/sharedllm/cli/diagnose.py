@@ -19,11 +19,11 @@ def command(
     context_tokens: Annotated[int | None, typer.Option(min=64, help="Default: half of the base's window.")] = None,
     running_tokens: Annotated[int | None, typer.Option(min=64, help="Default: half of the base's window.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="Samples of each kind.")] = 16,
-    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for diagnosis.json and .png.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Let only chosen layers of a base see the context, and find those that recall needs. Nothing is trained."""
+    """Let only chosen layers of a base see the context, and find the layers that recall needs. Nothing is trained."""
     if text is not None:
         check_file(str(text))
     from ..causal_lm import SharedLLMForCausalLM

@@ -1,4 +1,4 @@
-"""`sharedllm eval`: tasks over documents, systems side by side; every cell is kept."""
+"""`sharedllm eval`: tasks over documents, systems side by side; every cell is saved."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,30 +22,26 @@ def _needing(needs: str) -> str:
 def command(
     tasks: Annotated[list[str], typer.Argument(help=f"{TASKS.names}.")],
     data: Annotated[
-        list[str], typer.Option("--data", help="[DOMAIN=]PATH: a token folder, files or a glob; may repeat.")
+        list[str], typer.Option("--data", help="[DOMAIN=]PATH: a token folder, files or a glob; repeatable.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; goes on where it stopped.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; an interrupted run resumes.")],
     model: Annotated[str, typer.Option("--model", help="Folder, hub id, or name of a bundled model.")] = "tiny",
-    base: Annotated[
-        str, typer.Option("--base", help="The base that it was extended from, for systems that need it.")
-    ] = "base",
+    base: Annotated[str, typer.Option("--base", help="The base of the model, for systems that need it.")] = "base",
     trained: Annotated[
-        list[str], typer.Option("--trained", help=f"Folder of a trained system: {_needing('trained')}; may repeat.")
+        list[str], typer.Option("--trained", help=f"Folder of a trained system: {_needing('trained')}; repeatable.")
     ] = [],  # noqa: B006
     systems: Annotated[
         str, typer.Option("--system", help=f"Names, separated by commas: {_evaluated()}.")
     ] = "sharedllm,empty,window",
-    lengths: Annotated[
-        str, typer.Option(help="Tokens in front of what is scored; 4W is four windows.")
-    ] = "0,1W,4W,16W",
+    lengths: Annotated[str, typer.Option(help="Tokens before the scored text; 4W is four windows.")] = "0,1W,4W,16W",
     longest: Annotated[
-        str | None, typer.Option(help="Places are those that fit this length: for one folder in several runs.")
+        str | None, typer.Option(help="Use the places that fit this length, to fill one folder in several runs.")
     ] = None,
-    cases: Annotated[int, typer.Option(min=1, help="Places a document (loss), or questions a length.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of places, keys and answers.")] = 0,
+    cases: Annotated[int, typer.Option(min=1, help="Places per document (loss), or questions per length.")] = 10,
+    seed: Annotated[int, typer.Option(help="Seed of places, keys and answers.")] = 0,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens scored together.")] = 16_384,
-    method: Annotated[str | None, typer.Option("--method", hidden=True, help="--system, as it was before.")] = None,
-    rival: Annotated[list[str], typer.Option("--rival", hidden=True, help="--trained, as before.")] = [],  # noqa: B006
+    method: Annotated[str | None, typer.Option("--method", hidden=True, help="Old name of --system.")] = None,
+    rival: Annotated[list[str], typer.Option("--rival", hidden=True, help="Old name of --trained.")] = [],  # noqa: B006
 ) -> None:
     """Measure systems on the same texts. `sharedllm report` makes tables and figures of the results."""
     from ..evaluation.corpus import open_documents
@@ -68,7 +64,7 @@ def command(
     by_name = {name_of_trained(other): other for _, other in others}
     if len(by_name) < len(folders):
         raise UserError(
-            f"--trained {' --trained '.join(folders)}: two are of one system; measure them into folders of their own."
+            f"--trained {' --trained '.join(folders)}: two of them are of one system; measure them into separate folders."
         )
     plain = None
     if "base" in needs:

@@ -1,4 +1,4 @@
-"""`sharedllm explain`: an answer, and a page that shows what it was made of."""
+"""`sharedllm explain`: an answer, and a page that explains it."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +10,7 @@ from ..utils.errors import UserError
 from ..utils.files import write_text
 from .common import BatchTokensOption, JsonOption, ModelOption, ScoreOption, check_source, note, print_json, stderr
 
-# More than `ask` names: the page has room.
+# More sources than `ask` shows, because the page has space.
 MOST_SOURCES = 8
 
 
@@ -21,16 +21,17 @@ def command(
     model: ModelOption = "tiny",
     budget: Annotated[
         int | None,
-        typer.Option(min=1, help="Tokens of the text to read, chosen for the question; default: the window."),
+        typer.Option(min=1, help="Tokens of the text to read, selected for the question; default: the window."),
     ] = None,
     score: ScoreOption = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
     batch_tokens: BatchTokensOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Answer a question, and write one HTML page: what of the text was read how finely, scores, attention, sources."""
+    """Answer a question, and write one HTML page that shows which parts were read at which stride, scores, attention
+    and sources."""
     if output.suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"{output} is not named as a page: let it end in .html, so that a browser opens it.")
+        raise UserError(f"{output} does not end in .html: name it so that a browser opens it.")
     if output.is_dir():
         raise UserError(f"{output} is a folder: name a file, such as {output / 'explain.html'}.")
     if not output.parent.is_dir():
@@ -48,7 +49,7 @@ def command(
         size = default_budget(loaded) if budget is None else budget
         limits = {"budget": size, "score": score, "max_new_tokens": max_new_tokens, "most_sources": MOST_SOURCES}
         answer = ask(loaded, tokenizer, everything, question, **limits)
-    with stderr.status("looking at what the answer was made of …"):
+    with stderr.status("collecting what the answer was made of …"):
         facts = gather(loaded, tokenizer, answer, model)
         page = render(facts)
     write_text(output, page)

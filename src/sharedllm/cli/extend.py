@@ -1,4 +1,4 @@
-"""`sharedllm extend`: make a SharedLLM of a base checkpoint, ready to be asked or, with --paper, to be trained."""
+"""`sharedllm extend`: make a SharedLLM from a base checkpoint, ready for questions or, with --paper, for training."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,21 +30,23 @@ def command(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
     paper: Annotated[
         bool,
-        typer.Option("--paper", help="The paper's cross-attention, which has to be trained before it adds anything."),
+        typer.Option("--paper", help="The paper's cross-attention, which has no effect until it is trained."),
     ] = False,
     questions: Annotated[
         Literal["few", "many"],
         typer.Option(
-            help="How often a text is asked: few, it is read as shallow as will do; many, deeper, for cheaper questions."
+            help="How often a text is asked: few, it is read no deeper than necessary; many, deeper, for cheaper questions."
         ),
     ] = "few",
     data: Annotated[
-        str | None, typer.Option(help="Text file to measure the base on; default: prose that comes with Python.")
+        str | None, typer.Option(help="Text file for measuring the base; default: prose that comes with Python.")
     ] = None,
     window: Annotated[int | None, typer.Option(help="W, tokens of running text; default: the base's.")] = None,
-    chunk_size: Annotated[int | None, typer.Option(help="C, tokens a chunk. Default: 512; with --paper 1024.")] = None,
+    chunk_size: Annotated[
+        int | None, typer.Option(help="C, tokens per chunk. Default: 512; with --paper 1024.")
+    ] = None,
     strides: Annotated[str, typer.Option(help="Strides of the tree's levels, coarse to fine.")] = "16,8,4",
-    ratios: Annotated[str | None, typer.Option(hidden=True)] = None,  # what --strides was called
+    ratios: Annotated[str | None, typer.Option(hidden=True)] = None,  # old name of --strides
     lower_layers: Annotated[
         int | None, typer.Option(help="M, bottom layers that read the context. Default: measured; with --paper 4.")
     ] = None,
@@ -52,7 +54,7 @@ def command(
     injection: Annotated[
         Literal["deep", "joint", "cross"] | None,
         typer.Option(
-            help="deep (what is selected is read on through all layers; the default), joint (one softmax over what was read "
+            help="deep (selected tokens are read through all layers; the default), joint (one softmax over text read "
             "through M layers) or cross (the paper's)."
         ),
     ] = None,
@@ -62,15 +64,17 @@ def command(
     selection: Annotated[str, typer.Option(help=f"{POLICIES.names}.")] = "right",
     json: JsonOption = False,
 ) -> None:
-    """Extend a base checkpoint, so that it reads texts of any length and answers about them without training.
+    """Extend a base checkpoint, so that it reads texts of any length and answers questions about them without training.
 
-    How deep it must read and which heads find what is asked for is measured, in a minute or two. With --paper its logits are
-    the base's to the bit until it is trained.
+    The necessary reading depth and the heads that find answers are measured, in a minute or two. With --paper the
+    logits equal the base's to the bit until the model is trained.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output} exists and is not an empty folder: choose another one.")
     if paper and injection not in (None, "cross"):
-        raise UserError(f"--paper is --injection cross, and --injection {injection} is given: leave one of them out.")
+        raise UserError(
+            f"--paper means --injection cross, but --injection {injection} is given: leave one of them out."
+        )
     injection = injection or ("cross" if paper else "deep")
     deep = injection == "deep"
     settings = {

@@ -1,4 +1,4 @@
-"""How deep a base has to read, measured for `sharedllm extend`."""
+"""Measures how deep a base has to read, for `sharedllm extend`."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from ..utils.errors import UserError
 from ..utils.text import tokenize
 from .common import note, progress_bar
 
-# Characters of the text that a base is measured on, some 20,000 tokens.
+# Characters of the text for measuring a base, some 20,000 tokens.
 CHARACTERS = 80_000
-# Of what the best depth finds, the share that a shallower one has to find: where reading counts more than asking, less.
+# The share of the best depth's result that a shallower depth has to reach: less if reading matters more than asking.
 SHARES = {"few": 0.85, "many": 0.97}
 
 
@@ -22,13 +22,15 @@ def tokenizer_of(base: str, output: Path, needed: bool) -> PreTrainedTokenizerBa
     """The base's tokenizer, or None with a line on stderr.
 
     Raises:
-        UserError: there is none, and it is needed.
+        UserError: there is no tokenizer, and it is needed.
     """
     try:
         return load_tokenizer(base)
     except UserError:
         if needed:
-            raise UserError(f"{base} has no tokenizer, which it is measured with: add one, or use --paper.") from None
+            raise UserError(
+                f"{base} has no tokenizer, which is needed to measure it: add one, or use --paper."
+            ) from None
         note(f"{base} has no tokenizer: add one to {output} before reading text.", style="yellow")
         return None
 
@@ -41,7 +43,7 @@ def measured_depth(
     lower_layers: int | None,
     questions: str,
 ) -> tuple[SharedLLMForCausalLM, dict]:
-    """The base, extended as deep as it has to read, and what was measured for that."""
+    """The base, extended to the depth that it needs, and the measurements."""
     from ..diagnosis.shallow import QUESTIONS, measure_shallow
 
     settings = settings | {"prefix": PromptForm.of(tokenizer).head()[0].tolist() or None}
@@ -62,6 +64,7 @@ def measured_depth(
 
 
 def _through(layers: int, base: PreTrainedModel) -> dict:
-    """Settings to read through so many layers. The keys of the next one are kept too, if there is one: heads may use them."""
+    """Settings to read through so many layers. The keys of the next layer, if any, are kept too, because heads may use
+    them."""
     most = min(layers, base.config.num_hidden_layers - 1)
     return {"lower_layers": layers, "injection_map": [[i, i] for i in range(most + 1)]}

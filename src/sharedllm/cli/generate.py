@@ -12,17 +12,18 @@ def command(
     prompt: Annotated[str, typer.Option(help="Text to continue.")],
     context: Annotated[str | None, typer.Option(help="A memory, a text file, or - for standard input.")] = None,
     model: ModelOption = "tiny",
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="How many tokens to add at most.")] = 64,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens to add.")] = 64,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token.")] = 0.8,
-    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
     batch_tokens: BatchTokensOption = None,
     memory_dtype: Annotated[
         Literal["model", "int8"],
-        typer.Option(help="How the context's keys and values are held: as the weights, or rounded to 8 bits."),
+        typer.Option(help="Format of the context's keys and values: as the weights, or rounded to 8 bits."),
     ] = "model",
     json: JsonOption = False,
 ) -> None:
-    """Continue a prompt, with a file or a memory as context. A long prompt becomes context by itself."""
+    """Continue a prompt, with a file or a memory as context. The beginning of a long prompt becomes context
+    automatically."""
     if not prompt:
         raise UserError("--prompt is empty: give at least one token to continue.")
     if context is not None:

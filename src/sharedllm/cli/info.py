@@ -1,4 +1,4 @@
-"""`sharedllm info`: what a model or a memory is."""
+"""`sharedllm info`: describe a model or a memory."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,7 +31,7 @@ def command(
 
 
 def _shown(value: Any) -> str:
-    """A value as people write it: numbers with commas, pairs as --injection-map takes them, a source a line."""
+    """A value for display: numbers with commas, pairs as in --injection-map, one source per line."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -46,7 +46,7 @@ def _shown(value: Any) -> str:
 def _source(source: dict[str, Any]) -> str:
     """A document of a memory in one line."""
     sizes = [f"{source[field]:,} {field}" for field in ("tokens", "characters") if source.get(field) is not None]
-    cut_off = [] if source.get("finished", True) else ["cut off: go on with read --append"]
+    cut_off = [] if source.get("finished", True) else ["incomplete: continue with read --append"]
     return f"{source['name']}: " + ", ".join([*sizes, *cut_off])
 
 

@@ -1,4 +1,5 @@
-"""Models, memories and texts that the commands load. Imports torch and transformers: commands import this in their bodies."""
+"""Loads models, memories and texts for the commands. Imports torch and transformers, so commands import this in their
+bodies."""
 
 from logging import CRITICAL, getLogger
 
@@ -21,23 +22,23 @@ from .common import note, progress_bar
 
 
 def load(name: str) -> tuple[SharedLLMForCausalLM, PreTrainedTokenizerBase]:
-    """A SharedLLM and its tokenizer, ready to be used."""
+    """Load a SharedLLM and its tokenizer, ready for use."""
     model, tokenizer = load_any(name)
     if not isinstance(model, SharedLLMForCausalLM):
         raise UserError(
-            f"{name} is an ordinary {type(model).__name__}: make a SharedLLM of it with `sharedllm extend`."
+            f"{name} is an ordinary {type(model).__name__}: make a SharedLLM from it with `sharedllm extend`."
         )
     return model, tokenizer
 
 
 def load_any(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Any causal language model and its tokenizer, ready to be used: a base, a SharedLLM or another trained system."""
+    """Load any causal language model and its tokenizer, ready for use: a base, a SharedLLM or another trained system."""
     quiet()
     return load_model(name, dtype=inference_dtype()).eval(), load_tokenizer(name)
 
 
 def quiet() -> None:
-    """Keep the bars and notices of the libraries off stderr: errors come as one line of our own."""
+    """Keep the libraries' progress bars and notices off stderr; errors are one line of our own."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     for name in ("huggingface_hub", "datasets"):
@@ -45,7 +46,7 @@ def quiet() -> None:
 
 
 def inference_dtype() -> torch.dtype | str:
-    """The checkpoint's own dtype, or float32 on processors where bf16 products are emulated."""
+    """The checkpoint's own dtype, or float32 on CPUs that emulate bf16 products."""
     if torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
         return "auto"
     return torch.float32
@@ -59,10 +60,10 @@ def open_source(
     *,
     keep_all: bool,
 ) -> Memory:
-    """A memory on disk, opened; or a text file, or - for standard input, read: every token of it kept, or the tree's.
+    """Open a memory on disk; or read a text file, or - for standard input, keeping every token or the tree's.
 
     Raises:
-        UserError: as `open_memory`, a memory of several texts, or a text file that can't be read.
+        UserError: as `open_memory`; a memory of several texts, or a text file that can't be read.
     """
     if is_memory(name):
         return open_own(model, tokenizer, name)
@@ -70,7 +71,7 @@ def open_source(
 
 
 def open_own(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str) -> Memory:
-    """A memory that a model made, checked; what of it is damaged is named on stderr."""
+    """Open and check a memory made by a model; reports damage on stderr."""
     with progress_bar(f"opening {name}", None) as advance:
         marks = {"fingerprint": model.fingerprint(), "tokenizer": tokenizer_fingerprint(tokenizer)}
         memory = open_memory(name, **marks, progress=advance)
@@ -81,7 +82,7 @@ def open_own(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, na
 
 
 def note_damage(memory: Memory) -> None:
-    """Name on stderr what was lost."""
+    """Report lost parts on stderr."""
     for lost in memory.damaged:
         note(f"lost: {lost.document}, tokens {lost.start:,}–{lost.end:,}: {lost.reason}")
 
@@ -90,7 +91,7 @@ def note_damage(memory: Memory) -> None:
 def read_text_file(
     model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str, batch_tokens: int | None, keep_all: bool
 ) -> ContextMemory:
-    """Read a text file, or - for standard input, into a memory that is not kept."""
+    """Read a text file, or - for standard input, into a temporary memory."""
     ids = tokenize(tokenizer, read_text(name))
     options = {"keep_all": keep_all, "selection": without_query(model.config.selection), "sources": [name]}
     with progress_bar(f"reading {name}", ids.shape[1]) as advance:
@@ -103,5 +104,5 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def tokens_behind(memory: ContextMemory) -> int:
-    """How many tokens of its documents a memory of one text was made from; between them slots may be empty."""
+    """Number of document tokens behind a memory of one text; slots between documents may be empty."""
     return sum(document["tokens"] for document in documents(memory))

@@ -1,4 +1,4 @@
-"""`sharedllm memory`: what becomes of a memory after it was read."""
+"""`sharedllm memory`: change and check memories."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,12 +18,12 @@ def forget(
     memory: MemoryArgument,
     names: Annotated[list[str], typer.Argument(help="Documents, as `sharedllm info` lists them.")],
 ) -> None:
-    """Take documents out of a memory."""
+    """Remove documents from a memory."""
     check_source(str(memory))
     from ..store.manifest import read_manifest
     from ..store.writer import writing
 
-    read_manifest(memory)  # a name that is wrong makes no store
+    read_manifest(memory)  # a wrong name must not create a store
     with writing(memory) as writer:
         for name in names:
             writer.manifest.document(name)
@@ -35,9 +35,9 @@ def forget(
 @app.command()
 def merge(
     memories: Annotated[list[Path], typer.Argument(help="Memories of one model.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Memory to write; the others stay as they are.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Memory to write; the others are not changed.")],
 ) -> None:
-    """Join memories into a new one; nothing is read again, and each document keeps its name and offsets."""
+    """Merge memories into a new one. Nothing is read again, and each document keeps its name and offsets."""
     for memory in memories:
         check_source(str(memory))
     from ..store.writer import writing

@@ -12,21 +12,23 @@ from .common import BatchTokensOption, ScoreOption, note, print_json, progress_b
 
 def command(
     tasks: Annotated[list[str], typer.Argument(help="longbench, infinitebench, ruler, or names of their tasks.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; goes on where it stopped.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; an interrupted run resumes.")],
     data: Annotated[str | None, typer.Option("--data", help="Folder with NAME.jsonl files, or hub:owner/name.")] = None,
     model: Annotated[str, typer.Option("--model", help="Folder, hub id, or name of a bundled model.")] = "tiny",
     base: Annotated[
-        str | None, typer.Option("--base", help="The base, asked with the end of each prompt: the floor.")
+        str | None, typer.Option("--base", help="The base, asked with the end of each prompt, as the lower bound.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="First records of each dataset; questions a length.")] = None,
-    lengths: Annotated[str, typer.Option(help="Tokens of ruler tasks, prompt and answer; 4W is four windows.")] = "4W",
-    haystack: Annotated[str | None, typer.Option(help="Text file to hide ruler's needles in.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="First records of each dataset; questions per length.")
+    ] = None,
+    lengths: Annotated[str, typer.Option(help="Tokens of ruler tasks, prompt plus answer; 4W is four windows.")] = "4W",
+    haystack: Annotated[str | None, typer.Option(help="Text file in which to hide ruler's needles.")] = None,
     truncate_middle: Annotated[
-        int | None, typer.Option(min=2, help="Cut the middle out of longer prompts, down to so many tokens.")
+        int | None, typer.Option(min=2, help="Cut the middle out of longer prompts, so that this many tokens remain.")
     ] = None,
-    budget: Annotated[int | None, typer.Option(min=1, help="Tokens of the memory that an answer sees.")] = None,
+    budget: Annotated[int | None, typer.Option(min=1, help="Most tokens of the memory that an answer sees.")] = None,
     score: ScoreOption = DEFAULT_SCORE,
-    seed: Annotated[int, typer.Option(help="Of the ruler tasks.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the ruler tasks.")] = 0,
     batch_tokens: BatchTokensOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`sharedllm qa`: questions about long texts, put to a memory and to the strongest simple rivals."""
+"""`sharedllm qa`: questions about long texts, answered by a memory and by the strongest simple alternatives."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,35 +9,37 @@ from ..utils.errors import UserError
 from .common import note, progress_bar, tokens_of_length
 
 DataOption = Annotated[Path, typer.Option("--data", help="Folder with the sets, NAME-dev.jsonl.zst or NAME.jsonl.")]
-SetOption = Annotated[str, typer.Option("--set", help="Which questions: nq, hotpotqa, fairytaleqa, keys-4, … .")]
-LengthOption = Annotated[str, typer.Option("--length", help="Tokens of a text: 8K, 128K, 1M; 0: documents alone.")]
+SetOption = Annotated[str, typer.Option("--set", help="Set of questions: nq, hotpotqa, fairytaleqa, keys-4, … .")]
+LengthOption = Annotated[str, typer.Option("--length", help="Tokens of a text: 8K, 128K, 1M; 0: single documents.")]
 HalfOption = Annotated[str, typer.Option("--half", help="even (to choose settings), odd (to report) or all ids.")]
 PerTextOption = Annotated[int, typer.Option(min=1, help="Most questions about one text.")]
-QuestionsOption = Annotated[int, typer.Option("-n", "--questions", min=1, help="Questions of all texts together.")]
-EmbeddingsOption = Annotated[str, typer.Option(help="Encoder of sentences for minilm: a folder or hub id.")]
+QuestionsOption = Annotated[int, typer.Option("-n", "--questions", min=1, help="Number of questions over all texts.")]
+EmbeddingsOption = Annotated[str, typer.Option(help="Sentence encoder for minilm: a folder or hub id.")]
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="A SharedLLM, or an ordinary model, which is the base then.")],
+    model: Annotated[str, typer.Argument(help="A SharedLLM, or an ordinary model, which is then the base.")],
     data: DataOption,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; goes on where it stopped.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; an interrupted run resumes.")],
     sets: SetOption = "nq",
     length: LengthOption = "32K",
     system: Annotated[
         str, typer.Option(help="closed, wrong, full, oracle-text, bm25-text, minilm-text, sharedllm …")
     ] = ("closed,wrong,oracle-text,bm25-text"),
-    budgets: Annotated[str, typer.Option(help="Tokens of the text that a question is shown.")] = "1024",
-    base: Annotated[str | None, typer.Option(help="The base of a SharedLLM, for all that answers with text.")] = None,
+    budgets: Annotated[str, typer.Option(help="Tokens of the text shown for a question.")] = "1024",
+    base: Annotated[
+        str | None, typer.Option(help="The base of a SharedLLM, for systems that answer from text.")
+    ] = None,
     embeddings: EmbeddingsOption = "",
     questions: QuestionsOption = 50,
     per_text: PerTextOption = 50,
     half: HalfOption = "odd",
-    seed: Annotated[int, typer.Option(help="Of texts and their order.")] = 0,
-    limit_s: Annotated[float, typer.Option(help="Longest time for full attention to read a text, seconds.")] = 3600,
+    seed: Annotated[int, typer.Option(help="Seed of texts and their order.")] = 0,
+    limit_s: Annotated[float, typer.Option(help="Longest time for full attention to read a text, in seconds.")] = 3600,
     plot: Annotated[
         bool, typer.Option("--plot", help="Draw scores by length, and time by number of questions.")
     ] = False,
-    about: Annotated[str, typer.Option(help="Words on the model that stand beside the figures.")] = "",
+    about: Annotated[str, typer.Option(help="Description of the model, shown next to the figures.")] = "",
 ) -> None:
     """Ask many questions about packed texts and report scores, intervals and cost of each system."""
     from ..causal_lm import SharedLLMForCausalLM
@@ -54,7 +56,7 @@ def command(
     loaded, tokenizer = load_any(model)
     shared = loaded if isinstance(loaded, SharedLLMForCausalLM) else None
     if shared is not None and base is None:
-        raise UserError("--base is missing: name the model that the SharedLLM was made from, for its rivals.")
+        raise UserError("--base is missing: name the model that the SharedLLM was made from, for the other systems.")
     plain = loaded if base is None else load_any(base)[0]
     meter = Meter(tokenizer)
     bench = Bench(Reader(plain, tokenizer), meter)
@@ -80,10 +82,10 @@ def command(
 
 
 def wish(data: Path, length: str, half: str, per_text: int, seed: int):
-    """What texts the options ask for.
+    """The texts that the options ask for.
 
     Raises:
-        UserError: --half is of another kind.
+        UserError: --half is not known.
     """
     from ..evaluation.qa.sets import Wish
 

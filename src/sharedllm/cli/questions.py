@@ -27,9 +27,9 @@ def command(
     seed: Annotated[int, typer.Option(help="Same seed, same samples.")] = 0,
     json: JsonOption = False,
 ) -> None:
-    """Hide facts in pieces of the files and ask for them; each record holds context, question and answer."""
+    """Hide facts in pieces of the files and ask for them. Each record holds context, question and answer."""
     if split not in ("train", "validation", "test"):
-        raise UserError(f"--split {split!r} is none of train, validation, test.")
+        raise UserError(f"--split {split!r} is not known: use train, validation or test.")
     names = expand(files)
     for name in names:
         check_file(name)
@@ -44,7 +44,9 @@ def command(
     texts = [(file, tokenize(loaded, read_text(file))[0].numpy()) for file in names]
     long = [(file, ids) for file, ids in texts if len(ids) >= tokens]
     if not long:
-        raise UserError(f"no file has {tokens} tokens, the longest {max(len(i) for _, i in texts)}: lower --tokens.")
+        raise UserError(
+            f"no file has {tokens} tokens, the longest has {max(len(i) for _, i in texts)}: lower --tokens."
+        )
     rng, records = random.Random(seed), []
     with progress_bar("asking", count) as advance:
         for number in range(count):

@@ -1,4 +1,4 @@
-"""`sharedllm read`: text files into a memory on disk."""
+"""`sharedllm read`: read text files into a memory on disk."""
 
 import time
 from collections.abc import Iterator
@@ -18,30 +18,30 @@ def command(
     model: ModelOption = "tiny",
     append: Annotated[
         bool,
-        typer.Option("--append", help="Keep what the memory holds: new files come behind it, files that grew go on."),
+        typer.Option("--append", help="Keep the memory's documents, add new files, and continue files that grew."),
     ] = False,
     keep_all: KeepAllOption = False,
     storage: Annotated[
         Literal["model", "int8"] | None,
-        typer.Option(help="Of keys and values on disk: as they are, the default, or int8 (half the space)."),
+        typer.Option(help="Format of keys and values on disk: unchanged, the default, or int8 (half the size)."),
     ] = None,
     batch_tokens: BatchTokensOption = None,
     json: JsonOption = False,
 ) -> None:
     """Read text files into a memory that can be asked many times.
 
-    What was read is committed every some thousand tokens: a reading that was cut off goes on with --append.
+    Progress is committed every few thousand tokens: interrupted reading continues with --append.
     """
     names = expand(files)
     for name in names:
-        # Nothing is begun that can't be read at all.
+        # Check all files before anything is written.
         check_file(name)
     from ..store import MemoryStore
     from ..store.writer import writing
     from .loading import load, tokenizer_fingerprint
 
     loaded, tokenizer = load(model)
-    # A model that reads what is selected deeper always selects.
+    # A model that reads selected tokens deeper always selects.
     keep_all = keep_all or loaded.config.injection == "deep"
     start, read = time.perf_counter(), 0
     with writing(output) as writer:
@@ -50,9 +50,9 @@ def command(
         elif writer.manifest is None:
             raise UserError(f"{output} holds no memory to append to: leave out --append.")
         elif keep_all and not writer.manifest.complete:
-            raise UserError(f"{output} does not hold every token: --keep-all can't be begun with --append.")
+            raise UserError(f"{output} does not hold every token: --keep-all can't be turned on with --append.")
         elif storage not in (None, writer.manifest.storage):
-            raise UserError(f"{output} has storage={writer.manifest.storage!r}: --append goes on with that.")
+            raise UserError(f"{output} has storage={writer.manifest.storage!r}: --append keeps that storage.")
         elif writer.manifest.tokenizer != tokenizer_fingerprint(tokenizer):
             raise UserError(f"{output} was made with another tokenizer: read its texts again with this one.")
         for name in names:
@@ -81,7 +81,7 @@ def command(
 
 
 def _name(taken: set[str], name: str) -> str:
-    """A document's name: the file's, as text; standard input is another text each time."""
+    """A document's name: the file's, as text; standard input gets a new name each time."""
     if name != "-":
         return name if name in taken else readable(name)
     names = ["standard input", *(f"standard input {i}" for i in range(2, len(taken) + 3))]

@@ -1,4 +1,4 @@
-"""`sharedllm recall`: what questions find in long texts, by policy and budget; every text is read once."""
+"""`sharedllm recall`: recall of facts in long texts, by policy and budget; every text is read once."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,19 +12,17 @@ from .common import BatchTokensOption, ModelOption, note, tokens_of_length
 
 def command(
     data: Annotated[str, typer.Option("--data", help="[DOMAIN=]PATH: a token folder, files or a glob.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; goes on where it stopped.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; an interrupted run resumes.")],
     model: ModelOption = "tiny",
-    base: Annotated[
-        str, typer.Option("--base", help="The base, for BM25 into its window; none: leave that out.")
-    ] = "base",
+    base: Annotated[str, typer.Option("--base", help="The base, for BM25 into its window; none: skip this.")] = "base",
     lengths: Annotated[str, typer.Option(help="Tokens of a text: 8K,64K,1M.")] = "8K,64K",
-    budgets: Annotated[str, typer.Option(help="Tokens of the memory that a question may read.")] = "1024,4096",
+    budgets: Annotated[str, typer.Option(help="Most tokens of the memory that a question reads.")] = "1024,4096",
     scores: Annotated[
         str, typer.Option(help=f"Policies: {SCORES.names}, oracle, or tree (the paper's cut).")
     ] = "focus,bm25,attention,hybrid,oracle,tree",
     cases: Annotated[int, typer.Option(min=1, help="Questions of each kind and length.")] = 100,
     per_text: Annotated[int, typer.Option(min=1, help="Questions of each kind about one text.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of texts, facts and places.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of texts, facts and places.")] = 0,
     batch_tokens: BatchTokensOption = None,
 ) -> None:
     """Hide facts in long texts, read each once, and ask about every fact with each policy and budget."""

@@ -10,14 +10,12 @@ from .common import note
 
 
 def command(
-    folders: Annotated[list[Path], typer.Argument(help="Folders that `sharedllm eval` wrote, or a cells.json.")],
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder; default: that of the first one.")
-    ] = None,
-    ours: Annotated[str, typer.Option(help="The system that the others are compared with.")] = "sharedllm",
+    folders: Annotated[list[Path], typer.Argument(help="Folders written by `sharedllm eval`, or a cells.json.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder; default: the first one's.")] = None,
+    ours: Annotated[str, typer.Option(help="The system with which the others are compared.")] = "sharedllm",
     plots: Annotated[bool, typer.Option(help="Draw the figures.")] = True,
 ) -> None:
-    """Make report.md, figures, and cells.json: all the results in one file, from which the report can be made anew."""
+    """Write report.md, figures, and cells.json: all results in one file, from which the report can be made again."""
     from ..evaluation.plot import draw
     from ..evaluation.report import index, markdown
     from ..evaluation.results import NAME, load_runs, save_runs

@@ -20,7 +20,7 @@ from .qa import (
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="Its tokens are counted; a SharedLLM can rank by its scores too.")],
+    model: Annotated[str, typer.Argument(help="Model whose tokens are counted; a SharedLLM can also rank.")],
     data: DataOption,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")],
     sets: SetOption = "nq",
@@ -32,7 +32,7 @@ def command(
     questions: QuestionsOption = 200,
     per_text: PerTextOption = 50,
     half: HalfOption = "odd",
-    seed: Annotated[int, typer.Option(help="Of texts and their order.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of texts and their order.")] = 0,
 ) -> None:
     """Report the share of the evidence among the best 1, 4, 8 and 16 pieces of a text, by ranking."""
     from ..causal_lm import SharedLLMForCausalLM
@@ -58,7 +58,7 @@ def command(
         from ..evaluation.qa.memory import MemoryRanking
 
         if not isinstance(loaded, SharedLLMForCausalLM):
-            raise UserError(f"--rankings {name} needs a SharedLLM: make one of {model} with `sharedllm extend`.")
+            raise UserError(f"--rankings {name} needs a SharedLLM: make one from {model} with `sharedllm extend`.")
         return MemoryRanking(loaded, tokenizer, meter, name)
 
     ready = [ranking(name) for name in single]
@@ -67,5 +67,5 @@ def command(
         plan = Plan(SETS.find(one.strip()), wish(data, length, half, per_text, seed), (), (), questions)
         rows = measure_selection(plan.texts(meter), ready, hybrids, meter, note)
         if not rows:
-            raise UserError(f"--set {one} does not say where its answers stand: use another set.")
+            raise UserError(f"--set {one} does not say where its answers are: use another set.")
         note(f"wrote {write_selection(output, plan.label, plan.about(), rows)}")

@@ -17,22 +17,24 @@ def command(
         typer.Argument(help="Memories made with --keep-all; requests name them: notes.memory is notes."),
     ] = None,
     model: ModelOption = "tiny",
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 accepts other machines.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
     budget: Annotated[
         int | None,
-        typer.Option(min=1, help="Tokens of a memory read for a request that does not say; default: the window."),
+        typer.Option(
+            min=1, help="Tokens of a memory read for a request that does not set a budget; default: the window."
+        ),
     ] = None,
     score: ScoreOption = None,
-    max_waiting: Annotated[int, typer.Option(min=0, help="Requests that wait for the model; more get a 429.")] = 32,
+    max_waiting: Annotated[int, typer.Option(min=0, help="Most requests that may wait; further ones get a 429.")] = 32,
     timeout: Annotated[
-        float, typer.Option(min=1, help="Longest time of a request in seconds, waiting included.")
+        float, typer.Option(min=1, help="Longest time of a request in seconds, including waiting.")
     ] = 600,
     api_key_env: Annotated[
         str | None, typer.Option(help="Environment variable with the key that clients must send.")
     ] = None,
 ) -> None:
-    """Serve a model and memories by HTTP, as OpenAI's API does."""
+    """Serve a model and memories over HTTP, with an OpenAI-compatible API."""
     for memory in memories or []:
         check_source(memory)
     from ..answering.ask import checked_score, default_budget
@@ -60,7 +62,7 @@ def command(
         service = Service(loaded, tokenizer, name, opened, Worker(max_waiting), **limits)
         if not is_local(host):
             note(f"warning: other machines can reach {host}" + (", and no key is asked for." if key is None else "."))
-        # From here on clients can come, and wait until it begins.
+        # From here on clients can connect; they wait until the server starts.
         bound.listen()
         address = f"[{host}]" if ":" in host else host
         names = ", ".join(m["id"] for m in opened.listed()) or "none"

@@ -1,4 +1,4 @@
-"""The questions of `sharedllm chat`, typed or piped in, and what is shown for each."""
+"""The questions of `sharedllm chat`, typed or piped in, and the output for each."""
 
 import contextlib
 import json as jsonlib
@@ -15,10 +15,10 @@ def talk(chat: Chat, source: str, json: bool) -> None:
     """Answer each question of standard input until it ends.
 
     Args:
-        source: what the chat is about, as the user named it. json: one object a line for each turn.
+        source: the text of the chat, as named by the user. json: print one object per line for each turn.
 
     Raises:
-        UserError: a question of a pipe can't be answered; names its line.
+        UserError: a piped question can't be answered; names its line.
     """
     interactive = sys.stdin.isatty()
     if interactive:
@@ -54,7 +54,7 @@ def _decoded(line: bytes) -> str:
 
 
 def _typed() -> Iterator[bytes]:
-    """Lines typed at a terminal, with a prompt that never gets among the answers."""
+    """Lines typed at a terminal, with a prompt that never mixes with the answers."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 (gives input() a history and editing)
     while True:
@@ -76,7 +76,7 @@ def _typed() -> Iterator[bytes]:
 
 
 def _answer(chat: Chat, question: str, json: bool) -> Turn:
-    """Ask, showing the answer as it comes."""
+    """Ask, showing the answer as it is generated."""
     if json:
         return chat.ask(question)
     status = stderr.status("reading") if stderr.is_terminal else contextlib.nullcontext()

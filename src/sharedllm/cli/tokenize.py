@@ -1,4 +1,4 @@
-"""`sharedllm tokenize`: documents from anywhere into a folder of tokens to train on."""
+"""`sharedllm tokenize`: tokenise documents into a folder for training."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,12 +12,12 @@ def command(
     sources: Annotated[list[str], typer.Argument(help="Files, folders, globs, or hub:owner/name[:config][@split].")],
     tokenizer: Annotated[str, typer.Option(help="Folder, hub id, or name of a bundled model.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
-    validation: Annotated[float, typer.Option(help="Share of documents kept for validation, below 1.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Decides which documents are kept for validation.")] = 0,
+    validation: Annotated[float, typer.Option(help="Share of documents reserved for validation, below 1.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Decides which documents are reserved for validation.")] = 0,
     text_field: Annotated[str, typer.Option(help="Field of a record that holds its text.")] = "text",
     json: JsonOption = False,
 ) -> None:
-    """Tokenise documents once, for any number of training runs. A folder that holds the same already is kept."""
+    """Tokenise documents once, for any number of training runs. A folder that already holds the same tokens is kept."""
     from ..data.shards import build_shards
     from ..utils.checkpoints import load_tokenizer
     from .loading import quiet
@@ -25,7 +25,7 @@ def command(
     quiet()
     loaded = load_tokenizer(tokenizer)
     settings = {"validation": validation, "seed": seed, "text_field": text_field}
-    with progress_bar("tokenising", None) as advance:  # how many tokens there will be is not known
+    with progress_bar("tokenising", None) as advance:  # the total number of tokens is not known
         summary = build_shards(sources, loaded, output, progress=advance, **settings)
     if json:
         print_json(folder=str(output), reused=summary.reused, splits=summary.splits)

@@ -1,4 +1,4 @@
-"""`sharedllm train`: run a recipe, or go on with it."""
+"""`sharedllm train`: run or resume a recipe."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,14 +11,14 @@ from .common import JsonOption, note, print_json, stderr
 
 def command(
     recipe: Annotated[Path, typer.Argument(help="YAML file; recipes/reference.yaml shows every key.")],
-    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value that replaces the recipe's.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value that overrides the recipe's.")] = None,
     max_steps: Annotated[
-        int | None, typer.Option(min=1, help="Stop here, with a checkpoint; run again to go on.")
+        int | None, typer.Option(min=1, help="Stop after this step, with a checkpoint; run again to resume.")
     ] = None,
-    resume_from: Annotated[Path | None, typer.Option(help="Checkpoint to go on from; default: the last one.")] = None,
+    resume_from: Annotated[Path | None, typer.Option(help="Checkpoint to resume from; default: the last one.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Train a model by a recipe. Run the same command again to go on where it stopped."""
+    """Train a model by a recipe. Run the same command again to resume."""
     from .loading import quiet
 
     try:
@@ -33,4 +33,4 @@ def command(
     elif folder.name == "model":
         note(f"wrote {folder}")
     else:
-        note(f"stopped before step {loaded.steps}, in {folder}: run the command again to go on")
+        note(f"stopped before step {loaded.steps}, in {folder}: run the command again to resume")

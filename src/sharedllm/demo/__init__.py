@@ -1,1 +1,1 @@
-"""What `sharedllm demo` reads (sources), measures (measure, cost) and draws (plot)."""
+"""`sharedllm demo`: text (sources), measurements (measure, cost) and figure (plot)."""

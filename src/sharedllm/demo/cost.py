@@ -1,4 +1,4 @@
-"""Time and memory: reading a context and scoring one window over it, against full attention of the base."""
+"""Time and memory of reading a context and scoring one window over it, compared with full attention of the base."""
 
 import contextlib
 import ctypes
@@ -15,7 +15,7 @@ from ..causal_lm import SharedLLMForCausalLM
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds, and the most memory held above what the process held before, in bytes (None where it can't be told)."""
+    """Seconds, and peak memory above what the process held before, in bytes (None if unknown)."""
 
     seconds: float
     peak_bytes: int | None
@@ -33,16 +33,16 @@ def _status(field: str) -> int | None:
 
 
 def _return_freed_memory() -> None:
-    """What earlier work has freed would hide what this work needs; only the GNU C library can be told to give it back."""
+    """Return memory freed by earlier work, which would hide what this work needs. Only the GNU C library supports this."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def measure(work: Callable[[], object]) -> Cost:
-    """Run something once."""
+    """Run the work once and measure it."""
     _return_freed_memory()
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # starts the peak anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before = _status("VmRSS")
     except OSError:
         before = None
@@ -65,8 +65,8 @@ def costs(
 ) -> tuple[dict[int, Cost], dict[int, Cost]]:
     """Cost by context length of SharedLLM and of full attention, alternating.
 
-    Both end with the logits of the last window. Full attention stops before the length at which it is expected to take
-    longer than `limit` seconds.
+    Both end with the logits of the last window. Full attention stops before the length that is expected to take longer
+    than `limit` seconds.
     """
     window = model.config.window
     ours: dict[int, Cost] = {}

@@ -1,6 +1,6 @@
-"""Does the context help, and is a fact in it found? Pure measurements over a text that is read once.
+"""Whether the context helps, and whether a fact in it is found: measurements over a text that is read once.
 
-Every length is a slice of one memory, so that all columns score the same target tokens and nothing is read twice.
+Every length is a slice of one memory, so all columns score the same target tokens and nothing is read twice.
 """
 
 import random
@@ -29,7 +29,7 @@ def target_loss(model: nn.Module, ids: Tensor, **context) -> float:
 
 
 def context_lengths(available: int, window: int, longest: int) -> list[int]:
-    """Window, twice the window, … up to `longest` and what is available."""
+    """The window, twice the window, … up to `longest` and the available text."""
     lengths, length = [], window
     while length <= min(available, longest):
         lengths.append(length)
@@ -38,7 +38,7 @@ def context_lengths(available: int, window: int, longest: int) -> list[int]:
 
 
 def anchors(tokens: int, longest: int, window: int, chunk_size: int, count: int) -> list[int]:
-    """Up to `count` chunk borders, evenly spread, with `longest` tokens before and a window behind each of them."""
+    """Up to `count` chunk borders, evenly spread, with `longest` tokens before and a window after each of them."""
     first = -(-longest // chunk_size)
     last = (tokens - window) // chunk_size
     if last < first:
@@ -54,7 +54,7 @@ class Losses:
     base         the base model with the window alone
     none         the extended model with the window alone
     own, other   with the text's own and with another text's context, by length
-    wins         share of the places where the own context is better than the other's, by length
+    wins         share of places where the own context is better than the other's, by length
     targets      number of target tokens
     """
 
@@ -80,7 +80,7 @@ def losses_by_length(
     """Loss of the running texts that begin at `places`, with context slices of each length.
 
     Args:
-        ids: (1, T) the text. own: its memory, up to the last place at least. other: another text's, as long.
+        ids: (1, T) the text. own: its memory, at least up to the last place. other: another text's memory, equally long.
         lengths: multiples of the chunk size. places: chunk borders, none before the longest length.
     """
     window = model.config.window
@@ -119,8 +119,8 @@ def needle_recall(
 ) -> dict[int, dict[float, float]]:
     """Share of needles whose answer the model gives, by context length and depth (0 the oldest).
 
-    The statement replaces as many tokens inside one chunk (more if it is longer), and only that is read again. An answer counts if every
-    token is the likeliest one, which is what greedy decoding would give.
+    The statement replaces the same number of tokens inside one chunk (more chunks if it is longer), and only that is
+    read again. An answer counts if every token is the likeliest one, as in greedy decoding.
 
     Args:
         memory: of the text. budget: tokens that each question selects from a memory that keeps all; None for all of it.

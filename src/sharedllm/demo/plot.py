@@ -1,4 +1,4 @@
-"""The picture of the demo: loss and needles by length, time and memory against full attention."""
+"""The figure of the demo: loss and needles by length, time and memory compared with full attention."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ TRUE, OTHER, NONE, BASE = "#0b6e99", "#c8553d", "#7a8793", "#e8a33d"
 
 
 def draw(result: dict, path: Path) -> None:
-    """Draw `demo.json`'s content.
+    """Draw the content of `demo.json`.
 
     Raises:
         UserError: matplotlib is not installed.

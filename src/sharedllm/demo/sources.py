@@ -1,4 +1,4 @@
-"""Real text that every machine has: the sources of Python's standard library."""
+"""Real text on every machine: the source files of Python's standard library."""
 
 import sysconfig
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from ..utils.text import tokenize
 
 
 def library_files() -> list[Path]:
-    """Python files of the standard library in a fixed order, tests and generated tables left out."""
+    """Python files of the standard library in a fixed order, without tests and generated tables."""
     root = Path(sysconfig.get_paths()["stdlib"])
     skipped = {"test", "tests", "idlelib", "lib2to3", "site-packages", "pydoc_data", "encodings", "__pycache__"}
     return sorted(f for f in root.rglob("*.py") if not skipped & set(f.relative_to(root).parts))
@@ -24,15 +24,15 @@ def _documents(files: list[Path]) -> Iterator[str]:
         try:
             text = file.read_text(encoding="utf-8")
         except UnicodeDecodeError:
-            continue  # a few sources of the library are in other encodings on purpose
+            continue  # a few source files deliberately use other encodings
         if text.strip():
             yield f"# file: {file.relative_to(root)}\n{text}\n"
 
 
 def library_text(tokenizer: PreTrainedTokenizerBase, tokens: int, *, other: bool = False) -> Tensor:
-    """At least `tokens` ids (1, T), if there are so many; `other` takes files from the end of the list backwards.
+    """At least `tokens` ids (1, T), if there are so many; `other` takes files in reverse from the end of the list.
 
-    Both halves are disjoint as long as each takes less than half of the library.
+    The two texts are disjoint as long as each takes less than half of the library.
     """
     files = library_files()
     half = len(files) // 2

@@ -12,10 +12,10 @@ from ..model.rope import rotate
 
 
 class FarAttention:
-    """Runs a base's layers by hand over a context and the running text behind it.
+    """Runs a base's layers one by one over a context and the running text after it.
 
-    The context reads itself as always. The running text attends to itself and, in chosen layers, to the context too, at
-    true positions and in one softmax: with all layers chosen this is the base itself.
+    The context attends to itself as usual. The running text attends to itself and, in chosen layers, to the context
+    too, at true positions and in one softmax. With all layers chosen this is the base itself.
     """
 
     def __init__(self, model: PreTrainedModel):
@@ -31,7 +31,7 @@ class FarAttention:
         self.family = family_of(self.config)
 
     def read(self, context: Tensor) -> list[Tensor]:
-        """(B, K) ids → the N + 1 states (B, K, E) entering layers 0 … N; the last one has left the top layer."""
+        """(B, K) ids → the N + 1 states (B, K, E) entering layers 0 … N; the last one is the top layer's output."""
         states = [self.family.embed(self.config, self.decoder.embed_tokens(context))]
         for index in range(len(self.decoder.layers)):
             states.append(self._layer(index, states[-1], first=0, far=None))
@@ -43,10 +43,10 @@ class FarAttention:
         """(B, L) ids of running text → (B, L, V) logits.
 
         Args:
-            states: of the context, by `read`.
-            layers: those that see the context.
-            depth: how many layers the context was read through: layer i sees its states entering layer min(i, depth),
-                through its own norm and projections. None: layer i sees those entering layer i.
+            states: the context's states from `read`.
+            layers: the layers that see the context.
+            depth: the number of layers through which the context is read: layer i sees the states entering layer min(i,
+                depth), through its own norm and projections. None: layer i sees the states entering layer i.
         """
         hidden = self.family.embed(self.config, self.decoder.embed_tokens(running))
         first = states[0].shape[1]

@@ -1,7 +1,8 @@
-"""Which heads find what a question asks for: those whose attention a budget should go by.
+"""Which heads find what a question asks for: their attention should decide how a budget is spent.
 
-Facts are hidden in a text and asked for one by one. A head's rank for a question is the number of tokens outside the fact
-that it pays more attention to than to any token of the fact; most heads do something else, and a few find it each time.
+Facts are hidden in a text and asked for one by one. A head's rank for a question is the number of tokens outside the
+fact that it attends to more than to any token of the fact. Most heads do something else, but a few find the fact each
+time.
 """
 
 import random
@@ -23,7 +24,7 @@ from ..utils.errors import UserError
 
 @dataclass(frozen=True)
 class Head:
-    """layer: upper layer. score: mean of 1 / (1 + rank) over the questions. worst: the greatest rank."""
+    """layer: upper layer. score: mean of 1 / (1 + rank) over the questions. worst: the highest rank."""
 
     layer: int
     head: int
@@ -44,8 +45,8 @@ def measure_heads(
     """All heads of the injected layers, best first.
 
     Args:
-        text: (T,) ids of the text that facts are hidden in; the longer, the more there is to be misled by.
-        questions: how many facts are hidden, no two asked for alike; they are of the split that training uses.
+        text: (T,) ids of the text in which facts are hidden; longer texts contain more distractors.
+        questions: number of hidden facts, each with its own question, from the training split.
         progress: called after each question with 1.
 
     Raises:
@@ -87,7 +88,7 @@ def measure_heads(
 
 
 def choose_heads(heads: list[Head], most: int = 8, share: float = 0.5) -> list[list[float]]:
-    """`selection_heads` of a configuration: the best heads, as far as they reach a share of the best one's score."""
+    """`selection_heads` of a configuration: the best heads whose score is at least a share of the best one's."""
     kept = [head for head in heads[:most] if head.score >= share * heads[0].score]
     return sorted([head.layer, head.head, round(head.score, 3)] for head in kept)
 
@@ -97,7 +98,7 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def _places(whole: np.ndarray, facts: list[np.ndarray]) -> list[tuple[int, int]]:
-    """Where each fact, in order, stands."""
+    """The place of each fact, in order."""
     spans, at = [], 0
     for fact in facts:
         windows = np.lib.stride_tricks.sliding_window_view(whole[at:], len(fact))

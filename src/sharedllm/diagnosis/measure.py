@@ -16,18 +16,18 @@ from ..data.synthetic import make_needles
 from ..utils.errors import UserError
 from .far import FarAttention
 
-# Recall below this in the ordinary base: it can't be told which layers recall needs.
+# If the ordinary base's recall is below this, the layers that recall needs can't be determined.
 RECALLS = 0.5
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a base does with some layers seeing the context.
+    """A base's results when some layers see the context.
 
     name    the layers, in words          layers  their indices, from 0
-    depth   layers the context was read through; None for all that each layer needs
-    recall  share of digits of hidden facts that are right      copy  share of tokens of a repeated span
-    loss    of the running text, in nats a token
+    depth   layers through which the context was read; None for as many as each layer needs
+    recall  share of right digits of hidden facts      copy  share of tokens of a repeated span
+    loss    of the running text, in nats per token
     """
 
     name: str
@@ -40,10 +40,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All scores and what follows from them.
+    """All scores and the settings that follow from them.
 
-    needed         layers that recall needs the context in; empty if the base does not recall
-    depth          layers that the context must be read through for it; None if the base does not recall
+    needed         layers in which recall needs the context; empty if the base does not recall
+    depth          layers through which the context must be read for it; None if the base does not recall
     injection_map  [lower, upper] pairs for SharedLLMConfig, with `lower_layers`
     """
 
@@ -73,10 +73,10 @@ def diagnose(
 
     Args:
         ids: (T,) text to take samples from. rows: samples of each kind.
-        progress: called with 1 for each set of layers; `number_of_sets` of them.
+        progress: called with 1 for each of the `number_of_sets` sets of layers.
 
     Raises:
-        UserError: the text is too short, or the family not supported.
+        UserError: the text is too short, or the family is not supported.
     """
     length = context + running
     if len(ids) < 2 * length:
@@ -116,7 +116,7 @@ def diagnose(
 
 
 def layer_sets(layers: int) -> list[tuple[str, list[int]]]:
-    """Names and members of the sets of layers that are tried, all of them first."""
+    """Names and members of the sets of layers to try, the set of all layers first."""
     every = list(range(layers))
     sets = [("all", every), ("none", [])]
     sets += [(f"only {i}", [i]) for i in every]
@@ -145,7 +145,7 @@ def _batches(
 
 
 def _needle_row(maker: RowMaker, rng: random.Random, text: np.ndarray, context: int) -> Row:
-    """One fact anywhere in the context, asked for at the end; its digits are the labels."""
+    """One fact anywhere in the context, with its question at the end; its digits are the labels."""
     (needle,) = make_needles(rng, 1, "validation")
     statement, question, answer = (maker.encode(t) for t in (needle.statement, needle.question, needle.answer))
     at = rng.randrange(context - len(statement) + 1)

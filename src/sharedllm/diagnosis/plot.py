@@ -1,4 +1,4 @@
-"""The picture of a diagnosis: recall by single layers, and by the depth that the context was read to."""
+"""The figure of a diagnosis: recall by single layers, and by the depth to which the context was read."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ ONLY, BUT, COPY = "#0b6e99", "#c8553d", "#7a8793"
 
 
 def draw(diagnosis: Diagnosis, title: str, path: Path) -> None:
-    """Write the picture.
+    """Write the figure.
 
     Raises:
         UserError: matplotlib is not installed.

@@ -1,7 +1,8 @@
-"""How deep a base must read to find what is asked for, and the heads that find it: measured in minutes, without training.
+"""How deep a base must read to find what a question asks for, and the heads that find it: measured in minutes, without
+training.
 
-Pieces of a text are asked for by words of one of their sentences, and by questions about facts hidden among them. A head
-is as good as the rank that it gives to the right piece. All heads of the bottom layers are measured in one reading.
+Questions are made from words of a piece's sentence, and about facts hidden in pieces. A head is as good as its rank of
+the right piece. One reading measures all heads of the bottom layers.
 """
 
 import random
@@ -22,7 +23,7 @@ from ..scoring.words import words_of
 from ..utils.errors import UserError
 from ..utils.text import tokenize
 
-# Heads that rank together, and how many questions of each kind are asked.
+# Most heads that rank together, and the number of questions of each kind.
 MOST_HEADS, QUESTIONS = 4, 32
 
 
@@ -36,7 +37,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Depth:
-    """What a base finds when it is read through `layers` layers.
+    """What a base finds if the text is read through `layers` layers.
 
     heads   [layer, head, weight], of layers ≤ `layers`
     found   mean of 1 / rank of the right piece over the questions that did not choose the heads
@@ -49,7 +50,8 @@ class Depth:
 
 @dataclass(frozen=True)
 class Shallow:
-    """depths: ascending. words: what BM25 finds of the same. pieces, questions, tokens: how much was measured."""
+    """depths: ascending. words: what BM25 finds for the same questions. pieces, questions, tokens: the size of the
+    measurement."""
 
     depths: list[Depth]
     words: float
@@ -58,7 +60,7 @@ class Shallow:
     tokens: int
 
     def choose(self, share: float) -> Depth:
-        """The shallowest depth that finds at least a share of what the best one finds."""
+        """The shallowest depth that finds at least a share of what the best depth finds."""
         best = max(depth.found for depth in self.depths)
         return next(depth for depth in self.depths if depth.found >= share * best)
 
@@ -73,12 +75,12 @@ def measure_shallow(
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> Shallow:
-    """Measure a base, extended to read through as many layers as are to be tried and to keep the keys of all of them.
+    """Measure a base that is extended to read through all layers to try and to keep their keys.
 
     Args:
         model: with injection="deep" and an injection map of all layers 0 … M.
-        text: what is asked about; some 20,000 tokens tell heads apart.
-        questions: of each kind; those of even number choose heads, the others judge them.
+        text: the text to ask about; some 20,000 tokens suffice to tell heads apart.
+        questions: number of questions of each kind; even ones choose heads, odd ones evaluate them.
         progress: called with the number of tokens read, and with 1 for each question.
 
     Raises:
@@ -111,7 +113,7 @@ def measure_shallow(
 
 
 def _best_of(layers: int, every: Sequence[Sequence[float]], paid: list[Tensor], asked: list[Asked]) -> Depth:
-    """Heads of layers ≤ `layers`, added one by one as long as they find more together; chosen on every other question."""
+    """Heads of layers ≤ `layers`, added one by one as long as they find more together; chosen on every second question."""
     able = [number for number, (layer, _, _) in enumerate(every) if layer <= layers]
     chosen: list[int] = []
     found = 0.0
@@ -134,12 +136,12 @@ def _best_of(layers: int, every: Sequence[Sequence[float]], paid: list[Tensor], 
 
 
 def _reciprocal(scores: Tensor, piece: int) -> Tensor:
-    """(k,) 1 / rank that k rankings (k, n) give to a piece; the last of those that score alike."""
+    """(k,) 1 / rank of a piece in k rankings (k, n); ties count as the last rank."""
     return 1 / (scores >= scores[:, piece : piece + 1]).sum(1).float()
 
 
 def _with_facts(rng: random.Random, text: str, facts: list[str]) -> str:
-    """A text with facts as sentences at the ends of some of its paragraphs."""
+    """Insert facts as sentences at the ends of some paragraphs of a text."""
     paragraphs = text.split("\n\n")
     for place, fact in zip(rng.sample(range(len(paragraphs)), min(len(facts), len(paragraphs))), facts, strict=False):
         paragraphs[place] = f"{paragraphs[place]} {fact.strip()}"
@@ -150,13 +152,13 @@ def _about_facts(texts: list[str], quizzes: list) -> list[Asked]:
     found = []
     for quiz in quizzes:
         holding = [place for place, text in enumerate(texts) if quiz.facts[0].strip() in text]
-        if len(holding) == 1:  # not cut by the end of a piece, and said once
+        if len(holding) == 1:  # not cut by the end of a piece, and occurs once
             found.append(Asked(quiz.question, holding[0]))
     return found
 
 
 def _about_sentences(rng: random.Random, texts: list[str], count: int) -> list[Asked]:
-    """Questions made of some words of a sentence, in another order."""
+    """Questions made from some words of a sentence, in another order."""
     found = []
     for place in rng.sample(range(len(texts)), len(texts)):
         words = [sorted(set(words_of(s)) - {""}) for s in texts[place].replace("\n", " ").split(". ")]

@@ -7,7 +7,7 @@ from .measure import Diagnosis
 
 
 def show(found: Diagnosis) -> None:
-    """Recall, copying and loss by the layers that see the context and by depth, and the settings that follow."""
+    """Print recall, copying and loss by the layers that see the context and by depth, and the resulting settings."""
     console = Console()
     for title, scores in (("By the layers that see the context", found.by_layers), ("By depth", found.by_depth)):
         table = Table(title=title)
@@ -19,8 +19,8 @@ def show(found: Diagnosis) -> None:
     if not found.needed:
         whole = found.by_layers[0].recall
         console.print(
-            f"The base recalls {whole:.0%} of the digits inside its own window: train it to recall there first; which "
-            "layers it needs can't be told."
+            f"The base recalls {whole:.0%} of the digits inside its own window: train it to recall there first; the layers "
+            "it needs can't be determined."
         )
         return
     console.print(

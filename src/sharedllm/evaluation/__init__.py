@@ -1,1 +1,1 @@
-"""Systems side by side: the same targets, the same texts, intervals, results as JSON."""
+"""Evaluation of systems side by side: on the same targets and texts, with intervals and results as JSON."""

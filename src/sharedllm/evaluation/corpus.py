@@ -1,4 +1,4 @@
-"""Documents to take test texts from: token stores, or files that are tokenised on the spot."""
+"""Documents for test texts: token stores, or files that are tokenised on the fly."""
 
 import hashlib
 import json
@@ -18,8 +18,8 @@ from ..utils.text import tokenize
 class Documents:
     """Texts of one domain.
 
-    domain   how tables call them     names, lengths   of each document
-    digest   sha256 of what they hold, in hex          source   a store, or ids of each document
+    domain   their name in tables     names, lengths   of each document
+    digest   SHA-256 of their content, in hex          source   a store, or ids of each document
     """
 
     domain: str
@@ -38,7 +38,7 @@ class Documents:
         """Documents of at least so many tokens, and the names of the others.
 
         Raises:
-            UserError: there is none.
+            UserError: no document is long enough.
         """
         chosen = [i for i, n in enumerate(self.lengths) if n >= tokens]
         if not chosen:
@@ -51,10 +51,11 @@ class Documents:
 
 
 def open_documents(specification: str, tokenizer: PreTrainedTokenizerBase) -> Documents:
-    """`[DOMAIN=]PATH`: a folder of `sharedllm tokenize`, or what `sharedllm.data.sources` reads: files, folders, globs.
+    """Open `[DOMAIN=]PATH`: a folder of `sharedllm tokenize`, or anything that `sharedllm.data.sources` reads: files,
+    folders, globs.
 
     Raises:
-        UserError: nothing is there, it is damaged, or the tokens are another tokenizer's.
+        UserError: the path is missing or damaged, or the tokens are another tokenizer's.
     """
     domain, _, path = specification.rpartition("=")
     domain = domain or Path(path).stem

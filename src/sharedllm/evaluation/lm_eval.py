@@ -1,17 +1,17 @@
-"""SharedLLM in the lm-evaluation-harness: all its tasks, contexts of any length, and nothing is cut off.
+"""SharedLLM in the lm-evaluation-harness: all its tasks, contexts of any length, without truncation.
 
     python -m sharedllm.evaluation.lm_eval run --model sharedllm --model_args pretrained=tiny,budget=1024 --tasks …
 
-is the harness's own command line, which knows the model since this module registers it. Far text becomes a memory, the
-end of a text is the running text of at most W tokens, the window:
+is the harness's own command line, with the model that this module registers. Far text becomes a memory, and the end of
+a text is the running text of at most W tokens, the window:
 
-- Log-likelihoods: all that fits into the window from a border of chunks on, so that continuations of different lengths
-  share the memory of their context. What is longer than a window is scored in blocks of W/2 tokens, each behind at least
-  as much running text; what comes before that is appended to the memory, so the cost is linear.
-- Rolling log-likelihoods are those of the whole text as a continuation: blocks of W/2 tokens from the first on.
-- Generation: the prompt's end, as much as fits into the window beside the new tokens.
+- Log-likelihoods: everything from a chunk border on that fits into the window, so that continuations of different
+  lengths share the memory of their context. Text longer than a window is scored in blocks of W/2 tokens, each after at
+  least as much running text; earlier text is appended to the memory, so the cost is linear.
+- Rolling log-likelihoods treat the whole text as a continuation: blocks of W/2 tokens, starting with the first.
+- Generation: the prompt's end, as much as fits into the window with the new tokens.
 
-Every token is scored once, given everything before it. Borders stand at multiples of the chunk size C, or of W/2 if a
+Every token is scored once, given everything before it. Borders are at multiples of the chunk size C, or of W/2 if a
 chunk is longer than that.
 """
 
@@ -43,15 +43,15 @@ try:
 except ImportError:
     raise UserError("lm_eval is not installed: pip install 'sharedllm[eval]'.") from None
 
-# Most tokens of the prompt's end that are the question.
+# So many last tokens of the prompt are the question.
 QUERY_TOKENS = 32
-# Memories that are kept for the next request.
+# Number of memories cached for later requests.
 REMEMBERED = 2
 
 
 @register_model("sharedllm")
 class SharedLLMHarness(HFLM):
-    """A SharedLLM as a model of the harness; what is not said here is as in `HFLM`."""
+    """A SharedLLM as a model of the harness; everything else is as in `HFLM`."""
 
     def __init__(
         self,
@@ -66,15 +66,15 @@ class SharedLLMHarness(HFLM):
         """
         Args:
             pretrained: a model (pass its `tokenizer` too), a folder, a hub id, or the name of a bundled model.
-            budget: keep all that is read, and select so many tokens for each question, the last 32 tokens of its prompt;
+            budget: keep every token, and select this many tokens for each question, the last 32 tokens of its prompt;
                 None for the model's own tree.
-            score: what the budget goes by, a name in `scoring.SCORES`.
+            score: how the budget is spent, a name in `scoring.SCORES`.
             batch_tokens: most tokens run through the lower model at once.
             device: default: cuda if there is one, else cpu.
-            kwargs: as for `HFLM`: tokenizer, dtype, batch_size, revision, ….
+            kwargs: those of `HFLM`: tokenizer, dtype, batch_size, revision, ….
 
         Raises:
-            UserError: no SharedLLM, an unknown score, a tokenizer without eos token, or an option that can't be heeded.
+            UserError: not a SharedLLM, an unknown score, a tokenizer without eos token, or an option that can't be followed.
         """
         get_score(score)
         if budget is not None and (not isinstance(budget, int) or budget < 1):
@@ -90,12 +90,12 @@ class SharedLLMHarness(HFLM):
         super().__init__(pretrained, backend="causal", device=device, **kwargs)
         if not isinstance(self.model, SharedLLMForCausalLM):
             raise UserError(
-                f"pretrained is a {type(self.model).__name__}, no SharedLLM: make one of it with `sharedllm extend` "
-                "(adapters have to be merged before)."
+                f"pretrained is a {type(self.model).__name__}, not a SharedLLM: make one from it with `sharedllm extend` "
+                "(merge adapters first)."
             )
         get_score(score, self.model.config)
         if self.eot_token_id is None:
-            raise UserError("the tokenizer has no eos_token: pass one that has as tokenizer=….")
+            raise UserError("the tokenizer has no eos_token: pass one that has one as tokenizer=….")
         self.budget, self.score, self.batch_tokens = budget, score, batch_tokens
         self._read_before = _Recent()
         self._selected_before = _Recent()
@@ -111,13 +111,13 @@ class SharedLLMHarness(HFLM):
 
     @property
     def max_gen_toks(self) -> int:
-        """New tokens where a task says nothing: as in `HFLM`, but never more than half of the window."""
+        """Default number of new tokens: as in `HFLM`, but never more than half the window."""
         return max(1, min(super().max_gen_toks, self.window // 2))
 
     def tok_batch_encode(
         self, strings: Sequence[str], padding_side: str = "left", left_truncate_len: int | None = None, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Left-padded ids (B, L) and mask (B, L), each text as if it were alone; nothing is truncated."""
+        """Left-padded ids (B, L) and mask (B, L), each text encoded as if it were alone; nothing is truncated."""
         return left_pad([tuple(self.tok_encode(text)) or (self.prefix_token_id,) for text in strings])
 
     def _loglikelihood_tokens(
@@ -131,7 +131,7 @@ class SharedLLMHarness(HFLM):
             if not context or not continuation:
                 raise UserError(
                     f"the request {str(strings)[:80]!r}… has a context of {len(context)} tokens and a continuation of "
-                    f"{len(continuation)}: both need one at least."
+                    f"{len(continuation)}: both need at least one."
                 )
             text, query = (*context, *continuation), tuple(context[-QUERY_TOKENS:])
             places = spans(len(context), len(text), self.window, self.model.config.chunk_size)
@@ -147,7 +147,7 @@ class SharedLLMHarness(HFLM):
         for request in requests:
             text = (self.prefix_token_id, *self.tok_encode(request.args[0]))
             places = spans(1, len(text), self.window, self.model.config.chunk_size) if len(text) > 1 else []
-            # Nothing is asked, so trees grow to the right; a budget goes by the text before.
+            # There is no question, so trees grow to the right; a budget uses the preceding text as question.
             queries = [text[max(0, f - QUERY_TOKENS) : f] if self.budget else () for _, f, _ in places]
             texts.append([Piece(text, *place, query) for place, query in zip(places, queries, strict=True)])
         totals = [0.0] * len(requests)
@@ -196,7 +196,7 @@ class SharedLLMHarness(HFLM):
         self, texts: list[list[Piece]], disable_tqdm: bool, label: str
     ) -> Iterator[tuple[int, tuple[float, bool]]]:
         """The number of each text with its sum of log-probabilities and whether all its tokens are the likeliest."""
-        # Texts with a memory first, in alphabetical order: the same and growing contexts follow one another.
+        # Texts with a memory first, in alphabetical order, so that equal and growing contexts follow one another.
         order = sorted((n for n, pieces in enumerate(texts) if pieces), key=lambda n: in_order(texts[n][-1]))
         groups: list[list[tuple[int, Piece]]] = []
         for number in order:
@@ -240,7 +240,7 @@ class SharedLLMHarness(HFLM):
         return stack([there[0].slice(0, 0) if memory is None else memory for memory in memories])
 
     def _asked(self, far: Ids, query: Ids) -> ContextMemory:
-        """What of one text's memory the question sees."""
+        """The part of one text's memory that the question sees."""
         if self.budget is None:
             return self._read(far, query)
         if (query, far) not in self._selected_before:
@@ -251,9 +251,9 @@ class SharedLLMHarness(HFLM):
         return self._selected_before[query, far]
 
     def _read(self, far: Ids, query: Ids) -> ContextMemory:
-        """The memory of one text, read behind the longest beginning of it that was read before."""
+        """The memory of one text, continued from the longest beginning of it that was read before."""
         policy = get_policy(self.model.config.selection)
-        # Without a question, or where all is kept, there is nothing to grow trees by but the place.
+        # Without a question, or if every token is kept, trees can only grow by position.
         asked = query if policy.needs_query and self.budget is None else ()
         options = {
             "selection": "right" if policy.needs_query and not asked else policy,
@@ -274,7 +274,7 @@ class SharedLLMHarness(HFLM):
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        """No gradients, the precision asked for; afterwards memories are forgotten, as weights may change."""
+        """No gradients, and the requested precision. Afterwards memories are forgotten, because weights may change."""
         mixed = self.mixed_precision_dtype
         try:
             with torch.no_grad(), torch.autocast(self.device.type, dtype=mixed, enabled=mixed is not None):
@@ -285,7 +285,7 @@ class SharedLLMHarness(HFLM):
 
 
 class _Recent(dict[tuple[Ids, Ids], ContextMemory]):
-    """The memories that were put last."""
+    """A cache of the most recent memories."""
 
     def put(self, key: tuple[Ids, Ids], memory: ContextMemory) -> None:
         self.pop(key, None)

@@ -1,6 +1,6 @@
-"""Texts of any length in pieces that a window holds: every token is scored once, given all before it.
+"""Texts of any length in pieces that fit into a window: every token is scored once, given everything before it.
 
-Borders stand at multiples of the chunk size C, or of half of the window if a chunk is longer than that.
+Borders are at multiples of the chunk size C, or of half the window if a chunk is longer than that.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Piece:
-    """text[first:end] is scored by the running text text[start : end − 1] over a memory of text[:start]."""
+    """text[first:end] is scored with running text text[start : end − 1] over a memory of text[:start]."""
 
     text: Ids
     start: int
@@ -23,13 +23,13 @@ class Piece:
     query: Ids
 
     def shares(self, other: "Piece") -> bool:
-        """Whether both need the same forward pass: they differ in their last token at most."""
+        """Whether both need the same forward pass: they differ at most in their last token."""
         ours, theirs = ((p.start, p.first, p.end, p.query) for p in (self, other))
         return ours == theirs and self.text[: self.end - 1] == other.text[: self.end - 1]
 
 
 def border(length: int, room: int, chunk_size: int) -> int:
-    """Where the running text begins: the first border behind which at most `room` of `length` tokens are left."""
+    """Where the running text begins: the first border after which at most `room` of `length` tokens remain."""
     step = _step(room, chunk_size)
     return -(-max(0, length - room) // step) * step
 
@@ -54,7 +54,7 @@ def _step(room: int, chunk_size: int) -> int:
 
 
 def in_order(last: Piece) -> tuple:
-    """Sorts texts by their last pieces: without a memory the longest first, as equal lengths need no padding."""
+    """Sort key of texts by their last pieces: without a memory the longest first, because equal lengths need no padding."""
     return last.start == 0, -len(last.text) if last.start == 0 else 0, last.text
 
 

@@ -10,7 +10,7 @@ from .report import Cell, Index, estimate, main_column
 
 
 def draw(cells: Index, window: int, folder: Path) -> list[Path]:
-    """One figure for each task and domain, and a map for tasks with depths; returns the files.
+    """Draw one figure for each task and domain, and a map for tasks with depths; returns the files.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -32,10 +32,10 @@ def draw(cells: Index, window: int, folder: Path) -> list[Path]:
             color = SYSTEMS[system].color if system in SYSTEMS else None
             ax.plot(x, [e.mean for _, e in points], "o-", color=color, label=system, ms=4)
             for length, row in rows.items():
-                # The seeds of the evaluation, each by itself.
+                # The seeds of the evaluation, one by one.
                 means = row.get(system, {}).get("seeds", [])
                 ax.plot([max(length / window, 1 / 8)] * len(means), means, ".", color=color, alpha=0.4, ms=4)
-            # Intervals of losses are of the documents, shared by all systems: only differences are worth a band.
+            # Intervals of losses come from the documents, which all systems share, so only differences get a band.
             if next(iter(rows.values()))[systems[0]]["accuracy"]:
                 ax.fill_between(x, [e.low for _, e in points], [e.high for _, e in points], color=color, alpha=0.12)
         first = next(iter(next(iter(rows.values())).values()))
@@ -54,7 +54,7 @@ def draw(cells: Index, window: int, folder: Path) -> list[Path]:
 
 
 def _limit(ax, rows: dict[int, dict[str, Cell]]) -> None:
-    """Systems that break down don't squeeze the others: the axis ends a little above the highest value of the window."""
+    """Keep failing systems from squeezing the others: the axis ends a little above the highest value of the window."""
     means = {m: [estimate(row[m]).mean for row in rows.values() if m in row] for row in rows.values() for m in row}
     reference = means.get("window") or means.get("sharedllm") or next(iter(means.values()))
     low, high = min(min(v) for v in means.values()), max(reference)
@@ -62,7 +62,7 @@ def _limit(ax, rows: dict[int, dict[str, Cell]]) -> None:
 
 
 def _maps(plt, task: str, domain: str, rows: dict, systems: list[str], window: int, folder: Path) -> list[Path]:
-    """Accuracy by depth and length, one map a system."""
+    """Accuracy by depth and length, one map per system."""
     figure, axes = plt.subplots(
         1, len(systems), figsize=(2.2 + 2.4 * len(systems), 3.6), layout="constrained", squeeze=False, sharey=True
     )

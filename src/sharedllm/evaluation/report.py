@@ -1,4 +1,4 @@
-"""Tables from the cells of evaluations, and from nothing else."""
+"""Tables made only from the cells of evaluations."""
 
 import re
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ Index = dict[tuple[str, str], dict[int, dict[str, Cell]]]
 def index(runs: Sequence[Run]) -> Index:
     """Cells of several runs by task, domain, length and system, systems in a fixed order.
 
-    Cells of the same models with other seeds of the evaluation are pooled, see `_pooled`; those of the same texts and other
-    models (trainings with other seeds) become means, see `_merged`.
+    Cells of the same models with different evaluation seeds are pooled, see `_pooled`. Cells of the same texts and
+    different models (trainings with other seeds) are averaged, see `_merged`.
 
     Raises:
         UserError: two runs hold the same cell of the same models and seed.
@@ -32,7 +32,7 @@ def index(runs: Sequence[Run]) -> Index:
             rows = found.setdefault((cell["task"], cell["domain"]), {})
             same = rows.setdefault(cell["length"], {}).setdefault(cell["system"], [])
             if any(known == models and before == seed for known, before, _ in same):
-                raise UserError(f"{run.name}: {cell['task']}, {cell['domain']}, {cell['system']} is there twice.")
+                raise UserError(f"{run.name}: {cell['task']}, {cell['domain']}, {cell['system']} occurs twice.")
             same.append((models, seed, cell))
     return {
         key: {n: _in_order({m: _one(cells) for m, cells in row.items()}) for n, row in sorted(rows.items())}
@@ -41,7 +41,7 @@ def index(runs: Sequence[Run]) -> Index:
 
 
 def _one(cells: list[tuple[Any, int, Cell]]) -> Cell:
-    """One cell of those of several trainings and seeds."""
+    """Combine the cells of several trainings and seeds into one."""
     by_models: list[tuple[Any, list[tuple[int, Cell]]]] = []
     for models, seed, cell in cells:
         group = next((group for known, group in by_models if known == models), None)
@@ -52,7 +52,7 @@ def _one(cells: list[tuple[Any, int, Cell]]) -> Cell:
 
 
 def _pooled(cells: list[tuple[int, Cell]]) -> Cell:
-    """One cell of the texts of several seeds of the evaluation, in their order; `seeds` holds the mean of each."""
+    """One cell with the texts of several evaluation seeds, in order; `seeds` holds the mean of each."""
     if len(cells) == 1:
         return cells[0][1]
     cells = sorted(cells, key=lambda pair: pair[0])
@@ -64,13 +64,13 @@ def _merged(cells: list[Cell]) -> Cell:
     """One cell whose values are means over several trainings, text by text; `trainings` holds the mean of each.
 
     Raises:
-        UserError: they are of different texts.
+        UserError: the cells are of different texts.
     """
     first = cells[0]
     if len(cells) == 1:
         return first
     for cell in cells[1:]:
-        # Checks that the texts are the same.
+        # Raises if the texts differ.
         paired_difference(first["records"], cell["records"], main_column(first))
     records = [
         same[0] | {"values": {k: mean(r["values"][k] for r in same) for k in same[0]["values"]}}
@@ -80,7 +80,7 @@ def _merged(cells: list[Cell]) -> Cell:
 
 
 def _in_order(row: dict[str, Cell]) -> dict[str, Cell]:
-    """In the order of the registry; what it does not know comes last."""
+    """A row in the order of the registry; unknown systems come last."""
     places = {name: place for place, name in enumerate(SYSTEMS)}
     return dict(sorted(row.items(), key=lambda item: (places.get(re.split("[:@]", item[0])[0], len(places)), item[0])))
 
@@ -98,7 +98,8 @@ def estimate(cell: Cell, column: str | None = None) -> Estimate:
 
 
 def markdown(cells: Index, window: int, ours: str = "sharedllm") -> str:
-    """One table for each task and domain: systems side by side; for losses, ours against each of the others in pairs."""
+    """One table for each task and domain, with systems side by side; for losses, paired differences between ours and
+    each other."""
     parts = []
     for (task, domain), rows in cells.items():
         systems = list(dict.fromkeys(system for row in rows.values() for system in row))
@@ -131,7 +132,7 @@ def markdown(cells: Index, window: int, ours: str = "sharedllm") -> str:
 
 
 def _controls(cells: Index, window: int, ours: str, domain: str) -> list[str]:
-    """Whether it is the text itself that helps: ours in front of the own text minus in front of each control."""
+    """Whether the text itself helps: our loss after the own text minus the loss after each control."""
     own = cells.get(("loss", domain), {})
     fronts = [task for task, where in cells if where == domain and task.startswith("loss-")]
     rows = []

@@ -1,7 +1,7 @@
-"""`cells.json`: the results of one or several folders in one file, from which their report can be made anew.
+"""`cells.json`: the results of one or several folders in one file, from which their report can be made again.
 
-An evaluation writes a file for each cell, so that it can go on where it stopped. What is kept beside a report is this one
-file, with a line for each run and each cell:
+An evaluation writes a file for each cell, so that it can resume. This one file, with a line for each run and each cell,
+is kept with the report:
 
     {"runs": [
     {"name": …, "about": …, "command": …, "left_out": …, "environment": …, "cells": [
@@ -24,7 +24,7 @@ NAME = "cells.json"
 
 @dataclass(frozen=True)
 class Run:
-    """One run of an evaluation. about: what decided its numbers; note: how it was made (command, what was left out)."""
+    """One run of an evaluation. about: everything that decided its numbers; note: its origin (command, skipped cells)."""
 
     name: str
     about: dict[str, Any]
@@ -33,7 +33,7 @@ class Run:
 
 
 def load_runs(path: Path) -> list[Run]:
-    """The runs of a folder of `sharedllm eval`, of a `cells.json`, or of a folder that holds one.
+    """Load runs from a folder of `sharedllm eval`, a `cells.json`, or a folder that holds one.
 
     Raises:
         UserError: there are no results, or a file can't be read; names it.
@@ -48,7 +48,7 @@ def load_runs(path: Path) -> list[Run]:
     try:
         return [_run(content) for content in json.loads(file.read_text(encoding="utf-8"))["runs"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is no {NAME} of `sharedllm report`: {error!r}.") from None
+        raise UserError(f"{file} is not a {NAME} of `sharedllm report`: {error!r}.") from None
 
 
 def _run(content: dict[str, Any]) -> Run:
@@ -58,7 +58,7 @@ def _run(content: dict[str, Any]) -> Run:
 
 
 def save_runs(runs: Sequence[Run], path: Path) -> Path:
-    """Write runs to one file. The environment that the cells of a run share stands there once."""
+    """Write runs to one file. An environment shared by all cells of a run is stored once."""
     lines = []
     for run in runs:
         shared = run.cells[0]["environment"]

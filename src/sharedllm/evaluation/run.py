@@ -1,4 +1,4 @@
-"""Runs tasks × domains × systems × lengths; every cell is a file of its own, written whole, and never written twice."""
+"""Runs tasks × domains × systems × lengths; every cell is one file, which is written atomically and only once."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from .tasks.base import DoesNotFit, Setting, Task, score_texts
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured. lengths: tokens in front of what is scored."""
+    """The evaluation to run. lengths: tokens before the scored text."""
 
     tasks: Sequence[Task]
     documents: Sequence[Documents]
@@ -42,12 +42,12 @@ def cell_path(folder: Path, task: Task, documents: Documents, system: EvaluatedS
 def evaluate(
     plan: Plan, folder: Path, about: dict[str, Any], progress: Callable[[str], None] = lambda text: None
 ) -> None:
-    """Measure every cell that is not there yet.
+    """Measure every missing cell.
 
     Args:
-        about: `models` by their hashes, and all else that decides the numbers; kept in `run.json` beside versions,
+        about: hashes of the `models`, and everything else that decides the numbers; saved in `run.json` with versions,
             hardware and data. A folder with another `about` is refused.
-        progress: called with a line for each cell.
+        progress: called with one line per cell.
 
     Raises:
         UserError: the folder holds another evaluation, or a document is too short for a length.
@@ -92,7 +92,7 @@ def evaluate(
 
 
 def load_about(folder: Path) -> dict[str, Any]:
-    """What decided the numbers of a folder.
+    """The settings that decided the numbers of a folder.
 
     Raises:
         UserError: it was not made by an evaluation.
@@ -104,7 +104,7 @@ def load_about(folder: Path) -> dict[str, Any]:
 
 
 def renamed(cell: dict[str, Any]) -> dict[str, Any]:
-    """A cell of today or before, when a system was called a method."""
+    """A cell with current names; older files call a system a method."""
     return {"system" if key == "method" else key: value for key, value in cell.items()}
 
 
@@ -112,14 +112,14 @@ def load_cells(folder: Path) -> list[dict[str, Any]]:
     """All cells of a folder.
 
     Raises:
-        UserError: there is none, or one can't be read; names it.
+        UserError: there are no cells, or one can't be read; names it.
     """
     cells = []
     for path in sorted((folder / "cells").rglob("*.json")):
         try:
             cells.append(renamed(json.loads(path.read_text())))
         except (OSError, ValueError) as error:
-            raise UserError(f"{path} is no result of an evaluation: {error}.") from None
+            raise UserError(f"{path} is not a result of an evaluation: {error}.") from None
     if not cells:
         raise UserError(f"{folder} holds no results: name a folder that `sharedllm eval` made.")
     return cells
@@ -129,13 +129,15 @@ def _begin(folder: Path, about: dict[str, Any], plan: Plan) -> None:
     path, about = folder / "run.json", json.loads(json.dumps(about))
     if path.is_file():
         there = json.loads(path.read_text())["about"]
-        # Data and models that are only in one of them don't change what is there.
+        # Data and models that only one of the two has don't affect existing cells.
         changed = [k for k in about if k not in ("data", "models") and there.get(k) != about[k]]
         for group in ("data", "models"):
             both = set(about[group]) & set(there[group])
             changed += [f"{group} {name}" for name in sorted(both) if about[group][name] != there[group][name]]
         if changed:
-            raise UserError(f"{folder} holds another evaluation, by {', '.join(changed)}: name another folder.")
+            raise UserError(
+                f"{folder} holds another evaluation, which differs in {', '.join(changed)}: name another folder."
+            )
         for group in ("data", "models"):
             about[group] = there[group] | about[group]
     left_out = {}

@@ -22,10 +22,10 @@ class Estimate:
 
 
 def cluster_bootstrap(values: Mapping[str, Sequence[float]], seed: int = 0) -> Estimate:
-    """Mean over documents of their means, resampling documents: places of one document are not independent.
+    """Mean over documents of their means. Documents are resampled, because places in one document are not independent.
 
     Args:
-        values: of each document.
+        values: by document.
     """
     means = np.array([np.mean(v) for v in values.values()])
     drawn = np.random.default_rng(seed).choice(means, (DRAWS, len(means))).mean(1)
@@ -34,7 +34,7 @@ def cluster_bootstrap(values: Mapping[str, Sequence[float]], seed: int = 0) -> E
 
 
 def wilson(values: Sequence[float]) -> Estimate:
-    """Share of successes with Wilson's interval; values between 0 and 1 count in part."""
+    """Share of successes with Wilson's interval; values between 0 and 1 count partially."""
     n, z = len(values), 1.959964
     share = float(np.mean(values))
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
@@ -43,7 +43,7 @@ def wilson(values: Sequence[float]) -> Estimate:
 
 
 def by_document(records: Sequence[Mapping], column: str) -> dict[str, list[float]]:
-    """Values of a column of the records that have it, by document."""
+    """Values of a column, by document, from the records that have it."""
     values: dict[str, list[float]] = {}
     for record in records:
         if column not in record["values"]:
@@ -70,12 +70,12 @@ def paired_difference(ours: Sequence[Mapping], theirs: Sequence[Mapping], column
 
 
 def pooled_bootstrap(values: Mapping[str, Sequence[float]], seed: int = 0) -> Estimate:
-    """Mean of all values, resampling groups of them: questions about one story are not independent, and each counts once.
+    """Mean of all values, each counted once. Groups are resampled, because questions about one story are not independent.
 
     A single group is resampled value by value.
 
     Args:
-        values: of each group.
+        values: by group.
     """
     groups = list(values.values())
     if len(groups) == 1:

@@ -1,8 +1,8 @@
-"""What an answer was made of, to be looked at: which pieces of a text were read how finely, and what attention they got.
+"""A page that explains an answer: which pieces of a text were read at which stride, and how much attention they got.
 
-attention.py  how much of its attention an answer paid to each kept token
-facts.py      everything that is shown, as plain numbers and texts
-page.py       one HTML file that shows them, from page.html, page.css and page.js
+attention.py  how much attention an answer paid to each kept token
+facts.py      everything on the page, as plain numbers and texts
+page.py       one HTML file that shows it, from page.html, page.css and page.js
 """
 
 from .attention import LayerAttention, attention_paid

@@ -1,7 +1,7 @@
-"""How much of its attention an answer paid to each token of a memory, layer by layer.
+"""How much attention an answer paid to each token of a memory, layer by layer.
 
-The model runs once over question and answer. Beside every layer that reads the memory a hook takes the queries and keys
-that this layer attends with and works out the softmax by itself, in fp32: what the layer computes is left alone.
+The model runs once over question and answer. In every layer that reads the memory, a hook takes the layer's queries and
+keys and computes the softmax separately, in fp32. The layer's own computation is not changed.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,12 +20,12 @@ from ..model.injection import Injection, injection_of
 
 @dataclass(frozen=True)
 class LayerAttention:
-    """Attention of one layer, mean over its heads and the tokens of the answer.
+    """Attention of one layer, averaged over its heads and the tokens of the answer.
 
     layer   index of the upper layer
-    tokens  (S,) fp32 on the CPU, paid to each kept token of the memory. With a joint softmax the rest, to 1, went to
-            the running text; with cross-attention there is no rest
-    gate    what the layer multiplies its cross-attention by, in −1 … 1; None without a gate
+    tokens  (S,) fp32 on the CPU, attention to each kept token of the memory. With a joint softmax the rest, up to 1, is
+            attention to the running text; with cross-attention there is no rest
+    gate    the layer's factor for its cross-attention, in −1 … 1; None without a gate
     """
 
     layer: int
@@ -37,13 +37,13 @@ class LayerAttention:
 def attention_paid(
     model: SharedLLMForCausalLM, memory: ContextMemory, question_ids: Tensor, answer_ids: Tensor
 ) -> list[LayerAttention]:
-    """What was attended to while an answer was written, one entry for each layer that reads the memory.
+    """The attention paid while an answer was written, one entry for each layer that reads the memory.
 
-    A token of the answer is written by the pass over the token before it, so it is that one's attention which counts:
-    of the last token of the question, and of all of the answer but its last.
+    The pass over a token writes the next one, so the attention of the preceding tokens counts: the last token of the
+    question and all of the answer but its last token.
 
     Args:
-        memory: of one text, what the answer was given over. question_ids: (1, Q). answer_ids: (1, A), A ≥ 1.
+        memory: of one text, the memory that the answer was given over. question_ids: (1, Q). answer_ids: (1, A), A ≥ 1.
     """
     width = memory.mask.shape[1]
     layers = {index: injection_of(model.model.upper.layers[index]) for _, index in model.config.injection_map}
@@ -64,7 +64,7 @@ def attention_paid(
 
 @contextmanager
 def _recorded(layers: dict[int, Injection], first: int, record: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """While this is open each injection reports its weights, (keys,), of the queries from `first` on."""
+    """Within this context each injection reports its weights (keys,) of the queries starting from `first`."""
     handles = []
     try:
         for index, injection in layers.items():
@@ -82,7 +82,7 @@ def _report(injection: nn.Module, inputs: tuple, first: int, record: Callable[[T
     added = torch.cat([_added(span, queries)[0, 0, first:] for span in spans], 1)
     heads, groups = queries.shape[1], keys.shape[1]
     total = torch.zeros(keys.shape[2], device=keys.device)
-    # One head at a time: a large budget times all heads and tokens would be large.
+    # One head at a time, because a large budget times all heads and tokens would be large.
     for head in range(heads):
         scores = queries[0, head, first:].float() @ keys[0, head // (heads // groups)].float().T * attention.scaling
         total += torch.softmax(scores + added, -1).mean(0)
@@ -90,7 +90,7 @@ def _report(injection: nn.Module, inputs: tuple, first: int, record: Callable[[T
 
 
 def _added(span: KeyValueSpan, queries: Tensor) -> Tensor:
-    """What is added to a span's scores, (B, 1, L, S)."""
+    """The bias of a span's scores, (B, 1, L, S)."""
     keys, _, bias = span
     bias = queries.new_zeros(1) if bias is None else bias
     return bias.expand(len(queries), 1, queries.shape[2], keys.shape[2])

@@ -1,6 +1,6 @@
-"""Everything that is shown of an answer, as plain numbers, lists and texts: what the page draws and `--json` prints.
+"""Everything shown about an answer, as plain numbers, lists and texts: the data that the page draws and `--json` prints.
 
-Places in the text are slots (see `memory.segments`). Characters are those of all documents, one behind the other.
+Places in the text are slots (see `memory.segments`). Characters are counted over all documents, one after the other.
 """
 
 from bisect import bisect_right
@@ -17,15 +17,15 @@ from ..causal_lm import SharedLLMForCausalLM
 from .attention import LayerAttention, attention_paid
 from .text import ChunkText
 
-# Chunks that come with their whole text if nothing else makes them worth it: so many of the best by score.
+# So many of the best chunks by score come with their whole text, even if there is no other reason to show them.
 BEST = 200
-# Characters of the others' beginnings.
+# The other chunks come with so many characters of their beginning.
 EXCERPT = 80
 
 
 @dataclass(frozen=True)
 class Document:
-    """name, and where it begins and ends: slots and characters."""
+    """Name, start and end of a document, in slots and characters."""
 
     name: str
     tokens: list[int]
@@ -34,12 +34,12 @@ class Document:
 
 @dataclass(frozen=True)
 class TextPiece:
-    """A run of a chunk that is kept alike.
+    """A run of tokens in a chunk that are kept at one stride.
 
-    tokens     slots it begins and ends at
-    stride     one token of so many is kept; 0: none
-    attention  paid to its kept tokens, mean over layers
-    text       "" where the chunk comes without its text
+    tokens     slots at which it begins and ends
+    stride     one of so many tokens is kept; 0: none
+    attention  attention to its kept tokens, averaged over layers
+    text       "" if the chunk comes without its text
     """
 
     tokens: list[int]
@@ -54,12 +54,12 @@ class Chunk:
     """One chunk of the text.
 
     document   index of the document in which it begins
-    tokens, characters  where it begins and ends
-    kept       its kept tokens
-    stride     the finest that any piece of it is kept at; 0: nothing is kept
-    score      the best of its tokens'
+    tokens, characters  its start and end
+    kept       number of its kept tokens
+    stride     the finest stride of its pieces; 0: nothing is kept
+    score      the best score of its tokens
     attention  by layer, in the order of `Facts.layers`; empty if nothing is kept
-    pieces     partition it; none if nothing is kept and it comes without its text
+    pieces     pieces that partition it; none if nothing is kept and it comes without its text
     """
 
     document: int
@@ -75,11 +75,11 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Layer:
-    """Attention of one layer of the upper model, as shares of all that the answer's tokens paid, mean over heads.
+    """Attention of one layer of the upper model, as shares of the answer tokens' attention, averaged over heads.
 
-    memory   to the memory; the rest went to question and answer themselves
-    sources  to the sources of the answer, a part of `memory`
-    gate     what cross-attention is multiplied by; None without a gate
+    memory   attention to the memory; the rest went to question and answer themselves
+    sources  attention to the sources of the answer, a part of `memory`
+    gate     factor of the cross-attention; None without a gate
     """
 
     layer: int
@@ -90,10 +90,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class CitedPiece:
-    """A source of the answer: characters and tokens count from the beginning of its document, chunks are first and last.
+    """A source of the answer. Characters and tokens count from the beginning of its document; chunks are first and last.
 
     weight     the best score of a token there
-    attention  paid to it, mean over layers
+    attention  attention to it, averaged over layers
     """
 
     document: str
@@ -108,7 +108,7 @@ class CitedPiece:
 
 @dataclass(frozen=True)
 class Facts:
-    """What an answer was made of; strides are those that pieces may be kept at, coarse to fine."""
+    """Everything about an answer; `strides` are the possible strides of pieces, coarse to fine."""
 
     question: str
     answer: str
@@ -130,7 +130,7 @@ def gather(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, answ
     """All facts about an answer.
 
     Args:
-        name: of the model, to be shown.
+        name: of the model, for display.
     """
     memory, whole = answer.memory, [document for document in documents(answer.memory) if document["tokens"]]
     layers = attention_paid(model, memory, answer.question_ids, answer.answer_ids)
@@ -188,20 +188,20 @@ def gather(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, answ
 
 def _document(text: ChunkText, document: dict, start: int, end: int) -> Document:
     first, last = text.characters(start, end)
-    # Its beginning may be lost: it begins where its first character would be.
+    # If its beginning is lost, it begins where its first character would be.
     _, before = document.get("marks", [(0, 0)])[0]
     return Document(document["name"], [start, end], [first - before, last])
 
 
 def _chunk_of(answer: Answer, slots: Tensor) -> Tensor:
-    """Index of the chunk that each slot lies in."""
+    """Index of each slot's chunk."""
     return torch.bucketize(slots, answer.chunks[0], right=True) - 1
 
 
 def _runs(
     answer: Answer, layers: list[LayerAttention], begin: list[int]
 ) -> list[list[tuple[int, int, int, int, float]]]:
-    """Of each chunk the runs of tokens of one document kept at one stride: start, end, stride, kept tokens, attention.
+    """For each chunk the runs of tokens of one document kept at one stride: start, end, stride, kept tokens, attention.
 
     begin: slots at which documents begin.
     """
@@ -216,7 +216,7 @@ def _runs(
     first = torch.nonzero(new).flatten().tolist()
     for i, j in pairwise([*first, len(positions)]):
         pieces = runs[int(chunk[i])]
-        # The last token of each stride is kept, so a run begins behind the one before.
+        # The last token of each stride is kept, so a run begins after the previous kept token.
         start = pieces[-1][1] if pieces else first_slot[int(chunk[i])]
         mass = float(mean[j - 1] - (mean[i - 1] if i else 0.0))
         pieces.append((start, int(positions[j - 1]) + 1, int(strides[i]), j - i, mass))
@@ -224,7 +224,7 @@ def _runs(
 
 
 def _best(answer: Answer) -> Tensor:
-    """(N,) the best score of each chunk's tokens; 0 for what was not worth a place."""
+    """(N,) the best score of each chunk's tokens; 0 for −∞."""
     starts, ends = answer.chunks
     lengths = ends - starts
     chunk = torch.repeat_interleave(torch.arange(len(starts)), lengths)
@@ -234,13 +234,13 @@ def _best(answer: Answer) -> Tensor:
 
 
 def _by_chunk(answer: Answer, layers: list[LayerAttention]) -> Tensor:
-    """(N, layers) attention paid to each chunk."""
+    """(N, layers) attention to each chunk."""
     chunk, nothing = _chunk_of(answer, answer.memory.position[0].cpu()), torch.zeros(len(answer.chunks[0]))
     return torch.stack([nothing.index_add(0, chunk, layer.tokens) for layer in layers], 1)
 
 
 def _attended(answer: Answer, layers: list[LayerAttention]) -> dict:
-    """The layers and the sources of an answer, with the attention that they got."""
+    """The layers and the sources of an answer, with their attention."""
     positions, mean = answer.memory.position[0].cpu(), _mean(layers)
     anywhere, sources = torch.zeros_like(positions, dtype=torch.bool), []
     for citation, shown in zip(answer.citations, answer.sources, strict=True):

@@ -1,4 +1,4 @@
-"""Facts as one HTML file that needs nothing else: style, script and data are inside, and it may be opened from a disk."""
+"""Renders facts as one self-contained HTML file, with style, script and data inside, which can be opened from disk."""
 
 import html
 import json
@@ -10,9 +10,9 @@ from .facts import Facts
 
 
 def render(facts: Facts) -> str:
-    """The page. Whatever stands in the texts is shown as text: nothing of it is markup or code."""
+    """The page. Texts are shown as text: nothing in them is interpreted as markup or code."""
     folder = files(__package__)
-    # Inside <script> only "<" can be the beginning of something else than data.
+    # Inside <script> only "<" could end the data.
     data = json.dumps(asdict(facts), ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     values = {
         "style": (folder / "page.css").read_text(encoding="utf-8"),

@@ -1,4 +1,4 @@
-"""The text of chunks and their pieces, and where they stand in it."""
+"""The text of chunks and pieces, and their places in the whole text."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from ..utils.text import decode_pieces
 
 
 class ChunkText:
-    """The text between slots that lie on cuts, and how many characters stand before it."""
+    """The text between two cuts, and the number of characters before it."""
 
     def __init__(
         self,
@@ -24,8 +24,8 @@ class ChunkText:
         """
         Args:
             ids: (Z,) by slot. documents: see `answering.citations.documents`.
-            chunks: slots that chunks begin and end at, ascending. cuts: more slots to cut at, such as borders of
-                documents and of pieces of chunks; those between chunks don't matter.
+            chunks: slots at which chunks begin and end, ascending. cuts: more slots to cut at, such as borders of
+                documents and of pieces of chunks; cuts between chunks don't matter.
         """
         self.starts, self.texts, self.before = [], [], []
         begin = [document["start"] for document in documents]
@@ -35,7 +35,7 @@ class ChunkText:
             for start, end in chunks
             for span in pairwise([start, *ordered[bisect_right(ordered, start) : bisect_left(ordered, end)], end])
         ]
-        # What is decoded together: spans of one document without a gap.
+        # Spans of one document without a gap are decoded together.
         first = [0, *(i for i, (a, b) in enumerate(pairwise(spans), 1) if b[0] != a[1] or b[0] in fresh)]
         read, base, owner = 0, 0, -1
         for i, j in pairwise([*first, len(spans)]):
@@ -43,7 +43,7 @@ class ChunkText:
             document = bisect_right(begin, start) - 1
             if document != owner:
                 base, owner = read, document
-            # Behind tokens that were lost the count goes on where it is known again.
+            # After lost tokens the count continues where it is known again.
             known = dict(documents[document].get("marks", [])).get(start - begin[document], 0)
             read = base + known if known else read
             inside = [start, *(end for _, end in spans[i:j])]
@@ -58,6 +58,6 @@ class ChunkText:
         return "".join(self.texts[bisect_left(self.starts, start) : bisect_left(self.starts, end)])
 
     def characters(self, start: int, end: int) -> list[int]:
-        """Where the text between two slots begins and ends."""
+        """Start and end, in characters, of the text between two slots."""
         last = bisect_left(self.starts, end) - 1
         return [self.before[bisect_left(self.starts, start)], self.before[last] + len(self.texts[last])]

@@ -1,4 +1,4 @@
-"""A request to its answer, in the worker's thread: the prompt, what of a memory is read for it, and the text."""
+"""From a request to its answer, in the worker's thread: prompt, selection from a memory, and generated text."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,8 +22,8 @@ from .requests import ChatRequest, CompletionRequest, Sampled
 
 @dataclass(frozen=True)
 class Prompt:
-    """ids: (1, L) to be continued. question: (1, Q) what of it a memory is searched for. form: (1, F) the same with next to
-    nothing asked, if questions have a form. one_line: the answer ends with its line."""
+    """ids: (1, L) to continue. question: (1, Q) the part to search a memory for. form: (1, F) the same with a
+    placeholder question, if questions have a form. one_line: the answer is one line."""
 
     ids: Tensor
     question: Tensor
@@ -33,7 +33,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Answered:
-    """finish: why the text ended, "stop" or "length". extra: what was read from a memory."""
+    """finish: why the text ended, "stop" or "length". extra: data about the selection from a memory."""
 
     text: str
     finish: str
@@ -43,10 +43,10 @@ class Answered:
 
 
 def prompt_of(request: ChatRequest | CompletionRequest, tokenizer: PreTrainedTokenizerBase) -> Prompt:
-    """What the model is to continue, in the form of its tokenizer (see `PromptForm`).
+    """The prompt to continue, in the form of the model's tokenizer (see `PromptForm`).
 
     Raises:
-        ServingError: messages that make no question.
+        ServingError: the messages don't end with a question.
     """
     if isinstance(request, CompletionRequest):
         ids = tokenize(tokenizer, request.prompt)
@@ -75,17 +75,18 @@ def answer(
     on_token: Callable[[], None],
     on_text: Callable[[str], None],
 ) -> Answered:
-    """Answer a request, over what matters of a memory if there is one.
+    """Answer a request, over a selection from a memory if there is one.
 
     Args:
-        source: name and store of the memory to select from; one that the request does not ask for is left out where the
-            question is too long to search for, as in a prompt that brings its own text. budget: most tokens of it, unless
-            the request says. score: what that goes by.
-        check: called often; ends the work by an exception.
-        on_prompt: called with the tokens of the prompt. on_token: with each token. on_text: with each piece of the text.
+        source: name and store of the memory to select from. If the request did not name it, it is left out when the
+            question is too long to search for, as in a prompt that contains its own text. budget: most tokens of it,
+            unless the request says otherwise. score: how the budget is spent.
+        check: called often; stops the work by raising an exception.
+        on_prompt: called with the number of prompt tokens. on_token: called for each token. on_text: called with each
+            piece of text.
 
     Raises:
-        ServingError: messages that make no question, or a question too long to search for.
+        ServingError: the messages don't end with a question, or the question is too long to search for.
         Whatever `check` raises.
     """
     prompt, form = prompt_of(request, tokenizer), PromptForm.of(tokenizer)
@@ -129,7 +130,7 @@ def _selected(
     budget: int,
     score: str,
 ) -> tuple[ContextMemory, list[dict[str, Any]]]:
-    """What of a store matters to a question, and the best parts of that."""
+    """The part of a store that matters to a question, and the best parts of it."""
     query = prompt.question.to(model.device)
     window = model.config.window
     if query.shape[1] > window:
@@ -144,9 +145,9 @@ def _selected(
 def _far_read(
     model: SharedLLMForCausalLM, ids: Tensor, memory: ContextMemory | None, check: Callable[..., None]
 ) -> tuple[Tensor, ContextMemory | None]:
-    """The end of a prompt, and the memory with all before it read behind: whole chunks that the window can't hold.
+    """The end of a prompt, and the memory with everything before it appended: the whole chunks that don't fit into the window.
 
-    As `generate` would do by itself, but in batches, and `check` is called between them.
+    `generate` would do the same, but this works in batches and calls `check` between them.
     """
     size, window = model.config.chunk_size, model.config.window
     far = max(ids.shape[1] - window, 0) // size * size
@@ -159,7 +160,7 @@ def _far_read(
 
 
 def _sampling(model: SharedLLMForCausalLM, request: Sampled) -> dict[str, Any]:
-    """What a request says; of the rest, what the model's generation configuration does."""
+    """Sampling arguments: the request's, and otherwise those of the model's generation configuration."""
     if not request.temperature:
         return {"do_sample": False}
     said = {"do_sample": True, "temperature": request.temperature}
@@ -172,7 +173,7 @@ def _sampling(model: SharedLLMForCausalLM, request: Sampled) -> dict[str, Any]:
 
 
 class _Checked(StopOnText):
-    """Checks before each token whether anybody still waits for it."""
+    """Checks before each token whether the client is still waiting."""
 
     def __init__(self, stream: AnswerStream, check: Callable[..., None], on_token: Callable[[], None]):
         super().__init__(stream)

@@ -25,16 +25,16 @@ from .worker import Cancelled, Job, Worker
 
 logger = logging.getLogger("sharedllm.serving")
 
-# How the ends of a request are counted, by status; others are errors of ours.
+# Status of a finished request → how it is counted; any other status is a server error.
 _OUTCOMES = {400: "invalid", 404: "invalid", 409: "invalid", 429: "full", 504: "timeout"}
 
 
 @dataclass(frozen=True)
 class Service:
-    """What is served.
+    """The served model and memories.
 
-    name     of the model. budget, score: defaults of what is read from a memory (see `asking.ask`)
-    seconds  longest time of a request, waiting included. most_bytes: largest body
+    name     of the model. budget, score: defaults for selecting from a memory (see `answering.ask`)
+    seconds  longest time of a request, including waiting. most_bytes: size limit of a body
     key      that clients must send; None for none
     """
 
@@ -51,20 +51,20 @@ class Service:
     metrics: Metrics = field(default_factory=Metrics)
 
     def described(self) -> dict[str, Any]:
-        """The model, as OpenAI describes one, with its window."""
+        """The model in the form of OpenAI's API, with its window."""
         model = {"id": self.name, "object": "model", "created": 0, "owned_by": "sharedllm"}
         return model | {"window": self.model.config.window}
 
     def check_model(self, name: str) -> None:
         """
         Raises:
-            ServingError: another model is served.
+            ServingError: this model is not served.
         """
         if name != self.name:
             raise ServingError(404, f"model={name!r} is not served: use {self.name!r}.", "model")
 
     def answer(self, request: ChatRequest | CompletionRequest, job: Job) -> Answered:
-        """Called in the worker's thread."""
+        """Answer a request; runs in the worker's thread."""
 
         def token() -> None:
             nonlocal seen
@@ -89,7 +89,7 @@ class Service:
 
 
 def application(service: Service) -> FastAPI:
-    """The server as an ASGI application; its end is the worker's."""
+    """The server as an ASGI application; the worker stops with it."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -151,7 +151,7 @@ def application(service: Service) -> FastAPI:
 async def _complete(
     service: Service, body: ChatRequest | CompletionRequest, request: Request, reply: Reply
 ) -> Response:
-    """Answer, whole or as a stream, which begins with the first piece: an error before that has its own status."""
+    """Answer, whole or as a stream. A stream begins with the first piece, so an error before it has its own status."""
     events = _followed(service, body, request)
     if not body.stream:
         async with aclosing(events):
@@ -183,10 +183,10 @@ async def _complete(
 async def _followed(
     service: Service, body: ChatRequest | CompletionRequest, request: Request
 ) -> AsyncIterator[str | Answered]:
-    """Pieces of an answer, then the whole; counted however it ends, and ended when the client goes away.
+    """Yield the pieces of an answer, then the whole. It is counted however it ends, and stops when the client disconnects.
 
     Raises:
-        ServingError: there is no answer, or no more of it.
+        ServingError: there is no answer, or it breaks off.
     """
     outcome, gone = "cancelled", None
     try:
@@ -208,7 +208,7 @@ async def _followed(
 
 
 async def _worked(worker: Worker, job: Job) -> AsyncIterator[Any]:
-    """What comes of a job, every error as one to send."""
+    """Yield a job's results; every error becomes one that can be sent."""
     try:
         worker.submit(job)
         async with aclosing(job.events()) as events:
@@ -224,14 +224,14 @@ async def _worked(worker: Worker, job: Job) -> AsyncIterator[Any]:
 
 
 async def _changed(service: Service, name: str, work: Callable[[Job], dict[str, Any]]) -> dict[str, Any]:
-    """What a change of a memory returns; once begun it is not ended by a client that goes away."""
+    """Change a memory and return the result. Once begun, a change continues even if the client disconnects."""
     _ = service.memories[name]
     async with aclosing(_worked(service.worker, Job(work, service.seconds))) as events:
         return await anext(events)
 
 
 def _check(service: Service, body: ChatRequest | CompletionRequest) -> None:
-    """What can be refused before the worker has time for it."""
+    """Refuse what can be refused before the request is queued."""
     if body.model is not None:
         service.check_model(body.model)
     if service.memories.meant(body.memory) is None and body.budget is not None:
@@ -240,14 +240,14 @@ def _check(service: Service, body: ChatRequest | CompletionRequest) -> None:
 
 
 async def _disconnected(request: Request, then: Callable[[], None]) -> None:
-    """Waits for the client to go away."""
+    """Wait for the client to disconnect."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
     then()
 
 
 def _report_errors(app: FastAPI) -> None:
-    """Every error in the form of OpenAI's."""
+    """Return every error in the form of OpenAI's API."""
 
     def sent(error: ServingError) -> Json:
         return Json(error.body, error.status, error.headers)

@@ -1,18 +1,18 @@
-"""What went wrong, in the form that OpenAI's clients read."""
+"""Errors in the form that OpenAI's clients read."""
 
 from typing import Any
 
-# The type that goes with a status; any other client error is an invalid request.
+# Status → error type; any other client error is an invalid request.
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
 
 class ServingError(Exception):
-    """A request that gets no answer.
+    """A request that can't be answered.
 
-    status   of HTTP
-    message  what was wrong, the value, and the fix
-    field    of the request that it lies in, if in one
-    retry    seconds after which another try may do better
+    status   HTTP status
+    message  the mistake, the value, and the fix
+    field    the field of the request that is wrong, if any
+    retry    seconds after which the client may try again
     """
 
     def __init__(self, status: int, message: str, field: str | None = None, retry: int | None = None):
@@ -31,5 +31,5 @@ class ServingError(Exception):
 
 
 def invalid(field: str | None, message: str) -> ServingError:
-    """A request that can't be answered as it is."""
+    """The error for an invalid request."""
     return ServingError(400, message, field)

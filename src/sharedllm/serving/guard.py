@@ -1,4 +1,4 @@
-"""What every request passes: its identity, the key, and the limit of its size."""
+"""Middleware for every request: request id, key, and size limit."""
 
 import hmac
 import secrets

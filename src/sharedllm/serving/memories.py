@@ -1,4 +1,4 @@
-"""The memories that were opened when the server began, by name, and changes of their documents."""
+"""The memories opened at the server's start, by name, and changes of their documents."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -18,7 +18,7 @@ from .errors import ServingError, invalid
 
 @dataclass(frozen=True)
 class Opened:
-    """A memory as it was when it was opened last. nbytes: on disk."""
+    """A memory as it was when last opened. nbytes: its size on disk."""
 
     path: Path
     label: Label
@@ -26,10 +26,10 @@ class Opened:
     nbytes: int
 
     def again(self, label: Label, verify: bool = True) -> "Opened":
-        """The same path, opened anew for the same model.
+        """Open the same path again, for the same model.
 
         Args:
-            label: what `look` says of it before that, so that a change in between is noticed later.
+            label: the result of `look` before opening, so that a change in between is noticed later.
         """
         known = self.label.fingerprint, self.label.tokenizer
         fingerprint, tokenizer = (mark or None for mark in known)
@@ -38,7 +38,7 @@ class Opened:
 
 
 class Memories:
-    """Memories by the names of their folders or files. Only the worker's thread changes them; others may look."""
+    """Memories by the names of their folders or files. Only the worker's thread changes them; other threads may read them."""
 
     def __init__(self, paths: Sequence[str | Path], opens: Callable[[str], Memory] = open_memory):
         """
@@ -46,7 +46,7 @@ class Memories:
             opens: opens a path the first time.
 
         Raises:
-            UserError: as `opens`; two of one name, or one that does not hold every token.
+            UserError: as `opens`; two memories of one name, or one that does not hold every token.
         """
         self._opened: dict[str, Opened] = {}
         for path in map(Path, paths):
@@ -61,7 +61,7 @@ class Memories:
     def __getitem__(self, name: str) -> Opened:
         """
         Raises:
-            ServingError: none of that name.
+            ServingError: no memory of that name.
         """
         if name not in self._opened:
             there = ", ".join(self._opened) or "none"
@@ -69,10 +69,10 @@ class Memories:
         return self._opened[name]
 
     def meant(self, name: str | None) -> str | None:
-        """What a request reads from: what it names, or if it names none the only one there is; "" asks for none.
+        """The memory that a request reads: the named one, or the only one if none is named; "" means none.
 
         Raises:
-            ServingError: none of that name.
+            ServingError: no memory of that name.
         """
         if name:
             _ = self[name]
@@ -80,10 +80,10 @@ class Memories:
         return next(iter(self._opened)) if name is None and len(self._opened) == 1 else None
 
     def current(self, name: str) -> Memory:
-        """The memory of a name, opened again if another process has changed it; for the worker's thread.
+        """The memory of a name, reopened if another process has changed it; only for the worker's thread.
 
         Raises:
-            ServingError: none of that name, or what is there now can't be asked.
+            ServingError: no memory of that name, or it can no longer be asked.
         """
         held = self[name]
         try:
@@ -100,7 +100,7 @@ class Memories:
         return opened.memory
 
     def listed(self) -> list[dict[str, Any]]:
-        """Name, size and documents of each."""
+        """Name, size and documents of each memory."""
         return [self.described(name) for name in self._opened]
 
     def described(self, name: str) -> dict[str, Any]:
@@ -117,15 +117,15 @@ class Memories:
         tokenizer: PreTrainedTokenizerBase,
         progress: Callable[[int], None],
     ) -> dict[str, Any]:
-        """Read a document into a memory; one that is there goes on where it ended. Returns the memory, described.
+        """Read a document into a memory; an existing document continues where it ended. Returns a description of the memory.
 
         Raises:
-            ServingError: no such memory, or another process is writing to it. UserError: the text does not begin as what
-                was read under this name.
-            Whatever `progress` raises; what was read until then stays, as a document that is not finished.
+            ServingError: no such memory, or another process is writing to it. UserError: the text does not begin with
+                the text read earlier under this name.
+            Whatever `progress` raises; the text read so far stays, as an unfinished document.
         """
         if not text.strip():
-            raise invalid("text", f"text={text[:20]!r} is empty: send what is to be read.")
+            raise invalid("text", f"text={text[:20]!r} is empty: send the text to read.")
 
         def change(writer: Writer) -> None:
             writer.read(model, tokenizer, document, [text], progress=progress)
@@ -133,7 +133,7 @@ class Memories:
         return self._changed(name, change)
 
     def remove(self, name: str, document: str) -> dict[str, Any]:
-        """Take a document out of a memory. Returns the memory, described.
+        """Remove a document from a memory. Returns a description of the memory.
 
         Raises:
             ServingError: no such memory or document, or another process is writing to it.
@@ -157,6 +157,6 @@ class Memories:
                     raise ServingError(409, str(error), "memory") from None
                 change(writer)
         finally:
-            # What was committed counts, whether all went well or not; our own blocks need no check.
+            # Reopen after success and failure, because committed changes count; our own blocks need no check.
             self._opened[name] = old.again(look(old.path), verify=False)
         return self.described(name)

@@ -7,7 +7,7 @@ OUTCOMES = ("ok", "invalid", "full", "cancelled", "timeout", "error")
 
 
 class Metrics:
-    """Counts of this process; any thread may add."""
+    """Counters of this process; any thread may add to them."""
 
     def __init__(self):
         self._lock = threading.Lock()
@@ -20,18 +20,18 @@ class Metrics:
             self._requests[outcome] += 1
 
     def read(self, tokens: int) -> None:
-        """The prompt of a request has so many tokens."""
+        """Count the prompt tokens of a request."""
         self._add(prompt_tokens=tokens)
 
     def first_token(self, seconds: float) -> None:
-        """A request got its first token so long after it had come."""
+        """Record the time from a request to its first token."""
         self._add(first_token_seconds=seconds, first_tokens=1)
 
     def token(self) -> None:
         self._add(generated_tokens=1)
 
     def text(self, waiting: int, running: int, memories: Iterable[tuple[str, int, int]]) -> str:
-        """All of it. waiting, running: requests now. memories: name, tokens and bytes of each."""
+        """All metrics as text. waiting, running: current requests. memories: name, tokens and bytes of each."""
         with self._lock:
             requests, sums = dict(self._requests), dict(self._sums)
         memories = list(memories)
@@ -42,11 +42,11 @@ class Metrics:
             lines.extend(f"sharedllm_{name}{labels} {value}" for labels, value in values)
 
         outcomes = [(f'{{outcome="{outcome}"}}', count) for outcome, count in requests.items()]
-        add("requests_total", "counter", "Completions that ended, by how.", outcomes)
+        add("requests_total", "counter", "Finished completions, by outcome.", outcomes)
         add("prompt_tokens_total", "counter", "Tokens of prompts.", [("", sums["prompt_tokens"])])
         add("generated_tokens_total", "counter", "Tokens generated.", [("", sums["generated_tokens"])])
-        add("requests_waiting", "gauge", "Requests that wait for the model.", [("", waiting)])
-        add("requests_running", "gauge", "Requests that the model works on.", [("", running)])
+        add("requests_waiting", "gauge", "Requests waiting for the model.", [("", waiting)])
+        add("requests_running", "gauge", "Requests being answered.", [("", running)])
         lines += [
             "# HELP sharedllm_time_to_first_token_seconds From a request to its first token.",
             "# TYPE sharedllm_time_to_first_token_seconds summary",

@@ -1,4 +1,4 @@
-"""What a client gets, in the shapes of OpenAI's API: whole, or piece by piece as server-sent events."""
+"""Responses in the form of OpenAI's API: whole, or piece by piece as server-sent events."""
 
 import json
 import secrets
@@ -14,12 +14,12 @@ DONE = b"data: [DONE]\n\n"
 
 
 def encoded(content: Any) -> bytes:
-    """JSON that every client can read: half of a character, as in a file name that is not UTF-8, becomes a question mark."""
+    """JSON that every client can read: a lone surrogate, as in a file name that is not UTF-8, becomes a question mark."""
     return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 class Json(JSONResponse):
-    """A response of JSON, whatever names are in it."""
+    """A JSON response that may contain any names."""
 
     def render(self, content: Any) -> bytes:
         return encoded(content)
@@ -27,7 +27,7 @@ class Json(JSONResponse):
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer in the making. chat: of the chat API, not of plain completions."""
+    """A response being built. chat: for the chat API instead of plain completions."""
 
     model: str
     chat: bool
@@ -35,20 +35,20 @@ class Reply:
     created: int = field(default_factory=lambda: int(time.time()))
 
     def whole(self, answered: Answered) -> dict[str, Any]:
-        """Everything at once."""
+        """The whole response."""
         said = {"message": {"role": "assistant", "content": answered.text}} if self.chat else {"text": answered.text}
         kind = "chat.completion" if self.chat else "text_completion"
         return self._of(kind, [self._choice(said, answered.finish)]) | _usage(answered) | _extra(answered)
 
     def first(self) -> list[dict[str, Any]]:
-        """What comes before the first piece."""
+        """The events before the first piece."""
         return [self._part({"role": "assistant", "content": ""})] if self.chat else []
 
     def piece(self, text: str) -> dict[str, Any]:
         return self._part({"content": text}) if self.chat else self._part(text)
 
     def last(self, answered: Answered, usage: bool) -> list[dict[str, Any]]:
-        """What comes behind the last piece; usage: also how many tokens there were."""
+        """The events after the last piece; usage: include the token counts."""
         end = self._part({} if self.chat else "", answered.finish) | _extra(answered)
         return [end, self._of(self._kind, []) | _usage(answered)] if usage else [end]
 

@@ -1,5 +1,5 @@
-"""What a client may send. Fields that have no effect here are refused unless they ask for nothing: a client learns that its
-wish is not met."""
+"""The requests that a client may send. Fields without effect here are refused, unless their value asks for nothing, so
+that a client learns that they are not supported."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,11 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from ..utils.text_files import is_text
 from .errors import ServingError, invalid
 
-# New tokens where a request does not say how many.
+# Default number of new tokens.
 DEFAULT_TOKENS = 256
 
 
-# What asks for nothing in a field that is not known; anything that is null, false or empty asks for nothing in any field.
+# Values of unknown fields that ask for nothing. In any field, null, false and empty values ask for nothing.
 _NOTHING: dict[str, tuple[Any, ...]] = {
     "best_of": (1,),
     "function_call": ("none", "auto"),  # there are no functions
@@ -27,7 +27,7 @@ _NOTHING: dict[str, tuple[Any, ...]] = {
 
 
 def asks_for_nothing(field: str, value: Any) -> bool:
-    """Whether a field changes nothing, so that a client that always sends it gets its answer."""
+    """Whether a field's value asks for nothing, so that clients that always send it get their answer."""
     # 0 is not empty: logprobs=0 asks for something.
     return value is None or value is False or value in ("", [], {}) or value in _NOTHING.get(field, ())
 
@@ -38,11 +38,11 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_nothing(cls, content: Any) -> Any:
-        """Fields that are not known here and ask for nothing are as good as not sent."""
+        """Drop unknown fields that ask for nothing."""
         if not isinstance(content, dict):
             return content
         if not all(is_text(k) for k in content):
-            raise ValueError("the name of a field has half of a character")
+            raise ValueError("the name of a field contains half of a character")
         return {k: v for k, v in content.items() if k in cls.model_fields or not asks_for_nothing(k, v)}
 
 
@@ -51,10 +51,10 @@ class StreamOptions(Body):
 
 
 class Sampled(Body):
-    """What chat and plain completions share.
+    """Fields common to chat and plain completions.
 
-    temperature  0 takes the likeliest token, which is how this model answers best, and the default
-    memory       name of a memory to read from, "" for none; default: the one that is served, if there is one alone
+    temperature  0, the default, takes the likeliest token; this model answers best that way
+    memory       name of a memory to read from, "" for none; default: the served memory, if there is only one
     budget       most tokens of it; default: the server's
     """
 
@@ -89,10 +89,10 @@ class Sampled(Body):
         return stops
 
     def check(self) -> None:
-        """What can be refused before the worker has time for it.
+        """Refuse what can be refused before the request is queued.
 
         Raises:
-            ServingError: stops that can't be looked for, or options of a stream that there is none of.
+            ServingError: invalid stops, or stream options without a stream.
         """
         _ = self.stops
         options = self.stream_options
@@ -113,7 +113,7 @@ class Message(Body):
     @field_validator("content", mode="before")
     @classmethod
     def _empty(cls, content: Any) -> Any:
-        """An answer without a word comes back from clients as null."""
+        """Clients send an empty answer back as null."""
         return "" if content is None else content
 
     @property
@@ -137,7 +137,7 @@ class CompletionRequest(Sampled):
     @field_validator("prompt", mode="before")
     @classmethod
     def _only(cls, prompt: Any) -> Any:
-        """A list of one is that one."""
+        """A list of one prompt is that prompt."""
         return prompt[0] if isinstance(prompt, list) and len(prompt) == 1 else prompt
 
 
@@ -147,12 +147,12 @@ class DocumentRequest(Body):
 
 
 def explained(errors: list[Any]) -> ServingError:
-    """The first of pydantic's complaints as field, value and fix."""
+    """Pydantic's first error as field, value and fix."""
     first = errors[0]
-    # Members of a union are not fields of the request: the names of classes and types begin otherwise, or end a place.
+    # The location also names members of a union, which are not fields of the request: names of classes and types.
     field = ".".join(str(p) for p in first["loc"] if p != "body" and "[" not in str(p) and p != "str") or None
     if first["type"] in ("json_invalid", "model_attributes_type"):
-        return invalid(None, "the body is no JSON object: send one, with Content-Type: application/json.")
+        return invalid(None, "the body is not a JSON object: send one, with Content-Type: application/json.")
     if first["type"] == "extra_forbidden":
         return invalid(field, f"{field} is not supported: leave it out.")
     if first["type"] == "missing":

@@ -1,4 +1,4 @@
-"""The server as a process: its socket, its signals, its end."""
+"""The server as a process: socket, signals, shutdown."""
 
 import asyncio
 import ipaddress
@@ -11,21 +11,21 @@ from fastapi import FastAPI
 from ..utils.errors import UserError
 from .worker import Worker
 
-# Connections at once, and seconds that those open have to end once the server is told to stop.
+# Most connections at once, and seconds for open connections to end once the server is told to stop.
 CONNECTIONS = 1024
 GRACE = 5
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket at an address; port 0 takes a free one.
+    """A socket bound to an address; port 0 takes a free port.
 
     Raises:
-        UserError: no such address here, or the port is in use.
+        UserError: the machine has no such address, or the port is in use.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror:
-        raise UserError(f"--host {host} is no address: use 127.0.0.1 for this machine only.") from None
+        raise UserError(f"--host {host} is not an address: use 127.0.0.1 for this machine only.") from None
     bound = socket.socket(family, kind, protocol)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -47,7 +47,7 @@ def is_local(host: str) -> bool:
 
 
 class _Server(uvicorn.Server):
-    """Ends the jobs that are not done some seconds after it was told to stop, so that their clients hear of it."""
+    """Ends unfinished jobs some seconds after it was told to stop, so that their clients get an error."""
 
     def __init__(self, config: uvicorn.Config, worker: Worker):
         super().__init__(config)
@@ -64,7 +64,7 @@ class _Server(uvicorn.Server):
 
 
 def run(app: FastAPI, worker: Worker, bound: socket.socket) -> None:
-    """Serve until Ctrl-C or SIGTERM; requests that run then have some seconds to end."""
+    """Serve until Ctrl-C or SIGTERM; running requests then have some seconds to end."""
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -73,7 +73,7 @@ def run(app: FastAPI, worker: Worker, bound: socket.socket) -> None:
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=2 * GRACE,
     )
-    # uvicorn raises the signals again once it has stopped; this end is the one that was asked for.
+    # uvicorn raises the signals again once it has stopped; ignore them, because this end was requested.
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         _Server(config, worker).run(sockets=[bound])

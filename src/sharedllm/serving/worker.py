@@ -1,4 +1,4 @@
-"""The one thread that owns the model, and the requests that wait for it."""
+"""The one thread that owns the model, and its queue of jobs."""
 
 import asyncio
 import threading
@@ -16,20 +16,20 @@ RETRY = 5
 
 
 class Cancelled(Exception):
-    """Nobody waits for the rest of this job."""
+    """The client no longer waits for this job."""
 
 
 class Job:
-    """A piece of work for the worker, made in the event loop that waits for it.
+    """Work for the worker's thread, created in the event loop that waits for it.
 
-    What the work emits arrives in `events`, and what it returns is the last of them.
+    `events` yields what the work emits, and finally what it returns.
     """
 
     def __init__(self, work: Callable[["Job"], Any], seconds: float):
         """
         Args:
             work: called in the worker's thread; calls `check` often, and `emit`.
-            seconds: longest time from now on, waiting included.
+            seconds: time limit from now on, including waiting.
         """
         self.work, self.seconds = work, seconds
         self.begun = time.monotonic()
@@ -42,17 +42,17 @@ class Job:
 
     @property
     def age(self) -> float:
-        """Seconds since it was made."""
+        """Seconds since its creation."""
         return time.monotonic() - self.begun
 
     def cancel(self) -> None:
-        """End the work at its next `check`."""
+        """Stop the work at its next `check`."""
         self._cancelled.set()
 
     def check(self, _: int = 0) -> None:
         """
         Raises:
-            Cancelled: nobody waits any more. ServingError: the time is over.
+            Cancelled: the client no longer waits. ServingError: the time is up.
         """
         if self.cancelled:
             raise Cancelled
@@ -63,7 +63,7 @@ class Job:
         self._put(event, None)
 
     def run(self) -> Callable[[], None]:
-        """Do the work; returns what hands over its end, or its error, as the last event."""
+        """Do the work; returns a function that delivers its result or error as the last event."""
         try:
             self.check()
             result = self.work(self)
@@ -74,14 +74,14 @@ class Job:
         return lambda: self._put(result, StopAsyncIteration())
 
     def fail(self, error: Exception) -> None:
-        """End with an error, without the work."""
+        """End with an error instead of the work."""
         self._put(None, error)
 
     async def events(self) -> AsyncIterator[Any]:
-        """What comes of the work. Whoever leaves early cancels it.
+        """Yield the events of the work. Leaving early cancels it.
 
         Raises:
-            ServingError, or whatever the work raised; the time is over.
+            ServingError: the time is up. Also whatever the work raised.
         """
         try:
             while True:
@@ -100,7 +100,7 @@ class Job:
     def _put(self, event: Any, end: Exception | None) -> None:
         try:
             self._loop.call_soon_threadsafe(self._events.put_nowait, (event, end))
-        except RuntimeError:  # the loop is closed: nobody waits any more
+        except RuntimeError:  # the loop is closed: no client waits any more
             self.cancel()
 
     def _late(self) -> ServingError:
@@ -110,10 +110,10 @@ class Job:
 
 
 class Worker:
-    """Runs one job after the other, in the order they came."""
+    """Runs jobs one after the other, in order of arrival."""
 
     def __init__(self, most_waiting: int):
-        """most_waiting: how many jobs may wait besides the one that runs."""
+        """most_waiting: how many jobs may wait besides the running one."""
         self.most_waiting = most_waiting
         self._jobs: deque[Job] = deque()
         self._running: Job | None = None
@@ -132,19 +132,19 @@ class Worker:
 
     @property
     def waiting(self) -> int:
-        """Jobs that wait and are still wanted."""
+        """Number of waiting jobs that are not cancelled."""
         with self._changed:
             return sum(not job.cancelled for job in self._jobs)
 
     def submit(self, job: Job) -> None:
         """
         Raises:
-            ServingError: too many wait already, or the worker is dead.
+            ServingError: too many jobs are waiting, or the worker is dead.
         """
         with self._changed:
             if not self.alive:
                 raise ServingError(503, "the model's thread has ended: restart the server.")
-            # One more than may wait: the one that runs, or is about to.
+            # One more than may wait: the running job, or the one about to run.
             if self.waiting + self.running > self.most_waiting:
                 raise ServingError(
                     429, f"{self.most_waiting} requests are waiting already: try again in {RETRY} s.", retry=RETRY
@@ -153,7 +153,7 @@ class Worker:
             self._changed.notify()
 
     def stop(self) -> None:
-        """End the job that runs and those that wait, and wait for the thread."""
+        """End the running and waiting jobs, and wait for the thread."""
         with self._changed:
             self._stopping = True
             if self._running is not None:
@@ -165,12 +165,12 @@ class Worker:
         try:
             while (job := self._next()) is not None:
                 finish = job.run()
-                # Who has its answer may ask again at once, and finds the worker free.
+                # A client that has its answer may ask again at once and must find the worker free.
                 with self._changed:
                     self._running = None
                 finish()
         finally:
-            # Whoever waits still must not do so for ever.
+            # Jobs that are still queued must not wait for ever.
             with self._changed:
                 self._stopping = True
                 left = [*([self._running] if self._running is not None else []), *self._jobs]
@@ -180,7 +180,7 @@ class Worker:
                 job.fail(Cancelled())
 
     def _next(self) -> Job | None:
-        """Waits for a job; None at the end."""
+        """Wait for a job; None at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or self._stopping)
             if not self._stopping:

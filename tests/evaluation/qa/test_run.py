@@ -178,7 +178,7 @@ def test_nothing_is_asked_twice_and_a_torn_line_is_asked_again(bench, plan, tmp_
     measure(plan, texts, Cast(bench, texts), tmp_path, {"base": "a"})
     replies = [(r["question"], r["reply"]) for r in rows_of(torn)]
     assert sorted(replies) == sorted((r["question"], r["reply"]) for r in map(json.loads, before[torn].splitlines()))
-    with pytest.raises(ValueError, match="holds another measurement, by models"):
+    with pytest.raises(ValueError, match="holds another measurement, which differs in models"):
         measure(plan, texts, Cast(bench, texts), tmp_path, {"base": "b"})
     late = Plan(plan.questions, plan.wish, ("same-pieces-text",), (400,), 6)
     with pytest.raises(ValueError, match="takes the pieces of sharedllm, which was not asked"):
@@ -264,7 +264,7 @@ def test_commands(run, folder, base_folder, tmp_path):
         ("qa", ["--half", "third"], "--half 'third' is not known"),
         ("qa", ["--set", "best"], "--set 'best' is not known"),
         ("selection", ["--rankings", "memory:focus"], "needs a SharedLLM"),
-        ("selection", ["--set", "qmsum", "--length", "0"], "does not say where its answers stand"),
+        ("selection", ["--set", "qmsum", "--length", "0"], "does not say where its answers are"),
     ):
         code, _, err = run(command, base_folder, *options, "-n", 2, *extra)
         assert code == 2 and message in " ".join(err.split()), err

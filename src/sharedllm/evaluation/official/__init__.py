@@ -1,4 +1,5 @@
-"""LongBench, InfiniteBench and RULER-form tasks for any system that answers prompts: official prompts, lengths and metrics.
+"""LongBench, InfiniteBench and RULER-form tasks for any system that answers prompts, with official prompts, lengths and
+metrics.
 
 read_task(name, data) / ruler_task(name, …)  →  Task  →  run_official(system, tasks, folder, …)
 """
@@ -22,10 +23,10 @@ GROUPS = {
 
 
 def task_names(names: Sequence[str]) -> list[str]:
-    """Names of tasks, each once; the name of a benchmark stands for all of its tasks.
+    """Names of tasks, each once; a benchmark's name expands to all of its tasks.
 
     Raises:
-        UserError: an unknown one.
+        UserError: an unknown name.
     """
     found: dict[str, None] = {}
     known = [name for group in GROUPS.values() for name in group]

@@ -1,4 +1,4 @@
-"""What a task of an official benchmark is: records with a prompt in three parts and right answers."""
+"""Tasks of official benchmarks: records with a prompt in three parts and right answers."""
 
 import functools
 import json
@@ -20,10 +20,9 @@ from .metrics import METRICS
 class Record:
     """One question.
 
-    Fields:
-        answers: right ones, any of which counts; of RULER, one list of strings that all have to occur.
-        classes: all class names, of classifications.
-        blind: score to expect of a guess that saw only the question; None where there is nothing to guess from.
+    Fields: answers: right answers, any of which counts; for RULER, one list of strings that all have to occur.
+        classes: all class names, for classification.
+        blind: expected score of a guess from the question alone; None if guessing is not possible.
     """
 
     id: str
@@ -35,12 +34,12 @@ class Record:
 
 @dataclass(frozen=True)
 class Task:
-    """Records that are asked and scored alike.
+    """Records that are asked and scored in the same way.
 
     Fields:
         metric: a name in `METRICS`. first_line: only the first line of an answer counts.
-        about: what else decides the numbers: the hash of the data, or the settings of a generator.
-        length: tokens of prompt and answer together, of generated tasks.
+        about: everything else that decides the numbers: the hash of the data, or the settings of a generator.
+        length: tokens of prompt and answer together, for generated tasks.
     """
 
     name: str
@@ -64,13 +63,13 @@ class Task:
 
 @functools.cache
 def templates(benchmark: str) -> dict[str, dict[str, Any]]:
-    """Prompt, metric and most new tokens of each task of a benchmark."""
+    """Prompt, metric and maximum number of new tokens of each task of a benchmark."""
     file = Path(__file__).parent / "prompts" / f"{benchmark}.json"
     return json.loads(file.read_text(encoding="utf-8"))["tasks"]
 
 
 def fill(template: str, context: str, **fields: str) -> Prompt:
-    """A template's prompt; braces in the fields stay as they are."""
+    """Fill a template; braces in the fields are kept."""
     before, after = template.split("{context}")
     return Prompt(
         before.format(**fields), context, after.format(**fields), after.format(**dict.fromkeys(fields, NOTHING))
@@ -78,10 +77,10 @@ def fill(template: str, context: str, **fields: str) -> Prompt:
 
 
 def truncate_middle(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, most: int) -> tuple[Prompt, int]:
-    """A prompt with its middle cut out, as LongBench and InfiniteBench do: half of the tokens from each end.
+    """Cut the middle out of a prompt, as LongBench and InfiniteBench do, keeping half of the tokens from each end.
 
     Returns:
-        The prompt, and how many tokens were cut out; 0 if it was short enough.
+        The prompt, and the number of tokens cut out; 0 if it was short enough.
 
     Raises:
         UserError: `most` is below 2.
@@ -93,6 +92,6 @@ def truncate_middle(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, most: in
         return prompt, 0
     half = most // 2
     start, end = (str(tokenizer.decode(part, skip_special_tokens=True)) for part in (ids[:half], ids[-half:]))
-    # What is asked stays the end of the prompt, unless it was cut too.
+    # The question stays at the end of the prompt, unless it was cut too.
     after = prompt.after if end.endswith(prompt.after) else end
     return replace(prompt, before="", context=start + end.removesuffix(after), after=after), len(ids) - 2 * half

@@ -1,9 +1,9 @@
-"""Scores of one answer, between 0 and 1, by the definitions of the benchmarks.
+"""Scores of one answer, between 0 and 1, as defined by the benchmarks.
 
-Each takes the prediction and the right answers. LongBench: metrics.py and eval.py of THUDM/LongBench (arXiv 2308.14508),
-pred.py for v2 (arXiv 2412.15204). InfiniteBench: src/compute_scores.py of OpenBMB/InfiniteBench (arXiv 2402.13718). RULER:
-scripts/eval/synthetic/constants.py of NVIDIA/RULER (arXiv 2404.06654). What looks odd below is theirs, and kept so that
-numbers compare.
+Each takes the prediction and the right answers. LongBench: metrics.py and eval.py of THUDM/LongBench (arXiv
+2308.14508), pred.py for v2 (arXiv 2412.15204). InfiniteBench: src/compute_scores.py of OpenBMB/InfiniteBench (arXiv
+2402.13718). RULER: scripts/eval/synthetic/constants.py of NVIDIA/RULER (arXiv 2404.06654). Oddities below are theirs,
+kept so that numbers are comparable.
 """
 
 import difflib
@@ -42,7 +42,7 @@ def _segmented(text: str) -> list[str]:
         import jieba  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError(
-            "jieba is not installed, and Chinese answers are cut into words by it: pip install jieba."
+            "jieba, which splits Chinese answers into words, is not installed: pip install jieba."
         ) from None
     return list(jieba.cut(text, cut_all=False))
 
@@ -81,10 +81,10 @@ def summary_rouge(prediction: str, truth: str, _: Any = None) -> float:
 
 
 def classification(prediction: str, truth: str, classes: Sequence[str]) -> float:
-    """1 over the number of classes named, if the right one is among them.
+    """1 / the number of classes named, if the right one is among them.
 
-    A named class that is part of the right one's name does not count; but the original removes those from the list that
-    it is walking through, and so skips the one behind each.
+    A named class that is part of the right one's name does not count. But the original removes it from the list while
+    iterating, and so skips the class after it.
     """
     named = [name for name in classes if name in prediction]
     at = 0
@@ -96,7 +96,7 @@ def classification(prediction: str, truth: str, classes: Sequence[str]) -> float
 
 
 def count(prediction: str, truth: str, _: Any = None) -> float:
-    """Share of the numbers written that are the right one."""
+    """Share of the numbers in the answer that are right."""
     numbers = re.findall(r"\d+", prediction)
     return numbers.count(str(truth)) / len(numbers) if numbers else 0.0
 
@@ -110,9 +110,9 @@ def retrieval_zh(prediction: str, truth: str, _: Any = None) -> float:
 
 
 def code_sim(prediction: str, truth: str, _: Any = None) -> float:
-    """Similarity of the first line that is no comment, in whole per cent.
+    """Similarity of the first line that is not a comment, in whole per cent.
 
-    fuzzywuzzy's ratio where python-Levenshtein is not installed: that of difflib, rounded.
+    This is fuzzywuzzy's ratio without python-Levenshtein: difflib's, rounded.
     """
     lines = prediction.lstrip("\n").split("\n")
     line = next((li for li in lines if not any(mark in li for mark in ("`", "#", "//"))), "")
@@ -120,7 +120,7 @@ def code_sim(prediction: str, truth: str, _: Any = None) -> float:
 
 
 def choice(prediction: str, truth: str, _: Any = None) -> float:
-    """Whether the letter behind "The correct answer is" is right (LongBench v2)."""
+    """Whether the letter after "The correct answer is" is right (LongBench v2)."""
     text = prediction.strip().replace("*", "")
     for pattern in (r"The correct answer is \(([A-D])\)", r"The correct answer is ([A-D])"):
         if found := re.search(pattern, text):
@@ -135,7 +135,7 @@ def first_integer(prediction: str, truth: str, _: Any = None) -> float:
 
 
 def last_integer(prediction: str, truth: int, _: Any = None) -> float:
-    """Whether the last word is the answer as a whole number."""
+    """Whether the last word is the answer as an integer."""
     words = _spaced(prediction.strip(), "\n.`'\":").split()
     try:
         return float(int(words[-1]) == truth)
@@ -156,12 +156,12 @@ def speaker(prediction: str, truth: str, _: Any = None) -> float:
 def number(prediction: str, truth: int | float, _: Any = None) -> float:
     """Whether the first number is the answer."""
     found = re.search(r"\d+\.\d+|\d+", prediction)
-    # The original stops with an error at "12.5" where a whole number is asked for; that is a wrong answer here.
+    # The original fails with an error at "12.5" if an integer is expected; here that is a wrong answer.
     return float(found is not None and float(found[0]) == truth)
 
 
 def _after(text: str, prefixes: Sequence[str]) -> str | None:
-    """What stands behind the first of the prefixes that occurs, less one character; None if none occurs."""
+    """The text after the first prefix that occurs, without its first character; None if none occurs."""
     for prefix in prefixes:
         at = text.find(prefix)
         if at >= 0:
@@ -198,7 +198,7 @@ def bug(prediction: str, label: tuple[str, str], _: Any = None) -> float:
 
 
 def running_values(prediction: str, truth: Sequence[int], _: Any = None) -> float:
-    """Share of the values that are right before the first that is wrong."""
+    """Share of the values that are right, up to the first wrong one."""
     written, right = [int(n) for n in re.findall(r"[0-9]+", prediction)], 0
     for ours, theirs in zip(written, truth, strict=False):
         if ours != theirs:
@@ -208,7 +208,7 @@ def running_values(prediction: str, truth: Sequence[int], _: Any = None) -> floa
 
 
 def all_strings(prediction: str, truths: Sequence[str], _: Any = None) -> float:
-    """Share of the strings that occur, whatever their case (RULER)."""
+    """Share of the strings that occur, ignoring case (RULER)."""
     text = re.sub(r"[\x00-\x1f]", "\n", prediction.strip()).strip().lower()
     return sum(truth.lower() in text for truth in truths) / len(truths)
 
@@ -237,5 +237,5 @@ METRICS: dict[str, Callable[[str, Any, Any], float]] = {
     "running_values": running_values,
     "all_strings": all_strings,
 }
-# Metrics whose answers stand in the text as they are: what the last tokens of the prompt hold can be counted.
+# Metrics whose answers occur literally in the text, so that answers within the last tokens of the prompt can be counted.
 VERBATIM = ("all_strings", "first_integer", "word")

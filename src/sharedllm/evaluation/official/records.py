@@ -11,7 +11,7 @@ from ...data.sources import HUB
 from ...utils.errors import UserError
 from .base import Record, Task, fill, templates
 
-# Published fields; those that a prompt or a score needs.
+# The published fields that a prompt or a score needs.
 _FIELDS = {
     "longbench": ("_id", "input", "context", "answers", "all_classes"),
     "longbench_v2": ("_id", "question", "choice_A", "choice_B", "choice_C", "choice_D", "answer", "context"),
@@ -24,13 +24,13 @@ def read_task(name: str, data: str, limit: int | None = None) -> Task:
     """The records of a dataset of LongBench or InfiniteBench.
 
     Args:
-        name: as published; "longbench_v2" is the one of version 2.
+        name: as published; "longbench_v2" is version 2.
         data: folder with NAME.jsonl, or hub:owner/name.
-        limit: only the first so many.
+        limit: read only this many records.
 
     Raises:
-        UserError: a file that is missing or empty, a line that is not JSON, a missing field, or an answer of another
-            form than the published one; names the file and the line.
+        UserError: a file is missing or empty, a line is not JSON, a field is missing, or an answer does not have the
+            published form; names the file and the line.
     """
     benchmark = "longbench" if name in templates("longbench") else "infinitebench"
     template = templates(benchmark)[name]
@@ -117,7 +117,7 @@ def _found(pattern: str, text: str) -> str:
 
 
 def _as_number(value: Any) -> int | float:
-    """The hub's copy writes numbers as text."""
+    """The hub's copy stores numbers as text."""
     if isinstance(value, str):
         return int(value) if re.fullmatch(r"-?\d+", value) else float(value)
     return value
@@ -133,14 +133,14 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             try:
                 row = json.loads(line.decode("utf-8"))
             except (ValueError, RecursionError) as error:
-                raise UserError(f"{path}:{number} is not JSON: {error}; mend the line.") from None
+                raise UserError(f"{path}:{number} is not JSON: {error}; fix the line.") from None
             if not isinstance(row, dict):
-                raise UserError(f"{path}:{number} is a {type(row).__name__}, not a record: write one object a line.")
+                raise UserError(f"{path}:{number} is a {type(row).__name__}, not a record: write one object per line.")
             yield f"{path}:{number}", row
 
 
 def _hub(name: str, benchmark: str, data: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """LongBench: one configuration a dataset, split test; version 2: split train; InfiniteBench: one split a dataset."""
+    """LongBench: one configuration per dataset, split test; version 2: split train; InfiniteBench: one split per dataset."""
     try:
         from datasets import load_dataset
     except ImportError:
@@ -152,6 +152,6 @@ def _hub(name: str, benchmark: str, data: str) -> Iterator[tuple[str, dict[str, 
     try:
         for number, row in enumerate(load(data.removeprefix(HUB), streaming=True, **options), start=1):
             yield f"{data}, {name}, record {number}", dict(row)
-    except Exception as error:  # of the library, pyarrow, fsspec or the network: there is no common class
+    except Exception as error:  # from the library, pyarrow, fsspec or the network: there is no common class
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{data} can't be read: {reason}") from error

@@ -1,4 +1,4 @@
-"""ROUGE-L as the two benchmarks compute it, which differs: LongBench by the package `rouge`, InfiniteBench by `rouge_score`."""
+"""ROUGE-L as each benchmark computes it: LongBench with the package `rouge`, InfiniteBench with `rouge_score`."""
 
 import re
 from collections import Counter
@@ -11,8 +11,8 @@ def rouge_l(prediction: str, truth: str) -> float:
     """F of `rouge` 1.0.1 (pltrdy/rouge, summary level): over sets of words, sentences cut at full stops.
 
     Precision and recall are the number of different words in any longest common subsequence of two sentences, over the
-    number of different words of the prediction and of the truth. The original gives up on sentences of about a thousand
-    words (it runs into Python's recursion limit, and LongBench counts 0); here they are scored.
+    number of different words of the prediction and of the truth. The original fails on sentences of about a thousand
+    words (it hits Python's recursion limit, and LongBench counts 0); here they are scored.
     """
     ours, theirs = _sentences(prediction), _sentences(truth)
     if not ours or not theirs:
@@ -42,8 +42,8 @@ def common(first: Sequence[str], second: Sequence[str], skip: str) -> list[int]:
     """Positions in `first` of one of the longest common subsequences of two lists of words.
 
     Args:
-        skip: of which list a word is left out first, seen from the end, where both ways lead to a longest one. Which one
-            is found decides the score, so it has to be the original's.
+        skip: the list from which a word is skipped first, seen from the end, if both choices give a longest
+            subsequence. The one found decides the score, so it has to be the original's.
     """
     table = _lengths(first, second)
     i, j, found = len(first), len(second), []
@@ -59,19 +59,19 @@ def common(first: Sequence[str], second: Sequence[str], skip: str) -> list[int]:
 
 
 def _lengths(first: Sequence[str], second: Sequence[str]) -> np.ndarray:
-    """(n + 1, m + 1) lengths of the longest common subsequences of all pairs of beginnings."""
+    """(n + 1, m + 1) lengths of the longest common subsequences of all pairs of prefixes."""
     index = {word: i for i, word in enumerate(dict.fromkeys([*first, *second]))}
     columns = np.array([index[word] for word in second], dtype=np.int64)
     table = np.zeros((len(first) + 1, len(second) + 1), dtype=np.int64)
     for i, word in enumerate(first, start=1):
-        # Taking a match is never worse than leaving it, so the running maximum of both is the recurrence.
+        # Taking a match is never worse than skipping it, so the recurrence is a running maximum of both.
         grown = np.where(columns == index[word], table[i - 1, :-1] + 1, table[i - 1, 1:])
         table[i, 1:] = np.maximum.accumulate(grown)
     return table
 
 
 def _sentences(text: str) -> list[list[str]]:
-    """Words of the sentences; one of spaces only is the empty word, as in the original."""
+    """Words of the sentences; a sentence of spaces gives one empty word, as in the original."""
     return [" ".join(part.split()).split(" ") for part in text.split(".") if part]
 
 

@@ -1,8 +1,8 @@
 """Tasks in the form of RULER (arXiv 2404.06654), generated for any tokenizer.
 
-Templates, needles, counts and metric are those of NVIDIA/RULER (scripts/synthetic.yaml and scripts/data/synthetic). Not
-the same as there: names and words come from our own lists (RULER draws them from the package wonderwords), so numbers
-stand beside the published ones, not in their column. Keys are those of the split that nothing is trained on.
+Templates, needles, counts and metric are those of NVIDIA/RULER (scripts/synthetic.yaml and scripts/data/synthetic). One
+difference: names and words come from our own lists (RULER draws them from the package wonderwords), so results are not
+directly comparable with published ones. Keys are from the split that nothing is trained on.
 """
 
 import hashlib
@@ -54,20 +54,20 @@ GENERATED: dict[str, Needles | None] = {
     "cwe": None,
     "fwe": None,
 }
-# A prompt of any size, and the strings that its answer must hold.
+# Makes a prompt of any size, and the strings that its answer must contain.
 Maker = Callable[[random.Random, int], tuple[Prompt, tuple[str, ...]]]
 
 
 def ruler_task(
     name: str, tokenizer: PreTrainedTokenizerBase, length: int, cases: int, seed: int = 0, hay: str | None = None
 ) -> Task:
-    """`cases` questions whose prompt and answer together have at most `length` tokens, and no unit of filler less.
+    """`cases` questions whose prompt and answer together have at most `length` tokens, with as much filler as fits.
 
     Args:
-        tokenizer: counts the tokens, without special ones. hay: text to hide needles in.
+        tokenizer: counts the tokens, without special ones. hay: text in which to hide needles.
 
     Raises:
-        UserError: the length is too short for what has to be in the prompt.
+        UserError: the length is too short for the necessary content.
     """
     needles = GENERATED[name]
     family = "niah" if needles else name
@@ -104,9 +104,9 @@ def ruler_task(
 
 
 def largest(count: Callable[[int], int], room: int, least: int = 0, guess: int = 0) -> int | None:
-    """The largest size whose count is within `room`, where counts grow with the size; None if not even `least` is.
+    """The largest size whose count is at most `room`, if counts grow with the size; None if even `least` is too large.
 
-    The slope between two sizes tells where to look next, so few prompts have to be made and counted.
+    The slope between two sizes decides where to look next, so few prompts have to be made and counted.
     """
     low, low_count = least, count(least)
     if low_count > room:
@@ -158,7 +158,7 @@ def _niah(template: str, needles: Needles, hay: str | None) -> Maker:
 
 
 def _vt(template: str, hops: int = 4) -> Maker:
-    """One chain of assignments among noise, behind a worked example with shorter names, as in RULER."""
+    """One chain of assignments among noise, after a worked example with shorter names, as in RULER."""
 
     def prompt(rng: random.Random, size: int, letters: int) -> tuple[Prompt, list[str]]:
         names: dict[str, None] = {}
@@ -181,7 +181,7 @@ def _vt(template: str, hops: int = 4) -> Maker:
 
 
 def _cwe(template: str, length: int) -> Maker:
-    """Ten words that come often among others that come seldom, in a numbered list, behind a worked example."""
+    """Ten frequent words among rare ones, in a numbered list, after a worked example."""
     often, seldom, (example_words, example_often, example_seldom) = (
         (30, 3, (40, 10, 3)) if length >= LONG else (6, 1, (20, 3, 1))
     )
@@ -203,7 +203,8 @@ def _cwe(template: str, length: int) -> Maker:
 
 
 def _fwe(template: str, room: int) -> Maker:
-    """Coded words by a zeta distribution with α = 2; the most frequent is a row of dots, the next three are asked for."""
+    """Coded words from a zeta distribution with α = 2; the most frequent is a row of dots, and the next three are the
+    answer."""
     vocabulary = max(room // 50, 5)
 
     def make(rng: random.Random, size: int) -> tuple[Prompt, tuple[str, ...]]:
@@ -239,7 +240,7 @@ def _drawn(rng: random.Random, kind: str) -> str:
 
 
 def _other(rng: random.Random, kind: str, taken: dict[str, list[str]]) -> str:
-    """A key that nothing is asked about."""
+    """A key that no question asks about."""
     while (key := _drawn(rng, kind)) in taken:
         pass
     return key

@@ -1,4 +1,4 @@
-"""Asks a system the records of official tasks; every answer is kept, and none is asked for twice."""
+"""Asks a system the records of official tasks; every answer is saved, and no record is asked twice."""
 
 import contextlib
 import hashlib
@@ -43,26 +43,27 @@ def run_official(
 ) -> dict[str, dict[str, Any]]:
     """Ask all records of all tasks and score the answers.
 
-    `folder/SYSTEM/TASK` gets `run.json` (what decides the numbers, command, versions, hardware), `predictions.jsonl`
-    (a line for each record as soon as it is answered) and `result.json`. What is there is not done again.
+    `folder/SYSTEM/TASK` gets `run.json` (everything that decides the numbers, command, versions, hardware),
+    `predictions.jsonl` (a line for each record, as soon as it is answered) and `result.json`. Finished work is not
+    repeated.
 
     Args:
         tokenizer: counts and cuts prompts. window: tokens of the window oracle.
-        cut: keep so many tokens of longer prompts, half from each end (`base.truncate_middle`); nothing is cut without it.
+        cut: keep this many tokens of longer prompts, half from each end (`base.truncate_middle`); None cuts nothing.
         bar: shows the progress of a task.
 
     Returns:
-        For each task's label its result:
+        The result for each task's label:
 
         score, low, high    mean over the records and its 95 % interval, in per cent
-        records             how many
-        blind               what guessing without the text would score, or None
-        window_oracle       share of the answers that stand in the last `window` tokens of the prompt, or None
-        truncated, tokens_removed, longest
-                            prompts that were cut, tokens that were lost, and tokens of the longest prompt before
+        records             number of records
+        blind               score of guessing without the text, or None
+        window_oracle       share of the answers that occur in the last `window` tokens of the prompt, or None
+        truncated, tokens_removed, longest number of cut prompts, of removed tokens, and of tokens in the longest uncut
+        prompt
 
     Raises:
-        UserError: a folder of a task holds results with other settings; names those that differ.
+        UserError: a task's folder holds results with other settings; names the differences.
     """
     return {task.label: _run(system, task, folder, tokenizer, window, cut, bar) for task in tasks}
 
@@ -143,12 +144,12 @@ def _begin(place: Path, about: dict[str, Any]) -> None:
 
 
 def _renamed(content: dict[str, Any]) -> dict[str, Any]:
-    """A file of before, in which a system was called an answerer."""
+    """The content of an older file, in which a system was called an answerer."""
     return {"system" if key == "answerer" else key: value for key, value in content.items()}
 
 
 def _predictions(path: Path) -> list[dict[str, Any]]:
-    """Lines that are there; one that a stopped run did not finish is cut off."""
+    """The existing lines; an incomplete last line of a stopped run is removed."""
     if not path.is_file():
         return []
     raw = path.read_bytes()
@@ -187,7 +188,7 @@ def _result(system: AnsweringSystem, task: Task, lines: list[dict[str, Any]]) ->
 
 
 def results_table(results: Sequence[dict[str, dict[str, Any]]]) -> Table:
-    """What `run_official` returned for systems, side by side, with the baselines behind them."""
+    """Results of `run_official` for several systems side by side, followed by the baselines."""
     names = [next(iter(result.values()))["system"] for result in results]
     cuts = sum(row["truncated"] for result in results for row in result.values())
     caption = f"{cuts} prompts were cut in the middle" if cuts else None

@@ -1,1 +1,1 @@
-"""Questions about long texts, put to a memory and to the strongest simple rivals, with a checkpoint as people have them."""
+"""Questions about long texts, answered by a memory and by the strongest simple alternatives, with an ordinary checkpoint."""

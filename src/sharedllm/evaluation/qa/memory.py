@@ -1,4 +1,4 @@
-"""The memory as a system, by the package's public way of asking: read once with every token kept, then `answering.ask`."""
+"""The memory as a system, through the public API: read once with every token kept, then `answering.ask`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from .systems import Ask, Reply
 
 @dataclass(frozen=True)
 class Memory:
-    """score: what a budget goes by; "" for the default. name: "sharedllm", or with the score behind a colon."""
+    """score: how a budget is spent; "" for the default. name: "sharedllm", or with the score after a colon."""
 
     model: SharedLLMForCausalLM
     tokenizer: PreTrainedTokenizerBase
@@ -67,17 +67,17 @@ class Memory:
         )  # fmt: skip
 
     def _operations(self, answer: Answer) -> float | None:
-        """Of a question whose pieces are read deeper for it; None for other models."""
+        """Operations of a question whose pieces are read deeper; None for other models."""
         if self.model.config.injection != "deep":
             return None
         kept, running = int(answer.memory.kept[0]), answer.question_ids.shape[1]
-        # The first token of the answer comes with the question.
+        # The pass over the question gives the first token of the answer.
         return deep_answer(self.model.config, kept, running, answer.answer_ids.shape[1] - 1, causal=True)
 
 
 @dataclass(frozen=True)
 class MemoryRanking:
-    """Pieces ranked by a token score of a memory: by the best of their tokens, or with "~mean" by all of them.
+    """Pieces ranked by a memory's token score: by their best token, or with "~mean" by the mean of all tokens.
 
     name: "memory:SCORE" or "memory:SCORE~mean".
     """
@@ -128,10 +128,10 @@ class MemoryRanking:
 
 
 def spans_of(positions: np.ndarray, ends: np.ndarray) -> tuple[Span, ...]:
-    """Characters of tokens at ascending positions; neighbours are one span.
+    """Characters of tokens at ascending positions; adjacent tokens form one span.
 
     Args:
-        ends: character at which each token of the text ends.
+        ends: the character at which each token of the text ends.
     """
     found: list[Span] = []
     for position in positions.tolist():

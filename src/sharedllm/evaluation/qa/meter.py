@@ -1,4 +1,4 @@
-"""Counts and cuts texts in a model's tokens, by characters."""
+"""Counting and cutting texts in a model's tokens, by characters."""
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -8,14 +8,14 @@ from ...utils.text_files import PIECE
 
 
 class Meter:
-    """Tokens of texts for one tokenizer; what was counted is remembered, for the same passages stand in many texts."""
+    """Counts the tokens of texts for one tokenizer. Counts are cached, because the same passages occur in many texts."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.tokenizer = tokenizer
         self._counts: dict[str, int] = {}
 
     def count(self, text: str) -> int:
-        """Tokens of a text, without special tokens."""
+        """Number of tokens of a text, without special tokens."""
         if text not in self._counts:
             self._counts[text] = len(self.tokens(text)[0])
         return self._counts[text]
@@ -31,13 +31,13 @@ class Meter:
         return np.concatenate(ids), np.concatenate(ends)
 
     def cut(self, text: str, tokens: int) -> str:
-        """The beginning of a text that has at most so many tokens."""
+        """The longest beginning of a text with at most `tokens` tokens."""
         ends = self.tokens(text)[1]
         return text if len(ends) <= tokens else text[: int(ends[tokens - 1])] if tokens > 0 else ""
 
 
 def _pieces(text: str) -> list[str]:
-    """Cut at line ends where `utils.text.tokenize` cuts."""
+    """Cut at line ends, as `utils.text.tokenize` does."""
     pieces, lines, size = [], [], 0
     for line in text.splitlines(keepends=True):
         if size > PIECE:

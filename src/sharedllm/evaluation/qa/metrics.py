@@ -1,6 +1,6 @@
-"""Scores of one reply, between 0 and 1, of the best right answer unless all of them are asked for.
+"""Scores of one reply, between 0 and 1, for the best matching right answer unless all of them are required.
 
-Words are compared as SQuAD's script does: without case, punctuation and articles.
+Words are compared as in SQuAD's script: ignoring case, punctuation and articles.
 """
 
 import difflib
@@ -13,13 +13,13 @@ from ..official.rouge import rouge_lsum
 
 
 def plain(text: str) -> str:
-    """Lower case, without punctuation, articles and more than one space."""
+    """Lower case, without punctuation, articles and repeated spaces."""
     bare = "".join(c for c in text.lower() if c not in string.punctuation)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
 
 
 def hit(reply: str, answers: Sequence[str]) -> float:
-    """Whether an answer stands in the reply (best_subspan_em of Liu et al., arXiv 2307.03172)."""
+    """Whether an answer occurs in the reply (best_subspan_em of Liu et al., arXiv 2307.03172)."""
     said = plain(reply)
     return float(any(plain(answer) in said for answer in answers if plain(answer)))
 
@@ -40,7 +40,7 @@ def rouge_l(reply: str, answers: Sequence[str]) -> float:
 
 
 def number(reply: str, answers: Sequence[str]) -> float:
-    """Whether the first number is the answer; of an answer in words, whether it stands in the reply."""
+    """Whether the first number is the answer; if the answer is a word, whether it occurs in the reply."""
     if not any(answer.isdigit() for answer in answers):
         return hit(reply, answers)
     found = re.search(r"\d+", reply)
@@ -48,23 +48,23 @@ def number(reply: str, answers: Sequence[str]) -> float:
 
 
 def named(reply: str, answers: Sequence[str]) -> float:
-    """Share of the answers that stand in the reply, where all of them are asked for."""
+    """Share of the answers that occur in the reply, if all of them are required."""
     return sum(hit(reply, [answer]) for answer in answers) / len(answers)
 
 
 def all_named(reply: str, answers: Sequence[str]) -> float:
-    """Whether all of the answers stand in the reply."""
+    """Whether all answers occur in the reply."""
     return float(named(reply, answers) == 1)
 
 
 def code_line(reply: str) -> str:
-    """The first line of a reply that is code, without what fences it."""
+    """The first line of code in a reply, without code fences."""
     lines = (line.strip() for line in reply.split("\n"))
     return next((line for line in lines if line and not line.startswith("```")), "")
 
 
 def line(reply: str, answers: Sequence[str]) -> float:
-    """Whether the first line of code is the right one, apart from spaces around it."""
+    """Whether the first line of code is right, ignoring spaces around it."""
     return float(code_line(reply) in {answer.strip() for answer in answers})
 
 
@@ -88,5 +88,5 @@ METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {
 
 
 def scores(reply: str, answers: Sequence[str], names: Sequence[str]) -> dict[str, float]:
-    """Of one reply, by name."""
+    """Scores of one reply, by name."""
     return {name: METRICS[name](reply, answers) for name in names}

@@ -1,4 +1,4 @@
-"""A text in pieces that every ranking of passages shares: at most 160 tokens, ending where a sentence ends if one does."""
+"""The pieces of a text, the same for every ranking of passages: at most 160 tokens, ending at a sentence end if possible."""
 
 import re
 from bisect import bisect_left, bisect_right
@@ -16,7 +16,7 @@ _ENDS = re.compile(r"[.!?][\"'”’)]*(?=\s)|\n")
 
 @dataclass(frozen=True)
 class Piece:
-    """Characters start … end − 1 of a text; tokens: how many begin in it."""
+    """Characters start … end − 1 of a text; tokens: number of tokens that begin in it."""
 
     start: int
     end: int
@@ -24,8 +24,8 @@ class Piece:
 
 
 def cut(text: PackedText, meter: Meter, size: int = SIZE) -> list[Piece]:
-    """All of a text in order. A natural part (a passage, a section) is one piece if it is short enough, otherwise as few
-    pieces as can be, about equally long; no piece crosses the border of a part.
+    """Cut a whole text in order. A natural part (a passage, a section) is one piece if it is short enough, otherwise as
+    few pieces as possible, about equally long. No piece crosses the border of a part.
     """
     ends = meter.tokens(text.text)[1]
     borders = [match.end() for match in _ENDS.finditer(text.text)]
@@ -41,7 +41,7 @@ def _part(start: int, end: int, ends: np.ndarray, borders: Sequence[int], size: 
     while last - first > size:
         left = -(-(last - first) // size)
         target = first + (last - first) / left
-        # Sentence ends between which a piece would be full and half empty, and of those the nearest to an equal share.
+        # Consider sentence ends where the piece would be between half full and full; take the one nearest to an equal share.
         low, high = int(ends[first + size // 2 - 1]), int(ends[first + size - 1])
         some = borders[bisect_left(borders, low) : bisect_right(borders, high)]
         wished = int(ends[int(target) - 1])
@@ -53,7 +53,7 @@ def _part(start: int, end: int, ends: np.ndarray, borders: Sequence[int], size: 
 
 
 def joined(text: str, spans: Sequence[Span]) -> str:
-    """Parts of a text in the given order, a blank line between those that do not follow one another."""
+    """Join parts of a text in the given order, with a blank line between parts that are not adjacent."""
     out, previous = "", None
     for start, end in spans:
         gap = "" if previous is None else "" if previous == start else "\n\n"
@@ -63,7 +63,7 @@ def joined(text: str, spans: Sequence[Span]) -> str:
 
 
 def within(pieces: Sequence[Piece], order: Sequence[int], budget: int) -> list[int]:
-    """The pieces, best first, that a budget of tokens holds; those that do not fit any more are left out."""
+    """The pieces, best first, that fit into a budget of tokens; pieces that no longer fit are left out."""
     chosen = []
     for number in order:
         if pieces[number].tokens <= budget:
@@ -73,7 +73,7 @@ def within(pieces: Sequence[Piece], order: Sequence[int], budget: int) -> list[i
 
 
 def golden(pieces: Sequence[Piece], evidence: Sequence[Span]) -> list[list[int]]:
-    """For each place of evidence the pieces that hold it: those that share half of either with it."""
+    """For each place of evidence the pieces that hold it: the overlap is at least half of the piece or of the evidence."""
     found = []
     for start, end in evidence:
         shares = {

@@ -1,4 +1,4 @@
-"""Figures from the files of `run`: scores by length of the text, and the time that many questions on one text take."""
+"""Figures from the files of `run`: scores by length of the text, and the time of many questions about one text."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ COLORS = {
 
 
 def draw(folder: Path) -> list[Path]:
-    """For each set SET.png, scores by length, and for each cell CELL-seconds.png; returns the files.
+    """Draw SET.png, scores by length, for each set, and CELL-seconds.png for each cell; returns the files.
 
     Raises:
         UserError: matplotlib is not installed, or the folder holds no results.
@@ -39,7 +39,7 @@ def draw(folder: Path) -> list[Path]:
 
 
 def _scores(plt, name: str, cells: list[Cell], folder: Path) -> Path:
-    """The main score with its interval by length, a line for each system and budget."""
+    """The main score by length with its interval, one line for each system and budget."""
     metric = cells[0].about["metrics"][0]
     lines: dict[str, list[tuple[float, Contender]]] = {}
     for cell in cells:
@@ -50,7 +50,7 @@ def _scores(plt, name: str, cells: list[Cell], folder: Path) -> Path:
     figure, ax = plt.subplots(figsize=(7.5, 4.4), layout="constrained")
     for number, (label, points) in enumerate(lines.items()):
         found = [(x, estimate(list(c.rows.values()), metric)) for x, c in points]
-        # Beside one another where lengths are the same.
+        # Shift points of equal length next to one another.
         x = [tokens * (1 + 0.012 * number) for tokens, _ in found]
         bars = [[max(0, e.mean - e.low) for _, e in found], [max(0, e.high - e.mean) for _, e in found]]
         ax.errorbar(x, [e.mean for _, e in found], bars, fmt="o-", ms=4, lw=1.4, elinewidth=0.8, label=label,
@@ -66,7 +66,7 @@ def _scores(plt, name: str, cells: list[Cell], folder: Path) -> Path:
 
 
 def _seconds(plt, cell: Cell, folder: Path) -> Path:
-    """Reading and all questions, by how many questions are asked about one text."""
+    """Time of reading and all questions, by the number of questions about one text."""
     figure, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
     counts = [1, 3, 10, 30, 100, 300, 1000]
     for c in cell.contenders:

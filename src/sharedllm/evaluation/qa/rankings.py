@@ -1,4 +1,4 @@
-"""Rankings of the pieces of a text for a question, by other means than a memory: words, embeddings, and knowing the answer."""
+"""Rankings of a text's pieces for a question without a memory: words, embeddings, and an oracle."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from .sets import PackedText, Question
 
 
 class Ranking(Protocol):
-    """Scores pieces; made ready for a text once."""
+    """Scores pieces; indexes a text once."""
 
     @property
     def name(self) -> str: ...
@@ -24,12 +24,12 @@ class Ranking(Protocol):
     def index(self, text: PackedText, pieces: Sequence[Piece]) -> Any: ...
 
     def scores(self, index: Any, question: Question) -> np.ndarray:
-        """(pieces,) the greater, the better."""
+        """(pieces,) scores; higher is better."""
         ...
 
 
 def ranked(scores: np.ndarray) -> list[int]:
-    """Numbers of the pieces, best first; of equal ones the first."""
+    """Numbers of the pieces, best first; ties in order of the text."""
     return np.argsort(-scores, kind="stable").tolist()
 
 
@@ -54,7 +54,7 @@ class Words:
 
 
 class Embeddings:
-    """Cosine of sentence embeddings: the mean of an encoder's last states (all-MiniLM-L6-v2 and its like)."""
+    """Cosine of sentence embeddings: the mean of an encoder's last states (all-MiniLM-L6-v2 and similar)."""
 
     name = "minilm"
 
@@ -72,7 +72,7 @@ class Embeddings:
 
     @torch.no_grad()
     def embed(self, texts: list[str]) -> np.ndarray:
-        """(n, E) of length 1; texts of similar length are read together."""
+        """(n, E) normalised embeddings; texts of similar length are batched together."""
         order, found = sorted(range(len(texts)), key=lambda i: len(texts[i])), {}
         for start in range(0, len(order), self.batch):
             rows = order[start : start + self.batch]
@@ -87,7 +87,7 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Oracle:
-    """The pieces with the evidence, and then their neighbours, from near to far."""
+    """The pieces with the evidence first, then their neighbours from near to far."""
 
     name: str = "oracle"
 

@@ -1,6 +1,6 @@
-"""A base model that reads a prompt and writes an answer, greedily, and says what each step costs.
+"""A base model that reads a prompt, writes a greedy answer, and reports the cost of each step.
 
-What many prompts have in common is read once: its keys and values stay, and what was read after them is cut off again.
+The common beginning of many prompts is read once: its keys and values stay, and everything read after it is cropped again.
 """
 
 import time
@@ -17,12 +17,12 @@ from ...utils.text import tokenize
 
 
 class TooLong(Exception):
-    """A text can't be read: it does not fit, or it takes longer than allowed."""
+    """A text can't be read: it does not fit, or takes longer than allowed."""
 
 
 @dataclass
 class Start:
-    """What was read once: keys and values of `length` tokens."""
+    """A beginning that was read once: keys and values of `length` tokens."""
 
     cache: DynamicCache
     length: int
@@ -32,7 +32,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Written:
-    """text: the reply. tokens: of it. seconds: by step. operations: of all steps."""
+    """text: the reply. tokens: its number of tokens. seconds: by step. operations: of all steps."""
 
     text: str
     tokens: int
@@ -41,7 +41,7 @@ class Written:
 
 
 class Reader:
-    """chunk: tokens read at once. window: most tokens of a prompt with its answer."""
+    """chunk: tokens read at once. window: most tokens of prompt and answer together."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chunk: int = 1024):
         self.model, self.tokenizer, self.chunk = model, tokenizer, chunk
@@ -57,22 +57,22 @@ class Reader:
         self._head: Start | None = None
 
     def ids(self, text: str) -> Tensor:
-        """(1, T) of a text that is read, which is data: control tokens that it imitates are characters."""
+        """(1, T) ids of a text to read. It is data: imitated control tokens are encoded as characters."""
         ids = tokenize(self.tokenizer, text) if text else torch.zeros(1, 0, dtype=torch.long)
         return ids.to(self.model.device)
 
     def prompt(self, shown: str, question: str, after_text: bool) -> Tensor:
-        """(1, Q) what comes after the head, or after a text that was read: pieces of text, and the question.
+        """(1, Q) the part after the head, or after a text that was read: pieces of text, and the question.
 
         Args:
-            after_text: a text stands in front of the question, be it in the pieces or read before.
+            after_text: whether a text precedes the question, either in the pieces or read before.
         """
         asked = self.form.question(question, after_context=after_text).to(self.model.device)
         return torch.cat([self.ids(shown), asked], 1)
 
     def operations(self, tokens: int, before: int, outputs: int = 0) -> float:
-        """Floating-point operations of reading tokens after others: products with weights, attention (a causal one counts
-        half of its square), and logits of `outputs` of them."""
+        """Floating-point operations of reading tokens after others: products with weights, attention (causal attention
+        counts half of its square), and logits of `outputs` tokens."""
         return tokens * self._linear + self._attention * tokens * (before + (tokens + 1) / 2) + outputs * self._output
 
     def head(self) -> Start:
@@ -88,7 +88,7 @@ class Reader:
         """Keys and values of the head, and a text after it.
 
         Raises:
-            TooLong: it does not fit into the window, or is not done after `limit_s` seconds.
+            TooLong: it does not fit into the window, or takes longer than `limit_s` seconds.
         """
         ids, begin = torch.cat([self.form.head().to(self.model.device), self.ids(text)], 1), time.perf_counter()
         if ids.shape[1] > self.window:
@@ -104,7 +104,7 @@ class Reader:
 
     @torch.no_grad()
     def write(self, start: Start, ids: Tensor, max_new_tokens: int) -> Written:
-        """The likeliest answer to a prompt (1, Q) after what was read; what was read is as before afterwards.
+        """The greedy answer to a prompt (1, Q) after a beginning, which is restored afterwards.
 
         Raises:
             TooLong: prompt and answer do not fit into the window.
@@ -134,7 +134,7 @@ class Reader:
 
     @staticmethod
     def _shorten(start: Start) -> None:
-        """Cut off what was read after it. `crop` takes the number of tokens to remove, negative."""
+        """Crop everything read after the beginning. `crop` takes the negative number of tokens to remove."""
         if (more := start.cache.get_seq_length() - start.length) > 0:
             start.cache.crop(-more)
 

@@ -1,4 +1,4 @@
-"""Tables of what was asked, from the files of `run` alone: shares with intervals, paired differences, what it cost."""
+"""Tables of results, from the files of `run` alone: scores with intervals, paired differences, and costs."""
 
 import json
 from collections import defaultdict
@@ -13,7 +13,7 @@ from ..statistics import Estimate, pooled_bootstrap, wilson
 from .run import rows_of
 
 SAME = "same-pieces-text"
-# Scores of which every value is 0 or 1.
+# Scores whose values are 0 or 1.
 SHARES = ("hit", "em", "number", "all_named", "line")
 TIMES = (1, 10, 100, 1000)
 
@@ -30,7 +30,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Cell:
-    """A set at a length. about: what decided the questions. named: words on the models."""
+    """A set at a length. about: everything that decided the questions. named: description of the models."""
 
     label: str
     about: dict[str, Any]
@@ -63,7 +63,8 @@ def load(folder: Path) -> list[Cell]:
 
 
 def estimate(rows: Sequence[dict[str, Any]], metric: str) -> Estimate:
-    """Mean of a score: Wilson's interval for shares of independent questions, else a bootstrap over what they are about."""
+    """Mean of a score, with Wilson's interval for shares of independent questions, else a bootstrap over groups of
+    questions."""
     values: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         values[row["group"]].append(row["scores"][metric])
@@ -73,7 +74,7 @@ def estimate(rows: Sequence[dict[str, Any]], metric: str) -> Estimate:
 
 
 def difference(ours: Contender, theirs: Contender, metric: str) -> Estimate | None:
-    """Ours minus theirs on the questions that both answered, by bootstrap over what they are about."""
+    """Ours minus theirs on the questions that both answered, with a bootstrap over groups of questions."""
     values: dict[str, list[float]] = defaultdict(list)
     for key in sorted(ours.rows.keys() & theirs.rows.keys()):
         row = ours.rows[key]
@@ -82,7 +83,7 @@ def difference(ours: Contender, theirs: Contender, metric: str) -> Estimate | No
 
 
 def write_report(folder: Path) -> Path:
-    """report.md in the folder."""
+    """Write report.md to the folder."""
     cells = load(folder)
     lines = ["# Questions about long texts, by system", ""]
     lines += [f"    {' '.join(command)}" for command in {tuple(c): c for cell in cells for c in cell.commands}.values()]
@@ -149,7 +150,7 @@ def _totals(cell: Cell) -> list[str]:
 
 
 def total_seconds(contender: Contender, questions: int) -> float:
-    """What reading one text and so many questions about it take."""
+    """Seconds for reading one text and answering so many questions about it."""
     rows = list(contender.rows.values())
     return _mean([row["prepare"] for row in rows]) + questions * _mean([sum(row["seconds"].values()) for row in rows])
 

@@ -1,4 +1,4 @@
-"""Puts every question to every system: a JSON line for each answer as soon as it is there, and none is asked for twice."""
+"""Puts every question to every system. Each answer is saved at once as a JSON line, and no question is asked twice."""
 
 import contextlib
 import json
@@ -25,8 +25,8 @@ Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 class Plan:
     """One cell of a table: a set at a length.
 
-    systems  names, those that are followed before those that follow. budgets: tokens of pieces
-    most     questions
+    systems  names; followed systems come before those that follow them. budgets: tokens of pieces
+    most     maximum number of questions
     """
 
     questions: QuestionSet
@@ -40,7 +40,7 @@ class Plan:
         return f"{self.questions.name}-{self.wish.length or 'whole'}"
 
     def texts(self, meter: Meter) -> list[PackedText]:
-        """As many as it takes for so many questions."""
+        """As many texts as needed for `most` questions."""
         found, left = [], self.most
         for text in self.questions.texts(self.wish, meter):
             found.append(replace(text, questions=text.questions[:left]))
@@ -50,7 +50,7 @@ class Plan:
         return found
 
     def about(self) -> dict[str, Any]:
-        """What decides the questions and their order; a folder with another is refused."""
+        """Everything that decides the questions and their order; a folder with different values is refused."""
         wish = self.wish
         return {
             "set": self.questions.name, "length": wish.length, "half": wish.half, "seed": wish.seed,
@@ -74,17 +74,17 @@ def measure(
     note: Callable[[str], None] = lambda line: None,
     bar: Bar = no_bar,
 ) -> Path:
-    """Ask whatever was not asked yet; returns the folder of the cell.
+    """Ask everything that was not asked yet; returns the folder of the cell.
 
-    `folder/SET-LENGTH/` gets run.json and a file `SYSTEM[@BUDGET].jsonl` of each system and budget.
+    `folder/SET-LENGTH/` gets run.json and a file `SYSTEM[@BUDGET].jsonl` for each system and budget.
 
     Args:
-        texts: `plan.texts`. models: what identifies the models, kept beside the results. named: words on them.
-        note: shows a line.
+        texts: `plan.texts`. models: identifies the models, saved with the results. named: description of the models.
+        note: prints a line.
 
     Raises:
-        ValueError: the folder holds a measurement of other questions or models; a system is not known, or one follows
-            another that was not asked.
+        ValueError: the folder holds a measurement of other questions or models; a system is not known, or follows one
+            that was not asked.
     """
     place = folder / plan.label
     _begin(place, json.loads(json.dumps(plan.about() | {"models": models})), named)
@@ -115,7 +115,7 @@ def _ask(
     note: Callable[[str], None],
     advance: Callable[[int], None],
 ) -> None:
-    """All questions of one text that a system has not answered yet, by budget."""
+    """Ask all questions of one text that a system has not answered yet, by budget."""
     common = {"system": system.name, "text": text.id, "tokens": text.tokens}
     begin = time.perf_counter()
     try:
@@ -135,7 +135,7 @@ def _ask(
             if system.follows and question.id not in followed:
                 raise UserError(
                     f"{system.name} takes the pieces of {system.follows}, which was not asked {question.id} with "
-                    f"--budgets {budget}: name it as a system before."
+                    f"--budgets {budget}: list that system first."
                 )
             ask = Ask(
                 question, plan.questions.instruction, plan.questions.new_tokens, budget, followed.get(question.id, ())
@@ -164,7 +164,7 @@ def file_of(place: Path, system: str, budget: int | None) -> Path:
 
 
 def rows_of(file: Path) -> list[dict[str, Any]]:
-    """The lines of a file; one that was cut short while it was written is left out."""
+    """The lines of a file, without a truncated last line."""
     if not file.is_file():
         return []
     rows = []
@@ -179,7 +179,9 @@ def _begin(place: Path, about: dict[str, Any], named: str) -> None:
     if path.is_file():
         there = json.loads(path.read_text())
         if changed := [key for key in about if there["about"].get(key) != about[key]]:
-            raise UserError(f"{place} holds another measurement, by {', '.join(changed)}: name another folder.")
+            raise UserError(
+                f"{place} holds another measurement, which differs in {', '.join(changed)}: name another folder."
+            )
         commands = there["commands"] + [command for command in commands if command not in there["commands"]]
     content = {
         "about": about,
@@ -191,7 +193,7 @@ def _begin(place: Path, about: dict[str, Any], named: str) -> None:
 
 
 def _done(file: Path) -> set[str]:
-    """Questions that were answered, or skipped, and texts that were skipped."""
+    """Answered and skipped questions, and skipped texts."""
     return {row.get("question", row["text"]) for row in rows_of(file)}
 
 
@@ -201,7 +203,7 @@ def _spans(file: Path) -> dict[str, tuple]:
 
 def _append(file: Path, row: dict[str, Any]) -> None:
     with file.open("a+b") as out:
-        # A line that was cut short ends here, so that the next one is whole.
+        # End a truncated line here, so that the next one is whole.
         if out.tell():
             out.seek(-1, 2)
             if out.read(1) != b"\n":

@@ -1,4 +1,4 @@
-"""How well a ranking finds the evidence, without an answer: the share of it in the best k pieces of a text."""
+"""How well a ranking finds the evidence, without answering: the share of evidence in the best k pieces of a text."""
 
 import json
 import time
@@ -22,7 +22,7 @@ TOP = (1, 4, 8, 16)
 
 
 class Ranks(Protocol):
-    """A ranking of pieces, as `rankings.Ranking` or a memory (`memory.MemoryRanking`)."""
+    """A ranking of pieces: `rankings.Ranking`, or a memory's (`memory.MemoryRanking`)."""
 
     @property
     def name(self) -> str: ...
@@ -48,7 +48,7 @@ def measure_selection(
     """A row for each question and ranking: the share of the question's evidence in the best k pieces.
 
     Args:
-        hybrids: names of rankings whose reciprocal ranks are added up.
+        hybrids: names of rankings whose reciprocal ranks are added.
     """
     rows = []
     for text in texts:
@@ -81,7 +81,7 @@ def measure_selection(
 
 
 def write_selection(folder: Path, label: str, about: dict[str, Any], rows: list[dict[str, Any]]) -> Path:
-    """LABEL.json with all rows, and LABEL.md with the table."""
+    """Write LABEL.json with all rows, and LABEL.md with the table."""
     content = {"about": about, "command": command_line(), "environment": environment(), "rows": rows}
     write_text(folder / f"{label}.json", json.dumps(content))
     lines = [f"# Evidence among the best pieces: {label}", "", f"    {' '.join(command_line())}", ""]

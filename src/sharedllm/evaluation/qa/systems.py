@@ -1,6 +1,6 @@
-"""Who answers: the base without the text, with all of it, or with some pieces of it as text in its window.
+"""The systems that answer: the base without the text, with all of it, or with some pieces of it as text in its window.
 
-Another one is a class with `prepare` and `answer` and an entry in `make`; the memory itself is in `memory.py`.
+A system is a class with `prepare` and `answer`, and an entry in `make`; the memory is in `memory.py`.
 """
 
 import random
@@ -18,16 +18,16 @@ from .sets import PackedText, Question, Span
 
 
 class Skipped(Exception):
-    """A system can't take part in a text; says why."""
+    """A system can't handle a text; says why."""
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One question, as it is put to a system.
+    """One question to a system.
 
-    instruction  what the question ends with. new_tokens: most tokens of the answer
+    instruction  end of the question. new_tokens: most tokens of the answer
     budget       tokens of the text that may be shown; None for systems without one
-    spans        characters that the followed system selected, for systems that follow one
+    spans        characters that the followed system selected, for systems that follow another
     """
 
     question: Question
@@ -38,18 +38,18 @@ class Ask:
 
     @property
     def asked(self) -> str:
-        """The words of the user after the text."""
+        """The user's words after the text."""
         return f"{self.question.question}\n{self.instruction}"
 
 
 @dataclass(frozen=True)
 class Reply:
-    """text            what was written
-    context_tokens  tokens that were read for this question
+    """text            the reply's text
+    context_tokens  tokens read for this question
     selected_tokens tokens of the text among them
-    seconds         by step, of this question alone
-    operations      floating-point operations of it; None if they are not known
-    spans           characters of the text that were shown
+    seconds         by step, for this question alone
+    operations      its floating-point operations; None if unknown
+    spans           shown characters of the text
     written         tokens of the reply
     read_operations floating-point operations of reading the text, once for all questions
     """
@@ -65,7 +65,7 @@ class Reply:
 
 
 class System(Protocol):
-    """One way of answering. follows: the system whose pieces it takes, or "". budgeted: whether a budget means anything."""
+    """One way of answering. follows: the system whose pieces it uses, or "". budgeted: whether it uses a budget."""
 
     @property
     def name(self) -> str: ...
@@ -75,7 +75,7 @@ class System(Protocol):
     def follows(self) -> str: ...
 
     def prepare(self, text: PackedText) -> Any:
-        """What is done once for a text.
+        """Prepare a text, once.
 
         Raises:
             Skipped: it can't be done.
@@ -91,7 +91,7 @@ class System(Protocol):
 
 
 class Bench:
-    """What the systems share: the base, and the pieces of the text in hand."""
+    """Shared by all systems: the base, and the pieces of the current text."""
 
     def __init__(self, reader: Reader, meter: Meter):
         self.reader, self.meter = reader, meter
@@ -103,7 +103,7 @@ class Bench:
         return self._pieces
 
     def write(self, start: Start, shown: str, ask: Ask, after_text: bool) -> tuple[Written, int]:
-        """The answer, and how many tokens were read for it."""
+        """The answer, and the number of tokens read for it."""
         prompt = self.reader.prompt(shown, ask.asked, after_text)
         try:
             return self.reader.write(start, prompt, ask.new_tokens), start.length + prompt.shape[1]
@@ -129,9 +129,9 @@ class ClosedBook:
 
 @dataclass(frozen=True)
 class FullAttention:
-    """The base reads all of the text once, and every question after it: its own attention over everything.
+    """The base reads the whole text once, and every question after it, with full attention over everything.
 
-    limit_s: longest time for a text.
+    limit_s: time limit for a text.
     """
 
     bench: Bench
@@ -159,7 +159,7 @@ class FullAttention:
 class RankedText:
     """The best pieces by a ranking, as text in the window.
 
-    order: "text", as they stand there, or "rank", the best one last and so next to the question.
+    order: "text", the order of the text, or "rank", with the best one last and so next to the question.
     """
 
     bench: Bench
@@ -181,7 +181,7 @@ class RankedText:
         text, pieces, index = state
         assert ask.budget is not None
         if isinstance(self.ranking, Oracle) and not ask.question.evidence:
-            raise Skipped("the set does not say where the answer stands")
+            raise Skipped("the set does not say where the answer is")
         begin = time.perf_counter()
         chosen = within(pieces, ranked(self.ranking.scores(index, ask.question)), ask.budget)
         chosen = sorted(chosen) if self.order == "text" else chosen[::-1]
@@ -191,9 +191,9 @@ class RankedText:
 
 @dataclass(frozen=True)
 class WrongText:
-    """Pieces of documents that the question is not about, drawn anew for each: what any text does to an answer.
+    """Random pieces of documents that the question is not about: shows the effect of any text on an answer.
 
-    texts: all that there are; where a text is one document, its pieces come from another one.
+    texts: all texts; if a text is one document, its pieces come from another text.
     """
 
     bench: Bench
@@ -219,7 +219,7 @@ class WrongText:
                 raise Skipped("there is no other text: ask more questions")
             rng = random.Random(f"{self.seed} {ask.question.id}")
             text, away = rng.choice(others), []
-        # The pieces of the text in hand stay in the bench.
+        # The bench still holds the pieces of the current text.
         pieces = self.bench.pieces(state) if text is state else cut(text, self.bench.meter)
         free = [i for i, p in enumerate(pieces) if not any(d[1] <= p.start < d[2] for d in away)]
         random.Random(f"{self.seed} {ask.question.id}").shuffle(free)
@@ -229,7 +229,7 @@ class WrongText:
 
 @dataclass(frozen=True)
 class SamePieces:
-    """Exactly what another system selected, as text in the window: what a memory has to be better than."""
+    """Exactly the selection of another system, as text in the window: the baseline that a memory has to beat."""
 
     bench: Bench
     follows: str
@@ -252,7 +252,7 @@ def _spans(pieces: Sequence[Piece], chosen: Sequence[int]) -> tuple[Span, ...]:
 
 
 def _shown(bench: Bench, text: str, spans: Sequence[Span], ask: Ask, seconds: Mapping[str, float]) -> Reply:
-    """The answer with parts of a text in front of the question."""
+    """Answer with parts of a text before the question."""
     shown = joined(text, spans)
     written, context = bench.write(bench.reader.head(), shown, ask, bool(shown))
     return _reply(written, context, bench.meter.count(shown) if shown else 0, tuple(spans), seconds)
@@ -268,7 +268,7 @@ def _reply(
 
 @dataclass
 class Cast:
-    """What systems are made from. shared: makes one from a memory, by its full name; None without a model that has any.
+    """Ingredients of systems. shared: makes a system over a memory from its full name; None without a SharedLLM.
     embeddings: folder or hub id of an encoder; "" for none."""
 
     bench: Bench
@@ -280,7 +280,7 @@ class Cast:
     _rankings: dict[str, Ranking] = field(default_factory=dict)
 
     def ranking(self, name: str) -> Ranking:
-        """By name, made once."""
+        """A ranking by name, made once."""
         if name not in self._rankings:
             self._rankings[name] = ranking_of(name, self.embeddings)
         return self._rankings[name]
@@ -290,10 +290,10 @@ def ranking_of(name: str, embeddings: str = "") -> Ranking:
     """A ranking by its name: bm25, minilm or oracle.
 
     Raises:
-        UserError: no ranking of that name, or it needs an encoder, and none is named.
+        UserError: no ranking of that name, or it needs an encoder and none is named.
     """
     if name == "minilm" and not embeddings:
-        raise UserError("minilm needs an encoder of sentences: name its folder or hub id with --embeddings.")
+        raise UserError("minilm needs a sentence encoder: name its folder or hub id with --embeddings.")
     made = {"bm25": Words, "oracle": Oracle, "minilm": lambda: Embeddings(embeddings)}
     if name not in made:
         raise UserError(f"the ranking {name!r} is not known: use {', '.join(made)}, or memory:SCORE.")
@@ -318,7 +318,7 @@ def make(name: str, cast: Cast) -> System:
     """A system by its name; "sharedllm:SCORE" selects by another score, "same-pieces-text:SYSTEM" follows another system.
 
     Raises:
-        ValueError: no system of that name, or one that needs what is not there.
+        ValueError: no system of that name, or its model is missing.
     """
     kind, _, variant = name.partition(":")
     if kind == "closed" and not variant:

@@ -1,4 +1,4 @@
-"""Answers to the questions of one text, by each policy and budget: the text is read once."""
+"""Answers the questions about one text by each policy and budget; the text is read once."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ WINDOW = "window"
 @dataclass(frozen=True)
 class Answer:
     """policy: a score's name, "oracle", "tree" (the paper's cut, by cosine), or "window" (BM25 into the base's window).
-    budget: tokens of the memory; None where the policy has none. read: tokens that were read. right: whether all of the answer
-    is, or of a kind "… named" the share of the values that the answer names, in any order (RULER's measure)."""
+    budget: tokens of the memory; None if the policy has none. read: tokens read. right: whether the whole answer is
+    right, or for a kind "… named" the share of the values that the answer names, in any order (RULER's measure)."""
 
     policy: str
     budget: int | None
@@ -39,7 +39,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Asker:
-    """scores: names of token scores; "oracle" knows where the facts stand. budgets: tokens of the memory."""
+    """scores: names of token scores; "oracle" knows where the facts are. budgets: tokens of the memory."""
 
     model: SharedLLMForCausalLM
     base: PreTrainedModel | None
@@ -50,7 +50,7 @@ class Asker:
 
     @torch.no_grad()
     def answers(self, text: AskedText) -> Iterator[Answer]:
-        """One of each policy and budget for every question."""
+        """One answer for each policy, budget and question."""
         ids = torch.from_numpy(text.ids)[None]
         device = self.model.device
         memory = self.model.read(ids.to(device), keep_all=True, batch_tokens=self.batch_tokens, fingerprint=False)
@@ -65,7 +65,7 @@ class Asker:
             if cosines is not None:
                 found["tree"] = cosines[number : number + 1]
             for policy, scores in found.items():
-                # The paper's cut has one size.
+                # The paper's cut has a fixed size.
                 for budget in [None] if policy == "tree" else self.budgets:
                     chosen = self.model.select(memory, query, budget=budget, score=scores)
                     for kind, right in self._marks(self.model, question, memory=chosen):
@@ -97,7 +97,7 @@ class Asker:
     def _marks(
         self, model: PreTrainedModel, question: Question, before: Tensor | None = None, **options
     ) -> Iterator[tuple[str, float]]:
-        """Kinds of marks and what the answer gets; before: what is read in front of the question."""
+        """The kinds of marks and the answer's marks; before: text read before the question."""
         ids = torch.from_numpy(question.prompt), torch.from_numpy(question.answer)
         running = torch.cat([before, *ids] if before is not None else ids)[None].to(model.device)
         targets = len(question.answer)

@@ -16,7 +16,7 @@ NAMES = {
 
 
 def write_report(folder: Path) -> list[Path]:
-    """report.md, recall.png and cells.json in the folder; returns the files."""
+    """Write report.md, recall.png and cells.json to the folder; returns the files."""
     cells, run = load(folder)
     about = run["about"]
     counts = {length: len(cell.right) for row in cells.values() for length, cell in row.items()}
@@ -49,7 +49,7 @@ def write_report(folder: Path) -> list[Path]:
 
 
 def draw(cells: Cells, path: Path) -> Path:
-    """One panel a kind: policies and budgets down, lengths across, colour is the share that is right."""
+    """One panel per kind: policies and budgets as rows, lengths as columns, the share of right answers as colour."""
     try:
         import matplotlib
 

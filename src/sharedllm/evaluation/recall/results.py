@@ -1,4 +1,4 @@
-"""The answers of a measurement: from its files, a file for each text, or from `cells.json`, all of them in one file."""
+"""The answers of a measurement, from its files (one per text) or from `cells.json` (all in one file)."""
 
 import json
 from collections import defaultdict
@@ -14,7 +14,7 @@ NAME = "cells.json"
 
 @dataclass
 class Cell:
-    """Answers of one kind to one policy, budget and length: right or not (a share for several values), and tokens read."""
+    """Answers of one kind for one policy, budget and length: right or not (a share for several values), and tokens read."""
 
     right: list[float]
     read: list[int]
@@ -25,7 +25,7 @@ Cells = dict[tuple[str, str, int | None], dict[int, Cell]]
 
 
 def load(folder: Path) -> tuple[Cells, dict[str, Any]]:
-    """The cells of a folder, and how they were made: `about`, `commands`, `environments`.
+    """The cells of a folder and their origin: `about`, `commands`, `environments`.
 
     Raises:
         UserError: the folder holds no measurement, or a file can't be read; names it.
@@ -50,7 +50,7 @@ def load(folder: Path) -> tuple[Cells, dict[str, Any]]:
 
 
 def save(cells: Cells, made: dict[str, Any], path: Path) -> Path:
-    """Write them to one file, a line for each cell."""
+    """Write the cells to one file, one line per cell."""
     lines = [
         json.dumps({"kind": kind, "policy": policy, "budget": budget, "length": length} | asdict(cell))
         for (kind, policy, budget), row in cells.items()

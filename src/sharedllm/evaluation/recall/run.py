@@ -1,4 +1,4 @@
-"""Asks texts of every length; each text's answers are a file of their own, written whole, and never written twice."""
+"""Asks texts of every length. Each text's answers are one file, which is written atomically and only once."""
 
 import json
 import time
@@ -18,7 +18,7 @@ from .texts import KINDS, make_text
 
 @dataclass(frozen=True)
 class RecallPlan:
-    """lengths: tokens of a text. cases: questions of each kind and length. per_text: of them about one text."""
+    """lengths: tokens of a text. cases: questions of each kind and length. per_text: how many of them are about one text."""
 
     documents: Documents
     lengths: Sequence[int]
@@ -34,11 +34,12 @@ def measure(
     about: dict[str, Any],
     progress: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Ask whatever has not been asked yet.
+    """Ask everything that has not been asked yet.
 
     Args:
-        about: what decides the numbers besides the plan, such as hashes of models; a folder with another is refused.
-        progress: called with a line for each text.
+        about: everything besides the plan that decides the numbers, such as hashes of models; a folder with other
+            values is refused.
+        progress: called with one line per text.
 
     Raises:
         UserError: the folder holds another measurement, or the documents are too short.
@@ -56,7 +57,7 @@ def measure(
         there = json.loads(path.read_text())
         if there["about"] != about:
             changed = ", ".join(key for key in about if there["about"].get(key) != about[key])
-            raise UserError(f"{folder} holds another measurement, by {changed}: name another folder.")
+            raise UserError(f"{folder} holds another measurement, which differs in {changed}: name another folder.")
         commands = there["commands"] + [command for command in commands if command not in there["commands"]]
     write_text(path, json.dumps({"about": about, "commands": commands}))
     for length in plan.lengths:

@@ -14,13 +14,13 @@ from ...utils.errors import UserError
 from ..corpus import Documents
 from ..tasks.asking import encoded, prompt_and_answer
 
-# Every text holds facts of all kinds, so each question has to tell its fact from all others.
+# Every text holds facts of all kinds, so each question has to distinguish its fact from all others.
 KINDS: tuple[QuestionTask, ...] = tuple(QUESTIONS[name] for name in ("passkey", "needle", "values"))
 
 
 @dataclass(frozen=True)
 class Question:
-    """kind: of the fact. prompt, answer: ids. spans: where its facts stand, start and end."""
+    """kind: of the fact. prompt, answer: ids. spans: start and end of its facts."""
 
     kind: str
     prompt: np.ndarray
@@ -30,7 +30,7 @@ class Question:
 
 @dataclass(frozen=True)
 class AskedText:
-    """ids: (T,) with all facts in it. questions: about them, in no order."""
+    """ids: (T,) with all facts. questions: about them, in no particular order."""
 
     ids: np.ndarray
     questions: list[Question]
@@ -39,15 +39,15 @@ class AskedText:
 def make_text(
     documents: Documents, tokenizer: PreTrainedTokenizerBase, length: int, per_kind: int, seed: str
 ) -> AskedText:
-    """`length` tokens of documents, one behind the other as far as needed, with `per_kind` facts of each kind.
+    """`length` tokens of documents, one after the other as needed, with `per_kind` facts of each kind.
 
-    Keys are of the split `test`, and no two of a text are the same.
+    Keys are of the split `test`, and unique within a text.
 
     Raises:
-        UserError: the facts do not fit into the length, there are too few keys, or all documents together are shorter.
+        UserError: the facts do not fit into the length, there are too few keys, or all documents together are too short.
     """
     if per_kind * len(KINDS) > len(needle_keys("test")) // 2:
-        raise UserError(f"per_kind={per_kind} asks for more keys than there are: ask for fewer questions a text.")
+        raise UserError(f"per_kind={per_kind} asks for more keys than there are: ask for fewer questions per text.")
     rng = random.Random(seed)
     quizzes: list[tuple[str, Quiz]] = []
     asked: set[str] = set()
@@ -59,7 +59,7 @@ def make_text(
             if key not in asked:
                 asked.add(key)
                 quizzes.append((kind.name, quiz))
-    # The facts of all quizzes in any order, those of one quiz in their own.
+    # The facts of all quizzes in random order, but each quiz's facts in their own order.
     turns = [number for number, (_, quiz) in enumerate(quizzes) for _ in quiz.facts]
     rng.shuffle(turns)
     left = [[encoded(tokenizer, fact) for fact in quiz.facts] for _, quiz in quizzes]
@@ -86,7 +86,7 @@ def _filler(documents: Documents, rng: random.Random, length: int) -> np.ndarray
     order: Sequence[int] = rng.sample(range(len(documents.names)), len(documents.names))
     if sum(documents.lengths) < length:
         raise UserError(
-            f"{documents.domain}: all documents together have {sum(documents.lengths):,} tokens, {length:,} are asked for."
+            f"{documents.domain}: all documents together have {sum(documents.lengths):,} tokens, fewer than {length:,}."
         )
     long = [i for i in order if documents.lengths[i] >= length]
     if long:
@@ -101,7 +101,7 @@ def _filler(documents: Documents, rng: random.Random, length: int) -> np.ndarray
 
 
 def _find(ids: np.ndarray, fact: np.ndarray, begin: int) -> int:
-    """The first place from `begin` on where a fact stands."""
+    """The first place of a fact at or after `begin`."""
     for start in begin + np.flatnonzero(ids[begin : len(ids) - len(fact) + 1] == fact[0]):
         if np.array_equal(ids[start : start + len(fact)], fact):
             return int(start)

@@ -1,7 +1,7 @@
 """Questions about facts hidden in a document: one needle (T5), many keys, values and queries (T6), variables (T7).
 
-An answer is right if every one of its tokens is the likeliest, which is what greedy decoding would write. Keys, and one
-phrasing of each kind of question, are those of the split `test`, never trained on.
+An answer is right if every one of its tokens is the likeliest, as in greedy decoding. Keys, and one phrasing of each
+kind of question, are from the split `test`, never trained on.
 """
 
 import random
@@ -20,7 +20,7 @@ from .base import DoesNotFit, Setting, Text
 
 @dataclass(frozen=True)
 class Asking:
-    """`length` tokens of a document with facts in it, then a question. A single fact stands at evenly spread depths."""
+    """`length` tokens of a document with facts in it, then a question. A single fact is put at evenly spread depths."""
 
     questions: QuestionTask
     accuracy: bool = True
@@ -73,8 +73,8 @@ def asking(name: str) -> Asking:
 
 
 def prompt_and_answer(tokenizer: PreTrainedTokenizerBase, quiz: Quiz) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of a question up to its answer, and of what has to follow: not the full stop behind it, nor a space before it
-    that is a token of its own."""
+    """Ids of a question up to its answer, and of the answer, without the full stop after it and without a space before
+    it that is a separate token."""
     prompt, response = render(quiz)
     asked, answer = encoded(tokenizer, prompt), encoded(tokenizer, response.removesuffix(STOP))
     spaces = next(i for i, token in enumerate(answer) if tokenizer.decode([token]).strip())

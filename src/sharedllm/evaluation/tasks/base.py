@@ -1,4 +1,4 @@
-"""What a task is: texts whose last tokens are scored, and numbers that follow from the scores."""
+"""The interface of a task: texts whose last tokens are scored, and numbers computed from the scores."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ QUERY_TOKENS = 32
 
 @dataclass(frozen=True)
 class Setting:
-    """What all cells of an evaluation share.
+    """Settings shared by all cells of an evaluation.
 
-    window        W, tokens; the unit of lengths       longest   the greatest length, in tokens
-    cases         places a document, or questions a length     seed   of places, keys and answers
+    window        W, tokens; the unit of lengths       longest   the longest length, in tokens
+    cases         places per document, or questions per length     seed   of places, keys and answers
     batch_tokens  most tokens scored together (one text at least)
     """
 
@@ -34,9 +34,9 @@ class Setting:
 
 @dataclass(frozen=True)
 class Text:
-    """Tokens (T,) of which the last `targets` are scored; what `label` says goes into the record.
+    """Tokens (T,) of which the last `targets` are scored; `label` goes into the record.
 
-    groups  kind of each target (targets,), for tasks that count them apart
+    groups  kind of each target (targets,), for tasks that report kinds separately
     """
 
     ids: np.ndarray
@@ -46,7 +46,7 @@ class Text:
 
 
 class DoesNotFit(UserError):
-    """A length is too short for what a task puts into it."""
+    """A length is too short for a task's content."""
 
 
 class Task(Protocol):
@@ -69,12 +69,12 @@ class Task(Protocol):
         ...
 
     def values(self, text: Text, scores: Scores) -> dict[str, float]:
-        """Numbers of one text from its scores (1, targets); the first one is the main one."""
+        """Numbers of one text from its scores (1, targets); the first is the main one."""
         ...
 
 
 def score_texts(system: EvaluatedSystem, texts: Iterable[Text], batch_tokens: int) -> Iterator[tuple[Text, Scores]]:
-    """Scores of each text, equally long ones together."""
+    """Scores of each text; texts of equal length are batched."""
     batch: list[Text] = []
     for text in texts:
         if batch and (len(text.ids) != len(batch[0].ids) or (len(batch) + 1) * len(text.ids) > batch_tokens):
@@ -88,7 +88,7 @@ def score_texts(system: EvaluatedSystem, texts: Iterable[Text], batch_tokens: in
 @torch.no_grad()
 def _score(system: EvaluatedSystem, batch: list[Text]) -> Iterator[tuple[Text, Scores]]:
     ids = torch.from_numpy(np.stack([text.ids for text in batch]))
-    # Where the shortest answer begins is known for all; a query never holds a target.
+    # Use the beginning of the shortest answer for all, so that a query never contains a target.
     queries = [text.ids[-text.targets - QUERY_TOKENS : -text.targets] for text in batch]
     width = min(map(len, queries))
     query = torch.from_numpy(np.stack([q[len(q) - width :] for q in queries]))
@@ -96,7 +96,7 @@ def _score(system: EvaluatedSystem, batch: list[Text]) -> Iterator[tuple[Text, S
     near = min(ids.shape[1], system.running)
     if near <= targets:
         raise UserError(
-            f"{system.name} reads {near} tokens of running text, and {targets} are to be scored: score fewer."
+            f"{system.name} reads {near} tokens of running text, but {targets} are to be scored: score fewer."
         )
     state = system.prepare(ids[:, : ids.shape[1] - near], query)
     scores = system.score(state, ids[:, ids.shape[1] - near :], targets)

@@ -1,4 +1,4 @@
-"""The second copy of a span, far behind the first (T4)."""
+"""The second copy of a span, far after the first (T4)."""
 
 import random
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ SPAN, CUE = 32, 8
 
 @dataclass(frozen=True)
 class Copying:
-    """A span of 32 tokens of another place, `length` tokens of text, and the span again: its last 24 tokens are scored."""
+    """A span of 32 tokens from another place, `length` tokens of text, and the span again: its last 24 tokens are scored."""
 
     name: str = "copy"
     accuracy: bool = True

@@ -1,4 +1,4 @@
-"""Loss of the same target tokens by the length of what stands in front (T1), and controls for what it is due to (T3)."""
+"""Loss of the same target tokens by the length of the text before them (T1), with controls for the cause (T3)."""
 
 import math
 import random
@@ -14,10 +14,10 @@ from .base import Setting, Text
 
 @dataclass(frozen=True)
 class Loss:
-    """The targets are the last W/4 tokens before fixed places; only what stands in front changes.
+    """The targets are the last W/4 tokens before fixed places; only the text before them changes.
 
-    front: "own", the document's text; "other", with another document's behind the window; "shuffled", with its pieces of
-    128 tokens behind the window in another order.
+    front: "own", the document's text; "other", another document's text beyond the window; "shuffled", the text beyond
+    the window in pieces of 128 tokens in another order.
     """
 
     front: str = "own"
@@ -31,7 +31,7 @@ class Loss:
         targets = setting.window // 4
         chosen, _ = documents.long_enough(setting.longest + targets)
         rng = random.Random(f"{setting.seed} {documents.domain}")
-        # One token at least stands in front of the first target.
+        # At least one token comes before the first target.
         needed = max(length, 1) + targets
         for index, document in enumerate(chosen):
             span = documents.lengths[document] - setting.longest - targets

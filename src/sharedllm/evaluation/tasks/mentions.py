@@ -1,4 +1,4 @@
-"""Loss by how far back a target was last mentioned (T2): where a far context can help, and whether it does harm elsewhere."""
+"""Loss by how far back a target was last mentioned (T2): where a far context can help, and whether it harms elsewhere."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,10 +15,10 @@ GROUPS = ("in the window", "up to 4 windows", "farther", "new")
 
 @dataclass(frozen=True)
 class Mentions:
-    """The same targets as `loss`. A mention is the same token behind the same token, before the target.
+    """The same targets as `loss`. A mention is an earlier occurrence of the target token after the same previous token.
 
-    Groups are made from the longest text in front, so that they are the same targets at every length: last mentioned where
-    every target's window reaches, up to four windows back, farther, or never.
+    Groups are computed with the longest preceding text, so that they contain the same targets at every length: last
+    mentioned within every target's window, up to four windows back, farther, or never.
     """
 
     name: str = "loss-by-mention"
@@ -41,7 +41,7 @@ class Mentions:
 
 
 def distances(ids: np.ndarray, targets: int) -> np.ndarray:
-    """(targets,) how many tokens back each of the last tokens stood last behind its own predecessor; more than len if never."""
+    """(targets,) how many tokens back each of the last tokens last followed its own predecessor; more than len if never."""
     pairs = ids[:-1].astype(np.int64) << 32 | ids[1:]
     back = np.full(targets, len(ids) + 2, dtype=np.int64)
     for place in range(targets):

@@ -1,4 +1,4 @@
-"""Sets of questions about long texts, by name. Another set is one class and one entry here (see `base.QuestionSet`)."""
+"""Sets of questions about long texts, by name. A set is one class and one entry here (see `base.QuestionSet`)."""
 
 from ....utils.registry import Registry
 from .base import Half, Item, PackedText, Question, QuestionSet, Span, Wish
@@ -6,7 +6,7 @@ from .base import Half, Item, PackedText, Question, QuestionSet, Span, Wish
 SETS = Registry("--set {}")
 
 _add = SETS.add
-_add("nq", f"{__name__}.passages:NaturalQuestions", "search queries, a passage of Wikipedia each")
+_add("nq", f"{__name__}.passages:NaturalQuestions", "search queries, each with a passage of Wikipedia")
 _add("hotpotqa", f"{__name__}.passages:HotpotQA", "questions that need two paragraphs")
 _add("fairytaleqa", f"{__name__}.stories:FairytaleQA", "questions about tales, with the sections that answer them")
 _add("narrativeqa", f"{__name__}.stories:NARRATIVEQA", "questions about whole books")
@@ -15,10 +15,10 @@ _add("squality", f"{__name__}.stories:SQUALITY", "summaries of stories")
 for _size in (75, 140):
     _add(f"kv{_size}", f"{__name__}.passages:Records", f"{_size} UUIDs with UUIDs as values", name=f"kv{_size}")
 _add("clinc", f"{__name__}.counting:Counting", "how many lines are about something")
-_add("codelong", f"{__name__}.code:CodeLines", "the next line of code, which calls what stands far before")
+_add("codelong", f"{__name__}.code:CodeLines", "the next line of code, which calls a function from far before")
 for _keys in (4, 16, 64):
     _add(f"keys-{_keys}", f"{__name__}.synthetic:Facts", f"each of {_keys} facts of the same form", alike=_keys)
 _add("values", f"{__name__}.synthetic:Values", "three values of one key")
-_add("variables", f"{__name__}.synthetic:Tracking", "a value handed on one to four times")
+_add("variables", f"{__name__}.synthetic:Tracking", "a value passed on one to four times")
 
 __all__ = ["SETS", "Half", "Item", "PackedText", "Question", "QuestionSet", "Span", "Wish"]

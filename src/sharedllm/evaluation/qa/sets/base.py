@@ -1,7 +1,7 @@
-"""What a set of questions is, and how its documents become texts of any length.
+"""Sets of questions, and packing their documents into texts of any length.
 
-A text is read once and asked many times, so the documents of many questions stand in one text, among other documents of
-the same file. Even ids choose settings, odd ids report.
+A text is read once and asked many times, so one text holds the documents of many questions, among other documents of
+the same file. Even ids are for choosing settings, odd ids for reporting.
 """
 
 import random
@@ -24,10 +24,10 @@ class Question:
     """A question about a text.
 
     id        unique in its set
-    answers   right answers, each by itself
-    evidence  characters of the text in which the answer is found, start and end; none if that is not known
-    group     what the question is about: questions of one group (a story, a book) are not independent
-    kind      a part of the set that is reported by itself, or ""
+    answers   right answers, each sufficient
+    evidence  start and end of the characters that hold the answer; none if unknown
+    group     subject of the question: questions of one group (a story, a book) are not independent
+    kind      a part of the set that is reported separately, or ""
     """
 
     id: str
@@ -40,10 +40,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Item:
-    """A document with the questions about it; `evidence` counts in its own text.
+    """A document with the questions about it; `evidence` counts from its own beginning.
 
     parts      natural pieces of the text, such as the sections of a story; none if it has none
-    scattered  the parts stand anywhere in a packed text, each by itself
+    scattered  the parts are put anywhere in a packed text, separately
     """
 
     name: str
@@ -58,8 +58,8 @@ class PackedText:
     """A text to read once, and the questions for it.
 
     documents  name and characters of each document, in the order of the text
-    parts      natural pieces, ascending; a document without any is one
-    tokens     of all of it
+    parts      natural pieces, ascending; a document without parts is one piece
+    tokens     number of tokens
     """
 
     id: str
@@ -72,12 +72,12 @@ class PackedText:
 
 @dataclass(frozen=True)
 class Wish:
-    """What texts are wanted.
+    """The requested texts.
 
-    length    tokens of a text, at most; 0: each document alone and whole
-    half      of the ids
+    length    most tokens of a text; 0: each document alone and whole
+    half      half of the ids
     per_text  most questions about one text
-    seed      of the choice and the order
+    seed      seed of choice and order
     """
 
     folder: Path
@@ -87,15 +87,15 @@ class Wish:
     seed: int = 0
 
     def takes(self, number: int) -> bool:
-        """Whether a question or a document of that number belongs to the half."""
+        """Whether a question or document with this number belongs to the half."""
         return self.half == "all" or (number % 2 == 0) == (self.half == "even")
 
 
 class QuestionSet(Protocol):
-    """One set: how its file becomes texts, how it is asked and scored.
+    """One set: making texts from its file, asking and scoring.
 
     metrics      names from `metrics.METRICS`, the main one first
-    instruction  what a question ends with, the same for every system
+    instruction  end of every question, the same for every system
     new_tokens   most tokens of an answer
     """
 
@@ -109,10 +109,10 @@ class QuestionSet(Protocol):
     def new_tokens(self) -> int: ...
 
     def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
-        """Texts with all questions of the half, each once; those that are made from a seed have no end.
+        """Texts with all questions of the half, each once; generated sets never end.
 
         Raises:
-            ValueError: the file is missing, or the length can't be had.
+            ValueError: the file is missing, or the length is impossible.
         """
         ...
 
@@ -131,18 +131,18 @@ def read_set(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 class Builder:
-    """Documents one after the other, and then the questions about them."""
+    """Collects documents one after the other, then the questions about them."""
 
     def __init__(self):
         self.documents: list[tuple[str, int, int]] = []
         self.parts: list[Span] = []
         self._pieces: list[str] = []
         self._length = 0
-        # (item, start, end in it) → where that stands in the text.
+        # (item, start and end in it) → place in the text.
         self._placed: dict[int, list[tuple[Span, int]]] = {}
 
     def add(self, item: Item, span: Span | None = None) -> None:
-        """A document, or the part of it that `span` is."""
+        """Add a document, or the part of it given by `span`."""
         first, last = span or (0, len(item.text))
         if self._pieces:
             self._pieces.append(BETWEEN)
@@ -156,7 +156,7 @@ class Builder:
         self._placed.setdefault(id(item), []).append(((first, last), start))
 
     def done(self, name: str, asked: Sequence[tuple[Item, Sequence[Question]]], meter: Meter) -> PackedText:
-        """The text, with questions about documents that were added."""
+        """The text, with questions about the added documents."""
         text = "".join(self._pieces)
         questions = tuple(
             replace(q, evidence=tuple(sorted(self._place(item, span) for span in q.evidence)))
@@ -175,20 +175,20 @@ class Builder:
 def pack(
     name: str, wanted: Sequence[Item], others: Sequence[Item], filler: Sequence[Item], wish: Wish, meter: Meter
 ) -> Iterator[PackedText]:
-    """Texts of at most `wish.length` tokens until every question of `wanted` has been asked.
+    """Pack texts of at most `wish.length` tokens until they cover every question of `wanted`.
 
     Args:
-        wanted: documents whose questions are asked; they are distractors for one another. others: more distractors.
-        filler: documents for texts that are longer than all of these together.
+        wanted: documents whose questions are asked; they also distract from one another. others: more distractors.
+        filler: documents for texts longer than all of these together.
 
     Raises:
-        ValueError: a document is longer than the text, or all of them together are much shorter.
+        ValueError: a document is longer than the text, or all documents together are much shorter.
     """
     between = meter.count(BETWEEN)
     size = {id(item): meter.count(item.text) + between for item in (*wanted, *others, *filler)}
     if wish.length == 0:
         for item in wanted:
-            # A few questions of a document that has more than a text may be asked are dropped by a draw, not by order.
+            # If a document has more questions than a text may have, drop some at random, not by order.
             some = _drawn(item.questions, wish.per_text, f"{wish.seed} {item.name}")
             builder = Builder()
             builder.add(item)
@@ -196,7 +196,7 @@ def pack(
         return
     total = sum(size.values())
     if total < 0.9 * wish.length:
-        raise UserError(f"{name}: all documents together have {total:,} tokens, {wish.length:,} are asked for.")
+        raise UserError(f"{name}: all documents together have {total:,} tokens, but {wish.length:,} are requested.")
     queue = random.Random(f"{wish.seed} {name}").sample(list(wanted), len(wanted))
     number = 0
     while queue:

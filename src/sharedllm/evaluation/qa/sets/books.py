@@ -1,4 +1,4 @@
-"""Running text out of the books of NarrativeQA, for facts to be hidden in and for texts longer than a set of passages."""
+"""Running text from the books of NarrativeQA, in which to hide facts, and for texts longer than a set of passages."""
 
 import re
 from collections.abc import Iterator
@@ -11,13 +11,14 @@ CHARACTERS = 6_000
 
 
 def prose(folder: Path) -> Iterator[tuple[str, str]]:
-    """(title, text) of every book, without the gaps of typesetting."""
+    """(title, text) of every book, without typesetting gaps."""
     for record in read_set(folder, "narrativeqa"):
         yield record["title"], re.sub(r"\n{3,}", "\n\n", record["text"]).strip()
 
 
 def sections(folder: Path, tokens: int, meter: Meter) -> list[Item]:
-    """Sections of about 6,000 characters that end with a paragraph, of together at least so many tokens if the books have them."""
+    """Sections of about 6,000 characters that end with a paragraph, with at least `tokens` tokens in total if the books
+    suffice."""
     found = []
     for title, text in prose(folder):
         start = 0

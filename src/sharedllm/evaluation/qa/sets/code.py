@@ -11,15 +11,15 @@ from ....utils.errors import UserError
 from ..meter import Meter
 from .base import Builder, Item, PackedText, Question, Wish, read_set
 
-# Characters right before the line that the question itself shows.
+# Number of characters right before the line that the question itself shows.
 NEAR = 1_500
 
 
 @dataclass(frozen=True)
 class CodeLines:
-    """One text for each line, the code before it; the last part of that is in the question.
+    """One text for each line: the code before it, whose last part is in the question.
 
-    The documents are in the shards of a corpus that lies beside the folder of the sets, in `corpus`.
+    The documents are in the shards of a corpus in the folder `corpus`, next to the folder of the sets.
     """
 
     name: str = "codelong"
@@ -35,11 +35,11 @@ class CodeLines:
     def _text(self, record: dict[str, Any], number: int, wish: Wish, meter: Meter) -> PackedText | None:
         source = _document(wish.folder.parent / "corpus", record["shard"], record["doc_id"])
         end = record["line_start"] - NEAR
-        # The line border before it: the question begins with a whole line.
+        # Move to the previous line border, so that the question begins with a whole line.
         end = source.rfind("\n", 0, max(end, 0)) + 1
         far = source[:end]
         if wish.length:
-            # No token is shorter than one character, so this many hold the last `length` tokens; cut from the front.
+            # A token has at least one character, so these characters contain the last `length` tokens; cut from the front.
             far = far[-8 * wish.length :]
             ends = meter.tokens(far)[1]
             if len(ends) > wish.length:
@@ -68,4 +68,4 @@ def _document(corpus: Path, shard: str, name: str) -> str:
                 if record["id"] == name:  # pyright: ignore[reportIndexIssue]
                     return str(record["text"])  # pyright: ignore[reportIndexIssue]
             raise UserError(f"{file} holds no document {name}: take the corpus that the set was made from.")
-    raise UserError(f"{corpus} holds no {shard}.jsonl.zst: put the corpus beside the folder of the sets.")
+    raise UserError(f"{corpus} holds no {shard}.jsonl.zst: put the corpus next to the folder of the sets.")

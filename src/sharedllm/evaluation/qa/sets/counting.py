@@ -1,4 +1,5 @@
-"""Questions that every line of a text counts for: how many utterances are about X, and which X is the most frequent (CLINC150)."""
+"""Questions for which every line of a text matters: how many utterances are about X, and which X is the most frequent
+(CLINC150)."""
 
 import random
 from collections import defaultdict
@@ -16,9 +17,9 @@ MOST = 10
 
 @dataclass(frozen=True)
 class Counting:
-    """Lines of utterances (Larson et al., arXiv 1909.02027): eight intents stand in it one to ten times, others fill it.
+    """Lines of utterances (Larson et al., arXiv 1909.02027): eight intents occur one to ten times, others fill the text.
 
-    Labels of even and of odd numbers are the halves.
+    Labels with even and odd numbers form the halves.
     """
 
     name: str = "clinc"
@@ -43,13 +44,13 @@ class Counting:
     ) -> PackedText:
         rng = random.Random(f"{wish.seed} {self.name} {wish.length} {wish.half} {number}")
         asked = rng.sample(mine, ASKED)
-        # One of the counts is the greatest, so that the most frequent is one.
+        # One count is the largest, so that the most frequent intent is unique.
         counts = dict(zip(asked, [MOST, *(rng.randint(1, MOST - 2) for _ in asked[1:])], strict=True))
         lines = [(label, text) for label in asked for text in rng.sample(by_label[label], counts[label])]
         left = wish.length - sum(meter.count(f"{text}\n") for _, text in lines)
         rest = [(label, text) for label, texts in by_label.items() if label not in counts for text in texts]
         if not rest:
-            raise UserError(f"{self.name}: there are too few intents beside the {ASKED} that are asked for.")
+            raise UserError(f"{self.name}: there are too few intents besides the {ASKED} in questions.")
         while left > 0:
             for label, text in rng.sample(rest, len(rest)):
                 left -= meter.count(f"{text}\n")

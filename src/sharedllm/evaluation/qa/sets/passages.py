@@ -1,4 +1,4 @@
-"""Sets of short passages, of which any number stand in one text: Natural Questions, HotpotQA, UUID records."""
+"""Sets of short passages, any number of which form a text: Natural Questions, HotpotQA, UUID records."""
 
 import random
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ FEW_WORDS = "Answer with as few words as possible."
 
 @dataclass(frozen=True)
 class NaturalQuestions:
-    """Search queries, one passage of Wikipedia each (Liu et al., arXiv 2307.03172); books fill what passages do not."""
+    """Search queries, each with a passage of Wikipedia (Liu et al., arXiv 2307.03172); books fill the rest of a text."""
 
     name: str = "nq"
     metrics: tuple[str, ...] = ("hit", "em", "f1")
@@ -37,7 +37,7 @@ class NaturalQuestions:
 
 @dataclass(frozen=True)
 class HotpotQA:
-    """Questions that need two paragraphs (Yang et al., arXiv 1809.09600); the other eight of each mislead."""
+    """Questions that need two paragraphs (Yang et al., arXiv 1809.09600); each comes with eight distractors."""
 
     name: str = "hotpotqa"
     metrics: tuple[str, ...] = ("f1", "em", "hit")
@@ -63,7 +63,7 @@ class HotpotQA:
 
 @dataclass(frozen=True)
 class Records:
-    """UUIDs with UUIDs as values (Liu et al., arXiv 2307.03172), lines of one JSON object, or of several one after the other."""
+    """UUIDs with UUIDs as values (Liu et al., arXiv 2307.03172), as lines of one JSON object, or of several objects."""
 
     name: str
     metrics: tuple[str, ...] = ("hit",)
@@ -94,6 +94,6 @@ def _asked(query: str) -> str:
 
 
 def _filler(wish: Wish, meter: Meter, items: list[Item]) -> list[Item]:
-    """Sections of books, where a text is longer than all passages together."""
+    """Sections of books, if a text is longer than all passages together."""
     there = sum(meter.count(item.text) + 1 for item in items)
     return sections(wish.folder, wish.length - there, meter) if there < wish.length else []

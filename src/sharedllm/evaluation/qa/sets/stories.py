@@ -13,7 +13,8 @@ SENTENCE = "Answer with one short sentence."
 
 @dataclass(frozen=True)
 class FairytaleQA:
-    """Questions about tales, with the sections that answer them (Xu et al., arXiv 2203.13947); half of the stories are a half."""
+    """Questions about tales, with the sections that answer them (Xu et al., arXiv 2203.13947); the halves are split by
+    story."""
 
     name: str = "fairytaleqa"
     metrics: tuple[str, ...] = ("f1", "rouge_l", "hit")
@@ -50,10 +51,11 @@ class FairytaleQA:
 
 @dataclass(frozen=True)
 class Documents:
-    """Questions about one long document that stands alone, for they do not say which document they are about.
+    """Questions about one long document. It is alone in its text, because the questions don't say which document they
+    are about.
 
-    The length is the most tokens that a document may have. file_key, name_key: fields of the record's id and name.
-    kinds: a field of the question and the kinds that it makes, yes and no.
+    The length is the maximum number of tokens of a document. file_key, name_key: fields of the record's id and name.
+    kinds: a field of the question, and the kinds for true and false.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Facts that are hidden in books, made from a seed: alike facts, several values, variables that hand on a value."""
+"""Generated facts hidden in books: similar facts, several values, variables that pass on a value."""
 
 import random
 import re
@@ -17,14 +17,14 @@ from .base import Builder, Item, PackedText, Question, Span, Wish
 from .books import prose
 from .passages import FEW_WORDS
 
-# Most questions about alike facts in one text, if a crowd is not larger: several crowds, each of another phrasing.
+# A text has this many questions about similar facts, or one larger crowd: several crowds, each with another phrasing.
 CROWDED = 20
 
 
 @dataclass(frozen=True)
 class Facts:
-    """`alike` facts of one form about different keys, all of them asked for; small crowds stand in a text together, each with
-    a form of its own. Keys of even and of odd halves are disjoint."""
+    """`alike` facts of one form about different keys, with questions about all of them. Small crowds share a text, each
+    with its own form. Keys of the even and odd halves are disjoint."""
 
     alike: int
     metrics: tuple[str, ...] = ("hit",)
@@ -52,7 +52,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Values:
-    """Keys that got three values each, at different places; all three are asked for."""
+    """Keys with three values each, at different places; questions ask for all three."""
 
     name: str = "values"
     metrics: tuple[str, ...] = ("named", "all_named")
@@ -65,7 +65,7 @@ class Values:
 
 @dataclass(frozen=True)
 class Tracking:
-    """A value that is handed on from variable to variable, one to four times, beside other chains."""
+    """A value passed on from variable to variable, one to four times, next to other chains."""
 
     name: str = "variables"
     metrics: tuple[str, ...] = ("hit",)
@@ -77,7 +77,7 @@ class Tracking:
 
 
 def _distinct(task: QuestionTask, rng: random.Random, split: Split, wanted: int) -> list[Quiz]:
-    """Quizzes none of whose facts names what another one's facts name."""
+    """Quizzes whose facts share no names."""
     made, used = [], set()
     while len(made) < wanted:
         quiz = task.make(rng, "", split)
@@ -99,7 +99,7 @@ def _texts(name: str, quizzes, wish: Wish, meter: Meter) -> Iterator[PackedText]
 
 
 def _text(name: str, quizzes: list[Quiz], books: list[str], rng: random.Random, wish: Wish, meter: Meter) -> PackedText:
-    # The facts of all quizzes in any order, those of one quiz in their own.
+    # The facts of all quizzes in random order, but each quiz's facts in their own order.
     turns = [number for number, quiz in enumerate(quizzes) for _ in quiz.facts]
     rng.shuffle(turns)
     left = [list(quiz.facts) for quiz in quizzes]
@@ -122,11 +122,11 @@ def _text(name: str, quizzes: list[Quiz], books: list[str], rng: random.Random, 
 
 
 def _filler(books: list[str], rng: random.Random, tokens: int, meter: Meter) -> str:
-    """Running text of so many tokens, from a paragraph's beginning on; of several books if one is too short."""
+    """Running text of so many tokens, starting at a paragraph; from several books if one is too short."""
     order = rng.sample(books, len(books))
     start = order[0].find("\n\n", rng.randrange(len(order[0]))) + 2
     text, number = order[0][start if start > 1 else 0 :], 0
-    # More characters than so many tokens can have; the cut is exact.
+    # Take more characters than so many tokens can have; then cut exactly.
     while len(text) < 12 * tokens and number + 1 < len(order):
         number += 1
         text += "\n\n" + order[number]
@@ -137,7 +137,7 @@ def _filler(books: list[str], rng: random.Random, tokens: int, meter: Meter) -> 
 
 
 def _hidden(filler: str, facts: list[str], rng: random.Random) -> tuple[str, list[Span]]:
-    """The filler with the facts after ends of sentences, in order, and where each of them stands."""
+    """The filler with the facts inserted after sentence ends, in order, and the place of each."""
     borders = [m.end() for m in re.finditer(r"[.!?][\"'”’)]*(?=\s)", filler)] or [len(filler)]
     cuts = sorted(rng.choice(borders) for _ in facts)
     text, places, previous = "", [], 0
