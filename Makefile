@@ -1,4 +1,4 @@
-# Everything sets itself up: a virtual environment in .venv with pinned versions.
+# Every target sets up what it needs: a virtual environment in .venv with pinned versions.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,13 +11,13 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --co
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-demo: $(READY) ## read 128K tokens with a window of 512 (FILE=… for a text of your own)
+demo: $(READY) ## read 128K tokens with a window of 512 (FILE=… for your own text)
 	@$(BIN)/sharedllm demo $(FILE)
 
 test: $(READY) ## the test suite
 	@$(BIN)/python -m pytest --numprocesses auto
 
-test-all: $(READY) ## the test suite with the slow tests
+test-all: $(READY) ## the test suite including slow tests
 	@$(BIN)/python -m pytest --numprocesses auto -m ""
 
 lint: $(READY) ## ruff and pyright
@@ -29,7 +29,7 @@ format: $(READY) ## let ruff format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-# Nothing is fetched while the site is built: no fonts, no scripts of others.
+# Building the site fetches nothing: no fonts, no external scripts.
 docs: $(VENV)/.ready-docs ## the documentation as a site, in build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "open build/site/index.html"
@@ -38,7 +38,7 @@ $(VENV)/.ready-docs: $(READY)
 	@$(PIP) --editable '.[docs]'
 	@touch $@
 
-# torch first and by itself: a looser request would bring builds for other hardware.
+# Install torch first and alone: a looser requirement would fetch builds for other hardware.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "sharedllm needs Python 3.11 or newer: name one with make PYTHON=…"; exit 1; }
@@ -48,6 +48,6 @@ $(READY): pyproject.toml constraints.txt
 	@$(PIP) --editable '.[dev,plot]'
 	@touch $@
 
-clean: ## remove the environment, caches and what was built
+clean: ## remove the environment, caches and build results
 	rm -rf $(VENV) build dist demo .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,5 @@
-"""Fills in what pages say about commands, families, systems, tasks, scores and policies, from the program itself, when the site is built.
+"""Fills in the parts of pages about commands, families, systems, tasks, scores and policies from the program itself,
+when the site is built.
 
 Run: python docs/make_pages.py     prints the same texts
 """
@@ -10,7 +11,7 @@ WIDTH = 100
 
 
 def helps(command: Any, name: str = "sharedllm", parent: Any = None) -> Iterator[tuple[str, str]]:
-    """Name and help text of a command, then of those below it."""
+    """Name and help text of a command, then of its subcommands."""
     context = command.context_class(
         command, info_name=name, parent=parent, terminal_width=WIDTH, max_content_width=WIDTH
     )
@@ -31,7 +32,7 @@ def commands() -> str:
 
 
 def families() -> str:
-    """The families that can be extended, and those that can't, with the reason."""
+    """The families that can be extended, and those that can't, with reasons."""
     from sharedllm.model.families import FAMILIES, REFUSED
 
     reasons: dict[str, list[str]] = {}
@@ -43,7 +44,7 @@ def families() -> str:
 
 
 def systems() -> str:
-    """A heading for each system that is compared, with what evaluation, benchmark and recipes call it."""
+    """A heading for each compared system, with its names in evaluation, benchmark and recipes."""
     from sharedllm.systems import SYSTEMS
 
     parts = []

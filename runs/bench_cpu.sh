@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# SharedLLM and other systems on a CPU with bf16 matrix products: 16 layers of 1,024, 4K to 128K tokens in front of a window of 4,096,
-# ours to 1M. What is expected to take longer than LIMIT seconds a run is left out. Hours on two cores that do nothing else, and
-# 16 GB; run it again to go on where it stopped.
+# SharedLLM and other systems on a CPU with bf16 matrix products: 16 layers of 1,024, 4K to 128K tokens before a window
+# of 4,096, ours up to 1M. Runs expected to take longer than LIMIT seconds are skipped. Takes hours on two idle cores,
+# and 16 GB; run it again to resume.
 #
 #   runs/bench_cpu.sh OUT
 #
 # SMOKE=1 measures the tiny shape within a minute.
 set -euo pipefail
 out=${1:?"usage: runs/bench_cpu.sh OUT"}
-# glibc's malloc keeps what was freed; with a few arenas peaks of memory are what is needed.
+# glibc's malloc keeps freed memory; with few arenas the peaks show the memory that is really needed.
 export MALLOC_ARENA_MAX=2
 measure() { python -m sharedllm bench --dtype bf16 --device cpu -o "$out" "$@"; }
 if [ -n "${SMOKE:-}" ]; then

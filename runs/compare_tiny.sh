@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# SharedLLM against other systems at the smallest scale: trains all of them from the bundled base on the same samples (three seeds),
-# evaluates them on the test books, code and proofs (loss) and books (recall), and makes the tables. Some three hours on two
-# cores; goes on where it stopped.
+# SharedLLM against other systems at the smallest scale: trains all of them from the bundled base on the same samples
+# (three seeds), evaluates them on the test books, code and proofs (loss) and books (recall), and makes the tables.
+# About three hours on two cores; an interrupted run resumes.
 #
 #   runs/compare_tiny.sh CORPUS OUT     # CORPUS: folder with {books,code,proofs}-{train,validation,test}-*.jsonl.zst
 set -euo pipefail
@@ -9,12 +9,12 @@ export CORPUS=${1:?"usage: runs/compare_tiny.sh CORPUS OUT"}
 out=${2:?"name the folder of the results"}
 trained=build/compare/tiny
 seeds=${SEEDS:-0 1 2}
-# The places that are scored have LONGEST tokens before them; lengths may be measured one after the other.
+# The scored places have LONGEST tokens before them, so lengths may be measured one after the other.
 lengths=${LENGTHS:-0,1W,4W,16W,64W}
 longest=${LONGEST:-64W}
 run() { python -m sharedllm "$@"; }
 
-# The tokens of the training come first: the encoder is trained on them.
+# Make the training tokens first, because the encoder is trained on them.
 run train recipes/tiny-extend.yaml --max-steps 1 > /dev/null
 if [ ! -d build/compare/encoder ]; then
   python -m sharedllm.systems.cepe.pretrain --tokens build/tokens-tiny/books --tokens build/tokens-tiny/code \
@@ -28,7 +28,7 @@ for domain in books code proofs; do
   fi
 done
 for seed in $seeds; do
-  # What is not trained is measured once.
+  # Untrained systems are measured once.
   untrained=; [ "$seed" = "${seeds%% *}" ] && untrained=,window,streaming
   for domain in books code proofs; do
     data="$domain=build/tokens-tiny/$domain-test"
@@ -36,17 +36,17 @@ for seed in $seeds; do
     ours=(--model "$trained/ours/seed-$seed/model" --cases 1 -o "$out/cells/$domain-$seed")
     run eval loss --data "$data" "${ours[@]}" "${trained_systems[@]}" --lengths "$lengths" --longest "$longest" \
       --system "sharedllm,empty,cepe,beacon$untrained"
-    # Full attention is quadratic, and beyond its YaRN factor it has broken down: once is enough there.
+    # Full attention is quadratic, and breaks down beyond its YaRN factor: measure it once there.
     tuned=0,1W,4W; [ -n "$untrained" ] && tuned=$tuned,16W
     run eval loss --data "$data" "${ours[@]}" "${trained_systems[@]}" --lengths "$tuned" --longest "$longest" --system tuned
-    # Whether it is the text that helps: another document's and shuffled text in front.
+    # Whether the text itself helps: another document's text and shuffled text before the window.
     run eval loss-other loss-shuffled --data "$data" --model "$trained/ours/seed-$seed/model" "${trained_systems[@]}" --cases 1 --lengths 4W \
       --longest "$longest" --system sharedllm,cepe,beacon,tuned -o "$out/control-cells/$domain-$seed"
     run eval loss --data "$data" --model "$trained/paper/seed-$seed/model" --cases 1 --lengths "$lengths" --longest "$longest" \
       --system sharedllm -o "$out/paper-cells/$domain-$seed"
   done
 done
-# Half a million tokens in front, in the five books that have them: ours with one training.
+# Half a million tokens of context, in the five books that have them: ours with one training.
 run eval loss --data books=build/tokens-tiny/books-test --model "$trained/ours/seed-0/model" --cases 1 \
   --lengths 1W,16W,128W,1024W --longest 1024W --system sharedllm,empty,window -o "$out/far-cells"
 run report "$out/far-cells" -o "$out/far"

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# The tables and figures of the bundled model: loss by context length on books, code and proofs with its controls, and needles.
+# The tables and figures of the bundled model: loss by context length on books, code and proofs, with controls, and needles.
 #
-#   runs/evaluate_tiny.sh TOKENS OUT [MODEL]     # TOKENS: the folder that runs/train_tiny.sh tokenised into
-# Three seeds, that is other places, keys and answers, an hour on one core; tables and figures of all together. Others: SEEDS="3 4".
+#   runs/evaluate_tiny.sh TOKENS OUT [MODEL]     # TOKENS: the token folder of runs/train_tiny.sh
+# Three seeds (different places, keys and answers) take an hour on one core; tables and figures combine them. For other
+# seeds: SEEDS="3 4".
 set -euo pipefail
 tokens=${1:?"usage: runs/evaluate_tiny.sh TOKENS OUT [MODEL]"}
 out=${2:?"name the folder of the results"}

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# SharedLLM against other systems with the `small` base on one GPU, in commands of at most ten minutes: run a stage again and again
-# until it says that it is done, then the next one. Behind runs/gpu_train_small.sh base, with the same OUT.
+# SharedLLM against other systems with the `small` base on one GPU, in commands of at most ten minutes: run a stage
+# again and again until it says that it is done, then the next one. Run it after `runs/gpu_train_small.sh base`, with
+# the same OUT.
 #
-#   runs/gpu_compare_small.sh encoder CORPUS OUT    # CEPE's encoder, by itself
+#   runs/gpu_compare_small.sh encoder CORPUS OUT    # CEPE's encoder alone
 #   runs/gpu_compare_small.sh train CORPUS OUT      # five methods, three seeds
-#   runs/gpu_compare_small.sh evaluate CORPUS OUT   # loss and recall on the test texts, and one table a domain
+#   runs/gpu_compare_small.sh evaluate CORPUS OUT   # loss and recall on the test texts, and one table per domain
 #
-# SEEDS and LENGTHS choose less. SMOKE=1 makes minute-long runs on a CPU, behind a SMOKE=1 base.
+# SEEDS and LENGTHS select fewer. SMOKE=1 makes minute-long runs on a CPU, after a SMOKE=1 base.
 set -euo pipefail
 stage=${1:?"usage: runs/gpu_compare_small.sh encoder|train|evaluate CORPUS OUT"}
 export CORPUS=${2:?"name the folder of the corpus"}
@@ -25,7 +26,7 @@ if [ -n "${SMOKE:-}" ]; then
     smoke+=(--set "$change")
   done
 fi
-# Runs what is left of the time; 124: the time is up, the next call goes on.
+# Run for the remaining time; 124: the time is up, the next call resumes.
 run() {
   local code=0
   timeout "$((deadline > SECONDS ? deadline - SECONDS : 1))" python -m sharedllm "$@" || code=$?
@@ -49,7 +50,7 @@ case $stage in
       run tokenize "$CORPUS/$domain-test-*.jsonl.zst" --tokenizer "$base" -o "$OUT/tokens-small/$domain-test"
     done
     for seed in $seeds; do
-      # What is not trained is measured once.
+      # Untrained systems are measured once.
       untrained=; [ "$seed" = "${seeds%% *}" ] && untrained=,window,streaming,bm25
       trained_systems=()
       for system in cepe beacon full; do trained_systems+=(--trained "$(model "$system" "$seed")"); done

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Trains the `small` model on one GPU, in commands of at most ten minutes: run it again and again until it says that a
-# stage is done, then with the next stage. A run goes on from its last checkpoint.
+# stage is done, then with the next stage. A run resumes from its last checkpoint.
 #
 #   runs/gpu_train_small.sh base CORPUS OUT       # 83M parameters, window 1,024, from scratch
 #   runs/gpu_train_small.sh extend CORPUS OUT     # on samples of 2,048 tokens
-#   runs/gpu_train_small.sh pieces CORPUS OUT     # the model in files of at most 15 MB, to be brought back
+#   runs/gpu_train_small.sh pieces CORPUS OUT     # the model in files of at most 15 MB, for copying back
 #
 # SMOKE=1 makes minute-long runs of a small shape, for a CPU.
 set -euo pipefail
@@ -26,7 +26,7 @@ fi
 
 case $stage in
   base | extend)
-    # 124: the time is up; the next call goes on.
+    # 124: the time is up; the next call resumes.
     code=0
     timeout "$limit" python -m sharedllm train "$here/../recipes/small-$stage.yaml" "${smoke[@]}" || code=$?
     if [ "$code" = 124 ]; then echo "not done yet: run it again"; exit 0; fi

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Questions by people, and facts made from a seed, put to a real checkpoint: no text, wrong text, all of the text, the best
-# pieces by words and by embeddings as text in its window. Run it again to go on where it stopped.
+# Human questions and generated facts for a real checkpoint, with no text, the wrong text, the whole text, and the best
+# pieces by words and by embeddings as text in its window. Run it again to resume.
 #
 #   runs/real_qa.sh MODEL DATA OUT             # MODEL: a base, or a SharedLLM with BASE=its base; DATA: the folder of the sets
-#   SMALL=1 runs/real_qa.sh MODEL DATA OUT     # a few questions a cell, minutes on two cores
+#   SMALL=1 runs/real_qa.sh MODEL DATA OUT     # a few questions per cell, minutes on two cores
 #
-# EMBEDDINGS=DIR adds all-MiniLM-L6-v2 (or another encoder). ABOUT="words on the model" stand beside the figures.
+# EMBEDDINGS=DIR adds all-MiniLM-L6-v2 (or another encoder). ABOUT="description of the model" is shown next to the figures.
 set -euo pipefail
 model=${1:?"usage: runs/real_qa.sh MODEL DATA OUT"}
 data=${2:?"name the folder with the question sets"}
@@ -35,7 +35,7 @@ ask() { # SETS LENGTH QUESTIONS SYSTEMS
 for length in $lengths; do
   ask "$sets" "$length" "$count" "$systems"
 done
-# All of the text, as far as a window of 32K goes: reading takes minutes a text, so few texts with many questions.
+# The whole text, as far as a window of 32K allows: reading takes minutes per text, so use few texts with many questions.
 ask nq,keys-4 8K "$few" full
 if [[ -z "${SMALL:-}" ]]; then
   ask nq,keys-4 31K "$few" "full,$systems"

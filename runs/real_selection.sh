@@ -2,7 +2,8 @@
 # How often the evidence is among the best 1, 4, 8 and 16 pieces of a text: by words, by embeddings, by a memory's scores, and
 # by sums of reciprocal ranks. No answers are written, so it takes minutes.
 #
-#   runs/real_selection.sh MODEL DATA OUT          # MODEL: its tokens are counted; a SharedLLM ranks too with SCORES="focus …"
+#   runs/real_selection.sh MODEL DATA OUT          # MODEL: its tokens are counted; a SharedLLM also ranks, with
+# SCORES="focus …"
 #   SMALL=1 runs/real_selection.sh MODEL DATA OUT
 #
 # EMBEDDINGS=DIR adds all-MiniLM-L6-v2 (or another encoder).

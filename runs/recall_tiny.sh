@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# What questions find in texts of 8K to 1M tokens, by policy and budget, with the bundled model: three hours on one core, most of
-# it for the texts of 1M. Run it again to go on where it stopped.
+# Recall in texts of 8K to 1M tokens, by policy and budget, with the bundled model: three hours on one core, mostly for
+# the texts of 1M. Run it again to resume.
 #
-#   runs/recall_tiny.sh TOKENS OUT [MODEL]     # TOKENS: a folder of `sharedllm tokenize`, or text files, of the test books
+#   runs/recall_tiny.sh TOKENS OUT [MODEL]     # TOKENS: a folder of `sharedllm tokenize`, or text files, with the test books
 set -euo pipefail
 tokens=${1:?"usage: runs/recall_tiny.sh TOKENS OUT [MODEL]"}
 out=${2:?"name the folder of the results"}

@@ -1,8 +1,8 @@
 """Milliseconds of one decoded token over a memory of β = 8, by length: `python docs/bench/decode.py SHAPE DTYPE INJECTION LENGTH…`.
 
-Memory and running text (a full window) are made up, since what a step costs does not depend on what they hold. Time is
-that of one thread, without what others take of the processor; with THREADS=2 and more that of the clock, for a machine that
-does nothing else. A length with `b` in front is cut to the shape's budget, one with `i` is held in 8 bits.
+Memory and running text (a full window) are random, because the cost of a step does not depend on their content. With
+one thread the time is thread time, which excludes other processes; with THREADS=2 or more it is wall-clock time, for an
+idle machine. A length with the prefix `b` is cut to the shape's budget, one with `i` is held in 8 bits.
 """
 
 import json

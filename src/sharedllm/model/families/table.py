@@ -50,16 +50,16 @@ FAMILIES: dict[str, Family] = {
         combine=parallel_combine,
         turn=neighbours,
         logits=scaled_logits,
-        tested="attention and MLP in parallel, neighbours turn together, scaled logits",
+        tested="attention and MLP in parallel, neighbouring dimensions are rotated together, scaled logits",
     ),
     "cohere2": Family(
         combine=parallel_combine,
         traits=("sliding_window",),
         turn=neighbours_where_sliding,
         logits=scaled_logits,
-        tested="as cohere; full layers know no positions",
+        tested="as cohere; full layers have no positions",
     ),
-    "ernie4_5": Family(turn=interleaved, tested="neighbours turn together"),
+    "ernie4_5": Family(turn=interleaved, tested="neighbouring dimensions are rotated together"),
     "gemma": Family(check=_one_direction, tested="scaled embeddings"),
     "gemma2": Family(
         **_LAYERS_OF_GEMMA,
@@ -71,20 +71,22 @@ FAMILIES: dict[str, Family] = {
         **_LAYERS_OF_GEMMA,
         rotary_by_type=True,
         check=_gemma3,
-        tested="scaled embeddings, four norms, normed heads, sliding and full layers with rotations of their own",
+        tested="scaled embeddings, four norms, normed heads, sliding and full layers with separate rotations",
     ),
-    "glm": Family(turn=interleaved, tested="neighbours turn together, half of each head"),
+    "glm": Family(
+        turn=interleaved, tested="neighbouring dimensions are rotated together, half of each head is rotated"
+    ),
     "glm4": Family(
         combine=wired("post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm"),
         turn=interleaved,
         tested="as glm; four norms",
     ),
-    "glm4_moe": Family(tested="half of each head turns, dense layers first, then experts"),
+    "glm4_moe": Family(tested="half of each head is rotated, dense layers first, then experts"),
     "gpt_oss": Family(
         query_parts=("q_proj", "o_proj", "sinks"),
         turn=doubled,
         balanced=True,
-        tested="a sink in every head, sliding and full layers, experts, loss that balances them; attention eager",
+        tested="a sink in every head, sliding and full layers, experts, load-balancing loss; attention eager",
     ),
     "granite": Family(
         combine=wired(multiplier="residual_multiplier"),
@@ -93,27 +95,27 @@ FAMILIES: dict[str, Family] = {
         logits=divided_logits,
         tested="factors of embeddings, residuals, scores and logits",
     ),
-    "helium": Family(turn=interleaved, tested="neighbours turn together"),
+    "helium": Family(turn=interleaved, tested="neighbouring dimensions are rotated together"),
     "hunyuan_v1_dense": Family(
         queries=unweighted_queries,
         keys_values=unweighted_keys_values,
         query_parts=("q_proj", "query_layernorm", "o_proj"),
         memory_parts=("k_proj", "key_layernorm", "v_proj"),
         turn=weighted,
-        tested="heads are normed after they turn",
+        tested="norm after RoPE",
     ),
     "llama": Family(),
     "ministral": Family(tested="sliding and full layers"),
     "ministral3": Family(turn=sharpened, tested="queries far from the beginning are scaled up"),
     "mistral": Family(tested="sliding layers"),
-    "mixtral": Family(balanced=True, tested="experts, loss that balances them"),
-    "nemotron": Family(tested="half of each head turns, layer norms, MLP without a gate"),
+    "mixtral": Family(balanced=True, tested="experts, load-balancing loss"),
+    "nemotron": Family(tested="half of each head is rotated, layer norms, MLP without a gate"),
     "olmo": Family(
         queries=clipped_queries, keys_values=clipped_keys_values, tested="norms without weights, clipped projections"
     ),
     "olmo2": Family(**_NORMS_AFTER, tested="norms after attention and MLP, normed projections"),
     "olmo3": Family(
-        **_NORMS_AFTER, rotary_by_type=True, tested="as olmo2; sliding and full layers with rotations of their own"
+        **_NORMS_AFTER, rotary_by_type=True, tested="as olmo2; sliding and full layers with separate rotations"
     ),
     "phi3": Family(
         queries=fused_queries,
@@ -122,17 +124,17 @@ FAMILIES: dict[str, Family] = {
         query_projections=("qkv_proj",),
         memory_parts=("qkv_proj",),
         border=longrope_border,
-        tested="one projection for queries, keys and values, part of each head turns, longrope",
+        tested="one projection for queries, keys and values, part of each head is rotated, longrope",
     ),
     "phimoe": Family(
-        balanced=True, border=longrope_border, tested="layer norms, experts, loss that balances them, longrope"
+        balanced=True, border=longrope_border, tested="layer norms, experts, load-balancing loss, longrope"
     ),
     "qwen2": Family(tested="biases"),
-    "qwen2_moe": Family(balanced=True, tested="shared and routed experts, loss that balances them"),
+    "qwen2_moe": Family(balanced=True, tested="shared and routed experts, load-balancing loss"),
     "qwen3": Family(tested="normed heads"),
-    "qwen3_moe": Family(balanced=True, tested="normed heads, experts, loss that balances them"),
+    "qwen3_moe": Family(balanced=True, tested="normed heads, experts, load-balancing loss"),
     "seed_oss": Family(tested="biases"),
-    "smollm3": Family(traits=("use_rope",), turn=where_used, tested="some layers know no positions"),
+    "smollm3": Family(traits=("use_rope",), turn=where_used, tested="some layers have no positions"),
     "stablelm": Family(
         combine=maybe_parallel_combine,
         layer_traits=("use_parallel_residual",),
@@ -140,7 +142,7 @@ FAMILIES: dict[str, Family] = {
         keys_values=head_normed_keys_values,
         query_parts=("q_proj", "q_layernorm", "o_proj"),
         memory_parts=("k_proj", "k_layernorm", "v_proj"),
-        tested="part of each head turns, layer norms, a norm for each head, attention and MLP in parallel",
+        tested="part of each head is rotated, layer norms, a norm for each head, attention and MLP in parallel",
     ),
     "starcoder2": Family(tested="layer norms, biases, MLP without a gate"),
 }
@@ -150,7 +152,7 @@ _REASONS = {
         "bailing_hybrid bamba falcon_h1 falcon_mamba granitemoehybrid jamba kimi_linear lfm2 lfm2_moe mamba mamba2 minimax "
         "nemotron_h olmo_hybrid qwen3_5 qwen3_5_text qwen3_next recurrent_gemma rwkv xlstm zamba zamba2"
     ),
-    "its attention is latent (MLA): what it keeps of a token is no key and value": (
+    "its attention is latent (MLA): what it keeps of a token is not a key and a value": (
         "deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa longcat_flash minicpm3 mistral4"
     ),
     "its layers share keys and values, or take embeddings of their own": "gemma3n gemma3n_text gemma4 gemma4_text",
