@@ -1,6 +1,6 @@
-"""Settings of all tests, and fixtures that several files use: small models on disk, and the command line.
+"""Settings for all tests, and shared fixtures: small models on disk, and the command line.
 
-One thread, so that tiny models run fast and results repeat; no deadlines, for busy machines.
+One thread, so that tiny models run fast and results are reproducible; no deadlines, for busy machines.
 """
 
 import random
@@ -35,7 +35,7 @@ def model_folder(base_folder):
     arguments = ["--chunk-size", "16", "--strides", "4,2,1", "--lower-layers", "2", "--encoding", "chunk"]
     with pytest.raises(SystemExit, match="0"):
         main(["extend", str(base_folder), "-o", str(folder), "--paper", *arguments])
-    # As if it were trained: with gates at 0 `ask` says that the text is ignored.
+    # Open gates, as if trained: with gates at 0 `ask` says that the text is ignored.
     model = SharedLLMForCausalLM.from_pretrained(folder)
     for name, parameter in model.named_parameters():
         if name.endswith(".gate"):

@@ -1,4 +1,4 @@
-"""Nothing is set on a live configuration: what differs for one call is an argument of it."""
+"""Nothing is set on a live configuration: a difference for one call is an argument of that call."""
 
 import ast
 import dataclasses
@@ -17,12 +17,12 @@ from sharedllm.systems.sharedllm.evaluated import Budgeted, Shared
 from sharedllm.training import run as training
 from sharedllm.utils.checkpoints import load_model, load_tokenizer
 
-# Those of its own; transformers sets some of all configurations, such as `dtype`, when a model is saved.
+# Its own fields; transformers sets some fields of every configuration, such as `dtype`, when a model is saved.
 FIELDS = {f.name for f in dataclasses.fields(SharedLLMConfig)} - {f.name for f in dataclasses.fields(PreTrainedConfig)}
 
 
 class Frozen(SharedLLMConfig):
-    """One that is not to be changed."""
+    """A configuration that must not be changed."""
 
     def __setattr__(self, name, value):
         assert name not in FIELDS, f"config.{name} is set"
@@ -47,7 +47,7 @@ def test_the_trap_works(joint):
 
 @torch.no_grad()
 def test_strides_of_one_reading(joint):
-    """As those of a model that has them; and its fingerprint, so that the two are not taken for each other."""
+    """The same as a model that has them, and with that model's fingerprint, so that the two are not confused."""
     ids = torch.tensor(random_texts([70]))
     fine = tiny_shared(
         "llama", injection="joint", encoding="chunk", injection_map=[[1, 1], [2, 2], [2, 3]], strides=[2, 1]
@@ -83,7 +83,7 @@ def test_systems(joint):
 
 @torch.no_grad()
 def test_generation_holds_a_memory_as_it_is_told(joint, monkeypatch):
-    """Beyond the window too, where the memory is made anew."""
+    """Also beyond the window, where the memory is made again."""
     held = []
     of = Int8Keys.of
     monkeypatch.setattr(Int8Keys, "of", lambda keys: held.append(len(keys)) or of(keys))
@@ -94,7 +94,7 @@ def test_generation_holds_a_memory_as_it_is_told(joint, monkeypatch):
         joint.generate(ids, max_new_tokens=new, **asked)
         assert not held
         joint.generate(ids, max_new_tokens=new, memory_dtype="int8", **asked)
-        # Three layers; of the longer text once again after each fold.
+        # Three layers; for the longer text again after each fold.
         assert (len(held) == 3) if new == 4 else (len(held) > 3 and set(held) == {2})
         held.clear()
 
@@ -112,7 +112,7 @@ def test_the_command_generate(model_folder, run, monkeypatch):
 
 
 def test_calibration():
-    """All heads are measured, though the configuration names some."""
+    """All heads are measured, even if the configuration names some."""
     base = tiny_base("llama", vocab_size=256, max_position_embeddings=256)
     named = {"injection_map": [[1, 1], [2, 2], [2, 3]], "selection_heads": [[1, 3, 0.5]]}
     model = frozen(tiny_shared("llama", base=base, window=256, injection="joint", encoding="chunk", **named))
@@ -122,7 +122,7 @@ def test_calibration():
 
 
 def test_training(recipe, run, monkeypatch, tmp_path):
-    """Strides that change from batch to batch, and others for recall."""
+    """Strides that change from batch to batch, and different ones for recall."""
     make = training.make_model
     monkeypatch.setattr(training, "make_model", lambda *args: frozen(make(*args)))
     path = recipe(
@@ -143,7 +143,7 @@ def test_training(recipe, run, monkeypatch, tmp_path):
 
 
 def test_no_source_sets_a_field():
-    """Outside of the making of configurations and models."""
+    """Outside the construction of configurations and models."""
     package = Path(sharedllm.__file__).parent
     found = []
     for path in package.rglob("*.py"):
@@ -156,6 +156,6 @@ def test_no_source_sets_a_field():
                 if "config" in (getattr(owner, "attr", None), getattr(owner, "id", None)):
                     found.append((str(path.relative_to(package)), target.attr))
     made = {"model/base_config.py"}
-    # A model and its base share one configuration of the base from the beginning.
+    # A model and its base share one base configuration from the start.
     assert {(path, name) for path, name in found if path not in made and name != "text_config"} == set()
     assert found, "the search finds those that are made"

@@ -1,4 +1,4 @@
-"""Nothing imports upwards: a package may use itself and those before it in the order of the data."""
+"""Nothing imports upwards: a package may use itself and earlier packages in the order of the data."""
 
 import ast
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import sharedllm
 
 PACKAGE = Path(sharedllm.__file__).parent
-# Each line may use all lines before it and its own.
+# Each line may use itself and all lines before it.
 ORDER = [
     ["utils"],
     ["prompts"],
@@ -36,7 +36,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
 def imported(path: Path) -> set[str]:
-    """Packages, or modules beside them, of this package that a file imports anywhere, inside functions too."""
+    """Subpackages and top-level modules that a file imports anywhere, including inside functions."""
     parents, found = ("sharedllm", *path.relative_to(PACKAGE).parts[:-1]), set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -62,7 +62,7 @@ def test_every_package_has_a_place():
 @pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(PACKAGE)) for path in MODULES])
 def test_nothing_imports_upwards(path):
     own = RANK[place(path)]
-    # The version stands beside the public names, which are loaded when they are asked for.
+    # The version is next to the public names, which are loaded on first use.
     upwards = {name for name in imported(path) if RANK.get(name, len(ORDER)) > own}
     assert not upwards, f"{path.name} imports {', '.join(sorted(upwards))}, which come after it"
 

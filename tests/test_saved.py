@@ -1,4 +1,4 @@
-"""What was saved before names changed still opens: `saved/` was written by the last commit that had the old ones.
+"""Files saved before names changed still open: `saved/` was written by the last commit with the old names.
 
 A model whose configuration says `ratios`, memory files of format version 1, a store of such blocks.
 """
@@ -25,7 +25,7 @@ FINGERPRINTS = {"cross": "fc54b20dfb349b6320f62d23da6a5b1b", "joint": "52c8a4787
 
 
 def before(name: str) -> str:
-    """A parameter's name of today as it was."""
+    """The old name of a parameter, given its current one."""
     return name.replace(".injection.projection.", ".cross_attention.reader.").replace(
         ".injection.", ".cross_attention."
     )
@@ -49,7 +49,7 @@ def test_a_model(injection, tmp_path):
 
 
 def test_weights_by_their_names_of_before():
-    """By `load_state_dict`, and of CEPE by `from_pretrained`; a name too many or too few is still refused."""
+    """With `load_state_dict`, and for CEPE with `from_pretrained`; an extra or missing name is still refused."""
     model = tiny_shared("llama", injection_map=[[0, 0], [1, 2]])
     weights = model.state_dict()
     other = tiny_shared("llama", seed=1, injection_map=[[0, 0], [1, 2]])
@@ -78,7 +78,7 @@ def test_a_cepe(tmp_path):
 
 
 def test_a_training(recipe, run, tmp_path):
-    """A run whose last checkpoint has the names of before goes on as one that has today's."""
+    """A run whose last checkpoint has old names resumes like one with current names."""
     path = recipe()
     assert run("train", path, "--max-steps", 4)[0] == 0
     shutil.copytree(tmp_path / "run", tmp_path / "today")
@@ -148,7 +148,7 @@ def test_a_recipe():
     recipe = build_recipe(content)
     assert recipe.model == {"strides": [4, 2]}
     assert (recipe.schedule[0].strides, recipe.validation.strides) == ([[1, 1]], [2, 1])
-    # Beacon's setting of that name is another.
+    # Beacon's setting of that name is a different one.
     assert todays_names(content | {"method": "beacon"})["model"] == {"ratios": [4, 2]}
 
 

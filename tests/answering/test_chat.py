@@ -1,4 +1,4 @@
-"""Chat: turns are read from the document and from the chat itself, and nothing that was said is lost."""
+"""Chat: turns read from the document and from the chat itself, and no part of the chat is lost."""
 
 import io
 import json
@@ -95,7 +95,7 @@ def test_answers_longer_than_the_window(model, tokenizer, document):
 
 
 def test_stopping_an_answer(model, tokenizer, document):
-    """What was said so far counts; a question that got nothing does not."""
+    """Text emitted before an interruption is kept; a question without an answer is not."""
     tokenizer.chat_template = TEMPLATE
     chat = Chat(model, tokenizer, document, budget=60, max_new_tokens=20)
     free = Chat(model, tokenizer, document, budget=60, max_new_tokens=20).ask("Why?").answer
@@ -150,7 +150,7 @@ def test_sources_without_names(model, tokenizer):
 
 
 def test_the_bundled_model_recalls_text_and_chat():
-    """Needles in 2,000 tokens of text, and one that was told in an early turn and is long out of the window."""
+    """Needles in 2,000 tokens of text, and one told in an early turn that left the window long ago."""
     tokenizer = AutoTokenizer.from_pretrained(bundled_model())
     model = SharedLLMForCausalLM.from_pretrained(bundled_model(), dtype=torch.float32).eval()
     hidden, told, *others = make_needles(random.Random(3), 20)
@@ -160,7 +160,7 @@ def test_the_bundled_model_recalls_text_and_chat():
     chat = Chat(model, tokenizer, model.read(ids, keep_all=True, sources=["library"]), budget=256, max_new_tokens=16)
 
     def recalled(fact) -> str:
-        """What the model finds in the memory of a turn about a fact, if the answer is begun for it."""
+        """The model's completion of a fact over a turn's memory, given the beginning of the answer."""
         memory = chat.ask(f"What is the secret code of the {fact.key}?").memory
         out = model.generate(tokenize(tokenizer, fact.question), memory=memory, max_new_tokens=8, do_sample=False)
         return tokenizer.decode(out[0])[len(fact.question) :]

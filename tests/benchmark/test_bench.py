@@ -1,4 +1,4 @@
-"""Runs of the benchmark: what is measured, kept, gone on with and reported. Timings are never asserted."""
+"""Runs of the benchmark: measuring, saving, resuming and reporting. Timings are never asserted."""
 
 import json
 import time
@@ -52,7 +52,7 @@ def test_out_of_memory_is_told_from_other_errors():
 
 
 class Stub:
-    """Takes as long as `seconds` says of a length, by a clock of its own."""
+    """Takes as long as `seconds` says for a length, by a fake clock."""
 
     def __init__(self, name: str, clock: "Clock", seconds, broken: int | None = None):
         self.name, self.clock, self.seconds, self.broken, self.reads = name, clock, seconds, broken, []
@@ -90,7 +90,7 @@ class Clock:
 
 @pytest.fixture
 def stubs(monkeypatch):
-    """Ours is linear; the other quadratic, and out of memory from 512 tokens on."""
+    """Ours is linear; the other is quadratic, and runs out of memory at 512 tokens or more."""
     clock = Clock()
     monkeypatch.setattr(time, "perf_counter", clock)
     monkeypatch.setattr("sharedllm.benchmark.results.peak_operations", lambda *_: 1000.0)
@@ -107,7 +107,7 @@ def plan(**changes) -> Plan:
 
 
 def test_run(stubs, tmp_path):
-    """Numbers of the stubs, in the table as in the file."""
+    """The stubs' numbers are in the table and in the file."""
     lines = []
     results = bench(plan(), tmp_path, lines.append, stubs, peak=lambda name, length: 1000 * length)
     table = {(row.system, row.length): row for row in rows(results)}
@@ -122,7 +122,7 @@ def test_run(stubs, tmp_path):
     assert (ours.peak_bytes, ours.memory_bytes) == (256_000, 10)
     assert table["greedy", 256].status == OOM and table["greedy", 256].seconds == {}
     assert table["greedy", 512].status == "skipped: OOM at 256 tokens"
-    # 5.25 s at 128 and 17.25 at 256 foretell 61.5 s.
+    # 5.25 s at 128 and 17.25 at 256 predict 61.5 s.
     assert table["slow", 512].status == "skipped: predicted 62 s"
     assert 512 not in stubs["slow"].reads and 512 not in stubs["greedy"].reads
     fits = exponents(list(table.values()))
@@ -140,7 +140,7 @@ def test_run(stubs, tmp_path):
 
 
 def test_what_is_left_of_the_decoding_rate(stubs, tmp_path):
-    """By the system's own shortest length."""
+    """Relative to the system's own shortest length."""
     ours = stubs["sharedllm"]
 
     def step(state: State, token: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ def test_resumes_without_measuring_again(stubs, tmp_path):
     assert {name: len(stub.reads) for name, stub in stubs.items()} == before
     again = json.loads((tmp_path / "bench.json").read_text())
     assert again["cells"] == first["cells"] and len(again["sessions"]) == 2
-    # More repeats and lengths are added to what is there; each system is warmed up once a start.
+    # More repeats and lengths are added to existing results; each system is warmed up once per start.
     results = bench(plan(lengths=[64, 128, 256], repeats=2), tmp_path, systems=stubs, peak=peak)
     assert stubs["sharedllm"].reads[before["sharedllm"] :] == [32, 64, 128, 256, 256]
     assert [run["session"] for run in results.cell("slow", 64)["runs"]] == [0, 2]
@@ -190,7 +190,7 @@ def test_a_run_that_was_stopped_keeps_what_it_has(stubs, tmp_path):
 
 
 def test_rates_are_compared_with_the_fastest_product(stubs, tmp_path, monkeypatch):
-    """A start at which the machine did other things does not make the systems look better."""
+    """A start on a loaded machine does not make the systems look better."""
     speeds = iter([300.0, 300.0] + [500.0, 200.0] * 10)
     monkeypatch.setattr("sharedllm.benchmark.results.peak_operations", lambda *_: next(speeds))
     bench(plan(lengths=[64]), tmp_path, systems=stubs, peak=lambda *_: 1)
@@ -227,7 +227,7 @@ def test_peak_memory_alone(stubs, tmp_path):
 
 
 def test_time_alone(stubs, tmp_path, monkeypatch):
-    """Peak memory is added by a later start, to the times that are there."""
+    """A later start adds peak memory to existing times."""
     monkeypatch.setattr("sharedllm.benchmark.measure._peak_in_child", lambda plan, name, length: 1_000_000)
     results = bench(plan(lengths=[64], peaks=False), tmp_path, systems=stubs)
     before = [list(cell["runs"]) for cell in results.cells]
@@ -259,7 +259,7 @@ def test_memory_that_runs_out_in_the_child_is_oom(stubs, tmp_path):
 
 
 def test_a_run_without_decoding(stubs, tmp_path):
-    """It has times, and no rate."""
+    """It has times, but no rate."""
     alone = plan(lengths=[64], new_tokens=0, running=TOY.window - NEW)
     results = bench(alone, tmp_path, systems=stubs, peak=lambda name, length: length)
     for row in rows(results):
@@ -340,7 +340,7 @@ def test_command(monkeypatch, tmp_path, option):
 
 
 def test_results_of_before_are_read(tmp_path):
-    """They call a system a contender."""
+    """Old files call a system a contender."""
     content = {"about": {}, "sessions": [], "cells": [{"contender": "full", "length": 64, "status": OOM, "runs": []}]}
     (tmp_path / "bench.json").write_text(json.dumps(content))
     assert Results.load(tmp_path).cell("full", 64)["status"] == OOM

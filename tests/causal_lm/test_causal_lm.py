@@ -1,4 +1,4 @@
-"""What the model promises, whatever its weights: a harmless start, invariances, causality, gradients, splitting."""
+"""Properties of the model for any weights: a harmless start, invariances, causality, gradients, splitting."""
 
 from dataclasses import fields, replace
 from itertools import product
@@ -36,7 +36,7 @@ def logits_of(model: SharedLLMForCausalLM, *args, **kwargs) -> Tensor:
 
 
 def assert_same_memory(got: ContextMemory, expected: ContextMemory) -> None:
-    """Equal in all that is counted, equal to rounding in keys and values."""
+    """Equal in all integers, equal up to rounding in keys and values."""
     for name in (*PER_TOKEN, "token_ids", "lengths"):
         assert torch.equal(getattr(got, name), getattr(expected, name)), name
     for kind in ("keys", "values", "residuals"):
@@ -51,7 +51,7 @@ def assert_same_memory(got: ContextMemory, expected: ContextMemory) -> None:
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_harmless_start(family, implementation, dtype):
-    """Before training logits equal the base's to the bit, with and without context, padded and not."""
+    """Before training, logits equal the base's to the bit, with and without context and padding."""
     ids, context = ids_of(12, 12), ids_of(40, 40, seed=1)
     padded, mask = pad(random_texts([12, 5], 2))
     positions = (mask.cumsum(1) - 1).clamp(min=0)
@@ -71,7 +71,7 @@ def test_harmless_start(family, implementation, dtype):
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_joint_softmax_over_everything_is_the_base(family):
-    """All layers, nothing left out, one chunk, true positions: the base over context and running text."""
+    """All layers, stride 1, one chunk, true positions: the base over context and running text."""
     base = tiny_base(family)
     settings = {"chunk_size": 24, "strides": [1], "lower_layers": 4, "encoding": "chunk", "window": 32}
     model = SharedLLMForCausalLM.from_base(base, **settings, injection="joint", key_position="offset")
@@ -104,7 +104,7 @@ def test_base_instance_stays_as_it_is(family):
 
 @pytest.mark.parametrize("order", [("base", "model"), ("model", "base"), ("base before", "model", "base")])
 def test_hidden_states_of_base_and_model_do_not_mix(order):
-    """Recording installs hooks in layers: both must see every layer once, whoever records first."""
+    """Recording installs hooks in layers: both models must see every layer once, whichever records first."""
     base, ids = tiny_base("llama"), ids_of(6)
     if order[0] == "base before":
         base(ids, output_hidden_states=True)
@@ -128,7 +128,7 @@ def test_gates_have_gradients_at_the_start():
 @pytest.mark.parametrize("encoding", ["node", "chunk"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_batched_equals_single(family, encoding):
-    """Ragged contexts on either side, left-padded running texts; a row without context equals no context."""
+    """Ragged contexts padded on either side, left-padded running texts; a row without context equals no context."""
     model = tiny_shared(family, encoding=encoding)
     running, contexts = random_texts([9, 4, 1, 6, 8], 0), random_texts([17, 0, 1, 45, 16], 1)
     ids, mask = pad(running)
@@ -149,7 +149,7 @@ def test_empty_context_is_no_context():
 
 @pytest.mark.parametrize("unit", ["entries", "chunks"])
 def test_order_of_a_memory_is_free(unit):
-    """Entries or whole chunks trade places with their indices: nothing changes. Without their indices: it does."""
+    """Permuting entries or whole chunks together with their indices changes nothing; without the indices it does."""
     model, ids = tiny_shared("llama"), ids_of(8, 8)
     memory = model.read(ids_of(48, 48, seed=1))
     expected = logits_of(model, ids, memory=memory)
@@ -178,7 +178,7 @@ def test_append_equals_one_go(encoding, overlap, cuts):
 
 @pytest.mark.parametrize(("selection", "overlap"), [("right", 0), ("cosine", 0), ("right", 9)])
 def test_append_ragged_batch(selection, overlap):
-    """Each text goes on from where it ended, also one that was empty or gets nothing."""
+    """Each text continues where it ended, even if it was empty or gets nothing."""
     model = tiny_shared("qwen3", selection=selection, encoding="chunk" if overlap else "node", overlap=overlap)
     query = {"query_ids": ids_of(3, 3, 3, 3, 3, seed=9)} if selection == "cosine" else {}
     first, second, third = [20, 0, 16, 33, 5], [7, 16, 0, 40, 11], [3, 18, 1, 0, 16]
@@ -295,7 +295,7 @@ def test_long_input_splits_by_itself(side):
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_labels_follow_the_split(side):
-    """Loss by hand: every token of the running text but its first, as far as it has a label, given all before it."""
+    """Loss by hand: every labelled token of the running text except the first, given everything before it."""
     model, texts = tiny_shared("llama"), random_texts([70, 10, 33])
     ids, mask = pad(texts, side)
     labels = ids.masked_fill(mask == 0, -100)

@@ -1,4 +1,4 @@
-"""What transformers expects of a model: saving, dtypes, ties, outputs, the Trainer. And a check of the checks themselves:
+"""The contract of transformers models: saving, dtypes, ties, outputs, the Trainer. And a test of the tests themselves:
 mistakes planted in positions, masks and samples must show in a comparison with the reference."""
 
 import copy
@@ -61,7 +61,7 @@ def test_save_and_load(tmp_path, family, tied, weights):
 
 
 def test_from_base_folder(tmp_path):
-    """A checkpoint on disk is extended as its instance is, and in the dtype asked for."""
+    """Extending a checkpoint on disk equals extending its instance, in the requested dtype."""
     base = tiny_base("qwen2")
     base.save_pretrained(tmp_path)
     settings = {"window": 32, "chunk_size": 16, "lower_layers": 2}
@@ -127,7 +127,7 @@ def test_logits_to_keep(keep):
 
 
 def test_hidden_states_and_attentions():
-    """One state for the embedding and one for each layer, attentions of the running text only, as of any decoder."""
+    """One state for the embedding and one per layer, and attentions of the running text only, as for any decoder."""
     model = tiny_shared("llama", base=tiny_base("llama", attn_implementation="eager"))
     out = forward(model, IDS, context_ids=CONTEXT, output_hidden_states=True, output_attentions=True)
     assert [tuple(h.shape) for h in out.hidden_states] == [(2, 12, 32)] * 5
@@ -180,7 +180,7 @@ class Texts(torch.utils.data.Dataset):
 
 
 def trained(model: SharedLLMForCausalLM, folder: str, batch: int, steps: int) -> tuple[SharedLLMForCausalLM, float]:
-    """One optimizer step by the Trainer over four texts; returns its loss too."""
+    """One optimizer step of the Trainer over four texts; also returns its loss."""
     arguments = TrainingArguments(
         output_dir=folder,
         max_steps=1,
@@ -202,7 +202,7 @@ def trained(model: SharedLLMForCausalLM, folder: str, batch: int, steps: int) ->
 
 @pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*:UserWarning")  # the Trainer's own schedule of a single step
 def test_trainer(tmp_path):
-    """A step moves gates and all other weights; two half batches accumulated are one whole batch."""
+    """A step changes gates and all other weights; two accumulated half batches equal one whole batch."""
     start = SharedLLMForCausalLM.from_base(tiny_base("llama"), window=32, chunk_size=16, lower_layers=2, split_noise=0)
     whole, loss = trained(copy.deepcopy(start), str(tmp_path), batch=4, steps=1)
     halves, half_loss = trained(copy.deepcopy(start), str(tmp_path), batch=2, steps=2)
@@ -212,7 +212,7 @@ def test_trainer(tmp_path):
         if name.endswith(".gate"):
             assert before == 0 and after != 0, name
         elif ".injection." not in name:
-            # With closed gates nothing behind them has a gradient yet.
+            # With closed gates the weights behind them have no gradient yet.
             assert not torch.equal(after, before), name
         torch.testing.assert_close(halves.get_parameter(name), after, atol=1e-5, rtol=1e-3)
 
@@ -235,7 +235,7 @@ def error(model: SharedLLMForCausalLM) -> float:
 
 
 def change_prepared(**changes):
-    """`prepare` of a memory that was changed first, field by field."""
+    """`prepare` of a memory with changed fields."""
 
     def wrong(memory, *args):
         return prepare(replace(memory, **{name: f(memory) for name, f in changes.items()}), *args)
@@ -254,7 +254,7 @@ def first_of_stride(nodes, strides, keep):
 
 
 def swap(memory) -> Tensor:
-    """Chunks 0 and 1 trade places."""
+    """Chunks 0 and 1 are swapped."""
     return torch.where(memory.chunk < 2, 1 - memory.chunk, memory.chunk)
 
 
@@ -282,7 +282,7 @@ MISTAKES = {
 
 @pytest.fixture
 def model() -> SharedLLMForCausalLM:
-    """With a bias behind attention, so that reading nothing differs from not reading."""
+    """With a bias after attention, so that reading nothing differs from not reading."""
     return tiny_shared("llama", base=tiny_base("llama", attention_bias=True))
 
 

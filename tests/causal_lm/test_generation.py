@@ -1,4 +1,4 @@
-"""generate(): decoding step by step over a memory equals the whole forward pass, however it is asked for."""
+"""generate(): decoding step by step over a memory equals the whole forward pass, in every mode."""
 
 import pytest
 import torch
@@ -64,7 +64,7 @@ def test_batch_equals_single():
 
 @pytest.mark.parametrize("pieces", [[24], [10, 1, 1, 5, 7], [1] * 24], ids=str)
 def test_running_text_in_pieces(pieces):
-    """Through a cache, as many tokens at a time as one likes, over a memory that is prepared once or each time."""
+    """Through a cache, any number of tokens at a time, over a memory that is prepared once or every time."""
     model, ids = tiny_shared("qwen3"), ids_of(24, 24)
     memory = model.read(ids_of(50, 50, seed=1))
     expected = forward(model, ids, memory=memory)
@@ -136,7 +136,7 @@ def test_sampling_repeats_with_a_seed():
 
 
 class Collector(BaseStreamer):
-    """Keeps what a TextStreamer would print."""
+    """Records the text that a TextStreamer would print."""
 
     def __init__(self):
         self.tokens, self.ended = [], False
@@ -150,7 +150,7 @@ class Collector(BaseStreamer):
 
 @pytest.mark.parametrize("length", [10, 50])
 def test_streamer(length):
-    """The prompt in one piece, as far as it is running text, then token by token."""
+    """The running part of the prompt at once, then token by token."""
     model, ids, streamer = tiny_shared("llama"), ids_of(length), Collector()
     out = model.generate(ids, max_new_tokens=6, streamer=streamer, **GREEDY)
     running = min(length, 32 - 6)
@@ -203,7 +203,7 @@ def test_overflow_goes_behind_what_was_read(given):
 
 
 def test_query_of_a_policy():
-    """The end of the prompt is the query unless there is one."""
+    """The end of the prompt is the query unless one is given."""
     model, ids, context = tiny_shared("llama", selection="cosine"), ids_of(10), ids_of(80, seed=1)
     asked = {"context_ids": context, "max_new_tokens": 4, "output_logits": True, "return_dict_in_generate": True}
     own = model.generate(ids, **asked, **GREEDY).logits[0]
@@ -225,7 +225,7 @@ def test_lengths():
 
 
 def test_base_without_context_generates_the_same():
-    """Before training, generation is the base's."""
+    """Before training, generation equals the base's."""
     base, ids = tiny_base("llama"), ids_of(10, 10)
     expected = base.generate(ids, max_new_tokens=6, **GREEDY)
     model = SharedLLMForCausalLM.from_base(base, window=32, chunk_size=16, lower_layers=2)

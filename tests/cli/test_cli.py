@@ -1,4 +1,4 @@
-"""The commands as a user runs them, on a tiny random model: answers, files, and one line for every bad input."""
+"""The commands as users run them, on a tiny random model: answers, files, and one line for every invalid input."""
 
 import io
 import json
@@ -116,12 +116,12 @@ def test_memory_forget_merge_check(run, tmp_path, model_folder):
 
 
 def said(out: str) -> dict:
-    """What `ask --json` printed, without the time it took."""
+    """The output of `ask --json` without times."""
     return {name: value for name, value in json.loads(out).items() if name != "seconds"}
 
 
 def test_ask_within_a_budget(run, tmp_path, model_folder, text_file, memory_file):
-    """A memory of everything, and the text itself, give the same; others say what is missing."""
+    """A memory of every token gives the same as the text itself; other memories say what is missing."""
     whole = tmp_path / "whole.memory"
     assert run("read", text_file, "--keep-all", "-o", whole, "--model", model_folder)[0] == 0
     options = ["What is it?", "--model", model_folder, "--budget", 40, "--score", "bm25"]
@@ -153,7 +153,7 @@ def test_ask_within_a_budget(run, tmp_path, model_folder, text_file, memory_file
 
 
 def test_what_is_lost_is_not_read_again(run, tmp_path, model_folder, text_file, monkeypatch):
-    """A question that has the text read again reads what is left of it, and tokens are counted without empty slots."""
+    """A question that reads the text again reads the undamaged rest, and counts tokens without empty slots."""
     monkeypatch.setattr(edit, "BLOCK_TOKENS", 32)
     memory, rest, options = tmp_path / "x.memory", tmp_path / "rest.txt", ["What jumps?", "--model", model_folder]
     rest.write_text(TEXT[32:])
@@ -167,7 +167,7 @@ def test_what_is_lost_is_not_read_again(run, tmp_path, model_folder, text_file, 
 
 
 def test_a_model_that_selects_by_the_question(run, tmp_path, model_folder, text_file):
-    """What is read before anything is asked is read by place; a question has it read again by its own words."""
+    """Reading before a question selects by position; a question reads again by its own words."""
     model, memory = tmp_path / "model", tmp_path / "x.memory"
     shutil.copytree(model_folder, model)
     config = json.loads((model / "config.json").read_text()) | {"selection": "cosine"}
@@ -195,7 +195,7 @@ def test_a_file_of_save_memory_is_a_memory_too(run, tmp_path, model_folder, text
     assert said(run("ask", whole, *budget)[1]) == said(run("ask", text_file, *budget)[1])
     assert run("generate", "--context", tree, "--prompt", "A", "--model", model_folder)[0] == 0
     assert run("memory", "check", whole)[0] == 0
-    # What was kept whole is selected from where nothing is said, as of a folder.
+    # By default a question selects from a memory of every token, as from a folder.
     assert json.loads(run("ask", whole, *options, "--json")[1])["budget"] == 64
     assert "budget" not in json.loads(run("ask", tree, *options, "--json")[1])
     described = json.loads(run("info", tree, "--json")[1])
@@ -219,7 +219,7 @@ def test_closed_standard_input(run, tmp_path, model_folder, text_file, monkeypat
 
 
 def test_odd_names_are_shown_in_one_line(run, tmp_path, model_folder, monkeypatch):
-    """None is taken for markup, and each line of output stays one."""
+    """No name is interpreted as markup, and each line of output stays one line."""
     monkeypatch.setenv("COLUMNS", "300")
     text, path = tmp_path / 'a\n[red] "b".txt', tmp_path / "x[/b].memory"
     path.parent.mkdir()
@@ -260,7 +260,7 @@ def test_generate(run, model_folder, memory_file, monkeypatch):
 
 
 def bad_inputs(tmp_path, text_file, memory_file):
-    """Arguments and a part of the one line that they have to give."""
+    """Arguments, and a part of the one-line error."""
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     damaged = tmp_path / "damaged.memory"
@@ -294,7 +294,7 @@ def test_bad_input_is_one_line_and_exit_code_2(run, tmp_path, text_file, memory_
 
 
 def test_what_is_lost_is_named(run, memory_file, model_folder):
-    """With the only block of the only document gone, nothing is left to ask."""
+    """If the only block of the only document is missing, there is nothing to ask."""
     (block,) = (memory_file / "blocks").iterdir()
     block.write_bytes(block.read_bytes()[:-1])
     code, out, err = run("ask", memory_file, "what?", "--model", model_folder)

@@ -1,4 +1,4 @@
-"""What needs no model is answered without loading one's libraries: help, version, typos, missing files, shell completion."""
+"""Commands that need no model don't load its libraries: help, version, typos, missing files, shell completion."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from sharedllm import __version__
 
 SLOW = ("torch", "transformers", "numpy", "matplotlib", "starlette")
-# Runs the command line in a process of its own, then says on stderr which of the slow libraries were imported.
+# Runs the command line in a separate process, then reports on stderr which slow libraries were imported.
 PROGRAM = f"""
 import sys
 from sharedllm.cli import main
@@ -21,7 +21,7 @@ finally:
 
 
 def start(*arguments, folder, **environment):
-    """Exit code, stdout, stderr and what was imported."""
+    """Exit code, stdout, stderr and imported libraries."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *arguments],
         cwd=folder,
@@ -82,7 +82,7 @@ def test_what_is_not_there_is_said_before_anything_is_loaded(tmp_path, arguments
 
 
 def test_shell_completion(tmp_path):
-    # `--show-completion` prints this for the shell that it finds itself in.
+    # `--show-completion` prints this for the current shell.
     code, out, _, imported = start(folder=tmp_path, _SHAREDLLM_COMPLETE="source_bash")
     assert (code, imported) == (0, [])
     assert "_SHAREDLLM_COMPLETE=complete_bash" in out
@@ -94,7 +94,7 @@ def test_shell_completion(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="named pipes are files there")
 def test_a_pipe_is_read_once(run, tmp_path, model_folder):
-    """As in `read <(command)`: what is looked at before reading is lost."""
+    """As in `read <(command)`: bytes that are looked at before reading are lost."""
     import threading
 
     pipe, text = tmp_path / "pipe", "A line of text.\n" * 20

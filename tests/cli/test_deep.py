@@ -1,4 +1,4 @@
-"""`extend` without options makes a model that every other command accepts, and that selects and reads deeper by itself."""
+"""`extend` without options makes a model that every other command accepts, and that selects and reads deeper by default."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_extend_writes_what_it_measured(deep_folder):
 
 
 def test_read_ask_append_without_any_option(run, deep_folder, tmp_path):
-    """The memory on disk and the text itself answer alike, from pieces, with where they stand."""
+    """The memory on disk and the text itself give the same answer, from pieces, with their places."""
     text, memory = tmp_path / "notes.txt", tmp_path / "notes.memory"
     text.write_text(TEXT)
     options = ["Who keeps the castle?", "--model", deep_folder, "--max-new-tokens", 4, "--json"]

@@ -1,4 +1,4 @@
-"""Selection within a budget: never above it, always a partition, best first, as slow loops would choose."""
+"""Selection within a budget: never above it, always a partition, best first, equal to slow loops."""
 
 import heapq
 from itertools import pairwise
@@ -64,7 +64,7 @@ def slow(scores: list[float], chunk_size: int, strides: list[int], budget: int, 
     seed=st.integers(0, 5),
 )
 def test_equals_slow_loops(length, chunk_size, strides, budget, gist, worth, seed):
-    """Equal scores are rare in practice and ordered differently by a queue: scores are drawn without ties."""
+    """A queue orders equal scores differently; they are rare in practice, so scores are drawn without ties."""
     scores = torch.randperm(length, generator=torch.Generator().manual_seed(seed)).double()
     scores[scores >= worth * length] = -torch.inf
     positions, kept_at = within(scores, chunk_size, strides, budget, gist)
@@ -78,7 +78,8 @@ def test_budget_for_everything_keeps_everything():
 
 
 def test_gist_first():
-    """With room for it something of every chunk is kept, and the best place is whole; without, only the best place."""
+    """If the budget allows, something of every chunk is kept and the best place is whole; otherwise only the best place
+    is kept."""
     scores = torch.zeros(1024)
     scores[700] = 1.0
     positions, strides = within(scores, 64, [16, 8, 4, 1], 200)
@@ -91,7 +92,7 @@ def test_gist_first():
 
 @pytest.mark.parametrize("gist", [0.0, 0.5])
 def test_what_is_worth_no_place_stays_out(gist):
-    """Not even coarse, however much room there is: coarse tokens take attention from what was found."""
+    """Not even at a coarse stride, however large the budget: coarse tokens take attention from the found ones."""
     scores = torch.full((1024,), -torch.inf)
     scores[700] = 1.0
     positions, strides = within(scores, 64, [16, 8, 4, 1], 500, gist)
@@ -109,7 +110,7 @@ def test_more_budget_never_loses_a_fine_place():
 
 
 def test_places_between_chunks_are_no_tokens():
-    """Two chunks that do not fill their places give what they give side by side."""
+    """Two chunks that do not fill their slots give the same as adjacent ones."""
     scores = torch.rand(40, generator=torch.Generator().manual_seed(0))
     starts, ends = torch.tensor([0, 16, 32]), torch.tensor([16, 21, 40])
     dense = torch.cat([scores[:21], scores[32:]])
@@ -128,14 +129,14 @@ def test_places_between_chunks_are_no_tokens():
     seed=st.integers(0, 5),
 )
 def test_keep_first(length, strides, budget, seed):
-    """The same nodes are kept at the same strides, each by the first token of a stride, as without a budget."""
+    """The same nodes are kept at the same strides, with the first token of each stride, as without a budget."""
     scores = torch.randperm(length, generator=torch.Generator().manual_seed(seed)).double()
     starts = torch.arange(0, length, 16)
     ends = (starts + 16).clamp(max=length)
     last, strides_last = kept_within(scores, (starts, ends), strides, budget)
     first, strides_first = kept_within(scores, (starts, ends), strides, budget, keep="first")
     assert strides_first.tolist() == strides_last.tolist()
-    # Of a stride of r tokens its first is at most r − 1 before its last, and every chunk that is begun begins with its own.
+    # The first of r tokens is at most r − 1 before the last, and every chunk with kept tokens keeps its first token.
     assert ((last - first >= 0) & (last - first < strides_last)).all()
     begun = {int(place) // 16 * 16 for place in first}
     assert begun <= set(first.tolist())

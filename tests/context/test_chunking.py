@@ -11,7 +11,7 @@ from sharedllm.context.chunking import check_ids, left_align, split_context
 
 @st.composite
 def padded(draw) -> tuple[list[list[int]], Tensor, Tensor]:
-    """One to four texts, their ids (B, T) and mask; padding on either side, on both, or strewn in between."""
+    """One to four texts, their ids (B, T) and mask; padding on either side, on both, or scattered in between."""
     texts = draw(st.lists(st.lists(st.integers(1, 99), max_size=12), min_size=1, max_size=4))
     width = max(map(len, texts)) + draw(st.integers(0, 3))
     side = draw(st.sampled_from(["left", "right", "both", "strewn"]))

@@ -1,4 +1,4 @@
-"""Pieces partition what they are cut from, end where sentences end if one does in time, and fill a budget best first."""
+"""Pieces partition their text, end at sentence ends if there is one in time, and fill a budget best first."""
 
 import pytest
 import torch
@@ -45,8 +45,8 @@ def test_best_first_in_the_order_of_the_text():
     pieces = Pieces(torch.tensor([0, 10, 30, 35]), torch.tensor([10, 30, 35, 45]))
     scores = torch.tensor([2.0, 3.0, 1.0, -torch.inf])
     assert choose_pieces(scores, pieces, 30).tolist() == [0, 1]
-    assert choose_pieces(scores, pieces, 25).tolist() == [1, 2]  # what does not fit leaves its place to the next
-    assert choose_pieces(scores, pieces, 1000).tolist() == [0, 1, 2]  # nothing of no worth, whatever the room
+    assert choose_pieces(scores, pieces, 25).tolist() == [1, 2]  # if one does not fit, the next one may
+    assert choose_pieces(scores, pieces, 1000).tolist() == [0, 1, 2]  # nothing with score −∞, whatever the budget
     with pytest.raises(UserError, match="budget=19 is less than the 20 tokens of one piece"):
         choose_pieces(scores, pieces, 19)
 

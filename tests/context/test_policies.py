@@ -1,4 +1,4 @@
-"""Selection policies: a score for every node, the better of two siblings is split further, ties go right."""
+"""Selection policies: they score every node, the better of two siblings is split further, ties go right."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ class Constant:
 
 
 class Left:
-    """Prefers what is far from the running text."""
+    """Prefers nodes far from the running text."""
 
     name, needs_query = "left", False
 
@@ -35,7 +35,7 @@ class Left:
 
 
 class Nearest:
-    """Prefers what is near one token of the text."""
+    """Prefers nodes near one token of the text."""
 
     name, needs_query = "nearest", False
 
@@ -47,7 +47,7 @@ class Nearest:
 
 
 class FixedView:
-    """States by table: a node's depend on its start, a query's on its text."""
+    """States from a table: a node's depends on its start, a query's on its text."""
 
     def __init__(self, nodes: dict[int, list[float]], queries: list[list[float]]):
         self.nodes, self.queries = nodes, queries
@@ -76,7 +76,7 @@ def test_choice_between_siblings(policy, goes_right):
 
 
 def test_cosine_compares_each_text_with_its_own_query():
-    """Both texts have equal nodes; their queries point to different halves. Length of a state doesn't matter."""
+    """Both texts have equal nodes; their queries point to different halves. The norm of a state doesn't matter."""
     left, right = split(chunks(torch.tensor([16, 16, 16]), 16))
     view = FixedView({0: [9.0, 0.0], 8: [0.0, 1.0]}, [[1.0, 0.1], [0.1, 1.0], [1.0, 1.0]])
     assert chooser(Cosine(), view)(left, right).tolist() == [False, True, True]
@@ -90,7 +90,7 @@ def test_cosine_scores_are_cosines():
 
 @pytest.mark.parametrize("encoding", ["node", "chunk"])
 def test_policy_objects(encoding):
-    """A policy of one's own needs no registration; what it prefers is kept densely."""
+    """A custom policy needs no registration; the parts that it prefers are kept densely."""
     model = tiny_shared("llama", encoding=encoding)
     right = model.read(CONTEXT)
     assert torch.equal(model.read(CONTEXT, selection=Constant()).position, right.position)
@@ -120,7 +120,7 @@ def test_cosine_in_a_model(encoding):
         for chunk in range(3):
             start = 16 * chunk
             left = last_state(CONTEXT[row, start : start + 8])
-            # With the encoding "chunk" a node's states have seen what comes before it in its chunk.
+            # With the encoding "chunk" a node's states have seen the earlier part of its chunk.
             right = last_state(CONTEXT[row, start + 8 * (encoding == "node") : start + 16])
             goes_right = bool(cosine_similarity(right, query, dim=0) >= cosine_similarity(left, query, dim=0))
             seen.add(goes_right)
@@ -130,7 +130,7 @@ def test_cosine_in_a_model(encoding):
 
 
 def test_ratios_follow_the_choice():
-    """The parts that are kept cover each chunk, whatever the policy."""
+    """The preserved nodes cover each chunk, whatever the policy."""
     for policy in (Right(), Left(), Nearest(5)):
         nodes = preserved_nodes(chunks(torch.tensor([40]), 16), 3, chooser(policy, None))
         assert int(nodes.length.sum()) == 40

@@ -1,4 +1,4 @@
-"""Properties of context trees: what is kept, how finely, and that no token is lost or told twice."""
+"""Properties of context trees: kept tokens, strides, and no token is lost or covered twice."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ STRIDES = (16, 8, 4, 2, 1)
 
 @st.composite
 def text_lengths(draw, chunk_size: int) -> list[int]:
-    """Lengths of one to four texts, those around a chunk border and empty ones among them."""
+    """Lengths of one to four texts, including lengths around a chunk border and 0."""
     borders = [0, 1, 2, chunk_size - 1, chunk_size, chunk_size + 1, 3 * chunk_size]
     length = st.one_of(st.sampled_from(borders), st.integers(0, 4 * chunk_size))
     return draw(st.lists(length, min_size=1, max_size=4))
@@ -89,7 +89,7 @@ def test_one_node_stays_at_each_level_and_two_at_the_last(tree):
         if found[-1] == height and found[-2:] == [height, height]:
             assert found == [*range(1, height), height, height]
             continue
-        # A tree that ran out of tokens: its selected node of one token is preserved beside its sibling.
+        # A tree that ran out of tokens: its selected node of one token is preserved, like its sibling.
         deepest = found[-1]
         assert deepest < height
         assert found == ([0] if deepest == 0 else [*range(1, deepest), deepest, deepest])
@@ -177,7 +177,7 @@ def test_noise_splits_whole_chunks_alike(chunk_size, height, seed):
 
 
 def test_noise_has_the_spread_asked_for():
-    """The first split of a chunk of l tokens lies at l/2 with a standard deviation of noise · l, without a bias."""
+    """The first split of a chunk of l tokens is at l/2 on average, with a standard deviation of noise · l."""
     generator, length = torch.Generator().manual_seed(0), 10_000
     roots = chunks(torch.tensor([length]), length)
     draws = [int(preserved_nodes(roots, 1, noise=0.1, generator=generator).length[0]) for _ in range(2000)]

@@ -1,4 +1,4 @@
-"""Questions: every answer follows from the text, by a second way of working it out."""
+"""Questions: every answer follows from the text, computed in a second way."""
 
 import difflib
 import hashlib
@@ -34,7 +34,7 @@ def text():
 
 
 def answer_from(name: str, facts: tuple[str, ...], text: str, question: str) -> str:
-    """The answer by reading facts or text, without what the task remembered; of the plain forms."""
+    """The answer computed from facts or text, without the task's own data; for the plain forms."""
     if name in ("needle", "keys-4"):
         for fact, asked, _ in PHRASINGS:
             key = re.fullmatch(re.escape(asked).replace(r"\{key\}", "(.+)"), question)
@@ -74,7 +74,7 @@ def test_answers_follow_from_the_text(name, split, text):
 
 
 def choose_forms(monkeypatch, plain: bool) -> None:
-    """Training questions of the plain forms only, or of the varied ones only."""
+    """Training questions of only the plain or only the varied forms."""
     monkeypatch.setattr(needle, "_varied", lambda rng, split: split == "train" and not plain)
 
 
@@ -106,13 +106,13 @@ def test_what_the_other_splits_ask_stays_what_it_was():
             QUESTIONS.find(name).make(random.Random(seed), "", split) for split in SPLITS[1:] for seed in range(50)
         ]
         assert hashlib.sha256(repr(quizzes).encode()).hexdigest()[:16] == digest
-    # By the names of before; today's are the same kinds.
+    # Under old names; the current names are the same kinds.
     assert [QUESTIONS[name].name for name in ("many_needles", "multi_value", "multi_query")] == list(VARIED[1:])
 
 
 @pytest.mark.parametrize("name", VARIED)
 def test_training_phrasings_are_many_and_none_is_held_out(name):
-    """What is left of fact, question and lead without key and value is a phrasing."""
+    """Fact, question and lead without key and value are a phrasing."""
     held_out = {key for split in SPLITS[1:] for key in needle_keys(split)}
     last = [re.escape(part).replace(r"\{key\}", ".+").replace(r"\{value\}", ".+") for part in PHRASINGS[-1][:2]]
     phrasings, keys = set(), set()
@@ -138,7 +138,7 @@ def longest_common(a: str, b: str) -> str:
 
 @pytest.mark.parametrize("name", VARIED)
 def test_varied_answers_follow_from_the_facts(name, monkeypatch):
-    """Each answer stands in the fact about the key that is asked for."""
+    """Each answer is in the fact about the requested key."""
     choose_forms(monkeypatch, False)
     monkeypatch.setattr(varied, "varied_keys", lambda rng, count: rng.sample(KEYS, count))
     for seed in range(300):

@@ -1,4 +1,4 @@
-"""Tokens on disk: what is read equals what was tokenised, splits follow the text, and nothing half-written or foreign is used."""
+"""Tokens on disk: they equal the tokenised text, splits follow the text, and nothing incomplete or foreign is used."""
 
 import json
 import pickle
@@ -68,7 +68,7 @@ def contents(folder):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory, tokenizer):
-    """All texts in small shards, of which some documents are longer than one."""
+    """All texts in small shards; some documents are longer than a shard."""
     folder = tmp_path_factory.mktemp("store")
     (folder / "c.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in TEXTS))
     build_shards([str(folder / "c.jsonl")], tokenizer, folder / "tokens", shard_tokens=150)
@@ -180,7 +180,7 @@ def test_the_same_again_is_kept(tmp_path, corpus, tokenizer):
     first = build_shards([str(corpus)], tokenizer, folder, validation=0.4, progress=counted.append)
     assert len(counted) == 12 and sum(counted) == sum(s["tokens"] for s in first.splits.values())
     before = contents(folder)
-    tokenizer("x", truncation=True, max_length=3)  # is remembered by the tokenizer, and changes nothing here
+    tokenizer("x", truncation=True, max_length=3)  # the tokenizer remembers this, but it changes nothing here
     moved = tmp_path / "moved" / "corpus.jsonl"
     moved.parent.mkdir()
     corpus.rename(moved)
@@ -283,7 +283,7 @@ def test_folders_of_something_else_are_left_alone(tmp_path, corpus, tokenizer):
         with pytest.raises(ValueError, match=f"{occupied} has no manifest.json: .* or a new one"):
             build_shards([str(corpus)], tokenizer, occupied)
     (folder / "thesis.txt").unlink()
-    assert not build_shards([str(corpus)], tokenizer, folder).reused  # an empty folder is as good as none
+    assert not build_shards([str(corpus)], tokenizer, folder).reused  # an empty folder counts as none
 
 
 def test_stopping_leaves_nothing_behind(tmp_path, corpus, tokenizer):

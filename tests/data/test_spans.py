@@ -1,4 +1,4 @@
-"""Samples by number: every token once an epoch, never across documents unless asked, any of them at any time."""
+"""Samples by number: every token once per epoch, never across documents unless requested, in any order of access."""
 
 import random
 
@@ -50,7 +50,7 @@ def test_order_depends_on_seed_and_epoch_only():
 
 
 def test_across_documents():
-    """One stream with a token between documents: every token of it, in the order of the documents."""
+    """One stream with a token between documents: every token occurs, in the order of the documents."""
     stream = [t for d, n in enumerate(STORE.lengths) for t in [*range(1000 * d, 1000 * d + n), -1]]
     spans = Spans(STORE, 16, seed=0, joiner=-1)
     assert spans.per_epoch == len(stream) // 16
@@ -68,7 +68,7 @@ def test_short_documents_are_named():
 
 
 def test_rows_keep_their_sizes(base_folder):
-    """Context and running text are as long as asked, labels stand where the answer stands."""
+    """Context and running text have the requested lengths, and labels are at the answer."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base_folder)
@@ -88,7 +88,7 @@ def test_a_crowd_is_of_one_form(split):
         quizzes = crowd(random.Random(seed), 12, split)
         assert len({quiz.question for quiz in quizzes}) == len({quiz.facts for quiz in quizzes}) == 12
         assert all(len(quiz.facts) == 1 and quiz.answer in quiz.facts[0] for quiz in quizzes)
-        # The words of the form are those that all facts have.
+        # Words that all facts share belong to the form.
         words = [set(quiz.facts[0].split()) for quiz in quizzes]
         assert len(set.intersection(*words)) >= 3
 

@@ -1,4 +1,4 @@
-"""Needles: facts with digits for answers, whose keys never cross splits."""
+"""Needles: facts with digits as answers, whose keys never occur in another split."""
 
 import random
 
@@ -17,7 +17,7 @@ def test_splits_are_disjoint_and_complete():
 
 
 def test_every_word_occurs_in_every_split():
-    """What is held out are pairs: a model has met both words of a key before."""
+    """Pairs are held out: a model has seen both words of a key before."""
     for split in SPLITS:
         pairs = [key.split() for key in needle_keys(split)]
         assert {a for a, _ in pairs} == set(ADJECTIVES) and {n for _, n in pairs} == set(NOUNS)
@@ -37,7 +37,7 @@ def test_needles(split, digits):
         assert len(needle.answer) == digits and needle.answer.isascii() and needle.answer.isdigit()
         assert needle.statement == f" The secret code of the {needle.key} is {needle.answer}."
         assert needle.answer not in needle.question and needle.key in needle.question
-        # The answer completes the question to the words of the statement.
+        # Question and answer together give the words of the statement.
         assert (needle.question + needle.answer).endswith(needle.statement[:-1])
 
 

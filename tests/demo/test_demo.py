@@ -22,7 +22,7 @@ def test_lengths_and_anchors():
 
 
 def test_losses_are_the_models_own():
-    """Slices of one memory give what reading each context by itself gives; the base's column is the base's."""
+    """Slices of one memory give the same as reading each context alone; the base's column is the base's."""
     base = tiny_base("llama")
     model = tiny_shared("llama", base=base)
     text, another = (torch.tensor([t]) for t in random_texts([160, 128]))
@@ -62,7 +62,7 @@ def test_demo_writes_figures_and_drawing(run, base_folder, tmp_path):
     pytest.importorskip("matplotlib")
     text = tmp_path / "text.txt"
     text.write_text("".join(f"{i} is the number of this line.\n" for i in range(200)))
-    model = tmp_path / "model"  # its window holds a needle's question, which is long in bytes
+    model = tmp_path / "model"  # its window fits a needle's question, which is long in bytes
     extended = ["-o", model, "--paper", "--window", "192", "--chunk-size", "16", "--lower-layers", "2"]
     assert run("extend", base_folder, *extended)[0] == 0
     options = ["--model", model, "--base", base_folder, "--tokens", "1024", "--places", "2", "--needles", "1"]

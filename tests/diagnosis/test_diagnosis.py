@@ -1,4 +1,4 @@
-"""The diagnosis: with all layers chosen it is the base, with none the context does not exist."""
+"""The diagnosis: with all layers chosen it equals the base; with none, the context has no effect."""
 
 import json
 
@@ -27,7 +27,7 @@ def test_all_layers_is_the_base(family, ids):
     model = tiny_base(family)
     far = FarAttention(model)
     ours = far.logits(far.read(ids[:, :CONTEXT]), ids[:, CONTEXT:], range(4))
-    # The experts of gpt-oss make rounding larger: in double precision there is no difference at all.
+    # The experts of gpt-oss amplify rounding: in double precision there is no difference at all.
     assert torch.allclose(ours, model(ids).logits[:, CONTEXT:], atol=1e-4 if family == "gpt_oss" else 1e-5)
 
 
@@ -52,7 +52,8 @@ def test_sliding_windows_stay(ids):
 
 @torch.no_grad()
 def test_depth(ids):
-    """Layer i reads what enters layer min(i, depth): no difference for layers up to the depth, one behind it."""
+    """Layer i reads the states entering layer min(i, depth): no difference for layers up to the depth, a difference
+    after it."""
     model = tiny_base("qwen3")
     far = FarAttention(model)
     states, running = far.read(ids[:, :CONTEXT]), ids[:, CONTEXT:]
@@ -91,7 +92,7 @@ def test_a_base_that_can_not_recall_names_no_layers():
 
 
 def test_bundled_base(run, tmp_path):
-    """The bundled base recalls inside its window, and needs its upper layers for it; the answer makes a model."""
+    """The bundled base recalls inside its window, and needs its upper layers for it; the result makes a valid model."""
     code, out, err = run("diagnose", "base", "--rows", 4, "-o", tmp_path / "found", "--json")
     assert code == 0, err
     result = json.loads(out)

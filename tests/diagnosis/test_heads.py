@@ -1,4 +1,4 @@
-"""Calibration: the heads that find facts are found, and only they are asked."""
+"""Calibration: the heads that find facts are found, and only they are used."""
 
 import json
 import shutil

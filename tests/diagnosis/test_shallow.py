@@ -1,4 +1,4 @@
-"""The measure of depth and heads: it asks what it can check, and prefers what finds more."""
+"""The measurement of depth and heads: its questions are checkable, and it prefers heads that find more."""
 
 import random
 
@@ -17,7 +17,8 @@ def test_the_right_piece_counts_by_its_rank():
 
 
 def test_heads_that_find_together_are_chosen():
-    """Of three heads one finds odd pieces, one even ones, and one nothing: the two are chosen, from layers allowed."""
+    """One of three heads finds odd pieces, one even pieces, and one nothing: the first two are chosen, within the
+    allowed layers."""
     every = [[0, 0, 1.0], [1, 0, 1.0], [1, 1, 1.0]]
     rng, asked, paid = random.Random(0), [], []
     for _ in range(40):

@@ -1,4 +1,4 @@
-"""The recipes of docs/extending, followed: the page's file in a module of its own, the page's line, and a run."""
+"""Follows the pages of docs/extending: the page's file as a module, the page's line, and a run."""
 
 import re
 import sys
@@ -26,7 +26,7 @@ TEXT = "The old captain slept. A falcon sang in the harbour! Nobody came to the 
 
 @pytest.fixture
 def follow(tmp_path, monkeypatch):
-    """Writes a page's file as the module `added` and gives the page's line, with the module where the page has its own."""
+    """Writes a page's file as the module `added`, and returns the page's line with that module's name."""
 
     def written(page: str) -> str:
         file, line = re.findall(r"```python\n(.*?)```", (PAGES / f"{page}.md").read_text(), re.S)[:2]

@@ -1,4 +1,4 @@
-"""Pages: links that lead somewhere, commands and public names that are all described, and figures that results bear out."""
+"""Pages: working links, complete descriptions of commands and public names, and numbers that match the results."""
 
 import importlib
 import importlib.util
@@ -45,7 +45,7 @@ def test_every_public_name_is_in_the_reference():
 
 
 def built(page: str) -> str:
-    """A page as it is on the site, in Markdown."""
+    """A page of the site, in Markdown."""
     spec = importlib.util.spec_from_file_location("make_pages", ROOT / "docs/make_pages.py")
     make_pages = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make_pages)
@@ -74,7 +74,7 @@ def test_every_command_is_in_the_reference(run):
         assert f"Usage: sharedllm {command}" in text and "--help" in text, command
 
 
-# How the rows of the README's table are called in the results; None: every budget says the same.
+# Names of the README table's rows in the results; None: every budget gives the same.
 ROWS = {
     "a question selects (`focus`)": ("focus", None),
     "BM25 selects": ("bm25", 512),
@@ -84,7 +84,7 @@ ROWS = {
 
 
 def test_figures_of_the_readme_are_those_of_the_results():
-    """The table below `<!-- results: FOLDER … -->` says passkey / needle for each length; a later folder adds what the first lacks."""
+    """The table below `<!-- results: FOLDER … -->` has passkey / needle for each length; later folders add missing cells."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     folders, table = re.search(r"<!-- results: (.*?) -->\n((?:\|.*\n)+)", text).groups()
     cells = [load(ROOT / folder)[0] for folder in folders.split()]
@@ -98,7 +98,7 @@ def test_figures_of_the_readme_are_those_of_the_results():
 
 
 def measured(cells, policy, budget, length) -> set[str]:
-    """What the first folder with such cells says, once for each budget; all have to say the same."""
+    """The values of the first folder with such cells, one per budget; all have to be equal."""
     for part in cells:
         found = {}
         for kind in ("passkey", "needle"):

@@ -1,4 +1,4 @@
-"""The reports under docs/ say what the results beside them say."""
+"""The reports under docs/ match the results next to them."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from sharedllm.evaluation.report import index, markdown
 from sharedllm.evaluation.results import load_runs
 
 DOCS = Path(__file__).parents[2] / "docs"
-# The others take longer, because of their bootstraps, and are made by the same code.
+# The others take longer because of their bootstraps, and use the same code.
 EVALUATIONS = ["evaluation/needles", "evaluation/budget-4W", "evaluation/budget-16W", "comparison/far"]
 
 
@@ -36,7 +36,7 @@ def test_every_report_stands_beside_its_results():
 
 
 def test_raw_runs_stay_out_of_the_tree():
-    """A file for each cell is for runs that go on where they stopped; what is kept is cells.json."""
+    """Files per cell let runs resume; only cells.json is committed."""
     files = [path for path in DOCS.rglob("*") if path.is_file()]
     assert 50 < len(files) < 150
     assert not [path for path in files if path.name == "run.json"]

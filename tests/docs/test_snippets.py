@@ -1,6 +1,6 @@
-"""The Python and shell blocks of the README and the guide run as they stand, with the bundled model, page by page.
+"""The Python and shell blocks of the README and the guide run unchanged, with the bundled model, page by page.
 
-A block that can't run here stands below a comment `<!-- block: NAME -->`, and in `NOT_RUN` with the reason.
+A block that can't run here has a comment `<!-- block: NAME -->` above it, and an entry in `NOT_RUN` with the reason.
 """
 
 import io
@@ -23,7 +23,7 @@ NOT_RUN = {
     "train": "takes minutes, or several devices; tests/training run recipes",
     "measure": "takes minutes, or needs a checkpoint of your own; tests/evaluation and tests/diagnosis run these commands",
 }
-# The facts that the examples ask for.
+# The facts that the examples ask about.
 BOOK = (
     "The captain of the ship was an old man who seldom spoke. " * 150
     + "The secret code of the silver falcon is 48213. "
@@ -50,7 +50,7 @@ def blocks(page: str) -> list[Block]:
 
 
 def shell(block: Block, run, monkeypatch) -> None:
-    """Run its lines: commands of ours, after a pipe from `echo` or not."""
+    """Run the lines of a block: our commands, possibly after a pipe from `echo`."""
     for line in block.text.splitlines():
         words = shlex.split(line, comments=True)
         if not words:
@@ -90,7 +90,7 @@ def test_what_does_not_run_is_there():
 
 
 def test_commands_that_do_not_run_are_known(run):
-    """Every command and option of ours that a page shows is one that there is."""
+    """Every one of our commands and options shown on a page exists."""
     for page in PAGES:
         for block in blocks(page):
             if block.language != "sh" or block.name not in NOT_RUN:

@@ -1,4 +1,4 @@
-"""The harness: gates on what it counts, statistics by hand, runs that go on, reports from results alone."""
+"""The harness: checks of its counts, statistics by hand, resumed runs, reports from results alone."""
 
 import json
 import math
@@ -47,7 +47,7 @@ def setting_of(tokenizer, **changes) -> Setting:
 
 
 class Unigram:
-    """Probabilities of single tokens, whatever stands in front."""
+    """Unigram probabilities, whatever comes before."""
 
     name, running = "unigram", 128
 
@@ -103,7 +103,7 @@ def test_controls_change_only_what_is_beyond_the_window(tokenizer, documents):
 
 @pytest.mark.parametrize("name", [name for name in TASKS if TASKS[name].accuracy and name not in ("copy", "keys-64")])
 def test_questions_hold_their_answers(tokenizer, documents, name):
-    """Facts are in the text, the targets are the answer, and every length is as long as asked."""
+    """Facts are in the text, the targets are the answer, and every text has the requested length."""
     for length in (1024, 2048):
         texts = list(
             TASKS.find(name).texts(documents, length, setting_of(tokenizer, window=512, longest=2048, cases=10))
@@ -178,7 +178,7 @@ def test_cells_are_written_once(tokenizer, documents, tmp_path):
 
 
 def test_evaluate_and_report(run, tmp_path, model_folder, base_folder):
-    """The window's curve is flat beyond the window; tables and figures come of the files alone."""
+    """The window's curve is flat beyond the window; tables and figures are made from the files alone."""
     for number in range(3):
         (tmp_path / f"{number}.txt").write_text(f"Tale {number}. {SENTENCES * 10}")
     (tmp_path / "short.txt").write_text("Too short.")
@@ -262,7 +262,7 @@ def test_seeds_of_one_model_are_pooled(run, tmp_path, model_folder, base_folder)
     for seed in (1, 0):
         arguments = ["--model", model_folder, "--base", base_folder, "--data", f"tale={tmp_path}/tale.txt"]
         arguments += ["--seed", seed, "--lengths", "1W", "--cases", 2, "-o", tmp_path / f"out-{seed}"]
-        # The option's name of before.
+        # The option's old name.
         assert run("eval", "loss", *arguments, "--method", "sharedllm,window")[0] == 0
     code, out, err = run("report", tmp_path / "out-1", tmp_path / "out-0", "-o", tmp_path)
     assert code == 0, err
@@ -288,14 +288,14 @@ def test_seeds_of_one_model_are_pooled(run, tmp_path, model_folder, base_folder)
 
 
 def test_distance_to_the_last_mention():
-    """A mention is the same token behind the same token."""
+    """A mention is the same token after the same token."""
     ids = np.array([5, 6, 7, 5, 6, 1, 7, 2, 5, 6])
-    #   targets: 7 behind 1 (new), 2 behind 7 (new), 5 behind 2 (new), 6 behind 5 (5 back: places 9 and 4)
+    # targets: 7 after 1 (new), 2 after 7 (new), 5 after 2 (new), 6 after 5 (5 back: places 9 and 4)
     assert distances(ids, 4).tolist() == [12, 12, 12, 5]
 
 
 def test_losses_by_mention(tokenizer, documents):
-    """Groups are the same targets at every length, and their losses are those of their targets."""
+    """Groups have the same targets at every length, and their losses are their targets' losses."""
     setting = setting_of(tokenizer)
     task = TASKS.find("loss-by-mention")
     near, far = (list(task.texts(documents, length, setting)) for length in (0, 1024))

@@ -1,4 +1,4 @@
-"""Gates of the harness with the shipped models on real text: what cannot be must not be measured."""
+"""Sanity checks of the harness with the bundled models on real text: impossible results must not be measured."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def models():
 
 @pytest.fixture(scope="module")
 def losses(tokenizer, models):
-    """Of every text: task → system → length → (ends of the targets, loss)."""
+    """For every text: task → system → length → (ends of the targets, loss)."""
     ids = [part.numpy() for part in library_text(tokenizer, 24_000)[0].split(6000)[:4]]
     documents = Documents("library", [f"part {i}" for i in range(4)], [len(i) for i in ids], "0", ids)
     setting = Setting(tokenizer=tokenizer, window=WINDOW, longest=LONGEST, cases=3)
@@ -60,13 +60,13 @@ def test_the_base_is_flat_in_what_it_cannot_see(losses):
 
 
 def test_no_system_differs_from_the_base_without_a_far_context(losses):
-    """Of those that are the untrained base; ours was trained, so its loss is near, not the same."""
+    """For systems that equal the untrained base; ours was trained, so its loss is close, not equal."""
     for name in ("streaming", "bm25", "full"):
         np.testing.assert_allclose(losses["loss", name, 0][1], losses["loss", "window", 0][1], atol=1e-4)
 
 
 def test_another_document_is_never_better(losses):
-    """Beyond the window; within it both are the same texts."""
+    """Beyond the window; within it both have the same texts."""
     own, other = (
         {n: found for (t, m, n), (_, found) in losses.items() if (t, m) == (task, "sharedllm")}
         for task in ("loss", "loss-other")

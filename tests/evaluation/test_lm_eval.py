@@ -52,7 +52,7 @@ def requests(kind: str, arguments: list[tuple]) -> list[Instance]:
 
 @torch.no_grad()
 def by_hand(model, ids: list[int], first: int, start: int) -> torch.Tensor:
-    """Log-probabilities of ids[first:], by running text from `start` on over a memory of what is before."""
+    """Log-probabilities of ids[first:], with running text from `start` over a memory of the text before it."""
     memory = model.read(torch.tensor([ids[:start]])) if start else None
     logits = model(torch.tensor([ids[start:-1]]), memory=memory).logits[0].log_softmax(-1)
     return logits[first - start - 1 :].gather(1, torch.tensor(ids[first:])[:, None])[:, 0]
@@ -65,7 +65,7 @@ def test_every_target_is_scored_once(first, count, chunk):
     for start, a, b in found:
         assert 0 <= start < a and b - 1 - start <= WINDOW
         if start:
-            # Behind a border, with text before the first target wherever there is a memory.
+            # After a border, with text before the first target wherever there is a memory.
             assert a - start >= 1
     starts = [start for start, _, _ in found]
     assert starts == sorted(starts)
@@ -106,7 +106,7 @@ def test_rolling_counts_every_token(model, tokenizer, harness):
 
 
 def test_nothing_is_cut_off(harness):
-    """The first character of a text five windows long still counts."""
+    """The first character of a text of five windows still matters."""
     asked = [(start + text(160), " yes") for start in "ab"]
     (one, _), (two, _) = harness.loglikelihood(requests("loglikelihood", asked), disable_tqdm=True)
     assert abs(one - two) > 1e-6

@@ -1,4 +1,4 @@
-"""Official tasks: published records to prompts, generators, and the runner."""
+"""Official tasks: prompts from published records, generators, and the runner."""
 
 import json
 import math
@@ -218,7 +218,7 @@ def test_run_resumes_and_refuses_other_settings(byte_tokenizer, tmp_path):
     assert results["trec"]["blind"] == 25
     third = Parrot()
     assert run_official(third, tasks, tmp_path, byte_tokenizer, 64) == results and not third.asked
-    # Files of before call a system an answerer.
+    # Old files call a system an answerer.
     for name in ("run.json", "result.json"):
         path = tmp_path / "parrot" / "trec" / name
         path.write_text(path.read_text().replace('"system":', '"answerer":'))
@@ -240,7 +240,7 @@ def test_cuts_only_when_asked_and_counts_them(byte_tokenizer, tmp_path):
 
 
 def test_window_oracle(byte_tokenizer, tmp_path):
-    """All answers stand in the whole prompt, and those of a needle near the end stand in its end."""
+    """All answers occur in the whole prompt, and those of a needle near the end occur in its end."""
     task = ruler_task("niah_multivalue", byte_tokenizer, 2000, 4)
     assert run_official(Parrot(), [task], tmp_path / "a", byte_tokenizer, 2000)[task.label]["window_oracle"] == 100
     part = run_official(Parrot(), [task], tmp_path / "b", byte_tokenizer, 1000)[task.label]["window_oracle"]
@@ -250,7 +250,7 @@ def test_window_oracle(byte_tokenizer, tmp_path):
 
 
 def test_a_budget_goes_by_what_a_template_asks(byte_tokenizer, monkeypatch):
-    """LongBench's instruction around the question is not looked for in the passages."""
+    """LongBench's instruction around the question is not searched for in the passages."""
     model = tiny_shared("llama", base=tiny_base("llama", vocab_size=256), encoding="chunk", window=200)
     (record, *_), seen = read_task("hotpotqa", DATA).records, []
 
@@ -267,7 +267,7 @@ def test_a_budget_goes_by_what_a_template_asks(byte_tokenizer, monkeypatch):
 
 @pytest.mark.parametrize("budget", [None, 24])
 def test_shared_and_window_answer(byte_tokenizer, tmp_path, budget):
-    """Answers longer than the window are written; what is far matters to one and not to the other."""
+    """Answers longer than the window are written; far text matters to one system and not to the other."""
     base = tiny_base("llama", vocab_size=256)
     shared = AnsweringShared(
         tiny_shared("llama", base=base, encoding="chunk", injection="joint"), byte_tokenizer, budget
@@ -284,7 +284,7 @@ def test_shared_and_window_answer(byte_tokenizer, tmp_path, budget):
 
 
 def test_pieces_of_the_window_equal_one_generation(byte_tokenizer):
-    """While nothing slides out of the window, writing in pieces is plain greedy decoding."""
+    """As long as nothing leaves the window, writing in pieces equals plain greedy decoding."""
     base = tiny_base("llama", vocab_size=256)
     ids = byte_tokenizer("abcdef", return_tensors="pt").input_ids
     plain = base.generate(ids, max_new_tokens=20, do_sample=False, pad_token_id=0)

@@ -13,7 +13,7 @@ def scored(name, prediction, answer, classes=()):
 
 
 def test_word_f1():
-    # "the" and the full stop go: 3 words against 2, 2 in common: p 2/3, r 1, f 2·2/(3+2).
+    # "the" and the full stop are removed: 3 words against 2, 2 in common: p 2/3, r 1, f 2·2/(3+2).
     assert scored("qa_f1", "The red old house.", "old house") == pytest.approx(0.8)
     assert scored("qa_f1", "", "old house") == 0
     # Of x x y and x y y, one x and one y are common: 2·2/6.
@@ -57,7 +57,7 @@ def test_classification_keeps_the_quirk_of_the_original():
     assert scored("classification", "It is a Town", "Town", classes) == 1
     assert scored("classification", "Town or Art", "Town", classes) == 0.5
     assert scored("classification", "nothing", "Town", classes) == 0
-    # "Art" is part of the right name: it goes, and one is left.
+    # "Art" is part of the right name: it is removed, and one is left.
     assert scored("classification", "Art museum", "Art museum", classes) == 1
     # Removing "Ar" skips "Art", which therefore stays: 1 of 2.
     assert scored("classification", "Art museum", "Art museum", ["Ar", *classes]) == 0.5

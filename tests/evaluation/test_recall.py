@@ -1,4 +1,4 @@
-"""Recall by length and budget: facts stand where they should, every policy answers the same questions, tables follow."""
+"""Recall by length and budget: facts are at the right places, every policy answers the same questions, tables are correct."""
 
 import json
 from itertools import pairwise
@@ -99,7 +99,7 @@ def test_recall_and_its_report(run, files, tmp_path, monkeypatch):
     assert {len(cell.right) for row in cells.values() for cell in row.values()} == {3}
     text = (folder / "report.md").read_text()
     assert "BM25 into the base's window" in text and "| oracle | 128 |" in text and (folder / "recall.png").is_file()
-    # The table is made of the files alone.
+    # The table is made from the files alone.
     (path,) = [p for p in written if p.name == "0.json"]
     content = json.loads(path.read_text())
     for answer in content["answers"]:
@@ -108,7 +108,7 @@ def test_recall_and_its_report(run, files, tmp_path, monkeypatch):
     write_report(folder)
     changed = [line for line in (folder / "report.md").read_text().splitlines() if "| 128 |" in line]
     assert len(changed) == 8 and changed != [line for line in text.splitlines() if "| 128 |" in line]
-    # One file is enough to make it anew.
+    # One file is enough to make it again.
     kept = tmp_path / "kept"
     kept.mkdir()
     (kept / "cells.json").write_bytes((folder / "cells.json").read_bytes())

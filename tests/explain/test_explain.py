@@ -1,4 +1,4 @@
-"""What an answer was made of: attention against slow loops, facts that add up, and a page that no text can break."""
+"""Explaining an answer: attention equals slow loops, facts are consistent, and no text can break the page."""
 
 import json
 import math
@@ -80,7 +80,7 @@ def slow_attention(model, memory, running: list[int], rows: range) -> dict[int, 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 @pytest.mark.parametrize("settings", [JOINT, {"injection": "cross"}], ids=["joint", "cross"])
 def test_attention_equals_slow_loops(settings, implementation):
-    """More is kept than the window holds, so that the bias counts; the last chunk is kept, as the reference wants it."""
+    """More is kept than the window holds, so that the bias matters; the last chunk is kept, as the reference requires."""
     base = tiny_base("llama", vocab_size=256, attn_implementation=implementation)
     model = tiny_shared("llama", base=base, encoding="chunk", **settings)
     text, question, answer = ids_of("the quick brown fox " * 5), ids_of("what jumps?"), ids_of("a fox")
@@ -119,7 +119,7 @@ def test_nothing_kept_gets_no_attention():
 
 
 def test_pieces_join_to_the_text():
-    """Cuts inside of characters too: no byte is lost, shown twice or shown broken."""
+    """Cuts inside characters too: no byte is lost, repeated or broken."""
     tokenizer, text = byte_tokenizer(), "aé😀 naïve 👩‍👩‍👧!" * 9
     ids = tokenizer(text).input_ids
     for step in (1, 2, 3, 7, 50):
@@ -130,7 +130,7 @@ def test_pieces_join_to_the_text():
 
 
 def test_text_goes_on_behind_what_was_lost():
-    """Two documents in chunks of 8 slots; of the second the first block and one in the middle are lost."""
+    """Two documents in chunks of 8 slots; the second has lost its first block and one in the middle."""
     lines = "abcdefghij", "lost1234 😀fghlost5678 the end"
     first, second = (byte_tokenizer()(line).input_ids for line in lines)
     ids = torch.zeros(56, dtype=torch.int32)
@@ -151,7 +151,7 @@ TEXTS = {"one.txt": "The quick brown fox. " * 9, "two": "é", "three": NASTY * 3
 
 @pytest.fixture(scope="module", params=["joint", "cross"])
 def explained(request):
-    """An answer over three documents, two of which begin inside of chunks; and everything about it."""
+    """An answer over three documents, two of which begin inside chunks; and all its facts."""
     tokenizer = byte_tokenizer()
     model = made(**(JOINT if request.param == "joint" else {"injection": "cross"}))
     everything = None
@@ -190,7 +190,7 @@ def test_facts_add_up(explained):
         assert len(chunk.excerpt) <= 80
         assert chunk.score == pytest.approx(float(answer.scores[0, slice(*chunk.tokens)].max()), rel=1e-4)
         assert facts.documents[chunk.document].tokens[0] <= chunk.tokens[0] < facts.documents[chunk.document].tokens[1]
-    # Attention: of each layer all chunks together, and the mean of all pieces.
+    # Attention: for each layer all chunks together, and the mean over all pieces.
     for place, layer in enumerate(facts.layers):
         masses = [chunk.attention[place] for chunk in facts.chunks if chunk.attention]
         assert sum(masses) == pytest.approx(layer.memory, abs=1e-4)
@@ -198,7 +198,7 @@ def test_facts_add_up(explained):
         assert layer.memory == pytest.approx(1, abs=1e-4) or facts.injection == "joint"
     pieces = sum(piece.attention for chunk in facts.chunks for piece in chunk.pieces)
     assert pieces == pytest.approx(sum(layer.memory for layer in facts.layers) / len(facts.layers), abs=1e-4)
-    # Documents and sources are where they say.
+    # Documents and sources are at the stated places.
     for document, (name, content) in zip(facts.documents, TEXTS.items(), strict=True):
         assert document.name == name and text[slice(*document.characters)] == content
     assert facts.sources
@@ -251,7 +251,7 @@ def test_the_page_needs_nothing_and_breaks_on_nothing(explained):
     assert not {"src", "href"} & {name for name, _ in parsed.attributes}
     assert not any(name.startswith("on") for name, _ in parsed.attributes)
     assert json.loads(embedded(page)) == json.loads(json.dumps(asdict(facts)))
-    # The texts are data: three scripts' worth of tags in the documents add none to the page.
+    # The texts are data: script tags in three documents add none to the page.
     assert parsed.open == [] and parsed.tags.count("script") == 2 and "b" not in parsed.tags
     assert parsed.text["h1"] == ["Say </script>"]
     assert "😀" in embedded(page) and "<" not in embedded(page)
@@ -280,7 +280,7 @@ def test_command_on_the_bundled_model(run, tmp_path):
 
 
 def test_places_are_right_behind_lost_blocks(run, tmp_path, model_folder, monkeypatch):
-    """Of a store's second document the first block and one in the middle are damaged: the rest is where it was."""
+    """If a store's second document has a damaged first block and one in the middle, the rest keeps its place."""
     monkeypatch.setattr(edit, "BLOCK_TOKENS", 32)
     texts = {"one": "The quick brown fox – jumps. " * 2, "two": "".join(f"Day {i}: rain 😀. " for i in range(12))}
     for name, content in texts.items():
@@ -302,7 +302,7 @@ def test_places_are_right_behind_lost_blocks(run, tmp_path, model_folder, monkey
         name = document["name"].rpartition("/")[2]
         shown = "".join(piece["text"] for piece in chunk["pieces"])
         expected = texts[name][start:end]
-        # A character that is cut off by what is lost behind it can't be shown.
+        # A character whose end is lost can't be shown.
         assert shown == expected or (shown[-1] == "\ufffd" and expected.startswith(shown.rstrip("\ufffd")))
     for source in facts["sources"]:
         assert source["text"] == texts[source["document"].rpartition("/")[2]][slice(*source["characters"])]

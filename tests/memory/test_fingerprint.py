@@ -1,4 +1,4 @@
-"""What a fingerprint depends on: no setting is forgotten, and models keep theirs from version to version."""
+"""Fingerprints: no setting is forgotten, and models keep theirs from version to version."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ COMMON = {field.name for field in dataclasses.fields(PreTrainedConfig)}
 
 
 def test_every_setting_is_decided_about():
-    """A new field of SharedLLMConfig belongs into DECIDING or into INDIFFERENT."""
+    """A new field of SharedLLMConfig belongs in DECIDING or in INDIFFERENT."""
     own = {field.name for field in dataclasses.fields(SharedLLMConfig)} - COMMON
     deciding = {*DECIDING.values(), *DECIDING_IF_SET}
     assert own == deciding | (INDIFFERENT & own)
@@ -51,7 +51,7 @@ def fingerprint(**changes) -> str:
 
 
 def test_it_is_what_it_was():
-    """As the first version hashed it, when `strides` was called `ratios`."""
+    """As hashed by the first version, when `strides` was called `ratios`."""
     assert fingerprint() == "8c4116e182a21299ed1ebbd36726b162"
 
 

@@ -1,4 +1,5 @@
-"""Memories held in 8 bits: products equal those of the numbers brought back, and a model writes over them as over its own."""
+"""Memories held in 8 bits: products equal those of the dequantised numbers, and a model generates over them as over its
+own."""
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tens
 
 
 class Layer(torch.nn.Module):
-    """What attention wants to know of a layer."""
+    """The attributes of a layer that attention uses."""
 
     num_key_value_groups, scaling = 2, 0.3
 
@@ -25,7 +26,7 @@ class Layer(torch.nn.Module):
 @pytest.mark.parametrize("dim", [8, 24, 16, 64])
 @pytest.mark.parametrize("tokens", [1, 16, 37, 160])
 def test_products_are_those_of_the_numbers_brought_back(dtype, dim, tokens):
-    """With the kernel, where head size and tokens are multiples of 16 after padding, and without it."""
+    """With the kernel, if head size and tokens are multiples of 16 after padding, and without it."""
     keys, values = draw(2, 3, tokens, dim, dtype=dtype), draw(2, 3, tokens, dim, seed=1, dtype=dtype)
     queries, weights = draw(2, 3, 5, dim, seed=2, dtype=dtype), draw(2, 3, 5, tokens, seed=3).softmax(-1).to(dtype)
     held = Int8Keys.of(keys), Int8Values.of(values)
@@ -54,7 +55,7 @@ def test_attention_takes_them_for_few_queries_and_for_many(rows, length):
 @pytest.mark.parametrize("injection", ["cross", "joint"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_model_writes_over_a_memory_in_8_bits(injection, dtype):
-    """Logits are near those over the numbers themselves, and not the same; text folded behind it is held alike."""
+    """Logits are close to those over the original numbers, but not equal; folded text is held in the same format."""
     model = tiny_shared(
         "llama", base=tiny_base("llama", head_dim=64, dtype=dtype), injection=injection, encoding="chunk"
     )

@@ -1,4 +1,4 @@
-"""ContextMemory: moving, picking, cutting and joining leave each text's entries as they were."""
+"""ContextMemory: moving, selecting, cutting and joining do not change each text's entries."""
 
 from dataclasses import replace
 
@@ -158,7 +158,7 @@ def test_cat_ragged():
 
 
 def test_a_memory_of_everything_is_one_segment():
-    """As a store has segments; a memory that holds a part of the tokens has none."""
+    """Segments as in a store; a memory that holds only a part of the tokens has none."""
     model, ids = tiny_shared("llama", encoding="chunk"), torch.tensor(random_texts([40]))
     memory = model.read(ids, keep_all=True, sources=["a"])
     (segment,) = memory.segments

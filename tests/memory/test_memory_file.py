@@ -1,4 +1,4 @@
-"""Memories on disk: the same to the bit after a round trip; any damage is found; an older file stays whole."""
+"""Memories on disk: bit-identical after a round trip; any damage is found; an older file stays whole."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def saved(path):
 
 
 def rewrite(path, memory, **changes):
-    """Save a memory whose header, checksum and all, says something else."""
+    """Save a memory with a changed header and a matching checksum."""
     written = memory_file.save_file
 
     def save(tensors, name, metadata):
@@ -56,7 +56,7 @@ def test_round_trip_is_exact(path, lengths, dtype):
 
 
 def test_round_trip_keeps_every_bit_pattern(path):
-    """All 65,536 patterns of bfloat16, signalling and negative NaNs, infinities and -0 among them."""
+    """All 65,536 bit patterns of bfloat16, including signalling and negative NaNs, infinities and -0."""
     memory = random_memory([1])
     patterns = torch.arange(-(1 << 15), 1 << 15).to(torch.int16).view(torch.bfloat16).reshape(1, 1, 1, -1)
     memory = replace(memory, keys=(patterns,) * 2, values=(patterns,) * 2)
@@ -66,7 +66,7 @@ def test_round_trip_keeps_every_bit_pattern(path):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_int8_is_within_half_a_step(path, dtype):
-    """Every number is off by at most half of a 127th of the greatest of its token and head; all else is exact."""
+    """Every number is off by at most half of a 127th of the largest of its token and head; everything else is exact."""
     memory = random_memory([9, 30], dtype=dtype)
     memory = replace(memory, keys=tuple(k * torch.tensor([1.0, -50.0, 0.01, 3.0]).to(dtype) for k in memory.keys))
     save_memory(memory, path, storage="int8")
@@ -138,7 +138,7 @@ def test_longer_than_it_should_be(saved):
 def test_any_flipped_byte_is_found(saved):
     whole = saved.read_bytes()
     header_end = 8 + int.from_bytes(whole[:8], "little")
-    # Everything of the header, a step behind it that meets every byte of an entry in turn.
+    # The whole header; after it, a step that hits every byte position of an entry in turn.
     places = [*range(header_end), *range(header_end, len(whole), 9)]
     for place in places:
         damaged = bytearray(whole)
@@ -270,7 +270,7 @@ def test_a_memory_of_another_tokenizer(saved):
 
 
 def test_what_is_saved_can_be_opened_whatever_its_sources(path):
-    """Keys that are numbers sort otherwise once they are text, which the header's checksum must not notice."""
+    """Numeric keys sort differently once they are text; the header's checksum must not depend on this."""
     save_memory(replace(random_memory([3]), sources=(({10: "b", 9: "a", "pages": (1, 2)},),)), path)
     assert open_file(path).sources == (({"10": "b", "9": "a", "pages": [1, 2]},),)
 

@@ -1,4 +1,4 @@
-"""Residual streams are kept, moved, cut, joined, stored and selected like everything else of a memory."""
+"""Residual streams are kept, moved, cut, joined, stored and selected like the rest of a memory."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def read(model, *lengths: int, seed: int = 0):
 
 
 def test_cut_and_joined_as_read_at_once(model):
-    """Appending at any place and cutting at a chunk border give the streams of one reading, to rounding."""
+    """Appending at any place and cutting at a chunk border give the streams of a single reading, up to rounding."""
     text, whole = read(model, 45)
     some = model.append(model.read(torch.tensor([text[:21]]), keep_all=True), torch.tensor([text[21:]]))
     torch.testing.assert_close(some.residuals[0], whole.residuals[0], rtol=1e-5, atol=1e-5)
@@ -42,7 +42,7 @@ def test_a_file_holds_them(model, tmp_path, storage):
 
 
 def test_what_is_taken_of_them(model):
-    """Over the border of two memories too, each column from where it stands."""
+    """Also across the border of two memories, each column from its own place."""
     (_, first), (_, second) = read(model, 32), read(model, 20, seed=1)
     slots = torch.tensor([3, 4, 31, 32, 50])
     chosen = take(segments_of([first, second]), [slots], [torch.ones_like(slots)])

@@ -24,7 +24,7 @@ def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tens
 
 
 def by_copies(queries: Tensor, spans: list, scaling: float) -> Tensor:
-    """The same with everything repeated for rows and heads and joined: softmax(q kᵀ · scaling + bias) v."""
+    """The same with everything repeated for rows and heads and concatenated: softmax(q kᵀ · scaling + bias) v."""
     (batch, heads, length, _), all_keys, all_values, biases = queries.shape, [], [], []
     for keys, values, bias in spans:
         repeat = batch // len(keys), heads // keys.shape[1]
@@ -38,12 +38,12 @@ def by_copies(queries: Tensor, spans: list, scaling: float) -> Tensor:
 
 
 class Layer(torch.nn.Module):
-    """What `attend` wants to know of an attention module."""
+    """The attributes of an attention module that `attend` uses."""
 
     num_key_value_groups, scaling = 2, 0.3
 
 
-# Rows, texts, tokens, head size: few queries; in turns of two rows; of one row; many.
+# Rows, texts, tokens, head size: few queries; two rows at a time; one row at a time; many.
 SHAPES = {
     "few": (4, 2, 1, 64),
     "turns": (6, 2, 2, 32),
@@ -58,7 +58,7 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("mask", [2**25, 30], ids=["whole", "blocks"])
 def test_equals_copies(monkeypatch, shape, padded, implementation, mask):
-    """In values and gradients: a memory for fewer texts than rows, with and without padding, by itself and joined."""
+    """In values and gradients: a memory for fewer texts than rows, with and without padding, alone and joined."""
     monkeypatch.setattr(attention, "_MASK", mask)
     (rows, texts, length, dim), far_keys, near_keys = shape, 11, shape[2] + 3
     queries = draw(rows, 4, length, dim).requires_grad_()
@@ -97,7 +97,7 @@ def test_shapes_take_the_ways_they_are_named_for():
 
 @pytest.mark.parametrize("heads", [4, 8])
 def test_bfloat16(heads):
-    """Few queries are as near to the exact result as the kernel for many is, over a memory of many tokens."""
+    """Few queries are as close to the exact result as the kernel for many, over a memory of many tokens."""
     queries = draw(1, heads, 1, 64, dtype=torch.bfloat16)
     far = (draw(1, 4, 3000, 64, seed=1, dtype=torch.bfloat16), draw(1, 4, 3000, 64, seed=2, dtype=torch.bfloat16), None)
     near = (draw(1, 4, 50, 64, seed=3, dtype=torch.bfloat16), draw(1, 4, 50, 64, seed=4, dtype=torch.bfloat16), None)
@@ -116,7 +116,7 @@ def test_bfloat16(heads):
 
 @pytest.mark.parametrize("numbers", [False, True])
 def test_few_queries_over_keys_of_their_own(numbers):
-    """Where no gradients are recorded `attend` takes products: as the kernels, whatever masks are."""
+    """Without gradients `attend` uses products, with the kernels' result for every kind of mask."""
     queries, keys, values = draw(2, 4, 1, 64), draw(2, 2, 300, 64, seed=1), draw(2, 2, 300, 64, seed=2)
     mask = torch.rand(2, 1, 1, 300) > 0.3
     if numbers:
@@ -134,7 +134,7 @@ def test_few_queries_over_keys_of_their_own(numbers):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("numbers", [False, True])
 def test_many_queries_of_grouped_heads(numbers, dtype):
-    """To the bit what SDPA gives over repeated keys and values, whatever masks are; copies are made for none of them."""
+    """Bit-identical to SDPA over repeated keys and values for every kind of mask, without copies."""
     queries, keys, values = (draw(2, heads, n, 64, seed=n, dtype=dtype) for heads, n in ((8, 40), (2, 300), (2, 300)))
     mask = torch.rand(2, 1, 40, 300, generator=torch.Generator().manual_seed(0)) > 0.3
     if numbers:
@@ -165,7 +165,7 @@ def model_of(
 @pytest.mark.parametrize("head_dim", [8, 64])
 @pytest.mark.parametrize("length", [70, 0])
 def test_one_memory_for_many_questions(injection, implementation, head_dim, length):
-    """Step by step and whole, left-padded: as if the memory had been repeated, and as each question by itself."""
+    """Step by step and at once, left-padded: the same as with a repeated memory, and as each question alone."""
     model, (ids, mask) = model_of(injection, head_dim, implementation), pad(QUESTIONS)
     memory = model.read(torch.tensor(random_texts([length], 1), dtype=torch.long).view(1, length))
     asked = {"max_new_tokens": 6, "output_logits": True, "return_dict_in_generate": True, **GREEDY}
@@ -182,7 +182,7 @@ def test_one_memory_for_many_questions(injection, implementation, head_dim, leng
 
 @pytest.mark.parametrize("injection", ["cross", "joint"])
 def test_gradients_of_one_memory_for_many_questions(injection):
-    """They flow into the memory from all rows."""
+    """Gradients flow into the memory from all rows."""
     model, (ids, mask) = model_of(injection, 8), pad(QUESTIONS)
     gradients = []
     for rows in (1, 5):
@@ -212,7 +212,7 @@ def test_beams_share_their_text(injection, head_dim):
 @pytest.mark.parametrize("injection", ["cross", "joint"])
 @pytest.mark.parametrize("lengths", [[70], [70, 40]], ids=str)
 def test_a_memory_lies_head_by_head(injection, lengths):
-    """As it is read, and as it is prepared; what lies otherwise is put so once."""
+    """Contiguous after reading and after preparing; other layouts are converted once."""
     model = model_of(injection, 8)
     memory = model.read(*pad(random_texts(lengths), "right"))
     assert all(t.is_contiguous() for t in memory.keys + memory.values)
@@ -246,7 +246,7 @@ def test_several_texts_are_as_many_as_rows():
 
 
 class Allocations(TorchDispatchMode):
-    """Bytes of every tensor that an operation makes; views make none."""
+    """Bytes of every tensor that an operation allocates; views allocate none."""
 
     def __init__(self):
         super().__init__()
@@ -298,7 +298,8 @@ def largest_of_a_step(model: SharedLLMForCausalLM, rows: int, tokens: int = 4096
 @pytest.mark.parametrize("memory_dtype", ["model", "int8"])
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_memory_is_prepared_with_little_beside_it(monkeypatch, in_place, memory_dtype):
-    """Some tokens at a time: no tensor but what is kept is as large as a layer of it, and in place not even keys are kept twice."""
+    """Some tokens at a time: no temporary tensor is as large as a layer of the memory, and in place not even keys exist
+    twice."""
     monkeypatch.setattr(injection, "_TOKENS", 16)
     monkeypatch.setattr(int8, "_NUMBERS", 256)
     model = model_of("cross", 64)
@@ -324,19 +325,19 @@ def test_a_memory_is_prepared_with_little_beside_it(monkeypatch, in_place, memor
 @torch.no_grad()
 @pytest.mark.parametrize("encoding", ["node", "chunk"])
 def test_reading_holds_nothing_twice_but_one_tensor(encoding):
-    """However many batches: tensors of all kept tokens are what they are written to, and how they lie in the memory."""
+    """For any number of batches: the only tensors of all kept tokens are the ones written to and their contiguous copies."""
     model = tiny_shared("llama", encoding=encoding)
     with Allocations() as made:
         memory = model.read(torch.tensor(random_texts([4096])), batch_tokens=64, fingerprint=False)
     layer = memory.keys[0].nbytes
-    # Twice two tensors for each pair, one after the other.
+    # Two tensors per pair, twice, one after the other.
     assert [size for size in made.bytes if size > layer / 2] == [layer] * 4 * len(memory.keys)
 
 
 @pytest.mark.parametrize("injection", ["cross", "joint"])
 @pytest.mark.parametrize("size", [1, 4, 64])
 def test_prompts_in_pieces_generate_the_same(injection, size):
-    """`prefill_chunk_size` of transformers, which bounds what a long prompt needs beside its cache; left-padded too."""
+    """transformers' `prefill_chunk_size`, which bounds the memory of a long prompt besides its cache; left-padded too."""
     model, (ids, mask) = model_of(injection, 8), pad(QUESTIONS)
     memory = model.read(torch.tensor(random_texts([64])))
     asked = {"attention_mask": mask, "memory": memory, "max_new_tokens": 6, **GREEDY}
@@ -345,7 +346,7 @@ def test_prompts_in_pieces_generate_the_same(injection, size):
 
 @torch.no_grad()
 def test_only_what_nobody_else_has_is_prepared_in_place():
-    """A memory that was given can be asked again; what a prompt's beginning or a context was read into need not."""
+    """A given memory can be asked again; a memory made from a prompt's beginning or a context may be overwritten."""
     model = model_of("cross", 8)
     memory, ids = model.read(torch.tensor(random_texts([64]))), torch.tensor(random_texts([9], 2))
     before = memory.to("cpu", torch.float64)
@@ -370,7 +371,7 @@ def test_a_step_makes_nothing_as_large_as_a_layer_of_the_memory(injection, imple
 @torch.no_grad()
 @pytest.mark.parametrize("injection", ["cross", "joint"])
 def test_text_behind_a_cache_repeats_no_keys(injection):
-    """Pieces of a long text, where only some layers read a memory: two of eight heads have keys, and they stay their own."""
+    """Pieces of a long text, where only some layers read a memory: two of eight heads have keys, which are not repeated."""
     base = tiny_base("llama", num_attention_heads=8, head_dim=64, max_position_embeddings=512)
     model = tiny_shared("llama", base=base, injection=injection, encoding="chunk", window=512)
     ids, cache = torch.tensor(random_texts([512])), with_room(None, base.config, 512)
@@ -384,6 +385,6 @@ def test_text_behind_a_cache_repeats_no_keys(injection):
 
 
 def test_copies_of_the_memory_are_counted(monkeypatch):
-    """The check above finds what it is there for."""
+    """The check above finds the mistake that it is for."""
     monkeypatch.setattr(attention, "are_few", lambda queries, keys: False)
     assert largest_of_a_step(model_of("joint", 64), 1) > 1

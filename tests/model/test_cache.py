@@ -1,4 +1,4 @@
-"""A cache with room holds what transformers' holds, whatever is done to it, and writes tokens instead of copying."""
+"""A cache with spare capacity holds the same as transformers' after every operation, and writes tokens in place."""
 
 import copy
 
@@ -15,7 +15,7 @@ from sharedllm.model.cache import RoomyLayer, with_room
 
 @pytest.fixture(autouse=True)
 def little_room(monkeypatch):
-    """So that it runs out within a few tokens."""
+    """Small, so that it runs out within a few tokens."""
     monkeypatch.setattr(cache_module, "ROOM", 4)
 
 
@@ -60,7 +60,7 @@ def test_equals_a_dynamic_layer(between):
 def test_tokens_are_written_where_there_is_room():
     layer = RoomyLayer()
     places = [layer.update(*states(i, length))[0].data_ptr() for i, length in enumerate((5, 1, 1, 1, 1))]
-    # Room for 8, then for 12.
+    # Capacity for 8, then for 12.
     assert places[0] == places[1] == places[2] == places[3] != places[4]
 
 
@@ -77,7 +77,7 @@ def test_a_copy_goes_its_own_way():
 
 @torch.no_grad()
 def test_room_that_is_known_is_made_once():
-    """What comes beyond it has room too."""
+    """Tokens beyond the expected number have capacity too."""
     layer, places = RoomyLayer(room=11), set()
     for seed, length in enumerate((5, 1, 5)):
         places.add(layer.update(*states(seed, length))[0].data_ptr())
@@ -98,7 +98,7 @@ def test_gradients_flow_through_it():
 
 
 def test_which_caches_get_room():
-    """Plain and empty ones: not those that slide, are static or hold something."""
+    """Only plain and empty caches: not sliding, static or filled ones."""
     llama, mistral = tiny_base("llama").config, tiny_base("mistral", sliding_window=16).config
     assert {type(x) for x in with_room(None, llama).layers} == {RoomyLayer}
     assert {type(x) for x in with_room(None, mistral).layers} == {DynamicSlidingWindowLayer}
@@ -114,7 +114,7 @@ def test_which_caches_get_room():
 
 @pytest.mark.parametrize("injection", ["cross", "joint"])
 def test_generation_makes_room(injection):
-    """In `generate` and in forward passes; tokens are those of a cache without room."""
+    """In `generate` and in forward passes; tokens equal those of transformers' cache."""
     model, ids = tiny_shared("llama", injection=injection), torch.tensor(random_texts([9, 9]))
     memory = model.read(torch.tensor(random_texts([40, 40], 1)))
     asked = {"memory": memory, "max_new_tokens": 12, "do_sample": False, "return_dict_in_generate": True}
@@ -123,7 +123,7 @@ def test_generation_makes_room(injection):
     assert {x._rooms[0].shape[2] for x in out.past_key_values.layers} == {9 + 12}
     plain, logits = DynamicCache(config=model.config.text_config), []
     for piece in out.sequences.split([9] + [1] * 12, 1):
-        # Where gradients are recorded there is no room.
+        # With gradients there is no spare capacity.
         logits.append(model(piece, memory=memory, past_key_values=plain, use_cache=True).logits[:, -1])
     assert {type(x) for x in plain.layers} == {DynamicLayer}
     assert torch.equal(torch.stack(logits[:-1], 1).argmax(-1), out.sequences[:, 9:])

@@ -1,4 +1,4 @@
-"""Configuration: defaults and round trips; and settings and input that are refused, naming field, value and fix."""
+"""Configuration: defaults and round trips; refused settings and inputs, with field, value and fix."""
 
 import json
 
@@ -16,7 +16,7 @@ def ids_of(*lengths: int, seed: int = 0) -> Tensor:
 
 
 def settings_of(config: SharedLLMConfig) -> dict:
-    """Everything but where it was loaded from."""
+    """Everything but the path it was loaded from."""
     return {name: value for name, value in config.to_dict().items() if name != "_name_or_path"}
 
 
@@ -140,7 +140,7 @@ def test_dtype_of_an_instance():
 
 
 def test_settings_without_weights():
-    """A model made from a configuration is random, has closed gates, and is of the base's size."""
+    """A model made from a configuration has random weights, closed gates, and the base's size."""
     config = tiny_shared("llama").config
     model = AutoModelForCausalLM.from_config(config)
     assert isinstance(model, SharedLLMForCausalLM)

@@ -1,4 +1,4 @@
-"""Depth as a second grain: the fast path against the loops in values and gradients, and against the base where both must agree."""
+"""Reading deeper: the fast path equals the loops in values and gradients, and the base where both must agree."""
 
 from itertools import product
 
@@ -40,7 +40,7 @@ def fast(model: SharedLLMForCausalLM, running: list[list[int]], contexts: list[l
 @pytest.mark.parametrize(("family", "lower_layers"), list(product(FAMILIES, (1, 2, 4))))
 @pytest.mark.parametrize("prefix", [PREFIX, None])
 def test_equals_the_loops(family, lower_layers, prefix):
-    """In values and gradients, of ragged texts with ragged selections, padded on the left and on the right."""
+    """In values and gradients, for ragged texts with ragged selections, padded on the left and on the right."""
     model = deep(family, lower_layers, base=tiny_base(family, dtype=torch.float64), prefix=prefix)
     running, contexts = random_texts([6, 9, 1, 4], 1), random_texts(LENGTHS, 2)
     got = fast(model, running, contexts)
@@ -70,7 +70,7 @@ def test_bottom_layers_that_keep_no_keys_see_the_prefix_only(kept):
 
 @pytest.mark.parametrize(("family", "lower_layers"), [("llama", 1), ("qwen3", 3), ("mistral", 4)])
 def test_one_chunk_is_read_as_the_base_reads_it(family, lower_layers):
-    """A text of one chunk, selected whole, is text in the window: the same logits, and the same tokens generated."""
+    """A text of one chunk, selected whole, equals text in the window: the same logits and the same generated tokens."""
     base = tiny_base(family)
     model = deep(family, lower_layers, base=base, chunk_size=40)
     (context, running) = random_texts([40, 7], 3)
@@ -84,7 +84,7 @@ def test_one_chunk_is_read_as_the_base_reads_it(family, lower_layers):
 
 
 def test_chunks_are_read_apart_and_after_the_prefix():
-    """A chunk's streams are those of the base over prefix and chunk, whatever stands in other chunks."""
+    """A chunk's streams are the base's over prefix and chunk, whatever other chunks contain."""
     base = tiny_base("qwen2")
     model, (context,) = deep("qwen2", 2, base=base), random_texts([40], 4)
     with torch.no_grad():
@@ -137,7 +137,7 @@ def test_settings_that_can_not_work(changes, message):
 
 
 def test_the_same_selection_is_read_deeper_once(monkeypatch):
-    """Of a memory that says who made it; another selection, gradients or a full cache read it anew."""
+    """Cached for a memory with a fingerprint; another selection, gradients or a full cache read it again."""
     model, (context,) = deep("llama", 2), random_texts([45], 2)
     calls = []
     monkeypatch.setattr("sharedllm.model.backbone.deepen", lambda *a: calls.append(1) or deepen(*a))

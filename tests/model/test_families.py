@@ -1,4 +1,4 @@
-"""Every family of the table: its layers are taken apart and put together as transformers does it."""
+"""Every family of the table: its layers, taken apart and reassembled, equal transformers'."""
 
 import pytest
 import torch
@@ -8,10 +8,10 @@ from sharedllm import SharedLLMForCausalLM
 from sharedllm.model.families import FAMILIES as TABLE
 from sharedllm.model.families import wiring
 
-# What the other tests cover too, in all combinations, is not tested here again.
+# Families that other tests cover in all combinations are not tested here again.
 PARTIAL = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}
 MORE = [family for family in TABLE if family not in FAMILIES]
-# Ministral 3 scales queries by where they stand, beyond the length that it was first trained on.
+# Ministral 3 scales queries by position, beyond its original training length.
 RELATIVE = {
     "ministral3": {
         "rope_parameters": SPECIAL["ministral3"]["rope_parameters"] | {"original_max_position_embeddings": 64}
@@ -20,7 +20,7 @@ RELATIVE = {
 
 
 def in_relative_positions(base):
-    """Hunyuan weighs what it has turned: only with equal weights for what turns together do distances alone count."""
+    """Hunyuan applies norm weights after RoPE: only with equal weights within a rotated pair do distances alone matter."""
     for name, parameter in base.named_parameters():
         if "query_layernorm" in name or "key_layernorm" in name:
             parameter.data = parameter.data[: len(parameter) // 2].repeat(2)
@@ -30,7 +30,7 @@ def in_relative_positions(base):
 @torch.no_grad()
 @pytest.mark.parametrize(("family", "settings"), [*((family, {}) for family in TABLE), ("phi3", PARTIAL)], ids=str)
 def test_a_memory_of_everything_is_full_attention(family, settings):
-    """All layers read one chunk at stride 1, positions as they stand: the base over context and running text at once."""
+    """All layers read one chunk at stride 1 and true positions: the base over context and running text at once."""
     base = in_relative_positions(tiny_base(family, **RELATIVE.get(family, {}) | settings))
     model = SharedLLMForCausalLM.from_base(
         base,
@@ -52,7 +52,8 @@ def test_a_memory_of_everything_is_full_attention(family, settings):
 @torch.no_grad()
 @pytest.mark.parametrize("family", list(TABLE))
 def test_an_mlp_takes_some_tokens_at_a_time(family, monkeypatch):
-    """Of a batch too, and the result is the same; mixtures of experts take all, for what a router decides is recorded by call."""
+    """For batches too, with the same result; mixtures of experts take all tokens, because router decisions are recorded
+    per call."""
     base, ids = tiny_base(family), torch.tensor(random_texts([20, 20]))
     model, seen = SharedLLMForCausalLM.from_base(base, window=32, chunk_size=16, lower_layers=2), []
     expected = model(ids, context_ids=ids).logits
@@ -80,7 +81,8 @@ def test_cross_attention_changes_nothing_until_it_is_trained(family):
 @pytest.mark.parametrize("injection", ["cross", "joint"])
 @pytest.mark.parametrize("family", MORE)
 def test_reads_decodes_trains_and_comes_back(family, injection, tmp_path):
-    """Over a memory, left-padded running text token by token is the same as at once; gradients reach all that reads it."""
+    """Over a memory, left-padded running text token by token equals one pass; gradients reach every part that reads the
+    memory."""
     settings = {"injection": injection, "encoding": "chunk", "injection_map": [[0, 0], [1, 1], [2, 2], [2, 3]]}
     model = tiny_shared(family, base=tiny_base(family), **settings)
     contexts, (ids, mask) = pad(random_texts([45, 17])), pad(random_texts([12, 9], seed=1), side="left")

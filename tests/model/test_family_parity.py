@@ -1,4 +1,4 @@
-"""Every family against its own class in transformers: what the lower model makes of a chunk, generate() and labels."""
+"""Every family compared with its own class in transformers: the lower model over a chunk, generate() and labels."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from sharedllm.model.families import FAMILIES as TABLE
 from sharedllm.model.families import Rotations
 from sharedllm.model.rope import rotate
 
-# Families with sliding layers: a chunk, and running text, longer than what they see.
+# Families with sliding layers: chunk and running text are longer than the sliding window.
 SLIDING = (
     "cohere2",
     "gemma2",
@@ -54,7 +54,7 @@ def extended(base, **settings):
 @pytest.mark.parametrize("weights", ["shared", "copy"])
 @pytest.mark.parametrize(("family", "settings"), CASES, ids=str)
 def test_the_lower_model_is_the_base_over_a_chunk(family, settings, weights):
-    """Keys and values of all layers as the base caches them, and the streams that enter them as it records them."""
+    """Keys and values of all layers equal the base's cache, and the streams entering them equal its hidden states."""
     base, text = tiny_base(family, **settings), torch.tensor(random_texts([28]))
     cache = DynamicCache(config=base.config)
     streams = base(text, past_key_values=cache, use_cache=True, output_hidden_states=True).hidden_states
@@ -82,7 +82,7 @@ def test_the_lower_model_is_the_base_over_a_chunk(family, settings, weights):
 @torch.no_grad()
 @pytest.mark.parametrize(("family", "settings"), CASES, ids=str)
 def test_generates_as_its_base(family, settings):
-    """Left-padded, beyond what sliding layers see; joint attention without a memory too."""
+    """Left-padded, beyond the sliding window; also joint attention without a memory."""
     base = tiny_base(family, **settings)
     ids, mask = pad(random_texts([20, 13], seed=2))
     options = {"attention_mask": mask, "max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
@@ -93,7 +93,7 @@ def test_generates_as_its_base(family, settings):
 
 @pytest.mark.parametrize("family", list(TABLE))
 def test_labels_as_its_base(family):
-    """The loss, and the gradient that it gives to the embedding."""
+    """The loss, and its gradient in the embedding."""
     base, (ids, mask) = tiny_base(family), pad(random_texts([20, 13], seed=3), side="right")
     labels = ids.masked_fill(mask == 0, -100)
     (expected,) = gradient(base, base(ids, attention_mask=mask, labels=labels).loss)
@@ -105,7 +105,7 @@ def test_labels_as_its_base(family):
 
 @pytest.mark.parametrize("family", BALANCED)
 def test_the_loss_that_balances_experts(family):
-    """As the configuration asks for it, or the call; over a memory it is that of the running text."""
+    """Requested by the configuration or by the call; over a memory it is the running text's."""
     base = tiny_base(family, output_router_logits=True, router_aux_loss_coef=0.5)
     ids, mask = pad(random_texts([20, 13], seed=3), side="right")
     labels = ids.masked_fill(mask == 0, -100)
@@ -125,14 +125,14 @@ def test_the_loss_that_balances_experts(family):
 @torch.no_grad()
 @pytest.mark.parametrize("family", BORDERED)
 def test_generates_as_its_base_across_the_border_of_longrope(family):
-    """At 32 tokens all positions turn otherwise; what is cached before is not good any more."""
+    """At 32 tokens all rotary frequencies change, which invalidates the cache."""
     rope = LONGROPE if family == "phimoe" else {k: v for k, v in LONGROPE.items() if "mscale" not in k}
     base = tiny_base(family, rope_parameters=rope, original_max_position_embeddings=32)
     (ids,) = [torch.tensor(random_texts([24], seed=2))]
     options = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 30, "do_sample": False, "pad_token_id": 0}
     expected = base.generate(ids, **options)
     assert torch.equal(extended(base).generate(ids, **options), expected)
-    base.config.original_max_position_embeddings = 1000  # its cache is then kept: the border is in this text
+    base.config.original_max_position_embeddings = 1000  # then its cache is kept: the border is in this text
     assert not torch.equal(base.generate(ids, **options), expected)
 
 

@@ -1,4 +1,4 @@
-"""The table of families: what is refused and why, and that the documentation says what the table says."""
+"""The table of families: refusals and reasons, and that the documentation matches the table."""
 
 from pathlib import Path
 

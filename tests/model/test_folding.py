@@ -1,4 +1,4 @@
-"""Endless generation: what the window no longer holds is folded into the memory, and nothing else changes."""
+"""Endless generation: text that outgrows the window is folded into the memory, and nothing else changes."""
 
 from itertools import pairwise
 
@@ -25,7 +25,7 @@ def ids_of(*lengths: int, seed: int = 0) -> Tensor:
 
 @torch.no_grad()
 def slowly(model: SharedLLMForCausalLM, context: list[int], prompt: list[int], new: int, **options) -> list[int]:
-    """The whole text, a token at a time: all that is folded is read anew in one go, the running text runs without a cache."""
+    """The whole text, a token at a time: the folded text is read again in one go, the running text runs without a cache."""
     folded, running, memory, read = list(context), list(prompt), None, 0
     for _ in range(new):
         if len(running) > WINDOW:
@@ -82,7 +82,7 @@ def test_a_memory_of_everything_goes_on_holding_everything(monkeypatch):
 
 
 def test_policies_with_a_query():
-    """The query stays what it was: the end of the prompt, or what was given."""
+    """The query does not change: it is the end of the prompt, or the given one."""
     model, context, prompt = tiny_shared("llama", selection="cosine"), ids_of(48), ids_of(10, seed=1)
     out = model.generate(prompt, context_ids=context, max_new_tokens=NEW, **GREEDY)
     assert out[0].tolist() == slowly(model, context[0].tolist(), prompt[0].tolist(), NEW, query_ids=prompt)
@@ -92,7 +92,7 @@ def test_policies_with_a_query():
 
 
 def test_rows_of_a_batch_are_as_if_alone():
-    """Rows outgrow the window at different steps, one has no memory, one prompt is longer than the window."""
+    """Rows outgrow the window at different steps, one has no memory, and one prompt is longer than the window."""
     model, prompts, contexts = tiny_shared("llama"), random_texts([9, 20, 4, 50]), random_texts([40, 17, 0, 5], 1)
     ids, mask = pad(prompts)
     memory = model.read(*pad(contexts, "right"))
@@ -102,7 +102,7 @@ def test_rows_of_a_batch_are_as_if_alone():
 
 
 def watch(monkeypatch) -> list[Folding]:
-    """The state of folding after each step, as it is filled."""
+    """Records the state of folding after each step."""
     steps, add = [], Folding.add
 
     def watched(self, tokens):
@@ -144,7 +144,7 @@ def test_chunks_longer_than_half_the_window(monkeypatch):
 
 
 def test_sampling_and_several_answers():
-    """Seeds decide, and each answer has a memory of its own."""
+    """Results depend on seeds, and each answer has its own memory."""
     model, ids = tiny_shared("llama"), ids_of(10, 10)
     memory = model.read(ids_of(40, 40, seed=1))
     asked = {"memory": memory, "max_new_tokens": NEW, "num_return_sequences": 3}
@@ -157,7 +157,7 @@ def test_sampling_and_several_answers():
     assert first.shape == (6, 10 + NEW)
     assert torch.equal(first, sampled(0)) and not torch.equal(first, sampled(1))
     assert len({tuple(row.tolist()) for row in first}) == 6
-    # The likeliest token alone is greedy decoding, of every copy.
+    # Sampling only the likeliest token is greedy decoding, for every copy.
     likeliest = model.generate(ids, do_sample=True, top_k=1, **asked)
     greedy = model.generate(ids, memory=memory, max_new_tokens=NEW, **GREEDY)
     assert torch.equal(likeliest, greedy.repeat_interleave(3, 0))
@@ -177,7 +177,7 @@ class Collector(BaseStreamer):
 def test_streamer():
     model, ids, streamer = tiny_shared("llama"), ids_of(50), Collector()
     out = model.generate(ids, max_new_tokens=NEW, streamer=streamer, **GREEDY)
-    # Two chunks of the prompt are folded at once: what is left is at least half of the window.
+    # Two chunks of the prompt are folded at once: at least half the window is left.
     assert streamer.tokens == [ids[0, 32:].tolist(), *([t] for t in out[0, 50:].tolist()), "end"]
 
 
@@ -196,7 +196,7 @@ def test_without_a_cache():
 
 
 def test_end_of_text_and_stopping_criteria():
-    """Rows that have ended are padded while the others fold on, and all is over when all have ended."""
+    """Finished rows are padded while the others keep folding, and generation ends when all rows have ended."""
     model, ids = tiny_shared("llama"), ids_of(10, 10)
     free = model.generate(ids, max_new_tokens=NEW, **GREEDY)
 
@@ -215,7 +215,7 @@ def test_end_of_text_and_stopping_criteria():
 
 
 def test_nothing_to_fold_is_as_ever(monkeypatch):
-    """One token fewer than the window: the prompt alone is split, and no step of folding is taken."""
+    """One token fewer than the window: only the prompt is split, and no folding happens."""
     model, ids, steps = tiny_shared("llama"), ids_of(20), watch(monkeypatch)
     out = model.generate(ids, max_new_tokens=WINDOW - 1, **GREEDY)
     explicit = model.generate(ids[:, -1:], context_ids=ids[:, :-1], max_new_tokens=WINDOW - 1, **GREEDY)

@@ -1,6 +1,6 @@
-"""Checks that each find a kind of mistake, and the mistakes on purpose that prove it (mutations).
+"""Checks that each find one kind of mistake, and deliberate mistakes (mutations) that prove it.
 
-Everything runs in float64 with wide weights: whatever is beyond rounding shows.
+Everything runs in float64 with wide weights, so any difference beyond rounding shows.
 """
 
 from collections.abc import Callable
@@ -19,13 +19,13 @@ from sharedllm.reference import reference_logits
 
 INJECTIONS = ("cross", "joint")
 RUNNING = random_texts([24, 9, 17])
-# Nothing, less than a chunk of 16, and several chunks with a rest.
+# No tokens, less than a chunk of 16, and several chunks with a rest.
 CONTEXTS = random_texts([53, 0, 11], 1)
 
 
 @pytest.fixture(autouse=True)
 def float64_norms(monkeypatch):
-    """RMSNorm of the same dtype all through; the one of transformers rounds to float32."""
+    """RMSNorm that keeps its dtype throughout; transformers' rounds to float32."""
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.weight * hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + self.variance_epsilon)
@@ -60,7 +60,7 @@ def check_pieces(model: SharedLLMForCausalLM) -> None:
 
 @torch.no_grad()
 def check_batch(model: SharedLLMForCausalLM) -> None:
-    """A padded batch = each text by itself, padding on either side of running text and context."""
+    """A padded batch = each text alone, with padding on either side of running text and context."""
     for side in ("left", "right"):
         ids, mask = pad(RUNNING, side)
         context, context_mask = pad(CONTEXTS, side)
@@ -73,7 +73,7 @@ def check_batch(model: SharedLLMForCausalLM) -> None:
 
 @torch.no_grad()
 def check_reference(model: SharedLLMForCausalLM) -> None:
-    """The oracle's logits."""
+    """The reference's logits."""
     for text, own in zip(RUNNING, CONTEXTS, strict=True):
         got = model(torch.tensor([text]), context_ids=torch.tensor([own], dtype=torch.long)).logits[0]
         assert_close(got, reference_logits(model, text, own))
@@ -81,7 +81,7 @@ def check_reference(model: SharedLLMForCausalLM) -> None:
 
 @torch.no_grad()
 def check_causality(model: SharedLLMForCausalLM) -> None:
-    """A token changes no logit before it and does change its own; a token of the context that is kept changes all."""
+    """A token changes no earlier logit but does change its own; a kept token of the context changes all."""
     ids, context = torch.tensor(RUNNING[:1]), torch.tensor(CONTEXTS[:1])
     before = model(ids, context_ids=context).logits
     for place in (0, 11, 23):
@@ -90,7 +90,7 @@ def check_causality(model: SharedLLMForCausalLM) -> None:
         after = model(changed, context_ids=context).logits
         assert_close(after[:, :place], before[:, :place])
         assert (after - before)[0, place].abs().max() > 1e-3
-    # The last of a chunk is kept at every stride.
+    # The last token of a chunk is kept at every stride.
     changed = context.clone()
     changed[0, 15] = (changed[0, 15] + 1) % 101
     assert ((model(ids, context_ids=changed).logits - before).abs().amax(-1) > 1e-6).all()
@@ -105,7 +105,7 @@ def test_checks_hold(check, injection):
     check(wide_model(injection))
 
 
-# --- mistakes on purpose ----------------------------------------------------------------------------------------------
+# --- deliberate mistakes ----------------------------------------------------------------------------------------------
 
 forward, prepare = SharedLLMModel.forward, backbone.prepare
 

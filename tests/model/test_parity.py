@@ -1,4 +1,5 @@
-"""Fast path against slow reference, in values and gradients of all parameters; reference against transformers."""
+"""The fast path equals the slow reference in values and gradients of all parameters; the reference equals
+transformers."""
 
 import copy
 from dataclasses import dataclass, field
@@ -18,11 +19,11 @@ from sharedllm.reference import reference_logits, reference_memory
 
 ENCODINGS = ("node", "chunk")
 POLICIES = ("right", "cosine")
-# Between different layers in both directions, among them the last upper layer, and one pair of equal layers.
+# Pairs of different layers in both directions, including the last upper layer, and one pair of equal layers.
 MAPS = {"default": None, "mixed": [[2, 0], [1, 1], [0, 3]], "only_different": [[0, 2], [2, 3]]}
 WEIGHTS = ("shared", "copy")
 
-# Around the chunk size of 16: nothing, one token, two (one level of splits), C ± 1, and no multiple of C.
+# Around the chunk size of 16: no tokens, one, two (one level of splits), C ± 1, and not a multiple of C.
 CONTEXT_LENGTHS = [0, 1, 16, 2, 15, 17, 45]
 RUNNING_LENGTHS = [9, 4, 1, 6, 12, 7, 11]
 QUERY_LENGTHS = [3, 1, 5, 2, 7, 4, 6]
@@ -30,7 +31,7 @@ QUERY_LENGTHS = [3, 1, 5, 2, 7, 4, 6]
 
 @dataclass
 class Batch:
-    """Texts as lists of ids, and what the fast path takes of them."""
+    """Texts as lists of ids, and as arguments of the fast path."""
 
     running: list[list[int]]
     contexts: list[list[int]]
@@ -65,7 +66,7 @@ def slow_logits(model: SharedLLMForCausalLM, batch: Batch, epsilons: list[float]
 
 
 def gradients(model: SharedLLMForCausalLM, logits: list[Tensor], seed: int = 0) -> dict[str, Tensor]:
-    """Gradients of a random linear functional of the logits; parameters that it doesn't depend on are left out."""
+    """Gradients of a random linear functional of the logits, without parameters that it doesn't depend on."""
     generator = torch.Generator().manual_seed(seed)
     directions = [torch.randn(row.shape, generator=generator, dtype=torch.float64).to(row.dtype) for row in logits]
     model.zero_grad(set_to_none=True)
@@ -81,7 +82,7 @@ def relative_error(got: Tensor, expected: Tensor, scale: float = 0.0) -> float:
 
 
 def assert_equal_gradients(got: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float, floor: float) -> None:
-    """The same parameters have gradients, and the same ones.
+    """The same parameters have gradients, and the gradients are equal.
 
     Args:
         floor: errors are taken relative to the parameter's largest gradient or to this share of the largest gradient
@@ -119,7 +120,7 @@ def assert_parity(model: SharedLLMForCausalLM, batch: Batch, fast: list[Tensor] 
 
 @pytest.fixture
 def float64_norms(monkeypatch):
-    """RMSNorm of the same dtype all through: the one of transformers rounds to float32, which hides small mistakes."""
+    """RMSNorm that keeps its dtype throughout: transformers' rounds to float32, which hides small mistakes."""
 
     def forward(self: nn.Module, hidden: Tensor) -> Tensor:
         return self.weight * hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + self.variance_epsilon)
@@ -130,7 +131,7 @@ def float64_norms(monkeypatch):
     monkeypatch.setattr(modeling_qwen3.Qwen3RMSNorm, "forward", forward)
 
 
-# --- the reference by itself ------------------------------------------------------------------------------------------
+# --- the reference alone ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -144,7 +145,7 @@ def test_reference_without_context_is_the_base_model(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_context_matters(family):
-    """Without this, all that follows could agree on nothing."""
+    """Without this, the tests below could compare nothing with nothing."""
     model = tiny_shared(family)
     (text, context) = random_texts([10, 40])
     with torch.no_grad():
@@ -156,7 +157,7 @@ def test_context_matters(family):
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_cosine_goes_both_ways(encoding):
-    """The batches below hold trees that differ from those of the policy "right" and trees that don't."""
+    """The batches below contain trees that differ from those of the policy "right" and trees that don't."""
     right, similar = (tiny_shared("llama", encoding=encoding, selection=policy) for policy in POLICIES)
     batch = ragged_batch()
     with torch.no_grad():
@@ -203,7 +204,7 @@ def test_injection_maps_and_lower_weights(family, encoding, selection, injection
 @pytest.mark.parametrize("selection", POLICIES)
 @pytest.mark.usefixtures("float64_norms")
 def test_lower_depths(lower_layers, selection):
-    """One lower layer needs no attention at all, two need only what is sampled; four are the whole model."""
+    """One lower layer needs no attention at all, two need only the samples; four are the whole model."""
     assert_parity(tiny_shared("qwen3", lower_layers=lower_layers, selection=selection).double(), ragged_batch())
 
 
@@ -225,7 +226,7 @@ def test_lower_depths(lower_layers, selection):
 )
 @pytest.mark.usefixtures("float64_norms")
 def test_variants(change, encoding):
-    """Settings that depart from the paper, or from us towards its code."""
+    """Settings that differ from the paper, or follow its code where we don't."""
     batch, same = ragged_batch(), {"encoding": encoding, "window": 16}
     model = tiny_shared("llama", **same, **change).double()
     assert_parity(model, batch)
@@ -245,7 +246,7 @@ def test_overlap(overlap, selection):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 def test_joint_softmax(family, implementation):
-    """Every family, padded, with projections of their own, in a sliding window too."""
+    """Every family, padded, with separate projections, also in a sliding window."""
     sliding = {"sliding_window": 16} if family == "mistral" else {}
     base = tiny_base(family, attn_implementation=implementation, **sliding)
     assert_parity(tiny_shared(family, base=base, injection="joint", injection_map=MAPS["mixed"]), ragged_batch())
@@ -286,7 +287,7 @@ def test_eager_attention(encoding):
 
 @pytest.mark.parametrize("selection", POLICIES)
 def test_sliding_window(selection):
-    """Running text, here longer than the base's sliding window, and queries see what the base's layers let them see."""
+    """Running text, here longer than the base's sliding window, and queries see exactly what the base's layers allow."""
     base = tiny_base("mistral", sliding_window=16)
     batch = Batch(*(random_texts(n, seed) for seed, n in enumerate(([30, 20, 25], [64, 60, 64], [25, 30, 20]))))
     assert_parity(tiny_shared("mistral", base=base, selection=selection), batch)
@@ -315,14 +316,14 @@ def test_biased_output_projection():
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_many_chunks(encoding):
-    """Chunk positions far from 0, in a batch beside few."""
+    """Many chunk positions, far from 0, in a batch with few."""
     batch = Batch(random_texts([5, 6], 0), random_texts([150, 20], 1), random_texts([3, 3], 2))
     assert_parity(tiny_shared("llama", encoding=encoding), batch)
 
 
 @pytest.mark.parametrize(("encoding", "selection"), list(product(ENCODINGS, POLICIES)))
 def test_memory(encoding, selection):
-    """What is kept, token by token, before any of it is read."""
+    """The kept tokens, one by one, before any is read."""
     model = tiny_shared("qwen3", encoding=encoding, selection=selection, injection_map=MAPS["mixed"])
     batch = ragged_batch()
     with torch.no_grad():
@@ -340,7 +341,7 @@ def test_memory(encoding, selection):
 
 @pytest.mark.parametrize("batch_tokens", [1, 20])
 def test_bounded_lower_batches(batch_tokens):
-    """Reading few tokens at a time keeps values and gradients."""
+    """Reading few tokens at a time gives the same values and gradients."""
     model, batch = tiny_shared("llama", selection="cosine"), ragged_batch()
     memory = model.read(
         **{n: t for n, t in batch.tensors.items() if n.startswith(("context", "query"))}, batch_tokens=batch_tokens
@@ -372,7 +373,7 @@ def test_split_noise(seed):
 def test_bfloat16(family, encoding):
     """In bfloat16 the fast path is as close to the exact result as the reference in bfloat16 is.
 
-    Exact is the reference with the same weights, whose values bfloat16 can hold, in float32.
+    The exact result is the reference in float32 with the same weights, which are representable in bfloat16.
     """
     base = tiny_base(family, dtype=torch.bfloat16, initializer_range=0.2)
     model, batch = tiny_shared(family, base=base, encoding=encoding), ragged_batch()

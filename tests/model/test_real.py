@@ -1,4 +1,4 @@
-"""A real checkpoint against itself: SHAREDLLM_REAL_MODEL names its folder."""
+"""A real checkpoint compared with its extension: SHAREDLLM_REAL_MODEL names its folder."""
 
 import os
 
@@ -21,7 +21,7 @@ def base(request):
 
 @torch.no_grad()
 def test_the_lower_model_is_the_base_over_a_chunk(base):
-    """Keys and values of layers 2 … 8 as the base caches them; nothing read, nothing changed."""
+    """Keys and values of layers 2 … 8 equal the base's cache; without a memory nothing changes."""
     ids = torch.arange(1000, 1400)[None] * 7 % base.config.vocab_size
     settings = {"injection": "joint", "encoding": "chunk", "chunk_size": 400, "window": 512, "lower_layers": 9}
     model = SharedLLMForCausalLM.from_base(base, strides=[1], **settings).eval()
@@ -38,5 +38,5 @@ def test_the_lower_model_is_the_base_over_a_chunk(base):
 
 
 def far(got, expected) -> float:
-    """The difference as a share of what is expected."""
+    """The difference as a share of the expected value."""
     return float((got.float() - expected.float()).norm() / expected.float().norm())

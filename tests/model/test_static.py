@@ -1,4 +1,5 @@
-"""Static shapes: generation with a static cache is the same, and code compiled for one memory serves others of its bucket."""
+"""Static shapes: generation with a static cache gives the same, and code compiled for one memory serves others in its
+bucket."""
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ def asked(**changes) -> dict:
 @pytest.mark.parametrize("injection", ["cross", "joint"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_static_cache_generates_the_same(family, injection):
-    """Of texts of several lengths and none, and without any memory."""
+    """For texts of several lengths including 0, and without any memory."""
     model = tiny_shared(family, injection=injection)
     memory = model.read(*pad(random_texts([70, 0], 1), "right"))
     for given in ({"memory": memory}, {}):
@@ -41,7 +42,7 @@ def test_padding_to_a_bucket_changes_nothing(injection):
 
 
 def test_buckets():
-    """Never too small, less than 16 or an eighth longer, and few."""
+    """Buckets are never too small, less than 16 or an eighth larger than needed, and few."""
     sizes = [bucket(length) for length in range(1, 70_000)]
     assert all(0 <= size - length < max(16, length / 8) for length, size in enumerate(sizes, 1))
     assert len(set(sizes)) < 8 * 11
@@ -50,9 +51,9 @@ def test_buckets():
 
 @pytest.mark.parametrize("injection", ["cross", "joint"])
 def test_one_graph_for_a_bucket(injection):
-    """What a step needs is one graph without breaks: longer and shorter memories of the bucket make no other one."""
+    """A step compiles to one graph without breaks; longer and shorter memories in the bucket need no other graph."""
     model = tiny_shared("llama", injection=injection)
-    # Without kernels' code being generated: what is asked is which graphs there are.
+    # Without generating kernels, because only the graphs matter.
     compiled = CompileConfig(fullgraph=True, backend="eager", mode=None)
     compiled._compile_all_devices = True
     torch._dynamo.reset()

@@ -1,4 +1,4 @@
-"""Selecting from a memory for a question: within the budget, of the right tokens, each kept as it was read."""
+"""Selecting from a memory for a question: within the budget, the right tokens, each unchanged."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -66,7 +66,7 @@ def test_enough_budget_is_stride_one(model):
 
 @torch.no_grad()
 def test_attention_score_is_the_attention(model):
-    """The greatest softmax weight over the question's tokens, all keys as far off as the reach, summed over heads."""
+    """The largest softmax weight over the question's tokens, with all keys as far away as the reach, summed over heads."""
     ids, query = ids_of(40), ids_of(5, seed=1)
     memory = model.read(ids, keep_all=True)
     states = model(query, output_hidden_states=True).hidden_states
@@ -119,8 +119,8 @@ def test_bm25_is_that_of_bm25s(length):
 
 @pytest.mark.parametrize("length", [1, 16, 200, 1000])
 def test_focus_is_what_slow_loops_leave(length):
-    """Every word counts for the pieces that match best among those that have it; what is left with little goes, and
-    what ends within the question's words stays half a piece longer."""
+    """Every word counts for the pieces that match best among those that contain it; pieces with little left are
+    dropped, and a stretch that ends within the question's words is extended by half a piece."""
     text, asked = ids_of(length)[0], [5, 17, 5, 17, 30, 99, 100]
     words = [word.tolist() for word in BM25Score().by_word(text, asked)]
     totals = [sum(values) for values in zip(*words, strict=True)]
@@ -145,7 +145,8 @@ def test_focus_is_what_slow_loops_leave(length):
 
 
 def test_focus_finds_one_of_many_alike_and_both_of_two():
-    """Facts "7 8 KEY 9 VALUE" among noise: the question for a key keeps its fact, that for two keys both, and no other."""
+    """Facts "7 8 KEY 9 VALUE" among noise: the question about a key keeps its fact, a question about two keys keeps
+    both, and no other."""
     noise = ids_of(4000)[0] % 80 + 20
     places = {key: 100 + 250 * key for key in range(15)}
     for key, place in places.items():
@@ -162,7 +163,7 @@ def test_focus_finds_one_of_many_alike_and_both_of_two():
 
 @pytest.mark.parametrize("place", range(64, 96))
 def test_focus_keeps_an_answer_that_a_piece_cuts_off(place):
-    """Wherever a fact of 18 known and 3 new tokens stands, it stays whole: also where a piece ends between them."""
+    """A fact of 18 known and 3 new tokens stays whole wherever it is, even if a piece ends between them."""
     noise = ids_of(400)[0] % 80 + 40
     asked = torch.arange(1, 19)
     noise[place : place + 21] = torch.cat([asked, torch.tensor([141, 142, 143])])
@@ -173,7 +174,7 @@ def test_focus_keeps_an_answer_that_a_piece_cuts_off(place):
 
 
 def test_scores_by_words_go_by_the_question_alone():
-    """The form's words count for nothing, and no pair reaches over them."""
+    """The form's words don't count, and no pair crosses them."""
     text = ids_of(1000)[0]
     text[500:503] = torch.tensor([5, 17, 30])
     segment = Segment(text[None].int(), torch.tensor([1000]), 16, 0, None, None)
@@ -198,7 +199,7 @@ def test_focus_of_a_question_that_nothing_matches():
 @pytest.mark.parametrize("score", ["attention", "bm25", "focus", "hybrid"])
 @pytest.mark.parametrize("key_position", ["chunk", "offset"])
 def test_parts_at_chunk_borders_are_one_text(key_position, score):
-    """Cut at chunk borders, several memories score and select as the one that they were cut from."""
+    """Memories cut at chunk borders score and select like the memory that they were cut from."""
     settings = {"injection": "joint", "encoding": "chunk", "reach": 3, "key_position": key_position}
     model = tiny_shared("llama", injection_map=[[1, 1], [2, 2], [2, 3]], **settings)
     whole = model.read(ids_of(200), keep_all=True)
@@ -215,7 +216,7 @@ def test_parts_at_chunk_borders_are_one_text(key_position, score):
 
 @torch.no_grad()
 def test_parts_that_do_not_fill_their_chunks(model):
-    """Every token of every segment can be kept, in its own chunk; what a segment lacks is nobody's."""
+    """Every token of every segment can be kept, in its own chunk; slots that a segment does not fill belong to no token."""
     pieces = [model.read(ids_of(n, seed=n), keep_all=True, sources=[f"text {n}"]) for n in (20, 5, 33)]
     query, running = ids_of(5, seed=1), ids_of(12, seed=2)
     chosen = model.select(pieces, query, budget=1000, score="attention")
@@ -234,7 +235,7 @@ def test_parts_that_do_not_fill_their_chunks(model):
 @torch.no_grad()
 @pytest.mark.parametrize("settings", [{}, {"overlap": 8}, {"lower_weights": "copy"}, {"keep": "first"}], ids=str)
 def test_the_papers_cut_is_what_reading_with_the_question_keeps(settings):
-    """Read once and cut for a question, a text is what it would be if it were read for that question."""
+    """Reading once and cutting for a question gives the same as reading for that question."""
     model = tiny_shared("llama", encoding="chunk", **settings)
     contexts, questions = random_texts([90, 17, 60], 1), random_texts([6, 3, 4], 2)
     (ids, mask), (query, query_mask) = pad(contexts, "right"), pad(questions)
@@ -293,7 +294,7 @@ def test_bad_requests(model):
 
 @torch.no_grad()
 def test_citations_are_what_was_kept_whole(model):
-    """Best first, cut at the borders of documents, counted from their beginnings."""
+    """Citations come best first, are cut at the borders of documents, and count from their beginnings."""
     ids, query = ids_of(160), ids_of(5, seed=1)
     memory = model.append(model.read(ids[:, :72], keep_all=True, sources=["one"]), ids[:, 72:], sources=["two"])
     scores = torch.zeros(1, 160)
@@ -311,7 +312,7 @@ def test_citations_are_what_was_kept_whole(model):
 
 @torch.no_grad()
 def test_keep_first_holds_under_a_budget():
-    """`keep` of the configuration decides which token of a stride stays, with a budget as without."""
+    """The configuration's `keep` decides which token of a stride stays, with and without a budget."""
     model = tiny_shared("llama", injection="joint", encoding="chunk", keep="first")
     context, query = torch.randint(0, 101, (1, 64)), torch.randint(0, 101, (1, 4))
     memory = model.read(context, keep_all=True)

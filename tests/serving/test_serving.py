@@ -1,4 +1,4 @@
-"""The server: OpenAI's shapes, answers that are the model's own, and requests that are refused."""
+"""The server: OpenAI's formats, answers equal to the model's own, and refused requests."""
 
 import random
 
@@ -46,7 +46,7 @@ def test_what_there_is(serve):
 
 @pytest.mark.parametrize("length", [20, 128, 700])
 def test_a_completion_is_what_the_model_generates(serve, model, tokenizer, length):
-    """However long the prompt is, and beyond the window."""
+    """For prompts of any length, also beyond the window."""
     prompt = (TEXT * 2)[:length]
     ids = tokenize(tokenizer, prompt)
     client = serve()
@@ -95,7 +95,7 @@ def test_streaming_equals_not_streaming(serve, template, more):
 
 
 def test_a_long_prompt_and_a_long_answer_over_a_memory(serve, model, tokenizer):
-    """What the window can't hold goes behind what was selected, as `generate` would do by itself."""
+    """Text that does not fit into the window is appended to the selection, as in `generate`."""
     client = serve()
     client.post("/v1/memories/notes/documents", json={"name": "owls", "text": "The night owl is called Mina.\n" * 3})
     turns = [{"role": "system", "content": TEXT[:333]}, {"role": "user", "content": "Who is called Mina?"}]
@@ -141,7 +141,8 @@ def test_stops(serve):
 
 
 def test_pieces_are_the_text():
-    """Characters of several tokens come whole; what may begin a stop is held back; broken ones do not block."""
+    """Characters of several tokens arrive whole; possible beginnings of a stop are held back; broken characters do not
+    block."""
     tokenizer = byte_tokenizer()
     text = "naïve — 日本語 🦊 fox\n and more END not END"
     for stops, expected in ((["END"], text[: text.index("END")]), (["日本x"], text), (["🦊", "語"], "naïve — 日本")):
@@ -303,7 +304,7 @@ def test_a_request_that_names_no_memory_reads_the_only_one(serve, model, tokeniz
             assert (said["choices"], said["sharedllm"]) == (named["choices"], named["sharedllm"])
         assert client.post(f"/v1/{path}", json=body | {"budget": 7}).json()["sharedllm"]["budget"] == 7
         assert "sharedllm" not in client.post(f"/v1/{path}", json=body | {"memory": ""}).json()
-    # A text of its own, longer than what can be searched for, is read as context by itself.
+    # A prompt's own text that is too long to search for is read as context.
     said = client.post("/v1/completions", json={"prompt": TEXT, "max_tokens": 4})
     assert said.status_code == 200 and "sharedllm" not in said.json()
     stores = [store_of(tmp_path / f"{name}.memory", model, tokenizer, text=TEXT) for name in ("one", "two")]
@@ -348,14 +349,14 @@ def test_half_of_a_character_is_the_clients_mistake(serve, path, body):
     client, headers = serve(), {"Content-Type": "application/json"}
     said = client.post(f"/v1/{path}", content=body % HALF, headers=headers)
     assert said.status_code in (400, 404) and "None=" not in said.text
-    stops = b'{"prompt": "The", "max_tokens": 2, "stop": %s}' % HALF  # an answer never has it
+    stops = b'{"prompt": "The", "max_tokens": 2, "stop": %s}' % HALF  # never in an answer
     assert client.post("/v1/completions", content=stops, headers=headers).status_code == 200
     whole = rb'{"prompt": "whole \ud83d\ude00", "max_tokens": 2}'
     assert client.post("/v1/completions", content=whole, headers=headers).status_code == 200
 
 
 def test_names_that_are_not_utf_8_break_no_reply(serve, model, tokenizer, tmp_path):
-    """Of a memory that was read before such names were made text."""
+    """For a memory that was read before such names were converted to text."""
     store = store_of(tmp_path / "odd.memory", model, tokenizer, **{"\udcff.txt": TEXT})
     service = Service(model, tokenizer, "small", Memories([store.folder]), Worker(4), budget=60, score="bm25")
     with TestClient(application(service)) as client:

@@ -1,4 +1,4 @@
-"""The server among others: keys, documents that come and go, queue and time limits, metrics, and an end in good order."""
+"""The server's limits: keys, changing documents, queue and time limits, metrics, and orderly shutdown."""
 
 import asyncio
 import json
@@ -273,7 +273,7 @@ def test_a_worker_that_is_stopped_refuses_who_waits():
 
 
 def test_who_is_being_answered_at_the_end_is_told(serve, monkeypatch):
-    """The stream ends with a message, some seconds after the signal, and the signal does no more than that."""
+    """The stream ends with a message some seconds after the signal, which has no other effect."""
     monkeypatch.setattr(server, "GRACE", 0.3)
     service, lines = serve().service, []
 

@@ -1,4 +1,4 @@
-"""Stores: what is read into one is what would have been read at once, and what changes is what was asked for."""
+"""Stores: reading into a store equals reading at once, and only the requested changes happen."""
 
 import contextlib
 import copy
@@ -42,7 +42,7 @@ def test_a_document_is_what_reading_it_at_once_keeps(tmp_path, model, length, ke
 @pytest.mark.parametrize("sizes", [(10, 40), (32, 33), (40, 41, 100), (33, 100, 101), (64, 128)])
 @torch.no_grad()
 def test_a_document_that_grows(tmp_path, model, sizes):
-    """Read again after it has grown, only what is new and the last block are read; the result is that of one go."""
+    """Reading a grown document again reads only the new text and the last block; the result equals reading in one go."""
     text = words(max(sizes))
     for size in sizes:
         with writing(tmp_path / "a.memory") as writer:
@@ -104,7 +104,7 @@ def test_citations_name_document_and_characters(tmp_path, model):
 
 @pytest.mark.parametrize("overlap", [0, 8, 40])
 def test_reading_is_bounded(tmp_path, monkeypatch, overlap):
-    """However long a document is, and whatever pieces it comes in, one block and what it overlaps with are read at once."""
+    """For documents of any length and in any pieces, only one block and its overlap are read at once."""
     model, most = model_of(overlap=overlap), []
     real = model.read
 
@@ -123,7 +123,7 @@ def test_reading_is_bounded(tmp_path, monkeypatch, overlap):
 @pytest.mark.parametrize("score", ["attention", "bm25"])
 @torch.no_grad()
 def test_selecting_reads_only_what_it_needs(tmp_path, monkeypatch, score):
-    """Of the values those that are kept; of the keys besides those the layers that choose, and none for BM25."""
+    """Only values of kept tokens are read; of the keys also those of the scoring layers, and none for BM25."""
     model = model_of(injection_map=[[1, 1], [2, 2]], selection_heads=[[2, 0, 1.0]])
     store, query = build(tmp_path / "a.memory", model, {"one": words(200, 1), "two": words(300, 2)}), ids_of("abc d")
     read, real = [], BlockFile._heads
@@ -172,7 +172,7 @@ def test_forget_and_merge(tmp_path, model):
 
 @torch.no_grad()
 def test_merge_over_file_systems(tmp_path, model, monkeypatch):
-    """Where a block can't be linked it is copied; one that is not there is said to be lost."""
+    """A block that can't be linked is copied; a missing block is reported as lost."""
     store = build(tmp_path / "a.memory", model, {"one": words(70, 1)})
 
     def refused(*arguments):
@@ -201,7 +201,7 @@ def test_begin_again_keeps_the_old_store_until_it_is_committed(tmp_path, model):
 
 
 def test_many_small_documents_are_committed_together(tmp_path, model):
-    """A manifest names all documents: written once for each of them, it would take the time of their number squared."""
+    """A manifest names all documents: writing it once per document would take quadratic time."""
     texts = {f"text {i}": words(3, i) for i in range(40)}
     store = build(tmp_path / "a.memory", model, texts)
     assert [d.name for d in store.documents] == list(texts) and all(d.finished for d in store.documents)
@@ -210,7 +210,7 @@ def test_many_small_documents_are_committed_together(tmp_path, model):
 
 @pytest.mark.parametrize("text", ["é" * 60, "ab" + "漢字" * 40, "".join("a😀é"[i % 3] * (i % 5) for i in range(70))])
 def test_reading_goes_on_at_a_whole_character(tmp_path, model, text):
-    """Cut off anywhere, a document never goes on behind half of a character."""
+    """Interrupted anywhere, a document never continues after half of a character."""
     whole = build(tmp_path / "whole.memory", model, {"text": text})
     ids, goes_on = whole.load().token_ids, 0
     for cut in range(1, len(text), 7):
@@ -231,7 +231,7 @@ def test_reading_goes_on_at_a_whole_character(tmp_path, model, text):
 
 
 def test_slow_tokenizers_read_documents_whole_or_not_at_all(tmp_path, model):
-    """They don't say where a token ends, so a document that was cut off begins anew."""
+    """Slow tokenizers don't report where a token ends, so an interrupted document starts again."""
 
     class Slow(type(TOKENIZER)):
         is_fast = False

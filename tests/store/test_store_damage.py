@@ -1,4 +1,4 @@
-"""Stores that were damaged, killed or overtaken: what is committed is never lost, and nothing else is believed."""
+"""Stores that are damaged, killed or overtaken: committed data is never lost, and nothing else is trusted."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def test_a_damaged_block_is_found_and_only_it_is_lost(tmp_path, model):
 
 @torch.no_grad()
 def test_citations_of_a_document_that_lost_its_beginning(tmp_path, model):
-    """Its tokens and characters are counted from where it began."""
+    """Tokens and characters are counted from the document's beginning."""
     texts, folder = {"one": words(40, 1), "two": words(100, 2), "three": words(40, 3)}, tmp_path / "a.memory"
     blocks = [b for d in build(folder, model, texts).documents for b in d.blocks]
     for lost in (0, 2):  # the first blocks of "one" and "two"
@@ -128,7 +128,7 @@ def test_one_writer_at_a_time(tmp_path, model):
 
 
 def test_a_reader_that_is_overtaken_reads_the_newer_store(tmp_path, model, monkeypatch):
-    """Blocks that went away between the manifest and their opening are not damage."""
+    """Blocks removed between reading the manifest and opening them are not damage."""
     from sharedllm.store import store as module
 
     folder = tmp_path / "a.memory"
@@ -168,7 +168,7 @@ def test_a_block_that_goes_away_while_it_is_opened_is_not_damage(tmp_path, model
 
 @pytest.mark.slow
 def test_killed_a_hundred_times(tmp_path, model):
-    """SIGKILL at any moment of reading: what was committed is there, whole and right, and reading goes on."""
+    """SIGKILL at any moment of reading: committed data is complete and right, and reading continues."""
     folder, text, rng = tmp_path / "a.memory", words(3000, 4), random.Random(2)
     build(folder, model, {"first": words(100, 5)})
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Tiny random models and ragged batches that tests share. Nothing here is trained or downloaded."""
+"""Shared tiny random models and ragged batches. Nothing here is trained or downloaded."""
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -11,7 +11,7 @@ FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 VOCAB = 101
 EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 MIXED = {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 64}
-# Families that transformers has no SDPA for.
+# Families for which transformers has no SDPA.
 EAGER = ("gemma2", "gpt_oss")
 SPECIAL = {
     "cohere": {"logit_scale": 0.3, "use_qk_norm": True},
@@ -70,8 +70,8 @@ def tiny_base(
 ) -> PreTrainedModel:
     """A random causal language model of a family, in eval mode.
 
-    Weights are drawn wide and biases and norms are not left at 0 and 1, so that attention is far from uniform and a
-    forgotten bias or norm shows. `overrides` are fields of the family's configuration.
+    Weights have a wide distribution, and biases and norms differ from 0 and 1, so that attention is far from uniform
+    and a forgotten bias or norm shows. `overrides` are fields of the family's configuration.
     """
     settings = {
         "vocab_size": VOCAB,
@@ -101,7 +101,7 @@ def tiny_base(
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """256 tokens, one a byte."""
+    """256 tokens, one per byte."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     bpe = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -112,8 +112,8 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 def tiny_shared(family: str, seed: int = 0, base: PreTrainedModel | None = None, **overrides) -> SharedLLMForCausalLM:
     """A random SharedLLM in eval mode: 16-token chunks, three tree levels, three lower layers, a window of 32.
 
-    Gates are open and everything that starts as a copy is moved away from it, so that reading the wrong one of two
-    equal weights shows. `overrides` are fields of SharedLLMConfig; `base` defaults to `tiny_base(family, seed)`.
+    Gates are open, and all weights that start as copies are changed, so that reading the wrong one of two equal weights
+    shows. `overrides` are fields of SharedLLMConfig; `base` defaults to `tiny_base(family, seed)`.
     """
     base = tiny_base(family, seed) if base is None else base
     settings = {"window": 32, "chunk_size": 16, "strides": [4, 2, 1], "lower_layers": 3} | overrides

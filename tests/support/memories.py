@@ -45,7 +45,7 @@ def random_memory(
 
 
 def texts(memory: ContextMemory) -> list[dict[str, list]]:
-    """Each text without its padding, as plain lists: what must not depend on what a text is batched with."""
+    """Each text without its padding, as plain lists, which must not depend on the rest of the batch."""
     out = []
     for row in range(len(memory)):
         mask = memory.mask[row]
@@ -72,7 +72,7 @@ def assert_padding_is_zero(memory: ContextMemory) -> None:
 
 
 def assert_same(ours: ContextMemory, theirs: ContextMemory) -> None:
-    """Equal to the bit, with equal dtypes, and in everything that is no tensor."""
+    """Equal to the bit, with equal dtypes, and equal in everything that is not a tensor."""
     assert ours.tensors().keys() == theirs.tensors().keys()
     for name, tensor in ours.tensors().items():
         other = theirs.tensors()[name]

@@ -12,7 +12,7 @@ WORDS = (
 
 
 def write_sets(folder: Path, seed: int = 0) -> Path:
-    """Files of every set in `folder`, and a corpus of code beside it; returns the folder."""
+    """Write files of every set to `folder`, and a corpus of code next to it; returns the folder."""
     rng = random.Random(seed)
 
     def sentence(*extra: str) -> str:

@@ -1,4 +1,4 @@
-"""A small model behind a server, for the tests of the server."""
+"""A small model behind a server, for server tests."""
 
 import json
 from contextlib import contextmanager
@@ -36,7 +36,7 @@ def store_of(folder, model, tokenizer, **documents: str) -> MemoryStore:
 
 @contextmanager
 def clients_of(model, tokenizer, folder):
-    """Makes a client of a server with the memory "notes"; all are stopped in the end."""
+    """Makes clients of a server with the memory "notes"; all servers are stopped at the end."""
     clients = []
 
     def start(**options) -> TestClient:

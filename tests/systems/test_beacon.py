@@ -1,4 +1,4 @@
-"""Activation Beacon against a slow reading of its own: one row, one token after the other, beacons where they stand."""
+"""Activation Beacon equals a slow version: one row, one token after the other, beacons in their places."""
 
 import math
 from itertools import pairwise
@@ -23,7 +23,8 @@ def tiny_beacon(family="llama", **settings):
 
 
 def slow_logits(model, text: list[int], ratio: int, before: list[int] | None = None):
-    """Logits (L, V) of one text, its windows cut from the end; α is fixed. `before`: a text in front, condensed whole."""
+    """Logits (L, V) of one text, its windows cut from the end; α is fixed. `before`: a preceding text, which is
+    condensed whole."""
     family, config, layers = family_of(model.model.config), model.config, model.model.layers
     memory = [[] for _ in layers]  # (key before RoPE, value), each (G, D)
     sinks, logits = 0, []
@@ -81,7 +82,7 @@ def slow_logits(model, text: list[int], ratio: int, before: list[int] | None = N
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_equals_one_token_after_the_other(family):
     model = tiny_beacon(family)
-    # Of 3, 8, 21 and 40 tokens: no window condensed, none, two and a bit, four; α of the longest are larger.
+    # 3, 8, 21 and 40 tokens: no window condensed, none, two and a bit, four; α is larger for the longest.
     texts = random_texts([3, 8, 21, 40])
     ids, mask = pad(texts)
     logits = model(ids, mask).logits
@@ -101,7 +102,7 @@ def test_gradients_equal_those_of_the_slow_reading():
     reached = 0
     for name, a, b in zip(trained, fast, slow, strict=True):
         if b is None:
-            # Of the last layer's beacons nothing but keys and values is read by anyone.
+            # Only keys and values of the last layer's beacons are used.
             assert a is None or not a.any(), name
             continue
         reached += 1

@@ -1,4 +1,4 @@
-"""CEPE against a slow reading of its own: one row and one chunk after the other, every step projected anew."""
+"""CEPE equals a slow version: one row and one chunk after the other, with new projections in every step."""
 
 import math
 import random
@@ -29,7 +29,7 @@ def tiny_cepe(family="llama", **settings):
 
 
 def slow_logits(model, text: list[int], context: list[int]):
-    """Logits (L, V) of one text behind one context."""
+    """Logits (L, V) of one text after one context."""
     family, size = family_of(model.model.config), model.config.chunk_size
     states = [
         model.encoder(torch.tensor([context[i : i + size]])).last_hidden_state[0] for i in range(0, len(context), size)
@@ -132,7 +132,7 @@ def test_memories_are_cut_and_joined():
     joined = memory.append(turned)
     ids = torch.tensor([text, text])
     torch.testing.assert_close(model(ids, memory=turned).logits.flip(0), model(ids, memory=memory).logits)
-    # Attention over the encoder's states knows no order, so both rows now read the same.
+    # Attention over the encoder's states has no positions, so both rows now read the same.
     logits = model(ids, memory=joined).logits
     torch.testing.assert_close(logits[0], logits[1], rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="projected"):

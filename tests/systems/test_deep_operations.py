@@ -1,4 +1,4 @@
-"""What a question over pieces that are read deeper costs, by formula and as counted."""
+"""The cost of a question over pieces that are read deeper, by formula and by a counter."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def test_operations_are_those_counted(layers, kept, prefix):
 
 
 def test_a_question_costs_the_layers_above():
-    """Of reading the same pieces as text, not more than the layers above M, of which the last one leaves keys alone."""
+    """No more than the layers above M of reading the same pieces as text; the last layer computes only keys and values."""
     layers, kept = 2, 4096
     model = deep(layers, 3, [])
     costs = Costs.of(model.config.text_config)

@@ -1,4 +1,4 @@
-"""Systems as evaluation sees them: each equals a slow reference, or the base where both see the same."""
+"""Systems in evaluation: each equals a slow reference, or the base if both see the same."""
 
 import pytest
 import torch
@@ -51,7 +51,7 @@ def test_window_and_full_are_the_base(family):
 
 @pytest.mark.parametrize("name", SCALINGS)
 def test_scaled_positions(name):
-    """By a power of two if the text is longer than the window, else not at all; afterwards the model is as before."""
+    """Scaled by a power of two if the text is longer than the window, else not at all; afterwards the model is unchanged."""
     model, running = tiny_base("llama"), ids_of(12)
     method = Full(model, 16, name, SCALINGS[name])
     short = scores(method, ids_of(4, seed=1)[:, :0], running, 5)
@@ -66,7 +66,7 @@ def test_scaled_positions(name):
 
 
 def test_interpolated_positions_are_those_of_transformers():
-    """One pass of a model that was made with the scaling gives the same."""
+    """One pass of a model created with the scaling gives the same."""
     far, running = ids_of(40, seed=1), ids_of(12)
     for scaling in ("linear", "yarn"):
         rope = {"rope_type": scaling, "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 10_000.0}
@@ -116,7 +116,7 @@ def test_streaming_equals_slow_loops(block):
     log_probs = torch.log_softmax(torch.cat(logits), -1)
     wanted = torch.tensor([log_probs[i - 1, text[i]] for i in range(len(text) - 12, len(text))])
     ids = torch.tensor([text])
-    # The running text begins at the border of a block, as in the loops.
+    # The running text begins at a block border, as in the loops.
     got = scores(Streaming(model, window, sinks=sinks, block=block), ids[:, :24], ids[:, 24:], 12)
     torch.testing.assert_close(got.log_probs[0], wanted, atol=1e-5, rtol=1e-5)
 
@@ -133,7 +133,7 @@ def test_shared_and_its_control():
 
 
 def test_other_strides():
-    """The model's own stay as they are."""
+    """The model's own are unchanged."""
     model, far, running = tiny_shared("llama"), ids_of(40), ids_of(20, seed=1)
     fine = scores(Shared(model, strides=(1, 1, 1)), far, running, 5).log_probs
     assert model.config.strides == [4, 2, 1]
@@ -143,7 +143,7 @@ def test_other_strides():
 
 
 def test_retrieval_brings_what_is_asked_for():
-    """The piece that shares the query's words stands in the window; what fits whole is there whole."""
+    """The piece that shares the query's words is in the window; a text that fits is there whole."""
     pytest.importorskip("bm25s")
     tokenizer = AutoTokenizer.from_pretrained(bundled_model("base"))
     model = tiny_base("llama", vocab_size=len(tokenizer), max_position_embeddings=256)

@@ -1,4 +1,4 @@
-"""Systems as the benchmark sees them: operations by formula against a counter, what is kept and run at once, shapes, fits."""
+"""Systems in the benchmark: operations by formula equal a counter's, kept bytes, batch sizes, shapes, fits."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def made() -> dict[str, TimedSystem]:
 
 
 def split(system: TimedSystem, length: int) -> tuple[Tensor, Tensor]:
-    """Context and running text, for `length` tokens in front of the window."""
+    """Context and running text, for `length` tokens before the window."""
     ids = torch.randint(0, TOY.vocab_size, (1, length + TOY.window - NEW))
     border = ids.shape[1] - system.running
     assert border == system.context(length)
@@ -32,7 +32,7 @@ def split(system: TimedSystem, length: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("length", [64, 101])
 @pytest.mark.parametrize("name", timed_names())
 def test_operations_are_those_counted(made, name, length, monkeypatch):
-    """To the last multiplication, but for a budget, of which whole nodes may leave a little: 2 %. Full attention in blocks."""
+    """Exact to the last multiplication, except for a budget, of which whole nodes may leave 2 %. Full attention in blocks."""
     monkeypatch.setattr(TimedFull, "block", 16)
     system, counted = made[name], []
     context, running = split(system, length)
@@ -47,7 +47,7 @@ def test_operations_are_those_counted(made, name, length, monkeypatch):
         for _ in range(NEW):
             logits = system.step(state, logits[:, -1].argmax(-1, keepdim=True))
 
-    # Fused attention on CPUs is unknown to the counter; the plain kernel is made of products that it knows.
+    # The counter does not know fused attention on CPUs; the plain kernel consists of products that it knows.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         state = count(lambda: system.read(context))
         logits = count(lambda: system.first(state, running))
@@ -62,12 +62,12 @@ def test_operations_are_those_counted(made, name, length, monkeypatch):
 @torch.no_grad()
 @pytest.mark.parametrize("name", timed_names())
 def test_running_text_in_pieces_is_the_same(name):
-    """As many tokens at once as `batch_tokens`, in running text too; and a question in place of a whole window."""
+    """At most `batch_tokens` tokens at once, in running text too; and a question instead of a whole window."""
     ids = torch.randint(0, TOY.vocab_size, (1, 64 + 20))
     logits: list[Tensor] = []
     for batch_tokens in (TOY.batch_tokens, 8):
         setting = TOY.setting(NEW, batch_tokens, running=20)
-        torch.manual_seed(0)  # of what a system has beside the base
+        torch.manual_seed(0)  # of a system's additional weights
         system = make_timed([name], TOY, setting, torch.float32, torch.device("cpu"))[name]
         assert system.running == min(20, 16 - NEW if name == "beacon" else 20)
         border = system.context(64)
@@ -81,11 +81,11 @@ def test_running_text_in_pieces_is_the_same(name):
 @torch.no_grad()
 @pytest.mark.parametrize("name", timed_names())
 def test_where_nothing_is_decoded_no_cache_is_kept(name):
-    """But of what was read. The running text is taken in one pass; what comes behind it is the same."""
+    """Except for the context. The running text is one pass; everything after it is the same."""
     ids, logits = torch.randint(0, TOY.vocab_size, (1, 80 + 12)), []
     for new_tokens in (NEW, 0):
         setting = TOY.setting(new_tokens, 8, running=12)
-        torch.manual_seed(0)  # of what a system has beside the base
+        torch.manual_seed(0)  # of a system's additional weights
         system = make_timed([name], TOY, setting, torch.float32, torch.device("cpu"))[name]
         state = system.read(ids[:, :80])
         logits.append(system.first(state, ids[:, 80:]))
@@ -133,7 +133,7 @@ def test_causal_attention_equals_a_mask(length):
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["sharedllm", "budget", "cepe"])
 def test_reading_never_runs_more_tokens_at_once_than_asked(made, name):
-    """Working memory is bounded by `batch_tokens`, whatever the length; one unit is read at once in any case."""
+    """Working memory is bounded by `batch_tokens` for any length; at least one unit is read at once."""
     system, seen = made[name], []
     layer = system.model.encoder.layers[0] if name == "cepe" else system.model.model.lower().layers[0].mlp
     handle = layer.register_forward_hook(lambda module, given, out: seen.append(given[0].shape[:-1].numel()))
@@ -201,7 +201,7 @@ def test_fit_refuses(lengths, costs):
 
 
 def test_prediction_goes_by_the_two_longest():
-    """Quadratic, linear and quadratic, linear; a power of the length below and above that."""
+    """Quadratic, linear plus quadratic, linear; a power of the length below and above that."""
     assert predict([1, 2, 4], [100, 4, 16], 8) == pytest.approx(64)
     assert predict([1, 2, 4], [100, 8, 24], 8) == pytest.approx(2 * 8 + 64)
     assert predict([2, 4], [6, 12], 8) == pytest.approx(24)

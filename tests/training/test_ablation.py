@@ -1,4 +1,4 @@
-"""Ablations: every variant with every seed once, and a table whose numbers follow from the logs."""
+"""Ablations: every variant runs once with every seed, and the table's numbers follow from the logs."""
 
 import json
 from math import inf, isclose, sqrt
@@ -42,7 +42,7 @@ def test_variants_change_keys_inside():
 
 
 def test_table_pairs_by_seed(tmp_path):
-    """Means, paired differences and Student's interval, worked out by hand; a seed that has not run is left out."""
+    """Means, paired differences and Student's interval, computed by hand; a seed that has not run is left out."""
     study = Study(RECIPE | {"output": str(tmp_path)}, {"ours": None, "other": {"steps": 5}, "nothing": None}, [0, 1, 2])
     for variant, losses in (("ours", [3.0, 3.2, 3.1]), ("other", [3.1, 3.1, 3.3])):
         for seed, loss in enumerate(losses):
@@ -117,7 +117,7 @@ def test_bad_studies(run, tmp_path, content, message):
 
 
 def test_rates_are_searched_in_the_setting_of_the_comparison(monkeypatch):
-    """Variants of rates.yaml differ from those of tiny.yaml by rates and folders alone; the first of a method not at all."""
+    """Variants of rates.yaml differ from those of tiny.yaml only in rates and folders; a method's first variant not at all."""
     monkeypatch.setenv("CORPUS", "corpus")
     rates, tiny = (load_study(RECIPES / "compare" / f"{name}.yaml") for name in ("rates", "tiny"))
     seen = set()

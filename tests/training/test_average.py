@@ -1,4 +1,4 @@
-"""The mean of two models: of every weight, in the dtype of the first; what can't be averaged is refused."""
+"""The mean of two models: of every weight, in the dtype of the first; models that can't be averaged are refused."""
 
 import pytest
 import torch

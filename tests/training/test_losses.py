@@ -14,7 +14,7 @@ from sharedllm.training.losses import RowLosses
 
 
 def by_hand(model, text: list[int], learnt: list[bool]) -> float:
-    """Mean loss of the learnt tokens of one text, read alone."""
+    """Mean loss of the labelled tokens of one text, read alone."""
     logits = model(torch.tensor([text])).logits[0, :-1]
     losses = cross_entropy(logits, torch.tensor(text[1:]), reduction="none")
     return float(losses.detach()[torch.tensor(learnt[1:])].mean())
@@ -27,7 +27,7 @@ def test_context_and_running_text_are_one_sequence(shifts):
     context, context_mask = pad(contexts, "right")
     running, running_mask = pad(runnings)
     labels = running.masked_fill(running_mask == 0, IGNORE)
-    # Of the last row only an answer is learnt: then nothing of its context is.
+    # In the last row only the answer has labels, so its context has none.
     labels[2, :-3] = IGNORE
     got, _ = RowLosses(model)(running, running_mask.bool(), labels, context, context_mask.bool(), shifts=shifts)
     for row in range(3):

@@ -1,4 +1,4 @@
-"""Recipes: what is read is what stands there, and what can't be right is refused by name."""
+"""Recipes: values are read as written, and invalid keys and values are refused by name."""
 
 from pathlib import Path
 

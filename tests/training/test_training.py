@@ -1,4 +1,4 @@
-"""Training: runs by a recipe, killed and gone on with, spread over processes, by parts and with adapters."""
+"""Training: runs by a recipe, killed and resumed, over several processes, by parts and with adapters."""
 
 import json
 import os
@@ -69,7 +69,7 @@ def test_stopped_and_gone_on_with_equals_one_run(run, recipe, tmp_path):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_killed_and_gone_on_with_equals_one_run(run, recipe, tmp_path, optimizer):
-    """SIGKILL at whatever moment, as often as it takes."""
+    """SIGKILL at any moment, as often as necessary."""
     settings = {"steps": 24, "optimizer": optimizer, "checkpoint_every": 3, "validation": {"every": 100}}
     assert run("train", recipe("whole", **settings), "--max-steps", 20)[0] == 0
     command = [sys.executable, "-m", "sharedllm", "train", str(recipe("killed", **settings)), "--max-steps", "20"]
@@ -155,7 +155,7 @@ def test_base_from_scratch_then_extended(run, recipe, tmp_path):
 
 
 def test_saved_in_bf16_with_tied_weights_once(run, recipe, tmp_path, base_folder):
-    """What is loaded without a dtype is what was saved; a tied head is not kept twice."""
+    """Loading without a dtype gives the saved one; a tied head is not stored twice."""
     base = tmp_path / "tied"
     AutoTokenizer.from_pretrained(base_folder).save_pretrained(base)
     tiny_base("llama", vocab_size=256, tie_word_embeddings=True).save_pretrained(base)
@@ -203,7 +203,7 @@ def test_how_a_context_is_read_may_change_when_training_goes_on(run, recipe, tmp
 def test_other_systems_train_and_are_evaluated(
     run, recipe, tmp_path, text_folder, base_folder, model_folder, method, settings, part
 ):
-    """By the same trainer, of the same samples; only what is theirs changes."""
+    """With the same trainer and the same samples; only the system's own weights change."""
     code, out, err = run("train", recipe(method=method, steps=8, **settings), "--json")
     assert code == 0, err
     folder = json.loads(out)["output"]
@@ -275,7 +275,7 @@ def test_adapters_train_save_and_reload(run, recipe, tmp_path, base_folder):
 
 
 def test_get_peft_model_as_for_any_model(tmp_path, model_folder):
-    """Adapters by target names: trained with the context as an argument, saved, loaded over the same checkpoint, merged."""
+    """Adapters by target names: trained with the context as an argument, saved, loaded onto the same checkpoint, merged."""
     options = {"input_ids": torch.arange(40).reshape(2, 20), "context_ids": torch.arange(200).reshape(2, 100)}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)

@@ -1,4 +1,4 @@
-"""Training that can't go on or should not begin: numbers, disks, checkpoints and recipes."""
+"""Training that can't continue or should not begin: numbers, disks, checkpoints and recipes."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def test_damaged_checkpoint_is_named_and_the_one_before_works(run, recipe, tmp_p
 
 
 def test_full_disk_is_an_error_and_earlier_checkpoints_work(recipe, tmp_path):
-    """A limit on the size of files stands for the disk: writing fails in the middle."""
+    """A limit on file size simulates a full disk: writing fails in the middle."""
     path = recipe(steps=4)
     script = (
         "import resource, signal, sys\n"
@@ -69,7 +69,7 @@ def test_a_tokenizer_that_is_not_the_bases_is_refused(run, recipe, tmp_path, bas
     data = yaml.safe_load(recipe().read_text())["data"] | {"folder": str(tmp_path / "other")}
     code, _, err = run("train", recipe(data=data | {"tokenizer": "tiny"}))
     assert code == 2 and "data.tokenizer=tiny is not the tokenizer of" in err.splitlines()[-1]
-    # A base that comes without one: its size is all there is to compare.
+    # A base without a tokenizer: only its size can be compared.
     bare = tmp_path / "bare"
     AutoModelForCausalLM.from_pretrained(base_folder).save_pretrained(bare)
     code, _, err = run("train", recipe(base=str(bare), data=data | {"tokenizer": "tiny"}))
@@ -119,7 +119,7 @@ def test_a_run_goes_on_only_as_it_began(run, recipe):
 
 
 def test_strides_of_a_phase_are_not_those_of_the_model(run, recipe, tmp_path):
-    """Without validation too: the model that is written reads as the recipe says."""
+    """Also without validation: the saved model reads as the recipe says."""
     data = yaml.safe_load(recipe().read_text())["data"] | {"validation_share": 0.0, "folder": str(tmp_path / "all")}
     own = yaml.safe_load(recipe().read_text())["model"]["strides"]
     other = [1] * len(own)

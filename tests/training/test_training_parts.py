@@ -1,4 +1,4 @@
-"""What trains and how fast: parts of a model, learning rates, gradient norms."""
+"""Trainable parts of a model, learning rates, gradient norms."""
 
 import pytest
 from helpers import tiny_base, tiny_shared
@@ -6,7 +6,7 @@ from helpers import tiny_base, tiny_shared
 from sharedllm.training.parts import PARTS, learning_rates, multiplier
 from sharedllm.training.watch import NormWatch
 
-# Parts of adapters and of other systems.
+# Parts for adapters and other systems.
 NOT_OURS = ("lora", "encoder", "beacon")
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints that can't be loaded are the user's, and are told in one line; those that can are."""
+"""Checkpoints that can't be loaded are users' mistakes, reported in one line; valid ones load."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Who is told what: a user's mistake is one line, a fault of the program keeps its traceback."""
+"""A user's mistake is reported in one line; a fault of the program keeps its traceback."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A name is given only to what is on the disk, and is on the disk itself afterwards."""
+"""A file gets its name only when its content is on the disk, and then the name itself is flushed too."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from sharedllm.utils.files import put, write_text
 
 @pytest.fixture
 def events(monkeypatch):
-    """Names that are synchronised, and renames, in order."""
+    """Synchronised names and renames, in order."""
     found, fsync, replace, paths = [], os.fsync, Path.replace, {}
     opened = os.open
 

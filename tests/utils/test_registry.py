@@ -34,7 +34,7 @@ def test_a_name_is_given_once_and_an_unknown_one_lists_the_others(registry):
 
 @pytest.mark.parametrize("package", ["sharedllm.context.policies", "sharedllm.scoring"])
 def test_names_cost_nothing(package):
-    """Of a package that is imported by itself, as `sharedllm` may import more."""
+    """For a package imported alone, because `sharedllm` may import more."""
     code = (
         "import sys, types; root = types.ModuleType('sharedllm'); root.__path__ = [sys.argv[1]]; "
         f"sys.modules['sharedllm'] = root; import {package}; print('torch' in sys.modules)"

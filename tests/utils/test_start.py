@@ -1,4 +1,4 @@
-"""What importing the package costs, and that transformers knows its models whichever of the two comes first."""
+"""The cost of importing the package, and registration with transformers in either import order."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import sharedllm
 
 
 def python(code: str) -> str:
-    """What a fresh process prints."""
+    """The output of a fresh process."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -1,4 +1,4 @@
-"""Texts of any length become tokens piece by piece, the next ones while the first are read."""
+"""Texts of any length are tokenised piece by piece, the next piece while the current one is read."""
 
 import threading
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def test_tokens_are_those_of_each_piece(tokenizer, pieces):
 
 
 def test_what_comes_next_is_tokenised_meanwhile(tokenizer):
-    """The third piece is asked for while the first is read, and nothing behind it."""
+    """The third piece is requested while the first is read, and nothing after it."""
     asked, third = [], threading.Event()
 
     def pieces() -> Iterator[str]:

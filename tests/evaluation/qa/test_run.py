@@ -1,4 +1,4 @@
-"""Systems on tiny models: what each is shown, that nothing is asked twice, and the tables that follow from the files."""
+"""Systems on tiny models: the text shown to each, no question asked twice, and the tables made from the files."""
 
 import json
 from itertools import islice
@@ -65,7 +65,7 @@ def likeliest(base, tokenizer, prompt, count):
 
 
 def test_a_reader_writes_what_one_pass_would(reader, base):
-    """Head kept, prompt in chunks and tokens one by one, against the whole read anew for each token."""
+    """A cached head, the prompt in chunks and tokens one by one equal reading everything again for each token."""
     head = reader.head()
     shown = "The quick brown fox jumps over the lazy dog. " * 3
     prompt = reader.prompt(shown, "Who jumps?", after_text=True)

@@ -1,4 +1,5 @@
-"""Question sets: every text holds what its questions are about, where they say; halves are disjoint; metrics by example."""
+"""Question sets: every text contains the evidence of its questions, at the stated places; halves are disjoint; metrics
+by example."""
 
 from itertools import islice, pairwise
 
