@@ -21,9 +21,9 @@ if [[ -n "${BASE:-}" ]]; then
   options+=(--base "$BASE")
 fi
 if [[ -n "${SMALL:-}" ]]; then
-  count=6 few=4 lengths=8K budgets=1024 sets=nq,keys-4
+  count=6 few=4 lengths=8K budgets=512 sets=nq,keys-4
 else
-  count=200 few=60 lengths="8K 32K 128K" budgets=512,1024,2048 sets=nq,hotpotqa,fairytaleqa,keys-4,keys-16,keys-64,values,variables
+  count=200 few=60 lengths="8K 32K 128K" budgets=256,512,1024 sets=nq,hotpotqa,fairytaleqa,keys-4,keys-16,keys-64,values,variables
 fi
 count=${QUESTIONS:-$count}
 

@@ -26,7 +26,7 @@ def command(
     system: Annotated[
         str, typer.Option(help="closed, wrong, full, oracle-text, bm25-text, minilm-text, sharedllm …")
     ] = ("closed,wrong,oracle-text,bm25-text"),
-    budgets: Annotated[str, typer.Option(help="Tokens of the text shown for a question.")] = "1024",
+    budgets: Annotated[str, typer.Option(help="Tokens of the text shown for a question.")] = "512",
     base: Annotated[
         str | None, typer.Option(help="The base of a SharedLLM, for systems that answer from text.")
     ] = None,

@@ -178,8 +178,11 @@ def _closes(ids: Tensor, tokenizer: PreTrainedTokenizerBase) -> Tensor:
 
 
 def default_budget(window: int) -> int:
-    """Default number of tokens to select for a question: some pieces, always less than half the window."""
-    return max(1, min(1024, window // 4))
+    """Default number of tokens to select for a question: some pieces, always less than half the window.
+
+    512: on even ids in 32K tokens Qwen2.5-Coder-0.5B answers NQ, HotpotQA and FairytaleQA as well with it as with 1,024.
+    """
+    return max(1, min(512, window // 4))
 
 
 def select_pieces(
