@@ -99,7 +99,7 @@ def test_selected_pieces_are_whole_and_within_the_budget(model):
 
 
 def test_pieces_that_have_little_of_the_question_are_left_out(model):
-    """However much the budget holds; of a question that the text knows nothing of it is filled."""
+    """For any budget; a question that the text says nothing about fills it."""
     text = "Anna keeps the old red mill by the long river. " * 2 + "Emil has a red boat at sea, and likes it well. " * 6
     segments = segments_of(model.read(ids(text), keep_all=True))
 

@@ -267,7 +267,7 @@ def test_bad_requests(tmp_path, model):
             writer.read(other, TOKENIZER, "two", ["text"])
         with pytest.raises(ValueError, match="two is empty"):
             writer.read(model, TOKENIZER, "two", [])
-    for path, message in (("file", "is a file"), ("things", "other things in it"), ("no/a.memory", "does not exist")):
+    for path, message in (("file", "is a file"), ("things", "other content"), ("no/a.memory", "does not exist")):
         with pytest.raises(ValueError, match=message), writing(tmp_path / path):
             pass
     for options, message in (

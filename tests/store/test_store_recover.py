@@ -1,4 +1,4 @@
-"""Nothing is removed that is not provably the store's own, and what a lost manifest leaves can be opened again."""
+"""Only files that are provably the store's own are removed, and blocks without a manifest can be opened again."""
 
 import json
 import os
@@ -58,10 +58,10 @@ def test_a_foreign_folder_of_blocks_is_never_emptied(tmp_path, model):
     folder = tmp_path / "mine"
     (folder / "blocks").mkdir(parents=True)
     (folder / "blocks" / "red.txt").write_text("my own")
-    with pytest.raises(ValueError, match="a folder with other things in it"):
+    with pytest.raises(ValueError, match="a folder with other content"):
         build(folder, model, TEXTS)
     assert contents(folder) == {"blocks/red.txt": b"my own"}
-    # Nor in a memory of ours, whatever is laid into it.
+    # Nor in our own memory, whatever files are put into it.
     store = build(tmp_path / "a.memory", model, TEXTS)
     laid = tmp_path / "a.memory" / "blocks" / "notes.memory"
     laid.write_text("my own")
@@ -81,7 +81,7 @@ def test_blocks_that_are_a_link_are_never_emptied(tmp_path, model):
 
 
 def test_a_manifest_beside_other_blocks_removes_nothing(tmp_path, model):
-    """As when a manifest is put back from a copy of another memory."""
+    """As if a manifest was restored from another memory's copy."""
     build(tmp_path / "a.memory", model, TEXTS)
     build(tmp_path / "b.memory", model, {"three": words(20)})
     (tmp_path / "a.memory" / "manifest.json").write_bytes((tmp_path / "b.memory" / "manifest.json").read_bytes())
@@ -153,7 +153,7 @@ def test_recover_says_what_is_lost(tmp_path, model):
     for block in blocks:
         block.write_bytes(b"")
     (tmp_path / "none.memory" / "blocks").mkdir(parents=True)
-    with pytest.raises(ValueError, match="has no block that is whole"):
+    with pytest.raises(ValueError, match="has no undamaged block"):
         recover(tmp_path / "none.memory", tmp_path / "newer.memory", TOKENIZER, "tok")
     assert not (tmp_path / "newer.memory").exists()
 
@@ -162,7 +162,7 @@ def test_recover_blocks_of_before_which_name_no_document(tmp_path, model, monkey
     real = edit.save_memory
 
     def nameless(memory, *arguments, **options):
-        time.sleep(0.02)  # file systems tell times apart by some milliseconds
+        time.sleep(0.02)  # file systems distinguish times by some milliseconds
         return real(edit.replace(memory, sources=()), *arguments, **options)
 
     monkeypatch.setattr(edit, "save_memory", nameless)
@@ -183,7 +183,7 @@ def test_merge_of_a_damaged_store_says_which_document(tmp_path, model):
     data[-1] ^= 1
     path.write_bytes(data)
     with (
-        pytest.raises(ValueError, match=r"two of .*a\.memory is damaged, so nothing is joined: .*checksum"),
+        pytest.raises(ValueError, match=r"two of .*a\.memory is damaged, so nothing is merged: .*checksum"),
         writing(tmp_path / "new.memory") as writer,
     ):
         writer.merge(store.folder)
@@ -231,7 +231,7 @@ def test_a_killed_merge_does_not_block_the_next(tmp_path, model, run):
     ],
 )
 def test_a_manifest_that_contradicts_itself_is_refused(tmp_path, model, change, message):
-    """Even with a checksum that fits: it may be another program's work."""
+    """Even with a matching checksum: another program may have written it."""
     path = build(tmp_path / "a.memory", model, TEXTS).folder / "manifest.json"
     content = change({k: v for k, v in json.loads(path.read_text()).items() if k != "checksum"})
     path.write_text(json.dumps(content | {"checksum": _checksum(content)}))

@@ -1,4 +1,4 @@
-"""A base in one .gguf file: its weights are those written, and it can be extended and saved like any other."""
+"""A base in one .gguf file: its weights equal the written ones, and it can be extended and saved like any other."""
 
 import json
 
@@ -73,7 +73,7 @@ def test_its_weights_are_those_written(base, tmp_path, quantised):
     ids = torch.arange(24)[None] + 33
     with torch.no_grad():
         got, expected = loaded(ids).logits, base(ids).logits
-    # Eight bits lose at most half of a 127th part of the greatest of 32 weights, in each of them.
+    # Eight bits lose at most half of a 127th of the largest of 32 weights, in each of them.
     assert (got - expected).norm() < (0.1 if quantised else 1e-5) * expected.norm()
     weight = loaded.model.layers[0].mlp.up_proj.weight
     assert (weight - base.model.layers[0].mlp.up_proj.weight).abs().max() <= (

@@ -29,7 +29,7 @@ class Chosen:
     scores     (1, Z) how much the token at each slot of the text matters to the question
     citations  the parts that were kept whole, best first
     sources    the citations for display (see `citations.describe`)
-    found      False: hardly a word of the question stands in the text, which may not answer it
+    found      False: the text contains hardly any word of the question and may not answer it
     """
 
     memory: ContextMemory
@@ -63,7 +63,7 @@ class Answer(Chosen):
 
 @dataclass(frozen=True)
 class Written:
-    """text: the answer, up to where it ends (see `PromptForm`). ids: (1, A) the tokens of that. seconds: by step."""
+    """text: the answer, up to its end (see `PromptForm`). ids: (1, A) its tokens. seconds: by step."""
 
     text: str
     ids: Tensor

@@ -109,7 +109,7 @@ class StopOnText(StoppingCriteria):
 
     tokens  how many there were; last: the last one
     needed  how many of them make up the text, without white space after it
-    first   when the first came, as `time.perf_counter` tells it; 0.0 before
+    first   time of the first token by `time.perf_counter`; 0.0 before it
     """
 
     def __init__(self, stream: AnswerStream):

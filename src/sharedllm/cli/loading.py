@@ -76,7 +76,7 @@ def open_own(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, na
         marks = {"fingerprint": model.fingerprint(), "tokenizer": tokenizer_fingerprint(tokenizer)}
         memory = open_memory(name, **marks, progress=advance)
     if memory.texts != 1:
-        raise UserError(f"{name} holds {memory.texts} texts: save one of them by itself, memory.index_select([0]).")
+        raise UserError(f"{name} holds {memory.texts} texts: save one of them alone, memory.index_select([0]).")
     note_damage(memory)
     return memory
 
@@ -104,5 +104,5 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def tokens_behind(memory: ContextMemory) -> int:
-    """Number of document tokens behind a memory of one text; slots between documents may be empty."""
+    """Number of document tokens in a memory of one text, which may have empty slots between documents."""
     return sum(document["tokens"] for document in documents(memory))

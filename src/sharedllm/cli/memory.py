@@ -8,7 +8,7 @@ import typer
 from ..utils.errors import UserError
 from .common import ModelOption, check_source, note, progress_bar
 
-app = typer.Typer(help="Take documents out of a memory, join memories, check or recover one.", no_args_is_help=True)
+app = typer.Typer(help="Remove documents from a memory, merge memories, check or recover one.", no_args_is_help=True)
 
 MemoryArgument = Annotated[Path, typer.Argument(help="A memory.")]
 
@@ -52,13 +52,13 @@ def merge(
 
 @app.command()
 def recover(
-    memory: Annotated[Path, typer.Argument(help="A memory whose manifest.json is lost or damaged; it stays as it is.")],
+    memory: Annotated[Path, typer.Argument(help="A memory whose manifest.json is lost or damaged; it is not changed.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Memory to write.")],
     model: ModelOption = "tiny",
 ) -> None:
-    """Make a new memory of the blocks that a memory has left.
+    """Make a new memory from the remaining blocks of a memory.
 
-    A block knows its document and its place in it. Where one is missing, what comes after is a document of its own.
+    A block stores its document's name and its place in it. If one is missing, the text after it becomes a separate document.
     """
     check_source(str(memory))
     from ..store.recover import recover as recover_blocks
@@ -88,7 +88,7 @@ def check(memory: MemoryArgument) -> None:
 
 
 def _check_new(output: Path) -> None:
-    """Refuse to write where documents are; what a killed command left, a memory without any, is in nobody's way."""
+    """Refuse to overwrite documents. A memory without documents, left by a killed command, may be replaced."""
     from ..store.manifest import NAME, read_manifest
 
     if (output / NAME).exists() and read_manifest(output).documents:

@@ -68,7 +68,7 @@ class ContextMemory:
 
     @property
     def tokens(self) -> int:
-        """Tokens read of all texts together."""
+        """Total number of tokens read."""
         return int(self.lengths.sum())
 
     @property
@@ -78,22 +78,22 @@ class ContextMemory:
 
     @property
     def contents(self) -> list[dict]:
-        """What was read, text by text: dicts with at least "name" and "tokens"."""
+        """The documents read, text by text: dicts with at least "name" and "tokens"."""
         return [source for text in self.sources for source in text]
 
     @property
     def named(self) -> tuple[tuple[dict, ...], ...]:
-        """The sources of each text; one of unknown source is "the text"."""
+        """The sources of each text; a text of unknown source is called "the text"."""
         unknown = [({"name": "the text", "tokens": length},) for length in self.lengths.tolist()]
         return tuple(text or default for text, default in zip(self.sources, unknown, strict=True))
 
     @property
     def damaged(self) -> tuple[()]:
-        """Nothing: what is in working memory is whole."""
+        """Nothing: a memory in RAM is never damaged."""
         return ()
 
     def load(self) -> "ContextMemory":
-        """Itself: it is in working memory already."""
+        """Returns itself: it is in RAM already."""
         return self
 
     @property

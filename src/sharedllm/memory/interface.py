@@ -48,7 +48,7 @@ class Memory(Protocol):
 
     @property
     def chunk_size(self) -> int:
-        """C."""
+        """C, tokens per chunk."""
         ...
 
     @property
@@ -81,7 +81,7 @@ class Memory(Protocol):
         """The segments that a question selects from.
 
         Raises:
-            UserError: it does not hold every token.
+            UserError: the memory does not hold every token.
         """
         ...
 

@@ -1,6 +1,6 @@
-"""What a memory file must be like: the fields of its header, and tensors that fit the header and each other.
+"""The schema of a memory file: the fields of its header, and tensors that match the header and each other.
 
-Checksums find damage; this finds what was never right, before anything counts on it.
+Checksums find damage; this finds files that were written wrong, before anything relies on them.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from ..utils.fields import Kind, each, mapping, one_of, text, whole
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
-# What is of no layer and no head.
+# Tensors that don't belong to a layer or head.
 INTEGERS = {"mask": torch.bool, "token_ids": torch.int32} | dict.fromkeys(
     ("chunk", "position", "stride", "lengths"), torch.int64
 )
@@ -17,7 +17,7 @@ SHA256 = text("[0-9a-f]{64}")
 STORAGE = one_of("model", "int8")
 CHUNK_SIZE = whole(1, 2**31)
 LAYERS = whole(0, 10_000)
-# Of each text, what was read; whoever saves a memory may say less, or more.
+# For each text the documents read; callers of `save_memory` may give fewer or more fields.
 SOURCES = each(each({"name": text(), "tokens": whole(0)}, optional=frozenset({"name", "tokens"})))
 HEADER: dict[str, Kind] = {
     "fingerprint": text(),
@@ -33,12 +33,12 @@ HEADER: dict[str, Kind] = {
     "checksums": mapping(SHA256),
     "checksum": SHA256,
 }
-# Files of before have none.
+# Old files have none.
 OPTIONAL = frozenset({"residuals"})
 
 
 def misshapen(header: dict, tensors: dict[str, Tensor]) -> str | None:
-    """What of the tensors' types and shapes does not fit; None if all does."""
+    """The first type or shape of a tensor that is wrong; None if all are right."""
     texts, mask = header["texts"], tensors["mask"]
     if mask.ndim != 2 or len(mask) != texts or len(header["sources"]) != texts:
         return f"mask has shape {tuple(mask.shape)} for {texts} texts"
@@ -60,7 +60,7 @@ def misshapen(header: dict, tensors: dict[str, Tensor]) -> str | None:
         elif name.endswith(".scale"):
             fits = tensor.shape == tensors[name.removesuffix(".scale")].shape[:3]
         else:
-            twin = tensors[name.replace("values", "keys")]  # residual streams have none but themselves
+            twin = tensors[name.replace("values", "keys")]  # a residual stream is its own twin
             fits = tensor.ndim == 4 and tensor.shape == twin.shape and tensor.shape[::2] == mask.shape
         if not fits:
             return f"{name} has shape {tuple(tensor.shape)}, mask {tuple(mask.shape)}"
@@ -71,7 +71,7 @@ def misshapen(header: dict, tensors: dict[str, Tensor]) -> str | None:
 
 
 def impossible(header: dict, tensors: dict[str, Tensor]) -> str | None:
-    """What of the places of kept tokens can't be, whatever was read; None if all can."""
+    """The first impossible position of kept tokens, for any text; None if all are possible."""
     mask, position, chunk, stride = (tensors[name] for name in ("mask", "position", "chunk", "stride"))
     if (tensors["token_ids"] < 0).any():
         return "token_ids are below 0"
@@ -79,7 +79,7 @@ def impossible(header: dict, tensors: dict[str, Tensor]) -> str | None:
     if (mask & after).any():
         return "mask has padding before kept tokens"
     if (mask & ((position < 0) | (position >= tensors["lengths"][:, None]))).any():
-        return "position lies outside of the text"
+        return "position is outside the text"
     if (mask & (chunk != position // header["chunk_size"])).any():
         return "chunk and position do not fit each other"
     if (mask & (stride < 1)).any():

@@ -42,7 +42,7 @@ def take_over(config: Any, given: dict[str, Any]) -> str | None:
 
 
 def keep_attention(config: PreTrainedConfig, implementation: str | None) -> None:
-    """Give a configuration its base's attention implementation, unless it has one of its own.
+    """Give a configuration its base's attention implementation, unless it has its own.
 
     Setting it also sets the nested configuration's, and None there would mean attention without any mask.
     """

@@ -27,7 +27,7 @@ class JointAttention(Injection):
         """
         Args:
             layer: the decoder layer whose self-attention reads the memory.
-            own_projection: the layer reads another lower layer than its twin, through projections of its own.
+            own_projection: the layer reads a lower layer other than its twin, through its own projections.
         """
         super().__init__()
         self.family, self.config = family, getattr(layer, family.attention).config

@@ -1,4 +1,4 @@
-"""Which pieces of a text a question needs: by its words, by shallow heads, or by both."""
+"""Selecting the pieces of a text that a question needs: by its words, by shallow heads, or by both."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -21,25 +21,26 @@ from .words import WordIndex
 
 # Name → (whether words count, whether heads count).
 RANKINGS = {"bm25": (True, False), "attention": (False, True), "hybrid": (True, True)}
-# What heads count beside words. Chosen on NQ and FairytaleQA, even ids (docs/real/README.md).
+# The weight of heads relative to words. Chosen on NQ and FairytaleQA, even ids (docs/real/README.md).
 HEADS = 0.3
-# Below this coverage a text hardly answers a question. Measured on NQ (60 questions, 240 passages): without the passage that
-# answers half are below, with it none. Where all of a text is about the same people (FairytaleQA, 80 questions), hardly any is.
+# Below this coverage a text hardly answers a question. Measured on NQ (60 questions, 240 passages): without the
+# answering passage half are below, with it none. If a whole text is about the same people (FairytaleQA, 80 questions),
+# hardly any is.
 FOUND = 0.3
-# Pieces whose score is a smaller share of the best one's are left out although the budget holds them: they cost time, and a
-# small model confuses what they say with what is asked. On even ids none of the evidence is lost by it; of NQ it leaves 2.5 of 8
-# pieces, of HotpotQA 7 (at 0.5, HotpotQA loses 5 %).
+# Pieces whose score is a smaller share of the best one's are left out even if they fit into the budget: they cost time,
+# and confuse a small model. On even ids no evidence is lost by this; it keeps 2.5 of 8 pieces of NQ and 7 of HotpotQA
+# (at 0.5, HotpotQA loses 5 %).
 LEAST_SHARE = 0.4
 _CLOSING = "\"'”’)]»*_`"
 
 
 @dataclass(frozen=True)
 class Selected:
-    """What of a text is read for a question.
+    """The part of a text that is read for a question.
 
-    memory    of the chosen tokens, in the text's order
-    scores    (1, T) by slot the score of the piece that is kept there, −∞ elsewhere
-    coverage  how much of the question's words stands in one piece (see `WordIndex.coverage`)
+    memory    the chosen tokens, in the text's order
+    scores    (1, T) the score of the kept piece at each slot, −∞ elsewhere
+    coverage  how many of the question's words one piece contains (see `WordIndex.coverage`)
     """
 
     memory: ContextMemory
@@ -123,14 +124,14 @@ def rank_pieces(
 
 
 def join(words: Tensor, heads: Tensor) -> Tensor:
-    """(n,) two scores of n pieces as one: each as a share of its greatest, heads for less. Where no word matches, heads alone
-    decide."""
+    """(n,) two scores of n pieces combined, each as a share of its maximum, with a lower weight for heads. If no word
+    matches, heads alone decide."""
     shares = (each / each.max().clamp(min=1e-20) for each in (words, heads.float()))
     return torch.stack([weight * share for weight, share in zip((1.0, HEADS), shares, strict=True)]).sum(0)
 
 
 def default_ranking(config: SharedLLMConfig) -> str:
-    """What a question's pieces are ranked by where nothing is named: both, if the model names heads."""
+    """The default ranking of a question's pieces: both, if the model names heads."""
     return "hybrid" if config.selection_heads else "bm25"
 
 
@@ -198,7 +199,7 @@ def select_pieces(
 
     Args:
         question_ids: (1, Q), as it follows the prefix. own: (1, Q) bool, the question's own tokens.
-        budget: most tokens; fewer are chosen where few pieces have much of the question. score: see `rank_pieces`.
+        budget: most tokens; fewer are chosen if few pieces match the question well. score: see `rank_pieces`.
 
     Raises:
         UserError: the memory is another model's or has several texts; the budget holds no piece; no such ranking.

@@ -18,7 +18,7 @@ from torch import Tensor
 
 _WORD = re.compile(r"\w+")
 _BEGINNING = 5  # letters
-# Of a short text every word stands in most pieces, and still says something.
+# In a short text every word occurs in most pieces and is still informative.
 _LEAST_IDF = 2.0
 # Words that carry a question's form, not its subject.
 _FORM = frozenset(
@@ -33,7 +33,7 @@ def words_of(text: str) -> list[str]:
 
 
 def terms_of(words: Iterable[str]) -> list[str]:
-    """What is counted: the words, and their beginnings. Names with digits in them have no beginning to share."""
+    """The counted terms: words and their beginnings. Names with digits have no separate beginning."""
     words = list(words)
     return words + ["~" + (word[:_BEGINNING] if word.isalpha() else word) for word in words]
 
@@ -63,8 +63,8 @@ class WordIndex:
         return torch.from_numpy(np.asarray(self._index.get_scores(known), dtype=np.float32))
 
     def coverage(self, question: str) -> float:
-        """How much of a question stands in one piece: the share of its words that the best piece has, each weighted by its
-        idf, and counted by its beginning. 1.0 for a question without words."""
+        """How much of a question one piece contains: the share of its words in the best piece, weighted by idf and
+        compared by their beginnings. 1.0 for a question without words."""
         terms = [term for term in _distinct(question) if term.startswith("~")]
         if not terms:
             return 1.0
@@ -77,7 +77,7 @@ class WordIndex:
         return float(covered.max() / total)
 
     def _holding(self, term: str) -> np.ndarray:
-        """Indices of the pieces that hold a term."""
+        """Indices of the pieces that contain a term."""
         if self._index is None or term not in self._index.vocab_dict:
             return np.zeros(0, dtype=np.int64)
         column, borders = self._index.vocab_dict[term], self._index.scores["indptr"]

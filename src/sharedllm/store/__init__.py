@@ -1,6 +1,6 @@
 """Memories on disk: documents are read once, added, removed, and asked many times without loading them.
 
-`opening` has `open_memory`, which opens these folders and single files alike."""
+`opening` has `open_memory`, which opens both these folders and single files."""
 
 from ..memory.interface import Damage
 from .manifest import Block, Document

@@ -36,7 +36,7 @@ class BlockFile:
         self.pairs = self.header["layers"]
 
     def _check(self, path: Path, block: Block, manifest: Manifest) -> None:
-        """The manifest's word against the block's."""
+        """Compare the manifest's fields with the block's."""
         lengths, stride = self.tensors["lengths"].tolist(), self.tensors["stride"]
         said = {
             "tokens": ([block.tokens], lengths),

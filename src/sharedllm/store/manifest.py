@@ -45,7 +45,7 @@ _MANIFEST = {
 
 
 def is_block(name: str) -> bool:
-    """Whether a file name is one that only a writer of stores gives."""
+    """Whether a file name has the form that only a writer of stores gives."""
     return _BLOCK.fullmatch(name) is not None
 
 
@@ -158,8 +158,8 @@ def read_manifest(folder: Path) -> Manifest:
 def _damaged(path: Path, what: str) -> UserError:
     folder = path.parent
     return UserError(
-        f"{path} is damaged: {what}; save what its blocks hold with `sharedllm memory recover {folder} -o NEW`, or read the "
-        "texts again, into another memory."
+        f"{path} is damaged: {what}; save the content of its blocks with `sharedllm memory recover {folder} -o NEW`, or read "
+        "the texts again, into another memory."
     )
 
 
@@ -178,7 +178,7 @@ def _manifest(content: dict[str, Any]) -> Manifest:
 
 
 def _contradiction(content: dict[str, Any]) -> str | None:
-    """What of a manifest contradicts itself, each field for itself being as it should."""
+    """A contradiction within a manifest whose single fields are all valid; None if there is none."""
     documents, size = content["documents"], content["chunk_size"]
     names = [d["name"] for d in documents]
     if len(set(names)) < len(names):

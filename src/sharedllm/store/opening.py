@@ -1,4 +1,5 @@
-"""A memory by its path: a file of `save_memory` or a folder of `sharedllm read`. Nothing else asks which of the two it is."""
+"""Opens a memory by its path: a file of `save_memory` or a folder of `sharedllm read`. No other code asks which of the
+two it is."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,13 +13,13 @@ from .store import MemoryStore
 
 @dataclass(frozen=True)
 class Label:
-    """What is known of a memory on disk before it is opened.
+    """Information about a memory on disk before it is opened.
 
     kind         "memory", a folder, or "memory file"
     fingerprint  of the model that made it; "" if unknown
-    tokenizer    identifies the vocabulary; "" of a file that was saved without it
+    tokenizer    identifies the vocabulary; "" for a file saved without it
     storage      of keys and values: "model" or "int8"
-    state        two that are equal: nothing was changed in between
+    state        two equal states mean that nothing has changed in between
     """
 
     kind: str
@@ -29,14 +30,14 @@ class Label:
 
 
 def is_memory(name: str | Path) -> bool:
-    """Whether a path is meant as a memory: by its suffix, .memory, or because it is a folder with a manifest."""
+    """Whether a path names a memory: it has the suffix .memory, or is a folder with a manifest."""
     return Path(name).suffix == ".memory" or (Path(name) / NAME).is_file()
 
 
 def look(path: str | Path) -> Label:
     """
     Raises:
-        UserError: as `open_memory`, but no tensor is looked at.
+        UserError: as `open_memory`, but tensors are not checked.
     """
     path = Path(path)
     if path.is_dir() or not path.exists():
@@ -56,18 +57,18 @@ def open_memory(
 ) -> Memory:
     """Open a memory: a `ContextMemory` for a file of `save_memory`, a `MemoryStore` for a folder of `sharedllm read`.
 
-    Both can be selected from if they hold every token (`model.select`, `Chat`), and `load()` gives of both what
-    `generate(memory=…)` takes.
+    If they hold every token, both can be selected from (`model.select`, `Chat`). `load()` of both gives the argument
+    for `generate(memory=…)`.
 
     Args:
         fingerprint: of the model that will use it (`model.fingerprint()`); None skips the comparison.
-        tokenizer: identifies its tokenizer; None skips the comparison, and a file that was saved without one is not compared.
+        tokenizer: identifies its tokenizer; None skips the comparison. A file saved without one is not compared.
         verify: read every byte and compare checksums. A folder's damaged blocks are left out and named in `damaged`; a
             damaged file is refused.
-        progress: called with the number of tokens opened since the last call, and of all.
+        progress: called with the number of tokens opened since the last call, and the total.
 
     Raises:
-        UserError: no memory, a damaged one, one of a newer format, or of another model or tokenizer.
+        UserError: not a memory, or one that is damaged, of a newer format, or of another model or tokenizer.
     """
     label = look(path)
     if Path(path).is_dir():

@@ -1,4 +1,4 @@
-"""What is left of a memory whose manifest is lost or damaged: its whole blocks, as a new memory. The old one stays as it is."""
+"""Recovers the undamaged blocks of a memory whose manifest is lost or damaged, as a new memory. The old one is not changed."""
 
 import hashlib
 import itertools
@@ -19,13 +19,13 @@ from ..utils.text_files import is_text
 from .manifest import Block, Document, Manifest, is_block
 from .writer import writing
 
-# What blocks of one memory have in common.
+# Header fields that are equal in all blocks of a memory.
 _ALIKE = ("fingerprint", "tokenizer", "chunk_size", "layers", "storage")
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A whole block. name, start: its document, and the token of that which it begins with; "" and 0 if it does not say."""
+    """An undamaged block. name, start: its document, and its first token in it; "" and 0 if it does not say."""
 
     path: Path
     header: dict[str, Any]
@@ -50,17 +50,17 @@ def recover(
     tokenizer_mark: str,
     say: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Make a new memory of the blocks in a folder.
+    """Make a new memory from the blocks in a folder.
 
-    Blocks say which document they are of and where they stand in it. Where one is missing, what comes after is a document of
-    its own. A document counts as unfinished, for nobody knows how long it was.
+    Blocks store the name of their document and their place in it. If one is missing, the text after it becomes a
+    separate document. Documents count as unfinished, because their length is unknown.
 
     Args:
-        tokenizer: of the model that read them; its text counts the characters. tokenizer_mark: identifies it.
-        say: called with a line for each block that is left out.
+        tokenizer: of the model that read them; decoding gives the numbers of characters. tokenizer_mark: identifies it.
+        say: called with one line for each block that is left out.
 
     Raises:
-        UserError: there is no whole block, they are another tokenizer's, or `output` is not free.
+        UserError: there is no undamaged block, they are another tokenizer's, or `output` holds documents.
     """
     blocks = _whole_blocks(folder, say)
     kind = Counter(b.alike for b in blocks for _ in b.ids).most_common(1)[0][0]
@@ -82,9 +82,9 @@ def recover(
 
 
 def _whole_blocks(folder: Path, say: Callable[[str], None]) -> list[_Found]:
-    """Those that can be opened, oldest first."""
+    """The blocks that can be opened, oldest first."""
     if not (folder / "blocks").is_dir():
-        raise UserError(f"{folder} is no memory: it has no folder blocks.")
+        raise UserError(f"{folder} is not a memory: it has no folder blocks.")
     paths = [p for p in (folder / "blocks").iterdir() if is_block(p.name) and p.suffix == ".memory"]
     found = []
     for path in sorted(paths, key=lambda p: (p.stat().st_mtime_ns, p.name)):
@@ -104,17 +104,17 @@ def _whole_blocks(folder: Path, say: Callable[[str], None]) -> list[_Found]:
         complete = stride.shape[1] == length and bool((stride == 1).all())
         found.append(_Found(path, header, tensors["token_ids"][0, :length].clone(), complete, name, start))
     if not found:
-        raise UserError(f"{folder} has no block that is whole: read the texts again.")
+        raise UserError(f"{folder} has no undamaged block: read the texts again.")
     return found
 
 
 def _runs(blocks: list[_Found], chunk_size: int, say: Callable[[str], None]) -> list[tuple[str, list[_Found]]]:
-    """Blocks that follow each other without a gap, each with the name of the document that they make."""
+    """Runs of blocks without a gap, each with the name of the resulting document."""
     runs: list[tuple[str, list[_Found]]] = []
     names = dict.fromkeys(b.name for b in blocks)
     for name in names:
         run: list[_Found] = []
-        # Of two blocks that begin at one token the longer, newer one was to take the other's place.
+        # If two blocks begin at the same token, the longer, newer one was meant to replace the other.
         own = [
             ((b.start, -len(b.ids), -place) if name else (place,), b)
             for place, b in enumerate(blocks)
@@ -144,7 +144,7 @@ def _free(name: str, taken: set[str]) -> str:
 
 
 def _document(tokenizer: PreTrainedTokenizerBase, name: str, run: list[_Found]) -> Document:
-    """Its text is what its tokens decode to: if that is what was read, reading can go on there."""
+    """Its text is the decoding of its tokens: if that equals the original text, reading can continue there."""
     cuts = list(itertools.accumulate((len(b.ids) for b in run), initial=0))
     texts = decode_pieces(tokenizer, torch.cat([b.ids for b in run]).tolist(), cuts)
     blocks = tuple(

@@ -55,7 +55,7 @@ class MemoryStore:
         Args:
             fingerprint: of the model that will use it; None skips the comparison. tokenizer: of its tokenizer.
             verify: read every byte and compare checksums; damaged blocks are left out and listed in `damaged`.
-            progress: called with the number of tokens opened since the last call, and of all.
+            progress: called with the number of tokens opened since the last call, and the total.
 
         Raises:
             UserError: no store, a damaged manifest, or a store of another model or tokenizer.
@@ -109,7 +109,7 @@ class MemoryStore:
 
     @property
     def contents(self) -> list[dict[str, Any]]:
-        """Of each document: "name", "tokens", "characters", and "finished", False if its reading was cut off."""
+        """For each document: "name", "tokens", "characters", and "finished", False if its reading was interrupted."""
         return [
             {"name": d.name, "tokens": d.tokens, "characters": d.characters, "finished": d.finished}
             for d in self.documents

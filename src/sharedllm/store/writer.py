@@ -57,10 +57,10 @@ def writing(folder: str | Path) -> Iterator["Writer"]:
 
 
 def _check_ours(folder: Path) -> None:
-    """Refuse a folder that may hold files of somebody else, before anything in it is deleted or written.
+    """Refuse a folder that may hold someone else's files, before anything in it is deleted or written.
 
     Raises:
-        UserError: it is something else, or has blocks that no manifest names.
+        UserError: it is not a store, or has blocks that no manifest names.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, not a memory folder: name another one.")
@@ -68,23 +68,21 @@ def _check_ours(folder: Path) -> None:
         raise UserError(f"the folder {folder.parent} does not exist: create it, or save the memory elsewhere.")
     blocks = folder / "blocks"
     if blocks.is_symlink() or (blocks.exists() and not blocks.is_dir()):
-        raise UserError(
-            f"{blocks} is a link or a file: a memory has its blocks in a folder of its own; name another one."
-        )
+        raise UserError(f"{blocks} is a link or a file: a memory needs its own folder for blocks; name another one.")
     if not folder.is_dir() or (folder / NAME).exists():
         return
     inside = list(blocks.iterdir()) if blocks.is_dir() else []
     if any(is_block(path.name) for path in inside):
         raise UserError(
             f"{folder} has blocks of a memory but no {NAME} that names them: `sharedllm memory recover {folder} -o NEW` "
-            "makes a memory of them; or name another one."
+            "makes a memory from them; or name another one."
         )
     if inside or any(p.name not in ("lock", "blocks", f".{NAME}.part") for p in folder.iterdir()):
-        raise UserError(f"{folder} is a folder with other things in it: name a memory, such as notes.memory.")
+        raise UserError(f"{folder} is a folder with other content: name a memory, such as notes.memory.")
 
 
 def _undo(folder: Path, new: bool) -> None:
-    """Delete a store that was begun here and holds no document yet; other files in its folder stay."""
+    """Delete a store that was begun here and has no documents yet; other files in its folder stay."""
     try:
         if (folder / NAME).exists() and read_manifest(folder).documents:
             return
@@ -95,7 +93,7 @@ def _undo(folder: Path, new: bool) -> None:
         if path.parent == folder or is_block(path.name):
             path.unlink(missing_ok=True)
     for path in [blocks, *([folder] if new else [])]:
-        with suppress(OSError):  # it holds something else
+        with suppress(OSError):  # it has other content
             path.rmdir()
 
 
@@ -237,11 +235,11 @@ class Writer:
                         f"{other} has lost a block of {document.name}: forget that document there, or read it again."
                     ) from None
                 except UserError as error:
-                    raise UserError(f"{document.name} of {other} is damaged, so nothing is joined: {error}") from None
+                    raise UserError(f"{document.name} of {other} is damaged, so nothing is merged: {error}") from None
         self.manifest = replace(ours, documents=ours.documents + theirs.documents)
 
     def adopt(self, manifest: Manifest, blocks: Iterable[Path]) -> None:
-        """Add documents whose blocks lie elsewhere, until `commit`; the other folder stays as it is.
+        """Add documents whose blocks are in another folder, which is not changed; `commit` makes it permanent.
 
         Raises:
             UserError: there are documents here already.
@@ -265,13 +263,13 @@ class Writer:
             self.commit()
 
     def _name(self) -> None:
-        """Give a new store a manifest before any block: blocks without one are never removed, for they may be all that
-        is left of a memory."""
+        """Give a new store a manifest before any block: blocks without one are never removed, because they may be the
+        only remains of a memory."""
         if not (self.folder / NAME).exists():
             self.manifest = write_manifest(self.folder, self._present())
 
     def _take_after(self, other: Manifest) -> Manifest:
-        """The manifest of this store, which is of the kind of `other` as long as it holds no document."""
+        """The manifest of this store, which takes the kind of `other` as long as it has no documents."""
         if self.manifest is None or not self.manifest.documents:
             generation = self.manifest.generation if self.manifest is not None else 0
             self.manifest = replace(other, documents=(), generation=generation)
@@ -316,7 +314,7 @@ class Writer:
     ) -> Block:
         """Read tokens together with the tokens before them that they overlap with, and write the block.
 
-        `source` records in the block which document it belongs to and at which token it begins, for `recover`.
+        `source` stores in the block its document and first token, for `recover`.
         """
         manifest, size = self._present(), model.config.chunk_size
         again = -(-model.config.overlap // size) * size if len(context) else 0

@@ -17,17 +17,17 @@ from .recipe import Recipe
 
 
 def check_output(output: Path) -> None:
-    """Refuse a folder where a model or checkpoints lie that no training wrote: they would be replaced.
+    """Refuse a folder with a model or checkpoints that were not written by training, because they would be replaced.
 
     Raises:
-        UserError: there are such.
+        UserError: the folder has them.
     """
     if (output / "recipe.json").is_file():
         return
     for name in ("model", "checkpoints"):
         if (output / name).exists():
             raise UserError(
-                f"output={output} has {name!r} in it, but no recipe.json of a training: choose another folder."
+                f"output={output} has {name!r} in it, but no recipe.json of a training run: choose another folder."
             )
 
 

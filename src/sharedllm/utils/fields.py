@@ -1,17 +1,17 @@
-"""What the fields of a JSON file may hold, said once as a table; a value that does not fit is named before anything uses it."""
+"""A schema of the fields of a JSON file, as a table; an invalid value is reported before anything uses it."""
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# The greatest whole number that every reader of JSON takes for itself.
+# The largest integer that every JSON reader represents exactly.
 MOST = 2**53
 
 
 @dataclass(frozen=True)
 class Kind:
-    """what: as a message says it, "a whole number from 1". misfit: value → what of it does not fit, None if all does."""
+    """what: description for messages, "a whole number from 1". misfit: value → description of what is wrong, or None."""
 
     what: str
     misfit: Callable[[Any], str | None]
@@ -22,12 +22,12 @@ def _kind(what: str, fits: Callable[[Any], bool]) -> Kind:
 
 
 def whole(least: int, most: int = MOST) -> Kind:
-    """A whole number; true and false are none."""
+    """A whole number; true and false don't count."""
     return _kind(f"a whole number from {least} to {most}", lambda v: type(v) is int and least <= v <= most)
 
 
 def text(pattern: str | None = None) -> Kind:
-    """A text, all of which fits a pattern."""
+    """A text that fully matches a pattern."""
     compiled = re.compile(pattern) if pattern else None
     what = f"a text of the form {pattern}" if pattern else "a text"
     return _kind(what, lambda v: isinstance(v, str) and (compiled is None or compiled.fullmatch(v) is not None))
@@ -41,7 +41,7 @@ TRUTH = _kind("true or false", lambda v: isinstance(v, bool))
 
 
 def each(kind: Kind | Mapping[str, Kind], least: int = 0, optional: frozenset[str] = frozenset()) -> Kind:
-    """A list of at least so many values, all of one kind, or JSON objects of the same fields."""
+    """A list of at least so many values, all of one kind, or of JSON objects with the same fields."""
     what = f"a list of {least} or more" if least else "a list"
 
     def misfit(value: Any) -> str | None:
@@ -57,7 +57,7 @@ def each(kind: Kind | Mapping[str, Kind], least: int = 0, optional: frozenset[st
 
 
 def mapping(kind: Kind) -> Kind:
-    """A JSON object of any names, all values of one kind."""
+    """A JSON object with any names, whose values are all of one kind."""
 
     def misfit(value: Any) -> str | None:
         if not isinstance(value, dict):
@@ -68,9 +68,9 @@ def mapping(kind: Kind) -> Kind:
 
 
 def misfit_of(value: Any, fields: Mapping[str, Kind], optional: frozenset[str] = frozenset()) -> str | None:
-    """The first field that is missing or does not fit, as "tokens=-1 is not a whole number from …"; None if all fit.
+    """The first missing or invalid field, as "tokens=-1 is not a whole number from …"; None if all are valid.
 
-    Other fields are left to whoever knows them.
+    Unknown fields are ignored.
     """
     if not isinstance(value, dict):
         return f"={_shown(value)} is not a JSON object"
@@ -88,7 +88,7 @@ def _dotted(wrong: str | None) -> str | None:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, (dict, list)):  # of any depth, which repr may not bear
+    if isinstance(value, (dict, list)):  # of any depth, which repr may not survive
         return f"{type(value).__name__} of {len(value)}"
     shown = repr(value)
     return shown if len(shown) <= 60 else f"{shown[:60]}…"

@@ -1,5 +1,5 @@
-"""Checkpoints in one .gguf file, as llama.cpp and its like use them: read by transformers, with weights that are ordinary
-tensors afterwards. Quantised ones are dequantised."""
+"""Checkpoints in one .gguf file, the format of llama.cpp: transformers reads them into ordinary tensors, and quantised
+weights are dequantised."""
 
 import importlib.util
 from pathlib import Path
@@ -12,12 +12,12 @@ from .errors import UserError
 
 
 def is_gguf(name: str) -> bool:
-    """Whether a model's name is that of a .gguf file."""
+    """Whether a model's name is the name of a .gguf file."""
     return name.lower().endswith(".gguf")
 
 
 def gguf_file(name: str) -> Path:
-    """The file of that name.
+    """The path of the file.
 
     Raises:
         UserError: there is no such file, or the library that reads it is not installed.
@@ -31,7 +31,7 @@ def gguf_file(name: str) -> Path:
 
 
 def load_gguf(path: Path, dtype: torch.dtype | str | None = None, **options: Any) -> PreTrainedModel:
-    """The causal language model in a .gguf file.
+    """Load the causal language model in a .gguf file.
 
     Args:
         dtype: of its weights; None or "auto": bfloat16.
@@ -41,7 +41,7 @@ def load_gguf(path: Path, dtype: torch.dtype | str | None = None, **options: Any
     loaded = AutoModelForCausalLM.from_pretrained(
         path.parent, gguf_file=path.name, dtype=wanted, quantization_config=GgufConfig(dequantize=True), **options
     )
-    # What transformers loads calls itself quantised, and can't be saved: the same weights in a model that is not.
+    # The model from transformers is marked as quantised and can't be saved, so put its weights into one that is not.
     settings = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
     config = type(loaded.config)(**settings)
     model = type(loaded)._from_config(config, dtype=loaded.dtype)
@@ -52,5 +52,5 @@ def load_gguf(path: Path, dtype: torch.dtype | str | None = None, **options: Any
 
 
 def load_gguf_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a .gguf file."""
+    """Load the tokenizer in a .gguf file."""
     return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)

@@ -135,7 +135,7 @@ def _section(cell: Cell) -> list[str]:
 
 
 def _totals(cell: Cell) -> list[str]:
-    """What all of some numbers of questions about one text take, with reading it: seconds, and operations."""
+    """Cost of different numbers of questions about one text, including reading it: seconds and operations."""
     contenders = [c for c in sorted(cell.contenders, key=lambda c: (c.budget or 0, c.system)) if c.rows]
     lines = []
     for title, total in (("Seconds", total_seconds), ("10¹² operations", total_operations)):
@@ -156,7 +156,7 @@ def total_seconds(contender: Contender, questions: int) -> float:
 
 
 def total_operations(contender: Contender, questions: int) -> float | None:
-    """10¹² operations of reading one text and so many questions about it; None where they are not known."""
+    """10¹² operations of reading one text and so many questions about it; None if they are unknown."""
     rows = [row for row in contender.rows.values() if row["operations"] is not None]
     if not rows:
         return None

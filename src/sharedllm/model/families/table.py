@@ -155,7 +155,7 @@ _REASONS = {
     "its attention is latent (MLA): what it keeps of a token is not a key and a value": (
         "deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa longcat_flash minicpm3 mistral4"
     ),
-    "its layers share keys and values, or take embeddings of their own": "gemma3n gemma3n_text gemma4 gemma4_text",
+    "its layers share keys and values, or take separate embeddings": "gemma3n gemma3n_text gemma4 gemma4_text",
     "its attention is cut into chunks, and some layers scale by position": "llama4 llama4_text",
     "it reads more than text: extend its text model, a causal language model": (
         "gemma3 mistral3 mllama qwen2_vl qwen2_5_vl qwen3_vl qwen3_vl_moe"

@@ -61,18 +61,17 @@ def shared_select(config: SharedLLMConfig, length: int, question: int, causal: b
 
 
 def deep_answer(config: SharedLLMConfig, kept: int, running: int, new_tokens: int, causal: bool = False) -> int:
-    """A question of `running` tokens over `kept` ones that are read on from layer M for it, its first token, and as many
-    decoded ones.
+    """A question of `running` tokens over `kept` ones that are read deeper from layer M for it, its first token, and
+    the decoded ones.
 
-    The prefix is read through all layers, what was kept through those above M; of the last one both only leave keys and
-    values.
+    The prefix is read through all layers, kept tokens through those above M; of the last layer both need only keys and values.
     """
     costs, before = Costs.of(config.text_config), len(config.prefix or [])
     bottom, above = config.lower_layers, costs.layers - 1 - config.lower_layers
     together = before + kept
     total = bottom * (before * costs.layer + pairs(before, 0, causal) * costs.pair)
     total += above * (together * costs.layer + pairs(together, 0, causal) * costs.pair) + together * costs.kv
-    # Bottom layers that keep no keys see the prefix alone.
+    # Bottom layers that keep no keys see only the prefix.
     hidden = bottom - min(bottom, len(config.injection_map))
     total += run(costs, running, together, causal) - hidden * running * kept * costs.pair + costs.head
     return total + decode(costs, running + together, new_tokens) - hidden * new_tokens * kept * costs.pair
