@@ -189,10 +189,10 @@ def test_evaluate_and_report(run, tmp_path, model_folder, base_folder):
     assert "tales: 3 documents; 1 are too short" in err and "short.txt" in err
     code, out, err = run("report", tmp_path / "out")
     assert code == 0, err
-    assert "### loss, tales" in out and "| in front | × window | sharedllm | empty | window | streaming | full |" in out
+    assert "### loss, tales" in out and "| context | × window | sharedllm | empty | window | streaming | full |" in out
     assert "sharedllm minus each" in out
-    control = out.partition("### sharedllm, tales: its own text against other text in front")[2]
-    assert "| in front | × window | own | own − other |" in control and "| 256 | 4 |" in control
+    control = out.partition("### sharedllm, tales: its own text compared with other text as context")[2]
+    assert "| context | × window | own | own − other |" in control and "| 256 | 4 |" in control
     assert "| 0 | 0 |" not in control, "nothing is beyond the window there"
     for name in ("loss-tales.png", "copy-tales.png"):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
@@ -266,7 +266,7 @@ def test_seeds_of_one_model_are_pooled(run, tmp_path, model_folder, base_folder)
         assert run("eval", "loss", *arguments, "--method", "sharedllm,window")[0] == 0
     code, out, err = run("report", tmp_path / "out-1", tmp_path / "out-0", "-o", tmp_path)
     assert code == 0, err
-    assert "4 texts a cell of 2 seeds, loss." in out and "sharedllm minus each" in out
+    assert "4 texts per cell of 2 seeds, loss." in out and "sharedllm minus each" in out
     assert (tmp_path / "loss-tale.png").read_bytes().startswith(b"\x89PNG")
     pooled = index(load_runs(tmp_path / "cells.json"))["loss", "tale"][64]["sharedllm"]
     by_seed = [

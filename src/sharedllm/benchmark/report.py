@@ -92,10 +92,11 @@ def markdown(results: Results) -> str:
     lines = [
         f"# `sharedllm bench`, {shape['name']}, {about['dtype']}",
         "",
-        "Medians of runs in turn, with quartiles. Times: the context read, the first token behind the running text "
-        f"({running:,} tokens), all with {about['new_tokens']} more tokens. × is the total over SharedLLM's of the same round. Peak: memory above weights. "
-        "Left: decoding's rate over that of the system's shortest length. Kept: what waits for questions. "
-        "MFU: operations that have to be done, of those of the fastest matrix product in the same run.",
+        "Medians of alternating runs, with quartiles. Times: reading the context, the first token after the running text "
+        f"({running:,} tokens), and in total with {about['new_tokens']} more tokens. × is the total divided by SharedLLM's in the "
+        "same round. Peak: memory above weights. Left: decoding rate divided by the rate at the system's shortest length. Kept: "
+        "bytes kept until questions come. MFU: necessary operations per second, as a share of the fastest matrix product's in "
+        "the same run.",
         "",
         "| tokens | system | read, s | first, s | decode, tokens/s | left | total, s | × | peak, MB | kept, MB | MFU read | MFU |",
         "|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
@@ -119,7 +120,7 @@ def markdown(results: Results) -> str:
         lines.append(f"{head} {' | '.join(values)} |")
     lines += [
         "",
-        "What grows with length to which power (1 is linear), with its standard error:",
+        "Growth with length as a power (1 is linear), with standard errors:",
         "",
         "| system | read | total | peak memory |",
         "|---|--:|--:|--:|",

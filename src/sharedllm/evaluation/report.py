@@ -108,11 +108,11 @@ def markdown(cells: Index, window: int, ours: str = "sharedllm") -> str:
         trained = len(first.get("trainings", [0]))
         several = f", means of {trained} trainings ± their standard deviation" if trained > 1 else ""
         seeds = f" of {len(first['seeds'])} seeds" if "seeds" in first else ""
-        parts.append(f"### {task}, {domain}\n\n{targets} texts a cell{seeds}, {main_column(first)}{several}.\n")
+        parts.append(f"### {task}, {domain}\n\n{targets} texts per cell{seeds}, {main_column(first)}{several}.\n")
         parts.append(_table([_row(length, window, row, systems, _plain) for length, row in rows.items()], systems))
         others = [m for m in systems if m != ours]
         if not first["accuracy"] and ours in systems and others:
-            parts.append(f"\n{ours} minus each, same targets, 95 % intervals over documents:\n")
+            parts.append(f"\n{ours} minus each system, same targets, 95 % intervals over documents:\n")
             lines = [
                 _row(length, window, row, others, lambda cell, row=row: _against(row.get(ours), cell))
                 for length, row in rows.items()
@@ -144,7 +144,7 @@ def _controls(cells: Index, window: int, ours: str, domain: str) -> list[str]:
     if not rows:
         return []
     columns = ["own", *(f"own − {front.removeprefix('loss-')}" for front in fronts)]
-    title = f"### {ours}, {domain}: its own text against other text in front\n"
+    title = f"### {ours}, {domain}: its own text compared with other text as context\n"
     return [title, _table(rows, columns), ""]
 
 
@@ -167,6 +167,6 @@ def _row(length: int, window: int, row: dict[str, Cell], systems: list[str], sho
 
 
 def _table(rows: list[list[str]], systems: list[str]) -> str:
-    head = ["in front", "× window", *systems]
+    head = ["context", "× window", *systems]
     lines = [head, ["--:"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -81,7 +81,7 @@ def _results(log: Path) -> list[str]:
         return []
     domains = {name: losses for name, losses in found[-1].items() if name != "recall"}
     lengths = sorted({length for losses in domains.values() for length in losses}, key=int)
-    lines = ["| loss, nats a token | " + " | ".join(f"{int(n):,} in front" for n in lengths) + " |"]
+    lines = ["| loss, nats per token | " + " | ".join(f"after {int(n):,}" for n in lengths) + " |"]
     lines.append("|---|" + "--:|" * len(lengths))
     for name, losses in domains.items():
         lines.append(f"| {name} | " + " | ".join(f"{losses[n]:.3f}" if n in losses else "–" for n in lengths) + " |")

@@ -20,15 +20,15 @@ def write_report(folder: Path) -> list[Path]:
     cells, run = load(folder)
     about = run["about"]
     counts = {length: len(cell.right) for row in cells.values() for length, cell in row.items()}
-    asked = "questions a cell: " + ", ".join(f"{counts[n]} of {n:,} tokens" for n in sorted(counts))
+    asked = "questions per cell: " + ", ".join(f"{counts[n]} of {n:,} tokens" for n in sorted(counts))
     lines = [
         "# Recall by length, budget and policy",
         "",
         *(f"    {' '.join(command)}" for command in run["commands"]),
         "",
-        f"Share of answers of which every token is right, in the order of the text if there are several values; of these also the share that "
-        f"is named, in any order; 95 % intervals (Wilson). Each text of {about['data']['domain']} "
-        f"holds {about['per_text']} facts of each kind, is read once and asked about each; {asked}; "
+        "Share of answers in which every token is right (several values: in the order of the text); for several values also "
+        f"the share named in any order; 95 % intervals (Wilson). Each text of {about['data']['domain']} "
+        f"holds {about['per_text']} facts of each kind, is read once, and is asked about each of them; {asked}; "
         f"seed {about['seed']}. Keys, and one of the five phrasings, were never trained on.",
         "",
     ]
