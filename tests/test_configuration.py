@@ -1,6 +1,7 @@
 """Nothing is set on a live configuration: a difference for one call is an argument of that call."""
 
 import ast
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -13,7 +14,10 @@ import sharedllm
 from sharedllm import SharedLLMConfig
 from sharedllm.diagnosis.heads import measure_heads
 from sharedllm.memory.int8 import Int8Keys
+from sharedllm.systems.full import TimedFull
 from sharedllm.systems.sharedllm.evaluated import Budgeted, Shared
+from sharedllm.systems.timed import Setting
+from sharedllm.systems.window import TimedWindow
 from sharedllm.training import run as training
 from sharedllm.utils.checkpoints import load_model, load_tokenizer
 
@@ -142,20 +146,93 @@ def test_training(recipe, run, monkeypatch, tmp_path):
     assert '"strides": [\n    4,\n    2,\n    1\n  ]' in (tmp_path / "run" / "model" / "config.json").read_text()
 
 
-def test_no_source_sets_a_field():
+def is_configuration(owner: ast.expr | None) -> bool:
+    """Whether an expression names a configuration: `config`, `text_config`, `model.config`, …"""
+    name = getattr(owner, "attr", None) or getattr(owner, "id", None) or ""
+    return name == "config" or name.endswith("_config")
+
+
+def made_here(function: ast.AST) -> set[str]:
+    """Names that a function binds to what it calls for, such as a copy: nobody else has those yet."""
+    assigns = [node for node in ast.walk(function) if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)]
+    return {target.id for node in assigns for target in node.targets if isinstance(target, ast.Name)}
+
+
+def sets_on_configurations(tree: ast.AST) -> list[str]:
+    """Attributes that a module sets on configurations that it did not make: by `=`, `+=`, `setattr` and the like, and by
+    transformers' `set_attn_implementation`."""
+    found = []
+    own: dict[ast.AST, set[str]] = {}
+    for function in ast.walk(tree):  # inner functions come later, and add theirs
+        if isinstance(function, ast.FunctionDef):
+            for node in ast.walk(function):
+                own[node] = own.get(node, set()) | made_here(function)
+    for node in ast.walk(tree):
+        targets = node.targets if isinstance(node, ast.Assign | ast.Delete) else [getattr(node, "target", None)]
+        parts = [part for t in targets for part in (t.elts if isinstance(t, ast.Tuple) else [t])]
+        set_here = [(p.value, p.attr) for p in parts if isinstance(p, ast.Attribute)]
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", None) or getattr(node.func, "id", None)
+            if name in ("setattr", "delattr", "__setattr__") and len(node.args) > 1:
+                set_here.append((node.args[0], ast.unparse(node.args[1])))
+            if name == "set_attn_implementation" and getattr(node.func.value, "id", None) not in own.get(node, ()):
+                found.append(name)
+        for owner, attribute in set_here:
+            if is_configuration(owner) and getattr(owner, "id", None) not in own.get(node, ()):
+                found.append(attribute)
+    return found
+
+
+def test_no_source_sets_anything_on_a_configuration():
     """Outside the construction of configurations and models."""
     package = Path(sharedllm.__file__).parent
-    found = []
+    found = {}
     for path in package.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-            for target in (part for t in targets for part in (t.elts if isinstance(t, ast.Tuple) else [t])):
-                if not isinstance(target, ast.Attribute) or target.attr not in FIELDS:
-                    continue
-                owner = target.value
-                if "config" in (getattr(owner, "attr", None), getattr(owner, "id", None)):
-                    found.append((str(path.relative_to(package)), target.attr))
-    made = {"model/base_config.py"}
-    # A model and its base share one base configuration from the start.
-    assert {(path, name) for path, name in found if path not in made and name != "text_config"} == set()
-    assert found, "the search finds those that are made"
+        # A model and its base share one base configuration from the start.
+        if attributes := set(sets_on_configurations(ast.parse(path.read_text(encoding="utf-8")))) - {"text_config"}:
+            found[str(path.relative_to(package))] = attributes
+    made = found.pop("model/base_config.py")
+    assert "_attn_implementation" in made and "window" in made, "the search finds those that are made"
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "model.config._attn_implementation = 'x'",
+        "self.config.text_config.window += 1",
+        "config.rope_parameters, other = 1, 2",
+        "setattr(model.config, name, 1)",
+        "base.generation_config.top_k: int = 1",
+        "model.set_attn_implementation('x')",
+    ],
+)
+def test_the_search_finds(line):
+    assert sets_on_configurations(ast.parse(f"def work(model, config):\n    {line}"))
+    assert not sets_on_configurations(
+        ast.parse("def work(model):\n    config = copy.deepcopy(model.config)\n    config.window = 1")
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [TimedFull, TimedWindow])
+def test_systems_that_are_timed(kind):
+    """Full attention by a kernel of its own, over a base that others have too: nothing of the base's configuration changes."""
+    base = tiny_base("llama", vocab_size=256, max_position_embeddings=256)
+    before, seen = copy.deepcopy(base.config.__dict__), []
+
+    class Watched(type(base.config)):
+        def __setattr__(self, name, value):
+            if self is base.config:
+                seen.append(name)
+            super().__setattr__(name, value)
+
+    object.__setattr__(base.config, "__class__", Watched)
+    system = kind("full", base, Setting(64, 16, {}, 2, 64))
+    ids = torch.randint(0, 256, (1, 100))
+    state = system.read(ids[:, : -system.running])
+    logits = system.first(state, ids[:, -system.running :])
+    assert seen == [] and base.config.__dict__ == before
+    assert {p.data_ptr() for p in system.model.parameters()} == {p.data_ptr() for p in base.parameters()}
+    plain = base(ids if kind is TimedFull else ids[:, -system.running :], logits_to_keep=1).logits
+    torch.testing.assert_close(logits, plain, rtol=1e-4, atol=1e-5)

@@ -7,7 +7,8 @@ from helpers import pad, random_texts, tiny_base, tiny_shared
 from torch import Tensor
 
 from sharedllm.memory.int8 import Int8Keys, Int8Values
-from sharedllm.model.attention import attend_few, attend_joined, attend_to_all, in_full
+from sharedllm.model.attention import attend_joined, attend_to_all, in_full
+from sharedllm.model.kernels import attend_few
 
 TOLERANCES = {torch.float32: 1e-6, torch.bfloat16: 0.01}
 

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from sharedllm import ContextMemory, SharedLLMForCausalLM
 from sharedllm.memory import int8
-from sharedllm.model import attention
+from sharedllm.model import attention, kernels
 from sharedllm.model import cross_attention as injection
 from sharedllm.model.cache import RoomyLayer, with_room
 
@@ -88,11 +88,9 @@ def test_equals_copies(monkeypatch, shape, padded, implementation, mask):
 
 
 def test_shapes_take_the_ways_they_are_named_for():
-    few = {name: attention.are_few(draw(r, 4, n, d), draw(t, 2, 11, d)) for name, (r, t, n, d) in SHAPES.items()}
+    few = {name: kernels.are_few((r, 4, n, d), (t, 2, 11, d)) for name, (r, t, n, d) in SHAPES.items()}
     assert few == {"few": True, "turns": False, "single": False, "many": False, "equal": False}
-    assert attention.are_few(draw(2, 4, 2, 32), draw(1, 2, 11, 32)) and attention.are_few(
-        draw(1, 4, 1, 8), draw(1, 2, 11, 8)
-    )
+    assert kernels.are_few((2, 4, 2, 32), (1, 2, 11, 32)) and kernels.are_few((1, 4, 1, 8), (1, 2, 11, 8))
 
 
 @pytest.mark.parametrize("heads", [4, 8])
@@ -123,7 +121,7 @@ def test_few_queries_over_keys_of_their_own(numbers):
         mask = queries.new_zeros(mask.shape).masked_fill(~mask, torch.finfo(queries.dtype).min)
     layer = Layer()
     layer.num_key_value_groups, layer.scaling = 2, 0.125
-    assert attention.are_few(queries, keys)
+    assert kernels.are_few(queries.shape, keys.shape)
     with torch.no_grad():
         products = attention.attend(layer, "sdpa", queries, keys, values, mask)
     for name in ("sdpa", "eager"):
@@ -386,5 +384,5 @@ def test_text_behind_a_cache_repeats_no_keys(injection):
 
 def test_copies_of_the_memory_are_counted(monkeypatch):
     """The check above finds the mistake that it is for."""
-    monkeypatch.setattr(attention, "are_few", lambda queries, keys: False)
+    monkeypatch.setattr(kernels, "are_few", lambda queries, keys: False)
     assert largest_of_a_step(model_of("joint", 64), 1) > 1

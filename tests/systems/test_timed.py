@@ -117,7 +117,7 @@ def test_full_attention_equals_one_forward(made, monkeypatch):
         tokens.append(logits[-1][:, -1].argmax(-1, keepdim=True))
         logits.append(full.step(state, tokens[-1]))
     plain = full.model(torch.cat(tokens, 1), use_cache=False).logits[:, -NEW - 1 :]
-    assert full.model.config._attn_implementation == "sdpa"
+    assert made["sharedllm"].model.config.text_config._attn_implementation == "sdpa", "others share the base"
     torch.testing.assert_close(torch.cat(logits, 1), plain, rtol=1e-4, atol=1e-5)
 
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
-from ..model.attention import KeyValueSpan, in_full
+from ..model.attention import in_full
 from ..model.injection import Injection, injection_of
+from ..model.kernels import KeyValueSpan
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from ..memory.context_memory import ContextMemory
 from ..memory.int8 import Int8Keys, Int8Values
-from .attention import KeyValueSpan, attend_to_all, own_scores
+from .attention import attend_to_all, own_scores
 from .config import SharedLLMConfig
 from .families import Family, Rotations
 from .families.wiring import Inject
 from .injection import Injection, KeyValueProjection
+from .kernels import KeyValueSpan
 from .rope import Rotation, key_positions, rotate
 from .self_attention import self_attend
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .attention import KeyValueSpan, attend_joined
+from .attention import attend_joined
 from .cross_attention import PreparedMemory
 from .families import Family
 from .injection import Injection, KeyValueProjection
+from .kernels import KeyValueSpan
 from .self_attention import operands
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from .attention import KeyValueSpan, attend_few, attend_groups, infers_on_cpu
 from .families import Family
+from .kernels import KeyValueSpan, attend_few, attend_groups, kernel
 from .rope import rotate
 
 
@@ -26,18 +26,21 @@ def operands(
 def self_attend(
     family: Family, attention: Any, normed: Tensor, attention_mask: Tensor | None = None, **kwargs
 ) -> Tensor:
-    """Self-attention's output (B, L, E); arguments as for `operands`.
-
-    On a CPU a few tokens go through matrix products, because kernels made for many queries take ten times as long in
-    half precision. Where transformers would repeat keys and values for the heads of a group, because of a mask, they
-    are read in place.
-    """
-    few = 4 * normed.shape[1] * attention.num_key_value_groups <= attention.head_dim  # as in `attention.are_few`
-    grouped = attention_mask is not None and attention.num_key_value_groups > 1
-    if attention.config._attn_implementation != "sdpa" or not infers_on_cpu(normed) or not (few or grouped):
+    """Self-attention's output (B, L, E); arguments as for `operands`."""
+    # Of the shapes only what heads share matters here, however many keys there are.
+    (batch, length), groups, size = normed.shape[:2], attention.num_key_value_groups, attention.head_dim
+    chosen = kernel(
+        attention.config._attn_implementation,
+        (batch, groups, length, size),
+        (batch, 1, length, size),
+        normed.device,
+        seen="own",
+        masked=attention_mask is not None,
+    )
+    if chosen == "library":
         return attention(hidden_states=normed, attention_mask=attention_mask, **kwargs)[0]
     queries, keys, values = _projected(family, attention, normed, **kwargs)
-    if few or attention_mask is None:
+    if chosen == "products" or attention_mask is None:
         attended = attend_few(queries, [(keys, values, _bias(attention_mask, queries, keys))], attention.scaling)
     else:
         # Pass the mask unchanged, so that rows that see nothing give the same result as in transformers.

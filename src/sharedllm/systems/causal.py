@@ -1,7 +1,6 @@
 """Full attention over a cache by a kernel with built-in causal masking, where transformers would build a mask."""
 
-import contextlib
-from collections.abc import Iterator
+import copy
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
-from ..model.attention import are_few, attend_few
+from ..model.kernels import are_few, attend_few
 
 
 def causal_attention(
@@ -25,7 +24,7 @@ def causal_attention(
     from torch.nn.attention.bias import causal_lower_right
 
     length, total = query.shape[2], key.shape[2]
-    if length == 1 and are_few(query, key):
+    if length == 1 and are_few(query.shape, key.shape):
         out = attend_few(query, [(key, value, None)], query.shape[3] ** -0.5 if scaling is None else scaling)
         return out.unflatten(2, (query.shape[1], -1)), None
     mask = None
@@ -44,12 +43,9 @@ def causal_attention(
 AttentionInterface.register("causal_sdpa", causal_attention)
 
 
-@contextlib.contextmanager
-def causal_sdpa(model: PreTrainedModel) -> Iterator[None]:
-    """Use `causal_attention` for full attention in a base whose configuration is shared."""
-    own = model.config._attn_implementation
-    model.config._attn_implementation = "causal_sdpa"
-    try:
-        yield
-    finally:
-        model.config._attn_implementation = own
+def with_causal_attention(model: PreTrainedModel) -> PreTrainedModel:
+    """A model that shares its weights with `model`, with `causal_attention` for attention and a configuration of its own."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    causal = copy.deepcopy(model, shared)
+    causal.set_attn_implementation("causal_sdpa")
+    return causal

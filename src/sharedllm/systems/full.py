@@ -11,7 +11,6 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
-from .causal import causal_sdpa
 from .evaluated import Given, Scores, scores_of
 from .operations import Costs, Operations, full_answer, run_in_blocks
 from .timed import State
@@ -114,9 +113,8 @@ class TimedFull(TimedWindow):
 
     def read(self, ids: Tensor) -> State:
         cache, decoder = self._cache(ids.shape[1] + self.running), self.model.get_decoder()
-        with causal_sdpa(self.model):
-            for piece in ids.split(self.block, 1):
-                decoder(piece, past_key_values=cache, use_cache=True)
+        for piece in ids.split(self.block, 1):
+            decoder(piece, past_key_values=cache, use_cache=True)
         return State(cache=cache)
 
     def operations(self, length: int, causal: bool = False) -> Operations:

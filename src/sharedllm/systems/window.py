@@ -9,9 +9,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..utils.errors import UserError
 from ..utils.text import tokenize
 from .answering import Prompt, about_model, written
-from .causal import causal_sdpa
+from .causal import with_causal_attention
 from .evaluated import Given, Scores, scores_of
-from .timed import State, TimedSystem
+from .timed import Setting, TimedSystem
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,8 @@ def window(given: Given) -> Window:
 class TimedWindow(TimedSystem):
     """The base, by a kernel with built-in causal masking."""
 
-    def _forward(self, state: State, ids: Tensor) -> Tensor:
-        with causal_sdpa(self.model):
-            return super()._forward(state, ids)
+    def __init__(self, name: str, model: PreTrainedModel, setting: Setting):
+        super().__init__(name, with_causal_attention(model), setting)
 
 
 class AnsweringWindow:
