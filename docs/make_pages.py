@@ -55,7 +55,7 @@ def systems() -> str:
         lines += [f"- Timed: `sharedllm bench --system {name}`."] if system.timed else []
         if system.trained is not None:
             named = ", ".join(f"`{part.name}`" for part in system.trained.parts)
-            lines.append(f"- Trained: `method: {system.trained.method}`" + (f"; parts {named}." if named else "."))
+            lines.append(f"- Trained: `system: {name}`" + (f"; parts {named}." if named else "."))
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 

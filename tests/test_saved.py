@@ -17,7 +17,8 @@ from sharedllm import SharedLLMConfig, SharedLLMForCausalLM, open_memory, save_m
 from sharedllm.memory.file import VERSION, read_header
 from sharedllm.store import MemoryStore
 from sharedllm.systems.cepe import CepeForCausalLM
-from sharedllm.training.recipe import build_recipe, todays_names
+from sharedllm.training.recipe_file import build_recipe, load_recipe, saved_keys, todays_names
+from sharedllm.utils.errors import UserError
 
 SAVED = Path(__file__).parent / "saved"
 EXPECTED = load_file(SAVED / "expected.safetensors")
@@ -149,7 +150,20 @@ def test_a_recipe():
     assert recipe.model == {"strides": [4, 2]}
     assert (recipe.schedule[0].strides, recipe.validation.strides) == ([[1, 1]], [2, 1])
     # Beacon's setting of that name is a different one.
-    assert todays_names(content | {"method": "beacon"})["model"] == {"ratios": [4, 2]}
+    assert todays_names(content | {"system": "beacon"})["model"] == {"ratios": [4, 2]}
+    # A run to be resumed may have been begun by a version that said method.
+    for method, system in (("cepe", "cepe"), ("full", "tuned")):
+        assert saved_keys(content | {"method": method})["system"] == system
+    assert saved_keys(content)["model"] == {"strides": [4, 2]}
+
+
+def test_a_recipe_that_says_method_is_told_the_key_of_today(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("stage: extend\nmethod: full\n")
+    with pytest.raises(
+        UserError, match=r"method is called system now: write system: with one of sharedllm, tuned, cepe, "
+    ):
+        load_recipe(path)
 
 
 def test_settings(tmp_path, base_folder, run):

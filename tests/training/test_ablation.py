@@ -117,15 +117,15 @@ def test_bad_studies(run, tmp_path, content, message):
 
 
 def test_rates_are_searched_in_the_setting_of_the_comparison(monkeypatch):
-    """Variants of rates.yaml differ from those of tiny.yaml only in rates and folders; a method's first variant not at all."""
+    """Variants of rates.yaml differ from those of tiny.yaml only in rates and folders; a system's first variant not at all."""
     monkeypatch.setenv("CORPUS", "corpus")
     rates, tiny = (load_study(RECIPES / "compare" / f"{name}.yaml") for name in ("rates", "tiny"))
     seen = set()
     for name in rates.variants:
-        method = name.split()[0]
-        found, expected = settings(rates, name, 0), settings(tiny, method, 0)
+        system = name.split()[0]
+        found, expected = settings(rates, name, 0), settings(tiny, system, 0)
         assert found.pop("output") != expected.pop("output")
-        if method in seen:
+        if system in seen:
             assert found.pop("train").keys() == expected.pop("train").keys()
-        seen.add(method)
+        seen.add(system)
         assert found == expected, name

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sharedllm.training.recipe import MIXTURES, Recipe, load_recipe
+from sharedllm.training.recipe import MIXTURES, Recipe
+from sharedllm.training.recipe_file import load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = {

@@ -181,7 +181,7 @@ def test_how_a_context_is_read_may_change_when_training_goes_on(run, recipe, tmp
 
 
 @pytest.mark.parametrize(
-    ("method", "settings", "part"),
+    ("system", "settings", "part"),
     [
         ("beacon", {"model": {"window": 64}, "train": {"beacon": 0.01}}, "beacon"),
         (
@@ -194,17 +194,17 @@ def test_how_a_context_is_read_may_change_when_training_goes_on(run, recipe, tmp
             "encoder",
         ),
         (
-            "full",
+            "tuned",
             {"model": {"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "train": {"everything": 0.001}},
             "",
         ),
     ],
 )
 def test_other_systems_train_and_are_evaluated(
-    run, recipe, tmp_path, text_folder, base_folder, model_folder, method, settings, part
+    run, recipe, tmp_path, text_folder, base_folder, model_folder, system, settings, part
 ):
     """With the same trainer and the same samples; only the system's own weights change."""
-    code, out, err = run("train", recipe(method=method, steps=8, **settings), "--json")
+    code, out, err = run("train", recipe(system=system, steps=8, **settings), "--json")
     assert code == 0, err
     folder = json.loads(out)["output"]
     trained = AutoModelForCausalLM.from_pretrained(folder)
@@ -214,25 +214,24 @@ def test_other_systems_train_and_are_evaluated(
     assert set(validations_of(tmp_path / "run")[-1]["words"]) == {"0", "64", "128"}
     same = torch.equal(trained.get_input_embeddings().weight, base.get_input_embeddings().weight)
     assert same == bool(part), "a base's own weights are frozen in the systems that add weights"
-    if method == "full":
+    if system == "tuned":
         assert trained.config.rope_parameters["factor"] == 4.0
         assert trained.config.rope_parameters["original_max_position_embeddings"] == 64
     (tmp_path / "tale.txt").write_text((text_folder / "0.txt").read_text() * 2)
-    name = "tuned" if method == "full" else method
     common = ["--model", model_folder, "--base", base_folder, "--trained", folder, "--data", tmp_path / "tale.txt"]
-    arguments = [*common, "--lengths", "0,4W", "--cases", 1, "--system", f"sharedllm,{name}", "-o", tmp_path / "eval"]
+    arguments = [*common, "--lengths", "0,4W", "--cases", 1, "--system", f"sharedllm,{system}", "-o", tmp_path / "eval"]
     assert run("eval", "loss", *arguments)[0] == 0
     code, out, err = run("report", tmp_path / "eval")
-    assert code == 0 and f"| sharedllm | {name} |" in out
+    assert code == 0 and f"| sharedllm | {system} |" in out
     code, _, err = run("eval", "loss", *arguments, "--rival", folder)
     assert code == 2 and "two of them are of one system" in err
 
 
-def test_a_method_that_does_not_fit_is_refused(run, recipe, model_folder):
-    code, _, err = run("train", recipe(method="full", model={"colour": 1}, train={"everything": 0.001}))
+def test_a_system_that_does_not_fit_is_refused(run, recipe, model_folder):
+    code, _, err = run("train", recipe(system="tuned", model={"colour": 1}, train={"everything": 0.001}))
     assert code == 2 and "model.colour is not a field" in err
-    code, _, err = run("train", recipe(base=str(model_folder), method="beacon", model={}))
-    assert code == 2 and "is extended by sharedllm already" in err
+    code, _, err = run("train", recipe(base=str(model_folder), system="beacon", model={}))
+    assert code == 2 and "is a trained sharedllm already" in err
 
 
 def test_questions_and_instructions(run, recipe, tmp_path):

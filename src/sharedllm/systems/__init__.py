@@ -29,7 +29,6 @@ for _system in (
         timed=f"{_OURS}.timed:TimedShared",
         answering=f"{_OURS}.answering:AnsweringShared",
         trained=Trained(
-            "sharedllm",
             "sharedllm.causal_lm:SharedLLMForCausalLM",
             "sharedllm",
             (
@@ -113,7 +112,7 @@ for _system in (
         "#2b2b2b",
         needs="trained",
         evaluated=f"{__name__}.full:full",
-        trained=Trained("full"),
+        trained=Trained(),
     ),
     System(
         "cepe",
@@ -123,7 +122,6 @@ for _system in (
         evaluated=f"{_CEPE}.evaluated:cepe",
         timed=f"{_CEPE}.timed:TimedCepe",
         trained=Trained(
-            "cepe",
             f"{_CEPE}:CepeForCausalLM",
             "sharedllm_cepe",
             (
@@ -147,7 +145,6 @@ for _system in (
         evaluated=f"{_BEACON}.evaluated:beacon",
         timed=f"{_BEACON}.timed:TimedBeacon",
         trained=Trained(
-            "beacon",
             f"{_BEACON}:BeaconForCausalLM",
             "sharedllm_beacon",
             (Part("beacon", "the beacons' projections and embedding of Activation Beacon", "beacon"),),

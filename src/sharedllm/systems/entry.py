@@ -19,15 +19,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Trained:
-    """How recipes train a system.
+    """How recipes train a system, which they call by its name in the registry.
 
-    method      its name in recipes
     model       class with `from_base(base, **settings)`; "" for the base itself with other settings
     model_type  of its saved configuration
     parts       parts that can train, besides `everything`
     """
 
-    method: str
     model: str = ""
     model_type: str = ""
     parts: tuple[Part, ...] = ()

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..utils.errors import UserError
 from ..utils.registry import load
 from . import SYSTEMS, System
+from .trained import system_of_type, trained_systems
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,8 @@ class Given:
 
 def name_of_trained(model: PreTrainedModel) -> str:
     """The system as which a trained model is measured: its own, or fine-tuned full attention."""
-    trained = {name: system.trained for name, system in SYSTEMS.items() if system.trained is not None}
-    own = [name for name, how in trained.items() if how.model_type == model.config.model_type]
-    return own[0] if own else next(name for name, how in trained.items() if not how.model)
+    own = system_of_type(model.config.model_type)
+    return own or next(name for name, how in trained_systems().items() if not how.model)
 
 
 def evaluated_names() -> list[str]:

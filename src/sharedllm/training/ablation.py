@@ -16,7 +16,7 @@ from ..utils.errors import UserError
 from ..utils.files import write_text
 from .checkpoint import FREE, check_recipe
 from .log import read_log
-from .recipe import build_recipe, replace_keys, substitute
+from .recipe_file import build_recipe, replace_keys, substitute
 from .run import train
 
 

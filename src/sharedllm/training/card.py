@@ -31,7 +31,7 @@ def model_card(recipe: Recipe, config: PreTrainedConfig, parameters: int, log: P
         config: of the trained model. parameters: how many it has. log: the run's log.jsonl.
     """
     extended = isinstance(config, SharedLLMConfig)
-    tags = [] if recipe.stage == "base" else [recipe.method, "long-context", "arxiv:2603.04759"][: 3 if extended else 1]
+    tags = [] if recipe.stage == "base" else [recipe.system, "long-context", "arxiv:2603.04759"][: 3 if extended else 1]
     about = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
@@ -45,7 +45,7 @@ def model_card(recipe: Recipe, config: PreTrainedConfig, parameters: int, log: P
     lines = [
         f"---\n{yaml.safe_dump(about, sort_keys=False)}---",
         f"# {Path(recipe.output).name}",
-        f"{parameters / 1e6:,.1f}M parameters, stage `{recipe.stage}`, method `{recipe.method}`{source}.",
+        f"{parameters / 1e6:,.1f}M parameters, stage `{recipe.stage}`, system `{recipe.system}`{source}.",
     ]
     if extended:
         lines.append(

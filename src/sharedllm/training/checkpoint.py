@@ -23,7 +23,8 @@ from torch.distributed.checkpoint.state_dict import (
 from ..model.renamed import todays_name
 from ..utils.errors import UserError
 from ..utils.files import put
-from .recipe import Recipe, todays_names
+from .recipe import Recipe
+from .recipe_file import saved_keys
 
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 FILES = ("weights.safetensors", "optimizer.safetensors")
@@ -144,7 +145,7 @@ def check_recipe(recipe: Recipe, free: set[str] = FREE) -> None:
     saved = Path(recipe.output) / "recipe.json"
     if not saved.is_file():
         return
-    before, now = todays_names(json.loads(saved.read_text())), json.loads(json.dumps(recipe.as_dict()))
+    before, now = saved_keys(json.loads(saved.read_text())), json.loads(json.dumps(recipe.as_dict()))
     changed = sorted(key for key in now.keys() & before.keys() - free if before[key] != now[key])
     if changed:
         key = changed[0]

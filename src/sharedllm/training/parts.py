@@ -14,7 +14,7 @@ from ..utils.errors import UserError
 from .recipe import Lora
 
 # Parts of all trained systems, and of every model.
-PARTS = {part.name: part.about for trained in trained_systems() for part in trained.parts} | {
+PARTS = {part.name: part.about for trained in trained_systems().values() for part in trained.parts} | {
     "lora": "the low-rank adapters",
     "everything": "all parameters that no other part names",
 }

@@ -1,22 +1,13 @@
-"""A training run as a YAML file: model, data and schedule. Unknown keys are refused by name.
+"""The keys of a training run: model, data and schedule. `recipe_file` reads them from YAML.
 
 `recipes/reference.yaml` shows every key with its type and default.
 """
 
 import dataclasses
-import difflib
-import os
-import re
-import sysconfig
-import types
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
-import yaml
-
-from ..model.config import RENAMED
-from ..systems.trained import methods
+from ..systems.trained import trained_systems
 from ..utils.errors import UserError
 
 # The paper's training mixture (arXiv 2603.04759, after RedPajama), in per cent.
@@ -127,7 +118,7 @@ class Recipe:
     data: Data
     train: dict[str, float]
     base: str | None = None
-    method: str = "sharedllm"
+    system: str = "sharedllm"
     model: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     context: int = 512
@@ -167,10 +158,10 @@ class Recipe:
             raise UserError("schedule must list at least one phase, each with a share above 0.")
         if self.data.mixture is not None and self.data.mixture not in MIXTURES:
             raise UserError(f"data.mixture={self.data.mixture!r} is unknown: use one of {', '.join(MIXTURES)}.")
-        if self.method not in methods():
-            raise UserError(f"method={self.method!r} is not known: use one of {', '.join(methods())}.")
-        if self.stage == "base" and self.method != "sharedllm":
-            raise UserError(f"method={self.method!r} extends a base: set stage: extend, or leave method out.")
+        if self.system not in trained_systems():
+            raise UserError(f"system={self.system!r} is not known: use one of {', '.join(trained_systems())}.")
+        if self.stage == "base" and self.system != "sharedllm":
+            raise UserError(f"system={self.system!r} extends a base: set stage: extend, or leave system out.")
         if self.stage != "base" and self.base is None:
             raise UserError(
                 f"base is missing: stage {self.stage!r} starts from a checkpoint; name its folder or hub id."
@@ -217,144 +208,3 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
-
-
-def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
-    """Read a recipe; `overrides` are `key=value` or `key.inner=value`, values in YAML.
-
-    `${NAME}` in a string is replaced by an environment variable, `${STDLIB}` by the folder of Python's standard library.
-
-    Raises:
-        UserError: the file is missing or not YAML, a key is unknown or missing, or a value is invalid.
-    """
-    path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"can't read the recipe {path}: {error.strerror}.") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold keys and values; recipes/reference.yaml shows them.")
-    replace_keys(content, overrides or [])
-    try:
-        return build_recipe(content)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
-
-
-def replace_keys(content: dict[str, Any], overrides: list[str]) -> None:
-    """Set keys in place: `key=value` or `key.inner=value`, values in YAML.
-
-    Raises:
-        UserError: an override has another form, or addresses a key inside a value without keys.
-    """
-    for override in overrides:
-        key, separator, value = override.partition("=")
-        if not separator:
-            raise UserError(f"--set {override!r} must be key=value, such as steps=100 or model.window=1024.")
-        target, *rest = content, *key.split(".")
-        for name in rest[:-1]:
-            target = target.setdefault(name, {})
-            if not isinstance(target, dict):
-                raise UserError(f"--set {override!r}: {name} holds no keys.")
-        target[rest[-1]] = yaml.safe_load(value)
-
-
-def build_recipe(content: dict[str, Any]) -> Recipe:
-    """A recipe from its keys; see `load_recipe`."""
-    return _build(Recipe, substitute(todays_names(content)), "")
-
-
-def todays_names(content: dict[str, Any]) -> dict[str, Any]:
-    """A recipe's keys under their current names. Other systems have their own settings of these names."""
-
-    def rename(value: Any) -> Any:
-        if isinstance(value, list):
-            return [rename(inner) for inner in value]
-        return {RENAMED.get(key, key): inner for key, inner in value.items()} if isinstance(value, dict) else value
-
-    places = {"schedule", "validation"} | ({"model"} if content.get("method", "sharedllm") == "sharedllm" else set())
-    return content | {key: rename(content[key]) for key in places & content.keys()}
-
-
-def substitute(value: Any) -> Any:
-    """Substitute environment variables in all strings of dicts and lists; see `load_recipe`.
-
-    Raises:
-        UserError: a variable is not set; names it.
-    """
-    if isinstance(value, dict):
-        return {key: substitute(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [substitute(inner) for inner in value]
-    if not isinstance(value, str):
-        return value
-
-    def replace(match: re.Match) -> str:
-        name = match[1]
-        known = sysconfig.get_paths()["stdlib"] if name == "STDLIB" else os.environ.get(name)
-        if known is None:
-            raise UserError(f"the environment variable {name} in {value!r} is not set: export {name}=….")
-        return known
-
-    return re.sub(r"\$\{(\w+)\}", replace, value)
-
-
-def _build(kind: Any, value: Any, where: str) -> Any:
-    """`value` as the annotated type `kind`, or a UserError that names the key."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return value
-    if origin is types.UnionType:
-        if value is None and type(None) in arguments:
-            return None
-        problems = []
-        for option in (a for a in arguments if a is not type(None)):
-            try:
-                return _build(option, value, where)
-            except ValueError as error:
-                problems.append(error)
-        raise problems[0]
-    if origin is Literal:
-        if value not in arguments:
-            raise UserError(f"{where}={value!r} must be one of {', '.join(map(str, arguments))}.")
-        return value
-    if dataclasses.is_dataclass(kind):
-        return _build_dataclass(kind, value, where)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise UserError(f"{where}={value!r} must hold keys and values.")
-        return {_build(arguments[0], k, where): _build(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
-    if origin is list:
-        if not isinstance(value, list):
-            raise UserError(f"{where}={value!r} must be a list.")
-        return [_build(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value)]
-    if kind is float and isinstance(value, str):
-        # YAML 1.1 reads 1e-5 as text.
-        try:
-            return float(value)
-        except ValueError:
-            raise UserError(f"{where}={value!r} must be a number.") from None
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UserError(f"{where}={value!r} must be of type {kind.__name__}.")
-    return value
-
-
-def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise UserError(f"{where or 'the recipe'}={value!r} must hold keys and values.")
-    prefix = f"{where}." if where else ""
-    hints = get_type_hints(kind)
-    for key in value:
-        if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f" do you mean {near[0]}?" if near else f" use one of {', '.join(hints)}."
-            raise UserError(f"{prefix}{key} is not a key of a recipe:{hint}")
-    for entry in dataclasses.fields(kind):
-        required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
-        if required and entry.name not in value:
-            raise UserError(f"{prefix}{entry.name} is missing.")
-    return kind(**{key: _build(hints[key], inner, f"{prefix}{key}") for key, inner in value.items()})

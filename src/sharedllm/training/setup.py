@@ -19,7 +19,7 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..data.shards import TokenStore, build_shards, check_tokenizer
 from ..data.sources import documents
 from ..model.config import SharedLLMConfig
-from ..systems import trained
+from ..systems.trained import import_models, system_of_type, trained_systems
 from ..utils.checkpoints import checkpoint, load_tokenizer
 from ..utils.errors import UserError
 from ..utils.files import put
@@ -138,7 +138,7 @@ class _Report:
 
 
 def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """The model in fp32: new, a base, a base extended by the recipe's method, or an extended model to train further.
+    """The model in fp32: new, a base, a base extended to the recipe's system, or an extended model to train further.
 
     Raises:
         UserError: it can't be loaded, or `model` holds settings that do not apply.
@@ -147,11 +147,11 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrained
     if recipe.base is None:
         return _new_base(recipe, tokenizer)
     name = checkpoint(recipe.base)
-    trained.import_models()
+    import_models()
     try:
         config = AutoConfig.from_pretrained(name)
-        extended = trained.of_type(config.model_type)
-        rescaled = not trained.of_method(recipe.method).model
+        extended = system_of_type(config.model_type)
+        rescaled = not trained_systems()[recipe.system].model
         if isinstance(config, SharedLLMConfig) and recipe.model:
             config = _changed(config, recipe)
         elif rescaled and recipe.model:
@@ -159,10 +159,9 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrained
         model = AutoModelForCausalLM.from_pretrained(name, config=config, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise UserError(f"can't load the base {name}: {str(error).splitlines()[0]}") from None
-    if extended and (recipe.stage == "base" or extended.method != recipe.method):
+    if extended and (recipe.stage == "base" or extended != recipe.system):
         raise UserError(
-            f"base={recipe.base} is extended by {extended.method} already: train it with stage extend, "
-            f"method {extended.method}."
+            f"base={recipe.base} is a trained {extended} already: train it with stage extend, system {extended}."
         )
     if len(tokenizer) > (size := model.get_input_embeddings().weight.shape[0]):
         raise UserError(f"the tokenizer has {len(tokenizer)} tokens, {recipe.base} only {size}: name the base's own.")
@@ -170,7 +169,7 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrained
         raise UserError(f"model={recipe.model} can't change {recipe.base}: leave it out, or start from another base.")
     if recipe.stage == "base" or extended or rescaled:
         return model
-    return trained.of_method(recipe.method).model_class().from_base(model, **recipe.model)
+    return trained_systems()[recipe.system].model_class().from_base(model, **recipe.model)
 
 
 # Settings of a SharedLLM that change no weight's shape, so they may change when training continues.
