@@ -51,6 +51,7 @@ def systems() -> str:
     for name, system in SYSTEMS.items():
         lines = [f"### {name}", "", f"{system.about[0].upper()}{system.about[1:]}.", ""]
         lines += [f"- Evaluated: `sharedllm eval … --system {name}`."] if system.evaluated else []
+        lines += [f"- Asked: `sharedllm qa … --system {name}`."] if system.asked else []
         lines += [f"- With settings: `{system.variants}`."] if system.variants else []
         lines += [f"- Timed: `sharedllm bench --system {name}`."] if system.timed else []
         if system.trained is not None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..systems import SYSTEMS
 from ..utils.errors import UserError
 from .common import note, progress_bar, tokens_of_length
 
@@ -24,8 +25,9 @@ def command(
     sets: SetOption = "nq",
     length: LengthOption = "32K",
     system: Annotated[
-        str, typer.Option(help="closed, wrong, full, oracle-text, bm25-text, minilm-text, sharedllm …")
-    ] = ("closed,wrong,oracle-text,bm25-text"),
+        str,
+        typer.Option(help=f"Names, separated by commas: {', '.join(n for n, s in SYSTEMS.items() if s.asked)}."),
+    ] = "closed,wrong,oracle-text,bm25-text",
     budgets: Annotated[str, typer.Option(help="Tokens of the text shown for a question.")] = "512",
     base: Annotated[
         str | None, typer.Option(help="The base of a SharedLLM, for systems that answer from text.")

@@ -37,10 +37,10 @@ def command(
     """Report the share of the evidence among the best 1, 4, 8 and 16 pieces of a text, by ranking."""
     from ..causal_lm import SharedLLMForCausalLM
     from ..evaluation.qa.meter import Meter
+    from ..evaluation.qa.rankings import ranking_of
     from ..evaluation.qa.run import Plan
     from ..evaluation.qa.selection import measure_selection, write_selection
     from ..evaluation.qa.sets import SETS
-    from ..evaluation.qa.systems import ranking_of
     from ..utils.checkpoints import load_tokenizer
     from .loading import load_any
 

@@ -11,6 +11,7 @@ __all__ = ["SYSTEMS", "Part", "System", "Trained", "add_system"]
 
 SYSTEMS = Registry("system {}")
 _OURS, _BEACON, _CEPE = f"{__name__}.sharedllm", f"{__name__}.beacon", f"{__name__}.cepe"
+_ASKED = "sharedllm.evaluation.qa.text_systems"
 
 
 def add_system(system: System) -> None:
@@ -24,10 +25,11 @@ for _system in (
         "the far context read into a memory",
         "#0b6e99",
         needs="model",
-        variants="sharedllm:POLICY, sharedllm@4/2/1: another policy, other strides",
+        variants="sharedllm:POLICY, sharedllm@4/2/1: another policy, other strides; asked: sharedllm:SCORE",
         evaluated=f"{_OURS}.evaluated:shared",
         timed=f"{_OURS}.timed:TimedShared",
         answering=f"{_OURS}.answering:AnsweringShared",
+        asked=f"{_ASKED}:shared",
         trained=Trained(
             "sharedllm.causal_lm:SharedLLMForCausalLM",
             "sharedllm",
@@ -102,6 +104,7 @@ for _system in (
         "#444444",
         evaluated=f"{__name__}.full:full",
         timed=f"{__name__}.full:TimedFull",
+        asked=f"{_ASKED}:full",
     ),
     System("pi", "the base over everything, positions interpolated", "#7b5ea7", evaluated=f"{__name__}.full:full"),
     System("ntk", "the base over everything, NTK-aware positions", "#a05195", evaluated=f"{__name__}.full:full"),
@@ -149,6 +152,27 @@ for _system in (
             "sharedllm_beacon",
             (Part("beacon", "the beacons' projections and embedding of Activation Beacon", "beacon"),),
         ),
+    ),
+    System("closed", "the base with the question alone", "#a8b0b8", asked=f"{_ASKED}:closed"),
+    System("wrong", "the base with pieces that the question is not about", "#7a8793", asked=f"{_ASKED}:wrong"),
+    System("oracle-text", "the base with the pieces that hold the answer", "#3f8f5b", asked=f"{_ASKED}:pieces"),
+    System(
+        "bm25-text", "the base with the best pieces by BM25, in the text's order", "#c8553d", asked=f"{_ASKED}:pieces"
+    ),
+    System("bm25-text-rank", "the same with the best piece last", "#d99a8c", asked=f"{_ASKED}:pieces"),
+    System(
+        "minilm-text",
+        "the base with the best pieces by an encoder of sentences, in the text's order",
+        "#7b5ea7",
+        asked=f"{_ASKED}:pieces",
+    ),
+    System("minilm-text-rank", "the same with the best piece last", "#b9a7cf", asked=f"{_ASKED}:pieces"),
+    System(
+        "same-pieces-text",
+        "the base with exactly the pieces that sharedllm selected, as text",
+        "#e0a030",
+        variants="same-pieces-text:SYSTEM: those of another system",
+        asked=f"{_ASKED}:same_pieces",
     ),
 ):
     add_system(_system)

@@ -45,6 +45,8 @@ class System:
     evaluated  function from `evaluated.Given` to an `EvaluatedSystem`
     timed      subclass of `timed.TimedSystem`; it counts operations too
     answering  class of an `answering.AnsweringSystem`
+    asked      function (name, variant, `evaluation.qa` Cast) → the system as `sharedllm qa` asks it; it is part of evaluation/qa,
+               with the reader that it needs
     trained    how it is trained
     """
 
@@ -56,6 +58,7 @@ class System:
     evaluated: str = ""
     timed: str = ""
     answering: str = ""
+    asked: str = ""
     trained: Trained | None = None
 
     @property

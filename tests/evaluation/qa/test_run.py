@@ -19,7 +19,8 @@ from sharedllm.evaluation.qa.report import Contender, load, total_operations, wr
 from sharedllm.evaluation.qa.run import Plan, measure, rows_of
 from sharedllm.evaluation.qa.selection import fused, measure_selection
 from sharedllm.evaluation.qa.sets import SETS, Wish
-from sharedllm.evaluation.qa.systems import Ask, Bench, Cast, Skipped, make
+from sharedllm.evaluation.qa.systems import Ask, Bench, Cast, Skipped, asked_names, make
+from sharedllm.evaluation.qa.text_systems import ClosedBook
 from sharedllm.evaluation.statistics import pooled_bootstrap
 
 TEMPLATE = (
@@ -127,6 +128,26 @@ def test_what_each_system_shows(bench, plan):
         for reply in shown.values():
             assert reply.selected_tokens <= 400 + 2 * len(reply.spans)
             assert reply.context_tokens > reply.selected_tokens
+
+
+def test_the_registry_names_every_system(bench, plan):
+    """Each entry leads to a system of its name; another name is told which there are."""
+
+    class Encoder:
+        name = "minilm"
+
+    cast = Cast(
+        bench, plan.texts(bench.meter), shared=lambda name: ClosedBook(bench, name), _rankings={"minilm": Encoder()}
+    )
+    assert {"closed", "full", "sharedllm", "same-pieces-text"} < set(asked_names())
+    for name in asked_names():
+        assert make(name, cast).name == name
+    assert make("same-pieces-text:bm25-text", cast).follows == "bm25-text"
+    for name in ("streaming", "nosuch", "closed:x", "bm25-text:focus"):
+        with pytest.raises(ValueError, match="is not known: use some of sharedllm, full, closed, "):
+            make(name, cast)
+    with pytest.raises(ValueError, match="needs a SharedLLM"):
+        make("sharedllm:bm25", Cast(bench, []))
 
 
 def test_a_memory_says_what_it_selected_and_text_follows_it(bench, plan, base):

@@ -2,6 +2,9 @@
 metrics.
 
 read_task(name, data) / ruler_task(name, …)  →  Task  →  run_official(system, tasks, folder, …)
+
+GROUPS is their only table. They are no entries of `evaluation.tasks.TASKS`, for they are another kind of thing (records whose
+answers are written and scored as text, where those score given tokens), and some have a name of theirs: `passkey` is both.
 """
 
 from collections.abc import Sequence

@@ -2,21 +2,15 @@
 
 from pathlib import Path
 
+from ...systems import SYSTEMS
 from ...utils.errors import UserError
 from .report import Cell, Contender, estimate, load, named, total_seconds
 
-COLORS = {
-    "sharedllm": "#0b6e99",
-    "same-pieces-text": "#e0a030",
-    "bm25-text": "#c8553d",
-    "bm25-text-rank": "#d99a8c",
-    "minilm-text": "#7b5ea7",
-    "minilm-text-rank": "#b9a7cf",
-    "oracle-text": "#3f8f5b",
-    "full": "#444444",
-    "closed": "#a8b0b8",
-    "wrong": "#7a8793",
-}
+
+def color_of(system: str) -> str | None:
+    """Of its curves; None for one that is not in the registry any more."""
+    entry = SYSTEMS.get(system.partition(":")[0])
+    return entry.color if entry is not None else None
 
 
 def draw(folder: Path) -> list[Path]:
@@ -54,7 +48,7 @@ def _scores(plt, name: str, cells: list[Cell], folder: Path) -> Path:
         x = [tokens * (1 + 0.012 * number) for tokens, _ in found]
         bars = [[max(0, e.mean - e.low) for _, e in found], [max(0, e.high - e.mean) for _, e in found]]
         ax.errorbar(x, [e.mean for _, e in found], bars, fmt="o-", ms=4, lw=1.4, elinewidth=0.8, label=label,
-                    color=COLORS.get(points[0][1].system.partition(":")[0]))  # fmt: skip
+                    color=color_of(points[0][1].system))  # fmt: skip
     ax.set_xscale("log", base=2)
     ax.set(xlabel="tokens of the text", ylabel=metric, title=name, ylim=(0, None))
     ax.grid(alpha=0.3)
@@ -72,7 +66,7 @@ def _seconds(plt, cell: Cell, folder: Path) -> Path:
     for c in cell.contenders:
         if c.rows:
             ax.plot(counts, [total_seconds(c, count) for count in counts], "-", label=named(c), lw=1.4,
-                    color=COLORS.get(c.system.partition(":")[0]))  # fmt: skip
+                    color=color_of(c.system))  # fmt: skip
     ax.set(
         xscale="log",
         yscale="log",

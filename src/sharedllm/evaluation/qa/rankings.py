@@ -105,3 +105,17 @@ def _bm25s() -> Any:
     except ImportError:
         raise UserError("bm25s is not installed: pip install 'sharedllm[eval]'.") from None
     return bm25s
+
+
+def ranking_of(name: str, embeddings: str = "") -> Ranking:
+    """A ranking by its name: bm25, minilm or oracle.
+
+    Raises:
+        UserError: no ranking of that name, or it needs an encoder and none is named.
+    """
+    if name == "minilm" and not embeddings:
+        raise UserError("minilm needs a sentence encoder: name its folder or hub id with --embeddings.")
+    made = {"bm25": Words, "oracle": Oracle, "minilm": lambda: Embeddings(embeddings)}
+    if name not in made:
+        raise UserError(f"the ranking {name!r} is not known: use {', '.join(made)}, or memory:SCORE.")
+    return made[name]()

@@ -16,7 +16,7 @@ from ...utils.version import __version__
 from .meter import Meter
 from .metrics import scores
 from .sets import PackedText, QuestionSet, Wish
-from .systems import Ask, Cast, Reply, Skipped, System, make
+from .systems import Ask, AskedSystem, Cast, Reply, Skipped, make
 
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
@@ -108,7 +108,7 @@ def measure(
 
 def _ask(
     plan: Plan,
-    system: System,
+    system: AskedSystem,
     text: PackedText,
     left: dict[int | None, list],
     place: Path,

@@ -1,18 +1,18 @@
-"""The systems that answer: the base without the text, with all of it, or with some pieces of it as text in its window.
+"""The interface of a system for `sharedllm qa`: it answers questions about one text after another.
 
-A system is a class with `prepare` and `answer`, and an entry in `make`; the memory is in `memory.py`.
+`sharedllm.systems` has the list. Systems that answer with text are in `text_systems`, the memory is in `memory`.
 """
 
-import random
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
+from ...systems import SYSTEMS
 from ...utils.errors import UserError
+from ...utils.registry import load
 from .meter import Meter
-from .pieces import Piece, cut, joined, within
-from .rankings import Embeddings, Oracle, Ranking, Words, ranked
+from .pieces import Piece, cut
+from .rankings import Ranking, ranking_of
 from .reader import Reader, Start, TooLong, Written
 from .sets import PackedText, Question, Span
 
@@ -64,7 +64,7 @@ class Reply:
     read_operations: float = 0.0
 
 
-class System(Protocol):
+class AskedSystem(Protocol):
     """One way of answering. follows: the system whose pieces it uses, or "". budgeted: whether it uses a budget."""
 
     @property
@@ -111,161 +111,6 @@ class Bench:
             raise Skipped(str(error)) from None
 
 
-@dataclass(frozen=True)
-class ClosedBook:
-    """The question alone."""
-
-    bench: Bench
-    name: str = "closed"
-    budgeted: bool = False
-    follows: str = ""
-
-    def prepare(self, text: PackedText) -> None:
-        self.bench.reader.head()
-
-    def answer(self, state: None, ask: Ask) -> Reply:
-        return _shown(self.bench, "", (), ask, {})
-
-
-@dataclass(frozen=True)
-class FullAttention:
-    """The base reads the whole text once, and every question after it, with full attention over everything.
-
-    limit_s: time limit for a text.
-    """
-
-    bench: Bench
-    limit_s: float = 3600
-    name: str = "full"
-    budgeted: bool = False
-    follows: str = ""
-
-    def prepare(self, text: PackedText) -> tuple[PackedText, Start]:
-        reader = self.bench.reader
-        try:
-            return text, reader.read(text.text, self.limit_s)
-        except TooLong as error:
-            raise Skipped(str(error)) from None
-
-    def answer(self, state: tuple[PackedText, Start], ask: Ask) -> Reply:
-        text, start = state
-        written, context = self.bench.write(start, "", ask, after_text=True)
-        return replace(
-            _reply(written, context, text.tokens, ((0, len(text.text)),), {}), read_operations=start.operations
-        )
-
-
-@dataclass(frozen=True)
-class RankedText:
-    """The best pieces by a ranking, as text in the window.
-
-    order: "text", the order of the text, or "rank", with the best one last and so next to the question.
-    """
-
-    bench: Bench
-    ranking: Ranking
-    order: Literal["text", "rank"] = "text"
-    budgeted: bool = True
-    follows: str = ""
-
-    @property
-    def name(self) -> str:
-        return f"{self.ranking.name}-text" + ("" if self.order == "text" else "-rank")
-
-    def prepare(self, text: PackedText) -> tuple[PackedText, list[Piece], Any]:
-        self.bench.reader.head()
-        pieces = self.bench.pieces(text)
-        return text, pieces, self.ranking.index(text, pieces)
-
-    def answer(self, state: tuple[PackedText, list[Piece], Any], ask: Ask) -> Reply:
-        text, pieces, index = state
-        assert ask.budget is not None
-        if isinstance(self.ranking, Oracle) and not ask.question.evidence:
-            raise Skipped("the set does not say where the answer is")
-        begin = time.perf_counter()
-        chosen = within(pieces, ranked(self.ranking.scores(index, ask.question)), ask.budget)
-        chosen = sorted(chosen) if self.order == "text" else chosen[::-1]
-        selecting = time.perf_counter() - begin
-        return _shown(self.bench, text.text, _spans(pieces, chosen), ask, {"select": selecting})
-
-
-@dataclass(frozen=True)
-class WrongText:
-    """Random pieces of documents that the question is not about: shows the effect of any text on an answer.
-
-    texts: all texts; if a text is one document, its pieces come from another text.
-    """
-
-    bench: Bench
-    texts: Sequence[PackedText]
-    seed: int = 0
-    name: str = "wrong"
-    budgeted: bool = True
-    follows: str = ""
-
-    def prepare(self, text: PackedText) -> PackedText:
-        self.bench.reader.head()
-        return text
-
-    def answer(self, state: PackedText, ask: Ask) -> Reply:
-        assert ask.budget is not None
-        about = [
-            d for d in state.documents if any(a < d[2] and b > d[1] for a, b in ask.question.evidence)
-        ]  # fmt: skip
-        text, away = state, about
-        if len(state.documents) < 2 or not about:
-            others = [t for t in self.texts if not {q.group for q in t.questions} & {ask.question.group}]
-            if not others:
-                raise Skipped("there is no other text: ask more questions")
-            rng = random.Random(f"{self.seed} {ask.question.id}")
-            text, away = rng.choice(others), []
-        # The bench still holds the pieces of the current text.
-        pieces = self.bench.pieces(state) if text is state else cut(text, self.bench.meter)
-        free = [i for i, p in enumerate(pieces) if not any(d[1] <= p.start < d[2] for d in away)]
-        random.Random(f"{self.seed} {ask.question.id}").shuffle(free)
-        chosen = sorted(within(pieces, free, ask.budget))
-        return _shown(self.bench, text.text, _spans(pieces, chosen), ask, {})
-
-
-@dataclass(frozen=True)
-class SamePieces:
-    """Exactly the selection of another system, as text in the window: the baseline that a memory has to beat."""
-
-    bench: Bench
-    follows: str
-    budgeted: bool = True
-
-    @property
-    def name(self) -> str:
-        return "same-pieces-text" if self.follows == "sharedllm" else f"same-pieces-text:{self.follows}"
-
-    def prepare(self, text: PackedText) -> PackedText:
-        self.bench.reader.head()
-        return text
-
-    def answer(self, state: PackedText, ask: Ask) -> Reply:
-        return _shown(self.bench, state.text, ask.spans, ask, {})
-
-
-def _spans(pieces: Sequence[Piece], chosen: Sequence[int]) -> tuple[Span, ...]:
-    return tuple((pieces[i].start, pieces[i].end) for i in chosen)
-
-
-def _shown(bench: Bench, text: str, spans: Sequence[Span], ask: Ask, seconds: Mapping[str, float]) -> Reply:
-    """Answer with parts of a text before the question."""
-    shown = joined(text, spans)
-    written, context = bench.write(bench.reader.head(), shown, ask, bool(shown))
-    return _reply(written, context, bench.meter.count(shown) if shown else 0, tuple(spans), seconds)
-
-
-def _reply(
-    written: Written, context: int, selected: int, spans: tuple[Span, ...], seconds: Mapping[str, float]
-) -> Reply:
-    return Reply(
-        written.text, context, selected, {**seconds, **written.seconds}, written.operations, spans, written.tokens
-    )
-
-
 @dataclass
 class Cast:
     """Ingredients of systems. shared: makes a system over a memory from its full name; None without a SharedLLM.
@@ -276,7 +121,7 @@ class Cast:
     embeddings: str = ""
     limit_s: float = 3600
     seed: int = 0
-    shared: Callable[[str], System] | None = None
+    shared: Callable[[str], AskedSystem] | None = None
     _rankings: dict[str, Ranking] = field(default_factory=dict)
 
     def ranking(self, name: str) -> Ranking:
@@ -286,54 +131,19 @@ class Cast:
         return self._rankings[name]
 
 
-def ranking_of(name: str, embeddings: str = "") -> Ranking:
-    """A ranking by its name: bm25, minilm or oracle.
-
-    Raises:
-        UserError: no ranking of that name, or it needs an encoder and none is named.
-    """
-    if name == "minilm" and not embeddings:
-        raise UserError("minilm needs a sentence encoder: name its folder or hub id with --embeddings.")
-    made = {"bm25": Words, "oracle": Oracle, "minilm": lambda: Embeddings(embeddings)}
-    if name not in made:
-        raise UserError(f"the ranking {name!r} is not known: use {', '.join(made)}, or memory:SCORE.")
-    return made[name]()
+def asked_names() -> list[str]:
+    """Systems of the registry that can be asked."""
+    return [name for name, system in SYSTEMS.items() if system.asked]
 
 
-NAMES = (
-    "closed",
-    "wrong",
-    "full",
-    "oracle-text",
-    "bm25-text",
-    "bm25-text-rank",
-    "minilm-text",
-    "minilm-text-rank",
-    "sharedllm",
-    "same-pieces-text",
-)
-
-
-def make(name: str, cast: Cast) -> System:
+def make(name: str, cast: Cast) -> AskedSystem:
     """A system by its name; "sharedllm:SCORE" selects by another score, "same-pieces-text:SYSTEM" follows another system.
 
     Raises:
-        ValueError: no system of that name, or its model is missing.
+        UserError: no system of that name, or one that needs what is not there.
     """
     kind, _, variant = name.partition(":")
-    if kind == "closed" and not variant:
-        return ClosedBook(cast.bench)
-    if kind == "wrong" and not variant:
-        return WrongText(cast.bench, cast.texts, cast.seed)
-    if kind == "full" and not variant:
-        return FullAttention(cast.bench, cast.limit_s)
-    if kind == "same-pieces-text":
-        return SamePieces(cast.bench, variant or "sharedllm")
-    if kind == "sharedllm":
-        if cast.shared is None:
-            raise UserError(f"--system {name} needs a SharedLLM: name one, and its base with --base.")
-        return cast.shared(name)
-    ranking, _, rest = name.partition("-text")
-    if name in NAMES and ranking in ("oracle", "bm25", "minilm"):
-        return RankedText(cast.bench, cast.ranking(ranking), "rank" if rest == "-rank" else "text")
-    raise UserError(f"--system {name!r} is not known: use some of {', '.join(NAMES)}.")
+    entry = SYSTEMS.get(kind)
+    if entry is None or not entry.asked or (variant and not entry.variants):
+        raise UserError(f"--system {name!r} is not known: use some of {', '.join(asked_names())}.")
+    return load(entry.asked)(name, variant, cast)

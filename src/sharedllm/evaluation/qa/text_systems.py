@@ -1,0 +1,203 @@
+"""The systems of `sharedllm qa` that answer with text in the base's window: none of it, all of it, or some pieces.
+
+Each is one class and one function that makes it, which its entry in `sharedllm.systems` names.
+"""
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from ...utils.errors import UserError
+from .pieces import Piece, cut, joined, within
+from .rankings import Oracle, Ranking, ranked
+from .reader import Start, TooLong, Written
+from .sets import PackedText, Span
+from .systems import Ask, AskedSystem, Bench, Cast, Reply, Skipped
+
+
+@dataclass(frozen=True)
+class ClosedBook:
+    """The question alone."""
+
+    bench: Bench
+    name: str = "closed"
+    budgeted: bool = False
+    follows: str = ""
+
+    def prepare(self, text: PackedText) -> None:
+        self.bench.reader.head()
+
+    def answer(self, state: None, ask: Ask) -> Reply:
+        return _shown(self.bench, "", (), ask, {})
+
+
+@dataclass(frozen=True)
+class FullAttention:
+    """The base reads the whole text once, and every question after it, with full attention over everything.
+
+    limit_s: time limit for a text.
+    """
+
+    bench: Bench
+    limit_s: float = 3600
+    name: str = "full"
+    budgeted: bool = False
+    follows: str = ""
+
+    def prepare(self, text: PackedText) -> tuple[PackedText, Start]:
+        reader = self.bench.reader
+        try:
+            return text, reader.read(text.text, self.limit_s)
+        except TooLong as error:
+            raise Skipped(str(error)) from None
+
+    def answer(self, state: tuple[PackedText, Start], ask: Ask) -> Reply:
+        text, start = state
+        written, context = self.bench.write(start, "", ask, after_text=True)
+        return replace(
+            _reply(written, context, text.tokens, ((0, len(text.text)),), {}), read_operations=start.operations
+        )
+
+
+@dataclass(frozen=True)
+class RankedText:
+    """The best pieces by a ranking, as text in the window.
+
+    order: "text", the order of the text, or "rank", with the best one last and so next to the question.
+    """
+
+    bench: Bench
+    ranking: Ranking
+    order: Literal["text", "rank"] = "text"
+    budgeted: bool = True
+    follows: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.ranking.name}-text" + ("" if self.order == "text" else "-rank")
+
+    def prepare(self, text: PackedText) -> tuple[PackedText, list[Piece], Any]:
+        self.bench.reader.head()
+        pieces = self.bench.pieces(text)
+        return text, pieces, self.ranking.index(text, pieces)
+
+    def answer(self, state: tuple[PackedText, list[Piece], Any], ask: Ask) -> Reply:
+        text, pieces, index = state
+        assert ask.budget is not None
+        if isinstance(self.ranking, Oracle) and not ask.question.evidence:
+            raise Skipped("the set does not say where the answer is")
+        begin = time.perf_counter()
+        chosen = within(pieces, ranked(self.ranking.scores(index, ask.question)), ask.budget)
+        chosen = sorted(chosen) if self.order == "text" else chosen[::-1]
+        selecting = time.perf_counter() - begin
+        return _shown(self.bench, text.text, _spans(pieces, chosen), ask, {"select": selecting})
+
+
+@dataclass(frozen=True)
+class WrongText:
+    """Random pieces of documents that the question is not about: shows the effect of any text on an answer.
+
+    texts: all texts; if a text is one document, its pieces come from another text.
+    """
+
+    bench: Bench
+    texts: Sequence[PackedText]
+    seed: int = 0
+    name: str = "wrong"
+    budgeted: bool = True
+    follows: str = ""
+
+    def prepare(self, text: PackedText) -> PackedText:
+        self.bench.reader.head()
+        return text
+
+    def answer(self, state: PackedText, ask: Ask) -> Reply:
+        assert ask.budget is not None
+        about = [
+            d for d in state.documents if any(a < d[2] and b > d[1] for a, b in ask.question.evidence)
+        ]  # fmt: skip
+        text, away = state, about
+        if len(state.documents) < 2 or not about:
+            others = [t for t in self.texts if not {q.group for q in t.questions} & {ask.question.group}]
+            if not others:
+                raise Skipped("there is no other text: ask more questions")
+            rng = random.Random(f"{self.seed} {ask.question.id}")
+            text, away = rng.choice(others), []
+        # The bench still holds the pieces of the current text.
+        pieces = self.bench.pieces(state) if text is state else cut(text, self.bench.meter)
+        free = [i for i, p in enumerate(pieces) if not any(d[1] <= p.start < d[2] for d in away)]
+        random.Random(f"{self.seed} {ask.question.id}").shuffle(free)
+        chosen = sorted(within(pieces, free, ask.budget))
+        return _shown(self.bench, text.text, _spans(pieces, chosen), ask, {})
+
+
+@dataclass(frozen=True)
+class SamePieces:
+    """Exactly the selection of another system, as text in the window: the baseline that a memory has to beat."""
+
+    bench: Bench
+    follows: str
+    budgeted: bool = True
+
+    @property
+    def name(self) -> str:
+        return "same-pieces-text" if self.follows == "sharedllm" else f"same-pieces-text:{self.follows}"
+
+    def prepare(self, text: PackedText) -> PackedText:
+        self.bench.reader.head()
+        return text
+
+    def answer(self, state: PackedText, ask: Ask) -> Reply:
+        return _shown(self.bench, state.text, ask.spans, ask, {})
+
+
+def _spans(pieces: Sequence[Piece], chosen: Sequence[int]) -> tuple[Span, ...]:
+    return tuple((pieces[i].start, pieces[i].end) for i in chosen)
+
+
+def _shown(bench: Bench, text: str, spans: Sequence[Span], ask: Ask, seconds: Mapping[str, float]) -> Reply:
+    """Answer with parts of a text before the question."""
+    shown = joined(text, spans)
+    written, context = bench.write(bench.reader.head(), shown, ask, bool(shown))
+    return _reply(written, context, bench.meter.count(shown) if shown else 0, tuple(spans), seconds)
+
+
+def _reply(
+    written: Written, context: int, selected: int, spans: tuple[Span, ...], seconds: Mapping[str, float]
+) -> Reply:
+    return Reply(
+        written.text, context, selected, {**seconds, **written.seconds}, written.operations, spans, written.tokens
+    )
+
+
+def closed(name: str, variant: str, cast: Cast) -> AskedSystem:
+    return ClosedBook(cast.bench)
+
+
+def wrong(name: str, variant: str, cast: Cast) -> AskedSystem:
+    return WrongText(cast.bench, cast.texts, cast.seed)
+
+
+def full(name: str, variant: str, cast: Cast) -> AskedSystem:
+    return FullAttention(cast.bench, cast.limit_s)
+
+
+def pieces(name: str, variant: str, cast: Cast) -> AskedSystem:
+    ranking, _, order = name.partition("-text")
+    return RankedText(cast.bench, cast.ranking(ranking), "rank" if order == "-rank" else "text")
+
+
+def same_pieces(name: str, variant: str, cast: Cast) -> AskedSystem:
+    return SamePieces(cast.bench, variant or "sharedllm")
+
+
+def shared(name: str, variant: str, cast: Cast) -> AskedSystem:
+    """
+    Raises:
+        UserError: there is no SharedLLM to make it from.
+    """
+    if cast.shared is None:
+        raise UserError(f"--system {name} needs a SharedLLM: name one, and its base with --base.")
+    return cast.shared(name)
