@@ -19,7 +19,7 @@ _PLACES = {
     "SharedLLMConfig": "causal_lm",
     "SharedLLMForCausalLM": "causal_lm",
     "SharedLLMModel": "model.backbone",
-    "bundled_model": "utils.checkpoints",
+    "bundled_model": "utils.model_names",
     "open_memory": "store.opening",
     "save_memory": "memory.file",
 }

@@ -5,5 +5,5 @@ from .memory.file import save_memory as save_memory
 from .model.backbone import SharedLLMModel as SharedLLMModel
 from .model.config import SharedLLMConfig as SharedLLMConfig
 from .store.opening import open_memory as open_memory
-from .utils.checkpoints import bundled_model as bundled_model
+from .utils.model_names import bundled_model as bundled_model
 from .utils.version import __version__ as __version__

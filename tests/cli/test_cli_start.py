@@ -71,14 +71,27 @@ def test_help_and_version_load_nothing_slow(tmp_path, arguments, shown):
         (["calibrate", "x", "--data", "nosuch.txt"], "nosuch.txt does not exist"),
         (["diagnose", "--text", "nosuch.txt"], "nosuch.txt does not exist"),
         (["demo", "nosuch.txt"], "nosuch.txt does not exist"),
+        (["ask", ".", "q", "--model", "nosuch"], "there is no folder nosuch and no bundled model of that name"),
+        (["read", "here.txt", "-o", "x.memory", "--model", "./nosuch"], "./nosuch does not exist or is not a folder"),
+        (["info", "nosuch"], "there is no folder nosuch"),
+        (["extend", "nosuch", "-o", "x"], "there is no folder nosuch"),
+        (["diagnose", "nosuch", "--text", "here.txt"], "there is no folder nosuch"),
+        (["calibrate", "nosuch", "--data", "here.txt"], "there is no folder nosuch"),
+        (["tokenize", "here.txt", "-o", "x", "--tokenizer", "nosuch"], "there is no folder nosuch"),
+        (["eval", "loss", "--data", "here.txt", "-o", "x", "--base", "nosuch"], "there is no folder nosuch"),
+        (["qa", "nosuch", "--data", ".", "-o", "x"], "there is no folder nosuch"),
+        (["recall", "--data", "here.txt", "-o", "x", "--base", "nosuch"], "there is no folder nosuch"),
+        (["train", "nosuch.yaml"], "can't read the recipe nosuch.yaml: it does not exist"),
+        (["ablate", "nosuch.yaml"], "can't read the recipe nosuch.yaml: it does not exist"),
     ],
     ids=" ".join,
 )
 def test_what_is_not_there_is_said_before_anything_is_loaded(tmp_path, arguments, said):
+    (tmp_path / "here.txt").write_text("text")
     code, out, err, imported = start(*arguments, folder=tmp_path)
     assert (code, out, imported) == (2, "", [])
     assert err.startswith("error: ") and said in err and err.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["here.txt"]
 
 
 def test_shell_completion(tmp_path):

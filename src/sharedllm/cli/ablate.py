@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..utils.errors import UserError
-from .common import JsonOption, note, print_json, stderr
+from .common import JsonOption, check_recipe, note, print_json, stderr
 
 
 def command(
@@ -18,6 +18,7 @@ def command(
     json: JsonOption = False,
 ) -> None:
     """Run every variant with every seed (finished runs are kept), and write one table."""
+    check_recipe(study)
     from .loading import quiet
 
     try:

@@ -11,7 +11,7 @@ from rich.table import Table
 from ..utils.errors import UserError
 from ..utils.files import write_text
 from ..utils.text_files import check_file, text_pieces
-from .common import BatchTokensOption, JsonOption, note, print_json, progress_bar
+from .common import BatchTokensOption, JsonOption, check_model, note, print_json, progress_bar
 
 
 def command(
@@ -29,6 +29,7 @@ def command(
 ) -> None:
     """Hide facts in a text, ask for them, and let the heads that find them decide how a --budget is spent."""
     check_file(data)
+    check_model(model)
     import torch
 
     from ..diagnosis.heads import choose_heads, measure_heads

@@ -17,11 +17,26 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..context.policies import POLICIES
 from ..scoring import SCORES
 from ..utils.errors import UserError
+from ..utils.model_names import checkpoint
 from ..utils.text_files import check_file
 
 stderr = Console(stderr=True)
 
-ModelOption = Annotated[str, typer.Option("--model", help="Folder, hub id, or name of a bundled model.")]
+
+def check_model(name: str | None) -> str | None:
+    """Refuse the name of a model that there can't be, before anything is loaded for it; None names none. Returns the name.
+
+    Raises:
+        UserError: no such folder, and no hub id.
+    """
+    if name is not None:
+        checkpoint(name)
+    return name
+
+
+ModelOption = Annotated[
+    str, typer.Option("--model", callback=check_model, help="Folder, hub id, or name of a bundled model.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 SelectionOption = Annotated[
     str | None,
@@ -62,6 +77,16 @@ def check_source(name: str) -> None:
     if Path(name).suffix == ".memory":
         raise UserError(f"{name} does not exist: check the name, or make it with `sharedllm read`.")
     check_file(name)
+
+
+def check_recipe(path: Path) -> None:
+    """Refuse a recipe that is not there, before anything is loaded for it.
+
+    Raises:
+        UserError: there is nothing of that name.
+    """
+    if not path.exists():
+        raise UserError(f"can't read the recipe {path}: it does not exist; check the name.")
 
 
 def note(line: str, style: str | None = None) -> None:

@@ -14,7 +14,7 @@ from ..utils.errors import UserError
 from ..utils.files import write_text
 from ..utils.text_files import check_file, read_text
 from ..utils.version import __version__
-from .common import JsonOption, ModelOption, note, print_json, progress_bar
+from .common import JsonOption, ModelOption, check_model, note, print_json, progress_bar
 
 BATCH_TOKENS = 16_384
 DEPTHS = [0.0, 0.25, 0.5, 0.75, 0.99]
@@ -24,7 +24,9 @@ def command(
     file: Annotated[str | None, typer.Argument(help="Text to read instead of Python's standard library.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for demo.json and demo.png.")] = Path("demo"),
     model: ModelOption = "tiny",
-    base: Annotated[str, typer.Option(help="The base that the model was extended from.")] = "base",
+    base: Annotated[
+        str, typer.Option(callback=check_model, help="The base that the model was extended from.")
+    ] = "base",
     tokens: Annotated[int, typer.Option(min=1024, help="Longest context.")] = 131_072,
     places: Annotated[int, typer.Option(min=1, help="Number of places whose loss is measured.")] = 12,
     needles: Annotated[int, typer.Option(min=1, help="Needles per cell.")] = 4,

@@ -10,11 +10,13 @@ from ..utils.errors import UserError
 from ..utils.files import write_text
 from ..utils.text_files import check_file, read_text
 from ..utils.version import __version__
-from .common import JsonOption, note, print_json, progress_bar
+from .common import JsonOption, check_model, note, print_json, progress_bar
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="Folder, hub id, or name of a bundled base.")] = "base",
+    model: Annotated[
+        str, typer.Argument(callback=check_model, help="Folder, hub id, or name of a bundled base.")
+    ] = "base",
     text: Annotated[Path | None, typer.Option("--text", help="Text file; default: Python's standard library.")] = None,
     context_tokens: Annotated[int | None, typer.Option(min=64, help="Default: half of the base's window.")] = None,
     running_tokens: Annotated[int | None, typer.Option(min=64, help="Default: half of the base's window.")] = None,

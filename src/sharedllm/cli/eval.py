@@ -8,7 +8,7 @@ import typer
 from ..evaluation.tasks import TASKS
 from ..systems import SYSTEMS
 from ..utils.errors import UserError
-from .common import note, tokens_of_length
+from .common import ModelOption, check_model, note, tokens_of_length
 
 
 def _evaluated() -> str:
@@ -25,8 +25,10 @@ def command(
         list[str], typer.Option("--data", help="[DOMAIN=]PATH: a token folder, files or a glob; repeatable.")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; an interrupted run resumes.")],
-    model: Annotated[str, typer.Option("--model", help="Folder, hub id, or name of a bundled model.")] = "tiny",
-    base: Annotated[str, typer.Option("--base", help="The base of the model, for systems that need it.")] = "base",
+    model: ModelOption = "tiny",
+    base: Annotated[
+        str, typer.Option("--base", callback=check_model, help="The base of the model, for systems that need it.")
+    ] = "base",
     trained: Annotated[
         list[str], typer.Option("--trained", help=f"Folder of a trained system: {_needing('trained')}; repeatable.")
     ] = [],  # noqa: B006

@@ -8,7 +8,7 @@ import typer
 from ..context.policies import POLICIES
 from ..utils.errors import UserError
 from ..utils.text_files import check_file, read_text
-from .common import JsonOption, note, print_json
+from .common import JsonOption, check_model, note, print_json
 
 
 def numbers(field: str, text: str) -> list[int]:
@@ -26,7 +26,9 @@ def pairs(text: str) -> list[list[int]]:
 
 
 def command(
-    base: Annotated[str, typer.Argument(help="Folder or hub id of a causal language model, or a .gguf file.")],
+    base: Annotated[
+        str, typer.Argument(callback=check_model, help="Folder or hub id of a causal language model, or a .gguf file.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
     paper: Annotated[
         bool,
@@ -92,7 +94,7 @@ def command(
         check_file(data)
     from ..causal_lm import SharedLLMForCausalLM
     from ..utils.checkpoints import load_model
-    from ..utils.gguf import is_gguf
+    from ..utils.model_names import is_gguf
     from ..utils.prose import library_prose
     from .extending import CHARACTERS, measured_depth, tokenizer_of
     from .loading import quiet

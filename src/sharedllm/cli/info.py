@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .common import JsonOption, check_source, print_json
+from .common import JsonOption, check_model, check_source, print_json
 
 
 def command(
@@ -18,6 +18,8 @@ def command(
     """Describe a model or a memory."""
     if Path(source).suffix == ".memory":
         check_source(source)
+    elif not Path(source).exists():
+        check_model(source)
     from ..store import is_memory
 
     values = (describe_memory if is_memory(source) else describe_model)(source)

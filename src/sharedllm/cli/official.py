@@ -7,16 +7,28 @@ import typer
 
 from ..scoring import DEFAULT_SCORE
 from ..utils.errors import UserError
-from .common import BatchTokensOption, ScoreOption, note, print_json, progress_bar, tokens_of_length
+from .common import (
+    BatchTokensOption,
+    ModelOption,
+    ScoreOption,
+    check_model,
+    note,
+    print_json,
+    progress_bar,
+    tokens_of_length,
+)
 
 
 def command(
     tasks: Annotated[list[str], typer.Argument(help="longbench, infinitebench, ruler, or names of their tasks.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; an interrupted run resumes.")],
     data: Annotated[str | None, typer.Option("--data", help="Folder with NAME.jsonl files, or hub:owner/name.")] = None,
-    model: Annotated[str, typer.Option("--model", help="Folder, hub id, or name of a bundled model.")] = "tiny",
+    model: ModelOption = "tiny",
     base: Annotated[
-        str | None, typer.Option("--base", help="The base, asked with the end of each prompt, as the lower bound.")
+        str | None,
+        typer.Option(
+            "--base", callback=check_model, help="The base, asked with the end of each prompt, as the lower bound."
+        ),
     ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="First records of each dataset; questions per length.")

@@ -7,7 +7,7 @@ import typer
 
 from ..systems import SYSTEMS
 from ..utils.errors import UserError
-from .common import note, progress_bar, tokens_of_length
+from .common import check_model, note, progress_bar, tokens_of_length
 
 DataOption = Annotated[Path, typer.Option("--data", help="Folder with the sets, NAME-dev.jsonl.zst or NAME.jsonl.")]
 SetOption = Annotated[str, typer.Option("--set", help="Set of questions: nq, hotpotqa, fairytaleqa, keys-4, … .")]
@@ -19,7 +19,9 @@ EmbeddingsOption = Annotated[str, typer.Option(help="Sentence encoder for minilm
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="A SharedLLM, or an ordinary model, which is then the base.")],
+    model: Annotated[
+        str, typer.Argument(callback=check_model, help="A SharedLLM, or an ordinary model, which is then the base.")
+    ],
     data: DataOption,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; an interrupted run resumes.")],
     sets: SetOption = "nq",
@@ -30,7 +32,8 @@ def command(
     ] = "closed,wrong,oracle-text,bm25-text",
     budgets: Annotated[str, typer.Option(help="Tokens of the text shown for a question.")] = "512",
     base: Annotated[
-        str | None, typer.Option(help="The base of a SharedLLM, for systems that answer from text.")
+        str | None,
+        typer.Option(callback=check_model, help="The base of a SharedLLM, for systems that answer from text."),
     ] = None,
     embeddings: EmbeddingsOption = "",
     questions: QuestionsOption = 50,

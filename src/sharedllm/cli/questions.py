@@ -11,7 +11,7 @@ from ..data.questions import MIX, QUESTIONS
 from ..utils.errors import UserError
 from ..utils.files import write_text
 from ..utils.text_files import check_file, expand, read_text
-from .common import JsonOption, print_json, progress_bar
+from .common import JsonOption, check_model, print_json, progress_bar
 
 
 def command(
@@ -22,7 +22,9 @@ def command(
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Number of samples.")] = 100,
     tokens: Annotated[int, typer.Option(min=64, help="Length of each context.")] = 4096,
-    tokenizer: Annotated[str, typer.Option(help="Folder, hub id, or name of a bundled model.")] = "tiny",
+    tokenizer: Annotated[
+        str, typer.Option(callback=check_model, help="Folder, hub id, or name of a bundled model.")
+    ] = "tiny",
     split: Annotated[str, typer.Option(help="train, validation or test: keys and phrasings differ.")] = "train",
     seed: Annotated[int, typer.Option(help="Same seed, same samples.")] = 0,
     json: JsonOption = False,

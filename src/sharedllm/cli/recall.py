@@ -7,14 +7,21 @@ import typer
 
 from ..scoring import SCORES
 from ..utils.errors import UserError
-from .common import BatchTokensOption, ModelOption, note, tokens_of_length
+from .common import BatchTokensOption, ModelOption, check_model, note, tokens_of_length
 
 
 def command(
     data: Annotated[str, typer.Option("--data", help="[DOMAIN=]PATH: a token folder, files or a glob.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; an interrupted run resumes.")],
     model: ModelOption = "tiny",
-    base: Annotated[str, typer.Option("--base", help="The base, for BM25 into its window; none: skip this.")] = "base",
+    base: Annotated[
+        str,
+        typer.Option(
+            "--base",
+            callback=lambda name: name if name == "none" else check_model(name),
+            help="The base, for BM25 into its window; none: skip this.",
+        ),
+    ] = "base",
     lengths: Annotated[str, typer.Option(help="Tokens of a text: 8K,64K,1M.")] = "8K,64K",
     budgets: Annotated[str, typer.Option(help="Most tokens of the memory that a question reads.")] = "1024,4096",
     scores: Annotated[

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..utils.errors import UserError
-from .common import note
+from .common import check_model, note
 from .qa import (
     DataOption,
     EmbeddingsOption,
@@ -20,7 +20,9 @@ from .qa import (
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="Model whose tokens are counted; a SharedLLM can also rank.")],
+    model: Annotated[
+        str, typer.Argument(callback=check_model, help="Model whose tokens are counted; a SharedLLM can also rank.")
+    ],
     data: DataOption,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")],
     sets: SetOption = "nq",

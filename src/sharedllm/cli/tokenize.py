@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from .common import JsonOption, print_json, progress_bar
+from .common import JsonOption, check_model, print_json, progress_bar
 
 
 def command(
     sources: Annotated[list[str], typer.Argument(help="Files, folders, globs, or hub:owner/name[:config][@split].")],
-    tokenizer: Annotated[str, typer.Option(help="Folder, hub id, or name of a bundled model.")],
+    tokenizer: Annotated[str, typer.Option(callback=check_model, help="Folder, hub id, or name of a bundled model.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
     validation: Annotated[float, typer.Option(help="Share of documents reserved for validation, below 1.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Decides which documents are reserved for validation.")] = 0,

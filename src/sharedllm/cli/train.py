@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..utils.errors import UserError
-from .common import JsonOption, note, print_json, stderr
+from .common import JsonOption, check_recipe, note, print_json, stderr
 
 
 def command(
@@ -19,6 +19,7 @@ def command(
     json: JsonOption = False,
 ) -> None:
     """Train a model by a recipe. Run the same command again to resume."""
+    check_recipe(recipe)
     from .loading import quiet
 
     try:

@@ -31,8 +31,8 @@ from ..context.policies.base import get_policy
 from ..memory.context_memory import ContextMemory, stack
 from ..scoring import DEFAULT_SCORE
 from ..scoring.base import get_score
-from ..utils.checkpoints import checkpoint
 from ..utils.errors import UserError
+from ..utils.model_names import checkpoint
 from .pieces import Ids, Piece, border, in_order, left_pad, spans
 
 try:

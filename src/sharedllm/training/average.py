@@ -11,9 +11,10 @@ import torch
 import typer
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from ..utils.checkpoints import checkpoint, load_tokenizer
+from ..utils.checkpoints import load_tokenizer
 from ..utils.errors import UserError
 from ..utils.files import put
+from ..utils.model_names import checkpoint
 
 
 @torch.no_grad()

@@ -20,9 +20,10 @@ from ..data.shards import TokenStore, build_shards, check_tokenizer
 from ..data.sources import documents
 from ..model.config import SharedLLMConfig
 from ..systems.trained import import_models, system_of_type, trained_systems
-from ..utils.checkpoints import checkpoint, load_tokenizer
+from ..utils.checkpoints import load_tokenizer
 from ..utils.errors import UserError
 from ..utils.files import put
+from ..utils.model_names import checkpoint
 from .recipe import Recipe
 
 SPECIAL = {"bos_token": "<|bos|>", "eos_token": "<|eos|>", "pad_token": "<|pad|>"}

@@ -1,4 +1,4 @@
-"""The trained models that come with the package, and loading any model by name."""
+"""Loading any model or tokenizer by name; `model_names` says what a name stands for."""
 
 from pathlib import Path
 from typing import Any
@@ -7,42 +7,8 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .errors import UserError
-from .gguf import gguf_file, is_gguf, load_gguf, load_gguf_tokenizer
-
-MODELS = Path(__file__).parent.parent / "bundled"
-
-
-def bundled_model(name: str = "tiny") -> Path:
-    """Folder of a bundled checkpoint: "tiny", the extended model, or "base", the model it was extended from.
-
-    Raises:
-        UserError: no model of that name.
-    """
-    folder = MODELS / name
-    if not (folder / "config.json").is_file():
-        there = ", ".join(sorted(f.name for f in MODELS.glob("*/") if (f / "config.json").is_file())) or "none"
-        raise UserError(f"there is no bundled model {name!r}: use one of {there}.")
-    return folder
-
-
-def checkpoint(name: str) -> str:
-    """The name, folder or file that a model is loaded from: a bundled model's folder ("tiny", "base"), any other folder, a
-    .gguf file, or a hub id.
-
-    Raises:
-        UserError: the name is a path, and there is no such folder or file.
-    """
-    if name in ("tiny", "base"):
-        return str(bundled_model(name))
-    path = Path(name).expanduser()
-    if is_gguf(name) and not path.is_dir():
-        return str(gguf_file(name))
-    if path.is_dir():
-        return str(path)
-    # A hub id is one name, or two with a slash.
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise UserError(f"{name} does not exist or is not a folder: name a model's folder.")
-    return name
+from .gguf import load_gguf, load_gguf_tokenizer
+from .model_names import checkpoint, is_gguf
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:

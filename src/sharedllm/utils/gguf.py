@@ -1,33 +1,11 @@
 """Checkpoints in one .gguf file, the format of llama.cpp: transformers reads them into ordinary tensors, and quantised
 weights are dequantised."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-from .errors import UserError
-
-
-def is_gguf(name: str) -> bool:
-    """Whether a model's name is the name of a .gguf file."""
-    return name.lower().endswith(".gguf")
-
-
-def gguf_file(name: str) -> Path:
-    """The path of the file.
-
-    Raises:
-        UserError: there is no such file, or the library that reads it is not installed.
-    """
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise UserError(f"there is no file {name}: name a .gguf file.")
-    if importlib.util.find_spec("gguf") is None:
-        raise UserError("gguf is not installed: pip install 'sharedllm[gguf]' reads .gguf files.")
-    return path
 
 
 def load_gguf(path: Path, dtype: torch.dtype | str | None = None, **options: Any) -> PreTrainedModel:

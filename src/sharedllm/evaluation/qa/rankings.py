@@ -9,8 +9,9 @@ import torch
 from torch.nn.functional import normalize
 from transformers import AutoModel, PreTrainedTokenizerBase
 
-from ...utils.checkpoints import checkpoint, load_tokenizer
+from ...utils.checkpoints import load_tokenizer
 from ...utils.errors import UserError
+from ...utils.model_names import checkpoint
 from .pieces import Piece, golden
 from .sets import PackedText, Question
 

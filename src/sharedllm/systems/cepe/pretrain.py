@@ -18,9 +18,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, ModernBertConfig, Mod
 
 from ...data.shards import TokenStore
 from ...data.spans import Spans
-from ...utils.checkpoints import checkpoint
 from ...utils.errors import UserError
 from ...utils.files import put
+from ...utils.model_names import checkpoint
 from .config import encoder_config
 
 MASKED = 0.3

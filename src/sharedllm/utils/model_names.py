@@ -1,0 +1,68 @@
+"""What a model's name stands for: a folder, a .gguf file, a bundled model, or a model of the Hugging Face hub.
+
+Imports nothing slow, so that a wrong name is reported before any library is loaded.
+"""
+
+import importlib.util
+from pathlib import Path
+
+from .errors import UserError
+
+MODELS = Path(__file__).parent.parent / "bundled"
+
+
+def bundled_model(name: str = "tiny") -> Path:
+    """Folder of a bundled checkpoint: "tiny", the extended model, or "base", the model it was extended from.
+
+    Raises:
+        UserError: no model of that name.
+    """
+    folder = MODELS / name
+    if not (folder / "config.json").is_file():
+        there = ", ".join(sorted(f.name for f in MODELS.glob("*/") if (f / "config.json").is_file())) or "none"
+        raise UserError(f"there is no bundled model {name!r}: use one of {there}.")
+    return folder
+
+
+def checkpoint(name: str) -> str:
+    """The name, folder or file that a model is loaded from: a bundled model's folder ("tiny", "base"), any other folder, a
+    .gguf file, or a hub id.
+
+    Raises:
+        UserError: there is no such folder or file, and the name can't be a hub id.
+    """
+    if name in ("tiny", "base"):
+        return str(bundled_model(name))
+    path = Path(name).expanduser()
+    if is_gguf(name) and not path.is_dir():
+        return str(gguf_file(name))
+    if path.is_dir():
+        return str(path)
+    # A hub id is two names with a slash.
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UserError(f"{name} does not exist or is not a folder: name a model's folder.")
+    if "/" not in name:
+        raise UserError(
+            f"there is no folder {name} and no bundled model of that name (tiny, base): check the name. Models of the "
+            "Hugging Face hub are named OWNER/NAME."
+        )
+    return name
+
+
+def is_gguf(name: str) -> bool:
+    """Whether a model's name is the name of a .gguf file."""
+    return name.lower().endswith(".gguf")
+
+
+def gguf_file(name: str) -> Path:
+    """The path of the file.
+
+    Raises:
+        UserError: there is no such file, or the library that reads it is not installed.
+    """
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise UserError(f"there is no file {name}: name a .gguf file.")
+    if importlib.util.find_spec("gguf") is None:
+        raise UserError("gguf is not installed: pip install 'sharedllm[gguf]' reads .gguf files.")
+    return path
