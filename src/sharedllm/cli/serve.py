@@ -30,6 +30,13 @@ def command(
     timeout: Annotated[
         float, typer.Option(min=1, help="Longest time of a request in seconds, including waiting.")
     ] = 600,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name that clients know this server by, besides localhost and --host; may repeat; * for any."
+        ),
+    ] = None,
+    max_characters: Annotated[int, typer.Option(min=1, help="Most characters of a prompt; more get a 413.")] = 2**21,
     api_key_env: Annotated[
         str | None, typer.Option(help="Environment variable with the key that clients must send.")
     ] = None,
@@ -42,6 +49,7 @@ def command(
 
     try:
         from ..serving.app import Service, application
+        from ..serving.guard import Hosts
         from ..serving.memories import Memories
         from ..serving.server import bind, is_local, run
         from ..serving.worker import Worker
@@ -58,7 +66,14 @@ def command(
         opened = Memories(memories or [], partial(open_own, loaded, tokenizer))
         name = Path(model).expanduser().resolve().name if Path(model).is_dir() else model
         budget = default_budget(loaded) if budget is None else budget
-        limits = {"budget": budget, "score": score, "seconds": timeout, "key": key}
+        limits = {
+            "budget": budget,
+            "score": score,
+            "seconds": timeout,
+            "key": key,
+            "most_characters": max_characters,
+            "hosts": Hosts(host, allow_host or []),
+        }
         service = Service(loaded, tokenizer, name, opened, Worker(max_waiting), **limits)
         if not is_local(host):
             note(f"warning: other machines can reach {host}" + (", and no key is asked for." if key is None else "."))

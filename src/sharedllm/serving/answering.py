@@ -14,6 +14,7 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
 from ..memory.interface import Memory
 from ..prompts import NOTHING, PromptForm, with_beginning
+from ..utils.control_tokens import checked
 from ..utils.errors import UserError
 from ..utils.text import tokenize
 from .errors import invalid
@@ -89,7 +90,8 @@ def answer(
         ServingError: the messages don't end with a question, or the question is too long to search for.
         Whatever `check` raises.
     """
-    prompt, form = prompt_of(request, tokenizer), PromptForm.of(tokenizer)
+    with checked(check):
+        prompt, form = prompt_of(request, tokenizer), PromptForm.of(tokenizer)
     ids = prompt.ids.to(model.device)
     on_prompt(ids.shape[1])
     memory, extra = None, {}

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from ..causal_lm import SharedLLMForCausalLM
 from .answering import Answered, answer
 from .errors import ServingError, invalid
-from .guard import Guard
+from .guard import Guard, Hosts
 from .memories import Memories
 from .metrics import Metrics
 from .replies import DONE, Json, Reply, event
@@ -26,7 +26,7 @@ from .worker import Cancelled, Job, Worker
 logger = logging.getLogger("sharedllm.serving")
 
 # Status of a finished request → how it is counted; any other status is a server error.
-_OUTCOMES = {400: "invalid", 404: "invalid", 409: "invalid", 429: "full", 504: "timeout"}
+_OUTCOMES = {400: "invalid", 404: "invalid", 409: "invalid", 413: "invalid", 429: "full", 504: "timeout"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Service:
 
     name     of the model. budget, score: defaults for selecting from a memory (see `answering.ask`)
     seconds  longest time of a request, including waiting. most_bytes: size limit of a body
-    key      that clients must send; None for none
+    most_characters  of a prompt, before it is tokenised
+    key      that clients must send; None for none. hosts: names that clients may know the server by; None for any
     """
 
     model: SharedLLMForCausalLM
@@ -47,7 +48,9 @@ class Service:
     score: str | None = None
     seconds: float = 600
     most_bytes: int = 16 * 2**20
+    most_characters: int = 2**21
     key: str | None = None
+    hosts: Hosts | None = None
     metrics: Metrics = field(default_factory=Metrics)
 
     def described(self) -> dict[str, Any]:
@@ -97,7 +100,7 @@ def application(service: Service) -> FastAPI:
         await asyncio.to_thread(service.worker.stop)
 
     app = FastAPI(title="sharedllm", lifespan=lifespan, docs_url=None, redoc_url=None, default_response_class=Json)
-    app.add_middleware(Guard, key=service.key, most_bytes=service.most_bytes)
+    app.add_middleware(Guard, key=service.key, most_bytes=service.most_bytes, hosts=service.hosts)
     _report_errors(app)
 
     @app.get("/health")
@@ -237,6 +240,10 @@ def _check(service: Service, body: ChatRequest | CompletionRequest) -> None:
     if service.memories.meant(body.memory) is None and body.budget is not None:
         raise invalid("budget", f"budget={body.budget} needs a memory to read from: name one in memory.")
     body.check()
+    field, size = ("prompt", len(body.prompt)) if isinstance(body, CompletionRequest) else ("messages", body.characters)
+    if size > service.most_characters:
+        message = f"{field} has {size:,} characters, at most {service.most_characters:,} are taken: shorten it, or read the text into a memory."
+        raise ServingError(413, message, field)
 
 
 async def _disconnected(request: Request, then: Callable[[], None]) -> None:

@@ -1,7 +1,10 @@
-"""Middleware for every request: request id, key, and size limit."""
+"""Middleware for every request: request id, host, key, and limits of size and time."""
 
+import asyncio
 import hmac
+import ipaddress
 import secrets
+from collections.abc import Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -10,12 +13,51 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .errors import ServingError
 from .replies import Json
 
+# Seconds in which a body has to come, and bytes that give it one second more.
+BODY_SECONDS = 30
+BODY_RATE = 10_000
+
+
+class Hosts:
+    """The names that a client may know this server by (the header Host).
+
+    A page of another site can have its own name resolve to this machine and then read what is served here; the browser
+    sends that site's name as Host.
+    """
+
+    def __init__(self, host: str, allowed: Sequence[str] = ()):
+        """
+        Args:
+            host: the address that is listened at. allowed: further names; "*" for any.
+        """
+        self.names = {"localhost", "127.0.0.1", "::1", *(name.strip("[]").lower() for name in (host, *allowed))}
+        # Where others come in, by whatever address this machine has for them; no page can choose an address as its name.
+        self.addresses = host in ("0.0.0.0", "::", "")
+
+    def __contains__(self, header: str) -> bool:
+        name = header.strip().lower()
+        port = name.rpartition(":")[2]
+        if name.startswith("["):
+            name = name[1:].partition("]")[0]
+        elif port.isdecimal() and name.count(":") == 1:
+            name = name.partition(":")[0]
+        name = name.removesuffix(".")
+        return "*" in self.names or name in self.names or (self.addresses and _is_address(name))
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
 
 class Guard:
-    """Middleware: X-Request-ID, bearer key (all but /health), and the size of bodies."""
+    """Middleware: X-Request-ID, the host, bearer key (all but /health), and the size of bodies and the time they take."""
 
-    def __init__(self, app: ASGIApp, key: str | None, most_bytes: int):
-        self.app, self.key, self.most_bytes = app, key, most_bytes
+    def __init__(self, app: ASGIApp, key: str | None, most_bytes: int, hosts: Hosts | None = None):
+        self.app, self.key, self.most_bytes, self.hosts = app, key, most_bytes, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -34,12 +76,18 @@ class Guard:
         if error is not None:
             await Json(error.body, error.status, error.headers)(scope, receive, named)
             return
-        size = 0
+        size, begun, whole = 0, asyncio.get_running_loop().time(), False
 
         async def counted() -> Message:
-            nonlocal size
-            message = await receive()
+            nonlocal size, whole
+            try:
+                # Once the body is whole, what comes is that the client goes away, whenever that is.
+                async with asyncio.timeout_at(None if whole else begun + BODY_SECONDS + size / BODY_RATE):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, "the body did not come in time: send it faster, or in parts.") from None
             size += len(message.get("body", b""))
+            whole = whole or not message.get("more_body", False)
             if size > self.most_bytes:
                 raise HTTPException(413, str(self._large()))
             return message
@@ -47,12 +95,32 @@ class Guard:
         await self.app(scope, counted, named)
 
     def _refused(self, path: str, headers: Headers) -> ServingError | None:
-        if self.key is not None and path != "/health":
-            given = headers.get("authorization", "")
-            if not hmac.compare_digest(given.encode(), f"Bearer {self.key}".encode()):
-                return ServingError(401, "the key is missing or wrong: send it as Authorization: Bearer KEY.")
+        hosts = headers.getlist("host")
+        # Without any it is no browser.
+        if self.hosts is not None and hosts and (len(hosts) > 1 or hosts[0] not in self.hosts):
+            shown = ", ".join(hosts)[:100]
+            return ServingError(
+                421, f"Host: {shown} is not served here: use localhost, or start the server with --allow-host."
+            )
+        if self.key is not None and path != "/health" and not self._is_key(headers.get("authorization", "")):
+            return ServingError(401, "the key is missing or wrong: send it as Authorization: Bearer KEY.")
         length = headers.get("content-length", "0")
         return self._large() if length.isdecimal() and int(length) > self.most_bytes else None
 
+    def _is_key(self, given: str) -> bool:
+        scheme, _, sent = given.strip().partition(" ")
+        # Headers are decoded as Latin-1; clients send what is beyond ASCII as that, or as UTF-8.
+        wanted = [self.key.encode(code) for code in ("utf-8", "latin-1") if _fits(self.key, code)] if self.key else []
+        same = [hmac.compare_digest(sent.strip().encode("latin-1"), key) for key in wanted]
+        return scheme.lower() == "bearer" and any(same)
+
     def _large(self) -> ServingError:
         return ServingError(413, f"the body has more than {self.most_bytes:,} bytes: send it in parts.")
+
+
+def _fits(text: str, code: str) -> bool:
+    try:
+        text.encode(code)
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -13,6 +13,7 @@ from ..memory.interface import Memory
 from ..store.opening import Label, look, open_memory
 from ..store.writer import Writer, writing
 from ..utils.errors import UserError
+from ..utils.text_files import pieces_of
 from .errors import ServingError, invalid
 
 
@@ -128,7 +129,7 @@ class Memories:
             raise invalid("text", f"text={text[:20]!r} is empty: send the text to read.")
 
         def change(writer: Writer) -> None:
-            writer.read(model, tokenizer, document, [text], progress=progress)
+            writer.read(model, tokenizer, document, pieces_of(text), progress=progress)
 
         return self._changed(name, change)
 

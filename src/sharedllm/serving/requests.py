@@ -127,6 +127,10 @@ class ChatRequest(Sampled):
     logprobs: Literal[False] | None = None
 
     @property
+    def characters(self) -> int:
+        return sum(len(message.text) for message in self.messages)
+
+    @property
     def tokens(self) -> int:
         return self.max_completion_tokens or super().tokens
 

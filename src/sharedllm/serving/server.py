@@ -7,6 +7,7 @@ import socket
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from ..utils.errors import UserError
 from .worker import Worker
@@ -14,6 +15,8 @@ from .worker import Worker
 # Most connections at once, and seconds for open connections to end once the server is told to stop.
 CONNECTIONS = 1024
 GRACE = 5
+# Seconds in which the headers of a request have to come.
+HEADER_SECONDS = 20
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -38,7 +41,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 def is_local(host: str) -> bool:
     """Whether only this machine can reach the address."""
-    if host == "localhost":
+    if host.lower() == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -63,10 +66,51 @@ class _Server(uvicorn.Server):
         ending.cancel()
 
 
+def closing_half_open(protocol: type[asyncio.Protocol], seconds: float) -> type[asyncio.Protocol]:
+    """A protocol of uvicorn that closes a connection on which no request's headers are complete in time."""
+
+    class Limited(protocol):
+        _late: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            self._wait()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self._answers():
+                self._stop()
+            elif self._late is None:
+                self._wait()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop()
+            super().connection_lost(exc)
+
+        def _answers(self) -> bool:
+            return self.cycle is not None and not self.cycle.response_complete
+
+        def _wait(self) -> None:
+            self._late = asyncio.get_running_loop().call_later(seconds, self._close)
+
+        def _stop(self) -> None:
+            if self._late is not None:
+                self._late.cancel()
+            self._late = None
+
+        def _close(self) -> None:
+            self._late = None
+            if not self._answers():
+                self.transport.close()
+
+    return Limited
+
+
 def run(app: FastAPI, worker: Worker, bound: socket.socket) -> None:
     """Serve until Ctrl-C or SIGTERM; running requests then have some seconds to end."""
     config = uvicorn.Config(
         app,
+        http=closing_half_open(AutoHTTPProtocol, HEADER_SECONDS),
         log_level="warning",
         access_log=False,
         server_header=False,

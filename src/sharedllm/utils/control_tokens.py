@@ -7,17 +7,20 @@ chat template writes, and tokens of the form <|…|>. Other added tokens, such a
 import functools
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from .errors import UserError
-from .text_files import is_text
+from .text_files import is_text, pieces_of
 
 _MARKER = re.compile(r"<\|.+\|>")
 # Texts are tokenised in threads, but a fast tokenizer stores its treatment of special tokens as mutable state.
 _LOCK = threading.Lock()
+_CHECK: ContextVar[Callable[[], None] | None] = ContextVar("check", default=None)
 
 
 def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
@@ -68,7 +71,17 @@ def encode_data(tokenizer: PreTrainedTokenizerBase, text: str) -> Iterator[tuple
 
 def encode_form(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Encode text that a chat template wrote: its control tokens are intended."""
-    return _encode(tokenizer, text, split=False).input_ids
+    return [i for piece in pieces_of(text) for i in _encode(tokenizer, piece, split=False).input_ids]
+
+
+@contextmanager
+def checked(check: Callable[[], None]) -> Iterator[None]:
+    """Call `check` before each piece of text that this thread tokenises; what it raises ends the work."""
+    token = _CHECK.set(check)
+    try:
+        yield
+    finally:
+        _CHECK.reset(token)
 
 
 def _is_special(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
@@ -76,6 +89,8 @@ def _is_special(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str, split: bool) -> Any:
+    if (check := _CHECK.get()) is not None:
+        check()
     with _LOCK:
         # verbose=False: the warning about texts longer than the model's window does not apply here.
         return tokenizer(

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from .control_tokens import encode_data
-from .text_files import PIECE
+from .text_files import pieces_of
 
 # A piece is decoded together with this many tokens before it, so that it reads as in the whole text.
 BEFORE = 16
@@ -18,14 +18,7 @@ BEFORE = 16
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:
     """Ids (1, T) of a text of any length, without special tokens."""
-    pieces, size = [[]], 0
-    for line in text.splitlines(keepends=True):
-        if size > PIECE:
-            pieces.append([])
-            size = 0
-        pieces[-1].append(line)
-        size += len(line)
-    return torch.cat([tokenize_piece(tokenizer, "".join(piece))[0] for piece in pieces])[None]
+    return torch.cat([tokenize_piece(tokenizer, piece)[0] for piece in pieces_of(text) or [""]])[None]
 
 
 def tokenize_piece(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[Tensor, Tensor]:

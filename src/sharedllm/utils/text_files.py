@@ -14,6 +14,26 @@ from .errors import UserError
 PIECE = 200_000
 
 
+def pieces_of(text: str) -> list[str]:
+    """A text in pieces of about `PIECE` characters, cut after a line, else before a space, else anywhere: tokenising a
+    longer one takes memory and can't be interrupted."""
+    pieces, size = [[]], 0
+    for line in text.splitlines(keepends=True):
+        if size > PIECE:
+            pieces.append([])
+            size = 0
+        start = 0
+        while len(line) - start > 4 * PIECE:
+            cut = line.rfind(" ", start + 1, start + PIECE)
+            cut = cut if cut > 0 else start + PIECE
+            pieces[-1].append(line[start:cut])
+            pieces.append([])
+            start, size = cut, 0
+        pieces[-1].append(line[start:])
+        size += len(line) - start
+    return ["".join(piece) for piece in pieces if piece]
+
+
 def expand(names: Iterable[str]) -> list[str]:
     """File names with their globs expanded, in order; "-" stands for standard input.
 
