@@ -167,6 +167,7 @@ def answer_over(
     return Written(text, ids[:, : needed or ids.shape[1]], seconds)
 
 
+@torch.no_grad()
 def choose(
     model: SharedLLMForCausalLM,
     tokenizer: PreTrainedTokenizerBase,

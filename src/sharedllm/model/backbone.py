@@ -127,6 +127,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         plain: bool = False,
         keep_all: bool = False,
         fingerprint: bool = True,
+        gradients: bool | None = None,
     ) -> ContextMemory:
         """Read contexts into a memory.
 
@@ -143,19 +144,21 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             plain: run every lower layer whole, to measure what the shortcut saves; the result is the same.
             keep_all: keep every token, so that `select` can choose for each question; needs encoding="chunk".
             fingerprint: mark the memory with the model that made it; not worth the time for a memory that is not kept.
+            gradients: keep what training through the memory needs, which is many times its size; default: in training mode.
 
         Raises:
             UserError: wrong shapes, ids outside the vocabulary, impossible strides, or a missing query.
         """
-        memory = read_context(
-            self._encoder(selection, batch_tokens, plain, keep_all, strides),
-            context_ids,
-            context_attention_mask,
-            query_ids,
-            query_attention_mask,
-            sources=sources,
-            progress=progress,
-        )
+        with self._gradients(gradients):
+            memory = read_context(
+                self._encoder(selection, batch_tokens, plain, keep_all, strides),
+                context_ids,
+                context_attention_mask,
+                query_ids,
+                query_attention_mask,
+                sources=sources,
+                progress=progress,
+            )
         # In training weights change with every step, so the memory is not kept.
         if not fingerprint or self.training:
             return memory
@@ -172,7 +175,12 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         keep_all = memory.complete and self.config.encoding == "chunk"
         encoder = self._encoder(options.pop("selection", None), options.pop("batch_tokens", None), keep_all=keep_all)
         self.check_fingerprint(memory.fingerprint)
-        return append_context(encoder, memory, context_ids, context_attention_mask, **options)
+        with self._gradients(options.pop("gradients", None)):
+            return append_context(encoder, memory, context_ids, context_attention_mask, **options)
+
+    def _gradients(self, wanted: bool | None) -> torch.set_grad_enabled:
+        """Whether what is read next can be trained through."""
+        return torch.set_grad_enabled(torch.is_grad_enabled() and (self.training if wanted is None else wanted))
 
     def check_fingerprint(self, fingerprint: str) -> None:
         """Refuse a fingerprint of another model; "" means unknown and passes.
@@ -295,7 +303,9 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         if context_ids is not None:
             if query_ids is None and input_ids is not None:
                 query_ids, query_attention_mask = input_ids, attention_mask
-            memory = self.read(context_ids, context_attention_mask, query_ids, query_attention_mask, fingerprint=False)
+            memory = self.read(
+                context_ids, context_attention_mask, query_ids, query_attention_mask, fingerprint=False, gradients=True
+            )
         memory = self.prepare_memory(memory, len(states), in_place=context_ids is not None)
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
             # Positions count real tokens only, so left padding changes nothing.

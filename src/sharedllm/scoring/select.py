@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from ..context.budget import kept_within
@@ -58,6 +59,7 @@ def select(
     return take(segments, [slots for slots, _ in kept], [strides for _, strides in kept])
 
 
+@torch.no_grad()
 def scores(
     model: SharedLLMModel,
     source: Source,

@@ -45,7 +45,7 @@ class RowLosses(nn.Module):
             asked = (query, query_mask) if similarity else ()
             # Only a SharedLLM has strides that can be overridden.
             other = {} if strides is None else {"strides": strides}
-            memory = model.read(context, context_mask, *asked, **other, fingerprint=False)
+            memory = model.read(context, context_mask, *asked, **other, fingerprint=False, gradients=True)
             inputs["memory"] = _with_others(memory, context_mask.any(1), shifts or [0])
             if similarity:
                 # The text that chose the context can't be a target.
