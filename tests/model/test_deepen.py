@@ -25,7 +25,7 @@ def deep(family: str, lower_layers: int = 2, base=None, **settings) -> SharedLLM
 
 def selected_memory(model: SharedLLMForCausalLM, contexts: list[list[int]], selected: list[list[int]]):
     ids, mask = pad(contexts, "right")
-    everything = model.read(ids, mask, keep_all=True)
+    everything = model.read(ids, mask, keep_all=True, gradients=True)
     slots = [torch.tensor(chosen, dtype=torch.long) for chosen in selected]
     return take(segments_of(everything), slots, [torch.ones_like(s) for s in slots])
 
