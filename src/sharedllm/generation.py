@@ -14,7 +14,7 @@ from .model.cache import with_room
 from .model.cross_attention import PreparedMemory
 from .model.families import family_of
 from .model.folding import Folding, fold, running_after_fold
-from .utils.errors import UserError
+from .utils.errors import UserError, at_least_one
 
 
 class MemoryGenerationMixin(GenerationMixin):
@@ -133,13 +133,9 @@ class MemoryGenerationMixin(GenerationMixin):
             wanted, longest = config.max_new_tokens, config.max_length
         if wanted is None:
             wanted = longest - prompt_length if longest is not None else 20
-        if wanted < 1:
-            raise UserError(
-                f"max_new_tokens={wanted} asks for nothing: ask for at least one."
-                if longest is None
-                else f"max_length={longest} leaves no room after a prompt of {prompt_length} tokens: raise it."
-            )
-        return wanted
+        if longest is not None and wanted < 1:
+            raise UserError(f"max_length={longest} leaves no room after a prompt of {prompt_length} tokens: raise it.")
+        return at_least_one("max_new_tokens", wanted)
 
     def _check_endless(self, new_tokens: int, config: GenerationConfig, assistant: Any) -> None:
         """Refuse modes that can't continue after a fold: all running texts have to grow by one chosen token at a time."""

@@ -13,6 +13,7 @@ from helpers import byte_tokenizer, tiny_base, tiny_shared
 from sharedllm import reference
 from sharedllm.answering.ask import ask
 from sharedllm.explain import attention_paid, gather, render
+from sharedllm.explain.facts import stands_in
 from sharedllm.explain.text import ChunkText
 from sharedllm.store import writer as edit
 from sharedllm.utils.text import decode_pieces
@@ -327,3 +328,36 @@ def test_bad_requests(run, tmp_path, model_folder):
         code, out, err = run("explain", *arguments)
         assert (code, out) == (2, "") and message in err and len(err.strip().splitlines()) == 1, err
     assert not page.exists()
+
+
+@pytest.mark.parametrize(
+    ("answer", "text", "stands"),
+    [
+        ("4 711", "The code is 4-711.", True),
+        ("Anna Lind", "It was ANNA\nLIND who signed.", True),
+        ("Anna", "Joanna signed.", False),
+        ("town7", "town70 and town 7", False),
+        ("", "anything", False),
+        ("?!", "anything", False),
+        ("not there", "there not", False),
+    ],
+)
+def test_an_answer_stands_in_a_passage_word_for_word(answer, text, stands):
+    assert stands_in(answer, text) is stands
+
+
+def test_the_page_says_what_was_read_and_where_the_answer_stands(run, tmp_path):
+    """Passages are what was read for the answer: whether it comes from them is only said where it stands in one."""
+    text = tmp_path / "a.txt"
+    text.write_text("The secret code of the silver falcon is 48213.\n" + "The sea was calm that day.\n" * 300)
+    question = "What is the secret code of the silver falcon?"
+    code, out, _ = run("explain", text, question, "-o", tmp_path / "a.html", "--json")
+    facts = json.loads(out)
+    assert code == 0 and "48213" in facts["answer"]
+    assert [source["answer"] for source in facts["sources"]] == [
+        "48213" in source["text"] for source in facts["sources"]
+    ]
+    assert any(source["answer"] for source in facts["sources"])
+    page = (tmp_path / "a.html").read_text()
+    assert "source of the answer" not in page and "comes from" not in page
+    assert "read for the answer" in page and "The answer stands in none of them" in page

@@ -14,6 +14,8 @@ from ..memory.segments import Source, roots, segments_of
 from ..prompts import NOTHING, PromptForm, own_words
 from ..scoring import DEFAULT_SCORE
 from ..scoring.base import TokenScore, get_score
+from ..scoring.bm25 import in_whole_words
+from ..scoring.hybrid import HybridScore
 from ..scoring.passages import FOUND, check_ranking, default_ranking, select_pieces
 from ..scoring.passages import default_budget as pieces_budget
 from ..utils.errors import UserError
@@ -195,7 +197,9 @@ def choose(
             model.model, segments_of(everything), tokenizer, asked, own[:, -asked.shape[1] :], budget, ranking
         )
         return _chosen(tokenizer, selected.memory, selected.scores, most_sources, selected.coverage >= FOUND)
-    scores = model.scores(everything, prompt, query_words=words, score=score)
+    found = get_score(score, model.config)
+    found = found.in_whole_words(tokenizer) if isinstance(found, HybridScore) else in_whole_words(found, tokenizer)
+    scores = model.scores(everything, prompt, query_words=words, score=found)
     memory = model.select(everything, prompt, budget=budget, score=scores)
     return _chosen(tokenizer, memory, scores, most_sources)
 

@@ -19,7 +19,7 @@ from ..memory.segments import segments_of
 from ..prompts import NOTHING, PromptForm
 from ..scoring.base import TokenScore, get_score
 from ..scoring.passages import default_ranking
-from ..utils.errors import UserError
+from ..utils.errors import UserError, at_least_one
 from .ask import after_prefix, choose, default_budget
 from .stream import AnswerStream, StopOnText, ending
 
@@ -89,9 +89,8 @@ class Chat:
         if len(segments[0].lengths) != 1:
             raise UserError(f"the memory holds {len(segments[0].lengths)} texts: chat over one of them.")
         budget = default_budget(model) if budget is None else budget
-        for name, value in (("budget", budget), ("max_new_tokens", max_new_tokens)):
-            if value < 1:
-                raise UserError(f"{name}={value} asks for nothing: give at least 1.")
+        budget = at_least_one("budget", budget)
+        max_new_tokens = at_least_one("max_new_tokens", max_new_tokens)
         self.model, self.tokenizer, self.document = model, tokenizer, document
         self.form = PromptForm.of(tokenizer)
         self.tokens = sum(int(segment.lengths[0]) for segment in segments)

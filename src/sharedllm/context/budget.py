@@ -11,7 +11,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, at_least_one
 from .tree import one_a_stride
 
 
@@ -40,8 +40,9 @@ def kept_within(
     Raises:
         UserError: the budget is below 1.
     """
-    if budget < 1:
-        raise UserError(f"budget={budget} keeps nothing: give at least 1 token.")
+    budget = at_least_one("budget", budget, "keeps nothing")
+    if not 0 <= gist <= 1:
+        raise UserError(f"gist={gist} is no share of the budget: give a number from 0 to 1.")
     if len(roots[0]) == 0:
         return torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
     starts, ends = _levels(*roots, len(strides))

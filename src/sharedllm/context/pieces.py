@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, at_least_one
 
 # Least tokens of a piece. It ends with the first sentence end after that, and at twice that length in any case.
 LEAST = 96
@@ -101,6 +101,7 @@ def choose_pieces(scores: Tensor, pieces: Pieces, budget: int) -> Tensor:
     Raises:
         UserError: the budget is smaller than the best piece.
     """
+    budget = at_least_one("budget", budget, "keeps nothing")
     order = torch.argsort(scores, descending=True, stable=True)
     order = order[~scores[order].isneginf()]
     lengths = pieces.lengths[order]

@@ -3,6 +3,7 @@
 Places in the text are slots (see `memory.segments`). Characters are counted over all documents, one after the other.
 """
 
+import re
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
@@ -78,7 +79,7 @@ class Layer:
     """Attention of one layer of the upper model, as shares of the answer tokens' attention, averaged over heads.
 
     memory   attention to the memory; the rest went to question and answer themselves
-    sources  attention to the sources of the answer, a part of `memory`
+    sources  attention to the passages that were read in full, a part of `memory`
     gate     factor of the cross-attention; None without a gate
     """
 
@@ -90,10 +91,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class CitedPiece:
-    """A source of the answer. Characters and tokens count from the beginning of its document; chunks are first and last.
+    """A passage that was read in full for the answer. Characters and tokens count from the beginning of its document; chunks are first and last.
 
     weight     the best score of a token there
     attention  attention to it, averaged over layers
+    answer     whether the answer stands in it, word for word
     """
 
     document: str
@@ -104,6 +106,7 @@ class CitedPiece:
     weight: float
     attention: float
     text: str
+    answer: bool
 
 
 @dataclass(frozen=True)
@@ -257,6 +260,7 @@ def _attended(answer: Answer, layers: list[LayerAttention]) -> dict:
                 weight=_rounded(citation.weight),
                 attention=_rounded(float(mean[inside].sum())),
                 text=shown["text"],
+                answer=stands_in(answer.text, shown["text"]),
             )
         )
 
@@ -266,6 +270,12 @@ def _attended(answer: Answer, layers: list[LayerAttention]) -> dict:
         return Layer(layer.layer, _rounded(memory), _rounded(cited), gate)
 
     return {"layers": [shares(layer) for layer in layers], "sources": sources}
+
+
+def stands_in(answer: str, text: str) -> bool:
+    """Whether the words of an answer stand in a text, one after the other, whatever their case and the marks between them."""
+    words, inside = (re.findall(r"\w+", t.casefold()) for t in (answer, text))
+    return bool(words) and any(inside[i : i + len(words)] == words for i in range(len(inside) - len(words) + 1))
 
 
 def _mean(layers: list[LayerAttention]) -> Tensor:

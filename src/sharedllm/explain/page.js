@@ -166,7 +166,7 @@ function drawLegend() {
   if (mode === "attention") items.unshift(key(none, "not read"));
   if (together) items.push(make("span", { class: "key" }, make("b", {}, "▏"), "a document begins"));
   $("reading").textContent = `${meaning[mode]} In reading order, line by line: touch or point at a cell, or go there by arrow keys, to see its text; click or press Enter to pin it.`;
-  $("legend").replaceChildren(...items, key("transparent", "source of the answer", "ring"));
+  $("legend").replaceChildren(...items, key("transparent", "read for the answer", "ring"));
 }
 
 /* The chosen chunk. */
@@ -248,21 +248,21 @@ function drawFigures() {
     ["Of these in full detail", whole(full), "from passages of which every token was read"],
     ["Chunks read", whole(kept.length), kept.length === chunks.length ? "all of them, some more finely" : `${percent(kept.length / chunks.length)} of all; the others were left out`],
     ...(joint ? [["Attention to the text", percent(far), "the rest went to question and answer"]] : []),
-    ["Attention to sources", percent(found), `mean over ${some(layers.length, "layer")}`],
+    ["Attention to passages", percent(found), `mean over ${some(layers.length, "layer")}`],
   ];
   $("figures").append(...figures.map(([term, value, note]) => make("div", {}, make("dt", {}, term), make("dd", {}, value), make("dd", {}, note))));
   $("about").textContent = `Answered by ${facts.model} from ${some(facts.tokens, "token")}, of which ${whole(facts.kept)} were chosen by ${facts.score}.`;
 }
 function drawSources() {
   $("sources-note").textContent = sources.length
-    ? "The passages that were read in full, best first. Marked: the passage; around it, the rest of its chunks."
+    ? `The passages that were read in full, best first. ${sources.some(source => source.answer) ? "" : "The answer stands in none of them. "}Marked: the passage; around it, the rest of its chunks.`
     : "No passage was read in full within this budget.";
   $("sources").append(...sources.map(source => {
     const end = source.start + source.tokens[1] - source.tokens[0];
     const inside = piece => piece.tokens[0] >= source.start && piece.tokens[1] <= end;
     const text = chunks.slice(source.chunks[0], source.chunks[1] + 1).flatMap(chunk => words(chunk, inside));
     const characters = `characters ${whole(source.characters[0])}–${whole(source.characters[1])}`;
-    const numbers = [characters, `score ${digits(source.weight)}`, `attention ${percent(source.attention)}`].map(text => text.replaceAll(" ", "\u00a0")).join(" · ");
+    const numbers = [characters, `score ${digits(source.weight)}`, `attention ${percent(source.attention)}`, ...(source.answer ? ["the answer stands here"] : [])].map(text => text.replaceAll(" ", "\u00a0")).join(" · ");
     return make("li", {}, make("div", { class: "head" }, make("h3", {}, shown(source.document)), toMap(source.chunks[0])),
       make("p", { class: "quiet" }, numbers), textBox(...text));
   }));
@@ -271,7 +271,7 @@ function drawLayers() {
   $("layers-note").textContent = joint
     ? "Where the model looked while it wrote the answer, mean over heads and answer tokens. Layers are counted from 0; those that are not listed see question and answer only."
     : "Where cross-attention looked while the model wrote the answer, mean over heads and answer tokens. The gate is what its result is multiplied by. Layers are counted from 0.";
-  const kinds = [["sources", "var(--ramp-4)"], ["rest of the text", "var(--ramp-1)"], ...(joint ? [["question and answer", "var(--none)"]] : [])];
+  const kinds = [["passages read in full", "var(--ramp-4)"], ["rest of the text", "var(--ramp-1)"], ...(joint ? [["question and answer", "var(--none)"]] : [])];
   $("layers-legend").append(...kinds.map(([text, colour]) => make("span", { class: "key" }, make("span", { class: "swatch", style: `background:${colour}` }), text)));
   const gates = layers.some(layer => layer.gate !== null);
   const head = ["Layer", "", ...(joint ? ["Text"] : []), "Sources", ...(gates ? ["Gate"] : [])];

@@ -5,16 +5,18 @@ take some hundredths of a second per word. The scores equal those of `bm25s` (Lu
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from ..memory.segments import Segment
 from ..model.backbone import SharedLLMModel
-from .base import extent, token_ids
+from .base import TokenScore, extent, token_ids
 
 # Replaces tokens of the question that do not count: no text contains it, and no pair crosses it.
 NO_WORD = -2
@@ -25,6 +27,8 @@ class BM25Score:
     """piece: number of tokens ranked together; pieces overlap by half, and a token has the better score of its two.
 
     k1, b: saturation of a word's count, and how much a piece's length matters.
+    continues: whether a token continues the word before it. If given, the last token of a word of the question counts
+        only where the text's word ends too, so that "town7" does not match "town70".
     """
 
     name: str = "bm25"
@@ -32,6 +36,7 @@ class BM25Score:
     piece: int = 32
     k1: float = 1.5
     b: float = 0.75
+    continues: Callable[[int], bool] | None = None
 
     def scores(
         self,
@@ -75,15 +80,32 @@ class BM25Score:
         lengths = per_piece(torch.nonzero(text >= 0).flatten()) + self._pairs(same, half, halves)
         norm = self.k1 * (1 - self.b + self.b * lengths / lengths[lengths > 0].mean())
         pieces = (lengths > 0).sum()
-        for word, times in Counter([*asked, *pairwise(asked)]).items():
-            if isinstance(word, tuple):
+        for (word, ends), times in self._asked(asked).items():
+            if len(word) > 1:
                 places = torch.nonzero((text[:-1] == word[0]) & (text[1:] == word[1])).flatten()
-                found = self._pairs(places, half, halves)
+                found = self._pairs(self._ending(text, places, 1) if ends else places, half, halves)
             else:
-                found = per_piece(torch.nonzero(text == word).flatten())
+                places = torch.nonzero(text == word[0]).flatten()
+                found = per_piece(self._ending(text, places, 0) if ends else places)
             having = (found > 0).sum()
             rarity = torch.log(1 + (pieces - having + 0.5) / (having + 0.5))
             yield times * rarity * found / (found + norm)
+
+    def _asked(self, asked: list[int]) -> Counter[tuple[tuple[int, ...], bool]]:
+        """The tokens and pairs of a question and whether a word ends with each, with their numbers."""
+        ends = [self.continues is not None] * len(asked)
+        if self.continues is not None:
+            ends[:-1] = [after == NO_WORD or not self.continues(after) for after in asked[1:]]
+        singles = [((i,), end) for i, end in zip(asked, ends, strict=True)]
+        return Counter([*singles, *zip(pairwise(asked), ends[1:], strict=True)])
+
+    def _ending(self, text: Tensor, places: Tensor, last: int) -> Tensor:
+        """Those of some places at which a word of the text ends `last` tokens later."""
+        assert self.continues is not None
+        after = (places + last + 1).clamp(max=len(text) - 1)
+        known, inverse = text[after].unique(return_inverse=True)
+        going = torch.tensor([i >= 0 and self.continues(i) for i in known.tolist()], dtype=torch.bool)
+        return places[~going[inverse] | (after == places + last)]
 
     def per_token(self, scores: Tensor, length: int) -> Tensor:
         """(Z,) from scores of pieces: the better score of a token's two pieces."""
@@ -101,3 +123,19 @@ class BM25Score:
         if len(own) == 1:
             return own
         return torch.cat([own[:-1] + following[1:], own.new_zeros(1)])
+
+
+def in_whole_words(score: TokenScore, tokenizer: PreTrainedTokenizerBase) -> TokenScore:
+    """The score, matching whole words of the tokenizer if it matches words."""
+    return replace(score, continues=_continuing(tokenizer)) if isinstance(score, BM25Score) else score
+
+
+@lru_cache(maxsize=8)
+def _continuing(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], bool]:
+    @lru_cache(maxsize=1 << 16)
+    def continues(index: int) -> bool:
+        # Decoded by itself, a token of SentencePiece loses the space before it.
+        written, text = str(tokenizer.convert_ids_to_tokens(index)), tokenizer.decode([index])
+        return not written.startswith(("\u2581", "\u0120")) and (text[:1].isalnum() or text[:1] == "_")
+
+    return continues

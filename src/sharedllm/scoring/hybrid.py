@@ -1,16 +1,17 @@
 """Several scores combined by reciprocal rank fusion (Cormack et al., 2009)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from ..memory.segments import Segment
 from ..model.backbone import SharedLLMModel
 from .attention import AttentionScore
 from .base import TokenScore
-from .bm25 import BM25Score
+from .bm25 import BM25Score, in_whole_words
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,10 @@ class HybridScore:
 
     name: str = "hybrid"
     members: tuple[TokenScore, ...] = (AttentionScore(), BM25Score())
+
+    def in_whole_words(self, tokenizer: PreTrainedTokenizerBase) -> "HybridScore":
+        """The same score, whose members match whole words of the tokenizer."""
+        return replace(self, members=tuple(in_whole_words(member, tokenizer) for member in self.members))
 
     @property
     def needs_joint(self) -> bool:

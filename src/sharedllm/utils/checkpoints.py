@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -63,7 +64,25 @@ def load_model(name: str, **options: Any) -> PreTrainedModel:
             f"can't load the model {name}: {len(lacking)} of its weights are missing, such as {lacking[0]}; its files are "
             "damaged or belong to another model."
         )
+    _check_finite(name, model)
     return model
+
+
+def _check_finite(name: str, model: PreTrainedModel) -> None:
+    """
+    Raises:
+        UserError: a weight is NaN or infinite, so no output would mean anything.
+    """
+    for parameter, tensor in model.named_parameters():
+        # A cheap test first: a sum is finite unless a number is not, or all of them together are too large.
+        if tensor.is_meta or not tensor.is_floating_point() or tensor.detach().sum(dtype=torch.float32).isfinite():
+            continue
+        odd = int((~tensor.detach().isfinite()).sum())
+        if odd:
+            raise UserError(
+                f"can't load the model {name}: {odd:,} of the numbers in {parameter} are NaN or infinite; its files are damaged, "
+                "or its training went wrong."
+            )
 
 
 def _unreadable(what: str, name: str, error: Exception) -> UserError:

@@ -1,5 +1,8 @@
 """Errors that the user can fix, as opposed to faults of the program."""
 
+from numbers import Integral
+from typing import Any
+
 
 class UserError(ValueError):
     """A user's mistake: the message names the field, its value and the fix, and the user sees nothing else.
@@ -7,3 +10,19 @@ class UserError(ValueError):
     The command line prints it as one line and exits with code 2; the server returns a client error. Any other exception
     is a fault of the program and keeps its traceback.
     """
+
+
+def at_least_one(name: str, value: Any, what: str = "") -> int:
+    """A number of tokens or the like, as a whole number from 1 that fits into 63 bits: more than that is as much as all.
+
+    Args:
+        what: why fewer than 1 are refused, for the message.
+
+    Raises:
+        UserError: it is not a whole number, or below 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise UserError(f"{name}={value!r} is not a whole number: give one of at least 1.")
+    if value < 1:
+        raise UserError(f"{name}={value} {what or 'asks for nothing'}: give at least 1.")
+    return min(int(value), 2**62)

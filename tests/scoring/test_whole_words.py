@@ -1,0 +1,73 @@
+"""The exact word wins: a name that begins another one does not find it."""
+
+import pytest
+import torch
+from helpers import byte_tokenizer, tiny_base, tiny_shared
+
+from sharedllm.answering.ask import choose
+from sharedllm.prompts import NOTHING, PromptForm
+from sharedllm.scoring.bm25 import BM25Score, in_whole_words
+from sharedllm.scoring.focus import FocusScore
+from sharedllm.scoring.hybrid import HybridScore
+from sharedllm.utils.checkpoints import load_tokenizer
+from sharedllm.utils.text import tokenize
+
+
+@pytest.mark.parametrize("kind", [BM25Score, FocusScore])
+@pytest.mark.parametrize(
+    ("name", "longer"), [("town7", "town7{}"), ("Ann", "Ann{}"), ("file_a", "file_a_{}"), ("x1", "x1{}")]
+)
+def test_the_exact_word_wins(kind, name, longer):
+    tokenizer, filler = load_tokenizer("tiny"), "The sea was calm that day and nobody came. " * 3
+    others = [f" {longer.format(i)} lies by the river. {filler}" for i in range(10)]
+    text = "".join([*others[:5], f" {name} lies on the hill. {filler}", *others[5:]])
+    score = in_whole_words(kind(), tokenizer)
+    ids = tokenize(tokenizer, text)[0].int()
+    values = score._of(ids, tokenize(tokenizer, f" {name}")[0].tolist())
+    exact = len(tokenize(tokenizer, text[: text.index("on the hill")])[0])
+    assert values[exact - 1] == values.max()
+    for i in range(10):
+        other = len(tokenize(tokenizer, text[: text.index(f" {longer.format(i)} lies") + len(longer) + 2])[0])
+        assert values[other] < values[exact - 1]
+
+
+def test_without_a_tokenizer_every_place_counts():
+    tokenizer = byte_tokenizer()
+    text, asked = (tokenize(tokenizer, t)[0] for t in ("town70 " + "x " * 40, "town7"))
+    assert BM25Score()._of(text.int(), asked.tolist())[0] > 0
+    ends = in_whole_words(BM25Score(), tokenizer)._asked(asked.tolist())
+    assert sorted(len(key) for key, end in ends if end) == [1, 2]
+
+
+def test_the_word_at_the_end_of_a_text_and_before_a_gap_counts():
+    tokenizer = byte_tokenizer()
+    score = in_whole_words(BM25Score(piece=4), tokenizer)
+    asked = tokenize(tokenizer, "b7")[0].tolist()
+    for text in ("aaaa aaaa b7", "b7"):
+        assert score._of(tokenize(tokenizer, text)[0].int(), asked).max() > 0
+    gap = torch.cat([tokenize(tokenizer, "b7")[0].int(), torch.tensor([-1, -1], dtype=torch.int32)])
+    assert score._of(gap, asked).max() > 0
+
+
+def test_hybrids_match_whole_words_too():
+    tokenizer = byte_tokenizer()
+    members = HybridScore().in_whole_words(tokenizer).members
+    assert [getattr(m, "continues", None) is not None for m in members] == [False, True]
+
+
+@pytest.mark.parametrize("score", ["bm25", "focus"])
+@torch.no_grad()
+def test_a_question_reads_the_exact_name(score):
+    tokenizer = byte_tokenizer()
+    model = tiny_shared(
+        "llama", base=tiny_base("llama", vocab_size=256), window=64, injection="joint", encoding="chunk"
+    )
+    text = (
+        "".join(f"town7{i} is red. " * 3 for i in range(5))
+        + "town7 is blue. "
+        + "".join(f"town7{i} is red. " * 3 for i in range(5, 10))
+    )
+    memory = model.read(tokenize(tokenizer, text), keep_all=True)
+    form = PromptForm.of(tokenizer)
+    chosen = choose(model, tokenizer, memory, form.whole("town7"), form.whole(NOTHING), budget=64, score=score)
+    assert any("town7 is" in source["text"] for source in chosen.sources)
