@@ -147,7 +147,7 @@ class PromptForm:
         return self.tokenizer.eos_token_id
 
     def _around(self, text: str, after_context: bool) -> tuple[str, str]:
-        """The text of the template's head, and of what comes after it."""
+        """The text of the template's head, and the text after it."""
         here = _mark()
         content = f"{here}\n\n{text}" if after_context else f"{here}{text}"
         head, rest = self._render([{"role": "user", "content": content}]).split(here, 1)

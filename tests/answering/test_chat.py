@@ -138,7 +138,9 @@ def test_bad_requests(model, tokenizer, document):
     before = said(chat)
     with pytest.raises(ValueError, match="the question is empty"):
         chat.ask(" \n")
-    with pytest.raises(ValueError, match=r"the question has .* tokens; 108 fit beside 20 new ones in the window=128"):
+    with pytest.raises(
+        ValueError, match=r"the question has .* tokens; 108 fit alongside 20 new ones in the window=128"
+    ):
         chat.ask("what? " * 50)
     assert said(chat) == before
 

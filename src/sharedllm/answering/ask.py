@@ -90,7 +90,7 @@ def prompt_of(
     room = model.config.window - max_new_tokens
     if ids.shape[1] > room:
         raise UserError(
-            f"the question has {ids.shape[1]} tokens; {room} fit beside {max_new_tokens} new ones in the "
+            f"the question has {ids.shape[1]} tokens; {room} fit alongside {max_new_tokens} new ones in the "
             f"window={model.config.window}: shorten it."
         )
     return ids

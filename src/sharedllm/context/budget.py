@@ -77,7 +77,7 @@ def _levels(start: Tensor, end: Tensor, depths: int) -> tuple[list[Tensor], list
 
 
 def _best(scores: Tensor, starts: list[Tensor], ends: list[Tensor]) -> list[Tensor]:
-    """The greatest score of a token in each node; −∞ for an empty one."""
+    """The highest score of a token in each node; −∞ for an empty node."""
     lengths = ends[-1] - starts[-1]
     leaf = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
     place = torch.arange(len(leaf)) - (torch.cumsum(lengths, 0) - lengths)[leaf] + starts[-1][leaf]

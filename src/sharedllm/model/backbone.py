@@ -95,7 +95,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         if keep_all and self.config.encoding != "chunk":
             raise UserError(
                 f"keep_all=True needs encoding='chunk', the model has {self.config.encoding!r}: its nodes are read alone, so "
-                "what is kept can't be chosen later."
+                "tokens can't be selected later."
             )
         projections = [injection_of(self.upper.layers[j]).projection for _, j in self.config.injection_map]
         first = LowerModel(self.upper.layers, self.get_input_embeddings(), self.upper.rotary_emb, self.upper.config)

@@ -24,7 +24,7 @@ def scaled_logits(config: PreTrainedConfig, logits: Tensor) -> Tensor:
 
 
 def capped_logits(config: PreTrainedConfig, logits: Tensor) -> Tensor:
-    """Gemma 2 and 3, where the configuration says so."""
+    """Gemma 2 and 3, if the configuration says so."""
     most = config.final_logit_softcapping
     return logits if most is None else torch.tanh(logits / most) * most
 

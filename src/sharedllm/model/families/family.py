@@ -45,7 +45,7 @@ class Family:
     border          (configuration) → length after which the rotary frequencies of all positions change, cached ones
                     too; or None
     check           (configuration) → why a base of this family can't be used, or None
-    tested          what differs from Llama's layers, for the table of families in the documentation
+    tested          differences from Llama's layers, for the table of families in the documentation
     """
 
     attention: str = "self_attn"
