@@ -122,7 +122,7 @@ def test_a_damaged_memory_of_then(tmp_path):
     damaged = bytearray((SAVED / "notes.memory").read_bytes())
     damaged[-3] ^= 1
     (tmp_path / "notes.memory").write_bytes(damaged)
-    with pytest.raises(ValueError, match=r"is damaged: the checksum of \S+ does not fit"):
+    with pytest.raises(ValueError, match=r"is damaged: the checksum of \S+ does not match"):
         open_memory(tmp_path / "notes.memory")
 
 

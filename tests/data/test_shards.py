@@ -342,7 +342,7 @@ def test_verify_sees_a_flipped_bit(tmp_path, corpus, tokenizer):
     data = bytearray(path.read_bytes())
     data[7] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"tokens-00000\.bin is damaged: its checksum does not fit"):
+    with pytest.raises(ValueError, match=r"tokens-00000\.bin is damaged: its checksum does not match"):
         TokenStore(tmp_path / "tokens").verify()
 
 

@@ -156,7 +156,7 @@ def test_damage_names_the_tensor(saved, name):
     begin, end = json.loads(whole[8:header_end])[name]["data_offsets"]
     whole[header_end + (begin + end) // 2] ^= 0x10
     saved.write_bytes(whole)
-    with pytest.raises(ValueError, match=f"is damaged: the checksum of {name} does not fit; read the text again"):
+    with pytest.raises(ValueError, match=f"is damaged: the checksum of {name} does not match; read the text again"):
         open_file(saved)
 
 
@@ -211,9 +211,9 @@ def test_a_header_that_does_not_fit(path, changes, message):
         ("chunk", lambda t: t.int(), r"chunk has dtype torch.int32, not torch.int64"),
         ("stride", lambda t: t[:, 1:], r"stride has shape .*, mask"),
         ("token_ids", lambda t: t.flatten(), r"token_ids has shape .*, mask"),
-        ("token_ids", lambda t: t[:, :5], r"lengths=\[9, 4\] do not fit token_ids of 5 columns"),
+        ("token_ids", lambda t: t[:, :5], r"lengths=\[9, 4\] do not match token_ids of 5 columns"),
         ("lengths", lambda t: t[:, None], r"lengths has shape .*, mask"),
-        ("lengths", lambda t: -t, r"lengths=\[-9, -4\] do not fit"),
+        ("lengths", lambda t: -t, r"lengths=\[-9, -4\] do not match"),
     ],
 )
 def test_tensors_that_do_not_fit_each_other(path, name, change, message):
@@ -279,8 +279,8 @@ def test_what_is_saved_can_be_opened_whatever_its_sources(path):
     ("sources", "message"),
     [
         ((({"name": {1, 2}},),), r"sources=.* can't be saved: .*set is not JSON serializable; use text and numbers"),
-        (((), ()), r"sources=\(\(\), \(\)\) do not fit 1 texts"),
-        (({"name": "a"},), r"sources=.* do not fit 1 texts: give each text a tuple of dicts"),
+        (((), ()), r"sources=\(\(\), \(\)\) do not match 1 texts"),
+        (({"name": "a"},), r"sources=.* do not match 1 texts: give each text a tuple of dicts"),
     ],
 )
 def test_sources_that_can_not_be_saved(saved, sources, message):

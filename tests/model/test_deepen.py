@@ -127,7 +127,7 @@ def test_more_than_the_base_has_positions_for():
     [
         ({"injection_map": [[0, 1]]}, "a layer can only read its own keys"),
         ({"injection_map": [[3, 3]]}, "injection_map reads lower layer 3"),
-        ({"encoding": "node"}, "injection='deep' reads on"),
+        ({"encoding": "node"}, "injection='deep' continues"),
         ({"prefix": [101]}, "outside the base's vocabulary of 101"),
     ],
 )

@@ -68,4 +68,4 @@ def command(
         table.add_row(*cells, style="bold" if mark else "dim")
     Console().print(table)
     if not dry_run:
-        note(f"wrote {path}: {len(chosen)} heads choose")
+        note(f"wrote {path}: {len(chosen)} heads selected")

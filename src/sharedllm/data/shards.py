@@ -184,7 +184,9 @@ class TokenStore:
         """
         for path, expected in self._hashes.items():
             if _sha256(path) != expected:
-                raise UserError(f"{path} is damaged: its checksum does not fit; delete {self.folder}, tokenise again.")
+                raise UserError(
+                    f"{path} is damaged: its checksum does not match; delete {self.folder}, tokenise again."
+                )
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

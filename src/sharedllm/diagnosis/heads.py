@@ -53,7 +53,7 @@ def measure_heads(
         UserError: the text is too short for the facts, or the model has no joint softmax.
     """
     if model.config.injection != "joint":
-        raise UserError(f"injection={model.config.injection!r}: only heads with injection='joint' can choose.")
+        raise UserError(f"injection={model.config.injection!r}: heads can only be selected with injection='joint'.")
     rng, quizzes, asked = random.Random(seed), [], set()
     while len(quizzes) < questions:
         quiz = Needle().make(rng, "", "train")

@@ -81,7 +81,9 @@ def _sources(memory: ContextMemory) -> list:
     except (TypeError, ValueError) as error:
         raise UserError(f"sources={memory.sources!r} can't be saved: {error}; use text and numbers.") from None
     if len(sources) != len(memory) or SOURCES.misfit(sources) is not None:
-        raise UserError(f"sources={memory.sources!r} do not fit {len(memory)} texts: give each text a tuple of dicts.")
+        raise UserError(
+            f"sources={memory.sources!r} do not match {len(memory)} texts: give each text a tuple of dicts."
+        )
     return sources
 
 
@@ -180,7 +182,7 @@ def read_header(path: str | Path) -> dict:
     if wrong is not None:
         raise _damaged(path, f"in its header {wrong}")
     if header["checksum"] != _header_checksum(header):
-        raise _damaged(path, "the checksum of its header does not fit")
+        raise _damaged(path, "the checksum of its header does not match")
     return header
 
 
@@ -248,7 +250,7 @@ def open_tensors(path: Path, header: dict, verify: bool = True) -> dict[str, Ten
         tensors = {entries[entry]: file.get_tensor(entry) for entry in sorted(entries)}
     for entry, name in entries.items() if verify else ():
         if checksum(tensors[name]) != header["checksums"][entry]:
-            raise _damaged(path, f"the checksum of {name} does not fit")
+            raise _damaged(path, f"the checksum of {name} does not match")
     wrong = misshapen(header, tensors) or (impossible(header, tensors) if verify else None)
     if wrong is not None:
         raise _damaged(path, wrong)

@@ -66,7 +66,7 @@ def misshapen(header: dict, tensors: dict[str, Tensor]) -> str | None:
             return f"{name} has shape {tuple(tensor.shape)}, mask {tuple(mask.shape)}"
     lengths, columns = tensors["lengths"], tensors["token_ids"].shape[1]
     if ((lengths < 0) | (lengths > columns)).any():
-        return f"lengths={lengths.tolist()} do not fit token_ids of {columns} columns"
+        return f"lengths={lengths.tolist()} do not match token_ids of {columns} columns"
     return None
 
 
@@ -81,7 +81,7 @@ def impossible(header: dict, tensors: dict[str, Tensor]) -> str | None:
     if (mask & ((position < 0) | (position >= tensors["lengths"][:, None]))).any():
         return "position is outside the text"
     if (mask & (chunk != position // header["chunk_size"])).any():
-        return "chunk and position do not fit each other"
+        return "chunk and position contradict each other"
     if (mask & (stride < 1)).any():
         return "stride is below 1"
     if (mask[:, 1:] & (position.diff(dim=1) <= 0)).any():

@@ -159,7 +159,7 @@ class SharedLLMConfig(PreTrainedConfig):
         check_strides(self.strides)
         if self.injection == "deep" and (self.encoding != "chunk" or self.lower_weights != "shared"):
             raise UserError(
-                f"encoding={self.encoding!r} with lower_weights={self.lower_weights!r}: injection='deep' reads on where the "
+                f"encoding={self.encoding!r} with lower_weights={self.lower_weights!r}: injection='deep' continues where the "
                 "lower model stopped, so it needs encoding='chunk' and lower_weights='shared'."
             )
         vocabulary = self.text_config.vocab_size

@@ -3,11 +3,11 @@
 from ..utils.registry import Registry
 
 SCORES = Registry("score={}")
-SCORES.add("attention", f"{__name__}.attention:AttentionScore", "the attention that the question pays")
+SCORES.add("attention", f"{__name__}.attention:AttentionScore", "how much the question attends to each token")
 SCORES.add("bm25", f"{__name__}.bm25:BM25Score", "the question's words, by BM25")
-SCORES.add("cosine", f"{__name__}.cosine:CosineScore", "the paper's: states after one layer, by their cosine")
+SCORES.add("cosine", f"{__name__}.cosine:CosineScore", "the paper's: cosine between states after one layer")
 SCORES.add("focus", f"{__name__}.focus:FocusScore", "BM25, keeping only the best places")
-SCORES.add("hybrid", f"{__name__}.hybrid:HybridScore", "attention and BM25, by their ranks")
+SCORES.add("hybrid", f"{__name__}.hybrid:HybridScore", "attention and BM25, combined by rank")
 
 # Found as many answers as the oracle score at every length and budget (docs/recall). Chats have another default: see
 # `answering.chat.default_score`.

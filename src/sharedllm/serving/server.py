@@ -35,7 +35,7 @@ def bind(host: str, port: int) -> socket.socket:
         bound.bind(address)
     except OSError as error:
         bound.close()
-        raise UserError(f"can't listen at {host}, port {port}: {error.strerror}; choose another --port.") from None
+        raise UserError(f"can't listen on {host}, port {port}: {error.strerror}; choose another --port.") from None
     return bound
 
 

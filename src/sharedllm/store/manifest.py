@@ -148,7 +148,7 @@ def read_manifest(folder: Path) -> Manifest:
     if version != VERSION:
         raise UserError(f"{path} has format_version={version}, this package reads {VERSION}: upgrade sharedllm.")
     if checksum != _checksum(content):
-        raise _damaged(path, "its checksum does not fit")
+        raise _damaged(path, "its checksum does not match")
     wrong = misfit_of(content, _MANIFEST) or _contradiction(content)
     if wrong is not None:
         raise _damaged(path, wrong)

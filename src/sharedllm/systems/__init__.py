@@ -37,7 +37,7 @@ for _system in (
                 Part("gates", "the gates of cross-attention", "injection.gate"),
                 Part(
                     "cross_attention",
-                    "cross-attention and its projections of keys and values, without the gates",
+                    "cross-attention and its key and value projections, without the gates",
                     ".injection.",
                 ),
                 Part("lower_model", "the lower model: its own layers, or, if weights are shared, the bottom layers"),
@@ -100,13 +100,13 @@ for _system in (
     ),
     System(
         "full",
-        "the base over everything, positions as they are",
+        "the base over everything, with unscaled positions",
         "#444444",
         evaluated=f"{__name__}.full:full",
         timed=f"{__name__}.full:TimedFull",
         asked=f"{_ASKED}:full",
     ),
-    System("pi", "the base over everything, positions interpolated", "#7b5ea7", evaluated=f"{__name__}.full:full"),
+    System("pi", "the base over everything, with interpolated positions", "#7b5ea7", evaluated=f"{__name__}.full:full"),
     System("ntk", "the base over everything, NTK-aware positions", "#a05195", evaluated=f"{__name__}.full:full"),
     System("yarn", "the base over everything, YaRN positions", "#3f8f5b", evaluated=f"{__name__}.full:full"),
     System(
