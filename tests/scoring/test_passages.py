@@ -6,7 +6,7 @@ from helpers import byte_tokenizer, tiny_base, tiny_shared
 
 from sharedllm.context.pieces import Pieces
 from sharedllm.memory.segments import segments_of
-from sharedllm.scoring.heads import head_weights
+from sharedllm.scoring.heads import HeadIndex
 from sharedllm.scoring.passages import TextIndex, index_of, join, rank_pieces, select_pieces
 from sharedllm.scoring.words import WordIndex
 from sharedllm.utils.errors import UserError
@@ -51,13 +51,13 @@ def test_heads_decide_where_no_word_matches():
     assert join(words, torch.zeros(3)).tolist() == pytest.approx([0.0, 1.0, 2.9 / 3])
 
 
-def test_heads_pay_what_attention_pays(model):
+def test_heads_pay_what_attention_pays(model, monkeypatch):
     """One softmax over all keys of the text, each after the prefix in its chunk, for queries just after a chunk."""
     text, asked = ids(TEXT), ids("red?")
     memory = model.read(text, keep_all=True)
     pieces = Pieces(torch.tensor([0, 40, 100]), torch.tensor([40, 100, text.shape[1]]))
     own = torch.tensor([[True, False, True, True]])
-    got = head_weights(model.model, segments_of(memory), pieces, asked, own, HEADS)
+    got = HeadIndex(model.model, segments_of(memory), pieces, HEADS).weights(asked, own)
     upper, size, before = model.model.upper, model.config.chunk_size, len(PREFIX)
 
     def heads_of(tokens, layer, projection, positions):
@@ -80,6 +80,13 @@ def test_heads_pay_what_attention_pays(model):
         expected = [weights[a:b].sum() for a, b in zip(pieces.start, pieces.end, strict=True)]
         torch.testing.assert_close(got[number], torch.stack(expected).to(got.dtype), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(got.sum(1), torch.ones(3), rtol=1e-4, atol=1e-4)
+    monkeypatch.setattr("sharedllm.scoring.heads._BLOCK", 17)
+    blocks = HeadIndex(model.model, segments_of(memory), pieces, HEADS)
+    torch.testing.assert_close(blocks.weights(asked, own), got)
+    between = Pieces(torch.tensor([3, 60]), torch.tensor([41, 100]))
+    apart = HeadIndex(model.model, segments_of(memory), between, HEADS).weights(asked, own)
+    monkeypatch.undo()
+    torch.testing.assert_close(HeadIndex(model.model, segments_of(memory), between, HEADS).weights(asked, own), apart)
 
 
 def test_selected_pieces_are_whole_and_within_the_budget(model):

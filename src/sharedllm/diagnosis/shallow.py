@@ -17,7 +17,7 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..data.questions.needle import Needle
 from ..memory.segments import segments_of
 from ..prompts import NOTHING, PromptForm, own_words
-from ..scoring.heads import head_weights
+from ..scoring.heads import HeadIndex
 from ..scoring.passages import TextIndex
 from ..scoring.words import words_of
 from ..utils.errors import UserError
@@ -99,12 +99,13 @@ def measure_shallow(
     every = [
         [i, h, 1.0] for i, _ in model.config.injection_map for h in range(model.config.text_config.num_attention_heads)
     ]
+    by_heads = HeadIndex(model.model, segments, index.pieces, every)
     nothing = form.question(NOTHING, after_context=True)
     paid, words = [], []
     for each in asked:
         prompt = form.question(each.question, after_context=True).to(model.device)
         own = own_words(prompt, nothing)
-        paid.append(head_weights(model.model, segments, index.pieces, prompt, own, every))
+        paid.append(by_heads.weights(prompt, own))
         words.append(_reciprocal(index.words.scores(each.question)[None], each.piece)[0])
         if progress is not None:
             progress(1)

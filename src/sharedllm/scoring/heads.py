@@ -1,12 +1,14 @@
 """Shallow heads as a retriever: the pieces of a text that a few heads of the bottom layers attend to from a question.
 
 A handful of heads in the lower third of a model look for the requested fact, whatever it is (retrieval heads: Wu et
-al., arXiv 2404.15574; as a ranker: QRHead, arXiv 2506.09944). `sharedllm calibrate` finds them. The memory keeps their
+al., arXiv 2404.15574; as a ranker: QRHead, arXiv 2506.09944). `sharedllm extend` finds them. The memory keeps their
 keys, so a question costs one product with them and no reading.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,58 +25,95 @@ Heads = Sequence[Sequence[float]]
 _BLOCK = 32_768
 
 
-@torch.no_grad()
-def head_scores(
-    model: SharedLLMModel,
-    segments: Sequence[Segment],
-    pieces: Pieces,
-    question_ids: Tensor,
-    own: Tensor,
-    heads: Heads,
-) -> Tensor:
-    """How much the heads attend to each piece: a softmax over the whole text, averaged over the question's own tokens.
+@dataclass(frozen=True)
+class _Block:
+    """Neighbouring tokens of the text that belong to pieces.
 
-    Args:
-        segments: of one text, with the keys of those heads' layers. pieces: n of them.
-        question_ids: (1, Q), as it follows the prefix. own: (1, Q) bool, the tokens that count.
-
-    Returns:
-        (n,) float, the weighted mean over the heads; it sums to at most 1 over the pieces.
+    first   index of the piece that the first token belongs to
+    starts  where that piece and each following one begins among the tokens, ascending
+    keys    by layer and key-value group, (T, D) at their places in their chunks, after the prefix
     """
-    by_head = head_weights(model, segments, pieces, question_ids, own, heads)
-    shares = torch.tensor([head[2] for head in heads])
-    return (shares[:, None] * by_head).sum(0) / shares.sum()
+
+    first: int
+    starts: np.ndarray
+    keys: dict[tuple[int, int], Tensor]
 
 
-@torch.no_grad()
-def head_weights(
-    model: SharedLLMModel,
-    segments: Sequence[Segment],
-    pieces: Pieces,
-    question_ids: Tensor,
-    own: Tensor,
-    heads: Heads,
-) -> Tensor:
-    """(heads, n) the scores of single heads, before `head_scores` averages them."""
-    queries = _queries(model, question_ids, own, heads)
-    owner = pieces.owners(max(segment.end for segment in segments))
-    pair = {index: place for place, (index, _) in enumerate(model.config.injection_map)}
-    lse = [torch.full((q.shape[0], len(pieces)), -torch.inf) for q in queries]
-    layers = sorted({int(layer) for layer, _, _ in heads})
-    for segment in segments:
+class HeadIndex:
+    """The keys of some heads over a text in pieces, ready for many questions."""
+
+    @torch.no_grad()
+    def __init__(self, model: SharedLLMModel, segments: Sequence[Segment], pieces: Pieces, heads: Heads):
+        """
+        Args:
+            segments: of one text, with the keys of those heads' layers. pieces: n of them.
+        """
+        self.model, self.heads, self.count = (
+            model,
+            [(int(layer), int(head), w) for layer, head, w in heads],
+            len(pieces),
+        )
+        text = model.upper.config
+        self._share = text.num_attention_heads // text.num_key_value_heads
+        owner = pieces.owners(max(segment.end for segment in segments))
+        self._blocks = [block for segment in segments for block in self._cut(segment, owner)]
+
+    def scores(self, question_ids: Tensor, own: Tensor) -> Tensor:
+        """How much the heads attend to each piece: a softmax over the whole text, averaged over the question's own tokens.
+
+        Args:
+            question_ids: (1, Q), as it follows the prefix. own: (1, Q) bool, the tokens that count.
+
+        Returns:
+            (n,) float, the weighted mean over the heads; it sums to at most 1 over the pieces.
+        """
+        shares = torch.tensor([weight for _, _, weight in self.heads])
+        return (shares[:, None] * self.weights(question_ids, own)).sum(0) / shares.sum()
+
+    @torch.no_grad()
+    def weights(self, question_ids: Tensor, own: Tensor) -> Tensor:
+        """(heads, n) the scores of single heads, before `scores` averages them."""
+        queries = _queries(self.model, question_ids, own, self.heads)
+        found = torch.full((len(queries), len(queries[0]), self.count), -torch.inf)
+        for group in {self._group(layer, head) for layer, head, _ in self.heads}:
+            mine = [n for n, (layer, head, _) in enumerate(self.heads) if self._group(layer, head) == group]
+            asked = torch.cat([queries[n] for n in mine])
+            for block in self._blocks:
+                keys = block.keys[group]
+                logits = (asked.to(keys.dtype) @ keys.T).float().cpu()
+                there = slice(block.first, block.first + len(block.starts))
+                sums = _by_piece(logits, block.starts).unflatten(0, (len(mine), -1))
+                found[mine, :, there] = torch.logaddexp(found[mine, :, there], sums)
+        return found.softmax(-1).mean(1)
+
+    def _group(self, layer: int, head: int) -> tuple[int, int]:
+        return layer, head // self._share
+
+    def _cut(self, segment: Segment, owner: Tensor) -> list[_Block]:
+        pair = {index: place for place, (index, _) in enumerate(self.model.config.injection_map)}
+        groups = sorted({self._group(layer, head) for layer, head, _ in self.heads})
+        blocks = []
         for start in range(0, int(segment.lengths[0]), _BLOCK):
             columns = torch.arange(start, min(start + _BLOCK, int(segment.lengths[0])))
-            places = (columns % segment.chunk_size)[None].to(question_ids.device)
-            of = owner[segment.start + columns]
-            for layer in layers:
-                keys = segment.keys(pair[layer], columns[None]).to(question_ids.device)
-                keys = _turned(model, layer, keys, places)
-                for number, (at, head, _) in enumerate(heads):
-                    if int(at) == layer:
-                        group = int(head) // (model.upper.config.num_attention_heads // keys.shape[1])
-                        logits = (queries[number].to(keys.dtype) @ keys[0, group].T).float().cpu()
-                        lse[number] = torch.logaddexp(lse[number], _by_piece(logits, of, len(pieces)))
-    return torch.stack([each.softmax(-1).mean(0) for each in lse])
+            columns = columns[owner[segment.start + columns] >= 0]
+            if not len(columns):
+                continue
+            of = owner[segment.start + columns].numpy()
+            keys = {}
+            for layer in sorted({layer for layer, _ in groups}):
+                read = segment.keys(pair[layer], columns[None]).to(self.model.get_input_embeddings().weight.device)
+                turned = self._turned(layer, read, (columns % segment.chunk_size)[None].to(read.device))
+                keys |= {(at, group): turned[0, group].contiguous() for at, group in groups if at == layer}
+            starts = np.searchsorted(of, np.arange(of[0], of[-1] + 1))
+            blocks.append(_Block(int(of[0]), starts, keys))
+        return blocks
+
+    def _turned(self, layer: int, keys: Tensor, places: Tensor) -> Tensor:
+        """Keys (1, G, T, D) rotated to their places (1, T) in their chunks, after the prefix."""
+        model, lower = self.model, self.model.lower()
+        positions = places + len(model.config.prefix or [])
+        by = Rotations(model.upper.rotary_emb, model.upper.config, positions, keys)
+        return rotate(keys, by.keys(layer, getattr(model.upper.layers[layer], lower.family.attention)))
 
 
 def _queries(model: SharedLLMModel, question_ids: Tensor, own: Tensor, heads: Heads) -> list[Tensor]:
@@ -97,21 +136,8 @@ def _queries(model: SharedLLMModel, question_ids: Tensor, own: Tensor, heads: He
     return found
 
 
-def _turned(model: SharedLLMModel, layer: int, keys: Tensor, places: Tensor) -> Tensor:
-    """Keys (1, G, T, D) rotated to their places (1, T) in their chunks, after the prefix."""
-    lower = model.lower()
-    positions = places + len(model.config.prefix or [])
-    by = Rotations(model.upper.rotary_emb, model.upper.config, positions, keys)
-    return rotate(keys, by.keys(layer, getattr(model.upper.layers[layer], lower.family.attention)))
-
-
-def _by_piece(logits: Tensor, owner: Tensor, pieces: int) -> Tensor:
-    """(q, n) log-sum-exp of logits (q, T) over each piece; −∞ for a piece without tokens here."""
-    inside = owner >= 0
-    logits, owner = logits[:, inside], owner[inside]
-    out = torch.full((len(logits), pieces), -torch.inf)
-    if not len(owner):
-        return out
+def _by_piece(logits: Tensor, starts: np.ndarray) -> Tensor:
+    """(q, m) log of the sum of exponentials of logits (q, T) over each of m neighbouring pieces."""
     most = logits.amax(1, keepdim=True)
-    sums = torch.zeros(len(logits), pieces).index_add_(1, owner, (logits - most).exp())
-    return sums.log() + most
+    sums = np.add.reduceat((logits - most).exp_().numpy(), starts, axis=1)
+    return torch.from_numpy(sums).log() + most

@@ -16,7 +16,7 @@ from ..model.backbone import SharedLLMModel
 from ..model.config import SharedLLMConfig
 from ..utils.errors import UserError
 from .base import token_ids
-from .heads import head_scores
+from .heads import HeadIndex
 from .words import WordIndex
 
 # Name → (whether words count, whether heads count).
@@ -63,6 +63,7 @@ class TextIndex:
             self.pieces = pieces
         self._segments, self._tokenizer = list(segments), tokenizer
         self.ids = token_ids(segments, 0)
+        self._heads: HeadIndex | None = None
 
     @cached_property
     def pieces(self) -> Pieces:
@@ -78,6 +79,12 @@ class TextIndex:
     @cached_property
     def words(self) -> WordIndex:
         return WordIndex(self.texts)
+
+    def heads(self, model: SharedLLMModel, segments: Sequence[Segment]) -> HeadIndex:
+        """By the model's selection heads."""
+        if self._heads is None or self._heads.model is not model:
+            self._heads = HeadIndex(model, segments, self.pieces, model.config.selection_heads)
+        return self._heads
 
 
 _KEPT: OrderedDict[tuple, TextIndex] = OrderedDict()
@@ -119,7 +126,7 @@ def rank_pieces(
     if by_words:
         found.append(index.words.scores(question))
     if by_heads:
-        found.append(head_scores(model, segments, index.pieces, question_ids, own, model.config.selection_heads))
+        found.append(index.heads(model, segments).scores(question_ids, own))
     return found[0] if len(found) == 1 else join(*found)
 
 

@@ -1,0 +1,137 @@
+"""Fills in the tables of README.md from the answers in cells.jsonl.
+
+Run: python docs/real/make_tables.py                  makes the tables again
+     python docs/real/make_tables.py FOLDER …         takes the answers from folders that `sharedllm qa` wrote
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sharedllm.evaluation.qa.report import Contender, difference, estimate, load, total_operations
+
+HERE = Path(__file__).parent
+PAGE, CELLS = HERE / "README.md", HERE / "cells.jsonl"
+KEPT = ("question", "group", "scores", "seconds", "operations", "read_operations", "prepare", "selected_tokens")
+LENGTHS = {8192: "8K", 32768: "32K", 131072: "128K", 1048576: "1M"}
+SYSTEMS = {
+    "sharedllm": "sharedllm",
+    "same-pieces-text": "the same pieces as text",
+    "bm25-text": "BM25 as text",
+    "minilm-text": "MiniLM as text",
+    "oracle-text": "oracle as text",
+    "closed": "closed book",
+    "wrong": "wrong text",
+}
+Found = dict[tuple[str, int, str, str], Contender]
+
+
+def taken(folders: list[str]) -> Iterator[dict[str, Any]]:
+    """A line for each system of each cell, with what the tables need of each answer."""
+    for cell in (cell for folder in folders for cell in load(Path(folder))):
+        for c in cell.contenders:
+            rows = [{key: row[key] for key in KEPT if key in row} for row in c.rows.values()]
+            about = {"set": cell.about["set"], "length": cell.about["length"], "half": cell.about["half"]}
+            yield about | {
+                "metric": cell.about["metrics"][0], "named": cell.named, "system": c.system, "budget": c.budget,
+                "environment": cell.environment, "rows": rows,
+            }  # fmt: skip
+
+
+def found(lines: list[dict[str, Any]]) -> tuple[Found, dict[str, str]]:
+    """Answers by set, length, depth and system; and the main score of each set."""
+    answers, metrics = {}, {}
+    for line in lines:
+        depth = re.search(r"M = (\d+)", line["named"])
+        assert depth is not None and line["half"] == "odd", "tables show odd ids, and say how deep the model reads"
+        key = line["set"], line["length"], depth[1], line["system"]
+        assert key not in answers, f"{key} is there twice"
+        answers[key] = Contender(line["system"], line["budget"], {row["question"]: row for row in line["rows"]}, [])
+        metrics[line["set"]] = line["metric"]
+    return answers, metrics
+
+
+def score(contender: Contender, metric: str) -> str:
+    shown = estimate(list(contender.rows.values()), metric)
+    return f"{100 * shown.mean:.1f}"
+
+
+def main_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
+    """Sets and lengths by system, and ours against the strongest simple rival."""
+    yield f"| set, score | tokens | n | {' | '.join(SYSTEMS.values())} | sharedllm minus the same pieces |"
+    yield "|---|--:|--:|" + "--:|" * (len(SYSTEMS) + 1)
+    depth = min((key[2] for key in answers), key=int)
+    for name, length in sorted({key[:2] for key in answers if key[2] == depth}):
+        here = {key[3]: c for key, c in answers.items() if key[:3] == (name, length, depth)}
+        metric, ours, same = metrics[name], here["sharedllm"], here["same-pieces-text"]
+        minus = difference(ours, same, metric)
+        assert minus is not None
+        shown = [score(here[s], metric) if s in here else "–" for s in SYSTEMS]
+        signed = f"{100 * minus.mean:+.1f} [{100 * minus.low:+.1f}, {100 * minus.high:+.1f}]"
+        yield f"| {name}, {metric} | {LENGTHS[length]} | {len(ours.rows)} | {' | '.join(shown)} | {signed} |"
+
+
+def mean(contender: Contender, value: Callable[[dict[str, Any]], float]) -> float:
+    return sum(map(value, contender.rows.values())) / len(contender.rows)
+
+
+def cost_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
+    """Operations by number of questions about one text, for ours and the same pieces as text."""
+    counts = (1, 10, 100, 1000)
+    yield f"| set | tokens | system | of the text, tokens | a question, 10⁹ operations | {' | '.join(f'{n:,}' for n in counts)} |"
+    yield "|---|--:|---|--:|--:|" + "--:|" * len(counts)
+    depth = min((key[2] for key in answers), key=int)
+    for (name, length, of, system), c in sorted(answers.items(), key=lambda item: item[0][:2]):
+        if of == depth and system in ("sharedllm", "same-pieces-text"):
+            totals = [total_operations(c, n) or 0.0 for n in counts]
+            each, tokens = mean(c, lambda row: row["operations"]) / 1e9, mean(c, lambda row: row["selected_tokens"])
+            shown = " | ".join(f"{t:.3g}" if t < 1000 else f"{t:,.0f}" for t in totals)
+            yield f"| {name} | {LENGTHS[length]} | {SYSTEMS[system]} | {tokens:,.0f} | {each:,.0f} | {shown} |"
+
+
+def depth_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
+    """By depth: the answers, what reading costs, and what a question costs."""
+    deep = sorted({key[:2] for key in answers if key[3] == "sharedllm:bm25"})
+    for name, length in deep:
+        yield f"| M, {name} at {LENGTHS[length]} | n | {metrics[name]} | minus the same pieces | reading, 10¹² operations | a question, 10⁹ |"
+        yield "|---|--:|--:|--:|--:|--:|"
+        text = next(
+            c for key, c in answers.items() if key[:2] == (name, length) and key[3].startswith("same-pieces-text:")
+        )
+        yield f"| 0, text in the window | {len(text.rows)} | {score(text, metrics[name])} | – | 0 | {mean(text, lambda r: r['operations']) / 1e9:,.0f} |"
+        for depth in sorted({key[2] for key in answers if key[:2] == (name, length)}, key=int):
+            c = answers.get((name, length, depth, "sharedllm:bm25"))
+            if c is not None:
+                minus = difference(c, text, metrics[name])
+                assert minus is not None
+                signed = f"{100 * minus.mean:+.1f} [{100 * minus.low:+.1f}, {100 * minus.high:+.1f}]"
+                read, each = mean(c, lambda r: r["read_operations"]) / 1e12, mean(c, lambda r: r["operations"]) / 1e9
+                yield f"| {depth} | {len(c.rows)} | {score(c, metrics[name])} | {signed} | {read:.3g} | {each:,.0f} |"
+        yield ""
+
+
+TABLES = {"main": main_table, "cost": cost_table, "depth": depth_table}
+
+
+def page() -> str:
+    """README.md with its tables made anew."""
+    answers, metrics = found([json.loads(line) for line in CELLS.read_text(encoding="utf-8").splitlines()])
+    text = PAGE.read_text(encoding="utf-8")
+    for name, table in TABLES.items():
+        made = "\n".join(table(answers, metrics)).strip()
+        text = re.sub(
+            rf"(<!-- table: {name} -->\n).*?(<!-- end -->)",
+            lambda m, made=made: f"{m[1]}{made}\n{m[2]}",
+            text,
+            flags=re.S,
+        )
+    return text
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        CELLS.write_text("".join(json.dumps(line) + "\n" for line in taken(sys.argv[1:])), encoding="utf-8")
+    PAGE.write_text(page(), encoding="utf-8")
