@@ -153,7 +153,7 @@ def is_configuration(owner: ast.expr | None) -> bool:
 
 
 def made_here(function: ast.AST) -> set[str]:
-    """Names that a function binds to what it calls for, such as a copy: nobody else has those yet."""
+    """Names that a function binds to the result of a call, such as a copy, which no one else has yet."""
     assigns = [node for node in ast.walk(function) if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)]
     return {target.id for node in assigns for target in node.targets if isinstance(target, ast.Name)}
 
@@ -192,7 +192,7 @@ def test_no_source_sets_anything_on_a_configuration():
         if attributes := set(sets_on_configurations(ast.parse(path.read_text(encoding="utf-8")))) - {"text_config"}:
             found[str(path.relative_to(package))] = attributes
     made = found.pop("model/base_config.py")
-    assert "_attn_implementation" in made and "window" in made, "the search finds those that are made"
+    assert "_attn_implementation" in made and "window" in made, "the search finds the planted ones"
     assert found == {}
 
 

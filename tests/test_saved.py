@@ -161,7 +161,7 @@ def test_a_recipe_that_says_method_is_told_the_key_of_today(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("stage: extend\nmethod: full\n")
     with pytest.raises(
-        UserError, match=r"method is called system now: write system: with one of sharedllm, tuned, cepe, "
+        UserError, match=r"method is now called system: write system: with one of sharedllm, tuned, cepe, "
     ):
         load_recipe(path)
 

@@ -237,7 +237,7 @@ def test_bad_input(run, talk, text_file, model_folder, tmp_path):
     ):
         code, out, err = talk(lines, *arguments)
         assert code == 2 and message in err and err.splitlines()[-1].startswith("error: "), err
-        assert out.count("\n") == ("line 3" in message), "what was answered before stays"
+        assert out.count("\n") == ("line 3" in message), "earlier answers stay"
 
 
 def test_at_a_terminal(talk, text_file, monkeypatch):

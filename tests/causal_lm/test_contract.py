@@ -98,7 +98,7 @@ def test_fingerprint_changes_with_what_a_memory_depends_on():
     with torch.no_grad():
         model.model.upper.layers[3].mlp.up_proj.weight += 1
         model.model.upper.layers[0].injection.q_proj.weight += 1
-    assert model.fingerprint() in seen, "neither layers above nor queries change what is kept"
+    assert model.fingerprint() in seen, "neither higher layers nor queries change the kept tokens"
 
 
 # --- outputs ----------------------------------------------------------------------------------------------------------

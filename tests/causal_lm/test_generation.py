@@ -176,7 +176,7 @@ def test_end_of_text():
 def test_long_prompt_splits_by_itself():
     model, long = tiny_shared("llama"), ids_of(70, 70)
     out = model.generate(long, max_new_tokens=6, **GREEDY)
-    assert torch.equal(out[:, :70], long), "the whole prompt comes back"
+    assert torch.equal(out[:, :70], long), "the output begins with the whole prompt"
     explicit = model.generate(long[:, -26:], context_ids=long[:, :-26], max_new_tokens=6, **GREEDY)
     assert torch.equal(out[:, 70:], explicit[:, 26:])
 

@@ -1,4 +1,4 @@
-"""Reading and asking keep nothing that only training needs, unless it is asked for."""
+"""Reading and asking keep no graph for training unless it is requested."""
 
 import pytest
 import torch

@@ -135,7 +135,7 @@ def test_ask_within_a_budget(run, tmp_path, model_folder, text_file, memory_file
     for source in answer["sources"]:
         start, end = source["characters"]
         assert source["document"] == str(text_file) and TEXT[start:end] == source["text"] != ""
-        assert [start, end] == source["tokens"], "one token a character here"
+        assert [start, end] == source["tokens"], "one token per character here"
     assert f"{text_file}, characters" in run("ask", whole, *options)[2].replace("\n", "")
     for arguments, message in (
         (["ask", memory_file, *options], "--keep-all"),

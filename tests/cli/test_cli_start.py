@@ -105,7 +105,7 @@ def test_shell_completion(tmp_path):
     assert out.split() == ["read", "recall", "report"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="named pipes are files there")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs named pipes in the file system")
 def test_a_pipe_is_read_once(run, tmp_path, model_folder):
     """As in `read <(command)`: bytes that are looked at before reading are lost."""
     import threading

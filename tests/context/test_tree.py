@@ -171,7 +171,7 @@ def test_noise_splits_whole_chunks_alike(chunk_size, height, seed):
         return preserved_nodes(roots, height, noise=0.2, generator=torch.Generator().manual_seed(seed))
 
     nodes = grow()
-    assert spans(nodes) == spans(grow()), "the generator decides"
+    assert spans(nodes) == spans(grow()), "depends only on the generator"
     shapes = [nodes[(nodes.row == row) & (nodes.chunk == n)] for row, n in ((0, 0), (0, 1), (0, 2), (1, 0))]
     assert all(torch.equal(shape.length, shapes[0].length) for shape in shapes)
 
@@ -201,7 +201,7 @@ def test_samples_are_the_last_of_each_stride(tree):
     fields = ("node", "row", "chunk", "position", "stride")
     assert list(zip(*(getattr(samples, name).tolist() for name in fields), strict=True)) == expected
     places = [(row, position) for _, row, _, position, _ in expected]
-    assert places == sorted(set(places)), "sorted by text and position, nothing twice"
+    assert places == sorted(set(places)), "sorted by text and position, without repetition"
 
 
 @given(trees())

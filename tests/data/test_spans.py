@@ -34,7 +34,7 @@ def test_an_epoch_holds_every_document_as_often_as_it_fits(epoch):
     assert spans.per_epoch == 2 + 4 + 1 + 1
     samples = [spans[epoch * spans.per_epoch + i] for i in range(spans.per_epoch)]
     tokens = np.concatenate(samples)
-    assert len(set(tokens.tolist())) == len(tokens), "no token comes twice"
+    assert len(set(tokens.tolist())) == len(tokens), "no token occurs twice"
     for sample in samples:
         assert len(sample) == 10 and (np.diff(sample) == 1).all(), "one piece of one document"
     documents = sorted(int(sample[0]) // 1000 for sample in samples)

@@ -44,7 +44,7 @@ def test_the_bundled_model_has_heads_that_find(tmp_path):
     assert len(heads) == 48 and heads[0].score > 0.5 > heads[-1].score
     best = {(head.layer, head.head) for head in heads[:8]}
     shipped = [(layer, head) for layer, head, weight in own if weight > 0.4]
-    assert len(shipped) >= 2 and set(shipped) <= best, "in another text too they are among the best"
+    assert len(shipped) >= 2 and set(shipped) <= best, "they are among the best in another text too"
 
 
 def test_only_a_joint_softmax_has_heads_that_choose():

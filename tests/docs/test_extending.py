@@ -87,7 +87,7 @@ def test_a_score(follow):
         model = SharedLLMForCausalLM.from_base(tiny_base("llama"), chunk_size=16, encoding="chunk", lower_layers=2)
         memory = model.read(torch.arange(64)[None], keep_all=True)
         chosen = model.select(memory, torch.tensor([[1, 2]]), budget=16, score="recent")
-        assert (chosen.position[0] >= 48).sum() > 8, "what stands last"
+        assert (chosen.position[0] >= 48).sum() > 8, "the last tokens are kept"
     finally:
         SCORES.remove("recent")
 

@@ -81,7 +81,7 @@ def test_a_unigram_model_has_its_known_loss(tokenizer, documents):
             assert loss == pytest.approx(-float(method.log_probs[targets].mean()))
             assert np.array_equal(text.ids[-32:], targets) and len(text.ids) == max(length, 1) + 32
             bits = task.values(text, Scores(method.log_probs[targets][None], None))["bits_per_byte"]
-            assert bits == pytest.approx(loss / math.log(2)), "one byte a token here"
+            assert bits == pytest.approx(loss / math.log(2)), "one byte per token here"
     assert losses[0] == losses[128] == losses[1024]
     assert set(method.seen) == {0, 32, 1024 + 32 - 128}
 
@@ -280,7 +280,7 @@ def test_seeds_of_one_model_are_pooled(run, tmp_path, model_folder, base_folder)
     (tmp_path / "kept").mkdir()
     shutil.copy(tmp_path / "cells.json", tmp_path / "kept")
     code, anew, err = run("report", tmp_path / "kept", "--no-plots")
-    assert code == 0 and anew == out, "one file is enough to make the report anew"
+    assert code == 0 and anew == out, "one file is enough to make the report again"
     assert (tmp_path / "kept" / "cells.json").read_bytes() == (tmp_path / "cells.json").read_bytes()
     (tmp_path / "kept" / "cells.json").write_text('{"runs": [{}]}')
     code, _, err = run("report", tmp_path / "kept")

@@ -56,7 +56,7 @@ def test_the_base_is_flat_in_what_it_cannot_see(losses):
     at_window = losses["loss", "window", WINDOW][1]
     for length in (2 * WINDOW, LONGEST):
         np.testing.assert_allclose(losses["loss", "window", length][1], at_window, atol=1e-4)
-    assert at_window.mean() < losses["loss", "window", 0][1].mean(), "what it sees helps"
+    assert at_window.mean() < losses["loss", "window", 0][1].mean(), "the text that it sees helps"
 
 
 def test_no_system_differs_from_the_base_without_a_far_context(losses):

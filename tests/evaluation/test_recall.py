@@ -81,7 +81,7 @@ def test_every_policy_answers_every_question(documents, tokenizer):
     (some,) = [a for a in answers if (a.policy, a.budget, a.kind) == ("oracle", 600, "values named")]
     assert some.right >= 1 / 3, "it names a value of the key, though it may name it again"
     (passkey,) = [a for a in answers if (a.policy, a.budget, a.kind) == ("oracle", 600, "passkey")]
-    assert passkey.right, "the bundled model answers the plainest question when it reads the fact"
+    assert passkey.right, "the bundled model answers the simplest question when it reads the fact"
 
 
 def test_recall_and_its_report(run, files, tmp_path, monkeypatch):
@@ -92,7 +92,7 @@ def test_recall_and_its_report(run, files, tmp_path, monkeypatch):
     written = {path: path.read_bytes() for path in (folder / "texts").rglob("*.json")}
     assert len(written) == 2
     code, _, err = run("recall", *options, "--lengths", "900,1500")
-    assert code == 0 and "900 tokens" not in err, "what is there is not asked again"
+    assert code == 0 and "900 tokens" not in err, "existing answers are not asked again"
     assert all(path.read_bytes() == content for path, content in written.items())
     cells, _ = load(folder)
     assert {kind for kind, _, _ in cells} == {"passkey", "needle", "values", "values named"}

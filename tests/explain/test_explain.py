@@ -98,7 +98,7 @@ def test_attention_equals_slow_loops(settings, implementation):
         whole = float(layer.tokens.sum())
         assert (0 < whole < 0.999) if settings == JOINT else whole == pytest.approx(1, abs=1e-5)
         assert (layer.gate is None) == (settings == JOINT)
-    assert torch.equal(model(question, memory=chosen).logits, before), "the model is as it was"
+    assert torch.equal(model(question, memory=chosen).logits, before), "the model is unchanged"
 
 
 def test_hooks_are_removed_after_a_failure():

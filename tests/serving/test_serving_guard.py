@@ -75,7 +75,7 @@ def test_a_prompt_is_bounded_before_it_is_tokenised(serve, body, monkeypatch):
     field, path = ("messages", "chat/completions") if "messages" in body else ("prompt", "completions")
     response = client.post(f"/v1/{path}", json=body)
     assert response.status_code == 413 and response.json()["error"]["param"] == field
-    assert "characters, at most 100 are taken" in response.json()["error"]["message"]
+    assert "characters, more than 100: shorten it" in response.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("template", [None, TEMPLATE])

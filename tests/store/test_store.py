@@ -167,7 +167,7 @@ def test_forget_and_merge(tmp_path, model):
     expected = build(tmp_path / "c.memory", model, {"two": texts["two"], "three": words(100, 3)})
     torch.testing.assert_close(store.load().keys, expected.load().keys)
     assert [d.tokens for d in MemoryStore.open(tmp_path / "b.memory").documents] == [100]
-    assert torch.equal(model.scores(opened, query), before), "a store that is open stays as it was opened"
+    assert torch.equal(model.scores(opened, query), before), "an open store does not change"
 
 
 @torch.no_grad()
@@ -280,7 +280,7 @@ def test_bad_requests(tmp_path, model):
         MemoryStore.open(tmp_path / "things")
     with pytest.raises(ValueError, match="needs encoding='chunk'"), writing(tmp_path / "b.memory") as writer:
         writer.begin(tiny_shared("llama"), "tok")
-    assert not (tmp_path / "b.memory").exists(), "what was not begun leaves nothing"
+    assert not (tmp_path / "b.memory").exists(), "a store that was not begun leaves no files"
     with pytest.raises(ValueError, match="does not hold every token"):
         model.scores(build(tmp_path / "tree.memory", model, {"one": words(40)}, keep_all=False), ids_of("a"))
     with pytest.raises(ValueError, match="holds no readable text"):

@@ -60,7 +60,7 @@ def test_scaled_positions(name):
     state = method.prepare(far, NO_QUERY)
     assert state[1] == 4
     first, again = (method.score(state, running, 5).log_probs for _ in range(2))
-    assert torch.equal(first, again), "scoring leaves the state as it is"
+    assert torch.equal(first, again), "scoring does not change the state"
     plain = expected(model, torch.cat([far, running], 1), 5)
     assert torch.allclose(first, plain, atol=1e-5) == (name == "full")
 

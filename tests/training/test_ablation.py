@@ -38,7 +38,7 @@ def test_variants_change_keys_inside():
     changed = settings(study, "finer steps", 7)
     assert changed["model"] == RECIPE["model"] | {"strides": [2, 1]} and changed["steps"] == 5
     assert changed["seed"] == 7 and changed["output"] == "out/finer-steps/seed-7"
-    assert settings(study, "ours", 0)["model"] == RECIPE["model"], "the shared keys stay as they are"
+    assert settings(study, "ours", 0)["model"] == RECIPE["model"], "the shared keys are unchanged"
 
 
 def test_table_pairs_by_seed(tmp_path):
@@ -90,7 +90,7 @@ def test_a_study_runs_once(run, tmp_path, base_folder, monkeypatch):
     rows = json.loads((tmp_path / "out/table.json").read_text())
     assert [row["variant"] for row in rows] == ["a", "b", "c"] and rows[1]["changes"] == {"steps": 1}
     assert [row["seeds"] for row in rows] == [[0], [0], []]
-    monkeypatch.setattr("sharedllm.training.ablation.train", lambda *a, **k: pytest.fail("it has run already"))
+    monkeypatch.setattr("sharedllm.training.ablation.train", lambda *a, **k: pytest.fail("it has already run"))
     assert run_study(load_study(path), only=["b"]) == rows
     with pytest.raises(ValueError, match="--only 'd' is not a variant: use some of a, b, c"):
         run_study(load_study(path), only=["d"])

@@ -231,7 +231,7 @@ def test_a_system_that_does_not_fit_is_refused(run, recipe, model_folder):
     code, _, err = run("train", recipe(system="tuned", model={"colour": 1}, train={"everything": 0.001}))
     assert code == 2 and "model.colour is not a field" in err
     code, _, err = run("train", recipe(base=str(model_folder), system="beacon", model={}))
-    assert code == 2 and "is a trained sharedllm already" in err
+    assert code == 2 and "is already a trained sharedllm" in err
 
 
 def test_questions_and_instructions(run, recipe, tmp_path):

@@ -54,4 +54,4 @@ def test_a_norm_that_leaves_its_usual_size_is_seen():
     watch = NormWatch(times=10, steps=50)
     assert [watch(norm) for norm in (100.0, *[1.0] * 20)] == [None] * 21
     assert watch(9.0) is None and watch(50.0) == 50.0
-    assert watch(50.0) == 50.0, "an outlier is not what is usual"
+    assert watch(50.0) == 50.0, "an outlier does not count as usual"

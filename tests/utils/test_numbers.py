@@ -62,7 +62,7 @@ def test_new_tokens_that_are_no_number_are_refused(wanted):
 
 @pytest.mark.parametrize("gist", [-0.1, 1.5, math.nan])
 def test_a_gist_that_is_no_share_is_refused(gist):
-    with pytest.raises(ValueError, match="is no share of the budget"):
+    with pytest.raises(ValueError, match="is not a share of the budget"):
         model_of().select(model_of().read(TEXT, keep_all=True), TEXT[:, :9], budget=9, score="bm25", gist=gist)
 
 

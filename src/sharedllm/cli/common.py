@@ -24,10 +24,10 @@ stderr = Console(stderr=True)
 
 
 def check_model(name: str | None) -> str | None:
-    """Refuse the name of a model that there can't be, before anything is loaded for it; None names none. Returns the name.
+    """Refuse a model's name that can't exist, before anything is loaded for it; None means no model. Returns the name.
 
     Raises:
-        UserError: no such folder, and no hub id.
+        UserError: it is neither an existing folder nor a hub id.
     """
     if name is not None:
         checkpoint(name)
@@ -80,10 +80,10 @@ def check_source(name: str) -> None:
 
 
 def check_recipe(path: Path) -> None:
-    """Refuse a recipe that is not there, before anything is loaded for it.
+    """Refuse a missing recipe, before anything is loaded for it.
 
     Raises:
-        UserError: there is nothing of that name.
+        UserError: nothing of that name exists.
     """
     if not path.exists():
         raise UserError(f"can't read the recipe {path}: it does not exist; check the name.")

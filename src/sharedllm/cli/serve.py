@@ -33,7 +33,7 @@ def command(
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
-            help="Name that clients know this server by, besides localhost and --host; may repeat; * for any."
+            help="Name by which clients address this server, besides localhost and --host; repeatable; * for any."
         ),
     ] = None,
     max_characters: Annotated[int, typer.Option(min=1, help="Most characters of a prompt; more get a 413.")] = 2**21,

@@ -42,7 +42,7 @@ def kept_within(
     """
     budget = at_least_one("budget", budget, "keeps nothing")
     if not 0 <= gist <= 1:
-        raise UserError(f"gist={gist} is no share of the budget: give a number from 0 to 1.")
+        raise UserError(f"gist={gist} is not a share of the budget: give a number from 0 to 1.")
     if len(roots[0]) == 0:
         return torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
     starts, ends = _levels(*roots, len(strides))

@@ -79,7 +79,7 @@ class Layer:
     """Attention of one layer of the upper model, as shares of the answer tokens' attention, averaged over heads.
 
     memory   attention to the memory; the rest went to question and answer themselves
-    sources  attention to the passages that were read in full, a part of `memory`
+    sources  attention to the passages read in full, a part of `memory`
     gate     factor of the cross-attention; None without a gate
     """
 
@@ -91,11 +91,12 @@ class Layer:
 
 @dataclass(frozen=True)
 class CitedPiece:
-    """A passage that was read in full for the answer. Characters and tokens count from the beginning of its document; chunks are first and last.
+    """A passage that was read in full for the answer. Characters and tokens count from the beginning of its document;
+    chunks are the first and last.
 
     weight     the best score of a token there
     attention  attention to it, averaged over layers
-    answer     whether the answer stands in it, word for word
+    answer     whether it contains the answer, word for word
     """
 
     document: str
@@ -273,7 +274,7 @@ def _attended(answer: Answer, layers: list[LayerAttention]) -> dict:
 
 
 def stands_in(answer: str, text: str) -> bool:
-    """Whether the words of an answer stand in a text, one after the other, whatever their case and the marks between them."""
+    """Whether a text contains the words of an answer in sequence, ignoring case and punctuation."""
     words, inside = (re.findall(r"\w+", t.casefold()) for t in (answer, text))
     return bool(words) and any(inside[i : i + len(words)] == words for i in range(len(inside) - len(words) + 1))
 

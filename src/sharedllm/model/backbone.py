@@ -144,7 +144,8 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             plain: run every lower layer whole, to measure what the shortcut saves; the result is the same.
             keep_all: keep every token, so that `select` can choose for each question; needs encoding="chunk".
             fingerprint: mark the memory with the model that made it; not worth the time for a memory that is not kept.
-            gradients: keep what training through the memory needs, which is many times its size; default: in training mode.
+            gradients: keep the graph for training through the memory, which is many times its size; default: in
+                training mode.
 
         Raises:
             UserError: wrong shapes, ids outside the vocabulary, impossible strides, or a missing query.
@@ -179,7 +180,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             return append_context(encoder, memory, context_ids, context_attention_mask, **options)
 
     def _gradients(self, wanted: bool | None) -> torch.set_grad_enabled:
-        """Whether what is read next can be trained through."""
+        """Whether the next reading can be trained through."""
         return torch.set_grad_enabled(torch.is_grad_enabled() and (self.training if wanted is None else wanted))
 
     def check_fingerprint(self, fingerprint: str) -> None:

@@ -1,4 +1,4 @@
-"""Which kernel computes an attention: `kernel` decides it for the whole package. And the kernels that are our own.
+"""Chooses the kernel of an attention (`kernel`, for the whole package), and has our own kernels.
 
 | kernel | what it does | good for |
 |---|---|---|
@@ -36,13 +36,13 @@ def kernel(
     """The kernel for an attention.
 
     Args:
-        implementation: what the configuration names: "eager" or "sdpa".
+        implementation: the configuration's: "eager" or "sdpa".
         queries: shape (B, H, L, D). keys: shape (X, G, S, D).
-        seen: what a query sees: "masked", keys that differ from query to query; "all" keys of its text; two "spans" of keys,
-            which only products take as they are (any other answer: put them side by side first); or its "own" text, as the
-            base's self-attention does, which is left to transformers wherever that is as good.
-        own_scores: scores are bounded, or have sinks.
-        masked: of "own": there is a mask beside what is causal.
+        seen: the keys that a query sees: "masked", different keys for each query; "all" keys of its text; two "spans"
+            of keys, which only products take directly (for any other result concatenate them first); or its "own" text,
+            as in the base's self-attention, which is left to transformers wherever that is equally good.
+        own_scores: whether scores are capped or have sinks.
+        masked: for "own": whether there is a mask besides the causal one.
     """
     if own_scores:
         return "products"
@@ -57,8 +57,8 @@ def kernel(
         if sdpa and inference and few:
             return "products"
         return "grouped" if sdpa and cpu else "library"
-    # On a CPU kernels made for many queries take ten times as long for a few in half precision, and transformers repeats
-    # keys and values for the heads of a group where there is a mask.
+    # On a CPU kernels made for many queries take ten times as long for a few in half precision, and transformers
+    # repeats keys and values for the heads of a group if there is a mask.
     if sdpa and cpu and few:
         return "products"
     return "grouped" if sdpa and cpu and grouped and masked else "library"
@@ -69,7 +69,7 @@ def are_few(queries: Sequence[int], keys: Sequence[int]) -> bool:
 
     Then reading keys and values dominates, and kernels made for many queries only cost time.
     """
-    # S, which both have, is left out.
+    # S is in both, so it is left out.
     return 4 * queries[0] * queries[1] * queries[2] <= keys[0] * keys[1] * keys[3]
 
 
@@ -91,7 +91,7 @@ def attend_shared(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | 
     """SDPA of queries (B, H, L, D) that all see the same keys (X, G, S, D) of their text.
 
     Args:
-        bias: (X, 1, 1, S), added to scores; None for nothing.
+        bias: (X, 1, 1, S), added to scores, or None.
 
     Returns:
         (B, L, H · D).

@@ -27,7 +27,7 @@ def self_attend(
     family: Family, attention: Any, normed: Tensor, attention_mask: Tensor | None = None, **kwargs
 ) -> Tensor:
     """Self-attention's output (B, L, E); arguments as for `operands`."""
-    # Of the shapes only what heads share matters here, however many keys there are.
+    # Only the sharing of heads matters here, not the number of keys.
     (batch, length), groups, size = normed.shape[:2], attention.num_key_value_groups, attention.head_dim
     chosen = kernel(
         attention.config._attn_implementation,

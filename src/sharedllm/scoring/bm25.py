@@ -27,8 +27,8 @@ class BM25Score:
     """piece: number of tokens ranked together; pieces overlap by half, and a token has the better score of its two.
 
     k1, b: saturation of a word's count, and how much a piece's length matters.
-    continues: whether a token continues the word before it. If given, the last token of a word of the question counts
-        only where the text's word ends too, so that "town7" does not match "town70".
+    continues: whether a token continues the previous word. If given, the last token of a question's word counts only
+    where the text's word ends too, so that "town7" does not match "town70".
     """
 
     name: str = "bm25"
@@ -92,7 +92,7 @@ class BM25Score:
             yield times * rarity * found / (found + norm)
 
     def _asked(self, asked: list[int]) -> Counter[tuple[tuple[int, ...], bool]]:
-        """The tokens and pairs of a question and whether a word ends with each, with their numbers."""
+        """The tokens and pairs of a question, whether a word ends with each, and their counts."""
         ends = [self.continues is not None] * len(asked)
         if self.continues is not None:
             ends[:-1] = [after == NO_WORD or not self.continues(after) for after in asked[1:]]
@@ -100,7 +100,7 @@ class BM25Score:
         return Counter([*singles, *zip(pairwise(asked), ends[1:], strict=True)])
 
     def _ending(self, text: Tensor, places: Tensor, last: int) -> Tensor:
-        """Those of some places at which a word of the text ends `last` tokens later."""
+        """The places at which a word of the text ends `last` tokens later."""
         assert self.continues is not None
         after = (places + last + 1).clamp(max=len(text) - 1)
         known, inverse = text[after].unique(return_inverse=True)
@@ -126,7 +126,7 @@ class BM25Score:
 
 
 def in_whole_words(score: TokenScore, tokenizer: PreTrainedTokenizerBase) -> TokenScore:
-    """The score, matching whole words of the tokenizer if it matches words."""
+    """The score; a lexical score is changed to match whole words of the tokenizer."""
     return replace(score, continues=_continuing(tokenizer)) if isinstance(score, BM25Score) else score
 
 
@@ -134,7 +134,7 @@ def in_whole_words(score: TokenScore, tokenizer: PreTrainedTokenizerBase) -> Tok
 def _continuing(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], bool]:
     @lru_cache(maxsize=1 << 16)
     def continues(index: int) -> bool:
-        # Decoded by itself, a token of SentencePiece loses the space before it.
+        # Decoded alone, a SentencePiece token loses the space before it.
         written, text = str(tokenizer.convert_ids_to_tokens(index)), tokenizer.decode([index])
         return not written.startswith(("\u2581", "\u0120")) and (text[:1].isalnum() or text[:1] == "_")
 

@@ -22,7 +22,7 @@ class HybridScore:
     members: tuple[TokenScore, ...] = (AttentionScore(), BM25Score())
 
     def in_whole_words(self, tokenizer: PreTrainedTokenizerBase) -> "HybridScore":
-        """The same score, whose members match whole words of the tokenizer."""
+        """The same score, with members that match whole words of the tokenizer."""
         return replace(self, members=tuple(in_whole_words(member, tokenizer) for member in self.members))
 
     @property

@@ -35,8 +35,8 @@ class Service:
 
     name     of the model. budget, score: defaults for selecting from a memory (see `answering.ask`)
     seconds  longest time of a request, including waiting. most_bytes: size limit of a body
-    most_characters  of a prompt, before it is tokenised
-    key      that clients must send; None for none. hosts: names that clients may know the server by; None for any
+    most_characters  limit of a prompt, checked before it is tokenised
+    key      that clients must send; None for none. hosts: names by which clients may address the server; None for any
     """
 
     model: SharedLLMForCausalLM
@@ -242,7 +242,7 @@ def _check(service: Service, body: ChatRequest | CompletionRequest) -> None:
     body.check()
     field, size = ("prompt", len(body.prompt)) if isinstance(body, CompletionRequest) else ("messages", body.characters)
     if size > service.most_characters:
-        message = f"{field} has {size:,} characters, at most {service.most_characters:,} are taken: shorten it, or read the text into a memory."
+        message = f"{field} has {size:,} characters, more than {service.most_characters:,}: shorten it, or read the text into a memory."
         raise ServingError(413, message, field)
 
 

@@ -13,25 +13,25 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .errors import ServingError
 from .replies import Json
 
-# Seconds in which a body has to come, and bytes that give it one second more.
+# Seconds within which a body has to arrive, and the number of bytes that allows one more second.
 BODY_SECONDS = 30
 BODY_RATE = 10_000
 
 
 class Hosts:
-    """The names that a client may know this server by (the header Host).
+    """The names by which clients may address this server (the header Host).
 
-    A page of another site can have its own name resolve to this machine and then read what is served here; the browser
+    A page of another site can make its own name resolve to this machine and then read from this server; the browser
     sends that site's name as Host.
     """
 
     def __init__(self, host: str, allowed: Sequence[str] = ()):
         """
         Args:
-            host: the address that is listened at. allowed: further names; "*" for any.
+            host: the address to listen on. allowed: additional names; "*" for any.
         """
         self.names = {"localhost", "127.0.0.1", "::1", *(name.strip("[]").lower() for name in (host, *allowed))}
-        # Where others come in, by whatever address this machine has for them; no page can choose an address as its name.
+        # Other machines may use any address of this machine; a page can't use an address as its name.
         self.addresses = host in ("0.0.0.0", "::", "")
 
     def __contains__(self, header: str) -> bool:
@@ -81,11 +81,11 @@ class Guard:
         async def counted() -> Message:
             nonlocal size, whole
             try:
-                # Once the body is whole, what comes is that the client goes away, whenever that is.
+                # After the whole body the only message is the client's disconnect, at any time.
                 async with asyncio.timeout_at(None if whole else begun + BODY_SECONDS + size / BODY_RATE):
                     message = await receive()
             except TimeoutError:
-                raise HTTPException(408, "the body did not come in time: send it faster, or in parts.") from None
+                raise HTTPException(408, "the body did not arrive in time: send it faster, or in parts.") from None
             size += len(message.get("body", b""))
             whole = whole or not message.get("more_body", False)
             if size > self.most_bytes:
@@ -96,7 +96,7 @@ class Guard:
 
     def _refused(self, path: str, headers: Headers) -> ServingError | None:
         hosts = headers.getlist("host")
-        # Without any it is no browser.
+        # A request without Host is not from a browser.
         if self.hosts is not None and hosts and (len(hosts) > 1 or hosts[0] not in self.hosts):
             shown = ", ".join(hosts)[:100]
             return ServingError(
@@ -109,7 +109,7 @@ class Guard:
 
     def _is_key(self, given: str) -> bool:
         scheme, _, sent = given.strip().partition(" ")
-        # Headers are decoded as Latin-1; clients send what is beyond ASCII as that, or as UTF-8.
+        # Headers are decoded as Latin-1; clients send non-ASCII text as Latin-1 or UTF-8.
         wanted = [self.key.encode(code) for code in ("utf-8", "latin-1") if _fits(self.key, code)] if self.key else []
         same = [hmac.compare_digest(sent.strip().encode("latin-1"), key) for key in wanted]
         return scheme.lower() == "bearer" and any(same)

@@ -15,7 +15,7 @@ from .worker import Worker
 # Most connections at once, and seconds for open connections to end once the server is told to stop.
 CONNECTIONS = 1024
 GRACE = 5
-# Seconds in which the headers of a request have to come.
+# Seconds within which the headers of a request have to arrive.
 HEADER_SECONDS = 20
 
 
@@ -67,7 +67,7 @@ class _Server(uvicorn.Server):
 
 
 def closing_half_open(protocol: type[asyncio.Protocol], seconds: float) -> type[asyncio.Protocol]:
-    """A protocol of uvicorn that closes a connection on which no request's headers are complete in time."""
+    """A uvicorn protocol that closes a connection if a request's headers are not complete in time."""
 
     class Limited(protocol):
         _late: asyncio.TimerHandle | None = None

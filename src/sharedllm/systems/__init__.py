@@ -162,7 +162,7 @@ for _system in (
     System("bm25-text-rank", "the same with the best piece last", "#d99a8c", asked=f"{_ASKED}:pieces"),
     System(
         "minilm-text",
-        "the base with the best pieces by an encoder of sentences, in the text's order",
+        "the base with the best pieces by a sentence encoder, in the text's order",
         "#7b5ea7",
         asked=f"{_ASKED}:pieces",
     ),
@@ -171,7 +171,7 @@ for _system in (
         "same-pieces-text",
         "the base with exactly the pieces that sharedllm selected, as text",
         "#e0a030",
-        variants="same-pieces-text:SYSTEM: those of another system",
+        variants="same-pieces-text:SYSTEM: the pieces of another system",
         asked=f"{_ASKED}:same_pieces",
     ),
 ):

@@ -44,7 +44,7 @@ AttentionInterface.register("causal_sdpa", causal_attention)
 
 
 def with_causal_attention(model: PreTrainedModel) -> PreTrainedModel:
-    """A model that shares its weights with `model`, with `causal_attention` for attention and a configuration of its own."""
+    """A model that shares its weights with `model`, but uses `causal_attention` and has its own configuration."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     causal = copy.deepcopy(model, shared)
     causal.set_attn_implementation("causal_sdpa")

@@ -19,7 +19,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Trained:
-    """How recipes train a system, which they call by its name in the registry.
+    """How recipes train a system; they use its name in the registry.
 
     model       class with `from_base(base, **settings)`; "" for the base itself with other settings
     model_type  of its saved configuration
@@ -45,7 +45,7 @@ class System:
     evaluated  function from `evaluated.Given` to an `EvaluatedSystem`
     timed      subclass of `timed.TimedSystem`; it counts operations too
     answering  class of an `answering.AnsweringSystem`
-    asked      function (name, variant, `evaluation.qa` Cast) → the system as `sharedllm qa` asks it; it is part of evaluation/qa,
+    asked      function (name, variant, `evaluation.qa` Cast) → the system for `sharedllm qa`; it is in evaluation/qa,
                with the reader that it needs
     trained    how it is trained
     """

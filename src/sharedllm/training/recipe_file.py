@@ -80,10 +80,10 @@ def todays_names(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def saved_keys(content: dict[str, Any]) -> dict[str, Any]:
-    """The keys of a recipe that a run of an earlier version saved, under their current names."""
+    """The keys of a recipe saved by an earlier version, under their current names."""
     content = dict(content)
     if "method" in content:
-        # Trained full attention had the name of untrained full attention.
+        # Trained full attention used to have the name of untrained full attention.
         method = content.pop("method")
         content["system"] = "tuned" if method == "full" else method
     return todays_names(content)
@@ -163,7 +163,7 @@ def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
         if key not in hints:
             if kind is Recipe and key == "method":
                 raise UserError(
-                    f"method is called system now: write system: with one of {', '.join(trained_systems())} "
+                    f"method is now called system: write system: with one of {', '.join(trained_systems())} "
                     "(method: full is system: tuned)."
                 )
             near = difflib.get_close_matches(str(key), hints, n=1)

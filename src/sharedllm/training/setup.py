@@ -162,7 +162,7 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrained
         raise UserError(f"can't load the base {name}: {str(error).splitlines()[0]}") from None
     if extended and (recipe.stage == "base" or extended != recipe.system):
         raise UserError(
-            f"base={recipe.base} is a trained {extended} already: train it with stage extend, system {extended}."
+            f"base={recipe.base} is already a trained {extended}: train it with stage extend, system {extended}."
         )
     if len(tokenizer) > (size := model.get_input_embeddings().weight.shape[0]):
         raise UserError(f"the tokenizer has {len(tokenizer)} tokens, {recipe.base} only {size}: name the base's own.")

@@ -1,4 +1,4 @@
-"""Loading any model or tokenizer by name; `model_names` says what a name stands for."""
+"""Loading any model or tokenizer by name; `model_names` resolves names."""
 
 from pathlib import Path
 from typing import Any
@@ -71,10 +71,10 @@ def load_model(name: str, **options: Any) -> PreTrainedModel:
 def _check_finite(name: str, model: PreTrainedModel) -> None:
     """
     Raises:
-        UserError: a weight is NaN or infinite, so no output would mean anything.
+        UserError: a weight is NaN or infinite, so all output would be meaningless.
     """
     for parameter, tensor in model.named_parameters():
-        # A cheap test first: a sum is finite unless a number is not, or all of them together are too large.
+        # A cheap test first: the sum is finite unless a number is not, or the sum overflows.
         if tensor.is_meta or not tensor.is_floating_point() or tensor.detach().sum(dtype=torch.float32).isfinite():
             continue
         odd = int((~tensor.detach().isfinite()).sum())

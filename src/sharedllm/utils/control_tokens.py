@@ -76,7 +76,7 @@ def encode_form(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 @contextmanager
 def checked(check: Callable[[], None]) -> Iterator[None]:
-    """Call `check` before each piece of text that this thread tokenises; what it raises ends the work."""
+    """Call `check` before each piece of text that this thread tokenises; an exception from it stops the work."""
     token = _CHECK.set(check)
     try:
         yield

@@ -13,10 +13,10 @@ class UserError(ValueError):
 
 
 def at_least_one(name: str, value: Any, what: str = "") -> int:
-    """A number of tokens or the like, as a whole number from 1 that fits into 63 bits: more than that is as much as all.
+    """Check a number of tokens or the like: a whole number of at least 1, limited to 63 bits, which is as good as unlimited.
 
     Args:
-        what: why fewer than 1 are refused, for the message.
+        what: the reason in the message for refusing numbers below 1.
 
     Raises:
         UserError: it is not a whole number, or below 1.

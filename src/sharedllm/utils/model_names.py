@@ -1,4 +1,4 @@
-"""What a model's name stands for: a folder, a .gguf file, a bundled model, or a model of the Hugging Face hub.
+"""Resolves a model's name: a folder, a .gguf file, a bundled model, or a model of the Hugging Face hub.
 
 Imports nothing slow, so that a wrong name is reported before any library is loaded.
 """

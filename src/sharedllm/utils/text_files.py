@@ -15,8 +15,8 @@ PIECE = 200_000
 
 
 def pieces_of(text: str) -> list[str]:
-    """A text in pieces of about `PIECE` characters, cut after a line, else before a space, else anywhere: tokenising a
-    longer one takes memory and can't be interrupted."""
+    """A text in pieces of about `PIECE` characters, cut after a line, else before a space, else anywhere, because
+    tokenising a longer piece takes much memory and can't be interrupted."""
     pieces, size = [[]], 0
     for line in text.splitlines(keepends=True):
         if size > PIECE:

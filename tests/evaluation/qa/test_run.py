@@ -124,7 +124,7 @@ def test_what_each_system_shows(bench, plan):
         ordered, by_rank = shown["bm25-text"].spans, shown["bm25-text-rank"].spans
         assert list(ordered) == sorted(ordered) and set(ordered) == set(by_rank)
         best = pieces[ranked(Words().scores(Words().index(text, pieces), question))[0]]
-        assert by_rank[-1] == (best.start, best.end), "the best piece stands next to the question"
+        assert by_rank[-1] == (best.start, best.end), "the best piece is next to the question"
         for reply in shown.values():
             assert reply.selected_tokens <= 400 + 2 * len(reply.spans)
             assert reply.context_tokens > reply.selected_tokens

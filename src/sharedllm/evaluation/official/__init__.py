@@ -3,8 +3,9 @@ metrics.
 
 read_task(name, data) / ruler_task(name, …)  →  Task  →  run_official(system, tasks, folder, …)
 
-GROUPS is their only table. They are no entries of `evaluation.tasks.TASKS`, for they are another kind of thing (records whose
-answers are written and scored as text, where those score given tokens), and some have a name of theirs: `passkey` is both.
+GROUPS is their only table. They are not entries of `evaluation.tasks.TASKS`, because they are a different kind (records
+whose answers are generated and scored as text; the others score given tokens), and some names occur in both, such as
+`passkey`.
 """
 
 from collections.abc import Sequence

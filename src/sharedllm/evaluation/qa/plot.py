@@ -8,7 +8,7 @@ from .report import Cell, Contender, estimate, load, named, total_seconds
 
 
 def color_of(system: str) -> str | None:
-    """Of its curves; None for one that is not in the registry any more."""
+    """The color of a system's curves; None for a system that is no longer in the registry."""
     entry = SYSTEMS.get(system.partition(":")[0])
     return entry.color if entry is not None else None
 

@@ -132,7 +132,7 @@ class Cast:
 
 
 def asked_names() -> list[str]:
-    """Systems of the registry that can be asked."""
+    """The systems of the registry that can be asked."""
     return [name for name, system in SYSTEMS.items() if system.asked]
 
 
@@ -140,7 +140,7 @@ def make(name: str, cast: Cast) -> AskedSystem:
     """A system by its name; "sharedllm:SCORE" selects by another score, "same-pieces-text:SYSTEM" follows another system.
 
     Raises:
-        UserError: no system of that name, or one that needs what is not there.
+        UserError: no system of that name, or its model is missing.
     """
     kind, _, variant = name.partition(":")
     entry = SYSTEMS.get(kind)

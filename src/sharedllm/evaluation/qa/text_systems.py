@@ -1,6 +1,6 @@
 """The systems of `sharedllm qa` that answer with text in the base's window: none of it, all of it, or some pieces.
 
-Each is one class and one function that makes it, which its entry in `sharedllm.systems` names.
+Each is one class and one function that makes it; its entry in `sharedllm.systems` names the function.
 """
 
 import random
@@ -196,7 +196,7 @@ def same_pieces(name: str, variant: str, cast: Cast) -> AskedSystem:
 def shared(name: str, variant: str, cast: Cast) -> AskedSystem:
     """
     Raises:
-        UserError: there is no SharedLLM to make it from.
+        UserError: no SharedLLM is given.
     """
     if cast.shared is None:
         raise UserError(f"--system {name} needs a SharedLLM: name one, and its base with --base.")

@@ -11,8 +11,8 @@ from ...utils.errors import UserError
 
 @strict
 class BeaconConfig(PreTrainedConfig):
-    """Configuration of an Activation Beacon model, whose settings have their paper's names: `stride` and `ratios` are other
-    things than SharedLLM's strides.
+    """Configuration of an Activation Beacon model, whose settings have their paper's names: `stride` and `ratios`
+    differ from SharedLLM's strides.
 
     Args:
         text_config: configuration of the base language model (an object or a dict with `model_type`).
