@@ -2,8 +2,8 @@
 
 import copy
 import dataclasses
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Self, Unpack
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -11,15 +11,17 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import CausalLMOutputWithPast, MoeCausalLMOutputWithPast, MoeModelOutputWithPast
+from transformers.modeling_outputs import CausalLMOutputWithPast, MoeCausalLMOutputWithPast
 
 from .context.chunking import check_ids, split_context
+from .context.policies.base import SelectionPolicy
 from .generation import MemoryGenerationMixin
 from .memory.context_memory import ContextMemory
 from .memory.segments import Source
-from .model.backbone import SharedLLMModel, SharedLLMPreTrainedModel
-from .model.config import RENAMED, SharedLLMConfig
+from .model.backbone import SharedLLMModel
+from .model.config import RENAMED, Settings, SharedLLMConfig
 from .model.cross_attention import PreparedMemory
+from .model.decoder import has_head
 from .model.families import balance_loss, family_of
 from .scoring import DEFAULT_SCORE
 from .scoring.base import TokenScore
@@ -28,7 +30,7 @@ from .utils.checkpoints import load_model
 from .utils.errors import UserError
 
 
-class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
+class SharedLLMForCausalLM(MemoryGenerationMixin):
     """A language model that reads texts far longer than its window.
 
     Input longer than the window is split automatically: its end is the running text, everything before it the context.
@@ -36,8 +38,19 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
 
     _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.upper.embed_tokens.weight"}
 
+    lm_head: nn.Linear
+
     def __init__(self, config: SharedLLMConfig, base: PreTrainedModel | None = None):
+        """
+        Args:
+            base: causal language model to build on; its modules are shared, not copied. Random if None.
+
+        Raises:
+            UserError: the base has no head.
+        """
         super().__init__(config)
+        if base is not None and not has_head(base):
+            raise UserError(f"{type(base).__name__} has no head: pass a causal language model.")
         self.model = SharedLLMModel(config, None if base is None else base.get_decoder())
         text = config.text_config
         bias = bool(getattr(text, "lm_head_bias", False))
@@ -47,7 +60,9 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
             self.generation_config = copy.deepcopy(base.generation_config)
 
     @classmethod
-    def from_base(cls, base: str | PreTrainedModel, *, dtype: torch.dtype | str | None = None, **settings):
+    def from_base(
+        cls, base: str | PreTrainedModel, *, dtype: torch.dtype | str | None = None, **settings: Unpack[Settings]
+    ) -> Self:
         """Extend a base checkpoint; with injection="cross" its logits are the base's to the bit before training.
 
         Args:
@@ -67,7 +82,8 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
         if unknown:
             raise UserError(f"{', '.join(sorted(unknown))}: no such setting; see SharedLLMConfig for all settings.")
         try:
-            config = SharedLLMConfig(text_config=base.config, **settings)
+            fields: dict[str, Any] = {**settings}
+            config = SharedLLMConfig(text_config=base.config, **fields)
         except StrictDataclassError as error:
             # A field of the wrong type; the last line says what its value should be.
             raise UserError(str(error).splitlines()[-1].strip()) from None
@@ -75,25 +91,61 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
         model.train(base.training)
         return model
 
-    def get_input_embeddings(self) -> nn.Module:
+    def get_input_embeddings(self) -> nn.Embedding:
         return self.model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.model.set_input_embeddings(value)
 
-    def get_output_embeddings(self) -> nn.Module:
+    def get_output_embeddings(self) -> nn.Linear:
         return self.lm_head
 
-    def set_output_embeddings(self, value: nn.Module) -> None:
+    def set_output_embeddings(self, value: nn.Linear) -> None:
         self.lm_head = value
 
-    def read(self, *args, **kwargs) -> ContextMemory:
+    def read(
+        self,
+        context_ids: Tensor,
+        context_attention_mask: Tensor | None = None,
+        query_ids: Tensor | None = None,
+        query_attention_mask: Tensor | None = None,
+        *,
+        selection: str | SelectionPolicy | None = None,
+        strides: Sequence[int] | None = None,
+        batch_tokens: int | None = None,
+        sources: list[str] | None = None,
+        progress: Callable[[int], None] | None = None,
+        plain: bool = False,
+        keep_all: bool = False,
+        fingerprint: bool = True,
+        gradients: bool | None = None,
+    ) -> ContextMemory:
         """Read contexts into a memory; see `SharedLLMModel.read`."""
-        return self.model.read(*args, **kwargs)
+        return self.model.read(
+            context_ids, context_attention_mask, query_ids, query_attention_mask,
+            selection=selection, strides=strides, batch_tokens=batch_tokens, sources=sources, progress=progress,
+            plain=plain, keep_all=keep_all, fingerprint=fingerprint, gradients=gradients,
+        )  # fmt: skip
 
-    def append(self, *args, **kwargs) -> ContextMemory:
+    def append(
+        self,
+        memory: ContextMemory,
+        context_ids: Tensor,
+        context_attention_mask: Tensor | None = None,
+        query_ids: Tensor | None = None,
+        query_attention_mask: Tensor | None = None,
+        *,
+        selection: str | SelectionPolicy | None = None,
+        batch_tokens: int | None = None,
+        sources: list[str] | None = None,
+        progress: Callable[[int], None] | None = None,
+        gradients: bool | None = None,
+    ) -> ContextMemory:
         """Read more text and append it to a memory; see `SharedLLMModel.append`."""
-        return self.model.append(*args, **kwargs)
+        return self.model.append(
+            memory, context_ids, context_attention_mask, query_ids, query_attention_mask,
+            selection=selection, batch_tokens=batch_tokens, sources=sources, progress=progress, gradients=gradients,
+        )  # fmt: skip
 
     def select(
         self,
@@ -145,7 +197,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
         query_attention_mask: Tensor | None = None,
         memory: ContextMemory | PreparedMemory | None = None,
         **kwargs,
-    ) -> CausalLMOutputWithPast:
+    ) -> CausalLMOutputWithPast | MoeCausalLMOutputWithPast:
         """Logits and, with labels, the loss of the running text.
 
         Args:
@@ -158,8 +210,9 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
             mask_2d = attention_mask if attention_mask is None or attention_mask.ndim == 2 else None
             mask = check_ids("input_ids", input_ids, mask_2d, self.config.text_config.vocab_size)
         if labels is not None:
-            shape = tuple((input_ids if input_ids is not None else inputs_embeds).shape[:2])
-            if labels.shape != shape:
+            states = input_ids if input_ids is not None else inputs_embeds
+            shape = None if states is None else tuple(states.shape[:2])
+            if states is not None and labels.shape != shape:
                 raise UserError(f"labels has shape {tuple(labels.shape)}, the input {shape}: make them equal.")
         if input_ids is not None and past_key_values is None and input_ids.shape[1] > self.config.window:
             if memory is not None or context_ids is not None:
@@ -216,18 +269,17 @@ class SharedLLMForCausalLM(MemoryGenerationMixin, SharedLLMPreTrainedModel):
         )
         if not kwargs.get("output_router_logits"):
             return output
-        balance = self._balance(outputs, attention_mask)
+        running = outputs.last_hidden_state.shape[1]
+        balance = self._balance(outputs.router_logits, running, attention_mask)
         if loss is not None:
             output["loss"] = loss + text_config.router_aux_loss_coef * balance.to(loss.device)
         return MoeCausalLMOutputWithPast(**output, aux_loss=balance, router_logits=outputs.router_logits)
 
-    def _balance(self, outputs: MoeModelOutputWithPast, attention_mask: Tensor | None) -> Tensor:
+    def _balance(self, router_logits: Any, running: int, attention_mask: Tensor | None) -> Tensor:
         """The base's load-balancing loss, over the running text (with a cache: over the new tokens)."""
         if attention_mask is not None:
-            attention_mask = (
-                attention_mask[:, -outputs.last_hidden_state.shape[1] :] if attention_mask.ndim == 2 else None
-            )
-        return balance_loss(self.model.upper, outputs.router_logits, attention_mask)
+            attention_mask = attention_mask[:, -running:] if attention_mask.ndim == 2 else None
+        return balance_loss(self.model.upper, router_logits, attention_mask)
 
 
 AutoModelForCausalLM.register(SharedLLMConfig, SharedLLMForCausalLM, exist_ok=True)

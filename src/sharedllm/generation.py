@@ -10,6 +10,7 @@ from transformers.generation.configuration_utils import STATIC_CACHE_IMPLEMENTAT
 from .context.chunking import check_ids, split_context
 from .context.policies.base import get_policy
 from .memory.context_memory import ContextMemory
+from .model.backbone import SharedLLMModel, SharedLLMPreTrainedModel
 from .model.cache import with_room
 from .model.cross_attention import PreparedMemory
 from .model.families import family_of
@@ -17,8 +18,16 @@ from .model.folding import Folding, fold, running_after_fold
 from .utils.errors import UserError, at_least_one
 
 
-class MemoryGenerationMixin(GenerationMixin):
-    """GenerationMixin with memories; otherwise `generate` works as in transformers."""
+class MemoryGenerationMixin(GenerationMixin, SharedLLMPreTrainedModel):
+    """GenerationMixin with memories; otherwise `generate` works as in transformers.
+
+    transformers types `self` of GenerationMixin's methods as a protocol with attributes that only some models have
+    (`encoder`, `hf_quantizer`): calls of them are marked for pyright.
+
+    model  reads contexts, and running text over a memory
+    """
+
+    model: SharedLLMModel
 
     def _needs_query(self) -> bool:
         return get_policy(self.config.selection).needs_query
@@ -71,7 +80,7 @@ class MemoryGenerationMixin(GenerationMixin):
             )
         mask = check_ids("input_ids", prompt, kwargs.pop("attention_mask", None), self.config.text_config.vocab_size)
         new_tokens = self._new_tokens(prompt.shape[1], generation_config, kwargs)
-        config, _ = self._prepare_generation_config(generation_config, **kwargs)
+        config, _ = self._prepare_generation_config(generation_config, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         static = config.cache_implementation in STATIC_CACHE_IMPLEMENTATIONS
         window = self.config.window
         endless = new_tokens >= window
@@ -80,11 +89,11 @@ class MemoryGenerationMixin(GenerationMixin):
             running = running_after_fold(mask.sum(1), window, self.config.chunk_size)
         else:
             running = window - new_tokens
-        split, given = split_context(prompt, mask, running), memory
+        split, given, unprepared = split_context(prompt, mask, running), memory, None
         if query_ids is None:
             query_ids, query_attention_mask = split.running_ids, split.running_mask
         if context_ids is not None:
-            memory = self.read(context_ids, context_attention_mask, query_ids, query_attention_mask)
+            memory = self.model.read(context_ids, context_attention_mask, query_ids, query_attention_mask)
         if isinstance(memory, PreparedMemory):
             if endless or split.context_ids.shape[1]:
                 raise UserError(
@@ -95,19 +104,26 @@ class MemoryGenerationMixin(GenerationMixin):
             if memory is not None and len(memory) == 1 and (endless or split.context_ids.shape[1]):
                 # The appended text differs from row to row.
                 memory = memory.repeat_interleave(len(prompt))
-            memory = fold(self.model, memory, split, query_ids, query_attention_mask)
+            memory = unprepared = fold(self.model, memory, split, query_ids, query_attention_mask)
         # A memory that was read here may be overwritten, unless later folds still need it.
         own = memory is not given and not endless
         prepared = self.model.prepare_memory(
             memory, len(prompt), static=static, in_place=own, memory_dtype=memory_dtype
         )
         if endless:
-            running = split.running_ids, split.running_mask
-            kwargs["folding"] = Folding(self.model, memory, *running, query_ids, query_attention_mask, memory_dtype)
+            kwargs["folding"] = Folding(
+                self.model,
+                unprepared,
+                split.running_ids,
+                split.running_mask,
+                query_ids,
+                query_attention_mask,
+                memory_dtype,
+            )
         elif config.use_cache and config.cache_implementation is None and kwargs.get("past_key_values") is None:
             tokens = split.running_ids.shape[1] + new_tokens
             kwargs["past_key_values"] = with_room(None, self.config.text_config, tokens)
-        output = super().generate(
+        output = super().generate(  # pyright: ignore[reportAttributeAccessIssue]
             split.running_ids,
             generation_config,
             attention_mask=split.running_mask.long(),
@@ -170,9 +186,11 @@ class MemoryGenerationMixin(GenerationMixin):
         if cache and border is not None and cache.get_seq_length() <= border < input_ids.shape[1]:
             # As in transformers' Phi-3: the cached keys were rotated with other frequencies.
             kwargs |= {"past_key_values": None, "next_sequence_length": None}
-        return super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
+        prepare = super().prepare_inputs_for_generation  # pyright: ignore[reportAttributeAccessIssue]
+        return prepare(input_ids, is_first_iteration=is_first_iteration, **kwargs)
 
     def _expand_inputs_for_generation(self, expand_size: int = 1, **kwargs: Any):
         ours = {name: kwargs.pop(name) for name in ("memory", "folding") if kwargs.get(name) is not None}
-        input_ids, model_kwargs = super()._expand_inputs_for_generation(expand_size=expand_size, **kwargs)
+        expand = super()._expand_inputs_for_generation  # pyright: ignore[reportAttributeAccessIssue]
+        input_ids, model_kwargs = expand(expand_size=expand_size, **kwargs)
         return input_ids, model_kwargs | {name: value.repeat_interleave(expand_size) for name, value in ours.items()}

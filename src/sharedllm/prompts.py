@@ -132,7 +132,7 @@ class PromptForm:
     @functools.cached_property
     def ends(self) -> frozenset[int]:
         """Ids that end the model's turn, according to tokenizer and template; a model's configuration may add more."""
-        return frozenset(i for i in (self.tokenizer.eos_token_id, self.turn_end) if i is not None)
+        return frozenset(i for i in (self._text_end, self.turn_end) if i is not None)
 
     @functools.cached_property
     def turn_end(self) -> int | None:
@@ -144,7 +144,13 @@ class PromptForm:
             found = control_pattern(self.tokenizer).match(behind.lstrip())
             if found is not None and found[0] != self.tokenizer.bos_token:
                 return control_tokens(self.tokenizer)[found[0]]
-        return self.tokenizer.eos_token_id
+        return self._text_end
+
+    @property
+    def _text_end(self) -> int | None:
+        """Id of the token that ends a text, if there is one."""
+        end = self.tokenizer.eos_token_id
+        return end if isinstance(end, int) else None
 
     def _around(self, text: str, after_context: bool) -> tuple[str, str]:
         """The text of the template's head, and the text after it."""

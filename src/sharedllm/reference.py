@@ -11,8 +11,8 @@ dimension, E hidden size, V vocabulary, C tokens per chunk, n chunks of the cont
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,7 @@ def reference_logits(
     memory = reference_memory(model, context_ids, query_ids or input_ids, epsilons)
     pair_of_layer = {upper_index: pair for pair, (_, upper_index) in enumerate(config.injection_map)}
     hidden = upper.embed_tokens(_ids(model, input_ids))
+    layer: Any
     for index, layer in enumerate(upper.layers):
         reads = index in pair_of_layer and bool(memory.position)
         far = None
@@ -76,7 +77,7 @@ def reference_logits(
 
 
 def _cross_attention(
-    model: SharedLLMForCausalLM, layer: nn.Module, hidden: Tensor, memory: ReferenceMemory, pair: int
+    model: SharedLLMForCausalLM, layer: Any, hidden: Tensor, memory: ReferenceMemory, pair: int
 ) -> Tensor:
     """tanh(g) · W_o softmax(q kᵀ / √D) v (paper, eq. 2; the gate g, in float32, is ours and 0 before training).
 
@@ -136,7 +137,7 @@ def reference_memory(
     """
     config = model.config
     query = None
-    if config.selection == "cosine" and context_ids:
+    if config.selection == "cosine" and context_ids and query_ids is not None:
         with torch.no_grad():
             query = _run(model, model.model.upper.layers, query_ids, depth=1)[1][-1]
     chunk_of, positions = [], []
@@ -189,7 +190,7 @@ def context_tree(
     return sorted(preserved)
 
 
-def sampled_positions(node: Node, strides: list[int], keep: str = "last") -> list[int]:
+def sampled_positions(node: Node, strides: Sequence[int], keep: str = "last") -> list[int]:
     """The kept positions of a preserved node, ascending: the last (or first) of each stride of α_w tokens (paper,
     downsampling).
 
@@ -233,13 +234,16 @@ def _key_value(model: SharedLLMForCausalLM, state: Tensor, lower_index: int, upp
     Self-injection: layer i of the upper model reads the keys and values of layer i of the lower. Only a pair of
     different layers has its own projections.
     """
+    layer: Any
+    projections: Any
     if lower_index == upper_index:
         layer = _lower_layers(model)[lower_index]
         normed, projections = layer.input_layernorm(state), layer.self_attn
     else:
-        projections = model.model.upper.layers[upper_index].injection.projection
+        layer = model.model.upper.layers[upper_index]
+        projections = layer.injection.projection
         normed = projections.norm(state)
-    head_dim = model.model.upper.layers[upper_index].self_attn.head_dim
+    head_dim = layer.self_attn.head_dim
     key = _heads(projections.k_proj(normed), head_dim, getattr(projections, "k_norm", None))
     return key, _heads(projections.v_proj(normed), head_dim)
 
@@ -251,6 +255,7 @@ def _run(model: SharedLLMForCausalLM, layers: nn.ModuleList, ids: list[int], dep
         The depth + 1 states (L, E) entering layers 0 … depth.
     """
     states = [model.model.upper.embed_tokens(_ids(model, ids))]
+    layer: Any
     for index in range(depth):
         layer, hidden = layers[index], states[-1]
         hidden = hidden + _self_attention(model, layer, index, hidden)
@@ -260,7 +265,7 @@ def _run(model: SharedLLMForCausalLM, layers: nn.ModuleList, ids: list[int], dep
 
 def _self_attention(
     model: SharedLLMForCausalLM,
-    layer: nn.Module,
+    layer: Any,
     index: int,
     hidden: Tensor,
     far: tuple[Tensor, Tensor, float] | None = None,
@@ -335,7 +340,8 @@ def _heads(projected: Tensor, head_dim: int, norm: nn.Module | None = None) -> T
 
 def _lower_layers(model: SharedLLMForCausalLM) -> nn.ModuleList:
     """The lower model's decoder layers: its own copy, or the upper model's."""
-    return model.model.lower_layers if model.config.lower_weights == "copy" else model.model.upper.layers
+    own = model.model.lower_layers
+    return model.model.upper.layers if own is None else own
 
 
 def _sliding_window(model: SharedLLMForCausalLM, index: int) -> int | None:

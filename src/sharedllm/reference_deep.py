@@ -4,6 +4,8 @@ This is not in the paper. It is self-injection (arXiv 2603.04759, overview of th
 the selected tokens. Letters as in `reference`; p tokens of prefix, s selected tokens, N layers.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -54,7 +56,7 @@ def reference_deep_logits(
 
 def _keys_values(model: SharedLLMForCausalLM, index: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
     """Keys, rotated to positions 0, 1, …, and values (S, G, D) of streams (S, E) entering a layer."""
-    layer = model.model.upper.layers[index]
+    layer: Any = model.model.upper.layers[index]
     attention, normed = layer.self_attn, layer.input_layernorm(hidden)
     keys = _heads(attention.k_proj(normed), attention.head_dim, getattr(attention, "k_norm", None))
     return _rotate(model, keys, list(range(len(keys)))), _heads(attention.v_proj(normed), attention.head_dim)
@@ -68,7 +70,7 @@ def _layer(
     start: int = 0,
 ) -> Tensor:
     """One decoder layer over (L, E); seen: keys and values before it."""
-    layer = model.model.upper.layers[index]
+    layer: Any = model.model.upper.layers[index]
     far = None if seen is None else (*seen, 0.0)
     hidden = hidden + _self_attention(model, layer, index, hidden, far, start)
     return hidden + layer.mlp(layer.post_attention_layernorm(hidden))

@@ -101,6 +101,11 @@ class Chat:
         self.history: ContextMemory | None = None
         self.running = torch.zeros(1, 0, dtype=torch.long, device=model.device)
 
+    @property
+    def score_name(self) -> str:
+        """Of what the budget goes by."""
+        return self.score if isinstance(self.score, str) else self.score.name
+
     @torch.no_grad()
     def ask(self, question: str, on_text: Callable[[str], None] | None = None) -> Turn:
         """Answer a question.

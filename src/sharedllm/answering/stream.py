@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria
 
 from ..prompts import PromptForm
+from ..utils.text import decode
 
 # After so many tokens an incomplete character is considered broken: UTF-8 has at most four bytes.
 _BROKEN = 8
@@ -41,7 +42,7 @@ class Decoder:
         return text[len(before) :]
 
     def _decode(self, ids: list[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+        return decode(self._tokenizer, ids, skip_special_tokens=True)
 
 
 class AnswerStream:

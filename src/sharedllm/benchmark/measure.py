@@ -159,7 +159,8 @@ def bench(
 
 def run_once(system: TimedSystem, ids: Tensor, new_tokens: int) -> dict[str, float]:
     """Seconds of reading, of the first token and of the others, and the bytes kept of the context."""
-    seconds, start = {}, _now(ids)
+    seconds: dict[str, float] = {}
+    start = _now(ids)
     border = ids.shape[1] - system.running
     state = system.read(ids[:, :border])
     kept, seconds["read"] = system.memory_bytes(state), _now(ids) - start

@@ -40,13 +40,13 @@ class Shape:
     def config(self) -> LlamaConfig:
         """The base's configuration."""
         own = ("name", "window", "lower_layers", "chunk_size", "strides", "budget", "batch_tokens", "rope_theta")
-        return LlamaConfig(
+        config = LlamaConfig(
             **{name: value for name, value in asdict(self).items() if name not in own},
             max_position_embeddings=self.window,
             rope_parameters={"rope_type": "default", "rope_theta": self.rope_theta},
-            attn_implementation="sdpa",
             bos_token_id=None,
             eos_token_id=None,
+            attn_implementation="sdpa",
         )
 
     def setting(self, new_tokens: int, batch_tokens: int, running: int | None = None) -> Setting:

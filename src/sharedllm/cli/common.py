@@ -116,8 +116,16 @@ def tokens_of_length(text: str, window: int, option: str = "--lengths") -> int:
 def show_sources(sources: list[dict[str, Any]]) -> None:
     """Print the sources of an answer (see `answering.citations.describe`) on stderr: one line each, cut to the
     terminal's width."""
-    shown = {"no_wrap": True, "overflow": "ellipsis"} if stderr.is_terminal else {"soft_wrap": True}
+    cut = stderr.is_terminal
     for found in sources:
         place = f"{found['document']}, characters {found['characters'][0]:,}–{found['characters'][1]:,}"
         line = " ".join(f"{place}: {found['text']!r}".splitlines())
-        stderr.print(line, style="dim", highlight=False, markup=False, **shown)
+        stderr.print(
+            line,
+            style="dim",
+            highlight=False,
+            markup=False,
+            no_wrap=cut or None,
+            overflow="ellipsis" if cut else None,
+            soft_wrap=not cut,
+        )

@@ -96,18 +96,21 @@ def command(
     from ..utils.checkpoints import load_model
     from ..utils.model_names import is_gguf
     from ..utils.prose import library_prose
-    from .extending import CHARACTERS, measured_depth, tokenizer_of
+    from .extending import CHARACTERS, measured_depth, needed_tokenizer, tokenizer_of
     from .loading import quiet
 
     quiet()
-    tokenizer = tokenizer_of(base, output, needed=deep)
+    measured_with = needed_tokenizer(base) if deep else None
+    tokenizer = tokenizer_of(base, output) if measured_with is None else measured_with
     loaded = load_model(base, dtype="auto")
     if is_gguf(base):
         note(f"{base} is dequantised to bfloat16")
     measured = {}
-    if deep:
+    if measured_with is not None:
         text = read_text(data) if data is not None else library_prose(CHARACTERS)
-        model, measured = measured_depth(loaded, tokenizer, text[: 2 * CHARACTERS], settings, lower_layers, questions)
+        model, measured = measured_depth(
+            loaded, measured_with, text[: 2 * CHARACTERS], settings, lower_layers, questions
+        )
     else:
         model = SharedLLMForCausalLM.from_base(
             loaded, **settings, lower_layers=4 if lower_layers is None else lower_layers

@@ -18,19 +18,23 @@ CHARACTERS = 80_000
 SHARES = {"few": 0.85, "many": 0.97}
 
 
-def tokenizer_of(base: str, output: Path, needed: bool) -> PreTrainedTokenizerBase | None:
-    """The base's tokenizer, or None with a line on stderr.
+def needed_tokenizer(base: str) -> PreTrainedTokenizerBase:
+    """The base's tokenizer, which is needed to measure it.
 
     Raises:
-        UserError: there is no tokenizer, and it is needed.
+        UserError: there is no tokenizer.
     """
     try:
         return load_tokenizer(base)
     except UserError:
-        if needed:
-            raise UserError(
-                f"{base} has no tokenizer, which is needed to measure it: add one, or use --paper."
-            ) from None
+        raise UserError(f"{base} has no tokenizer, which is needed to measure it: add one, or use --paper.") from None
+
+
+def tokenizer_of(base: str, output: Path) -> PreTrainedTokenizerBase | None:
+    """The base's tokenizer, or None with a line on stderr."""
+    try:
+        return load_tokenizer(base)
+    except UserError:
         note(f"{base} has no tokenizer: add one to {output} before reading text.", style="yellow")
         return None
 

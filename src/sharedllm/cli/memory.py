@@ -26,7 +26,7 @@ def forget(
     read_manifest(memory)  # a wrong name must not create a store
     with writing(memory) as writer:
         for name in names:
-            writer.manifest.document(name)
+            writer.present().document(name)
         for name in names:
             writer.forget(name)
     _report(memory)

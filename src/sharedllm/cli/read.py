@@ -57,7 +57,7 @@ def command(
             raise UserError(f"{output} was made with another tokenizer: read its texts again with this one.")
         for name in names:
             size = Path(name).stat().st_size if name != "-" else None
-            taken = {document.name for document in writer.manifest.documents}
+            taken = {document.name for document in writer.present().documents}
             with progress_bar(f"reading {name}", size) as advance:
                 pieces = _counted(text_pieces(name), advance)
                 read += writer.read(loaded, tokenizer, _name(taken, name), pieces, batch_tokens=batch_tokens)

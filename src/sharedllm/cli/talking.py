@@ -102,7 +102,7 @@ def _show(chat: Chat, turn: Turn, json: bool, seconds: float) -> None:
             "history_tokens": int(chat.history.lengths[0]) if chat.history is not None else 0,
             "running_tokens": turn.running,
             "budget": chat.budget,
-            "score": chat.score.name,
+            "score": chat.score_name,
             "seconds": round(seconds, 3),
             "sources": turn.sources,
         }

@@ -12,16 +12,16 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ..utils.errors import UserError
-from ..utils.text import tokenize
+from ..utils.text import decode, tokenize
 from .questions import MIX, QUESTIONS
-from .questions.base import Quiz, encode, hide, sentence_borders
+from .questions.base import Quiz, Split, encode, hide, sentence_borders
 from .questions.needle import crowd
-from .spans import Spans
 
 IGNORE = -100
 QUERY_TOKENS = 16
@@ -45,6 +45,12 @@ class Row:
     query: np.ndarray
 
 
+class Texts(Protocol):
+    """Token ids of samples of text, by number: `Spans`, or a list."""
+
+    def __getitem__(self, number: int, /) -> np.ndarray: ...
+
+
 @dataclass
 class RowMaker:
     """Makes rows from samples of text.
@@ -55,12 +61,12 @@ class RowMaker:
     """
 
     tokenizer: PreTrainedTokenizerBase
-    split: str = "train"
+    split: Split = "train"
     chat: bool = False
     instructions: list[Mapping[str, str]] = field(default_factory=list)
 
     def make(
-        self, kind: str, rng: random.Random, spans: Spans, number: int, context: int, running: int, questions: int = 1
+        self, kind: str, rng: random.Random, spans: Texts, number: int, context: int, running: int, questions: int = 1
     ) -> Row:
         """Make a row of a kind from sample `number` of `spans`, which has context + running tokens."""
         text = spans[number]
@@ -111,7 +117,7 @@ class RowMaker:
         tail, tail_labels, facts, asked, query = [], [], [], set(), NONE
         room = running // 2 if context else running // 3
         space = (context or len(text) - room) * 3 // 4
-        haystack = self.tokenizer.decode(text[: context or len(text) - room])
+        haystack = decode(self.tokenizer, text[: context or len(text) - room].tolist())
         alike = crowd(rng, rng.randint(4, MOST_ALIKE), self.split) if kind == "crowd" else []
         for _ in range(rng.randint(1, most)):
             try:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..utils.errors import UserError
 from ..utils.files import put
@@ -191,7 +191,7 @@ class TokenStore:
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256, in hex, of everything that decides how a tokenizer cuts text."""
-    if not tokenizer.is_fast:
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
         return _digest(tokenizer.get_vocab())
     # Truncation and padding of the last call are not part of the tokenizer's identity.
     return _digest(json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None})

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ..utils.errors import UserError
 from ..utils.text_files import expand, read_text
@@ -141,14 +141,14 @@ def records(source: str) -> Iterator[tuple[int, object]]:
         yield from _streamed(source, "parquet", data_files=glob.escape(source), split="train", batch_size=256)
 
 
-def _streamed(source: str, *arguments: str | None, **options: str | int) -> Iterator[tuple[int, object]]:
+def _streamed(source: str, path: str, name: str | None = None, **options: Any) -> Iterator[tuple[int, object]]:
     try:
         from datasets import load_dataset
     except ImportError:
         raise UserError(f"{source} needs the datasets library: pip install 'sharedllm[train]'.") from None
     number = 0
     try:
-        for number, record in enumerate(load_dataset(*arguments, streaming=True, **options), start=1):
+        for number, record in enumerate(load_dataset(path, name, streaming=True, **options), start=1):
             yield number, record
     except Exception as error:  # from the library, pyarrow, fsspec or the network: there is no common class
         where = f" after record {number}" if number else ""
@@ -177,7 +177,7 @@ def _parsed(line: bytes, place: str) -> object:
         raise UserError(f"{place} is not JSON: {error}; fix the line.") from None
 
 
-def _decompressed(source: str, file: BinaryIO) -> BinaryIO:
+def _decompressed(source: str, file: BinaryIO) -> BinaryIO | io.BufferedIOBase:
     if source.lower().endswith(".gz"):
         return gzip.open(file)
     return io.BufferedReader(_Zstandard(source, file)) if source.lower().endswith(".zst") else file

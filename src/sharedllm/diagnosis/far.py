@@ -7,8 +7,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..model.attention import attend
+from ..model.decoder import has_head, is_decoder
 from ..model.families import Rotations, family_of, sliding_window
 from ..model.rope import rotate
+from ..utils.errors import UserError
 
 
 class FarAttention:
@@ -24,11 +26,13 @@ class FarAttention:
             model: a causal language model of a supported family.
 
         Raises:
-            UserError: its family is not supported.
+            UserError: its family is not supported, or it is no causal language model.
         """
-        self.model, self.config = model, model.config
-        self.decoder = model.get_decoder()
-        self.family = family_of(self.config)
+        self.config, self.family = model.config, family_of(model.config)
+        decoder = model.get_decoder()
+        if not has_head(model) or not is_decoder(decoder):
+            raise UserError(f"{type(model).__name__} is no causal language model: pass one, with its head.")
+        self.decoder, self.head = decoder, model.lm_head
 
     def read(self, context: Tensor) -> list[Tensor]:
         """(B, K) ids → the N + 1 states (B, K, E) entering layers 0 … N; the last one is the top layer's output."""
@@ -53,7 +57,7 @@ class FarAttention:
         for index in range(len(self.decoder.layers)):
             far = states[index if depth is None else min(index, depth)] if index in layers else None
             hidden = self._layer(index, hidden, first, far)
-        return self.family.logits(self.config, self.model.lm_head(self.decoder.norm(hidden)))
+        return self.family.logits(self.config, self.head(self.decoder.norm(hidden)))
 
     def _layer(self, index: int, hidden: Tensor, first: int, far: Tensor | None) -> Tensor:
         """One decoder layer over tokens at positions `first` …, with the states `far` of positions 0 … first − 1."""

@@ -110,7 +110,7 @@ def diagnose(
     if not needed:
         return Diagnosis(by_layers, by_depth, [], None, [], None)
     reached = max(s.recall for s in by_depth)
-    depth = next(s.depth for s in by_depth if s.recall >= 0.9 * reached)
+    depth = next(depth for depth, s in enumerate(by_depth) if s.recall >= 0.9 * reached)
     pairs = [[min(depth, upper), upper] for upper in needed]
     return Diagnosis(by_layers, by_depth, needed, depth, pairs, max(lower for lower, _ in pairs) + 1)
 

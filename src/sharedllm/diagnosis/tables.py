@@ -11,8 +11,9 @@ def show(found: Diagnosis) -> None:
     console = Console()
     for title, scores in (("By the layers that see the context", found.by_layers), ("By depth", found.by_depth)):
         table = Table(title=title)
-        for name, side in (("layers", "left"), ("recall", "right"), ("copy", "right"), ("loss", "right")):
-            table.add_column(name, justify=side)
+        table.add_column("layers")
+        for name in ("recall", "copy", "loss"):
+            table.add_column(name, justify="right")
         for score in scores:
             table.add_row(score.name, f"{score.recall:.0%}", f"{score.copy:.0%}", f"{score.loss:.3f}")
         console.print(table)

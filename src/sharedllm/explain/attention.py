@@ -56,11 +56,12 @@ def attention_paid(
 
     with _recorded(layers, question_ids.shape[1] - 1, record):
         model.model(running, memory=memory, use_cache=False)
-    gates = {index: injection.gate for index, injection in layers.items()}
-    return [
-        LayerAttention(index, tokens, None if gates[index] is None else float(torch.tanh(gates[index].float())))
-        for index, tokens in paid.items()
-    ]
+    return [LayerAttention(index, paid[index], _opened(injection)) for index, injection in layers.items()]
+
+
+def _opened(injection: Injection) -> float | None:
+    gate = injection.gate
+    return None if gate is None else float(torch.tanh(gate.float()))
 
 
 @contextmanager

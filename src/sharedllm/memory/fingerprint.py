@@ -78,7 +78,7 @@ BASE_INDIFFERENT = frozenset(
 
 def raw_bytes(tensor: Tensor) -> memoryview:
     """A tensor's bytes in row-major order."""
-    return memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def fingerprint_tensors(named: Iterable[tuple[str, Tensor]], settings: dict) -> str:

@@ -89,7 +89,7 @@ def take(segments: Sequence[Segment], slots: list[Tensor], strides: list[Tensor]
     memory = ContextMemory(
         keys=tuple(gather(lambda s, pair=pair: partial(s.keys, pair)) for pair in range(last.pairs)),
         values=tuple(gather(lambda s, pair=pair: partial(s.values, pair)) for pair in range(last.pairs)),
-        residuals=(gather(lambda s: s.residuals),) if last.residuals is not None else (),
+        residuals=(gather(_residuals),) if last.residuals is not None else (),
         mask=mask,
         chunk=position // size,
         position=position,
@@ -101,6 +101,13 @@ def take(segments: Sequence[Segment], slots: list[Tensor], strides: list[Tensor]
         fingerprint=max(segment.fingerprint for segment in segments),
     )
     return memory.to(memory.keys[0].device)
+
+
+def _residuals(segment: Segment) -> Callable[[Tensor | None], Tensor]:
+    """What reads a segment's residual stream; of one model all segments have one, or none has."""
+    if segment.residuals is None:
+        raise UserError("one of the memories holds no residual streams: read its text again with this model.")
+    return segment.residuals
 
 
 def _after(segments: list[Segment]) -> int:

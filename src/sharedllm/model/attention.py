@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
@@ -14,13 +14,13 @@ _MASK = 2**25
 
 
 def attend(
-    module: nn.Module, implementation: str, queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor
+    module: Any, implementation: str | None, queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor
 ) -> Tensor:
     """Attention restricted by `allowed`; no causal mask is implied.
 
     Args:
         module: has `num_key_value_groups`, `scaling` and `training`.
-        implementation: "eager" or "sdpa".
+        implementation: "eager" or "sdpa"; None is "eager".
         queries: (B, H, L, D). keys, values: (B, G, S, D).
         allowed: broadcastable to (B, 1, L, S): bool, True to attend, or numbers added to the scores; every query needs
             at least one key.
@@ -28,6 +28,7 @@ def attend(
     Returns:
         (B, L, H · D).
     """
+    implementation = implementation or "eager"
     own = own_scores(module)
     chosen = kernel(implementation, queries.shape, keys.shape, queries.device, seen="masked", own_scores=bool(own))
     mask = allowed.expand(len(queries), 1, queries.shape[2], keys.shape[2])
@@ -43,18 +44,20 @@ def attend(
     return out.flatten(2)
 
 
-def own_scores(module: nn.Module) -> dict[str, Any]:
+def own_scores(module: Any) -> dict[str, Any]:
     """Special treatment of scores by some families, as arguments of `attend_few`: Gemma 2 caps them, gpt-oss has a sink
     in every head. transformers' SDPA supports neither."""
     own = {"softcap": getattr(module, "attn_logit_softcapping", None), "sinks": getattr(module, "sinks", None)}
     return {name: value for name, value in own.items() if value is not None}
 
 
-def attend_to_all(implementation: str, queries: Tensor, span: KeyValueSpan, scaling: float, **own: Any) -> Tensor:
+def attend_to_all(
+    implementation: str | None, queries: Tensor, span: KeyValueSpan, scaling: float, **own: Any
+) -> Tensor:
     """Attention of queries that all see the same keys of their text: neither keys nor values are repeated for heads or rows.
 
     Args:
-        implementation: "eager" or "sdpa".
+        implementation: "eager" or "sdpa"; None is "eager".
         queries: (B, H, L, D). span: of B texts, or of fewer, each shared by the same number of consecutive rows. Its
             bias is the same for all queries: (B, 1, 1, S).
         own: see `own_scores`.
@@ -62,7 +65,7 @@ def attend_to_all(implementation: str, queries: Tensor, span: KeyValueSpan, scal
     Returns:
         (B, L, H · D).
     """
-    shape = span[0].shape
+    implementation, shape = implementation or "eager", span[0].shape
     chosen = kernel(implementation, queries.shape, shape, queries.device, seen="all", own_scores=bool(own))
     if chosen == "products":
         return attend_few(queries, [span], scaling, **own)
@@ -70,7 +73,7 @@ def attend_to_all(implementation: str, queries: Tensor, span: KeyValueSpan, scal
 
 
 def attend_joined(
-    module: nn.Module, implementation: str, queries: Tensor, far: KeyValueSpan, near: KeyValueSpan
+    module: Any, implementation: str | None, queries: Tensor, far: KeyValueSpan, near: KeyValueSpan
 ) -> Tensor:
     """One softmax over the keys of two spans side by side.
 
@@ -83,7 +86,7 @@ def attend_joined(
         (B, L, H · D).
     """
     own = own_scores(module)
-    shape = far[0].shape
+    implementation, shape = implementation or "eager", far[0].shape
     chosen = kernel(implementation, queries.shape, shape, queries.device, seen="spans", own_scores=bool(own))
     if chosen == "products":
         return attend_few(queries, [far, near], module.scaling, **own)

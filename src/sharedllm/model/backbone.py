@@ -18,6 +18,7 @@ from ..utils.errors import UserError
 from .cache import with_room
 from .config import SharedLLMConfig, check_strides
 from .cross_attention import PreparedMemory, bucket, prepare
+from .decoder import Decoder, is_decoder
 from .deepen import Deepened, deepen
 from .encode import ContextEncoder, append_context, read_context
 from .injection import injection_of
@@ -29,6 +30,7 @@ from .upper import inject, make_injections
 class SharedLLMPreTrainedModel(LoadsRenamed):
     """What transformers needs to know about both models."""
 
+    config: SharedLLMConfig
     config_class = SharedLLMConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
@@ -53,13 +55,23 @@ class SharedLLMPreTrainedModel(LoadsRenamed):
 class SharedLLMModel(SharedLLMPreTrainedModel):
     """Lower and upper model without the language-model head."""
 
+    lower_layers: nn.ModuleList | None
+    upper: Decoder
+
     def __init__(self, config: SharedLLMConfig, base: PreTrainedModel | None = None):
         """
         Args:
             base: decoder to build on, such as a LlamaModel; its modules are shared, not copied. Random weights if None.
+
+        Raises:
+            UserError: the base is no decoder.
         """
         super().__init__(config)
-        base = base if base is not None else AutoModel.from_config(config.text_config)
+        base = AutoModel.from_config(config.text_config) if base is None else base
+        if base is None or not is_decoder(base):
+            raise UserError(
+                f"{type(base).__name__} is no decoder: pass the model without its head, base.get_decoder()."
+            )
         # The layers look up settings such as the attention implementation in their own configuration: share one object.
         config.text_config = base.config
         self._fingerprint = Fingerprint()
@@ -70,8 +82,8 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         self.upper = inject(base, make_injections(base, config))
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.upper.get_input_embeddings()
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.upper.embed_tokens
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.upper.set_input_embeddings(value)
@@ -166,18 +178,38 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         return replace(memory, fingerprint=self.fingerprint(strides))
 
     def append(
-        self, memory: ContextMemory, context_ids: Tensor, context_attention_mask: Tensor | None = None, **options
-    ):
+        self,
+        memory: ContextMemory,
+        context_ids: Tensor,
+        context_attention_mask: Tensor | None = None,
+        query_ids: Tensor | None = None,
+        query_attention_mask: Tensor | None = None,
+        *,
+        selection: str | SelectionPolicy | None = None,
+        batch_tokens: int | None = None,
+        sources: list[str] | None = None,
+        progress: Callable[[int], None] | None = None,
+        gradients: bool | None = None,
+    ) -> ContextMemory:
         """Read more text and append it to a memory. The result equals reading everything in one go.
 
-        An unfinished last chunk is read again together with the new text. Options are those of `read`; a memory that
+        An unfinished last chunk is read again together with the new text. Arguments are those of `read`; a memory that
         holds every token continues to.
         """
         keep_all = memory.complete and self.config.encoding == "chunk"
-        encoder = self._encoder(options.pop("selection", None), options.pop("batch_tokens", None), keep_all=keep_all)
+        encoder = self._encoder(selection, batch_tokens, keep_all=keep_all)
         self.check_fingerprint(memory.fingerprint)
-        with self._gradients(options.pop("gradients", None)):
-            return append_context(encoder, memory, context_ids, context_attention_mask, **options)
+        with self._gradients(gradients):
+            return append_context(
+                encoder,
+                memory,
+                context_ids,
+                context_attention_mask,
+                query_ids,
+                query_attention_mask,
+                sources=sources,
+                progress=progress,
+            )
 
     def _gradients(self, wanted: bool | None) -> torch.set_grad_enabled:
         """Whether the next reading can be trained through."""
@@ -237,9 +269,10 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             raise UserError(
                 f"the memory holds {len(memory)} texts, the batch {rows}: make them equal, or give one text for all rows."
             )
-        prepared = memory
         if isinstance(memory, ContextMemory):
             prepared = self._prepare(memory, static, in_place, memory_dtype or self.config.memory_dtype)
+        else:
+            prepared = memory
         return prepared if prepared is None or rows in (None, len(prepared)) else prepared.repeat_interleave(rows)
 
     def _prepare(self, memory: ContextMemory, static: bool, in_place: bool, memory_dtype: str) -> PreparedMemory | None:

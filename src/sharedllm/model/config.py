@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypedDict
 
-from huggingface_hub.dataclasses import strict
+from huggingface_hub.dataclasses import strict, type_validator, validated_field
 from transformers import AutoConfig, PreTrainedConfig
 
 from ..context.policies import POLICIES
@@ -15,6 +15,51 @@ from .families import family_of
 
 # Current fields by their old names, for configurations saved earlier.
 RENAMED = {"ratios": "strides"}
+
+
+class Settings(TypedDict, total=False):
+    """What `from_base` takes: fields of `SharedLLMConfig`, and token ids in place of the base's."""
+
+    window: int | None
+    chunk_size: int
+    strides: Sequence[int]
+    lower_layers: int
+    injection_map: Sequence[Sequence[int]] | None
+    injection: Literal["cross", "joint", "deep"]
+    prefix: Sequence[int] | None
+    reach: int
+    start: Literal["gate", "zero", "random"]
+    encoding: Literal["node", "chunk"]
+    overlap: int
+    lower_weights: Literal["shared", "copy"]
+    keep: Literal["last", "first"]
+    key_position: Literal["chunk", "offset"]
+    score_scaling: Literal["none", "log"]
+    selection: str
+    selection_heads: Sequence[Sequence[float]] | None
+    split_noise: float
+    memory_dtype: Literal["model", "int8"]
+    initializer_range: float
+    tie_word_embeddings: bool
+    bos_token_id: int | None
+    eos_token_id: int | list[int] | None
+    pad_token_id: int | None
+
+
+def _filled_in(name: str, given: Any) -> Any:
+    """A field that is filled in while the configuration is made, where nobody gave it.
+
+    Its annotation says what it is from then on. It is in quotes because huggingface_hub would check it against what was
+    given; that is checked here.
+
+    Args:
+        given: type of what may be given; None may be, too.
+    """
+
+    def check(value: Any) -> None:
+        type_validator(name, value, given | None)
+
+    return validated_field(check, default=None)
 
 
 def check_strides(strides: Sequence[int]) -> None:
@@ -77,12 +122,12 @@ class SharedLLMConfig(PreTrainedConfig):
     sub_configs: ClassVar[dict[str, Any]] = {"text_config": AutoConfig}
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
 
-    text_config: PreTrainedConfig | dict[str, Any] | None = None
-    window: int | None = None
+    text_config: "PreTrainedConfig" = _filled_in("text_config", PreTrainedConfig | dict[str, Any])
+    window: "int" = _filled_in("window", int)
     chunk_size: int = 1024
     strides: list[int] | tuple[int, ...] = (16, 8, 4)
     lower_layers: int = 4
-    injection_map: list[Any] | tuple[Any, ...] | None = None
+    injection_map: "list[list[int]]" = _filled_in("injection_map", list[Any] | tuple[Any, ...])
     injection: Literal["cross", "joint", "deep"] = "cross"
     prefix: list[int] | tuple[int, ...] | None = None
     reach: int = 32

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
 from ..memory.context_memory import ContextMemory
 from ..memory.int8 import Int8Keys, Int8Values
@@ -156,6 +157,8 @@ def bucket(length: int) -> int:
 class CrossAttention(Injection):
     """h ← h + tanh(gate) · W_o softmax(q kᵀ / √D) v, with q from norm(h) and k, v from a memory (paper, eq. 2)."""
 
+    config: PreTrainedConfig  # the base's, lent by the self-attention (see `Family.lend_traits`)
+
     def __init__(self, layer: nn.Module, family: Family, own_projection: bool, start: str = "gate"):
         """
         Args:
@@ -173,11 +176,12 @@ class CrossAttention(Injection):
         # One number, but not a scalar: sharding over devices needs a dimension.
         self.gate = nn.Parameter(torch.zeros(1, dtype=torch.float32)) if start == "gate" else None
         self.projection = KeyValueProjection(layer, family) if own_projection else None
-        output = getattr(self, family.output)
+        output: nn.Linear = getattr(self, family.output)
         if start == "zero":
             nn.init.zeros_(output.weight)
         elif start == "random":
-            for linear in (output, *(m for n, m in self.named_children() if n in family.query_projections)):
+            drawn: list[nn.Linear] = [output, *(getattr(self, name) for name in family.query_projections)]
+            for linear in drawn:
                 nn.init.normal_(linear.weight, std=self.config.initializer_range)
 
     def memory_attention(

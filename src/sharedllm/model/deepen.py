@@ -12,10 +12,11 @@ A text of one chunk, selected whole, is read exactly as the base reads it in its
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import Cache
 
 from ..memory.context_memory import ContextMemory
 from ..memory.fingerprint import raw_bytes
@@ -23,12 +24,13 @@ from ..utils.errors import UserError
 from .attention import KeyValueSpan
 from .config import SharedLLMConfig
 from .cross_attention import PreparedMemory
+from .decoder import Decoder
 from .families import Rotations, family_of, sliding_window
 from .lower import causal_mask
 from .rope import rotate
 
 
-def deepen(memory: ContextMemory, config: SharedLLMConfig, upper: PreTrainedModel) -> PreparedMemory | None:
+def deepen(memory: ContextMemory, config: SharedLLMConfig, upper: Decoder) -> PreparedMemory | None:
     """Read the tokens of a memory from layer M to the top, and give them their positions.
 
     Args:
@@ -65,7 +67,7 @@ def deepen(memory: ContextMemory, config: SharedLLMConfig, upper: PreTrainedMode
         bias = bias[:, None, None]
     pair = {index: place for place, (index, _) in enumerate(config.injection_map)}
     layers: dict[int, KeyValueSpan] = {}
-    hidden = family.embed(upper.config, upper.get_input_embeddings()(prefix[None].long()).to(residual.dtype))
+    hidden = family.embed(upper.config, upper.embed_tokens(prefix[None].long()).to(residual.dtype))
     start, after = _Run(upper, hidden, 0), _Run(upper, residual, before)
     for index in range(config.lower_layers):
         hidden, keys, values = start.layer(index, hidden)
@@ -85,10 +87,26 @@ def deepen(memory: ContextMemory, config: SharedLLMConfig, upper: PreTrainedMode
     return PreparedMemory(layers, present=seen.any(1)[:, None, None], begin=before + memory.mask.sum(1))
 
 
+class _Seen(Cache):
+    """In place of an empty cache: keeps the keys and values that the last layer attended to."""
+
+    last: tuple[Tensor, Tensor]
+
+    def __init__(self) -> None:
+        super().__init__(layers=[])
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        # In one piece: products with what is not are slow in half precision.
+        self.last = key_states.contiguous(), value_states.contiguous()
+        return self.last
+
+
 class _Run:
     """Runs layers of the base over (B, L, E) at positions starting from `start`, one layer after the other."""
 
-    def __init__(self, upper: PreTrainedModel, hidden: Tensor, start: int):
+    def __init__(self, upper: Decoder, hidden: Tensor, start: int):
         self.upper, self.family = upper, family_of(upper.config)
         positions = torch.arange(start, start + hidden.shape[1], device=hidden.device)[None]
         self.by = Rotations(upper.rotary_emb, upper.config, positions, hidden)
@@ -112,17 +130,17 @@ class _Run:
         sliding = sliding_window(self.upper.config, index) is not None
         if sliding not in self.masks:
             self.masks[sliding] = causal_mask(self.upper.config, hidden, sliding)
-        # Run the base's own attention, with a cache that records its keys and values.
-        cache = DynamicCache()
+        # Run the base's own attention; what stands in for a cache records its keys and values.
+        seen = _Seen()
         attended, *_ = attention(
             hidden_states=normed,
             position_embeddings=self.by.given(index),
             position_ids=self.by.positions,
             attention_mask=self.masks[sliding],
-            past_key_values=cache,
+            past_key_values=seen,
         )
         hidden = family.combine(layer, hidden, attended)
-        return hidden, cache.layers[index].keys, cache.layers[index].values
+        return hidden, *seen.last
 
 
 class Deepened:

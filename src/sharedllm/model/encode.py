@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..context.chunking import check_ids, left_align
 from ..context.policies.base import SelectionPolicy, chooser
@@ -12,6 +12,7 @@ from ..context.tree import Nodes, Samples, choose_right, chunks, preserved_nodes
 from ..memory.context_memory import ContextMemory, cat_ragged
 from ..utils.errors import UserError
 from .config import SharedLLMConfig
+from .injection import KeyValueProjection
 from .lower import LowerModel
 
 
@@ -32,7 +33,7 @@ class ContextEncoder:
     config: SharedLLMConfig
     lower: LowerModel
     upper: LowerModel
-    projections: list[nn.Module | None]
+    projections: Sequence[KeyValueProjection | None]
     selection: SelectionPolicy
     noise: float = 0.0
     batch_tokens: int | None = None
@@ -85,7 +86,8 @@ class _View:
             raise UserError(
                 f"selection={self.encoder.selection.name!r} needs a query: pass query_ids, or use selection='right'."
             )
-        ids, lengths = left_align(self.query_ids, self._query_mask())
+        vocabulary = self.encoder.lower.config.vocab_size
+        ids, lengths = left_align(self.query_ids, check_ids("query_ids", self.query_ids, self.query_mask, vocabulary))
         if (lengths == 0).any() or len(lengths) != len(self.ids):
             raise UserError(
                 f"query_ids holds queries of {lengths.tolist()} tokens for {len(self.ids)} texts: give each text one."
@@ -93,9 +95,6 @@ class _View:
         rows = torch.arange(len(ids))
         units = Nodes(rows, torch.zeros_like(rows), torch.zeros_like(rows), lengths.cpu(), torch.zeros_like(rows))
         return self.encoder.upper.encode(ids, units, rows, units.end - 1, 1, lambda states: [states[1]])[0]
-
-    def _query_mask(self) -> Tensor:
-        return check_ids("query_ids", self.query_ids, self.query_mask, self.encoder.lower.config.vocab_size)
 
     def _last_states(self, units: Nodes, nodes: Nodes, unit: Tensor) -> Tensor:
         tokens = self.encoder.batch_tokens
@@ -108,7 +107,9 @@ def root_index(roots: Nodes, row: Tensor, chunk: Tensor) -> Tensor:
     return (torch.cumsum(counts, 0) - counts)[row] + chunk
 
 
-def plan(encoder: ContextEncoder, ids: Tensor, lengths: Tensor, query: Tensor | None, query_mask: Tensor | None):
+def plan(
+    encoder: ContextEncoder, ids: Tensor, lengths: Tensor, query: Tensor | None, query_mask: Tensor | None
+) -> tuple[Nodes, Tensor, Samples]:
     """Choose the tokens to keep and the spans in which to encode them.
 
     Returns:
@@ -175,7 +176,15 @@ def read_context(
 
 
 def append_context(
-    encoder: ContextEncoder, memory: ContextMemory, context_ids: Tensor, context_mask: Tensor | None = None, **options
+    encoder: ContextEncoder,
+    memory: ContextMemory,
+    context_ids: Tensor,
+    context_mask: Tensor | None = None,
+    query_ids: Tensor | None = None,
+    query_mask: Tensor | None = None,
+    *,
+    sources: list[str] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> ContextMemory:
     """Read more text and append it to a memory; see `SharedLLMModel.append`."""
     if len(memory) != len(context_ids):
@@ -193,11 +202,11 @@ def append_context(
     )
     joined = cat_ragged(tail, tail_lengths, ids, lengths)
     joined_mask = torch.arange(joined.shape[1], device=ids.device) < (tail_lengths + lengths)[:, None]
-    later = read_context(encoder, joined, joined_mask, **options)
+    later = read_context(encoder, joined, joined_mask, query_ids, query_mask, sources=sources, progress=progress)
     if again:
         later = later.slice(whole - begin, later.lengths)
-    if options.get("sources") is not None:
-        names = zip(options["sources"], lengths.tolist(), strict=True)
+    if sources is not None:
+        names = zip(sources, lengths.tolist(), strict=True)
         later = replace(later, sources=tuple(({"name": name, "tokens": n},) for name, n in names))
     return memory.slice(0, whole).append(replace(later, fingerprint=memory.fingerprint))
 

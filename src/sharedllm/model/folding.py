@@ -87,4 +87,4 @@ def fold(
     if memory is None:
         return model.read(split.context_ids, split.context_mask, query_ids, query_mask, fingerprint=False)
     memory = memory.to(split.context_ids.device)
-    return model.append(memory, split.context_ids, split.context_mask, query_ids=query_ids, query_mask=query_mask)
+    return model.append(memory, split.context_ids, split.context_mask, query_ids, query_mask)

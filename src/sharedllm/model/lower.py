@@ -6,7 +6,7 @@ but queries, output projection and MLP only at the sampled tokens. Keys and valu
 projected from these states, so nothing else of layer M runs.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -38,8 +38,8 @@ class LowerModel:
     prefix   token ids put before every unit; without them its first tokens would look like the beginning of a text
     """
 
-    layers: Sequence[nn.Module]
-    embed: nn.Module
+    layers: nn.ModuleList
+    embed: nn.Embedding
     rotary: nn.Module
     config: PreTrainedConfig
     plain: bool = False

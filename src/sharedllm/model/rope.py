@@ -58,7 +58,7 @@ def rotate(heads: Tensor, by: Rotation | tuple[Tensor, Tensor]) -> Tensor:
 
     If there are fewer than D of them (a partial rotary embedding), only the first numbers of each head are rotated.
     """
-    by = Rotation(*by)
+    by = by if isinstance(by, Rotation) else Rotation(*by)
     cos, sin = by.cos.unsqueeze(1), by.sin.unsqueeze(1)
     turned, still = heads.split([cos.shape[-1], heads.shape[-1] - cos.shape[-1]], dim=-1)
     if by.interleaved:

@@ -6,18 +6,21 @@ Layers keep the base's submodules and parameter names, so base checkpoints, LoRA
 import copy
 import functools
 from collections.abc import Mapping
+from typing import TypeVar
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .config import SharedLLMConfig
 from .cross_attention import CrossAttention, PreparedMemory
+from .decoder import Decoder
 from .families import Family, family_of
 from .injection import Injection
 from .joint_attention import JointAttention
 from .renamed import todays_name
 from .self_attention import self_attend
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 class InjectedLayer(GradientCheckpointingLayer):
@@ -54,7 +57,7 @@ def _injected_class(layer_class: type[nn.Module]) -> type[nn.Module]:
     return type(f"Injected{layer_class.__name__}", (InjectedLayer, layer_class), {})
 
 
-def _twin(module: nn.Module) -> nn.Module:
+def _twin(module: _Module) -> _Module:
     """A second module over the same weights, with its own modes, hooks and submodules, so that activation checkpointing
     or recording of hidden states on one side does not affect the other."""
     twin = copy.copy(module)
@@ -66,7 +69,7 @@ def _twin(module: nn.Module) -> nn.Module:
     return twin
 
 
-def inject(base: PreTrainedModel, injections: Mapping[int, Injection]) -> PreTrainedModel:
+def inject(base: Decoder, injections: Mapping[int, Injection]) -> Decoder:
     """The base decoder, with layers that read a memory where `injections` (by layer) has an entry.
 
     The result shares all weights with `base`, which is not changed.
@@ -80,7 +83,7 @@ def inject(base: PreTrainedModel, injections: Mapping[int, Injection]) -> PreTra
     return upper
 
 
-def make_injections(base: PreTrainedModel, config: SharedLLMConfig) -> dict[int, Injection]:
+def make_injections(base: Decoder, config: SharedLLMConfig) -> dict[int, Injection]:
     """The injection of each layer in the injection map; with injection="deep" of every layer."""
     family, injections = family_of(config.text_config), {}
     if config.injection == "deep":

@@ -77,10 +77,10 @@ class AttentionScore:
         self, queries: Tensor, heads: list[tuple[int, float]], real: Tensor, segments: Sequence[Segment], pair: int
     ) -> Iterator[tuple[int, Tensor]]:
         """Queries (B, H, Q, D) → slots, and (B, heads, Z') each slot's largest softmax weight over Q."""
-        chosen, norms = [head for head, _ in heads], None
+        chosen = [head for head, _ in heads]
+        norms = queries.new_full((len(queries), len(chosen), queries.shape[2]), -torch.inf, dtype=torch.float32)
         for _, logits in self._logits(queries, chosen, segments, pair):
-            more = logits.logsumexp(-1)
-            norms = more if norms is None else torch.logaddexp(norms, more)
+            norms = torch.logaddexp(norms, logits.logsumexp(-1))
         # Padding has no weight; for a text without tokens the softmax is undefined.
         norms = norms.masked_fill(~real[:, None] | norms.isneginf(), torch.inf)
         for begin, logits in self._logits(queries, chosen, segments, pair):

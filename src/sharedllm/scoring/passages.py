@@ -15,8 +15,9 @@ from ..memory.segments import Segment, take
 from ..model.backbone import SharedLLMModel
 from ..model.config import SharedLLMConfig
 from ..utils.errors import UserError
+from ..utils.text import decode
 from .base import token_ids
-from .heads import HeadIndex
+from .heads import HeadIndex, Heads
 from .words import WordIndex
 
 # Name → (whether words count, whether heads count).
@@ -121,11 +122,11 @@ def rank_pieces(
     Raises:
         UserError: no such ranking, or the model names no heads for it.
     """
-    by_words, by_heads = check_ranking(model.config, score or default_ranking(model.config))
+    by_words, heads = check_ranking(model.config, score or default_ranking(model.config))
     found = []
     if by_words:
         found.append(index.words.scores(question))
-    if by_heads:
+    if heads:
         found.append(index.heads(model, segments).scores(question_ids, own))
     return found[0] if len(found) == 1 else join(*found)
 
@@ -142,8 +143,8 @@ def default_ranking(config: SharedLLMConfig) -> str:
     return "hybrid" if config.selection_heads else "bm25"
 
 
-def check_ranking(config: SharedLLMConfig, score: str) -> tuple[bool, bool]:
-    """Whether words count, and whether heads count.
+def check_ranking(config: SharedLLMConfig, score: str) -> tuple[bool, Heads]:
+    """Whether words count, and the heads that count.
 
     Raises:
         UserError: no such ranking, or the model names no heads for it.
@@ -153,9 +154,11 @@ def check_ranking(config: SharedLLMConfig, score: str) -> tuple[bool, bool]:
             f"score={score!r} does not rank pieces, which a model with injection='deep' reads: use one of "
             f"{', '.join(sorted(RANKINGS))}."
         )
-    if RANKINGS[score][1] and not config.selection_heads:
+    by_words, by_heads = RANKINGS[score]
+    heads = (config.selection_heads or ()) if by_heads else ()
+    if by_heads and not heads:
         raise UserError(f"score={score!r} needs selection_heads: find them with `sharedllm extend`, or use bm25.")
-    return RANKINGS[score]
+    return by_words, heads
 
 
 def _stretches(segments: Sequence[Segment]) -> tuple[Tensor, Tensor]:
@@ -216,7 +219,7 @@ def select_pieces(
     model.check_fingerprint(segments[0].fingerprint)
     score = score or default_ranking(model.config)
     index = index_of(segments, tokenizer, model.config.window)
-    question = tokenizer.decode(question_ids[0][own[0].to(question_ids.device)].tolist())
+    question = decode(tokenizer, question_ids[0][own[0].to(question_ids.device)].tolist())
     ranked = rank_pieces(model, segments, index, question, question_ids, own, score)
     coverage = index.words.coverage(question)
     if check_ranking(model.config, score)[0] and coverage >= FOUND:

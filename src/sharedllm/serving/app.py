@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -185,7 +185,7 @@ async def _complete(
 
 async def _followed(
     service: Service, body: ChatRequest | CompletionRequest, request: Request
-) -> AsyncIterator[str | Answered]:
+) -> AsyncGenerator[str | Answered, None]:
     """Yield the pieces of an answer, then the whole. It is counted however it ends, and stops when the client disconnects.
 
     Raises:
@@ -210,7 +210,7 @@ async def _followed(
         service.metrics.finished(outcome)
 
 
-async def _worked(worker: Worker, job: Job) -> AsyncIterator[Any]:
+async def _worked(worker: Worker, job: Job) -> AsyncGenerator[Any, None]:
     """Yield a job's results; every error becomes one that can be sent."""
     try:
         worker.submit(job)

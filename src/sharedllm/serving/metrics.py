@@ -11,8 +11,13 @@ class Metrics:
 
     def __init__(self):
         self._lock = threading.Lock()
-        self._requests = dict.fromkeys(OUTCOMES, 0)
-        self._sums = {"prompt_tokens": 0, "generated_tokens": 0, "first_token_seconds": 0.0, "first_tokens": 0}
+        self._requests: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
+        self._sums: dict[str, float] = {
+            "prompt_tokens": 0,
+            "generated_tokens": 0,
+            "first_token_seconds": 0.0,
+            "first_tokens": 0,
+        }
 
     def finished(self, outcome: str) -> None:
         """A completion ended: one of OUTCOMES."""
@@ -53,9 +58,10 @@ class Metrics:
             f"sharedllm_time_to_first_token_seconds_sum {sums['first_token_seconds']:.6f}",
             f"sharedllm_time_to_first_token_seconds_count {sums['first_tokens']}",
         ]
-        for name, what, column in (("tokens", "Tokens of a memory.", 1), ("bytes", "Bytes of a memory on disk.", 2)):
-            values = [(f'{{memory="{_escaped(memory[0])}"}}', memory[column]) for memory in memories]
-            add(f"memory_{name}", "gauge", what, values)
+        tokens = [(f'{{memory="{_escaped(name)}"}}', count) for name, count, _ in memories]
+        add("memory_tokens", "gauge", "Tokens of a memory.", tokens)
+        sizes = [(f'{{memory="{_escaped(name)}"}}', size) for name, _, size in memories]
+        add("memory_bytes", "gauge", "Bytes of a memory on disk.", sizes)
         return "\n".join(lines) + "\n"
 
     def _add(self, **amounts: float) -> None:

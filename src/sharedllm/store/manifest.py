@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..memory.file import library
+from ..memory.file import Storage, library
 from ..memory.schema import CHUNK_SIZE, LAYERS, SHA256, STORAGE
 from ..utils.errors import UserError
 from ..utils.fields import TRUTH, each, misfit_of, text, whole
@@ -94,7 +94,7 @@ class Manifest:
     chunk_size: int
     pairs: int
     complete: bool
-    storage: str = "model"
+    storage: Storage = "model"
     documents: tuple[Document, ...] = ()
     generation: int = 0
     library: str = ""

@@ -125,32 +125,37 @@ class MemoryStore:
         """Bytes of all blocks on disk."""
         return sum(p.file.nbytes for p in self._placed if p.file is not None)
 
-    @cached_property
+    @property
     def segments(self) -> list[Segment]:
         """The segments to select from.
 
         Raises:
             UserError: the store does not hold every token, or is empty.
         """
+        return self._segments
+
+    @cached_property
+    def _segments(self) -> list[Segment]:
         if not self.manifest.complete:
             raise UserError(
                 f"{self.folder} does not hold every token: read the texts with --keep-all to select from it."
             )
         # A document is a source of the first of its segments.
         left = {source["name"]: source for source in self._sources()}
-        whole = [(p, left.pop(p.document.name, None)) for p in self._whole()]
-        return [p.file.segment(p.slot, (source,) if source else ()) for p, source in whole]
+        whole = [(slot, file, left.pop(p.document.name, None)) for p, slot, file in self._whole()]
+        return [file.segment(slot, (source,) if source else ()) for slot, file, source in whole]
 
     def load(self) -> ContextMemory:
         """Load everything that is kept into RAM: for stores that keep a part of the tokens, or small ones."""
         whole = self._whole()
-        last = whole[-1]
-        blocks = [(p.slot, p.file) for p in whole]
+        last, _, _ = whole[-1]
+        blocks = [(slot, file) for _, slot, file in whole]
         end, manifest = last.slot + last.tokens, self.manifest
         return joined(blocks, self._sources(), manifest.fingerprint, manifest.chunk_size, end)
 
-    def _whole(self) -> list[_Placed]:
-        found = [p for p in self._placed if p.file is not None]
+    def _whole(self) -> list[tuple[_Placed, int, BlockFile]]:
+        """What is not damaged: blocks, the slots they begin at, and their files."""
+        found = [(p, p.slot, p.file) for p in self._placed if p.file is not None]
         if not found:
             raise UserError(f"{self.folder} holds no readable text: read one with `sharedllm read … -o {self.folder}`.")
         return found

@@ -156,7 +156,7 @@ class Writer:
         Raises:
             UserError: the store is another model's, or the text does not begin with the text read earlier under this name.
         """
-        manifest = self._present()
+        manifest = self.present()
         if manifest.fingerprint != model.fingerprint():
             raise UserError(f"{self.folder} was made by another model: read its texts again with this one.")
         nothing = Document(name, (), hashlib.sha256().hexdigest(), finished=False)
@@ -200,7 +200,7 @@ class Writer:
         Raises:
             UserError: no document of that name.
         """
-        manifest = self._present()
+        manifest = self.present()
         manifest.document(name)
         self.manifest = replace(manifest, documents=tuple(d for d in manifest.documents if d.name != name))
         self.commit()
@@ -254,7 +254,7 @@ class Writer:
     def commit(self) -> None:
         """Make all changes permanent."""
         self._held, self._unsaved = False, 0
-        self.manifest = write_manifest(self.folder, self._present())
+        self.manifest = write_manifest(self.folder, self.present())
         self._sweep()
 
     def settle(self) -> None:
@@ -266,7 +266,7 @@ class Writer:
         """Give a new store a manifest before any block: blocks without one are never removed, because they may be the
         only remains of a memory."""
         if not (self.folder / NAME).exists():
-            self.manifest = write_manifest(self.folder, self._present())
+            self.manifest = write_manifest(self.folder, self.present())
 
     def _take_after(self, other: Manifest) -> Manifest:
         """The manifest of this store, which takes the kind of `other` as long as it has no documents."""
@@ -274,16 +274,21 @@ class Writer:
             generation = self.manifest.generation if self.manifest is not None else 0
             self.manifest = replace(other, documents=(), generation=generation)
             self._name()
-        return self._present()
+        return self.present()
 
-    def _present(self) -> Manifest:
+    def present(self) -> Manifest:
+        """The current manifest.
+
+        Raises:
+            UserError: the store is not begun.
+        """
         if self.manifest is None:
             raise UserError(f"{self.folder} holds no memory yet: begin one with `sharedllm read`.")
         return self.manifest
 
     def _put(self, document: Document, new: int) -> None:
         """new: number of its tokens that are not committed yet."""
-        self.manifest = self._present().with_document(document)
+        self.manifest = self.present().with_document(document)
         self._unsaved += new
         if self._unsaved >= BLOCK_TOKENS:
             self.settle()
@@ -316,7 +321,7 @@ class Writer:
 
         `source` stores in the block its document and first token, for `recover`.
         """
-        manifest, size = self._present(), model.config.chunk_size
+        manifest, size = self.present(), model.config.chunk_size
         again = -(-model.config.overlap // size) * size if len(context) else 0
         with torch.no_grad():
             memory = model.read(
@@ -337,7 +342,7 @@ class Writer:
     def _last_ids(self, blocks: list[Block]) -> Tensor:
         if not blocks:
             return torch.zeros(0, dtype=torch.long)
-        return BlockFile(self.folder, blocks[-1], self._present(), verify=True).tensors["token_ids"][0].long()
+        return BlockFile(self.folder, blocks[-1], self.present(), verify=True).tensors["token_ids"][0].long()
 
     def _copy(self, source: Path) -> None:
         target = self.folder / "blocks" / source.name

@@ -37,7 +37,9 @@ def _control_tokens(tokenizer: PreTrainedTokenizerBase, template: str, size: int
         for text, (index, special) in added.items()
         if special or _MARKER.fullmatch(text) or (text.strip() and text in template)
     }
-    return found | {text: tokenizer.convert_tokens_to_ids(text) for text in tokenizer.all_special_tokens}
+    special = tokenizer.all_special_tokens
+    ids = tokenizer.convert_tokens_to_ids(special)
+    return found | dict(zip(special, ids if isinstance(ids, list) else [ids], strict=True))
 
 
 def control_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
@@ -98,5 +100,5 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str, split: bool) -> Any:
             add_special_tokens=False,
             split_special_tokens=split,
             verbose=False,
-            return_offsets_mapping=tokenizer.is_fast,
+            return_offsets_mapping=bool(tokenizer.is_fast),
         )

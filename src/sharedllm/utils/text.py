@@ -71,6 +71,11 @@ def tokenized(tokenizer: PreTrainedTokenizerBase, pieces: Iterable[str]) -> Iter
         piece = after
 
 
+def decode(tokenizer: PreTrainedTokenizerBase, ids: list[int], skip_special_tokens: bool = False) -> str:
+    """The text of one row of ids; transformers' `decode` may give a list of texts."""
+    return str(tokenizer.decode(ids, skip_special_tokens=skip_special_tokens))
+
+
 def decode_pieces(
     tokenizer: PreTrainedTokenizerBase, ids: list[int], cuts: list[int], behind: bool = False
 ) -> list[str]:
@@ -86,8 +91,8 @@ def decode_pieces(
     for start, end in itertools.pairwise(cuts):
         first = max(start - BEFORE, 0)
         # Incomplete characters are decoded as U+FFFD.
-        before = tokenizer.decode(ids[first:start]).rstrip("\ufffd")
-        text = tokenizer.decode(ids[first:end])
+        before = decode(tokenizer, ids[first:start]).rstrip("\ufffd")
+        text = decode(tokenizer, ids[first:end])
         text = (text if end == len(ids) else text.rstrip("\ufffd"))[len(before) :]
         pieces.append(text.lstrip("\ufffd") if behind else text)
         behind = behind and not pieces[-1]

@@ -51,10 +51,10 @@ class Family:
     attention: str = "self_attn"
     attention_norm: str | None = "input_layernorm"
     output: str = "o_proj"
-    attention_input: Callable[[nn.Module, Tensor], Tensor] = pre_norm_input
+    attention_input: Callable[[Any, Tensor], Tensor] = pre_norm_input
     combine: Combine = field(default_factory=wired)
-    queries: Callable[[nn.Module, Tensor], Tensor] = separate_queries
-    keys_values: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]] = separate_keys_values
+    queries: Callable[[Any, Tensor], Tensor] = separate_queries
+    keys_values: Callable[[Any, Tensor], tuple[Tensor, Tensor]] = separate_keys_values
     query_parts: tuple[str, ...] = ("q_proj", "q_norm", "o_proj")
     query_projections: tuple[str, ...] = ("q_proj",)
     memory_parts: tuple[str, ...] = ("k_proj", "k_norm", "v_proj")

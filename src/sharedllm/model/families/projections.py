@@ -10,33 +10,33 @@ def _heads(states: Tensor, head_dim: int, norm: nn.Module | None = None) -> Tens
     return norm(states) if norm is not None else states
 
 
-def separate_queries(attention: nn.Module, hidden: Tensor) -> Tensor:
+def separate_queries(attention: Any, hidden: Tensor) -> Tensor:
     """(…, L, E) → (…, L, H, D), before RoPE; Qwen3 normalises each head."""
     return _heads(attention.q_proj(hidden), attention.head_dim, getattr(attention, "q_norm", None))
 
 
-def separate_keys_values(attention: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor]:
+def separate_keys_values(attention: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
     """(…, L, E) → keys and values (…, L, G, D), keys before RoPE."""
     keys = _heads(attention.k_proj(hidden), attention.head_dim, getattr(attention, "k_norm", None))
     return keys, _heads(attention.v_proj(hidden), attention.head_dim)
 
 
-def normed_queries(attention: nn.Module, hidden: Tensor) -> Tensor:
+def normed_queries(attention: Any, hidden: Tensor) -> Tensor:
     """OLMo 2 normalises all heads together."""
     return _heads(attention.q_norm(attention.q_proj(hidden)), attention.head_dim)
 
 
-def normed_keys_values(attention: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor]:
+def normed_keys_values(attention: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
     keys = _heads(attention.k_norm(attention.k_proj(hidden)), attention.head_dim)
     return keys, _heads(attention.v_proj(hidden), attention.head_dim)
 
 
-def clipped_queries(attention: nn.Module, hidden: Tensor) -> Tensor:
+def clipped_queries(attention: Any, hidden: Tensor) -> Tensor:
     """OLMo clips projections if its configuration says so."""
     return _heads(_clip(attention, attention.q_proj(hidden)), attention.head_dim)
 
 
-def clipped_keys_values(attention: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor]:
+def clipped_keys_values(attention: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
     keys, values = (_clip(attention, project(hidden)) for project in (attention.k_proj, attention.v_proj))
     return _heads(keys, attention.head_dim), _heads(values, attention.head_dim)
 
@@ -46,12 +46,12 @@ def _clip(attention: Any, states: Tensor) -> Tensor:
     return states if most is None else states.clamp(-most, most)
 
 
-def head_normed_queries(attention: nn.Module, hidden: Tensor) -> Tensor:
+def head_normed_queries(attention: Any, hidden: Tensor) -> Tensor:
     """StableLM normalises each head with its own norm if its configuration says so."""
     return _head_normed(attention.q_proj(hidden), attention, "q_layernorm")
 
 
-def head_normed_keys_values(attention: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor]:
+def head_normed_keys_values(attention: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
     keys = _head_normed(attention.k_proj(hidden), attention, "k_layernorm")
     return keys, _heads(attention.v_proj(hidden), attention.head_dim)
 
@@ -65,12 +65,12 @@ def _head_normed(states: Tensor, attention: Any, name: str) -> Tensor:
     return norm(flat).view(heads.shape)
 
 
-def fused_queries(attention: nn.Module, hidden: Tensor) -> Tensor:
+def fused_queries(attention: Any, hidden: Tensor) -> Tensor:
     """Phi-3: one projection gives queries, keys and values, concatenated."""
     return _fused(attention, hidden)[0]
 
 
-def fused_keys_values(attention: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor]:
+def fused_keys_values(attention: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
     return _fused(attention, hidden)[1:]
 
 

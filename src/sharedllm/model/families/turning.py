@@ -69,5 +69,6 @@ def weighted(attention: Any, by: Given, positions: Tensor | None) -> tuple[Rotat
 
 def doubled(attention: Any, by: Given, positions: Tensor | None) -> tuple[Rotation, Rotation]:
     """gpt-oss gives the angle of each pair once."""
-    same = Rotation(*(torch.cat([t, t], dim=-1) for t in by))
+    cos, sin = by
+    same = Rotation(torch.cat([cos, cos], dim=-1), torch.cat([sin, sin], dim=-1))
     return same, same

@@ -15,11 +15,11 @@ Inject = Callable[[Tensor], Tensor]
 Combine = Callable[..., Tensor]
 
 
-def pre_norm_input(layer: nn.Module, hidden: Tensor) -> Tensor:
+def pre_norm_input(layer: Any, hidden: Tensor) -> Tensor:
     return layer.input_layernorm(hidden)
 
 
-def no_norm_input(layer: nn.Module, hidden: Tensor) -> Tensor:
+def no_norm_input(layer: Any, hidden: Tensor) -> Tensor:
     return hidden
 
 
