@@ -73,8 +73,9 @@ def open_source(
 def open_own(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str) -> Memory:
     """Open and check a memory made by a model; reports damage on stderr."""
     with progress_bar(f"opening {name}", None) as advance:
-        marks = {"fingerprint": model.fingerprint(), "tokenizer": tokenizer_fingerprint(tokenizer)}
-        memory = open_memory(name, **marks, progress=advance)
+        memory = open_memory(
+            name, fingerprint=model.fingerprint(), tokenizer=tokenizer_fingerprint(tokenizer), progress=advance
+        )
     if memory.texts != 1:
         raise UserError(f"{name} holds {memory.texts} texts: save one of them alone, memory.index_select([0]).")
     note_damage(memory)

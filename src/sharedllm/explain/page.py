@@ -11,7 +11,7 @@ from .facts import Facts
 
 def render(facts: Facts) -> str:
     """The page. Texts are shown as text: nothing in them is interpreted as markup or code."""
-    folder = files(__package__)
+    folder = files("sharedllm.explain")
     # Inside <script> only "<" could end the data.
     data = json.dumps(asdict(facts), ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     values = {
