@@ -45,7 +45,7 @@ class MemoryGenerationMixin(GenerationMixin, SharedLLMPreTrainedModel):
         memory: ContextMemory | PreparedMemory | None = None,
         memory_dtype: str | None = None,
         **kwargs: Any,
-    ):
+    ) -> Any:
         """Continue a prompt of any length by any number of tokens.
 
         If the prompt and the new tokens don't fit into the window together, the beginning of the prompt is context: it

@@ -319,6 +319,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             context_ids: (B, T) text to read first. memory: the result of `read`; not both. A memory of one text serves
                 all rows.
             query_ids: (B, Q) for policies that need a query; default: the running text.
+            kwargs: those that transformers hands to the base, `output_hidden_states` for one.
         """
         if memory is not None and context_ids is not None:
             raise UserError(

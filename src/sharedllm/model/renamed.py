@@ -1,5 +1,6 @@
 """Old parameter names: models saved with them still load, and are saved with the current names."""
 
+import os
 import re
 from typing import Any
 
@@ -24,9 +25,16 @@ class LoadsRenamed(PreTrainedModel):
     """A model that also loads weights saved under old names."""
 
     @classmethod
-    def from_pretrained(cls, *args, key_mapping: dict[str, str] | None = None, **kwargs):
-        """As in transformers; `key_mapping` is applied in addition to the old names."""
-        loaded = super().from_pretrained(*args, key_mapping=RENAMED_WEIGHTS | (key_mapping or {}), **kwargs)
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike | None,
+        *model_args: Any,
+        key_mapping: dict[str, str] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As in transformers, whose arguments these are; `key_mapping` is applied in addition to the old names."""
+        mapping = RENAMED_WEIGHTS | (key_mapping or {})
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, key_mapping=mapping, **kwargs)
         model: Any = loaded[0] if isinstance(loaded, tuple) else loaded
         # transformers remembers renamings, to save under the names that it found.
         model._weight_conversions = [
