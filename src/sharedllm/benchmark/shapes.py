@@ -1,4 +1,4 @@
-"""Shapes of models by name. Weights are random: what a model costs does not depend on what it has learnt."""
+"""Model shapes by name. Weights are random, because cost does not depend on training."""
 
 from dataclasses import asdict, dataclass
 
@@ -11,12 +11,12 @@ from ..utils.errors import UserError
 
 @dataclass(frozen=True)
 class Shape:
-    """A base of the Llama family, and how SharedLLM reads with it.
+    """A base of the Llama family, with SharedLLM's settings for it.
 
     window        W, most tokens of running text
     lower_layers  M
     chunk_size    C
-    strides       of the tree's levels; those of the paper keep every eighth token (β = 8)
+    strides       of the tree's levels; the paper's keep every eighth token (β = 8)
     budget        tokens that a question selects, for SharedLLM with a budget
     batch_tokens  most tokens run at once: through a lower model, an encoder, or over a cache
     """
@@ -51,12 +51,12 @@ class Shape:
         return config
 
     def setting(self, new_tokens: int, batch_tokens: int, running: int | None = None) -> Setting:
-        """What systems of this shape are timed with."""
+        """The setting with which systems of this shape are timed."""
         reading = {"chunk_size": self.chunk_size, "strides": self.strides, "lower_layers": self.lower_layers}
         return Setting(self.window, self.budget, reading, new_tokens, batch_tokens, running)
 
     def build(self, dtype: torch.dtype, device: torch.device, seed: int = 0) -> PreTrainedModel:
-        """A base with random weights, drawn on the device."""
+        """A base with random weights, initialised on the device."""
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), device:
             torch.manual_seed(seed)
             return AutoModelForCausalLM.from_config(self.config(), dtype=dtype).eval()
@@ -65,7 +65,7 @@ class Shape:
 SHAPES = {
     shape.name: shape
     for shape in (
-        # The bundled model's layers.
+        # The bundled model's shape.
         Shape(
             name="tiny",
             hidden_size=256,
@@ -81,7 +81,7 @@ SHAPES = {
             batch_tokens=4096,
             tie_word_embeddings=True,
         ),
-        # That of recipes/small-base.yaml.
+        # The shape of recipes/small-base.yaml.
         Shape(
             name="small",
             hidden_size=640,
@@ -96,7 +96,7 @@ SHAPES = {
             budget=1024,
             tie_word_embeddings=True,
         ),
-        # LLaMA-2's proportions, M/N = 1/8 as in the paper's 7B, for processors.
+        # LLaMA-2's proportions, M/N = 1/8 as in the paper's 7B, for CPUs.
         Shape(
             name="cpu-16x1024",
             hidden_size=1024,
@@ -148,7 +148,7 @@ def get_shape(name: str) -> Shape:
     """A shape by its name.
 
     Raises:
-        UserError: there is none; lists those that there are.
+        UserError: no shape of that name; lists the known ones.
     """
     if name not in SHAPES:
         raise UserError(f"--shape {name!r} is not known: use one of {', '.join(SHAPES)}.")
