@@ -84,7 +84,7 @@ class TextIndex:
     def heads(self, model: SharedLLMModel, segments: Sequence[Segment]) -> HeadIndex:
         """By the model's selection heads."""
         if self._heads is None or self._heads.model is not model:
-            self._heads = HeadIndex(model, segments, self.pieces, model.config.selection_heads)
+            self._heads = HeadIndex(model, segments, self.pieces, model.config.selection_heads or ())
         return self._heads
 
 
