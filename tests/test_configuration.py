@@ -163,7 +163,7 @@ def sets_on_configurations(tree: ast.AST) -> list[str]:
     transformers' `set_attn_implementation`."""
     found = []
     own: dict[ast.AST, set[str]] = {}
-    for function in ast.walk(tree):  # inner functions come later, and add theirs
+    for function in ast.walk(tree):  # inner functions come later, and add their own
         if isinstance(function, ast.FunctionDef):
             for node in ast.walk(function):
                 own[node] = own.get(node, set()) | made_here(function)
@@ -217,7 +217,7 @@ def test_the_search_finds(line):
 @torch.no_grad()
 @pytest.mark.parametrize("kind", [TimedFull, TimedWindow])
 def test_systems_that_are_timed(kind):
-    """Full attention by a kernel of its own, over a base that others have too: nothing of the base's configuration changes."""
+    """Full attention with its own kernel over a shared base does not change the base's configuration."""
     base = tiny_base("llama", vocab_size=256, max_position_embeddings=256)
     before, seen = copy.deepcopy(base.config.__dict__), []
 

@@ -151,7 +151,7 @@ def test_a_recipe():
     assert (recipe.schedule[0].strides, recipe.validation.strides) == ([[1, 1]], [2, 1])
     # Beacon's setting of that name is a different one.
     assert todays_names(content | {"system": "beacon"})["model"] == {"ratios": [4, 2]}
-    # A run to be resumed may have been begun by a version that said method.
+    # A run to resume may have been begun by a version that used the key `method`.
     for method, system in (("cepe", "cepe"), ("full", "tuned")):
         assert saved_keys(content | {"method": method})["system"] == system
     assert saved_keys(content)["model"] == {"strides": [4, 2]}

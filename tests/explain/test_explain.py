@@ -347,7 +347,7 @@ def test_an_answer_stands_in_a_passage_word_for_word(answer, text, stands):
 
 
 def test_the_page_says_what_was_read_and_where_the_answer_stands(run, tmp_path):
-    """Passages are what was read for the answer: whether it comes from them is only said where it stands in one."""
+    """Passages are the text read for the answer; a passage is marked as its source only if it contains the answer."""
     text = tmp_path / "a.txt"
     text.write_text("The secret code of the silver falcon is 48213.\n" + "The sea was calm that day.\n" * 300)
     question = "What is the secret code of the silver falcon?"
@@ -360,4 +360,4 @@ def test_the_page_says_what_was_read_and_where_the_answer_stands(run, tmp_path):
     assert any(source["answer"] for source in facts["sources"])
     page = (tmp_path / "a.html").read_text()
     assert "source of the answer" not in page and "comes from" not in page
-    assert "read for the answer" in page and "The answer stands in none of them" in page
+    assert "read for the answer" in page and "None of them contains the answer" in page

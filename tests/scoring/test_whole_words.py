@@ -1,4 +1,4 @@
-"""The exact word wins: a name that begins another one does not find it."""
+"""The exact word wins: a name does not match a longer name that begins with it."""
 
 import pytest
 import torch

@@ -1,4 +1,5 @@
-"""What strangers can't do to a server: reach it by another site's name, fill its memory, or hold its connections open."""
+"""Protection against strangers: they can't reach a server by another site's name, fill its memory, or keep connections
+open."""
 
 import asyncio
 import socket
@@ -99,7 +100,7 @@ def test_a_client_that_goes_away_ends_the_tokenising(serve, monkeypatch, text, t
     assert len(calls) == 4 and time.monotonic() - begun < 20
     with pytest.raises(InterruptedError), checked(check):
         tokenize(tokenizer, "a")
-    tokenize(tokenizer, "a")  # nobody checks any more
+    tokenize(tokenizer, "a")  # no check is active any more
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_localhost_in_capitals_is_this_machine():
 
 @pytest.fixture
 def port(serve, monkeypatch):
-    """Of a server that waits a quarter of a second for headers, and half of one for bodies."""
+    """The port of a server that waits a quarter of a second for headers, and half a second for bodies."""
     monkeypatch.setattr(guard, "BODY_SECONDS", 0.5)
     client = serve()
     protocol = server.closing_half_open(server.AutoHTTPProtocol, 0.25)
@@ -147,7 +148,7 @@ def port(serve, monkeypatch):
 
 
 def answer_to(connection: socket.socket) -> bytes:
-    """All that comes until the server closes the connection."""
+    """Everything received until the server closes the connection."""
     connection.settimeout(10)
     parts = []
     while part := connection.recv(65536):

@@ -86,6 +86,6 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path, run, value):
 def test_large_weights_are_numbers(tmp_path):
     model = model_of()
     with torch.no_grad():
-        model.model.upper.layers[0].mlp.down_proj.weight.fill_(3e38)  # their sum is no number of float32 any more
+        model.model.upper.layers[0].mlp.down_proj.weight.fill_(3e38)  # their sum overflows float32
     model.save_pretrained(tmp_path / "model")
     assert load_model(str(tmp_path / "model")).num_parameters() > 0

@@ -21,7 +21,7 @@ const digits = value => value === 0 ? "0" : Number(value.toPrecision(3)).toStrin
 const every = stride => stride === 0 ? "not read" : stride === 1 ? "every token" : `1 token in ${stride}`;
 const shown = name => name.split("/").pop() || name;
 
-/* What each chunk is coloured, sorted and described by. */
+/* The values by which chunks are coloured, sorted and described. */
 const attention = chunks.map(chunk => mean(chunk.attention));
 const score = chunks.map(chunk => chunk.score);
 const rank = new Array(chunks.length);
@@ -48,7 +48,7 @@ function ofStride(stride) {
 }
 const highest = { score: Math.max(...score), attention: Math.max(...attention, 1e-12) };
 const lowest = { score: Math.min(...score), attention: 0 };
-/* Values are bent so that half of the chunks stay in the lowest part of the ramp, and what stands out does so. */
+/* Values are transformed so that half of the chunks stay in the lowest part of the ramp, and outliers stand out. */
 const bent = Object.fromEntries(Object.entries({ score, attention: attention.filter(value => value > 0) }).map(([mode, values]) => {
   const middle = [...values].sort((a, b) => a - b)[values.length >> 1] ?? 0;
   const share = (middle - lowest[mode]) / (highest[mode] - lowest[mode]);
@@ -64,13 +64,13 @@ const colourOf = {
 };
 const meaning = {
   stride: "How finely each chunk was read for this question.",
-  score: `How much the question points to each chunk, by ${facts.score}: the best are read first, within the budget.`,
-  attention: "How much of its attention the model paid to each chunk while it wrote the answer, mean over layers.",
+  score: `How much each chunk matters to the question, by ${facts.score}: the best are read first, within the budget.`,
+  attention: "How much attention the model paid to each chunk while it wrote the answer, averaged over layers.",
 };
 const modes = { stride: "How finely read", score: "Score", attention: "Attention" };
 let mode = "stride";
 
-/* Bands of the map: one for each document, or one for all where there are many. */
+/* Bands of the map: one for each document, or one for all if there are many. */
 const starts = documents.map(() => -1);
 chunks.forEach((chunk, i) => { if (starts[chunk.document] < 0) starts[chunk.document] = i; });
 const own = documents.flatMap((_, d) => starts[d] < 0 ? [] : [d]);
@@ -180,7 +180,7 @@ function words(chunk, inside = piece => piece.stride === 1) {
   if (!chunk.pieces.some(piece => piece.text)) return [chunk.excerpt];
   return chunk.pieces.map(piece => inside(piece) ? make("mark", {}, piece.text) : piece.text);
 }
-/* A box of text without the blanks around it, scrolled to what is marked in it. */
+/* A box of text without surrounding blanks, scrolled to its marked part. */
 function textBox(...children) {
   const cut = (i, trim) => {
     if (typeof children[i] === "string") children[i] = trim(children[i]);
@@ -255,7 +255,7 @@ function drawFigures() {
 }
 function drawSources() {
   $("sources-note").textContent = sources.length
-    ? `The passages that were read in full, best first. ${sources.some(source => source.answer) ? "" : "The answer stands in none of them. "}Marked: the passage; around it, the rest of its chunks.`
+    ? `The passages that were read in full, best first. ${sources.some(source => source.answer) ? "" : "None of them contains the answer. "}Marked: the passage; around it, the rest of its chunks.`
     : "No passage was read in full within this budget.";
   $("sources").append(...sources.map(source => {
     const end = source.start + source.tokens[1] - source.tokens[0];
@@ -269,8 +269,8 @@ function drawSources() {
 }
 function drawLayers() {
   $("layers-note").textContent = joint
-    ? "Where the model looked while it wrote the answer, mean over heads and answer tokens. Layers are counted from 0; those that are not listed see question and answer only."
-    : "Where cross-attention looked while the model wrote the answer, mean over heads and answer tokens. The gate is what its result is multiplied by. Layers are counted from 0.";
+    ? "Where the model looked while it wrote the answer, averaged over heads and answer tokens. Layers are counted from 0; layers not listed see only question and answer."
+    : "Where cross-attention looked while the model wrote the answer, averaged over heads and answer tokens. The gate is the factor of its result. Layers are counted from 0.";
   const kinds = [["passages read in full", "var(--ramp-4)"], ["rest of the text", "var(--ramp-1)"], ...(joint ? [["question and answer", "var(--none)"]] : [])];
   $("layers-legend").append(...kinds.map(([text, colour]) => make("span", { class: "key" }, make("span", { class: "swatch", style: `background:${colour}` }), text)));
   const gates = layers.some(layer => layer.gate !== null);

@@ -131,7 +131,7 @@ def test_what_each_system_shows(bench, plan):
 
 
 def test_the_registry_names_every_system(bench, plan):
-    """Each entry leads to a system of its name; another name is told which there are."""
+    """Each entry leads to a system of its name; the error for another name lists the known ones."""
 
     class Encoder:
         name = "minilm"
