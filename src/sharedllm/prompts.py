@@ -28,6 +28,8 @@ from .utils.text import tokenize
 
 # A placeholder question, to get the form alone.
 NOTHING = "?"
+# How a chat model is told to answer a question about a text: it would talk in whole sentences, which a short answer has no room for.
+FEW_WORDS = "Answer with as few words as possible."
 # Templates that write the date always get this one, so that text read after the head stays valid.
 _DATE = "26 Jul 2024"
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from helpers import tiny_shared
 
 TEXT = "".join(
     f"The keeper of the {place} is called {name}. It rained there on day {day}.\n"
@@ -86,3 +87,23 @@ def test_a_file_of_save_memory_is_selected_from(run, deep_folder, tmp_path):
     code, out, err = run("ask", tmp_path / "notes.memory", *options)
     assert code == 0, err
     assert 0 < json.loads(out)["selected_tokens"] <= 64
+
+
+def test_a_chat_model_is_asked_for_few_words(base_folder):
+    """Where there is a chat template and nothing else is said; the words are not searched for."""
+    from sharedllm.answering.ask import prompt_of
+    from sharedllm.prompts import FEW_WORDS
+    from sharedllm.utils.checkpoints import load_tokenizer
+
+    tokenizer, model = (
+        load_tokenizer(str(base_folder)),
+        tiny_shared("llama", injection="deep", encoding="chunk", window=128),
+    )
+
+    def asked(**options) -> str:
+        return tokenizer.decode(prompt_of(model, tokenizer, "Who?", 4, **options)[0])
+
+    assert FEW_WORDS not in asked()
+    tokenizer.chat_template = "{% for m in messages %}<{{ m.content }}>{% endfor %}"
+    assert f"Who?\n{FEW_WORDS}" in asked() and FEW_WORDS not in asked(instruction="")
+    assert "Who?\nIn French.>" in asked(instruction="In French.")

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
 from ..memory.segments import Source, roots, segments_of
-from ..prompts import NOTHING, PromptForm, own_words
+from ..prompts import FEW_WORDS, NOTHING, PromptForm, own_words
 from ..scoring import DEFAULT_SCORE
 from ..scoring.base import TokenScore, get_score
 from ..scoring.bm25 import in_whole_words
@@ -77,7 +77,7 @@ def prompt_of(
     tokenizer: PreTrainedTokenizerBase,
     question: str,
     max_new_tokens: int,
-    instruction: str = "",
+    instruction: str | None = None,
 ) -> Tensor:
     """(1, Q) token ids of a question in the form that the model was trained on.
 
@@ -86,7 +86,7 @@ def prompt_of(
     """
     if not question.strip():
         raise UserError("the question is empty: ask something.")
-    ids = _asked(model, tokenizer, _with(question.strip(), instruction)).to(model.device)
+    ids = _asked(model, tokenizer, _with(tokenizer, question.strip(), instruction)).to(model.device)
     room = model.config.window - max_new_tokens
     if ids.shape[1] > room:
         raise UserError(
@@ -96,7 +96,9 @@ def prompt_of(
     return ids
 
 
-def _with(question: str, instruction: str) -> str:
+def _with(tokenizer: PreTrainedTokenizerBase, question: str, instruction: str | None) -> str:
+    if instruction is None:
+        instruction = FEW_WORDS if PromptForm.of(tokenizer).chat else ""
     return f"{question}\n{instruction}" if instruction else question
 
 
@@ -221,7 +223,7 @@ def ask(
     score: str | None = None,
     max_new_tokens: int = 32,
     most_sources: int = 3,
-    instruction: str = "",
+    instruction: str | None = None,
 ) -> Answer:
     """Answer a question over a text of which every token was kept.
 
@@ -230,8 +232,8 @@ def ask(
             They are not changed, so they can be asked again.
         budget: most tokens of it to read for this question; default: `default_budget`. score: how the budget is spent
             (see `scoring`; for models that read deeper `scoring.passages`); default: `default_score`.
-
-        instruction: how to answer, put after the question; its words are not searched for.
+        instruction: how to answer, put after the question; its words are not searched for. Default: with as few words as
+            possible, where the tokenizer has a chat template; else none.
 
     Raises:
         UserError: an empty or too long question, a budget below 1, or a memory that does not hold every token.
@@ -240,7 +242,7 @@ def ask(
     budget = default_budget(model) if budget is None else budget
     score = score or default_score(model)
     prompt = prompt_of(model, tokenizer, question, max_new_tokens, instruction)
-    form = _asked(model, tokenizer, _with(NOTHING, instruction))
+    form = _asked(model, tokenizer, _with(tokenizer, NOTHING, instruction))
     chosen = choose(model, tokenizer, everything, prompt, form, budget=budget, score=score, most_sources=most_sources)
     selecting = {"select": time.perf_counter() - begin}
     written = answer_over(model, tokenizer, chosen.memory, prompt, max_new_tokens)

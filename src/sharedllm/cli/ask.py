@@ -33,6 +33,9 @@ def command(
     ] = None,
     score: ScoreOption = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
+    instruction: Annotated[
+        str | None, typer.Option(help="How to answer. Default: with as few words as possible, for chat models.")
+    ] = None,
     batch_tokens: BatchTokensOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -51,7 +54,7 @@ def command(
     loaded, tokenizer = load(model)
     score = checked_score(loaded, score)
     policy = get_policy(selection or loaded.config.selection)
-    prompt = prompt_of(loaded, tokenizer, question, max_new_tokens)
+    prompt = prompt_of(loaded, tokenizer, question, max_new_tokens, instruction)
     sources, found = [], True
     # By default a question selects from a text that was or can be kept whole. Reading deeper is only possible for a
     # part of a text.
@@ -61,7 +64,7 @@ def command(
     if budget is None and chooses and (opened.complete or loaded.config.injection == "deep"):
         budget = default_budget(loaded)
     if budget is not None:
-        limits = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens}
+        limits = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens, "instruction": instruction}
         answered = ask(loaded, tokenizer, opened, question, **limits)
         answer, memory, sources, found = answered.text, answered.memory, answered.sources, answered.found
     else:

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ....prompts import FEW_WORDS
 from ..meter import Meter
 from .base import Item, PackedText, Question, Wish, pack, read_set
 from .books import sections
-
-FEW_WORDS = "Answer with as few words as possible."
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ....prompts import FEW_WORDS
 from ..meter import Meter
 from .base import Item, PackedText, Question, Wish, pack, read_set
-from .passages import FEW_WORDS
 
 SENTENCE = "Answer with one short sentence."
 

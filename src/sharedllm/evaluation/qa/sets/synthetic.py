@@ -11,11 +11,11 @@ from ....data.questions.base import QuestionTask, Quiz, Split
 from ....data.questions.needle import PHRASINGS
 from ....data.questions.vocabulary import digits
 from ....data.synthetic import needle_keys
+from ....prompts import FEW_WORDS
 from ....utils.errors import UserError
 from ..meter import Meter
 from .base import Builder, Item, PackedText, Question, Span, Wish
 from .books import prose
-from .passages import FEW_WORDS
 
 # A text has this many questions about similar facts, or one larger crowd: several crowds, each with another phrasing.
 CROWDED = 20
