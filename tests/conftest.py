@@ -9,8 +9,24 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers import byte_tokenizer, tiny_base
 from hypothesis import settings
+from jaxtyping import install_import_hook
+
+# Modules whose annotations are checked at every call in tests, shapes of tensors among them. They must not be imported yet.
+# Not those with modules of torch: what wraps their `forward` can't be compiled.
+CHECKED = [
+    "sharedllm.context",
+    "sharedllm.memory.int8",
+    "sharedllm.model.attention",
+    "sharedllm.model.kernels",
+    "sharedllm.model.rope",
+    "sharedllm.model.self_attention",
+    "sharedllm.reference",
+    "sharedllm.scoring",
+]
+install_import_hook(CHECKED, "shapes.checked")
+
+from helpers import byte_tokenizer, tiny_base
 
 from sharedllm import SharedLLMForCausalLM
 from sharedllm.cli import main

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .causal_lm import SharedLLMForCausalLM
@@ -36,7 +37,7 @@ class ReferenceMemory(NamedTuple):
     position  S ascending positions of the kept tokens in the context
     """
 
-    pairs: list[tuple[Tensor, Tensor]]
+    pairs: list[tuple[Float[Tensor, "S G D"], Float[Tensor, "S G D"]]]
     chunk: list[int]
     position: list[int]
 
@@ -47,7 +48,7 @@ def reference_logits(
     context_ids: list[int],
     query_ids: list[int] | None = None,
     epsilons: list[float] | None = None,
-) -> Tensor:
+) -> Float[Tensor, "L V"]:
     """The upper model over running text, with a context to read (paper, eq. 2 and the overview of the model).
 
     Args:
@@ -77,8 +78,8 @@ def reference_logits(
 
 
 def _cross_attention(
-    model: SharedLLMForCausalLM, layer: Any, hidden: Tensor, memory: ReferenceMemory, pair: int
-) -> Tensor:
+    model: SharedLLMForCausalLM, layer: Any, hidden: Float[Tensor, "L E"], memory: ReferenceMemory, pair: int
+) -> Float[Tensor, "L E"]:
     """tanh(g) · W_o softmax(q kᵀ / √D) v (paper, eq. 2; the gate g, in float32, is ours and 0 before training).
 
     Keys of all chunks are concatenated; those of chunk i are rotated to position i, every query to position n.
@@ -206,7 +207,7 @@ def sampled_positions(node: Node, strides: Sequence[int], keep: str = "last") ->
 
 
 def _policy(
-    model: SharedLLMForCausalLM, context_ids: list[int], root: Node, query: Tensor | None
+    model: SharedLLMForCausalLM, context_ids: list[int], root: Node, query: Float[Tensor, " E"] | None
 ) -> Callable[[Node, Node], bool]:
     """Whether the right one of two siblings is selected: always without a query, else if it is more similar to the query.
 
@@ -228,7 +229,9 @@ def _policy(
     return lambda left, right: cosine(right) >= cosine(left)
 
 
-def _key_value(model: SharedLLMForCausalLM, state: Tensor, lower_index: int, upper_index: int) -> tuple[Tensor, Tensor]:
+def _key_value(
+    model: SharedLLMForCausalLM, state: Float[Tensor, " E"], lower_index: int, upper_index: int
+) -> tuple[Float[Tensor, "G D"], Float[Tensor, "G D"]]:
     """The key, before RoPE, and the value (G, D) of one kept token from the state (E,) entering a lower layer.
 
     Self-injection: layer i of the upper model reads the keys and values of layer i of the lower. Only a pair of
@@ -248,7 +251,7 @@ def _key_value(model: SharedLLMForCausalLM, state: Tensor, lower_index: int, upp
     return key, _heads(projections.v_proj(normed), head_dim)
 
 
-def _run(model: SharedLLMForCausalLM, layers: nn.ModuleList, ids: list[int], depth: int) -> list[Tensor]:
+def _run(model: SharedLLMForCausalLM, layers: nn.ModuleList, ids: list[int], depth: int) -> list[Float[Tensor, "L E"]]:
     """Run the bottom `depth` layers over a span alone, from position 0 and without any memory.
 
     Returns:
@@ -267,10 +270,10 @@ def _self_attention(
     model: SharedLLMForCausalLM,
     layer: Any,
     index: int,
-    hidden: Tensor,
-    far: tuple[Tensor, Tensor, float] | None = None,
+    hidden: Float[Tensor, "L E"],
+    far: tuple[Float[Tensor, "S G D"], Float[Tensor, "S G D"], float] | None = None,
     start: int = 0,
-) -> Tensor:
+) -> Float[Tensor, "L E"]:
     """Causal self-attention of a decoder layer at positions start … start + L − 1: (L, E) → (L, E), to be added to the input.
 
     Args:
@@ -289,12 +292,12 @@ def _self_attention(
 
 
 def _attention(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
+    queries: Float[Tensor, "L H D"],
+    keys: Float[Tensor, "S G D"],
+    values: Float[Tensor, "S G D"],
     visible: Iterable[range],
-    far: tuple[Tensor, Tensor, float] | None = None,
-) -> Tensor:
+    far: tuple[Float[Tensor, "s G D"], Float[Tensor, "s G D"], float] | None = None,
+) -> Float[Tensor, "L H*D"]:
     """softmax(q kᵀ / √D) v, one query and one head at a time; H / G query heads share a key-value head.
 
     Args:
@@ -323,7 +326,9 @@ def _attention(
     return torch.stack(rows)
 
 
-def _rotate(model: SharedLLMForCausalLM, vectors: Tensor, positions: list[int]) -> Tensor:
+def _rotate(
+    model: SharedLLMForCausalLM, vectors: Float[Tensor, "L H D"], positions: list[int]
+) -> Float[Tensor, "L H D"]:
     """RoPE: rotate pairs (d, d + D/2) of the vectors (L, H, D) by the angles of their positions."""
     cos, sin = model.model.upper.rotary_emb(vectors, torch.tensor([positions], device=vectors.device))
     half = vectors.shape[-1] // 2
@@ -332,7 +337,7 @@ def _rotate(model: SharedLLMForCausalLM, vectors: Tensor, positions: list[int]) 
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
 
 
-def _heads(projected: Tensor, head_dim: int, norm: nn.Module | None = None) -> Tensor:
+def _heads(projected: Float[Tensor, "*L HD"], head_dim: int, norm: nn.Module | None = None) -> Float[Tensor, "*L H D"]:
     """(…, H · D) → (…, H, D), each head normalised if the family does so."""
     heads = projected.unflatten(-1, (-1, head_dim))
     return heads if norm is None else norm(heads)
@@ -353,5 +358,5 @@ def _sliding_window(model: SharedLLMForCausalLM, index: int) -> int | None:
     return getattr(config, "sliding_window", None)
 
 
-def _ids(model: SharedLLMForCausalLM, ids: list[int]) -> Tensor:
+def _ids(model: SharedLLMForCausalLM, ids: list[int]) -> Int[Tensor, " L"]:
     return torch.tensor(ids, dtype=torch.long, device=model.lm_head.weight.device)

@@ -4,6 +4,7 @@ bucket."""
 import pytest
 import torch
 from helpers import pad, random_texts, tiny_shared
+from shapes import unchecked
 from torch._dynamo.utils import counters
 from transformers import CompileConfig
 
@@ -50,8 +51,9 @@ def test_buckets():
 
 
 @pytest.mark.parametrize("injection", ["cross", "joint"])
-def test_one_graph_for_a_bucket(injection):
+def test_one_graph_for_a_bucket(injection, monkeypatch):
     """A step compiles to one graph without breaks; longer and shorter memories in the bucket need no other graph."""
+    unchecked(monkeypatch)
     model = tiny_shared("llama", injection=injection)
     # Without generating kernels, because only the graphs matter.
     compiled = CompileConfig(fullgraph=True, backend="eager", mode=None)

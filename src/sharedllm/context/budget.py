@@ -9,6 +9,7 @@ ranks below its child, best-first order is the order of the scores, and no loop 
 import itertools
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..utils.errors import UserError, at_least_one
@@ -16,13 +17,13 @@ from .tree import one_a_stride
 
 
 def kept_within(
-    scores: Tensor,
-    roots: tuple[Tensor, Tensor],
+    scores: Float[Tensor, " Z"],
+    roots: tuple[Int[Tensor, " N"], Int[Tensor, " N"]],
     strides: list[int],
     budget: int,
     gist: float = 0.5,
     keep: str = "last",
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Int[Tensor, " s"], Int[Tensor, " s"]]:
     """Choose the tokens of one text to keep.
 
     Args:
@@ -64,7 +65,7 @@ def kept_within(
     return _kept(taken.split([len(c) for c in costs]), starts, ends, strides, keep)
 
 
-def _levels(start: Tensor, end: Tensor, depths: int) -> tuple[list[Tensor], list[Tensor]]:
+def _levels(start: Int[Tensor, " N"], end: Int[Tensor, " N"], depths: int) -> tuple[list[Tensor], list[Tensor]]:
     """Starts and ends of the nodes of each depth; children 2 i and 2 i + 1 of node i. Nodes may be empty."""
     starts, ends = [start], [end]
     for _ in range(depths - 1):
@@ -76,7 +77,7 @@ def _levels(start: Tensor, end: Tensor, depths: int) -> tuple[list[Tensor], list
     return starts, ends
 
 
-def _best(scores: Tensor, starts: list[Tensor], ends: list[Tensor]) -> list[Tensor]:
+def _best(scores: Float[Tensor, " Z"], starts: list[Tensor], ends: list[Tensor]) -> list[Tensor]:
     """The highest score of a token in each node; −∞ for an empty node."""
     lengths = ends[-1] - starts[-1]
     leaf = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
@@ -89,8 +90,8 @@ def _best(scores: Tensor, starts: list[Tensor], ends: list[Tensor]) -> list[Tens
 
 
 def _kept(
-    taken: tuple[Tensor, ...], starts: list[Tensor], ends: list[Tensor], strides: list[int], keep: str
-) -> tuple[Tensor, Tensor]:
+    taken: tuple[Bool[Tensor, " _"], ...], starts: list[Tensor], ends: list[Tensor], strides: list[int], keep: str
+) -> tuple[Int[Tensor, " s"], Int[Tensor, " s"]]:
     """One token per stride of every node in the cut, ascending, and its stride."""
     # A node is in the cut if the expansion that created it was taken and its own was not.
     made = [taken[0], *(t.repeat_interleave(2) for t in taken[1:])]

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from ..utils.errors import UserError
 
 
-def check_ids(name: str, ids: Tensor, mask: Tensor | None, vocab_size: int | None = None) -> Tensor:
+def check_ids(name: str, ids: Tensor, mask: Tensor | None, vocab_size: int | None = None) -> Bool[Tensor, "B T"]:
     """Check ids and return their (B, T) bool mask; all True if none is given.
 
     Raises:
@@ -30,7 +31,9 @@ def check_ids(name: str, ids: Tensor, mask: Tensor | None, vocab_size: int | Non
     return mask
 
 
-def left_align(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def left_align(
+    ids: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]
+) -> tuple[Int[Tensor, "B T_longest"], Int[Tensor, " B"]]:
     """Move the real tokens of each row to its front, in order.
 
     Returns:
@@ -52,14 +55,14 @@ class Split:
     context_ids, context_mask   (B, T) right-padded; T may be 0
     """
 
-    running_ids: Tensor
-    running_mask: Tensor
-    running_columns: Tensor
-    context_ids: Tensor
-    context_mask: Tensor
+    running_ids: Int[Tensor, "B R"]
+    running_mask: Bool[Tensor, "B R"]
+    running_columns: Int[Tensor, "B R"]
+    context_ids: Int[Tensor, "B T"]
+    context_mask: Bool[Tensor, "B T"]
 
 
-def split_context(ids: Tensor, mask: Tensor, running: int | Tensor) -> Split:
+def split_context(ids: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"], running: int | Int[Tensor, " B"]) -> Split:
     """Split each row: its last `running` real tokens (one number, or one per row) are running text, the rest is
     context.
 

@@ -1,14 +1,18 @@
 """The paper's cut of every tree, from scores of tokens: one path is expanded in each, its siblings are preserved."""
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .tree import Nodes, preserved_nodes, sample
 
 
 def kept_by_paths(
-    scores: Tensor, roots: tuple[Tensor, Tensor], strides: list[int], keep: str = "last"
-) -> tuple[Tensor, Tensor]:
+    scores: Float[Tensor, " Z"],
+    roots: tuple[Int[Tensor, " N"], Int[Tensor, " N"]],
+    strides: list[int],
+    keep: str = "last",
+) -> tuple[Int[Tensor, " s"], Int[Tensor, " s"]]:
     """Choose the tokens of one text to keep.
 
     Args:
@@ -23,7 +27,7 @@ def kept_by_paths(
     zeros, chunk = torch.zeros_like(starts), torch.arange(len(starts))
     scores = scores.cpu()
 
-    def choose(left: Nodes, right: Nodes) -> Tensor:
+    def choose(left: Nodes, right: Nodes) -> Bool[Tensor, " n"]:
         return scores[right.end - 1] >= scores[left.end - 1]
 
     nodes = preserved_nodes(Nodes(zeros, chunk, starts, ends - starts, zeros), len(strides), choose)

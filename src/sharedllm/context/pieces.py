@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..utils.errors import UserError, at_least_one
@@ -23,35 +24,37 @@ class Pieces:
     start, end  (n,) int64: slots of the first token, and after the last
     """
 
-    start: Tensor
-    end: Tensor
+    start: Int[Tensor, " n"]
+    end: Int[Tensor, " n"]
 
     def __len__(self) -> int:
         return len(self.start)
 
     @property
-    def lengths(self) -> Tensor:
+    def lengths(self) -> Int[Tensor, " n"]:
         """(n,) tokens."""
         return self.end - self.start
 
-    def __getitem__(self, index: Tensor) -> "Pieces":
+    def __getitem__(self, index: Int[Tensor, " m"] | Bool[Tensor, " n"]) -> "Pieces":
         return Pieces(self.start[index], self.end[index])
 
-    def slots(self) -> Tensor:
+    def slots(self) -> Int[Tensor, " s"]:
         """(s,) ascending slots of all tokens."""
         lengths = self.lengths
         first = torch.cumsum(lengths, 0) - lengths
         owner = torch.repeat_interleave(torch.arange(len(self)), lengths)
         return torch.arange(len(owner)) - first[owner] + self.start[owner]
 
-    def owners(self, slots: int) -> Tensor:
+    def owners(self, slots: int) -> Int[Tensor, " {slots}"]:
         """(slots,) index of each slot's piece; −1 outside all pieces."""
         owner = torch.full((slots,), -1, dtype=torch.long)
         owner[self.slots()] = torch.repeat_interleave(torch.arange(len(self)), self.lengths)
         return owner
 
 
-def cut_pieces(closes: Tensor, starts: Tensor, ends: Tensor, least: int = LEAST) -> Pieces:
+def cut_pieces(
+    closes: Bool[Tensor, " T"], starts: Int[Tensor, " m"], ends: Int[Tensor, " m"], least: int = LEAST
+) -> Pieces:
     """Cut stretches of text into pieces. No piece crosses the border of a stretch.
 
     Args:
@@ -90,7 +93,7 @@ def piece_size(window: int) -> int:
     return max(1, min(LEAST, window // 8))
 
 
-def choose_pieces(scores: Tensor, pieces: Pieces, budget: int) -> Tensor:
+def choose_pieces(scores: Float[Tensor, " n"], pieces: Pieces, budget: int) -> Int[Tensor, " m"]:
     """Indices of the best pieces that fit into a budget of tokens, ascending, so that they are read in the text's
     order.
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -26,21 +27,21 @@ class Nodes:
     level   depth in the tree: 0 for the chunk itself, 1 … height for its descendants
     """
 
-    row: Tensor
-    chunk: Tensor
-    start: Tensor
-    length: Tensor
-    level: Tensor
+    row: Int[Tensor, " n"]
+    chunk: Int[Tensor, " n"]
+    start: Int[Tensor, " n"]
+    length: Int[Tensor, " n"]
+    level: Int[Tensor, " n"]
 
     def __len__(self) -> int:
         return len(self.row)
 
     @property
-    def end(self) -> Tensor:
+    def end(self) -> Int[Tensor, " n"]:
         """(n,) position after the last token."""
         return self.start + self.length
 
-    def __getitem__(self, index: Tensor) -> "Nodes":
+    def __getitem__(self, index: Int[Tensor, " m"] | Bool[Tensor, " n"]) -> "Nodes":
         return Nodes(*(getattr(self, f.name)[index] for f in fields(self)))
 
     @staticmethod
@@ -54,15 +55,15 @@ class Nodes:
 
 
 # (left children, right children) of n nodes → (n,) bool, True where the right child is selected.
-Choose = Callable[[Nodes, Nodes], Tensor]
+Choose = Callable[[Nodes, Nodes], Bool[Tensor, " n"]]
 
 
-def choose_right(left: Nodes, right: Nodes) -> Tensor:
+def choose_right(left: Nodes, right: Nodes) -> Bool[Tensor, " n"]:
     """Always the child nearer to the running text."""
     return torch.ones(len(left), dtype=torch.bool)
 
 
-def chunks(lengths: Tensor, chunk_size: int) -> Nodes:
+def chunks(lengths: Int[Tensor, " B"], chunk_size: int) -> Nodes:
     """Cut texts of `lengths` (B,) tokens into chunks of `chunk_size`; the last of each text may be shorter."""
     counts = (lengths + chunk_size - 1) // chunk_size
     row = torch.repeat_interleave(torch.arange(len(lengths)), counts)
@@ -74,7 +75,7 @@ def chunks(lengths: Tensor, chunk_size: int) -> Nodes:
     )
 
 
-def split_point(length: Tensor, epsilon: Tensor | float = 0.0) -> Tensor:
+def split_point(length: Int[Tensor, " n"], epsilon: Float[Tensor, " #n"] | float = 0.0) -> Int[Tensor, " n"]:
     """Length of the left child: b = floor(l/2 − ε), clamped to [1, l − 1] so that no child is empty.
 
     Args:
@@ -85,7 +86,7 @@ def split_point(length: Tensor, epsilon: Tensor | float = 0.0) -> Tensor:
     return torch.minimum(b.clamp(min=1), length - 1)
 
 
-def split(nodes: Nodes, epsilon: Tensor | float = 0.0) -> tuple[Nodes, Nodes]:
+def split(nodes: Nodes, epsilon: Float[Tensor, " #n"] | float = 0.0) -> tuple[Nodes, Nodes]:
     """The left and right children of nodes of at least two tokens."""
     b = split_point(nodes.length, epsilon)
     left = Nodes(nodes.row, nodes.chunk, nodes.start, b, nodes.level + 1)
@@ -141,17 +142,17 @@ class Samples:
     stride    stride of its node: how many tokens it represents
     """
 
-    node: Tensor
-    row: Tensor
-    chunk: Tensor
-    position: Tensor
-    stride: Tensor
+    node: Int[Tensor, " s"]
+    row: Int[Tensor, " s"]
+    chunk: Int[Tensor, " s"]
+    position: Int[Tensor, " s"]
+    stride: Int[Tensor, " s"]
 
     def __len__(self) -> int:
         return len(self.node)
 
 
-def node_strides(nodes: Nodes, strides: tuple[int, ...]) -> Tensor:
+def node_strides(nodes: Nodes, strides: tuple[int, ...]) -> Int[Tensor, " n"]:
     """(n,) the stride of each node: α_w for level w; a chunk too short to split counts as level 1."""
     return torch.tensor(strides)[(nodes.level - 1).clamp(min=0)]
 
@@ -167,7 +168,9 @@ def sample(nodes: Nodes, strides: tuple[int, ...], keep: str = "last") -> Sample
     return Samples(node, nodes.row[node], nodes.chunk[node], position, stride[node])
 
 
-def one_a_stride(start: Tensor, end: Tensor, stride: Tensor, keep: str = "last") -> tuple[Tensor, Tensor]:
+def one_a_stride(
+    start: Int[Tensor, " n"], end: Int[Tensor, " n"], stride: Int[Tensor, " n"], keep: str = "last"
+) -> tuple[Int[Tensor, " s"], Int[Tensor, " s"]]:
     """Choose the kept tokens of n spans. This is the only place that decides it.
 
     Args:

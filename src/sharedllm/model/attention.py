@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import eager_attention_forward
@@ -14,8 +15,13 @@ _MASK = 2**25
 
 
 def attend(
-    module: Any, implementation: str | None, queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor
-) -> Tensor:
+    module: Any,
+    implementation: str | None,
+    queries: Float[Tensor, "B H L D"],
+    keys: Float[Tensor, "B G S D"],
+    values: Float[Tensor, "B G S D"],
+    allowed: Bool[Tensor, "..."] | Float[Tensor, "..."],
+) -> Float[Tensor, "B L H*D"]:
     """Attention restricted by `allowed`; no causal mask is implied.
 
     Args:
@@ -52,8 +58,8 @@ def own_scores(module: Any) -> dict[str, Any]:
 
 
 def attend_to_all(
-    implementation: str | None, queries: Tensor, span: KeyValueSpan, scaling: float, **own: Any
-) -> Tensor:
+    implementation: str | None, queries: Float[Tensor, "B H L D"], span: KeyValueSpan, scaling: float, **own: Any
+) -> Float[Tensor, "B L H*D"]:
     """Attention of queries that all see the same keys of their text: neither keys nor values are repeated for heads or rows.
 
     Args:
@@ -73,8 +79,8 @@ def attend_to_all(
 
 
 def attend_joined(
-    module: Any, implementation: str | None, queries: Tensor, far: KeyValueSpan, near: KeyValueSpan
-) -> Tensor:
+    module: Any, implementation: str | None, queries: Float[Tensor, "B H L D"], far: KeyValueSpan, near: KeyValueSpan
+) -> Float[Tensor, "B L H*D"]:
     """One softmax over the keys of two spans side by side.
 
     Args:
@@ -116,7 +122,9 @@ def attend_joined(
     return torch.cat(out, 1) if len(out) > 1 else out[0]
 
 
-def in_full(span: KeyValueSpan) -> tuple[Tensor, Tensor, Tensor | None]:
+def in_full(
+    span: KeyValueSpan,
+) -> tuple[Float[Tensor, "X G S D"], Float[Tensor, "X G S D"], Float[Tensor, "_ 1 _ S"] | None]:
     """The span with keys and values converted back from 8 bits."""
     keys, values, bias = span
     return (
@@ -136,7 +144,7 @@ def _rows_of(span: tuple[Tensor, Tensor, Tensor | None], rows: range, batch: int
     return _rows(keys, rows, batch), _rows(values, rows, batch), None if bias is None else _rows(bias, rows, batch)
 
 
-def _spread(span: KeyValueSpan, queries: Tensor, start: int) -> Tensor:
+def _spread(span: KeyValueSpan, queries: Float[Tensor, "B H L D"], start: int) -> Float[Tensor, "B 1 L _"]:
     """The bias of a span's scores for queries (B, H, L, D) that begin at `start`: (B, 1, L, S)."""
     keys, _, bias = span
     if bias is None:

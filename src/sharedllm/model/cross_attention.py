@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
@@ -45,9 +46,9 @@ class PreparedMemory:
     """
 
     layers: dict[int, KeyValueSpan]
-    present: Tensor
+    present: Bool[Tensor, "B 1 1"]
     query: dict[int, Rotation] = field(default_factory=dict)
-    begin: Tensor | None = None
+    begin: Int[Tensor, " B"] | None = None
 
     def __len__(self) -> int:
         """B, the number of rows."""
@@ -120,11 +121,11 @@ def prepare(
     )
 
 
-def _scaled(by: Rotation, factor: Tensor | None) -> Rotation:
+def _scaled(by: Rotation, factor: Float[Tensor, "X 1 1"] | None) -> Rotation:
     return by if factor is None else by.scaled(factor)
 
 
-def _rotated(keys: Tensor, by: Rotation, in_place: bool) -> Tensor:
+def _rotated(keys: Float[Tensor, "X G S D"], by: Rotation, in_place: bool) -> Float[Tensor, "X G S D"]:
     """`rotate` of a memory's keys (X, G, S, D), some tokens at a time where there are no gradients."""
     if torch.is_grad_enabled():
         return rotate(keys, by)
@@ -135,7 +136,9 @@ def _rotated(keys: Tensor, by: Rotation, in_place: bool) -> Tensor:
     return out
 
 
-def _bias(memory: ContextMemory, kept: Tensor, config: SharedLLMConfig, dtype: torch.dtype) -> Tensor:
+def _bias(
+    memory: ContextMemory, kept: Int[Tensor, " X"], config: SharedLLMConfig, dtype: torch.dtype
+) -> Float[Tensor, "X 1 1 S"]:
     """The bias (X, 1, 1, S) of scores, which hides padding."""
     if config.injection == "joint":
         # However many tokens are kept, they weigh no more than a window of them, so long memories don't drown the
@@ -185,7 +188,7 @@ class CrossAttention(Injection):
                 nn.init.normal_(linear.weight, std=self.config.initializer_range)
 
     def memory_attention(
-        self, attention: Any, normed: Tensor, layer_index: int, memory: PreparedMemory, **kwargs
+        self, attention: Any, normed: Float[Tensor, "B L E"], layer_index: int, memory: PreparedMemory, **kwargs
     ) -> tuple[Tensor, Inject]:
         """Unchanged self-attention, and the function that adds the memory's contribution after it."""
 
@@ -195,7 +198,13 @@ class CrossAttention(Injection):
 
         return self_attend(self.family, attention, normed, **kwargs), read
 
-    def forward(self, attention: nn.Module, queries: Tensor, spans: Sequence[KeyValueSpan], present: Tensor) -> Tensor:
+    def forward(
+        self,
+        attention: nn.Module,
+        queries: Float[Tensor, "B H L D"],
+        spans: Sequence[KeyValueSpan],
+        present: Bool[Tensor, "B 1 1"],
+    ) -> Float[Tensor, "B L E"]:
         """The contribution to the residual stream, (B, L, E).
 
         Args:

@@ -7,6 +7,7 @@ enough (`sharedllm diagnose` shows this). The memory's keys come before the runn
 from collections.abc import Sequence
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from .attention import attend_joined
@@ -36,13 +37,15 @@ class JointAttention(Injection):
         self.projection = KeyValueProjection(layer, family) if own_projection else None
 
     def memory_attention(
-        self, attention: Any, normed: Tensor, layer_index: int, memory: PreparedMemory, **kwargs
-    ) -> tuple[Tensor, None]:
+        self, attention: Any, normed: Float[Tensor, "B L E"], layer_index: int, memory: PreparedMemory, **kwargs
+    ) -> tuple[Float[Tensor, "B L E"], None]:
         """Self-attention with the memory's tokens among its keys; no second step."""
         queries, near = operands(self.family, attention, normed, **kwargs)
         return self(attention, queries, [memory.layers[layer_index], near]), None
 
-    def forward(self, attention: nn.Module, queries: Tensor, spans: Sequence[KeyValueSpan]) -> Tensor:
+    def forward(
+        self, attention: nn.Module, queries: Float[Tensor, "B H L D"], spans: Sequence[KeyValueSpan]
+    ) -> Float[Tensor, "B L E"]:
         """(B, L, E).
 
         Args:

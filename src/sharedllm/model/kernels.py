@@ -12,13 +12,17 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from ..memory.int8 import Int8Keys, Int8Values
 
 # Keys and values (B, G, S, D), and a bias added to their scores, broadcastable to (B, 1, L, S), or None.
-KeyValueSpan = tuple[Tensor | Int8Keys, Tensor | Int8Values, Tensor | None]
+# Several with different X and S may go into one softmax: only the number of dimensions is checked.
+KeyValueSpan = tuple[
+    Float[Tensor, "_ _ _ _"] | Int8Keys, Float[Tensor, "_ _ _ _"] | Int8Values, Float[Tensor, "_ 1 _ _"] | None
+]
 
 Kernel = Literal["products", "shared", "grouped", "library"]
 
@@ -73,7 +77,13 @@ def are_few(queries: Sequence[int], keys: Sequence[int]) -> bool:
     return 4 * queries[0] * queries[1] * queries[2] <= keys[0] * keys[1] * keys[3]
 
 
-def attend_groups(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scaling: float) -> Tensor:
+def attend_groups(
+    queries: Float[Tensor, "B H L D"],
+    keys: Float[Tensor, "B G S D"],
+    values: Float[Tensor, "B G S D"],
+    mask: Bool[Tensor, "#B 1 L S"] | Float[Tensor, "#B 1 L S"],
+    scaling: float,
+) -> Float[Tensor, "B L H*D"]:
     """SDPA of queries (B, H, L, D) without repeating keys and values (B, G, S, D) for the heads of a group, as
     transformers would.
 
@@ -87,7 +97,13 @@ def attend_groups(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, s
     return out.transpose(1, 2).flatten(2)
 
 
-def attend_shared(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scaling: float) -> Tensor:
+def attend_shared(
+    queries: Float[Tensor, "B H L D"],
+    keys: Float[Tensor, "X G S D"],
+    values: Float[Tensor, "X G S D"],
+    bias: Float[Tensor, "_ 1 1 S"] | None,
+    scaling: float,
+) -> Float[Tensor, "B L H*D"]:
     """SDPA of queries (B, H, L, D) that all see the same keys (X, G, S, D) of their text.
 
     Args:
@@ -102,12 +118,12 @@ def attend_shared(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | 
 
 
 def attend_few(
-    queries: Tensor,
+    queries: Float[Tensor, "B H L D"],
     spans: Sequence[KeyValueSpan],
     scaling: float,
     softcap: float | None = None,
-    sinks: Tensor | None = None,
-) -> Tensor:
+    sinks: Float[Tensor, " H"] | None = None,
+) -> Float[Tensor, "B L H*D"]:
     """One softmax over the keys of all spans. Scores are concatenated instead of keys, so no span is copied.
 
     Args:
@@ -138,7 +154,7 @@ def attend_few(
     return out.transpose(1, 2).flatten(2)
 
 
-def _scores(queries: Tensor, keys: Tensor | Int8Keys) -> Tensor:
+def _scores(queries: Float[Tensor, "X G L D"], keys: Float[Tensor, "X G S D"] | Int8Keys) -> Float[Tensor, "X G L _"]:
     """(X, G, L, D) and (X, G, S, D) → (X, G, L, S)."""
     if not isinstance(keys, Tensor):
         return keys.scores(queries)
@@ -148,7 +164,7 @@ def _scores(queries: Tensor, keys: Tensor | Int8Keys) -> Tensor:
     return queries @ keys.transpose(2, 3)
 
 
-def _fold(rows: Tensor, shape: torch.Size) -> Tensor:
+def _fold(rows: Float[Tensor, "B H L _"], shape: torch.Size) -> Float[Tensor, "X G _ _"]:
     """(B, H, L, …) → (X, G, B/X · H/G · L, …) for keys of a shape (X, G, S, D), of X texts."""
     texts, groups = shape[:2]
     if len(rows) == texts:
@@ -156,7 +172,7 @@ def _fold(rows: Tensor, shape: torch.Size) -> Tensor:
     return rows.unflatten(0, (texts, -1)).unflatten(2, (groups, -1)).transpose(1, 2).flatten(2, 4)
 
 
-def _unfold(folded: Tensor, queries: Tensor) -> Tensor:
+def _unfold(folded: Float[Tensor, "X G _ d"], queries: Float[Tensor, "B H L D"]) -> Float[Tensor, "B H L d"]:
     """(X, G, B/X · H/G · L, …) → (B, H, L, …), the queries' shape."""
     (batch, heads, length), (texts, groups) = queries.shape[:3], folded.shape[:2]
     if batch == texts:

@@ -4,6 +4,7 @@ rotary embedding."""
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..memory.context_memory import ContextMemory
@@ -16,21 +17,21 @@ class Rotation(NamedTuple):
     interleaved  whether numbers 2 i and 2 i + 1 of a head form a pair; else i and i + D/2
     """
 
-    cos: Tensor
-    sin: Tensor
+    cos: Float[Tensor, "B L D"]
+    sin: Float[Tensor, "B L D"]
     interleaved: bool = False
 
-    def scaled(self, factor: Tensor) -> "Rotation":
+    def scaled(self, factor: Float[Tensor, " *shape"]) -> "Rotation":
         """The rotation times a factor, broadcastable to (B, L, D)."""
         return self._replace(cos=self.cos * factor, sin=self.sin * factor)
 
-    def at(self, index: slice | Tensor) -> "Rotation":
+    def at(self, index: slice | Int[Tensor, " *places"]) -> "Rotation":
         """Cosines and sines of some positions, for a rotation of one row: a slice, or indices (…) giving (…, D)."""
         pick = (slice(None), index) if isinstance(index, slice) else (0, index)
         return self._replace(cos=self.cos[pick], sin=self.sin[pick])
 
 
-def key_positions(memory: ContextMemory, config: Any) -> Tensor:
+def key_positions(memory: ContextMemory, config: Any) -> Int[Tensor, "B S"]:
     """(B, S) positions that the keys of a memory are rotated to; `config` is the SharedLLM's.
 
     With cross-attention chunk i is at i, and the queries at n, the number of chunks (paper); `key_position` "offset"
@@ -47,13 +48,13 @@ def key_positions(memory: ContextMemory, config: Any) -> Tensor:
     return memory.chunk
 
 
-def rotation(rotary: nn.Module, positions: Tensor, like: Tensor) -> Rotation:
+def rotation(rotary: nn.Module, positions: Int[Tensor, "B L"], like: Tensor) -> Rotation:
     """Cosines and sines of `positions` (B, L), in the dtype and on the device of `like`, for bases whose layers all
     rotate alike."""
     return Rotation(*rotary(like, position_ids=positions.to(like.device)))
 
 
-def rotate(heads: Tensor, by: Rotation | tuple[Tensor, Tensor]) -> Tensor:
+def rotate(heads: Float[Tensor, "B H L D"], by: Rotation | tuple[Tensor, Tensor]) -> Float[Tensor, "B H L D"]:
     """Rotate heads (B, H, L, D) by (B, L, D) or (1, L, D) cosines and sines.
 
     If there are fewer than D of them (a partial rotary embedding), only the first numbers of each head are rotated.

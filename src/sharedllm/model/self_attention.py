@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache
 
@@ -12,8 +13,8 @@ from .rope import rotate
 
 
 def operands(
-    family: Family, attention: Any, normed: Tensor, attention_mask: Tensor | None = None, **kwargs
-) -> tuple[Tensor, KeyValueSpan]:
+    family: Family, attention: Any, normed: Float[Tensor, "B L E"], attention_mask: Tensor | None = None, **kwargs
+) -> tuple[Float[Tensor, "B H L D"], KeyValueSpan]:
     """The operands of self-attention: queries (B, H, L, D), and the span of the running text so far.
 
     Args:
@@ -24,8 +25,8 @@ def operands(
 
 
 def self_attend(
-    family: Family, attention: Any, normed: Tensor, attention_mask: Tensor | None = None, **kwargs
-) -> Tensor:
+    family: Family, attention: Any, normed: Float[Tensor, "B L E"], attention_mask: Tensor | None = None, **kwargs
+) -> Float[Tensor, "B L E"]:
     """Self-attention's output (B, L, E); arguments as for `operands`."""
     # Only the sharing of heads matters here, not the number of keys.
     (batch, length), groups, size = normed.shape[:2], attention.num_key_value_groups, attention.head_dim
@@ -52,12 +53,12 @@ def self_attend(
 def _projected(
     family: Family,
     attention: Any,
-    normed: Tensor,
-    position_embeddings: tuple[Tensor, Tensor],
-    position_ids: Tensor | None = None,
+    normed: Float[Tensor, "B L E"],
+    position_embeddings: tuple[Float[Tensor, "#B L d"], Float[Tensor, "#B L d"]],
+    position_ids: Int[Tensor, "#B L"] | None = None,
     past_key_values: Cache | None = None,
     **kwargs,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Float[Tensor, "B H L D"], Float[Tensor, "B G S D"], Float[Tensor, "B G S D"]]:
     """Rotated queries (B, H, L, D), and keys and values (B, G, S, D) of the running text so far."""
     keys, values = (t.transpose(1, 2) for t in family.keys_values(attention, normed))
     queries = family.queries(attention, normed).transpose(1, 2)
@@ -68,7 +69,11 @@ def _projected(
     return queries, keys, values
 
 
-def _bias(mask: Tensor | None, queries: Tensor, keys: Tensor) -> Tensor | None:
+def _bias(
+    mask: Bool[Tensor, "#B 1 L _"] | Float[Tensor, "#B 1 L _"] | None,
+    queries: Float[Tensor, "B H L D"],
+    keys: Float[Tensor, "B G S D"],
+) -> Float[Tensor, "#B 1 L S"] | None:
     """The mask that transformers passes to self-attention, as numbers to add to scores: (B, 1, L, S)."""
     length, seen = queries.shape[2], keys.shape[2]
     if mask is None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..memory.segments import Segment
@@ -34,10 +35,10 @@ class AttentionScore:
         self,
         model: SharedLLMModel,
         segments: Sequence[Segment],
-        query: Tensor,
-        mask: Tensor,
-        words: Tensor | None = None,
-    ) -> Tensor:
+        query: Int[Tensor, "B Q"],
+        mask: Bool[Tensor, "B Q"],
+        words: Bool[Tensor, "B Q"] | None = None,
+    ) -> Float[Tensor, "B Z"]:
         total = torch.zeros(len(query), extent(segments))
         for _, heads, begin, weights in self.by_head(model, segments, query, mask):
             shares = torch.tensor([weight for _, weight in heads])
@@ -46,8 +47,13 @@ class AttentionScore:
 
     @torch.no_grad()
     def by_head(
-        self, model: SharedLLMModel, segments: Sequence[Segment], query: Tensor, mask: Tensor, every: bool = False
-    ) -> Iterator[tuple[int, list[tuple[int, float]], int, Tensor]]:
+        self,
+        model: SharedLLMModel,
+        segments: Sequence[Segment],
+        query: Int[Tensor, "B Q"],
+        mask: Bool[Tensor, "B Q"],
+        every: bool = False,
+    ) -> Iterator[tuple[int, list[tuple[int, float]], int, Float[Tensor, "B heads _"]]]:
         """Attention by head. Yields upper layer, its heads with their weights, first slot, (B, heads, Z') maximum over Q.
 
         every: all heads, equally weighted, whatever the configuration names.
@@ -74,8 +80,13 @@ class AttentionScore:
                 yield index, heads, begin, weights
 
     def _layer(
-        self, queries: Tensor, heads: list[tuple[int, float]], real: Tensor, segments: Sequence[Segment], pair: int
-    ) -> Iterator[tuple[int, Tensor]]:
+        self,
+        queries: Float[Tensor, "B H Q D"],
+        heads: list[tuple[int, float]],
+        real: Bool[Tensor, "B Q"],
+        segments: Sequence[Segment],
+        pair: int,
+    ) -> Iterator[tuple[int, Float[Tensor, "B heads _"]]]:
         """Queries (B, H, Q, D) → slots, and (B, heads, Z') each slot's largest softmax weight over Q."""
         chosen = [head for head, _ in heads]
         norms = queries.new_full((len(queries), len(chosen), queries.shape[2]), -torch.inf, dtype=torch.float32)
@@ -87,8 +98,8 @@ class AttentionScore:
             yield begin, logits.sub_(norms[..., None]).amax(2).exp_()
 
     def _logits(
-        self, queries: Tensor, heads: list[int], segments: Sequence[Segment], pair: int
-    ) -> Iterator[tuple[int, Tensor]]:
+        self, queries: Float[Tensor, "B H Q D"], heads: list[int], segments: Sequence[Segment], pair: int
+    ) -> Iterator[tuple[int, Float[Tensor, "B heads Q _"]]]:
         """The slot of the first column, and (B, heads, Q, Z') float, for all tokens, block by block; −∞ where there is
         none."""
         for segment in segments:
@@ -108,7 +119,9 @@ def _heads_of(model: SharedLLMModel, layer: int, chosen: Sequence[Any] | None) -
     return [(head, weight) for at, head, weight in chosen if at == layer]
 
 
-def _products(queries: Tensor, keys: Tensor, heads: list[int]) -> Tensor:
+def _products(
+    queries: Float[Tensor, "B H Q D"], keys: Float[Tensor, "B G Z D"], heads: list[int]
+) -> Float[Tensor, "B heads Q Z"]:
     """Queries (B, H, Q, D) of some heads with the keys (B, G, Z, D) of their groups → (B, heads, Q, Z) float."""
     batch, groups, share = len(queries), keys.shape[1], queries.shape[1] // keys.shape[1]
     if heads == list(range(queries.shape[1])):

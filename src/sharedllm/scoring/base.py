@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import max_pool1d, pad
 
@@ -29,10 +30,10 @@ class TokenScore(Protocol):
         self,
         model: SharedLLMModel,
         segments: Sequence[Segment],
-        query: Tensor,
-        mask: Tensor,
-        words: Tensor | None = None,
-    ) -> Tensor:
+        query: Int[Tensor, "B Q"],
+        mask: Bool[Tensor, "B Q"],
+        words: Bool[Tensor, "B Q"] | None = None,
+    ) -> Float[Tensor, "B Z"]:
         """(B, Z) how much the token at each slot matters; only comparisons within one text count.
 
         Args:
@@ -63,7 +64,7 @@ def extent(segments: Sequence[Segment]) -> int:
     return max((segment.end for segment in segments), default=0)
 
 
-def token_ids(segments: Sequence[Segment], row: int) -> Tensor:
+def token_ids(segments: Sequence[Segment], row: int) -> Int[Tensor, " Z"]:
     """(Z,) int32 ids of a text by slot; −1 where there is no token."""
     ids = torch.full((extent(segments),), -1, dtype=torch.int32)
     for segment in segments:
@@ -72,7 +73,7 @@ def token_ids(segments: Sequence[Segment], row: int) -> Tensor:
     return ids
 
 
-def spread(scores: Tensor, before: int = 8, after: int = 16, share: float = 0.5) -> Tensor:
+def spread(scores: Float[Tensor, "B Z"], before: int = 8, after: int = 16, share: float = 0.5) -> Float[Tensor, "B Z"]:
     """Give neighbours a share of the scores (B, Z): an answer is near the words of the question, usually after them."""
     padded = pad(scores, (after, before), value=-float("inf"))
     near = max_pool1d(padded[:, None], before + after + 1, stride=1)[:, 0]

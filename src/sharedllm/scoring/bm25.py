@@ -11,11 +11,13 @@ from functools import lru_cache
 from itertools import pairwise
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..memory.segments import Segment
 from ..model.backbone import SharedLLMModel
+from ..utils.text import decode
 from .base import TokenScore, extent, token_ids
 
 # Replaces tokens of the question that do not count: no text contains it, and no pair crosses it.
@@ -42,10 +44,10 @@ class BM25Score:
         self,
         model: SharedLLMModel,
         segments: Sequence[Segment],
-        query: Tensor,
-        mask: Tensor,
-        words: Tensor | None = None,
-    ) -> Tensor:
+        query: Int[Tensor, "B Q"],
+        mask: Bool[Tensor, "B Q"],
+        words: Bool[Tensor, "B Q"] | None = None,
+    ) -> Float[Tensor, "B Z"]:
         result = torch.zeros(len(query), extent(segments))
         asked = query.masked_fill(~words, NO_WORD) if words is not None else query
         for row, (ids, real) in enumerate(zip(asked.cpu(), mask.cpu(), strict=True)):
@@ -54,11 +56,11 @@ class BM25Score:
                 result[row] = self._of(text, ids[real].tolist())
         return result
 
-    def _of(self, text: Tensor, asked: list[int]) -> Tensor:
+    def _of(self, text: Int[Tensor, " Z"], asked: list[int]) -> Float[Tensor, " Z"]:
         """(Z,) scores of one text."""
         return self.per_token(self.total(text, asked), len(text))
 
-    def total(self, text: Tensor, asked: list[int]) -> Tensor:
+    def total(self, text: Int[Tensor, " Z"], asked: list[int]) -> Float[Tensor, " pieces"]:
         """(pieces,) scores of the pieces of a text. Adds word by word, because a question may have thousands."""
         words = self.by_word(text, asked)
         total = next(words).clone()
@@ -66,12 +68,12 @@ class BM25Score:
             total += word
         return total
 
-    def by_word(self, text: Tensor, asked: list[int]) -> Iterator[Tensor]:
+    def by_word(self, text: Int[Tensor, " Z"], asked: list[int]) -> Iterator[Float[Tensor, " pieces"]]:
         """(pieces,) for each word of a question, its contribution to the score of each piece; pieces begin every half
         piece."""
         half, halves = self.piece // 2, -(-len(text) // (self.piece // 2))
 
-        def per_piece(places: Tensor) -> Tensor:
+        def per_piece(places: Int[Tensor, " places"]) -> Float[Tensor, " pieces"]:
             """(pieces,) the number of `places` in each piece."""
             count = torch.bincount(places // half, minlength=halves).float()
             return self._with_next(count, count)
@@ -81,11 +83,12 @@ class BM25Score:
         norm = self.k1 * (1 - self.b + self.b * lengths / lengths[lengths > 0].mean())
         pieces = (lengths > 0).sum()
         for (word, ends), times in self._asked(asked).items():
-            if len(word) > 1:
-                places = torch.nonzero((text[:-1] == word[0]) & (text[1:] == word[1])).flatten()
+            first, *second = word
+            if second:
+                places = torch.nonzero((text[:-1] == first) & (text[1:] == second[0])).flatten()
                 found = self._pairs(self._ending(text, places, 1) if ends else places, half, halves)
             else:
-                places = torch.nonzero(text == word[0]).flatten()
+                places = torch.nonzero(text == first).flatten()
                 found = per_piece(self._ending(text, places, 0) if ends else places)
             having = (found > 0).sum()
             rarity = torch.log(1 + (pieces - having + 0.5) / (having + 0.5))
@@ -99,7 +102,7 @@ class BM25Score:
         singles = [((i,), end) for i, end in zip(asked, ends, strict=True)]
         return Counter([*singles, *zip(pairwise(asked), ends[1:], strict=True)])
 
-    def _ending(self, text: Tensor, places: Tensor, last: int) -> Tensor:
+    def _ending(self, text: Int[Tensor, " Z"], places: Int[Tensor, " places"], last: int) -> Int[Tensor, " ending"]:
         """The places at which a word of the text ends `last` tokens later."""
         assert self.continues is not None
         after = (places + last + 1).clamp(max=len(text) - 1)
@@ -107,18 +110,18 @@ class BM25Score:
         going = torch.tensor([i >= 0 and self.continues(i) for i in known.tolist()], dtype=torch.bool)
         return places[~going[inverse] | (after == places + last)]
 
-    def per_token(self, scores: Tensor, length: int) -> Tensor:
+    def per_token(self, scores: Float[Tensor, " pieces"], length: int) -> Float[Tensor, " {length}"]:
         """(Z,) from scores of pieces: the better score of a token's two pieces."""
         return scores.maximum(torch.cat([scores[:1], scores[:-1]])).repeat_interleave(self.piece // 2)[:length]
 
-    def _pairs(self, places: Tensor, half: int, halves: int) -> Tensor:
+    def _pairs(self, places: Int[Tensor, " places"], half: int, halves: int) -> Float[Tensor, " pieces"]:
         """(pieces,) how many pairs, given by the place of their first token, lie wholly in each piece."""
         first = torch.bincount(places // half, minlength=halves).float()
         inside = torch.bincount(places[places % half < half - 1] // half, minlength=halves).float()
         return self._with_next(first, inside)
 
     @staticmethod
-    def _with_next(own: Tensor, following: Tensor) -> Tensor:
+    def _with_next(own: Float[Tensor, " halves"], following: Float[Tensor, " halves"]) -> Float[Tensor, " halves"]:
         """A piece is a half plus the next half; the last half is a piece only if it is the only one."""
         if len(own) == 1:
             return own
@@ -135,7 +138,7 @@ def _continuing(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], bool]:
     @lru_cache(maxsize=1 << 16)
     def continues(index: int) -> bool:
         # Decoded alone, a SentencePiece token loses the space before it.
-        written, text = str(tokenizer.convert_ids_to_tokens(index)), tokenizer.decode([index])
+        written, text = str(tokenizer.convert_ids_to_tokens(index)), decode(tokenizer, [index])
         return not written.startswith(("\u2581", "\u0120")) and (text[:1].isalnum() or text[:1] == "_")
 
     return continues

@@ -9,6 +9,7 @@ because their names are different words; if a thing has several values, all stay
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from .bm25 import NO_WORD, BM25Score
@@ -26,7 +27,7 @@ class FocusScore(BM25Score):
     least: float = 0.25
     near: int = 8
 
-    def _of(self, text: Tensor, asked: list[int]) -> Tensor:
+    def _of(self, text: Int[Tensor, " Z"], asked: list[int]) -> Float[Tensor, " Z"]:
         total = self.total(text, asked)
         left = torch.zeros_like(total)
         for word in self.by_word(text, asked):
@@ -36,7 +37,9 @@ class FocusScore(BM25Score):
         kept = left.masked_fill(left < self.least * left.max(), -torch.inf)
         return self._with_answers(self.per_token(kept, len(text)), text, asked)
 
-    def _with_answers(self, scores: Tensor, text: Tensor, asked: list[int]) -> Tensor:
+    def _with_answers(
+        self, scores: Float[Tensor, " Z"], text: Int[Tensor, " Z"], asked: list[int]
+    ) -> Float[Tensor, " Z"]:
         """(Z,) scores in which kept stretches that end within the question's words are extended."""
         stays, half = ~scores.isneginf(), self.piece // 2
         last = torch.nonzero(stays[:-1] & ~stays[1:]).flatten()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..context.pieces import Pieces
@@ -58,7 +59,7 @@ class HeadIndex:
         owner = pieces.owners(max(segment.end for segment in segments))
         self._blocks = [block for segment in segments for block in self._cut(segment, owner)]
 
-    def scores(self, question_ids: Tensor, own: Tensor) -> Tensor:
+    def scores(self, question_ids: Int[Tensor, "1 Q"], own: Bool[Tensor, "1 Q"]) -> Float[Tensor, " n"]:
         """How much the heads attend to each piece: a softmax over the whole text, averaged over the question's own tokens.
 
         Args:
@@ -71,7 +72,7 @@ class HeadIndex:
         return (shares[:, None] * self.weights(question_ids, own)).sum(0) / shares.sum()
 
     @torch.no_grad()
-    def weights(self, question_ids: Tensor, own: Tensor) -> Tensor:
+    def weights(self, question_ids: Int[Tensor, "1 Q"], own: Bool[Tensor, "1 Q"]) -> Float[Tensor, "heads n"]:
         """(heads, n) the scores of single heads, before `scores` averages them."""
         queries = _queries(self.model, question_ids, own, self.heads)
         found = torch.full((len(queries), len(queries[0]), self.count), -torch.inf)
@@ -89,7 +90,7 @@ class HeadIndex:
     def _group(self, layer: int, head: int) -> tuple[int, int]:
         return layer, head // self._share
 
-    def _cut(self, segment: Segment, owner: Tensor) -> list[_Block]:
+    def _cut(self, segment: Segment, owner: Int[Tensor, " Z"]) -> list[_Block]:
         pair = {index: place for place, (index, _) in enumerate(self.model.config.injection_map)}
         groups = sorted({self._group(layer, head) for layer, head, _ in self.heads})
         blocks = []
@@ -108,7 +109,9 @@ class HeadIndex:
             blocks.append(_Block(int(of[0]), starts, keys))
         return blocks
 
-    def _turned(self, layer: int, keys: Tensor, places: Tensor) -> Tensor:
+    def _turned(
+        self, layer: int, keys: Float[Tensor, "1 G T D"], places: Int[Tensor, "1 T"]
+    ) -> Float[Tensor, "1 G T D"]:
         """Keys (1, G, T, D) rotated to their places (1, T) in their chunks, after the prefix."""
         model, lower = self.model, self.model.lower()
         positions = places + len(model.config.prefix or [])
@@ -116,7 +119,9 @@ class HeadIndex:
         return rotate(keys, by.keys(layer, getattr(model.upper.layers[layer], lower.family.attention)))
 
 
-def _queries(model: SharedLLMModel, question_ids: Tensor, own: Tensor, heads: Heads) -> list[Tensor]:
+def _queries(
+    model: SharedLLMModel, question_ids: Int[Tensor, "1 Q"], own: Bool[Tensor, "1 Q"], heads: Heads
+) -> list[Float[Tensor, "q D"]]:
     """Each head's scaled, rotated queries (q, D) of the question's own tokens, placed just after a chunk."""
     lower, config = model.lower(), model.config
     length, prefix = question_ids.shape[1], len(config.prefix or [])
@@ -136,7 +141,7 @@ def _queries(model: SharedLLMModel, question_ids: Tensor, own: Tensor, heads: He
     return found
 
 
-def _by_piece(logits: Tensor, starts: np.ndarray) -> Tensor:
+def _by_piece(logits: Float[Tensor, "q T"], starts: np.ndarray) -> Float[Tensor, "q pieces"]:
     """(q, m) log of the sum of exponentials of logits (q, T) over each of m neighbouring pieces."""
     most = logits.amax(1, keepdim=True)
     sums = np.add.reduceat((logits - most).exp_().numpy(), starts, axis=1)

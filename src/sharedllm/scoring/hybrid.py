@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -33,14 +34,14 @@ class HybridScore:
         self,
         model: SharedLLMModel,
         segments: Sequence[Segment],
-        query: Tensor,
-        mask: Tensor,
-        words: Tensor | None = None,
-    ) -> Tensor:
+        query: Int[Tensor, "B Q"],
+        mask: Bool[Tensor, "B Q"],
+        words: Bool[Tensor, "B Q"] | None = None,
+    ) -> Float[Tensor, "B Z"]:
         return self.fused([member.scores(model, segments, query, mask, words) for member in self.members])
 
     @staticmethod
-    def fused(members: Sequence[Tensor]) -> Tensor:
+    def fused(members: Sequence[Float[Tensor, "B Z"]]) -> Float[Tensor, "B Z"]:
         """Combine several scores (B, Z) into one."""
         total = torch.zeros_like(members[0])
         for scores in members:

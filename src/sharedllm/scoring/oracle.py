@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..memory.segments import Segment
@@ -23,10 +24,10 @@ class OracleScore:
         self,
         model: SharedLLMModel,
         segments: Sequence[Segment],
-        query: Tensor,
-        mask: Tensor,
-        words: Tensor | None = None,
-    ) -> Tensor:
+        query: Int[Tensor, "B Q"],
+        mask: Bool[Tensor, "B Q"],
+        words: Bool[Tensor, "B Q"] | None = None,
+    ) -> Float[Tensor, "B Z"]:
         scores = torch.full((len(query), extent(segments)), -torch.inf)
         for row, spans in enumerate(self.spans):
             for start, end in spans:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -109,8 +110,8 @@ def rank_pieces(
     segments: Sequence[Segment],
     index: TextIndex,
     question: str,
-    question_ids: Tensor,
-    own: Tensor,
+    question_ids: Int[Tensor, "1 Q"],
+    own: Bool[Tensor, "1 Q"],
     score: str | None = None,
 ) -> Tensor:
     """(n,) how much each piece matters to a question.
@@ -131,7 +132,7 @@ def rank_pieces(
     return found[0] if len(found) == 1 else join(*found)
 
 
-def join(words: Tensor, heads: Tensor) -> Tensor:
+def join(words: Float[Tensor, " n"], heads: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     """(n,) two scores of n pieces combined, each as a share of its maximum, with a lower weight for heads. If no word
     matches, heads alone decide."""
     shares = (each / each.max().clamp(min=1e-20) for each in (words, heads.float()))
@@ -161,7 +162,7 @@ def check_ranking(config: SharedLLMConfig, score: str) -> tuple[bool, Heads]:
     return by_words, heads
 
 
-def _stretches(segments: Sequence[Segment]) -> tuple[Tensor, Tensor]:
+def _stretches(segments: Sequence[Segment]) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
     """The slots at which documents begin and end; text after a lost block counts as a new one."""
     begins = {source["start"] for segment in segments for text in segment.sources for source in text}
     starts: list[int] = []
@@ -177,7 +178,7 @@ def _stretches(segments: Sequence[Segment]) -> tuple[Tensor, Tensor]:
     return torch.tensor(starts, dtype=torch.long), torch.tensor(ends, dtype=torch.long)
 
 
-def _closes(ids: Tensor, tokenizer: PreTrainedTokenizerBase) -> Tensor:
+def _closes(ids: Int[Tensor, " Z"], tokenizer: PreTrainedTokenizerBase) -> Bool[Tensor, " Z"]:
     """(T,) bool: whether a sentence or a line ends with each token."""
     known, inverse = ids.unique(return_inverse=True)
     texts = tokenizer.batch_decode([[max(i, 0)] for i in known.tolist()])
@@ -200,8 +201,8 @@ def select_pieces(
     model: SharedLLMModel,
     segments: Sequence[Segment],
     tokenizer: PreTrainedTokenizerBase,
-    question_ids: Tensor,
-    own: Tensor,
+    question_ids: Int[Tensor, "1 Q"],
+    own: Bool[Tensor, "1 Q"],
     budget: int,
     score: str | None = None,
 ) -> Selected:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from ..context.budget import kept_within
@@ -19,12 +20,12 @@ from .base import TokenScore, get_score
 def select(
     model: SharedLLMModel,
     source: Source,
-    query_ids: Tensor,
-    query_attention_mask: Tensor | None = None,
+    query_ids: Int[Tensor, "B Q"],
+    query_attention_mask: Shaped[Tensor, "B Q"] | None = None,
     *,
-    query_words: Tensor | None = None,
+    query_words: Bool[Tensor, "B Q"] | None = None,
     budget: int | None,
-    score: str | TokenScore | Tensor = DEFAULT_SCORE,
+    score: str | TokenScore | Float[Tensor, "B Z"] = DEFAULT_SCORE,
     strides: Sequence[int] | None = None,
     gist: float = 0.5,
 ) -> ContextMemory:
@@ -63,12 +64,12 @@ def select(
 def scores(
     model: SharedLLMModel,
     source: Source,
-    query_ids: Tensor,
-    query_attention_mask: Tensor | None = None,
+    query_ids: Int[Tensor, "B Q"],
+    query_attention_mask: Shaped[Tensor, "B Q"] | None = None,
     *,
-    query_words: Tensor | None = None,
+    query_words: Bool[Tensor, "B Q"] | None = None,
     score: str | TokenScore = DEFAULT_SCORE,
-) -> Tensor:
+) -> Float[Tensor, "B Z"]:
     """(B, Z) how much the token at each slot (see `memory.segments`) matters to a question; otherwise as `select`."""
     segments = segments_of(source)
     model.check_fingerprint(segments[0].fingerprint)

@@ -14,6 +14,7 @@ from functools import lru_cache
 import bm25s
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 _WORD = re.compile(r"\w+")
@@ -53,7 +54,7 @@ class WordIndex:
             self._index = bm25s.BM25(method="lucene")
             self._index.index(found, show_progress=False)
 
-    def scores(self, question: str) -> Tensor:
+    def scores(self, question: str) -> Float[Tensor, " n"]:
         """(n,) BM25 score of each piece for the words of a question; 0 for a piece with none of them."""
         if self._index is None:
             return torch.zeros(self._pieces)

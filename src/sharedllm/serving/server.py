@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import signal
 import socket
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -71,6 +72,9 @@ def closing_half_open(protocol: type[asyncio.Protocol], seconds: float) -> type[
 
     class Limited(protocol):
         _late: asyncio.TimerHandle | None = None
+        # Of every protocol of uvicorn: the request that is being answered, and the connection.
+        cycle: Any
+        transport: asyncio.Transport
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(transport)

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from ..tree import Choose, Nodes
@@ -11,11 +12,11 @@ from . import POLICIES
 class NodeView(Protocol):
     """The data that a policy may use. States are computed only on request, without gradients."""
 
-    def node_states(self, nodes: Nodes) -> Tensor:
+    def node_states(self, nodes: Nodes) -> Float[Tensor, "n E"]:
         """(n, E) hidden state at the last token of each node after the first lower layer."""
         ...
 
-    def query_states(self) -> Tensor:
+    def query_states(self) -> Float[Tensor, "B E"]:
         """(B, E) hidden state at the last token of each text's query after the first upper layer."""
         ...
 
@@ -26,7 +27,7 @@ class SelectionPolicy(Protocol):
     name: str
     needs_query: bool
 
-    def scores(self, nodes: Nodes, view: NodeView) -> Tensor:
+    def scores(self, nodes: Nodes, view: NodeView) -> Shaped[Tensor, " n"]:
         """(n,) how much each node deserves to stay fine; only comparisons within one text matter."""
         ...
 
@@ -34,7 +35,7 @@ class SelectionPolicy(Protocol):
 def chooser(policy: SelectionPolicy, view: NodeView) -> Choose:
     """Turn a policy into the function that chooses between siblings while a tree grows."""
 
-    def choose(left: Nodes, right: Nodes) -> Tensor:
+    def choose(left: Nodes, right: Nodes) -> Bool[Tensor, " n"]:
         scores = policy.scores(Nodes.cat([left, right]), view).cpu()
         return scores[len(left) :] >= scores[: len(left)]
 

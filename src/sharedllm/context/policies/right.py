@@ -1,5 +1,6 @@
 """Without a query: parts nearer to the running text stay finer (paper, language modelling)."""
 
+from jaxtyping import Int
 from torch import Tensor
 
 from ..tree import Nodes
@@ -12,5 +13,5 @@ class Right:
     name = "right"
     needs_query = False
 
-    def scores(self, nodes: Nodes, view: NodeView) -> Tensor:
+    def scores(self, nodes: Nodes, view: NodeView) -> Int[Tensor, " n"]:
         return nodes.start

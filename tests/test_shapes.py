@@ -1,0 +1,25 @@
+"""The shapes in annotations are checked at every call in tests: a hook that checks nothing would not be seen otherwise."""
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+from sharedllm.context.tree import Nodes, one_a_stride
+from sharedllm.model.rope import rotate
+from sharedllm.scoring.base import spread
+
+
+def test_a_shape_that_does_not_fit_is_refused():
+    two, three = torch.ones(2, dtype=torch.long), torch.ones(3, dtype=torch.long)
+    with pytest.raises(TypeCheckError):
+        one_a_stride(two, three, two)
+    with pytest.raises(TypeCheckError):
+        Nodes(two, two, three, two, two)
+    with pytest.raises(TypeCheckError):
+        rotate(torch.zeros(1, 2, 3), (torch.zeros(1, 2, 3), torch.zeros(1, 2, 3)))
+
+
+def test_a_dtype_that_does_not_fit_is_refused():
+    with pytest.raises(TypeCheckError):
+        spread(torch.zeros(1, 4, dtype=torch.long))
+    assert spread(torch.zeros(1, 4)).shape == (1, 4)
