@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,33 +22,8 @@ from .deepen import Deepened, deepen
 from .encode import ContextEncoder, append_context, read_context
 from .injection import injection_of
 from .lower import LowerModel
-from .renamed import LoadsRenamed
+from .pretrained import SharedLLMPreTrainedModel
 from .upper import inject, make_injections
-
-
-class SharedLLMPreTrainedModel(LoadsRenamed):
-    """What transformers needs to know about both models."""
-
-    config: SharedLLMConfig
-    config_class = SharedLLMConfig
-    base_model_prefix = "model"
-    supports_gradient_checkpointing = True
-    _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values", "memory"]
-    _keep_in_fp32_modules_strict: ClassVar[list[str]] = ["injection.gate"]
-    _supports_sdpa = True
-    _supports_attention_backend = False
-    _supports_flash_attn = False
-    _supports_flex_attn = False
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """New modules start as copies of the base's; only a model made from a bare configuration is initialised at random."""
-        std = self.config.text_config.initializer_range
-        if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=std)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=std)
 
 
 class SharedLLMModel(SharedLLMPreTrainedModel):

@@ -5,7 +5,6 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate.utils import gather_object
@@ -31,7 +30,7 @@ from .parallel import distribute, make_accelerator
 from .parts import add_lora, learning_rates, make_optimizers, multiplier
 from .recipe import Recipe
 from .setup import decoder_layers, make_model, make_stores, make_tokenizer
-from .validate import choose_targets, loss_by_length, recall
+from .validate import validation_of
 from .watch import NormWatch
 
 
@@ -213,39 +212,13 @@ class _Run:
 
     def validate(self, step: int) -> None:
         """Loss by context length and recall on the validation text."""
-        recipe, settings = self.recipe, self.recipe.validation
         if not self.validation:
             return
         self.losses.eval()
-        running = recipe.phases()[-1].running
-        window, reads = getattr(self.config, "window", running), recipe.stage != "base"
-        result: dict[str, Any] = {}
-        for name, store in self.validation.items():
-            longest = max(store.lengths) - running
-            lengths = [int(w * window) for w in settings.windows if (reads or w == 0) and w * window <= longest]
-            if lengths:
-                targets = choose_targets(store, running, max(lengths), settings.rows, 1)
-                result[name] = loss_by_length(self.wrapped, targets, lengths, self.device, recipe.precision)
-        maker = RowMaker(self.tokenizer, "validation", recipe.data.chat)
-        store = next(iter(self.validation.values()))
-        context = window if reads else 0
-        if settings.task_rows and max(store.lengths) >= context + running:
-            result["recall"] = {
-                kind: recall(
-                    self.wrapped,
-                    maker,
-                    store,
-                    kind,
-                    context,
-                    running,
-                    settings.task_rows,
-                    2,
-                    self.device,
-                    recipe.precision,
-                    settings.strides if self.shared else None,
-                )
-                for kind in settings.tasks
-            }
+        window = getattr(self.config, "window", None)
+        result = validation_of(
+            self.wrapped, self.tokenizer, self.recipe, self.validation, window, self.shared, self.device
+        )
         self.losses.train()
         if self.log is not None:
             self.log.write(step=step, validation=result)

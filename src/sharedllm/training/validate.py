@@ -2,10 +2,12 @@
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from ..data.rows import IGNORE, RowMaker
 from ..data.shards import TokenStore
@@ -13,6 +15,7 @@ from ..data.spans import Spans
 from ..utils.errors import UserError
 from .batches import collate
 from .losses import RowLosses, autocast
+from .recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -100,3 +103,40 @@ def recall(
         with autocast(device, precision):
             hits += losses(**inputs, strides=strides)[1].tolist()
     return float(np.mean(hits))
+
+
+def validation_of(
+    losses: RowLosses,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+    stores: dict[str, TokenStore],
+    window: int | None,
+    shared: bool,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Loss by context length for each domain, and "recall" by kind of sample, as the recipe asks for them.
+
+    Args:
+        stores: validation tokens of each domain. window: the model's; None: the running text's length. shared: whether it is
+            a SharedLLM, which reads with strides.
+    """
+    settings, running = recipe.validation, recipe.phases()[-1].running
+    window, reads = window or running, recipe.stage != "base"
+    result: dict[str, Any] = {}
+    for name, store in stores.items():
+        longest = max(store.lengths) - running
+        lengths = [int(w * window) for w in settings.windows if (reads or w == 0) and w * window <= longest]
+        if lengths:
+            targets = choose_targets(store, running, max(lengths), settings.rows, 1)
+            result[name] = loss_by_length(losses, targets, lengths, device, recipe.precision)
+    maker = RowMaker(tokenizer, "validation", recipe.data.chat)
+    store, context = next(iter(stores.values())), window if reads else 0
+    strides = settings.strides if shared else None
+    if settings.task_rows and max(store.lengths) >= context + running:
+        result["recall"] = {
+            kind: recall(
+                losses, maker, store, kind, context, running, settings.task_rows, 2, device, recipe.precision, strides
+            )
+            for kind in settings.tasks
+        }
+    return result
