@@ -12,12 +12,11 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
 from ..memory.segments import Source, roots, segments_of
 from ..prompts import FEW_WORDS, NOTHING, PromptForm, own_words
-from ..scoring import DEFAULT_SCORE
 from ..scoring.base import TokenScore, get_score
 from ..scoring.bm25 import in_whole_words
+from ..scoring.defaults import default_budget, default_score
 from ..scoring.hybrid import HybridScore
-from ..scoring.passages import FOUND, check_ranking, default_ranking, select_pieces
-from ..scoring.passages import default_budget as pieces_budget
+from ..scoring.passages import FOUND, check_ranking, select_pieces
 from ..utils.errors import UserError
 from .citations import Citation, cite, describe
 from .stream import AnswerStream, StopOnText, ending
@@ -108,31 +107,18 @@ def _asked(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, ques
     return form.question(question, after_context=True) if model.config.injection == "deep" else form.whole(question)
 
 
-def default_budget(model: SharedLLMForCausalLM) -> int:
-    """Default number of tokens read for a question: a window of them, or fewer if the model reads them deeper."""
-    window = model.config.window
-    return pieces_budget(window) if model.config.injection == "deep" else window
-
-
 def checked_score(model: SharedLLMForCausalLM, score: str | None) -> str:
     """The name of a score, checked for a model; None gives the default.
 
     Raises:
         UserError: no score of that name, or the model does not support it.
     """
-    score = score or default_score(model)
+    score = score or default_score(model.config)
     if model.config.injection == "deep":
         check_ranking(model.config, score)
     else:
         get_score(score, model.config)
     return score
-
-
-def default_score(model: SharedLLMForCausalLM) -> str:
-    """The default score for spending a question's budget."""
-    if model.config.injection == "deep":
-        return default_ranking(model.config)
-    return DEFAULT_SCORE
 
 
 def after_prefix(model: SharedLLMForCausalLM, prompt: Tensor) -> Tensor:
@@ -190,7 +176,7 @@ def choose(
         Other arguments as for `ask`.
     """
     words = own_words(prompt, form) if form is not None else None
-    score = score or default_score(model)
+    score = score or default_score(model.config)
     if model.config.injection == "deep":
         own = words if words is not None else torch.ones_like(prompt, dtype=torch.bool)
         asked = after_prefix(model, prompt)
@@ -239,8 +225,8 @@ def ask(
         UserError: an empty or too long question, a budget below 1, or a memory that does not hold every token.
     """
     begin = time.perf_counter()
-    budget = default_budget(model) if budget is None else budget
-    score = score or default_score(model)
+    budget = default_budget(model.config) if budget is None else budget
+    score = score or default_score(model.config)
     prompt = prompt_of(model, tokenizer, question, max_new_tokens, instruction)
     form = _asked(model, tokenizer, _with(tokenizer, NOTHING, instruction))
     chosen = choose(model, tokenizer, everything, prompt, form, budget=budget, score=score, most_sources=most_sources)

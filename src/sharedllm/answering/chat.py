@@ -18,22 +18,12 @@ from ..memory.interface import Memory
 from ..memory.segments import segments_of
 from ..prompts import NOTHING, PromptForm
 from ..scoring.base import TokenScore, get_score
-from ..scoring.passages import default_ranking
+from ..scoring.defaults import default_budget, default_score
 from ..utils.errors import UserError, at_least_one
-from .ask import after_prefix, choose, default_budget
+from .ask import after_prefix, choose
 from .stream import AnswerStream, StopOnText, ending
 
 HISTORY = "this chat"
-
-
-def default_score(model: SharedLLMForCausalLM) -> str:
-    """The default score for spending a chat's budget.
-
-    Not `focus`: for a repeated question it would find the question's first occurrence in the chat.
-    """
-    if model.config.injection == "deep":
-        return default_ranking(model.config)
-    return "attention" if model.config.injection == "joint" else "bm25"
 
 
 @dataclass(frozen=True)
@@ -88,14 +78,14 @@ class Chat:
         segments = segments_of(document)
         if len(segments[0].lengths) != 1:
             raise UserError(f"the memory holds {len(segments[0].lengths)} texts: chat over one of them.")
-        budget = default_budget(model) if budget is None else budget
+        budget = default_budget(model.config) if budget is None else budget
         budget = at_least_one("budget", budget)
         max_new_tokens = at_least_one("max_new_tokens", max_new_tokens)
         self.model, self.tokenizer, self.document = model, tokenizer, document
         self.form = PromptForm.of(tokenizer)
         self.tokens = sum(int(segment.lengths[0]) for segment in segments)
         self.budget = budget
-        score = score or default_score(model)
+        score = score or default_score(model.config, chat=True)
         self.score = score if model.config.injection == "deep" else get_score(score, model.config)
         self.max_new_tokens, self.batch_tokens = max_new_tokens, batch_tokens
         self.history: ContextMemory | None = None

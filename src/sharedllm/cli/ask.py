@@ -46,9 +46,10 @@ def command(
     check_source(source)
     import torch
 
-    from ..answering.ask import answer_over, ask, checked_score, default_budget, prompt_of
+    from ..answering.ask import answer_over, ask, checked_score, prompt_of
     from ..context.policies.base import get_policy
     from ..model.cross_attention import untrained
+    from ..scoring.defaults import default_budget
     from .loading import load, open_source, tokens_behind
 
     loaded, tokenizer = load(model)
@@ -62,7 +63,7 @@ def command(
     keep_all = budget is not None or chooses
     opened = open_source(loaded, tokenizer, source, batch_tokens, keep_all=keep_all)
     if budget is None and chooses and (opened.complete or loaded.config.injection == "deep"):
-        budget = default_budget(loaded)
+        budget = default_budget(loaded.config)
     if budget is not None:
         limits = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens, "instruction": instruction}
         answered = ask(loaded, tokenizer, opened, question, **limits)

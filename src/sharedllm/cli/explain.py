@@ -37,8 +37,9 @@ def command(
     if not output.parent.is_dir():
         raise UserError(f"the folder {output.parent} does not exist: create it, or write the page elsewhere.")
     check_source(source)
-    from ..answering.ask import ask, checked_score, default_budget, prompt_of
+    from ..answering.ask import ask, checked_score, prompt_of
     from ..explain import gather, render
+    from ..scoring.defaults import default_budget
     from .loading import load, open_source
 
     loaded, tokenizer = load(model)
@@ -46,7 +47,7 @@ def command(
     prompt_of(loaded, tokenizer, question, max_new_tokens)
     everything = open_source(loaded, tokenizer, source, batch_tokens, keep_all=True)
     with stderr.status("choosing what to read, and answering …"):
-        size = default_budget(loaded) if budget is None else budget
+        size = default_budget(loaded.config) if budget is None else budget
         limits = {"budget": size, "score": score, "max_new_tokens": max_new_tokens, "most_sources": MOST_SOURCES}
         answer = ask(loaded, tokenizer, everything, question, **limits)
     with stderr.status("collecting what the answer was made of …"):

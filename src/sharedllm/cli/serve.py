@@ -44,7 +44,8 @@ def command(
     """Serve a model and memories over HTTP, with an OpenAI-compatible API."""
     for memory in memories or []:
         check_source(memory)
-    from ..answering.ask import checked_score, default_budget
+    from ..answering.ask import checked_score
+    from ..scoring.defaults import default_budget
     from .loading import load, open_own
 
     try:
@@ -65,7 +66,7 @@ def command(
         score = checked_score(loaded, score)
         opened = Memories(memories or [], partial(open_own, loaded, tokenizer))
         name = Path(model).expanduser().resolve().name if Path(model).is_dir() else model
-        budget = default_budget(loaded) if budget is None else budget
+        budget = default_budget(loaded.config) if budget is None else budget
         limits = {
             "budget": budget,
             "score": score,

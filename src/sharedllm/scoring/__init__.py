@@ -1,6 +1,8 @@
-"""How much each token of a memory matters to a question. A score is one file and one line here (see `base`)."""
+"""How much each token of a memory matters to a question. A score is one file and one line here (see `base`); which is the default,
+`defaults` says."""
 
 from ..utils.registry import Registry
+from .defaults import CHAT_SCORES, DEFAULT_SCORE
 
 SCORES = Registry("score={}")
 SCORES.add("attention", f"{__name__}.attention:AttentionScore", "how much the question attends to each token")
@@ -9,8 +11,4 @@ SCORES.add("cosine", f"{__name__}.cosine:CosineScore", "the paper's: cosine betw
 SCORES.add("focus", f"{__name__}.focus:FocusScore", "BM25, keeping only the best places")
 SCORES.add("hybrid", f"{__name__}.hybrid:HybridScore", "attention and BM25, combined by rank")
 
-# Found as many answers as the oracle score at every length and budget (docs/recall). Chats have another default: see
-# `answering.chat.default_score`.
-DEFAULT_SCORE = "focus"
-# The choice of `answering.chat.default_score` in words, for help texts.
-CHAT_SCORES = "attention, or bm25 if the model has no joint attention"
+__all__ = ["CHAT_SCORES", "DEFAULT_SCORE", "SCORES"]

@@ -18,6 +18,7 @@ from ..model.config import SharedLLMConfig
 from ..utils.errors import UserError
 from ..utils.text import decode
 from .base import token_ids
+from .defaults import default_score
 from .heads import HeadIndex, Heads
 from .words import WordIndex
 
@@ -118,12 +119,12 @@ def rank_pieces(
 
     Args:
         question: its text. question_ids: (1, Q), as it follows the prefix. own: (1, Q) bool, the question's own tokens.
-        score: a name of `RANKINGS`; default: `default_ranking`.
+        score: a name of `RANKINGS`; default: `default_score`.
 
     Raises:
         UserError: no such ranking, or the model names no heads for it.
     """
-    by_words, heads = check_ranking(model.config, score or default_ranking(model.config))
+    by_words, heads = check_ranking(model.config, score or default_score(model.config))
     found = []
     if by_words:
         found.append(index.words.scores(question))
@@ -137,11 +138,6 @@ def join(words: Float[Tensor, " n"], heads: Float[Tensor, " n"]) -> Float[Tensor
     matches, heads alone decide."""
     shares = (each / each.max().clamp(min=1e-20) for each in (words, heads.float()))
     return torch.stack([weight * share for weight, share in zip((1.0, HEADS), shares, strict=True)]).sum(0)
-
-
-def default_ranking(config: SharedLLMConfig) -> str:
-    """The default ranking of a question's pieces: both, if the model names heads."""
-    return "hybrid" if config.selection_heads else "bm25"
 
 
 def check_ranking(config: SharedLLMConfig, score: str) -> tuple[bool, Heads]:
@@ -189,14 +185,6 @@ def _closes(ids: Int[Tensor, " Z"], tokenizer: PreTrainedTokenizerBase) -> Bool[
     return torch.tensor(ending, dtype=torch.bool)[inverse]
 
 
-def default_budget(window: int) -> int:
-    """Default number of tokens to select for a question: some pieces, always less than half the window.
-
-    512: on even ids in 32K tokens Qwen2.5-Coder-0.5B answers NQ, HotpotQA and FairytaleQA as well with it as with 1,024.
-    """
-    return max(1, min(512, window // 4))
-
-
 def select_pieces(
     model: SharedLLMModel,
     segments: Sequence[Segment],
@@ -218,7 +206,7 @@ def select_pieces(
     if len(segments[0].lengths) != 1:
         raise UserError(f"the memory holds {len(segments[0].lengths)} texts: select from one of them.")
     model.check_fingerprint(segments[0].fingerprint)
-    score = score or default_ranking(model.config)
+    score = score or default_score(model.config)
     index = index_of(segments, tokenizer, model.config.window)
     question = decode(tokenizer, question_ids[0][own[0].to(question_ids.device)].tolist())
     ranked = rank_pieces(model, segments, index, question, question_ids, own, score)

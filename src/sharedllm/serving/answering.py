@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..answering.ask import after_prefix, choose, default_score
+from ..answering.ask import after_prefix, choose
 from ..answering.stream import AnswerStream, StopOnText, end_tokens, ending
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
 from ..memory.interface import Memory
 from ..prompts import NOTHING, PromptForm, with_beginning
+from ..scoring.defaults import default_score
 from ..utils.control_tokens import checked
 from ..utils.errors import UserError
 from ..utils.text import tokenize
@@ -98,7 +99,7 @@ def answer(
     wanted = request.memory is not None or request.budget is not None
     if source is not None and (wanted or prompt.question.shape[1] <= model.config.window):
         name, store = source
-        budget, score = request.budget or budget, score or default_score(model)
+        budget, score = request.budget or budget, score or default_score(model.config)
         memory, sources = _selected(model, tokenizer, store, prompt, budget, score)
         read = int(memory.kept[0])
         extra = {"memory": name, "budget": budget, "score": score, "read_tokens": read, "sources": sources}
