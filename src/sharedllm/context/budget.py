@@ -4,6 +4,8 @@ The paper expands one path in every tree. Here any node may be expanded, best fi
 budget of kept tokens is spent. Both children of an expanded node are kept at the next stride, so every cut partitions
 its chunk and unexpanded nodes stay coarse. A node's score is the best score of its tokens. A parent therefore never
 ranks below its child, best-first order is the order of the scores, and no loop over nodes is needed.
+
+Models that read pieces deeper select whole pieces instead: `pieces.choose_pieces` spends their budget.
 """
 
 import itertools

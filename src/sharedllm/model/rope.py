@@ -37,7 +37,8 @@ def key_positions(memory: ContextMemory, config: Any) -> Int[Tensor, "B S"]:
     With cross-attention chunk i is at i, and the queries at n, the number of chunks (paper); `key_position` "offset"
     adds a key's offset in its chunk. In a joint softmax the running text begins at 0 and positions count back from it:
     chunk i is at i − n, or with "offset" each token at its distance before the running text. No key is farther away
-    than `reach` chunks, or the window.
+    than `reach` chunks, or the window. With injection "deep" nothing is rotated here: `deepen` reads the selected tokens
+    at consecutive positions after the prefix.
     """
     if config.injection == "joint":
         if config.key_position == "offset":

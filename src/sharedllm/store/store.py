@@ -1,4 +1,7 @@
-"""MemoryStore: documents on disk to ask. This module only reads stores; `writer` changes them."""
+"""MemoryStore: documents on disk to ask. This module only reads stores; `writer` changes them.
+
+A damaged block is left out, and its tokens are named in `damaged`; `recover` helps if the manifest is lost.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
