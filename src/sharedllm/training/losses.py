@@ -2,11 +2,13 @@
 
 import contextlib
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
+from ..causal_lm import SharedLLMForCausalLM
 from ..data.rows import IGNORE
 from ..memory.context_memory import ContextMemory
 
@@ -43,9 +45,11 @@ class RowLosses(nn.Module):
         elif has_context:
             similarity = getattr(model.config, "selection", "right") != "right"
             asked = (query, query_mask) if similarity else ()
-            # Only a SharedLLM has strides that can be overridden.
-            other = {} if strides is None else {"strides": strides}
-            memory = model.read(context, context_mask, *asked, **other, fingerprint=False, gradients=True)
+            # Only a SharedLLM has strides that can be overridden, and drops the graph if it is not asked to keep it.
+            other: dict[str, Any] = {"gradients": True} if isinstance(model, SharedLLMForCausalLM) else {}
+            if strides is not None:
+                other["strides"] = strides
+            memory = model.read(context, context_mask, *asked, **other, fingerprint=False)
             inputs["memory"] = _with_others(memory, context_mask.any(1), shifts or [0])
             if similarity:
                 # The text that chose the context can't be a target.
