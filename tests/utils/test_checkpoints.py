@@ -74,3 +74,9 @@ def test_what_is_missing_is_named(folder, run, monkeypatch):
     code, out, err = run("info", "nosuch")
     assert (code, out) == (2, "") and err.startswith("error: there is no folder nosuch") and err.count("\n") == 1
     assert "internet" not in err and "connect" not in err
+
+
+def test_a_path_is_a_name_too():
+    from sharedllm.utils.model_names import bundled_model, checkpoint
+
+    assert checkpoint(bundled_model("base")) == str(bundled_model("base")) == checkpoint("base")

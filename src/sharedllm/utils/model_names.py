@@ -24,13 +24,14 @@ def bundled_model(name: str = "tiny") -> Path:
     return folder
 
 
-def checkpoint(name: str) -> str:
+def checkpoint(name: str | Path) -> str:
     """The name, folder or file that a model is loaded from: a bundled model's folder ("tiny", "base"), any other folder, a
     .gguf file, or a hub id.
 
     Raises:
         UserError: there is no such folder or file, and the name can't be a hub id.
     """
+    name = str(name)
     if name in ("tiny", "base"):
         return str(bundled_model(name))
     path = Path(name).expanduser()
