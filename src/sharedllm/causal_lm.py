@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Self, Unpack
 
 import torch
@@ -12,8 +13,9 @@ from torch.nn.functional import pad
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast, MoeCausalLMOutputWithPast
+from transformers.utils.generic import ModelOutput
 
-from .context.chunking import check_ids, split_context
+from .context.chunking import check_ids, check_some, split_context
 from .context.policies.base import SelectionPolicy
 from .generation import MemoryGenerationMixin
 from .memory.context_memory import ContextMemory
@@ -26,8 +28,11 @@ from .model.families import balance_loss, family_of
 from .scoring import DEFAULT_SCORE
 from .scoring.base import TokenScore
 from .scoring.select import scores, select
-from .utils.checkpoints import load_model
+from .utils.checkpoints import check_dense, load_model
 from .utils.errors import UserError
+
+# What the loss leaves out, in labels.
+IGNORE = -100
 
 
 class SharedLLMForCausalLM(MemoryGenerationMixin):
@@ -37,6 +42,9 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
     """
 
     _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.upper.embed_tokens.weight"}
+
+    # The embedding, to which a tied head belongs, is shared between devices by rows.
+    _tp_plan: ClassVar[dict[str, str]] = {"lm_head": "colwise_gather_output"}
 
     lm_head: nn.Linear
 
@@ -51,6 +59,8 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
         super().__init__(config)
         if base is not None and not has_head(base):
             raise UserError(f"{type(base).__name__} has no head: pass a causal language model.")
+        if config.injection != "cross" or config.start != "gate":
+            self._keep_in_fp32_modules_strict = set()  # there are no gates
         self.model = SharedLLMModel(config, None if base is None else base.get_decoder())
         text = config.text_config
         bias = bool(getattr(text, "lm_head_bias", False))
@@ -73,8 +83,13 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
         Raises:
             UserError: the base's family is not supported, or a setting is impossible.
         """
+        if not isinstance(base, PreTrainedModel | str | Path):
+            raise UserError(
+                f"base is a {type(base).__name__}: name a folder or a hub id, or pass a model of transformers (of a peft model "
+                "what merge_and_unload() returns)."
+            )
         if not isinstance(base, PreTrainedModel):
-            base = load_model(base, dtype=dtype or "auto")
+            base = load_model(str(base), dtype=dtype or "auto")
         elif dtype is not None:
             raise UserError("dtype applies to a checkpoint that is loaded; a model instance has its own.")
         known = {field.name for field in dataclasses.fields(SharedLLMConfig)}
@@ -87,6 +102,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
         except StrictDataclassError as error:
             # A field of the wrong type; the last line says what its value should be.
             raise UserError(str(error).splitlines()[-1].strip()) from None
+        check_dense(base)
         model = cls(config, base)
         model.train(base.training)
         return model
@@ -191,6 +207,9 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        shift_labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        return_dict: bool | None = None,
         context_ids: Tensor | None = None,
         context_attention_mask: Tensor | None = None,
         query_ids: Tensor | None = None,
@@ -203,17 +222,25 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
         Args:
             input_ids: (B, L). Longer than the window: the last W real tokens of each row are the running text and the
                 rest is its context; logits then cover the running text only, left-padded, and so do the labels.
-            labels: (B, L) targets, -100 where there is none; shifted inside.
+            labels: (B, L) targets, -100 where there is none; shifted inside. shift_labels: the same, shifted already.
+            num_items_in_batch: number of targets that the loss is divided by, of several batches perhaps. Where targets of
+                this one fall away, being of the context or of padding, it counts as much fewer.
+            return_dict: False for a tuple.
             Other arguments as in `SharedLLMModel.forward`.
         """
+        if input_ids is not None:
+            check_some("input_ids", input_ids)
         if input_ids is not None and past_key_values is None:
             mask_2d = attention_mask if attention_mask is None or attention_mask.ndim == 2 else None
             mask = check_ids("input_ids", input_ids, mask_2d, self.config.text_config.vocab_size)
-        if labels is not None:
-            states = input_ids if input_ids is not None else inputs_embeds
-            shape = None if states is None else tuple(states.shape[:2])
-            if states is not None and labels.shape != shape:
-                raise UserError(f"labels has shape {tuple(labels.shape)}, the input {shape}: make them equal.")
+        targets, real = None, None
+        if labels is not None or shift_labels is not None:
+            inputs = input_ids if input_ids is not None else inputs_embeds
+            if attention_mask is not None and inputs is not None and attention_mask.shape == inputs.shape[:2]:
+                real = attention_mask.bool()
+            targets = _targets(inputs, labels, shift_labels)
+            given = (targets != IGNORE).sum()
+            targets = _without_padding(targets, real, shift_labels is None)
         if input_ids is not None and past_key_values is None and input_ids.shape[1] > self.config.window:
             if memory is not None or context_ids is not None:
                 raise UserError(
@@ -224,13 +251,9 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
             input_ids, attention_mask, position_ids = split.running_ids, split.running_mask.long(), None
             if split.context_ids.shape[1]:
                 context_ids, context_attention_mask = split.context_ids, split.context_mask
-            if labels is not None:
-                labels = labels.gather(1, split.running_columns).masked_fill(~split.running_mask, -100)
-        if labels is not None and attention_mask is not None and attention_mask.shape == labels.shape:
-            # The first token after left padding has nothing before it to be predicted from.
-            real = attention_mask.bool()
-            labels = labels.masked_fill(~(real & pad(real[:, :-1], (1, 0))), -100)
-        if labels is not None and context_ids is not None and query_ids is None and self._needs_query():
+            if targets is not None:
+                targets = targets.gather(1, split.running_columns).masked_fill(~split.running_mask, IGNORE)
+        if targets is not None and context_ids is not None and query_ids is None and self._needs_query():
             raise UserError(
                 f"selection={self.config.selection!r} needs query_ids when there are labels: the running text holds the "
                 "answer, so it can't be the query."
@@ -241,6 +264,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
         if family.balanced:
             kwargs["output_router_logits"] = text_config.output_router_logits if balanced is None else balanced
         outputs = self.model(
+            return_dict=True,
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -252,14 +276,19 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
             query_ids=query_ids,
             query_attention_mask=query_attention_mask,
             memory=memory,
-            **{k: v for k, v in kwargs.items() if k != "num_items_in_batch"},
+            **kwargs,
         )
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = family.logits(text_config, self.lm_head(outputs.last_hidden_state[:, keep, :]))
         loss = None
-        if labels is not None:
-            items = {k: v for k, v in kwargs.items() if k == "num_items_in_batch"}
-            loss = self.loss_function(logits, labels, vocab_size=logits.shape[-1], **items)
+        if targets is not None:
+            items = (
+                {}
+                if num_items_in_batch is None
+                else {"num_items_in_batch": _counted(num_items_in_batch, targets, given)}
+            )
+            unshifted = pad(targets[:, :-1], (1, 0), value=IGNORE)  # for loss functions that shift by themselves
+            loss = self.loss_function(logits, unshifted, vocab_size=logits.shape[-1], shift_labels=targets, **items)
         output = CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -267,19 +296,54 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+        as_tuple = not (self.config.return_dict if return_dict is None else return_dict)
         if not kwargs.get("output_router_logits"):
-            return output
+            return _tuple(output) if as_tuple else output
         running = outputs.last_hidden_state.shape[1]
         balance = self._balance(outputs.router_logits, running, attention_mask)
         if loss is not None:
             output["loss"] = loss + text_config.router_aux_loss_coef * balance.to(loss.device)
-        return MoeCausalLMOutputWithPast(**output, aux_loss=balance, router_logits=outputs.router_logits)
+        mixed = MoeCausalLMOutputWithPast(**output, aux_loss=balance, router_logits=outputs.router_logits)
+        return _tuple(mixed) if as_tuple else mixed
 
     def _balance(self, router_logits: Any, running: int, attention_mask: Tensor | None) -> Tensor:
         """The base's load-balancing loss, over the running text (with a cache: over the new tokens)."""
         if attention_mask is not None:
             attention_mask = attention_mask[:, -running:] if attention_mask.ndim == 2 else None
         return balance_loss(self.model.upper, router_logits, attention_mask)
+
+
+def _tuple(output: ModelOutput) -> Any:
+    """What `return_dict=False` asks for. Its type is no part of `forward`'s, as in transformers."""
+    return output.to_tuple()
+
+
+def _targets(inputs: Tensor | None, labels: Tensor | None, shift_labels: Tensor | None) -> Tensor:
+    """(B, L) what each token is to be followed by.
+
+    Raises:
+        UserError: labels of another shape than the input's.
+    """
+    name, given = ("shift_labels", shift_labels) if shift_labels is not None else ("labels", labels)
+    shape = tuple(inputs.shape[:2]) if inputs is not None else ()
+    assert given is not None
+    if given.shape != shape:
+        raise UserError(f"{name} has shape {tuple(given.shape)}, the input {shape}: make them equal.")
+    return given if shift_labels is not None else pad(given[:, 1:], (0, 1), value=IGNORE)
+
+
+def _without_padding(targets: Tensor, real: Tensor | None, shifted_here: bool) -> Tensor:
+    """Padding predicts nothing and, where labels were given, is not predicted: they may hold padding's ids."""
+    if real is None:
+        return targets
+    return targets.masked_fill(~(real & pad(real[:, 1:], (0, 1)) if shifted_here else real), IGNORE)
+
+
+def _counted(items: Tensor | int, targets: Tensor, given: Tensor) -> Tensor:
+    """How many targets to divide by: of `items`, which count those of all batches, the share that is left of this one's."""
+    left = (targets != IGNORE).sum()
+    share = torch.where(left > 0, left / given.clamp(min=1), torch.ones_like(left, dtype=torch.float32))
+    return torch.as_tensor(items, device=targets.device) * share
 
 
 AutoModelForCausalLM.register(SharedLLMConfig, SharedLLMForCausalLM, exist_ok=True)

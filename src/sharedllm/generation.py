@@ -4,10 +4,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, GenerationMixin
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
+from transformers.generation import (
+    ExponentialDecayLengthPenalty,
+    ForcedBOSTokenLogitsProcessor,
+    ForcedEOSTokenLogitsProcessor,
+    MinLengthLogitsProcessor,
+    MinNewTokensLengthLogitsProcessor,
+    SuppressTokensAtBeginLogitsProcessor,
+)
 from transformers.generation.configuration_utils import STATIC_CACHE_IMPLEMENTATIONS, GenerationMode
 
-from .context.chunking import check_ids, split_context
+from .context.chunking import check_ids, check_some, split_context
 from .context.policies.base import get_policy
 from .memory.context_memory import ContextMemory
 from .model.backbone import SharedLLMModel, SharedLLMPreTrainedModel
@@ -16,6 +24,36 @@ from .model.cross_attention import PreparedMemory
 from .model.families import family_of
 from .model.folding import Folding, fold, running_after_fold
 from .utils.errors import UserError, at_least_one
+
+# Processors that go by lengths, which transformers counts from the running text.
+_BY_LENGTH = (
+    MinLengthLogitsProcessor,
+    MinNewTokensLengthLogitsProcessor,
+    ForcedBOSTokenLogitsProcessor,
+    ForcedEOSTokenLogitsProcessor,
+    SuppressTokensAtBeginLogitsProcessor,
+    ExponentialDecayLengthPenalty,
+)
+
+
+class _OverWhole(LogitsProcessorList):
+    """Processors that see the whole prompt with the new tokens, although a part of the prompt was read as context."""
+
+    def __init__(self, processors: LogitsProcessorList, prompt: Tensor):
+        """prompt: (B, L)."""
+        super().__init__(processors)
+        self.prompt = prompt
+        self.length: int | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        # The first call sees the running text alone.
+        self.length = input_ids.shape[1] if self.length is None else self.length
+        prompt = self.prompt.repeat_interleave(len(input_ids) // len(self.prompt), 0)
+        whole = torch.cat([prompt, input_ids[:, self.length :]], 1)
+        for processor in self:
+            seen = input_ids if isinstance(processor, _BY_LENGTH) else whole
+            scores = LogitsProcessorList([processor])(seen, scores, **kwargs)
+        return scores
 
 
 class MemoryGenerationMixin(GenerationMixin, SharedLLMPreTrainedModel):
@@ -73,7 +111,10 @@ class MemoryGenerationMixin(GenerationMixin, SharedLLMPreTrainedModel):
         """
         prompt = inputs if inputs is not None else kwargs.pop("input_ids", None)
         if prompt is None:
-            raise UserError("input_ids is missing: generate() needs a prompt of at least one token.")
+            raise UserError(
+                "input_ids is missing: generate() needs a prompt of at least one token, not embeddings alone."
+            )
+        check_some("input_ids", prompt)
         if memory is not None and context_ids is not None:
             raise UserError(
                 "both memory and context_ids are given: append the text to the memory, or pass one of them."
@@ -90,6 +131,12 @@ class MemoryGenerationMixin(GenerationMixin, SharedLLMPreTrainedModel):
         else:
             running = window - new_tokens
         split, given, unprepared = split_context(prompt, mask, running), memory, None
+        if kwargs.get("assistant_model") is not None and (
+            given is not None or context_ids is not None or split.context_ids.shape[1]
+        ):
+            raise UserError("assistant_model reads no memory, so its drafts would be of another text: leave it out.")
+        if split.context_ids.shape[1]:
+            kwargs |= {"whole_prompt": prompt} | self._least_new_tokens(prompt.shape[1], config)
         if query_ids is None:
             query_ids, query_attention_mask = split.running_ids, split.running_mask
         if context_ids is not None:
@@ -153,6 +200,24 @@ class MemoryGenerationMixin(GenerationMixin, SharedLLMPreTrainedModel):
             raise UserError(f"max_length={longest} leaves no room after a prompt of {prompt_length} tokens: raise it.")
         return at_least_one("max_new_tokens", wanted)
 
+    @staticmethod
+    def _least_new_tokens(prompt_length: int, config: GenerationConfig) -> dict[str, int]:
+        """`min_length` counts the whole prompt, of which transformers sees a part: the same as a number of new tokens."""
+        if not config.min_length:
+            return {}
+        return {"min_length": 0, "min_new_tokens": max(config.min_length - prompt_length, config.min_new_tokens or 0)}
+
+    def _get_logits_processor(self, *args: Any, model_kwargs: dict[str, Any] | None = None, **kwargs: Any):
+        processors = super()._get_logits_processor(*args, model_kwargs=model_kwargs, **kwargs)
+        prompt = (model_kwargs or {}).get("whole_prompt")
+        return processors if prompt is None else _OverWhole(processors, prompt)
+
+    def generate_batch(self, *args: Any, **kwargs: Any):
+        """Refused: continuous batching keeps a cache of its own, which knows nothing of memories and injected layers."""
+        raise UserError("continuous batching can't attend to a memory: use generate(), which takes a batch of prompts.")
+
+    init_continuous_batching = continuous_batching_context_manager = generate_batch
+
     def _check_endless(self, new_tokens: int, config: GenerationConfig, assistant: Any) -> None:
         """Refuse modes that can't continue after a fold: all running texts have to grow by one chosen token at a time."""
         mode = config.get_generation_mode(assistant)
@@ -169,8 +234,15 @@ class MemoryGenerationMixin(GenerationMixin, SharedLLMPreTrainedModel):
             )
 
     def prepare_inputs_for_generation(
-        self, input_ids: Tensor, *, is_first_iteration: bool = False, folding: Folding | None = None, **kwargs: Any
+        self,
+        input_ids: Tensor,
+        *,
+        is_first_iteration: bool = False,
+        folding: Folding | None = None,
+        whole_prompt: Tensor | None = None,
+        **kwargs: Any,
     ) -> dict[str, Any]:
+        del whole_prompt  # for the logits processors alone
         # The prompt fits; from here on each step adds one token.
         if folding is not None and not is_first_iteration:
             if folding.add(input_ids[:, -1:]):

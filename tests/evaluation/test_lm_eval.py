@@ -223,3 +223,33 @@ def test_an_ordinary_model_and_too_many_new_tokens_are_refused(harness, tokenize
         SharedLLMHarness(tiny_base("llama", vocab_size=256), tokenizer=tokenizer)
     with pytest.raises(ValueError, match="max_gen_toks=40 must be between 1 and 31"):
         harness.generate_until(requests("generate_until", [("a", {"max_gen_toks": 40})]), disable_tqdm=True)
+
+
+@pytest.mark.parametrize("add", [False, True, None])
+def test_a_text_begins_once(model, add):
+    """A tokenizer that puts BOS in front of every text does not put it behind the harness's own prefix."""
+    from tokenizers.processors import TemplateProcessing
+
+    adding = byte_tokenizer()
+    adding.bos_token, adding.eos_token, adding.pad_token = "^", "!", "!"
+    adding.backend_tokenizer.post_processor = TemplateProcessing(
+        single="^ $A", special_tokens=[("^", adding.bos_token_id)]
+    )
+    options = {} if add is None else {"add_bos_token": add}
+    plain = SharedLLMHarness(model, tokenizer=adding, batch_size=1, **options)
+    as_hflm = SharedLLMHarness(model, tokenizer=adding, batch_size=1, rolling_as_hflm=True, **options)
+    story, bos = text(90), adding.bos_token_id
+    ids = [bos, *adding(story, add_special_tokens=False).input_ids]
+    wanted = SharedLLMHarness(model, tokenizer=byte_tokenizer_with(bos="^"), batch_size=1)
+    expected = wanted.loglikelihood_rolling(requests("loglikelihood_rolling", [(story,)]), disable_tqdm=True)
+    got = plain.loglikelihood_rolling(requests("loglikelihood_rolling", [(story,)]), disable_tqdm=True)
+    assert got == pytest.approx(expected, abs=1e-4) and len(ids) == 91
+    twice = as_hflm.loglikelihood_rolling(requests("loglikelihood_rolling", [(story,)]), disable_tqdm=True)
+    assert (twice == pytest.approx(expected, abs=1e-4)) == (add is False)
+
+
+def byte_tokenizer_with(bos: str):
+    """The same tokenizer, which adds nothing."""
+    tokenizer = byte_tokenizer()
+    tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = bos, "!", "!"
+    return tokenizer

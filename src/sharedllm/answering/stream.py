@@ -13,6 +13,8 @@ from ..utils.text import decode
 
 # After so many tokens an incomplete character is considered broken: UTF-8 has at most four bytes.
 _BROKEN = 8
+# A temperature at or below this takes the likeliest token: scores divided by it would leave the range of float32.
+COLDEST = 1e-6
 
 
 class Decoder:

@@ -1,7 +1,10 @@
 """The command line. Answers go to stdout, everything else to stderr; errors are one line and exit code 2."""
 
 import io
+import os
+import signal
 import sys
+from contextlib import suppress
 
 from ..utils.errors import UserError
 from .app import app
@@ -17,9 +20,14 @@ def main(arguments: list[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # As for stderr: a name that can't be encoded does not end the program.
         sys.stdout.reconfigure(errors="backslashreplace")
+    elif sys.stdout is None:
+        sys.stdout = _Closed()
     try:
         code = app(args=[a for a in arguments if a != "--debug"], prog_name="sharedllm", standalone_mode=False)
+        sys.stdout.flush()
     except Exception as error:
+        if isinstance(error, OSError):
+            _give_up_stdout()
         # Errors of the argument parser have their own message; any other error keeps its traceback.
         usage = getattr(error, "format_message", None)
         if debug or not (usage or isinstance(error, UserError | OSError)):
@@ -27,8 +35,26 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"error: {' '.join((usage() if usage else str(error)).split())}", file=sys.stderr)
         sys.exit(2)
     if code == STOPPED:  # the argument parser's code for Ctrl-C
+        # Whoever presses it again wants nothing else.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("stopped", file=sys.stderr)
     sys.exit(code or 0)
+
+
+class _Closed(io.TextIOBase):
+    """Stands for a standard output that is closed: an answer must not be lost without a word."""
+
+    def write(self, text: str) -> int:
+        raise UserError("standard output is closed: open it, or send the answer into a file.")
+
+
+def _give_up_stdout() -> None:
+    """What can't be written now can't be written when Python ends either; it would complain then."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 __all__ = ["main"]

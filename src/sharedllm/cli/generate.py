@@ -1,5 +1,6 @@
 """`sharedllm generate`: continue a prompt over a context."""
 
+import math
 from typing import Annotated, Literal
 
 import typer
@@ -24,13 +25,15 @@ def command(
 ) -> None:
     """Continue a prompt, with a file or a memory as context. The beginning of a long prompt becomes context
     automatically."""
+    if not 0 <= temperature < math.inf:
+        raise UserError(f"--temperature {temperature} is no temperature: give a number from 0.")
     if not prompt:
         raise UserError("--prompt is empty: give at least one token to continue.")
     if context is not None:
         check_source(context)
     import torch
 
-    from ..answering.stream import ending
+    from ..answering.stream import COLDEST, ending
     from ..prompts import PromptForm, with_beginning
     from ..utils.text import tokenize
     from .loading import load, open_source, tokens_behind
@@ -41,7 +44,7 @@ def command(
         memory = open_source(loaded, tokenizer, context, batch_tokens, keep_all=False).load()
     ids = with_beginning(tokenizer, tokenize(tokenizer, prompt))
     torch.manual_seed(seed)
-    sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+    sampling = {"do_sample": True, "temperature": temperature} if temperature > COLDEST else {"do_sample": False}
     output = loaded.generate(
         ids,
         memory=memory,

@@ -179,9 +179,13 @@ def load_instructions(files: list[str]) -> list[dict[str, str]]:
     """
     records = []
     for file in files:
-        if not Path(file).is_file():
-            raise UserError(f"data.instructions: {file} does not exist.")
-        for number, line in enumerate(Path(file).read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            text = Path(file).read_text(encoding="utf-8-sig")
+        except FileNotFoundError:
+            raise UserError(f"data.instructions: {file} does not exist.") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"data.instructions: {file} can't be read: {error}.") from None
+        for number, line in enumerate(text.splitlines(), 1):
             if not line.strip():
                 continue
             try:

@@ -1,5 +1,6 @@
 """Documents from anywhere: text files, records of JSON lines and Parquet, folders of them, and the Hugging Face hub."""
 
+import codecs
 import glob
 import gzip
 import io
@@ -97,6 +98,8 @@ def parse_hub(source: str) -> tuple[str, str | None, str]:
 def _supported(name: str) -> str:
     if not Path(name).exists():
         raise UserError(f"{name} does not exist: check the name.")
+    if not Path(name).is_file():
+        raise UserError(f"{name} is a pipe or a device, which can be read only once: save it in a file first.")
     if not name.lower().endswith(SUFFIXES):
         raise UserError(f"{name} is not of a supported kind: convert it to one of {' '.join(SUFFIXES)}.")
     return name
@@ -169,7 +172,7 @@ def _json_lines(source: str) -> Iterator[tuple[int, object]]:
 
 def _parsed(line: bytes, place: str) -> object:
     try:
-        return json.loads(line.decode("utf-8"))
+        return json.loads(line.removeprefix(codecs.BOM_UTF8).decode("utf-8"))
     except UnicodeDecodeError as error:
         bad = f"byte {error.start} of the line is 0x{line[error.start]:02x}"
         raise UserError(f"{place} is not UTF-8: {bad}; convert it.") from None

@@ -61,6 +61,7 @@ class SharedLLMHarness(HFLM):
         score: str = DEFAULT_SCORE,
         batch_tokens: int | None = None,
         device: str | None = None,
+        rolling_as_hflm: bool = False,
         **kwargs: Any,
     ):
         """
@@ -71,6 +72,8 @@ class SharedLLMHarness(HFLM):
             score: how the budget is spent, a name in `scoring.SCORES`.
             batch_tokens: most tokens run through the lower model at once.
             device: default: cuda if there is one, else cpu.
+            rolling_as_hflm: as `HFLM` does, put the prefix token before the one that the tokenizer adds too, in rolling
+                log-likelihoods: for comparisons with its numbers. By default the text begins once.
             kwargs: those of `HFLM`: tokenizer, dtype, batch_size, revision, ….
 
         Raises:
@@ -97,6 +100,7 @@ class SharedLLMHarness(HFLM):
         if self.eot_token_id is None:
             raise UserError("the tokenizer has no eos_token: pass one that has one as tokenizer=….")
         self.budget, self.score, self.batch_tokens = budget, score, batch_tokens
+        self.rolling_as_hflm = rolling_as_hflm
         self._read_before = _Recent()
         self._selected_before = _Recent()
 
@@ -145,7 +149,9 @@ class SharedLLMHarness(HFLM):
     def loglikelihood_rolling(self, requests: list, disable_tqdm: bool = False) -> list[float]:
         texts = []
         for request in requests:
-            text = (self.prefix_token_id, *self.tok_encode(request.args[0]))
+            # The prefix token is what a tokenizer that adds one would add.
+            adds = None if self.rolling_as_hflm else False
+            text = (self.prefix_token_id, *self.tok_encode(request.args[0], add_special_tokens=adds))
             places = spans(1, len(text), self.window, self.model.config.chunk_size) if len(text) > 1 else []
             # There is no question, so trees grow to the right; a budget uses the preceding text as question.
             queries = [text[max(0, f - QUERY_TOKENS) : f] if self.budget else () for _, f, _ in places]

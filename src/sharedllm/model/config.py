@@ -14,6 +14,8 @@ from .base_config import keep_attention, take_over
 from .families import family_of
 
 # Current fields by their old names, for configurations saved earlier.
+# For a process that has not imported the package, which transformers tells that it does not know the architecture.
+HOW_TO_LOAD = "pip install sharedllm, and `import sharedllm` before AutoModelForCausalLM.from_pretrained"
 RENAMED = {"ratios": "strides"}
 
 
@@ -74,6 +76,15 @@ def check_strides(strides: Sequence[int]) -> None:
         raise UserError(f"strides={strides} must not grow with depth: deeper nodes are finer.")
 
 
+def _of_base(name: str) -> Any:
+    """A field of the base's configuration as one of this configuration's."""
+
+    def put(config: "SharedLLMConfig", value: Any) -> None:
+        setattr(config.text_config, name, value)
+
+    return property(lambda config: getattr(config.text_config, name), put)
+
+
 @strict
 class SharedLLMConfig(PreTrainedConfig):
     """Configuration of a SharedLLM.
@@ -119,6 +130,8 @@ class SharedLLMConfig(PreTrainedConfig):
     """
 
     model_type = "sharedllm"
+    # A bare configuration has a Llama of transformers' own default size; what is saved is always whole.
+    has_no_defaults_at_init = True
     sub_configs: ClassVar[dict[str, Any]] = {"text_config": AutoConfig}
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
 
@@ -164,9 +177,23 @@ class SharedLLMConfig(PreTrainedConfig):
         self.injection_map = sorted(pairs, key=lambda pair: pair[1])
         self.strides = list(self.strides)
         self.selection = POLICIES.aliases.get(self.selection, self.selection)
+        kwargs.pop("how_to_load", None)
         super().__post_init__(**kwargs)
         keep_attention(self, attention)
         self._check()
+
+    # Of the base, where code that knows no nested configuration looks for them.
+    vocab_size = _of_base("vocab_size")
+    hidden_size = _of_base("hidden_size")
+    intermediate_size = _of_base("intermediate_size")
+    num_hidden_layers = _of_base("num_hidden_layers")
+    num_attention_heads = _of_base("num_attention_heads")
+    num_key_value_heads = _of_base("num_key_value_heads")
+    max_position_embeddings = _of_base("max_position_embeddings")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, and for who finds the file how to load the model."""
+        return super().to_dict() | {"how_to_load": HOW_TO_LOAD}
 
     @property
     def depth(self) -> int:

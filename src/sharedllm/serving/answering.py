@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..answering.ask import after_prefix, choose
-from ..answering.stream import AnswerStream, StopOnText, end_tokens, ending
+from ..answering.stream import COLDEST, AnswerStream, StopOnText, end_tokens, ending
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
 from ..memory.interface import Memory
@@ -164,7 +164,7 @@ def _far_read(
 
 def _sampling(model: SharedLLMForCausalLM, request: Sampled) -> dict[str, Any]:
     """Sampling arguments: the request's, and otherwise those of the model's generation configuration."""
-    if not request.temperature:
+    if (request.temperature or 0) <= COLDEST:
         return {"do_sample": False}
     said = {"do_sample": True, "temperature": request.temperature}
     own = model.generation_config

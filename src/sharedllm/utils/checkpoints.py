@@ -98,3 +98,22 @@ def _unreadable(what: str, name: str, error: Exception) -> UserError:
     # For a field of the wrong type the first line names the field, and the last line says what is wrong.
     said = lines[0] if len(lines) == 1 or not isinstance(error, StrictDataclassError) else f"{lines[0]} {lines[-1]}"
     return UserError(f"can't load the {what} {name}: {said[:300]}")
+
+
+def check_dense(model: PreTrainedModel) -> None:
+    """Refuse weights that are not plain numbers on a device: a memory is identified by them, and made with them.
+
+    Raises:
+        UserError: they are quantised, or offloaded to the CPU or the disk.
+    """
+    for name, tensor in model.named_parameters():
+        if tensor.is_meta:
+            raise UserError(
+                f"{name} is offloaded, or was never loaded (it is on the meta device): load the whole model on one device, without "
+                "an offloading device_map."
+            )
+        if type(tensor.data) is not torch.Tensor or (not tensor.is_floating_point()):
+            raise UserError(
+                f"{name} is quantised ({type(tensor.data).__name__}, {tensor.dtype}): load the base without quantisation, in float16 "
+                "or bfloat16."
+            )

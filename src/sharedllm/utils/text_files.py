@@ -100,7 +100,8 @@ def text_pieces(name: str) -> Iterator[str]:
     Holds only a few pieces in memory, so a pipe may be of any length.
 
     Raises:
-        UserError: the file is missing, a folder, empty or not UTF-8; names the file and the offset of bad bytes.
+        UserError: the file is missing, a folder, empty or not UTF-8; names the file and the offset of bad bytes. A byte order
+            mark at its beginning is left out.
     """
     check_file(name)
     path, shown = Path(name), "standard input" if name == "-" else name
@@ -108,6 +109,15 @@ def text_pieces(name: str) -> Iterator[str]:
     with contextlib.nullcontext(standard_input()) if name == "-" else path.open("rb") as file:
         while True:
             raw = file.read(PIECE)
+            if not offset:
+                if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                    raise UserError(f"{shown} is not UTF-8: byte 0 is 0x{raw[0]:02x}, as UTF-16 begins; convert it.")
+                if raw.startswith(codecs.BOM_UTF8):
+                    raw, offset = raw.removeprefix(codecs.BOM_UTF8), len(codecs.BOM_UTF8)
+                    if not raw:
+                        continue
+            if 10 * raw.count(0) > len(raw):
+                raise UserError(f"{shown} is not text in UTF-8: it is full of zero bytes, as UTF-16 is; convert it.")
             try:
                 held += decoder.decode(raw, final=not raw)
             except UnicodeDecodeError as error:
