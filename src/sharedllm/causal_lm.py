@@ -60,7 +60,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
         if base is not None and not has_head(base):
             raise UserError(f"{type(base).__name__} has no head: pass a causal language model.")
         if config.injection != "cross" or config.start != "gate":
-            self._keep_in_fp32_modules_strict = set()  # there are no gates
+            self.__dict__["_keep_in_fp32_modules_strict"] = []  # there are no gates
         self.model = SharedLLMModel(config, None if base is None else base.get_decoder())
         text = config.text_config
         bias = bool(getattr(text, "lm_head_bias", False))
@@ -224,7 +224,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
                 rest is its context; logits then cover the running text only, left-padded, and so do the labels.
             labels: (B, L) targets, -100 where there is none; shifted inside. shift_labels: the same, shifted already.
             num_items_in_batch: number of targets that the loss is divided by, of several batches perhaps. Where targets of
-                this one fall away, being of the context or of padding, it counts as much fewer.
+                this one fall away, because they are read as context, it counts as much fewer.
             return_dict: False for a tuple.
             Other arguments as in `SharedLLMModel.forward`.
         """
@@ -238,9 +238,13 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
             inputs = input_ids if input_ids is not None else inputs_embeds
             if attention_mask is not None and inputs is not None and attention_mask.shape == inputs.shape[:2]:
                 real = attention_mask.bool()
+            if not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
+                raise UserError(
+                    f"logits_to_keep={logits_to_keep} with labels: the loss needs all logits; leave one of them out."
+                )
             targets = _targets(inputs, labels, shift_labels)
-            given = (targets != IGNORE).sum()
             targets = _without_padding(targets, real, shift_labels is None)
+            given = (targets != IGNORE).sum()
         if input_ids is not None and past_key_values is None and input_ids.shape[1] > self.config.window:
             if memory is not None or context_ids is not None:
                 raise UserError(

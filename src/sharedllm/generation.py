@@ -1,11 +1,12 @@
 """generate() over a context: the context is read once, then text of any length is decoded over its memory."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
-from transformers.generation import (
+from transformers.generation.configuration_utils import STATIC_CACHE_IMPLEMENTATIONS, GenerationMode
+from transformers.generation.logits_process import (
     ExponentialDecayLengthPenalty,
     ForcedBOSTokenLogitsProcessor,
     ForcedEOSTokenLogitsProcessor,
@@ -13,7 +14,6 @@ from transformers.generation import (
     MinNewTokensLengthLogitsProcessor,
     SuppressTokensAtBeginLogitsProcessor,
 )
-from transformers.generation.configuration_utils import STATIC_CACHE_IMPLEMENTATIONS, GenerationMode
 
 from .context.chunking import check_ids, check_some, split_context
 from .context.policies.base import get_policy
@@ -52,7 +52,9 @@ class _OverWhole(LogitsProcessorList):
         whole = torch.cat([prompt, input_ids[:, self.length :]], 1)
         for processor in self:
             seen = input_ids if isinstance(processor, _BY_LENGTH) else whole
-            scores = LogitsProcessorList([processor])(seen, scores, **kwargs)
+            scores = LogitsProcessorList([processor])(
+                cast(torch.LongTensor, seen), cast(torch.FloatTensor, scores), **kwargs
+            )
         return scores
 
 
@@ -208,7 +210,7 @@ class MemoryGenerationMixin(GenerationMixin, SharedLLMPreTrainedModel):
         return {"min_length": 0, "min_new_tokens": max(config.min_length - prompt_length, config.min_new_tokens or 0)}
 
     def _get_logits_processor(self, *args: Any, model_kwargs: dict[str, Any] | None = None, **kwargs: Any):
-        processors = super()._get_logits_processor(*args, model_kwargs=model_kwargs, **kwargs)
+        processors = super()._get_logits_processor(*args, model_kwargs=model_kwargs, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         prompt = (model_kwargs or {}).get("whole_prompt")
         return processors if prompt is None else _OverWhole(processors, prompt)
 

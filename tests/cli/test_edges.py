@@ -142,11 +142,16 @@ def test_an_answer_that_can_not_be_written_is_an_error(arguments):
     assert cut.stderr == "" and cut.stdout in ("0\n", "1\n", "2\n")
 
 
+def listens() -> None:
+    """A shell has what it runs in the background ignore interrupts, and what that runs."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_a_second_interrupt_is_quiet(tmp_path):
     (tmp_path / "a.txt").write_text("The sea was calm that day, and nobody came.\n" * 60_000)
     command = [*COMMAND, "read", str(tmp_path / "a.txt"), "-o", str(tmp_path / "a.memory")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=listens) as process:
         deadline = time.monotonic() + 60
         while not (tmp_path / "a.memory" / "manifest.json").exists() and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -218,7 +218,7 @@ def test_a_killed_merge_does_not_block_the_next(tmp_path, model, run):
         (lambda m: m | {"complete": 1}, "complete=1 is not true or false"),
         (lambda m: m | {"chunk_size": 0}, "chunk_size=0 is not"),
         (lambda m: m | {"documents": {}}, "documents=dict of 0 is not a list"),
-        (lambda m: m["documents"][0].update(name="") or m, r"documents\[0\]\.name='' is not"),
+        (lambda m: m["documents"][0].update(name=7) or m, r"documents\[0\]\.name=7 is not"),
         (lambda m: m["documents"][0].update(blocks=[]) or m, r"blocks=list of 0 is not a list of 1 or more"),
         (lambda m: m["documents"][0]["blocks"][0].update(tokens=-1) or m, r"blocks\[0\]\.tokens=-1 is not"),
         (lambda m: m["documents"][0]["blocks"][0].update(tokens=1.5) or m, r"tokens=1\.5 is not a whole number"),
@@ -274,3 +274,11 @@ def test_a_block_can_be_opened_by_itself(tmp_path, model):
     store = build(tmp_path / "a.memory", model, TEXTS)
     memory = open_file(store.folder / "blocks" / f"{store.documents[0].blocks[1].file}.memory")
     assert memory.sources == (({"name": "one", "tokens": 32, "from_token": 32},),)
+
+
+@pytest.mark.parametrize("name", ["", " ", "\n"])
+def test_a_document_without_a_name_is_refused_and_the_rest_stays(tmp_path, model, name):
+    store = build(tmp_path / "a.memory", model, TEXTS)
+    with writing(store.folder) as writer, pytest.raises(ValueError, match="is no name of a document"):
+        writer.read(model, TOKENIZER, name, ["text"])
+    assert [d.name for d in MemoryStore.open(store.folder).documents] == ["one", "two"]

@@ -89,3 +89,27 @@ def test_large_weights_are_numbers(tmp_path):
         model.model.upper.layers[0].mlp.down_proj.weight.fill_(3e38)  # their sum overflows float32
     model.save_pretrained(tmp_path / "model")
     assert load_model(str(tmp_path / "model")).num_parameters() > 0
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda m, k: m.read(TEXT, batch_tokens=0), "batch_tokens=0 reads nothing"),
+        (lambda m, k: m.read(TEXT, batch_tokens=-5), "batch_tokens=-5 reads nothing"),
+        (lambda m, k: m.read(TEXT, batch_tokens=1.5), r"batch_tokens=1\.5 is not a whole number"),
+        (lambda m, k: m.read(TEXT, strides=[1.5]), r"strides=\[1\.5\] must be"),
+        (
+            lambda m, k: m.select(k, TEXT[:, :9], budget=5, strides=[4, 8], score="bm25"),
+            r"strides=\[4, 8\] must not grow",
+        ),
+        (lambda m, k: m.select(k, TEXT[:, :9], budget=5, score=torch.zeros(1, 3)), r"score has shape \(1, 3\)"),
+        (lambda m, k: m.select(k, TEXT[:, :9], budget=5, score=torch.full((1, 60), math.nan)), "not NaN"),
+        (lambda m, k: m.generate(TEXT[:, :9], memory=k, memory_dtype="int4", max_new_tokens=2), "memory_dtype='int4'"),
+        (lambda m, k: m(TEXT[:, :9], labels=TEXT[:, :9], logits_to_keep=2), "logits_to_keep=2 with labels"),
+    ],
+)
+def test_odd_arguments_are_refused(use, message):
+    model = model_of()
+    memory = model.read(TEXT, keep_all=True)
+    with pytest.raises(ValueError, match=message):
+        use(model, memory)

@@ -46,6 +46,8 @@ def command(
     rival: Annotated[list[str], typer.Option("--rival", hidden=True, help="Old name of --trained.")] = [],  # noqa: B006
 ) -> None:
     """Measure systems on the same texts. `sharedllm report` makes tables and figures of the results."""
+    if files := [name for name in tasks if name not in TASKS and Path(name).exists()]:
+        raise UserError(f"{files[0]} is a file, not a task: give each file a --data of its own, or a glob in quotes.")
     from ..evaluation.corpus import open_documents
     from ..evaluation.run import Plan, evaluate
     from ..evaluation.tasks.base import Setting

@@ -15,7 +15,7 @@ from ..context.policies.base import SelectionPolicy, get_policy
 from ..memory.context_memory import ContextMemory
 from ..memory.fingerprint import Fingerprint
 from ..utils.checkpoints import check_dense
-from ..utils.errors import UserError
+from ..utils.errors import UserError, at_least_one
 from .cache import with_room
 from .config import SharedLLMConfig, check_strides
 from .cross_attention import PreparedMemory, bucket, prepare
@@ -56,7 +56,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         if config.lower_weights == "copy":
             self.lower_layers = nn.ModuleList(copy.deepcopy(layer) for layer in base.layers[: config.lower_layers])
         if config.injection != "cross" or config.start != "gate":
-            self._keep_in_fp32_modules_strict = set()  # there are no gates
+            self.__dict__["_keep_in_fp32_modules_strict"] = []  # there are no gates
         self.upper = inject(base, make_injections(base, config))
         self.post_init()
 
@@ -82,6 +82,8 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
     ) -> ContextEncoder:
         if strides is not None:
             check_strides(strides)
+        if batch_tokens is not None:
+            batch_tokens = at_least_one("batch_tokens", batch_tokens, "reads nothing")
         if keep_all and self.config.encoding != "chunk":
             raise UserError(
                 f"keep_all=True needs encoding='chunk', the model has {self.config.encoding!r}: its nodes are read alone, so "
@@ -255,6 +257,8 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         return prepared if prepared is None or rows in (None, len(prepared)) else prepared.repeat_interleave(rows)
 
     def _prepare(self, memory: ContextMemory, static: bool, in_place: bool, memory_dtype: str) -> PreparedMemory | None:
+        if memory_dtype not in ("model", "int8"):
+            raise UserError(f"memory_dtype={memory_dtype!r} is not known: use 'model' or 'int8'.")
         pairs = self.config.injection_map
         if len(memory.keys) != len(pairs):
             raise UserError(

@@ -12,6 +12,7 @@ from ..context.paths import kept_by_paths
 from ..memory.context_memory import ContextMemory
 from ..memory.segments import Source, roots, segments_of, take
 from ..model.backbone import SharedLLMModel
+from ..model.config import check_strides
 from ..utils.errors import UserError
 from . import DEFAULT_SCORE
 from .base import TokenScore, get_score
@@ -45,6 +46,8 @@ def select(
     Raises:
         UserError: a memory does not hold every token or is another model's, or there is no such score.
     """
+    if strides is not None:
+        check_strides(strides)
     strides = list(strides or (model.config.strides if budget is None else [*model.config.strides, 1]))
     ranked = (
         score
@@ -52,6 +55,12 @@ def select(
         else scores(model, source, query_ids, query_attention_mask, query_words=query_words, score=score)
     )
     segments = segments_of(source)
+    places = max(segment.end for segment in segments)
+    if ranked.shape != (len(segments[0].lengths), places) or ranked.isnan().any():
+        raise UserError(
+            f"score has shape {tuple(ranked.shape)}: give a number, not NaN, for each of {places} places of "
+            f"{len(segments[0].lengths)} texts, as scores() does."
+        )
     trees = [roots(segments, row) for row in range(len(ranked))]
     if budget is None:
         kept = [kept_by_paths(s, t, strides, model.config.keep) for s, t in zip(ranked, trees, strict=True)]

@@ -30,7 +30,7 @@ _BLOCK = re.compile(r"[0-9a-f]{32}\.memory(\.tmp[0-9a-f]{8})?")
 
 
 _BLOCK_FIELDS = {"file": text("[0-9a-f]{32}"), "tokens": whole(1), "characters": whole(0), "sha256": SHA256}
-_DOCUMENT = {"name": text(r"[\s\S]+"), "blocks": each(_BLOCK_FIELDS, least=1), "sha256": SHA256, "finished": TRUTH}
+_DOCUMENT = {"name": text(), "blocks": each(_BLOCK_FIELDS, least=1), "sha256": SHA256, "finished": TRUTH}
 _MANIFEST = {
     "fingerprint": text(),
     "tokenizer": text(),

@@ -157,6 +157,8 @@ class Writer:
             UserError: the store is another model's, or the text does not begin with the text read earlier under this name.
         """
         manifest = self.present()
+        if not name.strip():
+            raise UserError(f"name={name!r} is no name of a document: give one with letters.")
         if manifest.fingerprint != model.fingerprint():
             raise UserError(f"{self.folder} was made by another model: read its texts again with this one.")
         nothing = Document(name, (), hashlib.sha256().hexdigest(), finished=False)
