@@ -1,6 +1,6 @@
 """generate() over a context: the context is read once, then text of any length is decoded over its memory."""
 
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor
@@ -214,7 +214,7 @@ class MemoryGenerationMixin(GenerationMixin, SharedLLMPreTrainedModel):
         prompt = (model_kwargs or {}).get("whole_prompt")
         return processors if prompt is None else _OverWhole(processors, prompt)
 
-    def generate_batch(self, *args: Any, **kwargs: Any):
+    def generate_batch(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refused: continuous batching keeps a cache of its own, which knows nothing of memories and injected layers."""
         raise UserError("continuous batching can't attend to a memory: use generate(), which takes a batch of prompts.")
 
