@@ -48,3 +48,12 @@ def keep_attention(config: PreTrainedConfig, implementation: str | None) -> None
     """
     if config._attn_implementation is None and implementation is not None:
         config._attn_implementation = implementation
+
+
+def of_base(name: str) -> Any:
+    """A field of the base's configuration, as a field of the configuration that it is nested in: read and set there."""
+
+    def put(config: Any, value: Any) -> None:
+        setattr(config.text_config, name, value)
+
+    return property(lambda config: getattr(config.text_config, name), put)

@@ -10,7 +10,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from ..context.policies import POLICIES
 from ..context.policies.base import get_policy
 from ..utils.errors import UserError
-from .base_config import keep_attention, take_over
+from .base_config import keep_attention, of_base, take_over
 from .families import family_of
 
 # Current fields by their old names, for configurations saved earlier.
@@ -74,15 +74,6 @@ def check_strides(strides: Sequence[int]) -> None:
         raise UserError(f"strides={strides} must be one positive stride per tree level, such as [16, 8, 4].")
     if any(coarse < fine for coarse, fine in pairwise(strides)):
         raise UserError(f"strides={strides} must not grow with depth: deeper nodes are finer.")
-
-
-def _of_base(name: str) -> Any:
-    """A field of the base's configuration as one of this configuration's."""
-
-    def put(config: "SharedLLMConfig", value: Any) -> None:
-        setattr(config.text_config, name, value)
-
-    return property(lambda config: getattr(config.text_config, name), put)
 
 
 @strict
@@ -183,13 +174,13 @@ class SharedLLMConfig(PreTrainedConfig):
         self._check()
 
     # Of the base, where code that knows no nested configuration looks for them.
-    vocab_size = _of_base("vocab_size")
-    hidden_size = _of_base("hidden_size")
-    intermediate_size = _of_base("intermediate_size")
-    num_hidden_layers = _of_base("num_hidden_layers")
-    num_attention_heads = _of_base("num_attention_heads")
-    num_key_value_heads = _of_base("num_key_value_heads")
-    max_position_embeddings = _of_base("max_position_embeddings")
+    vocab_size = of_base("vocab_size")
+    hidden_size = of_base("hidden_size")
+    intermediate_size = of_base("intermediate_size")
+    num_hidden_layers = of_base("num_hidden_layers")
+    num_attention_heads = of_base("num_attention_heads")
+    num_key_value_heads = of_base("num_key_value_heads")
+    max_position_embeddings = of_base("max_position_embeddings")
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, and for who finds the file how to load the model."""
