@@ -71,9 +71,6 @@ def closing_half_open(protocol: type[asyncio.Protocol], seconds: float) -> type[
     """A uvicorn protocol that closes a connection if a request's headers are not complete in time."""
 
     class Limited(protocol):
-        # As both of uvicorn's protocols have them.
-        cycle: Any
-        transport: asyncio.Transport
         _late: asyncio.TimerHandle | None = None
         # Of every protocol of uvicorn: the request that is being answered, and the connection.
         cycle: Any
