@@ -107,3 +107,15 @@ def test_a_chat_model_is_asked_for_few_words(base_folder):
     tokenizer.chat_template = "{% for m in messages %}<{{ m.content }}>{% endfor %}"
     assert f"Who?\n{FEW_WORDS}" in asked() and FEW_WORDS not in asked(instruction="")
     assert "Who?\nIn French.>" in asked(instruction="In French.")
+
+
+def test_a_window_too_small_to_measure(run, base_folder, tmp_path):
+    """Without a text of the user's, words alone select; a text that was named has to be long enough."""
+    options = ["--window", 64, "--chunk-size", 16, "--lower-layers", 1]
+    code, _, err = run("extend", base_folder, "-o", tmp_path / "small", *options)
+    assert code == 0 and "words alone select" in err
+    config = json.loads((tmp_path / "small" / "config.json").read_text())
+    assert config["lower_layers"] == 1 and not config["selection_heads"]
+    (tmp_path / "short.txt").write_text("Too short.")
+    code, _, err = run("extend", base_folder, "-o", tmp_path / "none", *options, "--data", tmp_path / "short.txt")
+    assert code == 2 and "sentences to ask about" in err

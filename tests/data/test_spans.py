@@ -119,7 +119,7 @@ def test_instructions_name_the_broken_line(tmp_path):
     path.write_text(
         '{"context": "a", "question": "b", "answer": "c"}\n\n{"context": "a", "question": 3, "answer": ""}\n'
     )
-    with pytest.raises(ValueError, match="line 3: question is missing or no text"):
+    with pytest.raises(ValueError, match="line 3: question is missing or not text"):
         load_instructions([str(path)])
     path.write_text("{oops\n")
     with pytest.raises(ValueError, match="line 1: not JSON"):

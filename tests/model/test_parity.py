@@ -344,7 +344,9 @@ def test_bounded_lower_batches(batch_tokens):
     """Reading few tokens at a time gives the same values and gradients."""
     model, batch = tiny_shared("llama", selection="cosine"), ragged_batch()
     memory = model.read(
-        **{n: t for n, t in batch.tensors.items() if n.startswith(("context", "query"))}, batch_tokens=batch_tokens
+        **{n: t for n, t in batch.tensors.items() if n.startswith(("context", "query"))},
+        batch_tokens=batch_tokens,
+        gradients=True,
     )
     running = {n: batch.tensors[n] for n in ("input_ids", "attention_mask")}
     logits = model(**running, memory=memory).logits

@@ -109,7 +109,7 @@ def command(
     if measured_with is not None:
         text = read_text(data) if data is not None else library_prose(CHARACTERS)
         model, measured = measured_depth(
-            loaded, measured_with, text[: 2 * CHARACTERS], settings, lower_layers, questions
+            loaded, measured_with, text[: 2 * CHARACTERS], settings, lower_layers, questions, data is not None
         )
     else:
         model = SharedLLMForCausalLM.from_base(

@@ -46,17 +46,28 @@ def measured_depth(
     settings: dict,
     lower_layers: int | None,
     questions: str,
+    needed: bool,
 ) -> tuple[SharedLLMForCausalLM, dict]:
-    """The base, extended to the depth that it needs, and the measurements."""
-    from ..diagnosis.shallow import QUESTIONS, measure_shallow
+    """The base, extended to the depth that it needs, and the measurements.
+
+    Args:
+        needed: False to go on without measurements where the base's tokens or window are too small for the text.
+    """
+    from ..diagnosis.shallow import QUESTIONS, TooLittle, measure_shallow
 
     settings = settings | {"prefix": PromptForm.of(tokenizer).head()[0].tolist() or None}
     given = settings.pop("injection_map")
     most = lower_layers or max(1, base.config.num_hidden_layers // 3)
     tried = SharedLLMForCausalLM.from_base(base, **settings, **_through(most, base)).eval()
     size = tokenize(tokenizer, text).shape[1]
-    with torch.no_grad(), progress_bar("measuring the base", size + 2 * QUESTIONS) as advance:
-        shallow = measure_shallow(tried, tokenizer, text, progress=advance)
+    try:
+        with torch.no_grad(), progress_bar("measuring the base", size + 2 * QUESTIONS) as advance:
+            shallow = measure_shallow(tried, tokenizer, text, progress=advance)
+    except TooLittle:
+        if needed:
+            raise
+        note("no sentence fits into a piece of the window: not measured, and words alone select", style="yellow")
+        return SharedLLMForCausalLM.from_base(base, **settings, **_through(min(most, 4), base)), {}
     depth = shallow.depths[-1] if lower_layers else shallow.choose(SHARES[questions])
     through = _through(depth.layers, base) | ({"injection_map": given} if given is not None else {})
     kept = {upper for _, upper in through["injection_map"]}

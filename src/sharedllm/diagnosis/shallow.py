@@ -27,6 +27,10 @@ from ..utils.text import tokenize
 MOST_HEADS, QUESTIONS = 4, 32
 
 
+class TooLittle(UserError):
+    """A text that is too short to measure a base on, or a window too small for pieces that hold a sentence."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """A question and the index of the piece that answers it."""
@@ -84,7 +88,7 @@ def measure_shallow(
         progress: called with the number of tokens read, and with 1 for each question.
 
     Raises:
-        UserError: the text has too few sentences to ask about.
+        TooLittle: the pieces of the text hold too few sentences to ask about.
     """
     rng, form = random.Random(seed), PromptForm.of(tokenizer)
     quizzes = [Needle().make(rng, "", "train") for _ in range(questions)]
@@ -95,7 +99,7 @@ def measure_shallow(
     index = TextIndex(segments, tokenizer, model.config.window)
     asked = _about_facts(index.texts, quizzes) + _about_sentences(rng, index.texts, questions)
     if len(asked) < questions:
-        raise UserError(f"the text has only {len(asked)} sentences to ask about: name a longer text, in sentences.")
+        raise TooLittle(f"the text has only {len(asked)} sentences to ask about: name a longer text, in sentences.")
     every = [
         [i, h, 1.0] for i, _ in model.config.injection_map for h in range(model.config.text_config.num_attention_heads)
     ]
