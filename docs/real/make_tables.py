@@ -1,4 +1,4 @@
-"""Fills in the tables of README.md from the answers in cells.jsonl.
+"""Fills in the tables of this folder's README.md, and of the package's, from the answers in cells.jsonl.
 
 Run: python docs/real/make_tables.py                  makes the tables again
      python docs/real/make_tables.py FOLDER …         takes the answers from folders that `sharedllm qa` wrote
@@ -14,7 +14,8 @@ from typing import Any
 from sharedllm.evaluation.qa.report import Contender, difference, estimate, load, total_operations
 
 HERE = Path(__file__).parent
-PAGE, CELLS = HERE / "README.md", HERE / "cells.jsonl"
+CELLS = HERE / "cells.jsonl"
+PAGES = HERE / "README.md", HERE.parent.parent / "README.md"
 KEPT = ("question", "group", "scores", "seconds", "operations", "read_operations", "prepare", "selected_tokens")
 LENGTHS = {8192: "8K", 32768: "32K", 131072: "128K", 1048576: "1M"}
 SYSTEMS = {
@@ -64,7 +65,7 @@ def main_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
     yield f"| set, score | tokens | n | {' | '.join(SYSTEMS.values())} | sharedllm minus the same pieces |"
     yield "|---|--:|--:|" + "--:|" * (len(SYSTEMS) + 1)
     depth = min((key[2] for key in answers), key=int)
-    for name, length in sorted({key[:2] for key in answers if key[2] == depth}):
+    for name, length in sorted({key[:2] for key in answers if key[2:] == (depth, "sharedllm")}):
         here = {key[3]: c for key, c in answers.items() if key[:3] == (name, length, depth)}
         metric, ours, same = metrics[name], here["sharedllm"], here["same-pieces-text"]
         minus = difference(ours, same, metric)
@@ -72,6 +73,17 @@ def main_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
         shown = [score(here[s], metric) if s in here else "–" for s in SYSTEMS]
         signed = f"{100 * minus.mean:+.1f} [{100 * minus.low:+.1f}, {100 * minus.high:+.1f}]"
         yield f"| {name}, {metric} | {LENGTHS[length]} | {len(ours.rows)} | {' | '.join(shown)} | {signed} |"
+
+
+def front_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
+    """The first columns of the main table."""
+    yield "| | tokens | questions | sharedllm | the same pieces as text | BM25's pieces as text |"
+    yield "|---|--:|--:|--:|--:|--:|"
+    depth = min((key[2] for key in answers), key=int)
+    for name, length in sorted({key[:2] for key in answers if key[2:] == (depth, "sharedllm")}):
+        here = [answers[name, length, depth, system] for system in list(SYSTEMS)[:3]]
+        shown = " | ".join(score(contender, metrics[name]) for contender in here)
+        yield f"| {name}, {metrics[name]} | {LENGTHS[length]} | {len(here[0].rows)} | {shown} |"
 
 
 def mean(contender: Contender, value: Callable[[dict[str, Any]], float]) -> float:
@@ -113,25 +125,23 @@ def depth_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
         yield ""
 
 
-TABLES = {"main": main_table, "cost": cost_table, "depth": depth_table}
+TABLES = {"front": front_table, "main": main_table, "cost": cost_table, "depth": depth_table}
 
 
-def page() -> str:
-    """README.md with its tables made anew."""
+def made(page: Path) -> str:
+    """A page with its tables made anew."""
     answers, metrics = found([json.loads(line) for line in CELLS.read_text(encoding="utf-8").splitlines()])
-    text = PAGE.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     for name, table in TABLES.items():
-        made = "\n".join(table(answers, metrics)).strip()
-        text = re.sub(
-            rf"(<!-- table: {name} -->\n).*?(<!-- end -->)",
-            lambda m, made=made: f"{m[1]}{made}\n{m[2]}",
-            text,
-            flags=re.S,
-        )
+        pattern = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        if pattern.search(text):
+            rows = "\n".join(table(answers, metrics)).strip()
+            text = pattern.sub(lambda m, rows=rows: f"{m[1]}{rows}\n{m[2]}", text)
     return text
 
 
 if __name__ == "__main__":
     if sys.argv[1:]:
         CELLS.write_text("".join(json.dumps(line) + "\n" for line in taken(sys.argv[1:])), encoding="utf-8")
-    PAGE.write_text(page(), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(made(page), encoding="utf-8")

@@ -97,6 +97,17 @@ def test_figures_of_the_readme_are_those_of_the_results():
             assert shown in measured(cells, policy, budget, length), f"{row[0]}, {length}"
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/real/README.md"])
+def test_tables_of_the_real_checkpoint_are_made_from_its_answers(page):
+    spec = importlib.util.spec_from_file_location("make_tables", ROOT / "docs/real/make_tables.py")
+    assert spec is not None and spec.loader is not None
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert text.count("<!-- table: ") == text.count("<!-- end -->") > 0
+    assert tables.made(ROOT / page) == text
+
+
 def measured(cells, policy, budget, length) -> set[str]:
     """The values of the first folder with such cells, one per budget; all have to be equal."""
     for part in cells:
