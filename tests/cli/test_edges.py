@@ -160,3 +160,27 @@ def test_a_second_interrupt_is_quiet(tmp_path):
             time.sleep(0.02)
         _, err = process.communicate(timeout=60)
     assert process.returncode in (130, -signal.SIGINT) and "Traceback" not in err, err
+
+
+def test_documents_of_other_files_are_not_written_over(run, tmp_path):
+    """Without --replace; a file that is read again may have changed."""
+    first, second, memory = tmp_path / "first.txt", tmp_path / "second.txt", tmp_path / "some.memory"
+    first.write_text("Anna keeps the mill.")
+    second.write_text("Bruno keeps the castle.")
+    assert run("read", first, "-o", memory)[0] == 0
+    code, _, err = run("read", second, "-o", memory)
+    assert code == 2 and "first.txt: --append adds to it, --replace writes it anew" in err
+    assert [document.name for document in open_memory(memory).contents] == [str(first)]
+    first.write_text("Anna keeps the old mill.")
+    assert run("read", first, "-o", memory)[0] == 0
+    assert run("read", second, "-o", memory, "--replace")[0] == 0
+    assert [document.name for document in open_memory(memory).contents] == [str(second)]
+    assert run("read", second, "-o", memory, "--replace", "--append")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("~nosuchuser/x", "can't be a model's folder"), ("", "name is empty"), ("a" * 300, "model")]
+)
+def test_names_that_no_model_can_have(run, name, message):
+    code, _, err = run("generate", "--prompt", "a", "--model", name)
+    assert code == 2 and message in err and err.count("\n") == 1

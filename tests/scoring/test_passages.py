@@ -44,6 +44,28 @@ def test_words_are_found_by_their_beginning_and_the_same_word_counts_more():
     assert scores[1] > scores[0] > scores[2] == 0
 
 
+@pytest.mark.parametrize(
+    ("text", "question"),
+    [
+        ("secret_code = 48213", "What is the secret code?"),
+        ("The cafe\u0301 of Zoe\u0308.", "Where is the caf\u00e9 of Zo\u00eb?"),
+        ("\u94f6\u9e70\u7684\u5bc6\u7801\u662f\u4e94\u3002", "\u4ec0\u4e48\u662f\u94f6\u9e70\u7684\u5bc6\u7801\uff1f"),
+        (
+            "\u0915\u092a\u094d\u0924\u093e\u0928 \u092f\u0939\u093e\u0901",
+            "\u0915\u092a\u094d\u0924\u093e\u0928 \u0915\u094c\u0928",
+        ),
+    ],
+)
+def test_words_of_code_and_of_other_scripts(text, question):
+    index = WordIndex([text, "Something else altogether.", "\u5b83\u5728\u90a3\u91cc"])
+    assert index.scores(question)[0] > 0 == index.scores(question)[1] and index.coverage(question) > 0.3
+
+
+def test_equal_beginnings_count_once():
+    index = WordIndex(["He travels in May.", "Rain fell in May."])
+    assert index.scores("travels travelled travelling")[0] == pytest.approx(float(index.scores("travels")[0]))
+
+
 def test_heads_decide_where_no_word_matches():
     words, heads = torch.tensor([0.0, 3.0, 2.9]), torch.tensor([0.4, 0.1, 0.3])
     assert join(words, heads).argsort(descending=True).tolist() == [2, 1, 0]
@@ -127,6 +149,14 @@ def test_documents_are_not_mixed(model):
     index = TextIndex(segments_of([first, second]), byte_tokenizer(), 256)
     assert all(not ("One" in text and "Two" in text) for text in index.texts)
     assert "".join(index.texts) == "One. " * 9 + "Two. " * 9
+
+
+def test_a_question_that_is_only_its_form(model):
+    memory, asked = model.read(ids(TEXT), keep_all=True), ids("?")
+    own = torch.zeros_like(asked, dtype=torch.bool)
+    selected = select_pieces(model.model, segments_of(memory), byte_tokenizer(), asked, own, 64)
+    kept = selected.scores[0][~selected.scores[0].isneginf()]
+    assert len(kept) and kept.isfinite().all()
 
 
 def test_what_can_not_rank(model):

@@ -195,7 +195,7 @@ def test_the_needle_is_among_the_sources(tmp_path):
         ({"top_logprobs": 1}, 400, "top_logprobs", "leave it out"),
         ({"presence_penalty": 1}, 400, "presence_penalty", "presence_penalty=1"),
         ({"model": "gpt"}, 404, "model", "use 'small'"),
-        ({"memory": "../notes"}, 404, "memory", "there are notes"),
+        ({"memory": "../notes"}, 404, "memory", "name one of notes"),
         ({"budget": 5}, 400, "budget", "name one in memory"),
         ({"memory": "notes", "budget": 0}, 400, "budget", "budget=0"),
         ({"messages": []}, 400, "messages", "at least 1"),

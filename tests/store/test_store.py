@@ -160,7 +160,7 @@ def test_forget_and_merge(tmp_path, model):
                 writer.merge(tmp_path / f"{other}.memory")
         writer.commit()
         writer.forget("one")
-        with pytest.raises(ValueError, match="no document is named 'one': there are two, three"):
+        with pytest.raises(ValueError, match="no document is named 'one': the memory holds two, three"):
             writer.forget("one")
     store = MemoryStore.open(tmp_path / "a.memory")
     assert [d.name for d in store.documents] == ["two", "three"]

@@ -30,14 +30,14 @@ class Chosen:
     scores     (1, Z) how much the token at each slot of the text matters to the question
     citations  the parts that were kept whole, best first
     sources    the citations for display (see `citations.describe`)
-    found      False: the text contains hardly any word of the question and may not answer it
+    found      None where it is not known, for models that do not read deeper; False: the text contains hardly any word of the question and may not answer it
     """
 
     memory: ContextMemory
     scores: Tensor
     citations: list[Citation]
     sources: list[dict[str, Any]]
-    found: bool
+    found: bool | None
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ def prompt_of(
     room = model.config.window - max_new_tokens
     if ids.shape[1] > room:
         raise UserError(
-            f"the question has {ids.shape[1]} tokens; {room} fit alongside {max_new_tokens} new ones in the "
-            f"window={model.config.window}: shorten it."
+            f"the question has {ids.shape[1]} tokens; {max(0, room)} fit alongside {max_new_tokens} new ones in the "
+            f"window={model.config.window}: " + ("shorten it." if room > 0 else "ask for fewer new tokens.")
         )
     return ids
 
@@ -193,7 +193,11 @@ def choose(
 
 
 def _chosen(
-    tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, scores: Tensor, most_sources: int, found: bool = True
+    tokenizer: PreTrainedTokenizerBase,
+    memory: ContextMemory,
+    scores: Tensor,
+    most_sources: int,
+    found: bool | None = None,
 ) -> Chosen:
     citations = cite(memory, scores, most_sources)
     return Chosen(memory, scores, citations, [describe(tokenizer, memory, citation) for citation in citations], found)

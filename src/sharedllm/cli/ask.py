@@ -56,7 +56,7 @@ def command(
     score = checked_score(loaded, score)
     policy = get_policy(selection or loaded.config.selection)
     prompt = prompt_of(loaded, tokenizer, question, max_new_tokens, instruction)
-    sources, found = [], True
+    sources, found = [], None
     # By default a question selects from a text that was or can be kept whole. Reading deeper is only possible for a
     # part of a text.
     chooses = selection is None and not policy.needs_query and loaded.config.encoding == "chunk"
@@ -97,6 +97,6 @@ def command(
         print_json(question=question, answer=answer, **read, seconds=round(time.perf_counter() - started, 3), **chosen)
         return
     print(answer)
-    if not found:
+    if found is False:
         note("This may not be in the text: it contains hardly any word of the question.", style="yellow")
     show_sources(sources)

@@ -58,4 +58,4 @@ def command(
         print_json(**asdict(facts))
     else:
         print(answer.text)
-    note(f"{output} ({len(page.encode()) / 1e6:.1f} MB) shows how: open it in a browser")
+    note(f"{output} ({len(page.encode()) / 1e3:,.0f} KB) shows how: open it in a browser")

@@ -26,7 +26,7 @@ def command(
     """Continue a prompt, with a file or a memory as context. The beginning of a long prompt becomes context
     automatically."""
     if not 0 <= temperature < math.inf:
-        raise UserError(f"--temperature {temperature} is no temperature: give a number from 0.")
+        raise UserError(f"--temperature {temperature} is not a temperature: use a number of at least 0.")
     if not prompt:
         raise UserError("--prompt is empty: give at least one token to continue.")
     if context is not None:

@@ -99,4 +99,6 @@ def _report(memory: Path) -> None:
     from ..store import open_memory
 
     opened = open_memory(memory, verify=False)
-    note(f"{memory}: {len(opened.contents)} documents, {opened.tokens:,} tokens, {opened.nbytes / 1e6:.1f} MB")
+    note(
+        f"{memory}: {len(opened.contents)} document{'s' * (len(opened.contents) != 1)}, {opened.tokens:,} tokens, {opened.nbytes / 1e6:.1f} MB"
+    )

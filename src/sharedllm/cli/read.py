@@ -20,6 +20,9 @@ def command(
         bool,
         typer.Option("--append", help="Keep the memory's documents, add new files, and continue files that grew."),
     ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Write the memory anew although it holds documents of other files.")
+    ] = False,
     keep_all: KeepAllOption = False,
     storage: Annotated[
         Literal["model", "int8"] | None,
@@ -28,7 +31,7 @@ def command(
     batch_tokens: BatchTokensOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Read text files into a memory that can be asked many times.
+    """Read text files into a memory that can be asked many times. Files that it holds already are read again.
 
     Progress is committed every few thousand tokens: interrupted reading continues with --append.
     """
@@ -36,10 +39,14 @@ def command(
     for name in names:
         # Check all files before anything is written.
         check_file(name)
+    if append and replace:
+        raise UserError("--append and --replace are both given: a memory is continued, or written anew.")
     from ..store import MemoryStore
     from ..store.writer import writing
     from .loading import load, tokenizer_fingerprint
 
+    if not append and not replace:
+        _check_lost(output, names)
     loaded, tokenizer = load(model)
     # A model that reads selected tokens deeper always selects.
     keep_all = keep_all or loaded.config.injection == "deep"
@@ -78,6 +85,19 @@ def command(
             f"read {read:,} tokens in {seconds:.1f} s ({read / seconds:,.0f} tokens/s); {output} holds "
             f"{int(store.kept):,} of {store.tokens:,} tokens in {store.nbytes / 1e6:.1f} MB"
         )
+
+
+def _check_lost(output: Path, names: list[str]) -> None:
+    """Refuse to write over documents that are not read again."""
+    from ..store.manifest import NAME, read_manifest
+
+    if not (output / NAME).exists():
+        return
+    given = {readable(name) for name in names}
+    lost = [document.name for document in read_manifest(output).documents if document.name not in given]
+    if lost:
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        raise UserError(f"{output} holds {lost[0]}{more}: --append adds to it, --replace writes it anew.")
 
 
 def _name(taken: set[str], name: str) -> str:

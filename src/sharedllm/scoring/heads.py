@@ -74,6 +74,8 @@ class HeadIndex:
     @torch.no_grad()
     def weights(self, question_ids: Int[Tensor, "1 Q"], own: Bool[Tensor, "1 Q"]) -> Float[Tensor, "heads n"]:
         """(heads, n) the scores of single heads, before `scores` averages them."""
+        # A question that is nothing but its form, such as "?", counts whole.
+        own = own if own.any() else torch.ones_like(own)
         queries = _queries(self.model, question_ids, own, self.heads)
         found = torch.full((len(queries), len(queries[0]), self.count), -torch.inf)
         for group in {self._group(layer, head) for layer, head, _ in self.heads}:

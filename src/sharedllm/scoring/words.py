@@ -7,17 +7,21 @@ is made once per text and serves all questions about it.
 """
 
 import math
-import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import bm25s
 import numpy as np
+import regex
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_WORD = re.compile(r"\w+")
+_WORD = regex.compile(r"[\p{L}\p{N}\p{M}]+")
+# Scripts that are written without spaces: their words count by pairs of characters.
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_RUNS = regex.compile(f"([{_UNSPACED}]+)|[^{_UNSPACED}]+")
 _BEGINNING = 5  # letters
 # In a short text every word occurs in most pieces and is still informative.
 _LEAST_IDF = 2.0
@@ -30,7 +34,12 @@ _FORM = frozenset(
 
 def words_of(text: str) -> list[str]:
     """The words of a text in lower case, without stop words."""
-    return [word for word in _WORD.findall(text.casefold()) if word not in _FORM]
+    found: list[str] = []
+    for word in _WORD.findall(unicodedata.normalize("NFKC", text).casefold()):
+        for run in _RUNS.finditer(word):
+            part = run[0]
+            found += [part[i : i + 2] for i in range(max(1, len(part) - 1))] if run[1] else [part]
+    return [word for word in found if word not in _FORM]
 
 
 def terms_of(words: Iterable[str]) -> list[str]:
@@ -87,4 +96,4 @@ class WordIndex:
 
 @lru_cache(maxsize=256)
 def _distinct(question: str) -> tuple[str, ...]:
-    return tuple(terms_of(dict.fromkeys(words_of(question))))
+    return tuple(dict.fromkeys(terms_of(dict.fromkeys(words_of(question)))))

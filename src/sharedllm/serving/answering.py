@@ -55,7 +55,10 @@ def prompt_of(request: ChatRequest | CompletionRequest, tokenizer: PreTrainedTok
         return Prompt(with_beginning(tokenizer, ids), ids, None, one_line=False)
     last, form = request.messages[-1], PromptForm.of(tokenizer)
     if last.role != "user" or not last.text.strip():
-        raise invalid("messages", f"the last message is {last.role}'s, or empty: end with a question of the user.")
+        raise invalid(
+            "messages",
+            f"the last message is empty or has the role {last.role!r}: end with a question, of the role 'user'.",
+        )
     turns = [("system" if m.role == "developer" else m.role, m.text) for m in request.messages]
     try:
         return Prompt(form.conversation(turns), form.whole(last.text), form.whole(NOTHING), form.one_line)

@@ -66,7 +66,7 @@ class Memories:
         """
         if name not in self._opened:
             there = ", ".join(self._opened) or "none"
-            raise ServingError(404, f"memory={name!r} is not served: there are {there}.", "memory")
+            raise ServingError(404, f"memory={name!r} is not served: name one of {there}.", "memory")
         return self._opened[name]
 
     def meant(self, name: str | None) -> str | None:

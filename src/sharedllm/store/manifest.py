@@ -114,7 +114,7 @@ class Manifest:
             if document.name == name:
                 return document
         shown = ", ".join(d.name for d in self.documents[:5]) + (", …" if len(self.documents) > 5 else "")
-        raise UserError(f"no document is named {name!r}: there are {shown or 'none'}.")
+        raise UserError(f"no document is named {name!r}: the memory holds {shown or 'none'}.")
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:

@@ -22,7 +22,8 @@ def load_gguf(path: Path, dtype: torch.dtype | str | None = None, **options: Any
     # The model from transformers is marked as quantised and can't be saved, so put its weights into one that is not.
     settings = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
     config = type(loaded.config)(**settings)
-    model = type(loaded)._from_config(config, dtype=loaded.dtype)
+    attention = loaded.config._attn_implementation
+    model = type(loaded)._from_config(config, dtype=loaded.dtype, attn_implementation=attention).to(loaded.device)
     model.load_state_dict(loaded.state_dict())
     model.tie_weights()
     model.generation_config = loaded.generation_config

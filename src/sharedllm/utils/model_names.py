@@ -34,7 +34,16 @@ def checkpoint(name: str | Path) -> str:
     name = str(name)
     if name in ("tiny", "base"):
         return str(bundled_model(name))
-    path = Path(name).expanduser()
+    if not name.strip():
+        raise UserError("the model's name is empty: name a folder, a bundled model (tiny, base) or OWNER/NAME.")
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (RuntimeError, OSError) as error:
+        # No such user's home, or a name that no file can have.
+        raise UserError(
+            f"{name[:80]} can't be a model's folder: {getattr(error, 'strerror', None) or error}."
+        ) from None
     if is_gguf(name) and not path.is_dir():
         return str(gguf_file(name))
     if path.is_dir():
