@@ -170,11 +170,11 @@ def test_documents_of_other_files_are_not_written_over(run, tmp_path):
     assert run("read", first, "-o", memory)[0] == 0
     code, _, err = run("read", second, "-o", memory)
     assert code == 2 and "first.txt: --append adds to it, --replace writes it anew" in err
-    assert [document.name for document in open_memory(memory).contents] == [str(first)]
+    assert [document["name"] for document in open_memory(memory).contents] == [str(first)]
     first.write_text("Anna keeps the old mill.")
     assert run("read", first, "-o", memory)[0] == 0
     assert run("read", second, "-o", memory, "--replace")[0] == 0
-    assert [document.name for document in open_memory(memory).contents] == [str(second)]
+    assert [document["name"] for document in open_memory(memory).contents] == [str(second)]
     assert run("read", second, "-o", memory, "--replace", "--append")[0] == 2
 
 
