@@ -1,6 +1,7 @@
 """Question sets: every text contains the evidence of its questions, at the stated places; halves are disjoint; metrics
 by example."""
 
+import json
 from itertools import islice, pairwise
 
 import pytest
@@ -10,6 +11,7 @@ from qa_files import write_sets
 from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.metrics import scores
 from sharedllm.evaluation.qa.pieces import cut, golden, joined, within
+from sharedllm.evaluation.qa.run import Plan
 from sharedllm.evaluation.qa.sets import SETS, Wish
 from sharedllm.utils.text import tokenize
 
@@ -98,6 +100,12 @@ def test_what_can_not_be_had_is_refused(folder, meter, tmp_path):
             some(name, folder, meter, **options)
     with pytest.raises(ValueError, match=r"holds no nq-dev\.jsonl\.zst"):
         list(SETS["nq"].texts(Wish(tmp_path, 100), meter))
+    # A file whose documents all belong to one half.
+    (tmp_path / "nq.jsonl").write_text(
+        json.dumps({"id": "nq-2", "question": "who", "answers": ["Anna"], "title": "T", "passage": "Anna came. " * 60})
+    )
+    with pytest.raises(ValueError, match="nq has no question in its odd half: use --half all"):
+        Plan(SETS["nq"], Wish(tmp_path, 100, "odd"), (), (), 5).texts(meter)
     with pytest.raises(ValueError, match=r"'best' is not known: use one of nq"):
         SETS.find("best")
 

@@ -47,6 +47,8 @@ class Plan:
             left -= len(found[-1].questions)
             if left <= 0:
                 break
+        if not found:
+            raise UserError(f"{self.questions.name} has no question in its {self.wish.half} half: use --half all.")
         return found
 
     def about(self) -> dict[str, Any]:
