@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -23,7 +24,8 @@ def load_gguf(path: Path, dtype: torch.dtype | str | None = None, **options: Any
     settings = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
     config = type(loaded.config)(**settings)
     attention = loaded.config._attn_implementation
-    model = type(loaded)._from_config(config, dtype=loaded.dtype, attn_implementation=attention).to(loaded.device)
+    model = type(loaded)._from_config(config, dtype=loaded.dtype, attn_implementation=attention)
+    nn.Module.to(model, loaded.device)
     model.load_state_dict(loaded.state_dict())
     model.tie_weights()
     model.generation_config = loaded.generation_config
