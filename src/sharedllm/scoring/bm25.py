@@ -52,7 +52,7 @@ class BM25Score:
         asked = query.masked_fill(~words, NO_WORD) if words is not None else query
         for row, (ids, real) in enumerate(zip(asked.cpu(), mask.cpu(), strict=True)):
             text = token_ids(segments, row)
-            if len(text):
+            if (text >= 0).any():
                 result[row] = self._of(text, ids[real].tolist())
         return result
 
