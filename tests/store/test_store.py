@@ -10,19 +10,10 @@ from stores import TOKENIZER, build, build_on, ids_of, model_of, words
 
 from sharedllm.answering.citations import cite, excerpt
 from sharedllm.store import MemoryStore
-from sharedllm.store import writer as edit
 from sharedllm.store.blocks import BlockFile
 from sharedllm.store.writer import writing
 
-
-@pytest.fixture(scope="module")
-def model():
-    return model_of()
-
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    monkeypatch.setattr(edit, "BLOCK_TOKENS", 32)
+pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 @pytest.mark.parametrize("keep_all", [True, False])

@@ -19,14 +19,7 @@ from sharedllm.store.writer import writing
 TEXTS = {"one": words(100, 1), "two": words(40, 2)}
 
 
-@pytest.fixture(scope="module")
-def model():
-    return model_of()
-
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    monkeypatch.setattr(edit, "BLOCK_TOKENS", 32)
+pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 def contents(folder) -> dict[str, bytes]:
