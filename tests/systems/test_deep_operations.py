@@ -7,7 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from sharedllm.systems.operations import Costs, run
-from sharedllm.systems.sharedllm.operations import deep_answer
+from sharedllm.systems.sharedllm.operations import deep_answer, shared_read
 
 
 def deep(layers: int, kept: int, prefix: list[int]):
@@ -19,8 +19,10 @@ def deep(layers: int, kept: int, prefix: list[int]):
 @pytest.mark.parametrize(("layers", "kept", "prefix"), [(1, 2, [5, 3]), (2, 2, []), (3, 1, [7])])
 def test_operations_are_those_counted(layers, kept, prefix):
     model = deep(layers, kept, prefix)
-    with torch.no_grad():
-        memory, question = model.read(torch.randint(0, 64, (1, 40)), keep_all=True), torch.randint(0, 64, (1, 6))
+    ids, question = torch.randint(0, 64, (1, 40)), torch.randint(0, 64, (1, 6))
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        memory = model.read(ids, keep_all=True, fingerprint=False)
+    assert shared_read(model.config, 40, keep_all=True) == counter.get_total_flops()
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         prepared = model.model.prepare_memory(memory)
         output = model(question, memory=prepared, use_cache=True, logits_to_keep=1)

@@ -1,6 +1,5 @@
 """A question to a text that was kept whole: the selection within a budget, the answer, and its sources."""
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from ..scoring.defaults import default_budget, default_score
 from ..scoring.hybrid import HybridScore
 from ..scoring.passages import FOUND, check_ranking, select_pieces
 from ..utils.errors import UserError
+from ..utils.hardware import now
 from .citations import Citation, cite, describe
 from .stream import AnswerStream, StopOnText, ending
 
@@ -140,14 +140,15 @@ def answer_over(
     stop = StopOnText(stream)
     ends = ending(model, form)
     prompt = after_prefix(model, prompt)
-    begin = time.perf_counter()
+    begin = now()
     with torch.no_grad():
         prepared = model.model.prepare_memory(memory)
-    ready = time.perf_counter()
+    ready = now()
     output = model.generate(
         prompt, memory=prepared, max_new_tokens=max_new_tokens, do_sample=False, stopping_criteria=[stop], **ends
     )
-    done, first = time.perf_counter(), stop.first or time.perf_counter()
+    done = now()
+    first = stop.first or done
     said = stream.text.rstrip()
     text = stream.finish().rstrip()
     # Only the tokens of the answer itself count, not the ones that end the line.
@@ -228,13 +229,13 @@ def ask(
     Raises:
         UserError: an empty or too long question, a budget below 1, or a memory that does not hold every token.
     """
-    begin = time.perf_counter()
+    begin = now()
     budget = default_budget(model.config) if budget is None else budget
     score = score or default_score(model.config)
     prompt = prompt_of(model, tokenizer, question, max_new_tokens, instruction)
     form = _asked(model, tokenizer, _with(tokenizer, NOTHING, instruction))
     chosen = choose(model, tokenizer, everything, prompt, form, budget=budget, score=score, most_sources=most_sources)
-    selecting = {"select": time.perf_counter() - begin}
+    selecting = {"select": now() - begin}
     written = answer_over(model, tokenizer, chosen.memory, prompt, max_new_tokens)
     chunks = roots(segments_of(everything), 0)
     return Answer(**vars(chosen), question=question.strip(), budget=budget, score=score, text=written.text,

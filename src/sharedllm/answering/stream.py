@@ -1,6 +1,5 @@
 """Decoding a stream of tokens to pieces of text, and finding where the text ends."""
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria
 
 from ..prompts import PromptForm
+from ..utils.hardware import now
 from ..utils.text import decode
 
 # After so many tokens an incomplete character is considered broken: UTF-8 has at most four bytes.
@@ -112,7 +112,7 @@ class StopOnText(StoppingCriteria):
 
     tokens  how many there were; last: the last one
     needed  how many of them make up the text, without white space after it
-    first   time of the first token by `time.perf_counter`; 0.0 before it
+    first   time of the first token by `utils.hardware.now`; 0.0 before it
     """
 
     def __init__(self, stream: AnswerStream):
@@ -120,7 +120,7 @@ class StopOnText(StoppingCriteria):
         self.tokens, self.last, self.needed, self.first = 0, -1, 0, 0.0
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Any:
-        self.first = self.first or time.perf_counter()
+        self.first = self.first or now()
         before = len(self.stream.text.rstrip())
         self.tokens, self.last = self.tokens + 1, int(input_ids[0, -1])
         self.stream.add(self.last)

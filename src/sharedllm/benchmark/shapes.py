@@ -96,6 +96,23 @@ SHAPES = {
             budget=1024,
             tie_word_embeddings=True,
         ),
+        # Qwen2.5-0.5B's shape (arXiv 2412.15115), without the biases of its projections; M as `extend` measures it.
+        Shape(
+            name="qwen2.5-0.5b",
+            hidden_size=896,
+            intermediate_size=4864,
+            num_hidden_layers=24,
+            num_attention_heads=14,
+            num_key_value_heads=2,
+            vocab_size=151_936,
+            window=32_768,
+            lower_layers=3,
+            chunk_size=512,
+            budget=512,
+            batch_tokens=32_768,
+            tie_word_embeddings=True,
+            rope_theta=1_000_000.0,
+        ),
         # LLaMA-2's proportions, M/N = 1/8 as in the paper's 7B, for CPUs.
         Shape(
             name="cpu-16x1024",

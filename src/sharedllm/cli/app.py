@@ -1,5 +1,6 @@
 """All commands, registered in one place."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -51,9 +52,16 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(envvar="SHAREDLLM_DEVICE", help="cpu, cuda, cuda:1, mps. Default: the GPU if there is one."),
+    ] = None,
 ) -> None:
     # A docstring here would replace the program's help.
     del version
+    if device is not None:
+        # Every command's model is loaded by `utils.hardware.default_device`, also in a process that it starts.
+        os.environ["SHAREDLLM_DEVICE"] = device
 
 
 for module in (

@@ -17,7 +17,9 @@ def command(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; an interrupted run resumes.")],
     shape: Annotated[
         str | None,
-        typer.Option(help="tiny, small, cpu-16x1024, llama-2-7b or llama-3-8b, random weights. Default: cpu-16x1024."),
+        typer.Option(
+            help="tiny, small, cpu-16x1024, qwen2.5-0.5b, llama-2-7b or llama-3-8b, random weights. Default: cpu-16x1024."
+        ),
     ] = None,
     lengths: Annotated[str | None, typer.Option(help="Tokens before the running text. Default: 4K,16K,64K.")] = None,
     systems: Annotated[
@@ -58,17 +60,19 @@ def command(
     from ..benchmark.plot import draw
     from ..benchmark.report import markdown, rows
     from ..benchmark.shapes import get_shape
+    from ..utils.hardware import default_device
     from .loading import inference_dtype, quiet
 
     quiet()
     defaults = QUICK if quick else FULL
+    where = torch.device(device) if device else default_device()
     chosen = get_shape(shape or defaults["shape"])
     plan = Plan(
         chosen,
         [name.strip() for name in (contenders or systems).split(",") if name.strip()],
         [tokens_of_length(part, chosen.window) for part in (lengths or defaults["lengths"]).split(",")],
-        dtype or ("fp32" if inference_dtype() == torch.float32 else "bf16"),
-        device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        dtype or ("fp32" if inference_dtype(where) == torch.float32 else "bf16"),
+        str(where),
         defaults["repeats"] if repeats is None else repeats,
         new_tokens,
         batch_tokens,

@@ -83,14 +83,14 @@ def _measured(
     window, chunk = loaded.config.window, loaded.config.chunk_size
     margin = window + 2 * places * chunk
     ids = tokenize(tokenizer, read_text(file)) if file else library_text(tokenizer, tokens + margin)
-    ids = ids[:, : tokens + margin]
+    ids = ids[:, : tokens + margin].to(loaded.device)
     lengths = context_lengths(ids.shape[1] - window - chunk, window, tokens)
     if not lengths:
         raise UserError(f"{file} has {ids.shape[1]} tokens: the demo needs at least {2 * window + chunk}.")
     if lengths[-1] < tokens:
         note(f"the text has {ids.shape[1]:,} tokens: contexts go up to {lengths[-1]:,}")
     starts = anchors(ids.shape[1], lengths[-1], window, chunk, places)
-    another = library_text(tokenizer, starts[-1], other=True)[:, : starts[-1]]
+    another = library_text(tokenizer, starts[-1], other=True)[:, : starts[-1]].to(loaded.device)
     if another.shape[1] < lengths[-1]:
         raise UserError(f"the standard library has too little text: lower --tokens to {another.shape[1]} or less.")
 

@@ -94,6 +94,7 @@ def command(
         check_file(data)
     from ..causal_lm import SharedLLMForCausalLM
     from ..utils.checkpoints import load_model
+    from ..utils.hardware import default_device
     from ..utils.model_names import is_gguf
     from ..utils.prose import library_prose
     from .extending import CHARACTERS, measured_depth, needed_tokenizer, tokenizer_of
@@ -102,7 +103,7 @@ def command(
     quiet()
     measured_with = needed_tokenizer(base) if deep else None
     tokenizer = tokenizer_of(base, output) if measured_with is None else measured_with
-    loaded = load_model(base, dtype="auto")
+    loaded = load_model(base, dtype="auto").to(default_device())
     if is_gguf(base):
         note(f"{base} is dequantised to bfloat16")
     measured = {}

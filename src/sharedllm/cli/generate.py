@@ -42,7 +42,7 @@ def command(
     memory = None
     if context is not None:
         memory = open_source(loaded, tokenizer, context, batch_tokens, keep_all=False).load()
-    ids = with_beginning(tokenizer, tokenize(tokenizer, prompt))
+    ids = with_beginning(tokenizer, tokenize(tokenizer, prompt)).to(loaded.device)
     torch.manual_seed(seed)
     sampling = {"do_sample": True, "temperature": temperature} if temperature > COLDEST else {"do_sample": False}
     output = loaded.generate(

@@ -16,6 +16,7 @@ from ..memory.interface import Memory
 from ..store import is_memory, open_memory
 from ..utils.checkpoints import load_model, load_tokenizer
 from ..utils.errors import UserError
+from ..utils.hardware import default_device
 from ..utils.text import tokenize
 from ..utils.text_files import read_text
 from .common import note, progress_bar
@@ -34,7 +35,8 @@ def load(name: str) -> tuple[SharedLLMForCausalLM, PreTrainedTokenizerBase]:
 def load_any(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load any causal language model and its tokenizer, ready for use: a base, a SharedLLM or another trained system."""
     quiet()
-    return load_model(name, dtype=inference_dtype()).eval(), load_tokenizer(name)
+    device = default_device()
+    return load_model(name, dtype=inference_dtype(device)).eval().to(device), load_tokenizer(name)
 
 
 def quiet() -> None:
@@ -45,9 +47,9 @@ def quiet() -> None:
         getLogger(name).setLevel(CRITICAL)
 
 
-def inference_dtype() -> torch.dtype | str:
+def inference_dtype(device: torch.device) -> torch.dtype | str:
     """The checkpoint's own dtype, or float32 on CPUs that emulate bf16 products."""
-    if torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+    if device.type != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
         return "auto"
     return torch.float32
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..causal_lm import SharedLLMForCausalLM
+from ..utils.hardware import now
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ def measure(work: Callable[[], object]) -> Cost:
         before = _status("VmRSS")
     except OSError:
         before = None
-    start = time.perf_counter()
+    start = now()
     work()
-    seconds = time.perf_counter() - start
+    seconds = now() - start
     peak = _status("VmHWM") if before is not None else None
     return Cost(seconds, max(0, peak - before) if peak is not None and before is not None else None)
 

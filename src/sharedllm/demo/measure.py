@@ -135,7 +135,7 @@ def needle_recall(
         for depth in depths:
             found = []
             for needle in make_needles(rng, needles, "test"):
-                statement = tokenize(tokenizer, needle.statement)
+                statement = tokenize(tokenizer, needle.statement).to(ids.device)
                 width = -(-statement.shape[1] // chunk_size) * chunk_size
                 start = min(int(depth * length) // chunk_size * chunk_size, length - width)
                 hay = ids[:, end - length + start : end - length + start + width].clone()
@@ -143,7 +143,7 @@ def needle_recall(
                 hay[:, at : at + statement.shape[1]] = statement
                 spliced = context.slice(0, start).append(model.read(hay, keep_all=budget is not None))
                 spliced = spliced.append(context.slice(start + width, length))
-                question, answer = tokenize(tokenizer, needle.question), tokenize(tokenizer, needle.answer)
+                question, answer = (tokenize(tokenizer, t).to(ids.device) for t in (needle.question, needle.answer))
                 if budget is not None:
                     spliced = model.select(spliced, question, budget=budget)
                 logits = model(torch.cat([question, answer], 1), memory=spliced, use_cache=False).logits

@@ -121,7 +121,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         fingerprint: bool = True,
         gradients: bool | None = None,
     ) -> ContextMemory:
-        """Read contexts into a memory.
+        """Read contexts into a memory, on the model's device.
 
         Args:
             context_ids: (B, T) token ids, any T. context_attention_mask: (B, T), padding on either side.
@@ -142,13 +142,12 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         Raises:
             UserError: wrong shapes, ids outside the vocabulary, impossible strides, or a missing query.
         """
+        device = self.get_input_embeddings().weight.device
+        given = (context_ids, context_attention_mask, query_ids, query_attention_mask)
         with self._gradients(gradients):
             memory = read_context(
                 self._encoder(selection, batch_tokens, plain, keep_all, strides),
-                context_ids,
-                context_attention_mask,
-                query_ids,
-                query_attention_mask,
+                *_moved(device, *given),
                 sources=sources,
                 progress=progress,
             )
@@ -179,14 +178,13 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         keep_all = memory.complete and self.config.encoding == "chunk"
         encoder = self._encoder(selection, batch_tokens, keep_all=keep_all)
         self.check_fingerprint(memory.fingerprint)
+        device = self.get_input_embeddings().weight.device
+        given = (context_ids, context_attention_mask, query_ids, query_attention_mask)
         with self._gradients(gradients):
             return append_context(
                 encoder,
-                memory,
-                context_ids,
-                context_attention_mask,
-                query_ids,
-                query_attention_mask,
+                memory.to(device),
+                *_moved(device, *given),
                 sources=sources,
                 progress=progress,
             )
@@ -350,3 +348,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
 
 
 AutoModel.register(SharedLLMConfig, SharedLLMModel, exist_ok=True)
+
+
+def _moved(device: torch.device, *tensors: Tensor | None) -> list[Any]:
+    return [t.to(device) if isinstance(t, Tensor) else t for t in tensors]

@@ -49,15 +49,17 @@ class HeadIndex:
         Args:
             segments: of one text, with the keys of those heads' layers. pieces: n of them.
         """
-        self.model, self.heads, self.count = (
-            model,
-            [(int(layer), int(head), w) for layer, head, w in heads],
-            len(pieces),
-        )
+        self.model, self.pieces = model, pieces
+        self.heads = [(int(layer), int(head), w) for layer, head, w in heads]
         text = model.upper.config
         self._share = text.num_attention_heads // text.num_key_value_heads
         owner = pieces.owners(max(segment.end for segment in segments))
         self._blocks = [block for segment in segments for block in self._cut(segment, owner)]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its keys."""
+        return sum(keys.nbytes for block in self._blocks for keys in block.keys.values())
 
     def scores(self, question_ids: Int[Tensor, "1 Q"], own: Bool[Tensor, "1 Q"]) -> Float[Tensor, " n"]:
         """How much the heads attend to each piece: a softmax over the whole text, averaged over the question's own tokens.
@@ -77,7 +79,7 @@ class HeadIndex:
         # A question that is nothing but its form, such as "?", counts whole.
         own = own if own.any() else torch.ones_like(own)
         queries = _queries(self.model, question_ids, own, self.heads)
-        found = torch.full((len(queries), len(queries[0]), self.count), -torch.inf)
+        found = torch.full((len(queries), len(queries[0]), len(self.pieces)), -torch.inf)
         for group in {self._group(layer, head) for layer, head, _ in self.heads}:
             mine = [n for n, (layer, head, _) in enumerate(self.heads) if self._group(layer, head) == group]
             asked = torch.cat([queries[n] for n in mine])

@@ -71,6 +71,13 @@ for _system in (
         timed=f"{_OURS}.timed:TimedBudget",
     ),
     System(
+        "deep",
+        "everything read through the bottom layers; what the question selects is read deeper",
+        "#1f4e79",
+        needs="model",
+        timed=f"{_OURS}.timed:TimedDeep",
+    ),
+    System(
         "empty",
         "the same trained model without its memory",
         "#8fb8c9",

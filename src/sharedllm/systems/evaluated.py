@@ -36,6 +36,11 @@ class EvaluatedSystem(Protocol):
         ...
 
     @property
+    def model(self) -> PreTrainedModel:
+        """The model; texts come to it on its device."""
+        ...
+
+    @property
     def name(self) -> str: ...
 
     def prepare(self, far: Tensor, query: Tensor) -> Any:

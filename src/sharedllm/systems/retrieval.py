@@ -64,14 +64,14 @@ class Retrieval:
     def score(self, state: list[Tensor], running: Tensor, targets: int) -> Scores:
         parts = []
         for found, row in zip(state, running, strict=True):
-            text = torch.cat([found, row])[None]
+            text = torch.cat([found.to(row), row])[None]
             logits = self.model(text, logits_to_keep=targets + 1, use_cache=False).logits
             parts.append(scores_of(logits, row[None], targets))
         return Scores(torch.cat([p.log_probs for p in parts]), torch.cat([p.hits for p in parts]))
 
     def _pieces(self, ids: Tensor) -> list[Tensor]:
         """Cut after the last sentence end within a piece's size, or where it is full."""
-        borders, cuts = sentence_borders(self.tokenizer, ids.numpy()), [0]
+        borders, cuts = sentence_borders(self.tokenizer, ids.cpu().numpy()), [0]
         while cuts[-1] < len(ids):
             full = min(cuts[-1] + self.piece, len(ids))
             last = int(np.searchsorted(borders, full, side="right")) - 1

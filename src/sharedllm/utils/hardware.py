@@ -13,6 +13,8 @@ import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
+from .errors import UserError
+
 
 def environment() -> dict[str, Any]:
     """Versions and hardware."""
@@ -32,6 +34,29 @@ def command_line() -> list[str]:
     """The command as typed, without the program's folder; names such as `__main__.py` become `sharedllm`."""
     program = Path(sys.argv[0]).name
     return ["sharedllm" if program == "__main__.py" else program, *sys.argv[1:]]
+
+
+def default_device() -> torch.device:
+    """Where the commands put a model: what SHAREDLLM_DEVICE names, else the GPU if there is one, else the CPU.
+
+    Raises:
+        UserError: that device is not known, or not there.
+    """
+    name = os.environ.get("SHAREDLLM_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {name!r} can't be used: {reason}; use cpu, or cuda where there is a GPU.") from None
+    return device
+
+
+def now() -> float:
+    """`time.perf_counter`, after everything that a GPU was given to do: its kernels run on by themselves."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def peak_operations(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> float:

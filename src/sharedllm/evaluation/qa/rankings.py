@@ -11,6 +11,7 @@ from transformers import AutoModel, PreTrainedTokenizerBase
 
 from ...utils.checkpoints import load_tokenizer
 from ...utils.errors import UserError
+from ...utils.hardware import default_device
 from ...utils.model_names import checkpoint
 from .pieces import Piece, golden
 from .sets import PackedText, Question
@@ -61,7 +62,7 @@ class Embeddings:
 
     def __init__(self, model: str, batch: int = 32):
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(model)
-        self.model = AutoModel.from_pretrained(checkpoint(model), dtype=torch.float32).eval()
+        self.model = AutoModel.from_pretrained(checkpoint(model), dtype=torch.float32).eval().to(default_device())
         self.batch = batch
         self.longest = min(512, int(self.model.config.max_position_embeddings))
 
@@ -79,10 +80,10 @@ class Embeddings:
             rows = order[start : start + self.batch]
             encoded = self.tokenizer(
                 [texts[i] for i in rows], padding=True, truncation=True, max_length=self.longest, return_tensors="pt"
-            )
+            ).to(self.model.device)
             states, mask = self.model(**encoded).last_hidden_state, encoded["attention_mask"][..., None]
             means = normalize((states * mask).sum(1) / mask.sum(1), dim=-1)
-            found |= dict(zip(rows, means.float().numpy(), strict=True))
+            found |= dict(zip(rows, means.float().cpu().numpy(), strict=True))
         return np.stack([found[i] for i in range(len(texts))])
 
 

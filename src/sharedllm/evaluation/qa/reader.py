@@ -3,7 +3,6 @@
 The common beginning of many prompts is read once: its keys and values stay, and everything read after it is cropped again.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from ...answering.stream import end_tokens
 from ...prompts import PromptForm
+from ...utils.hardware import now
 from ...utils.text import tokenize
 
 
@@ -90,7 +90,7 @@ class Reader:
         Raises:
             TooLong: it does not fit into the window, or takes longer than `limit_s` seconds.
         """
-        ids, begin = torch.cat([self.form.head().to(self.model.device), self.ids(text)], 1), time.perf_counter()
+        ids, begin = torch.cat([self.form.head().to(self.model.device), self.ids(text)], 1), now()
         if ids.shape[1] > self.window:
             raise TooLong(f"{ids.shape[1]:,} tokens do not fit into the window of {self.window:,}")
         cache = DynamicCache(config=self.model.config)
@@ -98,9 +98,9 @@ class Reader:
             part = ids[:, start : start + self.chunk]
             self.model(part, past_key_values=cache, use_cache=True, logits_to_keep=1)
             progress(part.shape[1])
-            if limit_s is not None and time.perf_counter() - begin > limit_s and start + self.chunk < ids.shape[1]:
+            if limit_s is not None and now() - begin > limit_s and start + self.chunk < ids.shape[1]:
                 raise TooLong(f"{start + part.shape[1]:,} of {ids.shape[1]:,} tokens took {limit_s:,.0f} s")
-        return Start(cache, ids.shape[1], time.perf_counter() - begin, self.operations(ids.shape[1], 0))
+        return Start(cache, ids.shape[1], now() - begin, self.operations(ids.shape[1], 0))
 
     @torch.no_grad()
     def write(self, start: Start, ids: Tensor, max_new_tokens: int) -> Written:
@@ -112,13 +112,13 @@ class Reader:
         length = start.length + ids.shape[1]
         if length + max_new_tokens > self.window:
             raise TooLong(f"{length + max_new_tokens:,} tokens do not fit into the window of {self.window:,}")
-        begin = time.perf_counter()
+        begin = now()
         try:
             for at in range(0, ids.shape[1], self.chunk):
                 part = ids[:, at : at + self.chunk]
                 logits = self.model(part, past_key_values=start.cache, use_cache=True, logits_to_keep=1).logits
             token, new = logits[:, -1:].argmax(-1), []
-            read = time.perf_counter()
+            read = now()
             while int(token) not in self.ends:
                 new.append(int(token))
                 if len(new) == max_new_tokens or (self.form.one_line and "\n" in self._text(new).lstrip()):
@@ -127,7 +127,7 @@ class Reader:
                 token = logits[:, -1:].argmax(-1)
         finally:
             self._shorten(start)
-        seconds = {"prefill": read - begin, "decode": time.perf_counter() - read}
+        seconds = {"prefill": read - begin, "decode": now() - read}
         operations = self.operations(ids.shape[1], start.length, 1) + self.operations(len(new), length, len(new))
         text = self._text(new).strip()
         return Written(text.split("\n")[0] if self.form.one_line else text, len(new), seconds, operations)

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +10,7 @@ from typing import Any
 
 from ...utils.errors import UserError
 from ...utils.files import write_text
-from ...utils.hardware import command_line, environment
+from ...utils.hardware import command_line, environment, now
 from ...utils.version import __version__
 from .meter import Meter
 from .metrics import scores
@@ -119,7 +118,7 @@ def _ask(
 ) -> None:
     """Ask all questions of one text that a system has not answered yet, by budget."""
     common = {"system": system.name, "text": text.id, "tokens": text.tokens}
-    begin = time.perf_counter()
+    begin = now()
     try:
         state = system.prepare(text)
     except Skipped as reason:
@@ -128,7 +127,7 @@ def _ask(
             advance(len(some))
         note(f"{plan.label}, {system.name}: {text.id} skipped: {reason}")
         return
-    preparing = time.perf_counter() - begin
+    preparing = now() - begin
     for budget, some in left.items():
         file = file_of(place, system.name, budget)
         followed = _spans(file_of(place, system.follows, budget)) if system.follows else {}

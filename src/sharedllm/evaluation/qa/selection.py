@@ -1,7 +1,6 @@
 """How well a ranking finds the evidence, without answering: the share of evidence in the best k pieces of a text."""
 
 import json
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ...utils.files import write_text
-from ...utils.hardware import command_line, environment
+from ...utils.hardware import command_line, environment, now
 from ..statistics import pooled_bootstrap
 from .meter import Meter
 from .pieces import Piece, cut, golden
@@ -55,18 +54,18 @@ def measure_selection(
         pieces = cut(text, meter)
         indexes, seconds = {}, {}
         for ranking in rankings:
-            begin = time.perf_counter()
+            begin = now()
             indexes[ranking.name] = ranking.index(text, pieces)
-            seconds[ranking.name] = time.perf_counter() - begin
+            seconds[ranking.name] = now() - begin
         for question in text.questions:
             gold = golden(pieces, question.evidence)
             if not gold:
                 continue
             orders, took = {}, {}
             for ranking in rankings:
-                begin = time.perf_counter()
+                begin = now()
                 orders[ranking.name] = ranked(ranking.scores(indexes[ranking.name], question))
-                took[ranking.name] = time.perf_counter() - begin
+                took[ranking.name] = now() - begin
             for names in hybrids:
                 orders["+".join(names)] = ranked(fused([orders[name] for name in names]))
             for name, order in orders.items():

@@ -4,12 +4,12 @@ Each is one class and one function that makes it; its entry in `sharedllm.system
 """
 
 import random
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ...utils.errors import UserError
+from ...utils.hardware import now
 from .pieces import Piece, cut, joined, within
 from .rankings import Oracle, Ranking, ranked
 from .reader import Start, TooLong, Written
@@ -88,10 +88,10 @@ class RankedText:
         assert ask.budget is not None
         if isinstance(self.ranking, Oracle) and not ask.question.evidence:
             raise Skipped("the set does not say where the answer is")
-        begin = time.perf_counter()
+        begin = now()
         chosen = within(pieces, ranked(self.ranking.scores(index, ask.question)), ask.budget)
         chosen = sorted(chosen) if self.order == "text" else chosen[::-1]
-        selecting = time.perf_counter() - begin
+        selecting = now() - begin
         return _shown(self.bench, text.text, _spans(pieces, chosen), ask, {"select": selecting})
 
 

@@ -98,8 +98,11 @@ def _score(system: EvaluatedSystem, batch: list[Text]) -> Iterator[tuple[Text, S
         raise UserError(
             f"{system.name} reads {near} tokens of running text, but {targets} are to be scored: score fewer."
         )
+    device = system.model.device
+    ids, query = ids.to(device), query.to(device)
     state = system.prepare(ids[:, : ids.shape[1] - near], query)
     scores = system.score(state, ids[:, ids.shape[1] - near :], targets)
+    log_probs, hits = scores.log_probs.cpu(), scores.hits.cpu()
     for row, text in enumerate(batch):
         part = slice(targets - text.targets, None)
-        yield text, Scores(scores.log_probs[row : row + 1, part], scores.hits[row : row + 1, part])
+        yield text, Scores(log_probs[row : row + 1, part], hits[row : row + 1, part])

@@ -19,7 +19,8 @@ def shared_read(
     """The lower model over all units (nodes or chunks), and keys and values of the kept tokens.
 
     Layers below M − 1 run whole. Layer M − 1 computes keys and values of all tokens and everything else only for kept
-    ones; layer M only keys and values of kept ones. `plain`: M whole layers, and keys and values from their output.
+    ones; layer M only keys and values of kept ones. With injection="deep" layer M is one further up. `plain`: M whole layers, and keys and values from their
+    output.
     """
     costs, strides = Costs.of(config.text_config), (1,) if keep_all else tuple(config.strides)
     roots = chunks(torch.tensor([length]), config.chunk_size)
@@ -30,13 +31,20 @@ def shared_read(
     else:
         start, unit = (roots.start - config.overlap).clamp(min=0), samples.chunk
         lengths = roots.end - start
-    seen = samples.position - start[unit] + 1 if causal else lengths[unit]
-    whole, depth = sum(pairs(n, 0, causal) for n in lengths.tolist()), config.lower_layers - 1
+    # Every unit is read after the prefix.
+    before = len(config.prefix or [])
+    lengths = lengths + before
+    seen = samples.position - start[unit] + 1 + before if causal else lengths[unit]
+    whole = sum(pairs(n, 0, causal) for n in lengths.tolist())
+    # Deepening goes on from what enters layer M, so all of the layers below it run.
+    depth = config.lower_layers - (config.injection != "deep")
     tokens, kept = int(lengths.sum()), len(samples)
     full = tokens * costs.layer + whole * costs.pair
     total = len(config.injection_map) * kept * costs.kv
     if plain:
         return total + config.lower_layers * full
+    if kept + before * len(lengths) == tokens:
+        return total + depth * full
     if depth > 0:
         total += (depth - 1) * full + tokens * costs.kv + kept * costs.rest + int(seen.sum()) * costs.pair
     return total
@@ -58,6 +66,18 @@ def shared_select(config: SharedLLMConfig, length: int, question: int, causal: b
     """A question's attention over every token of a text: recomputed queries, and two products with the keys."""
     costs, injected = Costs.of(config.text_config), len(config.injection_map)
     return run(costs, question, 0, causal) + injected * question * (costs.query_output // 2 + length * costs.pair)
+
+
+def deep_select(config: SharedLLMConfig, length: int, question: int, causal: bool = False) -> int:
+    """The question through the layers below its heads, and its product with each head's keys of every token."""
+    costs, heads = Costs.of(config.text_config), config.selection_heads or []
+    depth = int(max((layer for layer, _, _ in heads), default=0))
+    # The last of these layers gives queries only for tokens that it has run whole.
+    bottom = depth * (question * costs.layer + pairs(question, len(config.prefix or []), causal) * costs.pair)
+    queries = len({int(layer) for layer, _, _ in heads}) * question * costs.query_output // 2
+    return (
+        bottom + queries + len(heads) * question * length * costs.pair // (2 * config.text_config.num_attention_heads)
+    )
 
 
 def deep_answer(config: SharedLLMConfig, kept: int, running: int, new_tokens: int, causal: bool = False) -> int:
