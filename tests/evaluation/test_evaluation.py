@@ -5,6 +5,7 @@ import math
 import random
 import shutil
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def setting_of(tokenizer, **changes) -> Setting:
 class Unigram:
     """Unigram probabilities, whatever comes before."""
 
-    name, running = "unigram", 128
+    name, running, model = "unigram", 128, SimpleNamespace(device="cpu")
 
     def __init__(self, counts: Counter):
         total = sum(counts.values())

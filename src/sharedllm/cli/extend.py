@@ -103,7 +103,7 @@ def command(
     quiet()
     measured_with = needed_tokenizer(base) if deep else None
     tokenizer = tokenizer_of(base, output) if measured_with is None else measured_with
-    loaded = load_model(base, dtype="auto").to(default_device())
+    loaded = load_model(base, default_device(), dtype="auto")
     if is_gguf(base):
         note(f"{base} is dequantised to bfloat16")
     measured = {}

@@ -36,7 +36,7 @@ def load_any(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load any causal language model and its tokenizer, ready for use: a base, a SharedLLM or another trained system."""
     quiet()
     device = default_device()
-    return load_model(name, dtype=inference_dtype(device)).eval().to(device), load_tokenizer(name)
+    return load_model(name, device, dtype=inference_dtype(device)).eval(), load_tokenizer(name)
 
 
 def quiet() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .errors import UserError
@@ -27,10 +28,11 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         raise _unreadable("tokenizer", name, error) from error
 
 
-def load_model(name: str, **options: Any) -> PreTrainedModel:
+def load_model(name: str, device: torch.device | None = None, **options: Any) -> PreTrainedModel:
     """Load any causal language model. Its weights must be safetensors or a .gguf file, which can't hold code.
 
     Args:
+        device: where it goes once it is checked; default: where the options put it.
         options: as for `AutoModelForCausalLM.from_pretrained`.
 
     Raises:
@@ -47,11 +49,12 @@ def load_model(name: str, **options: Any) -> PreTrainedModel:
             )
     try:
         if is_gguf(folder):
-            return load_gguf(path, **options)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True, **options
-        )
-        model, found = loaded
+            model, found = load_gguf(path, **options), {"missing_keys": []}
+        else:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder, use_safetensors=True, output_loading_info=True, **options
+            )
+            model, found = loaded
     except UserError:
         raise
     except Exception as error:
@@ -65,6 +68,8 @@ def load_model(name: str, **options: Any) -> PreTrainedModel:
             "damaged or belong to another model."
         )
     _check_finite(name, model)
+    if device is not None:
+        nn.Module.to(model, device)
     return model
 
 
