@@ -103,25 +103,30 @@ class PromptForm:
             return tokenize(self.tokenizer, plain(text))
         said = _mark()
         turns = [{"role": "user", "content": NOTHING}, {"role": "assistant", "content": said}]
-        rendered = self._render([*turns, {"role": "user", "content": text}])
+        rendered = self.rendered([*turns, {"role": "user", "content": text}])
         return _row(self._encode(rendered.split(said, 1)[1]))
 
     def answer(self, text: str) -> Tensor:
         """(1, A) an answer within a conversation, between `whole` or `following` and the next `following`."""
         return tokenize(self.tokenizer, text if self.chat or not text else f" {text}")
 
-    def conversation(self, messages: Sequence[tuple[str, str]]) -> Tensor:
+    def conversation(
+        self, messages: Sequence[tuple[str, str]], *, turns: list[dict[str, Any]] | None = None,
+        tools: list[dict[str, Any]] | None = None, lead: str = "",
+    ) -> Tensor:  # fmt: skip
         """(1, L) a whole conversation, up to where the next answer begins.
 
         Args:
             messages: pairs of role ("system", "user" or "assistant") and text.
+            turns: the same as chat templates take them, which may have more: calls of tools and their results.
+            tools: descriptions of tools, as chat templates take them. lead: words of the template that the answer begins with.
 
         Raises:
             UserError: the template refuses them.
         """
         if self.chat:
-            turns = [{"role": role, "content": text} for role, text in messages]
-            return _row(self._encode(self._render(turns), beginning=True))
+            turns = turns or [{"role": role, "content": text} for role, text in messages]
+            return _row(self._encode(self.rendered(turns, tools) + lead, beginning=True))
         forms = {"user": lambda text: plain(text.strip()), "assistant": lambda text: f" {text.strip()}"}
         text = "".join(forms.get(role, lambda text: f"{text}\n")(text) for role, text in messages)
         return torch.cat([self.head(), tokenize(self.tokenizer, text)], 1)
@@ -142,7 +147,7 @@ class PromptForm:
         if self.chat:
             said = _mark()
             turns = [{"role": "user", "content": NOTHING}, {"role": "assistant", "content": said}]
-            behind = self._render([*turns, {"role": "user", "content": NOTHING}]).split(said, 1)[1]
+            behind = self.rendered([*turns, {"role": "user", "content": NOTHING}]).split(said, 1)[1]
             found = control_pattern(self.tokenizer).match(behind.lstrip())
             if found is not None and found[0] != self.tokenizer.bos_token:
                 return control_tokens(self.tokenizer)[found[0]]
@@ -158,18 +163,27 @@ class PromptForm:
         """The text of the template's head, and the text after it."""
         here = _mark()
         content = f"{here}\n\n{text}" if after_context else f"{here}{text}"
-        head, rest = self._render([{"role": "user", "content": content}]).split(here, 1)
+        head, rest = self.rendered([{"role": "user", "content": content}]).split(here, 1)
         return head, rest
 
     def _head(self, text: str) -> list[int]:
         # A space before the question belongs to its first word.
         return self._encode(text.rstrip(" "), beginning=True)
 
-    def _render(self, messages: list[dict[str, str]]) -> str:
-        """Render messages with the template. Imitated control tokens in them are replaced by marks."""
+    def rendered(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None, reply: bool = True
+    ) -> str:
+        """Messages in the form of the template. Imitated control tokens in them are replaced by marks.
+
+        Args:
+            tools: descriptions of tools. reply: end where the next answer begins.
+
+        Raises:
+            UserError: the template refuses them.
+        """
         if self.system is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.system}, *messages]
-        messages = [message | {"content": _hidden(self.tokenizer, message["content"])} for message in messages]
+        messages, tools = _all_hidden(self.tokenizer, messages), _all_hidden(self.tokenizer, tools)
         tries, rest = [messages], messages[1:]
         if messages[0]["role"] == "system" and rest and rest[0]["role"] == "user":
             # Some templates have no system role: its message then begins the first question.
@@ -178,18 +192,19 @@ class PromptForm:
         refused = ""
         for turns in tries:
             try:
-                return self._templated(turns)
+                return self._templated(turns, tools, reply)
             except TemplateError as error:
                 refused = str(error)
         raise UserError(f"the model's chat template refuses these messages: {refused}.")
 
-    def _templated(self, messages: list[dict[str, str]]) -> str:
+    def _templated(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, reply: bool) -> str:
         # A template ignores variables that it does not know. Answers are short, so thinking is turned off.
         known: dict[str, Any] = {"date_string": _DATE, "enable_thinking": False}
-        template = self.tokenizer.get_chat_template()
+        template = self.tokenizer.get_chat_template(tools=tools)
         if "strftime_now" in template:
             known["chat_template"] = f"{{% macro strftime_now(_) %}}{_DATE}{{% endmacro %}}{template}"
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **known))
+        known |= {"tools": tools, "tokenize": False, "add_generation_prompt": reply}
+        return str(self.tokenizer.apply_chat_template(messages, **known))
 
     def _encode(self, rendered: str, beginning: bool = False) -> list[int]:
         """Ids of the template's output. beginning: it begins a text, so the tokenizer's first tokens are added, once."""
@@ -250,6 +265,15 @@ _MARK = re.compile(f"0x{_SECRET}x([0-9a-f]+)x0")
 def _hidden(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
     """A text in which marks replace imitated control tokens."""
     return control_pattern(tokenizer).sub(lambda match: f"0x{_SECRET}x{match[0].encode().hex()}x0", text)
+
+
+def _all_hidden(tokenizer: PreTrainedTokenizerBase, value: Any) -> Any:
+    """The same for every text in messages or descriptions of tools."""
+    if isinstance(value, str):
+        return _hidden(tokenizer, value)
+    if isinstance(value, dict):
+        return {_all_hidden(tokenizer, k): _all_hidden(tokenizer, v) for k, v in value.items()}
+    return [_all_hidden(tokenizer, item) for item in value] if isinstance(value, list) else value
 
 
 def _mark() -> str:

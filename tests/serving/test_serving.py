@@ -38,7 +38,7 @@ def serve(model, tokenizer, tmp_path):
 def test_what_there_is(serve):
     client = serve()
     assert client.get("/health").json() == {"status": "ok"}
-    assert [m["id"] for m in client.get("/v1/models").json()["data"]] == ["small"]
+    assert [m["id"] for m in client.get("/v1/models").json()["data"]] == ["small", "small:notes"]
     (notes,) = client.get("/v1/memories").json()["data"]
     assert (notes["id"], notes["tokens"], notes["documents"][0]["name"]) == ("notes", len(TEXT), "foxes")
     assert notes["bytes"] > len(TEXT)
@@ -180,26 +180,50 @@ def test_the_needle_is_among_the_sources(tmp_path):
     assert any(needle.answer in source["text"] for source in expected.sources)
 
 
+TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
+RESULT = {"role": "tool", "tool_call_id": "call_1", "content": "red"}
+WRONG_SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "objekt"}}}
+
+
 @pytest.mark.parametrize(
     ("change", "status", "field", "message"),
     [
-        ({"n": 2}, 400, "n", "n=2 is not accepted"),
+        ({"n": 17}, 400, "n", "n=17 is not accepted"),
+        ({"n": 0}, 400, "n", "greater than or equal to 1"),
         ({"max_tokens": 0}, 400, "max_tokens", "greater than or equal to 1"),
         ({"temperature": -1}, 400, "temperature", "temperature=-1"),
         ({"top_p": 0}, 400, "top_p", "greater than 0"),
         ({"stop": ["a", ""]}, 400, "stop", "none of them empty"),
-        ({"tools": [{"type": "function"}]}, 400, "tools", "leave it out"),
-        ({"logit_bias": {"5": 1}}, 400, "logit_bias", "leave it out"),
-        ({"response_format": {"type": "json_object"}}, 400, "response_format", "leave it out"),
+        ({"tools": [{"type": "function"}]}, 400, "tools.0.function", "is missing: send it"),
+        ({"tools": [TOOL]}, 400, "tools", "the model has no chat template: leave them out"),
+        ({"tool_choice": "required"}, 400, "tool_choice", "names no tool of the request"),
+        (
+            {"messages": [*ASKED["messages"], RESULT]},
+            400,
+            "messages",
+            "needs tools, and the model has no chat template",
+        ),
+        ({"functions": [TOOL["function"]]}, 400, "functions", "leave it out"),
+        ({"logit_bias": {"5": 101}}, 400, "logit_bias.5", "less than or equal to 100"),
+        ({"logit_bias": {"256": 1}}, 400, "logit_bias", "use ids from 0 to 255"),
+        ({"response_format": {"type": "xml"}}, 400, "response_format.type", "'xml' is not accepted"),
+        ({"response_format": {"type": "json_schema"}}, 400, "response_format", "json_schema is missing"),
+        ({"response_format": WRONG_SCHEMA}, 400, "response_format", "can't be kept"),
+        ({"audio": {"voice": "x"}}, 400, "audio", "leave it out"),
         ({"store": True}, 400, "store", "leave it out"),
-        ({"top_logprobs": 1}, 400, "top_logprobs", "leave it out"),
-        ({"presence_penalty": 1}, 400, "presence_penalty", "presence_penalty=1"),
-        ({"model": "gpt"}, 404, "model", "use 'small'"),
+        ({"top_logprobs": 1}, 400, "top_logprobs", "needs logprobs=true"),
+        ({"logprobs": True, "top_logprobs": 21}, 400, "top_logprobs", "less than or equal to 20"),
+        ({"presence_penalty": 3}, 400, "presence_penalty", "presence_penalty=3"),
+        ({"frequency_penalty": -3}, 400, "frequency_penalty", "frequency_penalty=-3"),
+        ({"model": "gpt"}, 404, "model", "use 'small' or 'small:notes'"),
+        ({"model": "notes"}, 404, "model", "is a memory: use 'small:notes', or 'small' with memory='notes'"),
+        ({"model": "small:none"}, 404, "model", "is not served"),
+        ({"model": "small:notes", "memory": "other"}, 400, "memory", "differ: leave one of them out"),
         ({"memory": "../notes"}, 404, "memory", "name one of notes"),
         ({"budget": 5}, 400, "budget", "name one in memory"),
         ({"memory": "notes", "budget": 0}, 400, "budget", "budget=0"),
-        ({"messages": []}, 400, "messages", "at least 1"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0.role", "'tool' is not accepted"),
+        ({"messages": []}, 400, "messages", "messages=[] is empty: send at least 1."),
+        ({"messages": [{"role": "robot", "content": "x"}]}, 400, "messages.0.role", "'robot' is not accepted"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, 400, "messages", "end with a question"),
         ({"messages": [{"role": "user", "content": " "}]}, 400, "messages", "end with a question"),
         ({"messages": [{"role": "user", "content": "w" * 200}], "memory": "notes"}, 400, "messages", "window=128"),
@@ -255,7 +279,7 @@ def test_a_plain_prompt_as_clients_send_it(serve):
     for prompt in ([TEXT[:50], "b"], [[1, 2]], []):
         said = client.post("/v1/completions", json=body | {"prompt": prompt})
         assert said.status_code == 400 and said.json()["error"]["param"] == "prompt"
-    said = client.post("/v1/completions", json=body | {"prompt": "x", "logprobs": 0})
+    said = client.post("/v1/completions", json=body | {"prompt": "x", "logprobs": 6})
     assert said.status_code == 400 and said.json()["error"]["param"] == "logprobs"
 
 
@@ -319,8 +343,8 @@ def test_a_request_that_names_no_memory_reads_the_only_one(serve, model, tokeniz
 
 def test_one_model(serve):
     client = serve()
-    (listed,) = client.get("/v1/models").json()["data"]
-    assert client.get("/v1/models/small").json() == listed
+    for listed in client.get("/v1/models").json()["data"]:
+        assert client.get(f"/v1/models/{listed['id']}").json() == listed
     said = client.get("/v1/models/org/another")
     assert (said.status_code, said.json()["error"]["param"]) == (404, "model")
 

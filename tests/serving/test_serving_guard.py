@@ -1,15 +1,12 @@
 """Protection against strangers: they can't reach a server by another site's name, fill its memory, or keep connections
 open."""
 
-import asyncio
 import socket
-import threading
 import time
 
 import pytest
-import uvicorn
 from helpers import byte_tokenizer
-from served import ASKED, TEMPLATE, clients_of, small_model
+from served import ASKED, TEMPLATE, clients_of, listening, small_model
 
 from sharedllm.serving import guard, server
 from sharedllm.serving.guard import Hosts
@@ -133,18 +130,8 @@ def port(serve, monkeypatch):
     monkeypatch.setattr(guard, "BODY_SECONDS", 0.5)
     client = serve()
     protocol = server.closing_half_open(server.AutoHTTPProtocol, 0.25)
-    config = uvicorn.Config(client.app, http=protocol, log_level="warning", lifespan="off", timeout_keep_alive=5)
-    running = uvicorn.Server(config)
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        bound.listen()
-        thread = threading.Thread(target=lambda: asyncio.run(running.serve(sockets=[bound])))
-        thread.start()
-        while not running.started:
-            time.sleep(0.01)
-        yield bound.getsockname()[1]
-        running.should_exit = True
-        thread.join()
+    with listening(client.app, http=protocol, lifespan="off", timeout_keep_alive=5) as number:
+        yield number
 
 
 def answer_to(connection: socket.socket) -> bytes:

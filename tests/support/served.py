@@ -1,8 +1,13 @@
 """A small model behind a server, for server tests."""
 
+import asyncio
 import json
+import socket
+import threading
+import time
 from contextlib import contextmanager
 
+import uvicorn
 from helpers import tiny_base, tiny_shared
 from starlette.testclient import TestClient
 
@@ -16,6 +21,14 @@ from sharedllm.store.writer import writing
 TEXT = "".join(f"Line {i}: the quick brown fox jumps over the lazy dog.\n" for i in range(8))
 TEMPLATE = (
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[bot]{% endif %}"
+)
+# A template that takes tools and writes calls as Hermes' and Qwen's do.
+TOOLS_TEMPLATE = (
+    "{% if tools %}[tools]{% for t in tools %}{{ t | tojson }}\n{% endfor %}{% endif %}"
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}<tool_call>\n"
+    '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}'
+    "\n</tool_call>{% endfor %}\n{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
 )
 ASKED = {"messages": [{"role": "user", "content": "What jumps?"}], "max_tokens": 20, "memory": ""}
 
@@ -59,6 +72,24 @@ def clients_of(model, tokenizer, folder):
     yield start
     for client in clients:
         client.__exit__(None, None, None)
+
+
+@contextmanager
+def listening(app, **options):
+    """An application on a free port of this machine; yields the port."""
+    running = uvicorn.Server(uvicorn.Config(app, log_level="warning", **options))
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        bound.listen()
+        thread = threading.Thread(target=lambda: asyncio.run(running.serve(sockets=[bound])))
+        thread.start()
+        while not running.started:
+            time.sleep(0.01)
+        try:
+            yield bound.getsockname()[1]
+        finally:
+            running.should_exit = True
+            thread.join()
 
 
 def streamed(response) -> list[dict]:

@@ -1,9 +1,14 @@
 """An OpenAI-compatible server over one model and memories on disk.
 
-app        routes and their errors     (asyncio)
-requests   the requests that a client may send
-replies    the responses: whole, or piece by piece
-worker     the one thread that owns the model, and its queue of requests
-answering  prompt, selection from a memory, and generated text   (the worker's thread)
-memories   the open memories, and changes of them
+app         routes and their errors     (asyncio)
+completing  a request followed to its end
+requests, messages, responses  the requests that a client may send, and the Responses API
+replies     the responses: whole, or piece by piece
+service     the served model and memories, and their names
+worker      the one thread that owns the model, and its queue of requests
+prompting   the prompt of a request; tools: calls of tools in the form of the model's template     (the worker's thread)
+answering   selection from a memory, and generated text
+steering    penalties, bias and log probabilities; grammar: answers that keep to a JSON schema
+memories    the open memories, and changes of them
+explaining  the data of `sharedllm explain` for the last answers
 """

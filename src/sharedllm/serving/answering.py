@@ -1,4 +1,4 @@
-"""From a request to its answer, in the worker's thread: prompt, selection from a memory, and generated text."""
+"""From a request to its answers, in the worker's thread: prompt, selection from a memory, and generated text."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,64 +6,85 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import LogitsProcessorList, PreTrainedTokenizerBase
 
-from ..answering.ask import after_prefix, choose
+from ..answering.ask import Chosen, after_prefix, choose
 from ..answering.stream import COLDEST, AnswerStream, StopOnText, end_tokens, ending
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
 from ..memory.interface import Memory
-from ..prompts import NOTHING, PromptForm, with_beginning
+from ..prompts import PromptForm
 from ..scoring.defaults import default_score
 from ..utils.control_tokens import checked
-from ..utils.errors import UserError
-from ..utils.text import tokenize
 from .errors import invalid
+from .grammar import Grammar
+from .prompting import Prompt, prompt_of
 from .requests import ChatRequest, CompletionRequest, Sampled
+from .steering import Scored, Steering
+from .tools import Call
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """ids: (1, L) to continue. question: (1, Q) the part to search a memory for. form: (1, F) the same with a
-    placeholder question, if questions have a form. one_line: the answer is one line."""
+class Piece:
+    """A piece of an answer's text. choice: of which answer. scored: its tokens, if their log probabilities are wanted."""
 
+    choice: int
+    text: str
+    scored: list[Scored] | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One answer. finish: why its text ended, "stop", "length" or "tool_calls". tokens: how many were generated.
+    scored: the tokens of the text, if their log probabilities are wanted."""
+
+    text: str
+    finish: str
+    tokens: int
+    scored: list[Scored] | None = None
+    calls: list[Call] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Read:
+    """What an answer was given over, for explaining it. running: (1, L) the prompt after the memory."""
+
+    chosen: Chosen
+    source: Memory
+    question: str
+    budget: int
+    score: str
+    running: Tensor
+    text: str
     ids: Tensor
-    question: Tensor
-    form: Tensor | None
-    one_line: bool
 
 
 @dataclass(frozen=True)
 class Answered:
-    """finish: why the text ended, "stop" or "length". extra: data about the selection from a memory."""
+    """extra: data about the selection from a memory. read: what the first answer was given over, if it can be explained."""
 
-    text: str
-    finish: str
+    choices: list[Choice]
     prompt_tokens: int
-    tokens: int
     extra: dict[str, Any] = field(default_factory=dict)
+    read: Read | None = None
+
+    @property
+    def tokens(self) -> int:
+        return sum(choice.tokens for choice in self.choices)
 
 
-def prompt_of(request: ChatRequest | CompletionRequest, tokenizer: PreTrainedTokenizerBase) -> Prompt:
-    """The prompt to continue, in the form of the model's tokenizer (see `PromptForm`).
+@dataclass(frozen=True)
+class Hooks:
+    """Called while a request is answered.
 
-    Raises:
-        ServingError: the messages don't end with a question.
+    check   often; stops the work by raising an exception. prompt: with the number of prompt tokens
+    token   for each token. piece: with each piece of text
     """
-    if isinstance(request, CompletionRequest):
-        ids = tokenize(tokenizer, request.prompt)
-        return Prompt(with_beginning(tokenizer, ids), ids, None, one_line=False)
-    last, form = request.messages[-1], PromptForm.of(tokenizer)
-    if last.role != "user" or not last.text.strip():
-        raise invalid(
-            "messages",
-            f"the last message is empty or has the role {last.role!r}: end with a question, of the role 'user'.",
-        )
-    turns = [("system" if m.role == "developer" else m.role, m.text) for m in request.messages]
-    try:
-        return Prompt(form.conversation(turns), form.whole(last.text), form.whole(NOTHING), form.one_line)
-    except UserError as error:
-        raise invalid("messages", str(error)) from None
+
+    check: Callable[..., None]
+    prompt: Callable[[int], None]
+    token: Callable[[], None]
+    piece: Callable[[Piece], None]
 
 
 @torch.no_grad()
@@ -73,59 +94,107 @@ def answer(
     request: ChatRequest | CompletionRequest,
     source: tuple[str, Memory] | None,
     *,
+    named: bool,
     budget: int,
     score: str | None,
-    check: Callable[..., None],
-    on_prompt: Callable[[int], None],
-    on_token: Callable[[], None],
-    on_text: Callable[[str], None],
+    hooks: Hooks,
 ) -> Answered:
     """Answer a request, over a selection from a memory if there is one.
 
     Args:
-        source: name and store of the memory to select from. If the request did not name it, it is left out when the
-            question is too long to search for, as in a prompt that contains its own text. budget: most tokens of it,
+        source: name and store of the memory to select from. named: the request names it; otherwise it is left out when
+            the question is too long to search for, as in a prompt that contains its own text. budget: most tokens of it,
             unless the request says otherwise. score: how the budget is spent.
-        check: called often; stops the work by raising an exception.
-        on_prompt: called with the number of prompt tokens. on_token: called for each token. on_text: called with each
-            piece of text.
 
     Raises:
-        ServingError: the messages don't end with a question, or the question is too long to search for.
-        Whatever `check` raises.
+        ServingError: the messages don't end with a question, the question is too long to search for, or the model can't
+            do what a field asks for.
+        Whatever `hooks.check` raises.
     """
-    with checked(check):
-        prompt, form = prompt_of(request, tokenizer), PromptForm.of(tokenizer)
+    with checked(hooks.check):
+        prompt = prompt_of(request, tokenizer)
     ids = prompt.ids.to(model.device)
-    on_prompt(ids.shape[1])
-    memory, extra = None, {}
-    wanted = request.memory is not None or request.budget is not None
+    memory, chosen, extra = None, None, {}
+    steerings = [_steering(model, tokenizer, request, prompt) for _ in range(request.choices)]
+    hooks.prompt(ids.shape[1])
+    wanted = named or request.budget is not None
     if source is not None and (wanted or prompt.question.shape[1] <= model.config.window):
         name, store = source
         budget, score = request.budget or budget, score or default_score(model.config)
-        memory, sources = _selected(model, tokenizer, store, prompt, budget, score)
+        chosen = _selected(model, tokenizer, store, prompt, budget, score)
+        memory = chosen.memory
         read = int(memory.kept[0])
-        extra = {"memory": name, "budget": budget, "score": score, "read_tokens": read, "sources": sources}
-        check()
-    running, memory = _far_read(model, ids, memory, check)
+        extra = {"memory": name, "budget": budget, "score": score, "read_tokens": read, "sources": chosen.sources}
+        hooks.check()
+    running, memory = _far_read(model, ids, memory, hooks.check)
+    whole = running.shape[1] == ids.shape[1]
     running = after_prefix(model, running) if memory is not None else running
-    stream = AnswerStream(tokenizer, on_text, stops=request.stops, one_line=prompt.one_line, strip=prompt.one_line)
-    stop = _Checked(stream, check, on_token)
     if request.seed is None:
         torch.seed()
     else:
         torch.manual_seed(request.seed)
+    choices, written = [], []
+    for index, steering in enumerate(steerings):
+        choice, tokens = _choice(model, tokenizer, request, prompt, running, memory, index, steering, hooks)
+        choices.append(choice)
+        written.append(tokens)
+    explainable = bool(request.explain) and source is not None and chosen is not None and whole and bool(written[0])
+    read = None
+    if explainable and source is not None and chosen is not None:
+        said = torch.tensor([written[0]])
+        read = Read(chosen, source[1], prompt.text, budget, str(score), running.cpu(), choices[0].text, said)
+    return Answered(choices, ids.shape[1], extra, read)
+
+
+def _steering(
+    model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, request: Sampled, prompt: Prompt
+) -> Steering:
+    vocabulary = model.config.text_config.vocab_size
+    schema, where, grammar = request.schema_of_text, "response_format", None
+    if isinstance(request, ChatRequest) and request.forced and prompt.calls is not None:
+        schema, where = prompt.calls.schema(request.forced), "tools"
+    if schema is not None:
+        grammar = Grammar(tokenizer, end_tokens(model, PromptForm.of(tokenizer)), vocabulary, schema, where)
+    return Steering(request, vocabulary, grammar)
+
+
+def _choice(
+    model: SharedLLMForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    request: ChatRequest | CompletionRequest,
+    prompt: Prompt,
+    running: Tensor,
+    memory: ContextMemory | None,
+    index: int,
+    steering: Steering,
+    hooks: Hooks,
+) -> tuple[Choice, list[int]]:
+    """One answer to a prompt (1, L) over a memory, and its tokens."""
+    form, plain = PromptForm.of(tokenizer), prompt.one_line and steering.grammar is None
+    # Whether a text is a call is known at its end, so it is not sent in pieces.
+    pieces = _Pieces(index, steering, (lambda _: None) if prompt.calls is not None else hooks.piece)
+    stream = AnswerStream(tokenizer, pieces.say, stops=request.stops, one_line=plain, strip=prompt.one_line)
+    stop = _Watched(stream, steering, hooks)
     model.generate(
         running,
         memory=memory,
         max_new_tokens=request.tokens,
         stopping_criteria=[stop],
+        logits_processor=LogitsProcessorList([steering]),
         **_sampling(model, request),
         **ending(model, form),
     )
     text = stream.finish()
-    ended = stream.stopped or stop.last in end_tokens(model, form)
-    return Answered(text, "stop" if ended else "length", ids.shape[1], stop.tokens, extra)
+    finish = "stop" if stop.ended or stop.last in end_tokens(model, form) else "length"
+    scored = None if request.alternatives is None else steering.scored[: pieces.said]
+    calls = []
+    if isinstance(request, ChatRequest) and prompt.calls is not None:
+        text, calls = prompt.calls.read(text, request.forced or request.offered)
+        calls = calls[:1] if request.parallel_tool_calls is False else calls
+        finish = "tool_calls" if calls else finish
+        if text:
+            hooks.piece(Piece(index, text, scored))
+    return Choice(text, finish, stop.tokens, scored, calls), stop.written[: stop.needed or stop.tokens]
 
 
 def _selected(
@@ -135,7 +204,7 @@ def _selected(
     prompt: Prompt,
     budget: int,
     score: str,
-) -> tuple[ContextMemory, list[dict[str, Any]]]:
+) -> Chosen:
     """The part of a store that matters to a question, and the best parts of it."""
     query = prompt.question.to(model.device)
     window = model.config.window
@@ -144,8 +213,7 @@ def _selected(
             "messages",
             f"the question has {query.shape[1]} tokens, the window={window}: shorten it to search the memory for it.",
         )
-    chosen = choose(model, tokenizer, store, query, prompt.form, budget=budget, score=score)
-    return chosen.memory, chosen.sources
+    return choose(model, tokenizer, store, query, prompt.form, budget=budget, score=score)
 
 
 def _far_read(
@@ -178,14 +246,38 @@ def _sampling(model: SharedLLMForCausalLM, request: Sampled) -> dict[str, Any]:
     return said
 
 
-class _Checked(StopOnText):
-    """Checks before each token whether the client is still waiting."""
+class _Pieces:
+    """Sends the pieces of an answer, each with the log probabilities of its tokens.
 
-    def __init__(self, stream: AnswerStream, check: Callable[..., None], on_token: Callable[[], None]):
+    said  how many tokens the pieces so far are made of
+    """
+
+    def __init__(self, index: int, steering: Steering, send: Callable[[Piece], None]):
+        self.index, self.steering, self.send, self.said = index, steering, send, 0
+
+    def say(self, text: str) -> None:
+        scored = None
+        if self.steering.alternatives is not None:
+            scored = self.steering.scored[self.said :]
+            self.said = len(self.steering.scored)
+        self.send(Piece(self.index, text, scored))
+
+
+class _Watched(StopOnText):
+    """Checks before each token whether the client is still waiting, and ends an answer whose grammar has ended."""
+
+    def __init__(self, stream: AnswerStream, steering: Steering, hooks: Hooks):
         super().__init__(stream)
-        self.check, self.on_token = check, on_token
+        self.steering, self.hooks = steering, hooks
+        self.written: list[int] = []
+
+    @property
+    def ended(self) -> bool:
+        return self.stream.stopped or (self.steering.grammar is not None and self.steering.grammar.ended)
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Any:
-        self.check()
-        self.on_token()
-        return super().__call__(input_ids, scores, **kwargs)
+        self.hooks.check()
+        self.hooks.token()
+        self.written.append(int(input_ids[0, -1]))
+        self.steering.took(self.written[-1])
+        return super().__call__(input_ids, scores, **kwargs) | self.ended

@@ -59,6 +59,10 @@ class Memories:
                 raise UserError(f"{path} does not hold every token: read its texts with --keep-all.")
             self._opened[name] = Opened(path, label, memory, memory.nbytes)
 
+    @property
+    def names(self) -> list[str]:
+        return list(self._opened)
+
     def __getitem__(self, name: str) -> Opened:
         """
         Raises:

@@ -3,12 +3,15 @@
 import json
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.responses import JSONResponse
+from transformers import PreTrainedTokenizerBase
 
-from .answering import Answered
+from .answering import Answered, Choice, Piece
+from .steering import Scored, spelled
 
 DONE = b"data: [DONE]\n\n"
 
@@ -25,63 +28,121 @@ class Json(JSONResponse):
         return encoded(content)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Reply:
-    """A response being built. chat: for the chat API instead of plain completions."""
+    """A response being built.
+
+    model  as the client named it. chat: for the chat API instead of plain completions. choices: how many answers
+    """
 
     model: str
     chat: bool
+    tokenizer: PreTrainedTokenizerBase
+    choices: int = 1
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
+    # Characters sent so far of each answer, where log probabilities of plain completions count from.
+    sent: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"{'chatcmpl' if self.chat else 'cmpl'}-{self.id}"
 
     def whole(self, answered: Answered) -> dict[str, Any]:
         """The whole response."""
-        said = {"message": {"role": "assistant", "content": answered.text}} if self.chat else {"text": answered.text}
         kind = "chat.completion" if self.chat else "text_completion"
-        return self._of(kind, [self._choice(said, answered.finish)]) | _usage(answered) | _extra(answered)
+        choices = [self._whole(index, choice) for index, choice in enumerate(answered.choices)]
+        return self._of(kind, choices) | usage_of(answered) | extra_of(answered)
 
     def first(self) -> list[dict[str, Any]]:
         """The events before the first piece."""
-        return [self._part({"role": "assistant", "content": ""})] if self.chat else []
+        said = {"role": "assistant", "content": ""}
+        return [self._part(index, said) for index in range(self.choices)] if self.chat else []
 
-    def piece(self, text: str) -> dict[str, Any]:
-        return self._part({"content": text}) if self.chat else self._part(text)
+    def piece(self, piece: Piece) -> dict[str, Any]:
+        said = {"content": piece.text} if self.chat else piece.text
+        return self._part(piece.choice, said, scored=piece.scored)
 
     def last(self, answered: Answered, usage: bool) -> list[dict[str, Any]]:
         """The events after the last piece; usage: include the token counts."""
-        end = self._part({} if self.chat else "", answered.finish) | _extra(answered)
-        return [end, self._of(self._kind, []) | _usage(answered)] if usage else [end]
+        events = []
+        for index, choice in enumerate(answered.choices):
+            if choice.calls:
+                events.append(self._part(index, {"tool_calls": _called(choice, streamed=True)}))
+            events.append(self._part(index, {} if self.chat else "", choice.finish))
+        events[-1] |= extra_of(answered)
+        return [*events, self._of(self._kind, []) | usage_of(answered)] if usage else events
 
     @property
     def _kind(self) -> str:
         return "chat.completion.chunk" if self.chat else "text_completion"
 
-    def _part(self, said: Any, finish: str | None = None) -> dict[str, Any]:
-        return self._of(self._kind, [self._choice({"delta" if self.chat else "text": said}, finish)])
+    def _whole(self, index: int, choice: Choice) -> dict[str, Any]:
+        if not self.chat:
+            return self._choice(index, {"text": choice.text}, choice.finish, choice.scored)
+        message: dict[str, Any] = {"role": "assistant", "content": choice.text}
+        if choice.calls:
+            message |= {"content": choice.text or None, "tool_calls": _called(choice)}
+        return self._choice(index, {"message": message}, choice.finish, choice.scored)
 
-    def _choice(self, said: dict[str, Any], finish: str | None) -> dict[str, Any]:
-        return {"index": 0, **said, "logprobs": None, "finish_reason": finish}
+    def _part(
+        self, index: int, said: Any, finish: str | None = None, scored: Sequence[Scored] | None = None
+    ) -> dict[str, Any]:
+        return self._of(self._kind, [self._choice(index, {"delta" if self.chat else "text": said}, finish, scored)])
 
-    def _of(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        prefix = "chatcmpl" if self.chat else "cmpl"
+    def _choice(
+        self, index: int, said: dict[str, Any], finish: str | None, scored: Sequence[Scored] | None
+    ) -> dict[str, Any]:
+        logprobs = None if scored is None else self._scored(index, scored)
+        return {"index": index, **said, "logprobs": logprobs, "finish_reason": finish}
+
+    def _scored(self, index: int, scored: Sequence[Scored]) -> dict[str, Any]:
+        if self.chat:
+            tokens = [
+                self._token(one.token, one.logprob) | {"top_logprobs": [self._token(*best) for best in one.likeliest]}
+                for one in scored
+            ]
+            return {"content": tokens, "refusal": None}
+        texts, offsets, at = [], [], self.sent.get(index, 0)
+        for one in scored:
+            texts.append(spelled(self.tokenizer, one.token)[0])
+            offsets.append(at)
+            at += len(texts[-1])
+        self.sent[index] = at
+        likeliest = [{self._key(token): value for token, value in one.likeliest} for one in scored]
         return {
-            "id": f"{prefix}-{self.id}",
-            "object": kind,
-            "created": self.created,
-            "model": self.model,
-            "choices": choices,
+            "tokens": texts,
+            "token_logprobs": [one.logprob for one in scored],
+            "top_logprobs": likeliest,
+            "text_offset": offsets,
         }
 
+    def _key(self, token: int) -> str:
+        """A token's text, or its bytes if they are a part of a character, as in OpenAI's API."""
+        text, codes = spelled(self.tokenizer, token)
+        return "bytes:" + "".join(f"\\x{code:02x}" for code in codes) if "\ufffd" in text else text
 
-def event(content: dict[str, Any]) -> bytes:
+    def _token(self, token: int, logprob: float) -> dict[str, Any]:
+        text, codes = spelled(self.tokenizer, token)
+        return {"token": text, "logprob": logprob, "bytes": codes}
+
+    def _of(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"id": self.name, "object": kind, "created": self.created, "model": self.model, "choices": choices}
+
+
+def event(content: dict[str, Any], name: str | None = None) -> bytes:
     """A server-sent event."""
-    return b"data: " + encoded(content) + b"\n\n"
+    return (b"" if name is None else f"event: {name}\n".encode()) + b"data: " + encoded(content) + b"\n\n"
 
 
-def _usage(answered: Answered) -> dict[str, Any]:
+def usage_of(answered: Answered) -> dict[str, Any]:
     read, written = answered.prompt_tokens, answered.tokens
     return {"usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}}
 
 
-def _extra(answered: Answered) -> dict[str, Any]:
+def extra_of(answered: Answered) -> dict[str, Any]:
     return {"sharedllm": answered.extra} if answered.extra else {}
+
+
+def _called(choice: Choice, streamed: bool = False) -> list[dict[str, Any]]:
+    return [({"index": index} if streamed else {}) | call.said for index, call in enumerate(choice.calls)]

@@ -3,47 +3,18 @@ that a client learns that they are not supported."""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from ..utils.text_files import is_text
 from .errors import ServingError, invalid
+from .messages import Body, Message, ResponseFormat, Tool, ToolChoice
 
 # Default number of new tokens.
 DEFAULT_TOKENS = 256
+# Most answers to one request, and most stops.
+MOST_CHOICES = 16
+MOST_STOPS = 4
 
-
-# Values of unknown fields that ask for nothing. In any field, null, false and empty values ask for nothing.
-_NOTHING: dict[str, tuple[Any, ...]] = {
-    "best_of": (1,),
-    "function_call": ("none", "auto"),  # there are no functions
-    "modalities": (["text"],),
-    "parallel_tool_calls": (True,),
-    "reasoning_effort": ("none",),
-    "response_format": ({"type": "text"},),
-    "service_tier": ("auto", "default"),
-    "tool_choice": ("none", "auto"),
-    "top_logprobs": (0,),
-}
-
-
-def asks_for_nothing(field: str, value: Any) -> bool:
-    """Whether a field's value asks for nothing, so that clients that always send it get their answer."""
-    # 0 is not empty: logprobs=0 asks for something.
-    return value is None or value is False or value in ("", [], {}) or value in _NOTHING.get(field, ())
-
-
-class Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nothing(cls, content: Any) -> Any:
-        """Drop unknown fields that ask for nothing."""
-        if not isinstance(content, dict):
-            return content
-        if not all(is_text(k) for k in content):
-            raise ValueError("the name of a field contains half of a character")
-        return {k: v for k, v in content.items() if k in cls.model_fields or not asks_for_nothing(k, v)}
+_Penalty = Annotated[float | None, Field(ge=-2, le=2)]
 
 
 class StreamOptions(Body):
@@ -54,28 +25,50 @@ class Sampled(Body):
     """Fields common to chat and plain completions.
 
     temperature  0, the default, takes the likeliest token; this model answers best that way
-    memory       name of a memory to read from, "" for none; default: the served memory, if there is only one
+    memory       name of a memory to read from, "" for none; default: the one in the model's name, or the served memory,
+                 if there is only one
     budget       most tokens of it; default: the server's
+    explain      keep what `GET /v1/explanations/ID` needs, ID being that of the answer
+    user, …      name the caller; nothing is done with them
     """
 
     model: str | None = None
     max_tokens: Annotated[int | None, Field(ge=1, le=2**20)] = None
-    temperature: Annotated[float | None, Field(ge=0, le=2)] = None
+    temperature: Annotated[float | None, Field(ge=0, le=100)] = None
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     stop: str | list[str] | None = None
     seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Annotated[int | None, Field(ge=1, le=1)] = None
+    n: Annotated[int | None, Field(ge=1, le=MOST_CHOICES)] = None
+    presence_penalty: _Penalty = None
+    frequency_penalty: _Penalty = None
+    logit_bias: dict[int, Annotated[float, Field(ge=-100, le=100)]] | None = None
     memory: str | None = None
     budget: Annotated[int | None, Field(ge=1)] = None
+    explain: bool | None = None
     user: str | None = None
-    presence_penalty: Annotated[float | None, Field(ge=0, le=0)] = None
-    frequency_penalty: Annotated[float | None, Field(ge=0, le=0)] = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
 
     @property
     def tokens(self) -> int:
         return self.max_tokens or DEFAULT_TOKENS
+
+    @property
+    def choices(self) -> int:
+        """How many answers."""
+        return self.n or 1
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many of the likeliest tokens to name at each place of the answer; None: no log probabilities."""
+        return None
+
+    @property
+    def schema_of_text(self) -> dict[str, Any] | None:
+        """The JSON schema that the answer keeps to."""
+        return None
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -84,7 +77,7 @@ class Sampled(Body):
             ServingError: an empty stop, or more than four.
         """
         stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        if len(stops) > 4 or "" in stops:
+        if len(stops) > MOST_STOPS or "" in stops:
             raise invalid("stop", f"stop={list(stops)} must be at most four texts, none of them empty: change it.")
         return stops
 
@@ -100,49 +93,74 @@ class Sampled(Body):
             raise invalid("stream_options", "stream_options needs stream=true: send that, or leave it out.")
 
 
-class TextPart(Body):
-    type: Literal["text"]
-    text: str
-
-
-class Message(Body):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
-    name: str | None = None
-
-    @field_validator("content", mode="before")
-    @classmethod
-    def _empty(cls, content: Any) -> Any:
-        """Clients send an empty answer back as null."""
-        return "" if content is None else content
-
-    @property
-    def text(self) -> str:
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-
-
 class ChatRequest(Sampled):
     messages: Annotated[list[Message], Field(min_length=1)]
     max_completion_tokens: Annotated[int | None, Field(ge=1, le=2**20)] = None
-    logprobs: Literal[False] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+    response_format: ResponseFormat | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
 
     @property
     def characters(self) -> int:
-        return sum(len(message.text) for message in self.messages)
+        return sum(message.characters for message in self.messages)
 
     @property
     def tokens(self) -> int:
         return self.max_completion_tokens or super().tokens
 
+    @property
+    def alternatives(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def schema_of_text(self) -> dict[str, Any] | None:
+        return None if self.response_format is None else self.response_format.schema_of_text
+
+    @property
+    def offered(self) -> list[Tool]:
+        """The tools that the model may call."""
+        return [] if self.tool_choice == "none" else self.tools or []
+
+    @property
+    def forced(self) -> list[Tool]:
+        """The tools of which the model has to call one."""
+        if isinstance(self.tool_choice, ToolChoice):
+            return [tool for tool in self.offered if tool.function.name == self.tool_choice.function.name]
+        return self.offered if self.tool_choice == "required" else []
+
+    def check(self) -> None:
+        super().check()
+        if self.top_logprobs and not self.logprobs:
+            raise invalid("top_logprobs", f"top_logprobs={self.top_logprobs} needs logprobs=true: send that too.")
+        if self.tool_choice not in (None, "none", "auto") and not self.forced:
+            names = ", ".join(tool.function.name for tool in self.tools or []) or "none"
+            raise invalid(
+                "tool_choice", f"tool_choice names no tool of the request: send it in tools (there: {names})."
+            )
+        if self.offered and self.schema_of_text is not None:
+            raise invalid("response_format", "response_format can't be combined with tools: send one of them.")
+
 
 class CompletionRequest(Sampled):
     prompt: Annotated[str, Field(min_length=1)]
+    logprobs: Annotated[int | None, Field(ge=0, le=5)] = None
 
     @field_validator("prompt", mode="before")
     @classmethod
     def _only(cls, prompt: Any) -> Any:
         """A list of one prompt is that prompt."""
         return prompt[0] if isinstance(prompt, list) and len(prompt) == 1 else prompt
+
+    @property
+    def characters(self) -> int:
+        return len(self.prompt)
+
+    @property
+    def alternatives(self) -> int | None:
+        return self.logprobs
 
 
 class DocumentRequest(Body):
@@ -154,7 +172,8 @@ def explained(errors: list[Any]) -> ServingError:
     """Pydantic's first error as field, value and fix."""
     first = errors[0]
     # The location also names members of a union, which are not fields of the request: names of classes and types.
-    field = ".".join(str(p) for p in first["loc"] if p != "body" and "[" not in str(p) and p != "str") or None
+    parts = [str(p) for p in first["loc"] if p != "body" and "[" not in str(p) and p != "str"]
+    field = ".".join(p for p in parts if not p[:1].isupper()) or None
     if first["type"] in ("json_invalid", "model_attributes_type"):
         return invalid(None, "the body is not a JSON object: send one, with Content-Type: application/json.")
     if first["type"] == "extra_forbidden":
@@ -163,4 +182,7 @@ def explained(errors: list[Any]) -> ServingError:
         return invalid(field, f"{field or 'the body'} is missing: send it.")
     shown = repr(first["input"])
     shown = shown if len(shown) <= 100 else f"{shown[:100]}…"
-    return invalid(field, f"{field or 'the body'}={shown} is not accepted: {first['msg'].lower()}.")
+    if first["type"] == "too_short":
+        return invalid(field, f"{field}={shown} is empty: send at least {first['ctx']['min_length']}.")
+    reason = first["msg"].removeprefix("Value error, ")
+    return invalid(field, f"{field or 'the body'}={shown} is not accepted: {reason[:1].lower()}{reason[1:]}.")

@@ -1,0 +1,140 @@
+"""From a request to its response: a job for the worker, followed until it ends or its client leaves."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import Request
+from starlette.responses import Response, StreamingResponse
+
+from .answering import Answered, Piece
+from .errors import ServingError
+from .replies import DONE, Json, Reply, event
+from .requests import ChatRequest, CompletionRequest
+from .responses import ResponsesReply, ResponsesRequest
+from .service import Service
+from .worker import Cancelled, Job, Worker
+
+logger = logging.getLogger("sharedllm.serving")
+
+# Status of a finished request → how it is counted; any other status is a server error.
+_OUTCOMES = {400: "invalid", 404: "invalid", 409: "invalid", 413: "invalid", 429: "full", 504: "timeout"}
+
+
+async def complete(service: Service, body: ChatRequest | CompletionRequest, request: Request) -> Response:
+    """Answer, whole or as a stream. A stream begins with the first piece, so an error before it has its own status."""
+    chat = isinstance(body, ChatRequest)
+    reply = Reply(body.model or service.name, chat, service.tokenizer, body.choices)
+    events = _followed(service, body, request)
+    if not body.stream:
+        answered = await _last(events)
+        service.explanations.keep(reply.name, answered)
+        return Json(reply.whole(answered))
+    usage = body.stream_options is not None and bool(body.stream_options.include_usage)
+    first = await anext(events)
+
+    async def stream() -> AsyncIterator[bytes]:
+        async with aclosing(events):
+            for part in reply.first():
+                yield event(part)
+            try:
+                item = first
+                while not isinstance(item, Answered):
+                    yield event(reply.piece(item))
+                    item = await anext(events)
+                service.explanations.keep(reply.name, item)
+                for part in reply.last(item, usage):
+                    yield event(part)
+            except ServingError as error:
+                yield event(error.body)
+            yield DONE
+
+    return _streamed(stream())
+
+
+async def respond(service: Service, body: ResponsesRequest, request: Request) -> Response:
+    """The same in the form of the Responses API."""
+    reply, events = ResponsesReply(body.model or service.name, body), _followed(service, body.as_chat, request)
+    if not body.stream:
+        return Json(reply.whole(await _last(events)))
+    first = await anext(events)
+
+    async def stream() -> AsyncIterator[bytes]:
+        async with aclosing(events):
+            for part in reply.first():
+                yield part
+            try:
+                item = first
+                while not isinstance(item, Answered):
+                    yield reply.piece(item)
+                    item = await anext(events)
+                for part in reply.last(item):
+                    yield part
+            except ServingError as error:
+                yield reply.failed(error.body["error"])
+
+    return _streamed(stream())
+
+
+def _streamed(parts: AsyncIterator[bytes]) -> StreamingResponse:
+    return StreamingResponse(parts, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+
+async def _last(events: AsyncGenerator[Piece | Answered, None]) -> Answered:
+    async with aclosing(events):
+        async for answered in events:
+            if isinstance(answered, Answered):
+                return answered
+    raise AssertionError("the answer is the last event")
+
+
+async def _followed(
+    service: Service, body: ChatRequest | CompletionRequest, request: Request
+) -> AsyncGenerator[Piece | Answered, None]:
+    """Yield the pieces of an answer, then the whole. It is counted however it ends, and stops when the client disconnects.
+
+    Raises:
+        ServingError: there is no answer, or it breaks off.
+    """
+    outcome, gone = "cancelled", None
+    try:
+        service.check(body)
+        job = Job(lambda job: service.answer(body, job), service.seconds)
+        gone = asyncio.create_task(_disconnected(request, job.cancel))
+        async with aclosing(worked(service.worker, job)) as events:
+            async for item in events:
+                if isinstance(item, Answered):
+                    outcome = "ok"
+                yield item
+    except ServingError as error:
+        outcome = "cancelled" if error.status == 503 and service.worker.alive else _OUTCOMES.get(error.status, "error")
+        raise
+    finally:
+        if gone is not None:
+            gone.cancel()
+        service.metrics.finished(outcome)
+
+
+async def worked(worker: Worker, job: Job) -> AsyncGenerator[Any, None]:
+    """Yield a job's results; every error becomes one that can be sent."""
+    try:
+        worker.submit(job)
+        async with aclosing(job.events()) as events:
+            async for item in events:
+                yield item
+    except Cancelled:
+        raise ServingError(503, "the server is stopping: try again later.") from None
+    except ServingError:
+        raise
+    except Exception:
+        logger.exception("a request failed")
+        raise ServingError(500, "the server failed: its log says how; try again.") from None
+
+
+async def _disconnected(request: Request, then: Callable[[], None]) -> None:
+    """Wait for the client to disconnect."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    then()

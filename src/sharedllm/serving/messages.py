@@ -1,0 +1,157 @@
+"""The messages and tools of a chat request, as OpenAI's clients send them."""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from ..utils.text_files import is_text
+
+# Values of unknown fields that ask for nothing. In any field, null, false and empty values ask for nothing.
+_NOTHING: dict[str, tuple[Any, ...]] = {
+    "best_of": (1,),
+    "function_call": ("none", "auto"),  # there are no functions
+    "modalities": (["text"],),
+    "parallel_tool_calls": (True,),
+    "reasoning_effort": ("none",),
+    "response_format": ({"type": "text"},),
+    "service_tier": ("auto", "default"),
+    "tool_choice": ("none", "auto"),
+    "top_logprobs": (0,),
+    "truncation": ("disabled",),
+}
+
+
+def asks_for_nothing(field: str, value: Any) -> bool:
+    """Whether a field's value asks for nothing, so that clients that always send it get their answer."""
+    # 0 is not empty: logprobs=0 asks for something.
+    return value is None or value is False or value in ("", [], {}) or value in _NOTHING.get(field, ())
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nothing(cls, content: Any) -> Any:
+        """Drop unknown fields that ask for nothing."""
+        if not isinstance(content, dict):
+            return content
+        if not all(is_text(k) for k in content):
+            raise ValueError("the name of a field contains half of a character")
+        return {k: v for k, v in content.items() if k in cls.model_fields or not asks_for_nothing(k, v)}
+
+
+class TextPart(Body):
+    type: Literal["text", "input_text", "output_text"]
+    text: str
+
+
+class CalledFunction(Body):
+    name: Annotated[str, Field(min_length=1)]
+    arguments: str = "{}"
+
+
+class ToolCall(Body):
+    """A call that the model made earlier in the conversation."""
+
+    id: str = ""
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+    @property
+    def turn(self) -> dict[str, Any]:
+        """In the form of chat templates: arguments are an object where they are JSON."""
+        try:
+            arguments: Any = json.loads(self.function.arguments or "{}")
+        except ValueError:
+            arguments = self.function.arguments
+        return {"id": self.id, "type": "function", "function": {"name": self.function.name, "arguments": arguments}}
+
+
+class Function(Body):
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Body):
+    type: Literal["function"]
+    function: Function
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """In the form of chat templates."""
+        function = self.function
+        parameters = function.parameters or {"type": "object", "properties": {}}
+        said = {"name": function.name, "description": function.description or "", "parameters": parameters}
+        return {"type": "function", "function": said}
+
+
+class NamedFunction(Body):
+    name: str
+
+
+class ToolChoice(Body):
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class Message(Body):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] = ""
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _empty(cls, content: Any) -> Any:
+        """Clients send an empty answer back as null."""
+        return "" if content is None else content
+
+    @property
+    def text(self) -> str:
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+    @property
+    def characters(self) -> int:
+        return len(self.text) + sum(len(call.function.arguments) for call in self.tool_calls or [])
+
+    @property
+    def turn(self) -> dict[str, Any]:
+        """In the form of chat templates."""
+        turn: dict[str, Any] = {"role": "system" if self.role == "developer" else self.role, "content": self.text}
+        if self.tool_calls:
+            turn["tool_calls"] = [call.turn for call in self.tool_calls]
+        if self.role == "tool":
+            turn |= {"tool_call_id": self.tool_call_id or "", "name": self.name or ""}
+        return turn
+
+
+class JsonSchema(Body):
+    """strict: accepted; a schema is always kept to."""
+
+    name: str | None = None
+    description: str | None = None
+    schema_: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Body):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> "ResponseFormat":
+        if self.type == "json_schema" and self.json_schema is None:
+            raise ValueError("json_schema is missing: send name and schema in it")
+        return self
+
+    @property
+    def schema_of_text(self) -> dict[str, Any] | None:
+        """The schema that the answer keeps to; None for plain text."""
+        if self.type == "text":
+            return None
+        return {"type": "object"} if self.json_schema is None else self.json_schema.schema_

@@ -1,0 +1,60 @@
+"""From a request to its prompt, in the form of the model's tokenizer."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ..prompts import NOTHING, PromptForm, with_beginning
+from ..utils.errors import UserError
+from ..utils.text import tokenize
+from .errors import invalid
+from .requests import ChatRequest, CompletionRequest
+from .tools import CallForm
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """ids: (1, L) to continue. question: (1, Q) the part to search a memory for. form: (1, F) the same with a
+    placeholder question, if questions have a form. text: the question's words. one_line: the answer is one line.
+    calls: how the model calls tools, if it may."""
+
+    ids: Tensor
+    question: Tensor
+    form: Tensor | None
+    text: str
+    one_line: bool
+    calls: CallForm | None = None
+
+
+def prompt_of(request: ChatRequest | CompletionRequest, tokenizer: PreTrainedTokenizerBase) -> Prompt:
+    """The prompt to continue, in the form of the model's tokenizer (see `PromptForm`).
+
+    Raises:
+        ServingError: the messages don't end with a question or the result of a tool, or use tools, and the model's
+            template has no form for them.
+    """
+    if isinstance(request, CompletionRequest):
+        ids = tokenize(tokenizer, request.prompt)
+        return Prompt(with_beginning(tokenizer, ids), ids, None, request.prompt, one_line=False)
+    form, calls = PromptForm.of(tokenizer), None
+    if request.offered:
+        calls = CallForm.of(form)
+    if any(message.role == "tool" or message.tool_calls for message in request.messages):
+        CallForm.of(form, "messages")
+    last = request.messages[-1]
+    # After the result of a tool the question is the last one that was asked.
+    asked = next((m for m in reversed(request.messages) if last.role == "tool" and m.role == "user"), last)
+    if asked.role != "user" or not asked.text.strip():
+        raise invalid(
+            "messages",
+            f"the last message is empty or has the role {last.role!r}: end with a question, of the role 'user'.",
+        )
+    turns = [message.turn for message in request.messages]
+    tools = [tool.described for tool in request.offered] or None
+    lead = calls.begin if calls is not None and request.forced else ""
+    try:
+        ids = form.conversation([(t["role"], t["content"]) for t in turns], turns=turns, tools=tools, lead=lead)
+        return Prompt(ids, form.whole(asked.text), form.whole(NOTHING), asked.text, form.one_line, calls)
+    except UserError as error:
+        raise invalid("messages", str(error)) from None
