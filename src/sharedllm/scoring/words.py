@@ -11,12 +11,13 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-import bm25s
 import numpy as np
 import regex
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from ..utils.bm25 import BM25
 
 _WORD = regex.compile(r"[\p{L}\p{N}\p{M}]+")
 # Scripts that are written without spaces: their words count by pairs of characters.
@@ -60,7 +61,7 @@ class WordIndex:
         found = [terms_of(words_of(text)) for text in texts]
         self._index = None
         if any(found):
-            self._index = bm25s.BM25(method="lucene")
+            self._index = BM25(method="lucene")
             self._index.index(found, show_progress=False)
 
     def scores(self, question: str) -> Float[Tensor, " n"]:

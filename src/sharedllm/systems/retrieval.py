@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.questions.base import sentence_borders
-from ..utils.errors import UserError
+from ..utils.bm25 import BM25, tokenize
 from .evaluated import Given, Scores, scores_of
 
 
@@ -38,13 +38,9 @@ class Retrieval:
 
     def index(self, ids: Tensor) -> "Index":
         """The index of a text (T,), which can be asked many times."""
-        try:
-            import bm25s
-        except ImportError:
-            raise UserError("bm25s is not installed: pip install 'sharedllm[eval]'.") from None
         pieces, bm25 = self._pieces(ids), None
         if len(ids) > self.window - self.running:
-            bm25 = bm25s.BM25()
+            bm25 = BM25()
             bm25.index(self._words(pieces), show_progress=False)
         return Index(ids, pieces, bm25)
 
@@ -79,10 +75,8 @@ class Retrieval:
         return [ids[start:end] for start, end in pairwise(cuts)]
 
     def _words(self, pieces: list[Tensor]) -> list[list[str]]:
-        import bm25s
-
         texts = [self.tokenizer.decode(piece) for piece in pieces]
-        return bm25s.tokenize(texts, stopwords="en", show_progress=False, return_ids=False)
+        return tokenize(texts, stopwords="en", show_progress=False, return_ids=False)
 
 
 @dataclass(frozen=True)

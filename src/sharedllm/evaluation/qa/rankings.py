@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import normalize
 from transformers import AutoModel, PreTrainedTokenizerBase
 
+from ...utils.bm25 import BM25, tokenize
 from ...utils.checkpoints import load_tokenizer
 from ...utils.errors import UserError
 from ...utils.hardware import default_device
@@ -42,8 +43,7 @@ class Words:
     name: str = "bm25"
 
     def index(self, text: PackedText, pieces: Sequence[Piece]) -> Any:
-        bm25s = _bm25s()
-        index = bm25s.BM25()
+        index = BM25()
         index.index(self._words([text.text[p.start : p.end] for p in pieces]), show_progress=False)
         return index
 
@@ -52,7 +52,7 @@ class Words:
         return index.get_scores(words) if words else np.zeros(index.scores["num_docs"])
 
     def _words(self, texts: list[str]) -> list[list[str]]:
-        return _bm25s().tokenize(texts, stopwords="en", show_progress=False, return_ids=False)
+        return tokenize(texts, stopwords="en", show_progress=False, return_ids=False)
 
 
 class Embeddings:
@@ -99,14 +99,6 @@ class Oracle:
     def scores(self, index: Sequence[Piece], question: Question) -> np.ndarray:
         gold = np.array([i for some in golden(index, question.evidence) for i in some])
         return -np.abs(np.arange(len(index))[:, None] - gold).min(1).astype(float)
-
-
-def _bm25s() -> Any:
-    try:
-        import bm25s
-    except ImportError:
-        raise UserError("bm25s is not installed: pip install 'sharedllm[eval]'.") from None
-    return bm25s
 
 
 def ranking_of(name: str, embeddings: str = "") -> Ranking:
