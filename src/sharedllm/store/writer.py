@@ -1,14 +1,11 @@
-"""Changing a store: read documents into it, extend and remove them, merge stores. There is one writer at a time, and
-whatever happens to it, the store stays whole."""
+"""Changing a store: read documents into it, extend and remove them, merge stores. `ownership` sees to it that
+there is one writer at a time; whatever happens to it, the store stays whole."""
 
-import fcntl
 import hashlib
 import itertools
-import os
 import secrets
-import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,81 +17,28 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..context.policies.base import without_query
 from ..memory.file import Storage, save_memory
 from ..utils.errors import UserError
-from ..utils.files import put, synchronise
 from ..utils.text import tokenized
 from .blocks import BlockFile
-from .manifest import NAME, Block, Document, Manifest, is_block, read_manifest, write_manifest
+from .manifest import NAME, Block, Document, Manifest, read_manifest, write_manifest
+from .ownership import copy_block, owning, sweep
 
 BLOCK_TOKENS = 8192
 
 
 @contextmanager
 def writing(folder: str | Path) -> Iterator["Writer"]:
-    """Lock a store for changes by one process; the lock is released whatever happens to that process.
+    """Lock a store for changes by one process.
 
     Raises:
         UserError: the folder is not a store, or another process is writing to it.
     """
     folder = Path(folder)
-    _check_ours(folder)
-    new, begun = not folder.exists(), not (folder / NAME).exists()
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("a") as lock:
+    with owning(folder):
+        writer = Writer(folder)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder} is being written by another process: wait for it to end.") from None
-        try:
-            writer = Writer(folder)
-            try:
-                yield writer
-            finally:
-                writer.settle()
-        except BaseException:
-            if begun:
-                _undo(folder, new)
-            raise
-
-
-def _check_ours(folder: Path) -> None:
-    """Refuse a folder that may hold someone else's files, before anything in it is deleted or written.
-
-    Raises:
-        UserError: it is not a store, or has blocks that no manifest names.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file, not a memory folder: name another one.")
-    if not folder.parent.is_dir():
-        raise UserError(f"the folder {folder.parent} does not exist: create it, or save the memory elsewhere.")
-    blocks = folder / "blocks"
-    if blocks.is_symlink() or (blocks.exists() and not blocks.is_dir()):
-        raise UserError(f"{blocks} is a link or a file: a memory needs its own folder for blocks; name another one.")
-    if not folder.is_dir() or (folder / NAME).exists():
-        return
-    inside = list(blocks.iterdir()) if blocks.is_dir() else []
-    if any(is_block(path.name) for path in inside):
-        raise UserError(
-            f"{folder} has blocks of a memory but no {NAME} that names them: `sharedllm memory recover {folder} -o NEW` "
-            "makes a memory from them; or name another one."
-        )
-    if inside or any(p.name not in ("lock", "blocks", f".{NAME}.part") for p in folder.iterdir()):
-        raise UserError(f"{folder} is a folder with other content: name a memory, such as notes.memory.")
-
-
-def _undo(folder: Path, new: bool) -> None:
-    """Delete a store that was begun here and has no documents yet; other files in its folder stay."""
-    try:
-        if (folder / NAME).exists() and read_manifest(folder).documents:
-            return
-    except UserError:
-        return
-    blocks = folder / "blocks"
-    for path in [*blocks.glob("*"), folder / NAME, folder / "lock"]:
-        if path.parent == folder or is_block(path.name):
-            path.unlink(missing_ok=True)
-    for path in [blocks, *([folder] if new else [])]:
-        with suppress(OSError):  # it has other content
-            path.rmdir()
+            yield writer
+        finally:
+            writer.settle()
 
 
 class Writer:
@@ -231,7 +175,7 @@ class Writer:
                 path = other / "blocks" / f"{block.file}.memory"
                 try:
                     BlockFile(other, block, theirs, verify=True)
-                    self._copy(path)
+                    copy_block(path, self.folder)
                 except FileNotFoundError:
                     raise UserError(
                         f"{other} has lost a block of {document.name}: forget that document there, or read it again."
@@ -250,7 +194,7 @@ class Writer:
         if ours.documents:
             raise UserError(f"{self.folder} holds documents already: name a new memory.")
         for path in blocks:
-            self._copy(path)
+            copy_block(path, self.folder)
         self.manifest = replace(manifest, generation=ours.generation)
 
     def commit(self) -> None:
@@ -346,29 +290,7 @@ class Writer:
             return torch.zeros(0, dtype=torch.long)
         return BlockFile(self.folder, blocks[-1], self.present(), verify=True).tensors["token_ids"][0].long()
 
-    def _copy(self, source: Path) -> None:
-        target = self.folder / "blocks" / source.name
-        try:
-            os.link(source, target)
-            synchronise(target.parent)
-        except OSError:
-            temporary = target.with_name(f"{target.name}.tmp{secrets.token_hex(4)}")
-            try:
-                shutil.copyfile(source, temporary)
-                put(temporary, target)
-            finally:
-                temporary.unlink(missing_ok=True)
-
     def _sweep(self) -> None:
-        """Delete blocks that the manifest does not name: removed documents, or remains of a killed writer.
-
-        Nothing is deleted without a manifest, nor if blocks that it names are missing: it may belong to another memory.
-        """
-        if self._held or self.manifest is None:
-            return
-        named = {f"{b.file}.memory" for d in self.manifest.documents for b in d.blocks}
-        there = {path.name: path for path in (self.folder / "blocks").iterdir() if is_block(path.name)}
-        if named - there.keys():
-            return
-        for name in there.keys() - named:
-            there[name].unlink(missing_ok=True)
+        """Delete what the manifest does not name; nothing without one, nor while it is to replace another."""
+        if not self._held and self.manifest is not None:
+            sweep(self.folder, self.manifest)

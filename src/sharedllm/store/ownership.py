@@ -1,0 +1,110 @@
+"""Whose folder a store is written to: the lock of its one writer, and what may be deleted in it.
+
+Nothing is deleted that is not provably a store's own: files of other names stay, and blocks that no manifest names are
+never taken for leftovers.
+"""
+
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..utils.errors import UserError
+from ..utils.files import put, synchronise
+from .manifest import NAME, Manifest, is_block, read_manifest
+
+
+@contextmanager
+def owning(folder: Path) -> Iterator[None]:
+    """Make and lock a store's folder for one process; the lock is released whatever happens to that process. A store that was
+    begun here is removed again if it fails before it has documents.
+
+    Raises:
+        UserError: the folder may hold someone else's files, or another process is writing to it.
+    """
+    _check_ours(folder)
+    new, begun = not folder.exists(), not (folder / NAME).exists()
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder} is being written by another process: wait for it to end.") from None
+        try:
+            yield
+        except BaseException:
+            if begun:
+                _undo(folder, new)
+            raise
+
+
+def _check_ours(folder: Path) -> None:
+    """Refuse a folder that may hold someone else's files, before anything in it is deleted or written.
+
+    Raises:
+        UserError: it is not a store, or has blocks that no manifest names.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file, not a memory folder: name another one.")
+    if not folder.parent.is_dir():
+        raise UserError(f"the folder {folder.parent} does not exist: create it, or save the memory elsewhere.")
+    blocks = folder / "blocks"
+    if blocks.is_symlink() or (blocks.exists() and not blocks.is_dir()):
+        raise UserError(f"{blocks} is a link or a file: a memory needs its own folder for blocks; name another one.")
+    if not folder.is_dir() or (folder / NAME).exists():
+        return
+    inside = list(blocks.iterdir()) if blocks.is_dir() else []
+    if any(is_block(path.name) for path in inside):
+        raise UserError(
+            f"{folder} has blocks of a memory but no {NAME} that names them: `sharedllm memory recover {folder} -o NEW` "
+            "makes a memory from them; or name another one."
+        )
+    if inside or any(p.name not in ("lock", "blocks", f".{NAME}.part") for p in folder.iterdir()):
+        raise UserError(f"{folder} is a folder with other content: name a memory, such as notes.memory.")
+
+
+def _undo(folder: Path, new: bool) -> None:
+    """Delete a store that was begun here and has no documents yet; other files in its folder stay."""
+    try:
+        if (folder / NAME).exists() and read_manifest(folder).documents:
+            return
+    except UserError:
+        return
+    blocks = folder / "blocks"
+    for path in [*blocks.glob("*"), folder / NAME, folder / "lock"]:
+        if path.parent == folder or is_block(path.name):
+            path.unlink(missing_ok=True)
+    for path in [blocks, *([folder] if new else [])]:
+        with suppress(OSError):  # it has other content
+            path.rmdir()
+
+
+def sweep(folder: Path, manifest: Manifest) -> None:
+    """Delete blocks that the manifest does not name: removed documents, or remains of a killed writer.
+
+    Nothing is deleted if blocks that it names are missing: the manifest may belong to another memory.
+    """
+    named = {f"{b.file}.memory" for d in manifest.documents for b in d.blocks}
+    there = {path.name: path for path in (folder / "blocks").iterdir() if is_block(path.name)}
+    if named - there.keys():
+        return
+    for name in there.keys() - named:
+        there[name].unlink(missing_ok=True)
+
+
+def copy_block(source: Path, folder: Path) -> None:
+    """Put a block of another store into this one: as a second name of the file where the file system has that."""
+    target = folder / "blocks" / source.name
+    try:
+        os.link(source, target)
+        synchronise(target.parent)
+    except OSError:
+        temporary = target.with_name(f"{target.name}.tmp{secrets.token_hex(4)}")
+        try:
+            shutil.copyfile(source, temporary)
+            put(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
