@@ -9,7 +9,6 @@ import torch
 from helpers import byte_tokenizer
 
 from sharedllm import SharedLLMForCausalLM, save_memory
-from sharedllm.cli import main
 from sharedllm.memory.int8 import Int8Keys, quantised
 from sharedllm.store import MemoryStore
 from sharedllm.store import writer as edit
@@ -316,11 +315,6 @@ def test_unknown_commands_and_models(run, base_folder):
     code, out, _ = run()
     assert code == 0
     assert "Usage" in out
-
-
-def test_debug_keeps_the_traceback(tmp_path, model_folder):
-    with pytest.raises(ValueError, match="does not exist"):
-        main(["--debug", "read", str(tmp_path / "x"), "-o", str(tmp_path / "y.memory"), "--model", str(model_folder)])
 
 
 def test_names_and_questions_that_are_not_utf_8(run, tmp_path, model_folder):

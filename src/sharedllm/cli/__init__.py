@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import sys
+import traceback
 from contextlib import suppress
 
 from ..utils.errors import UserError
@@ -30,9 +31,12 @@ def main(arguments: list[str] | None = None) -> None:
             _give_up_stdout()
         # Errors of the argument parser have their own message; any other error keeps its traceback.
         usage = getattr(error, "format_message", None)
-        if debug or not (usage or isinstance(error, UserError | OSError)):
+        if not (usage or isinstance(error, UserError | OSError)):
             raise
-        print(f"error: {' '.join((usage() if usage else str(error)).split())}", file=sys.stderr)
+        if debug:
+            traceback.print_exc()
+        line = f"error: {' '.join((usage() if usage else str(error)).split())}"
+        print(line.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
         sys.exit(2)
     if code == STOPPED:  # the argument parser's code for Ctrl-C
         # Whoever presses it again wants nothing else.

@@ -177,7 +177,7 @@ def read_header(path: str | Path) -> dict:
     if kind != FORMAT:
         raise UserError(f"{path} has format {kind!r}, not {FORMAT!r}: it is not a memory.")
     if made_as not in range(1, VERSION + 1):
-        raise UserError(f"{path} has format_version={made_as}, this package reads 1 … {VERSION}: upgrade sharedllm.")
+        raise UserError(f"{path} has format_version={made_as!r}, this package reads 1 … {VERSION}: upgrade sharedllm.")
     wrong = misfit_of(header, HEADER, OPTIONAL)
     if wrong is not None:
         raise _damaged(path, f"in its header {wrong}")

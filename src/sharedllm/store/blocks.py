@@ -1,5 +1,6 @@
 """A block of a store as a segment to select from: memory-mapped, read on demand."""
 
+import os
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,15 @@ from ..memory.file import heads, open_tensors, read_header
 from ..memory.segment import Segment, columns_of
 from ..utils.errors import UserError
 from .manifest import Block, Manifest
+
+# Name, dtype, heads and dimensions of each of a block's keys, values and residual streams.
+Form = tuple[tuple[str, torch.dtype, int, int], ...]
+
+
+def form_of(tensors: dict[str, Tensor]) -> Form:
+    """What all blocks of a store have in common."""
+    large = [(name, t) for name, t in sorted(tensors.items()) if name.startswith(("keys.", "values.", "residuals."))]
+    return tuple((name, t.dtype, t.shape[1], t.shape[3]) for name, t in large if t.ndim == 4)
 
 
 class BlockFile:
@@ -29,9 +39,11 @@ class BlockFile:
                 raise UserError(f"{path} is not the block that was written; read the document again.")
             self.tensors = open_tensors(path, self.header, verify)
             self._check(path, block, manifest)
-        except ValueError:
-            if not path.exists():  # a writer removed it meanwhile
+        except (ValueError, OSError) as error:
+            if not os.path.lexists(path):  # a writer removed it meanwhile
                 raise FileNotFoundError(path) from None
+            if isinstance(error, OSError):  # a link to nowhere or to itself, or no permission
+                raise UserError(f"{path} can't be opened: {error.strerror}; read the document again.") from None
             raise
         self.pairs = self.header["layers"]
 
@@ -40,6 +52,7 @@ class BlockFile:
         lengths, stride = self.tensors["lengths"].tolist(), self.tensors["stride"]
         said = {
             "tokens": ([block.tokens], lengths),
+            "columns of token ids": (block.tokens, self.tensors["token_ids"].shape[1]),
             "fingerprint": (manifest.fingerprint, self.header["fingerprint"]),
             "tokenizer": (manifest.tokenizer, self.header["tokenizer"]),
             "chunk_size": (manifest.chunk_size, self.header["chunk_size"]),

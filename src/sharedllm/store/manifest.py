@@ -135,18 +135,22 @@ def read_manifest(folder: Path) -> Manifest:
     if folder.is_file():
         raise UserError(f"{folder} is a file, not a memory folder: make one with `sharedllm read`.")
     try:
+        if path.exists() and not path.is_file():  # a pipe or a device would never end
+            raise _damaged(path, "it is not a regular file")
         content = json.loads(path.read_text(encoding="utf-8"))
         kind, version, checksum = content["format"], content["format_version"], content.pop("checksum")
     except FileNotFoundError:
         if not folder.exists():
             raise UserError(f"{folder} does not exist: check the name, or make it with `sharedllm read`.") from None
         raise UserError(f"{folder} is not a memory: it has no {NAME}; make one with `sharedllm read`.") from None
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise _damaged(path, "it can't be read") from None
     if kind != FORMAT:
         raise UserError(f"{path} has format {kind!r}, not {FORMAT!r}: it is not a memory.")
     if version != VERSION:
-        raise UserError(f"{path} has format_version={version}, this package reads {VERSION}: upgrade sharedllm.")
+        raise UserError(f"{path} has format_version={version!r}, this package reads {VERSION}: upgrade sharedllm.")
     if checksum != _checksum(content):
         raise _damaged(path, "its checksum does not match")
     wrong = misfit_of(content, _MANIFEST) or _contradiction(content)

@@ -16,6 +16,7 @@ from ..memory.file import open_tensors, read_header
 from ..utils.errors import UserError
 from ..utils.text import decode_pieces
 from ..utils.text_files import is_text
+from .blocks import Form, form_of
 from .manifest import Block, Document, Manifest, is_block
 from .writer import writing
 
@@ -31,12 +32,13 @@ class _Found:
     header: dict[str, Any]
     ids: Tensor
     complete: bool
+    form: Form
     name: str
     start: int
 
     @property
     def alike(self) -> tuple[Any, ...]:
-        return tuple(self.header[field] for field in _ALIKE)
+        return *(self.header[field] for field in _ALIKE), self.form
 
     @property
     def end(self) -> int:
@@ -68,7 +70,7 @@ def recover(
         if block.alike != kind:
             say(f"left out: {block.path.name} is of another model or kind than most")
     blocks = [b for b in blocks if b.alike == kind]
-    fingerprint, mark, chunk_size, layers, storage = kind
+    fingerprint, mark, chunk_size, layers, storage, _ = kind
     if mark != tokenizer_mark:
         raise UserError(f"the blocks in {folder} were made with another tokenizer: name their model with --model.")
     runs = _runs(blocks, chunk_size, say)
@@ -94,7 +96,7 @@ def _whole_blocks(folder: Path, say: Callable[[str], None]) -> list[_Found]:
         except UserError as error:
             say(f"left out: {error}")
             continue
-        if header["texts"] != 1 or not int(tensors["lengths"][0]):
+        if header["texts"] != 1 or not 0 < int(tensors["lengths"][0]) == tensors["token_ids"].shape[1]:
             say(f"left out: {path.name} does not hold one text")
             continue
         length, stride = int(tensors["lengths"][0]), tensors["stride"]
@@ -102,7 +104,9 @@ def _whole_blocks(folder: Path, say: Callable[[str], None]) -> list[_Found]:
         name, start = source.get("name", ""), source.get("from_token", 0)
         start = start if type(start) is int and start >= 0 else 0
         complete = stride.shape[1] == length and bool((stride == 1).all())
-        found.append(_Found(path, header, tensors["token_ids"][0, :length].clone(), complete, name, start))
+        found.append(
+            _Found(path, header, tensors["token_ids"][0, :length].clone(), complete, form_of(tensors), name, start)
+        )
     if not found:
         raise UserError(f"{folder} has no undamaged block: read the texts again.")
     return found

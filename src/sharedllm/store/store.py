@@ -16,7 +16,7 @@ from ..memory.context_memory import ContextMemory
 from ..memory.interface import Damage
 from ..memory.segment import Segment
 from ..utils.errors import UserError
-from .blocks import BlockFile, joined
+from .blocks import BlockFile, form_of, joined
 from .manifest import Document, Manifest, read_manifest
 
 
@@ -183,7 +183,7 @@ def _open_blocks(
     folder: Path, manifest: Manifest, verify: bool, progress: Callable[[int, int], None] | None, missing: bool
 ) -> tuple[list[_Placed], list[Damage]]:
     """All blocks in order. missing: treat a missing block as damaged instead of raising an error."""
-    placed, damaged, slot = [], [], 0
+    placed, damaged, slot, form = [], [], 0, ()
     total = sum(document.tokens for document in manifest.documents)
     for document in manifest.documents:
         token = character = 0
@@ -191,6 +191,12 @@ def _open_blocks(
             file = None
             try:
                 file = BlockFile(folder, block, manifest, verify)
+                form = form or form_of(file.tensors)
+                if form_of(file.tensors) != form:
+                    file = None
+                    raise UserError(
+                        f"{block.file}.memory has keys and values of other shapes than the blocks before it"
+                    )
             except FileNotFoundError:
                 if not missing:
                     raise

@@ -1,0 +1,144 @@
+"""SIGKILL at any moment of `read -o`, `read --append`, `read --replace` and `memory merge`.
+
+Documents that were committed stay, a new one is whole or unfinished, and the same command, run again, gives what it would
+have given. Half of the kills are at a random moment, the others just before a random operation on a file."""
+
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from fuzzing import counts, run_cases
+
+from sharedllm import open_memory
+from sharedllm.cli import main
+from sharedllm.store import writer
+
+OLD = {"one.txt": "The harbour master counted crates of copper. ", "two.txt": "Anna keeps the mill by the river. " * 4}
+NEW = "The code of the silver falcon is 48213. A lantern burned low in the quiet harbour. " * 4
+# Audit events of operations on files: what they are called with begins with a path.
+OPERATIONS = {"open", "os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate"}
+# About how many there are in a command.
+MOST_OPERATIONS = {"read": 60, "append": 40, "replace": 40, "merge": 40}
+
+
+def in_a_child(command: list[str], folder: Path, operation: int | None = None, seconds: float | None = None) -> int:
+    """Run a command in a child process, killed before an operation in a folder or after some time.
+
+    Returns:
+        Its exit code, -9 if it was killed.
+    """
+    child = os.fork()
+    if child == 0:
+        code = 70
+        with suppress(BaseException), open(os.devnull, "w") as nothing:  # noqa: PTH123
+            os.dup2(nothing.fileno(), 1)
+            os.dup2(nothing.fileno(), 2)
+            if operation is not None:
+                sys.addaudithook(killer(operation, folder))
+            try:
+                main(command)
+            except SystemExit as end:
+                code = int(end.code or 0)
+        os._exit(code)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def killer(operation: int, folder: Path) -> Callable[[str, tuple], None]:
+    """An audit hook that kills this process just before its n-th operation on a file in a folder."""
+    left = operation
+
+    def hook(event: str, arguments: tuple) -> None:
+        nonlocal left
+        if event in OPERATIONS and str(arguments[0]).startswith(str(folder)):
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return hook
+
+
+def documents(folder: Path) -> dict[str, tuple[bool, list[int]]]:
+    """Whether each is finished, and its tokens; checks that nothing is damaged."""
+    store = open_memory(folder)
+    assert not store.damaged
+    if not store.documents:
+        return {}
+    ids, found, slot = store.load().token_ids[0].tolist(), {}, 0
+    for document in store.documents:
+        found[document.name] = (document.finished, ids[slot : slot + document.tokens])
+        slot += sum(-(-block.tokens // 16) * 16 for block in document.blocks)
+    return found
+
+
+@counts(few=4, full=100)
+def test_kills(tmp_path, model_folder, run, monkeypatch, count):
+    monkeypatch.setattr(writer, "BLOCK_TOKENS", 32)
+    texts, model = [], ["--keep-all", "--model", str(model_folder)]
+    for name, text in (OLD | {"new.txt": NEW}).items():
+        (tmp_path / name).write_text(text)
+        texts.append(str(tmp_path / name))
+    *old, new = texts
+    start, other = tmp_path / "start.memory", tmp_path / "other.memory"
+    assert run("read", *old, "-o", start, *model)[0] == 0
+    assert run("read", new, "-o", other, *model)[0] == 0
+    before, alone = documents(start), documents(other)
+    after = before | alone
+    folder = tmp_path / "case" / "a.memory"
+
+    commands: dict[str, tuple[bool, Callable[[], list[str]], dict]] = {
+        # Whether the store is there before; the command; what it gives.
+        "read": (False, lambda: ["read", *texts, "-o", str(folder), *model], after),
+        "append": (True, lambda: ["read", new, "-o", str(folder), "--append", *model], after),
+        "replace": (True, lambda: ["read", new, "-o", str(folder), "--replace", *model], alone),
+        "merge": (False, lambda: ["memory", "merge", str(start), str(other), "-o", str(folder)], after),
+    }
+    # How long each took, undisturbed.
+    seconds: dict[str, float] = {}
+    killed = dict.fromkeys(commands, 0)
+
+    def case(rng: random.Random, did: list[str]) -> None:
+        name = rng.choice(sorted(commands))
+        there, command, wanted = commands[name]
+        shutil.rmtree(folder.parent, ignore_errors=True)
+        folder.parent.mkdir()
+        if there:
+            shutil.copytree(start, folder)
+        if rng.random() < 0.5:
+            moment = {"operation": rng.randrange(MOST_OPERATIONS[name])}
+        else:
+            moment = {"seconds": rng.uniform(0, seconds.get(name, 0.2))}
+        did += [name, str(moment)]
+        killed[name] += in_a_child(command(), folder, **moment) == -signal.SIGKILL
+        if there or (folder / "manifest.json").exists():
+            found = documents(folder)
+            for document, (finished, ids) in found.items():
+                whole = after[document][1]
+                assert ids == whole if finished else ids == whole[: len(ids)]
+            if name == "append":
+                assert {d: found[d] for d in before} == before
+            if name == "replace":
+                assert found in (before, alone)
+            if name == "merge":
+                assert found in ({}, after)
+        assert documents(start) == before and documents(other) == alone
+        done = name == "merge" and (folder / "manifest.json").exists() and documents(folder) == after
+        begun = time.perf_counter()
+        # A memory that is merged already is not written over.
+        assert in_a_child(command(), folder) == (2 if done else 0), "the same command again"
+        seconds[name] = time.perf_counter() - begun
+        assert documents(folder) == wanted
+        assert sorted(p.name for p in folder.iterdir()) == ["blocks", "lock", "manifest.json"]
+        named = {f"{b.file}.memory" for d in open_memory(folder).documents for b in d.blocks}
+        assert {p.name for p in (folder / "blocks").iterdir()} == named
+
+    run_cases("kills", count, case)
+    assert sum(killed.values()) > count // 2, killed
