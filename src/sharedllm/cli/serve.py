@@ -37,11 +37,12 @@ def command(
         ),
     ] = None,
     max_characters: Annotated[int, typer.Option(min=1, help="Most characters of a prompt; more get a 413.")] = 2**21,
+    max_upload: Annotated[int, typer.Option(min=1, help="Most megabytes of an uploaded file; more get a 413.")] = 64,
     api_key_env: Annotated[
         str | None, typer.Option(help="Environment variable with the key that clients must send.")
     ] = None,
 ) -> None:
-    """Serve a model and memories over HTTP, with an OpenAI-compatible API."""
+    """Serve a model and memories over HTTP: a page to ask in, and an OpenAI-compatible API."""
     for memory in memories or []:
         check_source(memory)
     from ..answering.ask import checked_score
@@ -73,6 +74,7 @@ def command(
             "seconds": timeout,
             "key": key,
             "most_characters": max_characters,
+            "most_upload": max_upload * 2**20,
             "hosts": Hosts(host, allow_host or []),
         }
         service = Service(loaded, tokenizer, name, opened, Worker(max_waiting), **limits)
@@ -82,5 +84,6 @@ def command(
         bound.listen()
         address = f"[{host}]" if ":" in host else host
         names = ", ".join(m["id"] for m in opened.listed()) or "none"
-        note(f"{name} at http://{address}:{bound.getsockname()[1]}/v1; memories: {names}. Ctrl-C stops.")
+        url = f"http://{address}:{bound.getsockname()[1]}"
+        note(f"{name} at {url}/v1; memories: {names}. A page to ask in: {url}/. Ctrl-C stops.")
         run(application(service), service.worker, bound)

@@ -7,7 +7,11 @@ const $ = id => document.getElementById(id);
 /* An element with attributes and children; texts become text nodes, never markup. */
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  for (const [name, value] of Object.entries(attributes)) {
+    /* A strict content security policy forbids attributes of style, but not styles set by a script. */
+    if (name === "style") element.style.cssText = value;
+    else element.setAttribute(name, value);
+  }
   element.append(...children);
   return element;
 }

@@ -1,7 +1,8 @@
 """An OpenAI-compatible server over one model and memories on disk.
 
 app         routes and their errors     (asyncio)
-completing  a request followed to its end
+completing  a request followed to its end; changing: changes of memories; uploads: files to text
+site, page  the page at /; passages: the text of a document for it
 requests, messages, responses  the requests that a client may send, and the Responses API
 replies     the responses: whole, or piece by piece
 service     the served model and memories, and their names

@@ -141,7 +141,8 @@ def answer(
     explainable = bool(request.explain) and source is not None and chosen is not None and whole and bool(written[0])
     read = None
     if explainable and source is not None and chosen is not None:
-        said = torch.tensor([written[0]])
+        # Of a long answer as much as fits into the window together with the prompt.
+        said = torch.tensor([written[0][: model.config.window - running.shape[1] + 1]])
         read = Read(chosen, source[1], prompt.text, budget, str(score), running.cpu(), choices[0].text, said)
     return Answered(choices, ids.shape[1], extra, read)
 

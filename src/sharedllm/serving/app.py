@@ -1,7 +1,7 @@
 """The routes: requests in, jobs for the worker, replies out."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -10,13 +10,15 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 
+from .changing import add_changes
 from .completing import complete, respond, worked
 from .errors import ServingError
 from .guard import Guard
 from .replies import Json
-from .requests import ChatRequest, CompletionRequest, DocumentRequest, explained
+from .requests import ChatRequest, CompletionRequest, explained
 from .responses import ResponsesRequest
 from .service import Service
+from .site import add_page
 from .worker import Job
 
 __all__ = ["Service", "application"]
@@ -31,7 +33,9 @@ def application(service: Service) -> FastAPI:
         await asyncio.to_thread(service.worker.stop)
 
     app = FastAPI(title="sharedllm", lifespan=lifespan, docs_url=None, redoc_url=None, default_response_class=Json)
-    app.add_middleware(Guard, key=service.key, most_bytes=service.most_bytes, hosts=service.hosts)
+    app.add_middleware(
+        Guard, key=service.key, most_bytes=service.most_bytes, hosts=service.hosts, most_upload=service.most_upload
+    )
     _report_errors(app)
 
     @app.get("/health")
@@ -72,31 +76,9 @@ def application(service: Service) -> FastAPI:
         async with aclosing(worked(service.worker, job)) as events:
             return await anext(events)
 
-    @app.get("/v1/memories")
-    async def memories() -> dict[str, Any]:
-        return {"object": "list", "data": service.memories.listed()}
-
-    @app.post("/v1/memories/{name}/documents")
-    async def add(name: str, body: DocumentRequest) -> dict[str, Any]:
-        model, tokenizer = service.model, service.tokenizer
-        return await _changed(
-            service,
-            name,
-            lambda job: service.memories.add(name, body.name, body.text, model, tokenizer, job.check),
-        )
-
-    @app.delete("/v1/memories/{name}/documents/{document:path}")
-    async def remove(name: str, document: str) -> dict[str, Any]:
-        return await _changed(service, name, lambda _: service.memories.remove(name, document))
-
+    add_changes(app, service)
+    add_page(app)
     return app
-
-
-async def _changed(service: Service, name: str, work: Callable[[Job], dict[str, Any]]) -> dict[str, Any]:
-    """Change a memory and return the result. Once begun, a change continues even if the client disconnects."""
-    _ = service.memories[name]
-    async with aclosing(worked(service.worker, Job(work, service.seconds))) as events:
-        return await anext(events)
 
 
 def _report_errors(app: FastAPI) -> None:

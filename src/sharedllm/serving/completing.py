@@ -102,7 +102,7 @@ async def _followed(
     try:
         service.check(body)
         job = Job(lambda job: service.answer(body, job), service.seconds)
-        gone = asyncio.create_task(_disconnected(request, job.cancel))
+        gone = asyncio.create_task(disconnected(request, job.cancel))
         async with aclosing(worked(service.worker, job)) as events:
             async for item in events:
                 if isinstance(item, Answered):
@@ -133,7 +133,7 @@ async def worked(worker: Worker, job: Job) -> AsyncGenerator[Any, None]:
         raise ServingError(500, "the server failed: its log says how; try again.") from None
 
 
-async def _disconnected(request: Request, then: Callable[[], None]) -> None:
+async def disconnected(request: Request, then: Callable[[], None]) -> None:
     """Wait for the client to disconnect."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import ServingError
 from .replies import Json
+from .site import is_public
 
 # Seconds within which a body has to arrive, and the number of bytes that allows one more second.
 BODY_SECONDS = 30
@@ -54,10 +55,14 @@ def _is_address(name: str) -> bool:
 
 
 class Guard:
-    """Middleware: X-Request-ID, the host, bearer key (all but /health), and the size of bodies and the time they take."""
+    """Middleware: X-Request-ID, the host, bearer key (all but /health and the page's files), and the size of bodies and the time they take."""
 
-    def __init__(self, app: ASGIApp, key: str | None, most_bytes: int, hosts: Hosts | None = None):
+    def __init__(
+        self, app: ASGIApp, key: str | None, most_bytes: int, hosts: Hosts | None = None, most_upload: int | None = None
+    ):
+        """most_upload: most bytes of a file (PUT); default: as of any body."""
         self.app, self.key, self.most_bytes, self.hosts = app, key, most_bytes, hosts
+        self.most_upload = most_bytes if most_upload is None else most_upload
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -72,7 +77,9 @@ class Guard:
                 MutableHeaders(scope=message)["X-Request-ID"] = identity
             await send(message)
 
-        error = self._refused(scope["path"], headers)
+        upload = scope["method"] == "PUT"
+        most = self.most_upload if upload else self.most_bytes
+        error = self._refused(scope["method"], scope["path"], headers) or self._large(headers, most, upload)
         if error is not None:
             await Json(error.body, error.status, error.headers)(scope, receive, named)
             return
@@ -88,13 +95,13 @@ class Guard:
                 raise HTTPException(408, "the body did not arrive in time: send it faster, or in parts.") from None
             size += len(message.get("body", b""))
             whole = whole or not message.get("more_body", False)
-            if size > self.most_bytes:
-                raise HTTPException(413, str(self._large()))
+            if size > most:
+                raise HTTPException(413, _too_large(most, upload))
             return message
 
         await self.app(scope, counted, named)
 
-    def _refused(self, path: str, headers: Headers) -> ServingError | None:
+    def _refused(self, method: str, path: str, headers: Headers) -> ServingError | None:
         hosts = headers.getlist("host")
         # A request without Host is not from a browser.
         if self.hosts is not None and hosts and (len(hosts) > 1 or hosts[0] not in self.hosts):
@@ -102,10 +109,10 @@ class Guard:
             return ServingError(
                 421, f"Host: {shown} is not served here: use localhost, or start the server with --allow-host."
             )
-        if self.key is not None and path != "/health" and not self._is_key(headers.get("authorization", "")):
+        open_to_all = path == "/health" or is_public(method, path)
+        if self.key is not None and not open_to_all and not self._is_key(headers.get("authorization", "")):
             return ServingError(401, "the key is missing or wrong: send it as Authorization: Bearer KEY.")
-        length = headers.get("content-length", "0")
-        return self._large() if length.isdecimal() and int(length) > self.most_bytes else None
+        return None
 
     def _is_key(self, given: str) -> bool:
         scheme, _, sent = given.strip().partition(" ")
@@ -114,8 +121,16 @@ class Guard:
         same = [hmac.compare_digest(sent.strip().encode("latin-1"), key) for key in wanted]
         return scheme.lower() == "bearer" and any(same)
 
-    def _large(self) -> ServingError:
-        return ServingError(413, f"the body has more than {self.most_bytes:,} bytes: send it in parts.")
+    def _large(self, headers: Headers, most: int, upload: bool) -> ServingError | None:
+        length = headers.get("content-length", "0")
+        return ServingError(413, _too_large(most, upload)) if length.isdecimal() and int(length) > most else None
+
+
+def _too_large(most: int, upload: bool) -> str:
+    what, fix = (
+        ("the file", "split it, or raise the server's --max-upload") if upload else ("the body", "send it in parts")
+    )
+    return f"{what} has more than {most:,} bytes: {fix}."
 
 
 def _fits(text: str, code: str) -> bool:

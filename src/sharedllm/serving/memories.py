@@ -1,7 +1,8 @@
 """The memories opened at the server's start, by name, and changes of their documents."""
 
+import errno
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ class Memories:
             UserError: as `opens`; two memories of one name, or one that does not hold every token.
         """
         self._opened: dict[str, Opened] = {}
+        # The memory that is being changed here: questions see it as it was before.
+        self._changing: str | None = None
         for path in map(Path, paths):
             name = path.resolve().name.removesuffix(".memory")
             if name in self._opened:
@@ -91,6 +94,8 @@ class Memories:
             ServingError: no memory of that name, or it can no longer be asked.
         """
         held = self[name]
+        if name == self._changing:
+            return held.memory
         try:
             label = look(held.path)
             if label == held.label:
@@ -121,21 +126,48 @@ class Memories:
         model: SharedLLMForCausalLM,
         tokenizer: PreTrainedTokenizerBase,
         progress: Callable[[int], None],
+        *,
+        replaces: bool = False,
+        whole: bool = False,
     ) -> dict[str, Any]:
         """Read a document into a memory; an existing document continues where it ended. Returns a description of the memory.
 
+        Args:
+            replaces: the document takes the place of one of its name. whole: nothing of a new document stays if reading
+                is interrupted, and a finished one of its name is not continued.
+
         Raises:
-            ServingError: no such memory, or another process is writing to it. UserError: the text does not begin with
-                the text read earlier under this name.
-            Whatever `progress` raises; the text read so far stays, as an unfinished document.
+            ServingError: no such memory, another process is writing to it, or the disk is full. UserError: the text does
+                not begin with the text read earlier under this name.
+            Whatever `progress` raises; without `whole` the text read so far stays, as an unfinished document.
         """
         if not text.strip():
             raise invalid("text", f"text={text[:20]!r} is empty: send the text to read.")
 
         def change(writer: Writer) -> None:
-            writer.read(model, tokenizer, document, pieces_of(text), progress=progress)
+            if replaces:
+                _drop(writer, document)
+            there = {d.name: d.finished for d in writer.present().documents}
+            if whole and there.get(document):
+                raise _taken(name, document)
+            try:
+                writer.read(model, tokenizer, document, pieces_of(text), progress=progress)
+            except BaseException:
+                if whole and document not in there:
+                    with suppress(OSError):
+                        _drop(writer, document)
+                raise
 
         return self._changed(name, change)
+
+    def check_free(self, name: str, document: str, replaces: bool) -> None:
+        """
+        Raises:
+            ServingError: no such memory, or it has a document of that name.
+        """
+        there = {d["name"] for d in self[name].memory.contents if d.get("finished", True)}
+        if document in there and not replaces:
+            raise _taken(name, document)
 
     def remove(self, name: str, document: str) -> dict[str, Any]:
         """Remove a document from a memory. Returns a description of the memory.
@@ -160,8 +192,27 @@ class Memories:
                     writer = stack.enter_context(writing(old.path))
                 except UserError as error:
                     raise ServingError(409, str(error), "memory") from None
+                self._changing = name
                 change(writer)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise ServingError(507, f"the disk of memory={name!r} is full: free space, then send it again.") from None
         finally:
+            self._changing = None
             # Reopen after success and failure, because committed changes count; our own blocks need no check.
             self._opened[name] = old.again(look(old.path), verify=False)
         return self.described(name)
+
+
+def _drop(writer: Writer, document: str) -> None:
+    """Remove a document if it is there."""
+    if any(d.name == document for d in writer.present().documents):
+        writer.forget(document)
+
+
+def _taken(name: str, document: str) -> ServingError:
+    message = (
+        f"document={document[:100]!r} is in memory={name!r} already: replace it (replace=true), or choose another name."
+    )
+    return ServingError(409, message, "document")

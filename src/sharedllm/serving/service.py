@@ -21,7 +21,7 @@ class Service:
     """The served model and memories.
 
     name     of the model. budget, score: defaults for selecting from a memory (see `answering.ask`)
-    seconds  longest time of a request, including waiting. most_bytes: size limit of a body
+    seconds  longest time of a request, including waiting. most_bytes: size limit of a body; most_upload: of a file
     most_characters  limit of a prompt, checked before it is tokenised
     key      that clients must send; None for none. hosts: names by which clients may address the server; None for any
     """
@@ -35,6 +35,7 @@ class Service:
     score: str | None = None
     seconds: float = 600
     most_bytes: int = 16 * 2**20
+    most_upload: int = 64 * 2**20
     most_characters: int = 2**21
     key: str | None = None
     hosts: Hosts | None = None

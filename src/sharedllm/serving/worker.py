@@ -25,13 +25,14 @@ class Job:
     `events` yields what the work emits, and finally what it returns.
     """
 
-    def __init__(self, work: Callable[["Job"], Any], seconds: float):
+    def __init__(self, work: Callable[["Job"], Any], seconds: float, *, changes: bool = False):
         """
         Args:
             work: called in the worker's thread; calls `check` often, and `emit`.
             seconds: time limit from now on, including waiting.
+            changes: it changes a memory.
         """
-        self.work, self.seconds = work, seconds
+        self.work, self.seconds, self.changes = work, seconds, changes
         self.begun = time.monotonic()
         self._loop, self._events = asyncio.get_running_loop(), asyncio.Queue()
         self._cancelled = threading.Event()
@@ -110,13 +111,14 @@ class Job:
 
 
 class Worker:
-    """Runs jobs one after the other, in order of arrival."""
+    """Runs jobs one after the other, in order of arrival. Only a job that changes a memory lets questions pass (see `between`)."""
 
     def __init__(self, most_waiting: int):
         """most_waiting: how many jobs may wait besides the running one."""
         self.most_waiting = most_waiting
         self._jobs: deque[Job] = deque()
         self._running: Job | None = None
+        self._between: Job | None = None
         self._stopping = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._loop, name="sharedllm-worker", daemon=True)
@@ -128,7 +130,7 @@ class Worker:
 
     @property
     def running(self) -> int:
-        return int(self._running is not None)
+        return int(self._running is not None) + int(self._between is not None)
 
     @property
     def waiting(self) -> int:
@@ -156,10 +158,20 @@ class Worker:
         """End the running and waiting jobs, and wait for the thread."""
         with self._changed:
             self._stopping = True
-            if self._running is not None:
-                self._running.cancel()
+            for job in (self._running, self._between):
+                if job is not None:
+                    job.cancel()
             self._changed.notify()
         self._thread.join()
+
+    def between(self) -> None:
+        """Answer the questions that wait: called by a job that changes a memory, in the worker's thread, so that nobody
+        waits until a long text is read."""
+        while (job := self._next_question()) is not None:
+            finish = job.run()
+            with self._changed:
+                self._between = None
+            finish()
 
     def _loop(self) -> None:
         try:
@@ -173,11 +185,21 @@ class Worker:
             # Jobs that are still queued must not wait for ever.
             with self._changed:
                 self._stopping = True
-                left = [*([self._running] if self._running is not None else []), *self._jobs]
+                left = [job for job in (self._running, self._between, *self._jobs) if job is not None]
                 self._jobs.clear()
-                self._running = None
+                self._running = self._between = None
             for job in left:
                 job.fail(Cancelled())
+
+    def _next_question(self) -> Job | None:
+        """The first waiting job that changes nothing, if there is one."""
+        with self._changed:
+            if self._between is not None or self._stopping:
+                return None
+            self._between = next((job for job in self._jobs if not job.changes), None)
+            if self._between is not None:
+                self._jobs.remove(self._between)
+            return self._between
 
     def _next(self) -> Job | None:
         """Wait for a job; None at the end."""

@@ -1,0 +1,122 @@
+"""Routes that change memories: documents sent as JSON or as files, with progress, and their removal."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.responses import Response, StreamingResponse
+
+from .completing import disconnected, worked
+from .errors import ServingError
+from .passages import passage
+from .replies import DONE, Json, event
+from .requests import DocumentRequest
+from .service import Service
+from .uploads import check_name, text_of
+from .worker import Job
+
+
+def add_changes(app: FastAPI, service: Service) -> None:
+    """The routes below /v1/memories."""
+
+    @app.get("/v1/memories")
+    async def memories() -> dict[str, Any]:
+        return {"object": "list", "data": service.memories.listed(), "most_upload": service.most_upload}
+
+    @app.post("/v1/memories/{name}/documents")
+    async def add(name: str, body: DocumentRequest) -> dict[str, Any]:
+        """Once begun, this continues even if the client disconnects."""
+        _ = service.memories[name]
+        job = _reading(service, name, body.name, body.text, replaces=False, whole=False)
+        return await _result(service, job)
+
+    @app.get("/v1/memories/{name}/documents/{document:path}")
+    async def read(name: str, document: str, start: int = 0, end: int = 10_000) -> dict[str, Any]:
+        held = service.memories[name].memory
+        return await asyncio.to_thread(passage, held, service.tokenizer, document, max(start, 0), max(end, 0))
+
+    @app.put("/v1/memories/{name}/documents/{document:path}")
+    async def put(name: str, document: str, request: Request, replace: bool = False) -> Response:
+        """A file, of which nothing stays if its client leaves before it is read."""
+        _ = service.memories[name]
+        check_name(document)
+        service.memories.check_free(name, document, replace)
+        data = await request.body()
+        text = await asyncio.to_thread(text_of, document, data)
+        job = _reading(service, name, document, text, replaces=replace, whole=True)
+        events = _followed(service, job, request)
+        if "text/event-stream" not in request.headers.get("accept", ""):
+            return Json(await _last(events))
+        # The first event decides between a stream and an error with its own status.
+        first = await anext(events)
+
+        async def stream() -> AsyncIterator[bytes]:
+            async with aclosing(events):
+                yield event(first)
+                try:
+                    async for item in events:
+                        yield event(item)
+                except ServingError as error:
+                    yield event(error.body)
+                yield DONE
+
+        return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+    @app.delete("/v1/memories/{name}/documents/{document:path}")
+    async def remove(name: str, document: str) -> dict[str, Any]:
+        _ = service.memories[name]
+        return await _result(
+            service, Job(lambda _: service.memories.remove(name, document), service.seconds, changes=True)
+        )
+
+
+def _reading(service: Service, name: str, document: str, text: str, *, replaces: bool, whole: bool) -> Job:
+    """The job that reads a document; it emits its progress."""
+    model, tokenizer = service.model, service.tokenizer
+
+    def work(job: Job) -> dict[str, Any]:
+        size, read = estimated_tokens(service, text), 0
+
+        def progress(tokens: int) -> None:
+            nonlocal read
+            read += tokens
+            job.emit({"object": "memory.progress", "document": document, "read": read, "of": max(size, read)})
+            service.worker.between()
+            job.check()
+
+        job.emit({"object": "memory.progress", "document": document, "read": 0, "of": size})
+        return service.memories.add(name, document, text, model, tokenizer, progress, replaces=replaces, whole=whole)
+
+    return Job(work, service.seconds, changes=True)
+
+
+def estimated_tokens(service: Service, text: str) -> int:
+    """About how many tokens a text has, from its beginning."""
+    sample = text[:20_000]
+    tokens = len(service.tokenizer.tokenize(sample)) if sample else 0
+    return max(round(tokens * len(text) / max(len(sample), 1)), 1)
+
+
+async def _result(service: Service, job: Job) -> dict[str, Any]:
+    return await _last(worked(service.worker, job))
+
+
+async def _last(events: AsyncGenerator[dict[str, Any], None]) -> dict[str, Any]:
+    last: dict[str, Any] = {}
+    async with aclosing(events):
+        async for item in events:
+            last = item
+    return last
+
+
+async def _followed(service: Service, job: Job, request: Request) -> AsyncGenerator[dict[str, Any], None]:
+    """The events of a job, which stops when the client disconnects."""
+    gone = asyncio.create_task(disconnected(request, job.cancel))
+    try:
+        async with aclosing(worked(service.worker, job)) as events:
+            async for item in events:
+                yield item
+    finally:
+        gone.cancel()

@@ -1,0 +1,67 @@
+"""The text of a document in a memory, by characters."""
+
+from itertools import pairwise
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from ..memory.interface import Memory
+from ..memory.segment import placed
+from ..utils.text import decode_pieces
+from .errors import ServingError
+
+# Most characters of a document that are sent at once.
+MOST = 50_000
+
+
+def passage(memory: Memory, tokenizer: PreTrainedTokenizerBase, name: str, start: int, end: int) -> dict[str, Any]:
+    """Characters start … end − 1 of a document, at most MOST of them. Lost parts of it are left out.
+
+    Returns:
+        "document", "characters" (where the text begins and ends), "total" characters of the document, and "text".
+
+    Raises:
+        ServingError: no document of that name.
+    """
+    if name not in {document["name"] for document in memory.contents}:
+        raise ServingError(
+            404, f"document={name[:100]!r} is not in this memory: name one of its documents.", "document"
+        )
+    segments = list(memory.segments)
+    found = [source for segment in segments for source in placed(segment.sources[0]) if source["name"] == name]
+    if not found:  # all of it is lost
+        return {"document": name, "characters": [0, 0], "total": 0, "text": ""}
+    (source,) = found
+    # Decoding begins at the last place before the passage where the number of characters is known.
+    marks = [*(source.get("marks") or [(0, 0)]), (source["tokens"], None)]
+    parts, total, end = [], 0, min(end, start + MOST)
+    sizes = {document["name"]: document.get("characters") for document in memory.contents}
+    known = sizes.get(name)
+    for (token, before), (after, next_before) in pairwise(marks):
+        if next_before is not None and next_before <= start:
+            continue
+        if before >= end and known is not None:
+            break
+        text = _decoded(tokenizer, segments, source["start"] + token, source["start"] + after, before > 0)
+        parts.append((before, text))
+        total = before + len(text)
+    total = known if known is not None else total
+    inside = [(max(start - at, 0), at, text) for at, text in parts if at < end and at + len(text) > start]
+    cut = "".join(text[skip : end - at] for skip, at, text in inside)
+    first = inside[0][1] + inside[0][0] if inside else min(start, total)
+    return {
+        "document": name,
+        "characters": [first, first + len(cut)],
+        "total": max(total, first + len(cut)),
+        "text": cut,
+    }
+
+
+def _decoded(tokenizer: PreTrainedTokenizerBase, segments: list, start: int, end: int, behind: bool) -> str:
+    """The text of slots start … end − 1, as far as segments hold them."""
+    ids: list[int] = []
+    for segment in segments:
+        low, high = max(start, segment.start), min(end, segment.start + int(segment.lengths[0]))
+        if low < high:
+            ids += segment.token_ids[0, low - segment.start : high - segment.start].tolist()
+    return decode_pieces(tokenizer, ids, [0, len(ids)], behind=behind)[0] if ids else ""

@@ -1,0 +1,219 @@
+"""The page in a real browser: key, upload, question, source, map, reload, errors, keyboard, phone and dark."""
+
+import shutil
+
+import pytest
+from helpers import byte_tokenizer
+from served import clients_of, listening, small_model
+
+from sharedllm.serving.service import Service
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+BROWSER = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
+OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+           "--disable-component-update", "--disable-sync"]  # fmt: skip
+OWLS = "Nothing here.\n" * 60 + "The night owl is called Mina.\n" + "Nothing there.\n" * 60
+PHONE = {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if BROWSER is None:
+        pytest.skip("no browser: install chromium (Debian: apt-get install chromium)")
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'sharedllm[dev]'")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=BROWSER, args=OPTIONS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def served(tmp_path):
+    with clients_of(small_model(), byte_tokenizer(), tmp_path) as start:
+        client = start(key="hush", most_upload=10_000)
+        with listening(client.app, lifespan="off") as port:
+            client.url = f"http://127.0.0.1:{port}/"
+            yield client
+
+
+@pytest.fixture
+def opened(browser, served):
+    """Opens the page with the key given; every error that the browser reports fails the test."""
+    contexts, wrong = [], []
+
+    def start(**options):
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda said: wrong.append(said.text) if "Content Security" in said.text else None)
+        page.on(
+            "request",
+            lambda request: wrong.append(request.url) if not request.url.startswith((served.url, "data:")) else None,
+        )
+        page.goto(served.url)
+        page.fill("#key-value", "hush")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".welcome")
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def until(page, expression: str) -> None:
+    """Wait for an expression to be true. Playwright's own way of waiting needs eval, which the page's policy forbids."""
+    for _ in range(400):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(expression)
+
+
+def ask(page, question: str) -> None:
+    page.fill("#question", question)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#stop", state="visible")
+    page.wait_for_selector("#send", state="visible")
+
+
+def test_the_key_is_asked_for_once(browser, served):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(served.url)
+    page.fill("#key-value", "wrong")
+    page.keyboard.press("Enter")
+    until(page, "document.getElementById('key-note').textContent.includes('not the server')")
+    page.fill("#key-value", "hush")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".welcome")
+    page.reload()
+    page.wait_for_selector(".welcome")
+    assert not page.locator("#key").is_visible()
+    assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
+    context.close()
+
+
+def test_upload_ask_open_the_source_and_reload(opened, served, tmp_path):
+    file = tmp_path / "owls.txt"
+    file.write_text(OWLS)
+    page = opened(viewport={"width": 1440, "height": 900})
+    page.set_input_files("#files", file)
+    page.wait_for_selector("#list li:nth-child(2)")
+    assert (
+        page.locator("#list").inner_text().count("owls.txt") == 1
+        and "2 documents" in page.locator("#about").inner_text()
+    )
+    ask(page, "Who is the night owl Mina?")
+    answer = page.locator(".turn .answer").inner_text()
+    assert answer and "owls.txt" in page.locator(".sources").inner_text()
+
+    page.locator(".source").first.click()
+    marked = page.locator("#panel mark")
+    marked.wait_for()
+    text = page.locator("#panel .text").text_content()
+    assert "Mina" in marked.text_content() and "Nothing here." in text and text in OWLS
+    assert page.evaluate(
+        "(() => { const m = document.querySelector('#panel mark').getBoundingClientRect(); return m.top > 0 && m.top < innerHeight; })()"
+    )
+    page.keyboard.press("Escape")
+    assert page.locator("#panel").is_hidden()
+    assert page.evaluate("document.activeElement.classList.contains('source')")
+
+    page.locator(".map").click()
+    frame = page.frame_locator("#panel iframe")
+    frame.locator("canvas").first.wait_for()
+    assert "tokens read" in page.locator(".turn").inner_text() and frame.locator("#figures div").count() >= 5
+    assert frame.locator(".swatch").first.evaluate("one => getComputedStyle(one).backgroundColor") != "rgba(0, 0, 0, 0)"
+    page.keyboard.press("Escape")
+
+    page.reload()
+    page.wait_for_selector(".turn .answer")
+    assert page.locator(".turn .answer").inner_text() == answer and page.locator(".source").count() >= 1
+    page.locator("#new").click()
+    page.wait_for_selector(".welcome")
+    assert page.locator(".turn").count() == 0
+
+
+def test_what_goes_wrong_is_said(opened, served, tmp_path, monkeypatch):
+    for name, content in (("a.pdf", b"%PDF-1.7"), ("foxes", b"Another text."), ("large.txt", b"x" * 10_001)):
+        (tmp_path / name).write_bytes(content)
+    page = opened()
+    page.set_input_files("#files", [tmp_path / name for name in ("a.pdf", "foxes", "large.txt")])
+    until(page, "document.querySelectorAll('#uploads [role=alert]').length === 3")
+    said = page.locator("#uploads").inner_text()
+    assert "a.pdf is a PDF" in said and "is in memory='notes' already" in said and "--max-upload" in said
+    page.get_by_role("button", name="Replace it").click()
+    until(page, "document.querySelectorAll('#uploads [role=alert]').length === 2")
+    page.locator("#list .name").first.click()
+    page.wait_for_selector("#panel .text")
+    assert page.locator("#panel .text").text_content() == "Another text."
+    page.keyboard.press("Escape")
+
+    own = Service.answer
+
+    def fails(service, request, job):
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(Service, "answer", fails)
+    ask(page, "What jumps?")
+    assert "the server failed" in page.locator(".turn .error").inner_text() and "secret" not in page.content()
+    monkeypatch.setattr(Service, "answer", own)
+    page.get_by_role("button", name="Ask again").click()
+    page.wait_for_selector(".sources")
+    assert page.locator(".turn").count() == 1 and page.locator(".turn .error").count() == 0
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Remove foxes").click()
+    until(page, "document.getElementById('list').textContent.includes('No documents yet')")
+
+
+def test_by_keyboard_an_answer_is_stopped(opened, served, monkeypatch):
+    own = Service.answer
+
+    def endless(service, request, job):
+        return own(service, request.model_copy(update={"max_tokens": 100_000}), job)
+
+    monkeypatch.setattr(Service, "answer", endless)
+    page = opened()
+    page.keyboard.press("Tab")
+    page.locator("body").press("/")
+    assert page.evaluate("document.activeElement.id") == "question"
+    page.keyboard.type("What jumps?")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("And how?")
+    assert page.input_value("#question") == "What jumps?\nAnd how?"
+    page.keyboard.press("Enter")
+    until(page, "(document.querySelector('.answer')?.textContent ?? '').length > 20")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#send", state="visible")
+    assert "Stopped." in page.locator(".turn").inner_text()
+    page.keyboard.press("Escape")
+    assert page.locator("#panel").is_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone(opened, scheme):
+    page = opened(viewport=PHONE, color_scheme=scheme, has_touch=True)
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+    assert dark == (scheme == "dark")
+    assert page.locator("#documents").is_hidden()
+    page.locator("#show-documents").tap()
+    assert page.locator("#drop").is_visible()
+    page.locator("#close-documents").tap()
+    ask(page, "What jumps?")
+    page.locator(".source").first.tap()
+    page.wait_for_selector("#panel mark")
+    box = page.locator("#panel").bounding_box()
+    assert (box["x"], box["width"]) == (0, PHONE["width"])
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    page.locator("#close-panel").tap()
+    assert page.locator("#panel").is_hidden()
