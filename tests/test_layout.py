@@ -11,6 +11,7 @@ PACKAGE = Path(sharedllm.__file__).parent
 # Each line may use itself and all lines before it.
 ORDER = [
     ["utils"],
+    ["documents"],
     ["prompts"],
     ["context"],
     ["memory"],

@@ -118,7 +118,8 @@ def show_sources(sources: list[dict[str, Any]]) -> None:
     terminal's width."""
     cut = stderr.is_terminal
     for found in sources:
-        place = f"{found['document']}, characters {found['characters'][0]:,}–{found['characters'][1]:,}"
+        characters = f"characters {found['characters'][0]:,}–{found['characters'][1]:,}"
+        place = f"{found['document']}, {found['place'] or characters}"
         line = " ".join(f"{place}: {found['text']!r}".splitlines())
         stderr.print(
             line,

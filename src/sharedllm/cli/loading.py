@@ -1,6 +1,7 @@
 """Loads models, memories and texts for the commands. Imports torch and transformers, so commands import this in their
 bodies."""
 
+from dataclasses import replace
 from logging import CRITICAL, getLogger
 
 import torch
@@ -10,6 +11,7 @@ from transformers.utils import logging
 from ..answering.citations import documents
 from ..causal_lm import SharedLLMForCausalLM
 from ..context.policies.base import without_query
+from ..documents import open_document
 from ..memory.context_memory import ContextMemory
 from ..memory.fingerprint import fingerprint_tensors
 from ..memory.interface import Memory
@@ -18,7 +20,6 @@ from ..utils.checkpoints import load_model, load_tokenizer
 from ..utils.errors import UserError
 from ..utils.hardware import default_device
 from ..utils.text import tokenize
-from ..utils.text_files import read_text
 from .common import note, progress_bar
 
 
@@ -62,10 +63,10 @@ def open_source(
     *,
     keep_all: bool,
 ) -> Memory:
-    """Open a memory on disk; or read a text file, or - for standard input, keeping every token or the tree's.
+    """Open a memory on disk; or read a document, or - for standard input, keeping every token or the tree's.
 
     Raises:
-        UserError: as `open_memory`; a memory of several texts, or a text file that can't be read.
+        UserError: as `open_memory`; a memory of several texts, or a document that can't be read.
     """
     if is_memory(name):
         return open_own(model, tokenizer, name)
@@ -94,11 +95,14 @@ def note_damage(memory: Memory) -> None:
 def read_text_file(
     model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str, batch_tokens: int | None, keep_all: bool
 ) -> ContextMemory:
-    """Read a text file, or - for standard input, into a temporary memory."""
-    ids = tokenize(tokenizer, read_text(name))
+    """Read a document, or - for standard input, into a temporary memory."""
+    opened = open_document(name)
+    ids = tokenize(tokenizer, opened.text())
     options = {"keep_all": keep_all, "selection": without_query(model.config.selection), "sources": [name]}
     with progress_bar(f"reading {name}", ids.shape[1]) as advance:
-        return model.read(ids, batch_tokens=batch_tokens, progress=advance, **options)
+        memory = model.read(ids, batch_tokens=batch_tokens, progress=advance, **options)
+    places = {"unit": opened.origin.unit, "places": opened.origin.places, "lines": [(0, 0)]}
+    return replace(memory, sources=(tuple(source | places for source in memory.sources[0]),))
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -25,10 +25,7 @@ def forget(
 
     read_manifest(memory)  # a wrong name must not create a store
     with writing(memory) as writer:
-        for name in names:
-            writer.present().document(name)
-        for name in names:
-            writer.forget(name)
+        writer.forget(*names)
     _report(memory)
 
 

@@ -1,28 +1,44 @@
-"""`sharedllm read`: read text files into a memory on disk."""
+"""`sharedllm read`: read documents into a memory on disk."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from ..documents import find
+from ..documents.collection import Collection
 from ..utils.errors import UserError
-from ..utils.text_files import check_file, expand, readable, text_pieces
-from .common import BatchTokensOption, JsonOption, KeepAllOption, ModelOption, note, print_json, progress_bar
+from .common import BatchTokensOption, JsonOption, KeepAllOption, ModelOption, note, print_json
+
+# So many files that could not be read are named; --json names all.
+SHOWN = 20
 
 
 def command(
-    files: Annotated[list[str], typer.Argument(help="Text files, globs, or - for standard input.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            help="Documents, folders, globs, or - for standard input. Text, Markdown, code, HTML, PDF, DOCX, EPUB, CSV, JSON, JSONL."
+        ),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Memory to write, a folder, usually X.memory.")],
     model: ModelOption = "tiny",
     append: Annotated[
         bool,
         typer.Option("--append", help="Keep the memory's documents, add new files, and continue files that grew."),
     ] = False,
+    sync: Annotated[
+        bool,
+        typer.Option("--sync", help="As --append; also read changed files again, and drop files deleted from a folder."),
+    ] = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="Write the memory anew although it holds documents of other files.")
     ] = False,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="Pattern, as in .gitignore, of what to leave out of folders and globs; any number of times."),
+    ] = None,
     keep_all: KeepAllOption = False,
     storage: Annotated[
         Literal["model", "int8"] | None,
@@ -31,44 +47,33 @@ def command(
     batch_tokens: BatchTokensOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Read text files into a memory that can be asked many times. Files that it holds already are read again.
+    """Read documents into a memory that can be asked many times. Files that it holds already are read again.
 
+    In folders, hidden files and what .gitignore names are left out, and files that can't be read are listed at the end.
     Progress is committed every few thousand tokens: interrupted reading continues with --append.
     """
-    names = expand(files)
-    for name in names:
-        # Check all files before anything is written.
-        check_file(name)
-    if append and replace:
-        raise UserError("--append and --replace are both given: a memory is continued, or written anew.")
+    start = time.perf_counter()
+    if replace and (append or sync):
+        which = "--append" if append else "--sync"
+        raise UserError(f"{which} and --replace are both given: a memory is continued, or written anew.")
+    # Names are checked before anything slow is imported.
+    found = find(files, exclude or [])
     from ..store import MemoryStore
-    from ..store.writer import writing
-    from .loading import load, tokenizer_fingerprint
+    from . import reading
 
-    if not append and not replace:
-        _check_lost(output, names)
-    loaded, tokenizer = load(model)
-    # A model that reads selected tokens deeper always selects.
-    keep_all = keep_all or loaded.config.injection == "deep"
-    start, read = time.perf_counter(), 0
-    with writing(output) as writer:
-        if not append:
-            writer.begin(loaded, tokenizer_fingerprint(tokenizer), keep_all=keep_all, storage=storage or "model")
-        elif writer.manifest is None:
-            raise UserError(f"{output} holds no memory to append to: leave out --append.")
-        elif keep_all and not writer.manifest.complete:
-            raise UserError(f"{output} does not hold every token: --keep-all can't be turned on with --append.")
-        elif storage not in (None, writer.manifest.storage):
-            raise UserError(f"{output} has storage={writer.manifest.storage!r}: --append keeps that storage.")
-        elif writer.manifest.tokenizer != tokenizer_fingerprint(tokenizer):
-            raise UserError(f"{output} was made with another tokenizer: read its texts again with this one.")
-        for name in names:
-            size = Path(name).stat().st_size if name != "-" else None
-            taken = {document.name for document in writer.present().documents}
-            with progress_bar(f"reading {name}", size) as advance:
-                pieces = _counted(text_pieces(name), advance)
-                read += writer.read(loaded, tokenizer, _name(taken, name), pieces, batch_tokens=batch_tokens)
-        writer.commit()
+    old = reading.held(output, found, append=append, sync=sync, replace=replace)
+    if old is not None:
+        reading.check_settings(output, old, keep_all, storage)
+    known = reading.hashes(old)
+    collection = Collection(found, known)
+    dropped = reading.deleted(output, old, collection) if sync and old is not None else []
+    collection.check()
+    read = 0
+    if collection.begin():
+        settings = {"keep_all": keep_all, "storage": storage, "changed": sync, "batch_tokens": batch_tokens}
+        read = reading.read_all(output, collection, model, goes_on=old is not None, **settings)
+    if dropped:
+        reading.forget(output, dropped)
     store = MemoryStore.open(output, verify=False)
     seconds = time.perf_counter() - start
     if json:
@@ -79,36 +84,32 @@ def command(
             kept=int(store.kept),
             bytes=store.nbytes,
             seconds=round(seconds, 3),
+            documents=len(store.documents),
+            unchanged=len(collection.unchanged),
+            dropped=dropped,
+            unreadable=[{"file": file, "reason": reason} for file, reason in collection.unreadable],
         )
-    else:
-        note(
-            f"read {read:,} tokens in {seconds:.1f} s ({read / seconds:,.0f} tokens/s); {output} holds "
-            f"{int(store.kept):,} of {store.tokens:,} tokens in {store.nbytes / 1e6:.1f} MB"
-        )
-
-
-def _check_lost(output: Path, names: list[str]) -> None:
-    """Refuse to write over documents that are not read again."""
-    from ..store.manifest import NAME, read_manifest
-
-    if not (output / NAME).exists():
         return
-    given = {readable(name) for name in names}
-    lost = [document.name for document in read_manifest(output).documents if document.name not in given]
-    if lost:
-        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
-        raise UserError(f"{output} holds {lost[0]}{more}: --append adds to it, --replace writes it anew.")
+    _tell(collection, dropped)
+    note(
+        f"read {read:,} tokens in {seconds:.1f} s ({read / seconds:,.0f} tokens/s); {output} holds "
+        f"{int(store.kept):,} of {store.tokens:,} tokens in {store.nbytes / 1e6:.1f} MB"
+    )
 
 
-def _name(taken: set[str], name: str) -> str:
-    """A document's name: the file's, as text; standard input gets a new name each time."""
-    if name != "-":
-        return name if name in taken else readable(name)
-    names = ["standard input", *(f"standard input {i}" for i in range(2, len(taken) + 3))]
-    return next(n for n in names if n not in taken)
+def _tell(collection: Collection, dropped: list[str]) -> None:
+    """What was left out, and why, on stderr."""
+    if collection.unchanged:
+        note(f"{_some(len(collection.unchanged), 'document')} unchanged")
+    if dropped:
+        note(f"dropped {_some(len(dropped), 'document')}: {', '.join(dropped[:5])}{', …' if len(dropped) > 5 else ''}")
+    if collection.unreadable:
+        note(f"{_some(len(collection.unreadable), 'file')} could not be read:", style="yellow")
+        for file, reason in collection.unreadable[:SHOWN]:
+            note(f"  {reason if file in reason else f'{file}: {reason}'}")
+        if len(collection.unreadable) > SHOWN:
+            note(f"  and {len(collection.unreadable) - SHOWN} more; --json names all")
 
 
-def _counted(pieces: Iterator[str], advance) -> Iterator[str]:
-    for piece in pieces:
-        yield piece
-        advance(len(piece.encode()))
+def _some(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"

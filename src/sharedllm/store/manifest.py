@@ -17,10 +17,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ..documents.places import Origin
 from ..memory.file import Storage, library
 from ..memory.schema import CHUNK_SIZE, LAYERS, SHA256, STORAGE
 from ..utils.errors import UserError
-from ..utils.fields import TRUTH, each, misfit_of, text, whole
+from ..utils.fields import TRUTH, each, misfit_of, pair, record, text, whole
 from ..utils.files import write_text
 
 FORMAT, VERSION = "sharedllm.store", 1
@@ -29,8 +30,28 @@ NAME = "manifest.json"
 _BLOCK = re.compile(r"[0-9a-f]{32}\.memory(\.tmp[0-9a-f]{8})?")
 
 
-_BLOCK_FIELDS = {"file": text("[0-9a-f]{32}"), "tokens": whole(1), "characters": whole(0), "sha256": SHA256}
-_DOCUMENT = {"name": text(), "blocks": each(_BLOCK_FIELDS, least=1), "sha256": SHA256, "finished": TRUTH}
+# Manifests of older versions lack the fields in `_NEWER`.
+_NEWER = frozenset({"lines", "origin"})
+_BLOCK_FIELDS = {
+    "file": text("[0-9a-f]{32}"),
+    "tokens": whole(1),
+    "characters": whole(0),
+    "sha256": SHA256,
+    "lines": whole(0),
+}
+_ORIGIN = {
+    "sha256": text("([0-9a-f]{64})?"),
+    "title": text(),
+    "unit": text(),
+    "places": each(pair(whole(0), text())),
+}
+_DOCUMENT = {
+    "name": text(),
+    "blocks": each(_BLOCK_FIELDS, least=1, optional=_NEWER),
+    "sha256": SHA256,
+    "finished": TRUTH,
+    "origin": record(_ORIGIN),
+}
 _MANIFEST = {
     "fingerprint": text(),
     "tokenizer": text(),
@@ -38,7 +59,7 @@ _MANIFEST = {
     "pairs": LAYERS,
     "complete": TRUTH,
     "storage": STORAGE,
-    "documents": each(_DOCUMENT),
+    "documents": each(_DOCUMENT, optional=_NEWER),
     "generation": whole(0),
     "library": text(),
 }
@@ -51,13 +72,14 @@ def is_block(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Block:
-    """file: in `blocks/`. tokens, characters: how many of the document it holds. sha256: of its header, which holds the
-    others' checksums."""
+    """file: in `blocks/`. tokens, characters, lines: how many of the document it holds; a line counts where it ends, −1 is
+    unknown, in memories of older versions. sha256: of its header, which holds the others' checksums."""
 
     file: str
     tokens: int
     characters: int
     sha256: str
+    lines: int = -1
 
 
 @dataclass(frozen=True)
@@ -67,12 +89,14 @@ class Document:
     name      as given, unique in the store
     sha256    of its text so far, to tell whether a file has only grown
     finished  False while it is being read. It stays False if reading is interrupted; reading again continues there
+    origin    the file it was read from; None for texts that come from elsewhere, and in memories of older versions
     """
 
     name: str
     blocks: tuple[Block, ...]
     sha256: str
     finished: bool = True
+    origin: Origin | None = None
 
     @property
     def tokens(self) -> int:
@@ -121,6 +145,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     """Write the manifest of a store; returns it as written."""
     manifest = replace(manifest, generation=manifest.generation + 1, library=library())
     content = {"format": FORMAT, "format_version": VERSION} | asdict(manifest)
+    for document in content["documents"]:
+        for block in document["blocks"]:
+            if block["lines"] < 0:
+                del block["lines"]
     content = json.loads(json.dumps(content))
     write_text(folder / NAME, json.dumps(content | {"checksum": _checksum(content)}, indent=1))
     return manifest
@@ -171,14 +199,22 @@ def _manifest(content: dict[str, Any]) -> Manifest:
     documents = tuple(
         Document(
             d["name"],
-            tuple(Block(**{n: block[n] for n in _BLOCK_FIELDS}) for block in d["blocks"]),
+            tuple(Block(**{n: block[n] for n in _BLOCK_FIELDS if n in block}) for block in d["blocks"]),
             d["sha256"],
             d["finished"],
+            _origin(d.get("origin")),
         )
         for d in content["documents"]
     )
     known = {f.name for f in fields(Manifest)} - {"documents"}
     return Manifest(**{name: content[name] for name in known}, documents=documents)
+
+
+def _origin(content: dict[str, Any] | None) -> Origin | None:
+    if content is None:
+        return None
+    places = tuple((character, place) for character, place in content["places"])
+    return Origin(content["sha256"], content["title"], content["unit"], places)
 
 
 def _contradiction(content: dict[str, Any]) -> str | None:

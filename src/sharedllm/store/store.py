@@ -22,11 +22,13 @@ from .manifest import Document, Manifest, read_manifest
 
 @dataclass(frozen=True)
 class _Placed:
-    """A block of a document with its slot in the store; `file` is None if it is damaged."""
+    """A block of a document with its slot in the store, and how many characters and lines of the document come before it
+    (lines: −1 if unknown); `file` is None if it is damaged."""
 
     document: Document
     slot: int
     character: int
+    line: int
     tokens: int
     file: BlockFile | None
 
@@ -112,9 +114,11 @@ class MemoryStore:
 
     @property
     def contents(self) -> list[dict[str, Any]]:
-        """For each document: "name", "tokens", "characters", and "finished", False if its reading was interrupted."""
+        """For each document: "name", "tokens", "characters", "finished", False if its reading was interrupted, and its
+        "title" if it has one."""
         return [
             {"name": d.name, "tokens": d.tokens, "characters": d.characters, "finished": d.finished}
+            | ({"title": d.origin.title} if d.origin is not None and d.origin.title else {})
             for d in self.documents
         ]
 
@@ -164,18 +168,29 @@ class MemoryStore:
         return found
 
     def _sources(self) -> tuple[dict, ...]:
-        """The store's documents: name, tokens and first slot of each, and where its blocks begin.
+        """The store's documents: name, tokens and first slot of each, where its blocks begin, and its places (see
+        `answering.citations.documents`).
 
         Positions count from a document's first token even if that is lost; a document that is entirely lost is left out.
         """
         sources: dict[str, dict] = {}
         for placed in self._placed:
-            source = sources.setdefault(
-                placed.document.name,
-                {"name": placed.document.name, "tokens": placed.document.tokens, "start": placed.slot, "marks": []},
-            )
+            document = placed.document
+            if document.name not in sources:
+                sources[document.name] = {
+                    "name": document.name,
+                    "tokens": document.tokens,
+                    "start": placed.slot,
+                    "marks": [],
+                }
+                if document.origin is not None:
+                    known = {"unit": document.origin.unit, "places": document.origin.places}
+                    sources[document.name] |= known | {"lines": []}
+            source = sources[document.name]
             if placed.file is not None:
                 source["marks"].append((placed.slot - source["start"], placed.character))
+                if "lines" in source and placed.line >= 0:
+                    source["lines"].append((placed.slot - source["start"], placed.line))
         return tuple(source for source in sources.values() if source["marks"])
 
 
@@ -186,7 +201,7 @@ def _open_blocks(
     placed, damaged, slot, form = [], [], 0, ()
     total = sum(document.tokens for document in manifest.documents)
     for document in manifest.documents:
-        token = character = 0
+        token = character = line = 0
         for block in document.blocks:
             file = None
             try:
@@ -203,9 +218,10 @@ def _open_blocks(
                 damaged.append(Damage(document.name, token, token + block.tokens, f"{block.file}.memory is missing"))
             except ValueError as error:
                 damaged.append(Damage(document.name, token, token + block.tokens, str(error)))
-            placed.append(_Placed(document, slot, character, block.tokens, file))
+            placed.append(_Placed(document, slot, character, line, block.tokens, file))
             slot += -(-block.tokens // manifest.chunk_size) * manifest.chunk_size
             token, character = token + block.tokens, character + block.characters
+            line = line + block.lines if min(line, block.lines) >= 0 else -1
             if progress is not None:
                 progress(block.tokens, total)
     return placed, damaged

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
 from ..context.policies.base import without_query
+from ..documents.places import Origin
 from ..memory.file import Storage, save_memory
 from ..utils.errors import UserError
 from ..utils.text import tokenized
@@ -39,6 +40,10 @@ def writing(folder: str | Path) -> Iterator["Writer"]:
             yield writer
         finally:
             writer.settle()
+
+
+class Changed(UserError):
+    """A text does not begin with what was read earlier under its name."""
 
 
 class Writer:
@@ -85,6 +90,8 @@ class Writer:
         name: str,
         pieces: Iterable[str],
         *,
+        origin: Origin | None = None,
+        anew: bool = False,
         batch_tokens: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> int:
@@ -92,13 +99,16 @@ class Writer:
 
         Args:
             pieces: its whole text in order; never held in memory as a whole.
+            origin: the file it is read from, with all its places.
+            anew: read all of it; an existing document of that name stays until the new one is whole, and is then replaced.
             progress: called with the number of tokens read since the last call.
 
         Returns:
             The number of newly read tokens.
 
         Raises:
-            UserError: the store is another model's, or the text does not begin with the text read earlier under this name.
+            Changed: the text does not begin with the text read earlier under this name. UserError: the store is another
+                model's, or the text is empty.
         """
         manifest = self.present()
         if not name.strip():
@@ -106,15 +116,16 @@ class Writer:
         if manifest.fingerprint != model.fingerprint():
             raise UserError(f"{self.folder} was made by another model: read its texts again with this one.")
         nothing = Document(name, (), hashlib.sha256().hexdigest(), finished=False)
-        old = next((d for d in manifest.documents if d.name == name), nothing)
+        old = next((d for d in manifest.documents if d.name == name and not anew), nothing)
         pieces = iter(pieces)
         digest, text = self._skip(old, pieces)
         blocks, size = list(old.blocks), self._block_tokens(model)
-        ids, characters, known = torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), 0
+        ids, characters, known, lines = torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), 0, 0
         context = self._last_ids(blocks)
         if text and blocks and blocks[-1].tokens < size:
             # The last block is read again together with the new text; all its characters are attributed to its first token.
-            ids, context, known = context, self._last_ids(blocks[:-1]), blocks[-1].characters
+            ids, context = context, self._last_ids(blocks[:-1])
+            known, lines = blocks[-1].characters, blocks[-1].lines
             characters = torch.zeros(len(ids), dtype=torch.long)
             characters[0] = known
             blocks.pop()
@@ -124,31 +135,31 @@ class Writer:
             while len(ids) > size or (len(ids) and last):
                 start = sum(block.tokens for block in blocks)
                 source = {"name": name, "tokens": min(len(ids), size), "from_token": start}
-                blocks.append(
-                    self._block(model, context, ids[:size], characters[:size], source, batch_tokens, progress)
-                )
-                new = blocks[-1].characters - known
+                block = self._block(model, context, ids[:size], characters[:size], source, batch_tokens, progress)
+                new = block.characters - known
                 digest.update(written[:new].encode())
-                written, known = written[new:], 0
+                blocks.append(replace(block, lines=lines + written[:new].count("\n") if lines >= 0 else -1))
+                written, known, lines = written[new:], 0, 0
                 context, ids, characters = ids[:size], ids[size:], characters[size:]
-                if tokenizer.is_fast and len(characters) and characters[0]:
+                if tokenizer.is_fast and len(characters) and characters[0] and not anew:
                     # Reading can continue here: not inside a character whose bytes are separate tokens, nor where a
                     # slow tokenizer, which does not report where tokens end, may be some characters off.
-                    self._put(Document(name, tuple(blocks), digest.hexdigest(), finished=False), blocks[-1].tokens)
+                    self._put(Document(name, tuple(blocks), digest.hexdigest(), False, origin), blocks[-1].tokens)
         if not blocks:
             raise UserError(f"{name} is empty: there is nothing to read.")
-        self._put(Document(name, tuple(blocks), digest.hexdigest()), 1)
+        self._put(Document(name, tuple(blocks), digest.hexdigest(), True, origin), sum(b.tokens for b in blocks) if anew else 1)
         return sum(b.tokens for b in blocks) - old.tokens
 
-    def forget(self, name: str) -> None:
-        """Remove a document.
+    def forget(self, *names: str) -> None:
+        """Remove documents.
 
         Raises:
-            UserError: no document of that name.
+            UserError: no document of that name; then none is removed.
         """
         manifest = self.present()
-        manifest.document(name)
-        self.manifest = replace(manifest, documents=tuple(d for d in manifest.documents if d.name != name))
+        for name in names:
+            manifest.document(name)
+        self.manifest = replace(manifest, documents=tuple(d for d in manifest.documents if d.name not in names))
         self.commit()
 
     def merge(self, other: str | Path) -> None:
@@ -247,7 +258,7 @@ class Writer:
             digest.update(piece[:left].encode())
             left, piece = left - len(piece[:left]), piece[left:] or next(pieces, "")
         if left or digest.hexdigest() != old.sha256:
-            raise UserError(
+            raise Changed(
                 f"{old.name} does not begin with the {old.characters:,} characters that were read under this name: "
                 "forget it first, or read the text under another name."
             )

@@ -56,6 +56,26 @@ def each(kind: Kind | Mapping[str, Kind], least: int = 0, optional: frozenset[st
     return Kind(what, misfit)
 
 
+def record(fields: Mapping[str, Kind]) -> Kind:
+    """A JSON object with these fields, or null."""
+
+    def misfit(value: Any) -> str | None:
+        return None if value is None else _dotted(misfit_of(value, fields))
+
+    return Kind("a JSON object or null", misfit)
+
+
+def pair(first: Kind, second: Kind) -> Kind:
+    """A list of two values of these kinds."""
+
+    def misfit(value: Any) -> str | None:
+        if not isinstance(value, list) or len(value) != 2:
+            return f"={_shown(value)} is not a list of two"
+        return first.misfit(value[0]) or second.misfit(value[1])
+
+    return Kind("a list of two", misfit)
+
+
 def mapping(kind: Kind) -> Kind:
     """A JSON object with any names, whose values are all of one kind."""
 

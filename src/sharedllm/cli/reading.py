@@ -1,0 +1,161 @@
+"""What `sharedllm read` does with a memory: what it holds already, what is read, and what is dropped. Imports torch."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..documents import Found
+from ..documents.collection import Collection
+from ..documents.folder import inside
+from ..store.manifest import NAME, Manifest, read_manifest
+from ..store.writer import Changed, writing
+from ..utils.errors import UserError
+from ..utils.text_files import readable
+from .common import progress_bar
+from .loading import load, tokenizer_fingerprint
+
+
+def held(output: Path, found: Found, *, append: bool, sync: bool, replace: bool) -> Manifest | None:
+    """The memory that reading goes on with; None begins a new one.
+
+    Raises:
+        UserError: there is none to append to, or one whose documents are not read again.
+    """
+    if not (output / NAME).exists():
+        if append:
+            raise UserError(f"{output} holds no memory to append to: leave out --append.")
+        return None
+    if replace:
+        return None
+    manifest = read_manifest(output)
+    if append or sync:
+        return manifest
+    given = {readable(file) for file in found.files}
+    lost = [document.name for document in manifest.documents if document.name not in given]
+    if lost:
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        raise UserError(f"{output} holds {lost[0]}{more}: --append adds to it, --replace writes it anew.")
+    return None
+
+
+def check_settings(output: Path, manifest: Manifest, keep_all: bool, storage: str | None) -> None:
+    """Refuse settings that a memory can't change."""
+    if keep_all and not manifest.complete:
+        raise UserError(f"{output} does not hold every token: --keep-all can't be turned on with --append.")
+    if storage not in (None, manifest.storage):
+        raise UserError(f"{output} has storage={manifest.storage!r}: --append keeps that storage.")
+
+
+def hashes(manifest: Manifest | None) -> dict[str, str]:
+    """Name of a finished document → hash of its file when it was read."""
+    documents = manifest.documents if manifest is not None else ()
+    return {d.name: d.origin.sha256 for d in documents if d.finished and d.origin is not None}
+
+
+def deleted(output: Path, manifest: Manifest, collection: Collection) -> list[str]:
+    """The documents whose files are gone from the folders that were named. Documents that were not read from files stay.
+
+    Raises:
+        UserError: the memory holds documents, but none of the folders', as if they were named in another way.
+    """
+    folders, there = collection.found.folders, set(collection.names)
+    below = [d for d in manifest.documents if any(inside(d.name, folder) for folder in folders)]
+    if manifest.documents and folders and not below:
+        raise UserError(
+            f"{output} holds no document of {', '.join(filter(None, folders)) or 'this folder'}, but "
+            f"{manifest.documents[0].name}: name the folder as it was read, or add it with --append."
+        )
+    # What can't be listed now is not gone.
+    hidden = [readable(path) for path, _ in collection.found.unreadable]
+    return [
+        d.name
+        for d in below
+        if d.name not in there
+        and d.origin is not None
+        and d.origin.sha256
+        and not any(d.name == path or inside(d.name, path) for path in hidden)
+    ]
+
+
+def forget(output: Path, names: list[str]) -> None:
+    """Remove documents from a memory."""
+    with writing(output) as writer:
+        writer.forget(*names)
+
+
+def read_all(
+    output: Path,
+    collection: Collection,
+    model: str,
+    *,
+    goes_on: bool,
+    keep_all: bool,
+    storage: Any,
+    changed: bool,
+    batch_tokens: int | None,
+) -> int:
+    """Read the documents of a collection into a memory.
+
+    Args:
+        goes_on: into the memory that is there; else a new one. changed: read changed documents again.
+
+    Returns:
+        The number of tokens read.
+
+    Raises:
+        UserError: the memory is another model's, or a document changed and `changed` is not set.
+    """
+    loaded, tokenizer = load(model)
+    # A model that reads selected tokens deeper always selects.
+    keep_all = keep_all or loaded.config.injection == "deep"
+    mark, read, bytes_per_token = tokenizer_fingerprint(tokenizer), 0, 3.5
+    with writing(output) as writer, progress_bar(_label(collection.found), collection.nbytes or None) as advance:
+        if not goes_on:
+            writer.begin(loaded, mark, keep_all=keep_all, storage=storage or "model")
+        else:
+            check_settings(output, writer.present(), keep_all, storage)
+            if writer.present().tokenizer != mark:
+                raise UserError(f"{output} was made with another tokenizer: read its texts again with this one.")
+        for opened in collection.rest():
+            taken = {document.name for document in writer.present().documents}
+            name, shown = _name(taken, opened.path), _Shown(opened.nbytes, bytes_per_token, advance)
+            options = {"origin": opened.origin, "batch_tokens": batch_tokens, "progress": shown.tokens}
+            try:
+                new = writer.read(loaded, tokenizer, name, opened.pieces(), **options)
+            except Changed as error:
+                if not changed:
+                    raise UserError(f"{error} Or read it with --sync, which takes changed files up.") from None
+                new = writer.read(loaded, tokenizer, name, opened.pieces(), anew=True, **options)
+            bytes_per_token = opened.nbytes / new if new and opened.nbytes else bytes_per_token
+            shown.done()
+            read += new
+        writer.commit()
+    return read
+
+
+class _Shown:
+    """Turns tokens read into bytes of a file, so that one bar is right for files of all kinds."""
+
+    def __init__(self, nbytes: int, rate: float, advance: Callable[[int], None]):
+        self.left, self.rate, self.advance = nbytes, rate, advance
+
+    def tokens(self, count: int) -> None:
+        step = min(self.left, int(count * self.rate))
+        self.left -= step
+        self.advance(step)
+
+    def done(self) -> None:
+        self.advance(self.left)
+        self.left = 0
+
+
+def _label(found: Found) -> str:
+    return f"reading {found.files[0]}" if len(found.files) == 1 else f"reading {len(found.files):,} files"
+
+
+def _name(taken: set[str], path: str) -> str:
+    """A document's name: the file's, as text; standard input gets a new name each time."""
+    if path != "-":
+        return path if path in taken else readable(path)
+    names = ["standard input", *(f"standard input {i}" for i in range(2, len(taken) + 3))]
+    return next(n for n in names if n not in taken)

@@ -1,0 +1,106 @@
+"""The documents of a command: found files that are opened one by one, with what was left out and why."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..utils.errors import UserError
+from ..utils.text_files import readable
+from .folder import Found
+from .opening import HELD, Opened, hash_of, open_document
+
+
+@dataclass
+class Collection:
+    """Opening the files, once, fills `unchanged` and `unreadable`.
+
+    found       the files
+    known       name of a document that is held already → hash of its file when it was read
+    unchanged   names of documents that are held as their files are now
+    unreadable  path and reason of what was left out
+    """
+
+    found: Found
+    known: Mapping[str, str] = field(default_factory=dict)
+    unchanged: list[str] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.unreadable += self.found.unreadable
+        self._held: dict[str, Opened] = {}
+        self._first: Opened | None = None
+        self._coming: Iterator[Opened] = iter(())
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the documents."""
+        return [readable(file) for file in self.found.files]
+
+    @property
+    def nbytes(self) -> int:
+        """The size of all files."""
+        return sum(_size(file) for file in self.found.files)
+
+    def check(self) -> None:
+        """Refuse a file that was named and can't be read, before anything is done with the others.
+
+        Raises:
+            UserError: see `open_document`.
+        """
+        room = HELD
+        for file in self.found.files:
+            if file in self.found.named and file != "-" and Path(file).is_file() and not self._same(file):
+                opened = open_document(file)
+                room -= opened.nbytes
+                if room > 0:
+                    self._held[file] = opened
+
+    def begin(self) -> bool:
+        """Open the first document to read, so that nothing is done if there is none.
+
+        Returns:
+            Whether there is one; if not, all documents are unchanged.
+
+        Raises:
+            UserError: no file can be read.
+        """
+        self._coming = self._opened()
+        self._first = next(self._coming, None)
+        if self._first is None and not self.unchanged:
+            where, reason = self.unreadable[0]
+            more = f" {len(self.unreadable) - 1} more can't be read either." if len(self.unreadable) > 1 else ""
+            raise UserError(f"{', '.join(filter(None, self.found.folders)) or where} holds no file that can be read: {reason}{more}")
+        return self._first is not None
+
+    def rest(self) -> Iterator[Opened]:
+        """The documents to read, from the first one that `begin` opened."""
+        if self._first is not None:
+            yield self._first
+            self._first = None
+            yield from self._coming
+
+    def _opened(self) -> Iterator[Opened]:
+        for file in self.found.files:
+            if self._same(file):
+                self.unchanged.append(readable(file))
+                continue
+            try:
+                yield self._held.pop(file, None) or open_document(file)
+            except UserError as error:
+                if file in self.found.named:
+                    raise
+                self.unreadable.append((readable(file), str(error)))
+
+    def _same(self, file: str) -> bool:
+        known = self.known.get(readable(file))
+        try:
+            return bool(known) and Path(file).is_file() and hash_of(Path(file)) == known
+        except OSError:
+            return False
+
+
+def _size(file: str) -> int:
+    try:
+        return Path(file).stat().st_size if Path(file).is_file() else 0
+    except OSError:
+        return 0

@@ -1,0 +1,44 @@
+"""Word documents by section: mammoth turns them into HTML with headings, lists, tables and footnotes."""
+
+import logging
+from pathlib import Path
+from zipfile import BadZipFile
+
+from ..utils.errors import UserError
+from .extract import Extract, Kind, library
+from .html import parts_of
+from .package import holds, package, tree
+
+# The container of old Office files, and of new ones with a password.
+COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_TITLE = "{http://purl.org/dc/elements/1.1/}title"
+
+
+def extract(path: Path) -> Extract:
+    """
+    Raises:
+        UserError: it needs a password, is damaged, or has no text.
+    """
+    with path.open("rb") as file:
+        if file.read(len(COMPOUND)) == COMPOUND:
+            raise UserError(f"{path} is locked: it needs a password, or is an old .doc; save it as .docx without one.")
+    mammoth = library("mammoth", path)
+    logging.getLogger("mammoth").setLevel(logging.CRITICAL)
+    with package(path) as members:
+        title = ""
+        if "docProps/core.xml" in members.namelist():
+            title = " ".join((tree(members, "docProps/core.xml", path).findtext(_TITLE) or "").split())
+    try:
+        with path.open("rb") as file:
+            markup = mammoth.convert_to_html(file, convert_image=mammoth.images.img_element(lambda image: {})).value
+    except (BadZipFile, KeyError, ValueError, AttributeError, TypeError, IndexError, OSError) as error:
+        raise UserError(f"{path} is damaged: {str(error) or type(error).__name__}; save it again.") from None
+    _, parts = parts_of(markup)
+    if not parts:
+        raise UserError(f"{path} has no text: leave it out, or make the text of its pictures readable with OCR.")
+    return Extract(parts, title)
+
+
+DOCX = Kind(
+    "DOCX", (".docx", ".docm", ".dotx"), extract, lambda path, head: holds(path, head, "word/document.xml")
+)

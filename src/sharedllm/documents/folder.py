@@ -1,0 +1,111 @@
+"""The files of folders and globs: in a stable order, without hidden files, what .gitignore names, and what is installed."""
+
+import glob
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pathspec import GitIgnoreSpec
+
+from ..utils.errors import UserError
+from ..utils.text_files import check_file, expand
+
+LEFT_OUT = {"node_modules", "__pycache__", "site-packages"}
+
+
+@dataclass
+class Found:
+    """What was found.
+
+    files       paths, in order, each once
+    named       those of them that were named one by one, and so must be readable
+    folders     the folders that were searched; "" is the current one
+    unreadable  path and reason of folders and files that could not even be listed
+    """
+
+    files: list[str] = field(default_factory=list)
+    named: set[str] = field(default_factory=set)
+    folders: list[str] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+
+
+def find(names: Sequence[str], exclude: Sequence[str] = ()) -> Found:
+    """The files that names stand for.
+
+    Args:
+        names: files, folders, globs, or - for standard input. exclude: patterns as in .gitignore for what is left out of
+            folders and globs.
+
+    Raises:
+        UserError: a name is missing, or no file was found. Files are not opened.
+    """
+    found, without = Found(), GitIgnoreSpec.from_lines(exclude)
+    for name in names:
+        if name != "-" and Path(name).is_dir():
+            _search(name, without, found)
+        elif name == "-" or not glob.has_magic(name) or Path(name).exists():
+            check_file(name)
+            found.files.append(name)
+            found.named.add(name)
+        else:
+            found.files += [file for file in expand([name]) if not without.match_file(file.lstrip("/"))]
+    found.files = list(dict.fromkeys(found.files))
+    if not found.files:
+        shown = ", ".join(names)
+        kept_out = ", --exclude" if exclude else ""
+        raise UserError(f"{shown} holds no file to read: hidden files{kept_out} and what .gitignore names are left out.")
+    return found
+
+
+def inside(name: str, folder: str) -> bool:
+    """Whether a file lies in a folder or below it; "" is the current folder."""
+    if not folder:
+        return not os.path.isabs(name) and not name.startswith("..")
+    return name.startswith(folder.rstrip("/") + "/")
+
+
+def _search(folder: str, without: GitIgnoreSpec, found: Found) -> None:
+    top = os.path.normpath(folder)
+    found.folders.append("" if top == "." else top)
+    rules: dict[str, GitIgnoreSpec] = {}
+
+    def failed(error: OSError) -> None:
+        found.unreadable.append((str(error.filename), error.strerror or str(error)))
+
+    for at, folders, files in os.walk(top, onerror=failed):
+        below = os.path.relpath(at, top)
+        below = "" if below == "." else Path(below).as_posix() + "/"
+        if ".gitignore" in files:
+            lines = Path(at, ".gitignore").read_text(encoding="utf-8", errors="replace").splitlines()
+            rules[below] = GitIgnoreSpec.from_lines(lines)
+
+        def kept(name: str, end: str = "", below: str = below) -> bool:
+            return not name.startswith(".") and not without.match_file(below + name + end) and not _ignored(rules, below + name + end)
+
+        folders[:] = [f for f in sorted(folders) if f not in LEFT_OUT and kept(f, "/") and not _foreign(Path(at, f))]
+        for name in sorted(files):
+            path = os.path.normpath(os.path.join(at, name))
+            if not kept(name):
+                continue
+            if os.path.isfile(path):
+                found.files.append(path)
+            elif os.path.islink(path):
+                found.unreadable.append((path, "it is a link to nothing"))
+
+
+def _ignored(rules: dict[str, GitIgnoreSpec], path: str) -> bool:
+    """Whether the .gitignore nearest to a path that says anything about it leaves it out."""
+    for base in sorted(rules, key=len, reverse=True):
+        if path.startswith(base):
+            said = rules[base].check_file(path[len(base) :]).include
+            if said is not None:
+                return said
+    return False
+
+
+def _foreign(folder: Path) -> bool:
+    """Whether a folder is a memory or a virtual environment."""
+    return folder.suffix == ".memory" or (folder / "pyvenv.cfg").exists() or (
+        (folder / "manifest.json").exists() and (folder / "blocks").is_dir()
+    )

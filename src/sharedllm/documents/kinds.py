@@ -1,0 +1,78 @@
+"""The kinds of files that can be read. A new kind is one entry:
+
+    KINDS.add("RTF", Kind("RTF", (".rtf",), extract), "Rich Text Format")
+"""
+
+from pathlib import Path
+
+from ..utils.errors import UserError
+from ..utils.registry import Registry
+from .extract import Kind
+
+KINDS = Registry("document kind {}")
+for _name, _place, _about in [
+    ("text", "plain:TEXT", "plain text and source code in UTF-8, by line"),
+    ("markdown", "plain:MARKDOWN", "Markdown, by line and section"),
+    ("html", "html:HTML", "web pages, by section; navigation, scripts and styles are left out"),
+    ("pdf", "pdf:PDF", "PDF with text, by page"),
+    ("docx", "docx:DOCX", "Word documents, by section"),
+    ("epub", "epub:EPUB", "e-books, by chapter"),
+    ("csv", "table:CSV", "tables, by row; each value is written with the name of its column"),
+    ("json", "records:JSON", "chats by message, lists by record, other JSON as it is"),
+    ("jsonl", "records:JSONL", "JSON lines, by record; chats by message"),
+    ("notebook", "records:NOTEBOOK", "Jupyter notebooks, by cell"),
+]:
+    KINDS.add(_name, f"sharedllm.documents.{_place}", _about)
+
+# Kinds that people try and that can't be read, with what to do.
+CONVERT = {
+    ".doc": "save it as .docx",
+    ".rtf": "save it as .docx",
+    ".odt": "save it as .docx",
+    ".pages": "export it as .docx or PDF",
+    ".ppt": "export it as PDF",
+    ".pptx": "export it as PDF",
+    ".odp": "export it as PDF",
+    ".key": "export it as PDF",
+    ".xls": "save its sheets as .csv",
+    ".xlsx": "save its sheets as .csv",
+    ".ods": "save its sheets as .csv",
+    ".mobi": "convert it to .epub",
+    ".azw3": "convert it to .epub",
+    ".djvu": "convert it to PDF with text",
+    ".zip": "unpack it and name the folder",
+    ".gz": "unpack it",
+    ".tar": "unpack it and name the folder",
+    ".memory": "ask it with `sharedllm ask`",
+} | dict.fromkeys((".png", ".jpg", ".jpeg", ".gif", ".tif", ".tiff", ".webp", ".bmp"), "make its text readable with OCR first")
+HEAD = 4096
+
+
+def kind_of(path: Path) -> Kind:
+    """The kind of a file: what its first bytes say, else its suffix, else text if it looks like text.
+
+    Raises:
+        UserError: no kind fits.
+        OSError: the file can't be read.
+    """
+    if not path.is_file():  # a pipe can be read only once
+        return KINDS["text"]
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    kinds: list[Kind] = [KINDS[name] for name in KINDS]
+    for kind in kinds:
+        if kind.recognise is not None and kind.recognise(path, head):
+            return kind
+    suffix = path.suffix.lower()
+    for kind in kinds:
+        if suffix in kind.suffixes:
+            return kind
+    if suffix not in CONVERT and b"\0" not in head:
+        return KINDS["text"]
+    fix = CONVERT.get(suffix, f"convert it to one of {', '.join(kind.name for kind in kinds)}")
+    raise UserError(f"{path} is of a kind that can't be read: {fix}.")
+
+
+def suffixes() -> tuple[str, ...]:
+    """The suffixes of all kinds."""
+    return tuple(suffix for name in KINDS for suffix in KINDS[name].suffixes)

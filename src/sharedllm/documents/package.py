@@ -1,0 +1,48 @@
+"""Documents that are ZIP files with XML in them: DOCX and EPUB."""
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from xml.etree import ElementTree
+
+from ..utils.errors import UserError
+
+SIGNATURE = b"PK\x03\x04"
+# A member that unpacks to more than this is no document's text, but an attack or a mistake.
+MOST = 2**28
+
+
+def holds(path: Path, head: bytes, member: str) -> bool:
+    """Whether a file is a ZIP file with a member of this name."""
+    if not head.startswith(SIGNATURE):
+        return False
+    try:
+        with zipfile.ZipFile(path) as members:
+            return member in members.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False
+
+
+@contextmanager
+def package(path: Path) -> Iterator[zipfile.ZipFile]:
+    """
+    Raises:
+        UserError: no ZIP file, or a damaged one; also where it is read within the context.
+    """
+    try:
+        with zipfile.ZipFile(path) as members:
+            large = next((m for m in members.infolist() if m.file_size > MOST), None)
+            if large is not None:
+                raise UserError(f"{path} has a part of {large.file_size:,} bytes, {large.filename}: more than {MOST:,} can't be read.")
+            yield members
+    except (zipfile.BadZipFile, zlib.error, EOFError, ElementTree.ParseError, KeyError, NotImplementedError) as error:
+        raise UserError(f"{path} is damaged: {' '.join(str(error).split())}; get or save it again.") from None
+    except RuntimeError:  # zipfile's word for a password
+        raise UserError(f"{path} is locked: it needs a password; save it without one.") from None
+
+
+def tree(members: zipfile.ZipFile, name: str, path: Path) -> ElementTree.Element:
+    """The XML of a member. Entities that expand without end are refused by the parser."""
+    return ElementTree.fromstring(members.read(name))

@@ -1,0 +1,123 @@
+"""JSON and JSON lines: chats by message, lists of objects by record, other JSON as it is; notebooks by cell."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..utils.errors import UserError
+from ..utils.text_files import pieces_of, read_text, text_pieces
+from .chats import conversation, conversations, parts
+from .extract import Extract, Kind, Part, grouped
+
+
+def extract_json(path: Path) -> Extract:
+    """
+    Raises:
+        UserError: it is empty, not UTF-8, or not JSON.
+    """
+    text = read_text(str(path))
+    value = parsed(text, str(path))
+    chats = conversations(value)
+    if chats:
+        return Extract(parts(chats), chats[0][0] if len(chats) == 1 else "")
+    if isinstance(value, list) and value and all(isinstance(entry, Mapping) for entry in value):
+        return Extract(grouped("record", ((i, record(entry)) for i, entry in enumerate(value, 1))))
+    if text.count("\n") < len(text) // 2000:
+        # Written for programs, in few lines: written again for readers. Its lines are not the file's.
+        return Extract([Part(piece) for piece in pieces_of(json.dumps(value, indent=1, ensure_ascii=False) + "\n")])
+    return Extract([Part(piece) for piece in pieces_of(text)], unit="line")
+
+
+def extract_lines(path: Path) -> Extract:
+    """A record is the line with its number.
+
+    Raises:
+        UserError: it is empty, or a line is not JSON.
+    """
+    return Extract(_lines(path))
+
+
+def _lines(path: Path) -> Iterator[Part]:
+    def texts() -> Iterator[tuple[int, str]]:
+        for number, line in enumerate(_physical(text_pieces(str(path))), 1):
+            if line.strip():
+                value = parsed(line, f"{path}:{number}")
+                chat = conversation(value)
+                yield number, "".join(part.text for part in parts([chat])) if chat else record(value)
+
+    yield from grouped("record", texts())
+
+
+def _physical(pieces: Iterator[str]) -> Iterator[str]:
+    """Lines that end with a line feed only; a text may hold other separators."""
+    held = ""
+    for piece in pieces:
+        *lines, held = (held + piece).split("\n")
+        yield from lines
+    if held:
+        yield held
+
+
+def extract_notebook(path: Path) -> Extract:
+    """The sources of a notebook's cells and the text that they printed.
+
+    Raises:
+        UserError: it is not a notebook.
+    """
+    value = parsed(read_text(str(path)), str(path))
+    cells = value.get("cells") if isinstance(value, Mapping) else None
+    if not isinstance(cells, list):
+        raise UserError(f"{path} is not a notebook of format 4: it has no cells; open it in Jupyter and save it again.")
+    return Extract([part for i, cell in enumerate(cells, 1) if isinstance(cell, Mapping) for part in _cell(i, cell)])
+
+
+def _cell(number: int, cell: Mapping) -> Iterator[Part]:
+    outputs = cell.get("outputs") if isinstance(cell.get("outputs"), list) else []
+    texts = [_joined(cell.get("source"))]
+    for output in outputs or []:
+        if isinstance(output, Mapping):
+            data = output.get("data")
+            texts.append(_joined(output.get("text") or (data.get("text/plain") if isinstance(data, Mapping) else None)))
+    text = "\n".join(text.rstrip("\n") for text in texts if text.strip())
+    if text:
+        yield Part(text + "\n\n", f"cell {number}")
+
+
+def _joined(value: Any) -> str:
+    lines = value if isinstance(value, list) else [value]
+    return "".join(line for line in lines if isinstance(line, str))
+
+
+def parsed(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place} is not JSON: {error}; fix it, or name it .txt to read it as text.") from None
+
+
+def record(value: Any) -> str:
+    """A record in lines "field: value", nested fields with dots. Empty values are left out."""
+    lines = [f"{name}: {text}" if name else text for name, text in _fields(value, "")]
+    return "".join(line + "\n" for line in lines) + ("\n" if len(lines) > 1 else "")
+
+
+def _fields(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    """Fields of a value of any depth, without recursion."""
+    waiting = [(name, value)]
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += [(f"{name}.{key}" if name else str(key), entry) for key, entry in reversed(list(value.items()))]
+        elif isinstance(value, list) and any(isinstance(entry, Mapping | list) for entry in value):
+            waiting += [(f"{name}.{i}" if name else str(i), entry) for i, entry in reversed(list(enumerate(value, 1)))]
+        elif isinstance(value, list):
+            if value:
+                yield name, ", ".join(str(entry) for entry in value)
+        elif value is not None and str(value).strip():
+            yield name, {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
+
+
+JSON = Kind("JSON", (".json", ".geojson"), extract_json)
+JSONL = Kind("JSONL", (".jsonl", ".ndjson"), extract_lines)
+NOTEBOOK = Kind("notebook", (".ipynb",), extract_notebook)
