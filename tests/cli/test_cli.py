@@ -265,11 +265,13 @@ def bad_inputs(tmp_path, text_file, memory_file):
     damaged = tmp_path / "damaged.memory"
     shutil.copytree(memory_file, damaged)
     (damaged / "manifest.json").write_text((damaged / "manifest.json").read_text()[:-100])
+    (tmp_path / "none").mkdir()
     out = ["-o", tmp_path / "out.memory"]
     return [
         (["read", tmp_path / "missing.txt", *out], "does not exist"),
         (["read", tmp_path / "*.nothing", *out], "matches no file"),
-        (["read", tmp_path, *out], "is a folder"),
+        (["read", tmp_path / "none", *out], "holds no file to read"),
+        (["ask", tmp_path, "what?"], "is a folder"),
         (["read", tmp_path / "empty.txt", *out], "is empty"),
         (["read", tmp_path / "latin.txt", *out], "byte 3 is 0xe9"),
         (["read", text_file, "-o", tmp_path / "no" / "x.memory"], "does not exist"),

@@ -30,7 +30,9 @@ def command(
     ] = False,
     sync: Annotated[
         bool,
-        typer.Option("--sync", help="As --append; also read changed files again, and drop files deleted from a folder."),
+        typer.Option(
+            "--sync", help="As --append; also read changed files again, and drop files deleted from a folder."
+        ),
     ] = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="Write the memory anew although it holds documents of other files.")

@@ -66,7 +66,7 @@ def _messages(values: list) -> list[Mapping]:
 def _branch(chat: Mapping) -> list[Mapping]:
     """The messages on the way from the root of a tree to its current message."""
     nodes: Mapping[str, Any] = chat["mapping"]
-    at = chat.get("current_node")
+    at: Any = chat.get("current_node")
     if at not in nodes:
         at = next((name for name in reversed(list(nodes)) if not (nodes[name] or {}).get("children")), None)
     found, seen = [], set()
@@ -85,7 +85,9 @@ def speaker(message: Mapping) -> str:
     for name in SPEAKERS:
         value = message.get(name)
         if isinstance(value, Mapping):
-            value = next((value[n] for n in ("role", "real_name", "name", "nickname") if isinstance(value.get(n), str)), None)
+            value = next(
+                (value[n] for n in ("role", "real_name", "name", "nickname") if isinstance(value.get(n), str)), None
+            )
         if isinstance(value, str) and value.strip():
             return value.strip()
     return ""

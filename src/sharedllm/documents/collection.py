@@ -69,7 +69,9 @@ class Collection:
         if self._first is None and not self.unchanged:
             where, reason = self.unreadable[0]
             more = f" {len(self.unreadable) - 1} more can't be read either." if len(self.unreadable) > 1 else ""
-            raise UserError(f"{', '.join(filter(None, self.found.folders)) or where} holds no file that can be read: {reason}{more}")
+            raise UserError(
+                f"{', '.join(filter(None, self.found.folders)) or where} holds no file that can be read: {reason}{more}"
+            )
         return self._first is not None
 
     def rest(self) -> Iterator[Opened]:

@@ -39,6 +39,4 @@ def extract(path: Path) -> Extract:
     return Extract(parts, title)
 
 
-DOCX = Kind(
-    "DOCX", (".docx", ".docm", ".dotx"), extract, lambda path, head: holds(path, head, "word/document.xml")
-)
+DOCX = Kind("DOCX", (".docx", ".docm", ".dotx"), extract, lambda path, head: holds(path, head, "word/document.xml"))

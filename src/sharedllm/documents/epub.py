@@ -39,7 +39,7 @@ def extract(path: Path) -> Extract:
         for page in pages:
             if page not in members.namelist():
                 continue
-            title, texts = parts_of(decoded(members.read(page), path))
+            _, texts = parts_of(decoded(members.read(page), path))
             text = "".join(part.text for part in texts).strip()
             if not text:
                 continue

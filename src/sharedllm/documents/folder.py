@@ -54,14 +54,16 @@ def find(names: Sequence[str], exclude: Sequence[str] = ()) -> Found:
     if not found.files:
         shown = ", ".join(names)
         kept_out = ", --exclude" if exclude else ""
-        raise UserError(f"{shown} holds no file to read: hidden files{kept_out} and what .gitignore names are left out.")
+        raise UserError(
+            f"{shown} holds no file to read: hidden files{kept_out} and what .gitignore names are left out."
+        )
     return found
 
 
 def inside(name: str, folder: str) -> bool:
     """Whether a file lies in a folder or below it; "" is the current folder."""
     if not folder:
-        return not os.path.isabs(name) and not name.startswith("..")
+        return not Path(name).is_absolute() and not name.startswith("..")
     return name.startswith(folder.rstrip("/") + "/")
 
 
@@ -81,17 +83,21 @@ def _search(folder: str, without: GitIgnoreSpec, found: Found) -> None:
             rules[below] = GitIgnoreSpec.from_lines(lines)
 
         def kept(name: str, end: str = "", below: str = below) -> bool:
-            return not name.startswith(".") and not without.match_file(below + name + end) and not _ignored(rules, below + name + end)
+            return (
+                not name.startswith(".")
+                and not without.match_file(below + name + end)
+                and not _ignored(rules, below + name + end)
+            )
 
         folders[:] = [f for f in sorted(folders) if f not in LEFT_OUT and kept(f, "/") and not _foreign(Path(at, f))]
         for name in sorted(files):
-            path = os.path.normpath(os.path.join(at, name))
+            path = Path(at, name)
             if not kept(name):
                 continue
-            if os.path.isfile(path):
-                found.files.append(path)
-            elif os.path.islink(path):
-                found.unreadable.append((path, "it is a link to nothing"))
+            if path.is_file():
+                found.files.append(str(path))
+            elif path.is_symlink():
+                found.unreadable.append((str(path), "it is a link to nothing"))
 
 
 def _ignored(rules: dict[str, GitIgnoreSpec], path: str) -> bool:
@@ -106,6 +112,8 @@ def _ignored(rules: dict[str, GitIgnoreSpec], path: str) -> bool:
 
 def _foreign(folder: Path) -> bool:
     """Whether a folder is a memory or a virtual environment."""
-    return folder.suffix == ".memory" or (folder / "pyvenv.cfg").exists() or (
-        (folder / "manifest.json").exists() and (folder / "blocks").is_dir()
+    return (
+        folder.suffix == ".memory"
+        or (folder / "pyvenv.cfg").exists()
+        or ((folder / "manifest.json").exists() and (folder / "blocks").is_dir())
     )

@@ -8,12 +8,18 @@ from ..utils.errors import UserError
 from .extract import Extract, Kind, Part, section
 
 # Not part of what a page says. `nav`, `aside` and `footer` hold the same on every page of a site.
-_LEFT_OUT = set("script style template noscript svg math nav aside footer form button select iframe object canvas".split())
+_LEFT_OUT = set(
+    "script style template noscript svg math nav aside footer form button select iframe object canvas".split()
+)
 _LEFT_OUT_ROLES = {"navigation", "banner", "contentinfo", "search", "complementary"}
 _BLOCKS = set(
     "address article blockquote body caption center dd details div dl dt fieldset figcaption figure h1 h2 h3 h4 h5 h6 header hr "
     "li main ol p pre section summary table tbody tfoot thead tr ul".split()
 )
+# In a cell of a table these only begin a new line, so that a row stays one block.
+_IN_CELLS = {"p", "div", "ul", "ol", "li", "dl", "dt", "dd", "blockquote", "center"}
+# Between blocks of these there is no empty line.
+_TOGETHER = ({"li"}, {"tr"}, {"dt", "dd"})
 _HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
 _EMPTY = set("area base br col embed hr img input link meta source track wbr".split())
 _CHARSET = re.compile(rb"""<(?:meta[^>]*charset|\?xml[^>]*encoding)\s*=\s*["']?\s*([\w-]+)""", re.IGNORECASE)
@@ -21,17 +27,17 @@ _SPACES = re.compile(r"[ \t\r\n\f]+")
 
 
 class _Reader(HTMLParser):
-    """Collects blocks of text. `lines` has (tag of its block, text)."""
+    """Collects blocks of text. `lines` has (tag of its block, text, whether it is in the page's main part)."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
-        self.lines: list[tuple[str, str]] = []
+        self.lines: list[tuple[str, str, bool]] = []
         self.title = ""
         self._held: list[str] = []
-        self._tag, self._in_title = "", False
+        self._tag, self._in_title, self._main = "", False, 0
         self._skipping: list[str] = []
-        self._preformatted = 0
-        self._open: list[str] = []
+        self._preformatted = self._cell = 0
+        self._open: list[tuple[str, bool]] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if self._skipping:
@@ -47,18 +53,26 @@ class _Reader(HTMLParser):
         elif tag == "br":
             self._held.append("\n")
         elif tag in ("td", "th"):
-            if any(piece.strip() for piece in self._held):
+            if self._has():
                 self._held.append(" | ")
+            self._cell = len(self._held)
         elif tag == "img" and given.get("alt"):
             self._held.append(f" {given['alt']} ")
-        elif tag in _BLOCKS and not (tag in ("p", "div") and self._open[-1:] in (["td"], ["th"], ["li"]) and not self._has()):
+        elif tag in _IN_CELLS and self._in_cell():
+            if self._has(self._cell):
+                self._held.append("\n")
+        elif tag in _BLOCKS and not (tag in ("p", "div") and self._open[-1:] == [("li", False)] and not self._has()):
             self._close()
             self._tag = tag
             if tag == "li":
                 self._held.append("- ")
             self._preformatted += tag == "pre"
         if tag not in _EMPTY:
-            self._open.append(tag)
+            main = tag == "main" or given.get("role") == "main"
+            if main:
+                self._close()
+            self._main += main
+            self._open.append((tag, main))
 
     def handle_endtag(self, tag: str) -> None:
         if self._skipping:
@@ -68,12 +82,17 @@ class _Reader(HTMLParser):
             return
         if tag == "title":
             self._in_title = False
-        if tag in _BLOCKS and not (tag in ("p", "div") and {"td", "th"} & set(self._open[-2:])):
+        if tag in _BLOCKS and not (tag in _IN_CELLS and self._in_cell()):
             self._close()
             self._preformatted = max(0, self._preformatted - (tag == "pre"))
-        if tag in self._open:
-            while self._open.pop() != tag:
-                pass
+        if any(tag == name for name, _ in self._open):
+            while True:
+                name, main = self._open.pop()
+                if main:
+                    self._close()
+                    self._main -= 1
+                if name == tag:
+                    break
 
     def handle_data(self, data: str) -> None:
         if self._in_title:
@@ -81,8 +100,13 @@ class _Reader(HTMLParser):
         elif not self._skipping:
             self._held.append(data if self._preformatted else _SPACES.sub(" ", data))
 
-    def _has(self) -> bool:
-        return any(piece.strip(" -\n") for piece in self._held)
+    def _in_cell(self) -> bool:
+        """Whether the innermost table is in a cell now."""
+        inner = next((name for name, _ in reversed(self._open) if name in ("td", "th", "table")), "table")
+        return inner != "table"
+
+    def _has(self, start: int = 0) -> bool:
+        return any(piece.strip(" -\n") for piece in self._held[start:])
 
     def _close(self) -> None:
         """End a block."""
@@ -91,8 +115,8 @@ class _Reader(HTMLParser):
             text = "\n".join(_SPACES.sub(" ", line).strip() for line in text.split("\n"))
         text = text.strip("\n") if self._preformatted else text.strip()
         if text and text != "-":
-            self.lines.append((self._tag, text))
-        self._held, self._tag = [], ""
+            self.lines.append((self._tag, text, self._main > 0))
+        self._held, self._tag, self._cell = [], "", 0
 
     def close(self) -> None:
         super().close()
@@ -106,12 +130,16 @@ def parts_of(markup: str) -> tuple[str, list[Part]]:
     reader.close()
     parts: list[Part] = []
     held, place, before = [], "", ""
-    for tag, text in reader.lines:
+    # A page that marks its main part says that the rest is the site's.
+    anywhere = not any(main for _, _, main in reader.lines)
+    for tag, text, main in reader.lines:
+        if not (main or anywhere):
+            continue
         if tag in _HEADINGS:
             if held:
                 parts.append(Part("".join(held), place))
             held, place = ["\n" if parts or held else ""], section(text.removesuffix("¶"))
-        elif before and not (tag in ("li", "tr", "dd") and before in ("li", "tr", "dt", "dd")):
+        elif before and not any(tag in alike and before in alike for alike in _TOGETHER):
             held.append("\n")
         held.append(text + "\n")
         before = tag

@@ -1,6 +1,6 @@
 """The kinds of files that can be read. A new kind is one entry:
 
-    KINDS.add("RTF", Kind("RTF", (".rtf",), extract), "Rich Text Format")
+KINDS.add("RTF", Kind("RTF", (".rtf",), extract), "Rich Text Format")
 """
 
 from pathlib import Path
@@ -44,7 +44,9 @@ CONVERT = {
     ".gz": "unpack it",
     ".tar": "unpack it and name the folder",
     ".memory": "ask it with `sharedllm ask`",
-} | dict.fromkeys((".png", ".jpg", ".jpeg", ".gif", ".tif", ".tiff", ".webp", ".bmp"), "make its text readable with OCR first")
+} | dict.fromkeys(
+    (".png", ".jpg", ".jpeg", ".gif", ".tif", ".tiff", ".webp", ".bmp"), "make its text readable with OCR first"
+)
 HEAD = 4096
 
 

@@ -35,7 +35,9 @@ def package(path: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as members:
             large = next((m for m in members.infolist() if m.file_size > MOST), None)
             if large is not None:
-                raise UserError(f"{path} has a part of {large.file_size:,} bytes, {large.filename}: more than {MOST:,} can't be read.")
+                raise UserError(
+                    f"{path} has a part of {large.file_size:,} bytes, {large.filename}: more than {MOST:,} can't be read."
+                )
             yield members
     except (zipfile.BadZipFile, zlib.error, EOFError, ElementTree.ParseError, KeyError, NotImplementedError) as error:
         raise UserError(f"{path} is damaged: {' '.join(str(error).split())}; get or save it again.") from None

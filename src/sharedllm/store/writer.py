@@ -147,7 +147,10 @@ class Writer:
                     self._put(Document(name, tuple(blocks), digest.hexdigest(), False, origin), blocks[-1].tokens)
         if not blocks:
             raise UserError(f"{name} is empty: there is nothing to read.")
-        self._put(Document(name, tuple(blocks), digest.hexdigest(), True, origin), sum(b.tokens for b in blocks) if anew else 1)
+        self._put(
+            Document(name, tuple(blocks), digest.hexdigest(), True, origin),
+            sum(b.tokens for b in blocks) if anew else 1,
+        )
         return sum(b.tokens for b in blocks) - old.tokens
 
     def forget(self, *names: str) -> None:

@@ -89,7 +89,7 @@ def check_file(name: str) -> None:
     """
     path = Path(name)
     if name != "-" and path.is_dir():
-        raise UserError(f"{name} is a folder: name its files, for instance {path / '**' / '*.txt'}.")
+        raise UserError(f"{name} is a folder: name one of its files, or read it into a memory with `sharedllm read`.")
     if name != "-" and not path.exists():
         raise UserError(f"{name} does not exist: check the name.")
 

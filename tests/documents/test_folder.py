@@ -1,0 +1,102 @@
+"""Which files of folders and globs are found, and in which order."""
+
+import pytest
+
+from sharedllm.documents import find
+from sharedllm.documents.collection import Collection
+from sharedllm.utils.errors import UserError
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    files = (
+        "docs/b.md docs/a.txt docs/sub/c.txt docs/sub/deep/d.txt docs/.hidden docs/.git/config docs/node_modules/x.js"
+        " docs/build/out.txt docs/keep.log docs/drop.log docs/sub/own.tmp docs/env/pyvenv.cfg docs/env/lib.py"
+        " docs/old.memory/manifest.json docs/__pycache__/a.pyc other.txt"
+    )
+    for name in files.split():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"text of {name}\n")
+    (tmp_path / "docs/.gitignore").write_text("*.log\n!keep.log\n/build/\n")
+    (tmp_path / "docs/sub/.gitignore").write_text("*.tmp\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+ALL = ["docs/a.txt", "docs/b.md", "docs/keep.log", "docs/sub/c.txt", "docs/sub/deep/d.txt"]
+
+
+@pytest.mark.parametrize("name", ["docs", "docs/", "./docs", "docs/../docs"])
+def test_a_folder_in_a_stable_order_without_what_is_ignored(tree, name):
+    found = find([name])
+    assert (found.files, found.folders, found.named, found.unreadable) == (ALL, ["docs"], set(), [])
+
+
+def test_other_names(tree, monkeypatch):
+    assert find([str(tree / "docs")]).files == [str(tree / name) for name in ALL]
+    assert find(["docs/sub", "other.txt", "docs"]).files == [*ALL[3:], "other.txt", *ALL[:3]]
+    assert find(["other.txt", "-"]).named == {"other.txt", "-"}
+    found = find(["docs/**/*.txt"], exclude=["deep"])
+    assert (found.files, found.named) == (["docs/a.txt", "docs/build/out.txt", "docs/sub/c.txt"], set())
+    # A folder or file that is named is read, whatever an ignore file says.
+    assert find(["docs/build", "docs/drop.log"]).files == ["docs/build/out.txt", "docs/drop.log"]
+    monkeypatch.chdir(tree / "docs")
+    assert find(["."]).files == [name.removeprefix("docs/") for name in ALL]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "left"),
+    [
+        (["*.md"], ["docs/b.md"]),
+        (["sub/"], ALL[3:]),
+        (["sub/**/d.txt", "a.*"], [ALL[0], ALL[4]]),
+        (["*", "!*.md"], None),
+    ],
+)
+def test_exclude(tree, patterns, left):
+    expected = ["docs/b.md"] if left is None else [name for name in ALL if name not in left]
+    assert find(["docs"], exclude=patterns).files == expected
+
+
+def test_nothing_to_read(tree):
+    (tree / "empty").mkdir()
+    with pytest.raises(UserError, match="empty holds no file to read"):
+        find(["empty"])
+    with pytest.raises(UserError, match=r"docs holds no file to read.*--exclude"):
+        find(["docs"], exclude=["*"])
+    with pytest.raises(UserError, match=r"missing\.txt does not exist"):
+        find(["docs", "missing.txt"])
+
+
+def test_links_and_pipes_in_a_folder(tree):
+    import os
+
+    (tree / "docs/link.txt").symlink_to(tree / "other.txt")
+    (tree / "docs/lost.txt").symlink_to(tree / "nothing")
+    (tree / "docs/round").symlink_to(tree / "docs")
+    os.mkfifo(tree / "docs/pipe")
+    found = find(["docs"])
+    assert found.files == [*ALL[:3], "docs/link.txt", *ALL[3:]]
+    assert found.unreadable == [("docs/lost.txt", "it is a link to nothing")]
+
+
+def test_files_that_can_not_be_read_are_collected(tree):
+    (tree / "docs/x.bin").write_bytes(bytes(10))
+    (tree / "docs/z.txt").write_text("")
+    collection = Collection(find(["docs"]), {})
+    assert collection.begin()
+    assert [opened.path for opened in collection.rest()] == ALL
+    assert [path for path, _ in collection.unreadable] == ["docs/x.bin", "docs/z.txt"]
+    for named in (["docs/x.bin"], ["docs", "docs/z.txt"]):
+        with pytest.raises(UserError, match=r"docs/(x\.bin is of a kind|z\.txt is empty)"):
+            Collection(find(named), {}).check()
+
+
+def test_a_folder_without_a_readable_file(tree):
+    (tree / "only").mkdir()
+    for name in ("a.bin", "b.bin"):
+        (tree / "only" / name).write_bytes(bytes(10))
+    with pytest.raises(
+        UserError, match=r"only holds no file that can be read: only/a\.bin is of a kind.* 1 more can't"
+    ):
+        Collection(find(["only"]), {}).begin()
