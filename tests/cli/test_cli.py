@@ -135,7 +135,7 @@ def test_ask_within_a_budget(run, tmp_path, model_folder, text_file, memory_file
         start, end = source["characters"]
         assert source["document"] == str(text_file) and TEXT[start:end] == source["text"] != ""
         assert [start, end] == source["tokens"], "one token per character here"
-    assert f"{text_file}, characters" in run("ask", whole, *options)[2].replace("\n", "")
+    assert f"{text_file}, {answer['sources'][0]['place']}: " in run("ask", whole, *options)[2].replace("\n", "")
     for arguments, message in (
         (["ask", memory_file, *options], "--keep-all"),
         (["ask", whole, *options[:-1], "best"], "score='best' is not known"),
@@ -227,7 +227,7 @@ def test_odd_names_are_shown_in_one_line(run, tmp_path, model_folder, monkeypatc
     assert code == 0 and "x[/b].memory" in err and err.count("\n") == 1
     assert "x[/b].memory" in run("info", path)[1]
     _, _, err = run("ask", path, "fox?", "--budget", 40, "--score", "bm25", "--model", model_folder)
-    assert all('a [red] "b".txt, characters' in line for line in err.splitlines())
+    assert all('a [red] "b".txt, line' in line for line in err.splitlines())
     code, _, err = run("read", text, "-o", path, "--append", "--storage", "int8", "--model", model_folder)
     assert code == 2 and "has storage='model'" in err
 
