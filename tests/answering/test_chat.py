@@ -220,7 +220,9 @@ def test_chat_by_pipe(run, talk, text_file, model_folder, tmp_path):
     code, out, err = talk(lines, memory, "--budget", 50)
     assert code == 0
     assert [line.strip() for line in out.rstrip("\n").split("\n")] == [turn["answer"] for turn in turns]
-    assert err.count(", characters ") == sum(len(turn["sources"]) for turn in turns)
+    sources = [source for turn in turns for source in turn["sources"]]
+    assert len(err.splitlines()) == len(sources)
+    assert all(f"{source['document']}, {source['place'] or 'characters'}" in err for source in sources)
     assert talk("", memory)[:2] == (0, "")
 
 

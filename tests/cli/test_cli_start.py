@@ -57,7 +57,6 @@ def test_help_and_version_load_nothing_slow(tmp_path, arguments, shown):
         (["read", "nosuch.txt", "-o", "x.memory"], "nosuch.txt does not exist: check the name."),
         (["read", "*.nosuch", "-o", "x.memory"], "*.nosuch matches no file"),
         (["read", ".", "-o", "x.memory", "--exclude", "*"], ". holds no file to read"),
-        (["ask", ".", "q"], ". is a folder"),
         (["ask", "nosuch.txt", "q"], "nosuch.txt does not exist"),
         (["ask", "nosuch.memory", "q"], "nosuch.memory does not exist: check the name, or make it with"),
         (["explain", "nosuch.txt", "q"], "nosuch.txt does not exist"),
