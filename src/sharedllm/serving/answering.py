@@ -79,12 +79,18 @@ class Hooks:
 
     check   often; stops the work by raising an exception. prompt: with the number of prompt tokens
     token   for each token. piece: with each piece of text
+    pause   between two steps of reading a long prompt; may answer other requests
     """
 
     check: Callable[..., None]
     prompt: Callable[[int], None]
     token: Callable[[], None]
     piece: Callable[[Piece], None]
+    pause: Callable[[], None]
+
+    def step(self, _: int = 0) -> None:
+        self.check()
+        self.pause()
 
 
 @torch.no_grad()
@@ -126,7 +132,7 @@ def answer(
         read = int(memory.kept[0])
         extra = {"memory": name, "budget": budget, "score": score, "read_tokens": read, "sources": chosen.sources}
         hooks.check()
-    running, memory = _far_read(model, ids, memory, hooks.check)
+    running, memory = _far_read(model, ids, memory, hooks.step)
     whole = running.shape[1] == ids.shape[1]
     running = after_prefix(model, running) if memory is not None else running
     if request.seed is None:
@@ -218,17 +224,17 @@ def _selected(
 
 
 def _far_read(
-    model: SharedLLMForCausalLM, ids: Tensor, memory: ContextMemory | None, check: Callable[..., None]
+    model: SharedLLMForCausalLM, ids: Tensor, memory: ContextMemory | None, step: Callable[[int], None]
 ) -> tuple[Tensor, ContextMemory | None]:
     """The end of a prompt, and the memory with everything before it appended: the whole chunks that don't fit into the window.
 
-    `generate` would do the same, but this works in batches and calls `check` between them.
+    `generate` would do the same, but this works in batches and calls `step` between them.
     """
     size, window = model.config.chunk_size, model.config.window
     far = max(ids.shape[1] - window, 0) // size * size
     if not far:
         return ids, memory
-    options = {"query_ids": ids[:, -window:], "progress": check}
+    options = {"query_ids": ids[:, -window:], "progress": step}
     if memory is None:
         return ids[:, far:], model.read(ids[:, :far], fingerprint=False, **options)
     return ids[:, far:], model.append(memory.to(ids.device), ids[:, :far], **options)

@@ -117,7 +117,7 @@ class Service:
             named=named is not None,
             budget=self.budget,
             score=self.score,
-            hooks=Hooks(job.check, self.metrics.read, token, job.emit),
+            hooks=Hooks(job.check, self.metrics.read, token, job.emit, self.worker.between),
         )
 
     def _described(self, name: str) -> dict[str, Any]:

@@ -111,7 +111,7 @@ class Job:
 
 
 class Worker:
-    """Runs jobs one after the other, in order of arrival. Only a job that changes a memory lets questions pass (see `between`)."""
+    """Runs jobs one after the other, in order of arrival. Only a job that reads a long text lets questions pass (see `between`)."""
 
     def __init__(self, most_waiting: int):
         """most_waiting: how many jobs may wait besides the running one."""
@@ -165,9 +165,11 @@ class Worker:
         self._thread.join()
 
     def between(self) -> None:
-        """Answer the questions that wait: called by a job that changes a memory, in the worker's thread, so that nobody
-        waits until a long text is read."""
-        while (job := self._next_question()) is not None:
+        """Answer the questions that wait now: called by a job that reads a long text, in the worker's thread and between
+        two steps, so that nobody waits until all of it is read."""
+        for _ in range(self.waiting):
+            if (job := self._next_question()) is None:
+                return
             finish = job.run()
             with self._changed:
                 self._between = None

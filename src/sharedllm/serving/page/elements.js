@@ -22,5 +22,5 @@ export const shown = name => name.split("/").pop() || name;
 
 /* Where a source stands: the server says it in words if the document has pages or lines. */
 export function placeOf(source) {
-  return source.place ?? `${shown(source.document)}, characters ${whole(source.characters[0])}–${whole(source.characters[1])}`;
+  return source.place ? `${shown(source.document)}, ${source.place}` : `${shown(source.document)}, characters ${whole(source.characters[0])}–${whole(source.characters[1])}`;
 }
