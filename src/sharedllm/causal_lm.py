@@ -242,7 +242,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
                 raise UserError(
                     f"logits_to_keep={logits_to_keep} with labels: the loss needs all logits; leave one of them out."
                 )
-            targets = _targets(inputs, labels, shift_labels)
+            targets = _targets(inputs, labels, shift_labels, self.config.text_config.vocab_size)
             targets = _without_padding(targets, real, shift_labels is None)
             given = (targets != IGNORE).sum()
         if input_ids is not None and past_key_values is None and input_ids.shape[1] > self.config.window:
@@ -322,17 +322,26 @@ def _tuple(output: ModelOutput) -> Any:
     return output.to_tuple()
 
 
-def _targets(inputs: Tensor | None, labels: Tensor | None, shift_labels: Tensor | None) -> Tensor:
+def _targets(inputs: Tensor | None, labels: Tensor | None, shift_labels: Tensor | None, vocab_size: int) -> Tensor:
     """(B, L) what each token is to be followed by.
 
     Raises:
-        UserError: labels of another shape than the input's.
+        UserError: labels of another shape than the input's, that are not whole numbers, or beyond the vocabulary.
     """
     name, given = ("shift_labels", shift_labels) if shift_labels is not None else ("labels", labels)
     shape = tuple(inputs.shape[:2]) if inputs is not None else ()
     assert given is not None
+    if not isinstance(given, Tensor) or given.is_floating_point():
+        kind = given.dtype if isinstance(given, Tensor) else type(given).__name__
+        raise UserError(f"{name} is of {kind}: pass token ids, whole numbers.")
     if given.shape != shape:
         raise UserError(f"{name} has shape {tuple(given.shape)}, the input {shape}: make them equal.")
+    outside = (given != IGNORE) & ((given < 0) | (given >= vocab_size))
+    if not torch.compiler.is_exporting() and outside.any():
+        raise UserError(
+            f"{name} holds {int(given[outside][0])}, but the vocabulary has {vocab_size} entries: {IGNORE} stands for no target."
+        )
+    given = given.long()
     return given if shift_labels is not None else pad(given[:, 1:], (0, 1), value=IGNORE)
 
 

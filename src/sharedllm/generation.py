@@ -20,7 +20,7 @@ from .context.policies.base import get_policy
 from .memory.context_memory import ContextMemory
 from .model.backbone import SharedLLMModel, SharedLLMPreTrainedModel
 from .model.cache import with_room
-from .model.cross_attention import PreparedMemory
+from .model.cross_attention import PreparedMemory, check_memory
 from .model.families import family_of
 from .model.folding import Folding, fold, running_after_fold
 from .utils.errors import UserError, at_least_one
@@ -117,6 +117,7 @@ class MemoryGenerationMixin(GenerationMixin, SharedLLMPreTrainedModel):
                 "input_ids is missing: generate() needs a prompt of at least one token, not embeddings alone."
             )
         check_some("input_ids", prompt)
+        check_memory(memory)
         if memory is not None and context_ids is not None:
             raise UserError(
                 "both memory and context_ids are given: append the text to the memory, or pass one of them."

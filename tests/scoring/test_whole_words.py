@@ -9,6 +9,7 @@ from sharedllm.prompts import NOTHING, PromptForm
 from sharedllm.scoring.bm25 import BM25Score, in_whole_words
 from sharedllm.scoring.focus import FocusScore
 from sharedllm.scoring.hybrid import HybridScore
+from sharedllm.scoring.words import WordIndex, words_of
 from sharedllm.utils.checkpoints import load_tokenizer
 from sharedllm.utils.text import tokenize
 
@@ -71,3 +72,16 @@ def test_a_question_reads_the_exact_name(score):
     form = PromptForm.of(tokenizer)
     chosen = choose(model, tokenizer, memory, form.whole("town7"), form.whole(NOTHING), budget=64, score=score)
     assert any("town7 is" in source["text"] for source in chosen.sources)
+
+
+def test_a_letter_with_a_sign_is_a_word_of_its_own():
+    assert words_of("C# and C++, F#; C") == ["c#", "c++", "f#", "c"]
+    assert words_of("count++; a+b, issue#12 C#7 i ++ 银鹰# naïve#") == "count b issue 12 c 7 银鹰 naïve".split()
+    index = WordIndex(["It is written in C++.", "It is written in C#.", "It is written in C."])
+    for place, name in enumerate(["C++", "C#", "C"]):
+        scores = index.scores(f"What is {name}?")
+        assert scores.argmax() == place and (scores > 0).sum() == 1
+
+
+def test_nothing_is_said_of_questions_without_words():
+    assert WordIndex(["Some text."]).coverage("What is it?") is None

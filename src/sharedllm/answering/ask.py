@@ -30,7 +30,7 @@ class Chosen:
     scores     (1, Z) how much the token at each slot of the text matters to the question
     citations  the parts that were kept whole, best first
     sources    the citations for display (see `citations.describe`)
-    found      None where it is not known, for models that do not read deeper; False: the text contains hardly any word of the question and may not answer it
+    found      None where it is not known: for models that do not read deeper, and for questions of nothing but words such as "what is it"; False: the text contains hardly any word of the question and may not answer it
     """
 
     memory: ContextMemory
@@ -185,10 +185,13 @@ def choose(
         selected = select_pieces(
             model.model, segments_of(everything), tokenizer, asked, own[:, -asked.shape[1] :], budget, ranking
         )
-        return _chosen(tokenizer, selected.memory, selected.scores, most_sources, selected.coverage >= FOUND)
-    found = get_score(score, model.config)
-    found = found.in_whole_words(tokenizer) if isinstance(found, HybridScore) else in_whole_words(found, tokenizer)
-    scores = model.scores(everything, prompt, query_words=words, score=found)
+        found = None if selected.coverage is None else selected.coverage >= FOUND
+        return _chosen(tokenizer, selected.memory, selected.scores, most_sources, found)
+    scoring = get_score(score, model.config)
+    scoring = (
+        scoring.in_whole_words(tokenizer) if isinstance(scoring, HybridScore) else in_whole_words(scoring, tokenizer)
+    )
+    scores = model.scores(everything, prompt, query_words=words, score=scoring)
     memory = model.select(everything, prompt, budget=budget, score=scores)
     return _chosen(tokenizer, memory, scores, most_sources)
 

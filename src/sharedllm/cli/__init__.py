@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import signal
 import sys
 import traceback
@@ -35,7 +36,9 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         if debug:
             traceback.print_exc()
-        line = f"error: {' '.join((usage() if usage else str(error)).split())}"
+        # A name may be as long as a command line.
+        line = re.sub(r"(\S{100})\S{400,}", r"\1…", " ".join((usage() if usage else str(error)).split()))
+        line = f"error: {line}"
         print(line.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
         sys.exit(2)
     if code == STOPPED:  # the argument parser's code for Ctrl-C

@@ -40,7 +40,6 @@ def command(
     json: JsonOption = False,
 ) -> None:
     """Ask a question over a memory or a text file; the answer is one line."""
-    started = time.perf_counter()
     if budget is not None and selection is not None:
         raise UserError("--budget and --selection are both given: a budget selects by --score.")
     check_source(source)
@@ -53,6 +52,7 @@ def command(
     from .loading import load, open_source, tokens_behind
 
     loaded, tokenizer = load(model)
+    started = time.perf_counter()  # as for `read`: without loading the model
     score = checked_score(loaded, score)
     policy = get_policy(selection or loaded.config.selection)
     prompt = prompt_of(loaded, tokenizer, question, max_new_tokens, instruction)

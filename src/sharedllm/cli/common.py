@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..context.policies import POLICIES
 from ..scoring import SCORES
 from ..utils.errors import UserError
+from ..utils.files import there
 from ..utils.model_names import checkpoint
 from ..utils.text_files import check_file
 
@@ -72,7 +73,7 @@ def check_source(name: str) -> None:
     Raises:
         UserError: nothing of that name exists.
     """
-    if name == "-" or Path(name).exists():
+    if name == "-" or there(name):
         return
     if Path(name).suffix == ".memory":
         raise UserError(f"{name} does not exist: check the name, or make it with `sharedllm read`.")
@@ -85,7 +86,7 @@ def check_recipe(path: Path) -> None:
     Raises:
         UserError: nothing of that name exists.
     """
-    if not path.exists():
+    if not there(path):
         raise UserError(f"can't read the recipe {path}: it does not exist; check the name.")
 
 

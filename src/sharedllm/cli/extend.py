@@ -93,7 +93,9 @@ def command(
     if data is not None:
         check_file(data)
     from ..causal_lm import SharedLLMForCausalLM
+    from ..training.card import extended_card
     from ..utils.checkpoints import load_model
+    from ..utils.files import write_text
     from ..utils.hardware import default_device
     from ..utils.model_names import is_gguf
     from ..utils.prose import library_prose
@@ -120,6 +122,7 @@ def command(
     if tokenizer is not None:
         tokenizer.save_pretrained(output)
     count = sum(p.numel() for p in model.parameters())
+    write_text(output / "README.md", extended_card(output.name, base, model.config, count))
     new = sum(p.numel() for n, p in model.named_parameters() if ".injection." in n or "lower_layers" in n)
     if json:
         print_json(model=str(output), parameters=count, new_parameters=new, **measured)

@@ -28,6 +28,8 @@ def command(
         return
     table = Table(title=Text(source), show_header=False, title_justify="left")
     for name, value in values.items():
+        if name == "damaged" and not value:
+            continue
         table.add_row(name.replace("_", " "), Text(_shown(value)))
     Console().print(table)
 
@@ -46,7 +48,9 @@ def _shown(value: Any) -> str:
 
 
 def _source(source: dict[str, Any]) -> str:
-    """A document of a memory in one line."""
+    """A document of a memory in one line, or what of it is lost."""
+    if "reason" in source:
+        return f"{source['document']}: tokens {source['start']:,}–{source['end']:,} are lost: {source['reason']}"
     sizes = [f"{source[field]:,} {field}" for field in ("tokens", "characters") if source.get(field) is not None]
     cut_off = [] if source.get("finished", True) else ["incomplete: continue with read --append"]
     return f"{source['name']}: " + ", ".join([*sizes, *cut_off])
@@ -63,12 +67,14 @@ def describe_memory(name: str) -> dict:
         "tokens": memory.tokens,
         "chunk_size": memory.chunk_size,
         "kept_tokens": int(memory.kept.sum()),
-        "complete": memory.complete,
+        # Every token can be read: as far as shows without reading every byte, which `memory check` does.
+        "complete": memory.complete and not memory.damaged,
         "injected_layers": memory.pairs,
         "storage": label.storage,
         "bytes": memory.nbytes,
         "fingerprint": memory.fingerprint,
         "sources": memory.contents,
+        "damaged": [vars(lost) for lost in memory.damaged],
     }
 
 

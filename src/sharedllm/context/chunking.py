@@ -12,8 +12,10 @@ from ..utils.errors import UserError
 def check_some(name: str, ids: Tensor) -> None:
     """
     Raises:
-        UserError: there is no row, or no token in a row.
+        UserError: it is no tensor, there is no row, or no token in a row.
     """
+    if not isinstance(ids, Tensor):
+        raise UserError(f"{name} is a {type(ids).__name__}: pass a tensor of token ids of shape (B, T).")
     if ids.numel() == 0:
         raise UserError(f"{name} has shape {tuple(ids.shape)}: give at least one row, of at least one token.")
 
@@ -24,6 +26,8 @@ def check_ids(name: str, ids: Tensor, mask: Tensor | None, vocab_size: int | Non
     Raises:
         UserError: ids that are not a (B, T) integer tensor, a mask of another shape, or an id outside the vocabulary.
     """
+    if not isinstance(ids, Tensor):
+        raise UserError(f"{name} is a {type(ids).__name__}: pass a tensor of token ids of shape (B, T).")
     if ids.ndim != 2 or ids.is_floating_point():
         raise UserError(f"{name} has shape {tuple(ids.shape)} and dtype {ids.dtype}: pass integer ids of shape (B, T).")
     if mask is None:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..utils.errors import UserError
 from ..utils.fields import misfit_of
-from ..utils.files import put
+from ..utils.files import put, there
 from .context_memory import ContextMemory
 from .fingerprint import raw_bytes
 from .int8 import dequantised, quantised
@@ -144,7 +144,7 @@ def _damaged(path: Path, what: str) -> UserError:
 
 
 def _open(path: Path):
-    if not path.exists():
+    if not there(path):
         raise UserError(f"{path} does not exist: check the name, or make it with `sharedllm read`.")
     if path.is_dir():
         raise UserError(f"{path} is a folder: name a memory file.")
@@ -152,8 +152,8 @@ def _open(path: Path):
         raise UserError(f"{path} is not a regular file: name a memory file.")
     try:
         return safe_open(path, framework="pt")
-    except SafetensorError as error:
-        raise UserError(f"{path} is not a memory, or was cut short: {error}; read the text again.") from None
+    except SafetensorError:
+        raise UserError(f"{path} is not a memory, or was cut short; read the text again.") from None
     except OSError as error:
         raise UserError(f"{path} can't be opened: {error}.") from None
 

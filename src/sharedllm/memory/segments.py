@@ -28,6 +28,8 @@ def segments_of(source: Source) -> list[Segment]:
     """
     segments: list[Segment] = []
     for single in source if isinstance(source, Sequence) else [source]:
+        if not hasattr(single, "segments"):
+            raise UserError(f"a {type(single).__name__} is no memory: pass what read() or open_memory() returns.")
         offset = _after(segments)
         for segment in single.segments:
             segments.append(_moved(segment, offset) if offset else segment)

@@ -18,7 +18,7 @@ from ..utils.checkpoints import check_dense
 from ..utils.errors import UserError, at_least_one
 from .cache import with_room
 from .config import SharedLLMConfig, check_strides
-from .cross_attention import PreparedMemory, bucket, prepare
+from .cross_attention import PreparedMemory, bucket, check_memory, prepare
 from .decoder import Decoder, is_decoder
 from .deepen import Deepened, deepen
 from .encode import ContextEncoder, append_context, read_context
@@ -175,6 +175,9 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         An unfinished last chunk is read again together with the new text. Arguments are those of `read`; a memory that
         holds every token continues to.
         """
+        if not isinstance(memory, ContextMemory):
+            check_memory(memory)
+            raise UserError(f"memory is a {type(memory).__name__}: text can be appended to what read() returns.")
         keep_all = memory.complete and self.config.encoding == "chunk"
         encoder = self._encoder(selection, batch_tokens, keep_all=keep_all)
         self.check_fingerprint(memory.fingerprint)
@@ -244,6 +247,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         Raises:
             UserError: the memory has the shape of another model's, or several texts but not as many as there are rows.
         """
+        check_memory(memory)
         if memory is not None and rows is not None and len(memory) not in (1, rows):
             raise UserError(
                 f"the memory holds {len(memory)} texts, the batch {rows}: make them equal, or give one text for all rows."
@@ -310,6 +314,8 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         states = input_ids if input_ids is not None else inputs_embeds
         if states is None:
             raise UserError("input_ids is missing: pass input_ids or inputs_embeds.")
+        if position_ids is not None:
+            _check_positions(position_ids, states)
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
         # A static cache keeps its length on the device: reading it would synchronise, which compiled code can't.
         length = states.shape[1] + (0 if isinstance(past, Tensor) else past)
@@ -345,6 +351,22 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             **kwargs,
         )
         return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+
+def _check_positions(position_ids: Tensor, states: Tensor) -> None:
+    """
+    Raises:
+        UserError: they are not whole numbers, one for each token.
+    """
+    shapes = [(rows, states.shape[1]) for rows in (1, states.shape[0])]
+    if not isinstance(position_ids, Tensor) or position_ids.is_floating_point() or position_ids.shape not in shapes:
+        given = (
+            f"shape {tuple(position_ids.shape)}" if isinstance(position_ids, Tensor) else type(position_ids).__name__
+        )
+        raise UserError(
+            f"position_ids has {given}, the input {tuple(states.shape[:2])}: pass one whole number for each token, or leave "
+            "it out."
+        )
 
 
 AutoModel.register(SharedLLMConfig, SharedLLMModel, exist_ok=True)

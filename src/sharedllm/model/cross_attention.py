@@ -18,6 +18,7 @@ from transformers import PreTrainedConfig
 
 from ..memory.context_memory import ContextMemory
 from ..memory.int8 import Int8Keys, Int8Values
+from ..utils.errors import UserError
 from .attention import attend_to_all, own_scores
 from .config import SharedLLMConfig
 from .families import Family, Rotations
@@ -65,6 +66,16 @@ class PreparedMemory:
             },
             begin=None if self.begin is None else self.begin.repeat_interleave(repeats),
         )
+
+
+def check_memory(memory: Any) -> None:
+    """
+    Raises:
+        UserError: it is no memory that a model can read.
+    """
+    if memory is not None and not isinstance(memory, ContextMemory | PreparedMemory):
+        fix = "pass its load()" if hasattr(memory, "load") else "pass what read() or open_memory(path).load() returns"
+        raise UserError(f"memory is a {type(memory).__name__}: {fix}.")
 
 
 def prepare(

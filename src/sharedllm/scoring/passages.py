@@ -48,7 +48,7 @@ class Selected:
 
     memory: ContextMemory
     scores: Tensor
-    coverage: float
+    coverage: float | None
 
 
 class TextIndex:
@@ -211,7 +211,7 @@ def select_pieces(
     question = decode(tokenizer, question_ids[0][own[0].to(question_ids.device)].tolist())
     ranked = rank_pieces(model, segments, index, question, question_ids, own, score)
     coverage = index.words.coverage(question)
-    if check_ranking(model.config, score)[0] and coverage >= FOUND:
+    if check_ranking(model.config, score)[0] and (coverage is None or coverage >= FOUND):
         ranked = ranked.masked_fill(ranked < LEAST_SHARE * ranked.max(), -torch.inf)
     chosen = choose_pieces(ranked, index.pieces, budget)
     kept = index.pieces[chosen]

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from ..utils.bm25 import BM25
 
-_WORD = regex.compile(r"[\p{L}\p{N}\p{M}]+")
+# A letter with + or # after it is a name of its own (C++, C#, F#); longer words are not (count++).
+_WORD = regex.compile(r"(?<![\p{L}\p{N}\p{M}])[\p{Latin}](?:\+{1,2}|#)(?![\p{L}\p{N}\p{M}+#])|[\p{L}\p{N}\p{M}]+")
 # Scripts that are written without spaces: their words count by pairs of characters.
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _RUNS = regex.compile(f"([{_UNSPACED}]+)|[^{_UNSPACED}]+")
@@ -73,12 +74,12 @@ class WordIndex:
             return torch.zeros(self._pieces)
         return torch.from_numpy(np.asarray(self._index.get_scores(known), dtype=np.float32))
 
-    def coverage(self, question: str) -> float:
+    def coverage(self, question: str) -> float | None:
         """How much of a question one piece contains: the share of its words in the best piece, weighted by idf and
-        compared by their beginnings. 1.0 for a question without words."""
+        compared by their beginnings. None for a question without words, of which nothing can be said."""
         terms = [term for term in _distinct(question) if term.startswith("~")]
         if not terms:
-            return 1.0
+            return None
         covered, total = np.zeros(self._pieces), 0.0
         for term in dict.fromkeys(terms):
             holding = self._holding(term)

@@ -22,7 +22,7 @@ from ..memory.file import Storage, library
 from ..memory.schema import CHUNK_SIZE, LAYERS, SHA256, STORAGE
 from ..utils.errors import UserError
 from ..utils.fields import TRUTH, each, misfit_of, pair, record, text, whole
-from ..utils.files import write_text
+from ..utils.files import there, write_text
 
 FORMAT, VERSION = "sharedllm.store", 1
 NAME = "manifest.json"
@@ -160,7 +160,7 @@ def read_manifest(folder: Path) -> Manifest:
         UserError: the folder is not a store, has a newer format, or its manifest is damaged.
     """
     path = folder / NAME
-    if folder.is_file():
+    if there(folder) and folder.is_file():
         raise UserError(f"{folder} is a file, not a memory folder: make one with `sharedllm read`.")
     try:
         if path.exists() and not path.is_file():  # a pipe or a device would never end

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..utils.errors import UserError
-from ..utils.files import put, synchronise
+from ..utils.files import put, synchronise, there
 from .manifest import NAME, Manifest, is_block, read_manifest
 
 
@@ -47,7 +47,7 @@ def _check_ours(folder: Path) -> None:
     Raises:
         UserError: it is not a store, or has blocks that no manifest names.
     """
-    if folder.exists() and not folder.is_dir():
+    if there(folder) and not folder.is_dir():
         raise UserError(f"{folder} is a file, not a memory folder: name another one.")
     if not folder.parent.is_dir():
         raise UserError(f"the folder {folder.parent} does not exist: create it, or save the memory elsewhere.")

@@ -17,7 +17,7 @@ from ..memory.interface import Damage
 from ..memory.segment import Segment
 from ..utils.errors import UserError
 from .blocks import BlockFile, form_of, joined
-from .manifest import Document, Manifest, read_manifest
+from .manifest import Block, Document, Manifest, read_manifest
 
 
 @dataclass(frozen=True)
@@ -194,6 +194,11 @@ class MemoryStore:
         return tuple(source for source in sources.values() if source["marks"])
 
 
+def _path(block: Block) -> str:
+    """A block's file within the store."""
+    return f"blocks/{block.file}.memory"
+
+
 def _open_blocks(
     folder: Path, manifest: Manifest, verify: bool, progress: Callable[[int, int], None] | None, missing: bool
 ) -> tuple[list[_Placed], list[Damage]]:
@@ -209,15 +214,13 @@ def _open_blocks(
                 form = form or form_of(file.tensors)
                 if form_of(file.tensors) != form:
                     file = None
-                    raise UserError(
-                        f"{block.file}.memory has keys and values of other shapes than the blocks before it"
-                    )
+                    raise UserError(f"{_path(block)} has keys and values of other shapes than the blocks before it")
             except FileNotFoundError:
                 if not missing:
                     raise
-                damaged.append(Damage(document.name, token, token + block.tokens, f"{block.file}.memory is missing"))
+                damaged.append(Damage(document.name, token, token + block.tokens, f"{_path(block)} is missing"))
             except ValueError as error:
-                damaged.append(Damage(document.name, token, token + block.tokens, str(error)))
+                damaged.append(Damage(document.name, token, token + block.tokens, str(error).replace(f"{folder}/", "")))
             placed.append(_Placed(document, slot, character, line, block.tokens, file))
             slot += -(-block.tokens // manifest.chunk_size) * manifest.chunk_size
             token, character = token + block.tokens, character + block.characters

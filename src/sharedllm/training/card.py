@@ -48,11 +48,7 @@ def model_card(recipe: Recipe, config: PreTrainedConfig, parameters: int, log: P
         f"{parameters / 1e6:,.1f}M parameters, stage `{recipe.stage}`, system `{recipe.system}`{source}.",
     ]
     if extended:
-        lines.append(
-            f"Window {config.window}; chunks of {config.chunk_size}, overlap {config.overlap}; strides "
-            f"{', '.join(map(str, config.strides))}; {config.lower_layers} lower layers, weights `{config.lower_weights}`; "
-            f"encoding `{config.encoding}`, injection `{config.injection}`, layers {config.injection_map}."
-        )
+        lines.append(_settings(config))
     lines += [
         "## Use",
         f"```python\n{USE['extended' if extended else 'base']}```",
@@ -68,6 +64,41 @@ def model_card(recipe: Recipe, config: PreTrainedConfig, parameters: int, log: P
         "licences of data and weights.",
     ]
     return "\n\n".join(lines) + "\n"
+
+
+def extended_card(name: str, base: str, config: SharedLLMConfig, parameters: int) -> str:
+    """The card of a base that is extended and not trained."""
+    about = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        **({"base_model": base} if _on_hub(base) else {}),
+        "tags": ["sharedllm", "long-context", "arxiv:2603.04759"],
+    }
+    untrained = (
+        "Its cross-attention adds nothing until it is trained."
+        if config.injection == "cross"
+        else "Nothing was trained: the weights are the base's."
+    )
+    lines = [
+        f"---\n{yaml.safe_dump(about, sort_keys=False)}---",
+        f"# {name}",
+        f"{parameters / 1e6:,.1f}M parameters, made from `{Path(base).name if not _on_hub(base) else base}` with `sharedllm extend`. "
+        f"{untrained}",
+        _settings(config),
+        "## Use",
+        f"```python\n{USE['extended']}```",
+        "## Limits",
+        "`sharedllm extend` wrote this card. The base's own card and licence apply to its weights.",
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def _settings(config: SharedLLMConfig) -> str:
+    return (
+        f"Window {config.window}; chunks of {config.chunk_size}, overlap {config.overlap}; strides "
+        f"{', '.join(map(str, config.strides))}; {config.lower_layers} lower layers, weights `{config.lower_weights}`; "
+        f"encoding `{config.encoding}`, injection `{config.injection}`, layers {config.injection_map}."
+    )
 
 
 def _on_hub(base: str | None) -> bool:

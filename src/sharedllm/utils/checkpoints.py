@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -99,6 +100,10 @@ def _unreadable(what: str, name: str, error: Exception) -> UserError:
         )
     if folder.is_dir() and not (folder / "config.json").is_file():
         return UserError(f"{name} has no config.json: name the folder of a model.")
+    if isinstance(error, SafetensorError) or "deserializing header" in str(error):
+        return UserError(
+            f"can't load the {what} {name}: its .safetensors files are damaged or were cut short; copy or fetch them again."
+        )
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     # For a field of the wrong type the first line names the field, and the last line says what is wrong.
     said = lines[0] if len(lines) == 1 or not isinstance(error, StrictDataclassError) else f"{lines[0]} {lines[-1]}"

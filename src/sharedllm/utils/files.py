@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from .errors import UserError
+
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text to a temporary file beside `path`, then rename it. Creates missing parent folders.
@@ -17,6 +19,23 @@ def write_text(path: Path, text: str) -> None:
         put(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def there(path: str | Path) -> bool:
+    """Whether there is a file or folder of a name.
+
+    Raises:
+        UserError: none can have it, as it is too long; or it can't be looked at.
+    """
+    try:
+        Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        shown = str(path)
+        shown = shown if len(shown) <= 100 else f"{shown[:100]}…"
+        raise UserError(f"{shown} can't be opened: {getattr(error, 'strerror', None) or error}.") from None
+    return True
 
 
 def put(temporary: Path, final: Path) -> None:

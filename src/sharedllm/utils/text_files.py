@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .errors import UserError
+from .files import there
 
 # Long texts are read and tokenised in pieces of about this many characters, cut at line ends.
 PIECE = 200_000
@@ -85,12 +86,13 @@ def check_file(name: str) -> None:
     """Refuse a name that can't be read as text, without opening it: a pipe can be read only once.
 
     Raises:
-        UserError: it is missing or a folder.
+        UserError: it is missing or a folder, or no file can have that name.
     """
     path = Path(name)
+    found = name == "-" or there(name)
     if name != "-" and path.is_dir():
         raise UserError(f"{name} is a folder: name one of its files, or read it into a memory with `sharedllm read`.")
-    if name != "-" and not path.exists():
+    if not found:
         raise UserError(f"{name} does not exist: check the name.")
 
 

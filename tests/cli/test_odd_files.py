@@ -1,0 +1,84 @@
+"""Names that no file can have, files that were cut short, and what the commands say of a memory that is damaged."""
+
+import json
+import shutil
+
+import pytest
+from safetensors import safe_open
+
+from sharedllm import open_memory
+from sharedllm.utils.text_files import read_text
+
+LONG = "a" * 5000
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["read", LONG, "-o", "x.memory"], ["read", "TEXT", "-o", LONG], ["ask", LONG, "q"], ["info", LONG], ["info", f"{LONG}.memory"],
+        ["memory", "check", LONG], ["memory", "merge", LONG, LONG, "-o", "x.memory"], ["generate", "--prompt", "a", "--model", LONG],
+        ["generate", "--prompt", "a", "--context", LONG], ["extend", LONG, "-o", "m"], ["extend", "tiny", "-o", LONG],
+        ["explain", LONG, "q", "-o", "e.html"], ["tokenize", LONG, "-o", "t", "--tokenizer", "tiny"], ["train", LONG], ["report", LONG],
+    ],
+)  # fmt: skip
+def test_a_name_that_is_too_long(run, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "TEXT").write_text("some text")
+    code, out, err = run(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1) and len(err) < 500
+    assert [p.name for p in tmp_path.iterdir()] == ["TEXT"]
+
+
+@pytest.mark.parametrize("use", [open_memory, read_text])
+def test_a_name_that_is_too_long_in_python(use):
+    with pytest.raises(ValueError, match=r"^a{100}… can't be opened: File name too long\.$"):
+        use(LONG)
+
+
+@pytest.mark.parametrize("left", [0, 7, 100, -1])
+def test_weights_that_were_cut_short(run, tmp_path, model_folder, left):
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder, folder)
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:left])
+    code, _, err = run("generate", "--prompt", "a", "--model", folder)
+    assert code == 2 and err.count("\n") == 1
+    assert f"{folder}: its .safetensors files are damaged or were cut short; copy or fetch them again" in err
+
+
+def test_a_damaged_memory_is_described_as_damaged(run, tmp_path, model_folder):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("The harbour master counted crates. " * 4)
+    memory = tmp_path / "a.memory"
+    read = ["read", tmp_path / "a.txt", tmp_path / "b.txt", "-o", memory, "--keep-all", "--model", model_folder]
+    assert run(*read)[0] == 0
+    whole = json.loads(run("info", memory, "--json")[1])
+    assert whole["complete"] and whole["damaged"] == [] and "lost" not in run("info", memory)[1]
+    file = open_memory(memory).documents[1].blocks[0].file
+    path = memory / "blocks" / f"{file}.memory"
+    path.write_bytes(path.read_bytes()[:-5])
+    told = json.loads(run("info", memory, "--json")[1])
+    ((lost),) = told["damaged"]
+    reason = f"blocks/{file}.memory is not a memory, or was cut short; read the text again."
+    assert lost == {"document": f"{tmp_path}/b.txt", "start": 0, "end": 140, "reason": reason}
+    assert not told["complete"] and told["kept_tokens"] == 140 == whole["kept_tokens"] // 2
+    code, out, _ = run("memory", "check", memory)
+    assert code == 1 and out == f"{tmp_path}/b.txt: tokens 0–140 are lost: {reason}\n"
+    assert (
+        f"are lost: blocks/{file}" in run("info", memory)[1].replace("\n", "").replace(" │ ", "")
+        or "lost" in run("info", memory)[1]
+    )
+    path.unlink()
+    assert run("memory", "check", memory)[1].endswith(f"are lost: blocks/{file}.memory is missing\n")
+
+
+def test_extend_writes_a_card(run, tmp_path, base_folder, model_folder):
+    card = (model_folder / "README.md").read_text()
+    assert (
+        card.startswith("---\nlibrary_name: transformers\n") and "import sharedllm" in card and "base_model" not in card
+    )
+    assert "made from `base` with `sharedllm extend`" in card and str(base_folder) not in card
+    assert "adds nothing until it is trained" in card and "chunks of 16" in card
+    with safe_open(model_folder / "model.safetensors", framework="pt") as file:
+        numbers = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118 (no dict)
+    assert f"{numbers / 1e6:,.1f}M parameters" in card
