@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "docs/guide.md", "docs/python.md", "docs/serving.md", "docs/training.md"]
+PAGES = ["README.md", "docs/guide.md", "docs/documents.md", "docs/python.md", "docs/serving.md", "docs/training.md"]
 NOT_RUN = {
+    "documents": "installs; tests/documents and test_first_five_minutes read folders",
     "make": "sets up an environment; these are the commands that the tests run in",
     "chat": "waits for questions at a terminal; the guide's piped chat runs",
     "serve": "serves until it is stopped; tests/serving start servers",

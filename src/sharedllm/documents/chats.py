@@ -65,17 +65,16 @@ def _messages(values: list) -> list[Mapping]:
 
 def _branch(chat: Mapping) -> list[Mapping]:
     """The messages on the way from the root of a tree to its current message."""
-    nodes: Mapping[str, Any] = chat["mapping"]
+    nodes: dict[str, Mapping] = {name: node for name, node in chat["mapping"].items() if isinstance(node, Mapping)}
     at: Any = chat.get("current_node")
-    if at not in nodes:
-        at = next((name for name in reversed(list(nodes)) if not (nodes[name] or {}).get("children")), None)
+    if not isinstance(at, str) or at not in nodes:
+        at = next((name for name in reversed(nodes) if not nodes[name].get("children")), None)
     found, seen = [], set()
-    while at in nodes and at not in seen:
+    while isinstance(at, str) and at in nodes and at not in seen:
         seen.add(at)
-        node = nodes[at] or {}
-        if isinstance(node.get("message"), Mapping):
-            found.append(node["message"])
-        at = node.get("parent")
+        if isinstance(nodes[at].get("message"), Mapping):
+            found.append(nodes[at]["message"])
+        at = nodes[at].get("parent")
     # System messages of an export are settings, mostly empty.
     return [m for m in reversed(found) if speaker(m) != "system"]
 

@@ -1,5 +1,6 @@
 """Documents that are ZIP files with XML in them: DOCX and EPUB."""
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -12,6 +13,10 @@ from ..utils.errors import UserError
 SIGNATURE = b"PK\x03\x04"
 # A member that unpacks to more than this is no document's text, but an attack or a mistake.
 MOST = 2**28
+# What zipfile and the XML parser raise for damaged bytes.
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, EOFError, ElementTree.ParseError, LookupError, ValueError, OverflowError, struct.error
+)  # fmt: skip
 
 
 def holds(path: Path, head: bytes, member: str) -> bool:
@@ -21,7 +26,7 @@ def holds(path: Path, head: bytes, member: str) -> bool:
     try:
         with zipfile.ZipFile(path) as members:
             return member in members.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except (*_DAMAGED, OSError, NotImplementedError):
         return False
 
 
@@ -39,10 +44,14 @@ def package(path: Path) -> Iterator[zipfile.ZipFile]:
                     f"{path} has a part of {large.file_size:,} bytes, {large.filename}: more than {MOST:,} can't be read."
                 )
             yield members
-    except (zipfile.BadZipFile, zlib.error, EOFError, ElementTree.ParseError, KeyError, NotImplementedError) as error:
-        raise UserError(f"{path} is damaged: {' '.join(str(error).split())}; get or save it again.") from None
+    except UserError:
+        raise
+    except NotImplementedError as error:
+        raise UserError(f"{path} is packed in a way that can't be read: {error}; save it again.") from None
     except RuntimeError:  # zipfile's word for a password
         raise UserError(f"{path} is locked: it needs a password; save it without one.") from None
+    except _DAMAGED as error:
+        raise UserError(f"{path} is damaged: {' '.join(str(error).split())}; get or save it again.") from None
 
 
 def tree(members: zipfile.ZipFile, name: str, path: Path) -> ElementTree.Element:
