@@ -72,9 +72,7 @@ def test_the_page_needs_no_key_and_loads_nothing_from_elsewhere(serve):
 def test_a_file_is_read_with_its_progress(serve):
     client = serve()
     text = OWLS * 40
-    events = streamed(
-        client.put(f"{URL}/a/owls.txt", content=b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode(), headers=STREAM)
-    )
+    events = streamed(client.put(f"{URL}/a/owls.txt", content=b"\xef\xbb\xbf" + text.encode(), headers=STREAM))
     progress = [(e["read"], e["of"]) for e in events[:-1]]
     assert progress[0] == (0, len(text)) and progress[-1][0] == len(text) and progress == sorted(progress)
     assert events[-1]["documents"][-1] == {
@@ -83,9 +81,26 @@ def test_a_file_is_read_with_its_progress(serve):
         "characters": len(text),
         "finished": True,
     }
-    plain = client.put(f"{URL}/utf16.txt", content="Ein Uhu.\n".encode("utf-16")).json()
-    assert plain["documents"][-1]["characters"] == len("Ein Uhu.\n")
-    assert names(client) == ["foxes", "a/owls.txt", "utf16.txt"]
+    plain = client.put(f"{URL}/plain.txt", content=b"An owl.\n").json()
+    assert plain["documents"][-1]["characters"] == len("An owl.\n")
+    assert names(client) == ["foxes", "a/owls.txt", "plain.txt"]
+
+
+def test_files_of_other_kinds_are_read_with_their_places(serve):
+    client = serve()
+    page = (
+        "<html><head><title>Birds</title></head><body><h1>Owls</h1><p>The night owl is called Mina.</p></body></html>"
+    )
+    assert client.put(f"{URL}/birds.html", content=page.encode()).status_code == 200
+    assert "<p>" not in client.get(f"{URL}/birds.html").json()["text"]
+    assert client.put(f"{URL}/prices.csv", content=b"bird,price\nheron,7\nstork,9\n").status_code == 200
+    for question, name, place in (
+        ("Who is the night owl Mina?", "birds.html", "Owls"),
+        ("stork price", "prices.csv", "row"),
+    ):
+        body = ASKED | {"memory": "notes", "messages": [{"role": "user", "content": question}]}
+        source = client.post("/v1/chat/completions", json=body).json()["sharedllm"]["sources"][0]
+        assert source["document"] == name and place in source["place"]
 
 
 def test_a_name_is_taken_once_and_replaced_when_asked(serve, tmp_path):
@@ -102,10 +117,10 @@ def test_a_name_is_taken_once_and_replaced_when_asked(serve, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "status", "message"),
     [
-        ("report.pdf", b"%PDF-1.7\n", 415, "report.pdf is a PDF"),
-        ("a.docx", b"PK\x03\x04abc", 415, "an archive or an office document"),
-        ("a.bin", b"\x00" * 100, 415, "full of zero bytes"),
-        ("latin.txt", "Käse".encode("latin-1"), 415, "byte 1 is 0xe4; convert it to UTF-8"),
+        ("report.pdf", b"%PDF-1.7\n", 415, "report.pdf is"),
+        ("a.docx", b"PK\x03\x04abc", 415, "a.docx is"),
+        ("a.bin", b"\x00" * 100, 415, "a.bin is of a kind that can't be read"),
+        ("latin.txt", "Käse".encode("latin-1"), 415, "latin.txt is not UTF-8: byte 1 is 0xe4; convert it"),
         ("empty.txt", b" \n", 400, "empty.txt is empty"),
         ("none.txt", b"", 400, "none.txt is empty"),
         ("a%07b", b"x", 400, "no name of a document"),
@@ -116,7 +131,7 @@ def test_files_that_can_not_be_read(serve, name, content, status, message):
     client = serve(most_upload=2000)
     said = client.put(f"{URL}/{name}", content=content, headers=STREAM)
     assert said.status_code == status and message in said.json()["error"]["message"], said.text
-    assert names(client) == ["foxes"]
+    assert names(client) == ["foxes"] and "sharedllm-" not in said.text
     assert client.put("/v1/memories/none/documents/x", content=b"x").status_code == 404
 
 

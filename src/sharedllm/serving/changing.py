@@ -8,13 +8,15 @@ from typing import Any
 from fastapi import FastAPI, Request
 from starlette.responses import Response, StreamingResponse
 
+from ..utils.text import tokenize
 from .completing import disconnected, worked
 from .errors import ServingError
+from .memories import full_disk_named
 from .passages import passage
 from .replies import DONE, Json, event
 from .requests import DocumentRequest
 from .service import Service
-from .uploads import check_name, text_of
+from .uploads import Upload, check_name, opened
 from .worker import Job
 
 
@@ -29,7 +31,7 @@ def add_changes(app: FastAPI, service: Service) -> None:
     async def add(name: str, body: DocumentRequest) -> dict[str, Any]:
         """Once begun, this continues even if the client disconnects."""
         _ = service.memories[name]
-        job = _reading(service, name, body.name, body.text, replaces=False, whole=False)
+        job = _reading(service, name, body.name, body.text)
         return await _result(service, job)
 
     @app.get("/v1/memories/{name}/documents/{document:path}")
@@ -44,8 +46,9 @@ def add_changes(app: FastAPI, service: Service) -> None:
         check_name(document)
         service.memories.check_free(name, document, replace)
         data = await request.body()
-        text = await asyncio.to_thread(text_of, document, data)
-        job = _reading(service, name, document, text, replaces=replace, whole=True)
+        with full_disk_named("temporary files"):
+            file = await asyncio.to_thread(opened, document, data)
+        job = _reading(service, name, document, file, replaces=replace)
         events = _followed(service, job, request)
         if "text/event-stream" not in request.headers.get("accept", ""):
             return Json(await _last(events))
@@ -72,9 +75,10 @@ def add_changes(app: FastAPI, service: Service) -> None:
         )
 
 
-def _reading(service: Service, name: str, document: str, text: str, *, replaces: bool, whole: bool) -> Job:
-    """The job that reads a document; it emits its progress."""
+def _reading(service: Service, name: str, document: str, given: str | Upload, *, replaces: bool = False) -> Job:
+    """The job that reads a document, a text or a file; it emits its progress."""
     model, tokenizer = service.model, service.tokenizer
+    text, origin = (given, None) if isinstance(given, str) else (given.text, given.origin)
 
     def work(job: Job) -> dict[str, Any]:
         size, read = estimated_tokens(service, text), 0
@@ -87,7 +91,7 @@ def _reading(service: Service, name: str, document: str, text: str, *, replaces:
             job.check()
 
         job.emit({"object": "memory.progress", "document": document, "read": 0, "of": size})
-        return service.memories.add(name, document, text, model, tokenizer, progress, replaces=replaces, whole=whole)
+        return service.memories.add(name, document, text, model, tokenizer, progress, origin=origin, replaces=replaces)
 
     return Job(work, service.seconds, changes=True)
 
@@ -95,7 +99,7 @@ def _reading(service: Service, name: str, document: str, text: str, *, replaces:
 def estimated_tokens(service: Service, text: str) -> int:
     """About how many tokens a text has, from its beginning."""
     sample = text[:20_000]
-    tokens = len(service.tokenizer.tokenize(sample)) if sample else 0
+    tokens = tokenize(service.tokenizer, sample).shape[1]
     return max(round(tokens * len(text) / max(len(sample), 1)), 1)
 
 

@@ -1,8 +1,8 @@
 """The memories opened at the server's start, by name, and changes of their documents."""
 
 import errno
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
+from ..documents.places import Origin
 from ..memory.interface import Memory
 from ..store.opening import Label, look, open_memory
 from ..store.writer import Writer, writing
@@ -127,36 +128,30 @@ class Memories:
         tokenizer: PreTrainedTokenizerBase,
         progress: Callable[[int], None],
         *,
+        origin: Origin | None = None,
         replaces: bool = False,
-        whole: bool = False,
     ) -> dict[str, Any]:
-        """Read a document into a memory; an existing document continues where it ended. Returns a description of the memory.
+        """Read a document into a memory. Returns a description of the memory.
 
         Args:
-            replaces: the document takes the place of one of its name. whole: nothing of a new document stays if reading
-                is interrupted, and a finished one of its name is not continued.
+            origin: of a document that is a file: it is in the memory once it is whole. Without it, an existing document
+                continues where it ended. replaces: a file takes the place of a document of its name.
 
         Raises:
-            ServingError: no such memory, another process is writing to it, or the disk is full. UserError: the text does
-                not begin with the text read earlier under this name.
-            Whatever `progress` raises; without `whole` the text read so far stays, as an unfinished document.
+            ServingError: no such memory, another process is writing to it, the disk is full, or a file's name is taken.
+            UserError: a text does not begin with the text read earlier under this name.
+            Whatever `progress` raises; of a text what was read so far stays, as an unfinished document.
         """
         if not text.strip():
             raise invalid("text", f"text={text[:20]!r} is empty: send the text to read.")
+        file = origin is not None
 
         def change(writer: Writer) -> None:
-            if replaces:
-                _drop(writer, document)
-            there = {d.name: d.finished for d in writer.present().documents}
-            if whole and there.get(document):
+            taken = any(d.name == document and d.finished for d in writer.present().documents)
+            if file and taken and not replaces:
                 raise _taken(name, document)
-            try:
-                writer.read(model, tokenizer, document, pieces_of(text), progress=progress)
-            except BaseException:
-                if whole and document not in there:
-                    with suppress(OSError):
-                        _drop(writer, document)
-                raise
+            pieces = pieces_of(text)
+            writer.read(model, tokenizer, document, pieces, origin=origin, anew=file, progress=progress)
 
         return self._changed(name, change)
 
@@ -187,17 +182,13 @@ class Memories:
     def _changed(self, name: str, change: Callable[[Writer], None]) -> dict[str, Any]:
         old = self[name]
         try:
-            with ExitStack() as stack:
+            with full_disk_named(f"memory={name!r}"), ExitStack() as stack:
                 try:
                     writer = stack.enter_context(writing(old.path))
                 except UserError as error:
                     raise ServingError(409, str(error), "memory") from None
                 self._changing = name
                 change(writer)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise ServingError(507, f"the disk of memory={name!r} is full: free space, then send it again.") from None
         finally:
             self._changing = None
             # Reopen after success and failure, because committed changes count; our own blocks need no check.
@@ -205,10 +196,18 @@ class Memories:
         return self.described(name)
 
 
-def _drop(writer: Writer, document: str) -> None:
-    """Remove a document if it is there."""
-    if any(d.name == document for d in writer.present().documents):
-        writer.forget(document)
+@contextmanager
+def full_disk_named(what: str) -> Iterator[None]:
+    """
+    Raises:
+        ServingError: the disk of something is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ServingError(507, f"the disk of {what} is full: free space, then send it again.") from None
 
 
 def _taken(name: str, document: str) -> ServingError:

@@ -1,38 +1,46 @@
-"""From an uploaded file to its text: the one place where files of other kinds than text are turned into text."""
+"""From an uploaded file to its text and the places in it, by `documents`."""
 
-import codecs
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
 
+from ..documents import open_document
+from ..documents.places import Origin
+from ..utils.errors import UserError
 from .errors import ServingError, invalid
 
-# How files of well-known kinds begin, so that the error names what was sent.
-_KINDS = {
-    b"%PDF": "a PDF",
-    b"PK\x03\x04": "an archive or an office document",
-    b"\x89PNG": "an image",
-    b"\xff\xd8\xff": "an image",
-}
-_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+# Longest file name on disk, in bytes; a longer name keeps only its suffix there.
+_LONGEST = 200
 
 
-def text_of(name: str, data: bytes) -> str:
-    """The text of an uploaded file.
+@dataclass(frozen=True)
+class Upload:
+    """The text of a file; origin: its hash, title and places."""
+
+    text: str
+    origin: Origin
+
+
+def opened(name: str, data: bytes) -> Upload:
+    """
+    Args:
+        name: of the document, whose suffix tells its kind where its bytes do not.
 
     Raises:
-        ServingError: it is empty, or of a kind that can't be read.
+        ServingError: it is empty, damaged, locked, or of a kind that can't be read.
     """
-    kind = next((kind for begin, kind in _KINDS.items() if data.startswith(begin)), None)
-    encoding = next((code for mark, code in _MARKS.items() if data.startswith(mark)), "utf-8")
-    try:
-        text = "" if kind is not None else data.decode(encoding)
-    except UnicodeDecodeError as error:
-        what = f"not text in UTF-8: byte {error.start:,} is 0x{data[error.start]:02x}"
-        raise ServingError(415, f"{name} is {what}; convert it to UTF-8.", "document") from None
-    if kind is not None or 10 * text.count("\0") > len(text) > 0:
-        what = kind or "full of zero bytes"
-        raise ServingError(415, f"{name} is {what}, which can't be read: upload its text.", "document")
-    if not text.strip():
+    if not data.strip():
         raise invalid("document", f"{name} is empty: there is nothing to read.")
-    return text.replace("\r\n", "\n")
+    last = Path(name).name or "document"
+    last = last if len(last.encode()) <= _LONGEST else f"document{Path(name).suffix[:20]}"
+    with tempfile.TemporaryDirectory(prefix="sharedllm-") as folder:
+        path = Path(folder) / last
+        path.write_bytes(data)
+        try:
+            document = open_document(str(path))
+            return Upload(document.text(), document.origin)
+        except UserError as error:
+            raise ServingError(415, str(error).replace(str(path), name), "document") from None
 
 
 def check_name(name: str) -> None:
