@@ -147,7 +147,13 @@ def test_upload_ask_open_the_source_and_reload(opened, served, tmp_path):
 def test_what_goes_wrong_is_said(opened, served, tmp_path, monkeypatch):
     for name, content in (("a.pdf", b"%PDF-1.7"), ("foxes", b"Another text."), ("large.txt", b"x" * 10_001)):
         (tmp_path / name).write_bytes(content)
+    odd = {"name": "../a b/#owls?.txt", "text": OWLS}
+    served.post("/v1/memories/notes/documents", json=odd, headers={"Authorization": "Bearer hush"})
     page = opened()
+    page.get_by_title("../a b/#owls?.txt").click()
+    page.wait_for_selector("#panel .text")
+    assert page.locator("#panel .text").text_content() == OWLS
+    page.keyboard.press("Escape")
     page.set_input_files("#files", [tmp_path / name for name in ("a.pdf", "foxes", "large.txt")])
     until(page, "document.querySelectorAll('#uploads [role=alert]').length === 3")
     said = page.locator("#uploads").inner_text()
@@ -173,7 +179,7 @@ def test_what_goes_wrong_is_said(opened, served, tmp_path, monkeypatch):
     assert page.locator(".turn").count() == 1 and page.locator(".turn .error").count() == 0
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Remove foxes").click()
-    until(page, "document.getElementById('list').textContent.includes('No documents yet')")
+    until(page, "document.querySelectorAll('#list li').length === 1")
 
 
 def test_by_keyboard_an_answer_is_stopped(opened, served, monkeypatch):

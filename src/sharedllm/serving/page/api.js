@@ -95,4 +95,5 @@ export async function* events(response) {
   throw new Failure("The connection ended before the answer did: try again.", 0);
 }
 
-export const pathOf = (memory, name) => `/v1/memories/${encodeURIComponent(memory)}/documents/${name.split("/").map(encodeURIComponent).join("/")}`;
+/* Slashes are encoded too: a browser would resolve the .. of a name such as ../owls.txt. */
+export const pathOf = (memory, name) => `/v1/memories/${encodeURIComponent(memory)}/documents/${encodeURIComponent(name)}`;
