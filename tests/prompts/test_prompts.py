@@ -4,13 +4,14 @@ import re
 
 import pytest
 import torch
+from helpers import byte_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
 
 from sharedllm.prompts import NOTHING, PromptForm, beginning_of, with_beginning
-from sharedllm.utils.control_tokens import control_tokens
+from sharedllm.utils.control_tokens import control_tokens, encode_data, encode_form
 from sharedllm.utils.errors import UserError
 from sharedllm.utils.text import tokenize, tokenize_piece
 
@@ -234,3 +235,11 @@ def test_a_head_is_the_same_tomorrow():
     assert re.search(r"Today: \d\d \w{3} \d{4}$", form.tokenizer.decode(form.head()[0]).split("<|end|>")[0])
 
     assert "26 Jul 2024" in form.tokenizer.decode(form.head()[0])
+
+
+def test_half_a_character_is_refused_wherever_text_is_encoded():
+    tokenizer = byte_tokenizer()
+    for use in (encode_form, lambda *a: list(encode_data(*a))):
+        with pytest.raises(UserError, match="half of a character"):
+            use(tokenizer, "What\ud800")
+        assert use(tokenizer, "What")

@@ -59,8 +59,6 @@ def encode_data(tokenizer: PreTrainedTokenizerBase, text: str) -> Iterator[tuple
     Raises:
         UserError: the text contains half of a character.
     """
-    if not is_text(text):
-        raise UserError("the text contains half of a character, or bytes that are not UTF-8: send whole characters.")
     # With `split_special_tokens` tokenizers split special tokens themselves, but not other added tokens.
     at = 0
     for match in control_pattern(tokenizer).finditer(text):
@@ -72,7 +70,11 @@ def encode_data(tokenizer: PreTrainedTokenizerBase, text: str) -> Iterator[tuple
 
 
 def encode_form(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Encode text that a chat template wrote: its control tokens are intended."""
+    """Encode text that a chat template wrote: its control tokens are intended.
+
+    Raises:
+        UserError: the text contains half of a character.
+    """
     return [i for piece in pieces_of(text) for i in _encode(tokenizer, piece, split=False).input_ids]
 
 
@@ -91,6 +93,8 @@ def _is_special(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str, split: bool) -> Any:
+    if not is_text(text):
+        raise UserError("the text contains half of a character, or bytes that are not UTF-8: send whole characters.")
     if (check := _CHECK.get()) is not None:
         check()
     with _LOCK:
