@@ -94,12 +94,14 @@ class CitedPiece:
     """A passage that was read in full for the answer. Characters and tokens count from the beginning of its document;
     chunks are the first and last.
 
+    place      in its document in words, such as "page 12"; "" if it is not known
     weight     the best score of a token there
     attention  attention to it, averaged over layers
     answer     whether it contains the answer, word for word
     """
 
     document: str
+    place: str
     characters: list[int]
     tokens: list[int]
     start: int
@@ -254,6 +256,7 @@ def _attended(answer: Answer, layers: list[LayerAttention]) -> dict:
         sources.append(
             CitedPiece(
                 document=citation.document,
+                place=shown["place"],
                 characters=shown["characters"],
                 tokens=shown["tokens"],
                 start=start,

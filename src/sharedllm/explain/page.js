@@ -266,7 +266,7 @@ function drawSources() {
     const inside = piece => piece.tokens[0] >= source.start && piece.tokens[1] <= end;
     const text = chunks.slice(source.chunks[0], source.chunks[1] + 1).flatMap(chunk => words(chunk, inside));
     const characters = `characters ${whole(source.characters[0])}–${whole(source.characters[1])}`;
-    const numbers = [characters, `score ${digits(source.weight)}`, `attention ${percent(source.attention)}`, ...(source.answer ? ["the answer stands here"] : [])].map(text => text.replaceAll(" ", "\u00a0")).join(" · ");
+    const numbers = [...(source.place ? [source.place] : []), characters, `score ${digits(source.weight)}`, `attention ${percent(source.attention)}`, ...(source.answer ? ["the answer stands here"] : [])].map(text => text.replaceAll(" ", "\u00a0")).join(" · ");
     return make("li", {}, make("div", { class: "head" }, make("h3", {}, shown(source.document)), toMap(source.chunks[0])),
       make("p", { class: "quiet" }, numbers), textBox(...text));
   }));
