@@ -44,7 +44,7 @@ odd first keys-4 128K 200 512 $all
 odd first fairytaleqa 32K 200 256,512 $all,closed,wrong
 odd first hotpotqa 32K 55 256,512 $all,closed,wrong
 odd first keys-4 1M 100 512 $all
-odd first nq 1M 200 512 $all
+odd first nq 1M 100 512 $all
 depth/M-first first nq 32K 200 512 sharedllm:bm25,same-pieces-text:sharedllm:bm25
 depth/M-first first keys-4 32K 200 512 sharedllm:bm25,same-pieces-text:sharedllm:bm25
 $(for depth in $depths; do

@@ -16,7 +16,8 @@ from sharedllm.evaluation.qa.report import Contender, difference, estimate, load
 HERE = Path(__file__).parent
 CELLS = HERE / "cells.jsonl"
 PAGES = HERE / "README.md", HERE.parent.parent / "README.md"
-KEPT = ("question", "group", "scores", "seconds", "operations", "read_operations", "prepare", "selected_tokens")
+KEPT = ("question", "group", "operations", "read_operations", "selected_tokens")
+BUDGET = 512
 LENGTHS = {8192: "8K", 32768: "32K", 131072: "128K", 1048576: "1M"}
 SYSTEMS = {
     "sharedllm": "sharedllm",
@@ -27,32 +28,58 @@ SYSTEMS = {
     "closed": "closed book",
     "wrong": "wrong text",
 }
-Found = dict[tuple[str, int, str, str], Contender]
+# Those that are shown pieces of the text.
+PIECES = ("sharedllm", "same-pieces-text", "bm25-text", "minilm-text", "oracle-text")
+# Sets, lengths, depths, systems and budgets; None for systems without one.
+Found = dict[tuple[str, int, str, str, int | None], Contender]
 
 
 def taken(folders: list[str]) -> Iterator[dict[str, Any]]:
     """A line for each system of each cell, with what the tables need of each answer."""
     for cell in (cell for folder in folders for cell in load(Path(folder))):
         for c in cell.contenders:
-            rows = [{key: row[key] for key in KEPT if key in row} for row in c.rows.values()]
+            metric = cell.about["metrics"][0]
+            rows = [
+                {key: row[key] for key in KEPT if key in row} | {"scores": {metric: row["scores"][metric]}}
+                for row in c.rows.values()
+            ]
             about = {"set": cell.about["set"], "length": cell.about["length"], "half": cell.about["half"]}
             yield about | {
-                "metric": cell.about["metrics"][0], "named": cell.named, "system": c.system, "budget": c.budget,
+                "metric": metric, "named": cell.named, "system": c.system, "budget": c.budget,
                 "environment": cell.environment, "rows": rows,
             }  # fmt: skip
 
 
 def found(lines: list[dict[str, Any]]) -> tuple[Found, dict[str, str]]:
-    """Answers by set, length, depth and system; and the main score of each set."""
+    """Answers by set, length, depth, system and budget; and the main score of each set."""
     answers, metrics = {}, {}
     for line in lines:
         depth = re.search(r"M = (\d+)", line["named"])
         assert depth is not None and line["half"] == "odd", "tables show odd ids, and say how deep the model reads"
-        key = line["set"], line["length"], depth[1], line["system"]
+        key = line["set"], line["length"], depth[1], line["system"], line["budget"]
         assert key not in answers, f"{key} is there twice"
-        answers[key] = Contender(line["system"], line["budget"], {row["question"]: row for row in line["rows"]}, [])
+        if line["rows"]:
+            answers[key] = Contender(line["system"], line["budget"], {row["question"]: row for row in line["rows"]}, [])
         metrics[line["set"]] = line["metric"]
     return answers, metrics
+
+
+def cell(answers: Found, name: str, length: int, budget: int = BUDGET) -> dict[str, Contender]:
+    """The systems of the main table at one budget, on the questions that all of those with pieces answered. A system that
+    has not answered all of them is left out."""
+    depth = min((key[2] for key in answers), key=int)
+    here = {key[3]: c for key, c in answers.items() if key[:3] == (name, length, depth) and key[4] in (budget, None)}
+    asked = set.intersection(*(set(here[system].rows) for system in PIECES if system in here))
+    return {
+        system: Contender(system, here[system].budget, {q: here[system].rows[q] for q in sorted(asked)}, [])
+        for system in SYSTEMS
+        if system in here and asked <= here[system].rows.keys()
+    }
+
+
+def cells(answers: Found, budget: int = BUDGET) -> list[tuple[str, int]]:
+    """Sets and lengths with answers of ours at a budget."""
+    return sorted({key[:2] for key in answers if key[3] == "sharedllm" and key[4] == budget})
 
 
 def score(contender: Contender, metric: str) -> str:
@@ -60,30 +87,52 @@ def score(contender: Contender, metric: str) -> str:
     return f"{100 * shown.mean:.1f}"
 
 
+def minus(ours: Contender, theirs: Contender, metric: str) -> str:
+    """The difference with its interval."""
+    found = difference(ours, theirs, metric)
+    assert found is not None
+    return f"{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+
+
 def main_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
-    """Sets and lengths by system, and ours against the strongest simple rival."""
-    yield f"| set, score | tokens | n | {' | '.join(SYSTEMS.values())} | sharedllm minus the same pieces |"
-    yield "|---|--:|--:|" + "--:|" * (len(SYSTEMS) + 1)
-    depth = min((key[2] for key in answers), key=int)
-    for name, length in sorted({key[:2] for key in answers if key[2:] == (depth, "sharedllm")}):
-        here = {key[3]: c for key, c in answers.items() if key[:3] == (name, length, depth)}
-        metric, ours, same = metrics[name], here["sharedllm"], here["same-pieces-text"]
-        minus = difference(ours, same, metric)
-        assert minus is not None
+    """Sets and lengths by system, and ours against the strongest simple rivals."""
+    yield f"| set, score | tokens | n | {' | '.join(SYSTEMS.values())} | minus the same pieces | minus BM25 |"
+    yield "|---|--:|--:|" + "--:|" * (len(SYSTEMS) + 2)
+    for name, length in cells(answers):
+        here, metric = cell(answers, name, length), metrics[name]
         shown = [score(here[s], metric) if s in here else "–" for s in SYSTEMS]
-        signed = f"{100 * minus.mean:+.1f} [{100 * minus.low:+.1f}, {100 * minus.high:+.1f}]"
+        ours = here["sharedllm"]
+        signed = " | ".join(minus(ours, here[rival], metric) for rival in ("same-pieces-text", "bm25-text"))
         yield f"| {name}, {metric} | {LENGTHS[length]} | {len(ours.rows)} | {' | '.join(shown)} | {signed} |"
 
 
+def budget_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
+    """The same questions with half of the budget."""
+    yield "| set, score | n | budget | " + " | ".join(SYSTEMS[system] for system in PIECES) + " |"
+    yield "|---|--:|--:|" + "--:|" * len(PIECES)
+    for name, length in cells(answers, BUDGET // 2):
+        small, large = (cell(answers, name, length, budget) for budget in (BUDGET // 2, BUDGET))
+        asked = small["sharedllm"].rows.keys() & large["sharedllm"].rows.keys()
+        for here in (small, large):
+            shown = [
+                score(Contender(s, None, {q: here[s].rows[q] for q in sorted(asked)}, []), metrics[name])
+                for s in PIECES
+            ]
+            yield f"| {name}, {metrics[name]} | {len(asked)} | {here['sharedllm'].budget} | {' | '.join(shown)} |"
+
+
 def front_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
-    """The first columns of the main table."""
+    """The first columns of the main table, without the shortest texts of sets that have longer ones."""
     yield "| | tokens | questions | sharedllm | the same pieces as text | BM25's pieces as text |"
     yield "|---|--:|--:|--:|--:|--:|"
-    depth = min((key[2] for key in answers), key=int)
-    for name, length in sorted({key[:2] for key in answers if key[2:] == (depth, "sharedllm")}):
-        here = [answers[name, length, depth, system] for system in list(SYSTEMS)[:3]]
-        shown = " | ".join(score(contender, metrics[name]) for contender in here)
-        yield f"| {name}, {metrics[name]} | {LENGTHS[length]} | {len(here[0].rows)} | {shown} |"
+    every = cells(answers)
+    for name, length in every:
+        lengths = [n for other, n in every if other == name]
+        if len(lengths) > 1 and length == min(lengths):
+            continue
+        here = cell(answers, name, length)
+        shown = " | ".join(score(here[system], metrics[name]) for system in list(SYSTEMS)[:3])
+        yield f"| {name}, {metrics[name]} | {LENGTHS[length]} | {len(here['sharedllm'].rows)} | {shown} |"
 
 
 def mean(contender: Contender, value: Callable[[dict[str, Any]], float]) -> float:
@@ -95,9 +144,10 @@ def cost_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
     counts = (1, 10, 100, 1000)
     yield f"| set | tokens | system | of the text, tokens | a question, 10⁹ operations | {' | '.join(f'{n:,}' for n in counts)} |"
     yield "|---|--:|---|--:|--:|" + "--:|" * len(counts)
-    depth = min((key[2] for key in answers), key=int)
-    for (name, length, of, system), c in sorted(answers.items(), key=lambda item: item[0][:2]):
-        if of == depth and system in ("sharedllm", "same-pieces-text"):
+    for name, length in cells(answers):
+        here = cell(answers, name, length)
+        for system in ("same-pieces-text", "sharedllm"):
+            c = here[system]
             totals = [total_operations(c, n) or 0.0 for n in counts]
             each, tokens = mean(c, lambda row: row["operations"]) / 1e9, mean(c, lambda row: row["selected_tokens"])
             shown = " | ".join(f"{t:.3g}" if t < 1000 else f"{t:,.0f}" for t in totals)
@@ -115,17 +165,15 @@ def depth_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
         )
         yield f"| 0, text in the window | {len(text.rows)} | {score(text, metrics[name])} | – | 0 | {mean(text, lambda r: r['operations']) / 1e9:,.0f} |"
         for depth in sorted({key[2] for key in answers if key[:2] == (name, length)}, key=int):
-            c = answers.get((name, length, depth, "sharedllm:bm25"))
+            c = answers.get((name, length, depth, "sharedllm:bm25", BUDGET))
             if c is not None:
-                minus = difference(c, text, metrics[name])
-                assert minus is not None
-                signed = f"{100 * minus.mean:+.1f} [{100 * minus.low:+.1f}, {100 * minus.high:+.1f}]"
+                signed = minus(c, text, metrics[name])
                 read, each = mean(c, lambda r: r["read_operations"]) / 1e12, mean(c, lambda r: r["operations"]) / 1e9
                 yield f"| {depth} | {len(c.rows)} | {score(c, metrics[name])} | {signed} | {read:.3g} | {each:,.0f} |"
         yield ""
 
 
-TABLES = {"front": front_table, "main": main_table, "cost": cost_table, "depth": depth_table}
+TABLES = {"front": front_table, "main": main_table, "budget": budget_table, "cost": cost_table, "depth": depth_table}
 
 
 def made(page: Path) -> str:

@@ -119,3 +119,22 @@ def test_a_window_too_small_to_measure(run, base_folder, tmp_path):
     (tmp_path / "short.txt").write_text("Too short.")
     code, _, err = run("extend", base_folder, "-o", tmp_path / "none", *options, "--data", tmp_path / "short.txt")
     assert code == 2 and "sentences to ask about" in err
+
+
+def test_many_questions_read_through_all_layers(run, base_folder, deep_folder, tmp_path):
+    """The heads come from the bottom third, whatever the depth."""
+    prose = deep_folder.parent / "prose.txt"
+    options = ["--data", prose, "--window", 256, "--chunk-size", 64, "--json"]
+    for name, chosen in (("many", ["--questions", "many"]), ("given", ["--lower-layers", 4])):
+        code, out, err = run("extend", base_folder, "-o", tmp_path / name, *options, *chosen)
+        assert code == 0, err
+        said, config = json.loads(out), json.loads((tmp_path / name / "config.json").read_text())
+        layers = config["text_config"]["num_hidden_layers"]
+        assert said["lower_layers"] == config["lower_layers"] == (layers if name == "many" else 4)
+        assert config["injection_map"] == [[i, i] for i in range(layers)]
+        assert all(layer <= max(1, layers // 3) for layer, _, _ in config["selection_heads"] or [])
+    (tmp_path / "notes.txt").write_text(TEXT)
+    code, out, err = run("ask", tmp_path / "notes.txt", "Who keeps the mill?", "--model", tmp_path / "many", "--json")
+    assert code == 0 and any("mill" in source["text"] for source in json.loads(out)["sources"]), err
+    code, _, err = run("extend", base_folder, "-o", tmp_path / "no", "--questions", "many", "--lower-layers", 2)
+    assert code == 2 and "--questions many means all layers" in err

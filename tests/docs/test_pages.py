@@ -97,15 +97,27 @@ def test_figures_of_the_readme_are_those_of_the_results():
             assert shown in measured(cells, policy, budget, length), f"{row[0]}, {length}"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/real/README.md"])
-def test_tables_of_the_real_checkpoint_are_made_from_its_answers(page):
-    spec = importlib.util.spec_from_file_location("make_tables", ROOT / "docs/real/make_tables.py")
+def tables_of(script: str):
+    """A script that makes the tables of pages."""
+    spec = importlib.util.spec_from_file_location("make_tables", ROOT / script)
     assert spec is not None and spec.loader is not None
     tables = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tables)
+    return tables
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/real/README.md"])
+def test_tables_of_the_real_checkpoint_are_made_from_its_answers(page):
     text = (ROOT / page).read_text(encoding="utf-8")
-    assert text.count("<!-- table: ") == text.count("<!-- end -->") > 0
-    assert tables.made(ROOT / page) == text
+    assert text.count("<!-- table: ") > 0
+    assert tables_of("docs/real/make_tables.py").made(ROOT / page) == text
+
+
+@pytest.mark.parametrize("page", ["docs/results.md", "docs/real/README.md"])
+def test_tables_of_the_benchmark_are_made_from_its_results(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert text.count("<!-- bench: ") > 0
+    assert tables_of("docs/bench/make_tables.py").made(ROOT / page) == text
 
 
 def measured(cells, policy, budget, length) -> set[str]:

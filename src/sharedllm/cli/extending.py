@@ -14,8 +14,8 @@ from .common import note, progress_bar
 
 # Characters of the text for measuring a base, some 20,000 tokens.
 CHARACTERS = 80_000
-# The share of the best depth's result that a shallower depth has to reach: less if reading matters more than asking.
-SHARES = {"few": 0.85, "many": 0.97}
+# The share of the best depth's result that a shallower depth has to reach.
+SHARE = 0.85
 
 
 def needed_tokenizer(base: str) -> PreTrainedTokenizerBase:
@@ -50,14 +50,21 @@ def measured_depth(
 ) -> tuple[SharedLLMForCausalLM, dict]:
     """The base, extended to the depth that it needs, and the measurements.
 
+    What reading and questions cost together is linear in the depth, so one of two depths is the cheapest: the shallowest
+    that selects well, or all layers, which leave nothing to do for a question (docs/real/README.md).
+
     Args:
+        questions: "few" or "many", so many that they select more tokens than the text has.
         needed: False to go on without measurements where the base's tokens or window are too small for the text.
     """
     from ..diagnosis.shallow import QUESTIONS, TooLittle, measure_shallow
 
     settings = settings | {"prefix": PromptForm.of(tokenizer).head()[0].tolist() or None}
     given = settings.pop("injection_map")
-    most = lower_layers or max(1, base.config.num_hidden_layers // 3)
+    layers = base.config.num_hidden_layers if questions == "many" else lower_layers
+    # Deeper heads find nothing more.
+    third = max(1, base.config.num_hidden_layers // 3)
+    most = third if layers is None else min(layers, third)
     tried = SharedLLMForCausalLM.from_base(base, **settings, **_through(most, base)).eval()
     size = tokenize(tokenizer, text).shape[1]
     try:
@@ -67,14 +74,15 @@ def measured_depth(
         if needed:
             raise
         note("no sentence fits into a piece of the window: not measured, and words alone select", style="yellow")
-        return SharedLLMForCausalLM.from_base(base, **settings, **_through(min(most, 4), base)), {}
-    depth = shallow.depths[-1] if lower_layers else shallow.choose(SHARES[questions])
-    through = _through(depth.layers, base) | ({"injection_map": given} if given is not None else {})
+        return SharedLLMForCausalLM.from_base(base, **settings, **_through(layers or min(most, 4), base)), {}
+    depth = shallow.choose(SHARE) if layers is None else shallow.depths[-1]
+    layers = layers or depth.layers
+    through = _through(layers, base) | ({"injection_map": given} if given is not None else {})
     kept = {upper for _, upper in through["injection_map"]}
     heads = [head for head in depth.heads if head[0] in kept]
     model = SharedLLMForCausalLM.from_base(base, **settings, **through, selection_heads=heads or None)
     by_depth = {each.layers: round(each.found, 3) for each in shallow.depths}
-    measured = {"lower_layers": depth.layers, "selection_heads": heads, "found_by_depth": by_depth}
+    measured = {"lower_layers": layers, "selection_heads": heads, "found_by_depth": by_depth}
     return model, measured | {"found_by_words": round(shallow.words, 3), "questions": shallow.questions}
 
 

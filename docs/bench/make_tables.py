@@ -1,0 +1,64 @@
+"""Fills in tables of pages from the results in this folder. Run: python docs/bench/make_tables.py
+
+In a page `<!-- bench: FOLDER SYSTEM LENGTH,… -->` up to `<!-- end -->` is such a table; ratios are to SYSTEM, in one run.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from sharedllm.benchmark.report import Row, rows
+from sharedllm.benchmark.results import DONE, Results
+
+HERE = Path(__file__).parent
+PAGES = HERE.parent / "results.md", HERE.parent / "real" / "README.md"
+NAMES = {
+    "sharedllm": "sharedllm, every eighth token kept",
+    "budget": "every token kept, a question selects",
+    "deep": "every token kept, what a question selects is read deeper",
+    "streaming": "StreamingLLM",
+    "full": "full attention",
+    "beacon": "Activation Beacon",
+    "cepe": "CEPE",
+}
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def table(folder: str, first: str, lengths: list[int]) -> Iterator[str]:
+    """Rows of one table, by length."""
+    found: list[Row] = rows(Results.load(HERE / folder))
+    yield "| tokens read | system | read, s | × | first token, s | all, s | × | peak, MB | kept, MB | rate of reading |"
+    yield "|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|"
+    for length in lengths:
+        here = [row for row in found if row.length == length and row.system in NAMES]
+        base = next(row for row in here if row.system == first)
+        for row in here:
+            name = NAMES[row.system]
+            if row.status != DONE:
+                yield f"| {length:,} | {name} | {row.status or 'not measured'} |" + " |" * 7
+                continue
+            read, token, total = (row.seconds[part].median for part in ("read", "first", "total"))
+            ratios = (read / base.seconds["read"].median, total / base.seconds["total"].median)
+            used = (row.utilisation or {}).get("read")
+            shown = [number(read), number(ratios[0]), number(token), number(total), number(ratios[1])]
+            shown += [f"{(row.peak_bytes or 0) / 1e6:,.0f}", f"{(row.memory_bytes or 0) / 1e6:,.0f}"]
+            yield f"| {length:,} | {name} | {' | '.join(shown)} | {f'{used:.0%}' if used is not None else '–'} |"
+
+
+def made(page: Path) -> str:
+    """A page with its tables made anew."""
+
+    def fill(match: re.Match[str]) -> str:
+        lengths = [int(n) for n in match[4].split(",")]
+        return f"{match[1]}\n" + "\n".join(table(match[2], match[3], lengths)) + "\n<!-- end -->"
+
+    pattern = re.compile(r"(<!-- bench: (\S+) (\S+) (\S+) -->)\n.*?<!-- end -->", re.DOTALL)
+    return pattern.sub(fill, page.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        page.write_text(made(page), encoding="utf-8")
