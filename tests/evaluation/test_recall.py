@@ -73,11 +73,15 @@ def test_every_policy_answers_every_question(documents, tokenizer):
     text = make_text(documents, tokenizer, 1200, 1, "seed")
     asker = Asker(model, base, tokenizer, ["hybrid", "oracle", "tree"], [64, 600])
     answers = list(asker.answers(text))
-    assert len(answers) == 4 * (2 * 2 + 1)
+    assert len(answers) == 4 * (2 * 3 + 1)
     named = [a.right for a in answers if a.kind == "values named"]
-    assert len(named) == 5 and all(round(3 * share, 6) in (0, 1, 2, 3) for share in named)
+    assert len(named) == 7 and all(round(3 * share, 6) in (0, 1, 2, 3) for share in named)
     assert all(a.read <= a.budget for a in answers if a.budget is not None)
-    assert {a.policy: a.budget for a in answers if a.budget is None} == {"tree": None}
+    assert {a.policy for a in answers if a.budget is None} == {"tree", "hybrid-text", "oracle-text"}
+    texts = [a for a in answers if a.policy.endswith("-text")]
+    assert all(0 < a.read < model.config.window for a in texts), "text in the window has to fit into it"
+    (shown,) = [a for a in texts if (a.policy, a.kind) == ("oracle-text", "passkey")]
+    assert shown.right and shown.read > 300, "the model answers from the text itself, and the window is used"
     (some,) = [a for a in answers if (a.policy, a.budget, a.kind) == ("oracle", 600, "values named")]
     assert some.right >= 1 / 3, "it names a value of the key, though it may name it again"
     (passkey,) = [a for a in answers if (a.policy, a.budget, a.kind) == ("oracle", 600, "passkey")]
@@ -99,6 +103,7 @@ def test_recall_and_its_report(run, files, tmp_path, monkeypatch):
     assert {len(cell.right) for row in cells.values() for cell in row.values()} == {3}
     text = (folder / "report.md").read_text()
     assert "BM25 into the base's window" in text and "| oracle | 128 |" in text and (folder / "recall.png").is_file()
+    assert "| oracle, as text in the window | – |" in text
     # The table is made from the files alone.
     (path,) = [p for p in written if p.name == "0.json"]
     content = json.loads(path.read_text())

@@ -21,12 +21,13 @@ from ...systems.retrieval import Retrieval
 from ...utils.text import tokenize
 from .texts import AskedText, Question
 
-WINDOW = "window"
+WINDOW, AS_TEXT = "window", "-text"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """policy: a score's name, "oracle", "tree" (the paper's cut, by cosine), or "window" (BM25 into the base's window).
+    """policy: a score's name, "oracle", "tree" (the paper's cut, by cosine), "window" (BM25 into the base's window), or
+    "SCORE-text": what the score selects, as text in the same model's window, without a memory.
     budget: tokens of the memory; None if the policy has none. read: tokens read. right: whether the whole answer is
     right, or for a kind "… named" the share of the values that the answer names, in any order (RULER's measure)."""
 
@@ -70,12 +71,29 @@ class Asker:
                     chosen = self.model.select(memory, query, budget=budget, score=scores)
                     for kind, right in self._marks(self.model, question, memory=chosen):
                         yield Answer(policy, budget, kind, int(chosen.kept[0]), right)
+                if policy != "tree":
+                    before = self._text(memory, query, scores, question)
+                    for kind, right in self._marks(self.model, question, before=before):
+                        yield Answer(f"{policy}{AS_TEXT}", None, kind, len(before), right)
             if retrieval is not None:
                 found = retrieval.best(
                     index, torch.from_numpy(question.prompt), len(question.prompt) + len(question.answer)
                 )
                 for kind, right in self._marks(self.base, question, before=found):
                     yield Answer(WINDOW, None, kind, len(found), right)
+
+    def _text(self, memory: ContextMemory, query: Tensor, scores: Tensor, question: Question) -> Tensor:
+        """(S,) the tokens that a score selects whole, in order: as many as fit into the window with prompt and answer."""
+        room = self.model.config.window - len(question.prompt) - len(question.answer)
+        found = torch.zeros(0, dtype=torch.long)
+        # A part of a budget goes to tokens of coarse parts, which are no text.
+        for times in (1, 1.25, 1.5, 2, 3, 4):
+            chosen = self.model.select(memory, query, budget=int(times * room), score=scores)
+            whole = chosen.position[0][chosen.mask[0] & (chosen.stride[0] == 1)].to(memory.token_ids.device)
+            if len(whole) > room:
+                break
+            found = memory.token_ids[0][whole].cpu().long()
+        return found
 
     def _scores(self, memory: ContextMemory, query: Tensor, words: Tensor, question: Question) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}

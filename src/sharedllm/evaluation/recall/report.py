@@ -5,7 +5,7 @@ from pathlib import Path
 from ...utils.errors import UserError
 from ...utils.files import write_text
 from ..statistics import wilson
-from .ask import WINDOW
+from .ask import AS_TEXT, WINDOW
 from .results import NAME, Cell, Cells, load, save
 
 NAMES = {
@@ -13,6 +13,13 @@ NAMES = {
     WINDOW: "BM25 into the base's window",
     "oracle": "oracle",
 }
+
+
+def named(policy: str) -> str:
+    """A policy's name in reports."""
+    if policy.endswith(AS_TEXT):
+        return f"{named(policy.removesuffix(AS_TEXT))}, as text in the window"
+    return NAMES.get(policy, policy)
 
 
 def write_report(folder: Path) -> list[Path]:
@@ -40,10 +47,10 @@ def write_report(folder: Path) -> list[Path]:
         for (policy, budget), row in sorted(rows.items(), key=lambda item: (item[0][1] or 0, item[0][0])):
             size = f"{budget:,}" if budget is not None else "–"
             values = " | ".join(_cell(row.get(length)) for length in lengths)
-            lines.append(f"| {NAMES.get(policy, policy)} | {size} | {values} |")
+            lines.append(f"| {named(policy)} | {size} | {values} |")
         lines.append("")
-    most = {p: max(max(c.read) for c in row.values()) for (_, p, b), row in cells.items() if b is None}
-    lines += [f"{NAMES[policy]} reads up to {read:,} tokens." for policy, read in sorted(most.items())]
+    most = {named(p): max(max(c.read) for c in row.values()) for (_, p, b), row in cells.items() if b is None}
+    lines += [f"{policy} reads up to {read:,} tokens." for policy, read in sorted(most.items())]
     write_text(folder / "report.md", "\n".join(lines) + "\n")
     return [folder / "report.md", draw(cells, folder / "recall.png"), save(cells, run, folder / NAME)]
 
@@ -76,7 +83,7 @@ def draw(cells: Cells, path: Path) -> Path:
                     ax.text(x, y, f"{share:.0%}", ha="center", va="center", fontsize=7, color=color)
         ax.set_xticks(range(len(lengths)), [_short(n) for n in lengths])
         ax.set(title=kind, xlabel="tokens of the text")
-    labels = [f"{NAMES.get(p, p)}" + (f", {_short(b)}" if b is not None else "") for p, b in rows]
+    labels = [named(p) + (f", {_short(b)}" if b is not None else "") for p, b in rows]
     axes[0][0].set_yticks(range(len(rows)), labels)
     figure.colorbar(image, ax=axes[0][-1], label="share right")
     path.parent.mkdir(parents=True, exist_ok=True)
