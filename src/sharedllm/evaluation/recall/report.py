@@ -49,8 +49,8 @@ def write_report(folder: Path) -> list[Path]:
             values = " | ".join(_cell(row.get(length)) for length in lengths)
             lines.append(f"| {named(policy)} | {size} | {values} |")
         lines.append("")
-    most = {named(p): max(max(c.read) for c in row.values()) for (_, p, b), row in cells.items() if b is None}
-    lines += [f"{policy} reads up to {read:,} tokens." for policy, read in sorted(most.items())]
+    most = {p: max(max(c.read) for c in row.values()) for (_, p, b), row in cells.items() if b is None}
+    lines += [f"{named(policy)} reads up to {read:,} tokens." for policy, read in sorted(most.items())]
     write_text(folder / "report.md", "\n".join(lines) + "\n")
     return [folder / "report.md", draw(cells, folder / "recall.png"), save(cells, run, folder / NAME)]
 
