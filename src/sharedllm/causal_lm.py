@@ -282,6 +282,10 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
             memory=memory,
             **kwargs,
         )
+        if not isinstance(logits_to_keep, int | Tensor):
+            raise UserError(
+                f"logits_to_keep={logits_to_keep!r} is not a whole number, or a tensor of places: pass one."
+            )
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = family.logits(text_config, self.lm_head(outputs.last_hidden_state[:, keep, :]))
         loss = None

@@ -40,6 +40,8 @@ WRONG = {
     "positions of more rows": (lambda m: m(IDS, position_ids=torch.arange(12).expand(3, 12)), "position_ids has shape"),
     "positions in three dimensions": (lambda m: m(IDS, position_ids=torch.arange(12).expand(3, 2, 12)), "position_ids has shape"),
     "positions in between": (lambda m: m(IDS, position_ids=torch.arange(12.0)[None]), "position_ids has shape"),
+    "half a token's logits": (lambda m: m(IDS, logits_to_keep=1.5), "logits_to_keep=1.5 is not a whole number"),
+    "a number as a score": (lambda m: m.select(m.read(IDS[:1], keep_all=True), IDS[:1], budget=4, score=5), "score=5 is no score: use one of"),
     "positions in a list": (lambda m: m(IDS, position_ids=[1]), "position_ids has list"),
 }  # fmt: skip
 

@@ -113,6 +113,12 @@ def test_next_to_no_temperature_takes_the_likeliest(run, model_folder, temperatu
     assert (code, err) == (0, "") and out == run(*arguments, "--temperature", 0)[1]
 
 
+@pytest.mark.parametrize("seed", [2**63, 2**64, -(2**70), "x"])
+def test_a_seed_that_no_generator_takes(run, model_folder, seed):
+    code, out, err = run("generate", "--prompt", "a", "--model", model_folder, "--seed", seed)
+    assert (code, out, err.count("\n")) == (2, "", 1) and "--seed" in err
+
+
 def test_no_temperature_is_refused(run, model_folder):
     for temperature in ("nan", "inf", "-1"):
         code, out, err = run("generate", "--prompt", "a", "--model", model_folder, "--temperature", temperature)

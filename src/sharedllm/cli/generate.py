@@ -15,7 +15,7 @@ def command(
     model: ModelOption = "tiny",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens to add.")] = 64,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token.")] = 0.8,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    seed: Annotated[int, typer.Option(min=-(2**63), max=2**63 - 1, help="Seed of the sampling.")] = 0,
     batch_tokens: BatchTokensOption = None,
     memory_dtype: Annotated[
         Literal["model", "int8"],

@@ -54,6 +54,8 @@ def get_score(score: str | TokenScore, config: SharedLLMConfig | None = None) ->
         UserError: no score of that name; lists the known ones. Or the model does not support it.
     """
     found: TokenScore = SCORES.find(score) if isinstance(score, str) else score
+    if not hasattr(found, "scores"):
+        raise UserError(f"score={score!r} is no score: use one of {SCORES.names}, or an object with a method scores.")
     if config is not None and found.needs_joint and config.injection != "joint":
         raise UserError(f"score={found.name!r} needs a model with injection='joint': use score='focus' or 'bm25'.")
     return found
