@@ -156,3 +156,16 @@ def test_the_same_selection_is_read_deeper_once(monkeypatch):
         for memory in (first, other, first):
             model(asked, memory=memory)
     assert len(calls) == 6
+
+
+def test_changed_weights_above_are_read_again():
+    """The memory is still valid, because only the bottom layers read it, but what the others made of it is not."""
+    model, (context,) = deep("llama", 2), random_texts([45], 2)
+    memory, asked = selected_memory(model, [context], [[1, 2, 30]]), torch.tensor(random_texts([5], 1))
+    with torch.no_grad():
+        before = model(asked, memory=memory, use_cache=False).logits
+        model.model.upper.layers[-2].mlp.down_proj.weight.mul_(3.0)
+        after = model(asked, memory=memory, use_cache=False).logits
+        model.model._deepened = Deepened()
+        torch.testing.assert_close(model(asked, memory=memory, use_cache=False).logits, after, rtol=0, atol=0)
+    assert not torch.allclose(before, after)

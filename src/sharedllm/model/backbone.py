@@ -273,7 +273,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         in_place = in_place or all(a is not b for a, b in zip(moved.keys, memory.keys, strict=True))
         if self.config.injection == "deep":
             chosen = moved.padded(bucket(moved.mask.shape[1])) if static else moved
-            return self._deepened.of(chosen, lambda: deepen(chosen, self.config, self.upper))
+            return self._deepened.of(chosen, self.upper, lambda: deepen(chosen, self.config, self.upper))
         layers, lower, family = self.upper.layers, self.lower().layers, self.lower().family
         injections = {upper: injection_of(layers[upper]) for _, upper in pairs}
         projections = {upper: injections[upper].projection or getattr(lower[i], family.attention) for i, upper in pairs}

@@ -154,14 +154,19 @@ class Deepened:
         self.tokens = tokens
         self._kept: OrderedDict[bytes, tuple[int, PreparedMemory]] = OrderedDict()
 
-    def of(self, memory: ContextMemory, make: Callable[[], PreparedMemory | None]) -> PreparedMemory | None:
-        """The memory read deeper, from the cache or made by `make`."""
+    def of(
+        self, memory: ContextMemory, upper: Decoder, make: Callable[[], PreparedMemory | None]
+    ) -> PreparedMemory | None:
+        """The memory read deeper by `upper`, from the cache or made by `make`."""
         if torch.is_grad_enabled() or not memory.fingerprint:
             return make()
         digest = hashlib.blake2b(memory.fingerprint.encode())
         for tensor in (*memory.residuals, *memory.keys, *memory.values, memory.mask):
             digest.update(f"{tensor.dtype} {tensor.device} {tuple(tensor.shape)}".encode())
             digest.update(raw_bytes(tensor))
+        # A memory's fingerprint covers only the layers that read it, so weights above may have changed since.
+        weights = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in upper.parameters()]
+        digest.update(repr(weights).encode())
         key = digest.digest()
         if key in self._kept:
             self._kept.move_to_end(key)
