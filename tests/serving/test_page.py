@@ -15,6 +15,7 @@ from served import ASKED, TEXT, clients_of, listening, small_model, streamed
 
 from sharedllm.serving import memories
 from sharedllm.serving.passages import MOST
+from sharedllm.serving.uploads import opened
 from sharedllm.store import MemoryStore
 from sharedllm.store.writer import BLOCK_TOKENS, Writer
 
@@ -251,3 +252,9 @@ def test_an_answer_can_be_explained(serve):
     long = body | {"explain": True, "messages": [{"role": "system", "content": TEXT}, *body["messages"]]}
     assert "explanation" not in client.post("/v1/chat/completions", json=long).json()["sharedllm"]
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("name", ["..", "...", "a/..", "../..", ".hidden"])
+def test_names_that_mean_a_folder_are_only_names(name):
+    """The file is written to a folder of its own, under another name where this one would lead out of it."""
+    assert opened(name, b"The barn owl is called Mina.\n").text == "The barn owl is called Mina.\n"

@@ -31,7 +31,9 @@ def opened(name: str, data: bytes) -> Upload:
     """
     if not data.strip():
         raise invalid("document", f"{name} is empty: there is nothing to read.")
-    last = Path(name).name or "document"
+    last = Path(name).name
+    # ".." is no name of a file.
+    last = last if last.strip(".") else "document"
     last = last if len(last.encode()) <= _LONGEST else f"document{Path(name).suffix[:20]}"
     with tempfile.TemporaryDirectory(prefix="sharedllm-") as folder:
         path = Path(folder) / last
