@@ -173,7 +173,39 @@ def depth_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
         yield ""
 
 
-TABLES = {"front": front_table, "main": main_table, "budget": budget_table, "cost": cost_table, "depth": depth_table}
+RANKINGS = {
+    "memory:hybrid": "words and heads (ours, the default)",
+    "memory:bm25": "words alone (ours)",
+    "memory:attention": "heads of the bottom three layers alone",
+    "bm25": "BM25, the rival",
+    "minilm": "all-MiniLM-L6-v2",
+    "bm25+minilm": "BM25 and MiniLM",
+}
+
+
+def selection_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
+    """The share of the evidence among the best 1 and 8 pieces, from the reports of `sharedllm selection`."""
+    shares: dict[str, dict[str, list[str]]] = {}
+    for name in ("nq", "fairytaleqa", "hotpotqa"):
+        text = (HERE / f"selection-{name}.md").read_text(encoding="utf-8")
+        rows = text.partition("| all questions |")[2].partition("\n\n")[0]
+        for row in re.findall(r"^\| (\S+) \| (\d+) \| ([\d.]+) .*?\| .*?\| ([\d.]+) ", rows, re.MULTILINE):
+            shares.setdefault(row[0], {})[f"{name} (n={row[1]})"] = [row[2], row[3]]
+    sets = list(shares["bm25"])
+    yield f"| ranking | {' | '.join(f'{name}, top 1 | top 8' for name in sets)} |"
+    yield "|---|" + "--:|--:|" * len(sets)
+    for ranking, shown in RANKINGS.items():
+        yield f"| {shown} | {' | '.join(' | '.join(shares[ranking][name]) for name in sets)} |"
+
+
+TABLES = {
+    "selection": selection_table,
+    "front": front_table,
+    "main": main_table,
+    "budget": budget_table,
+    "cost": cost_table,
+    "depth": depth_table,
+}
 
 
 def made(page: Path) -> str:
