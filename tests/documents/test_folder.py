@@ -100,3 +100,21 @@ def test_a_folder_without_a_readable_file(tree):
         UserError, match=r"only holds no file that can be read: only/a\.bin is of a kind.* 1 more can't"
     ):
         Collection(find(["only"]), {}).begin()
+
+
+def test_patterns_that_are_none(tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "b.txt").write_text("b")
+    (tmp_path / ".gitignore").write_text("!\nb.txt\n")
+    assert find([str(tmp_path)]).files == [str(tmp_path / "a.txt")]
+    with pytest.raises(UserError, match="--exclude '!' is no pattern"):
+        find([str(tmp_path)], ["!"])
+    (tmp_path / ".gitignore").unlink()
+    (tmp_path / ".gitignore").symlink_to("nowhere")
+    assert len(find([str(tmp_path)]).files) == 2
+
+
+def test_a_file_has_one_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("a")
+    assert find(["./a.txt", "a.txt", "b/../a.txt" if (tmp_path / "b").mkdir() is None else ""]).files == ["a.txt"]

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 import pytest
 from made_documents import archive, docx, epub, pdf
@@ -39,7 +40,7 @@ def test_a_page_without_what_surrounds_it(tmp_path):
     <body><nav><a href=x>Home</a></nav><header>Site</header><main><h1>Birds</h1><p>The <b>silver</b> falcon
     flies.<br>Fast.</p><ul><li>one<li><p>two</p></ul><table><tr><th>code</th><th>of</th></tr><tr><td>48213</td><td><p>falcon</p></td></tr></table>
     <pre>a  b
-  c</pre><h2>Fish</h2><p>caf&eacute;</p><form>search</form><div hidden>secret</div></main><footer>© us</footer></body></html>"""
+  c</pre><h2>Fish</h2><p>caf&eacute;</p><form role=search>search</form><div hidden>secret</div></main><footer>© us</footer></body></html>"""
     (tmp_path / "a.html").write_text(page)
     opened = open_document(str(tmp_path / "a.html"))
     assert opened.origin.title == "A page"
@@ -47,6 +48,29 @@ def test_a_page_without_what_surrounds_it(tmp_path):
         "A page\n\nBirds\n\nThe silver falcon flies.\nFast.\n\n- one\n- two\n\ncode | of\n48213 | falcon\n\na  b\n  c\n\nFish\n\ncafé\n"
     )
     assert [place for place, _ in placed(opened)] == ['section "Birds"', 'section "Fish"']
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ('<form id="aspnetForm"><h1>Tides</h1><p>At 6:14.<button>Send</button></form>', "Tides\n\nAt 6:14.\n"),
+        ("<p hidden>x<p>Visible one.<p>Visible two.", "Visible one.\n\nVisible two.\n"),
+        ("<ul><li hidden>x<li>Shown item</ul><p>After.", "- Shown item\n\nAfter.\n"),
+        ("<ul><li hidden>x</ul><p>After.", "After.\n"),
+        ("<table><tr><td>a<td>b<tr><td>c<td>d</table>z", "a | b\nc | d\n\nz\n"),
+        ("<ul><li>A<ul><li>B</ul><li>C</ul>", "- A\n- B\n- C\n"),
+    ],
+)
+def test_what_has_no_end_tag_ends_as_in_a_browser(tmp_path, page, text):
+    (tmp_path / "a.html").write_text(page)
+    assert open_document(str(tmp_path / "a.html")).text() == text
+
+
+def test_a_page_costs_no_more_than_its_length(tmp_path):
+    began = time.perf_counter()
+    (tmp_path / "a.html").write_text("<div>" * 50_000 + "<p>a<a>b</a>\n" * 20_000)
+    assert open_document(str(tmp_path / "a.html")).text().startswith("ab")
+    assert time.perf_counter() - began < 10, "it took minutes when each end tag searched all that was open"
 
 
 @pytest.mark.parametrize(

@@ -182,3 +182,13 @@ def test_info_shows_titles(run, read):
     read("docs")
     sources = json.loads(run("info", "x.memory", "--json")[1])["sources"]
     assert [source.get("title") for source in sources if source["name"] == "docs/report.pdf"] == ["The report"]
+
+
+def test_sync_with_an_emptied_folder_drops_nothing(read, folder, tmp_path):
+    """A disk that is not mounted looks the same."""
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "z.txt").write_text("The gate opens at nine.\n")
+    read("docs", "more")
+    (tmp_path / "more" / "z.txt").unlink()
+    said = read("docs", "more", "--sync", code=2)
+    assert "more holds no file now" in said and "memory forget" in said and "more/z.txt" in names()

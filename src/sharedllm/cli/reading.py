@@ -65,6 +65,13 @@ def deleted(output: Path, manifest: Manifest, collection: Collection) -> list[st
             f"{output} holds no document of {', '.join(filter(None, folders)) or 'this folder'}, but "
             f"{manifest.documents[0].name}: name the folder as it was read, or add it with --append."
         )
+    for folder in folders:
+        gone = [d.name for d in below if inside(d.name, folder)]
+        if gone and not any(inside(name, folder) for name in there):
+            raise UserError(
+                f"{folder or 'this folder'} holds no file now, but {output} has {len(gone)} of its documents: is a disk missing? "
+                f"`sharedllm memory forget {output} NAME` drops them."
+            )
     # What can't be listed now is not gone.
     hidden = [readable(path) for path, _ in collection.found.unreadable]
     return [

@@ -40,12 +40,14 @@ def find(names: Sequence[str], exclude: Sequence[str] = ()) -> Found:
     Raises:
         UserError: a name is missing, or no file was found. Files are not opened.
     """
-    found, without = Found(), GitIgnoreSpec.from_lines(exclude)
+    found, without = Found(), _patterns(exclude)
     for name in names:
         if name != "-" and Path(name).is_dir():
             _search(name, without, found)
         elif name == "-" or not glob.has_magic(name) or Path(name).exists():
             check_file(name)
+            # One file under two spellings would be read twice.
+            name = name if name == "-" else os.path.normpath(name)
             found.files.append(name)
             found.named.add(name)
         else:
@@ -58,6 +60,19 @@ def find(names: Sequence[str], exclude: Sequence[str] = ()) -> Found:
             f"{shown} holds no file to read: hidden files{kept_out} and what .gitignore names are left out."
         )
     return found
+
+
+def _patterns(exclude: Sequence[str]) -> GitIgnoreSpec:
+    """
+    Raises:
+        UserError: one of them is no pattern.
+    """
+    for pattern in exclude:
+        try:
+            GitIgnoreSpec.from_lines([pattern])
+        except ValueError as error:
+            raise UserError(f"--exclude {pattern!r} is no pattern as in .gitignore: {error}") from None
+    return GitIgnoreSpec.from_lines(exclude)
 
 
 def inside(name: str, folder: str) -> bool:
@@ -78,9 +93,14 @@ def _search(folder: str, without: GitIgnoreSpec, found: Found) -> None:
     for at, folders, files in os.walk(top, onerror=failed):
         below = os.path.relpath(at, top)
         below = "" if below == "." else Path(below).as_posix() + "/"
-        if ".gitignore" in files:
-            lines = Path(at, ".gitignore").read_text(encoding="utf-8", errors="replace").splitlines()
-            rules[below] = GitIgnoreSpec.from_lines(lines)
+        if ".gitignore" in files and Path(at, ".gitignore").is_file():
+            try:
+                lines = Path(at, ".gitignore").read_text(encoding="utf-8", errors="replace").splitlines()
+            except OSError as error:
+                failed(error)
+                lines = []
+            # As git does, what is no pattern is passed over.
+            rules[below] = GitIgnoreSpec.from_lines(line for line in lines if line.strip(" !"))
 
         def kept(name: str, end: str = "", below: str = below) -> bool:
             return (

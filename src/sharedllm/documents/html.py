@@ -1,6 +1,7 @@
-"""Web pages with the standard library: the text of the body by blocks, without navigation, scripts and forms."""
+"""Web pages with the standard library: the text of the body by blocks, without navigation, scripts and the controls of forms."""
 
 import re
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from .extract import Extract, Kind, Part, section
 
 # Not part of what a page says. `nav`, `aside` and `footer` hold the same on every page of a site.
 _LEFT_OUT = set(
-    "script style template noscript svg math nav aside footer form button select iframe object canvas".split()
+    "script style template noscript svg math nav aside footer button select textarea iframe object canvas".split()
 )
 _LEFT_OUT_ROLES = {"navigation", "banner", "contentinfo", "search", "complementary"}
 _BLOCKS = set(
@@ -20,6 +21,16 @@ _BLOCKS = set(
 _IN_CELLS = {"p", "div", "ul", "ol", "li", "dl", "dt", "dd", "blockquote", "center"}
 # Between blocks of these there is no empty line.
 _TOGETHER = ({"li"}, {"tr"}, {"dt", "dd"})
+# Elements that may have no end tag: they end where one of these begins, or with their parent.
+_ENDED_BY = {
+    "p": _BLOCKS,
+    "li": {"li"},
+    "dt": {"dt", "dd"},
+    "dd": {"dt", "dd"},
+    "td": {"td", "th", "tr"},
+    "th": {"td", "th", "tr"},
+    "tr": {"tr"},
+}
 _HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
 _EMPTY = set("area base br col embed hr img input link meta source track wbr".split())
 _CHARSET = re.compile(rb"""<(?:meta[^>]*charset|\?xml[^>]*encoding)\s*=\s*["']?\s*([\w-]+)""", re.IGNORECASE)
@@ -38,12 +49,18 @@ class _Reader(HTMLParser):
         self._skipping: list[str] = []
         self._preformatted = self._cell = 0
         self._open: list[tuple[str, bool]] = []
+        self._opened: Counter[str] = Counter()
+        self._tables: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        while self._skipping and tag in _ENDED_BY.get(self._skipping[-1], ()):
+            self._skipping.pop()
         if self._skipping:
             if tag not in _EMPTY:
                 self._skipping.append(tag)
             return
+        while self._open and tag in _ENDED_BY.get(self._open[-1][0], ()):
+            self._leave()
         given = dict(attrs)
         hidden = "hidden" in given or given.get("aria-hidden") == "true" or given.get("role") in _LEFT_OUT_ROLES
         if (tag in _LEFT_OUT or hidden) and tag not in _EMPTY and tag not in ("body", "html", "main"):
@@ -73,26 +90,39 @@ class _Reader(HTMLParser):
                 self._close()
             self._main += main
             self._open.append((tag, main))
+            self._opened[tag] += 1
+            if tag in ("td", "th", "table"):
+                self._tables.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
         if self._skipping:
             if tag in self._skipping:
                 while self._skipping.pop() != tag:
                     pass
-            return
+                return
+            if self._skipping[0] not in _ENDED_BY or not self._opened[tag]:
+                return
+            # What is left out has no end tag and ends with its parent.
+            self._skipping.clear()
         if tag == "title":
             self._in_title = False
         if tag in _BLOCKS and not (tag in _IN_CELLS and self._in_cell()):
             self._close()
             self._preformatted = max(0, self._preformatted - (tag == "pre"))
-        if any(tag == name for name, _ in self._open):
-            while True:
-                name, main = self._open.pop()
-                if main:
-                    self._close()
-                    self._main -= 1
-                if name == tag:
-                    break
+        if self._opened[tag]:
+            while self._leave() != tag:
+                pass
+
+    def _leave(self) -> str:
+        """End the innermost element; returns its name."""
+        name, main = self._open.pop()
+        self._opened[name] -= 1
+        if name in ("td", "th", "table"):
+            self._tables.pop()
+        if main:
+            self._close()
+            self._main -= 1
+        return name
 
     def handle_data(self, data: str) -> None:
         if self._in_title:
@@ -102,8 +132,7 @@ class _Reader(HTMLParser):
 
     def _in_cell(self) -> bool:
         """Whether the innermost table is in a cell now."""
-        inner = next((name for name, _ in reversed(self._open) if name in ("td", "th", "table")), "table")
-        return inner != "table"
+        return bool(self._tables) and self._tables[-1] != "table"
 
     def _has(self, start: int = 0) -> bool:
         return any(piece.strip(" -\n") for piece in self._held[start:])

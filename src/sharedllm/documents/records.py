@@ -92,7 +92,9 @@ def _joined(value: Any) -> str:
 def parsed(text: str, place: str) -> Any:
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise UserError(f"{place} is nested too deeply for JSON: name it .txt to read it as text.") from None
+    except ValueError as error:
         raise UserError(f"{place} is not JSON: {error}; fix it, or name it .txt to read it as text.") from None
 
 

@@ -82,7 +82,9 @@ class WordIndex:
             return None
         covered, total = np.zeros(self._pieces), 0.0
         for term in dict.fromkeys(terms):
-            holding = self._holding(term)
+            # A short word and its form in -s have different beginnings.
+            forms = {term, term + "s", term.removesuffix("s")} if len(term) <= _BEGINNING + 1 else {term}
+            holding = np.unique(np.concatenate([self._holding(form) for form in forms]))
             weight = max(_LEAST_IDF, math.log(1 + (self._pieces - len(holding) + 0.5) / (len(holding) + 0.5)))
             covered[holding] += weight
             total += weight

@@ -50,7 +50,7 @@ def check_name(name: str) -> None:
     Raises:
         ServingError: a name that no document can have.
     """
-    if not name.strip() or len(name) > 512 or any(ord(c) < 32 or ord(c) == 127 for c in name):
+    if not name.strip() or len(name) > 512 or not name.isprintable():
         raise invalid(
             "document", f"document={name[:40]!r} is no name of a document: use 1 to 512 printable characters."
         )

@@ -42,13 +42,18 @@ def default_device() -> torch.device:
     Raises:
         UserError: that device is not known, or not there.
     """
-    name = os.environ.get("SHAREDLLM_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    given = os.environ.get("SHAREDLLM_DEVICE", "")
+    name = given.strip().lower() or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
+        if name.partition(":")[0] not in ("cpu", "cuda", "mps", "xpu"):
+            raise RuntimeError
         device = torch.device(name)
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device {name!r} can't be used: {reason}; use cpu, or cuda where there is a GPU.") from None
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise UserError(
+            f"--device, or SHAREDLLM_DEVICE, is {given!r}, which this machine or this build of PyTorch does not have: use cpu, "
+            "or cuda, cuda:1, mps where there is such a GPU."
+        ) from None
     return device
 
 
