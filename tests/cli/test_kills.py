@@ -141,4 +141,5 @@ def test_kills(tmp_path, model_folder, run, monkeypatch, count):
         assert {p.name for p in (folder / "blocks").iterdir()} == named
 
     run_cases("kills", count, case)
-    assert sum(killed.values()) > count // 2, killed
+    # A command may be done before its moment, so of a few cases only some are sure to be killed.
+    assert sum(killed.values()) > (count // 2 if count > 20 else 0), killed
