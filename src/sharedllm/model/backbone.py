@@ -142,12 +142,11 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         Raises:
             UserError: wrong shapes, ids outside the vocabulary, impossible strides, or a missing query.
         """
-        device = self.get_input_embeddings().weight.device
-        given = (context_ids, context_attention_mask, query_ids, query_attention_mask)
+        given = self._moved(context_ids, context_attention_mask, query_ids, query_attention_mask)
         with self._gradients(gradients):
             memory = read_context(
                 self._encoder(selection, batch_tokens, plain, keep_all, strides),
-                *_moved(device, *given),
+                *given,
                 sources=sources,
                 progress=progress,
             )
@@ -181,16 +180,20 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         keep_all = memory.complete and self.config.encoding == "chunk"
         encoder = self._encoder(selection, batch_tokens, keep_all=keep_all)
         self.check_fingerprint(memory.fingerprint)
-        device = self.get_input_embeddings().weight.device
-        given = (context_ids, context_attention_mask, query_ids, query_attention_mask)
+        given = self._moved(context_ids, context_attention_mask, query_ids, query_attention_mask)
         with self._gradients(gradients):
             return append_context(
                 encoder,
-                memory.to(device),
-                *_moved(device, *given),
+                memory.to(self.get_input_embeddings().weight.device),
+                *given,
                 sources=sources,
                 progress=progress,
             )
+
+    def _moved(self, *tensors: Tensor | None) -> list[Any]:
+        """Tensors on the model's device; what is none stays, for an error that names it."""
+        device = self.get_input_embeddings().weight.device
+        return [t.to(device) if isinstance(t, Tensor) else t for t in tensors]
 
     def _gradients(self, wanted: bool | None) -> torch.set_grad_enabled:
         """Whether the next reading can be trained through."""
@@ -370,7 +373,3 @@ def _check_positions(position_ids: Tensor, states: Tensor) -> None:
 
 
 AutoModel.register(SharedLLMConfig, SharedLLMModel, exist_ok=True)
-
-
-def _moved(device: torch.device, *tensors: Tensor | None) -> list[Any]:
-    return [t.to(device) if isinstance(t, Tensor) else t for t in tensors]
