@@ -27,7 +27,7 @@ ORDER = [
     ["evaluation"],
     ["benchmark"],
     ["explain"],
-    ["serving"],
+    ["serving", "integrations"],
     ["demo"],
     ["cli"],
     ["auto", "__init__", "__main__"],

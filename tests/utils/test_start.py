@@ -50,3 +50,18 @@ def test_the_auto_classes_know_the_models(imports):
         "print(AutoConfig.from_pretrained(folder).model_type, type(AutoModelForCausalLM.from_pretrained(folder)).__name__)"
     )
     assert python(code).splitlines()[-1] == "sharedllm SharedLLMForCausalLM"
+
+
+@pytest.mark.parametrize(
+    "imports",
+    ["import sharedllm; from transformers import pipeline", "from transformers import pipeline; import sharedllm"],
+)
+def test_pipelines_know_the_task_without_its_libraries(imports):
+    code = (
+        f"{imports}\n"
+        "import sys\n"
+        "from transformers.pipelines import PIPELINE_REGISTRY\n"
+        "task = PIPELINE_REGISTRY.check_task('sharedllm-question-answering')[1]\n"
+        "print(task['impl'], 'sharedllm.integrations' in sys.modules)"
+    )
+    assert python(code) == "sharedllm.integrations.pipeline.QuestionAnsweringPipeline False\n"

@@ -187,13 +187,26 @@ def choose(
         )
         found = None if selected.coverage is None else selected.coverage >= FOUND
         return _chosen(tokenizer, selected.memory, selected.scores, most_sources, found)
+    scores = token_scores(model, tokenizer, everything, prompt, words, score)
+    memory = model.select(everything, prompt, budget=budget, score=scores)
+    return _chosen(tokenizer, memory, scores, most_sources)
+
+
+def token_scores(
+    model: SharedLLMForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    everything: Source,
+    prompt: Tensor,
+    words: Tensor | None,
+    score: str | TokenScore,
+) -> Tensor:
+    """(1, Z) how much the token at each slot of a text matters to a prompt (1, Q), of which `words` (1, Q) bool are the
+    question's own. Lexical scores compare whole words."""
     scoring = get_score(score, model.config)
     scoring = (
         scoring.in_whole_words(tokenizer) if isinstance(scoring, HybridScore) else in_whole_words(scoring, tokenizer)
     )
-    scores = model.scores(everything, prompt, query_words=words, score=scoring)
-    memory = model.select(everything, prompt, budget=budget, score=scores)
-    return _chosen(tokenizer, memory, scores, most_sources)
+    return model.scores(everything, prompt, query_words=words, score=scoring)
 
 
 def _chosen(

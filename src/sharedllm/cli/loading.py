@@ -13,12 +13,12 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..context.policies.base import without_query
 from ..documents import open_document
 from ..memory.context_memory import ContextMemory
-from ..memory.fingerprint import fingerprint_tensors
+from ..memory.fingerprint import tokenizer_fingerprint
 from ..memory.interface import Memory
 from ..store import is_memory, open_memory
 from ..utils.checkpoints import load_model, load_tokenizer
 from ..utils.errors import UserError
-from ..utils.hardware import default_device
+from ..utils.hardware import default_device, inference_dtype
 from ..utils.text import tokenize
 from .common import note, progress_bar
 
@@ -46,13 +46,6 @@ def quiet() -> None:
     logging.disable_progress_bar()
     for name in ("huggingface_hub", "datasets"):
         getLogger(name).setLevel(CRITICAL)
-
-
-def inference_dtype(device: torch.device) -> torch.dtype | str:
-    """The checkpoint's own dtype, or float32 on CPUs that emulate bf16 products."""
-    if device.type != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
-        return "auto"
-    return torch.float32
 
 
 def open_source(
@@ -101,13 +94,7 @@ def read_text_file(
     options = {"keep_all": keep_all, "selection": without_query(model.config.selection), "sources": [name]}
     with progress_bar(f"reading {name}", ids.shape[1]) as advance:
         memory = model.read(ids, batch_tokens=batch_tokens, progress=advance, **options)
-    places = {"unit": opened.origin.unit, "places": opened.origin.places, "lines": [(0, 0)]}
-    return replace(memory, sources=(tuple(source | places for source in memory.sources[0]),))
-
-
-def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Identifies a vocabulary."""
-    return fingerprint_tensors((), tokenizer.get_vocab())
+    return replace(memory, sources=(tuple(source | opened.marks for source in memory.sources[0]),))
 
 
 def tokens_behind(memory: ContextMemory) -> int:

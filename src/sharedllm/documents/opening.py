@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..utils.errors import UserError
 from ..utils.text_files import PIECE, check_file, is_text, pieces_of
@@ -31,6 +32,11 @@ class Opened:
     nbytes: int
     origin: Origin
     pieces: Callable[[], Iterator[str]]
+
+    @property
+    def marks(self) -> dict[str, Any]:
+        """What a memory of this document alone adds to its source, so that citations name places."""
+        return {"unit": self.origin.unit, "places": self.origin.places, "lines": [(0, 0)]}
 
     def text(self) -> str:
         """The whole text."""

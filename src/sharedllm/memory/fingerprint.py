@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 # Every setting is in one of the tables below. A test goes through all fields of `SharedLLMConfig` and of each family's
 # configuration, so that a new one can't be forgotten.
@@ -88,6 +88,11 @@ def fingerprint_tensors(named: Iterable[tuple[str, Tensor]], settings: dict) -> 
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(raw_bytes(tensor))
     return digest.hexdigest()[:32]
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Identifies a vocabulary, as memories on disk name it."""
+    return fingerprint_tensors((), tokenizer.get_vocab())
 
 
 class Fingerprint:

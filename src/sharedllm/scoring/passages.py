@@ -17,7 +17,7 @@ from ..model.backbone import SharedLLMModel
 from ..model.config import SharedLLMConfig
 from ..utils.errors import UserError
 from ..utils.text import decode
-from .base import token_ids
+from .base import extent, token_ids
 from .defaults import default_score
 from .heads import HeadIndex, Heads
 from .words import WordIndex
@@ -35,6 +35,20 @@ FOUND = 0.3
 # (at 0.5, HotpotQA loses 5 %).
 LEAST_SHARE = 0.4
 _CLOSING = "\"'”’)]»*_`"
+
+
+@dataclass(frozen=True)
+class Needed:
+    """The pieces of a text that a question needs.
+
+    pieces    n of them, in the text's order
+    scores    (n,) how much each matters
+    coverage  as in `Selected`
+    """
+
+    pieces: Pieces
+    scores: Float[Tensor, " n"]
+    coverage: float | None
 
 
 @dataclass(frozen=True)
@@ -185,7 +199,7 @@ def _closes(ids: Int[Tensor, " Z"], tokenizer: PreTrainedTokenizerBase) -> Bool[
     return torch.tensor(ending, dtype=torch.bool)[inverse]
 
 
-def select_pieces(
+def needed_pieces(
     model: SharedLLMModel,
     segments: Sequence[Segment],
     tokenizer: PreTrainedTokenizerBase,
@@ -193,16 +207,8 @@ def select_pieces(
     own: Bool[Tensor, "1 Q"],
     budget: int,
     score: str | None = None,
-) -> Selected:
-    """The pieces of a text that a question needs, within a budget.
-
-    Args:
-        question_ids: (1, Q), as it follows the prefix. own: (1, Q) bool, the question's own tokens.
-        budget: most tokens; fewer are chosen if few pieces match the question well. score: see `rank_pieces`.
-
-    Raises:
-        UserError: the memory is another model's or has several texts; the budget holds no piece; no such ranking.
-    """
+) -> Needed:
+    """The pieces of a text that a question needs, within a budget. Arguments and errors are those of `select_pieces`."""
     if len(segments[0].lengths) != 1:
         raise UserError(f"the memory holds {len(segments[0].lengths)} texts: select from one of them.")
     model.check_fingerprint(segments[0].fingerprint)
@@ -214,8 +220,29 @@ def select_pieces(
     if check_ranking(model.config, score)[0] and (coverage is None or coverage >= FOUND):
         ranked = ranked.masked_fill(ranked < LEAST_SHARE * ranked.max(), -torch.inf)
     chosen = choose_pieces(ranked, index.pieces, budget)
-    kept = index.pieces[chosen]
-    slots = kept.slots()
-    scores = torch.full((1, len(index.ids)), -torch.inf)
-    scores[0, slots] = torch.repeat_interleave(ranked[chosen].float(), kept.lengths)
-    return Selected(take(segments, [slots], [torch.ones_like(slots)]), scores, coverage)
+    return Needed(index.pieces[chosen], ranked[chosen].float(), coverage)
+
+
+def select_pieces(
+    model: SharedLLMModel,
+    segments: Sequence[Segment],
+    tokenizer: PreTrainedTokenizerBase,
+    question_ids: Int[Tensor, "1 Q"],
+    own: Bool[Tensor, "1 Q"],
+    budget: int,
+    score: str | None = None,
+) -> Selected:
+    """The memory of the pieces of a text that a question needs, within a budget.
+
+    Args:
+        question_ids: (1, Q), as it follows the prefix. own: (1, Q) bool, the question's own tokens.
+        budget: most tokens; fewer are chosen if few pieces match the question well. score: see `rank_pieces`.
+
+    Raises:
+        UserError: the memory is another model's or has several texts; the budget holds no piece; no such ranking.
+    """
+    needed = needed_pieces(model, segments, tokenizer, question_ids, own, budget, score)
+    slots = needed.pieces.slots()
+    scores = torch.full((1, extent(segments)), -torch.inf)
+    scores[0, slots] = torch.repeat_interleave(needed.scores, needed.pieces.lengths)
+    return Selected(take(segments, [slots], [torch.ones_like(slots)]), scores, needed.coverage)

@@ -57,6 +57,16 @@ def default_device() -> torch.device:
     return device
 
 
+def fast_bf16() -> bool:
+    """Whether this CPU has instructions for products in bf16; others emulate them slowly."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def inference_dtype(device: torch.device) -> torch.dtype | str:
+    """The checkpoint's own dtype, or float32 on CPUs that emulate bf16 products."""
+    return torch.float32 if device.type == "cpu" and not fast_bf16() else "auto"
+
+
 def now() -> float:
     """`time.perf_counter`, after everything that a GPU was given to do: its kernels run on by themselves."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():

@@ -1,0 +1,67 @@
+"""A retriever of LlamaIndex over a memory (extra `llama-index`)."""
+
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from ..causal_lm import SharedLLMForCausalLM
+from ..memory.segments import Source
+from ..utils.extras import missing
+from .finder import Finder
+
+try:
+    from llama_index.core.base.base_retriever import BaseRetriever
+    from llama_index.core.callbacks.base import CallbackManager
+    from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+except ModuleNotFoundError:
+    raise missing("llama-index", "llama_index") from None
+
+
+class SharedLLMRetriever(BaseRetriever):
+    """Gives the pieces of a memory that a question needs, best first, as nodes of LlamaIndex.
+
+    A node's metadata has "source", the document's name; "place", where in it, in words; "characters" and "tokens", the first
+    and the one after the last. Prompts show source and place only.
+    """
+
+    def __init__(
+        self,
+        memory: Source | str | Path,
+        model: SharedLLMForCausalLM | str | Path = "tiny",
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        k: int | None = None,
+        budget: int | None = None,
+        score: str | None = None,
+        callback_manager: CallbackManager | None = None,
+        verbose: bool = False,
+    ):
+        """
+        Args:
+            memory, model, tokenizer, k, budget, score: see `finder.Finder`. callback_manager, verbose: LlamaIndex's own.
+
+        Raises:
+            UserError: as `Finder`.
+        """
+        self._finder = Finder(memory, model, tokenizer, k=k, budget=budget, score=score)
+        super().__init__(callback_manager=callback_manager, verbose=verbose)
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return [
+            NodeWithScore(
+                node=TextNode(
+                    id_=f"{found.document}#{found.tokens[0]}-{found.tokens[1]}",
+                    text=found.text,
+                    metadata={
+                        "source": found.document,
+                        "place": found.place,
+                        "characters": list(found.characters),
+                        "tokens": list(found.tokens),
+                    },
+                    excluded_llm_metadata_keys=["characters", "tokens"],
+                    excluded_embed_metadata_keys=["characters", "tokens"],
+                ),
+                score=found.score,
+            )
+            for found in self._finder.find(query_bundle.query_str)
+        ]

@@ -1,0 +1,175 @@
+"""A pipeline of transformers: a text is read once, and many questions are asked over it.
+
+`auto` registers it as "sharedllm-question-answering".
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import Pipeline
+
+from ..answering.ask import Written, answer_over, ask, checked_score, prompt_of
+from ..causal_lm import SharedLLMForCausalLM
+from ..context.policies.base import without_query
+from ..documents import open_document
+from ..documents.opening import Opened
+from ..memory.context_memory import ContextMemory
+from ..memory.interface import Memory
+from ..store import is_memory
+from ..utils.errors import UserError, at_least_one
+from ..utils.text import tokenize
+from .finder import open_own
+
+OPTIONS = ("question", "questions", "budget", "score", "max_new_tokens", "instruction", "return_sources")
+
+
+class QuestionAnsweringPipeline(Pipeline):
+    """Questions over texts of any length.
+
+        pipe = pipeline("sharedllm-question-answering", model=bundled_model())
+        pipe(text, questions=["Who is the captain?", "What is the code?"])   # {"answers": ["…", "…"]}
+        pipe(text, question="Who is the captain?")                           # {"answer": "…"}
+
+    Its arguments are those of kvpress's "kv-press-text-generation", where both have them.
+    """
+
+    model: Any  # a SharedLLMForCausalLM, as `_sanitize_parameters` checks
+    tokenizer: Any
+    _load_tokenizer = True
+    _load_processor = _load_image_processor = _load_video_processor = _load_feature_extractor = False
+
+    def __call__(self, context: str | Path | Memory | list, **options: Any) -> Any:
+        """
+        Args:
+            context: a text; a document or a memory on disk as a `Path`; a memory that `read` or `open_memory` gave; or a
+                list of these, which gives a list of results.
+            question: one question, for {"answer": …}. questions: a list of them, for {"answers": […]}.
+            budget: most tokens of the text read for a question. score: how they are chosen. Defaults: the model's.
+            max_new_tokens: longest answer, 50 tokens unless given. instruction: how to answer, see `answering.ask.ask`.
+            return_sources: add "sources", for each question the parts of the text that were read whole, best first.
+
+        Raises:
+            UserError: an empty context, no question, an unknown option, or a memory of another model.
+        """
+        if isinstance(context, list) and not context:
+            raise UserError("context=[] holds no text: pass one, or a list of some.")
+        if options.get("batch_size") not in (None, 1):
+            raise UserError(f"batch_size={options['batch_size']}: texts are read one after the other; leave it out.")
+        return super().__call__(context, **options)
+
+    def _sanitize_parameters(self, **options: Any) -> tuple[dict, dict, dict]:
+        """Options for the three steps; only those that were given, so that a call keeps those of `pipeline()`."""
+        if unknown := sorted(set(options) - set(OPTIONS)):
+            name = unknown[0]
+            raise UserError(
+                f"{name}={options[name]!r}: no such option of this pipeline; it takes {', '.join(OPTIONS)}."
+            )
+        if not isinstance(self.model, SharedLLMForCausalLM):
+            raise UserError(
+                f"model is an ordinary {type(self.model).__name__}: make a SharedLLM from it with `sharedllm extend`."
+            )
+        for name in ("budget", "max_new_tokens"):
+            if options.get(name) is not None:
+                options[name] = at_least_one(name, options[name])
+        if options.get("score") is not None:
+            checked_score(self.model, options["score"])
+        limits = {
+            name: options[name] for name in ("budget", "score", "max_new_tokens", "instruction") if name in options
+        }
+        asked, after = {}, {}
+        if "question" in options or "questions" in options:
+            asked = {"questions": _questions(options.get("question"), options.get("questions"))}
+            after = {"single": options.get("questions") is None}
+        if "return_sources" in options:
+            after["return_sources"] = bool(options["return_sources"])
+        return asked, limits, after
+
+    def preprocess(self, context: Any, questions: Sequence[str] = ()) -> dict[str, Any]:
+        """The ids of a text, or an opened memory; and the questions."""
+        if not questions:
+            raise UserError("questions is missing: pass question=TEXT, or questions=[TEXT, …].")
+        if isinstance(context, Path) and is_memory(context):
+            context = open_own(self.model, self.tokenizer, context)
+        elif isinstance(context, Path):
+            opened = open_document(str(context))
+            return {"questions": list(questions), "ids": tokenize(self.tokenizer, opened.text()), "document": opened}
+        if hasattr(type(context), "segments"):  # of the class: a memory that keeps a tree has none
+            return {"questions": list(questions), "memory": context}
+        if not isinstance(context, str):
+            raise UserError(
+                f"context is a {type(context).__name__}: pass a text, a Path, or a memory of read() or open_memory()."
+            )
+        if not context.strip():
+            raise UserError("context is empty: pass the text to read.")
+        return {"questions": list(questions), "ids": tokenize(self.tokenizer, context)}
+
+    def _forward(
+        self,
+        inputs: dict[str, Any],
+        budget: int | None = None,
+        score: str | None = None,
+        max_new_tokens: int = 50,
+        instruction: str | None = None,
+    ) -> dict[str, Any]:
+        """Read the text, unless it is a memory, and answer the questions: "answers", and for each its "sources"."""
+        memory = inputs["memory"] if "memory" in inputs else self._read(inputs["ids"], inputs.get("document"))
+        limits = {"max_new_tokens": max_new_tokens, "instruction": instruction}
+        answers, sources = [], []
+        for question in inputs["questions"]:
+            if memory.complete or budget is not None or score is not None:
+                said = ask(self.model, self.tokenizer, memory, question, budget=budget, score=score, **limits)
+                found = said.sources
+            else:
+                said, found = self._over_all(memory, question, **limits), []
+            answers.append(said.text)
+            sources.append(found)
+        return {"answers": answers, "sources": sources}
+
+    def _read(self, ids: Tensor, document: Opened | None) -> ContextMemory:
+        """Every token is kept where the model can, so that each question selects; else the tree's."""
+        config = self.model.config
+        how = {"keep_all": True} if config.encoding == "chunk" else {"selection": without_query(config.selection)}
+        if document is None:
+            return self.model.read(ids, **how)
+        memory = self.model.read(ids, sources=[document.path], **how)
+        return replace(memory, sources=(tuple(source | document.marks for source in memory.sources[0]),))
+
+    def _over_all(self, memory: Memory, question: str, max_new_tokens: int, instruction: str | None) -> Written:
+        """The answer over a memory that does not hold every token: nothing is selected from it."""
+        self.model.model.check_fingerprint(memory.fingerprint)
+        prompt = prompt_of(self.model, self.tokenizer, question, max_new_tokens, instruction)
+        return answer_over(self.model, self.tokenizer, memory.load(), prompt, max_new_tokens)
+
+    def postprocess(
+        self, outputs: dict[str, Any], single: bool = False, return_sources: bool = False
+    ) -> dict[str, Any]:
+        """{"answer": …} for `question`, {"answers": […]} for `questions`."""
+        if single:
+            found = {"answer": outputs["answers"][0], "sources": outputs["sources"][0]}
+        else:
+            found = {"answers": outputs["answers"], "sources": outputs["sources"]}
+        return found if return_sources else {name: value for name, value in found.items() if name != "sources"}
+
+
+def _questions(question: Any, questions: Any) -> list[str]:
+    """
+    Raises:
+        UserError: both are given, there is none, or one is no text.
+    """
+    if question is not None and questions is not None:
+        raise UserError("question and questions are both given: pass one of them.")
+    if questions is None:
+        questions = [question]
+    if isinstance(questions, str) or not isinstance(questions, Sequence):
+        raise UserError(f"questions is a {type(questions).__name__}: pass a list, or one text as question.")
+    if not questions:
+        raise UserError("questions=[] asks nothing: pass at least one.")
+    for each in questions:
+        if not isinstance(each, str):
+            raise UserError(f"question={each!r} is a {type(each).__name__}: pass a text.")
+        if not each.strip():
+            raise UserError("question='' is empty: ask something.")
+    return list(questions)
