@@ -10,6 +10,7 @@ from served import TEXT, TOOLS_TEMPLATE, clients_of, listening, small_model
 
 from sharedllm.prompts import PromptForm
 from sharedllm.serving.errors import ServingError
+from sharedllm.serving.grammar import Grammar
 from sharedllm.serving.messages import Tool
 from sharedllm.serving.steering import byte_letters
 from sharedllm.serving.tools import Call, CallForm
@@ -154,6 +155,62 @@ def test_json_by_schema(client):
         e.choices[0].delta.content or "" for e in chat(client, response_format=FORM, max_tokens=80, stream=True)
     )
     assert json.loads(text) == json.loads(chat(client, response_format=FORM, max_tokens=80).choices[0].message.content)
+
+
+NESTED = {"type": "object", "properties": {"inner": {"$ref": "#"}}, "required": ["inner"]}
+LIST_OF_ITSELF = {"type": "array", "items": {"$ref": "#"}, "minItems": 1}
+
+
+@pytest.mark.parametrize("schema", [NESTED, LIST_OF_ITSELF, {"$ref": "#"}], ids=["object", "array", "itself"])
+def test_a_schema_without_end_is_refused(client, schema, capfd):
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    for stream in (False, True):
+        with pytest.raises(openai.BadRequestError, match="asks for itself without end") as refused:
+            chat(client, response_format=form, stream=stream)
+        assert refused.value.param == "response_format"
+    assert capfd.readouterr().err == ""
+
+
+def test_that_a_schema_has_no_end_may_show_in_the_answer(client):
+    """After any text the object begins again: the answer is cut off, and says so."""
+    endless = NESTED | {
+        "properties": {"text": {"type": "string"}, **NESTED["properties"]},
+        "required": ["text", "inner"],
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": endless}}
+    said = chat(client, response_format=form, max_tokens=20).choices[0]
+    assert said.message.content.startswith('{"text": "') and said.finish_reason == "length"
+
+
+def test_an_error_of_the_grammar_is_no_end(client, monkeypatch):
+    monkeypatch.setattr(Grammar, "_trial", lambda self: None)
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": NESTED}}
+    with pytest.raises(openai.BadRequestError, match="asks for itself without end"):
+        chat(client, response_format=form)
+    with pytest.raises(openai.APIError, match="asks for itself without end"):
+        [*chat(client, response_format=form, stream=True)]
+
+
+@pytest.mark.parametrize("schema", [{}, True], ids=str)
+def test_a_schema_that_allows_anything(client, schema):
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    more = {"logit_bias": {str(byte_tokenizer().encode("7")[0]): 60}}
+    said = chat(client, response_format=form, max_tokens=12, **more).choices[0].message.content
+    assert said.strip() and set(said.strip()) == {"7"}
+    form = {"format": {"type": "json_schema", "name": "x", "schema": schema}}
+    assert client.responses.create(model="small", input="?", text=form, max_output_tokens=8).usage.output_tokens > 0
+
+
+def test_a_schema_that_allows_nothing(client):
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": False}}
+    with pytest.raises(openai.BadRequestError, match="the schema false allows no answer: send one that allows some"):
+        chat(client, response_format=form)
+    form = {"format": {"type": "json_schema", "name": "x", "schema": False}}
+    with pytest.raises(openai.BadRequestError, match="the schema false allows no answer"):
+        client.responses.create(model="small", input="?", text=form)
+    for missing in ({}, {"schema": None}):
+        with pytest.raises(openai.BadRequestError, match="schema"):
+            chat(client, response_format={"type": "json_schema", "json_schema": {"name": "x", **missing}})
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "print"}}], ids=str)

@@ -32,7 +32,8 @@ class Grammar:
             ends: tokens that end an answer. vocabulary: number of the model's scores. field: of the request, for errors.
 
         Raises:
-            ServingError: the schema is not one, or can't be kept; or the tokenizer has no fast form.
+            ServingError: the schema is not one, or can't be kept; or the tokenizer has no fast form. `allow` and `took`
+                raise it too, where only an answer shows that the schema has no end.
         """
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise invalid(field, f"{field} needs a fast tokenizer, which this model lacks: leave it out.")
@@ -43,8 +44,9 @@ class Grammar:
             wrong = str(error)
         if wrong:
             raise invalid(field, f"{field} can't be kept: {' '.join(wrong.split())[:300]}; change it.")
-        self._matcher = LLMatcher(_tokens(tokenizer, tuple(ends), vocabulary), grammar)
-        self._ends = ends
+        self._matcher = LLMatcher(_tokens(tokenizer, tuple(ends), vocabulary), grammar, log_level=0)
+        self._ends, self._field = ends, field
+        self._trial()
 
     @property
     def ended(self) -> bool:
@@ -56,7 +58,9 @@ class Grammar:
         if self.ended:
             return scores
         # llguidance.torch would do this too, but importing it compiles a kernel.
-        allowed = numpy.unpackbits(numpy.frombuffer(self._matcher.compute_bitmask(), numpy.uint8), bitorder="little")
+        mask = self._matcher.compute_bitmask()
+        self._check(self._matcher)
+        allowed = numpy.unpackbits(numpy.frombuffer(mask, numpy.uint8), bitorder="little")
         forbidden = torch.from_numpy(allowed[: scores.shape[1]] == 0)
         return scores.masked_fill(forbidden.to(scores.device), -float("inf"))
 
@@ -64,6 +68,25 @@ class Grammar:
         """The token that was chosen."""
         if not self.ended:
             self._matcher.consume_token(token)
+            self._check(self._matcher)
+
+    def _trial(self) -> None:
+        """Look ahead: that a schema has no end often shows after its first forced tokens, so before anything is said."""
+        ahead = self._matcher.deep_copy()
+        ahead.consume_tokens(ahead.compute_ff_tokens())
+        if not ahead.is_stopped():
+            ahead.compute_bitmask()
+        self._check(ahead)
+
+    def _check(self, matcher: LLMatcher) -> None:
+        """A matcher with an error counts as stopped, as if the answer were whole.
+
+        Raises:
+            ServingError: there is an error: the schema has no end, or is too complex.
+        """
+        if matcher.is_error():
+            what = "its schema asks for itself without end, or for too much at once"
+            raise invalid(self._field, f"{self._field} can't be kept: {what}; change it.")
 
 
 @functools.lru_cache(maxsize=4)

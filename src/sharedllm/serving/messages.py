@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from ..utils.text_files import is_text
 
@@ -39,7 +39,8 @@ class Body(BaseModel):
             return content
         if not all(is_text(k) for k in content):
             raise ValueError("the name of a field contains half of a character")
-        return {k: v for k, v in content.items() if k in cls.model_fields or not asks_for_nothing(k, v)}
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        return {k: v for k, v in content.items() if k in known or not asks_for_nothing(k, v)}
 
 
 class TextPart(Body):
@@ -130,12 +131,22 @@ class Message(Body):
         return turn
 
 
+def _object(schema: Any) -> Any:
+    """The schemas true and false as JSON schema defines them: anything and nothing."""
+    if schema is False:
+        raise ValueError("the schema false allows no answer: send one that allows some")
+    return {} if schema is True else schema
+
+
+Schema = Annotated[dict[str, Any], BeforeValidator(_object)]
+
+
 class JsonSchema(Body):
     """strict: accepted; a schema is always kept to."""
 
     name: str | None = None
     description: str | None = None
-    schema_: dict[str, Any] = Field(alias="schema")
+    schema_: Schema = Field(alias="schema")
     strict: bool | None = None
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from .answering import Answered, Piece
-from .messages import Body, JsonSchema, Message, ResponseFormat
+from .messages import Body, JsonSchema, Message, ResponseFormat, Schema
 from .replies import event, extra_of
 from .requests import ChatRequest
 
@@ -19,7 +19,7 @@ class TextFormat(Body):
     type: Literal["text", "json_object", "json_schema"]
     name: str | None = None
     description: str | None = None
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    schema_: Schema | None = Field(default=None, alias="schema")
     strict: bool | None = None
 
     @model_validator(mode="after")
