@@ -265,7 +265,7 @@ def test_generate(run, model_folder, memory_file, monkeypatch):
 def bad_inputs(tmp_path, text_file, memory_file):
     """Arguments, and a part of the one-line error."""
     (tmp_path / "empty.txt").write_text("\n")
-    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9\x01")
     damaged = tmp_path / "damaged.memory"
     shutil.copytree(memory_file, damaged)
     (damaged / "manifest.json").write_text((damaged / "manifest.json").read_text()[:-100])

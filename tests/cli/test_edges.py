@@ -37,19 +37,25 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path, text):
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("utf-16", "byte 0 is 0xff, as UTF-16 begins; convert it"),
-        ("utf-16-le", "full of zero bytes, as UTF-16 is; convert it"),
-        ("utf-16-be", "full of zero bytes, as UTF-16 is; convert it"),
-        ("utf-32", "byte 0 is 0xff, as UTF-16 begins; convert it"),
+        ("utf-16-le", "full of zero bytes, as UTF-16 without a mark is; convert it"),
+        ("utf-16-be", "full of zero bytes, as UTF-16 without a mark is; convert it"),
         ("utf-32-be", "full of zero bytes"),
     ],
 )
-def test_utf_16_is_refused_with_and_without_a_mark(tmp_path, run, code, message):
+def test_utf_16_without_a_mark_is_refused(tmp_path, run, code, message):
     path = tmp_path / "a.txt"
     path.write_bytes("Hello world, how are you?\n".encode(code))
     status, out, err = run("read", path, "-o", tmp_path / "a.memory")
     assert (status, out, err.count("\n")) == (2, "", 1) and message in err
     assert not (tmp_path / "a.memory").exists()
+
+
+@pytest.mark.parametrize("code", ["utf-16", "utf-32"])
+def test_utf_16_with_a_mark_is_text(tmp_path, code):
+    path = tmp_path / "a.txt"
+    for text in ("Hello world, how are you?\n", "é" * PIECE, "x\n" * PIECE):
+        path.write_bytes(text.encode(code))
+        assert read_text(str(path)) == text
 
 
 def test_a_stray_zero_byte_is_text(tmp_path):

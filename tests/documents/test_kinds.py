@@ -306,7 +306,7 @@ def refused(tmp_path):
     (tmp_path / "program").write_bytes(b"\x7fELF\0\0\0")
     (tmp_path / "empty.html").write_text("<html><body><nav>Home</nav></body></html>")
     (tmp_path / "empty.txt").write_text("\n")
-    (tmp_path / "latin.csv").write_bytes(b"caf\xe9,1\n")
+    (tmp_path / "latin.csv").write_bytes(b"caf\xe9\x01,1\n")
     return tmp_path
 
 

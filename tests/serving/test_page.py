@@ -121,7 +121,7 @@ def test_a_name_is_taken_once_and_replaced_when_asked(serve, tmp_path):
         ("report.pdf", b"%PDF-1.7\n", 415, "report.pdf is"),
         ("a.docx", b"PK\x03\x04abc", 415, "a.docx is"),
         ("a.bin", b"\x00" * 100, 415, "a.bin is of a kind that can't be read"),
-        ("latin.txt", "Käse".encode("latin-1"), 415, "latin.txt is not UTF-8: byte 1 is 0xe4; convert it"),
+        ("latin.txt", "Käse\x01".encode("latin-1"), 415, "latin.txt is not UTF-8: byte 1 is 0xe4; convert it"),
         ("empty.txt", b" \n", 400, "empty.txt is empty"),
         ("none.txt", b"", 400, "none.txt is empty"),
         ("a%07b", b"x", 400, "no name of a document"),

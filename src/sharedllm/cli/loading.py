@@ -90,6 +90,8 @@ def read_text_file(
 ) -> ContextMemory:
     """Read a document, or - for standard input, into a temporary memory."""
     opened = open_document(name)
+    if opened.read_as:
+        note(f"{name}: read as {opened.read_as}")
     ids = tokenize(tokenizer, opened.text())
     options = {"keep_all": keep_all, "selection": without_query(model.config.selection), "sources": [name]}
     with progress_bar(f"reading {name}", ids.shape[1]) as advance:

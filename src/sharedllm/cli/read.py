@@ -89,6 +89,7 @@ def command(
             documents=len(store.documents),
             unchanged=len(collection.unchanged),
             dropped=dropped,
+            read_as=collection.guessed,
             unreadable=[{"file": file, "reason": reason} for file, reason in collection.unreadable],
         )
         return
@@ -105,6 +106,10 @@ def _tell(collection: Collection, dropped: list[str]) -> None:
         note(f"{_some(len(collection.unchanged), 'document')} unchanged")
     if dropped:
         note(f"dropped {_some(len(dropped), 'document')}: {', '.join(dropped[:5])}{', …' if len(dropped) > 5 else ''}")
+    for file, guess in list(collection.guessed.items())[:SHOWN]:
+        note(f"{file}: read as {guess}")
+    if len(collection.guessed) > SHOWN:
+        note(f"and {len(collection.guessed) - SHOWN} more in guessed encodings; --json names all")
     if collection.unreadable:
         note(f"{_some(len(collection.unreadable), 'file')} could not be read:", style="yellow")
         for file, reason in collection.unreadable[:SHOWN]:

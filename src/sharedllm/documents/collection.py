@@ -12,18 +12,20 @@ from .opening import HELD, Opened, hash_of, open_document
 
 @dataclass
 class Collection:
-    """Opening the files, once, fills `unchanged` and `unreadable`.
+    """Opening the files, once, fills `unchanged`, `unreadable` and `guessed`.
 
     found       the files
     known       name of a document that is held already → hash of its file when it was read
     unchanged   names of documents that are held as their files are now
     unreadable  path and reason of what was left out
+    guessed     name of a document → what was guessed to read it (see `extract.Extract`)
     """
 
     found: Found
     known: Mapping[str, str] = field(default_factory=dict)
     unchanged: list[str] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
+    guessed: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.unreadable += self.found.unreadable
@@ -87,11 +89,15 @@ class Collection:
                 self.unchanged.append(readable(file))
                 continue
             try:
-                yield self._held.pop(file, None) or open_document(file)
+                opened = self._held.pop(file, None) or open_document(file)
             except UserError as error:
                 if file in self.found.named:
                     raise
                 self.unreadable.append((readable(file), str(error)))
+                continue
+            if opened.read_as:
+                self.guessed[readable(file)] = opened.read_as
+            yield opened
 
     def _same(self, file: str) -> bool:
         known = self.known.get(readable(file))

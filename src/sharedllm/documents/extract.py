@@ -32,11 +32,13 @@ class Extract:
     parts  in order; may be read lazily, once
     title  the document's own, such as an HTML title; "" if it has none
     unit   what a line of the text is in the file, such as "line" or "row", counted from 1; "" if lines mean nothing
+    read_as  what was guessed to read it: an encoding such as "windows-1252", or "JSON lines"; "" if nothing was
     """
 
     parts: Iterable[Part]
     title: str = ""
     unit: str = ""
+    read_as: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from ..utils.errors import UserError
 from ..utils.registry import Registry
+from ..utils.text_files import marked
 from .extract import Kind
 
 KINDS = Registry("document kind {}")
 for _name, _place, _about in [
-    ("text", "plain:TEXT", "plain text and source code in UTF-8, by line"),
+    ("text", "plain:TEXT", "plain text and source code, by line"),
     ("markdown", "plain:MARKDOWN", "Markdown, by line and section"),
     ("html", "html:HTML", "web pages, by section; navigation, scripts and styles are left out"),
     ("pdf", "pdf:PDF", "PDF with text, by page"),
@@ -69,7 +70,7 @@ def kind_of(path: Path) -> Kind:
     for kind in kinds:
         if suffix in kind.suffixes:
             return kind
-    if suffix not in CONVERT and b"\0" not in head:
+    if suffix not in CONVERT and (b"\0" not in head or marked(head)):
         return KINDS["text"]
     fix = CONVERT.get(suffix, f"convert it to one of {', '.join(kind.name for kind in kinds)}")
     raise UserError(f"{path} is of a kind that can't be read: {fix}.")

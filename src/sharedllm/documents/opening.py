@@ -24,6 +24,7 @@ class Opened:
     kind    as messages name it
     nbytes  of the file; 0 for what can be read only once
     origin  its file's hash, its title and places
+    read_as  what was guessed to read it (see `extract.Extract`); "" if nothing was
     pieces  gives its whole text, in pieces that can be tokenised one by one
     """
 
@@ -32,6 +33,7 @@ class Opened:
     nbytes: int
     origin: Origin
     pieces: Callable[[], Iterator[str]]
+    read_as: str = ""
 
     @property
     def marks(self) -> dict[str, Any]:
@@ -58,17 +60,28 @@ def open_document(name: str) -> Opened:
             extract = KINDS["text"].extract(path)
             return Opened(name, "text", 0, Origin(unit=extract.unit), lambda: _pieces(extract.parts))
         kind, nbytes, sha256 = kind_of(path), path.stat().st_size, hash_of(path)
+        if not nbytes:  # to some extractors that is a damaged file
+            raise _empty(name)
         extract = kind.extract(path)
         held = list(extract.parts) if nbytes <= HELD or isinstance(extract.parts, list) else None
         places, blank = _places(held if held is not None else extract.parts)
     except OSError as error:
         raise UserError(f"{name} can't be read: {error.strerror or error}.") from None
     if blank:
-        raise UserError(f"{name} is empty: there is nothing to read.")
+        raise _empty(name)
     origin = Origin(sha256, extract.title, extract.unit, places)
     return Opened(
-        name, kind.name, nbytes, origin, lambda: _pieces(held if held is not None else kind.extract(path).parts)
+        name,
+        kind.name,
+        nbytes,
+        origin,
+        lambda: _pieces(held if held is not None else kind.extract(path).parts),
+        extract.read_as,
     )
+
+
+def _empty(name: str) -> UserError:
+    return UserError(f"{name} is empty: there is nothing to read.")
 
 
 def hash_of(path: Path) -> str:

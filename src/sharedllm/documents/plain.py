@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..utils.text_files import text_pieces
+from .encoding import legacy_encoding
 from .extract import Extract, Kind, Part, section
 
 _HEADING = re.compile(r" {0,3}#{1,6}[ \t]+(.*?)[ \t]*#*[ \t]*\n?")
@@ -12,13 +13,15 @@ _FENCE = re.compile(r" {0,3}(```+|~~~+)")
 
 
 def text(path: Path) -> Extract:
-    """Text in UTF-8, read in pieces, so that a pipe of any length can be read; see `utils.text_files.text_pieces`."""
-    return Extract((Part(piece) for piece in text_pieces(str(path))), unit="line")
+    """Text read in pieces, so that a pipe of any length can be read; see `utils.text_files.text_pieces`."""
+    encoding = legacy_encoding(path)
+    return Extract((Part(piece) for piece in text_pieces(str(path), encoding)), unit="line", read_as=encoding)
 
 
 def markdown(path: Path) -> Extract:
     """As text; headings are places. Lines that look like headings inside fenced code are none."""
-    return Extract(_sections(text_pieces(str(path))), unit="line")
+    encoding = legacy_encoding(path)
+    return Extract(_sections(text_pieces(str(path), encoding)), unit="line", read_as=encoding)
 
 
 def _sections(pieces: Iterator[str]) -> Iterator[Part]:

@@ -1,5 +1,6 @@
 """JSON and JSON lines: chats by message, lists of objects by record, other JSON as it is; notebooks by cell."""
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,39 +9,56 @@ from typing import Any
 from ..utils.errors import UserError
 from ..utils.text_files import pieces_of, read_text, text_pieces
 from .chats import conversation, conversations, parts
+from .encoding import legacy_encoding
 from .extract import Extract, Kind, Part, grouped
 
 
 def extract_json(path: Path) -> Extract:
     """
     Raises:
-        UserError: it is empty, not UTF-8, or not JSON.
+        UserError: it is empty, of no known encoding, or not JSON.
     """
-    text = read_text(str(path))
+    encoding = legacy_encoding(path)
+    text = "".join(text_pieces(str(path), encoding))
+    if _is_lines(text):
+        return Extract(_lines(path, encoding), read_as=", ".join(filter(None, (encoding, "JSON lines"))))
     value = parsed(text, str(path))
     chats = conversations(value)
     if chats:
-        return Extract(parts(chats), chats[0][0] if len(chats) == 1 else "")
+        return Extract(parts(chats), chats[0][0] if len(chats) == 1 else "", read_as=encoding)
     if isinstance(value, list) and value and all(isinstance(entry, Mapping) for entry in value):
-        return Extract(grouped("record", ((i, record(entry)) for i, entry in enumerate(value, 1))))
+        records = grouped("record", ((i, record(entry)) for i, entry in enumerate(value, 1)))
+        return Extract(records, read_as=encoding)
     if text.count("\n") < len(text) // 2000:
         # Written for programs, in few lines: written again for readers. Its lines are not the file's.
-        return Extract([Part(piece) for piece in pieces_of(json.dumps(value, indent=1, ensure_ascii=False) + "\n")])
-    return Extract([Part(piece) for piece in pieces_of(text)], unit="line")
+        again = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+        return Extract([Part(piece) for piece in pieces_of(again)], read_as=encoding)
+    return Extract([Part(piece) for piece in pieces_of(text)], unit="line", read_as=encoding)
+
+
+def _is_lines(text: str) -> bool:
+    """Whether a text is JSON lines: several documents, of which the first two are lines."""
+    lines = [line for line in itertools.islice(text.split("\n"), 1000) if line.strip()]
+    try:
+        json.loads(lines[0]), json.loads(lines[1])
+    except (IndexError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def extract_lines(path: Path) -> Extract:
     """A record is the line with its number.
 
     Raises:
-        UserError: it is empty, or a line is not JSON.
+        UserError: it is empty, of no known encoding, or a line is not JSON.
     """
-    return Extract(_lines(path))
+    encoding = legacy_encoding(path)
+    return Extract(_lines(path, encoding), read_as=encoding)
 
 
-def _lines(path: Path) -> Iterator[Part]:
+def _lines(path: Path, encoding: str) -> Iterator[Part]:
     def texts() -> Iterator[tuple[int, str]]:
-        for number, line in enumerate(_physical(text_pieces(str(path))), 1):
+        for number, line in enumerate(_physical(text_pieces(str(path), encoding)), 1):
             if line.strip():
                 value = parsed(line, f"{path}:{number}")
                 chat = conversation(value)
@@ -95,6 +113,11 @@ def parsed(text: str, place: str) -> Any:
     except RecursionError:
         raise UserError(f"{place} is nested too deeply for JSON: name it .txt to read it as text.") from None
     except ValueError as error:
+        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
+            raise UserError(
+                f"{place} holds more than one JSON document: {error}; put each into a line and name it .jsonl, or name it "
+                ".txt to read it as text."
+            ) from None
         raise UserError(f"{place} is not JSON: {error}; fix it, or name it .txt to read it as text.") from None
 
 

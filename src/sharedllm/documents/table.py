@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..utils.errors import UserError
-from ..utils.text_files import read_text
+from ..utils.text_files import text_pieces
+from .encoding import legacy_encoding
 from .extract import Extract, Kind, Part
 
 DELIMITERS = ",;\t|"
@@ -17,13 +18,14 @@ def extract(path: Path) -> Extract:
     """Rows are counted as in a spreadsheet: the first one, usually with the names of the columns, is row 1.
 
     Raises:
-        UserError: it is empty, not UTF-8, or not a table.
+        UserError: it is empty, of no known encoding, or not a table.
     """
-    text = read_text(str(path))
+    encoding = legacy_encoding(path)
+    text = "".join(text_pieces(str(path), encoding))
     rows = _rows(text, path)
     head = next(iter(rows), [])
     columns = _columns(head, text)
-    return Extract(_parts(_rows(text, path), columns), unit="row")
+    return Extract(_parts(_rows(text, path), columns), unit="row", read_as=encoding)
 
 
 def _rows(text: str, path: Path) -> Iterator[list[str]]:

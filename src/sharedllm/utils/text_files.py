@@ -11,6 +11,14 @@ from typing import BinaryIO
 from .errors import UserError
 from .files import there
 
+# What a file in UTF-16 or UTF-32 begins with; UTF-32 first, because its mark begins with that of UTF-16.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8",
+}
 # Long texts are read and tokenised in pieces of about this many characters, cut at line ends.
 PIECE = 200_000
 
@@ -96,36 +104,45 @@ def check_file(name: str) -> None:
         raise UserError(f"{name} does not exist: check the name.")
 
 
-def text_pieces(name: str) -> Iterator[str]:
+def marked(head: bytes) -> str | None:
+    """The encoding that the first bytes of a text name by a byte order mark."""
+    return next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), None)
+
+
+def text_pieces(name: str, encoding: str = "") -> Iterator[str]:
     """The text of a file, or of standard input for "-", in pieces that end with a line.
 
     Holds only a few pieces in memory, so a pipe may be of any length.
 
+    Args:
+        encoding: default: what a byte order mark names, which is no part of the text, else UTF-8.
+
     Raises:
-        UserError: the file is missing, a folder, empty or not UTF-8; names the file and the offset of bad bytes. A byte order
-            mark at its beginning is left out.
+        UserError: the file is missing, a folder, empty or not of that encoding; names the file and the offset of bad bytes.
     """
     check_file(name)
     path, shown = Path(name), "standard input" if name == "-" else name
-    decoder, held, offset, empty = codecs.getincrementaldecoder("utf-8")(), "", 0, True
+    held, offset, empty, decoder = "", 0, True, None
     with contextlib.nullcontext(standard_input()) if name == "-" else path.open("rb") as file:
         while True:
             raw = file.read(PIECE)
-            if not offset:
-                if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                    raise UserError(f"{shown} is not UTF-8: byte 0 is 0x{raw[0]:02x}, as UTF-16 begins; convert it.")
-                if raw.startswith(codecs.BOM_UTF8):
+            if decoder is None:
+                encoding = encoding or marked(raw) or "utf-8"
+                decoder = codecs.getincrementaldecoder(encoding)()
+                if encoding == "utf-8" and raw.startswith(codecs.BOM_UTF8):
                     raw, offset = raw.removeprefix(codecs.BOM_UTF8), len(codecs.BOM_UTF8)
                     if not raw:
                         continue
-            if 10 * raw.count(0) > len(raw):
-                raise UserError(f"{shown} is not text in UTF-8: it is full of zero bytes, as UTF-16 is; convert it.")
+            if encoding == "utf-8" and 10 * raw.count(0) > len(raw):
+                raise UserError(
+                    f"{shown} is not text in UTF-8: it is full of zero bytes, as UTF-16 without a mark is; convert it."
+                )
             try:
                 held += decoder.decode(raw, final=not raw)
             except UnicodeDecodeError as error:
                 place = offset + error.start - len(decoder.getstate()[0])
-                bad = error.object[error.start]
-                raise UserError(f"{shown} is not UTF-8: byte {place} is 0x{bad:02x}; convert it.") from None
+                bad, meant = error.object[error.start], encoding.upper() if encoding.startswith("utf") else encoding
+                raise UserError(f"{shown} is not {meant}: byte {place} is 0x{bad:02x}; convert it.") from None
             offset += len(raw)
             empty = empty and not held.strip()
             cut = held.rfind("\n") + 1 if raw else len(held)
