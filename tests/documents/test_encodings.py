@@ -64,7 +64,7 @@ def test_what_a_mark_names_is_not_guessed(opened, code):
     assert opened(b"\xfe\xff" + big_endian).text() == "Grüße"
     with pytest.raises(UserError, match="is not UTF-16: byte 12 is 0x65"):
         opened(b"\xfe\xff" + big_endian + b"e")
-    with pytest.raises(UserError, match="notes.txt is empty"):
+    with pytest.raises(UserError, match=r"notes\.txt is empty"):
         opened("".encode("utf-16"))
 
 
@@ -117,7 +117,7 @@ def test_json_lines_by_another_name(opened):
     assert found.read_as == "JSON lines"
     with pytest.raises(UserError, match=r"a\.json:3 is not JSON"):
         opened(b'{"a": 1}\n{"a": 2}\n{"a"\n', "a.json")
-    with pytest.raises(UserError, match="holds more than one JSON document: .* name it .jsonl"):
+    with pytest.raises(UserError, match=r"holds more than one JSON document: .* name it \.jsonl"):
         opened(b'{\n"a": 1}\n{\n"a": 2}\n', "a.json")
     assert opened(b'[\n{"a": 1},\n{"a": 2}\n]', "a.json").read_as == ""
 

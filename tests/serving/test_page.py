@@ -1,5 +1,6 @@
 """What the page at / needs of the server: its files, uploads with progress, documents to read, explanations."""
 
+import asyncio
 import errno
 import json
 import re
@@ -15,7 +16,7 @@ from served import ASKED, TEXT, clients_of, listening, small_model, streamed
 
 from sharedllm.serving import memories
 from sharedllm.serving.passages import MOST
-from sharedllm.serving.uploads import opened
+from sharedllm.serving.uploads import Extractions
 from sharedllm.store import MemoryStore
 from sharedllm.store.writer import BLOCK_TOKENS, Writer
 
@@ -257,4 +258,5 @@ def test_an_answer_can_be_explained(serve):
 @pytest.mark.parametrize("name", ["..", "...", "a/..", "../..", ".hidden"])
 def test_names_that_mean_a_folder_are_only_names(name):
     """The file is written to a folder of its own, under another name where this one would lead out of it."""
-    assert opened(name, b"The barn owl is called Mina.\n").text == "The barn owl is called Mina.\n"
+    text = b"The barn owl is called Mina.\n"
+    assert asyncio.run(Extractions().text(name, text, seconds=60)).text.encode() == text

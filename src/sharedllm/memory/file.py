@@ -10,6 +10,7 @@ With storage "int8" each token's keys and values are kept as 8-bit integers, hea
 
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import Callable
 from functools import cache
@@ -133,7 +134,10 @@ def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "",
         temporary.chmod(mode)  # save_file makes a file that only its owner may read
         put(temporary, path)
     except SafetensorError as error:
-        raise OSError(f"{path} can't be written: {error}") from error
+        # The system's number tells a full disk from other faults.
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        said = f"{path} can't be written: {error}"
+        raise (OSError(said) if number is None else OSError(int(number[1]), said)) from error
     finally:
         temporary.unlink(missing_ok=True)
     return header["checksum"]

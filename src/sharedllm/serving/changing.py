@@ -1,27 +1,28 @@
 """Routes that change memories: documents sent as JSON or as files, with progress, and their removal."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing
 from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.responses import Response, StreamingResponse
 
+from ..documents.apart import Text
 from ..utils.text import tokenize
 from .completing import disconnected, worked
 from .errors import ServingError
-from .memories import full_disk_named
 from .passages import passage
 from .replies import DONE, Json, event
 from .requests import DocumentRequest
 from .service import Service
-from .uploads import Upload, check_name, opened
+from .uploads import Extractions, check_name
 from .worker import Job
 
 
 def add_changes(app: FastAPI, service: Service) -> None:
     """The routes below /v1/memories."""
+    extractions = Extractions()
 
     @app.get("/v1/memories")
     async def memories() -> dict[str, Any]:
@@ -46,8 +47,7 @@ def add_changes(app: FastAPI, service: Service) -> None:
         check_name(document)
         service.memories.check_free(name, document, replace)
         data = await request.body()
-        with full_disk_named("temporary files"):
-            file = await asyncio.to_thread(opened, document, data)
+        file = await _while_there(request, extractions.text(document, data, service.seconds))
         job = _reading(service, name, document, file, replaces=replace)
         events = _followed(service, job, request)
         if "text/event-stream" not in request.headers.get("accept", ""):
@@ -75,7 +75,7 @@ def add_changes(app: FastAPI, service: Service) -> None:
         )
 
 
-def _reading(service: Service, name: str, document: str, given: str | Upload, *, replaces: bool = False) -> Job:
+def _reading(service: Service, name: str, document: str, given: str | Text, *, replaces: bool = False) -> Job:
     """The job that reads a document, a text or a file; it emits its progress."""
     model, tokenizer = service.model, service.tokenizer
     text, origin = (given, None) if isinstance(given, str) else (given.text, given.origin)
@@ -113,6 +113,20 @@ async def _last(events: AsyncGenerator[dict[str, Any], None]) -> dict[str, Any]:
         async for item in events:
             last = item
     return last
+
+
+async def _while_there(request: Request, work: Coroutine[Any, Any, Text]) -> Text:
+    """The result of some work, which is cancelled when the client disconnects."""
+    doing = asyncio.ensure_future(work)
+    gone = asyncio.create_task(disconnected(request, doing.cancel))
+    try:
+        return await doing
+    except asyncio.CancelledError:
+        if not gone.done():
+            raise
+        raise ServingError(499, "the client left.") from None  # nobody reads it
+    finally:
+        gone.cancel()
 
 
 async def _followed(service: Service, job: Job, request: Request) -> AsyncGenerator[dict[str, Any], None]:

@@ -133,7 +133,7 @@ async def worked(worker: Worker, job: Job) -> AsyncGenerator[Any, None]:
         raise ServingError(500, "the server failed: its log says how; try again.") from None
 
 
-async def disconnected(request: Request, then: Callable[[], None]) -> None:
+async def disconnected(request: Request, then: Callable[[], object]) -> None:
     """Wait for the client to disconnect."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

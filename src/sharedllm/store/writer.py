@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import secrets
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +28,8 @@ BLOCK_TOKENS = 8192
 
 @contextmanager
 def writing(folder: str | Path) -> Iterator["Writer"]:
-    """Lock a store for changes by one process.
+    """Lock a store for changes by one process. After an error no block stays that its manifest does not name, because a
+    full disk needs the space.
 
     Raises:
         UserError: the folder is not a store, or another process is writing to it.
@@ -37,9 +38,14 @@ def writing(folder: str | Path) -> Iterator["Writer"]:
     with owning(folder):
         writer = Writer(folder)
         try:
-            yield writer
-        finally:
-            writer.settle()
+            try:
+                yield writer
+            finally:
+                writer.settle()
+        except BaseException:
+            with suppress(UserError, OSError):
+                sweep(folder, read_manifest(folder))
+            raise
 
 
 class Changed(UserError):
