@@ -1,13 +1,16 @@
 """Names that no file can have, files that were cut short, and what the commands say of a memory that is damaged."""
 
+import io
 import json
 import shutil
 
 import pytest
+from rich.console import Console
 from safetensors import safe_open
 
 from sharedllm import open_memory
-from sharedllm.utils.text_files import read_text
+from sharedllm.cli.common import progress_bar
+from sharedllm.utils.text_files import harmless, read_text
 
 LONG = "a" * 5000
 
@@ -82,3 +85,53 @@ def test_extend_writes_a_card(run, tmp_path, base_folder, model_folder):
     with safe_open(model_folder / "model.safetensors", framework="pt") as file:
         numbers = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118 (no dict)
     assert f"{numbers / 1e6:,.1f}M parameters" in card
+
+
+# Clears the screen, sets the title of the window, turns the order of the letters, separates lines.
+EVIL = "a\x1b[2J\x1b]0;title\x07\u202egnp\u2066\x9b\u2028\r.txt"
+SAFE = r"a\x1b[2J\x1b]0;title\x07\u202egnp\u2066\x9b\u2028\r.txt"
+
+
+def test_names_that_would_change_the_terminal_are_shown_escaped(run, tmp_path, model_folder, monkeypatch):
+    """They are stored as they are."""
+    monkeypatch.chdir(tmp_path)
+    filler = "The lanterns burned low in the harbour.\n"
+    (tmp_path / EVIL).write_text(filler * 4 + "The walrus is 771.\n" + filler)
+    options = ["--model", model_folder]
+    said = [
+        run("read", EVIL, "-o", "a.memory", "--keep-all", *options),
+        run("ask", "a.memory", "walrus 771", *options, "--budget", 24, "--score", "bm25"),
+        run("ask", EVIL, "walrus 771", *options, "--budget", 24, "--score", "bm25"),
+        run("info", "a.memory"),
+        run("info", EVIL),
+        run("read", EVIL, "b/" + EVIL, "-o", "b.memory", *options),
+        run("memory", "forget", "a.memory", EVIL + "x"),
+    ]
+    for _, out, err in said:
+        assert not set(out + err) & set(EVIL) - set("a[2J]0;titlegnp.txt"), (out, err)
+    assert [i for i, (_, _, err) in enumerate(said) if SAFE in err] == [1, 2, 4, 5, 6]
+    assert SAFE in said[3][1]
+    (document,) = open_memory("a.memory").documents
+    assert document.name == EVIL
+    assert json.loads(run("info", "a.memory", "--json")[1])["sources"][0]["name"] == EVIL
+    (tmp_path / "a.memory" / "blocks" / f"{document.blocks[0].file}.memory").unlink()
+    code, out, _ = run("memory", "check", "a.memory")
+    assert code == 1 and out.startswith(f"{SAFE}: tokens 0–")
+    monkeypatch.setattr("sharedllm.cli.common.stderr", console := Console(file=io.StringIO(), force_terminal=True))
+    with progress_bar(f"reading {EVIL}", 10) as advance:
+        advance(1)
+        drawn = console.file.getvalue()
+    assert r"a\x1b[2J" in drawn and "title\x07" not in drawn and "\u202e" not in drawn
+
+
+def test_names_in_any_language_are_shown_as_they_are():
+    for name in (
+        "naïve café.txt",
+        "日本語.md",
+        "نامه\u200cها.txt",
+        "👩\u200d💻.txt",
+        "Bild\u202f12\u00a0Uhr.png",
+        "שלום",
+    ):
+        assert harmless(name) == name
+    assert harmless("a\udcff") == r"a\udcff"

@@ -9,6 +9,7 @@ import traceback
 from contextlib import suppress
 
 from ..utils.errors import UserError
+from ..utils.text_files import harmless
 from .app import app
 
 STOPPED = 130
@@ -37,9 +38,9 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         # A name may be as long as a command line.
-        line = re.sub(r"(\S{100})\S{400,}", r"\1…", " ".join((usage() if usage else str(error)).split()))
+        line = re.sub(r"(\S{100})\S{400,}", r"\1…", re.sub(r"[ \t\n]+", " ", usage() if usage else str(error)).strip())
         line = f"error: {line}"
-        print(line.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+        print(harmless(line), file=sys.stderr)
         sys.exit(2)
     if code == STOPPED:  # the argument parser's code for Ctrl-C
         # Whoever presses it again wants nothing else.

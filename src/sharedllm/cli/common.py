@@ -19,7 +19,7 @@ from ..scoring import SCORES
 from ..utils.errors import UserError
 from ..utils.files import there
 from ..utils.model_names import checkpoint
-from ..utils.text_files import check_file
+from ..utils.text_files import check_file, harmless
 
 stderr = Console(stderr=True)
 
@@ -63,7 +63,7 @@ def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]
     not a terminal."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
-        task = bar.add_task(label, total=total)
+        task = bar.add_task(harmless(label), total=total)
         yield lambda advance, total=None: bar.update(task, advance=advance, total=total)
 
 
@@ -92,7 +92,7 @@ def check_recipe(path: Path) -> None:
 
 def note(line: str, style: str | None = None) -> None:
     """Print one line on stderr; it may contain any names."""
-    stderr.print(" ".join(line.splitlines()), style=style, highlight=False, markup=False, soft_wrap=True)
+    stderr.print(harmless(" ".join(line.split("\n"))), style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_json(**values: Any) -> None:
@@ -121,7 +121,7 @@ def show_sources(sources: list[dict[str, Any]]) -> None:
     for found in sources:
         characters = f"characters {found['characters'][0]:,}–{found['characters'][1]:,}"
         place = f"{found['document']}, {found['place'] or characters}"
-        line = " ".join(f"{place}: {found['text']!r}".splitlines())
+        line = harmless(f"{place}: {found['text']!r}")
         stderr.print(
             line,
             style="dim",

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..utils.text_files import harmless
 from .common import JsonOption, check_model, check_source, print_json
 
 
@@ -26,7 +27,7 @@ def command(
     if json:
         print_json(**values)
         return
-    table = Table(title=Text(source), show_header=False, title_justify="left")
+    table = Table(title=Text(harmless(source)), show_header=False, title_justify="left")
     for name, value in values.items():
         if name == "damaged" and not value:
             continue
@@ -41,9 +42,9 @@ def _shown(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if not isinstance(value, list):
-        return str(value)
+        return harmless(str(value))
     if value and isinstance(value[0], dict):
-        return "\n".join(_source(source) for source in value)
+        return "\n".join(harmless(_source(source)) for source in value)
     return ", ".join(":".join(map(str, entry)) if isinstance(entry, list | tuple) else str(entry) for entry in value)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ..utils.errors import UserError
+from ..utils.text_files import harmless
 from .common import ModelOption, check_source, note, progress_bar
 
 app = typer.Typer(help="Remove documents from a memory, merge memories, check or recover one.", no_args_is_help=True)
@@ -78,7 +79,7 @@ def check(memory: MemoryArgument) -> None:
     with progress_bar(f"checking {memory}", None) as advance:
         opened = open_memory(memory, progress=advance)
     for lost in opened.damaged:
-        print(f"{lost.document}: tokens {lost.start:,}–{lost.end:,} are lost: {lost.reason}")
+        print(harmless(f"{lost.document}: tokens {lost.start:,}–{lost.end:,} are lost: {lost.reason}"))
     if opened.damaged:
         raise typer.Exit(1)
     _report(memory)

@@ -4,6 +4,7 @@ import codecs
 import contextlib
 import glob
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -79,6 +80,21 @@ def read_text(name: str) -> str:
 def readable(name: str) -> str:
     """A printable file name. Bytes that are not UTF-8, which Python turns into lone surrogates, are shown as \\xff."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") if not is_text(name) else name
+
+
+def harmless(text: str) -> str:
+    """A name or line for a terminal: what could change the terminal or the order of the letters is escaped, as \\x1b.
+
+    A file's name may hold anything. Joiners (U+200C, U+200D) stay, because words and emoji are written with them.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character
+        if character.isprintable() or character in "\u200c\u200d" or unicodedata.category(character) in ("Zs", "Co")
+        else character.encode("unicode_escape", "surrogatepass").decode()
+        for character in text
+    )
 
 
 def is_text(text: str) -> bool:
