@@ -93,12 +93,29 @@ def test_sync(read, folder):
     before = names()
     changed = read("docs", "--sync")
     assert changed["dropped"] == ["docs/table.csv"] and changed["unchanged"] == 2
+    assert (changed["new"], changed["changed"], first["new"], again["changed"]) == (1, 2, 5, 0)
     store = MemoryStore.open("x.memory")
     assert names() == [*(name for name in before if name != "docs/table.csv"), "docs/new.txt"]
     assert {d.name: d.characters for d in store.documents}["docs/report.pdf"] == len("One page.\n\n")
     assert store.manifest.document("docs/report.pdf").origin.places == ((0, "page 1"),)
     blocks = {path.stem for path in (store.folder / "blocks").iterdir()}
     assert blocks == {block.file for document in store.documents for block in document.blocks}
+
+
+def test_sync_says_what_it_did(run, folder, model_folder):
+    def sync() -> str:
+        return run("read", "docs", "-o", "x.memory", "--sync", "--keep-all", "--model", model_folder)[2]
+
+    assert "new" not in sync()
+    nothing = sync()
+    assert "5 documents unchanged\nnothing changed; x.memory holds " in nothing and "tokens/s" not in nothing
+    (folder / "new.txt").write_text("A new file.\n")
+    (folder / "notes.md").write_text("Another text.\n")
+    (folder / "table.csv").unlink()
+    told = "1 document new: docs/new.txt\n1 document changed: docs/notes.md\n3 documents unchanged\ndropped 1 document: docs/table.csv\nread "
+    assert told in sync()
+    (folder / "new.txt").unlink()
+    assert "dropped 1 document: docs/new.txt\nnothing to read; x.memory holds " in sync()
 
 
 def test_sync_leaves_other_documents(read, folder, tmp_path):

@@ -70,7 +70,7 @@ def command(
     collection = Collection(found, known)
     dropped = reading.deleted(output, old, collection) if sync and old is not None else []
     collection.check()
-    read = 0
+    read = reading.Read()
     if collection.begin():
         settings = {"keep_all": keep_all, "storage": storage, "changed": sync, "batch_tokens": batch_tokens}
         read = reading.read_all(output, collection, model, goes_on=old is not None, **settings)
@@ -81,31 +81,48 @@ def command(
     if json:
         print_json(
             memory=str(output),
-            tokens_read=read,
+            tokens_read=read.tokens,
             tokens=store.tokens,
             kept=int(store.kept),
             bytes=store.nbytes,
             seconds=round(seconds, 3),
             documents=len(store.documents),
+            new=len(read.new),
+            changed=len(read.changed),
             unchanged=len(collection.unchanged),
             dropped=dropped,
             read_as=collection.guessed,
             unreadable=[{"file": file, "reason": reason} for file, reason in collection.unreadable],
         )
         return
-    _tell(collection, dropped)
-    note(
-        f"read {read:,} tokens in {seconds:.1f} s ({read / seconds:,.0f} tokens/s); {output} holds "
-        f"{int(store.kept):,} of {store.tokens:,} tokens in {store.nbytes / 1e6:.1f} MB"
-    )
+    if old is not None:
+        _tell_changes(read.new, read.changed, collection.unchanged, dropped)
+    _tell_files(collection)
+    if read.tokens:
+        what = f"read {read.tokens:,} tokens in {seconds:.1f} s ({read.tokens / seconds:,.0f} tokens/s)"
+    else:
+        what = "nothing to read" if dropped else "nothing changed"
+    holds = f"{int(store.kept):,} of {store.tokens:,} tokens in {store.nbytes / 1e6:.1f} MB"
+    note(f"{what}; {output} holds {holds}")
 
 
-def _tell(collection: Collection, dropped: list[str]) -> None:
-    """What was left out, and why, on stderr."""
-    if collection.unchanged:
-        note(f"{_some(len(collection.unchanged), 'document')} unchanged")
+def _tell_changes(new: list[str], changed: list[str], unchanged: list[str], dropped: list[str]) -> None:
+    """How the documents of a memory differ from before, on stderr."""
+    for names, state in ((new, "new"), (changed, "changed")):
+        if names:
+            note(f"{_some(len(names), 'document')} {state}: {_first(names)}")
+    if unchanged:
+        note(f"{_some(len(unchanged), 'document')} unchanged")
     if dropped:
-        note(f"dropped {_some(len(dropped), 'document')}: {', '.join(dropped[:5])}{', …' if len(dropped) > 5 else ''}")
+        note(f"dropped {_some(len(dropped), 'document')}: {_first(dropped)}")
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+
+
+def _tell_files(collection: Collection) -> None:
+    """What was guessed to read files, and which could not be read, on stderr."""
     for file, guess in list(collection.guessed.items())[:SHOWN]:
         note(f"{file}: read as {guess}")
     if len(collection.guessed) > SHOWN:

@@ -1,6 +1,7 @@
 """What `sharedllm read` does with a memory: what it holds already, what is read, and what is dropped. Imports torch."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,16 @@ def forget(output: Path, names: list[str]) -> None:
         writer.forget(*names)
 
 
+@dataclass
+class Read:
+    """What was read: tokens, and the names of documents that the memory did not have whole before, and of others that
+    have other text now."""
+
+    tokens: int = 0
+    new: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+
+
 def read_all(
     output: Path,
     collection: Collection,
@@ -100,14 +111,11 @@ def read_all(
     storage: Any,
     changed: bool,
     batch_tokens: int | None,
-) -> int:
-    """Read the documents of a collection into a memory.
+) -> Read:
+    """Read the documents of a collection into a memory. A document whose file was not known turns out to be unchanged here.
 
     Args:
         goes_on: into the memory that is there; else a new one. changed: read changed documents again.
-
-    Returns:
-        The number of tokens read.
 
     Raises:
         UserError: the memory is another model's, or a document changed and `changed` is not set.
@@ -115,7 +123,7 @@ def read_all(
     loaded, tokenizer = load(model)
     # A model that reads selected tokens deeper always selects.
     keep_all = keep_all or loaded.config.injection == "deep"
-    mark, read, bytes_per_token = tokenizer_fingerprint(tokenizer), 0, 3.5
+    mark, read, bytes_per_token = tokenizer_fingerprint(tokenizer), Read(), 3.5
     with writing(output) as writer, progress_bar(_label(collection.found), collection.nbytes or None) as advance:
         if not goes_on:
             writer.begin(loaded, mark, keep_all=keep_all, storage=storage or "model")
@@ -123,6 +131,7 @@ def read_all(
             check_settings(output, writer.present(), keep_all, storage)
             if writer.present().tokenizer != mark:
                 raise UserError(f"{output} was made with another tokenizer: read its texts again with this one.")
+        whole = {document.name for document in writer.present().documents if document.finished}
         for opened in collection.rest():
             taken = {document.name for document in writer.present().documents}
             name, shown = _name(taken, opened.path), _Shown(opened.nbytes, bytes_per_token, advance)
@@ -135,7 +144,11 @@ def read_all(
                 new = writer.read(loaded, tokenizer, name, opened.pieces(), anew=True, **options)
             bytes_per_token = opened.nbytes / new if new and opened.nbytes else bytes_per_token
             shown.done()
-            read += new
+            read.tokens += new
+            if not new:
+                collection.unchanged.append(name)
+            else:
+                (read.changed if name in whole else read.new).append(name)
         writer.commit()
     return read
 
