@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from helpers import byte_tokenizer
@@ -153,7 +154,7 @@ def test_a_full_disk(serve, monkeypatch, tmp_path, place, stream):
     client, said = serve(), "the disk of memory='notes' is full: free space, then send it again"
     monkeypatch.setattr(writer, "BLOCK_TOKENS", 64)
     if place == "temporary file":
-        monkeypatch.setattr("sharedllm.serving.uploads.Path.write_bytes", full)
+        monkeypatch.setattr(Path, "write_bytes", full)
         said = "the disk of temporary files is full: free space, then send it again"
     elif place == "block":
         from sharedllm.memory import file

@@ -1,5 +1,7 @@
 """The sources of an answer: the parts of a memory that the selection kept whole, by document."""
 
+import itertools
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,10 @@ from ..documents.places import place_of
 from ..memory.context_memory import ContextMemory
 from ..memory.segment import placed
 from ..utils.text import decode_pieces
+
+# A word with more letters than this is none: it is not completed.
+_LONGEST_WORD = 40
+_WORD_BEFORE, _WORD_AFTER = re.compile(r"\S*$"), re.compile(r"\S*")
 
 
 @dataclass(frozen=True)
@@ -57,43 +63,74 @@ def cite(chosen: ContextMemory, scores: Tensor, most: int = 3, row: int = 0) -> 
 def excerpt(
     tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, citation: Citation, row: int = 0
 ) -> tuple[str, int, int]:
-    """The cited text, and its start and end in its document, in characters."""
-    text, start, end, _ = _located(tokenizer, memory, citation, row)
-    return text, start, end
+    """The text of the cited tokens, and its start and end in its document, in characters."""
+    found = _located(tokenizer, memory, citation, row)
+    return found.text, found.start, found.start + len(found.text)
 
 
-def _located(
-    tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, citation: Citation, row: int
-) -> tuple[str, int, int, str]:
-    """As `excerpt`, and its place in its document in words, "" if it is not known."""
+@dataclass(frozen=True)
+class _Located:
+    """A cited text, the text around it as far as it is needed, whether more follows, its first character, and its place in
+    words, "" if that is not known."""
+
+    before: str
+    text: str
+    after: str
+    more: bool
+    start: int
+    place: str
+
+    @property
+    def readable(self) -> str:
+        """The text for readers: with the rest of the words or numbers in which it begins and ends, and an ellipsis where
+        its first line begins earlier or its last line goes on."""
+        left, right = _WORD_BEFORE.search(self.before), _WORD_AFTER.match(self.after)
+        left = left[0] if left and not self.text[:1].isspace() else ""
+        right = right[0] if right and not self.text[-1:].isspace() else ""
+        # What has no spaces, as Chinese, has no words to complete.
+        right = "" if self.more and right == self.after else right
+        left, right = (part if len(part) < _LONGEST_WORD else "" for part in (left, right))
+        text = left + self.text + right
+        before = self.before[: len(self.before) - len(left)] if self.before or not self.start else " "
+        after = self.after[len(right) :]
+        begins = not before or before.endswith("\n") or text.startswith("\n")
+        ends = not after or after.startswith("\n") or text.endswith("\n")
+        return ("" if begins else "…") + text.strip() + ("" if ends else "…")
+
+
+def _located(tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, citation: Citation, row: int) -> _Located:
     source = {source["start"]: source for source in documents(memory, row)}[citation.offset]
     # Count characters from the last place before the citation where their number is known.
     mark, characters = max((m for m in source.get("marks", []) if m[0] <= citation.start), default=(0, 0))
     ids = memory.token_ids[row, citation.offset + mark : citation.offset + source["tokens"]].tolist()
-    cuts = [0, citation.start - mark, citation.end - mark]
-    before, text = decode_pieces(tokenizer, ids, cuts, behind=characters > 0)
+    begin, end = citation.start - mark, citation.end - mark
+    # What is lost has zeros for ids.
+    near = sum(1 for _ in itertools.takewhile(bool, ids[end : end + _LONGEST_WORD]))
+    before, text, after = decode_pieces(tokenizer, ids, [0, begin, end, end + near], behind=characters > 0)
     start, end = characters + len(before), characters + len(before) + len(text)
     above, lines = dict(source.get("lines", [])).get(mark), None
     if above is not None:
         # Line ends at the borders of the text don't count: the words between them are what is cited.
         first = above + 1 + before.count("\n") + text[: len(text) - len(text.lstrip())].count("\n")
         lines = first, first + text.strip().count("\n")
-    return text, start, end, place_of(source.get("places", ()), start, end, source.get("unit", ""), lines)
+    place = place_of(source.get("places", ()), start, end, source.get("unit", ""), lines)
+    return _Located(before, text, after, near == _LONGEST_WORD, start, place)
 
 
 def describe(
     tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, citation: Citation, row: int = 0
 ) -> dict[str, Any]:
-    """A citation for display: document, its place there in words ("page 12", "lines 3–9"; "" if unknown), its characters
-    and tokens, weight and text."""
-    text, start, end, place = _located(tokenizer, memory, citation, row)
+    """A citation for display: document, its place there in words ("page 12", "lines 3–9"; "" if unknown), its
+    characters and tokens, weight and text, and "excerpt": the text in whole words, with ellipses."""
+    found = _located(tokenizer, memory, citation, row)
     return {
         "document": citation.document,
-        "place": place,
-        "characters": [start, end],
+        "place": found.place,
+        "characters": [found.start, found.start + len(found.text)],
         "tokens": [citation.start, citation.end],
         "weight": round(citation.weight, 4),
-        "text": text,
+        "text": found.text,
+        "excerpt": found.readable,
     }
 
 

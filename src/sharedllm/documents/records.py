@@ -40,7 +40,8 @@ def _is_lines(text: str) -> bool:
     """Whether a text is JSON lines: several documents, of which the first two are lines."""
     lines = [line for line in itertools.islice(text.split("\n"), 1000) if line.strip()]
     try:
-        json.loads(lines[0]), json.loads(lines[1])
+        for line in (lines[0], lines[1]):
+            json.loads(line)
     except (IndexError, ValueError, RecursionError):
         return False
     return True

@@ -18,7 +18,7 @@ class Extra:
 
 
 EXTRAS = {
-    "documents": Extra("PDF and DOCX", ("mammoth", "pypdfium2")),
+    "documents": Extra("PDF, DOCX, old encodings", ("chardet", "mammoth", "pypdfium2")),
     "serve": Extra("sharedllm serve", ("fastapi", "llguidance", "uvicorn")),
     "plot": Extra("figures", ("matplotlib",)),
     "gguf": Extra("models in .gguf files", ("gguf",)),

@@ -161,7 +161,7 @@ function drawTurn(turn) {
 function drawSource(source) {
   const memory = state.memory;
   const open = button("", () => openSource(memory, source, open), { class: "source" });
-  open.append(make("span", { class: "place" }, placeOf(source)), make("span", { class: "words" }, source.text.trim()));
+  open.append(make("span", { class: "place" }, placeOf(source)), make("span", { class: "words" }, source.excerpt ?? source.text.trim()));
   return make("li", {}, open);
 }
 

@@ -1,0 +1,73 @@
+"""The texts of sources for readers: whole words, with a mark where a line goes on."""
+
+import random
+
+import pytest
+import torch
+from helpers import byte_tokenizer, tiny_base, tiny_shared
+
+from sharedllm.answering.citations import Citation, describe, excerpt
+from sharedllm.cli.common import show_sources
+
+LINES = "The lanterns burned low.\nThe code of the falcon is 48,213.5 today; nobody wrote it down.\nThe end of it."
+
+
+@pytest.fixture(scope="module")
+def cited():
+    """Describes bytes start … end − 1 of a text, each of which is a token."""
+    model = tiny_shared("llama", base=tiny_base("llama", vocab_size=256), window=64, encoding="chunk")
+    tokenizer = byte_tokenizer()
+
+    def call(text: str, start: int, end: int) -> dict:
+        memory = model.read(torch.tensor([tokenizer.encode(text)]), keep_all=True, sources=["a.txt"])
+        citation = Citation("a.txt", start, end, 1.0, 0)
+        found = describe(tokenizer, memory, citation)
+        assert (found["text"], *found["characters"]) == excerpt(tokenizer, memory, citation)
+        assert text[slice(*found["characters"])] == found["text"]
+        return found
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("tokens", "shown"),
+    [
+        ("nterns burned lo", "…lanterns burned low."),
+        ("he lanterns burned low.", "The lanterns burned low."),
+        ("con is 48", "…falcon is 48,213.5…"),
+        (" is ", "…is…"),
+        ("of the", "…of the…"),
+        ("code of the falcon is 48,213.5 today; nobody wrote it down.\n", "…code of the falcon is 48,213.5 today; nobody wrote it down."),
+        ("wn.\nThe e", "…down.\nThe end…"),
+        ("of i", "…of it."),
+        ("\nThe code o", "The code of…"),
+        (LINES, LINES),
+    ],
+)  # fmt: skip
+def test_a_source_begins_and_ends_with_whole_words(cited, tokens, shown):
+    start = LINES.index(tokens)
+    found = cited(LINES, start, start + len(tokens))
+    assert (found["excerpt"], found["text"]) == (shown, tokens) and found["tokens"] == [start, start + len(tokens)]
+
+
+@pytest.mark.parametrize("text", ["吾輩は猫である名前はまだ無いどこで生れたか" * 12, "x" * 400, "a-" * 200])
+def test_what_has_no_words_is_left_as_it_was_cut(cited, text):
+    size = len(text.encode())
+    for start, end in ((150, 180), (201, 222), (size - 240, size - 180)):
+        found = cited(text, start, end)
+        assert found["excerpt"] == f"…{found['text']}…"
+
+
+def test_any_part_of_a_text_is_shown_in_words_of_it(cited):
+    rng, words = random.Random(0), ["naïve", "48,213", "größer", "–", "owl's", "世界", "\n", "(a)", "end."]
+    text = " ".join(rng.choice(words) for _ in range(60))
+    size = len(text.encode())
+    for _ in range(100):
+        start = rng.randrange(size)
+        found = cited(text, start, rng.randrange(start, size) + 1)
+        assert set(found["excerpt"].strip("…").split()) <= set(words) and found["text"].strip() in found["excerpt"]
+
+
+def test_the_terminal_shows_an_ellipsis(cited, capsys):
+    show_sources([cited(LINES, LINES.index("lcon"), LINES.index("213"))])
+    assert capsys.readouterr().err == "a.txt, characters 43–54: '…falcon is 48,213.5…'\n"
