@@ -17,7 +17,7 @@ ORDER = [
     ["memory"],
     ["model"],
     ["scoring"],
-    ["causal_lm", "generation", "reference", "reference_deep"],
+    ["causal_lm", "generation", "rows", "decoding", "reference", "reference_deep"],
     ["store"],
     ["answering"],
     ["data"],

@@ -15,7 +15,7 @@ from transformers.generation.logits_process import (
     SuppressTokensAtBeginLogitsProcessor,
 )
 
-from .context.chunking import check_ids, check_some, split_context
+from .context.chunking import Split, check_ids, check_some, split_context
 from .context.policies.base import get_policy
 from .memory.context_memory import ContextMemory
 from .model.backbone import SharedLLMModel, SharedLLMPreTrainedModel
@@ -126,50 +126,26 @@ class MemoryGenerationMixin(GenerationMixin, SharedLLMPreTrainedModel):
         new_tokens = self._new_tokens(prompt.shape[1], generation_config, kwargs)
         config, _ = self._prepare_generation_config(generation_config, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         static = config.cache_implementation in STATIC_CACHE_IMPLEMENTATIONS
-        window = self.config.window
-        endless = new_tokens >= window
-        if endless:
+        if new_tokens >= self.config.window:
             self._check_endless(new_tokens, config, kwargs.get("assistant_model"))
-            running = running_after_fold(mask.sum(1), window, self.config.chunk_size)
-        else:
-            running = window - new_tokens
-        split, given, unprepared = split_context(prompt, mask, running), memory, None
+        running = self._running_tokens(mask, new_tokens)
+        split = split_context(prompt, mask, running)
         if kwargs.get("assistant_model") is not None and (
-            given is not None or context_ids is not None or split.context_ids.shape[1]
+            memory is not None or context_ids is not None or split.context_ids.shape[1]
         ):
             raise UserError("assistant_model reads no memory, so its drafts would be of another text: leave it out.")
         if split.context_ids.shape[1]:
             kwargs |= {"whole_prompt": prompt} | self._least_new_tokens(prompt.shape[1], config)
         if query_ids is None:
             query_ids, query_attention_mask = split.running_ids, split.running_mask
-        if context_ids is not None:
+        own = context_ids is not None
+        if own:
             memory = self.model.read(context_ids, context_attention_mask, query_ids, query_attention_mask)
-        if isinstance(memory, PreparedMemory):
-            if endless or split.context_ids.shape[1]:
-                raise UserError(
-                    f"the prompt has {prompt.shape[1]} tokens, {new_tokens} new ones are requested, and the window={window}: "
-                    "pass the memory unprepared, so that the excess can be appended to it."
-                )
-        else:
-            if memory is not None and len(memory) == 1 and (endless or split.context_ids.shape[1]):
-                # The appended text differs from row to row.
-                memory = memory.repeat_interleave(len(prompt))
-            memory = unprepared = fold(self.model, memory, split, query_ids, query_attention_mask)
-        # A memory that was read here may be overwritten, unless later folds still need it.
-        own = memory is not given and not endless
-        prepared = self.model.prepare_memory(
-            memory, len(prompt), static=static, in_place=own, memory_dtype=memory_dtype
+        prepared, folding = self._over(
+            split, memory, new_tokens, query_ids, query_attention_mask, own=own, static=static, memory_dtype=memory_dtype
         )
-        if endless:
-            kwargs["folding"] = Folding(
-                self.model,
-                unprepared,
-                split.running_ids,
-                split.running_mask,
-                query_ids,
-                query_attention_mask,
-                memory_dtype,
-            )
+        if folding is not None:
+            kwargs["folding"] = folding
         elif config.use_cache and config.cache_implementation is None and kwargs.get("past_key_values") is None:
             tokens = split.running_ids.shape[1] + new_tokens
             kwargs["past_key_values"] = with_room(None, self.config.text_config, tokens)
@@ -188,6 +164,69 @@ class MemoryGenerationMixin(GenerationMixin, SharedLLMPreTrainedModel):
             return sequences
         output.sequences = sequences
         return output
+
+    def start(
+        self, prompt: Tensor, memory: ContextMemory | PreparedMemory | None, new_tokens: int
+    ) -> tuple[Split, PreparedMemory | None, Folding | None]:
+        """How `generate` starts from a prompt (1, L), for loops of their own (see `decoding`): the prompt's running text,
+        the prepared memory before it, and if the new tokens alone fill the window, what folds.
+
+        Raises:
+            UserError: as `generate`.
+        """
+        check_some("input_ids", prompt)
+        check_memory(memory)
+        mask = check_ids("input_ids", prompt, None, self.config.text_config.vocab_size)
+        split = split_context(prompt, mask, self._running_tokens(mask, at_least_one("max_new_tokens", new_tokens)))
+        return split, *self._over(split, memory, new_tokens, split.running_ids, split.running_mask)
+
+    def _running_tokens(self, mask: Tensor, new_tokens: int) -> int | Tensor:
+        """How many tokens at the end of a prompt stay running text if so many new ones are to follow; see `generate`."""
+        window = self.config.window
+        if new_tokens < window:
+            return window - new_tokens
+        return running_after_fold(mask.sum(1), window, self.config.chunk_size)
+
+    def _over(
+        self,
+        split: Split,
+        memory: ContextMemory | PreparedMemory | None,
+        new_tokens: int,
+        query_ids: Tensor,
+        query_mask: Tensor | None,
+        *,
+        own: bool = False,
+        static: bool = False,
+        memory_dtype: str | None = None,
+    ) -> tuple[PreparedMemory | None, Folding | None]:
+        """The prepared memory that a prompt is continued over; and if the new tokens alone fill the window, what folds.
+
+        Args:
+            split: the prompt; its context is appended to the memory. own: the memory may be overwritten.
+
+        Raises:
+            UserError: the memory is prepared, and text has to be appended to it.
+        """
+        rows, context, window = len(split.running_ids), split.context_ids.shape[1], self.config.window
+        endless, given, unprepared = new_tokens >= window, None if own else memory, None
+        if isinstance(memory, PreparedMemory):
+            if endless or context:
+                raise UserError(
+                    f"the prompt has {context + split.running_ids.shape[1]} tokens, {new_tokens} new ones are requested, and "
+                    f"the window={window}: pass the memory unprepared, so that the excess can be appended to it."
+                )
+        else:
+            if memory is not None and len(memory) == 1 and (endless or context):
+                # The appended text differs from row to row.
+                memory = memory.repeat_interleave(rows)
+            memory = unprepared = fold(self.model, memory, split, query_ids, query_mask)
+        # A memory that was read here may be overwritten, unless later folds still need it.
+        in_place = memory is not given and not endless
+        prepared = self.model.prepare_memory(memory, rows, static=static, in_place=in_place, memory_dtype=memory_dtype)
+        if not endless:
+            return prepared, None
+        running = split.running_ids, split.running_mask
+        return prepared, Folding(self.model, unprepared, *running, query_ids, query_mask, memory_dtype)
 
     def _new_tokens(
         self, prompt_length: int, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
