@@ -52,7 +52,7 @@ class Read:
         return cls(ids, out.logits[:, -1], row_cache(cache), memory)
 
 
-class Prompt:
+class Begun:
     """A prompt that was read, from which any number of rows start."""
 
     @torch.no_grad()
@@ -120,7 +120,7 @@ class Row:
 
     def __init__(
         self,
-        prompt: Prompt,
+        begun: Begun,
         listener: Listener,
         processors: Sequence[LogitsProcessor] = (),
         seed: int | None = None,
@@ -130,14 +130,14 @@ class Row:
             processors: change scores of this row alone, before those of the configuration that sample.
             seed: of its random numbers; None for a random one.
         """
-        self.model, self.listener, self.read = prompt.model, listener, prompt.read
-        self.ids, self.tokens, self.most = prompt.read.ids, 0, prompt.new_tokens
+        self.model, self.listener, self.read = begun.model, listener, begun.read
+        self.ids, self.tokens, self.most = begun.read.ids, 0, begun.new_tokens
         self.ended, self.stale = False, False
         self.error: Exception | None = None
-        config = prompt.config()
-        self._processors, self._samples = prompt.processors(config, processors), bool(config.do_sample)
+        config = begun.config()
+        self._processors, self._samples = begun.processors(config, processors), bool(config.do_sample)
         self._ends = set() if config._eos_token_tensor is None else set(config._eos_token_tensor.tolist())
-        self._folding = prompt.folding()
+        self._folding = begun.folding()
         self._generator = torch.Generator(self.ids.device)
         if seed is None:
             self._generator.seed()

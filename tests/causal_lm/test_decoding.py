@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from sharedllm.decoding import Batch, Group
-from sharedllm.rows import Prompt, Row
+from sharedllm.rows import Begun, Row
 
 
 class Said:
@@ -78,7 +78,7 @@ def test_rows_get_what_generate_gives(injection):
     arguments = list(zip(prompts, given, lengths, range(6), own, options, strict=True))
     expected = [written(model, *a[:5], **a[5]) for a in arguments]
     said = [Said() for _ in arguments]
-    rows = [Row(Prompt(model, a[0], a[1], a[2], **a[5]), s, a[4], a[3]) for a, s in zip(arguments, said, strict=True)]
+    rows = [Row(Begun(model, a[0], a[1], a[2], **a[5]), s, a[4], a[3]) for a, s in zip(arguments, said, strict=True)]
     assert set(run(Batch(4), rows)) == set(rows)
     assert [s.tokens for s in said] == expected
     assert all(s.done and row.error is None for s, row in zip(said, rows, strict=True))
@@ -93,7 +93,7 @@ def test_every_kind_of_layer(family):
     memory = model.read(torch.tensor(random_texts([40], 1)))
     expected = [written(model, ids, memory, 12, do_sample=False) for ids in prompts]
     said = [Said() for _ in prompts]
-    run(Batch(), [Row(Prompt(model, ids, memory, 12, do_sample=False), s) for ids, s in zip(prompts, said, strict=True)])
+    run(Batch(), [Row(Begun(model, ids, memory, 12, do_sample=False), s) for ids, s in zip(prompts, said, strict=True)])
     assert [s.tokens for s in said] == expected
 
 
@@ -106,7 +106,7 @@ def test_rows_that_outgrow_the_window_are_folded(injection):
     expected = [written(model, ids, None, new, **GREEDY) for ids, new in zip(prompts, news, strict=True)]
     said = [Said() for _ in prompts]
     rows = [
-        Row(Prompt(model, ids, None, new, **GREEDY), s) for ids, new, s in zip(prompts, news, said, strict=True)
+        Row(Begun(model, ids, None, new, **GREEDY), s) for ids, new, s in zip(prompts, news, said, strict=True)
     ]
     run(Batch(), rows)
     assert [s.tokens for s in said] == expected and [row.error for row in rows] == [None] * 4
@@ -117,8 +117,8 @@ def test_rows_of_one_prompt():
     model = of_kind("joint")
     ids, memory = torch.tensor(random_texts([9])), model.read(torch.tensor(random_texts([40], 1)))
     expected = [written(model, ids, memory, 10, seed, **SAMPLED) for seed in range(5)]
-    prompt, said = Prompt(model, ids, memory, 10, **SAMPLED), [Said() for _ in range(5)]
-    run(Batch(3), [Row(prompt, s, seed=seed) for seed, s in enumerate(said)])
+    begun, said = Begun(model, ids, memory, 10, **SAMPLED), [Said() for _ in range(5)]
+    run(Batch(3), [Row(begun, s, seed=seed) for seed, s in enumerate(said)])
     assert [s.tokens for s in said] == expected and len(set(map(tuple, expected))) == 5
 
 
@@ -130,7 +130,7 @@ def test_a_row_that_fails_or_is_removed_changes_no_other():
     said = [Said(), Said(fails=4), Said(), Said(most=6)]
     batch = Batch()
     rows = [
-        Row(Prompt(model, ids, memory, 12, **GREEDY), s) for ids, memory, s in zip(prompts, memories, said, strict=True)
+        Row(Begun(model, ids, memory, 12, **GREEDY), s) for ids, memory, s in zip(prompts, memories, said, strict=True)
     ]
     for row in rows:
         batch.add(row)
@@ -147,7 +147,7 @@ def test_a_row_that_fails_or_is_removed_changes_no_other():
 def test_a_step_that_fails_fails_its_rows_alone(monkeypatch):
     model = of_kind("joint")
     batch, said = Batch(), [Said() for _ in range(3)]
-    rows = [Row(Prompt(model, torch.tensor(random_texts([9])), None, 12, do_sample=False), s) for s in said]
+    rows = [Row(Begun(model, torch.tensor(random_texts([9])), None, 12, do_sample=False), s) for s in said]
     for row in rows[:2]:
         batch.add(row)
 
@@ -167,7 +167,7 @@ def test_padding_is_limited(monkeypatch):
     model = of_kind("cross")
     memories = [model.model.prepare_memory(model.read(torch.tensor([ids]))) for ids in random_texts([400, 3], 1)]
     prompt = torch.tensor(random_texts([9]))
-    rows = [Row(Prompt(model, prompt, m, 12, do_sample=False), Said()) for m in (*memories, memories[0], None)]
+    rows = [Row(Begun(model, prompt, m, 12, do_sample=False), Said()) for m in (*memories, memories[0], None)]
     batch = Batch()
     monkeypatch.setattr(batch, "_weights", 1)
     for row in rows:
@@ -195,7 +195,7 @@ def test_memories_in_8_bits():
     said = [Said() for _ in prompts]
     batch = Batch()
     for ids, memory, s in zip(prompts, given, said, strict=True):
-        batch.add(Row(Prompt(model, ids, memory, 8, do_sample=False), s))
+        batch.add(Row(Begun(model, ids, memory, 8, do_sample=False), s))
     assert sorted(len(group.rows) for group in batch._groups) == [1, 2]
     run(batch, [])
     assert [s.tokens for s in said] == expected
@@ -206,6 +206,6 @@ def test_wrong_numbers():
     with pytest.raises(ValueError, match="batch"):
         Batch(0)
     with pytest.raises(ValueError, match="max_new_tokens"):
-        Prompt(model, torch.tensor([[1]]), None, 0)
+        Begun(model, torch.tensor([[1]]), None, 0)
     with pytest.raises(ValueError, match="vocabulary"):
-        Prompt(model, torch.tensor([[10**6]]), None, 1)
+        Begun(model, torch.tensor([[10**6]]), None, 1)

@@ -130,7 +130,7 @@ def until(true) -> None:
 
 
 def test_a_full_queue_and_a_time_that_is_over(serve, monkeypatch):
-    client = serve(waiting=1, seconds=30)
+    client = serve(waiting=1, rows=1, seconds=30)
     go, answers, own = threading.Event(), [], Service.answer
 
     def waits(service, request, job):

@@ -53,7 +53,7 @@ def clients_of(model, tokenizer, folder):
     clients = []
 
     def start(**options) -> TestClient:
-        waiting = options.pop("waiting", 4)
+        worker = Worker(options.pop("waiting", 4), options.pop("rows", 4))
         stores = [store_of(folder / "notes.memory", model, tokenizer, foxes=TEXT)]
         settings = {"tokenizer": tokenizer, "budget": 60, "score": "bm25"} | options
         service = Service(
@@ -61,7 +61,7 @@ def clients_of(model, tokenizer, folder):
             settings.pop("tokenizer"),
             "small",
             Memories([store.folder for store in stores]),
-            Worker(waiting),
+            worker,
             **settings,
         )
         client = TestClient(application(service))

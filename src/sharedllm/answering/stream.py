@@ -108,7 +108,8 @@ class AnswerStream:
 
 
 class StopOnText(StoppingCriteria):
-    """Writes each token of the first row as `generate` chooses it, and ends generation where the text stops.
+    """Writes each token as `generate` chooses it for the first row, or as a row of a batch does, and ends generation where
+    the text stops.
 
     tokens  how many there were; last: the last one
     needed  how many of them make up the text, without white space after it
@@ -120,13 +121,20 @@ class StopOnText(StoppingCriteria):
         self.tokens, self.last, self.needed, self.first = 0, -1, 0, 0.0
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Any:
+        return torch.full((len(input_ids),), self.took(int(input_ids[0, -1])), device=input_ids.device)
+
+    def took(self, token: int) -> bool:
+        """The token that was chosen; whether the text stops here."""
         self.first = self.first or now()
         before = len(self.stream.text.rstrip())
-        self.tokens, self.last = self.tokens + 1, int(input_ids[0, -1])
-        self.stream.add(self.last)
+        self.tokens, self.last = self.tokens + 1, token
+        self.stream.add(token)
         if len(self.stream.text.rstrip()) > before:
             self.needed = self.tokens
-        return torch.full((len(input_ids),), self.stream.stopped, device=input_ids.device)
+        return self.stream.stopped
+
+    def ended(self) -> None:
+        """For a row (see `rows.Listener`): nothing more to do."""
 
 
 def end_tokens(model: PreTrainedModel, form: PromptForm) -> list[int]:

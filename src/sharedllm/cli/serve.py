@@ -27,6 +27,9 @@ def command(
     ] = None,
     score: ScoreOption = None,
     max_waiting: Annotated[int, typer.Option(min=0, help="Most requests that may wait; further ones get a 429.")] = 32,
+    batch: Annotated[
+        int, typer.Option(min=1, max=256, help="Most answers written at once, as one batch; further ones wait.")
+    ] = 8,
     timeout: Annotated[
         float, typer.Option(min=1, help="Longest time of a request in seconds, including waiting.")
     ] = 600,
@@ -77,7 +80,7 @@ def command(
             "most_upload": max_upload * 2**20,
             "hosts": Hosts(host, allow_host or []),
         }
-        service = Service(loaded, tokenizer, name, opened, Worker(max_waiting), **limits)
+        service = Service(loaded, tokenizer, name, opened, Worker(max_waiting, batch), **limits)
         if not is_local(host):
             note(f"warning: other machines can reach {host}" + (", and no key is asked for." if key is None else "."))
         # From here on clients can connect; they wait until the server starts.

@@ -1,12 +1,12 @@
 """From a request to its answers, in the worker's thread: prompt, selection from a memory, and generated text."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessorList, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from ..answering.ask import Chosen, after_prefix, choose
 from ..answering.stream import COLDEST, AnswerStream, StopOnText, end_tokens, ending
@@ -14,6 +14,7 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
 from ..memory.interface import Memory
 from ..prompts import PromptForm
+from ..rows import Begun, Row
 from ..scoring.defaults import default_score
 from ..utils.control_tokens import checked
 from .errors import invalid
@@ -104,13 +105,16 @@ def answer(
     budget: int,
     score: str | None,
     hooks: Hooks,
-) -> Answered:
+) -> Generator[list[Row], None, Answered]:
     """Answer a request, over a selection from a memory if there is one.
 
     Args:
         source: name and store of the memory to select from. named: the request names it; otherwise it is left out when
             the question is too long to search for, as in a prompt that contains its own text. budget: most tokens of it,
             unless the request says otherwise. score: how the budget is spent.
+
+    Yields:
+        Once, when the prompt was read: a row for each answer, to be continued to its end before this goes on.
 
     Raises:
         ServingError: the messages don't end with a question, the question is too long to search for, or the model can't
@@ -121,7 +125,7 @@ def answer(
         prompt = prompt_of(request, tokenizer)
     ids = prompt.ids.to(model.device)
     memory, chosen, extra = None, None, {}
-    steerings = [_steering(model, tokenizer, request, prompt) for _ in range(request.choices)]
+    writers = [_Writer(model, tokenizer, request, prompt, index, hooks) for index in range(request.choices)]
     hooks.prompt(ids.shape[1])
     wanted = named or request.budget is not None
     if source is not None and (wanted or prompt.question.shape[1] <= model.config.window):
@@ -135,22 +139,20 @@ def answer(
     running, memory = _far_read(model, ids, memory, hooks.step)
     whole = running.shape[1] == ids.shape[1]
     running = after_prefix(model, running) if memory is not None else running
-    if request.seed is None:
-        torch.seed()
-    else:
-        torch.manual_seed(request.seed)
-    choices, written = [], []
-    for index, steering in enumerate(steerings):
-        choice, tokens = _choice(model, tokenizer, request, prompt, running, memory, index, steering, hooks)
-        choices.append(choice)
-        written.append(tokens)
-    explainable = bool(request.explain) and source is not None and chosen is not None and whole and bool(written[0])
-    read = None
+    options = _sampling(model, request) | ending(model, PromptForm.of(tokenizer))
+    begun = Begun(model, running, memory, request.tokens, **options)
+    yield [
+        Row(begun, writer, [writer.steering], None if request.seed is None else request.seed + index)
+        for index, writer in enumerate(writers)
+    ]
+    choices = [writer.choice for writer in writers]
+    explainable = bool(request.explain) and source is not None and chosen is not None and whole and bool(writers[0].said)
+    explained = None
     if explainable and source is not None and chosen is not None:
         # Of a long answer as much as fits into the window together with the prompt.
-        said = torch.tensor([written[0][: model.config.window - running.shape[1] + 1]])
-        read = Read(chosen, source[1], prompt.text, budget, str(score), running.cpu(), choices[0].text, said)
-    return Answered(choices, ids.shape[1], extra, read)
+        said = torch.tensor([writers[0].said[: model.config.window - running.shape[1] + 1]])
+        explained = Read(chosen, source[1], prompt.text, budget, str(score), running.cpu(), choices[0].text, said)
+    return Answered(choices, ids.shape[1], extra, explained)
 
 
 def _steering(
@@ -163,45 +165,6 @@ def _steering(
     if schema is not None:
         grammar = Grammar(tokenizer, end_tokens(model, PromptForm.of(tokenizer)), vocabulary, schema, where)
     return Steering(request, vocabulary, grammar)
-
-
-def _choice(
-    model: SharedLLMForCausalLM,
-    tokenizer: PreTrainedTokenizerBase,
-    request: ChatRequest | CompletionRequest,
-    prompt: Prompt,
-    running: Tensor,
-    memory: ContextMemory | None,
-    index: int,
-    steering: Steering,
-    hooks: Hooks,
-) -> tuple[Choice, list[int]]:
-    """One answer to a prompt (1, L) over a memory, and its tokens."""
-    form, plain = PromptForm.of(tokenizer), prompt.one_line and steering.grammar is None
-    # Whether a text is a call is known at its end, so it is not sent in pieces.
-    pieces = _Pieces(index, steering, (lambda _: None) if prompt.calls is not None else hooks.piece)
-    stream = AnswerStream(tokenizer, pieces.say, stops=request.stops, one_line=plain, strip=prompt.one_line)
-    stop = _Watched(stream, steering, hooks)
-    model.generate(
-        running,
-        memory=memory,
-        max_new_tokens=request.tokens,
-        stopping_criteria=[stop],
-        logits_processor=LogitsProcessorList([steering]),
-        **_sampling(model, request),
-        **ending(model, form),
-    )
-    text = stream.finish()
-    finish = "stop" if stop.ended or stop.last in end_tokens(model, form) else "length"
-    scored = None if request.alternatives is None else steering.scored[: pieces.said]
-    calls = []
-    if isinstance(request, ChatRequest) and prompt.calls is not None:
-        text, calls = prompt.calls.read(text, request.forced or request.offered)
-        calls = calls[:1] if request.parallel_tool_calls is False else calls
-        finish = "tool_calls" if calls else finish
-        if text:
-            hooks.piece(Piece(index, text, scored))
-    return Choice(text, finish, stop.tokens, scored, calls), stop.written[: stop.needed or stop.tokens]
 
 
 def _selected(
@@ -270,21 +233,64 @@ class _Pieces:
         self.send(Piece(self.index, text, scored))
 
 
-class _Watched(StopOnText):
-    """Checks before each token whether the client is still waiting, and ends an answer whose grammar has ended."""
+class _Writer(StopOnText):
+    """Writes one answer as its row is continued: checks before each token whether the client is still waiting, and ends an
+    answer whose grammar has ended.
 
-    def __init__(self, stream: AnswerStream, steering: Steering, hooks: Hooks):
-        super().__init__(stream)
-        self.steering, self.hooks = steering, hooks
-        self.written: list[int] = []
+    said    the tokens of the text, without those that end it
+    choice  the whole answer, once it has ended
+    """
+
+    choice: Choice
+
+    def __init__(
+        self,
+        model: SharedLLMForCausalLM,
+        tokenizer: PreTrainedTokenizerBase,
+        request: ChatRequest | CompletionRequest,
+        prompt: Prompt,
+        index: int,
+        hooks: Hooks,
+    ):
+        """
+        Raises:
+            ServingError: the model can't do what a field asks for.
+        """
+        self.steering = _steering(model, tokenizer, request, prompt)
+        plain = prompt.one_line and self.steering.grammar is None
+        # Whether a text is a call is known at its end, so it is not sent in pieces.
+        self._pieces = _Pieces(index, self.steering, (lambda _: None) if prompt.calls is not None else hooks.piece)
+        say = self._pieces.say
+        super().__init__(AnswerStream(tokenizer, say, stops=request.stops, one_line=plain, strip=prompt.one_line))
+        self._ends = end_tokens(model, PromptForm.of(tokenizer))
+        self._request, self._prompt, self._index, self._hooks = request, prompt, index, hooks
+        self._written: list[int] = []
 
     @property
-    def ended(self) -> bool:
-        return self.stream.stopped or (self.steering.grammar is not None and self.steering.grammar.ended)
+    def said(self) -> list[int]:
+        return self._written[: self.needed or self.tokens]
 
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Any:
-        self.hooks.check()
-        self.hooks.token()
-        self.written.append(int(input_ids[0, -1]))
-        self.steering.took(self.written[-1])
-        return super().__call__(input_ids, scores, **kwargs) | self.ended
+    def took(self, token: int) -> bool:
+        self._hooks.check()
+        self._hooks.token()
+        self._written.append(token)
+        self.steering.took(token)
+        return super().took(token) or self._stopped
+
+    def ended(self) -> None:
+        request, text, scored = self._request, self.stream.finish(), None
+        finish = "stop" if self._stopped or self.last in self._ends else "length"
+        if request.alternatives is not None:
+            scored = self.steering.scored[: self._pieces.said]
+        calls = []
+        if isinstance(request, ChatRequest) and self._prompt.calls is not None:
+            text, calls = self._prompt.calls.read(text, request.forced or request.offered)
+            calls = calls[:1] if request.parallel_tool_calls is False else calls
+            finish = "tool_calls" if calls else finish
+            if text:
+                self._hooks.piece(Piece(self._index, text, scored))
+        self.choice = Choice(text, finish, self.tokens, scored, calls)
+
+    @property
+    def _stopped(self) -> bool:
+        return self.stream.stopped or (self.steering.grammar is not None and self.steering.grammar.ended)

@@ -1,11 +1,13 @@
 """The served model and memories, and the names by which clients know them."""
 
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
+from ..rows import Row
 from .answering import Answered, Hooks, answer
 from .errors import ServingError, invalid
 from .explaining import Explanations
@@ -97,8 +99,8 @@ class Service:
             message = f"{field} has {size:,} characters, more than {self.most_characters:,}: shorten it, or read the text into a memory."
             raise ServingError(413, message, field)
 
-    def answer(self, request: ChatRequest | CompletionRequest, job: Job) -> Answered:
-        """Answer a request; runs in the worker's thread."""
+    def answer(self, request: ChatRequest | CompletionRequest, job: Job) -> Generator[list[Row], None, Answered]:
+        """Answer a request, in the worker's thread; see `answering.answer`."""
 
         def token() -> None:
             nonlocal seen
