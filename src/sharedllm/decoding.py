@@ -52,7 +52,9 @@ class Group:
 
     def left(self) -> "Group | None":
         """The group without rows that have ended or have to be read again; None if none is left."""
-        stay = [(row, cache) for row, cache in zip(self.rows, self._caches(), strict=True) if not (row.ended or row.stale)]
+        stay = [
+            (row, cache) for row, cache in zip(self.rows, self._caches(), strict=True) if not (row.ended or row.stale)
+        ]
         if len(stay) == len(self.rows):
             return self
         return Group(*zip(*stay, strict=True)) if stay else None

@@ -142,7 +142,14 @@ class MemoryGenerationMixin(GenerationMixin, SharedLLMPreTrainedModel):
         if own:
             memory = self.model.read(context_ids, context_attention_mask, query_ids, query_attention_mask)
         prepared, folding = self._over(
-            split, memory, new_tokens, query_ids, query_attention_mask, own=own, static=static, memory_dtype=memory_dtype
+            split,
+            memory,
+            new_tokens,
+            query_ids,
+            query_attention_mask,
+            own=own,
+            static=static,
+            memory_dtype=memory_dtype,
         )
         if folding is not None:
             kwargs["folding"] = folding

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -166,7 +166,8 @@ class Row:
     def take(self, logits: Tensor) -> None:
         """Choose the next token by logits (1, V)."""
         try:
-            scores = self._processors(self.ids, logits.to(copy=True, dtype=torch.float32))
+            ids, scores = cast(torch.LongTensor, self.ids), logits.to(copy=True, dtype=torch.float32)
+            scores = self._processors(ids, cast(torch.FloatTensor, scores))
             if self._samples:
                 token = torch.multinomial(softmax(scores, -1), 1, generator=self._generator)
             else:

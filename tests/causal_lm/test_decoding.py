@@ -1,4 +1,4 @@
-"""Rows that are continued together get the tokens that `generate` gives each of them alone."""
+"""Rows that are continued together get the tokens that `generate` gives each of rows alone."""
 
 import pytest
 import torch
@@ -7,11 +7,11 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from sharedllm.decoding import Batch, Group
-from sharedllm.rows import Begun, Row
+from sharedllm.rows import Begun, Read, Row
 
 
 class Said:
-    """Collects a row's tokens; ends it at some number of them."""
+    """Collects a row's tokens; ends it at some number of rows."""
 
     def __init__(self, most: int | None = None, fails: int | None = None):
         self.tokens, self.most, self.fails, self.done = [], most, fails, False
@@ -85,7 +85,9 @@ def test_rows_get_what_generate_gives(injection):
     assert len({tuple(tokens[:7]) for tokens in expected}) > 4, "the answers must differ"
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gemma3_text", "gpt_oss", "cohere2", "phi3", "qwen3_moe"])
+@pytest.mark.parametrize(
+    "family", ["llama", "mistral", "gemma2", "gemma3_text", "gpt_oss", "cohere2", "phi3", "qwen3_moe"]
+)
 def test_every_kind_of_layer(family):
     """Sliding windows shorter than the text, capped scores, sinks, experts; frequencies that go by the length."""
     model = of_kind("joint", family)
@@ -105,11 +107,30 @@ def test_rows_that_outgrow_the_window_are_folded(injection):
     news = [70, 40, 50, 10]
     expected = [written(model, ids, None, new, **GREEDY) for ids, new in zip(prompts, news, strict=True)]
     said = [Said() for _ in prompts]
-    rows = [
-        Row(Begun(model, ids, None, new, **GREEDY), s) for ids, new, s in zip(prompts, news, said, strict=True)
-    ]
+    rows = [Row(Begun(model, ids, None, new, **GREEDY), s) for ids, new, s in zip(prompts, news, said, strict=True)]
     run(Batch(), rows)
     assert [s.tokens for s in said] == expected and [row.error for row in rows] == [None] * 4
+
+
+def test_frequencies_that_change_with_the_length(monkeypatch):
+    """Longrope: each row crosses the border at its own length, and is read again there."""
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 32}
+    rope |= {"short_factor": [1.0] * 4, "long_factor": [1.0, 9.0, 30.0, 60.0]}
+    base = tiny_base("phi3", rope_parameters=rope, original_max_position_embeddings=32)
+    model = tiny_shared("phi3", base=base, injection="joint")
+    prompts = [torch.tensor(random_texts([length], seed)) for seed, length in ((2, 24), (3, 22), (4, 40))]
+    expected = [written(model, ids, None, 30, do_sample=False) for ids in prompts]
+    read, own = [], Read.of.__func__
+
+    def of(cls, model, ids, memory):
+        read.append(ids.shape[1])
+        return own(cls, model, ids, memory)
+
+    monkeypatch.setattr(Read, "of", classmethod(of))
+    said = [Said() for _ in prompts]
+    run(Batch(), [Row(Begun(model, ids, None, 30, do_sample=False), s) for ids, s in zip(prompts, said, strict=True)])
+    assert [s.tokens for s in said] == expected
+    assert sorted(read) == [22, 24, 33, 33, 40], "once more at the border"
 
 
 def test_rows_of_one_prompt():

@@ -21,7 +21,10 @@ from sharedllm.serving.worker import Cancelled, Job, Worker
 ASK = {"messages": [{"role": "user", "content": "What jumps?"}], "memory": "notes"}
 SCHEMA = {
     "type": "json_schema",
-    "json_schema": {"name": "x", "schema": {"type": "object", "properties": {"n": {"enum": [1, 22]}}, "required": ["n"]}},
+    "json_schema": {
+        "name": "x",
+        "schema": {"type": "object", "properties": {"n": {"enum": [1, 22]}}, "required": ["n"]},
+    },
 }
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
 # Prompts of different lengths, memories, ways to choose tokens and to end.
@@ -78,7 +81,9 @@ def post(client, path: str, body: dict) -> dict:
 def alike(said, other) -> bool:
     """Whether two answers are the same, but for names and times by design, and logarithms, which differ in their last digits."""
     if isinstance(said, dict):
-        return said.keys() == other.keys() and all(alike(v, other[k]) for k, v in said.items() if k not in ("id", "created"))
+        return said.keys() == other.keys() and all(
+            alike(v, other[k]) for k, v in said.items() if k not in ("id", "created")
+        )
     if isinstance(said, list):
         return len(said) == len(other) and all(map(alike, said, other))
     return said == (pytest.approx(other, abs=1e-4) if isinstance(said, float) else other)
@@ -196,7 +201,7 @@ def test_a_time_limit_ends_one_row(service):
         late = Job(lambda job: served.answer(asked("A long one", 2**20), job), 0.5)
         served.worker.submit(late)
         others = asyncio.create_task(followed(served, [asked("Prompt", 30)]))
-        with pytest.raises(ServingError, match="longer than 0.5 s"):
+        with pytest.raises(ServingError, match="the request took longer"):
             async for _ in late.events():
                 pass
         return await others

@@ -1,6 +1,7 @@
 """The server: OpenAI's formats, answers equal to the model's own, and refused requests."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from helpers import byte_tokenizer
@@ -12,6 +13,7 @@ from sharedllm.answering.ask import ask
 from sharedllm.answering.stream import AnswerStream, Decoder
 from sharedllm.data.synthetic import make_needles
 from sharedllm.demo.sources import library_text
+from sharedllm.serving import answering
 from sharedllm.serving.app import Service, application
 from sharedllm.serving.memories import Memories
 from sharedllm.serving.worker import Worker
@@ -178,6 +180,18 @@ def test_the_needle_is_among_the_sources(tmp_path):
     assert said["choices"][0]["message"]["content"].strip() == expected.text
     assert said["sharedllm"]["sources"] == expected.sources
     assert any(needle.answer in source["text"] for source in expected.sources)
+    assert said["sharedllm"]["found"] is expected.found is None, "known only for models that read deeper"
+
+
+@pytest.mark.parametrize("found", [True, False, None])
+def test_whether_the_text_holds_what_is_asked_is_said(serve, monkeypatch, found):
+    """As `sharedllm ask` says it; also at the end of a stream."""
+    own = answering.choose
+    monkeypatch.setattr(answering, "choose", lambda *args, **options: replace(own(*args, **options), found=found))
+    client, body = serve(), ASKED | {"memory": "notes"}
+    assert client.post("/v1/chat/completions", json=body).json()["sharedllm"]["found"] is found
+    events = streamed(client.post("/v1/chat/completions", json=body | {"stream": True}))
+    assert events[-1]["sharedllm"]["found"] is found
 
 
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
@@ -336,7 +350,20 @@ def test_a_request_that_names_no_memory_reads_the_only_one(serve, model, tokeniz
         model, tokenizer, "small", Memories([store.folder for store in stores]), Worker(4), budget=60, score="bm25"
     )
     with TestClient(application(service)) as several:
-        assert "sharedllm" not in several.post("/v1/chat/completions", json=chat).json()
+        for path, body in (("chat/completions", chat), ("completions", {"prompt": "The fox", "max_tokens": 4})):
+            said = several.post(f"/v1/{path}", json=body | {"model": "small"}).json()["sharedllm"]
+            assert said["memory"] is None and "sources" not in said
+            assert "small:one" in said["warning"] and "one, two" in said["warning"]
+            events = streamed(several.post(f"/v1/{path}", json=body | {"stream": True}))
+            assert events[-1]["sharedllm"] == said
+            assert "sharedllm" not in several.post(f"/v1/{path}", json=body | {"memory": ""}).json()
+        assert (
+            several.post("/v1/responses", json={"input": "What?", "max_output_tokens": 4}).json()["sharedllm"] == said
+        )
+        assert (
+            several.post("/v1/chat/completions", json=chat | {"model": "small:two"}).json()["sharedllm"]["memory"]
+            == "two"
+        )
         refused = several.post("/v1/chat/completions", json=chat | {"budget": 5}).json()["error"]
         assert "name one in memory" in refused["message"]
 

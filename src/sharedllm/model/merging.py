@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -20,7 +21,8 @@ RowCache = list[tuple[Tensor, Tensor]]
 
 def row_cache(cache: Cache) -> RowCache:
     """The keys and values in a cache of plain layers."""
-    return [(layer.keys, layer.values) for layer in cache.layers if layer.keys is not None and layer.values is not None]
+    layers: list[Any] = cache.layers
+    return [(layer.keys, layer.values) for layer in layers]
 
 
 def merged_caches(rows: Sequence[RowCache]) -> tuple[Cache, Bool[Tensor, "B L"]]:
@@ -30,10 +32,12 @@ def merged_caches(rows: Sequence[RowCache]) -> tuple[Cache, Bool[Tensor, "B L"]]
     cache = DynamicCache()
     for layer in zip(*rows, strict=True):
         keys, values = (
-            torch.cat([pad(t, (0, 0, longest - t.shape[2], 0)) for t in tensors]) for tensors in zip(*layer, strict=True)
+            torch.cat([pad(t, (0, 0, longest - t.shape[2], 0)) for t in tensors])
+            for tensors in zip(*layer, strict=True)
         )
-        cache.layers.append(RoomyLayer())
-        cache.layers[-1].update(keys, values)
+        room = RoomyLayer()
+        room.update(keys, values)
+        cache.layers.append(room)
     device = rows[0][0][0].device
     before = torch.tensor([longest - length for length in lengths], device=device)
     return cache, torch.arange(longest, device=device) >= before[:, None]
@@ -77,8 +81,12 @@ def merged_memories(memories: Sequence[PreparedMemory | None]) -> PreparedMemory
     return replace(
         some,
         layers={layer: _merged([_span(memory, layer) for memory in memories]) for layer in some.layers},
-        present=torch.cat([torch.zeros_like(some.present) if memory is None else memory.present for memory in memories]),
-        query={layer: _stacked([_rotation(memory, layer, by) for memory in memories]) for layer, by in some.query.items()},
+        present=torch.cat(
+            [torch.zeros_like(some.present) if memory is None else memory.present for memory in memories]
+        ),
+        query={
+            layer: _stacked([_rotation(memory, layer, by) for memory in memories]) for layer, by in some.query.items()
+        },
         begin=begin,
     )
 
@@ -93,7 +101,7 @@ def _rotation(memory: PreparedMemory | None, layer: int, like: Rotation) -> Rota
 
 
 def _stacked(rotations: Sequence[Rotation]) -> Rotation:
-    cos, sin = (torch.cat([rotation[i] for rotation in rotations]) for i in range(2))
+    cos, sin = (torch.cat(parts) for parts in zip(*((by.cos, by.sin) for by in rotations), strict=True))
     return rotations[0]._replace(cos=cos, sin=sin)
 
 

@@ -62,7 +62,7 @@ class Read:
 
 @dataclass(frozen=True)
 class Answered:
-    """extra: data about the selection from a memory. read: what the first answer was given over, if it can be explained."""
+    """extra: data about the selection from a memory, or that none was read. read: what the first answer was given over, if it can be explained."""
 
     choices: list[Choice]
     prompt_tokens: int
@@ -105,6 +105,7 @@ def answer(
     budget: int,
     score: str | None,
     hooks: Hooks,
+    warning: str | None = None,
 ) -> Generator[list[Row], None, Answered]:
     """Answer a request, over a selection from a memory if there is one.
 
@@ -112,6 +113,7 @@ def answer(
         source: name and store of the memory to select from. named: the request names it; otherwise it is left out when
             the question is too long to search for, as in a prompt that contains its own text. budget: most tokens of it,
             unless the request says otherwise. score: how the budget is spent.
+        warning: for the client, if no memory is read.
 
     Yields:
         Once, when the prompt was read: a row for each answer, to be continued to its end before this goes on.
@@ -124,7 +126,8 @@ def answer(
     with checked(hooks.check):
         prompt = prompt_of(request, tokenizer)
     ids = prompt.ids.to(model.device)
-    memory, chosen, extra = None, None, {}
+    memory, chosen = None, None
+    extra: dict[str, Any] = {} if warning is None else {"memory": None, "warning": warning}
     writers = [_Writer(model, tokenizer, request, prompt, index, hooks) for index in range(request.choices)]
     hooks.prompt(ids.shape[1])
     wanted = named or request.budget is not None
@@ -134,7 +137,8 @@ def answer(
         chosen = _selected(model, tokenizer, store, prompt, budget, score)
         memory = chosen.memory
         read = int(memory.kept[0])
-        extra = {"memory": name, "budget": budget, "score": score, "read_tokens": read, "sources": chosen.sources}
+        extra = {"memory": name, "budget": budget, "score": score, "read_tokens": read}
+        extra |= {"found": chosen.found, "sources": chosen.sources}
         hooks.check()
     running, memory = _far_read(model, ids, memory, hooks.step)
     whole = running.shape[1] == ids.shape[1]
@@ -146,7 +150,9 @@ def answer(
         for index, writer in enumerate(writers)
     ]
     choices = [writer.choice for writer in writers]
-    explainable = bool(request.explain) and source is not None and chosen is not None and whole and bool(writers[0].said)
+    explainable = (
+        bool(request.explain) and source is not None and chosen is not None and whole and bool(writers[0].said)
+    )
     explained = None
     if explainable and source is not None and chosen is not None:
         # Of a long answer as much as fits into the window together with the prompt.

@@ -120,7 +120,16 @@ class Service:
             budget=self.budget,
             score=self.score,
             hooks=Hooks(job.check, self.metrics.read, token, job.emit, self.worker.between),
+            warning=self._unread(named),
         )
+
+    def _unread(self, named: str | None) -> str | None:
+        """A warning for a request that could have meant a memory, but names none of several."""
+        there = self.memories.names
+        if named is not None or len(there) < 2:
+            return None
+        some = ", ".join(there[:5])
+        return f"no memory was read: name one in model ({self.name}:{there[0]}) or in memory ({some}); memory='' asks without."
 
     def _described(self, name: str) -> dict[str, Any]:
         model = {"id": name, "object": "model", "created": 0, "owned_by": "sharedllm"}

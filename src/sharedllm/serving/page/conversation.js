@@ -61,7 +61,7 @@ function messages(question) {
 
 /* Ask, and show the answer as it is written. */
 export async function ask(question) {
-  const own = new AbortController(), turn = { question, answer: "", sources: [], read: null, explanation: null, error: null, stopped: false };
+  const own = new AbortController(), turn = { question, answer: "", sources: [], read: null, found: null, explanation: null, error: null, stopped: false };
   const kept = turns;
   turns.push(turn);
   keep();
@@ -88,6 +88,7 @@ export async function ask(question) {
       if (event.sharedllm) {
         turn.sources = event.sharedllm.sources;
         turn.read = event.sharedllm.read_tokens;
+        turn.found = event.sharedllm.found;
         turn.explanation = event.sharedllm.explanation ?? null;
       }
     }
@@ -143,6 +144,7 @@ function drawTurn(turn) {
   const answer = make("p", { class: "answer" }, turn.answer);
   const whole = make("article", { class: "turn" }, make("p", { class: "asked" }, turn.question));
   if (turn.answer || !(turn.error || turn.stopped)) whole.append(answer);
+  if (turn.found === false) whole.append(make("p", { class: "quiet" }, "This may not be in the documents: they contain hardly any word of the question."));
   if (turn.stopped) whole.append(make("p", { class: "quiet" }, "Stopped."));
   if (turn.error) {
     const again = button("Ask again", () => { remove(turn); ask(turn.question); });
