@@ -4,7 +4,9 @@ when the site is built.
 Run: python docs/make_pages.py     prints the same texts
 """
 
+import importlib.util
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 WIDTH = 100
@@ -61,6 +63,23 @@ def systems() -> str:
     return "\n\n".join(parts)
 
 
+def extras() -> str:
+    """The extras: what each adds, its libraries, and the command."""
+    from sharedllm.utils.extras import EXTRAS, command
+
+    rows = [f"| {extra.about} | {', '.join(extra.modules)} | `{command(name)}` |" for name, extra in EXTRAS.items()]
+    return "\n".join(["| for | libraries | |", "|---|---|---|", *rows])
+
+
+def notebook() -> str:
+    """The cells of the notebook and what they print."""
+    spec = importlib.util.spec_from_file_location("make_notebook", Path(__file__).parent / "make_notebook.py")
+    assert spec is not None and spec.loader is not None
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    return maker.markdown(maker.load())
+
+
 def named(table: str) -> Callable[[], str]:
     """Names and descriptions of a registry, `module:NAME`."""
 
@@ -76,6 +95,8 @@ def named(table: str) -> Callable[[], str]:
 
 
 MARKS = {
+    "<!-- extras -->": extras,
+    "<!-- notebook -->": notebook,
     "<!-- commands -->": commands,
     "<!-- families -->": families,
     "<!-- systems -->": systems,

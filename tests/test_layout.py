@@ -28,7 +28,7 @@ ORDER = [
     ["benchmark"],
     ["explain"],
     ["serving", "integrations"],
-    ["demo"],
+    ["demo", "installation"],
     ["cli"],
     ["auto", "__init__", "__main__"],
 ]

@@ -14,6 +14,8 @@ from sharedllm.evaluation.tasks import TASKS
 from sharedllm.model.families import FAMILIES, REFUSED
 from sharedllm.scoring import SCORES
 from sharedllm.systems import SYSTEMS
+from sharedllm.utils.extras import EXTRAS
+from sharedllm.utils.extras import command as installs
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -72,6 +74,11 @@ def test_every_command_is_in_the_reference(run):
     for command in [*listed, "memory check"]:
         text = page.partition(f"## sharedllm {command}\n")[2].partition("\n## ")[0]
         assert f"Usage: sharedllm {command}" in text and "--help" in text, command
+
+
+def test_every_extra_is_told_of():
+    page = built("docs/install.md")
+    assert all(f"| `{installs(name)}` |" in page and extra.about in page for name, extra in EXTRAS.items())
 
 
 # Names of the README table's rows in the results; None: every budget gives the same.

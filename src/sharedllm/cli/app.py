@@ -14,12 +14,14 @@ from . import (
     chat,
     demo,
     diagnose,
+    doctor,
     eval,
     explain,
     extend,
     generate,
     info,
     memory,
+    models,
     official,
     qa,
     questions,
@@ -66,6 +68,8 @@ def options(
 
 for module in (
     demo,
+    doctor,
+    models,
     info,
     extend,
     read,

@@ -23,7 +23,8 @@ def command(
     from .loading import quiet
 
     try:
-        from ..training import load_recipe, train
+        from ..training import load_recipe
+        from ..training.run import train
     except ImportError as error:
         raise UserError(f"{error.name} is not installed: pip install 'sharedllm[train]'.") from None
     quiet()

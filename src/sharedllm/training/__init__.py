@@ -1,7 +1,9 @@
-"""From a recipe to a trained model: `train(load_recipe("recipes/tiny-extend.yaml"))`."""
+"""From a recipe to a trained model: `run.train(load_recipe("recipes/tiny-extend.yaml"))`.
+
+Recipes and model cards need no further library; `run` and everything that it uses need the extra `train`.
+"""
 
 from .recipe import Recipe
 from .recipe_file import load_recipe
-from .run import train
 
-__all__ = ["Recipe", "load_recipe", "train"]
+__all__ = ["Recipe", "load_recipe"]

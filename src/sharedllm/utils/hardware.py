@@ -74,9 +74,13 @@ def now() -> float:
     return time.perf_counter()
 
 
-def peak_operations(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> float:
-    """Operations per second of a large matrix product, the reference for measured rates."""
-    size = 2048 if device.type == "cpu" else 8192
+def peak_operations(device: torch.device, dtype: torch.dtype, seconds: float = 0.5, size: int | None = None) -> float:
+    """Operations per second of a large matrix product, the reference for measured rates.
+
+    Args:
+        size: rows of the matrices; default: 2,048 on a CPU, 8,192 elsewhere.
+    """
+    size = size or (2048 if device.type == "cpu" else 8192)
     left = torch.randn(size, size, device=device, dtype=dtype)
     best, end = 0.0, time.perf_counter() + seconds
     while best == 0 or time.perf_counter() < end:
@@ -113,6 +117,17 @@ def free_memory(device: torch.device) -> int | None:
     most, used = (_lines(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
     if most and used and most[0].isdigit():
         found.append(max(0, int(most[0]) - int(used[0])))
+    return min(found, default=None)
+
+
+def total_memory() -> int | None:
+    """Bytes of memory of this machine, or of its container; None where the system does not report them."""
+    found = [int(line.split()[1]) * 1024 for line in _lines("/proc/meminfo") if line.startswith("MemTotal:")]
+    if not found and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    most = _lines("/sys/fs/cgroup/memory.max")
+    if most and most[0].isdigit():
+        found.append(int(most[0]))
     return min(found, default=None)
 
 
