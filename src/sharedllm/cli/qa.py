@@ -13,6 +13,7 @@ DataOption = Annotated[Path, typer.Option("--data", help="Folder with the sets, 
 SetOption = Annotated[str, typer.Option("--set", help="Set of questions: nq, hotpotqa, fairytaleqa, keys-4, … .")]
 LengthOption = Annotated[str, typer.Option("--length", help="Tokens of a text: 8K, 128K, 1M; 0: single documents.")]
 HalfOption = Annotated[str, typer.Option("--half", help="even (to choose settings), odd (to report) or all ids.")]
+QuotedOption = Annotated[bool, typer.Option("--quoted", help="Quote every question in the text, away from its answer.")]
 PerTextOption = Annotated[int, typer.Option(min=1, help="Most questions about one text.")]
 QuestionsOption = Annotated[int, typer.Option("-n", "--questions", min=1, help="Number of questions over all texts.")]
 EmbeddingsOption = Annotated[str, typer.Option(help="Sentence encoder for minilm: a folder or hub id.")]
@@ -39,6 +40,7 @@ def command(
     questions: QuestionsOption = 50,
     per_text: PerTextOption = 50,
     half: HalfOption = "odd",
+    quoted: QuotedOption = False,
     seed: Annotated[int, typer.Option(help="Seed of texts and their order.")] = 0,
     limit_s: Annotated[float, typer.Option(help="Longest time for full attention to read a text, in seconds.")] = 3600,
     plot: Annotated[
@@ -77,7 +79,7 @@ def command(
         return Memory(shared, tokenizer, meter, name.partition(":")[2])
 
     for one in sets.split(","):
-        plan = Plan(SETS.find(one.strip()), wish(data, length, half, per_text, seed), names, sizes, questions)
+        plan = Plan(SETS.find(one.strip()), wish(data, length, half, per_text, seed), names, sizes, questions, quoted)
         texts = plan.texts(meter)
         cast = Cast(bench, texts, embeddings, limit_s, seed, None if shared is None else memory)
         measure(plan, texts, cast, output, models, about, note, progress_bar)

@@ -14,6 +14,7 @@ from .qa import (
     LengthOption,
     PerTextOption,
     QuestionsOption,
+    QuotedOption,
     SetOption,
     wish,
 )
@@ -34,6 +35,7 @@ def command(
     questions: QuestionsOption = 200,
     per_text: PerTextOption = 50,
     half: HalfOption = "odd",
+    quoted: QuotedOption = False,
     seed: Annotated[int, typer.Option(help="Seed of texts and their order.")] = 0,
 ) -> None:
     """Report the share of the evidence among the best 1, 4, 8 and 16 pieces of a text, by ranking."""
@@ -66,7 +68,7 @@ def command(
     ready = [ranking(name) for name in single]
     hybrids = [name.split("+") for name in wanted if "+" in name]
     for one in sets.split(","):
-        plan = Plan(SETS.find(one.strip()), wish(data, length, half, per_text, seed), (), (), questions)
+        plan = Plan(SETS.find(one.strip()), wish(data, length, half, per_text, seed), (), (), questions, quoted)
         rows = measure_selection(plan.texts(meter), ready, hybrids, meter, note)
         if not rows:
             raise UserError(f"--set {one} does not say where its answers are: use another set.")

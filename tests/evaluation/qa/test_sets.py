@@ -13,6 +13,9 @@ from sharedllm.evaluation.qa.metrics import scores
 from sharedllm.evaluation.qa.pieces import cut, golden, joined, within
 from sharedllm.evaluation.qa.run import Plan
 from sharedllm.evaluation.qa.sets import SETS, Wish
+from sharedllm.evaluation.qa.sets.quoting import QUOTATION, quote
+from sharedllm.evaluation.qa.sets.reworded import FACTS
+from sharedllm.scoring.words import terms_of, words_of
 from sharedllm.utils.text import tokenize
 
 ALONE = ("narrativeqa", "qmsum", "squality")
@@ -44,7 +47,18 @@ def test_a_text_holds_its_documents_and_evidence(folder, meter, name):
         assert all(0 <= a <= b <= len(text.text) for a, b in text.parts)
         for question in text.questions:
             shown = " ".join(text.text[a:b] for a, b in question.evidence)
-            if name in ("nq", "hotpotqa", "kv75", "kv140", "keys-4", "keys-16", "keys-64", "values", "variables"):
+            if name in (
+                "nq",
+                "hotpotqa",
+                "kv75",
+                "kv140",
+                "keys-4",
+                "keys-16",
+                "keys-64",
+                "values",
+                "variables",
+                "reworded",
+            ):
                 assert all(answer in shown for answer in question.answers), question
             if name == "fairytaleqa":
                 assert f"tale{question.group.removeprefix('tale-')}" in shown
@@ -66,6 +80,40 @@ def test_the_halves_share_no_question(folder, meter):
     whole = some("nq", folder, meter, count=None, half="all", per_text=7)
     assert len({q.id for text in whole for q in text.questions}) == 40
     assert max(len(text.questions) for text in whole) <= 7
+
+
+def test_reworded_questions_share_no_word_with_their_fact():
+    for fact, question, answer in FACTS:
+        assert not set(terms_of(words_of(fact))) & set(terms_of(words_of(question))), (fact, question)
+        assert answer.lower() in fact.lower()
+
+
+def test_other_texts_ask_for_the_same_facts_as_one_group(folder, meter):
+    first, second = some("reworded", folder, meter, count=2)
+    assert first.text != second.text and {q.id for q in first.questions}.isdisjoint(q.id for q in second.questions)
+    assert {q.group for q in first.questions} == {q.group for q in second.questions} == {q for _, q, _ in FACTS[1::2]}
+
+
+@pytest.mark.parametrize("name", ["nq", "keys-4", "fairytaleqa"])
+def test_quotations_stand_away_from_the_evidence(folder, meter, name):
+    (plain,) = some(name, folder, meter, count=1)
+    text = quote(plain, 0, meter)
+    assert text.tokens == meter.count(text.text) > plain.tokens
+    assert len(text.questions) == len(plain.questions) > 1
+    for old, new in zip(plain.questions, text.questions, strict=True):
+        quotation = QUOTATION.format(question=new.question)
+        assert text.text.count(quotation) == 1 + (old.question in plain.text)
+        evidence = [text.text[a:b] for a, b in new.evidence]
+        assert evidence == [plain.text[a:b] for a, b in old.evidence], "evidence keeps its words"
+    # Without the quotations it is the same text, in the same documents and parts.
+    bare = text.text
+    for question in text.questions:
+        bare = bare.replace(QUOTATION.format(question=question.question), "", 1)
+    assert bare == plain.text
+    for (_, a, b), (_, c, d) in zip(text.documents, plain.documents, strict=True):
+        assert text.text[a : a + 5] == plain.text[c : c + 5] and b - a >= d - c
+    assert [d[1] for d in text.documents[1:]] == [d[2] + 2 for d in text.documents[:-1]], "documents keep their borders"
+    assert quote(plain, 0, meter) == text != quote(plain, 1, meter)
 
 
 def test_another_seed_gives_another_order(folder, meter):

@@ -15,6 +15,7 @@ from ...utils.version import __version__
 from .meter import Meter
 from .metrics import scores
 from .sets import PackedText, QuestionSet, Wish
+from .sets.quoting import quote
 from .systems import Ask, AskedSystem, Cast, Reply, Skipped, make
 
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -25,7 +26,7 @@ class Plan:
     """One cell of a table: a set at a length.
 
     systems  names; followed systems come before those that follow them. budgets: tokens of pieces
-    most     maximum number of questions
+    most     maximum number of questions. quoted: texts quote their questions (see `sets.quoting`)
     """
 
     questions: QuestionSet
@@ -33,17 +34,23 @@ class Plan:
     systems: Sequence[str]
     budgets: Sequence[int]
     most: int
+    quoted: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.questions.name}-quoted" if self.quoted else self.questions.name
 
     @property
     def label(self) -> str:
-        return f"{self.questions.name}-{self.wish.length or 'whole'}"
+        return f"{self.name}-{self.wish.length or 'whole'}"
 
     def texts(self, meter: Meter) -> list[PackedText]:
         """As many texts as needed for `most` questions."""
         found, left = [], self.most
         for text in self.questions.texts(self.wish, meter):
-            found.append(replace(text, questions=text.questions[:left]))
-            left -= len(found[-1].questions)
+            text = replace(text, questions=text.questions[:left])
+            found.append(quote(text, self.wish.seed, meter) if self.quoted else text)
+            left -= len(text.questions)
             if left <= 0:
                 break
         if not found:
@@ -54,7 +61,7 @@ class Plan:
         """Everything that decides the questions and their order; a folder with different values is refused."""
         wish = self.wish
         return {
-            "set": self.questions.name, "length": wish.length, "half": wish.half, "seed": wish.seed,
+            "set": self.name, "length": wish.length, "half": wish.half, "seed": wish.seed,
             "per_text": wish.per_text, "instruction": self.questions.instruction,
             "new_tokens": self.questions.new_tokens, "metrics": list(self.questions.metrics),
         }  # fmt: skip

@@ -18,6 +18,7 @@ _add("clinc", f"{__name__}.counting:Counting", "how many lines are about somethi
 _add("codelong", f"{__name__}.code:CodeLines", "the next line of code, which calls a function from far before")
 for _keys in (4, 16, 64):
     _add(f"keys-{_keys}", f"{__name__}.synthetic:Facts", f"each of {_keys} facts of the same form", alike=_keys)
+_add("reworded", f"{__name__}.reworded:Reworded", "facts that are asked for in other words")
 _add("values", f"{__name__}.synthetic:Values", "three values of one key")
 _add("variables", f"{__name__}.synthetic:Tracking", "a value passed on one to four times")
 

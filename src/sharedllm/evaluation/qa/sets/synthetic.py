@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
@@ -36,7 +36,7 @@ class Facts:
         return f"keys-{self.alike}"
 
     def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
-        return _texts(self.name, self._quizzes, wish, meter)
+        return hidden_facts(self.name, self._quizzes, wish, meter)
 
     def _quizzes(self, rng: random.Random, split: Split) -> list[Quiz]:
         crowds = max(1, min(len(PHRASINGS), CROWDED // self.alike))
@@ -60,7 +60,7 @@ class Values:
     new_tokens: int = 24
 
     def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
-        return _texts(self.name, lambda rng, split: _distinct(QUESTIONS["values"], rng, split, 8), wish, meter)
+        return hidden_facts(self.name, lambda rng, split: _distinct(QUESTIONS["values"], rng, split, 8), wish, meter)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Tracking:
     new_tokens: int = 16
 
     def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
-        return _texts(self.name, lambda rng, split: _distinct(QUESTIONS["variables"], rng, split, 4), wish, meter)
+        return hidden_facts(self.name, lambda rng, split: _distinct(QUESTIONS["variables"], rng, split, 4), wish, meter)
 
 
 def _distinct(task: QuestionTask, rng: random.Random, split: Split, wanted: int) -> list[Quiz]:
@@ -88,17 +88,42 @@ def _distinct(task: QuestionTask, rng: random.Random, split: Split, wanted: int)
     return made
 
 
-def _texts(name: str, quizzes, wish: Wish, meter: Meter) -> Iterator[PackedText]:
+def hidden_facts(
+    name: str,
+    quizzes: Callable[[random.Random, Split], list[Quiz]],
+    wish: Wish,
+    meter: Meter,
+    *,
+    repeated: bool = False,
+) -> Iterator[PackedText]:
+    """Texts of books with the facts of quizzes hidden in them, without end.
+
+    Args:
+        quizzes: makes those of one text. repeated: other texts have the same ones, so the answers to one are a group.
+
+    Raises:
+        UserError: the texts are too short for the facts, or longer than all books.
+    """
     if wish.length < 512:
         raise UserError(f"--length {wish.length}: {name} needs texts of at least 512 tokens.")
     split: Split = "validation" if wish.half == "even" else "test"
     books = [text for _, text in prose(wish.folder)]
     for number in count():
         rng = random.Random(f"{wish.seed} {name} {wish.length} {split} {number}")
-        yield _text(f"{name}-{wish.length}-{split}-{number}", quizzes(rng, split), books, rng, wish, meter)
+        made = quizzes(rng, split)
+        title = f"{name}-{wish.length}-{split}-{number}"
+        yield _text(title, made, [q.question if repeated else title for q in made], books, rng, wish, meter)
 
 
-def _text(name: str, quizzes: list[Quiz], books: list[str], rng: random.Random, wish: Wish, meter: Meter) -> PackedText:
+def _text(
+    name: str,
+    quizzes: list[Quiz],
+    groups: list[str],
+    books: list[str],
+    rng: random.Random,
+    wish: Wish,
+    meter: Meter,
+) -> PackedText:
     # The facts of all quizzes in random order, but each quiz's facts in their own order.
     turns = [number for number, quiz in enumerate(quizzes) for _ in quiz.facts]
     rng.shuffle(turns)
@@ -112,7 +137,7 @@ def _text(name: str, quizzes: list[Quiz], books: list[str], rng: random.Random, 
     for number, place in zip(turns, places, strict=True):
         evidence[number].append(place)
     questions = [
-        Question(f"{name}-{i}", quiz.question, tuple(quiz.answer.split(", ")), tuple(evidence[i]), name)
+        Question(f"{name}-{i}", quiz.question, tuple(quiz.answer.split(", ")), tuple(evidence[i]), groups[i])
         for i, quiz in enumerate(quizzes)
     ]
     builder = Builder()
