@@ -9,12 +9,15 @@ import torch
 from transformers import AutoTokenizer
 
 from sharedllm import SharedLLMForCausalLM, bundled_model
+from sharedllm.data.synthetic import needle_keys
 from sharedllm.evaluation.corpus import open_documents
 from sharedllm.evaluation.recall.ask import Asker
+from sharedllm.evaluation.recall.forms import FORMS
 from sharedllm.evaluation.recall.report import write_report
 from sharedllm.evaluation.recall.results import load
 from sharedllm.evaluation.recall.texts import KINDS, make_text
 from sharedllm.prompts import NOTHING, own_words, plain
+from sharedllm.scoring.words import words_of
 from sharedllm.utils.text import tokenize
 
 WORDS = "It was a dark and stormy night. Nobody was on the road, and the inn was far away.\n"
@@ -56,6 +59,49 @@ def test_facts_stand_where_the_spans_say(documents, tokenizer, length):
     again = make_text(documents, tokenizer, length, 3, "seed")
     assert np.array_equal(again.ids, text.ids)
     assert not np.array_equal(make_text(documents, tokenizer, length, 3, "other").ids, text.ids)
+
+
+def test_facts_are_asked_for_in_several_forms(documents, tokenizer):
+    """The same facts and answers; only the form of the question differs, or what else the text says."""
+    texts = {form: make_text(documents, tokenizer, 1800, 3, "seed", form) for form in FORMS}
+    asked = {form: [tokenizer.decode(q.prompt) for q in text.questions] for form, text in texts.items()}
+    for form, text in texts.items():
+        whole = tokenizer.decode(text.ids)
+        for first, other in zip(texts["lead"].questions, text.questions, strict=True):
+            values = tokenizer.decode(other.answer).strip()
+            assert other.kind == first.kind and values == tokenizer.decode(first.answer).strip()
+            facts = "".join(tokenizer.decode(text.ids[start:end]) for start, end in other.spans)
+            assert all(value in facts for value in values.split(", "))
+            assert other.free == (form != "lead") and other.room == len(other.answer) + 24 * other.free
+        quoted = [question.split("Question: ")[1].split("\n")[0] in whole for question in asked[form]]
+        assert quoted == [form == "quoted"] * 9
+    for lead, plain_, reworded, quoted in zip(*asked.values(), strict=True):
+        assert plain_ == quoted and lead.startswith(plain_.rstrip()) and len(lead) > len(plain_)
+        assert reworded.split("\n")[-1] == plain_.split("\n")[-1] and reworded != plain_
+    for question in texts["reworded"].questions:
+        (start, end), *_ = question.spans
+        fact, said = (
+            set(words_of(tokenizer.decode(ids))) for ids in (texts["reworded"].ids[start:end], question.prompt)
+        )
+        key = next(key for key in needle_keys("test") if key in tokenizer.decode(question.prompt))
+        assert fact & said == set(key.split()), "they have nothing but the key in common"
+
+
+@pytest.mark.parametrize("form", ["plain", "quoted"])
+def test_a_free_answer_has_to_name_the_values(documents, tokenizer, form):
+    model = SharedLLMForCausalLM.from_pretrained(bundled_model()).eval()
+    asker = Asker(model, None, tokenizer, ["oracle"], [600])
+    answers = list(asker.answers(make_text(documents, tokenizer, 1200, 2, "seed", form)))
+    right = {
+        (a.policy, a.kind): [b.right for b in answers if (b.policy, b.kind) == (a.policy, a.kind)] for a in answers
+    }
+    assert set(right) == {
+        (p, k) for p in ("oracle", "oracle-text") for k in ("passkey", "needle", "values", "values named")
+    }
+    assert any(right["oracle", "passkey"] + right["oracle-text", "passkey"]), "the simplest one is answered"
+    for policy in ("oracle", "oracle-text"):
+        every = [float(share == 1) for share in right[policy, "values named"]]
+        assert right[policy, "values"] == every
 
 
 def test_the_form_of_a_question_is_none_of_its_words(documents, tokenizer):
@@ -124,6 +170,8 @@ def test_recall_and_its_report(run, files, tmp_path, monkeypatch):
         write_report(kept)
     for extra, message in (
         (["--seed", "1"], "holds another measurement, which differs in seed"),
+        (["--asked", "plain"], "holds another measurement, which differs in asked"),
+        (["--asked", "nicely"], "--asked 'nicely' is not known: use one of lead, plain, reworded, quoted"),
         (["--scores", "best"], "'best' is not known"),
         (["--lengths", "100"], "don't fit into 100"),
         (["--lengths", "1M"], "all documents together have"),

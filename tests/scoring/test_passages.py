@@ -1,13 +1,25 @@
 """Pieces by words, by heads and by both: the words of the question decide, and heads pay what the base's attention pays."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
-from helpers import byte_tokenizer, tiny_base, tiny_shared
+from helpers import byte_tokenizer, coverage, tiny_base, tiny_shared
 
 from sharedllm.context.pieces import Pieces
 from sharedllm.memory.segments import segments_of
 from sharedllm.scoring.heads import HeadIndex
-from sharedllm.scoring.passages import TextIndex, index_of, join, rank_pieces, select_pieces
+from sharedllm.scoring.passages import (
+    LEAST_SHARE,
+    SURE_SHARE,
+    TextIndex,
+    index_of,
+    join,
+    least_score,
+    rank_pieces,
+    select_pieces,
+)
 from sharedllm.scoring.words import WordIndex
 from sharedllm.utils.errors import UserError
 
@@ -32,9 +44,9 @@ def test_whole_words_count():
     index = WordIndex(["Town7 is red.", "Town70 is blue.", "Town71 is green.", "It is the town of the."])
     scores = index.scores("What is the colour of town7?")
     assert scores[0] > 0 and scores[1:].tolist() == [0.0, 0.0, 0.0]
-    assert index.coverage("What is the colour of town7?") == pytest.approx(index.coverage("colour town7"))
-    assert 0 < index.coverage("What is the colour of town7?") < 1 == index.coverage("Is town7 red?")
-    assert index.coverage("Where is Paris?") == 0 and index.coverage("Which?") is None
+    assert coverage(index, "What is the colour of town7?") == pytest.approx(coverage(index, "colour town7"))
+    assert 0 < coverage(index, "What is the colour of town7?") < 1 == coverage(index, "Is town7 red?")
+    assert coverage(index, "Where is Paris?") == 0 and index.covered("Which?") is None
     assert index.scores("Which?").tolist() == [0.0] * 4 and WordIndex(["the", "of"]).scores("red").tolist() == [0, 0]
 
 
@@ -58,7 +70,7 @@ def test_words_are_found_by_their_beginning_and_the_same_word_counts_more():
 )
 def test_words_of_code_and_of_other_scripts(text, question):
     index = WordIndex([text, "Something else altogether.", "\u5b83\u5728\u90a3\u91cc"])
-    assert index.scores(question)[0] > 0 == index.scores(question)[1] and index.coverage(question) > 0.3
+    assert index.scores(question)[0] > 0 == index.scores(question)[1] and coverage(index, question) > 0.3
 
 
 def test_equal_beginnings_count_once():
@@ -125,6 +137,41 @@ def test_selected_pieces_are_whole_and_within_the_budget(model):
     assert (~scores[0].isneginf()).nonzero().flatten().tolist() == kept
     assert torch.equal(chosen.residuals[0], memory.residuals[0][:, :, kept])
     assert index_of(segments_of(memory), tokenizer, 256) is index_of(segments, tokenizer, 256)
+
+
+def test_a_piece_that_quotes_the_question_does_not_set_the_measure(model):
+    """It is read first, and the pieces that it would push out are read as well."""
+    asked = "Which old wooden bridge is made of red stone?"
+    filler = "Rain fell all day on the wide grey hills and no boat came. "
+    text = (
+        filler + f"He said: {asked} Nobody knew, and he went home. " + filler * 2 + "The red stone one is by the mill."
+    )
+    segments = segments_of(model.read(ids(text), keep_all=True))
+    own = torch.ones(1, len(asked), dtype=torch.bool)
+    selected = select_pieces(model.model, segments, byte_tokenizer(), ids(asked), own, 200, "bm25")
+    read = "".join(text[i] for i in selected.memory.position[0].tolist())
+    assert asked in read and "by the mill" in read and selected.coverage == pytest.approx(1)
+
+    index = TextIndex(segments, byte_tokenizer(), 256)
+    covered, free = index.covered(asked)
+    assert covered is not None and [asked in text for text in index.texts] == (~free).tolist() and (~free).sum() == 1
+    ranked = index.words.scores(asked)
+    best, other = ranked.max(), ranked[torch.from_numpy(free)].max()
+    assert other < best and covered[free].max() < 0.8
+    assert least_score(ranked, covered, free) == pytest.approx(LEAST_SHARE * float(other))
+    # Where every piece quotes it, all count; other words in between are no quotation.
+    alone = TextIndex(segments_of(model.read(ids(asked), keep_all=True)), byte_tokenizer(), 256)
+    assert alone.covered(asked)[1].tolist() == [True]
+    assert index.covered("Which old bridge is made of red stone?")[1].all()
+
+
+@pytest.mark.parametrize(
+    ("covered", "share"), [(0.29, -math.inf), (0.31, LEAST_SHARE), (0.79, LEAST_SHARE), (0.8, SURE_SHARE)]
+)
+def test_the_more_one_piece_contains_the_less_others_add(covered, share):
+    ranked, every = torch.tensor([0.5, 2.0, 1.0]), np.ones(3, dtype=bool)
+    assert least_score(ranked, np.array([0.1, covered, 0.2]), every) == pytest.approx(2.0 * share)
+    assert least_score(ranked, None, every) == pytest.approx(2.0 * LEAST_SHARE)
 
 
 def test_pieces_that_have_little_of_the_question_are_left_out(model):

@@ -6,6 +6,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from sharedllm import SharedLLMForCausalLM
+from sharedllm.scoring.words import WordIndex
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 VOCAB = 101
@@ -152,3 +153,10 @@ def pad(texts: list[list[int]], side: str = "left", fill: int = 7) -> tuple[Tens
         ids[row, columns] = torch.tensor(text, dtype=torch.long)
         mask[row, columns] = 1
     return ids, mask
+
+
+def coverage(index: WordIndex, question: str) -> float:
+    """How much of a question the best piece of a `WordIndex` contains."""
+    covered = index.covered(question)
+    assert covered is not None
+    return float(covered.max())

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..evaluation.recall.forms import FORMS
 from ..scoring import SCORES
 from ..utils.errors import UserError
 from .common import BatchTokensOption, ModelOption, check_model, note, tokens_of_length
@@ -28,6 +29,7 @@ def command(
         str, typer.Option(help=f"Policies: {SCORES.names}, oracle, or tree (the paper's cut).")
     ] = "focus,bm25,attention,hybrid,oracle,tree",
     cases: Annotated[int, typer.Option(min=1, help="Questions of each kind and length.")] = 100,
+    asked: Annotated[str, typer.Option(help=f"How: {', '.join(FORMS)}.")] = "lead",
     per_text: Annotated[int, typer.Option(min=1, help="Questions of each kind about one text.")] = 10,
     seed: Annotated[int, typer.Option(help="Seed of texts, facts and places.")] = 0,
     batch_tokens: BatchTokensOption = None,
@@ -44,13 +46,15 @@ def command(
     for name in names:
         if name not in (*SCORES, "oracle", "tree"):
             raise UserError(f"--scores: {name!r} is not known: use {SCORES.names}, oracle or tree.")
+    if asked not in FORMS:
+        raise UserError(f"--asked {asked!r} is not known: use one of {', '.join(FORMS)}.")
     loaded, tokenizer = load(model)
     plain = load_any(base)[0] if base != "none" else None
     window = loaded.config.window
     sizes = [tokens_of_length(part, window, "--budgets") for part in budgets.split(",")]
     plan = RecallPlan(
         open_documents(data, tokenizer), [tokens_of_length(part, window) for part in lengths.split(",")],
-        cases, per_text, seed,
+        cases, per_text, seed, asked,
     )  # fmt: skip
     named = {"model": loaded} | ({"base": plain} if plain is not None else {})
     models = {role: fingerprint_tensors(sorted(m.state_dict().items()), {}) for role, m in named.items()}

@@ -1,10 +1,12 @@
 """Selecting the pieces of a text that a question needs: by its words, by shallow heads, or by both."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -20,7 +22,7 @@ from ..utils.text import decode
 from .base import extent, token_ids
 from .defaults import default_score
 from .heads import HeadIndex, Heads
-from .words import WordIndex
+from .words import WordIndex, said
 
 # Name → (whether words count, whether heads count).
 RANKINGS = {"bm25": (True, False), "attention": (False, True), "hybrid": (True, True)}
@@ -31,9 +33,11 @@ HEADS = 0.2
 # hardly any is.
 FOUND = 0.3
 # Pieces whose score is a smaller share of the best one's are left out even if they fit into the budget: they cost time,
-# and confuse a small model. On even ids no evidence is lost by this; it keeps 2.5 of 8 pieces of NQ and 7 of HotpotQA
-# (at 0.5, HotpotQA loses 5 %).
+# and confuse a small model. On even ids no evidence is lost by this (at 0.5, HotpotQA loses 5 %).
 LEAST_SHARE = 0.4
+# If one piece contains so much of a question, little is left for others to add: they need a greater share.
+SURE = 0.8
+SURE_SHARE = 0.6
 _CLOSING = "\"'”’)]»*_`"
 
 
@@ -57,7 +61,7 @@ class Selected:
 
     memory    the chosen tokens, in the text's order
     scores    (1, T) the score of the kept piece at each slot, −∞ elsewhere
-    coverage  how many of the question's words one piece contains (see `WordIndex.coverage`)
+    coverage  how much of the question one piece contains (see `WordIndex.covered`)
     """
 
     memory: ContextMemory
@@ -96,6 +100,20 @@ class TextIndex:
     @cached_property
     def words(self) -> WordIndex:
         return WordIndex(self.texts)
+
+    def covered(self, question: str) -> tuple[Float[np.ndarray, " n"] | None, Bool[np.ndarray, " n"]]:
+        """How much of a question each piece contains (see `WordIndex.covered`), and which pieces don't quote it.
+
+        A piece that repeats a question word for word has all its words, so it says nothing about how good others are. If
+        every piece does, all count as if none did.
+        """
+        covered, free = self.words.covered(question), np.ones(len(self.texts), dtype=bool)
+        if covered is None:
+            return None, free
+        asked = f" {' '.join(said(question))} "
+        for piece in np.flatnonzero(covered > 1 - 1e-6):
+            free[piece] = asked not in f" {' '.join(said(self.texts[piece]))} "
+        return covered, free if free.any() else ~free
 
     def heads(self, model: SharedLLMModel, segments: Sequence[Segment]) -> HeadIndex:
         """By the model's selection heads."""
@@ -152,6 +170,22 @@ def join(words: Float[Tensor, " n"], heads: Float[Tensor, " n"]) -> Float[Tensor
     matches, heads alone decide."""
     shares = (each / each.max().clamp(min=1e-20) for each in (words, heads.float()))
     return torch.stack([weight * share for weight, share in zip((1.0, HEADS), shares, strict=True)]).sum(0)
+
+
+def least_score(
+    ranked: Float[Tensor, " n"], covered: Float[np.ndarray, " n"] | None, free: Bool[np.ndarray, " n"]
+) -> float:
+    """The lowest score with which a piece is still read: a share of the best one's, lower where no piece contains much of
+    the question. If hardly any does, every piece may help.
+
+    Args:
+        covered, free: of `TextIndex.covered`; only pieces that don't quote the question are compared with.
+    """
+    most = 1.0 if covered is None else float(covered[free].max())
+    if most < FOUND:
+        return -math.inf
+    share = LEAST_SHARE if covered is None or most < SURE else SURE_SHARE
+    return share * float(ranked[torch.from_numpy(free)].max())
 
 
 def check_ranking(config: SharedLLMConfig, score: str) -> tuple[bool, Heads]:
@@ -216,10 +250,11 @@ def needed_pieces(
     index = index_of(segments, tokenizer, model.config.window)
     question = decode(tokenizer, question_ids[0][own[0].to(question_ids.device)].tolist())
     ranked = rank_pieces(model, segments, index, question, question_ids, own, score)
-    coverage = index.words.coverage(question)
-    if check_ranking(model.config, score)[0] and (coverage is None or coverage >= FOUND):
-        ranked = ranked.masked_fill(ranked < LEAST_SHARE * ranked.max(), -torch.inf)
+    covered, free = index.covered(question)
+    if check_ranking(model.config, score)[0]:
+        ranked = ranked.masked_fill(ranked < least_score(ranked, covered, free), -torch.inf)
     chosen = choose_pieces(ranked, index.pieces, budget)
+    coverage = None if covered is None else float(covered.max())
     return Needed(index.pieces[chosen], ranked[chosen].float(), coverage)
 
 

@@ -34,10 +34,15 @@ _FORM = frozenset(
 )
 
 
+def said(text: str) -> list[str]:
+    """All words of a text in their order, in lower case."""
+    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
 def words_of(text: str) -> list[str]:
     """The words of a text in lower case, without stop words."""
     found: list[str] = []
-    for word in _WORD.findall(unicodedata.normalize("NFKC", text).casefold()):
+    for word in said(text):
         for run in _RUNS.finditer(word):
             part = run[0]
             found += [part[i : i + 2] for i in range(max(1, len(part) - 1))] if run[1] else [part]
@@ -74,9 +79,9 @@ class WordIndex:
             return torch.zeros(self._pieces)
         return torch.from_numpy(np.asarray(self._index.get_scores(known), dtype=np.float32))
 
-    def coverage(self, question: str) -> float | None:
-        """How much of a question one piece contains: the share of its words in the best piece, weighted by idf and
-        compared by their beginnings. None for a question without words, of which nothing can be said."""
+    def covered(self, question: str) -> Float[np.ndarray, " n"] | None:
+        """(n,) how much of a question each piece contains: the share of its words, weighted by idf and compared by their
+        beginnings. None for a question without words, of which nothing can be said."""
         terms = [term for term in _distinct(question) if term.startswith("~")]
         if not terms:
             return None
@@ -88,7 +93,7 @@ class WordIndex:
             weight = max(_LEAST_IDF, math.log(1 + (self._pieces - len(holding) + 0.5) / (len(holding) + 0.5)))
             covered[holding] += weight
             total += weight
-        return float(covered.max() / total)
+        return covered / total
 
     def _holding(self, term: str) -> np.ndarray:
         """Indices of the pieces that contain a term."""

@@ -29,7 +29,8 @@ class Answer:
     """policy: a score's name, "oracle", "tree" (the paper's cut, by cosine), "window" (BM25 into the base's window), or
     "SCORE-text": what the score selects, as text in the same model's window, without a memory.
     budget: tokens of the memory; None if the policy has none. read: tokens read. right: whether the whole answer is
-    right, or for a kind "… named" the share of the values that the answer names, in any order (RULER's measure)."""
+    right (a free one: whether it names all values), or for a kind "… named" the share of the values that the answer
+    names, in any order (RULER's measure)."""
 
     policy: str
     budget: int | None
@@ -76,15 +77,13 @@ class Asker:
                     for kind, right in self._marks(self.model, question, before=before):
                         yield Answer(f"{policy}{AS_TEXT}", None, kind, len(before), right)
             if retrieval is not None:
-                found = retrieval.best(
-                    index, torch.from_numpy(question.prompt), len(question.prompt) + len(question.answer)
-                )
+                found = retrieval.best(index, torch.from_numpy(question.prompt), len(question.prompt) + question.room)
                 for kind, right in self._marks(self.base, question, before=found):
                     yield Answer(WINDOW, None, kind, len(found), right)
 
     def _text(self, memory: ContextMemory, query: Tensor, scores: Tensor, question: Question) -> Tensor:
         """(S,) the tokens that a score selects whole, in order: as many as fit into the window with prompt and answer."""
-        room = self.model.config.window - len(question.prompt) - len(question.answer)
+        room = self.model.config.window - len(question.prompt) - question.room
         found = torch.zeros(0, dtype=torch.long)
         # A part of a budget goes to tokens of coarse parts, which are no text.
         for times in (1, 1.25, 1.5, 2, 3, 4):
@@ -116,15 +115,19 @@ class Asker:
         self, model: PreTrainedModel, question: Question, before: Tensor | None = None, **options
     ) -> Iterator[tuple[str, float]]:
         """The kinds of marks and the answer's marks; before: text read before the question."""
-        ids = torch.from_numpy(question.prompt), torch.from_numpy(question.answer)
-        running = torch.cat([before, *ids] if before is not None else ids)[None].to(model.device)
-        targets = len(question.answer)
-        logits = model(running, logits_to_keep=targets + 1, use_cache=False, **options).logits
-        yield question.kind, float(scores_of(logits, running, targets).hits.all())
+        asked, answer = torch.from_numpy(question.prompt), torch.from_numpy(question.answer)
+        asked = torch.cat([before, asked] if before is not None else [asked])[None].to(model.device)
         values = self.tokenizer.decode(question.answer).strip(f" {STOP}").split(", ")
-        if len(values) > 1:
-            asked = running[:, :-targets]
+        if not question.free:
+            running = torch.cat([asked, answer[None].to(model.device)], 1)
+            logits = model(running, logits_to_keep=len(answer) + 1, use_cache=False, **options).logits
+            yield question.kind, float(scores_of(logits, running, len(answer)).hits.all())
+        if question.free or len(values) > 1:
             mask = torch.ones_like(asked)
-            said = model.generate(asked, attention_mask=mask, max_new_tokens=targets, do_sample=False, **options)
-            named = self.tokenizer.decode(said[0, asked.shape[1] :]).split("\n")[0]
-            yield f"{question.kind} named", sum(value in named for value in values) / len(values)
+            said = model.generate(asked, attention_mask=mask, max_new_tokens=question.room, do_sample=False, **options)
+            line = self.tokenizer.decode(said[0, asked.shape[1] :]).strip().split("\n")[0]
+            named = sum(value in line for value in values) / len(values)
+            if question.free:
+                yield question.kind, float(named == 1)
+            if len(values) > 1:
+                yield f"{question.kind} named", named

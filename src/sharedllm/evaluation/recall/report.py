@@ -6,6 +6,7 @@ from ...utils.errors import UserError
 from ...utils.files import write_text
 from ..statistics import wilson
 from .ask import AS_TEXT, WINDOW
+from .forms import FORMS, LEAD
 from .results import NAME, Cell, Cells, load, save
 
 NAMES = {
@@ -33,7 +34,7 @@ def write_report(folder: Path) -> list[Path]:
         "",
         *(f"    {' '.join(command)}" for command in run["commands"]),
         "",
-        "Share of answers in which every token is right (several values: in the order of the text); for several values also "
+        f"{_counted(about.get('asked', LEAD))}; for several values also "
         f"the share named in any order; 95 % intervals (Wilson). Each text of {about['data']['domain']} "
         f"holds {about['per_text']} facts of each kind, is read once, and is asked about each of them; {asked}; "
         f"seed {about['seed']}. Keys, and one of the five phrasings, were never trained on.",
@@ -53,6 +54,13 @@ def write_report(folder: Path) -> list[Path]:
     lines += [f"{named(policy)} reads up to {read:,} tokens." for policy, read in sorted(most.items())]
     write_text(folder / "report.md", "\n".join(lines) + "\n")
     return [folder / "report.md", draw(cells, folder / "recall.png"), save(cells, run, folder / NAME)]
+
+
+def _counted(asked: str) -> str:
+    """What was asked, and which answers are right."""
+    if asked == LEAD:
+        return "Share of answers in which every token is right (several values: in the order of the text)"
+    return f"Asked: {FORMS[asked]}. Share of answers that name the value (several values: all of them)"
 
 
 def draw(cells: Cells, path: Path) -> Path:

@@ -13,18 +13,21 @@ from ...utils.hardware import command_line, environment
 from ...utils.version import __version__
 from ..corpus import Documents
 from .ask import Asker
+from .forms import LEAD
 from .texts import KINDS, make_text
 
 
 @dataclass(frozen=True)
 class RecallPlan:
-    """lengths: tokens of a text. cases: questions of each kind and length. per_text: how many of them are about one text."""
+    """lengths: tokens of a text. cases: questions of each kind and length. per_text: how many of them are about one text.
+    asked: how, one of `forms.FORMS`."""
 
     documents: Documents
     lengths: Sequence[int]
     cases: int
     per_text: int
     seed: int
+    asked: str = LEAD
 
 
 def measure(
@@ -52,6 +55,8 @@ def measure(
         "scores": list(asker.scores),
         "data": {"domain": plan.documents.domain, "digest": plan.documents.digest},
     }
+    if plan.asked != LEAD:  # measurements from before there were other forms have no entry
+        about |= {"asked": plan.asked}
     path, about, commands = folder / "run.json", json.loads(json.dumps(about)), [command_line()]
     if path.is_file():
         there = json.loads(path.read_text())
@@ -67,7 +72,9 @@ def measure(
                 continue
             begin = time.perf_counter()
             count = min(plan.per_text, plan.cases - number * plan.per_text)
-            text = make_text(plan.documents, asker.tokenizer, length, count, f"{plan.seed} {length} {number}")
+            text = make_text(
+                plan.documents, asker.tokenizer, length, count, f"{plan.seed} {length} {number}", plan.asked
+            )
             answers = [asdict(answer) for answer in asker.answers(text)]
             content = {
                 "length": length,
