@@ -1,5 +1,6 @@
 """`extend` without options makes a model that every other command accepts, and that selects and reads deeper by default."""
 
+import io
 import json
 
 import pytest
@@ -55,10 +56,31 @@ def test_read_ask_append_without_any_option(run, deep_folder, tmp_path):
     assert code == 0 and not json.loads(out)["found"]
     code, out, err = run("ask", memory, "Does photosynthesis need chlorophyll?", *options[1:-1])
     assert code == 0 and "may not be in the text" in err
+    code, out, _ = run(
+        "explain", memory, "Does photosynthesis need chlorophyll?", *options[1:], "-o", tmp_path / "x.html"
+    )
+    assert code == 0 and json.loads(out)["found"] is False
     text.write_text(TEXT + "The keeper of the well is called Frieda.\n")
     assert run("read", text, "-o", memory, "--append", "--model", deep_folder)[0] == 0
     found = json.loads(run("ask", memory, "Who keeps the well?", *options[1:], "--score", "bm25")[1])
     assert "Frieda" in found["sources"][0]["text"]
+
+
+def test_a_chat_says_what_may_not_be_there(run, deep_folder, tmp_path, monkeypatch):
+    """Of a follow-up question only the data say so: it may go by words of the conversation."""
+    text = tmp_path / "notes.txt"
+    text.write_text(TEXT)
+    questions = "Does photosynthesis need chlorophyll?\nWhich telescope did astronomers buy?\n"
+    options = ["chat", text, "--model", deep_folder, "--max-new-tokens", 2]
+
+    def chat(typed: str, *more: str):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(typed.encode())))
+        return run(*options, *more)
+
+    code, _, err = chat(questions)
+    assert code == 0 and err.count("may not be in the text") == 1
+    code, out, _ = chat(questions + "Who keeps the castle?\n", "--json")
+    assert code == 0 and [json.loads(line)["found"] for line in out.splitlines()] == [False, False, True]
 
 
 def test_scores_that_do_not_rank_pieces_are_refused(run, deep_folder, tmp_path):

@@ -34,6 +34,7 @@ class Turn:
     running    number of earlier tokens that were read whole, as running text
     sources    the best parts of the memory (see `citations.describe`); "this chat" is the history
     stopped    the answer was interrupted
+    found      as in `ask.Chosen`. A follow-up question says little: its words may stand in the conversation
     """
 
     question: str
@@ -42,6 +43,7 @@ class Turn:
     running: int
     sources: list[dict[str, Any]]
     stopped: bool = False
+    found: bool | None = None
 
 
 class Chat:
@@ -133,7 +135,7 @@ class Chat:
                 raise
             stopped = True
         said = stream.finish().strip()
-        turn = Turn(question, said, chosen.memory, self.running.shape[1], chosen.sources, stopped)
+        turn = Turn(question, said, chosen.memory, self.running.shape[1], chosen.sources, stopped, chosen.found)
         self.running = torch.cat([prompt, self.form.answer(said).to(prompt.device)], 1)
         return turn
 

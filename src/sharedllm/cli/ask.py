@@ -15,6 +15,7 @@ from .common import (
     check_source,
     note,
     print_json,
+    show_found,
     show_sources,
 )
 
@@ -97,6 +98,5 @@ def command(
         print_json(question=question, answer=answer, **read, seconds=round(time.perf_counter() - started, 3), **chosen)
         return
     print(answer)
-    if found is False:
-        note("This may not be in the text: it contains hardly any word of the question.", style="yellow")
+    show_found(found)
     show_sources(sources)

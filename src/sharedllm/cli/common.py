@@ -114,6 +114,12 @@ def tokens_of_length(text: str, window: int, option: str = "--lengths") -> int:
     return int(value)
 
 
+def show_found(found: bool | None) -> None:
+    """Say so where a text hardly contains the question's words; see `answering.ask.Chosen`."""
+    if found is False:
+        note("This may not be in the text: it contains hardly any word of the question.", style="yellow")
+
+
 def show_sources(sources: list[dict[str, Any]]) -> None:
     """Print the sources of an answer (see `answering.citations.describe`) on stderr: one line each, cut to the
     terminal's width."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from ..answering.chat import Chat, Turn
 from ..utils.errors import UserError
-from .common import note, show_sources, stderr
+from .common import note, show_found, show_sources, stderr
 
 
 def talk(chat: Chat, source: str, json: bool) -> None:
@@ -105,9 +105,12 @@ def _show(chat: Chat, turn: Turn, json: bool, seconds: float) -> None:
             "score": chat.score_name,
             "seconds": round(seconds, 3),
             "sources": turn.sources,
+            "found": turn.found,
         }
         print(jsonlib.dumps(record), flush=True)
     else:
+        if turn.running == 0:  # a follow-up question may go by words of the conversation
+            show_found(turn.found)
         show_sources(turn.sources)
     if turn.stopped:
         raise KeyboardInterrupt

@@ -114,10 +114,12 @@ class CitedPiece:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything about an answer; `strides` are the possible strides of pieces, coarse to fine."""
+    """Everything about an answer; `strides` are the possible strides of pieces, coarse to fine, and `found` is that of
+    `answering.ask.Chosen`."""
 
     question: str
     answer: str
+    found: bool | None
     model: str
     injection: str
     budget: int
@@ -176,6 +178,7 @@ def gather(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, answ
     return Facts(
         question=answer.question,
         answer=answer.text,
+        found=answer.found,
         model=name,
         injection=model.config.injection,
         budget=answer.budget,
