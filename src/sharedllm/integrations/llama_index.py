@@ -1,5 +1,6 @@
 """A retriever of LlamaIndex over a memory (extra `llama-index`)."""
 
+import asyncio
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -65,3 +66,6 @@ class SharedLLMRetriever(BaseRetriever):
             )
             for found in self._finder.find(query_bundle.query_str)
         ]
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return await asyncio.to_thread(self._retrieve, query_bundle)

@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 from transformers import Pipeline
 
-from ..answering.ask import Written, answer_over, ask, checked_score, prompt_of
+from ..answering.ask import checked_score
+from ..answering.together import ask_together
 from ..causal_lm import SharedLLMForCausalLM
 from ..context.policies.base import without_query
 from ..documents import open_document
@@ -116,17 +117,9 @@ class QuestionAnsweringPipeline(Pipeline):
     ) -> dict[str, Any]:
         """Read the text, unless it is a memory, and answer the questions: "answers", and for each its "sources"."""
         memory = inputs["memory"] if "memory" in inputs else self._read(inputs["ids"], inputs.get("document"))
-        limits = {"max_new_tokens": max_new_tokens, "instruction": instruction}
-        answers, sources = [], []
-        for question in inputs["questions"]:
-            if memory.complete or budget is not None or score is not None:
-                said = ask(self.model, self.tokenizer, memory, question, budget=budget, score=score, **limits)
-                found = said.sources
-            else:
-                said, found = self._over_all(memory, question, **limits), []
-            answers.append(said.text)
-            sources.append(found)
-        return {"answers": answers, "sources": sources}
+        limits = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens, "instruction": instruction}
+        said = ask_together(self.model, self.tokenizer, memory, inputs["questions"], **limits)
+        return {"answers": [each.text for each in said], "sources": [each.sources for each in said]}
 
     def _read(self, ids: Tensor, document: Opened | None) -> ContextMemory:
         """Every token is kept where the model can, so that each question selects; else the tree's."""
@@ -136,12 +129,6 @@ class QuestionAnsweringPipeline(Pipeline):
             return self.model.read(ids, **how)
         memory = self.model.read(ids, sources=[document.path], **how)
         return replace(memory, sources=(tuple(source | document.marks for source in memory.sources[0]),))
-
-    def _over_all(self, memory: Memory, question: str, max_new_tokens: int, instruction: str | None) -> Written:
-        """The answer over a memory that does not hold every token: nothing is selected from it."""
-        self.model.model.check_fingerprint(memory.fingerprint)
-        prompt = prompt_of(self.model, self.tokenizer, question, max_new_tokens, instruction)
-        return answer_over(self.model, self.tokenizer, memory.load(), prompt, max_new_tokens)
 
     def postprocess(
         self, outputs: dict[str, Any], single: bool = False, return_sources: bool = False

@@ -1,0 +1,86 @@
+"""Several questions to one text, answered together: each step continues all answers by one token, as one batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ..causal_lm import SharedLLMForCausalLM
+from ..decoding import ROWS, Batch
+from ..memory.context_memory import ContextMemory
+from ..memory.interface import Memory
+from ..model.cross_attention import PreparedMemory
+from ..prompts import NOTHING, PromptForm
+from ..rows import Begun, Row
+from ..scoring.defaults import default_budget
+from .ask import after_prefix, choose, prompt_of
+from .stream import AnswerStream, StopOnText, ending
+
+
+@dataclass(frozen=True)
+class Reply:
+    """text: the answer, as `ask` gives it. sources: see `citations.describe`; none if the whole memory was read."""
+
+    text: str
+    sources: list[dict[str, Any]]
+
+
+@torch.no_grad()
+def ask_together(
+    model: SharedLLMForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    memory: Memory,
+    questions: Sequence[str],
+    *,
+    budget: int | None = None,
+    score: str | None = None,
+    max_new_tokens: int = 32,
+    instruction: str | None = None,
+    rows: int = ROWS,
+) -> list[Reply]:
+    """Answer questions over a text, in their order, each as if it were asked alone.
+
+    Args:
+        memory: of one text. If it does not hold every token, and neither `budget` nor `score` is given, all that it holds
+            is read for each question; else each question selects.
+        budget, score, max_new_tokens, instruction: see `ask`. rows: most questions at once.
+
+    Raises:
+        UserError: as `ask`, before the first answer is begun where a question is wrong.
+    """
+    prompts = [prompt_of(model, tokenizer, question, max_new_tokens, instruction) for question in questions]
+    form = PromptForm.of(tokenizer)
+    options = {"do_sample": False, **ending(model, form)}
+    whole = None if memory.complete or budget is not None or score is not None else _whole(model, memory)
+    nothing = prompt_of(model, tokenizer, NOTHING, max_new_tokens, instruction)
+    limits: dict[str, Any] = {"budget": default_budget(model.config) if budget is None else budget, "score": score}
+
+    def begin(prompt: Tensor) -> tuple[Row, AnswerStream, list[dict[str, Any]]]:
+        read: ContextMemory | PreparedMemory | None = whole
+        sources: list[dict[str, Any]] = []
+        if whole is None:
+            chosen = choose(model, tokenizer, memory, prompt, nothing, **limits)
+            read, sources = chosen.memory, chosen.sources
+        stream = AnswerStream(tokenizer, one_line=form.one_line, strip=True)
+        begun = Begun(model, after_prefix(model, prompt), read, max_new_tokens, **options)
+        return Row(begun, StopOnText(stream)), stream, sources
+
+    batch, begun = Batch(rows), []
+    while len(begun) < len(prompts) or batch.rows:
+        while len(begun) < len(prompts) and batch.room:
+            begun.append(begin(prompts[len(begun)]))
+            batch.add(begun[-1][0])
+        batch.step()
+    for row, _, _ in begun:
+        if row.error is not None:
+            raise row.error
+    return [Reply(stream.finish().rstrip(), sources) for _, stream, sources in begun]
+
+
+def _whole(model: SharedLLMForCausalLM, memory: Memory) -> PreparedMemory | None:
+    """All that a memory holds, with its positions, shared by all questions."""
+    model.model.check_fingerprint(memory.fingerprint)
+    return model.model.prepare_memory(memory.load())

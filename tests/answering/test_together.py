@@ -1,0 +1,69 @@
+"""Questions that are answered together get what each gets alone."""
+
+import pytest
+from helpers import byte_tokenizer, tiny_base, tiny_shared
+from served import TEMPLATE, TEXT
+
+from sharedllm.answering.ask import answer_over, ask, prompt_of
+from sharedllm.answering.together import ask_together
+from sharedllm.utils.errors import UserError
+from sharedllm.utils.text import tokenize
+
+QUESTIONS = ["What jumps?", "Over whom does the fox jump?", "Line 3?", "Is the dog lazy or is it not?", "Who?"]
+DEEP = {
+    "injection": "deep",
+    "prefix": [5, 3, 9],
+    "chunk_size": 32,
+    "lower_layers": 2,
+    "injection_map": [[0, 0], [1, 1], [2, 2]],
+}
+
+
+@pytest.fixture(scope="module", params=["joint", "cross", "deep"])
+def model(request):
+    base = tiny_base("llama", vocab_size=256, max_position_embeddings=512)
+    settings = DEEP if request.param == "deep" else {"injection": request.param}
+    return tiny_shared("llama", base=base, window=256, encoding="chunk", **settings)
+
+
+@pytest.fixture(params=[None, TEMPLATE], ids=["plain", "chat"])
+def tokenizer(request):
+    made = byte_tokenizer()
+    made.chat_template = request.param
+    return made
+
+
+@pytest.mark.parametrize("rows", [1, 2, 8])
+def test_together_is_one_by_one(model, tokenizer, rows):
+    memory = model.read(tokenize(tokenizer, TEXT), keep_all=True, sources=["foxes"])
+    options = {"budget": 150, "score": "bm25", "max_new_tokens": 12}
+    alone = [ask(model, tokenizer, memory, question, **options) for question in QUESTIONS]
+    together = ask_together(model, tokenizer, memory, QUESTIONS, rows=rows, **options)
+    assert [reply.text for reply in together] == [answer.text for answer in alone]
+    assert [reply.sources for reply in together] == [answer.sources for answer in alone]
+    assert len({reply.text for reply in together}) > 1
+
+
+def test_a_memory_that_keeps_a_tree_is_read_whole():
+    base = tiny_base("llama", vocab_size=256, max_position_embeddings=512)
+    model, tokenizer = tiny_shared("llama", base=base, window=256), byte_tokenizer()
+    memory = model.read(tokenize(tokenizer, TEXT))
+    prompts = [prompt_of(model, tokenizer, question, 12) for question in QUESTIONS]
+    alone = [answer_over(model, tokenizer, memory, prompt, 12).text for prompt in prompts]
+    together = ask_together(model, tokenizer, memory, QUESTIONS, max_new_tokens=12)
+    assert [reply.text for reply in together] == alone and all(not reply.sources for reply in together)
+
+
+def test_a_wrong_question_is_refused_before_any_is_answered(model, tokenizer, monkeypatch):
+    memory = model.read(tokenize(tokenizer, TEXT), keep_all=True)
+    monkeypatch.setattr("sharedllm.answering.together.Batch", None)
+    with pytest.raises(UserError, match="the question has"):
+        ask_together(model, tokenizer, memory, ["Who?", "Who? " * 90], max_new_tokens=5)
+
+
+def test_an_error_while_answering_is_raised(model, tokenizer, monkeypatch):
+    memory = model.read(tokenize(tokenizer, TEXT), keep_all=True)
+    monkeypatch.setattr("sharedllm.answering.together.StopOnText.took", lambda self, token: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ask_together(model, tokenizer, memory, QUESTIONS, budget=150, score="bm25", max_new_tokens=5)
+    assert ask_together(model, tokenizer, memory, []) == []
