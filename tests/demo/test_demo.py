@@ -1,11 +1,14 @@
 """The demo's measurements on a random model: complete, consistent, and drawn."""
 
 import json
+import random
 
 import pytest
 import torch
-from helpers import random_texts, tiny_base, tiny_shared
+from helpers import byte_tokenizer, random_texts, tiny_base, tiny_shared
 
+from sharedllm.cli.demo import DEPTHS
+from sharedllm.demo.asking import with_facts
 from sharedllm.demo.cost import measure
 from sharedllm.demo.measure import anchors, context_lengths, losses_by_length
 from sharedllm.demo.sources import library_files
@@ -85,3 +88,51 @@ def test_demo_refuses_a_short_text(run, base_folder, model_folder, tmp_path):
     code, _, err = run("demo", text, "-o", tmp_path / "demo", "--model", model_folder, "--base", base_folder)
     assert (code, err.count("\n")) == (2, 1)
     assert "the demo needs" in err
+
+
+def test_facts_stand_at_their_depths():
+    text = "".join(f"Line {i} says little. It ends here.\n" for i in range(400))
+    whole, questions = with_facts(text, DEPTHS, 3, random.Random(0))
+    assert len(questions) == 15 and len({q.question for q in questions}) == 15
+    bare = whole
+    for question in questions:
+        ((start, end),) = question.evidence
+        fact = whole[start:end]
+        assert question.answers[0] in fact and abs(start / len(whole) - float(question.id.split("-")[0])) < 0.05
+        assert whole[start - 2] in ".\n" or whole[start - 2].isdigit() or start < 3, "facts follow a sentence"
+        bare = bare.replace(f" {fact}", "", 1)
+    assert bare == text
+    with pytest.raises(ValueError, match="--needles 1000 asks for 5000 facts"):
+        with_facts(text, DEPTHS, 1000, random.Random(0))
+
+
+def test_the_demo_of_a_chat_model(run, tmp_path, monkeypatch):
+    """A base is extended on the spot; every system is asked about every fact, and the same pieces are really the same."""
+    monkeypatch.setattr("sharedllm.cli.demo_asked.CHARACTERS", 6000)
+    base, text = tmp_path / "base", tmp_path / "text.txt"
+    tiny_base("llama", vocab_size=256, max_position_embeddings=1024).save_pretrained(base)
+    byte_tokenizer().save_pretrained(base)
+    text.write_text("".join(f"Line {i} tells about apples, rivers and gardens. It ends here.\n" for i in range(200)))
+    options = [text, "-o", tmp_path / "demo", "--model", base, "--needles", 1, "--tokens", 3000, "--budget", 300]
+    code, out, err = run("demo", *options)
+    assert code == 0, err
+    result = json.loads((tmp_path / "demo" / "demo.json").read_text())
+    assert result["questions"] == 5 and 3000 < result["text"]["tokens"] < 4000
+    asked = result["asked"]
+    assert list(asked) == ["closed", "sharedllm", "same-pieces-text", "bm25-text"]
+    assert all(list(map(float, each["found"])) == DEPTHS for each in asked.values())
+    assert asked["closed"]["shown"] == 0 < asked["sharedllm"]["shown"] <= 300
+    assert asked["same-pieces-text"]["shown"] == pytest.approx(asked["sharedllm"]["shown"], rel=0.1)
+    assert result["memory"]["bytes"] > 0 and result["model"]["measured"]["lower_layers"] >= 1
+    said = " ".join(out.split())
+    assert "read once through" in said and "5 facts asked for" in said and "The base alone, with full attention" in said
+
+    model = tmp_path / "model"
+    assert run("extend", base, "-o", model, "--data", text, "--window", 512, "--chunk-size", 64)[0] == 0
+    code, _, err = run("demo", *options[:3], "--model", model)
+    assert (code, err.count("\n")) == (2, 1) and "--base is missing" in err
+    code, _, err = run("demo", *options[:-1], 1000)
+    assert code == 2 and "lower --budget 1000" in err.replace("\n", " ")
+    text.write_text("too short")
+    code, _, err = run("demo", *options)
+    assert code == 2 and "the demo needs at least 1,024" in err.replace("\n", " ")

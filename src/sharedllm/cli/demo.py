@@ -25,27 +25,57 @@ def command(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for demo.json and demo.png.")] = Path("demo"),
     model: ModelOption = "tiny",
     base: Annotated[
-        str, typer.Option(callback=check_model, help="The base that the model was extended from.")
-    ] = "base",
+        str | None,
+        typer.Option(callback=check_model, help="The base that the model was extended from; default: of tiny."),
+    ] = None,
     tokens: Annotated[int, typer.Option(min=1024, help="Longest context.")] = 131_072,
     places: Annotated[int, typer.Option(min=1, help="Number of places whose loss is measured.")] = 12,
     needles: Annotated[int, typer.Option(min=1, help="Needles per cell.")] = 4,
     budget: Annotated[
-        int, typer.Option(min=1, help="Tokens of the memory that each needle's question selects.")
-    ] = 2048,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tokens of the memory that each needle's question selects. Default: 2048; the model's own, "
+            "if it reads deeper.",
+        ),
+    ] = None,
     full_limit: Annotated[float, typer.Option(help="Longest time of one pass of full attention, in seconds.")] = 15.0,
     seed: Annotated[int, typer.Option(help="Seed of the needles.")] = 0,
     json: JsonOption = False,
 ) -> None:
-    """Read 128K tokens with a short window and show what this brings: loss, needles, time and memory."""
+    """Read 128K tokens with a short window and show what this brings: loss, needles, time and memory.
+
+    With --model, a chat model from a folder, the hub or a .gguf file, it is extended on the spot, and asked for hidden
+    facts beside the same pieces as text.
+    """
     if file is not None:
         check_file(file)
     import torch
 
+    from ..causal_lm import SharedLLMForCausalLM
     from ..demo.plot import draw
+    from .loading import load_any
 
+    loaded, tokenizer = load_any(model)
+    extended = isinstance(loaded, SharedLLMForCausalLM)
+    if not extended or loaded.config.injection == "deep":
+        from .demo_asked import asked, show_asked
+
+        if extended and base is None:
+            raise UserError(f"--base is missing: name the base that {model} was extended from.")
+        names, plain = (model, base), load_any(base)[0] if extended and base is not None else None
+        with torch.no_grad():
+            result = asked(file, loaded, tokenizer, names, plain, tokens, DEPTHS, needles, budget, full_limit, seed)
+        write_text(output / "demo.json", json_module.dumps(result, indent=1))
+        if json:
+            print_json(**result)
+        else:
+            show_asked(json_module.loads(json_module.dumps(result)), str(output / "demo.json"))
+        return
     with torch.no_grad():
-        result = _measured(file, model, base, tokens, places, needles, budget, full_limit, seed)
+        result = _measured(
+            file, loaded, tokenizer, model, base or "base", tokens, places, needles, budget or 2048, full_limit, seed
+        )
     result = json_module.loads(json_module.dumps(result))  # print and draw exactly what is saved
     write_text(output / "demo.json", json_module.dumps(result, indent=1))
     try:
@@ -60,6 +90,8 @@ def command(
 
 def _measured(
     file: str | None,
+    loaded,
+    tokenizer,
     model: str,
     base: str,
     tokens: int,
@@ -75,10 +107,9 @@ def _measured(
     from ..demo.sources import library_text
     from ..utils.hardware import environment
     from ..utils.text import tokenize
-    from .loading import load, load_any
+    from .loading import load_any
 
     begin = time.perf_counter()
-    loaded, tokenizer = load(model)
     base_model, _ = load_any(base)
     window, chunk = loaded.config.window, loaded.config.chunk_size
     margin = window + 2 * places * chunk

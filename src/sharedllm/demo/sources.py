@@ -29,6 +29,17 @@ def _documents(files: list[Path]) -> Iterator[str]:
             yield f"# file: {file.relative_to(root)}\n{text}\n"
 
 
+def library_source(characters: int) -> str:
+    """The beginning of these files as one text, of at least so many characters if there are so many."""
+    parts, size = [], 0
+    for document in _documents(library_files()):
+        parts.append(document)
+        size += len(document)
+        if size >= characters:
+            break
+    return "".join(parts)
+
+
 def library_text(tokenizer: PreTrainedTokenizerBase, tokens: int, *, other: bool = False) -> Tensor:
     """At least `tokens` ids (1, T), if there are so many; `other` takes files in reverse from the end of the list.
 
