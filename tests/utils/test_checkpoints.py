@@ -80,3 +80,23 @@ def test_a_path_is_a_name_too():
     from sharedllm.utils.model_names import bundled_model, checkpoint
 
     assert checkpoint(bundled_model("base")) == str(bundled_model("base")) == checkpoint("base")
+
+
+def test_a_models_folder_here_comes_before_a_bundled_model(tmp_path, monkeypatch, run, model_folder):
+    from sharedllm.utils.model_names import bundled_model, checkpoint
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "notes.txt").write_text("A folder of documents is no model.")
+    assert checkpoint("tiny") == str(bundled_model("tiny"))
+    (tmp_path / "tiny" / "notes.txt").unlink()
+    (tmp_path / "tiny").rmdir()
+    (tmp_path / "tiny").symlink_to(model_folder, target_is_directory=True)
+    assert checkpoint("tiny") == "tiny" and checkpoint("base") == str(bundled_model("base"))
+    said = "tiny is the folder here, not the bundled model of that name\n"
+    (tmp_path / "a.txt").write_text("The harbour master counted crates.")
+    for model in ([], ["--model", "tiny"]):
+        assert run("read", "a.txt", "-o", "a.memory", *model)[2].startswith(said)
+    assert run("info", "a.memory", "--json")[1] and said not in run("info", "a.memory")[2]
+    other = run("generate", "--context", "a.memory", "--prompt", "a", "--max-new-tokens", "1")
+    assert other[0] == 0 and other[2].startswith(said)

@@ -26,7 +26,9 @@ def main(arguments: list[str] | None = None) -> None:
     elif sys.stdout is None:
         sys.stdout = _Closed()
     try:
-        code = app(args=[a for a in arguments if a != "--debug"], prog_name="sharedllm", standalone_mode=False)
+        code = app(
+            args=_device_first([a for a in arguments if a != "--debug"]), prog_name="sharedllm", standalone_mode=False
+        )
         sys.stdout.flush()
     except Exception as error:
         if isinstance(error, OSError):
@@ -47,6 +49,16 @@ def main(arguments: list[str] | None = None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("stopped", file=sys.stderr)
     sys.exit(code or 0)
+
+
+def _device_first(arguments: list[str]) -> list[str]:
+    """`--device NAME` is an option of the program, and may come anywhere."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    for i, argument in enumerate(arguments[:end]):
+        taken = 2 if argument == "--device" and i + 1 < end else int(argument.startswith("--device="))
+        if taken:
+            return [*arguments[i : i + taken], *arguments[:i], *arguments[i + taken :]]
+    return arguments
 
 
 class _Closed(io.TextIOBase):

@@ -39,7 +39,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    epilog="--debug, anywhere, shows the traceback of an error.",
+    epilog="--device NAME and --debug, which shows the traceback of an error, may also follow the command.",
 )
 
 

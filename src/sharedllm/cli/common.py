@@ -18,7 +18,7 @@ from ..context.policies import POLICIES
 from ..scoring import SCORES
 from ..utils.errors import UserError
 from ..utils.files import there
-from ..utils.model_names import checkpoint
+from ..utils.model_names import checkpoint, hides_bundled
 from ..utils.text_files import check_file, harmless
 
 stderr = Console(stderr=True)
@@ -32,6 +32,8 @@ def check_model(name: str | None) -> str | None:
     """
     if name is not None:
         checkpoint(name)
+        if hides_bundled(name):
+            note(f"{name} is the folder here, not the bundled model of that name", "yellow")
     return name
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from .errors import UserError
 
 MODELS = Path(__file__).parent.parent / "bundled"
+BUNDLED = ("tiny", "base")
 
 
 def bundled_model(name: str = "tiny") -> Path:
@@ -25,15 +26,15 @@ def bundled_model(name: str = "tiny") -> Path:
 
 
 def checkpoint(name: str | Path) -> str:
-    """The name, folder or file that a model is loaded from: a bundled model's folder ("tiny", "base"), any other folder, a
-    .gguf file, or a hub id.
+    """The name, folder or file that a model is loaded from: a folder, a bundled model's folder ("tiny", "base"), a .gguf
+    file, or a hub id. A model's folder here comes before a bundled model of its name.
 
     Raises:
         UserError: there is no such folder or file, and the name can't be a hub id.
     """
     name = str(name)
-    if name in ("tiny", "base"):
-        return str(bundled_model(name))
+    if name in BUNDLED:
+        return name if hides_bundled(name) else str(bundled_model(name))
     if not name.strip():
         raise UserError("the model's name is empty: name a folder, a bundled model (tiny, base) or OWNER/NAME.")
     try:
@@ -57,6 +58,11 @@ def checkpoint(name: str | Path) -> str:
             "Hugging Face hub are named OWNER/NAME."
         )
     return name
+
+
+def hides_bundled(name: str) -> bool:
+    """Whether a folder here holds a model and has the name of a bundled one."""
+    return name in BUNDLED and (Path(name) / "config.json").is_file()
 
 
 def is_gguf(name: str) -> bool:
