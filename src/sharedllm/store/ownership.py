@@ -4,13 +4,14 @@ Nothing is deleted that is not provably a store's own: files of other names stay
 never taken for leftovers.
 """
 
-import fcntl
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from ..utils.errors import UserError
 from ..utils.files import put, synchronise, there
@@ -28,11 +29,13 @@ def owning(folder: Path) -> Iterator[None]:
     _check_ours(folder)
     new, begun = not folder.exists(), not (folder / NAME).exists()
     folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder} is being written by another process: wait for it to end.") from None
+    # A lock of the system, never a mere file, which a killed process would leave locked.
+    lock = FileLock(folder / "lock", timeout=0, thread_local=False, fallback_to_soft=False)
+    try:
+        held = lock.acquire()
+    except Timeout:
+        raise UserError(f"{folder} is being written by another process: wait for it to end.") from None
+    with held:
         try:
             yield
         except BaseException:
@@ -76,7 +79,8 @@ def _undo(folder: Path, new: bool) -> None:
     blocks = folder / "blocks"
     for path in [*blocks.glob("*"), folder / NAME, folder / "lock"]:
         if path.parent == folder or is_block(path.name):
-            path.unlink(missing_ok=True)
+            with suppress(PermissionError):  # Windows deletes no file that is open, as the lock is
+                path.unlink(missing_ok=True)
     for path in [blocks, *([folder] if new else [])]:
         with suppress(OSError):  # it has other content
             path.rmdir()
