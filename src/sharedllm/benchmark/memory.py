@@ -3,9 +3,7 @@
 import contextlib
 import ctypes
 import multiprocessing
-import resource
 import signal
-import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -14,9 +12,13 @@ from typing import Any
 import torch
 
 from ..systems import SYSTEMS
+from ..utils.hardware import peak_resident
 
 # Modules that the fork server imports once, so that new processes have them.
 PRELOAD = ["sharedllm.benchmark.measure", *(s.timed.partition(":")[0] for s in SYSTEMS.values() if s.timed)]
+
+# The exit code of a process that the system ended for want of memory; Windows has no such signal.
+KILLED = -getattr(signal, "SIGKILL", 9)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -32,12 +34,12 @@ def peak_growth(work: Callable[[], object]) -> int:
         # Memory freed by earlier work would hide what this work needs, so have the GNU C library return it.
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets the peak
     before = _status("VmRSS")
-    before = _greatest() if before is None else before
+    before = peak_resident() if before is None else before
     work()
     peak = _status("VmHWM")
-    return max(0, (_greatest() if peak is None else peak) - before)
+    return max(0, (peak_resident() if peak is None else peak) - before)
 
 
 def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -47,8 +49,11 @@ def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
         MemoryError: it ran out of memory, or was killed.
         RuntimeError: it failed otherwise.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOAD)
+    else:  # Windows
+        context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_serve, args=(sender, torch.get_num_threads(), function, arguments), daemon=True)
     process.start()
@@ -57,7 +62,7 @@ def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
         status, result = receiver.recv()
     except EOFError:
         process.join()
-        status = "OOM" if process.exitcode == -signal.SIGKILL else "error"
+        status = "OOM" if process.exitcode == KILLED else "error"
         result = f"the process ended with {process.exitcode}"
     finally:
         receiver.close()
@@ -73,7 +78,7 @@ def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def _serve(sender: Connection, threads: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="utf-8")
     torch.set_num_threads(threads)
     try:
         sender.send(("done", function(*arguments)))
@@ -84,12 +89,7 @@ def _serve(sender: Connection, threads: int, function: Callable[..., Any], argum
 def _status(field: str) -> int | None:
     """A field of this process's memory status in bytes; Linux only."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith(field + ":"):
                 return int(line.split()[1]) * 1024
     return None
-
-
-def _greatest() -> int:
-    """Peak memory of this process so far. Linux counts in KiB, macOS in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

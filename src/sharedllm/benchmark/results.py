@@ -69,7 +69,7 @@ class Results:
         """
         path = folder / FILE
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
             # The old word for a system.
             for cell in content["cells"]:
                 if "contender" in cell:

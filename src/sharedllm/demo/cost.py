@@ -26,7 +26,7 @@ def _status(field: str) -> int | None:
     status = Path("/proc/self/status")
     if not status.exists():
         return None
-    for line in status.read_text().splitlines():
+    for line in status.read_text(encoding="utf-8").splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
     return None
@@ -42,7 +42,7 @@ def measure(work: Callable[[], object]) -> Cost:
     """Run the work once and measure it."""
     _return_freed_memory()
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets the peak
         before = _status("VmRSS")
     except OSError:
         before = None

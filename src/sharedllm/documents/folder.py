@@ -9,6 +9,7 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec
 
 from ..utils.errors import UserError
+from ..utils.files import slashes
 from ..utils.text_files import check_file, expand
 
 LEFT_OUT = {"node_modules", "__pycache__", "site-packages"}
@@ -47,11 +48,12 @@ def find(names: Sequence[str], exclude: Sequence[str] = ()) -> Found:
         elif name == "-" or not glob.has_magic(name) or Path(name).exists():
             check_file(name)
             # One file under two spellings would be read twice.
-            name = name if name == "-" else os.path.normpath(name)
+            name = name if name == "-" else slashes(os.path.normpath(name))
             found.files.append(name)
             found.named.add(name)
         else:
-            found.files += [file for file in expand([name]) if not without.match_file(file.lstrip("/"))]
+            files = map(slashes, expand([name]))
+            found.files += [file for file in files if not without.match_file(file.lstrip("/"))]
     found.files = list(dict.fromkeys(found.files))
     if not found.files:
         shown = ", ".join(names)
@@ -83,12 +85,12 @@ def inside(name: str, folder: str) -> bool:
 
 
 def _search(folder: str, without: GitIgnoreSpec, found: Found) -> None:
-    top = os.path.normpath(folder)
+    top = slashes(os.path.normpath(folder))
     found.folders.append("" if top == "." else top)
     rules: dict[str, GitIgnoreSpec] = {}
 
     def failed(error: OSError) -> None:
-        found.unreadable.append((str(error.filename), error.strerror or str(error)))
+        found.unreadable.append((slashes(str(error.filename)), error.strerror or str(error)))
 
     for at, folders, files in os.walk(top, onerror=failed):
         below = os.path.relpath(at, top)
@@ -115,9 +117,9 @@ def _search(folder: str, without: GitIgnoreSpec, found: Found) -> None:
             if not kept(name):
                 continue
             if path.is_file():
-                found.files.append(str(path))
+                found.files.append(slashes(str(path)))
             elif path.is_symlink():
-                found.unreadable.append((str(path), "it is a link to nothing"))
+                found.unreadable.append((slashes(str(path)), "it is a link to nothing"))
 
 
 def _ignored(rules: dict[str, GitIgnoreSpec], path: str) -> bool:

@@ -60,7 +60,7 @@ def open_documents(specification: str, tokenizer: PreTrainedTokenizerBase) -> Do
     domain, _, path = specification.rpartition("=")
     domain = domain or Path(path).stem
     if (Path(path) / "manifest.json").is_file():
-        splits = json.loads((Path(path) / "manifest.json").read_text())["splits"]
+        splits = json.loads((Path(path) / "manifest.json").read_text(encoding="utf-8"))["splits"]
         store = TokenStore(path, "validation" if "validation" in splits else "train")
         check_tokenizer(store, tokenizer)
         shards = [shard["sha256"] for shard in store.manifest["splits"][store.split]["shards"]]

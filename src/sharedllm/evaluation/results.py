@@ -40,7 +40,7 @@ def load_runs(path: Path) -> list[Run]:
     """
     if (path / "run.json").is_file():
         about, cells = load_about(path), load_cells(path)
-        note = {k: v for k, v in json.loads((path / "run.json").read_text()).items() if k != "about"}
+        note = {k: v for k, v in json.loads((path / "run.json").read_text(encoding="utf-8")).items() if k != "about"}
         return [Run(path.resolve().name, about, note, cells)]
     file = path / NAME if path.is_dir() else path
     if not file.is_file():

@@ -98,7 +98,7 @@ def load_about(folder: Path) -> dict[str, Any]:
         UserError: it was not made by an evaluation.
     """
     try:
-        return json.loads((folder / "run.json").read_text())["about"]
+        return json.loads((folder / "run.json").read_text(encoding="utf-8"))["about"]
     except (OSError, ValueError, KeyError):
         raise UserError(f"{folder} holds no results: name a folder that `sharedllm eval` made.") from None
 
@@ -117,7 +117,7 @@ def load_cells(folder: Path) -> list[dict[str, Any]]:
     cells = []
     for path in sorted((folder / "cells").rglob("*.json")):
         try:
-            cells.append(renamed(json.loads(path.read_text())))
+            cells.append(renamed(json.loads(path.read_text(encoding="utf-8"))))
         except (OSError, ValueError) as error:
             raise UserError(f"{path} is not a result of an evaluation: {error}.") from None
     if not cells:
@@ -128,7 +128,7 @@ def load_cells(folder: Path) -> list[dict[str, Any]]:
 def _begin(folder: Path, about: dict[str, Any], plan: Plan) -> None:
     path, about = folder / "run.json", json.loads(json.dumps(about))
     if path.is_file():
-        there = json.loads(path.read_text())["about"]
+        there = json.loads(path.read_text(encoding="utf-8"))["about"]
         # Data and models that only one of the two has don't affect existing cells.
         changed = [k for k in about if k not in ("data", "models") and there.get(k) != about[k]]
         for group in ("data", "models"):

@@ -96,7 +96,8 @@ def sweep(folder: Path, manifest: Manifest) -> None:
     if named - there.keys():
         return
     for name in there.keys() - named:
-        there[name].unlink(missing_ok=True)
+        with suppress(PermissionError):  # on Windows another process may read it; the next writer deletes it
+            there[name].unlink(missing_ok=True)
 
 
 def copy_block(source: Path, folder: Path) -> None:

@@ -62,7 +62,7 @@ def save_checkpoint(
         }
         save_file(_owned(flat), temporary / FILES[1])
         sums = {name: _sha256(temporary / name) for name in FILES}
-        (temporary / "state.json").write_text(json.dumps(state | {"sha256": sums}, indent=1))
+        (temporary / "state.json").write_text(json.dumps(state | {"sha256": sums}, indent=1), encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)
         put(temporary, final)
     except Exception as error:
@@ -114,7 +114,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[torch.optim
 def read_state(folder: Path) -> dict[str, Any]:
     """The state stored in a checkpoint."""
     try:
-        state = json.loads((folder / "state.json").read_text())
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         _ = state["sha256"].keys(), state["step"] + 0
     except OSError:
         raise UserError(f"{folder} is not a checkpoint: it has no state.json.") from None
@@ -145,7 +145,7 @@ def check_recipe(recipe: Recipe, free: set[str] = FREE) -> None:
     saved = Path(recipe.output) / "recipe.json"
     if not saved.is_file():
         return
-    before, now = saved_keys(json.loads(saved.read_text())), json.loads(json.dumps(recipe.as_dict()))
+    before, now = saved_keys(json.loads(saved.read_text(encoding="utf-8"))), json.loads(json.dumps(recipe.as_dict()))
     changed = sorted(key for key in now.keys() & before.keys() - free if before[key] != now[key])
     if changed:
         key = changed[0]

@@ -23,7 +23,7 @@ class Log:
         self.path, self.console, self.writer = folder / "log.jsonl", console, None
         kept = [r for r in read_log(self.path) if r.get("step", -1) < step] if step else []
         write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
-        self.file = self.path.open("a")
+        self.file = self.path.open("a", encoding="utf-8")
         if tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter
@@ -52,7 +52,7 @@ class Log:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """All complete lines of a log; a line truncated by a kill is left out."""
     records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError:

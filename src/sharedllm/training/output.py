@@ -77,9 +77,9 @@ def write_model(
 
 def _say_dtype(path: Path, dtype: str) -> None:
     """Write the dtype of the saved weights into a configuration; `save_pretrained` writes that of the weights in RAM."""
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text(encoding="utf-8"))
     for part in (config, config.get("text_config")):
         if part is not None:
             part["dtype"] = dtype
             part.pop("_name_or_path", None)
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,9 +1,15 @@
 """Atomic writes: a file or folder is there whole or not at all, even after a power cut."""
 
 import os
+import sys
+import time
 from pathlib import Path
 
 from .errors import UserError
+
+WINDOWS = sys.platform == "win32"
+# How often a file is tried to be replaced, 0.02 s apart.
+_ATTEMPTS = 50
 
 
 def write_text(path: Path, text: str) -> None:
@@ -42,15 +48,28 @@ def put(temporary: Path, final: Path) -> None:
     """Rename a file or folder to its final name, so that after a power cut it is whole or not there."""
     for path in [temporary, *temporary.rglob("*")]:
         synchronise(path)
-    temporary.replace(final)
+    for attempt in range(_ATTEMPTS):
+        try:
+            temporary.replace(final)
+            break
+        except PermissionError:
+            # On Windows a file that another process reads just now can't be replaced.
+            if not WINDOWS or attempt == _ATTEMPTS - 1:
+                raise
+            time.sleep(0.02)
     synchronise(final.parent)
+
+
+def slashes(name: str) -> str:
+    """A path with forward slashes, as it is stored in memories; elsewhere than on Windows other characters are no slashes."""
+    return name.replace("\\", "/") if WINDOWS else name
 
 
 def synchronise(path: Path) -> None:
     """Flush a file, or a folder's entries, to the disk. Windows neither allows nor needs this for folders."""
-    if os.name == "nt" and path.is_dir():
+    if WINDOWS and path.is_dir():
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

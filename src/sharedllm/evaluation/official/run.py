@@ -81,7 +81,7 @@ def _run(
     about = _settings(system, task, window, cut)
     _begin(place, about)
     if (place / "result.json").is_file():
-        return _renamed(json.loads((place / "result.json").read_text()))
+        return _renamed(json.loads((place / "result.json").read_text(encoding="utf-8")))
     done = _predictions(place / "predictions.jsonl")
     with bar(f"{system.name}, {task.label}", len(task.records)) as advance:
         advance(len(done))
@@ -134,7 +134,7 @@ def _settings(system: AnsweringSystem, task: Task, window: int, cut: int | None)
 def _begin(place: Path, about: dict[str, Any]) -> None:
     path = place / "run.json"
     if path.is_file():
-        there = _renamed(json.loads(path.read_text())["about"])
+        there = _renamed(json.loads(path.read_text(encoding="utf-8"))["about"])
         changed = [key for key in sorted(about | there) if about.get(key) != there.get(key)]
         if changed:
             raise UserError(f"{place} holds results with another {', '.join(changed)}: name another folder.")

@@ -47,7 +47,7 @@ def load(folder: Path) -> list[Cell]:
     """
     cells = []
     for path in sorted(folder.glob("*/run.json")):
-        run, contenders = json.loads(path.read_text()), []
+        run, contenders = json.loads(path.read_text(encoding="utf-8")), []
         for file in sorted(path.parent.glob("*.jsonl")):
             rows = rows_of(file)
             if rows:

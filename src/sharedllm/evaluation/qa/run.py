@@ -185,7 +185,7 @@ def rows_of(file: Path) -> list[dict[str, Any]]:
 def _begin(place: Path, about: dict[str, Any], named: str) -> None:
     path, commands = place / "run.json", [command_line()]
     if path.is_file():
-        there = json.loads(path.read_text())
+        there = json.loads(path.read_text(encoding="utf-8"))
         if changed := [key for key in about if there["about"].get(key) != about[key]]:
             raise UserError(
                 f"{place} holds another measurement, which differs in {', '.join(changed)}: name another folder."

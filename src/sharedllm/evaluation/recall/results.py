@@ -35,11 +35,11 @@ def load(folder: Path) -> tuple[Cells, dict[str, Any]]:
     made: dict[str, Any] = {}
     try:
         if texts:
-            made = json.loads((folder / "run.json").read_text()) | {"environments": []}
+            made = json.loads((folder / "run.json").read_text(encoding="utf-8")) | {"environments": []}
             for path in texts:
-                _add(cells, made["environments"], json.loads(path.read_text()))
+                _add(cells, made["environments"], json.loads(path.read_text(encoding="utf-8")))
         elif (folder / NAME).is_file():
-            made = json.loads((folder / NAME).read_text())
+            made = json.loads((folder / NAME).read_text(encoding="utf-8"))
             for c in made.pop("cells"):
                 cells[c["kind"], c["policy"], c["budget"]][c["length"]] = Cell(c["right"], c["read"])
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -59,7 +59,7 @@ def measure(
         about |= {"asked": plan.asked}
     path, about, commands = folder / "run.json", json.loads(json.dumps(about)), [command_line()]
     if path.is_file():
-        there = json.loads(path.read_text())
+        there = json.loads(path.read_text(encoding="utf-8"))
         if there["about"] != about:
             changed = ", ".join(key for key in about if there["about"].get(key) != about[key])
             raise UserError(f"{folder} holds another measurement, which differs in {changed}: name another folder.")
