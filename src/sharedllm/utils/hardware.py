@@ -112,7 +112,7 @@ def peak_resident() -> int:
     except ImportError:  # Windows
         import psutil
 
-        return psutil.Process().memory_info().peak_wset
+        return psutil.Process().memory_info().peak_wset  # pyright: ignore[reportAttributeAccessIssue]
     # Linux counts in KiB, macOS in bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
