@@ -15,6 +15,7 @@ import urllib.request
 import pytest
 import torch
 from helpers import byte_tokenizer
+from prometheus_client.parser import text_string_to_metric_families
 from served import ASKED, TEXT, clients_of, small_model, store_of
 from starlette.testclient import TestClient
 
@@ -200,17 +201,29 @@ def test_metrics(serve):
     assert usage["completion_tokens"] == 7
     response = client.get("/metrics")
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
-    values = dict(line.rsplit(" ", 1) for line in response.text.splitlines() if not line.startswith("#"))
-    assert values['sharedllm_requests_total{outcome="ok"}'] == "3"
-    assert values['sharedllm_requests_total{outcome="invalid"}'] == "1"
+    (family,) = [f for f in text_string_to_metric_families(response.text) if f.name == "sharedllm_requests"]
+    assert family.documentation == "Finished completions, by outcome." and family.type == "counter"
+    lines = [line.rsplit(" ", 1) for line in response.text.splitlines() if not line.startswith("#")]
+    values = {name: float(value) for name, value in lines}
+    assert values['sharedllm_requests_total{outcome="ok"}'] == 3
+    assert values['sharedllm_requests_total{outcome="invalid"}'] == 1
+    assert values['sharedllm_requests_total{outcome="timeout"}'] == 0
     asked = len("\nQuestion: What jumps?\nAnswer:")
-    assert values["sharedllm_prompt_tokens_total"] == str(2 * asked + 3)
-    assert int(values["sharedllm_generated_tokens_total"]) > 7
-    assert values["sharedllm_time_to_first_token_seconds_count"] == "3"
-    assert float(values["sharedllm_time_to_first_token_seconds_sum"]) > 0
-    assert values['sharedllm_memory_tokens{memory="notes"}'] == str(len(TEXT))
-    assert int(values['sharedllm_memory_bytes{memory="notes"}']) > 0
-    assert (values["sharedllm_requests_waiting"], values["sharedllm_requests_running"]) == ("0", "0")
+    assert values["sharedllm_prompt_tokens_total"] == 2 * asked + 3
+    assert values["sharedllm_generated_tokens_total"] > 7
+    assert values["sharedllm_time_to_first_token_seconds_count"] == 3
+    assert values["sharedllm_time_to_first_token_seconds_sum"] > 0
+    assert values["sharedllm_queue_duration_seconds_count"] == 3
+    assert values["sharedllm_request_duration_seconds_count"] == 4
+    assert values['sharedllm_request_duration_seconds_bucket{le="+Inf"}'] == 4
+    assert values["sharedllm_answer_tokens_sum"] == values["sharedllm_generated_tokens_total"]
+    assert values['sharedllm_answer_tokens_bucket{le="4.0"}'] == 0
+    waited, whole = (values[f"sharedllm_{name}_duration_seconds_sum"] for name in ("queue", "request"))
+    assert 0 <= waited <= values["sharedllm_time_to_first_token_seconds_sum"] <= whole
+    assert values['sharedllm_memory_tokens{memory="notes"}'] == len(TEXT)
+    assert values['sharedllm_memory_bytes{memory="notes"}'] > 0
+    assert (values["sharedllm_requests_waiting"], values["sharedllm_requests_running"]) == (0, 0)
+    assert "sharedllm_requests_total" in serve().get("/metrics").text  # another server counts for itself
 
 
 @pytest.mark.parametrize("stream", [False, True])

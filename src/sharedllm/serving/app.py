@@ -14,6 +14,7 @@ from .changing import add_changes
 from .completing import complete, respond, worked
 from .errors import ServingError
 from .guard import Guard
+from .metrics import CONTENT_TYPE
 from .replies import Json
 from .requests import ChatRequest, CompletionRequest, explained
 from .responses import ResponsesRequest
@@ -47,7 +48,7 @@ def application(service: Service) -> FastAPI:
     async def metrics() -> Response:
         memories = [(m["id"], m["tokens"], m["bytes"]) for m in service.memories.listed()]
         text = service.metrics.text(service.worker.waiting, service.worker.running, memories)
-        return PlainTextResponse(text.encode("utf-8", "replace"), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(text, media_type=CONTENT_TYPE)
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
@@ -98,15 +99,21 @@ async def _followed(
     Raises:
         ServingError: there is no answer, or it breaks off.
     """
-    outcome, gone = "cancelled", None
+    outcome, gone, begun = "cancelled", None, time.monotonic()
+
+    def work(job: Job) -> Answered:
+        service.metrics.waited(job.age)
+        return service.answer(body, job)
+
     try:
         service.check(body)
-        job = Job(lambda job: service.answer(body, job), service.seconds)
+        job = Job(work, service.seconds)
         gone = asyncio.create_task(disconnected(request, job.cancel))
         async with aclosing(worked(service.worker, job)) as events:
             async for item in events:
                 if isinstance(item, Answered):
                     outcome = "ok"
+                    service.metrics.answered(item.tokens)
                 yield item
     except ServingError as error:
         outcome = "cancelled" if error.status == 503 and service.worker.alive else _OUTCOMES.get(error.status, "error")
@@ -114,7 +121,7 @@ async def _followed(
     finally:
         if gone is not None:
             gone.cancel()
-        service.metrics.finished(outcome)
+        service.metrics.finished(outcome, time.monotonic() - begun)
 
 
 async def worked(worker: Worker, job: Job) -> AsyncGenerator[Any, None]:

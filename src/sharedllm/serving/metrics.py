@@ -1,74 +1,92 @@
-"""Counters in Prometheus' text format (https://prometheus.io/docs/instrumenting/exposition_formats/)."""
+"""What the server counts, for Prometheus (https://prometheus.io/docs/practices/naming/)."""
 
-import threading
 from collections.abc import Iterable
 
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+
 OUTCOMES = ("ok", "invalid", "full", "cancelled", "timeout", "error")
+CONTENT_TYPE = "text/plain; version=0.0.4"
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 600)
+_TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384)
 
 
 class Metrics:
-    """Counters of this process; any thread may add to them."""
+    """Counters and histograms of one server; any thread may add to them."""
 
     def __init__(self):
-        self._lock = threading.Lock()
-        self._requests: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
-        self._sums: dict[str, float] = {
-            "prompt_tokens": 0,
-            "generated_tokens": 0,
-            "first_token_seconds": 0.0,
-            "first_tokens": 0,
-        }
+        registry = self._registry = CollectorRegistry()
 
-    def finished(self, outcome: str) -> None:
-        """A completion ended: one of OUTCOMES."""
-        with self._lock:
-            self._requests[outcome] += 1
+        def counter(name: str, what: str, labels: tuple[str, ...] = ()) -> Counter:
+            return Counter(f"sharedllm_{name}", what, labels, registry=registry)
+
+        def histogram(name: str, what: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"sharedllm_{name}", what, registry=registry, buckets=buckets)
+
+        self._requests = counter("requests", "Finished completions, by outcome.", ("outcome",))
+        for outcome in OUTCOMES:  # there from the beginning, with 0
+            self._requests.labels(outcome)
+        self._prompt = counter("prompt_tokens", "Tokens of prompts.")
+        self._generated = counter("generated_tokens", "Tokens generated.")
+        self._duration = histogram("request_duration_seconds", "From a request to the end of its answers.", _SECONDS)
+        self._waited = histogram("queue_duration_seconds", "From a request to the beginning of its work.", _SECONDS)
+        self._first = histogram("time_to_first_token_seconds", "From a request to its first token.", _SECONDS)
+        self._answer = histogram("answer_tokens", "Tokens of all answers to a request.", _TOKENS)
+        self._now = _Now()
+        registry.register(self._now)
+
+    def finished(self, outcome: str, seconds: float) -> None:
+        """A completion ended after some time: one of OUTCOMES."""
+        self._requests.labels(outcome).inc()
+        self._duration.observe(seconds)
+
+    def waited(self, seconds: float) -> None:
+        """The work for a request begins after it waited."""
+        self._waited.observe(seconds)
+
+    def answered(self, tokens: int) -> None:
+        """A request was answered, with so many tokens."""
+        self._answer.observe(tokens)
 
     def read(self, tokens: int) -> None:
         """Count the prompt tokens of a request."""
-        self._add(prompt_tokens=tokens)
+        self._prompt.inc(tokens)
 
     def first_token(self, seconds: float) -> None:
         """Record the time from a request to its first token."""
-        self._add(first_token_seconds=seconds, first_tokens=1)
+        self._first.observe(seconds)
 
     def token(self) -> None:
-        self._add(generated_tokens=1)
+        self._generated.inc()
 
     def text(self, waiting: int, running: int, memories: Iterable[tuple[str, int, int]]) -> str:
-        """All metrics as text. waiting, running: current requests. memories: name, tokens and bytes of each."""
-        with self._lock:
-            requests, sums = dict(self._requests), dict(self._sums)
-        memories = list(memories)
-        lines = []
+        """All metrics in Prometheus' text format. waiting, running: current requests. memories: name, tokens and bytes of
+        each."""
+        self._now.set(waiting, running, memories)
+        return generate_latest(self._registry).decode()
 
-        def add(name: str, kind: str, what: str, values: Iterable[tuple[str, float]]) -> None:
-            lines.extend((f"# HELP sharedllm_{name} {what}", f"# TYPE sharedllm_{name} {kind}"))
-            lines.extend(f"sharedllm_{name}{labels} {value}" for labels, value in values)
 
-        outcomes = [(f'{{outcome="{outcome}"}}', count) for outcome, count in requests.items()]
-        add("requests_total", "counter", "Finished completions, by outcome.", outcomes)
-        add("prompt_tokens_total", "counter", "Tokens of prompts.", [("", sums["prompt_tokens"])])
-        add("generated_tokens_total", "counter", "Tokens generated.", [("", sums["generated_tokens"])])
-        add("requests_waiting", "gauge", "Requests waiting for the model.", [("", waiting)])
-        add("requests_running", "gauge", "Requests being answered.", [("", running)])
-        lines += [
-            "# HELP sharedllm_time_to_first_token_seconds From a request to its first token.",
-            "# TYPE sharedllm_time_to_first_token_seconds summary",
-            f"sharedllm_time_to_first_token_seconds_sum {sums['first_token_seconds']:.6f}",
-            f"sharedllm_time_to_first_token_seconds_count {sums['first_tokens']}",
+class _Now:
+    """What is looked up when it is asked for: memories come and go."""
+
+    def __init__(self):
+        self._metrics: list[Metric] = []
+
+    def set(self, waiting: int, running: int, memories: Iterable[tuple[str, int, int]]) -> None:
+        tokens = GaugeMetricFamily("sharedllm_memory_tokens", "Tokens of a memory.", labels=["memory"])
+        nbytes = GaugeMetricFamily("sharedllm_memory_bytes", "Bytes of a memory on disk.", labels=["memory"])
+        for name, count, size in memories:
+            # A name that is not UTF-8, as in other replies.
+            shown = name.encode("utf-8", "replace").decode()
+            tokens.add_metric([shown], count)
+            nbytes.add_metric([shown], size)
+        self._metrics = [
+            GaugeMetricFamily("sharedllm_requests_waiting", "Requests waiting for the model.", waiting),
+            GaugeMetricFamily("sharedllm_requests_running", "Requests being answered.", running),
+            tokens,
+            nbytes,
         ]
-        tokens = [(f'{{memory="{_escaped(name)}"}}', count) for name, count, _ in memories]
-        add("memory_tokens", "gauge", "Tokens of a memory.", tokens)
-        sizes = [(f'{{memory="{_escaped(name)}"}}', size) for name, _, size in memories]
-        add("memory_bytes", "gauge", "Bytes of a memory on disk.", sizes)
-        return "\n".join(lines) + "\n"
 
-    def _add(self, **amounts: float) -> None:
-        with self._lock:
-            for name, amount in amounts.items():
-                self._sums[name] += amount
-
-
-def _escaped(label: str) -> str:
-    return label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    def collect(self) -> list[Metric]:
+        return self._metrics

@@ -19,7 +19,7 @@ class Extra:
 
 EXTRAS = {
     "documents": Extra("PDF, DOCX, old encodings", ("chardet", "mammoth", "pypdfium2")),
-    "serve": Extra("sharedllm serve", ("fastapi", "llguidance", "uvicorn")),
+    "serve": Extra("sharedllm serve", ("fastapi", "llguidance", "prometheus_client", "uvicorn")),
     "plot": Extra("figures", ("matplotlib",)),
     "gguf": Extra("models in .gguf files", ("gguf",)),
     "train": Extra("training, data sets", ("accelerate", "datasets", "peft", "tensorboard", "zstandard")),
