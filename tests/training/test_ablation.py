@@ -3,11 +3,12 @@
 import json
 from math import inf, isclose, sqrt
 from pathlib import Path
+from statistics import stdev
 
 import pytest
 import yaml
 
-from sharedllm.training.ablation import Study, load_study, markdown, run_study, settings, table
+from sharedllm.training.ablation import Study, _half_width, load_study, markdown, run_study, settings, table
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -59,7 +60,7 @@ def test_table_pairs_by_seed(tmp_path):
     differences = [0.1, -0.1, 0.2]
     mean = sum(differences) / 3
     deviation = sqrt(sum((d - mean) ** 2 for d in differences) / 2)
-    assert isclose(other["words 0"]["half_width"], 4.303 * deviation / sqrt(3))
+    assert isclose(other["words 0"]["half_width"], 4.302652729911275 * deviation / sqrt(3))
     assert nothing["seeds"] == [] and "words 0" not in nothing
     text = markdown([ours, other, nothing])
     assert "| ours | 3 | 3.100 |" in text and "| other | 3 | +0.067 ± 0.379 |" in text and "| nothing | 0 | – |" in text
@@ -129,3 +130,8 @@ def test_rates_are_searched_in_the_setting_of_the_comparison(monkeypatch):
             assert found.pop("train").keys() == expected.pop("train").keys()
         seen.add(system)
         assert found == expected, name
+
+
+def test_the_interval_of_many_seeds_is_students_too():
+    differences = [float(i % 3) for i in range(12)]
+    assert isclose(_half_width(differences), 2.200985160082949 * stdev(differences) / sqrt(12))

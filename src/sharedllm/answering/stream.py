@@ -18,7 +18,11 @@ COLDEST = 1e-6
 
 
 class Decoder:
-    """Decodes text token by token, at a cost that does not grow with the text."""
+    """Decodes text token by token, at a cost that does not grow with the text.
+
+    `DecodeStream` of tokenizers is not used: it has no end, so it loses a character that is incomplete where an answer is
+    cut off, and it fails on broken bytes in vocabularies with byte fallback (tests/answering/test_stream.py).
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self._tokenizer = tokenizer

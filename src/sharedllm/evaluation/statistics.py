@@ -1,4 +1,7 @@
-"""Intervals: cluster bootstrap over documents for means, Wilson for shares."""
+"""Intervals: cluster bootstrap over documents for means, Wilson for shares.
+
+Not by scipy: its bootstrap has no clusters of different sizes, and its Wilson interval takes whole successes only.
+"""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -155,14 +155,13 @@ def write_table(study: Study, rows: list[dict[str, Any]]) -> Path:
     return folder / "table.md"
 
 
-# 97.5 % quantiles of Student's t by degrees of freedom.
-_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-
-
 def _half_width(differences: list[float]) -> float:
+    from scipy.stats import t  # slow to import
+
     if len(differences) < 2:
         return math.inf
-    return _T.get(len(differences) - 1, 1.96) * stdev(differences) / math.sqrt(len(differences))
+    quantile = float(t.ppf(0.975, len(differences) - 1))
+    return quantile * stdev(differences) / math.sqrt(len(differences))
 
 
 def _flat(validation: dict[str, dict[str, float]]) -> dict[str, float]:

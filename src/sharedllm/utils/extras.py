@@ -22,7 +22,7 @@ EXTRAS = {
     "serve": Extra("sharedllm serve", ("fastapi", "llguidance", "prometheus_client", "uvicorn")),
     "plot": Extra("figures", ("matplotlib",)),
     "gguf": Extra("models in .gguf files", ("gguf",)),
-    "train": Extra("training, data sets", ("accelerate", "datasets", "peft", "tensorboard", "zstandard")),
+    "train": Extra("training, data sets", ("accelerate", "datasets", "peft", "scipy", "tensorboard", "zstandard")),
     "eval": Extra("lm-evaluation-harness", ("lm_eval",)),
     "langchain": Extra("a retriever for LangChain", ("langchain_core",)),
     "llama-index": Extra("a retriever for LlamaIndex", ("llama_index.core",)),

@@ -1,4 +1,8 @@
-"""ROUGE-L as each benchmark computes it: LongBench with the package `rouge`, InfiniteBench with `rouge_score`."""
+"""ROUGE-L as each benchmark computes it: LongBench with the package `rouge`, InfiniteBench with `rouge_score`.
+
+The packages are not used: `rouge` fails on long sentences, and `rouge_score` brings nltk and absl for the few lines that it
+shares with the other. A test compares the second on random texts.
+"""
 
 import re
 from collections import Counter
