@@ -144,7 +144,7 @@ def _lacking(folder: Path) -> str:
 def _snapshot(repository: Path) -> Path | None:
     """The folder of a cached model's newest version: that of its main branch, if it is here."""
     main = repository / "refs" / "main"
-    if main.is_file() and (named := repository / "snapshots" / main.read_text().strip()).is_dir():
+    if main.is_file() and (named := repository / "snapshots" / main.read_text(encoding="utf-8").strip()).is_dir():
         return named
     versions = [path for path in (repository / "snapshots").glob("*") if path.is_dir()]
     return max(versions, key=lambda path: path.stat().st_mtime, default=None)
