@@ -101,7 +101,7 @@ async def _followed(
     """
     outcome, gone, begun = "cancelled", None, time.monotonic()
 
-    def work(job: Job) -> Answered:
+    def work(job: Job) -> Any:
         service.metrics.waited(job.age)
         return service.answer(body, job)
 
