@@ -78,7 +78,6 @@ for module in (
     chat,
     serve,
     generate,
-    bench,
     diagnose,
     calibrate,
     tokenize,
@@ -93,4 +92,5 @@ for module in (
     report,
 ):
     app.command(module.__name__.rpartition(".")[2])(module.command)
+app.add_typer(bench.app, name="bench")
 app.add_typer(memory.app, name="memory")

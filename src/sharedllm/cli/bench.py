@@ -7,14 +7,24 @@ import typer
 
 from ..systems import SYSTEMS
 from ..utils.files import write_text
+from . import bench_serve
 from .common import note, tokens_of_length
 
 QUICK = {"shape": "tiny", "lengths": "4K,16K,64K", "repeats": 2, "limit_seconds": 20.0}
 FULL = {"shape": "cpu-16x1024", "lengths": "4K,16K,64K", "repeats": 3, "limit_seconds": 600.0}
 
 
+app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+app.command("serve")(bench_serve.command)
+
+
+@app.callback()
 def command(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; an interrupted run resumes.")],
+    context: typer.Context,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder for the results; an interrupted run resumes.", show_default=False),
+    ] = None,
     shape: Annotated[
         str | None,
         typer.Option(
@@ -54,6 +64,10 @@ def command(
     contenders: Annotated[str | None, typer.Option("--contenders", hidden=True, help="Old name of --system.")] = None,
 ) -> None:
     """Measure reading, first token, decoding and peak memory of systems side by side; makes a table and figures."""
+    if context.invoked_subcommand is not None:
+        return
+    if output is None:
+        raise typer.BadParameter("name a folder for the results.", param_hint="'-o' / '--output'")
     import torch
 
     from ..benchmark.measure import Plan, bench

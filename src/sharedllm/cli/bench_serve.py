@@ -1,0 +1,42 @@
+"""`sharedllm bench serve`: a server by the number of its clients."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..utils.files import write_text
+from .common import ModelOption, check_source, note
+
+
+def command(
+    memories: Annotated[list[str], typer.Argument(help="Memories made with --keep-all, to ask about.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; an interrupted run resumes.")],
+    model: ModelOption = "tiny",
+    clients: Annotated[str, typer.Option(help="Numbers of clients; × refers to the first.")] = "1,2,4,8",
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each, alternating.")] = 3,
+    answers: Annotated[int, typer.Option(min=1, help="Answers of each client in a round.")] = 2,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 64,
+    batch: Annotated[int, typer.Option(min=1, help="The server's --batch.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the questions.")] = 0,
+    plots: Annotated[bool, typer.Option(help="Draw the figure.")] = True,
+) -> None:
+    """Measure a server's tokens per second and time to the first token by clients; makes a table and a figure."""
+    from ..benchmark.serve import Plan, measure, serving
+    from ..benchmark.serve_report import draw, markdown
+    from ..utils.errors import UserError
+
+    for memory in memories:
+        check_source(memory)
+    try:
+        numbers = [int(part) for part in clients.split(",")]
+    except ValueError:
+        raise UserError(f"--clients {clients!r} must be whole numbers, separated by commas: 1,2,4,8.") from None
+    plan = Plan(model, memories, numbers, rounds, answers, new_tokens, batch, seed)
+    with serving(plan) as server:
+        results = measure(plan, server, output, note)
+    text = markdown(results)
+    write_text(output / "report.md", text)
+    files = [output / "serve.json", output / "report.md", *([draw(results, output)] if plots else [])]
+    print(text)
+    note("wrote " + ", ".join(map(str, files)))
