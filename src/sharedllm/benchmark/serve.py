@@ -1,7 +1,7 @@
 """Measure a server by the number of its clients: tokens per second, and time to the first token.
 
 Each client asks, reads the answer as a stream, and asks again at once. Every question is new, so nothing is answered from a
-cache. The numbers of clients take turns in every round, in both directions, so that other load on the machine meets all alike.
+cache. Answers are kept from ending before they have all their tokens, so all are equally long. The numbers of clients take turns in every round, in both directions, so that other load on the machine meets all alike.
 """
 
 import http.client
@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -37,7 +37,8 @@ class Plan:
 
     clients  numbers of clients; the first is what the others are compared with
     answers  of each client in a round, at least; a round has as many for each number of clients
-    tokens   most tokens of an answer. batch: of the server
+    tokens   of an answer. batch: of the server
+    ends     tokens that end an answer, which are made unlikely
     """
 
     model: str
@@ -48,6 +49,7 @@ class Plan:
     tokens: int = 64
     batch: int = 8
     seed: int = 0
+    ends: Sequence[int] = ()
 
     def __post_init__(self):
         if not self.clients or min(self.clients) < 1:
@@ -77,7 +79,8 @@ def measure(plan: Plan, server: Served, folder: Path, note: Callable[[str], None
     """
     results = begun(plan, folder)
     source = Questions(server.url, plan.seed)
-    ask(server.url, source.model, next(source), 2)  # not measured: the first answer loads what the others find loaded
+    name, bias = source.model, {str(end): -100 for end in plan.ends}
+    ask(server.url, name, next(source), 2)  # not measured: the first answer loads what the others find loaded
     for number in range(plan.rounds):
         for clients in plan.clients if number % 2 == 0 else list(reversed(plan.clients)):
             if any((cell["clients"], cell["round"]) == (clients, number) for cell in results["cells"]):
@@ -85,7 +88,7 @@ def measure(plan: Plan, server: Served, folder: Path, note: Callable[[str], None
             questions = [next(source) for _ in range(plan.per_round)]
             used, load, start = server.processor(), os.getloadavg()[0], time.perf_counter()
             with ThreadPoolExecutor(clients) as pool:
-                answers = list(pool.map(lambda q: ask(server.url, source.model, q, plan.tokens), questions))
+                answers = list(pool.map(lambda q: ask(server.url, name, q, plan.tokens, bias), questions))
             seconds, after = time.perf_counter() - start, server.processor()
             results["cells"].append(
                 {
@@ -181,8 +184,13 @@ def answered(status: int, body: Any) -> Any:
     return body
 
 
-def ask(url: str, model: str, question: dict[str, str], tokens: int) -> dict[str, Any]:
+def ask(
+    url: str, model: str, question: dict[str, str], tokens: int, bias: Mapping[str, int] | None = None
+) -> dict[str, Any]:
     """Ask, and read the answer as a stream: seconds to its first piece and to its end, tokens generated.
+
+    Args:
+        bias: by token, added to its scores.
 
     Raises:
         UserError: the server refuses it, or breaks off.
@@ -191,6 +199,7 @@ def ask(url: str, model: str, question: dict[str, str], tokens: int) -> dict[str
         "model": f"{model}:{question['memory']}",
         "messages": [{"role": "user", "content": question["text"]}],
         "max_tokens": tokens,
+        "logit_bias": bias or {},
         "stream": True,
         "stream_options": {"include_usage": True},
     }

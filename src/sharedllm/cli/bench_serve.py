@@ -1,5 +1,6 @@
 """`sharedllm bench serve`: a server by the number of its clients."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ def command(
     clients: Annotated[str, typer.Option(help="Numbers of clients; × refers to the first.")] = "1,2,4,8",
     rounds: Annotated[int, typer.Option(min=1, help="Runs of each, alternating.")] = 3,
     answers: Annotated[int, typer.Option(min=1, help="Answers of each client in a round.")] = 2,
-    new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 64,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 64,
     batch: Annotated[int, typer.Option(min=1, help="The server's --batch.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the questions.")] = 0,
     plots: Annotated[bool, typer.Option(help="Draw the figure.")] = True,
@@ -32,7 +33,7 @@ def command(
         numbers = [int(part) for part in clients.split(",")]
     except ValueError:
         raise UserError(f"--clients {clients!r} must be whole numbers, separated by commas: 1,2,4,8.") from None
-    plan = Plan(model, memories, numbers, rounds, answers, new_tokens, batch, seed)
+    plan = Plan(model, memories, numbers, rounds, answers, new_tokens, batch, seed, _ends(model))
     with serving(plan) as server:
         results = measure(plan, server, output, note)
     text = markdown(results)
@@ -40,3 +41,20 @@ def command(
     files = [output / "serve.json", output / "report.md", *([draw(results, output)] if plots else [])]
     print(text)
     note("wrote " + ", ".join(map(str, files)))
+
+
+def _ends(model: str) -> list[int]:
+    """Tokens that end an answer (see `answering.stream.end_tokens`), found without loading the model."""
+    from transformers import AutoConfig, GenerationConfig
+
+    from ..prompts import PromptForm
+    from ..utils.checkpoints import load_tokenizer
+    from ..utils.model_names import checkpoint
+
+    folder = checkpoint(model)
+    ends = set(PromptForm.of(load_tokenizer(model)).ends)
+    for kind in (AutoConfig, GenerationConfig):
+        with suppress(OSError):  # a checkpoint may have no generation_config.json
+            known = getattr(kind.from_pretrained(folder), "eos_token_id", None)
+            ends |= {known} if isinstance(known, int) else set(known or [])
+    return sorted(ends)
