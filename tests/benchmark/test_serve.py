@@ -55,6 +55,10 @@ def test_numbers_of_clients_take_turns_and_a_run_resumes(url, tmp_path):
     assert again["cells"] == results["cells"] and len(again["sessions"]) == 2 and len(notes) == 3
     with pytest.raises(ValueError, match="differs in plan"):
         measure(PLAN, served, tmp_path / "short", notes.append)
+    # Equally long answers: nothing ends them early.
+    ends = replace(PLAN, clients=[1], rounds=1, ends=list(range(200)))
+    cells = measure(ends, served, tmp_path / "ends", notes.append)["cells"]
+    assert [answer["tokens"] for answer in cells[0]["answers"]] == [12]
     two = measure(PLAN, served, tmp_path / "two", notes.append)
     assert [cell["clients"] for cell in two["cells"]] == [1, 2, 4, 4, 2, 1], "in both directions"
     assert draw(two, tmp_path).read_bytes().startswith(b"\x89PNG")
