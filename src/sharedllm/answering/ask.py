@@ -149,16 +149,12 @@ def answer_over(
     )
     done = now()
     first = stop.first or done
-    seconds = {"deepen": ready - begin, "prefill": first - ready, "decode": done - first}
-    return written(stop, output[:, prompt.shape[1] :], seconds)
-
-
-def written(stop: StopOnText, ids: Tensor, seconds: dict[str, float]) -> Written:
-    """What was written. ids: (1, A) all new tokens."""
-    said = stop.stream.text.rstrip()
-    text = stop.stream.finish().rstrip()
+    said = stream.text.rstrip()
+    text = stream.finish().rstrip()
     # Only the tokens of the answer itself count, not the ones that end the line.
     needed = stop.needed if text == said else stop.tokens
+    ids = output[:, prompt.shape[1] :]
+    seconds = {"deepen": ready - begin, "prefill": first - ready, "decode": done - first}
     return Written(text, ids[:, : needed or ids.shape[1]], seconds)
 
 
@@ -249,48 +245,14 @@ def ask(
     Raises:
         UserError: an empty or too long question, a budget below 1, or a memory that does not hold every token.
     """
-    options = {"budget": budget, "score": score, "most_sources": most_sources, "instruction": instruction}
-    found = asked(model, tokenizer, everything, question, max_new_tokens=max_new_tokens, **options)
-    return found.answered(answer_over(model, tokenizer, found.chosen.memory, found.prompt, max_new_tokens))
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A question, and what was chosen to be read for it; fields as in `Answer`. prompt: (1, Q)."""
-
-    question: str
-    budget: int
-    score: str
-    prompt: Tensor
-    chosen: Chosen
-    chunks: tuple[Tensor, Tensor]
-    seconds: dict[str, float]
-
-    def answered(self, written: Written) -> Answer:
-        return Answer(**vars(self.chosen), question=self.question, budget=self.budget, score=self.score,
-                      text=written.text, question_ids=self.prompt, answer_ids=written.ids, chunks=self.chunks,
-                      seconds=self.seconds | written.seconds)  # fmt: skip
-
-
-def asked(
-    model: SharedLLMForCausalLM,
-    tokenizer: PreTrainedTokenizerBase,
-    everything: Source,
-    question: str,
-    *,
-    budget: int | None,
-    score: str | None,
-    max_new_tokens: int,
-    most_sources: int,
-    instruction: str | None,
-) -> Asked:
-    """The first half of `ask`: the prompt, and the selection."""
     begin = now()
     budget = default_budget(model.config) if budget is None else budget
     score = score or default_score(model.config)
     prompt = prompt_of(model, tokenizer, question, max_new_tokens, instruction)
     form = _asked(model, tokenizer, _with(tokenizer, NOTHING, instruction))
     chosen = choose(model, tokenizer, everything, prompt, form, budget=budget, score=score, most_sources=most_sources)
-    seconds = {"select": now() - begin}
+    selecting = {"select": now() - begin}
+    written = answer_over(model, tokenizer, chosen.memory, prompt, max_new_tokens)
     chunks = roots(segments_of(everything), 0)
-    return Asked(question.strip(), budget, score, prompt, chosen, chunks, seconds)
+    return Answer(**vars(chosen), question=question.strip(), budget=budget, score=score, text=written.text,
+                  question_ids=prompt, answer_ids=written.ids, chunks=chunks, seconds=selecting | written.seconds)  # fmt: skip
