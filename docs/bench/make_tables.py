@@ -1,6 +1,7 @@
 """Fills in tables of pages from the results in this folder. Run: python docs/bench/make_tables.py
 
 In a page `<!-- bench: FOLDER SYSTEM LENGTH,… -->` up to `<!-- end -->` is such a table; ratios are to SYSTEM, in one run.
+`<!-- serve: FOLDER -->` is the table of a server by clients.
 """
 
 import re
@@ -9,9 +10,11 @@ from pathlib import Path
 
 from sharedllm.benchmark.report import Row, rows
 from sharedllm.benchmark.results import DONE, Results
+from sharedllm.benchmark.serve import loaded
+from sharedllm.benchmark.serve_report import table as by_clients
 
 HERE = Path(__file__).parent
-PAGES = HERE.parent / "results.md", HERE.parent / "real" / "README.md"
+PAGES = [HERE.parent / name for name in ("results.md", "real/README.md", "serving.md")]
 NAMES = {
     "sharedllm": "sharedllm, every eighth token kept",
     "budget": "every token kept, a question selects",
@@ -55,8 +58,12 @@ def made(page: Path) -> str:
         lengths = [int(n) for n in match[4].split(",")]
         return f"{match[1]}\n" + "\n".join(table(match[2], match[3], lengths)) + "\n<!-- end -->"
 
+    def served(match: re.Match[str]) -> str:
+        return f"{match[1]}\n" + "\n".join(by_clients(loaded(HERE / match[2]))) + "\n<!-- end -->"
+
     pattern = re.compile(r"(<!-- bench: (\S+) (\S+) (\S+) -->)\n.*?<!-- end -->", re.DOTALL)
-    return pattern.sub(fill, page.read_text(encoding="utf-8"))
+    text = pattern.sub(fill, page.read_text(encoding="utf-8"))
+    return re.sub(r"(<!-- serve: (\S+) -->)\n.*?<!-- end -->", served, text, flags=re.DOTALL)
 
 
 if __name__ == "__main__":

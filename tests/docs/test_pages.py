@@ -124,10 +124,12 @@ def test_tables_of_the_real_checkpoint_are_made_from_its_answers(page):
     assert tables_of("docs/real/make_tables.py").made(ROOT / page) == text
 
 
-@pytest.mark.parametrize("page", ["docs/results.md", "docs/real/README.md"])
-def test_tables_of_the_benchmark_are_made_from_its_results(page):
+@pytest.mark.parametrize(
+    ("page", "kind"), [("docs/results.md", "bench"), ("docs/real/README.md", "bench"), ("docs/serving.md", "serve")]
+)
+def test_tables_of_the_benchmark_are_made_from_its_results(page, kind):
     text = (ROOT / page).read_text(encoding="utf-8")
-    assert text.count("<!-- bench: ") > 0
+    assert text.count(f"<!-- {kind}: ") > 0
     assert tables_of("docs/bench/make_tables.py").made(ROOT / page) == text
 
 

@@ -30,7 +30,9 @@ def test_recall_report_is_that_of_its_cells(name, tmp_path):
 
 def test_every_report_stands_beside_its_results():
     for report in DOCS.rglob("report.md"):
-        (results,) = [report.with_name(n) for n in ("cells.json", "bench.json") if report.with_name(n).is_file()]
+        (results,) = [
+            report.with_name(n) for n in ("cells.json", "bench.json", "serve.json") if report.with_name(n).is_file()
+        ]
         content = json.loads(results.read_text(encoding="utf-8"))
         assert content, results
 

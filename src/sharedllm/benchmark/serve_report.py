@@ -97,7 +97,7 @@ def markdown(results: dict[str, Any]) -> str:
         "",
         f"{where['cpu']}, {where['cores']} cores, {where['threads']} threads; torch {where['torch']}, transformers "
         f"{where['transformers']}, sharedllm {about['sharedllm']}. Memories: {', '.join(plan['memories'])}; --batch "
-        f"{plan['batch']}, at most {plan['tokens']} tokens an answer, {answers} answers in a cell, seed {plan['seed']}.",
+        f"{plan['batch']}, {plan['tokens']} tokens an answer, {answers} answers in a cell, seed {plan['seed']}.",
         "",
         *table(results),
         "",
