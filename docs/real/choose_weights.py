@@ -13,7 +13,7 @@ import torch
 from sharedllm.cli.loading import load
 from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.run import Plan
-from sharedllm.evaluation.qa.sets import SETS, Wish
+from sharedllm.evaluation.qa.sets import SETS, TextSpec
 from sharedllm.memory.segments import segments_of
 from sharedllm.prompts import NOTHING, PromptForm, own_words
 from sharedllm.scoring import words
@@ -28,7 +28,7 @@ WEIGHTS, LETTERS = (0.0, 0.2, 0.3, 0.5, 1.0), (4, 5, 6)
 def asked(model, tokenizer, name: str, count: int, data: Path):
     """(texts of the pieces, [(question, the heads' scores (n,), pieces of each evidence)]) for each text."""
     meter, form = Meter(tokenizer), PromptForm.of(tokenizer)
-    plan = Plan(SETS.find(name), Wish(data, 32_768, "even", 50, 0), [], [], count)
+    plan = Plan(SETS.find(name), TextSpec(data, 32_768, "even", 50, 0), [], [], count)
     for text in plan.texts(meter):
         memory = model.read(tokenize(tokenizer, text.text), keep_all=True, fingerprint=False)
         segments, ends = segments_of(memory), np.append(meter.tokens(text.text)[1], 0)

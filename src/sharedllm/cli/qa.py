@@ -56,7 +56,7 @@ def command(
     from ..evaluation.qa.report import write_report
     from ..evaluation.qa.run import Plan, measure
     from ..evaluation.qa.sets import SETS
-    from ..evaluation.qa.systems import Bench, Cast
+    from ..evaluation.qa.systems import Harness, Resources
     from ..memory.fingerprint import fingerprint_tensors
     from .loading import load_any
 
@@ -66,9 +66,9 @@ def command(
         raise UserError("--base is missing: name the model that the SharedLLM was made from, for the other systems.")
     plain = loaded if base is None else load_any(base)[0]
     meter = Meter(tokenizer)
-    bench = Bench(Reader(plain, tokenizer), meter)
+    harness = Harness(Reader(plain, tokenizer), meter)
     names = [part.strip() for part in system.split(",") if part.strip()]
-    sizes = [tokens_of_length(part, bench.reader.window, "--budgets") for part in budgets.split(",")]
+    sizes = [tokens_of_length(part, harness.reader.window, "--budgets") for part in budgets.split(",")]
     models = {role: fingerprint_tensors(sorted(m.state_dict().items()), {}) for role, m in
               (("base", plain), ("sharedllm", shared)) if m is not None}  # fmt: skip
 
@@ -79,23 +79,23 @@ def command(
         return Memory(shared, tokenizer, meter, name.partition(":")[2])
 
     for one in sets.split(","):
-        plan = Plan(SETS.find(one.strip()), wish(data, length, half, per_text, seed), names, sizes, questions, quoted)
+        plan = Plan(SETS.find(one.strip()), text_spec(data, length, half, per_text, seed), names, sizes, questions, quoted)
         texts = plan.texts(meter)
-        cast = Cast(bench, texts, embeddings, limit_s, seed, None if shared is None else memory)
-        measure(plan, texts, cast, output, models, about, note, progress_bar)
+        resources = Resources(harness, texts, embeddings, limit_s, seed, None if shared is None else memory)
+        measure(plan, texts, resources, output, models, about, note, progress_bar)
     note(f"wrote {write_report(output)}")
     for path in draw(output) if plot else []:
         note(f"wrote {path}")
 
 
-def wish(data: Path, length: str, half: str, per_text: int, seed: int):
+def text_spec(data: Path, length: str, half: str, per_text: int, seed: int):
     """The texts that the options ask for.
 
     Raises:
         UserError: --half is not known.
     """
-    from ..evaluation.qa.sets import Wish
+    from ..evaluation.qa.sets import TextSpec
 
     if half not in ("even", "odd", "all"):
         raise UserError(f"--half {half!r} is not known: use even, odd or all.")
-    return Wish(data, tokens_of_length(length, 1, "--length"), half, per_text, seed)
+    return TextSpec(data, tokens_of_length(length, 1, "--length"), half, per_text, seed)

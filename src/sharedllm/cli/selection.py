@@ -16,7 +16,7 @@ from .qa import (
     QuestionsOption,
     QuotedOption,
     SetOption,
-    wish,
+    text_spec,
 )
 
 
@@ -68,7 +68,7 @@ def command(
     ready = [ranking(name) for name in single]
     hybrids = [name.split("+") for name in wanted if "+" in name]
     for one in sets.split(","):
-        plan = Plan(SETS.find(one.strip()), wish(data, length, half, per_text, seed), (), (), questions, quoted)
+        plan = Plan(SETS.find(one.strip()), text_spec(data, length, half, per_text, seed), (), (), questions, quoted)
         rows = measure_selection(plan.texts(meter), ready, hybrids, meter, note)
         if not rows:
             raise UserError(f"--set {one} does not say where its answers are: use another set.")

@@ -42,10 +42,10 @@ class System:
     color      of its curves
     needs      the model to measure it with: a SharedLLM, its base, or one trained as this system
     variants   forms of its name with settings, such as "NAME:POLICY"; "" for none
-    evaluated  function from `evaluated.Given` to an `EvaluatedSystem`
+    evaluated  function from `evaluated.SystemSpec` to an `EvaluatedSystem`
     timed      subclass of `timed.TimedSystem`; it counts operations too
     answering  class of an `answering.AnsweringSystem`
-    asked      function (name, variant, `evaluation.qa` Cast) → the system for `sharedllm qa`; it is in evaluation/qa,
+    asked      function (name, variant, `evaluation.qa` Resources) → the system for `sharedllm qa`; it is in evaluation/qa,
                with the reader that it needs
     trained    how it is trained
     """

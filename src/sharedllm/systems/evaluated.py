@@ -64,8 +64,8 @@ def scores_of(logits: Tensor, running: Tensor, targets: int) -> Scores:
 
 
 @dataclass(frozen=True)
-class Given:
-    """The ingredients of a system.
+class SystemSpec:
+    """What a system is made from.
 
     name       as requested, such as "budget:focus@512"     kind      its entry, "budget"
     variant    between : and @, "focus"; or None          numbers   after @, (512,); or None
@@ -119,7 +119,7 @@ def make_evaluated(
     }[entry.needs]
     if model is None:
         raise UserError(f"system {name!r} needs a model: name one with {option}.")
-    return load(entry.evaluated)(Given(name, entry.name, variant, numbers, model, tokenizer, window))
+    return load(entry.evaluated)(SystemSpec(name, entry.name, variant, numbers, model, tokenizer, window))
 
 
 def parsed(name: str) -> tuple[System, str | None, tuple[int, ...] | None]:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
-from .evaluated import Given, Scores, scores_of
+from .evaluated import Scores, SystemSpec, scores_of
 from .operations import Costs, Operations, full_answer, run_in_blocks
 from .timed import State
 from .window import TimedWindow
@@ -95,8 +95,8 @@ class _FixedNtk(nn.Module):
         return self.plain(hidden, position_ids)
 
 
-def full(given: Given) -> Full:
-    return Full(given.model, given.window, given.name, SCALINGS.get(given.kind))
+def full(spec: SystemSpec) -> Full:
+    return Full(spec.model, spec.window, spec.name, SCALINGS.get(spec.kind))
 
 
 def full_read(config: PreTrainedConfig, length: int, block: int, causal: bool = False) -> int:

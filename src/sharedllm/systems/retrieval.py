@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.questions.base import sentence_borders
 from ..utils.bm25 import BM25, tokenize
-from .evaluated import Given, Scores, scores_of
+from .evaluated import Scores, SystemSpec, scores_of
 
 
 @dataclass(frozen=True)
@@ -88,5 +88,5 @@ class Index:
     bm25: Any
 
 
-def bm25(given: Given) -> Retrieval:
-    return Retrieval(given.model, given.tokenizer, given.window)
+def bm25(spec: SystemSpec) -> Retrieval:
+    return Retrieval(spec.model, spec.tokenizer, spec.window)

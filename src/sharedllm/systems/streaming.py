@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ..model.attention import attend
 from ..model.families import Rotations, family_of, sliding_window
 from ..model.rope import rotate
-from .evaluated import Given, Scores, scores_of
+from .evaluated import Scores, SystemSpec, scores_of
 from .operations import Costs, Operations, run
 from .timed import Setting, State, TimedSystem
 
@@ -92,8 +92,8 @@ class Streaming:
         return torch.cat([heads[:, :, : self.sinks], heads[:, :, self.sinks - room :]], 2)
 
 
-def streaming(given: Given) -> Streaming:
-    return Streaming(given.model, given.window)
+def streaming(spec: SystemSpec) -> Streaming:
+    return Streaming(spec.model, spec.window)
 
 
 class TimedStreaming(TimedSystem):

@@ -10,7 +10,7 @@ from ..utils.errors import UserError
 from ..utils.text import tokenize
 from .answering import Prompt, about_model, written
 from .causal import with_causal_attention
-from .evaluated import Given, Scores, scores_of
+from .evaluated import Scores, SystemSpec, scores_of
 from .timed import Setting, TimedSystem
 
 
@@ -27,8 +27,8 @@ class Window:
         return scores_of(self.model(running, logits_to_keep=targets + 1, use_cache=False).logits, running, targets)
 
 
-def window(given: Given) -> Window:
-    return Window(given.model, given.window)
+def window(spec: SystemSpec) -> Window:
+    return Window(spec.model, spec.window)
 
 
 class TimedWindow(TimedSystem):

@@ -18,8 +18,8 @@ from sharedllm.evaluation.qa.reader import Reader, TooLong
 from sharedllm.evaluation.qa.report import Contender, load, total_operations, write_report
 from sharedllm.evaluation.qa.run import Plan, measure, rows_of
 from sharedllm.evaluation.qa.selection import fused, measure_selection
-from sharedllm.evaluation.qa.sets import SETS, Wish
-from sharedllm.evaluation.qa.systems import Ask, Bench, Cast, Skipped, asked_names, make
+from sharedllm.evaluation.qa.sets import SETS, TextSpec
+from sharedllm.evaluation.qa.systems import Ask, Harness, Resources, Skipped, asked_names, make
 from sharedllm.evaluation.qa.text_systems import ClosedBook
 from sharedllm.evaluation.statistics import pooled_bootstrap
 
@@ -47,14 +47,14 @@ def reader(base):
 
 
 @pytest.fixture
-def bench(reader):
-    return Bench(reader, Meter(reader.tokenizer))
+def harness(reader):
+    return Harness(reader, Meter(reader.tokenizer))
 
 
 @pytest.fixture(scope="module")
 def plan(folder):
-    wish = Wish(folder, 1500, per_text=4)
-    return Plan(SETS["nq"], wish, ("closed", "wrong", "full", "oracle-text", "bm25-text"), (400,), 6)
+    spec = TextSpec(folder, 1500, per_text=4)
+    return Plan(SETS["nq"], spec, ("closed", "wrong", "full", "oracle-text", "bm25-text"), (400,), 6)
 
 
 @torch.no_grad()
@@ -78,20 +78,20 @@ def test_a_reader_writes_what_one_pass_would(reader, base):
     assert set(written.seconds) == {"prefill", "decode"} and written.operations > 0
 
 
-def test_full_attention_is_the_text_in_the_window(bench, plan):
-    (text, *_) = plan.texts(bench.meter)
+def test_full_attention_is_the_text_in_the_window(harness, plan):
+    (text, *_) = plan.texts(harness.meter)
     question = text.questions[0]
     ask = Ask(question, "Be short.", 5)
-    full = make("full", Cast(bench, [text]))
+    full = make("full", Resources(harness, [text]))
     reply = full.answer(full.prepare(text), ask)
     prompt = f"<user>{text.text}\n\n{question.question}\nBe short.</user><assistant>"
-    assert reply.text == likeliest(bench.reader.model, bench.reader.tokenizer, prompt, 5).strip()
+    assert reply.text == likeliest(harness.reader.model, harness.reader.tokenizer, prompt, 5).strip()
     assert reply.selected_tokens == text.tokens and reply.spans == ((0, len(text.text)),)
-    slow = make("full", Cast(bench, [text], limit_s=0))
+    slow = make("full", Resources(harness, [text], limit_s=0))
     with pytest.raises(Skipped, match="tokens took 0 s"):
         slow.prepare(text)
     with pytest.raises(TooLong, match="do not fit into the window of 4,096"):
-        bench.reader.read("x" * 5000)
+        harness.reader.read("x" * 5000)
 
 
 def test_an_end_token_ends_an_answer(base):
@@ -106,16 +106,16 @@ def test_an_end_token_ends_an_answer(base):
     assert stopped.tokens == 0 and stopped.text == ""
 
 
-def test_what_each_system_shows(bench, plan):
-    texts = plan.texts(bench.meter)
-    cast = Cast(bench, texts)
+def test_what_each_system_shows(harness, plan):
+    texts = plan.texts(harness.meter)
+    resources = Resources(harness, texts)
     text = texts[0]
-    pieces = cut(text, bench.meter)
+    pieces = cut(text, harness.meter)
     for question in text.questions:
         ask = Ask(question, "Be short.", 2, 400)
         shown = {}
         for name in ("wrong", "oracle-text", "bm25-text", "bm25-text-rank", "closed"):
-            system = make(name, cast)
+            system = make(name, resources)
             shown[name] = system.answer(system.prepare(text), ask)
         answer = question.answers[0]
         assert answer in joined(text.text, shown["oracle-text"].spans)
@@ -130,35 +130,38 @@ def test_what_each_system_shows(bench, plan):
             assert reply.context_tokens > reply.selected_tokens
 
 
-def test_the_registry_names_every_system(bench, plan):
+def test_the_registry_names_every_system(harness, plan):
     """Each entry leads to a system of its name; the error for another name lists the known ones."""
 
     class Encoder:
         name = "minilm"
 
-    cast = Cast(
-        bench, plan.texts(bench.meter), shared=lambda name: ClosedBook(bench, name), _rankings={"minilm": Encoder()}
+    resources = Resources(
+        harness,
+        plan.texts(harness.meter),
+        shared=lambda name: ClosedBook(harness, name),
+        _rankings={"minilm": Encoder()},
     )
     assert {"closed", "full", "sharedllm", "same-pieces-text"} < set(asked_names())
     for name in asked_names():
-        assert make(name, cast).name == name
-    assert make("same-pieces-text:bm25-text", cast).follows == "bm25-text"
+        assert make(name, resources).name == name
+    assert make("same-pieces-text:bm25-text", resources).follows == "bm25-text"
     for name in ("streaming", "nosuch", "closed:x", "bm25-text:focus"):
         with pytest.raises(ValueError, match="is not known: use some of sharedllm, full, closed, "):
-            make(name, cast)
+            make(name, resources)
     with pytest.raises(ValueError, match="needs a SharedLLM"):
-        make("sharedllm:bm25", Cast(bench, []))
+        make("sharedllm:bm25", Resources(harness, []))
 
 
-def test_a_memory_says_what_it_selected_and_text_follows_it(bench, plan, base):
+def test_a_memory_says_what_it_selected_and_text_follows_it(harness, plan, base):
     shared = tiny_shared("qwen2", base=base, window=512, encoding="chunk")
-    meter = bench.meter
+    meter = harness.meter
     text = plan.texts(meter)[0]
-    cast = Cast(
-        bench, [text], shared=lambda name: Memory(shared, bench.reader.tokenizer, meter, name.partition(":")[2])
+    resources = Resources(
+        harness, [text], shared=lambda name: Memory(shared, harness.reader.tokenizer, meter, name.partition(":")[2])
     )
-    ours = make("sharedllm:bm25", cast)
-    same = make("same-pieces-text:sharedllm:bm25", cast)
+    ours = make("sharedllm:bm25", resources)
+    same = make("same-pieces-text:sharedllm:bm25", resources)
     assert (ours.name, same.name, same.follows) == (
         "sharedllm:bm25",
         "same-pieces-text:sharedllm:bm25",
@@ -171,7 +174,7 @@ def test_a_memory_says_what_it_selected_and_text_follows_it(bench, plan, base):
     followed = same.answer(same.prepare(text), ask)
     assert followed.spans == reply.spans
     prompt = f"<user>{joined(text.text, reply.spans)}\n\n{text.questions[0].question}\nBe short.</user><assistant>"
-    assert followed.text == likeliest(base, bench.reader.tokenizer, prompt, 4).strip()
+    assert followed.text == likeliest(base, harness.reader.tokenizer, prompt, 4).strip()
 
 
 def test_spans_join_neighbours():
@@ -180,10 +183,10 @@ def test_spans_join_neighbours():
     assert spans_of(np.array([], dtype=int), ends) == ()
 
 
-def test_nothing_is_asked_twice_and_a_torn_line_is_asked_again(bench, plan, tmp_path):
-    texts = plan.texts(bench.meter)
+def test_nothing_is_asked_twice_and_a_torn_line_is_asked_again(harness, plan, tmp_path):
+    texts = plan.texts(harness.meter)
     assert [len(t.questions) for t in texts] == [4, 2]
-    place = measure(plan, texts, Cast(bench, texts), tmp_path, {"base": "a"})
+    place = measure(plan, texts, Resources(harness, texts), tmp_path, {"base": "a"})
     files = sorted(place.glob("*.jsonl"))
     assert [f.name for f in files] == [
         "bm25-text@400.jsonl", "closed.jsonl", "full.jsonl", "oracle-text@400.jsonl", "wrong@400.jsonl",
@@ -192,31 +195,31 @@ def test_nothing_is_asked_twice_and_a_torn_line_is_asked_again(bench, plan, tmp_
     assert all(len(content.splitlines()) == 6 for content in before.values())
     for row in rows_of(files[0]):
         assert row["tokens"] == next(t.tokens for t in texts if t.id == row["text"]) and 0 < row["written"] <= 20
-    measure(plan, texts, Cast(bench, texts), tmp_path, {"base": "a"})
+    measure(plan, texts, Resources(harness, texts), tmp_path, {"base": "a"})
     assert {f: f.read_text() for f in files} == before
     torn = files[1]
     torn.write_text(before[torn][:-40])
-    measure(plan, texts, Cast(bench, texts), tmp_path, {"base": "a"})
+    measure(plan, texts, Resources(harness, texts), tmp_path, {"base": "a"})
     replies = [(r["question"], r["reply"]) for r in rows_of(torn)]
     assert sorted(replies) == sorted((r["question"], r["reply"]) for r in map(json.loads, before[torn].splitlines()))
     with pytest.raises(ValueError, match="holds another measurement, which differs in models"):
-        measure(plan, texts, Cast(bench, texts), tmp_path, {"base": "b"})
-    late = Plan(plan.questions, plan.wish, ("same-pieces-text",), (400,), 6)
+        measure(plan, texts, Resources(harness, texts), tmp_path, {"base": "b"})
+    late = Plan(plan.questions, plan.spec, ("same-pieces-text",), (400,), 6)
     with pytest.raises(ValueError, match="takes the pieces of sharedllm, which was not asked"):
-        measure(late, texts, Cast(bench, texts), tmp_path, {"base": "a"})
+        measure(late, texts, Resources(harness, texts), tmp_path, {"base": "a"})
 
 
-def test_a_skipped_text_stands_in_the_report(bench, plan, tmp_path):
-    texts = plan.texts(bench.meter)
-    place = measure(plan, texts, Cast(bench, texts, limit_s=0), tmp_path, {"base": "a"})
+def test_a_skipped_text_stands_in_the_report(harness, plan, tmp_path):
+    texts = plan.texts(harness.meter)
+    place = measure(plan, texts, Resources(harness, texts, limit_s=0), tmp_path, {"base": "a"})
     assert all("took 0 s" in row["skipped"] for row in rows_of(place / "full.jsonl"))
     report = write_report(tmp_path).read_text()
     assert "| full | – | 0 |" in report and "took 0 s" in report
 
 
-def test_the_report_is_made_of_the_files_alone(bench, plan, tmp_path):
-    texts = plan.texts(bench.meter)
-    place = measure(plan, texts, Cast(bench, texts), tmp_path, {"base": "a"}, "a tiny model")
+def test_the_report_is_made_of_the_files_alone(harness, plan, tmp_path):
+    texts = plan.texts(harness.meter)
+    place = measure(plan, texts, Resources(harness, texts), tmp_path, {"base": "a"}, "a tiny model")
     rows = rows_of(place / "oracle-text@400.jsonl")
     for name, right in (("sharedllm", [1, 1, 1, 0, 0, 1]), ("same-pieces-text", [1, 1, 0, 0, 0, 1])):
         marked = [
@@ -244,10 +247,12 @@ def test_the_report_is_made_of_the_files_alone(bench, plan, tmp_path):
         write_report(tmp_path / "none")
 
 
-def test_selection_finds_what_words_say(bench, plan):
-    texts = plan.texts(bench.meter)
-    cast = Cast(bench, texts)
-    rows = measure_selection(texts, [cast.ranking("bm25"), cast.ranking("oracle")], [("bm25", "oracle")], bench.meter)
+def test_selection_finds_what_words_say(harness, plan):
+    texts = plan.texts(harness.meter)
+    resources = Resources(harness, texts)
+    rows = measure_selection(
+        texts, [resources.ranking("bm25"), resources.ranking("oracle")], [("bm25", "oracle")], harness.meter
+    )
     assert len(rows) == 3 * 6
     oracle = [row["top"] for row in rows if row["ranking"] == "oracle"]
     assert all(top[1] == 1 for top in oracle)

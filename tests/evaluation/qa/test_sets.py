@@ -12,7 +12,7 @@ from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.metrics import scores
 from sharedllm.evaluation.qa.pieces import cut, golden, joined, within
 from sharedllm.evaluation.qa.run import Plan
-from sharedllm.evaluation.qa.sets import SETS, Wish
+from sharedllm.evaluation.qa.sets import SETS, TextSpec
 from sharedllm.evaluation.qa.sets.quoting import QUOTATION, quote
 from sharedllm.evaluation.qa.sets.reworded import FACTS
 from sharedllm.scoring.words import terms_of, words_of
@@ -34,7 +34,7 @@ def meter():
 
 def some(name, folder, meter, count=3, **options):
     length = {"length": LENGTHS.get(name, 6000)} | options
-    return list(islice(SETS[name].texts(Wish(folder, **length), meter), count))
+    return list(islice(SETS[name].texts(TextSpec(folder, **length), meter), count))
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -147,13 +147,13 @@ def test_what_can_not_be_had_is_refused(folder, meter, tmp_path):
         with pytest.raises(ValueError, match=message):
             some(name, folder, meter, **options)
     with pytest.raises(ValueError, match=r"holds no nq-dev\.jsonl\.zst"):
-        list(SETS["nq"].texts(Wish(tmp_path, 100), meter))
+        list(SETS["nq"].texts(TextSpec(tmp_path, 100), meter))
     # A file whose documents all belong to one half.
     (tmp_path / "nq.jsonl").write_text(
         json.dumps({"id": "nq-2", "question": "who", "answers": ["Anna"], "title": "T", "passage": "Anna came. " * 60})
     )
     with pytest.raises(ValueError, match="nq has no question in its odd half: use --half all"):
-        Plan(SETS["nq"], Wish(tmp_path, 100, "odd"), (), (), 5).texts(meter)
+        Plan(SETS["nq"], TextSpec(tmp_path, 100, "odd"), (), (), 5).texts(meter)
     with pytest.raises(ValueError, match=r"'best' is not known: use one of nq"):
         SETS.find("best")
 

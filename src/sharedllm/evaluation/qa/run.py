@@ -14,9 +14,9 @@ from ...utils.hardware import command_line, environment, now
 from ...utils.version import __version__
 from .meter import Meter
 from .metrics import scores
-from .sets import PackedText, QuestionSet, Wish
+from .sets import PackedText, QuestionSet, TextSpec
 from .sets.quoting import quote
-from .systems import Ask, AskedSystem, Cast, Reply, Skipped, make
+from .systems import Ask, AskedSystem, Reply, Resources, Skipped, make
 
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
@@ -30,7 +30,7 @@ class Plan:
     """
 
     questions: QuestionSet
-    wish: Wish
+    spec: TextSpec
     systems: Sequence[str]
     budgets: Sequence[int]
     most: int
@@ -42,27 +42,27 @@ class Plan:
 
     @property
     def label(self) -> str:
-        return f"{self.name}-{self.wish.length or 'whole'}"
+        return f"{self.name}-{self.spec.length or 'whole'}"
 
     def texts(self, meter: Meter) -> list[PackedText]:
         """As many texts as needed for `most` questions."""
         found, left = [], self.most
-        for text in self.questions.texts(self.wish, meter):
+        for text in self.questions.texts(self.spec, meter):
             text = replace(text, questions=text.questions[:left])
-            found.append(quote(text, self.wish.seed, meter) if self.quoted else text)
+            found.append(quote(text, self.spec.seed, meter) if self.quoted else text)
             left -= len(text.questions)
             if left <= 0:
                 break
         if not found:
-            raise UserError(f"{self.questions.name} has no question in its {self.wish.half} half: use --half all.")
+            raise UserError(f"{self.questions.name} has no question in its {self.spec.half} half: use --half all.")
         return found
 
     def about(self) -> dict[str, Any]:
         """Everything that decides the questions and their order; a folder with different values is refused."""
-        wish = self.wish
+        spec = self.spec
         return {
-            "set": self.name, "length": wish.length, "half": wish.half, "seed": wish.seed,
-            "per_text": wish.per_text, "instruction": self.questions.instruction,
+            "set": self.name, "length": spec.length, "half": spec.half, "seed": spec.seed,
+            "per_text": spec.per_text, "instruction": self.questions.instruction,
             "new_tokens": self.questions.new_tokens, "metrics": list(self.questions.metrics),
         }  # fmt: skip
 
@@ -75,7 +75,7 @@ def no_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
 def measure(
     plan: Plan,
     texts: Sequence[PackedText],
-    cast: Cast,
+    resources: Resources,
     folder: Path,
     models: dict[str, Any],
     named: str = "",
@@ -96,7 +96,7 @@ def measure(
     """
     place = folder / plan.label
     _begin(place, json.loads(json.dumps(plan.about() | {"models": models})), named)
-    systems = [make(name, cast) for name in plan.systems]
+    systems = [make(name, resources) for name in plan.systems]
     jobs = [(s, budget) for s in systems for budget in (plan.budgets if s.budgeted else [None])]
     done = {file_of(place, s.name, b): _done(file_of(place, s.name, b)) for s, b in jobs}
     total = len(jobs) * sum(len(text.questions) for text in texts)

@@ -90,7 +90,7 @@ class AskedSystem(Protocol):
         ...
 
 
-class Bench:
+class Harness:
     """Shared by all systems: the base, and the pieces of the current text."""
 
     def __init__(self, reader: Reader, meter: Meter):
@@ -112,11 +112,11 @@ class Bench:
 
 
 @dataclass
-class Cast:
-    """Ingredients of systems. shared: makes a system over a memory from its full name; None without a SharedLLM.
+class Resources:
+    """What systems are made from. shared: makes a system over a memory from its full name; None without a SharedLLM.
     embeddings: folder or hub id of an encoder; "" for none."""
 
-    bench: Bench
+    harness: Harness
     texts: Sequence[PackedText]
     embeddings: str = ""
     limit_s: float = 3600
@@ -136,7 +136,7 @@ def asked_names() -> list[str]:
     return [name for name, system in SYSTEMS.items() if system.asked]
 
 
-def make(name: str, cast: Cast) -> AskedSystem:
+def make(name: str, resources: Resources) -> AskedSystem:
     """A system by its name; "sharedllm:SCORE" selects by another score, "same-pieces-text:SYSTEM" follows another system.
 
     Raises:
@@ -146,4 +146,4 @@ def make(name: str, cast: Cast) -> AskedSystem:
     entry = SYSTEMS.get(kind)
     if entry is None or not entry.asked or (variant and not entry.variants):
         raise UserError(f"--system {name!r} is not known: use some of {', '.join(asked_names())}.")
-    return load(entry.asked)(name, variant, cast)
+    return load(entry.asked)(name, variant, resources)

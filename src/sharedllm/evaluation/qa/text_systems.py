@@ -14,23 +14,23 @@ from .pieces import Piece, cut, joined, within
 from .rankings import Oracle, Ranking, ranked
 from .reader import Start, TooLong, Written
 from .sets import PackedText, Span
-from .systems import Ask, AskedSystem, Bench, Cast, Reply, Skipped
+from .systems import Ask, AskedSystem, Harness, Reply, Resources, Skipped
 
 
 @dataclass(frozen=True)
 class ClosedBook:
     """The question alone."""
 
-    bench: Bench
+    harness: Harness
     name: str = "closed"
     budgeted: bool = False
     follows: str = ""
 
     def prepare(self, text: PackedText) -> None:
-        self.bench.reader.head()
+        self.harness.reader.head()
 
     def answer(self, state: None, ask: Ask) -> Reply:
-        return _shown(self.bench, "", (), ask, {})
+        return _shown(self.harness, "", (), ask, {})
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class FullAttention:
     limit_s: time limit for a text.
     """
 
-    bench: Bench
+    harness: Harness
     limit_s: float = 3600
     name: str = "full"
     budgeted: bool = False
     follows: str = ""
 
     def prepare(self, text: PackedText) -> tuple[PackedText, Start]:
-        reader = self.bench.reader
+        reader = self.harness.reader
         try:
             return text, reader.read(text.text, self.limit_s)
         except TooLong as error:
@@ -55,7 +55,7 @@ class FullAttention:
 
     def answer(self, state: tuple[PackedText, Start], ask: Ask) -> Reply:
         text, start = state
-        written, context = self.bench.write(start, "", ask, after_text=True)
+        written, context = self.harness.write(start, "", ask, after_text=True)
         return replace(
             _reply(written, context, text.tokens, ((0, len(text.text)),), {}), read_operations=start.operations
         )
@@ -68,7 +68,7 @@ class RankedText:
     order: "text", the order of the text, or "rank", with the best one last and so next to the question.
     """
 
-    bench: Bench
+    harness: Harness
     ranking: Ranking
     order: Literal["text", "rank"] = "text"
     budgeted: bool = True
@@ -79,8 +79,8 @@ class RankedText:
         return f"{self.ranking.name}-text" + ("" if self.order == "text" else "-rank")
 
     def prepare(self, text: PackedText) -> tuple[PackedText, list[Piece], Any]:
-        self.bench.reader.head()
-        pieces = self.bench.pieces(text)
+        self.harness.reader.head()
+        pieces = self.harness.pieces(text)
         return text, pieces, self.ranking.index(text, pieces)
 
     def answer(self, state: tuple[PackedText, list[Piece], Any], ask: Ask) -> Reply:
@@ -92,7 +92,7 @@ class RankedText:
         chosen = within(pieces, ranked(self.ranking.scores(index, ask.question)), ask.budget)
         chosen = sorted(chosen) if self.order == "text" else chosen[::-1]
         selecting = now() - begin
-        return _shown(self.bench, text.text, _spans(pieces, chosen), ask, {"select": selecting})
+        return _shown(self.harness, text.text, _spans(pieces, chosen), ask, {"select": selecting})
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class WrongText:
     texts: all texts; if a text is one document, its pieces come from another text.
     """
 
-    bench: Bench
+    harness: Harness
     texts: Sequence[PackedText]
     seed: int = 0
     name: str = "wrong"
@@ -110,7 +110,7 @@ class WrongText:
     follows: str = ""
 
     def prepare(self, text: PackedText) -> PackedText:
-        self.bench.reader.head()
+        self.harness.reader.head()
         return text
 
     def answer(self, state: PackedText, ask: Ask) -> Reply:
@@ -125,19 +125,19 @@ class WrongText:
                 raise Skipped("there is no other text: ask more questions")
             rng = random.Random(f"{self.seed} {ask.question.id}")
             text, away = rng.choice(others), []
-        # The bench still holds the pieces of the current text.
-        pieces = self.bench.pieces(state) if text is state else cut(text, self.bench.meter)
+        # The harness still holds the pieces of the current text.
+        pieces = self.harness.pieces(state) if text is state else cut(text, self.harness.meter)
         free = [i for i, p in enumerate(pieces) if not any(d[1] <= p.start < d[2] for d in away)]
         random.Random(f"{self.seed} {ask.question.id}").shuffle(free)
         chosen = sorted(within(pieces, free, ask.budget))
-        return _shown(self.bench, text.text, _spans(pieces, chosen), ask, {})
+        return _shown(self.harness, text.text, _spans(pieces, chosen), ask, {})
 
 
 @dataclass(frozen=True)
 class SamePieces:
     """Exactly the selection of another system, as text in the window: the baseline that a memory has to beat."""
 
-    bench: Bench
+    harness: Harness
     follows: str
     budgeted: bool = True
 
@@ -146,22 +146,22 @@ class SamePieces:
         return "same-pieces-text" if self.follows == "sharedllm" else f"same-pieces-text:{self.follows}"
 
     def prepare(self, text: PackedText) -> PackedText:
-        self.bench.reader.head()
+        self.harness.reader.head()
         return text
 
     def answer(self, state: PackedText, ask: Ask) -> Reply:
-        return _shown(self.bench, state.text, ask.spans, ask, {})
+        return _shown(self.harness, state.text, ask.spans, ask, {})
 
 
 def _spans(pieces: Sequence[Piece], chosen: Sequence[int]) -> tuple[Span, ...]:
     return tuple((pieces[i].start, pieces[i].end) for i in chosen)
 
 
-def _shown(bench: Bench, text: str, spans: Sequence[Span], ask: Ask, seconds: Mapping[str, float]) -> Reply:
+def _shown(harness: Harness, text: str, spans: Sequence[Span], ask: Ask, seconds: Mapping[str, float]) -> Reply:
     """Answer with parts of a text before the question."""
     shown = joined(text, spans)
-    written, context = bench.write(bench.reader.head(), shown, ask, bool(shown))
-    return _reply(written, context, bench.meter.count(shown) if shown else 0, tuple(spans), seconds)
+    written, context = harness.write(harness.reader.head(), shown, ask, bool(shown))
+    return _reply(written, context, harness.meter.count(shown) if shown else 0, tuple(spans), seconds)
 
 
 def _reply(
@@ -172,32 +172,32 @@ def _reply(
     )
 
 
-def closed(name: str, variant: str, cast: Cast) -> AskedSystem:
-    return ClosedBook(cast.bench)
+def closed(name: str, variant: str, resources: Resources) -> AskedSystem:
+    return ClosedBook(resources.harness)
 
 
-def wrong(name: str, variant: str, cast: Cast) -> AskedSystem:
-    return WrongText(cast.bench, cast.texts, cast.seed)
+def wrong(name: str, variant: str, resources: Resources) -> AskedSystem:
+    return WrongText(resources.harness, resources.texts, resources.seed)
 
 
-def full(name: str, variant: str, cast: Cast) -> AskedSystem:
-    return FullAttention(cast.bench, cast.limit_s)
+def full(name: str, variant: str, resources: Resources) -> AskedSystem:
+    return FullAttention(resources.harness, resources.limit_s)
 
 
-def pieces(name: str, variant: str, cast: Cast) -> AskedSystem:
+def pieces(name: str, variant: str, resources: Resources) -> AskedSystem:
     ranking, _, order = name.partition("-text")
-    return RankedText(cast.bench, cast.ranking(ranking), "rank" if order == "-rank" else "text")
+    return RankedText(resources.harness, resources.ranking(ranking), "rank" if order == "-rank" else "text")
 
 
-def same_pieces(name: str, variant: str, cast: Cast) -> AskedSystem:
-    return SamePieces(cast.bench, variant or "sharedllm")
+def same_pieces(name: str, variant: str, resources: Resources) -> AskedSystem:
+    return SamePieces(resources.harness, variant or "sharedllm")
 
 
-def shared(name: str, variant: str, cast: Cast) -> AskedSystem:
+def shared(name: str, variant: str, resources: Resources) -> AskedSystem:
     """
     Raises:
         UserError: no SharedLLM is given.
     """
-    if cast.shared is None:
+    if resources.shared is None:
         raise UserError(f"--system {name} needs a SharedLLM: name one, and its base with --base.")
-    return cast.shared(name)
+    return resources.shared(name)

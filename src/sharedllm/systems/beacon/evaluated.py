@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..evaluated import Given, Scores, scores_of
+from ..evaluated import Scores, SystemSpec, scores_of
 from .memory import BeaconMemory
 from .modeling import BeaconForCausalLM
 
@@ -28,5 +28,5 @@ class Beacon:
         return scores_of(logits, running, targets)
 
 
-def beacon(given: Given) -> Beacon:
-    return Beacon(given.model)
+def beacon(spec: SystemSpec) -> Beacon:
+    return Beacon(spec.model)

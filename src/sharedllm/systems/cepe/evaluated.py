@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..evaluated import Given, Scores, scores_of
+from ..evaluated import Scores, SystemSpec, scores_of
 from .memory import CepeMemory
 from .modeling import CepeForCausalLM
 
@@ -29,5 +29,5 @@ class Cepe:
         return scores_of(logits, running, targets)
 
 
-def cepe(given: Given) -> Cepe:
-    return Cepe(given.model)
+def cepe(spec: SystemSpec) -> Cepe:
+    return Cepe(spec.model)

@@ -10,7 +10,7 @@ from ...memory.context_memory import ContextMemory
 from ...memory.int8 import dequantised, quantised
 from ...model.cross_attention import PreparedMemory
 from ...scoring import SCORES
-from ..evaluated import Given, Scores, scores_of
+from ..evaluated import Scores, SystemSpec, scores_of
 
 
 @dataclass(frozen=True)
@@ -100,19 +100,19 @@ class Budgeted:
         return Shared(self.model).score(state, running, targets)
 
 
-def shared(given: Given) -> Shared:
-    return Shared(given.model, given.name, given.variant, given.numbers)
+def shared(spec: SystemSpec) -> Shared:
+    return Shared(spec.model, spec.name, spec.variant, spec.numbers)
 
 
-def int8(given: Given) -> Shared:
-    return Shared(given.model, given.name, rounded=True)
+def int8(spec: SystemSpec) -> Shared:
+    return Shared(spec.model, spec.name, rounded=True)
 
 
-def empty(given: Given) -> Empty:
-    return Empty(given.model)
+def empty(spec: SystemSpec) -> Empty:
+    return Empty(spec.model)
 
 
-def budget(given: Given) -> Budgeted:
-    if given.variant not in SCORES or given.numbers is None or len(given.numbers) != 1:
-        raise given.unknown()
-    return Budgeted(given.model, given.name, given.variant, given.numbers[0])
+def budget(spec: SystemSpec) -> Budgeted:
+    if spec.variant not in SCORES or spec.numbers is None or len(spec.numbers) != 1:
+        raise spec.unknown()
+    return Budgeted(spec.model, spec.name, spec.variant, spec.numbers[0])

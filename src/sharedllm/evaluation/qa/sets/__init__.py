@@ -1,7 +1,7 @@
 """Sets of questions about long texts, by name. A set is one class and one entry here (see `base.QuestionSet`)."""
 
 from ....utils.registry import Registry
-from .base import Half, Item, PackedText, Question, QuestionSet, Span, Wish
+from .base import Half, Item, PackedText, Question, QuestionSet, Span, TextSpec
 
 SETS = Registry("--set {}")
 
@@ -22,4 +22,4 @@ _add("reworded", f"{__name__}.reworded:Reworded", "facts that are asked for in o
 _add("values", f"{__name__}.synthetic:Values", "three values of one key")
 _add("variables", f"{__name__}.synthetic:Tracking", "a value passed on one to four times")
 
-__all__ = ["SETS", "Half", "Item", "PackedText", "Question", "QuestionSet", "Span", "Wish"]
+__all__ = ["SETS", "Half", "Item", "PackedText", "Question", "QuestionSet", "Span", "TextSpec"]

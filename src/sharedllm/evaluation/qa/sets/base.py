@@ -71,7 +71,7 @@ class PackedText:
 
 
 @dataclass(frozen=True)
-class Wish:
+class TextSpec:
     """The requested texts.
 
     length    most tokens of a text; 0: each document alone and whole
@@ -108,7 +108,7 @@ class QuestionSet(Protocol):
     @property
     def new_tokens(self) -> int: ...
 
-    def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
+    def texts(self, spec: TextSpec, meter: Meter) -> Iterator[PackedText]:
         """Texts with all questions of the half, each once; generated sets never end.
 
         Raises:
@@ -173,9 +173,9 @@ class Builder:
 
 
 def pack(
-    name: str, wanted: Sequence[Item], others: Sequence[Item], filler: Sequence[Item], wish: Wish, meter: Meter
+    name: str, wanted: Sequence[Item], others: Sequence[Item], filler: Sequence[Item], spec: TextSpec, meter: Meter
 ) -> Iterator[PackedText]:
-    """Pack texts of at most `wish.length` tokens until they cover every question of `wanted`.
+    """Pack texts of at most `spec.length` tokens until they cover every question of `wanted`.
 
     Args:
         wanted: documents whose questions are asked; they also distract from one another. others: more distractors.
@@ -186,32 +186,32 @@ def pack(
     """
     between = meter.count(BETWEEN)
     size = {id(item): meter.count(item.text) + between for item in (*wanted, *others, *filler)}
-    if wish.length == 0:
+    if spec.length == 0:
         for item in wanted:
             # If a document has more questions than a text may have, drop some at random, not by order.
-            some = _drawn(item.questions, wish.per_text, f"{wish.seed} {item.name}")
+            some = _drawn(item.questions, spec.per_text, f"{spec.seed} {item.name}")
             builder = Builder()
             builder.add(item)
             yield builder.done(f"{name}-{item.questions[0].group}", [(item, some)], meter)
         return
     total = sum(size.values())
-    if total < 0.9 * wish.length:
-        raise UserError(f"{name}: all documents together have {total:,} tokens, but {wish.length:,} are requested.")
-    queue = random.Random(f"{wish.seed} {name}").sample(list(wanted), len(wanted))
+    if total < 0.9 * spec.length:
+        raise UserError(f"{name}: all documents together have {total:,} tokens, but {spec.length:,} are requested.")
+    queue = random.Random(f"{spec.seed} {name}").sample(list(wanted), len(wanted))
     number = 0
     while queue:
-        rng = random.Random(f"{wish.seed} {name} {wish.length} {number}")
+        rng = random.Random(f"{spec.seed} {name} {spec.length} {number}")
         asked: dict[int, list[Question]] = {}
-        left, count, later = wish.length, 0, []
+        left, count, later = spec.length, 0, []
         for item in queue:
-            if count < wish.per_text and size[id(item)] <= left:
-                questions = _drawn(item.questions, wish.per_text - count, f"{wish.seed} {item.name}")
+            if count < spec.per_text and size[id(item)] <= left:
+                questions = _drawn(item.questions, spec.per_text - count, f"{spec.seed} {item.name}")
                 asked[id(item)] = questions
                 left, count = left - size[id(item)], count + len(questions)
             else:
                 later.append(item)
         if not asked:
-            raise UserError(f"{name}: no document fits into {wish.length:,} tokens: ask for longer texts.")
+            raise UserError(f"{name}: no document fits into {spec.length:,} tokens: ask for longer texts.")
         chosen = [item for item in queue if id(item) in asked]
         for pool in ([item for item in (*wanted, *others) if id(item) not in asked], filler):
             for item in rng.sample(list(pool), len(pool)):
@@ -224,7 +224,7 @@ def pack(
         for item, span in fragments:
             builder.add(item, span)
         yield builder.done(
-            f"{name}-{wish.length}-{number}", [(item, asked[id(item)]) for item in chosen if id(item) in asked], meter
+            f"{name}-{spec.length}-{number}", [(item, asked[id(item)]) for item in chosen if id(item) in asked], meter
         )
         queue, number = later, number + 1
 

@@ -9,7 +9,7 @@ from typing import Any
 from ....data.sources import records
 from ....utils.errors import UserError
 from ..meter import Meter
-from .base import Builder, Item, PackedText, Question, Wish, read_set
+from .base import Builder, Item, PackedText, Question, TextSpec, read_set
 
 # Number of characters right before the line that the question itself shows.
 NEAR = 1_500
@@ -27,23 +27,23 @@ class CodeLines:
     instruction: str = "Write the next line of this code, and nothing else."
     new_tokens: int = 40
 
-    def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
-        for number, record in enumerate(read_set(wish.folder, self.name)):
-            if wish.takes(number) and (text := self._text(record, number, wish, meter)) is not None:
+    def texts(self, spec: TextSpec, meter: Meter) -> Iterator[PackedText]:
+        for number, record in enumerate(read_set(spec.folder, self.name)):
+            if spec.takes(number) and (text := self._text(record, number, spec, meter)) is not None:
                 yield text
 
-    def _text(self, record: dict[str, Any], number: int, wish: Wish, meter: Meter) -> PackedText | None:
-        source = _document(wish.folder.parent / "corpus", record["shard"], record["doc_id"])
+    def _text(self, record: dict[str, Any], number: int, spec: TextSpec, meter: Meter) -> PackedText | None:
+        source = _document(spec.folder.parent / "corpus", record["shard"], record["doc_id"])
         end = record["line_start"] - NEAR
         # Move to the previous line border, so that the question begins with a whole line.
         end = source.rfind("\n", 0, max(end, 0)) + 1
         far = source[:end]
-        if wish.length:
+        if spec.length:
             # A token has at least one character, so these characters contain the last `length` tokens; cut from the front.
-            far = far[-8 * wish.length :]
+            far = far[-8 * spec.length :]
             ends = meter.tokens(far)[1]
-            if len(ends) > wish.length:
-                far = far[int(ends[-wish.length - 1]) :]
+            if len(ends) > spec.length:
+                far = far[int(ends[-spec.length - 1]) :]
                 far = far[far.find("\n") + 1 :]
         at = far.rfind(record["name"])
         if at < 0:
@@ -57,7 +57,7 @@ class CodeLines:
         builder = Builder()
         item = Item(record["source"], far)
         builder.add(item)
-        return builder.done(f"{self.name}-{wish.length}-{number}", [(item, [question])], meter)
+        return builder.done(f"{self.name}-{spec.length}-{number}", [(item, [question])], meter)
 
 
 @lru_cache(maxsize=4)

@@ -9,7 +9,7 @@ from itertools import count
 
 from ....utils.errors import UserError
 from ..meter import Meter
-from .base import Builder, Item, PackedText, Question, Wish, read_set
+from .base import Builder, Item, PackedText, Question, TextSpec, read_set
 
 ASKED = 8
 MOST = 10
@@ -27,27 +27,27 @@ class Counting:
     instruction: str = "Answer with one number, or with one name."
     new_tokens: int = 12
 
-    def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
+    def texts(self, spec: TextSpec, meter: Meter) -> Iterator[PackedText]:
         by_label: dict[str, list[str]] = defaultdict(list)
-        for record in read_set(wish.folder, "clinc150"):
+        for record in read_set(spec.folder, "clinc150"):
             if record["label"] != "oos":
                 by_label[record["label"]].append(record["text"])
-        if wish.length < 256:
-            raise UserError(f"--length {wish.length}: {self.name} needs texts of at least 256 tokens.")
+        if spec.length < 256:
+            raise UserError(f"--length {spec.length}: {self.name} needs texts of at least 256 tokens.")
         labels = sorted(by_label)
-        mine = [label for number, label in enumerate(labels) if wish.takes(number)]
+        mine = [label for number, label in enumerate(labels) if spec.takes(number)]
         for number in count():
-            yield self._text(by_label, mine, wish, meter, number)
+            yield self._text(by_label, mine, spec, meter, number)
 
     def _text(
-        self, by_label: dict[str, list[str]], mine: list[str], wish: Wish, meter: Meter, number: int
+        self, by_label: dict[str, list[str]], mine: list[str], spec: TextSpec, meter: Meter, number: int
     ) -> PackedText:
-        rng = random.Random(f"{wish.seed} {self.name} {wish.length} {wish.half} {number}")
+        rng = random.Random(f"{spec.seed} {self.name} {spec.length} {spec.half} {number}")
         asked = rng.sample(mine, ASKED)
         # One count is the largest, so that the most frequent intent is unique.
         counts = dict(zip(asked, [MOST, *(rng.randint(1, MOST - 2) for _ in asked[1:])], strict=True))
         lines = [(label, text) for label in asked for text in rng.sample(by_label[label], counts[label])]
-        left = wish.length - sum(meter.count(f"{text}\n") for _, text in lines)
+        left = spec.length - sum(meter.count(f"{text}\n") for _, text in lines)
         rest = [(label, text) for label, texts in by_label.items() if label not in counts for text in texts]
         if not rest:
             raise UserError(f"{self.name}: there are too few intents besides the {ASKED} in questions.")
@@ -62,7 +62,7 @@ class Counting:
         for label, line in lines:
             places[label].append((len(text), len(text) + len(line)))
             text += f"{line}\n"
-        name = f"{self.name}-{wish.length}-{number}"
+        name = f"{self.name}-{spec.length}-{number}"
         spoken = {label: label.replace("_", " ") for label in asked}
         questions = [
             Question(
@@ -82,4 +82,4 @@ class Counting:
         builder = Builder()
         item = Item(name, text)
         builder.add(item)
-        return builder.done(name, [(item, [*questions, most][: wish.per_text])], meter)
+        return builder.done(name, [(item, [*questions, most][: spec.per_text])], meter)

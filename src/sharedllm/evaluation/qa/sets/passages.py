@@ -7,7 +7,7 @@ from typing import Any
 
 from ....prompts import FEW_WORDS
 from ..meter import Meter
-from .base import Item, PackedText, Question, Wish, pack, read_set
+from .base import Item, PackedText, Question, TextSpec, pack, read_set
 from .books import sections
 
 
@@ -20,18 +20,18 @@ class NaturalQuestions:
     instruction: str = FEW_WORDS
     new_tokens: int = 20
 
-    def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
+    def texts(self, spec: TextSpec, meter: Meter) -> Iterator[PackedText]:
         wanted, others = [], []
-        for record in read_set(wish.folder, self.name):
+        for record in read_set(spec.folder, self.name):
             number = int(record["id"].rpartition("-")[2])
             text = f"{record['title']}\n{record['passage']}"
             question = Question(
                 record["id"], _asked(record["question"]), tuple(record["answers"]), ((0, len(text)),), record["id"]
             )
             item = Item(record["title"], text, (question,))
-            (wanted if wish.takes(number) else others).append(item)
-        filler = _filler(wish, meter, wanted + others)
-        return pack(self.name, wanted, others, filler, wish, meter)
+            (wanted if spec.takes(number) else others).append(item)
+        filler = _filler(spec, meter, wanted + others)
+        return pack(self.name, wanted, others, filler, spec, meter)
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class HotpotQA:
     instruction: str = FEW_WORDS
     new_tokens: int = 20
 
-    def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
+    def texts(self, spec: TextSpec, meter: Meter) -> Iterator[PackedText]:
         wanted, others = [], []
-        for number, record in enumerate(read_set(wish.folder, self.name)):
+        for number, record in enumerate(read_set(spec.folder, self.name)):
             rows = record["paragraphs"]
-            random.Random(f"{wish.seed} {record['id']}").shuffle(rows)
+            random.Random(f"{spec.seed} {record['id']}").shuffle(rows)
             texts = [f"{row['title']}\n{row['text']}" for row in rows]
             starts = [sum(len(text) + 2 for text in texts[:i]) for i in range(len(texts))]
             parts = tuple((start, start + len(text)) for start, text in zip(starts, texts, strict=True))
@@ -57,8 +57,8 @@ class HotpotQA:
             )
             item = Item(record["id"], "\n\n".join(texts), (question,), parts, scattered=True)
             # Its ids are hexadecimal, and those of a part of the set may all be even: the place in the file tells the halves.
-            (wanted if wish.takes(number) else others).append(item)
-        return pack(self.name, wanted, others, _filler(wish, meter, wanted + others), wish, meter)
+            (wanted if spec.takes(number) else others).append(item)
+        return pack(self.name, wanted, others, _filler(spec, meter, wanted + others), spec, meter)
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ class Records:
     instruction: str = "Answer with the value only."
     new_tokens: int = 48
 
-    def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
+    def texts(self, spec: TextSpec, meter: Meter) -> Iterator[PackedText]:
         wanted, others = [], []
-        for record in read_set(wish.folder, self.name):
+        for record in read_set(spec.folder, self.name):
             number = int(record["id"].rpartition("-")[2])
-            (wanted if wish.takes(number) else others).append(self._item(record))
-        return pack(self.name, wanted, others, (), wish, meter)
+            (wanted if spec.takes(number) else others).append(self._item(record))
+        return pack(self.name, wanted, others, (), spec, meter)
 
     def _item(self, record: dict[str, Any]) -> Item:
         lines = [f'"{key}": "{value}",\n' for key, value in record["records"]]
@@ -93,7 +93,7 @@ def _asked(query: str) -> str:
     return query[:1].upper() + query[1:] + ("" if query.endswith("?") else "?")
 
 
-def _filler(wish: Wish, meter: Meter, items: list[Item]) -> list[Item]:
+def _filler(spec: TextSpec, meter: Meter, items: list[Item]) -> list[Item]:
     """Sections of books, if a text is longer than all passages together."""
     there = sum(meter.count(item.text) + 1 for item in items)
-    return sections(wish.folder, wish.length - there, meter) if there < wish.length else []
+    return sections(spec.folder, spec.length - there, meter) if there < spec.length else []

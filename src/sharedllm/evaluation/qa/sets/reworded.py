@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ....data.questions.base import Quiz, Split
 from ....prompts import FEW_WORDS
 from ..meter import Meter
-from .base import PackedText, Wish
+from .base import PackedText, TextSpec
 from .synthetic import hidden_facts
 
 # (fact, question, answer): fact and question have no word in common but those of `scoring.words` that carry no meaning,
@@ -18,7 +18,7 @@ FACTS = (
     ("The physician prescribed willow bark for the boy's fever.", "What remedy did a doctor give against high temperature?", "willow"),
     ("Nobody at the inn would rent room nine since the fire.", "Which chamber did guests avoid after something burned?", "nine"),
     ("The miller's horse was called Thunderfoot.", "What name had an animal that belonged to somebody grinding flour?", "Thunderfoot"),
-    ("The bell of the abbey was cast in Toulouse.", "In which town did they make metal that rings for monks?", "Toulouse"),
+    ("The bell of the abbey was resources in Toulouse.", "In which town did they make metal that rings for monks?", "Toulouse"),
     ("Old Marta pays her rent in goose eggs.", "With what does an elderly tenant settle monthly debts?", "eggs"),
     ("The thief escaped through the coal cellar.", "By which route could a robber run away?", "cellar"),
     ("Professor Dunn wrote his letters in green ink.", "What colour did an academic prefer for correspondence?", "green"),
@@ -89,9 +89,9 @@ class Reworded:
     instruction: str = FEW_WORDS
     new_tokens: int = 16
 
-    def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
+    def texts(self, spec: TextSpec, meter: Meter) -> Iterator[PackedText]:
         def quizzes(rng: random.Random, split: Split) -> list[Quiz]:
-            mine = [facts for number, facts in enumerate(FACTS) if wish.takes(number)]
+            mine = [facts for number, facts in enumerate(FACTS) if spec.takes(number)]
             return [Quiz((f" {fact}",), question, answer) for fact, question, answer in rng.sample(mine, len(mine))]
 
-        return hidden_facts(self.name, quizzes, wish, meter, repeated=True)
+        return hidden_facts(self.name, quizzes, spec, meter, repeated=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from ....prompts import FEW_WORDS
 from ..meter import Meter
-from .base import Item, PackedText, Question, Wish, pack, read_set
+from .base import Item, PackedText, Question, TextSpec, pack, read_set
 
 SENTENCE = "Answer with one short sentence."
 
@@ -21,12 +21,12 @@ class FairytaleQA:
     instruction: str = FEW_WORDS
     new_tokens: int = 24
 
-    def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
+    def texts(self, spec: TextSpec, meter: Meter) -> Iterator[PackedText]:
         wanted, others = [], []
-        for number, record in enumerate(read_set(wish.folder, self.name)):
-            item = self._item(record, bool(record["questions"]) and wish.takes(number))
+        for number, record in enumerate(read_set(spec.folder, self.name)):
+            item = self._item(record, bool(record["questions"]) and spec.takes(number))
             (wanted if item.questions else others).append(item)
-        return pack(self.name, wanted, others, (), wish, meter)
+        return pack(self.name, wanted, others, (), spec, meter)
 
     def _item(self, record: dict[str, Any], asked: bool) -> Item:
         parts, start = [], 0
@@ -65,10 +65,10 @@ class Documents:
     key: str
     kinds: tuple[str, str, str] | None = None
 
-    def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
-        alone = Wish(wish.folder, 0, wish.half, wish.per_text, wish.seed)
-        for number, record in enumerate(read_set(wish.folder, self.name)):
-            if wish.takes(number) and (not wish.length or meter.count(record["text"]) <= wish.length):
+    def texts(self, spec: TextSpec, meter: Meter) -> Iterator[PackedText]:
+        alone = TextSpec(spec.folder, 0, spec.half, spec.per_text, spec.seed)
+        for number, record in enumerate(read_set(spec.folder, self.name)):
+            if spec.takes(number) and (not spec.length or meter.count(record["text"]) <= spec.length):
                 yield from pack(self.name, [self._item(record)], (), (), alone, meter)
 
     def _item(self, record: dict[str, Any]) -> Item:

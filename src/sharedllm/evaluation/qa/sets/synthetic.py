@@ -14,7 +14,7 @@ from ....data.synthetic import needle_keys
 from ....prompts import FEW_WORDS
 from ....utils.errors import UserError
 from ..meter import Meter
-from .base import Builder, Item, PackedText, Question, Span, Wish
+from .base import Builder, Item, PackedText, Question, Span, TextSpec
 from .books import prose
 
 # A text has this many questions about similar facts, or one larger crowd: several crowds, each with another phrasing.
@@ -35,8 +35,8 @@ class Facts:
     def name(self) -> str:
         return f"keys-{self.alike}"
 
-    def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
-        return hidden_facts(self.name, self._quizzes, wish, meter)
+    def texts(self, spec: TextSpec, meter: Meter) -> Iterator[PackedText]:
+        return hidden_facts(self.name, self._quizzes, spec, meter)
 
     def _quizzes(self, rng: random.Random, split: Split) -> list[Quiz]:
         crowds = max(1, min(len(PHRASINGS), CROWDED // self.alike))
@@ -59,8 +59,8 @@ class Values:
     instruction: str = FEW_WORDS
     new_tokens: int = 24
 
-    def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
-        return hidden_facts(self.name, lambda rng, split: _distinct(QUESTIONS["values"], rng, split, 8), wish, meter)
+    def texts(self, spec: TextSpec, meter: Meter) -> Iterator[PackedText]:
+        return hidden_facts(self.name, lambda rng, split: _distinct(QUESTIONS["values"], rng, split, 8), spec, meter)
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class Tracking:
     instruction: str = FEW_WORDS
     new_tokens: int = 16
 
-    def texts(self, wish: Wish, meter: Meter) -> Iterator[PackedText]:
-        return hidden_facts(self.name, lambda rng, split: _distinct(QUESTIONS["variables"], rng, split, 4), wish, meter)
+    def texts(self, spec: TextSpec, meter: Meter) -> Iterator[PackedText]:
+        return hidden_facts(self.name, lambda rng, split: _distinct(QUESTIONS["variables"], rng, split, 4), spec, meter)
 
 
 def _distinct(task: QuestionTask, rng: random.Random, split: Split, wanted: int) -> list[Quiz]:
@@ -91,7 +91,7 @@ def _distinct(task: QuestionTask, rng: random.Random, split: Split, wanted: int)
 def hidden_facts(
     name: str,
     quizzes: Callable[[random.Random, Split], list[Quiz]],
-    wish: Wish,
+    spec: TextSpec,
     meter: Meter,
     *,
     repeated: bool = False,
@@ -104,15 +104,15 @@ def hidden_facts(
     Raises:
         UserError: the texts are too short for the facts, or longer than all books.
     """
-    if wish.length < 512:
-        raise UserError(f"--length {wish.length}: {name} needs texts of at least 512 tokens.")
-    split: Split = "validation" if wish.half == "even" else "test"
-    books = [text for _, text in prose(wish.folder)]
+    if spec.length < 512:
+        raise UserError(f"--length {spec.length}: {name} needs texts of at least 512 tokens.")
+    split: Split = "validation" if spec.half == "even" else "test"
+    books = [text for _, text in prose(spec.folder)]
     for number in count():
-        rng = random.Random(f"{wish.seed} {name} {wish.length} {split} {number}")
+        rng = random.Random(f"{spec.seed} {name} {spec.length} {split} {number}")
         made = quizzes(rng, split)
-        title = f"{name}-{wish.length}-{split}-{number}"
-        yield _text(title, made, [q.question if repeated else title for q in made], books, rng, wish, meter)
+        title = f"{name}-{spec.length}-{split}-{number}"
+        yield _text(title, made, [q.question if repeated else title for q in made], books, rng, spec, meter)
 
 
 def _text(
@@ -121,7 +121,7 @@ def _text(
     groups: list[str],
     books: list[str],
     rng: random.Random,
-    wish: Wish,
+    spec: TextSpec,
     meter: Meter,
 ) -> PackedText:
     # The facts of all quizzes in random order, but each quiz's facts in their own order.
@@ -129,9 +129,9 @@ def _text(
     rng.shuffle(turns)
     left = [list(quiz.facts) for quiz in quizzes]
     facts = [left[number].pop(0) for number in turns]
-    room = wish.length - sum(map(meter.count, facts))
+    room = spec.length - sum(map(meter.count, facts))
     if room < 0:
-        raise UserError(f"{name}: the facts don't fit into {wish.length} tokens: ask for longer texts.")
+        raise UserError(f"{name}: the facts don't fit into {spec.length} tokens: ask for longer texts.")
     text, places = _hidden(_filler(books, rng, room, meter), facts, rng)
     evidence: list[list[Span]] = [[] for _ in quizzes]
     for number, place in zip(turns, places, strict=True):
@@ -143,7 +143,7 @@ def _text(
     builder = Builder()
     item = Item(name, text)
     builder.add(item)
-    return builder.done(name, [(item, rng.sample(questions, min(len(questions), wish.per_text)))], meter)
+    return builder.done(name, [(item, rng.sample(questions, min(len(questions), spec.per_text)))], meter)
 
 
 def _filler(books: list[str], rng: random.Random, tokens: int, meter: Meter) -> str:
