@@ -14,7 +14,7 @@ from sharedllm.cli.loading import load
 from sharedllm.context.pieces import choose_pieces
 from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.run import Plan
-from sharedllm.evaluation.qa.sets import SETS, Wish
+from sharedllm.evaluation.qa.sets import SETS, TextSpec
 from sharedllm.memory.segments import segments_of
 from sharedllm.prompts import NOTHING, PromptForm, own_words
 from sharedllm.scoring import passages
@@ -45,7 +45,7 @@ BUDGET = 512
 def questions_of(model, tokenizer, name: str, count: int, quoted: bool, data: Path):
     """(index of the text, question, its scores (n,), pieces of each evidence), for each question."""
     meter, form = Meter(tokenizer), PromptForm.of(tokenizer)
-    plan = Plan(SETS.find(name), Wish(data, 32_768, "even", 50, 0), [], [], count, quoted)
+    plan = Plan(SETS.find(name), TextSpec(data, 32_768, "even", 50, 0), [], [], count, quoted)
     for text in plan.texts(meter):
         memory = model.read(tokenize(tokenizer, text.text), keep_all=True, fingerprint=False)
         segments, ends = segments_of(memory), np.append(meter.tokens(text.text)[1], 0)

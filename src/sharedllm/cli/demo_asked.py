@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import asdict
+from typing import cast
 
 from rich.console import Console
 from rich.table import Table
@@ -50,7 +51,7 @@ def asked(
     ids = tokenizer(text, add_special_tokens=False)["input_ids"][:tokens]
     if len(ids) < LEAST:
         raise UserError(f"{file} has {len(ids)} tokens: the demo needs at least {LEAST:,}.")
-    text = tokenizer.decode(ids)
+    text = cast(str, tokenizer.decode(ids))
     if isinstance(loaded, SharedLLMForCausalLM):
         assert base is not None
         model, measured = loaded, {}

@@ -79,7 +79,9 @@ def command(
         return Memory(shared, tokenizer, meter, name.partition(":")[2])
 
     for one in sets.split(","):
-        plan = Plan(SETS.find(one.strip()), text_spec(data, length, half, per_text, seed), names, sizes, questions, quoted)
+        plan = Plan(
+            SETS.find(one.strip()), text_spec(data, length, half, per_text, seed), names, sizes, questions, quoted
+        )
         texts = plan.texts(meter)
         resources = Resources(harness, texts, embeddings, limit_s, seed, None if shared is None else memory)
         measure(plan, texts, resources, output, models, about, note, progress_bar)

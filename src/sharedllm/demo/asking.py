@@ -19,7 +19,7 @@ from ..evaluation.qa.meter import Meter
 from ..evaluation.qa.metrics import hit
 from ..evaluation.qa.reader import Reader, TooLong
 from ..evaluation.qa.sets import PackedText, Question
-from ..evaluation.qa.systems import Ask, Bench, Cast, Skipped, make
+from ..evaluation.qa.systems import Ask, Harness, Resources, Skipped, make
 from ..prompts import FEW_WORDS
 from ..utils.errors import UserError
 from ..utils.hardware import now
@@ -101,12 +101,14 @@ def ask_facts(
     packed = PackedText(
         "demo", whole, (("text", 0, len(whole)),), ((0, len(whole)),), tuple(questions), meter.count(whole)
     )
-    cast = Cast(Bench(Reader(base, tokenizer), meter), [packed], shared=lambda _: Memory(model, tokenizer, meter))
+    resources = Resources(
+        Harness(Reader(base, tokenizer), meter), [packed], shared=lambda _: Memory(model, tokenizer, meter)
+    )
     found: dict[str, Asked] = {}
     spans: dict[str, tuple] = {}
     size = 0
     for name in SYSTEMS:
-        system, begin = make(name, cast), now()
+        system, begin = make(name, resources), now()
         state = system.prepare(packed)
         asked = found[name] = Asked(prepare=now() - begin)
         if name == "sharedllm":
