@@ -71,7 +71,7 @@ def test_all_turns_are_kept_and_the_oldest_are_folded(model, tokenizer, document
 
 
 def test_a_turn_is_generated_over_what_it_selected(model, tokenizer, document):
-    chat = Chat(model, tokenizer, document, budget=60, max_new_tokens=20)
+    chat = Chat(model, tokenizer, document, budget=60, score="attention", max_new_tokens=20)
     chat.ask("What jumps?")
     before = chat.running
     turn = chat.ask("And what is lazy?")
@@ -88,8 +88,10 @@ def test_a_turn_is_generated_over_what_it_selected(model, tokenizer, document):
 def test_answers_longer_than_the_window(model, tokenizer, document):
     tokenizer.chat_template = TEMPLATE
     chat = Chat(model, tokenizer, document, budget=60, max_new_tokens=300)
+    assert chat.score_name == "focus", "as ask, while only the document is searched"
     for _ in range(2):
         turn = chat.ask("Why?")
+    assert chat.score_name == "attention", "earlier turns repeat the words of questions"
     assert len(said(chat)) > 2 * 250 and turn.running <= model.config.window // 2
     assert int(chat.history.lengths[0]) > 200
 

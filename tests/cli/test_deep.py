@@ -160,3 +160,14 @@ def test_many_questions_read_through_all_layers(run, base_folder, deep_folder, t
     assert code == 0 and any("mill" in source["text"] for source in json.loads(out)["sources"]), err
     code, _, err = run("extend", base_folder, "-o", tmp_path / "no", "--questions", "many", "--lower-layers", 2)
     assert code == 2 and "--questions many means all layers" in err
+
+
+def test_a_terminal_is_not_controlled_by_an_answer(capsys, monkeypatch):
+    from sharedllm.cli.common import say
+
+    said = "red \x1b[31mtext\x07\tand\nmore"
+    say(said)
+    assert capsys.readouterr().out == said + "\n", "a file or a pipe gets the words as they are"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    say(said)
+    assert capsys.readouterr().out == "red \\x1b[31mtext\\x07\tand\nmore\n"

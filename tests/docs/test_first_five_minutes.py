@@ -44,9 +44,10 @@ def test_the_first_five_minutes(run, tmp_path, monkeypatch):
             assert code == 0, f"{line}\n{err}"
             said.append((words[1], out, err))
     asked = [(out, err) for command, out, err in said if command == "ask"]
-    assert [out.rstrip(".\n") for out, _ in asked[::2]] == ["48213", "77120"]
-    assert "papers/report.pdf, page 2: " in asked[0][1] and "papers/new.txt, line 1: " in asked[2][1]
-    best = json.loads(asked[1][0])["sources"][0]
+    assert [out.rstrip(".\n") for out, _ in (asked[0], asked[1], asked[3])] == ["31604", "48213", "77120"]
+    places = 'papers/notes.md, lines 1–2, section "Birds": ', "papers/report.pdf, page 2: ", "papers/new.txt, line 1: "
+    assert all(place in err for place, (_, err) in zip(places, (asked[0], asked[1], asked[3]), strict=True))
+    best = json.loads(asked[2][0])["sources"][0]
     assert (best["document"], best["place"]) == ("papers/report.pdf", "page 2")
     synced = [err for command, _, err in said if command == "read"][1]
     assert "3 documents unchanged" in synced and "dropped 1 document: papers/food.csv" in synced

@@ -21,7 +21,7 @@ def test_report_is_that_of_its_cells(name):
     assert markdown(index(runs), runs[0].about["window"]) == text
 
 
-@pytest.mark.parametrize("name", ["recall", "recall-1M", "recall-text"])
+@pytest.mark.parametrize("name", ["recall", "recall-1M", "recall-text", "recall-plain"])
 def test_recall_report_is_that_of_its_cells(name, tmp_path):
     (tmp_path / "cells.json").write_bytes((DOCS / name / "cells.json").read_bytes())
     write_report(tmp_path)

@@ -118,3 +118,15 @@ def test_the_command(run, tmp_path, cache, monkeypatch):
     assert names[:2] == ["base", "tiny"] and names[-1] == str(tmp_path / "mine") and code == 0
     code, out, err = run("models", "nosuch")
     assert (code, out, err.count("\n")) == (2, "", 1) and err.startswith("error: nosuch does not exist")
+
+
+@pytest.mark.parametrize("index", ["{}", '{"weight_map": {"a": 1}}', "[" * 20_000, "not JSON"])
+def test_a_broken_list_of_weights_hides_no_other_model(tmp_path, run, index):
+    for name in ("good", "bad\x1b[31m"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "good" / "model.safetensors").write_bytes(b"x")
+    (tmp_path / "bad\x1b[31m" / "model.safetensors.index.json").write_text(index)
+    code, out, err = run("models", tmp_path, "--all")
+    assert code == 0, err
+    assert "good" in out and "the list of its weights can't be read" in out and "\x1b" not in out

@@ -1,5 +1,6 @@
 """Uploads that go wrong: too large, twice at once, on a full disk, or of a client that leaves. Nothing is left over."""
 
+import asyncio
 import errno
 import os
 import socket
@@ -15,6 +16,7 @@ from safetensors import SafetensorError
 from served import clients_of, listening, small_model, streamed
 
 from sharedllm.documents import apart
+from sharedllm.serving.uploads import Extractions
 from sharedllm.store import MemoryStore, writer
 from sharedllm.store.manifest import write_manifest
 
@@ -171,3 +173,11 @@ def test_a_full_disk(serve, monkeypatch, tmp_path, place, stream):
     assert sorted(os.listdir(tmp_path / "notes.memory")) == ["blocks", "lock", "manifest.json"]
     monkeypatch.undo()
     assert client.put(f"{URL}/owls", content=OWLS).status_code == 200
+
+
+def test_a_module_in_the_servers_folder_is_not_run(tmp_path, monkeypatch):
+    """Extraction imports json, and a folder of documents may hold a json.py."""
+    (tmp_path / "json.py").write_text("raise SystemExit(7)")
+    monkeypatch.chdir(tmp_path)
+    text = asyncio.run(Extractions().text("notes.txt", b"The mill is old.", 60))
+    assert text.text.strip() == "The mill is old."

@@ -87,16 +87,26 @@ class Chat:
         self.form = PromptForm.of(tokenizer)
         self.tokens = sum(int(segment.lengths[0]) for segment in segments)
         self.budget = budget
-        score = score or default_score(model.config, chat=True)
-        self.score = score if model.config.injection == "deep" else get_score(score, model.config)
+        self._given = None if score is None else self._scored(score)
         self.max_new_tokens, self.batch_tokens = max_new_tokens, batch_tokens
         self.history: ContextMemory | None = None
         self.running = torch.zeros(1, 0, dtype=torch.long, device=model.device)
 
     @property
+    def score(self) -> str | TokenScore:
+        """What the budget of the next question goes by. The default changes when turns have become part of what is searched,
+        because they repeat the words of questions."""
+        if self._given is not None:
+            return self._given
+        return self._scored(default_score(self.model.config, chat=self.history is not None))
+
+    @property
     def score_name(self) -> str:
         """Of what the budget goes by."""
         return self.score if isinstance(self.score, str) else self.score.name
+
+    def _scored(self, score: str | TokenScore) -> str | TokenScore:
+        return score if self.model.config.injection == "deep" else get_score(score, self.model.config)
 
     @torch.no_grad()
     def ask(self, question: str, on_text: Callable[[str], None] | None = None) -> Turn:

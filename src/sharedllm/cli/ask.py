@@ -15,6 +15,7 @@ from .common import (
     check_source,
     note,
     print_json,
+    say,
     show_found,
     show_sources,
 )
@@ -97,6 +98,8 @@ def command(
     if json:
         print_json(question=question, answer=answer, **read, seconds=round(time.perf_counter() - started, 3), **chosen)
         return
-    print(answer)
+    say(answer)
+    if not read["selected_tokens"]:
+        note("Nothing of the text was read for this: raise --budget.", style="yellow")
     show_found(found)
     show_sources(sources)

@@ -5,6 +5,8 @@ are answered at once. Code that needs a model is in `loading`, which commands im
 """
 
 import json
+import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,6 +116,14 @@ def tokens_of_length(text: str, window: int, option: str = "--lengths") -> int:
     if not value >= 0 or not value.is_integer():
         raise UserError(f"{option}: {text!r} is not a number of tokens or windows: write, for instance, 0,512,64K,4W.")
     return int(value)
+
+
+def say(text: str, end: str = "\n") -> None:
+    """Print a model's words on stdout. A text can make a model repeat sequences that control a terminal: there they are
+    escaped."""
+    if sys.stdout.isatty():
+        text = "".join(part if part in ("\n", "\t") else harmless(part) for part in re.split(r"([\n\t])", text))
+    print(text, end=end, flush=True)
 
 
 def show_found(found: bool | None) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from ..utils.errors import UserError
 from ..utils.files import write_text
-from .common import BatchTokensOption, JsonOption, ModelOption, ScoreOption, check_source, note, print_json, stderr
+from .common import BatchTokensOption, JsonOption, ModelOption, ScoreOption, check_source, note, print_json, say, stderr
 
 # More sources than `ask` shows, because the page has space.
 MOST_SOURCES = 8
@@ -57,5 +57,5 @@ def command(
     if json:
         print_json(**asdict(facts))
     else:
-        print(answer.text)
+        say(answer.text)
     note(f"{output} ({len(page.encode()) / 1e3:,.0f} KB) shows how: open it in a browser")

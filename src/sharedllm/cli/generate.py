@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..utils.errors import UserError
-from .common import BatchTokensOption, JsonOption, ModelOption, check_source, print_json
+from .common import BatchTokensOption, JsonOption, ModelOption, check_source, print_json, say
 
 
 def command(
@@ -35,7 +35,7 @@ def command(
 
     from ..answering.stream import COLDEST, ending
     from ..prompts import PromptForm, with_beginning
-    from ..utils.text import tokenize
+    from ..utils.text import decode, tokenize
     from .loading import load, open_source, tokens_behind
 
     loaded, tokenizer = load(model)
@@ -53,8 +53,8 @@ def command(
         **sampling,
         **ending(loaded, PromptForm.of(tokenizer)),
     )
-    text = tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
+    text = decode(tokenizer, output[0, ids.shape[1] :].tolist(), skip_special_tokens=True)
     if json:
         print_json(prompt=prompt, text=text, context_tokens=tokens_behind(memory) if memory is not None else 0)
     else:
-        print(text)
+        say(text)

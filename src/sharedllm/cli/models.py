@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..utils.text_files import harmless
 from .common import JsonOption, note, print_json
 
 
@@ -26,13 +27,18 @@ def command(
     if json:
         print_json(models=[asdict(model) for model in kept])
     else:
-        rows = [(m.name, m.kind, m.family, _size(m.nbytes), m.about, "" if m.name == m.path else m.path) for m in kept]
+        rows = [
+            tuple(
+                map(harmless, (m.name, m.kind, m.family, _size(m.nbytes), m.about, "" if m.name == m.path else m.path))
+            )
+            for m in kept
+        ]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     if hidden := len(found) - len(kept):
         why = Counter(model.family for model in found if model.kind == "other")
-        names = ", ".join(name for name, _ in why.most_common(5))
+        names = ", ".join(harmless(name) for name, _ in why.most_common(5))
         note(f"{hidden} more can't be used ({names}): --all shows them, and why.", style="dim")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from ..answering.chat import Chat, Turn
 from ..utils.errors import UserError
-from .common import note, show_found, show_sources, stderr
+from .common import note, say, show_found, show_sources, stderr
 
 
 def talk(chat: Chat, source: str, json: bool) -> None:
@@ -85,7 +85,7 @@ def _answer(chat: Chat, question: str, json: bool) -> Turn:
 
         def show(text: str) -> None:
             until_it_speaks.close()
-            print(text, end="", flush=True)
+            say(text, end="")
 
         turn = chat.ask(question, show)
     print(flush=True)

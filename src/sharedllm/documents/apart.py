@@ -16,7 +16,8 @@ from ..utils.errors import UserError
 from .opening import open_document
 from .places import Origin
 
-COMMAND = [sys.executable, "-m", "sharedllm.documents.apart"]
+# Without -P the folder of the server comes first where modules are looked for, and a file json.py there would be run.
+COMMAND = [sys.executable, "-P", "-m", "sharedllm.documents.apart"]
 
 
 @dataclass(frozen=True)

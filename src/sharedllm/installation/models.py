@@ -14,6 +14,8 @@ from ..utils.model_names import MODELS
 
 # How far below a named folder models are looked for: MODELS/OWNER/NAME.
 _DEPTH = 2
+# What a broken file of JSON raises.
+_BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,14 @@ def _described(name: str, where: str, folder: Path) -> Found:
         kind, about = _kind(config)
         if kind == "extended":
             family = str(config["text_config"].get("model_type", "?"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except _BROKEN as error:
+        kind = "other"
         about = f"config.json can't be read: {type(error).__name__}"
-    if kind != "other" and (lacking := _lacking(folder)):
+    try:
+        lacking = _lacking(folder) if kind != "other" else ""
+    except _BROKEN as error:
+        lacking = f"the list of its weights can't be read: {type(error).__name__}"
+    if lacking:
         kind, about = "other", lacking
     return Found(name, where, kind, family, about, _size(folder), str(folder))
 

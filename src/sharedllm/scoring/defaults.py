@@ -5,17 +5,17 @@ from typing import Any
 # Found as many answers as the oracle score at every length and budget (docs/recall).
 DEFAULT_SCORE = "focus"
 # What `default_score` says for chats, for help texts.
-CHAT_SCORES = "attention, or bm25 if the model has no joint attention"
+CHAT_SCORES = "that of ask; once turns are searched too, attention, or bm25 if the model has no joint attention"
 
 
 def default_score(config: Any, chat: bool = False) -> str:
     """The name of the score that decides how a budget is spent.
 
     A model that reads pieces deeper ranks them by words, and by heads too if its configuration names any. Others use
-    `focus`, but not in a chat: for a repeated question it would find the question's first occurrence in the chat.
+    `focus`, but not over the turns of a chat: for a repeated question it would find the question's first occurrence there.
 
     Args:
-        config: the model's `SharedLLMConfig`.
+        config: the model's `SharedLLMConfig`. chat: the text to search holds earlier turns.
     """
     if config.injection == "deep":
         return "hybrid" if config.selection_heads else "bm25"

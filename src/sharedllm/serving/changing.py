@@ -91,7 +91,11 @@ def _reading(service: Service, name: str, document: str, given: str | Text, *, r
             job.check()
 
         job.emit({"object": "memory.progress", "document": document, "read": 0, "of": size})
-        return service.memories.add(name, document, text, model, tokenizer, progress, origin=origin, replaces=replaces)
+        memory = service.memories.add(
+            name, document, text, model, tokenizer, progress, origin=origin, replaces=replaces
+        )
+        # What was guessed to read a file is said, as on the command line.
+        return memory | ({"read_as": given.read_as} if isinstance(given, Text) and given.read_as else {})
 
     return Job(work, service.seconds, changes=True)
 

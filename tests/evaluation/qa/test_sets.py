@@ -212,3 +212,9 @@ def test_a_budget_takes_what_fits_best_first(folder, meter):
 )
 def test_metrics_by_example(metric, reply, answers, score):
     assert scores(reply, answers, [metric])[metric] == pytest.approx(score)
+
+
+def test_a_record_without_a_field_is_refused(tmp_path, meter):
+    (tmp_path / "nq.jsonl").write_text('{"question": "who"}\n')
+    with pytest.raises(ValueError, match=r"a record of nq has no field '[a-z]+', which every one needs"):
+        Plan(SETS["nq"], TextSpec(tmp_path, 100, "all"), (), (), 5).texts(meter)

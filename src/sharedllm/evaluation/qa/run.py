@@ -45,14 +45,25 @@ class Plan:
         return f"{self.name}-{self.spec.length or 'whole'}"
 
     def texts(self, meter: Meter) -> list[PackedText]:
-        """As many texts as needed for `most` questions."""
+        """As many texts as needed for `most` questions.
+
+        Raises:
+            UserError: no text can be made, or a record of the set's file lacks a field.
+        """
         found, left = [], self.most
-        for text in self.questions.texts(self.spec, meter):
+        texts = None
+        while left > 0:
+            try:
+                texts = texts or self.questions.texts(self.spec, meter)
+                text = next(texts, None)
+            except KeyError as field:
+                folder, name = self.spec.folder, self.questions.name
+                raise UserError(f"{folder}: a record of {name} has no field {field}, which every one needs.") from None
+            if text is None:
+                break
             text = replace(text, questions=text.questions[:left])
             found.append(quote(text, self.spec.seed, meter) if self.quoted else text)
             left -= len(text.questions)
-            if left <= 0:
-                break
         if not found:
             raise UserError(f"{self.questions.name} has no question in its {self.spec.half} half: use --half all.")
         return found
