@@ -38,6 +38,7 @@ print(len(names))
 """
 
 
+@pytest.mark.slow
 def test_every_module_is_imported_without_what_windows_lacks():
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", IMPORT_ALL], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -86,6 +86,7 @@ def test_percentiles():
     assert [percentile(values, p) for p in (50, 90, 99)] == [50, 90, 99] and percentile([3.0], 50) == 3
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_is_said(url, tmp_path, run):
     with pytest.raises(ValueError, match="404"):
         ask(url, "small", {"memory": "none", "text": "What?"}, 4)

@@ -106,6 +106,7 @@ def test_facts_stand_at_their_depths():
         with_facts(text, DEPTHS, 1000, random.Random(0))
 
 
+@pytest.mark.slow
 def test_the_demo_of_a_chat_model(run, tmp_path, monkeypatch):
     """A base is extended on the spot; every system is asked about every fact, and the same pieces are really the same."""
     monkeypatch.setattr("sharedllm.cli.demo_asked.CHARACTERS", 6000)

@@ -94,6 +94,7 @@ def with_other(client, tmp_path):
     return client
 
 
+@pytest.mark.slow
 def test_many_clients_get_what_one_gets(serve, tmp_path, monkeypatch):
     """Eight threads of clients in different orders, each answer compared with that of a server that was asked it alone."""
     rows = 5

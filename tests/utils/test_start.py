@@ -33,12 +33,27 @@ def test_public_names():
     [
         "import sharedllm; from transformers import AutoModelForCausalLM, AutoConfig",
         "from transformers import AutoModelForCausalLM, AutoConfig; import sharedllm",
-        "from transformers import AutoConfig; import sharedllm; from transformers import AutoModelForCausalLM",
-        "import sharedllm; from transformers import AutoTokenizer, AutoConfig, AutoModelForCausalLM",
+        pytest.param(
+            "from transformers import AutoConfig; import sharedllm; from transformers import AutoModelForCausalLM",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "import sharedllm; from transformers import AutoTokenizer, AutoConfig, AutoModelForCausalLM",
+            marks=pytest.mark.slow,
+        ),
         "from sharedllm.utils.checkpoints import load_model; from transformers import AutoModelForCausalLM, AutoConfig",
-        "import sharedllm; from transformers import AutoModelForSequenceClassification as _, AutoModelForCausalLM, AutoConfig",
-        "import sharedllm; from transformers import LlamaForCausalLM, AutoConfig, AutoModelForCausalLM",
-        "import sharedllm.prompts; from transformers import AutoModelForCausalLM, AutoConfig; import sharedllm",
+        pytest.param(
+            "import sharedllm; from transformers import AutoModelForSequenceClassification as _, AutoModelForCausalLM, AutoConfig",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "import sharedllm; from transformers import LlamaForCausalLM, AutoConfig, AutoModelForCausalLM",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "import sharedllm.prompts; from transformers import AutoModelForCausalLM, AutoConfig; import sharedllm",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_auto_classes_know_the_models(imports):
@@ -54,7 +69,10 @@ def test_the_auto_classes_know_the_models(imports):
 
 @pytest.mark.parametrize(
     "imports",
-    ["import sharedllm; from transformers import pipeline", "from transformers import pipeline; import sharedllm"],
+    [
+        "import sharedllm; from transformers import pipeline",
+        pytest.param("from transformers import pipeline; import sharedllm", marks=pytest.mark.slow),
+    ],
 )
 def test_pipelines_know_the_task_without_its_libraries(imports):
     code = (
