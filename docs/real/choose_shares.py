@@ -9,16 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from choose_weights import asked
 
 from sharedllm.cli.loading import load
 from sharedllm.context.pieces import choose_pieces
-from sharedllm.evaluation.qa.meter import Meter
-from sharedllm.evaluation.qa.run import Plan
-from sharedllm.evaluation.qa.sets import SETS, TextSpec
-from sharedllm.memory.segments import segments_of
-from sharedllm.prompts import NOTHING, PromptForm, own_words
 from sharedllm.scoring import passages
-from sharedllm.utils.text import tokenize
 
 # Set, number of questions, whether the text quotes them.
 CELLS = (
@@ -41,37 +36,21 @@ RULES = (
 BUDGET = 512
 
 
-@torch.no_grad()
-def questions_of(model, tokenizer, name: str, count: int, quoted: bool, data: Path):
-    """(index of the text, question, its scores (n,), pieces of each evidence), for each question."""
-    meter, form = Meter(tokenizer), PromptForm.of(tokenizer)
-    plan = Plan(SETS.find(name), TextSpec(data, 32_768, "even", 50, 0), [], [], count, quoted)
-    for text in plan.texts(meter):
-        memory = model.read(tokenize(tokenizer, text.text), keep_all=True, fingerprint=False)
-        segments, ends = segments_of(memory), np.append(meter.tokens(text.text)[1], 0)
-        index = passages.TextIndex(segments, tokenizer, model.config.window)
-        starts, stops = ends[index.pieces.start.numpy() - 1], ends[index.pieces.end.numpy() - 1]
-        for question in text.questions:
-            ids, nothing = (form.question(t, after_context=True) for t in (question.question, NOTHING))
-            own = own_words(ids, nothing)
-            ranked = passages.rank_pieces(model.model, segments, index, question.question, ids, own)
-            gold = [set(np.flatnonzero((starts < end) & (stops > start)).tolist()) for start, end in question.evidence]
-            yield index, question.question, ranked, [some for some in gold if some]
-
-
 def main() -> None:
     model, tokenizer = load(sys.argv[1])
     print("| set, even ids | n | " + " | ".join(f"{name}: evidence, tokens" for name, *_ in RULES) + " |")
     print("|---|--:|" + "--:|" * len(RULES))
     for name, count, quoted in CELLS:
         kept: dict[str, list[tuple[float, int]]] = {rule: [] for rule, *_ in RULES}
-        for index, question, ranked, gold in questions_of(model, tokenizer, name, count, quoted, Path(sys.argv[2])):
+        texts = asked(model, tokenizer, name, count, Path(sys.argv[2]), quoted)
+        for index, question, heads, gold in ((index, *each) for index, questions in texts for each in questions):
+            ranked = passages.join(index.words.scores(question), torch.from_numpy(heads))
             covered, free = index.covered(question)
             for rule, aside, passages.LEAST_SHARE, passages.SURE_SHARE in RULES:
                 least = passages.least_score(ranked, covered, free if aside else np.ones_like(free))
                 chosen = choose_pieces(ranked.masked_fill(ranked < least, -torch.inf), index.pieces, BUDGET)
                 read = set(chosen.tolist())
-                share = float(np.mean([bool(some & read) for some in gold]))
+                share = float(np.mean([bool(set(some.tolist()) & read) for some in gold if len(some)]))
                 kept[rule].append((share, int(index.pieces.lengths[chosen].sum())))
         cells = [f"{100 * np.mean([s for s, _ in k]):.1f}, {np.mean([t for _, t in k]):.0f}" for k in kept.values()]
         n = len(next(iter(kept.values())))

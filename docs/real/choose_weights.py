@@ -25,10 +25,10 @@ WEIGHTS, LETTERS = (0.0, 0.2, 0.3, 0.5, 1.0), (4, 5, 6)
 
 
 @torch.no_grad()
-def asked(model, tokenizer, name: str, count: int, data: Path):
-    """(texts of the pieces, [(question, the heads' scores (n,), pieces of each evidence)]) for each text."""
+def asked(model, tokenizer, name: str, count: int, data: Path, quoted: bool = False):
+    """(index of the text, [(question, the heads' scores (n,), pieces of each evidence)]) for each text."""
     meter, form = Meter(tokenizer), PromptForm.of(tokenizer)
-    plan = Plan(SETS.find(name), TextSpec(data, 32_768, "even", 50, 0), [], [], count)
+    plan = Plan(SETS.find(name), TextSpec(data, 32_768, "even", 50, 0), [], [], count, quoted)
     for text in plan.texts(meter):
         memory = model.read(tokenize(tokenizer, text.text), keep_all=True, fingerprint=False)
         segments, ends = segments_of(memory), np.append(meter.tokens(text.text)[1], 0)
@@ -40,7 +40,7 @@ def asked(model, tokenizer, name: str, count: int, data: Path):
             heads = index.heads(model.model, segments).scores(ids.to(model.device), own_words(ids, nothing))
             gold = [np.flatnonzero((starts < end) & (stops > start)) for start, end in question.evidence]
             questions.append((question.question, heads.numpy(), gold))
-        yield index.texts, questions
+        yield index, questions
 
 
 def main() -> None:
@@ -51,8 +51,8 @@ def main() -> None:
             words._BEGINNING = letters
             words._distinct.cache_clear()
             found: dict[float, list[float]] = {weight: [] for weight in WEIGHTS}
-            for pieces, questions in texts:
-                index = words.WordIndex(pieces)
+            for text, questions in texts:
+                index = words.WordIndex(text.texts)
                 for question, heads, gold in questions:
                     by_words = index.scores(question).numpy()
                     for weight in WEIGHTS:

@@ -25,14 +25,12 @@ from .model.config import RENAMED, Settings, SharedLLMConfig
 from .model.cross_attention import PreparedMemory
 from .model.decoder import has_head
 from .model.families import balance_loss, family_of
+from .model.targets import IGNORE, counted, targets_of, without_padding
 from .scoring import DEFAULT_SCORE
 from .scoring.base import TokenScore
 from .scoring.select import scores, select
 from .utils.checkpoints import check_dense, load_model
 from .utils.errors import UserError
-
-# What the loss leaves out, in labels.
-IGNORE = -100
 
 
 class SharedLLMForCausalLM(MemoryGenerationMixin):
@@ -242,8 +240,8 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
                 raise UserError(
                     f"logits_to_keep={logits_to_keep} with labels: the loss needs all logits; leave one of them out."
                 )
-            targets = _targets(inputs, labels, shift_labels, self.config.text_config.vocab_size)
-            targets = _without_padding(targets, real, shift_labels is None)
+            targets = targets_of(inputs, labels, shift_labels, self.config.text_config.vocab_size)
+            targets = without_padding(targets, real, shift_labels is None)
             given = (targets != IGNORE).sum()
         if input_ids is not None and past_key_values is None and input_ids.shape[1] > self.config.window:
             if memory is not None or context_ids is not None:
@@ -293,7 +291,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
             items = (
                 {}
                 if num_items_in_batch is None
-                else {"num_items_in_batch": _counted(num_items_in_batch, targets, given)}
+                else {"num_items_in_batch": counted(num_items_in_batch, targets, given)}
             )
             unshifted = pad(targets[:, :-1], (1, 0), value=IGNORE)  # for loss functions that shift by themselves
             loss = self.loss_function(logits, unshifted, vocab_size=logits.shape[-1], shift_labels=targets, **items)
@@ -324,43 +322,6 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
 def _tuple(output: ModelOutput) -> Any:
     """What `return_dict=False` asks for. Its type is no part of `forward`'s, as in transformers."""
     return output.to_tuple()
-
-
-def _targets(inputs: Tensor | None, labels: Tensor | None, shift_labels: Tensor | None, vocab_size: int) -> Tensor:
-    """(B, L) what each token is to be followed by.
-
-    Raises:
-        UserError: labels of another shape than the input's, that are not whole numbers, or beyond the vocabulary.
-    """
-    name, given = ("shift_labels", shift_labels) if shift_labels is not None else ("labels", labels)
-    shape = tuple(inputs.shape[:2]) if inputs is not None else ()
-    assert given is not None
-    if not isinstance(given, Tensor) or given.is_floating_point():
-        kind = given.dtype if isinstance(given, Tensor) else type(given).__name__
-        raise UserError(f"{name} is of {kind}: pass token ids, whole numbers.")
-    if given.shape != shape:
-        raise UserError(f"{name} has shape {tuple(given.shape)}, the input {shape}: make them equal.")
-    outside = (given != IGNORE) & ((given < 0) | (given >= vocab_size))
-    if not torch.compiler.is_exporting() and outside.any():
-        raise UserError(
-            f"{name} holds {int(given[outside][0])}, but the vocabulary has {vocab_size} entries: {IGNORE} stands for no target."
-        )
-    given = given.long()
-    return given if shift_labels is not None else pad(given[:, 1:], (0, 1), value=IGNORE)
-
-
-def _without_padding(targets: Tensor, real: Tensor | None, shifted_here: bool) -> Tensor:
-    """Padding predicts nothing and, where labels were given, is not predicted: they may hold padding's ids."""
-    if real is None:
-        return targets
-    return targets.masked_fill(~(real & pad(real[:, 1:], (0, 1)) if shifted_here else real), IGNORE)
-
-
-def _counted(items: Tensor | int, targets: Tensor, given: Tensor) -> Tensor:
-    """How many targets to divide by: of `items`, which count those of all batches, the share that is left of this one's."""
-    left = (targets != IGNORE).sum()
-    share = torch.where(left > 0, left / given.clamp(min=1), torch.ones_like(left, dtype=torch.float32))
-    return torch.as_tensor(items, device=targets.device) * share
 
 
 AutoModelForCausalLM.register(SharedLLMConfig, SharedLLMForCausalLM, exist_ok=True)

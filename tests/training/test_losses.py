@@ -9,7 +9,8 @@ from helpers import pad, random_texts, tiny_base
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer
 
-from sharedllm.data.rows import IGNORE, RowMaker
+from sharedllm.data.rows import RowMaker
+from sharedllm.model.targets import IGNORE
 from sharedllm.training.losses import RowLosses
 
 

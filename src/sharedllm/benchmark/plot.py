@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..systems import SYSTEMS
-from ..utils.errors import UserError
+from ..utils.drawing import pyplot
 from .report import Row
 from .results import DONE, OOM
 
@@ -15,13 +15,7 @@ def draw(table: Sequence[Row], title: str, folder: Path) -> list[Path]:
     Raises:
         UserError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
-    except ImportError:
-        raise UserError("matplotlib is not installed: pip install 'sharedllm[plot]' draws the figures.") from None
+    plt = pyplot()
     files = []
     figures = [("time", "seconds: read, first token, decode")] if any(row.status == DONE for row in table) else []
     if any(row.peak_bytes for row in table):

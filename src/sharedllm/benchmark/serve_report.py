@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..utils.errors import UserError
+from ..utils.drawing import pyplot
 
 PERCENTILES = (50, 90, 99)
 
@@ -116,13 +116,7 @@ def draw(results: dict[str, Any], folder: Path) -> Path:
     Raises:
         UserError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
-    except ImportError:
-        raise UserError("matplotlib is not installed: pip install 'sharedllm[plot]' draws the figure.") from None
+    plt = pyplot()
     made = rows(results)
     clients = [row.clients for row in made]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")

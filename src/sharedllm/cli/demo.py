@@ -4,7 +4,7 @@ import json as json_module
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -90,8 +90,8 @@ def command(
 
 def _measured(
     file: str | None,
-    loaded,
-    tokenizer,
+    loaded: Any,
+    tokenizer: Any,
     model: str,
     base: str,
     tokens: int,

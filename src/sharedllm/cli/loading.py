@@ -1,7 +1,6 @@
 """Loads models, memories and texts for the commands. Imports torch and transformers, so commands import this in their
 bodies."""
 
-from dataclasses import replace
 from logging import CRITICAL, getLogger
 
 import torch
@@ -9,8 +8,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..answering.citations import documents
+from ..answering.reading import read_document
 from ..causal_lm import SharedLLMForCausalLM
-from ..context.policies.base import without_query
 from ..documents import open_document
 from ..memory.context_memory import ContextMemory
 from ..memory.fingerprint import tokenizer_fingerprint
@@ -93,10 +92,8 @@ def read_text_file(
     if opened.read_as:
         note(f"{name}: read as {opened.read_as}")
     ids = tokenize(tokenizer, opened.text())
-    options = {"keep_all": keep_all, "selection": without_query(model.config.selection), "sources": [name]}
     with progress_bar(f"reading {name}", ids.shape[1]) as advance:
-        memory = model.read(ids, batch_tokens=batch_tokens, progress=advance, **options)
-    return replace(memory, sources=(tuple(source | opened.marks for source in memory.sources[0]),))
+        return read_document(model, ids, opened, keep_all=keep_all, batch_tokens=batch_tokens, progress=advance)
 
 
 def tokens_behind(memory: ContextMemory) -> int:

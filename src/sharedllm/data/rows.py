@@ -17,13 +17,13 @@ from typing import Protocol
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from ..model.targets import IGNORE
 from ..utils.errors import UserError
 from ..utils.text import decode, tokenize
 from .questions import MIX, QUESTIONS
 from .questions.base import Quiz, Split, encode, hide, sentence_borders
 from .questions.needle import crowd
 
-IGNORE = -100
 QUERY_TOKENS = 16
 # Facts of a crowd.
 MOST_ALIKE = 24

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..utils.errors import UserError
+from ..utils.drawing import pyplot
 
 TRUE, OTHER, NONE, BASE = "#0b6e99", "#c8553d", "#7a8793", "#e8a33d"
 
@@ -13,14 +13,9 @@ def draw(result: dict, path: Path) -> None:
     Raises:
         UserError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
+    plt = pyplot()
+    from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
-        from matplotlib.ticker import PercentFormatter, ScalarFormatter
-    except ImportError:
-        raise UserError("matplotlib is not installed: pip install 'sharedllm[plot]' draws the figure.") from None
     window = result["model"]["window"]
     figure, ((left, middle), (time, memory)) = plt.subplots(2, 2, figsize=(11, 8.4), layout="constrained")
 

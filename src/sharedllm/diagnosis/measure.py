@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.rows import IGNORE, Row, RowMaker
+from ..data.rows import Row, RowMaker
 from ..data.synthetic import make_needles
+from ..model.targets import IGNORE
 from ..utils.errors import UserError
 from .far import FarAttention
 

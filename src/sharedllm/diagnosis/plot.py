@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..utils.errors import UserError
+from ..utils.drawing import pyplot
 from .measure import Diagnosis
 
 ONLY, BUT, COPY = "#0b6e99", "#c8553d", "#7a8793"
@@ -14,14 +14,9 @@ def draw(diagnosis: Diagnosis, title: str, path: Path) -> None:
     Raises:
         UserError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
+    plt = pyplot()
+    from matplotlib.ticker import PercentFormatter
 
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
-        from matplotlib.ticker import PercentFormatter
-    except ImportError:
-        raise UserError("matplotlib is not installed: pip install 'sharedllm[plot]' draws the figure.") from None
     scores = {score.name: score for score in diagnosis.by_layers}
     layers = scores["all"].layers
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ..systems import SYSTEMS
-from ..utils.errors import UserError
+from ..utils.drawing import pyplot
 from .report import Cell, Index, estimate, main_column
 
 
@@ -15,13 +15,7 @@ def draw(cells: Index, window: int, folder: Path) -> list[Path]:
     Raises:
         UserError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
-    except ImportError:
-        raise UserError("matplotlib is not installed: pip install 'sharedllm[plot]' draws the figures.") from None
+    plt = pyplot()
     files = []
     for (task, domain), rows in cells.items():
         figure, ax = plt.subplots(figsize=(7.5, 4.4), layout="constrained")

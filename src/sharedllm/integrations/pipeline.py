@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from transformers import Pipeline
 
 from ..answering.ask import checked_score
+from ..answering.reading import read_document
 from ..answering.together import ask_together
 from ..causal_lm import SharedLLMForCausalLM
 from ..context.policies.base import without_query
@@ -124,11 +124,10 @@ class QuestionAnsweringPipeline(Pipeline):
     def _read(self, ids: Tensor, document: Opened | None) -> ContextMemory:
         """Every token is kept where the model can, so that each question selects; else the tree's."""
         config = self.model.config
-        how = {"keep_all": True} if config.encoding == "chunk" else {"selection": without_query(config.selection)}
+        keep_all = config.encoding == "chunk"
         if document is None:
-            return self.model.read(ids, **how)
-        memory = self.model.read(ids, sources=[document.path], **how)
-        return replace(memory, sources=(tuple(source | document.marks for source in memory.sources[0]),))
+            return self.model.read(ids, keep_all=keep_all, selection=without_query(config.selection))
+        return read_document(self.model, ids, document, keep_all=keep_all)
 
     def postprocess(
         self, outputs: dict[str, Any], single: bool = False, return_sources: bool = False

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.rows import IGNORE, Row, RowMaker
+from ..data.rows import Row, RowMaker
 from ..data.shards import TokenStore
 from ..data.spans import Spans
+from ..model.targets import IGNORE
 from ..utils.errors import UserError
 from .recipe import Phase, Recipe
 

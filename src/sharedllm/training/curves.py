@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..utils.drawing import pyplot
+from ..utils.extras import MissingExtra
 from .log import read_log
 
 
@@ -14,11 +16,8 @@ def draw_curves(log: Path, path: Path, title: str) -> None:
         log: `log.jsonl` of a run. path: of the figure.
     """
     try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
-    except ImportError:
+        plt = pyplot()
+    except MissingExtra:
         return
     records = read_log(log)
     validations = [(r["step"], r["validation"]) for r in records if "validation" in r]

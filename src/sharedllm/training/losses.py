@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 from ..causal_lm import SharedLLMForCausalLM
-from ..data.rows import IGNORE
 from ..memory.context_memory import ContextMemory
+from ..model.targets import IGNORE
 
 
 class RowLosses(nn.Module):

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from ..data.rows import IGNORE, RowMaker
+from ..data.rows import RowMaker
 from ..data.shards import TokenStore
 from ..data.spans import Spans
+from ..model.targets import IGNORE
 from ..utils.errors import UserError
 from .batches import collate
 from .losses import RowLosses, autocast

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ...systems import SYSTEMS
-from ...utils.errors import UserError
+from ...utils.drawing import pyplot
 from .report import Cell, Contender, estimate, load, named, total_seconds
 
 
@@ -19,13 +19,7 @@ def draw(folder: Path) -> list[Path]:
     Raises:
         UserError: matplotlib is not installed, or the folder holds no results.
     """
-    try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
-    except ImportError:
-        raise UserError("matplotlib is not installed: pip install 'sharedllm[plot]' draws the figures.") from None
+    plt = pyplot()
     cells = load(folder)
     files = [_scores(plt, name, [c for c in cells if c.about["set"] == name], folder)
              for name in dict.fromkeys(cell.about["set"] for cell in cells)]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ...utils.errors import UserError
+from ...utils.drawing import pyplot
 from ...utils.files import write_text
 from ..statistics import wilson
 from .ask import AS_TEXT, WINDOW
@@ -65,13 +65,7 @@ def _counted(asked: str) -> str:
 
 def draw(cells: Cells, path: Path) -> Path:
     """One panel per kind: policies and budgets as rows, lengths as columns, the share of right answers as colour."""
-    try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
-    except ImportError:
-        raise UserError("matplotlib is not installed: pip install 'sharedllm[plot]' draws the figures.") from None
+    plt = pyplot()
     kinds = list(dict.fromkeys(k for k, _, _ in cells))
     rows = sorted({(p, b) for _, p, b in cells}, key=lambda row: (row[1] or 0, row[0]))
     lengths = sorted({length for row in cells.values() for length in row})

@@ -13,6 +13,7 @@ from ...data.questions.needle import PHRASINGS
 from ...data.synthetic import needle_keys
 from ...utils.errors import UserError
 from ..corpus import Documents
+from ..qa.sets.quoting import QUOTATION
 from ..tasks.asking import encoded, prompt_and_answer
 from .forms import LEAD, QUOTED, REWORDED
 
@@ -22,7 +23,6 @@ KINDS: tuple[QuestionTask, ...] = tuple(QUESTIONS[name] for name in ("passkey", 
 ROOM = 24
 # In place of a quiz's number: a quotation belongs to none.
 NOBODY = -1
-QUOTATION = ' "{question}" somebody asked, and nobody knew.'
 
 
 @dataclass(frozen=True)
