@@ -165,8 +165,9 @@ def sets_on_configurations(tree: ast.AST) -> list[str]:
     own: dict[ast.AST, set[str]] = {}
     for function in ast.walk(tree):  # inner functions come later, and add their own
         if isinstance(function, ast.FunctionDef):
+            made = made_here(function)
             for node in ast.walk(function):
-                own[node] = own.get(node, set()) | made_here(function)
+                own[node] = own.get(node, set()) | made
     for node in ast.walk(tree):
         targets = node.targets if isinstance(node, ast.Assign | ast.Delete) else [getattr(node, "target", None)]
         parts = [part for t in targets for part in (t.elts if isinstance(t, ast.Tuple) else [t])]

@@ -322,7 +322,7 @@ def test_wrong_lengths(text):
         tokens_of_length(text, window=32)
 
 
-@pytest.mark.parametrize("option", ["--system", "--contenders"])
+@pytest.mark.parametrize("option", ["--system", pytest.param("--contenders", marks=pytest.mark.slow)])
 def test_command(monkeypatch, tmp_path, option):
     import typer
 

@@ -143,7 +143,7 @@ def shell(line: str, **options) -> subprocess.CompletedProcess:
     return subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=environment, check=False, **options)
 
 
-@pytest.mark.parametrize("arguments", ["info tiny", "--version", "--help"])
+@pytest.mark.parametrize("arguments", [pytest.param("info tiny", marks=pytest.mark.slow), "--version", "--help"])
 def test_an_answer_that_can_not_be_written_is_an_error(arguments):
     command = f"{sys.executable} -m sharedllm {arguments}"
     closed = shell(f"{command} >&-")

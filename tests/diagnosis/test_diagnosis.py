@@ -93,7 +93,7 @@ def test_a_base_that_can_not_recall_names_no_layers():
 
 def test_bundled_base(run, tmp_path):
     """The bundled base recalls inside its window, and needs its upper layers for it; the result makes a valid model."""
-    code, out, err = run("diagnose", "base", "--rows", 4, "-o", tmp_path / "found", "--json")
+    code, out, err = run("diagnose", "base", "--rows", 2, "-o", tmp_path / "found", "--json")
     assert code == 0, err
     result = json.loads(out)
     by_name = {score["name"]: score for score in result["by_layers"]}

@@ -168,8 +168,8 @@ def test_the_needle_is_among_the_sources(tmp_path):
     model = SharedLLMForCausalLM.from_pretrained(bundled_model(), dtype="float32").eval()
     tokenizer = load_tokenizer("tiny")
     needle = make_needles(random.Random(0), 1, "test")[0]
-    filler = tokenizer.decode(library_text(tokenizer, 3000)[0, :3000])
-    text = f"{filler[:4000]}\n{needle.statement}\n{filler[4000:]}"
+    filler = tokenizer.decode(library_text(tokenizer, 1000)[0, :1000])
+    text = f"{filler[:1500]}\n{needle.statement}\n{filler[1500:]}"
     store = store_of(tmp_path / "facts.memory", model, tokenizer, code=text)
     service = Service(model, tokenizer, "tiny", Memories([store.folder]), Worker(1), budget=256, score="hybrid")
     question = f"What is the secret code of the {needle.key}?"

@@ -37,7 +37,7 @@ def test_damaged_checkpoint_is_named_and_the_one_before_works(run, recipe, tmp_p
     assert [r["step"] for r in read_log(tmp_path / "run" / "log.jsonl") if "loss" in r] == list(range(6))
 
 
-def test_full_disk_is_an_error_and_earlier_checkpoints_work(recipe, tmp_path):
+def test_full_disk_is_an_error_and_earlier_checkpoints_work(run, recipe, tmp_path):
     """A limit on file size simulates a full disk: writing fails in the middle."""
     path = recipe(steps=4)
     script = (
@@ -48,21 +48,14 @@ def test_full_disk_is_an_error_and_earlier_checkpoints_work(recipe, tmp_path):
         "main(['train', sys.argv[1]])\n"
     )
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [sys.executable, "-m", "sharedllm", "train", str(path), "--max-steps", "2"],
-        env=environment,
-        check=True,
-        capture_output=True,
-    )
+    assert run("train", path, "--max-steps", 2)[0] == 0
     done = subprocess.run([sys.executable, "-c", script, str(path)], env=environment, capture_output=True, text=True)
     assert done.returncode == 2
     assert "can't be written" in done.stderr
     assert "the last whole one is" in done.stderr
     folder = tmp_path / "run" / "checkpoints"
     assert [p.name for p in sorted(folder.iterdir())] == ["step-00000002"]
-    subprocess.run(
-        [sys.executable, "-m", "sharedllm", "train", str(path)], env=environment, check=True, capture_output=True
-    )
+    assert run("train", path)[0] == 0
 
 
 def test_a_tokenizer_that_is_not_the_bases_is_refused(run, recipe, tmp_path, base_folder):

@@ -41,7 +41,10 @@ def test_public_names():
             "import sharedllm; from transformers import AutoTokenizer, AutoConfig, AutoModelForCausalLM",
             marks=pytest.mark.slow,
         ),
-        "from sharedllm.utils.checkpoints import load_model; from transformers import AutoModelForCausalLM, AutoConfig",
+        pytest.param(
+            "from sharedllm.utils.checkpoints import load_model; from transformers import AutoModelForCausalLM, AutoConfig",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "import sharedllm; from transformers import AutoModelForSequenceClassification as _, AutoModelForCausalLM, AutoConfig",
             marks=pytest.mark.slow,
