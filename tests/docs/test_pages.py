@@ -135,6 +135,12 @@ def test_tables_of_the_benchmark_are_made_from_its_results(page, kind):
     assert tables_of("docs/bench/make_tables.py").made(ROOT / page) == text
 
 
+def test_the_papers_ablations_stand_beside_our_results():
+    text = (ROOT / "docs/paper.md").read_text(encoding="utf-8")
+    assert text.count("<!-- ablations -->") == 1
+    assert tables_of("docs/ablations/make_tables.py").made(ROOT / "docs/paper.md") == text
+
+
 def measured(cells, policy, budget, length) -> set[str]:
     """The values of the first folder with such cells, one per budget; all have to be equal."""
     for part in cells:
