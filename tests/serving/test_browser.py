@@ -36,7 +36,7 @@ def browser():
 @pytest.fixture
 def served(tmp_path):
     with clients_of(small_model(), byte_tokenizer(), tmp_path) as start:
-        client = start(key="hush", most_upload=10_000)
+        client = start(key="hush", most_upload=10_000, makes=True)
         with listening(client.app, lifespan="off") as port:
             client.url = f"http://127.0.0.1:{port}/"
             yield client
@@ -159,7 +159,7 @@ def test_what_goes_wrong_is_said(opened, served, tmp_path, monkeypatch):
     said = page.locator("#uploads").inner_text()
     assert "a.pdf is" in said and "is in memory='notes' already" in said and "--max-upload" in said
     page.get_by_role("button", name="Replace it").click()
-    until(page, "document.querySelectorAll('#uploads [role=alert]').length === 2")
+    until(page, "document.querySelectorAll('#uploads li').length === 2")  # it has been read
     page.locator("#list .name").first.click()
     page.wait_for_selector("#panel .text")
     assert page.locator("#panel .text").text_content() == "Another text."
@@ -180,6 +180,46 @@ def test_what_goes_wrong_is_said(opened, served, tmp_path, monkeypatch):
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Remove foxes").click()
     until(page, "document.querySelectorAll('#list li').length === 1")
+
+
+@pytest.mark.parametrize("viewport", [{"width": 1440, "height": 900}, PHONE], ids=["desktop", "phone"])
+def test_a_new_memory_is_made_and_filled(opened, served, tmp_path, viewport):
+    (tmp_path / "owls.txt").write_text(OWLS)
+    page = opened(viewport=viewport)
+    page.get_by_role("button", name="New memory…").click()
+    assert page.evaluate("document.activeElement.id") == "make-name"
+    for name, said in (("notes", "is taken"), ("a/b", "leave out /")):
+        page.fill("#make-name", name)
+        page.keyboard.press("Enter")
+        until(page, f"document.getElementById('make-note').textContent.includes({said!r})")
+    assert page.locator("#make").is_visible()
+    page.fill("#make-name", "Meine Eulen")
+    page.get_by_role("button", name="Make it").click()
+    until(page, "document.getElementById('memory').value === 'Meine Eulen'")
+    assert page.locator("#make").is_hidden() and "Meine Eulen is empty" in page.locator("#turns").text_content()
+    assert page.locator("#choose").is_visible() and page.locator("#list").inner_text() == "No documents yet."
+    page.set_input_files("#files", tmp_path / "owls.txt")
+    until(page, "document.querySelectorAll('#list .name').length === 1")
+    assert "Ask Meine Eulen" in page.locator("#turns").text_content()
+    if viewport == PHONE:
+        page.locator("#close-documents").click()
+    ask(page, "Who is the night owl Mina?")
+    assert "owls.txt" in page.locator(".sources").inner_text()
+    page.reload()
+    page.wait_for_selector(".turn .answer")
+    assert page.input_value("#memory") == "Meine Eulen"
+    page.get_by_role("button", name="New memory…").click()
+    page.keyboard.press("Escape")
+    assert page.locator("#make").is_hidden() and page.evaluate("document.activeElement.id") == "new-memory"
+
+
+def test_without_a_folder_there_is_no_button_for_a_new_memory(browser, tmp_path):
+    with clients_of(small_model(), byte_tokenizer(), tmp_path) as start, listening(start().app, lifespan="off") as port:
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.wait_for_selector(".welcome")
+        assert page.locator("#new-memory").is_hidden()
+        page.close()
 
 
 def test_by_keyboard_an_answer_is_stopped(opened, served, monkeypatch):

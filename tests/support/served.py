@@ -53,6 +53,7 @@ def clients_of(model, tokenizer, folder):
     clients = []
 
     def start(**options) -> TestClient:
+        makes = options.pop("makes", False)
         worker = Worker(options.pop("waiting", 4), options.pop("rows", 4))
         stores = [store_of(folder / "notes.memory", model, tokenizer, foxes=TEXT)]
         settings = {"tokenizer": tokenizer, "budget": 60, "score": "bm25"} | options
@@ -60,7 +61,7 @@ def clients_of(model, tokenizer, folder):
             model,
             settings.pop("tokenizer"),
             "small",
-            Memories([store.folder for store in stores]),
+            Memories([store.folder for store in stores], folder=folder if makes else None),
             worker,
             **settings,
         )

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..utils.errors import UserError
+from ..utils.files import check_writable
 from .common import ModelOption, ScoreOption, check_source, note
 
 
@@ -15,6 +16,12 @@ def command(
     memories: Annotated[
         list[str] | None,
         typer.Argument(help="Memories made with --keep-all; requests name them: notes.memory is notes."),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Serve every memory in this folder too, and let clients make new ones in it; made if it is missing."
+        ),
     ] = None,
     model: ModelOption = "tiny",
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 accepts other machines.")] = "127.0.0.1",
@@ -48,6 +55,8 @@ def command(
     """Serve a model and memories over HTTP: a page to ask in, and an OpenAI-compatible API."""
     for memory in memories or []:
         check_source(memory)
+    if folder is not None:
+        check_writable(folder, "--folder")
     from ..answering.ask import checked_score
     from ..scoring.defaults import default_budget
     from .loading import load, open_own
@@ -67,8 +76,13 @@ def command(
         raise UserError(f"--api-key-env {api_key_env}: that variable is not set; export it with the key.")
     with bind(host, port) as bound:
         loaded, tokenizer = load(model)
+        if folder is not None:
+            if loaded.config.encoding != "chunk":
+                raise UserError(f"--folder {folder}: {model} can't keep every token, so no memory of it can be served.")
+            folder.mkdir(parents=True, exist_ok=True)
         score = checked_score(loaded, score)
-        opened = Memories(memories or [], partial(open_own, loaded, tokenizer))
+        opens = partial(open_own, loaded, tokenizer)
+        opened = Memories(memories or [], opens, folder=folder, left_out=partial(note, style="yellow"))
         name = Path(model).expanduser().resolve().name if Path(model).is_dir() else model
         budget = default_budget(loaded.config) if budget is None else budget
         limits = {

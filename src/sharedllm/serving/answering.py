@@ -186,8 +186,8 @@ def _selected(
     window = model.config.window
     if query.shape[1] > window:
         raise invalid(
-            "messages",
-            f"the question has {query.shape[1]} tokens, the window={window}: shorten it to search the memory for it.",
+            prompt.field,
+            f"the question has {query.shape[1]:,} tokens, the window={window}: shorten it to search the memory for it.",
         )
     return choose(model, tokenizer, store, query, prompt.form, budget=budget, score=score)
 

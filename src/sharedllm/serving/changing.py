@@ -6,18 +6,29 @@ from contextlib import aclosing
 from typing import Any
 
 from fastapi import FastAPI, Request
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import Response, StreamingResponse
 
 from ..documents.apart import Text
 from ..utils.text import tokenize
 from .completing import disconnected, worked
 from .errors import ServingError
+from .names import check_document, check_memory
 from .passages import passage
 from .replies import DONE, Json, event
-from .requests import DocumentRequest
+from .requests import DocumentRequest, MemoryRequest
 from .service import Service
-from .uploads import Extractions, check_name
+from .uploads import Extractions
 from .worker import Job
+
+
+class _Name(PathConvertor):
+    """A document's name in an address: anything, as a file's name may even hold a line end."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("document", _Name())
 
 
 def add_changes(app: FastAPI, service: Service) -> None:
@@ -26,25 +37,38 @@ def add_changes(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/memories")
     async def memories() -> dict[str, Any]:
-        return {"object": "list", "data": service.memories.listed(), "most_upload": service.most_upload}
+        listed = {"object": "list", "data": service.memories.listed(), "most_upload": service.most_upload}
+        return listed | {"makes_memories": service.memories.folder is not None}
+
+    @app.post("/v1/memories")
+    async def make(body: MemoryRequest) -> Response:
+        """A new memory without documents, in the server's folder."""
+        if service.memories.folder is None:
+            raise ServingError(403, "this server makes no memories: start it with --folder DIR, in which to make them.")
+        check_memory(body.name)
+        work = Job(
+            lambda _: service.memories.make(body.name, service.model, service.tokenizer), service.seconds, changes=True
+        )
+        return Json(await _result(service, work), 201)
 
     @app.post("/v1/memories/{name}/documents")
     async def add(name: str, body: DocumentRequest) -> dict[str, Any]:
         """Once begun, this continues even if the client disconnects."""
         _ = service.memories[name]
+        check_document(body.name)
         job = _reading(service, name, body.name, body.text)
         return await _result(service, job)
 
-    @app.get("/v1/memories/{name}/documents/{document:path}")
+    @app.get("/v1/memories/{name}/documents/{document:document}")
     async def read(name: str, document: str, start: int = 0, end: int = 10_000) -> dict[str, Any]:
         held = service.memories[name].memory
         return await asyncio.to_thread(passage, held, service.tokenizer, document, max(start, 0), max(end, 0))
 
-    @app.put("/v1/memories/{name}/documents/{document:path}")
+    @app.put("/v1/memories/{name}/documents/{document:document}")
     async def put(name: str, document: str, request: Request, replace: bool = False) -> Response:
         """A file, of which nothing stays if its client leaves before it is read."""
         _ = service.memories[name]
-        check_name(document)
+        check_document(document)
         service.memories.check_free(name, document, replace)
         data = await request.body()
         file = await _while_there(request, extractions.text(document, data, service.seconds))
@@ -67,7 +91,7 @@ def add_changes(app: FastAPI, service: Service) -> None:
 
         return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
-    @app.delete("/v1/memories/{name}/documents/{document:path}")
+    @app.delete("/v1/memories/{name}/documents/{document:document}")
     async def remove(name: str, document: str) -> dict[str, Any]:
         _ = service.memories[name]
         return await _result(

@@ -17,6 +17,8 @@ from .site import is_public
 # Seconds within which a body has to arrive, and the number of bytes that allows one more second.
 BODY_SECONDS = 30
 BODY_RATE = 10_000
+# Most bytes of a request's headers: names and values.
+HEADER_BYTES = 2**15
 
 
 class Hosts:
@@ -55,7 +57,7 @@ def _is_address(name: str) -> bool:
 
 
 class Guard:
-    """Middleware: X-Request-ID, the host, bearer key (all but /health and the page's files), and the size of bodies and the time they take."""
+    """Middleware: X-Request-ID, the host, bearer key (all but /health and the page's files), the size of headers, and the size of bodies and the time they take."""
 
     def __init__(
         self, app: ASGIApp, key: str | None, most_bytes: int, hosts: Hosts | None = None, most_upload: int | None = None
@@ -79,7 +81,11 @@ class Guard:
 
         upload = scope["method"] == "PUT"
         most = self.most_upload if upload else self.most_bytes
-        error = self._refused(scope["method"], scope["path"], headers) or self._large(headers, most, upload)
+        error = (
+            _long(headers)
+            or self._refused(scope["method"], scope["path"], headers)
+            or self._large(headers, most, upload)
+        )
         if error is not None:
             await Json(error.body, error.status, error.headers)(scope, receive, named)
             return
@@ -124,6 +130,12 @@ class Guard:
     def _large(self, headers: Headers, most: int, upload: bool) -> ServingError | None:
         length = headers.get("content-length", "0")
         return ServingError(413, _too_large(most, upload)) if length.isdecimal() and int(length) > most else None
+
+
+def _long(headers: Headers) -> ServingError | None:
+    if sum(len(name) + len(value) for name, value in headers.raw) <= HEADER_BYTES:
+        return None
+    return ServingError(431, f"the headers have more than {HEADER_BYTES:,} bytes: send fewer, or shorter ones.")
 
 
 def _too_large(most: int, upload: bool) -> str:

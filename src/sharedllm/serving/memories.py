@@ -1,4 +1,4 @@
-"""The memories opened at the server's start, by name, and changes of their documents."""
+"""The memories of a server by name: those opened at its start, new ones, and changes of their documents."""
 
 import errno
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +11,9 @@ from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
 from ..documents.places import Origin
+from ..memory.fingerprint import tokenizer_fingerprint
 from ..memory.interface import Memory
-from ..store.opening import Label, look, open_memory
+from ..store.opening import Label, is_memory, look, open_memory
 from ..store.writer import Writer, writing
 from ..utils.errors import UserError
 from ..utils.text_files import pieces_of
@@ -43,25 +44,46 @@ class Opened:
 class Memories:
     """Memories by the names of their folders or files. Only the worker's thread changes them; other threads may read them."""
 
-    def __init__(self, paths: Sequence[str | Path], opens: Callable[[str], Memory] = open_memory):
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        opens: Callable[[str], Memory] = open_memory,
+        *,
+        folder: Path | None = None,
+        left_out: Callable[[str], None] = lambda line: None,
+    ):
         """
         Args:
             opens: opens a path the first time.
+            folder: all its memories are served too, and new ones are made in it. left_out: called with a line for each of
+                them that can't be served.
 
         Raises:
-            UserError: as `opens`; two memories of one name, or one that does not hold every token.
+            UserError: as `opens`, for one of `paths`; two memories of one name, or one that does not hold every token.
         """
+        self.folder = folder
         self._opened: dict[str, Opened] = {}
         # The memory that is being changed here: questions see it as it was before.
         self._changing: str | None = None
         for path in map(Path, paths):
-            name = path.resolve().name.removesuffix(".memory")
-            if name in self._opened:
-                raise UserError(f"{path} and {self[name].path} are both {name!r}: rename one.")
-            label, memory = look(path), opens(str(path))
-            if not memory.complete:
-                raise UserError(f"{path} does not hold every token: read its texts with --keep-all.")
-            self._opened[name] = Opened(path, label, memory, memory.nbytes)
+            self._open(path, opens)
+        served = {opened.path.resolve() for opened in self._opened.values()}
+        for path in sorted(folder.iterdir()) if folder is not None else ():
+            if not is_memory(path) or path.resolve() in served:
+                continue
+            try:
+                self._open(path, opens)
+            except UserError as error:
+                left_out(f"{path} is not served: {error}")
+
+    def _open(self, path: Path, opens: Callable[[str], Memory]) -> None:
+        name = path.resolve().name.removesuffix(".memory")
+        if name in self._opened:
+            raise UserError(f"{path} and {self[name].path} are both {name!r}: rename one.")
+        label, memory = look(path), opens(str(path))
+        if not memory.complete:
+            raise UserError(f"{path} does not hold every token: read its texts with --keep-all.")
+        self._opened[name] = Opened(path, label, memory, memory.nbytes)
 
     @property
     def names(self) -> list[str]:
@@ -78,7 +100,7 @@ class Memories:
         return self._opened[name]
 
     def meant(self, name: str | None) -> str | None:
-        """The memory that a request reads: the named one, or the only one if none is named; "" means none.
+        """The memory that a request reads: the named one, or if none is named the only one, unless it is empty; "" means none.
 
         Raises:
             ServingError: no memory of that name.
@@ -86,7 +108,9 @@ class Memories:
         if name:
             _ = self[name]
             return name
-        return next(iter(self._opened)) if name is None and len(self._opened) == 1 else None
+        only, *others = [*self._opened, None]
+        alone = only is not None and others == [None] and self[only].memory.tokens > 0
+        return only if name is None and alone else None
 
     def current(self, name: str) -> Memory:
         """The memory of a name, reopened if another process has changed it; only for the worker's thread.
@@ -118,6 +142,34 @@ class Memories:
         opened = self[name]
         size = {"tokens": opened.memory.tokens, "bytes": opened.nbytes}
         return {"id": name, "object": "memory", **size, "documents": opened.memory.contents}
+
+    def make(self, name: str, model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+        """Make a memory without documents in the folder. Returns its description.
+
+        Args:
+            name: one that `names.check_memory` takes.
+
+        Raises:
+            ServingError: the name is taken, by a memory or by anything else in the folder; or the disk is full.
+        """
+        assert self.folder is not None
+        path = self.folder / f"{name}.memory"
+        if name in self._opened or path.exists() or path.is_symlink():
+            raise ServingError(409, f"name={name!r} is taken: choose another name.", "name")
+        with full_disk_named(f"{self.folder}"), ExitStack() as stack:
+            try:
+                writer = stack.enter_context(writing(path))
+            except UserError as error:
+                raise ServingError(409, str(error), "name") from None
+            if writer.manifest is not None:  # another process was faster
+                raise ServingError(409, f"name={name!r} is taken: choose another name.", "name")
+            writer.begin(model, tokenizer_fingerprint(tokenizer))
+            writer.commit()
+        label = look(path)
+        memory = open_memory(path, fingerprint=label.fingerprint, tokenizer=label.tokenizer)
+        # A new mapping, because other threads may go through the old one.
+        self._opened = self._opened | {name: Opened(path, label, memory, memory.nbytes)}
+        return self.described(name)
 
     def add(
         self,

@@ -17,7 +17,7 @@ from .tools import CallForm
 class Prompt:
     """ids: (1, L) to continue. question: (1, Q) the part to search a memory for. form: (1, F) the same with a
     placeholder question, if questions have a form. text: the question's words. one_line: the answer is one line.
-    calls: how the model calls tools, if it may."""
+    calls: how the model calls tools, if it may. field: of the request, that holds the question."""
 
     ids: Tensor
     question: Tensor
@@ -25,6 +25,7 @@ class Prompt:
     text: str
     one_line: bool
     calls: CallForm | None = None
+    field: str = "messages"
 
 
 def prompt_of(request: ChatRequest | CompletionRequest, tokenizer: PreTrainedTokenizerBase) -> Prompt:
@@ -36,7 +37,7 @@ def prompt_of(request: ChatRequest | CompletionRequest, tokenizer: PreTrainedTok
     """
     if isinstance(request, CompletionRequest):
         ids = tokenize(tokenizer, request.prompt)
-        return Prompt(with_beginning(tokenizer, ids), ids, None, request.prompt, one_line=False)
+        return Prompt(with_beginning(tokenizer, ids), ids, None, request.prompt, one_line=False, field="prompt")
     form, calls = PromptForm.of(tokenizer), None
     if request.offered:
         calls = CallForm.of(form)
@@ -45,11 +46,12 @@ def prompt_of(request: ChatRequest | CompletionRequest, tokenizer: PreTrainedTok
     last = request.messages[-1]
     # After the result of a tool the question is the last one that was asked.
     asked = next((m for m in reversed(request.messages) if last.role == "tool" and m.role == "user"), last)
-    if asked.role != "user" or not asked.text.strip():
+    if asked.role != "user":
         raise invalid(
-            "messages",
-            f"the last message is empty or has the role {last.role!r}: end with a question, of the role 'user'.",
+            "messages", f"the last message has the role {last.role!r}: end with a question, of the role 'user'."
         )
+    if not asked.text.strip():
+        raise invalid("messages", "the message that asks is empty: end with a question.")
     turns = [message.turn for message in request.messages]
     tools = [tool.described for tool in request.offered] or None
     lead = calls.begin if calls is not None and request.forced else ""

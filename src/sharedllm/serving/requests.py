@@ -164,8 +164,16 @@ class CompletionRequest(Sampled):
 
 
 class DocumentRequest(Body):
-    name: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    """name: checked by `names.check_document`, as that of a file."""
+
+    name: str
     text: Annotated[str, Field(min_length=1)]
+
+
+class MemoryRequest(Body):
+    """name: checked by `names.check_memory`."""
+
+    name: str
 
 
 def explained(errors: list[Any]) -> ServingError:

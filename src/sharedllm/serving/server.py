@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from ..utils.errors import UserError
+from .guard import HEADER_BYTES
 from .worker import Worker
 
 # Most connections at once, and seconds for open connections to end once the server is told to stop.
@@ -119,6 +120,8 @@ def run(app: FastAPI, worker: Worker, bound: socket.socket) -> None:
         access_log=False,
         server_header=False,
         limit_concurrency=CONNECTIONS,
+        # Of headers that are not complete yet; complete ones are measured by `Guard`, which says what is wrong.
+        h11_max_incomplete_event_size=2 * HEADER_BYTES,
         timeout_graceful_shutdown=2 * GRACE,
     )
     # uvicorn raises the signals again once it has stopped; ignore them, because this end was requested.

@@ -20,7 +20,17 @@ _HEADERS = {
     "Cache-Control": "no-cache",
 }
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
-_PAGE = ("page.css", "main.js", "api.js", "elements.js", "conversation.js", "documents.js", "panel.js", "frame.js")
+_PAGE = (
+    "page.css",
+    "main.js",
+    "api.js",
+    "elements.js",
+    "conversation.js",
+    "documents.js",
+    "making.js",
+    "panel.js",
+    "frame.js",
+)
 # What the page takes from `sharedllm explain`, by the name under which it is served.
 _EXPLAIN = {"explain.css": "page.css", "explain.js": "page.js"}
 

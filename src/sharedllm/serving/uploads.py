@@ -64,14 +64,3 @@ async def _file(name: str, data: bytes) -> AsyncIterator[Path]:
         path = Path(folder) / f"document{suffix}"
         await asyncio.to_thread(path.write_bytes, data)
         yield path
-
-
-def check_name(name: str) -> None:
-    """
-    Raises:
-        ServingError: a name that no document can have.
-    """
-    if not name.strip() or len(name) > 512 or not name.isprintable():
-        raise invalid(
-            "document", f"document={name[:40]!r} is no name of a document: use 1 to 512 printable characters."
-        )

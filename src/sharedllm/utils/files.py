@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -42,6 +43,25 @@ def there(path: str | Path) -> bool:
         shown = shown if len(shown) <= 100 else f"{shown[:100]}…"
         raise UserError(f"{shown} can't be opened: {getattr(error, 'strerror', None) or error}.") from None
     return True
+
+
+def check_writable(folder: Path, option: str) -> None:
+    """Refuse a folder that can't be written to, before work whose result is for it. Nothing is left behind.
+
+    Args:
+        option: that names it, for the message.
+
+    Raises:
+        UserError: it, or the nearest folder above it that exists, is no folder or can't be written to.
+    """
+    above = next(path for path in (folder, *folder.absolute().parents) if there(path) or path.is_symlink())
+    try:
+        with tempfile.TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{option} {folder} can't be written: {error.strerror or error}; name another folder."
+        ) from None
 
 
 def put(temporary: Path, final: Path) -> None:

@@ -7,21 +7,30 @@ import { closePanel, openMap, openSource } from "./panel.js";
 /* The longest answer, in tokens; and how many characters of earlier turns are sent for each token of the window. */
 const ANSWER = 256, CHARACTERS = 2;
 
-let state = { model: "", memory: null, window: 512 };
+let state = { model: "", memory: null, window: 512, empty: false, others: 0, makes: false };
 let turns = [], running = null;
 
 const stored = () => `sharedllm.turns.${state.model}:${state.memory ?? ""}`;
 
-/* Show the conversation over a memory. memory: its name; null for none. */
-export function openConversation(model, memory, window) {
+/* Show the conversation over a memory.
+ * now: the model's name and window; memory: its name, null for none; empty: it has no documents; others: how many memories
+ * there are; makes: whether the server makes new ones. */
+export function openConversation(now) {
   stop();
-  state = { model, memory, window };
+  state = now;
+  $("question").placeholder = now.memory === null ? "Ask the model" : "Ask about these documents";
   try {
     turns = JSON.parse(sessionStorage.getItem(stored()) ?? "[]");
   } catch {
     turns = [];
   }
   draw();
+}
+
+/* What a conversation that has not begun says depends on whether there are documents. */
+export function documentsChanged(empty) {
+  state = { ...state, empty };
+  if (!turns.length) draw();
 }
 
 export function newConversation() {
@@ -126,13 +135,19 @@ function draw() {
 }
 
 function welcome() {
-  const box = make("div", { class: "welcome" });
-  if (state.memory === null) {
+  const box = make("div", { class: "welcome" }), alone = "Questions are answered by the model alone. To ask documents, ";
+  if (state.memory === null && state.others) {
+    box.append(make("h2", {}, "Ask the model alone"), make("p", { class: "quiet" }, `${alone}choose a memory.`));
+  } else if (state.memory === null && state.makes) {
+    box.append(make("h2", {}, "There is no memory yet"), make("p", { class: "quiet" }, `${alone}make a memory and add files to it.`));
+  } else if (state.memory === null) {
     box.append(
       make("h2", {}, "No memory is served"),
-      make("p", {}, "Questions are answered by the model alone. To ask documents, read one into a memory and serve it:"),
+      make("p", {}, `${alone}read one into a memory and serve it:`),
       make("pre", {}, "sharedllm read book.txt --keep-all -o book.memory\nsharedllm serve book.memory"),
     );
+  } else if (state.empty) {
+    box.append(make("h2", {}, `${state.memory} is empty`), make("p", { class: "quiet" }, "Add documents to it, then ask."));
   } else {
     box.append(make("h2", {}, `Ask ${state.memory}`), make("p", { class: "quiet" }, "Each question reads the parts of the documents that matter to it. The answer names its sources; open one to see it in its document."));
   }

@@ -1,13 +1,14 @@
 /* Starts the page: the choice of a memory, the question, and the keyboard. */
 
 import { Failure, json } from "./api.js";
-import { answering, ask, newConversation, openConversation, stop } from "./conversation.js";
+import { answering, ask, documentsChanged, newConversation, openConversation, stop } from "./conversation.js";
 import { limitUploads, onChange, showDocuments } from "./documents.js";
 import { $, make, some } from "./elements.js";
+import { askForMemory, onMade } from "./making.js";
 import { closePanel, panelIsOpen } from "./panel.js";
 
 const CHOSEN = "sharedllm.memory";
-let memories = [], model = { id: "", window: 512 };
+let memories = [], makes = false, model = { id: "", window: 512 };
 
 function about(memory) {
   $("about").textContent = memory ? `${some(memory.documents.length, "document")}, ${some(memory.tokens, "token")}` : model.id;
@@ -20,7 +21,14 @@ function choose(name) {
   closePanel();
   about(memory);
   showDocuments(memory);
-  openConversation(model.id, memory?.id ?? null, model.window);
+  openConversation({
+    model: model.id, window: model.window, memory: memory?.id ?? null, empty: memory?.documents.length === 0, others: memories.length, makes,
+  });
+}
+
+function list() {
+  const choices = memories.map(memory => make("option", { value: memory.id }, memory.id));
+  $("memory").replaceChildren(...choices, make("option", { value: "" }, "no memory"));
 }
 
 async function start() {
@@ -28,13 +36,14 @@ async function start() {
     const [models, served] = [await json("/v1/models"), await json("/v1/memories")];
     model = models.data[0];
     memories = served.data;
+    makes = served.makes_memories;
     limitUploads(served.most_upload);
   } catch (error) {
     $("turns").replaceChildren(make("p", { class: "error", role: "alert" }, error instanceof Failure ? error.message : String(error)));
     return;
   }
-  const choices = memories.map(memory => make("option", { value: memory.id }, memory.id));
-  $("memory").replaceChildren(...choices, make("option", { value: "" }, "no memory: the model alone"));
+  $("new-memory").hidden = !makes;
+  list();
   const before = sessionStorage.getItem(CHOSEN);
   choose(memories.some(memory => memory.id === before) || before === "" ? before : memories[0]?.id);
   if (matchMedia("(min-width: 761px)").matches) $("question").focus();
@@ -66,8 +75,17 @@ onChange(memory => {
   if ($("memory").value !== memory.id) return;
   about(memory);
   showDocuments(memory);
+  documentsChanged(memory.documents.length === 0);
+});
+onMade(memory => {
+  memories = [...memories, memory];
+  list();
+  choose(memory.id);
+  if (matchMedia("(min-width: 761px)").matches) $("choose").focus();
+  else toggleDocuments(true);
 });
 $("memory").addEventListener("change", () => choose($("memory").value));
+$("new-memory").addEventListener("click", askForMemory);
 $("new").addEventListener("click", newConversation);
 $("ask").addEventListener("submit", event => { event.preventDefault(); submit(); });
 $("stop").addEventListener("click", () => { stop(); $("question").focus(); });
@@ -82,7 +100,7 @@ $("close-panel").addEventListener("click", closePanel);
 $("show-documents").addEventListener("click", () => toggleDocuments(true));
 $("close-documents").addEventListener("click", () => toggleDocuments(false));
 addEventListener("keydown", event => {
-  if ($("key").open) return;
+  if (document.querySelector("dialog[open]")) return;
   const typing = event.target.matches?.("input, textarea, select");
   if (event.key === "Escape") {
     if ($("documents").classList.contains("shown")) toggleDocuments(false);

@@ -1,0 +1,47 @@
+/* A new memory: its name is asked for, and the server makes it. */
+
+import { Failure, json } from "./api.js";
+import { $ } from "./elements.js";
+
+let made = () => {};
+
+/* on: called with the new memory, as the server describes it. */
+export function onMade(on) {
+  made = on;
+}
+
+function say(text, wrong) {
+  $("make-note").textContent = text;
+  $("make-note").className = wrong ? "error" : "quiet";
+  if (wrong) $("make-note").setAttribute("role", "alert");
+  else $("make-note").removeAttribute("role");
+}
+
+export function askForMemory() {
+  $("make-name").value = "";
+  say("It is empty until you add documents.", false);
+  $("make").showModal();
+  $("make-name").focus();
+}
+
+async function make(name) {
+  const send = $("make").querySelector("[type=submit]");
+  send.disabled = true;
+  try {
+    const memory = await json("/v1/memories", {
+      method: "POST", body: JSON.stringify({ name }), headers: { "Content-Type": "application/json" },
+    });
+    $("make").close();
+    made(memory);
+  } catch (error) {
+    say(error instanceof Failure ? error.message : `The page failed: ${error.message}`, true);
+    $("make-name").focus();
+  }
+  send.disabled = false;
+}
+
+$("make").querySelector("form").addEventListener("submit", event => {
+  event.preventDefault();
+  make($("make-name").value.trim());
+});
+$("make-cancel").addEventListener("click", () => $("make").close());
