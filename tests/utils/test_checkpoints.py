@@ -1,13 +1,15 @@
 """Checkpoints that can't be loaded are users' mistakes, reported in one line; valid ones load."""
 
 import json
+import re
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sharedllm.utils.checkpoints import load_model, load_tokenizer
+from sharedllm.integrations import finder
+from sharedllm.utils.checkpoints import NoModel, load_model, load_tokenizer
 from sharedllm.utils.errors import UserError
 
 
@@ -100,3 +102,43 @@ def test_a_models_folder_here_comes_before_a_bundled_model(tmp_path, monkeypatch
     assert run("info", "a.memory", "--json")[1] and said not in run("info", "a.memory")[2]
     other = run("generate", "--context", "a.memory", "--prompt", "a", "--max-new-tokens", "1")
     assert other[0] == 0 and other[2].startswith(said)
+
+
+@pytest.fixture
+def no_hub(monkeypatch):
+    """A hub that can't be reached; waiting before another try fails the test."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(
+        "huggingface_hub.utils._http.time.sleep", lambda seconds: pytest.fail("it waits and tries again")
+    )
+
+
+def test_a_mistyped_name_fails_at_once_where_the_hub_can_not_be_reached(no_hub, run, tmp_path, text_folder):
+    said = (
+        "no folder nosuch/model, no bundled model of that name (tiny, base), and the Hugging Face hub can't be reached"
+    )
+    for load in (load_model, load_tokenizer):
+        with pytest.raises(NoModel, match=re.escape(said)):
+            load("nosuch/model")
+    with pytest.raises(UserError, match=re.escape(said)):
+        finder.loaded("nosuch/model", None)
+    for arguments in (
+        ["generate", "--prompt", "a", "--model", "nosuch/model"],
+        ["extend", "nosuch/model", "-o", tmp_path / "m"],
+    ):
+        code, out, err = run(*arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1) and said in err
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_cached_model_loads_where_the_hub_can_not_be_reached(no_hub, folder, tmp_path, monkeypatch):
+    """Nor are files asked for that it does not have."""
+    cache = tmp_path / "hub"
+    snapshot = cache / "models--some--model" / "snapshots" / "0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(folder, snapshot)
+    (cache / "models--some--model" / "refs").mkdir()
+    (cache / "models--some--model" / "refs" / "main").write_text(snapshot.name)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(cache))
+    assert type(load_model("some/model")).__name__ == "LlamaForCausalLM" and len(load_tokenizer("some/model")) == 256

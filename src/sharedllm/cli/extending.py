@@ -7,7 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
 from ..prompts import PromptForm
-from ..utils.checkpoints import load_tokenizer
+from ..utils.checkpoints import NoModel, load_tokenizer
 from ..utils.errors import UserError
 from ..utils.text import tokenize
 from .common import note, progress_bar
@@ -26,6 +26,8 @@ def needed_tokenizer(base: str) -> PreTrainedTokenizerBase:
     """
     try:
         return load_tokenizer(base)
+    except NoModel:
+        raise
     except UserError:
         raise UserError(f"{base} has no tokenizer, which is needed to measure it: add one, or use --paper.") from None
 
@@ -34,6 +36,8 @@ def tokenizer_of(base: str, output: Path) -> PreTrainedTokenizerBase | None:
     """The base's tokenizer, or None with a line on stderr."""
     try:
         return load_tokenizer(base)
+    except NoModel:
+        raise
     except UserError:
         note(f"{base} has no tokenizer: add one to {output} before reading text.", style="yellow")
         return None

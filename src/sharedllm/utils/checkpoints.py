@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -13,6 +14,13 @@ from .errors import UserError
 from .gguf import load_gguf, load_gguf_tokenizer
 from .model_names import checkpoint, is_gguf
 
+# Longest wait for the hub.
+SECONDS = 5.0
+
+
+class NoModel(UserError):
+    """There is no model of a name, neither here nor on the hub."""
+
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint.
@@ -20,7 +28,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     Raises:
         UserError: it can't be loaded.
     """
-    folder = checkpoint(name)
+    folder = _source(name)
     try:
         if is_gguf(folder):
             return load_gguf_tokenizer(Path(folder))
@@ -39,7 +47,7 @@ def load_model(name: str, device: torch.device | None = None, **options: Any) ->
     Raises:
         UserError: it can't be loaded; the message says why.
     """
-    folder = checkpoint(name)
+    folder = _source(name)
     path = Path(folder)
     if path.is_dir() and not any(path.glob("*.safetensors")):
         others = sorted(f.name for pattern in ("*.bin", "*.pt", "*.pth") for f in path.glob(pattern))
@@ -74,6 +82,31 @@ def load_model(name: str, device: torch.device | None = None, **options: Any) ->
     return model
 
 
+def _source(name: str | Path) -> str:
+    """What a model is loaded from: as `checkpoint`, or where the hub can't be reached its copy here. The hub is asked once, for a
+    few seconds: without a network its library would try each file again for half a minute, and the name may be mistyped.
+
+    Raises:
+        UserError: as `checkpoint`. NoModel: the hub can't be reached, and there is no copy here.
+    """
+    source = checkpoint(name)
+    if Path(source).exists() or constants.HF_HUB_OFFLINE:
+        return source
+    try:
+        get_hf_file_metadata(hf_hub_url(source, "config.json"), timeout=SECONDS)
+    except HfHubHTTPError:
+        pass  # it answers; what is wrong is said when the model is fetched
+    except Exception as error:  # of whatever library the hub's uses for connections
+        copy = try_to_load_from_cache(source, "config.json")
+        if isinstance(copy, str):
+            return str(Path(copy).parent)
+        raise NoModel(
+            f"there is no folder {name}, no bundled model of that name (tiny, base), and the Hugging Face hub can't be reached "
+            f"({error}): check the name, and the network."
+        ) from None
+    return source
+
+
 def _check_finite(name: str, model: PreTrainedModel) -> None:
     """
     Raises:
@@ -94,7 +127,7 @@ def _check_finite(name: str, model: PreTrainedModel) -> None:
 def _unreadable(what: str, name: str, error: Exception) -> UserError:
     folder = Path(checkpoint(name))
     if not folder.exists():
-        return UserError(
+        return NoModel(
             f"there is no folder {name}, no bundled model of that name (tiny, base), and none that could be fetched from "
             "the Hugging Face hub: check the name."
         )
