@@ -1,15 +1,17 @@
 """Fills in the parts of pages about commands, families, systems, tasks, scores and policies from the program itself,
-when the site is built.
+when the site is built. The table of extras is part of its page, because people read that one before they have the site.
 
-Run: python docs/make_pages.py     prints the same texts
+Run: python docs/make_pages.py     writes that table, and prints the other texts
 """
 
 import importlib.util
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 WIDTH = 100
+INSTALL = Path(__file__).parent / "install.md"
 
 
 def helps(command: Any, name: str = "sharedllm", parent: Any = None) -> Iterator[tuple[str, str]]:
@@ -65,10 +67,20 @@ def systems() -> str:
 
 def extras() -> str:
     """The extras: what each adds, its libraries, and the command."""
-    from sharedllm.utils.extras import EXTRAS, command
+    from sharedllm.utils.extras import EXTRAS
 
-    rows = [f"| {extra.about} | {', '.join(extra.modules)} | `{command(name)}` |" for name, extra in EXTRAS.items()]
+    rows = [
+        f"| {extra.about} | {', '.join(extra.modules)} | `pip install '.[{name}]'` |" for name, extra in EXTRAS.items()
+    ]
     return "\n".join(["| for | libraries | |", "|---|---|---|", *rows])
+
+
+def made(page: Path) -> str:
+    """The page about installing, with its table of extras made anew."""
+    table = f"<!-- extras -->\n{extras()}\n<!-- end -->"
+    return re.sub(
+        r"<!-- extras -->\n.*?<!-- end -->", lambda _: table, page.read_text(encoding="utf-8"), flags=re.DOTALL
+    )
 
 
 def notebook() -> str:
@@ -95,7 +107,6 @@ def named(table: str) -> Callable[[], str]:
 
 
 MARKS = {
-    "<!-- extras -->": extras,
     "<!-- notebook -->": notebook,
     "<!-- commands -->": commands,
     "<!-- families -->": families,
@@ -115,5 +126,6 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 if __name__ == "__main__":
+    INSTALL.write_text(made(INSTALL), encoding="utf-8")
     for make in MARKS.values():
         print(make(), "\n")

@@ -79,8 +79,18 @@ def test_every_command_is_in_the_reference(run):
 
 
 def test_every_extra_is_told_of():
-    page = built("docs/install.md")
-    assert all(f"| `{installs(name)}` |" in page and extra.about in page for name, extra in EXTRAS.items())
+    page = (ROOT / "docs/install.md").read_text(encoding="utf-8")
+    assert all(
+        f"| {extra.about} |" in page and f"| `pip install '.[{name}]'` |" in page for name, extra in EXTRAS.items()
+    )
+    assert tables_of("docs/make_pages.py").made(ROOT / "docs/install.md") == page and installs("NAME") in page
+
+
+def test_pages_install_the_package_in_the_one_way_that_works():
+    """It is on no index: from the folder of the sources. What errors write adds an extra to an installed package."""
+    for page in PAGES:
+        for line in (ROOT / page).read_text(encoding="utf-8").splitlines():
+            assert not re.search(r"pip install ['\"]?sharedllm", line.replace(installs("NAME"), "")), f"{page}: {line}"
 
 
 # Names of the README table's rows in the results; None: every budget gives the same.

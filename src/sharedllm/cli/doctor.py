@@ -6,6 +6,7 @@ from typing import Any
 import typer
 
 from ..utils.errors import UserError
+from ..utils.text_files import some
 from .common import JsonOption, print_json, stderr
 
 
@@ -18,7 +19,7 @@ def command(json: JsonOption = False) -> None:
         from .loading import quiet
     except ImportError as error:
         raise UserError(
-            f"a library can't be imported: {error}. Install this package again: pip install sharedllm."
+            f"a library can't be imported: {error}. Install this package again, as docs/install.md says."
         ) from None
     quiet()
     device = default_device()
@@ -49,7 +50,11 @@ def shown(machine: dict[str, Any]) -> list[str]:
     cpu, memory = machine["processor"], machine["memory"]
     lines = ["versions", *(_line(name, value) for name, value in machine["versions"].items())]
     rates = ", ".join(f"{name} {rate:,.0f} GFLOP/s" for name, rate in cpu["gflops"].items())
-    lines += ["", "machine", _line("processor", f"{cpu['name']}, {cpu['cores']} cores, {cpu['threads']} threads")]
+    lines += [
+        "",
+        "machine",
+        _line("processor", f"{cpu['name']}, {some(cpu['cores'], 'core')}, {some(cpu['threads'], 'thread')}"),
+    ]
     instructions = "with" if cpu["bf16_instructions"] else "without"
     lines += [_line("products", f"{rates} ({instructions} instructions for bf16)")]
     lines += [_line("checkpoints", f"are loaded in {cpu['checkpoints_are_loaded_in']} on the CPU")]

@@ -15,7 +15,7 @@ from .families import family_of
 
 # Current fields by their old names, for configurations saved earlier.
 # For a process that has not imported the package, which transformers tells that it does not know the architecture.
-HOW_TO_LOAD = "pip install sharedllm, and `import sharedllm` before AutoModelForCausalLM.from_pretrained"
+HOW_TO_LOAD = "install sharedllm from its sources, and `import sharedllm` before AutoModelForCausalLM.from_pretrained"
 RENAMED = {"ratios": "strides"}
 
 
