@@ -17,6 +17,7 @@ from .model.cross_attention import PreparedMemory
 from .model.families import family_of
 from .model.folding import Folding
 from .model.merging import RowCache, row_cache
+from .utils.errors import UserError
 
 
 class Listener(Protocol):
@@ -68,12 +69,17 @@ class Begun:
         Args:
             ids: (1, L), of any length; what does not fit into the window is read into the memory, as in `generate`.
             memory: of one text. new_tokens: most tokens of each row.
-            options: fields of the generation configuration that differ from the model's own, such as `do_sample`. Beams
-                are not made.
+            options: fields of the generation configuration that differ from the model's own, such as `do_sample`.
 
         Raises:
-            UserError: as `generate`.
+            UserError: as `generate`; beams are asked for, by the options or the model's own configuration.
         """
+        own: Any = model.generation_config
+        beams = options.get("num_beams", getattr(own, "num_beams", None)) or 1
+        if beams > 1:
+            raise UserError(
+                f"num_beams={beams}: rows are continued one token at a time, without beams; set num_beams=1, or use generate()."
+            )
         split, prepared, self._folding = model.start(ids, memory, new_tokens)
         self.model, self.new_tokens = model, new_tokens
         self.read = Read.of(model, split.running_ids, prepared)

@@ -1,5 +1,7 @@
 """Rows that are continued together get the tokens that `generate` gives each of rows alone."""
 
+import copy
+
 import pytest
 import torch
 from helpers import random_texts, tiny_base, tiny_shared
@@ -55,9 +57,25 @@ def written(model, ids: Tensor, memory, new: int, seed: int = 0, processors=(), 
     return out[0, ids.shape[1] :].tolist()
 
 
+OF_DEEP = {"encoding": "chunk", "prefix": [3, 1, 4], "window": 128}
+
+
 def of_kind(injection: str, family: str = "qwen2", **settings):
-    deep = {"encoding": "chunk", "prefix": [3, 1, 4], "window": 128} if injection == "deep" else {}
+    deep = OF_DEEP if injection == "deep" else {}
     return tiny_shared(family, injection=injection, **deep | settings)
+
+
+class Kept(LogitsProcessor):
+    """Notes the scores, and has the token taken that follows from their number alone."""
+
+    def __init__(self, seen: list[Tensor]):
+        self.seen = seen
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.seen.append(scores[0].clone())
+        forced = torch.full_like(scores, -1e4)
+        forced[:, 7 * len(self.seen) % 97 + 1] = 0
+        return forced
 
 
 SAMPLED = {"do_sample": True, "temperature": 1.3, "top_k": 20, "top_p": 0.9}
@@ -222,11 +240,52 @@ def test_memories_in_8_bits():
     assert [s.tokens for s in said] == expected
 
 
+@pytest.mark.parametrize("injection", ["joint", "cross", "deep"])
+def test_in_bf16_rows_are_as_close_as_rounding_allows(injection):
+    """Sums of a batch are rounded in another order. Given the same tokens, the logits of a row among others differ from
+    those of the row alone by no more than bf16 differs from float32, and the likeliest token is the same unless two are as
+    close as that."""
+    base = tiny_base("qwen2", initializer_range=0.08)
+    exact = tiny_shared("qwen2", base=base, injection=injection, **OF_DEEP if injection == "deep" else {})
+    rounded = copy.deepcopy(exact).to(torch.bfloat16)
+    prompts = [torch.tensor([ids]) for ids in random_texts([9, 20, 4, 31])]
+    contexts = [torch.tensor([ids]) for ids in random_texts([40, 3, 17, 60], 1)]
+
+    def logits(model, together: bool) -> Tensor:
+        """(4, 12, V) of each row after tokens that are the same for all."""
+        memories = [model.read(ids, keep_all=injection == "deep") for ids in contexts]
+        seen = [[] for _ in prompts]
+
+        def row(i: int) -> Row:
+            return Row(Begun(model, prompts[i], memories[i], 12, do_sample=False), Said(), [Kept(seen[i])])
+
+        if together:
+            run(Batch(), [row(i) for i in range(4)])
+        else:
+            for i in range(4):
+                run(Batch(), [row(i)])
+        return torch.stack([torch.stack(each) for each in seen])
+
+    alone, batched, expected = logits(rounded, False), logits(rounded, True), logits(exact, False)
+    rounding = (alone - expected).abs().max()
+    assert 0 < rounding < 1 and (batched - alone).abs().max() <= 1.5 * rounding
+    differ = batched.argmax(-1) != alone.argmax(-1)
+    best = alone.topk(2, -1).values
+    assert ((best[..., 0] - best[..., 1])[differ] <= 2 * rounding).all() and differ.float().mean() < 0.25
+
+
 def test_wrong_numbers():
     model = of_kind("joint")
     with pytest.raises(ValueError, match="batch"):
         Batch(0)
     with pytest.raises(ValueError, match="max_new_tokens"):
         Begun(model, torch.tensor([[1]]), None, 0)
+    with pytest.raises(ValueError, match=r"num_beams=3: rows are continued one token at a time, without beams"):
+        Begun(model, torch.tensor([[1]]), None, 1, num_beams=3)
+    model.generation_config.num_beams = 2
+    with pytest.raises(ValueError, match=r"num_beams=2: "):
+        Begun(model, torch.tensor([[1]]), None, 1)
+    assert Begun(model, torch.tensor([[1]]), None, 1, num_beams=1).new_tokens == 1
+    model.generation_config.num_beams = None
     with pytest.raises(ValueError, match="vocabulary"):
         Begun(model, torch.tensor([[10**6]]), None, 1)
