@@ -83,6 +83,25 @@ def test_documents_and_memories_on_disk(pipe, model, tmp_path):
     )
 
 
+def test_the_name_of_a_file_is_not_taken_for_a_text(pipe, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "foxes.md").write_text(TEXT)
+    store_of(tmp_path / "foxes.memory", model, byte_tokenizer(), foxes=TEXT)
+    for name in ("foxes.md", str(tmp_path / "foxes.md"), "foxes.memory"):
+        with pytest.raises(UserError, match=r"is the name of a file here, not a text: pass Path\('"):
+            pipe(name, question="Who?")
+    for text in ("notes", "nosuch.txt", "foxes.md ends here.", "a\0b", "x" * 5000):
+        assert "answer" in pipe(text, question="Who?", max_new_tokens=1)
+
+
+def test_a_memory_of_two_texts_is_refused(pipe, model):
+    memory = model.read(tokenize(byte_tokenizer(), TEXT).repeat(2, 1), keep_all=True)
+    with pytest.raises(UserError, match="holds 2 texts: pass one of them"):
+        pipe(memory, question="Who?")
+    assert "answer" in pipe(memory.index_select([0]), question="Who?", max_new_tokens=1)
+
+
 def test_a_model_that_keeps_a_tree_answers_over_all_of_it():
     base = tiny_base("llama", vocab_size=256, max_position_embeddings=256)
     pipe = pipeline(TASK, model=tiny_shared("llama", base=base, window=128), tokenizer=byte_tokenizer(), device="cpu")

@@ -153,6 +153,9 @@ def test_what_can_not_be_is_refused(retriever, folder, model, tmp_path):
             retriever(memory, **options)
     with pytest.raises(UserError, match="the question is empty"):
         ask(retriever(folder), " ")
+    for question in (None, 5, ["Who?"]):
+        with pytest.raises(UserError, match=r"question=.* is a \w+: pass a text"):
+            ask(retriever(folder), question)
 
 
 def test_unknown_options_are_refused(model, folder):

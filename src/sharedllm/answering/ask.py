@@ -81,15 +81,17 @@ def prompt_of(
     """(1, Q) token ids of a question in the form that the model was trained on.
 
     Raises:
-        UserError: the question is empty, or does not fit into the window together with the answer.
+        UserError: the question is empty or no text, or does not fit into the window together with the answer.
     """
+    if not isinstance(question, str):
+        raise UserError(f"question={question!r} is a {type(question).__name__}: pass a text.")
     if not question.strip():
         raise UserError("the question is empty: ask something.")
     ids = _asked(model, tokenizer, _with(tokenizer, question.strip(), instruction)).to(model.device)
     room = model.config.window - max_new_tokens
     if ids.shape[1] > room:
         raise UserError(
-            f"the question has {ids.shape[1]} tokens; {max(0, room)} fit alongside {max_new_tokens} new ones in the "
+            f"the question has {ids.shape[1]:,} tokens; {max(0, room):,} fit alongside {max_new_tokens} new ones in the "
             f"window={model.config.window}: " + ("shorten it." if room > 0 else "ask for fewer new tokens.")
         )
     return ids

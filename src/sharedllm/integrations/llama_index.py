@@ -7,13 +7,14 @@ from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.segments import Source
+from ..utils.errors import UserError
 from ..utils.extras import missing
 from .finder import Finder
 
 try:
     from llama_index.core.base.base_retriever import BaseRetriever
     from llama_index.core.callbacks.base import CallbackManager
-    from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+    from llama_index.core.schema import NodeWithScore, QueryBundle, QueryType, TextNode
 except ModuleNotFoundError:
     raise missing("llama-index", "llama_index") from None
 
@@ -47,6 +48,12 @@ class SharedLLMRetriever(BaseRetriever):
         self._finder = Finder(memory, model, tokenizer, k=k, budget=budget, score=score)
         super().__init__(callback_manager=callback_manager, verbose=verbose)
 
+    def retrieve(self, str_or_query_bundle: QueryType) -> list[NodeWithScore]:
+        return super().retrieve(_checked(str_or_query_bundle))
+
+    async def aretrieve(self, str_or_query_bundle: QueryType) -> list[NodeWithScore]:
+        return await super().aretrieve(_checked(str_or_query_bundle))
+
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return [
             NodeWithScore(
@@ -69,3 +76,13 @@ class SharedLLMRetriever(BaseRetriever):
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await asyncio.to_thread(self._retrieve, query_bundle)
+
+
+def _checked(question: QueryType) -> QueryType:
+    """
+    Raises:
+        UserError: it is neither a text nor a query of LlamaIndex, of which LlamaIndex would not say so.
+    """
+    if not isinstance(question, str | QueryBundle):
+        raise UserError(f"question={question!r} is a {type(question).__name__}: pass a text.")
+    return question

@@ -45,7 +45,7 @@ class QuestionAnsweringPipeline(Pipeline):
     def __call__(self, context: str | Path | Memory | list, **options: Any) -> Any:
         """
         Args:
-            context: a text; a document or a memory on disk as a `Path`; a memory that `read` or `open_memory` gave; or a
+            context: a text; a document or a memory on disk as a `Path`, not as a text; a memory that `read` or `open_memory` gave; or a
                 list of these, which gives a list of results.
             question: one question, for {"answer": …}. questions: a list of them, for {"answers": […]}.
             budget: most tokens of the text read for a question. score: how they are chosen. Defaults: the model's.
@@ -53,7 +53,8 @@ class QuestionAnsweringPipeline(Pipeline):
             return_sources: add "sources", for each question the parts of the text that were read whole, best first.
 
         Raises:
-            UserError: an empty context, no question, an unknown option, or a memory of another model.
+            UserError: an empty context, the name of a file as a text, no question, an unknown option, or a memory of another
+                model or of several texts.
         """
         if isinstance(context, list) and not context:
             raise UserError("context=[] holds no text: pass one, or a list of some.")
@@ -98,6 +99,8 @@ class QuestionAnsweringPipeline(Pipeline):
             opened = open_document(str(context))
             return {"questions": list(questions), "ids": tokenize(self.tokenizer, opened.text()), "document": opened}
         if hasattr(type(context), "segments"):  # of the class: a memory that keeps a tree has none
+            if context.texts != 1:
+                raise UserError(f"the memory holds {context.texts} texts: pass one of them, index_select([0]).")
             return {"questions": list(questions), "memory": context}
         if not isinstance(context, str):
             raise UserError(
@@ -105,6 +108,10 @@ class QuestionAnsweringPipeline(Pipeline):
             )
         if not context.strip():
             raise UserError("context is empty: pass the text to read.")
+        if _names_a_file(context):
+            raise UserError(
+                f"context={context!r} is the name of a file here, not a text: pass Path({context!r}) to read that file."
+            )
         return {"questions": list(questions), "ids": tokenize(self.tokenizer, context)}
 
     def _forward(
@@ -138,6 +145,14 @@ class QuestionAnsweringPipeline(Pipeline):
         else:
             found = {"answers": outputs["answers"], "sources": outputs["sources"]}
         return found if return_sources else {name: value for name, value in found.items() if name != "sources"}
+
+
+def _names_a_file(text: str) -> bool:
+    """Whether a text is the name of a document or memory that is there; of a folder, any word may be."""
+    try:
+        return Path(text).is_file() or (Path(text).is_dir() and is_memory(text))
+    except (OSError, ValueError):  # no file can have that name
+        return False
 
 
 def _questions(question: Any, questions: Any) -> list[str]:
