@@ -246,7 +246,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
         if input_ids is not None and past_key_values is None and input_ids.shape[1] > self.config.window:
             if memory is not None or context_ids is not None:
                 raise UserError(
-                    f"input_ids has {input_ids.shape[1]} tokens, the window={self.config.window}, and there is a context "
+                    f"input_ids has {input_ids.shape[1]:,} tokens, the window={self.config.window}, and there is a context "
                     "already: append the excess to that context."
                 )
             split = split_context(input_ids, mask, self.config.window)

@@ -219,7 +219,7 @@ class MemoryGenerationMixin(GenerationMixin, SharedLLMPreTrainedModel):
         if isinstance(memory, PreparedMemory):
             if endless or context:
                 raise UserError(
-                    f"the prompt has {context + split.running_ids.shape[1]} tokens, {new_tokens} new ones are requested, and "
+                    f"the prompt has {context + split.running_ids.shape[1]:,} tokens, {new_tokens} new ones are requested, and "
                     f"the window={window}: pass the memory unprepared, so that the excess can be appended to it."
                 )
         else:
@@ -246,7 +246,9 @@ class MemoryGenerationMixin(GenerationMixin, SharedLLMPreTrainedModel):
         if wanted is None:
             wanted = longest - prompt_length if longest is not None else 20
         if longest is not None and wanted < 1:
-            raise UserError(f"max_length={longest} leaves no room after a prompt of {prompt_length} tokens: raise it.")
+            raise UserError(
+                f"max_length={longest} leaves no room after a prompt of {prompt_length:,} tokens: raise it."
+            )
         return at_least_one("max_new_tokens", wanted)
 
     @staticmethod

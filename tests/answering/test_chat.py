@@ -268,3 +268,23 @@ def interrupted(stops, method):
         return method(*arguments, **options)
 
     return call
+
+
+def test_a_piped_question_that_can_not_be_answered_is_named_and_the_next_follows(talk, text_file):
+    lines = "What jumps?\n\n" + "what? " * 300 + "\ncaf\udce9\nIs it lazy?\n"
+    code, out, err = talk(lines, text_file, "--json")
+    said = [json.loads(line) for line in out.splitlines()]
+    assert code == 2 and [one.get("question") for one in said] == ["What jumps?", None, None, "Is it lazy?"]
+    wrong = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert (
+        len(wrong) == 2
+        and wrong[0].startswith("error: line 3: the question has 1,")
+        and "line 4: the question is not" in wrong[1]
+    )
+    assert [f"error: line {one['line']}: {one['error']}" for one in said[1:3]] == wrong
+    code, out, err = talk(lines, text_file)
+    assert (
+        code == 2
+        and out.count("\n") == 2
+        and [line for line in err.splitlines() if line.startswith("error: ")] == wrong
+    )

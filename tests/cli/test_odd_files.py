@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 from safetensors import safe_open
 
-from sharedllm import open_memory
+from sharedllm import SharedLLMForCausalLM, open_memory
+from sharedllm.cli import reading
 from sharedllm.cli.common import progress_bar
 from sharedllm.utils.text_files import harmless, read_text
 
@@ -122,6 +123,51 @@ def test_names_that_would_change_the_terminal_are_shown_escaped(run, tmp_path, m
         advance(1)
         drawn = console.file.getvalue()
     assert r"a\x1b[2J" in drawn and "title\x07" not in drawn and "\u202e" not in drawn
+
+
+@pytest.mark.parametrize("name", ["a\nb.txt", "\n.txt", "nul.txt", "COM1", "a\n\n\x1b[2J.md"])
+def test_line_ends_and_devices_in_names_break_no_output(run, tmp_path, model_folder, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / name).write_text("The lanterns burned low in the harbour.\n" * 4 + "The walrus is 771.\n")
+    (tmp_path / "texts" / ("empty\n" + name)).write_text("")
+    options = ["--model", model_folder]
+    code, out, err = run("read", "texts", "-o", "a.memory", "--keep-all", *options)
+    assert (code, out) == (0, "") and err.splitlines()[0] == "1 file could not be read:" and err.count("\n") == 3, err
+    code, out, err = run("ask", "a.memory", "walrus 771", *options, "--budget", 24, "--score", "bm25")
+    assert code == 0 and out.count("\n") == 1 and all(", line" in line for line in err.splitlines()), err
+    for command in (
+        ["info", "a.memory"],
+        ["memory", "check", "a.memory"],
+        ["memory", "forget", "a.memory", "texts/x" + name],
+    ):
+        code, out, err = run(*command)
+        assert "\x1b" not in out + err and name.replace("\x1b", "") not in (out + err if "\n" in name else ""), (
+            out + err
+        )
+    assert run("memory", "forget", "a.memory", f"texts/{name}")[0] == 0 and open_memory("a.memory").contents == []
+
+
+def test_the_speed_of_reading_is_that_of_reading_alone(run, tmp_path, model_folder, monkeypatch):
+    """Without loading the model."""
+    (tmp_path / "a.txt").write_text("The harbour master counted crates. " * 40)
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    load, read = reading.load, SharedLLMForCausalLM.read
+
+    def loads(name):
+        now[0] += 100
+        return load(name)
+
+    def reads(*arguments, **options):
+        now[0] += 2
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(reading, "load", loads)
+    monkeypatch.setattr(SharedLLMForCausalLM, "read", reads)
+    options = [tmp_path / "a.txt", "-o", tmp_path / "a.memory", "--model", model_folder]
+    assert "read 1,400 tokens in 2.0 s (700 tokens/s); " in run("read", *options)[2]
+    assert json.loads(run("read", *options, "--json")[1])["seconds"] == 2.0
 
 
 def test_names_in_any_language_are_shown_as_they_are():

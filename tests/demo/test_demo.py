@@ -8,9 +8,10 @@ import torch
 from helpers import byte_tokenizer, random_texts, tiny_base, tiny_shared
 
 from sharedllm.cli.demo import DEPTHS
-from sharedllm.demo.asking import with_facts
+from sharedllm.demo.asking import SYSTEMS, with_facts
 from sharedllm.demo.cost import measure
 from sharedllm.demo.measure import anchors, context_lengths, losses_by_length
+from sharedllm.demo.plot import draw_asked
 from sharedllm.demo.sources import library_files
 
 
@@ -20,7 +21,7 @@ def test_lengths_and_anchors():
     places = anchors(10_000, 4096, 512, 128, 5)
     assert len(places) == 5
     assert all(p % 128 == 0 and 4096 <= p <= 10_000 - 512 for p in places)
-    with pytest.raises(ValueError, match="at least"):
+    with pytest.raises(ValueError, match=r"^the text has 4,096 tokens: at least 4,608 are needed\.$"):
         anchors(4096, 4096, 512, 128, 1)
 
 
@@ -90,6 +91,39 @@ def test_demo_refuses_a_short_text(run, base_folder, model_folder, tmp_path):
     assert "the demo needs" in err
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_the_demo_says_first_that_its_folder_can_not_be_written(run, tmp_path, monkeypatch, there):
+    monkeypatch.setattr("sharedllm.cli.loading.load_any", lambda name: pytest.fail("a model was loaded"))
+    (tmp_path / "file").write_text("text")
+    output = tmp_path / "file" if there else tmp_path / "file" / "below" / "it"
+    code, out, err = run("demo", "-o", output)
+    assert (code, out, err) == (2, "", f"error: -o {output} can't be written: Not a directory; name another folder.\n")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_demo_refuses_what_it_would_ignore(run, base_folder, tmp_path):
+    for options, said in (
+        (["--base", base_folder], f"--base {base_folder} is of an extended model, but {base_folder} is a base itself"),
+        (["--places", 3], f"--places 3 is for losses, but {base_folder} is asked for facts"),
+    ):
+        code, out, err = run("demo", "-o", tmp_path / "demo", "--model", base_folder, *options)
+        assert (code, out, err.count("\n")) == (2, "", 1) and said in err
+    assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.parametrize("seconds", [None, 12.5])
+def test_the_figure_of_a_chat_model(tmp_path, seconds):
+    pytest.importorskip("matplotlib")
+    found = {str(depth): share for depth, share in zip(DEPTHS, (0, 0.25, 0.5, 0.75, 1), strict=True)}
+    asked = {name: {"found": found, "shown": 300.0, "seconds": 0.4, "prepare": 3.0} for name in SYSTEMS}
+    result = {
+        "text": {"name": "A text", "tokens": 131072}, "model": {"name": "a model"}, "questions": 20, "asked": asked,
+        "full_attention": {"seconds": seconds, "why": None},
+    }  # fmt: skip
+    draw_asked(result, tmp_path / "demo.png")
+    assert (tmp_path / "demo.png").read_bytes()[:4] == b"\x89PNG"
+
+
 def test_facts_stand_at_their_depths():
     text = "".join(f"Line {i} says little. It ends here.\n" for i in range(400))
     whole, questions = with_facts(text, DEPTHS, 3, random.Random(0))
@@ -124,6 +158,10 @@ def test_the_demo_of_a_chat_model(run, tmp_path, monkeypatch):
     assert all(list(map(float, each["found"])) == DEPTHS for each in asked.values())
     assert asked["closed"]["shown"] == 0 < asked["sharedllm"]["shown"] <= 300
     assert asked["same-pieces-text"]["shown"] == pytest.approx(asked["sharedllm"]["shown"], rel=0.1)
+    assert f"figures in {tmp_path}/demo/demo.json, drawn in {tmp_path}/demo/demo.png" in " ".join(out.split()).replace(
+        "/ ", "/"
+    )
+    assert (tmp_path / "demo" / "demo.png").read_bytes()[:4] == b"\x89PNG"
     assert result["memory"]["bytes"] > 0 and result["model"]["measured"]["lower_layers"] >= 1
     said = " ".join(out.split())
     assert "read once through" in said and "5 facts asked for" in said and "The base alone, with full attention" in said

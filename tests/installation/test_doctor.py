@@ -69,6 +69,13 @@ def test_a_gpu_and_no_compiler_are_shown(quick):
     assert "A100, 30.0 GB of 40.0 GB free, capability 8.0" in text and "none: torch.compile can't be used" in text
 
 
+def test_one_thread_is_no_threads(quick):
+    for cores, threads, said in ((1, 1, "1 core, 1 thread"), (64, 1200, "64 cores, 1,200 threads")):
+        quick["processor"] |= {"name": "A CPU", "cores": cores, "threads": threads}
+        (line,) = [line for line in doctor.shown(quick) if line.startswith("  processor")]
+        assert line.endswith(f"A CPU, {said}")
+
+
 def test_folders_below_home_name_nobody(monkeypatch, tmp_path):
     monkeypatch.setattr(machine.Path, "home", lambda: tmp_path)
     assert machine._short(str(tmp_path / "a" / "b")) == "~/a/b"

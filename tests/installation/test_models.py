@@ -73,6 +73,30 @@ def test_the_cache(cache):
     }
 
 
+@pytest.mark.parametrize(
+    ("config", "files", "about"),
+    [
+        (
+            {"model_type": "sharedllm"},
+            {"model.safetensors": 9},
+            "its config.json has no text_config, which describes its base",
+        ),
+        (QWEN, {"model.safetensors": 0}, "model.safetensors is empty: copy or fetch it again"),
+        (
+            EXTENDED,
+            {"model-1.safetensors": 9, "model-2.safetensors": 0},
+            "model-2.safetensors is empty: copy or fetch it again",
+        ),
+    ],
+)
+def test_what_lacks_is_named(tmp_path, config, files, about):
+    folder = model(tmp_path / "model", config)
+    for name, size in files.items():
+        (folder / name).write_bytes(bytes(size))
+    ((found),) = in_folder(str(folder))
+    assert (found.kind, found.about) == ("other", about)
+
+
 def test_no_cache(tmp_path):
     assert cached(tmp_path / "nothing") == []
 
@@ -94,13 +118,18 @@ def test_folders(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("nosuch", "does not exist or is not a folder"), ("empty", "holds no model"), ("a.txt", "is not a folder")],
+    [
+        ("nosuch", "does not exist or is not a folder"),
+        ("", "is empty"),
+        ("empty", "holds no model"),
+        ("a.txt", "is not a folder"),
+    ],
 )
 def test_folders_without_models_are_refused(tmp_path, name, said):
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.txt").write_text("text")
     with pytest.raises(UserError, match=said):
-        in_folder(str(tmp_path / name))
+        in_folder(str(tmp_path / name) if name else name)
 
 
 def test_the_command(run, tmp_path, cache, monkeypatch):

@@ -7,6 +7,7 @@ from stores import build, ids_of, model_of, words
 from sharedllm import ContextMemory, open_memory, save_memory
 from sharedllm.memory.interface import Memory
 from sharedllm.store import MemoryStore, is_memory, look
+from sharedllm.utils.errors import UserError
 
 SURFACE = [name for name in vars(Memory) if not name.startswith("_")]
 TEXT = words(100)
@@ -90,3 +91,10 @@ def test_what_is_meant_as_a_memory(paths, tmp_path):
     assert is_memory(paths / "file.memory") and is_memory(tmp_path / "folder") and is_memory("none.memory")
     assert not any(is_memory(name) for name in (tmp_path / "notes.txt", tmp_path, "-"))
     (tmp_path / "folder").rename(paths / "folder.memory")
+
+
+@pytest.mark.parametrize("path", [5, None, b"a.memory", ["a.memory"]])
+def test_what_is_no_path_is_named(path):
+    for use in (open_memory, lambda path: save_memory(None, path)):
+        with pytest.raises(UserError, match=r"^path=.* is a \w+: pass a path, as a text or a Path\.$"):
+            use(path)

@@ -127,7 +127,7 @@ class Chat:
         room = window - (new if new < window else window // 2)
         if asked.shape[1] > room:
             raise UserError(
-                f"the question has {asked.shape[1]} tokens; {room} fit alongside {window - room} new ones in the "
+                f"the question has {asked.shape[1]:,} tokens; {room:,} fit alongside {window - room} new ones in the "
                 f"window={window}: shorten it, or allow fewer new tokens."
             )
         self._fold(room - asked.shape[1])

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..utils.text_files import some
 from .fit import Fit, fit
 from .measure import PARTS
 from .results import DONE, Cell, Results
@@ -133,7 +134,7 @@ def markdown(results: Results) -> str:
     lines += [
         "",
         f"Matrix products: {peaks}. {machine['gpu'] if about['device'] != 'cpu' else machine['cpu']}, "
-        f"{machine['threads']} threads, torch {machine['torch']}, transformers {machine['transformers']}, "
+        f"{some(machine['threads'], 'thread')}, torch {machine['torch']}, transformers {machine['transformers']}, "
         f"sharedllm {machine['sharedllm']}, seed {about['seed']}.",
     ]
     return "\n".join(lines) + "\n"

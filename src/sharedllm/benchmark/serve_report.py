@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..utils.drawing import pyplot
+from ..utils.text_files import some
 
 PERCENTILES = (50, 90, 99)
 
@@ -95,7 +96,7 @@ def markdown(results: dict[str, Any]) -> str:
     lines = [
         f"# A server by clients: {plan['model']}",
         "",
-        f"{where['cpu']}, {where['cores']} cores, {where['threads']} threads; torch {where['torch']}, transformers "
+        f"{where['cpu']}, {some(where['cores'], 'core')}, {some(where['threads'], 'thread')}; torch {where['torch']}, transformers "
         f"{where['transformers']}, sharedllm {about['sharedllm']}. Memories: {', '.join(plan['memories'])}; --batch "
         f"{plan['batch']}, {plan['tokens']} tokens an answer, {answers} answers in a cell, seed {plan['seed']}.",
         "",

@@ -11,12 +11,15 @@ from rich.console import Console
 from rich.table import Table
 
 from ..utils.errors import UserError
-from ..utils.files import write_text
+from ..utils.extras import MissingExtra
+from ..utils.files import check_writable, write_text
 from ..utils.text_files import check_file, read_text
 from ..utils.version import __version__
 from .common import JsonOption, ModelOption, check_model, note, print_json, progress_bar
 
 BATCH_TOKENS = 16_384
+# Places whose loss is measured.
+PLACES = 12
 DEPTHS = [0.0, 0.25, 0.5, 0.75, 0.99]
 
 
@@ -26,10 +29,13 @@ def command(
     model: ModelOption = "tiny",
     base: Annotated[
         str | None,
-        typer.Option(callback=check_model, help="The base that the model was extended from; default: of tiny."),
+        typer.Option(callback=check_model, help="The base that an extended model was made from; default: of tiny."),
     ] = None,
     tokens: Annotated[int, typer.Option(min=1024, help="Longest context.")] = 131_072,
-    places: Annotated[int, typer.Option(min=1, help="Number of places whose loss is measured.")] = 12,
+    places: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of places whose loss is measured, unless of a chat model. Default: 12."),
+    ] = None,
     needles: Annotated[int, typer.Option(min=1, help="Needles per cell.")] = 4,
     budget: Annotated[
         int | None,
@@ -50,42 +56,44 @@ def command(
     """
     if file is not None:
         check_file(file)
+    check_writable(output, "-o")  # before minutes of work
     import torch
 
     from ..causal_lm import SharedLLMForCausalLM
-    from ..demo.plot import draw
+    from ..demo.plot import draw, draw_asked
+    from .demo_asked import asked, show_asked
     from .loading import load_any
 
     loaded, tokenizer = load_any(model)
     extended = isinstance(loaded, SharedLLMForCausalLM)
-    if not extended or loaded.config.injection == "deep":
-        from .demo_asked import asked, show_asked
-
-        if extended and base is None:
-            raise UserError(f"--base is missing: name the base that {model} was extended from.")
-        names, plain = (model, base), load_any(base)[0] if extended and base is not None else None
-        with torch.no_grad():
-            result = asked(file, loaded, tokenizer, names, plain, tokens, DEPTHS, needles, budget, full_limit, seed)
-        write_text(output / "demo.json", json_module.dumps(result, indent=1))
-        if json:
-            print_json(**result)
-        else:
-            show_asked(json_module.loads(json_module.dumps(result)), str(output / "demo.json"))
-        return
+    asks = not extended or loaded.config.injection == "deep"
+    if extended and asks and base is None:
+        raise UserError(f"--base is missing: name the base that {model} was extended from.")
+    if not extended and base is not None:
+        raise UserError(f"--base {base} is of an extended model, but {model} is a base itself: leave out --base.")
+    if asks and places is not None:
+        raise UserError(f"--places {places} is for losses, but {model} is asked for facts: leave out --places.")
     with torch.no_grad():
-        result = _measured(
-            file, loaded, tokenizer, model, base or "base", tokens, places, needles, budget or 2048, full_limit, seed
-        )
+        if asks:
+            plain = load_any(base)[0] if base is not None else None
+            result = asked(
+                file, loaded, tokenizer, (model, base), plain, tokens, DEPTHS, needles, budget, full_limit, seed
+            )
+        else:
+            options = (tokens, places or PLACES, needles, budget or 2048, full_limit, seed)
+            result = _measured(file, loaded, tokenizer, model, base or "base", *options)
     result = json_module.loads(json_module.dumps(result))  # print and draw exactly what is saved
     write_text(output / "demo.json", json_module.dumps(result, indent=1))
+    drawn = f", drawn in {output / 'demo.png'}"
     try:
-        draw(result, output / "demo.png")
-    except UserError as error:
-        note(str(error))
+        (draw_asked if asks else draw)(result, output / "demo.png")
+    except MissingExtra as error:
+        note(f"no figure is drawn: {error}")
+        drawn = ""
     if json:
         print_json(**result)
     else:
-        show(result, output)
+        (show_asked if asks else show)(result, f"{output / 'demo.json'}{drawn}")
 
 
 def _measured(
@@ -117,13 +125,13 @@ def _measured(
     ids = ids[:, : tokens + margin].to(loaded.device)
     lengths = context_lengths(ids.shape[1] - window - chunk, window, tokens)
     if not lengths:
-        raise UserError(f"{file} has {ids.shape[1]} tokens: the demo needs at least {2 * window + chunk}.")
+        raise UserError(f"{file} has {ids.shape[1]:,} tokens: the demo needs at least {2 * window + chunk:,}.")
     if lengths[-1] < tokens:
         note(f"the text has {ids.shape[1]:,} tokens: contexts go up to {lengths[-1]:,}")
     starts = anchors(ids.shape[1], lengths[-1], window, chunk, places)
     another = library_text(tokenizer, starts[-1], other=True)[:, : starts[-1]].to(loaded.device)
     if another.shape[1] < lengths[-1]:
-        raise UserError(f"the standard library has too little text: lower --tokens to {another.shape[1]} or less.")
+        raise UserError(f"the standard library has too little text: lower --tokens to {another.shape[1]:,} or less.")
 
     with progress_bar("timing", len(lengths)) as advance:
         ours, full = costs(loaded, base_model, ids, lengths, BATCH_TOKENS, full_limit, advance)
@@ -159,8 +167,8 @@ def _measured(
     }
 
 
-def show(result: dict, output: Path) -> None:
-    """Print the result as tables on stdout."""
+def show(result: dict, where: str) -> None:
+    """Print the result as tables on stdout. where: it is saved."""
     console = Console(highlight=False)
     losses = result["losses"]
     ours, full = result["costs"]["sharedllm"], result["costs"]["full_attention"]
@@ -197,7 +205,7 @@ def show(result: dict, output: Path) -> None:
         f"{speed:,.0f} tokens/s at {int(longest):,} tokens; at {int(compared):,}, the longest that full attention was run "
         f"on, {ratio:.1f} times as fast as it"
     )
-    console.print(f"{result['seconds']} s in all; figures in {output / 'demo.json'}, drawn in {output / 'demo.png'}")
+    console.print(f"{result['seconds']} s in all; figures in {where}")
 
 
 def _cost(cost: dict | None) -> tuple[str, str]:

@@ -50,7 +50,7 @@ def asked(
     text = read_text(file) if file else library_source(6 * tokens)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"][:tokens]
     if len(ids) < LEAST:
-        raise UserError(f"{file} has {len(ids)} tokens: the demo needs at least {LEAST:,}.")
+        raise UserError(f"{file} has {len(ids):,} tokens: the demo needs at least {LEAST:,}.")
     text = cast(str, tokenizer.decode(ids))
     if isinstance(loaded, SharedLLMForCausalLM):
         assert base is not None
@@ -81,8 +81,8 @@ def asked(
     }  # fmt: skip
 
 
-def show_asked(result: dict, output: str) -> None:
-    """Print the result as a table on stdout."""
+def show_asked(result: dict, where: str) -> None:
+    """Print the result as a table on stdout. where: it is saved."""
     console = Console(highlight=False)
     model, answers, full = result["model"], result["asked"], result["full_attention"]
     ours = answers["sharedllm"]
@@ -103,4 +103,4 @@ def show_asked(result: dict, output: str) -> None:
     console.print(table)
     alone = f"in {full['seconds']:.1f} s" if full["seconds"] is not None else f"not: {full['why']}"
     console.print(f"The base alone, with full attention, reads the text {alone}.")
-    console.print(f"{result['seconds']} s in all; figures in {output}")
+    console.print(f"{result['seconds']} s in all; figures in {where}")

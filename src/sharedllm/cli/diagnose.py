@@ -44,7 +44,9 @@ def command(
     context = longest // 2 if context_tokens is None else context_tokens
     running = longest // 2 if running_tokens is None else running_tokens
     if context + running > longest:
-        raise UserError(f"{context} + {running} tokens are more than the base's window of {longest}: ask for fewer.")
+        raise UserError(
+            f"{context:,} + {running:,} tokens are more than the base's window of {longest:,}: ask for fewer."
+        )
     needed = 20 * (context + running)
     ids = tokenize(tokenizer, read_text(str(text))) if text is not None else library_text(tokenizer, needed)
     with progress_bar("trying layers", number_of_sets(base.config.num_hidden_layers)) as advance:

@@ -47,7 +47,7 @@ def command(
     long = [(file, ids) for file, ids in texts if len(ids) >= tokens]
     if not long:
         raise UserError(
-            f"no file has {tokens} tokens, the longest has {max(len(i) for _, i in texts)}: lower --tokens."
+            f"no file has {tokens:,} tokens, the longest has {max(len(i) for _, i in texts):,}: lower --tokens."
         )
     rng, records = random.Random(seed), []
     with progress_bar("asking", count) as advance:

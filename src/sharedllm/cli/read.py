@@ -1,6 +1,5 @@
 """`sharedllm read`: read documents into a memory on disk."""
 
-import time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +8,7 @@ import typer
 from ..documents import find
 from ..documents.collection import Collection
 from ..utils.errors import UserError
+from ..utils.text_files import some
 from .common import BatchTokensOption, JsonOption, KeepAllOption, ModelOption, note, print_json
 
 # So many files that could not be read are named; --json names all.
@@ -54,7 +54,6 @@ def command(
     In folders, hidden files and what .gitignore names are left out, and files that can't be read are listed at the end.
     Progress is committed every few thousand tokens: interrupted reading continues with --append.
     """
-    start = time.perf_counter()
     if replace and (append or sync):
         which = "--append" if append else "--sync"
         raise UserError(f"{which} and --replace are both given: a memory is continued, or written anew.")
@@ -77,7 +76,6 @@ def command(
     if dropped:
         reading.forget(output, dropped)
     store = MemoryStore.open(output, verify=False)
-    seconds = time.perf_counter() - start
     if json:
         print_json(
             memory=str(output),
@@ -85,7 +83,7 @@ def command(
             tokens=store.tokens,
             kept=int(store.kept),
             bytes=store.nbytes,
-            seconds=round(seconds, 3),
+            seconds=round(read.seconds, 3),
             documents=len(store.documents),
             new=len(read.new),
             changed=len(read.changed),
@@ -99,7 +97,7 @@ def command(
         _tell_changes(read.new, read.changed, collection.unchanged, dropped)
     _tell_files(collection)
     if read.tokens:
-        what = f"read {read.tokens:,} tokens in {seconds:.1f} s ({read.tokens / seconds:,.0f} tokens/s)"
+        what = f"read {read.tokens:,} tokens in {read.seconds:.1f} s ({read.tokens / read.seconds:,.0f} tokens/s)"
     else:
         what = "nothing to read" if dropped else "nothing changed"
     holds = f"{int(store.kept):,} of {store.tokens:,} tokens in {store.nbytes / 1e6:.1f} MB"
@@ -110,11 +108,11 @@ def _tell_changes(new: list[str], changed: list[str], unchanged: list[str], drop
     """How the documents of a memory differ from before, on stderr."""
     for names, state in ((new, "new"), (changed, "changed")):
         if names:
-            note(f"{_some(len(names), 'document')} {state}: {_first(names)}")
+            note(f"{some(len(names), 'document')} {state}: {_first(names)}")
     if unchanged:
-        note(f"{_some(len(unchanged), 'document')} unchanged")
+        note(f"{some(len(unchanged), 'document')} unchanged")
     if dropped:
-        note(f"dropped {_some(len(dropped), 'document')}: {_first(dropped)}")
+        note(f"dropped {some(len(dropped), 'document')}: {_first(dropped)}")
 
 
 def _first(names: list[str]) -> str:
@@ -128,12 +126,8 @@ def _tell_files(collection: Collection) -> None:
     if len(collection.guessed) > SHOWN:
         note(f"and {len(collection.guessed) - SHOWN} more in guessed encodings; --json names all")
     if collection.unreadable:
-        note(f"{_some(len(collection.unreadable), 'file')} could not be read:", style="yellow")
+        note(f"{some(len(collection.unreadable), 'file')} could not be read:", style="yellow")
         for file, reason in collection.unreadable[:SHOWN]:
             note(f"  {reason if file in reason else f'{file}: {reason}'}")
         if len(collection.unreadable) > SHOWN:
             note(f"  and {len(collection.unreadable) - SHOWN} more; --json names all")
-
-
-def _some(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"

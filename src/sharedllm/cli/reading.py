@@ -1,5 +1,6 @@
 """What `sharedllm read` does with a memory: what it holds already, what is read, and what is dropped. Imports torch."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,10 +94,11 @@ def forget(output: Path, names: list[str]) -> None:
 
 @dataclass
 class Read:
-    """What was read: tokens, and the names of documents that the memory did not have whole before, and of others that
-    have other text now."""
+    """What was read: tokens, in how many seconds, without loading the model, and the names of documents that the memory
+    did not have whole before, and of others that have other text now."""
 
     tokens: int = 0
+    seconds: float = 0.0
     new: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
 
@@ -121,6 +123,7 @@ def read_all(
         UserError: the memory is another model's, or a document changed and `changed` is not set.
     """
     loaded, tokenizer = load(model)
+    start = time.perf_counter()
     # A model that reads selected tokens deeper always selects.
     keep_all = keep_all or loaded.config.injection == "deep"
     mark, read, bytes_per_token = tokenizer_fingerprint(tokenizer), Read(), 3.5
@@ -150,6 +153,7 @@ def read_all(
             else:
                 (read.changed if name in whole else read.new).append(name)
         writer.commit()
+    read.seconds = time.perf_counter() - start
     return read
 
 

@@ -6,21 +6,25 @@ import sys
 import time
 from collections.abc import Iterator
 
+import typer
+
 from ..answering.chat import Chat, Turn
 from ..utils.errors import UserError
 from .common import note, say, show_found, show_sources, stderr
 
 
 def talk(chat: Chat, source: str, json: bool) -> None:
-    """Answer each question of standard input until it ends.
+    """Answer each question of standard input until it ends. One that can't be answered is named in a line, and the next follows.
 
     Args:
         source: the text of the chat, as named by the user. json: print one object per line for each turn.
 
     Raises:
-        UserError: a piped question can't be answered; names its line.
+        typer.Exit: with code 2, at the end, if a piped question could not be answered.
+        UserError: standard output is closed.
     """
-    interactive = sys.stdin.isatty()
+    interactive, failed = sys.stdin.isatty(), 0
+    print(end="")  # if standard output is closed, no question is worth the time
     if interactive:
         reads = min(chat.budget, chat.tokens)
         note(f"{source}: {chat.tokens:,} tokens, of which each question reads {reads:,}.", "dim")
@@ -35,13 +39,17 @@ def talk(chat: Chat, source: str, json: bool) -> None:
                 turn = _answer(chat, question, json)
                 _show(chat, turn, json, time.perf_counter() - start)
         except UserError as error:
-            if not interactive:
-                raise UserError(f"line {number}: {error}") from None
-            note(f"error: {error}")
+            where = "" if interactive else f"line {number}: "
+            note(f"error: {where}{error}")
+            if json:
+                print(jsonlib.dumps({"line": number, "error": str(error)}), flush=True)
+            failed += 1
         except KeyboardInterrupt:
             if not interactive:
                 raise
             stderr.print("stopped", style="dim")
+    if failed and not interactive:
+        raise typer.Exit(2)
 
 
 def _decoded(line: bytes) -> str:

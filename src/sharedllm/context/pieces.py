@@ -109,7 +109,7 @@ def choose_pieces(scores: Float[Tensor, " n"], pieces: Pieces, budget: int) -> I
     order = order[~scores[order].isneginf()]
     lengths = pieces.lengths[order]
     if len(order) and int(lengths[0]) > budget:
-        raise UserError(f"budget={budget} is less than the {int(lengths[0])} tokens of one piece: raise it.")
+        raise UserError(f"budget={budget} is less than the {int(lengths[0]):,} tokens of one piece: raise it.")
     chosen, spent = [], 0
     for index, length in zip(order.tolist(), lengths.tolist(), strict=True):
         # If a long piece does not fit, the next one may.

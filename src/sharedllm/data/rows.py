@@ -164,7 +164,7 @@ class RowMaker:
         ids = self.encode(record["context"])
         if len(ids) > context or len(prompt) + len(response) > running:
             raise UserError(
-                f"{record['where']} has {len(ids)} tokens of context and {len(prompt) + len(response)} of question and "
+                f"{record['where']} has {len(ids):,} tokens of context and {len(prompt) + len(response):,} of question and "
                 f"answer; the recipe has context={context} and running={running}: raise them or leave the record out."
             )
         labels = np.concatenate([np.full(len(prompt), IGNORE), response])

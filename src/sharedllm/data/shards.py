@@ -171,7 +171,7 @@ class TokenStore:
         if not 0 <= document < len(self):
             raise UserError(f"document={document} is not in {self.folder}: {self.split} holds {len(self)} documents.")
         if start < 0 or length < 0 or start + length > self.lengths[document]:
-            there = f"document {document}, {self.names[document]}: it has {self.lengths[document]} tokens"
+            there = f"document {document}, {self.names[document]}: it has {self.lengths[document]:,} tokens"
             raise UserError(f"start={start}, length={length} is outside {there}.")
         first = self._start[document] + start
         return self._shards[self._shard[document]][first : first + length].astype(np.int64)

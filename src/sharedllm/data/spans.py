@@ -42,7 +42,7 @@ class Spans:
         if self.per_epoch == 0:
             longest = int(np.argmax(self.store.lengths))
             raise UserError(
-                f"{self.store.folder}: no document holds a sample of {self.length} tokens; the longest, "
+                f"{self.store.folder}: no document holds a sample of {self.length:,} tokens; the longest, "
                 f"{self.store.names[longest]}, has {self.store.lengths[longest]}: shorten the samples, or set "
                 "cross_documents."
             )

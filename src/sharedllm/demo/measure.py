@@ -42,7 +42,7 @@ def anchors(tokens: int, longest: int, window: int, chunk_size: int, count: int)
     first = -(-longest // chunk_size)
     last = (tokens - window) // chunk_size
     if last < first:
-        raise UserError(f"the text has {tokens} tokens: at least {first * chunk_size + window} are needed.")
+        raise UserError(f"the text has {tokens:,} tokens: at least {first * chunk_size + window:,} are needed.")
     count = min(count, last - first + 1)
     return [(first + (last - first) * i // max(1, count - 1)) * chunk_size for i in range(count)]
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ..utils.drawing import pyplot
+from .asking import SYSTEMS
 
 TRUE, OTHER, NONE, BASE = "#0b6e99", "#c8553d", "#7a8793", "#e8a33d"
 
@@ -11,7 +12,7 @@ def draw(result: dict, path: Path) -> None:
     """Draw the content of `demo.json`.
 
     Raises:
-        UserError: matplotlib is not installed.
+        MissingExtra: matplotlib is not installed.
     """
     plt = pyplot()
     from matplotlib.ticker import PercentFormatter, ScalarFormatter
@@ -59,6 +60,44 @@ def draw(result: dict, path: Path) -> None:
         ax.minorticks_off()
         ax.grid(alpha=0.3)
     figure.suptitle(f"{result['text']['name']}: a model with a window of {window} tokens", fontsize=13)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw_asked(result: dict, path: Path) -> None:
+    """Draw the content of `demo.json` of a chat model: what was found by depth, and the time of a question and of reading.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    plt = pyplot()
+    from matplotlib.ticker import PercentFormatter
+
+    asked, full = result["asked"], result["full_attention"]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained", width_ratios=(1.25, 1))
+    depths = list(next(iter(asked.values()))["found"])
+    grid = [[row["found"][depth] for depth in depths] for row in asked.values()]
+    image = left.imshow(grid, vmin=0, vmax=1, cmap="YlGnBu", aspect="auto")
+    names = [SYSTEMS[name] for name in asked]
+    left.set_yticks(range(len(names)), names)
+    left.set_xticks(range(len(depths)), [f"{100 * float(d):.0f} %" for d in depths])
+    for y, row in enumerate(grid):
+        for x, value in enumerate(row):
+            left.text(x, y, f"{value:.0%}", ha="center", va="center", color="white" if value > 0.5 else "black")
+    left.set(title=f"{result['questions']} facts asked for, found", xlabel="depth (0 % is the beginning)")
+    figure.colorbar(image, ax=left, shrink=0.8, format=PercentFormatter(1))
+
+    bars = [(f"a question: {SYSTEMS[name]}", row["seconds"], NONE) for name, row in asked.items()]
+    bars.append(("reading the text into the memory", asked["sharedllm"]["prepare"], TRUE))
+    if full["seconds"] is not None:
+        bars.append(("reading it with full attention", full["seconds"], OTHER))
+    labels, seconds, colors = zip(*reversed(bars), strict=True)
+    drawn = right.barh(labels, seconds, color=colors)
+    right.bar_label(drawn, [f"{value:.3g} s" for value in seconds], padding=4)
+    right.set(title="Time", xlabel="seconds", xscale="log")
+    right.margins(x=0.25)
+    model, tokens = result["model"]["name"], result["text"]["tokens"]
+    figure.suptitle(f"{result['text']['name']}: {tokens:,} tokens, asked of {model}", fontsize=13)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

@@ -81,7 +81,7 @@ def diagnose(
     """
     length = context + running
     if len(ids) < 2 * length:
-        raise UserError(f"the text has {len(ids)} tokens: at least {2 * length} are needed.")
+        raise UserError(f"the text has {len(ids):,} tokens: at least {2 * length:,} are needed.")
     far, batches = FarAttention(model), _batches(tokenizer, ids, context, running, rows, seed)
     states = {kind: far.read(_tensor([r.context for r in made])) for kind, made in batches.items()}
     layers = list(range(model.config.num_hidden_layers))

@@ -134,7 +134,7 @@ class SharedLLMHarness(HFLM):
         for strings, context, continuation in requests:
             if not context or not continuation:
                 raise UserError(
-                    f"the request {str(strings)[:80]!r}… has a context of {len(context)} tokens and a continuation of "
+                    f"the request {str(strings)[:80]!r}… has a context of {len(context):,} tokens and a continuation of "
                     f"{len(continuation)}: both need at least one."
                 )
             text, query = (*context, *continuation), tuple(context[-QUERY_TOKENS:])

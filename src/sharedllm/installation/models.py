@@ -67,6 +67,8 @@ def in_folder(folder: str) -> list[Found]:
     Raises:
         UserError: there is no such folder, or it holds no model.
     """
+    if not folder.strip():
+        raise UserError("the folder's name is empty: name a model's folder, or one that holds some.")
     path = Path(folder).expanduser()
     if path.is_file() and path.suffix.lower() == ".gguf":
         return [_gguf(path, "folder")]
@@ -114,7 +116,9 @@ def _described(name: str, where: str, folder: Path) -> Found:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         family = str(config.get("model_type", "?"))
         kind, about = _kind(config)
-        if kind == "extended":
+        if kind == "extended" and "text_config" not in config:
+            kind, about = "other", "its config.json has no text_config, which describes its base"
+        elif kind == "extended":
             family = str(config["text_config"].get("model_type", "?"))
     except _BROKEN as error:
         kind = "other"
@@ -144,8 +148,14 @@ def _lacking(folder: Path) -> str:
     if index.is_file():
         parts = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         gone = [part for part in parts if not (folder / part).is_file()]
-        return f"{len(gone)} of {len(parts)} files of weights are not here" if gone else ""
-    return "" if any(folder.glob("*.safetensors")) else "its weights are not here as safetensors"
+        if gone:
+            return f"{len(gone)} of {len(parts)} files of weights are not here"
+    else:
+        parts = sorted(file.name for file in folder.glob("*.safetensors"))
+        if not parts:
+            return "its weights are not here as safetensors"
+    hollow = [part for part in parts if not (folder / part).stat().st_size]
+    return f"{hollow[0]} is empty: copy or fetch it again" if hollow else ""
 
 
 def _snapshot(repository: Path) -> Path | None:

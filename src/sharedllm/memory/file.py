@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, as_path
 from ..utils.fields import misfit_of
 from ..utils.files import put, there
 from .context_memory import ContextMemory
@@ -102,7 +102,7 @@ def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "",
         UserError: no such storage, the folder does not exist, the path is a folder, or the sources can't be written as JSON.
         OSError: the file can't be written, for lack of space or permission.
     """
-    path = Path(path)
+    path = as_path("path", path)
     if path.is_dir():
         raise UserError(f"{path} is a folder: name a file to save the memory to.")
     if not path.parent.is_dir():

@@ -324,7 +324,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         length = states.shape[1] + (0 if isinstance(past, Tensor) else past)
         if length > self.config.window:
             raise UserError(
-                f"the running text has {length} tokens, the window={self.config.window}: move its beginning to context_ids."
+                f"the running text has {length:,} tokens, the window={self.config.window}: move its beginning to context_ids."
             )
         if context_ids is not None:
             if query_ids is None and input_ids is not None:

@@ -54,7 +54,7 @@ def deepen(memory: ContextMemory, config: SharedLLMConfig, upper: Decoder) -> Pr
     most = upper.config.max_position_embeddings
     if before + kept > most:
         raise UserError(
-            f"{kept} tokens are selected, but the base has {most} positions: select fewer, with a budget of at most "
+            f"{kept:,} tokens are selected, but the base has {most:,} positions: select fewer, with a budget of at most "
             f"{config.window // 2}, say."
         )
     texts, residual = len(memory), memory.residuals[0][:, 0]

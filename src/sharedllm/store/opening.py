@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..memory.file import open_file, read_header
 from ..memory.interface import Memory
+from ..utils.errors import as_path
 from ..utils.files import there
 from .manifest import NAME, Manifest, read_manifest
 from .store import MemoryStore
@@ -40,7 +41,7 @@ def look(path: str | Path) -> Label:
     Raises:
         UserError: as `open_memory`, but tensors are not checked.
     """
-    path = Path(path)
+    path = as_path("path", path)
     if not there(path) or path.is_dir():
         manifest = read_manifest(path)
         return Label("memory", manifest.fingerprint, manifest.tokenizer, manifest.storage, manifest)

@@ -169,7 +169,7 @@ class Recipe:
         for phase in self.phases():
             if self.micro_tokens % phase.length or self.batch_tokens % self.micro_tokens:
                 raise UserError(
-                    f"micro_tokens={self.micro_tokens} must hold whole samples of {phase.length} tokens, and "
+                    f"micro_tokens={self.micro_tokens} must hold whole samples of {phase.length:,} tokens, and "
                     f"batch_tokens={self.batch_tokens} whole micro-batches: make them multiples."
                 )
             if min(phase.kinds.values(), default=-1) < 0 or sum(phase.kinds.values()) <= 0:

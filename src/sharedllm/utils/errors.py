@@ -1,6 +1,8 @@
 """Errors that the user can fix, as opposed to faults of the program."""
 
+import os
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 
@@ -10,6 +12,17 @@ class UserError(ValueError):
     The command line prints it as one line and exits with code 2; the server returns a client error. Any other exception
     is a fault of the program and keeps its traceback.
     """
+
+
+def as_path(name: str, value: Any) -> Path:
+    """A path, of which Python's own error would not say for which argument it was meant.
+
+    Raises:
+        UserError: it is no path.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise UserError(f"{name}={value!r} is a {type(value).__name__}: pass a path, as a text or a Path.")
+    return Path(value)
 
 
 def at_least_one(name: str, value: Any, what: str = "") -> int:

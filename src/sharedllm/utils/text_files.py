@@ -7,7 +7,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from .errors import UserError
 from .files import there
@@ -95,6 +95,12 @@ def harmless(text: str) -> str:
         else character.encode("unicode_escape", "surrogatepass").decode()
         for character in text
     )
+
+
+def some(number: Any, word: str) -> str:
+    """ "1 thread", "1,200 threads"; also of a number that is not known."""
+    shown = f"{number:,}" if isinstance(number, int) else f"{number}"
+    return f"{shown} {word}{'' if number == 1 else 's'}"
 
 
 def is_text(text: str) -> bool:

@@ -148,6 +148,11 @@ def test_what_can_not_be_had_is_refused(folder, meter, tmp_path):
             some(name, folder, meter, **options)
     with pytest.raises(ValueError, match=r"holds no nq-dev\.jsonl\.zst"):
         list(SETS["nq"].texts(TextSpec(tmp_path, 100), meter))
+    for name in ("keys-4", "reworded", "values"):
+        with pytest.raises(
+            ValueError, match=rf"no narrativeqa-dev\.\S+ or \S+, in whose books --set {name} hides its facts: name"
+        ):
+            next(iter(SETS[name].texts(TextSpec(tmp_path, 1000), meter)))
     # A file whose documents all belong to one half.
     (tmp_path / "nq.jsonl").write_text(
         json.dumps({"id": "nq-2", "question": "who", "answers": ["Anna"], "title": "T", "passage": "Anna came. " * 60})

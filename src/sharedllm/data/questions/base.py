@@ -112,7 +112,7 @@ def hide(
     room = length - sum(map(len, facts))
     if room < 0 or room > len(filler):
         raise UserError(
-            f"{len(facts)} facts of {length - room} tokens and {len(filler)} tokens of text don't make {length} tokens."
+            f"{len(facts)} facts of {length - room:,} tokens and {len(filler):,} tokens of text don't make {length:,} tokens."
         )
     places = [int(b) for b in borders if b <= room] if borders is not None else []
     cuts = sorted(rng.choice(places) if places else rng.randint(0, room) for _ in facts)

@@ -93,7 +93,7 @@ def ruler_task(
         size = largest(count, room, least, size)
         if size is None:
             raise UserError(
-                f"{name} needs {count(least) + length - room} tokens at least, not {length}: ask for a greater length."
+                f"{name} needs {count(least) + length - room:,} tokens at least, not {length:,}: ask for a greater length."
             )
         prompt, answers = make(random.Random(key), size)
         records.append(Record(str(case), prompt, (answers,)))

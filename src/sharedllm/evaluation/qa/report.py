@@ -9,6 +9,7 @@ from typing import Any
 
 from ...utils.errors import UserError
 from ...utils.files import write_text
+from ...utils.text_files import some
 from ..statistics import Estimate, pooled_bootstrap, wilson
 from .run import rows_of
 
@@ -108,7 +109,7 @@ def _section(cell: Cell) -> list[str]:
         f"## {about['set']}, {about['length']:,} tokens" if about["length"] else f"## {about['set']}, whole documents",
         "",
         f"{cell.named or 'base ' + about['models'].get('base', '?')}; {about['half']} ids, seed {about['seed']}; "
-        f"{cell.environment.get('cpu') or ''}, {cell.environment.get('threads', '?')} threads.",
+        f"{cell.environment.get('cpu') or ''}, {some(cell.environment.get('threads', '?'), 'thread')}.",
         "",
         f"| system | budget | n | {first} | minus {SAME} | {' | '.join(metrics[1:])}{' | ' if metrics[1:] else ''}"
         "read, s | a question, s | context | of the text | operations |",

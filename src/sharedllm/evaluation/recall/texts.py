@@ -88,7 +88,9 @@ def make_text(
             turns.insert(place, NOBODY)
     room = length - sum(map(len, facts))
     if room < 0:
-        raise UserError(f"{len(facts)} facts of {length - room} tokens don't fit into {length}: ask for longer texts.")
+        raise UserError(
+            f"{len(facts)} facts of {length - room:,} tokens don't fit into {length:,}: ask for longer texts."
+        )
     filler = _filler(documents, rng, length)
     ids = hide(rng, filler, facts, length, sentence_borders(tokenizer, filler))
     spans: list[list[tuple[int, int]]] = [[] for _ in quizzes]

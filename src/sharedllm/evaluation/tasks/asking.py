@@ -43,7 +43,7 @@ class Asking:
             room = length + tail - len(prompt) - len(answer)
             if sum(map(len, facts)) > room:
                 raise DoesNotFit(
-                    f"{self.name}: {len(facts)} facts of {sum(map(len, facts))} tokens don't fit into a length of {length}"
+                    f"{self.name}: {len(facts)} facts of {sum(map(len, facts)):,} tokens don't fit into a length of {length:,}"
                 )
             depth = (case % 10 + 0.5) / 10
             front = self._hide(rng, setting, hay, facts, room, depth)

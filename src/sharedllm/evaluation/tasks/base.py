@@ -96,7 +96,7 @@ def _score(system: EvaluatedSystem, batch: list[Text]) -> Iterator[tuple[Text, S
     near = min(ids.shape[1], system.running)
     if near <= targets:
         raise UserError(
-            f"{system.name} reads {near} tokens of running text, but {targets} are to be scored: score fewer."
+            f"{system.name} reads {near:,} tokens of running text, but {targets:,} are to be scored: score fewer."
         )
     device = system.model.device
     ids, query = ids.to(device), query.to(device)

@@ -122,7 +122,9 @@ class BeaconForCausalLM(PreTrainedModel, GenerationMixin):
         check_ids("input_ids", input_ids, mask[:, past:], self.config.text_config.vocab_size)
         mask, length, stride = mask.bool(), past + input_ids.shape[1], self.config.stride
         if (use_cache or past) and length > stride:
-            raise UserError(f"a cache holds {stride} tokens, the text has {length}: compress() its beginning first.")
+            raise UserError(
+                f"a cache holds {stride:,} tokens, the text has {length:,}: compress() its beginning first."
+            )
         if memory is None:
             memory = self._empty(input_ids, self._ratios(mask.sum(1)))
         kept = logits_to_keep or input_ids.shape[1]

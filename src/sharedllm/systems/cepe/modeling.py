@@ -115,7 +115,7 @@ class CepeForCausalLM(LoadsRenamed, GenerationMixin):
             made = pretrained.config
             if made.vocab_size != base.config.vocab_size + 2:
                 raise UserError(
-                    f"the encoder {encoder} has {made.vocab_size} tokens, the base {base.config.vocab_size} and two more: "
+                    f"the encoder {encoder} has {made.vocab_size:,} tokens, the base {base.config.vocab_size} and two more: "
                     "train one with the base's tokenizer."
                 )
         else:
@@ -189,7 +189,7 @@ class CepeForCausalLM(LoadsRenamed, GenerationMixin):
         length = past + input_ids.shape[1]
         if length > self.config.window:
             raise UserError(
-                f"the running text has {length} tokens, the window={self.config.window}: read its beginning."
+                f"the running text has {length:,} tokens, the window={self.config.window}: read its beginning."
             )
         if memory is not None and len(memory) != len(input_ids):
             raise UserError(f"the memory holds {len(memory)} texts, the batch {len(input_ids)}: make them equal.")

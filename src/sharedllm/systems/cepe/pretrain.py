@@ -59,7 +59,7 @@ def pretrain(
     for store in stores:
         if store.vocab_size != config.vocab_size - 2:
             raise UserError(
-                f"{store.folder} has a vocabulary of {store.vocab_size} tokens, the base of {config.vocab_size - 2}: "
+                f"{store.folder} has a vocabulary of {store.vocab_size:,} tokens, the base of {config.vocab_size - 2}: "
                 "tokenise with the base's tokenizer."
             )
     torch.manual_seed(seed)

@@ -117,8 +117,11 @@ class QuestionSet(Protocol):
         ...
 
 
-def read_set(folder: Path, name: str) -> list[dict[str, Any]]:
+def read_set(folder: Path, name: str, why: str = "") -> list[dict[str, Any]]:
     """The records of NAME-dev.jsonl, .jsonl.gz or .jsonl.zst, or without -dev.
+
+    Args:
+        why: what another set needs these for, for the message if they are missing.
 
     Raises:
         ValueError: there is no such file, or it is damaged.
@@ -127,7 +130,8 @@ def read_set(folder: Path, name: str) -> list[dict[str, Any]]:
     for file in names:
         if (folder / file).is_file():
             return [dict(record) for _, record in records(str(folder / file))]  # pyright: ignore[reportCallIssue]
-    raise UserError(f"{folder} holds no {names[2]} or {names[0]}: name the folder with the question sets.")
+    lacking = f"{folder} holds no {names[2]} or {names[0]}"
+    raise UserError(f"{lacking}{why and f', {why}'}: name the folder with the question sets.")
 
 
 class Builder:

@@ -10,9 +10,9 @@ from .base import Item, read_set
 CHARACTERS = 6_000
 
 
-def prose(folder: Path) -> Iterator[tuple[str, str]]:
-    """(title, text) of every book, without typesetting gaps."""
-    for record in read_set(folder, "narrativeqa"):
+def prose(folder: Path, why: str) -> Iterator[tuple[str, str]]:
+    """(title, text) of every book, without typesetting gaps. why: see `read_set`."""
+    for record in read_set(folder, "narrativeqa", why):
         yield record["title"], re.sub(r"\n{3,}", "\n\n", record["text"]).strip()
 
 
@@ -20,7 +20,7 @@ def sections(folder: Path, tokens: int, meter: Meter) -> list[Item]:
     """Sections of about 6,000 characters that end with a paragraph, with at least `tokens` tokens in total if the books
     suffice."""
     found = []
-    for title, text in prose(folder):
+    for title, text in prose(folder, "whose books fill a text longer than all documents of the set"):
         start = 0
         while start < len(text) and tokens > 0:
             end = text.find("\n\n", start + CHARACTERS)

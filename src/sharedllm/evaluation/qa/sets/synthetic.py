@@ -107,7 +107,7 @@ def hidden_facts(
     if spec.length < 512:
         raise UserError(f"--length {spec.length}: {name} needs texts of at least 512 tokens.")
     split: Split = "validation" if spec.half == "even" else "test"
-    books = [text for _, text in prose(spec.folder)]
+    books = [text for _, text in prose(spec.folder, f"in whose books --set {name} hides its facts")]
     for number in count():
         rng = random.Random(f"{spec.seed} {name} {spec.length} {split} {number}")
         made = quizzes(rng, split)
@@ -131,7 +131,7 @@ def _text(
     facts = [left[number].pop(0) for number in turns]
     room = spec.length - sum(map(meter.count, facts))
     if room < 0:
-        raise UserError(f"{name}: the facts don't fit into {spec.length} tokens: ask for longer texts.")
+        raise UserError(f"{name}: the facts don't fit into {spec.length:,} tokens: ask for longer texts.")
     text, places = _hidden(_filler(books, rng, room, meter), facts, rng)
     evidence: list[list[Span]] = [[] for _ in quizzes]
     for number, place in zip(turns, places, strict=True):
