@@ -253,7 +253,7 @@ def test_command_writes_samples_that_hold_their_answers(run, text, tmp_path):
     [
         (["--split", "dev"], "--split 'dev' is not known"),
         (["--task", "riddle"], "task 'riddle' is not known"),
-        (["--tokens", "99999"], "no file has 99999 tokens"),
+        (["--tokens", "99999"], "no file has 99,999 tokens"),
         (["--tokenizer", "/nowhere"], "does not exist or is not a folder"),
     ],
 )

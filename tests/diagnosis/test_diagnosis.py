@@ -87,7 +87,7 @@ def test_a_base_that_can_not_recall_names_no_layers():
     found = diagnose(model, tokenizer, text, 128, 64, rows=2, progress=tried.append)
     assert found.needed == [] and found.injection_map == [] and found.lower_layers is None
     assert sum(tried) == number_of_sets(4) == len(found.by_layers) + len(found.by_depth)
-    with pytest.raises(ValueError, match="has 2000 tokens"):
+    with pytest.raises(ValueError, match="has 2,000 tokens"):
         diagnose(model, tokenizer, text, 1024, 64)
 
 

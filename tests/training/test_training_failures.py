@@ -66,7 +66,7 @@ def test_a_tokenizer_that_is_not_the_bases_is_refused(run, recipe, tmp_path, bas
     bare = tmp_path / "bare"
     AutoModelForCausalLM.from_pretrained(base_folder).save_pretrained(bare)
     code, _, err = run("train", recipe(base=str(bare), data=data | {"tokenizer": "tiny"}))
-    assert code == 2 and "the tokenizer has 4096 tokens" in err.splitlines()[-1]
+    assert code == 2 and "the tokenizer has 4,096 tokens" in err.splitlines()[-1]
     assert not (tmp_path / "run" / "model").exists()
 
 
@@ -90,7 +90,7 @@ def test_a_model_that_cannot_be_written_leaves_nothing_but_the_checkpoint(run, r
         ({"kinds": {"riddle": 1.0}}, "kinds.riddle is not a kind of sample"),
         ({"kinds": {"instructions": 1.0}}, "needs data.instructions"),
         ({"base": "/nowhere"}, "/nowhere does not exist"),
-        ({"context": 4032, "batch_tokens": 4096, "micro_tokens": 4096}, "no document holds a sample of 4096 tokens"),
+        ({"context": 4032, "batch_tokens": 4096, "micro_tokens": 4096}, "no document holds a sample of 4,096 tokens"),
         ({"model": {"chunksize": 16}}, "chunksize: no such setting"),
     ],
 )

@@ -43,7 +43,7 @@ class Spans:
             longest = int(np.argmax(self.store.lengths))
             raise UserError(
                 f"{self.store.folder}: no document holds a sample of {self.length:,} tokens; the longest, "
-                f"{self.store.names[longest]}, has {self.store.lengths[longest]}: shorten the samples, or set "
+                f"{self.store.names[longest]}, has {self.store.lengths[longest]:,}: shorten the samples, or set "
                 "cross_documents."
             )
         self._epoch = functools.lru_cache(maxsize=2)(self._draw_epoch)

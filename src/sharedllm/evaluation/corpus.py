@@ -45,7 +45,7 @@ class Documents:
             longest = int(np.argmax(self.lengths))
             raise UserError(
                 f"{self.domain}: no document has {tokens:,} tokens; the longest, {self.names[longest]}, has "
-                f"{self.lengths[longest]}: ask for shorter lengths, or give longer documents."
+                f"{self.lengths[longest]:,}: ask for shorter lengths, or give longer documents."
             )
         return chosen, [name for name, n in zip(self.names, self.lengths, strict=True) if n < tokens]
 

@@ -38,7 +38,7 @@ def choose_targets(store: TokenStore, window: int, longest: int, rows: int, seed
     long = [i for i, n in enumerate(store.lengths) if n >= need]
     if not long:
         raise UserError(
-            f"{store.folder}: no validation document has {need:,} tokens, the longest has {int(max(store.lengths))}: "
+            f"{store.folder}: no validation document has {need:,} tokens, the longest has {int(max(store.lengths)):,}: "
             "lower validation.windows."
         )
     pieces = []
