@@ -165,7 +165,9 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrained
             f"base={recipe.base} is already a trained {extended}: train it with stage extend, system {extended}."
         )
     if len(tokenizer) > (size := model.get_input_embeddings().weight.shape[0]):
-        raise UserError(f"the tokenizer has {len(tokenizer):,} tokens, {recipe.base} only {size:,}: name the base's own.")
+        raise UserError(
+            f"the tokenizer has {len(tokenizer):,} tokens, {recipe.base} only {size:,}: name the base's own."
+        )
     if recipe.stage == "base" and recipe.model:
         raise UserError(f"model={recipe.model} can't change {recipe.base}: leave it out, or start from another base.")
     if recipe.stage == "base" or extended or rescaled:
