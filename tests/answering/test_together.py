@@ -33,7 +33,7 @@ def tokenizer(request):
     return made
 
 
-@pytest.mark.parametrize("rows", [1, 2, 8])
+@pytest.mark.parametrize("rows", [pytest.param(1, marks=pytest.mark.slow), 2, 8])
 def test_together_is_one_by_one(model, tokenizer, rows):
     memory = model.read(tokenize(tokenizer, TEXT), keep_all=True, sources=["foxes"])
     options = {"budget": 150, "score": "bm25", "max_new_tokens": 12}

@@ -55,7 +55,11 @@ def test_a_fold_makes_room_and_keeps_half(length, window, chunk_size):
 @pytest.mark.parametrize(
     ("injection", "encoding", "overlap"), [("cross", "node", 0), ("joint", "chunk", 0), ("joint", "chunk", 8)], ids=str
 )
-@pytest.mark.parametrize("lengths", [(0, 10), (37, 10), (0, 70), (48, 32)], ids=str)
+@pytest.mark.parametrize(
+    "lengths",
+    [pytest.param((0, 10), marks=pytest.mark.slow), pytest.param((37, 10), marks=pytest.mark.slow), (0, 70), (48, 32)],
+    ids=str,
+)
 def test_greedy_equals_the_slow_loop(injection, encoding, overlap, lengths):
     """With and without a memory, which may end inside a chunk, and prompts shorter and longer than the window."""
     model = tiny_shared("llama", injection=injection, encoding=encoding, overlap=overlap)
