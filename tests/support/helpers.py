@@ -6,6 +6,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from sharedllm import SharedLLMForCausalLM
+from sharedllm.model.targets import IGNORE
 from sharedllm.scoring.words import WordIndex
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -153,6 +154,22 @@ def pad(texts: list[list[int]], side: str = "left", fill: int = 7) -> tuple[Tens
         ids[row, columns] = torch.tensor(text, dtype=torch.long)
         mask[row, columns] = 1
     return ids, mask
+
+
+def padded_rows(contexts: tuple[int, ...] = (30, 0, 17, 25)) -> dict[str, torch.Tensor]:
+    """A batch for `RowLosses`: padded rows, one of them with few labels, one with none."""
+    running, mask = pad(random_texts([13, 20, 7, 16]))
+    labels = running.masked_fill(mask == 0, IGNORE)
+    labels[1, :-3] = IGNORE
+    labels[2] = IGNORE
+    context, context_mask = pad(random_texts(list(contexts), seed=1), "right")
+    return {
+        "running": running,
+        "running_mask": mask.bool(),
+        "labels": labels,
+        "context": context,
+        "context_mask": context_mask.bool(),
+    }
 
 
 def coverage(index: WordIndex, question: str) -> float:
