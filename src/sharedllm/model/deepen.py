@@ -26,7 +26,7 @@ from .config import SharedLLMConfig
 from .cross_attention import PreparedMemory
 from .decoder import Decoder
 from .families import Rotations, family_of, sliding_window
-from .lower import causal_mask
+from .lower import causal_mask, recomputed
 from .rope import rotate
 
 
@@ -122,6 +122,9 @@ class _Run:
 
         whole: False for keys and values only; the output is then the input.
         """
+        return recomputed(self.upper.layers[index], self._layer, index, hidden, whole)
+
+    def _layer(self, index: int, hidden: Tensor, whole: bool) -> tuple[Tensor, Tensor, Tensor]:
         layer, family = self.upper.layers[index], self.family
         attention, normed = getattr(layer, family.attention), family.attention_input(layer, hidden)
         if not whole or not hidden.shape[1]:

@@ -8,9 +8,11 @@ projected from these states, so nothing else of layer M runs.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
@@ -24,6 +26,7 @@ from .rope import rotate
 MOST_TOKENS, MOST_ON_CPU = 32_768, 4_096
 # Residual streams entering layers 0 … depth, each (s, E) → tensors of leading dimension s.
 Project = Callable[[list[Tensor]], list[Tensor]]
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -133,22 +136,26 @@ class LowerModel:
         for index in range(depth + self.plain):
             layer = self.layers[index]
             if index == depth - 1 and not self.plain and offsets.shape[1] + len(self.prefix) < ids.shape[1]:
-                states.append(self._run_sampled(index, hidden, offsets, by))
+                states.append(recomputed(layer, self._run_sampled, index, hidden, offsets, by))
             else:
-                attention = getattr(layer, self.family.attention)
                 sliding = sliding_window(self.config, index) is not None
                 if sliding not in masks:
                     masks[sliding] = causal_mask(self.config, hidden, sliding)
-                attended, *_ = attention(
-                    hidden_states=self.family.attention_input(layer, hidden),
-                    position_embeddings=by.given(index),
-                    position_ids=by.positions,
-                    attention_mask=masks[sliding],
-                    past_key_values=None,
-                )
-                hidden = self.family.combine(layer, hidden, attended)
+                hidden = recomputed(layer, self._run_whole, index, hidden, by, masks[sliding])
                 states.append(_take(hidden, offsets))
         return states[: depth + 1]
+
+    def _run_whole(self, index: int, hidden: Tensor, by: Rotations, mask: Tensor | None) -> Tensor:
+        """One layer's output (u, l, E)."""
+        layer = self.layers[index]
+        attended, *_ = getattr(layer, self.family.attention)(
+            hidden_states=self.family.attention_input(layer, hidden),
+            position_embeddings=by.given(index),
+            position_ids=by.positions,
+            attention_mask=mask,
+            past_key_values=None,
+        )
+        return self.family.combine(layer, hidden, attended)
 
     def _run_sampled(self, index: int, hidden: Tensor, offsets: Tensor, by: Rotations) -> Tensor:
         """One layer's output at `offsets` only: keys and values of all tokens, everything else only at the sampled ones."""
@@ -169,6 +176,13 @@ class LowerModel:
             allowed=((distance >= 0) if sliding is None else (distance >= 0) & (distance < sliding))[:, None],
         )
         return family.combine(layer, _take(hidden, offsets), getattr(attention, family.output)(attended))
+
+
+def recomputed(layer: nn.Module, run: Callable[..., _Result], *args: Any) -> _Result:
+    """What `run` makes of its arguments. If the layer checkpoints its activations, the backward pass runs it again."""
+    if getattr(layer, "gradient_checkpointing", False) and layer.training and torch.is_grad_enabled():
+        return checkpoint(run, *args, use_reentrant=False)
+    return run(*args)
 
 
 def causal_mask(config: PreTrainedConfig, hidden: Tensor, sliding: bool) -> Tensor | None:
