@@ -1,10 +1,11 @@
 """The environment of a measurement: versions, hardware, speed of matrix products, memory, operation counts."""
 
+import math
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +93,28 @@ def peak_operations(device: torch.device, dtype: torch.dtype, seconds: float = 0
 
 
 def count_operations(run: Callable[[], None]) -> int:
-    """Floating-point operations that `run` executes, recomputed activations included."""
-    with FlopCounterMode(display=False) as counter:
+    """Floating-point operations that `run` executes, recomputed activations included. Masked scores count as computed."""
+    # torch counts those of attention on a GPU, but leaves the CPU's kernel out.
+    on_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    formulas: dict[Any, Any] = {
+        on_cpu: _attention,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _backward,
+    }
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
         run()
     return counter.get_total_flops()
+
+
+def _attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *args: Any, **kwargs: Any) -> int:
+    """Operations of attention, from the shapes (B, H, L, D), (B, G, S, D), (B, G, S, D') of its operands: two products."""
+    return 2 * math.prod(query[:3]) * key[2] * (query[3] + value[3])
+
+
+def _backward(
+    gradient: Sequence[int], query: Sequence[int], key: Sequence[int], value: Sequence[int], *args: Any, **kwargs: Any
+) -> int:
+    """Those of its backward pass: the scores again, and the gradients of both products."""
+    return 2 * math.prod(query[:3]) * key[2] * (3 * query[3] + 2 * value[3])
 
 
 def peak_memory_mb(device: torch.device) -> float:
