@@ -31,7 +31,7 @@ def recipe_file(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_recipes_load(path, monkeypatch):
-    for name in ("CORPUS", "OUT", "REDPAJAMA", "INSTRUCTIONS"):
+    for name in ("CORPUS", "OUT", "REAL_MODEL", "REDPAJAMA", "INSTRUCTIONS"):
         monkeypatch.setenv(name, "/text")
     recipe = load_recipe(path)
     assert recipe.steps >= 1

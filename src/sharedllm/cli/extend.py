@@ -25,6 +25,28 @@ def pairs(text: str) -> list[list[int]]:
         raise UserError(f"--injection-map {text!r} must be lower:upper pairs, such as 0:0,1:1,3:5.") from None
 
 
+def adapted(base: str, adapter: Path, output: Path, json: bool) -> None:
+    """Write a base with an adapter added to its weights."""
+    from ..training.adapter import load_adapter
+    from ..utils.files import write_text
+    from .extending import tokenizer_of
+    from .loading import quiet
+
+    quiet()
+    model = load_adapter(base, adapter)
+    tokenizer = tokenizer_of(base, output)
+    model.save_pretrained(output)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(output)
+    if (adapter / "README.md").is_file():
+        write_text(output / "README.md", (adapter / "README.md").read_text(encoding="utf-8"))
+    count = sum(p.numel() for p in model.parameters())
+    if json:
+        print_json(model=str(output), parameters=count)
+    else:
+        note(f"wrote {output}: {base} with {adapter}, {count:,} parameters")
+
+
 def command(
     base: Annotated[
         str, typer.Argument(callback=check_model, help="Folder or hub id of a causal language model, or a .gguf file.")
@@ -41,6 +63,10 @@ def command(
             "of its tokens, through all layers, which makes a question the cheapest, but alike facts are mistaken more often."
         ),
     ] = "few",
+    adapter: Annotated[
+        Path | None,
+        typer.Option(help="Folder of an adapter that `train` wrote for this base; it brings all settings with it."),
+    ] = None,
     data: Annotated[
         str | None, typer.Option(help="Text file for measuring the base; default: prose that comes with Python.")
     ] = None,
@@ -78,6 +104,12 @@ def command(
         raise UserError(
             f"--paper means --injection cross, but --injection {injection} is given: leave one of them out."
         )
+    if adapter is not None:
+        own = (window, chunk_size, lower_layers, injection_map, injection, encoding, data, ratios)
+        if paper or overlap or any(value is not None for value in own):
+            raise UserError("--adapter brings all settings with it: leave the other options out.")
+        adapted(base, adapter, output, json)
+        return
     injection = injection or ("cross" if paper else "deep")
     deep = injection == "deep"
     if questions == "many" and (lower_layers is not None or not deep):

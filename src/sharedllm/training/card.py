@@ -21,6 +21,8 @@ model, tokenizer = AutoModelForCausalLM.from_pretrained("FOLDER"), AutoTokenizer
 ids = tokenizer(open("book.txt").read(), return_tensors="pt").input_ids
 model.generate(ids, max_new_tokens=50)   # text beyond the window is read into a memory
 """,
+    "adapter": """sharedllm extend BASE --adapter FOLDER -o MODEL
+""",
 }
 
 
@@ -30,6 +32,18 @@ def model_card(recipe: Recipe, config: PreTrainedConfig, parameters: int, log: P
     Args:
         config: of the trained model. parameters: how many it has. log: the run's log.jsonl.
     """
+    extended = isinstance(config, SharedLLMConfig)
+    use = f"```python\n{USE['extended' if extended else 'base']}```"
+    return _card(recipe, config, f"{parameters / 1e6:,.1f}M parameters", use, log)
+
+
+def adapter_card(recipe: Recipe, config: PreTrainedConfig, parameters: int, log: Path) -> str:
+    """The card of an adapter of so many parameters; otherwise as `model_card`."""
+    about = f"An adapter of {parameters / 1e6:,.1f}M parameters for a base that it does not hold"
+    return _card(recipe, config, about, f"```sh\n{USE['adapter']}```", log)
+
+
+def _card(recipe: Recipe, config: PreTrainedConfig, what: str, use: str, log: Path) -> str:
     extended = isinstance(config, SharedLLMConfig)
     tags = [] if recipe.stage == "base" else [recipe.system, "long-context", "arxiv:2603.04759"][: 3 if extended else 1]
     about = {
@@ -45,13 +59,13 @@ def model_card(recipe: Recipe, config: PreTrainedConfig, parameters: int, log: P
     lines = [
         f"---\n{yaml.safe_dump(about, sort_keys=False)}---",
         f"# {Path(recipe.output).name}",
-        f"{parameters / 1e6:,.1f}M parameters, stage `{recipe.stage}`, system `{recipe.system}`{source}.",
+        f"{what}, stage `{recipe.stage}`, system `{recipe.system}`{source}.",
     ]
     if extended:
         lines.append(_settings(config))
     lines += [
         "## Use",
-        f"```python\n{USE['extended' if extended else 'base']}```",
+        use,
         "## Training",
         f"{recipe.steps:,} steps of {recipe.batch_tokens:,} tokens ({recipe.steps * recipe.batch_tokens / 1e6:,.1f}M), "
         f"{recipe.context} of context and {recipe.running} of running text per sample unless a phase says otherwise; "
@@ -107,7 +121,8 @@ def _on_hub(base: str | None) -> bool:
 
 def _results(log: Path) -> list[str]:
     """The last validation as a table: loss in nats by domain and context length, and recall."""
-    found = [record["validation"] for record in read_log(log) if "validation" in record]
+    records = read_log(log)
+    found = [record["validation"] for record in records if "validation" in record]
     if not found:
         return []
     domains = {name: losses for name, losses in found[-1].items() if name != "recall"}
@@ -117,6 +132,11 @@ def _results(log: Path) -> list[str]:
     for name, losses in domains.items():
         lines.append(f"| {name} | " + " | ".join(f"{losses[n]:.3f}" if n in losses else "–" for n in lengths) + " |")
     parts = ["## Validation at the end", "\n".join(lines)] if lengths else []
+    before = next((record["before"] for record in records if "before" in record), {})
+    if kept := [
+        f"{name} {before[name]:.3f} → {domains[name]['0']:.3f}" for name in before if "0" in domains.get(name, {})
+    ]:
+        parts.append(f"Inside the window, without a context, before training → now: {', '.join(kept)}.")
     if recalled := found[-1].get("recall"):
         parts.append(
             "Samples recalled whole: " + ", ".join(f"{kind} {share:.0%}" for kind, share in recalled.items()) + "."

@@ -2,28 +2,46 @@
 
 import contextlib
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import pad
 
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
 from ..model.targets import IGNORE
+from ..model.token_losses import token_losses
+from .heads import states_and_head
+from .recipe import Distil
+from .teacher import teacher_of
+
+
+class RowResults(NamedTuple):
+    """Of B rows.
+
+    loss        (B,) mean over the row's labels, in nats
+    right       (B,) bool: the likeliest token is right at all of them
+    divergence  (B,) mean over the labels of the divergence from the base; 0 without distillation
+    """
+
+    loss: Tensor
+    right: Tensor
+    divergence: Tensor
 
 
 class RowLosses(nn.Module):
-    """Forward: batch tensors → mean loss of each row over its labels (B,), and whether all of them are right (B,)."""
+    """Forward: batch tensors → `RowResults`."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, distil: Distil | None = None, empty: bool = False):
         """
         Args:
             model: a model that reads contexts into a memory (it has `read`), or one that takes context and running text
                 as one sequence; either may be wrapped by adapters.
+            distil: compare with the base in training mode. empty: read no context, for a control.
         """
         super().__init__()
-        self.model = model
+        self.model, self.distil, self.empty = model, distil, empty
 
     def forward(
         self,
@@ -36,12 +54,16 @@ class RowLosses(nn.Module):
         query_mask: Tensor | None = None,
         shifts: list[int] | None = None,
         strides: list[int] | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> RowResults:
         inputs = {"input_ids": running, "attention_mask": running_mask.long(), "use_cache": False}
         model, has_context = self._unwrapped(), context is not None and context_mask is not None and context_mask.any()
+        ids, mask, whole_labels = running, running_mask, labels
+        if has_context and (self.distil is not None or not hasattr(model, "read")):
+            ids, mask, whole_labels = _one_sequence(running, running_mask, labels, context, context_mask, shifts or [0])
         if has_context and not hasattr(model, "read"):
-            ids, mask, labels = _one_sequence(running, running_mask, labels, context, context_mask, shifts or [0])
-            inputs |= {"input_ids": ids, "attention_mask": mask.long()}
+            if not self.empty:
+                inputs |= {"input_ids": ids, "attention_mask": mask.long()}
+                labels, running_mask = whole_labels, mask
         elif has_context:
             similarity = getattr(model.config, "selection", "right") != "right"
             asked = (query, query_mask) if similarity else ()
@@ -49,23 +71,35 @@ class RowLosses(nn.Module):
             other: dict[str, Any] = {"gradients": True} if isinstance(model, SharedLLMForCausalLM) else {}
             if strides is not None:
                 other["strides"] = strides
-            memory = model.read(context, context_mask, *asked, **other, fingerprint=False)
-            inputs["memory"] = _with_others(memory, context_mask.any(1), shifts or [0])
+            if not self.empty:
+                memory = model.read(context, context_mask, *asked, **other, fingerprint=False)
+                inputs["memory"] = _with_others(memory, context_mask.any(1), shifts or [0])
             if similarity:
                 # The text that chose the context can't be a target.
                 labels = labels.clone()
                 labels[:, : query.shape[1]] = IGNORE
-        logits = self.model(**inputs).logits[:, :-1]
         targets = labels[:, 1:]
-        flat = cross_entropy(
-            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction="none"
-        ).view(targets.shape)
-        learnt = targets != IGNORE
-        right = ((logits.argmax(-1) == targets) | ~learnt).all(1)
-        return flat.sum(1) / learnt.sum(1).clamp(min=1), right
+        # Padding predicts nothing.
+        learnt = (targets != IGNORE) & running_mask[:, :-1]
+        teacher = None
+        if self.distil is not None and self.training:
+            # Both texts end alike, so the running text's columns are the last ones of either.
+            teacher = teacher_of(self.model, model, ids, mask, learnt, self.distil.temperature)
+        states, head = states_and_head(self.model, model, **inputs)
+        # Only tokens with a label go through the head.
+        tokens = token_losses(head, states[:, :-1][learnt], targets[learnt], teacher)
+        counts = learnt.sum(1).clamp(min=1)
+        wrong = torch.zeros_like(learnt).masked_scatter(learnt, ~tokens.right)
+        means = [_placed(values, learnt).sum(1) / counts for values in (tokens.loss, tokens.divergence)]
+        return RowResults(means[0], ~wrong.any(1), means[1])
 
     def _unwrapped(self) -> nn.Module:
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+
+def _placed(values: Tensor, where: Tensor) -> Tensor:
+    """Values (n,) at the n true places of `where` (B, L), 0 elsewhere."""
+    return values.new_zeros(where.shape).masked_scatter(where, values)
 
 
 def _one_sequence(

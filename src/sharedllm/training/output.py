@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from ..utils.errors import UserError
 from ..utils.files import put, write_text
-from .card import model_card
+from .adapter import add_delta, delta_names, is_delta, write_adapter
+from .card import adapter_card, model_card
 from .losses import RowLosses
 from .recipe import Recipe
 
@@ -36,22 +37,26 @@ def write_model(
 ) -> Path:
     """Write `output`/model: weights in `save_dtype` (gates stay fp32), configuration, tokenizer, card. Adapters are merged.
 
+    Where little was trained, it is written to `output`/adapter too, from which `sharedllm extend` makes the same model.
+
     Raises:
         UserError: it can't be written; no partial folder is left.
     """
-    folder = output / "model"
+    folder, dtype = output / "model", getattr(torch, recipe.save_dtype)
     model = losses.model
+    if recipe.lora is not None and accelerator.num_processes > 1:
+        raise UserError("adapters are merged by one process: load the checkpoint with one and finish there.")
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state = get_model_state_dict(losses, options=options)
+    names = [name for name, parameter in losses.named_parameters() if parameter.requires_grad]
+    trained = delta_names({n: state[n] if n.endswith(".gate") else state[n].to(dtype) for n in names})
     if recipe.lora is not None:
-        if accelerator.num_processes > 1:
-            raise UserError("adapters are merged by one process: load the checkpoint with one and finish there.")
-        model = model.merge_and_unload()
+        model = model.unload()
+        add_delta(model, trained, recipe.lora.alpha / recipe.lora.rank)
         state = model.state_dict()
     else:
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        state = get_model_state_dict(losses, options=options)
         state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
     if accelerator.is_main_process:
-        dtype = getattr(torch, recipe.save_dtype)
         # Tied weights are one tensor, but would be two after conversion.
         tied = set(model._tied_weights_keys or ()) if model.config.tie_word_embeddings else set()
         state = {n: t if n.endswith(".gate") else t.to(dtype) for n, t in state.items() if n not in tied}
@@ -66,6 +71,10 @@ def write_model(
             if folder.exists():
                 shutil.rmtree(folder)
             put(temporary, folder)
+            if is_delta(recipe, names, model.config):
+                size = sum(tensor.numel() for tensor in trained.values())
+                card = adapter_card(recipe, model.config, size, output / "log.jsonl")
+                write_adapter(output / "adapter", trained, recipe, model.config, card)
         except Exception as error:  # from the file system or safetensors, for instance because the disk is full
             shutil.rmtree(temporary, ignore_errors=True)
             raise UserError(

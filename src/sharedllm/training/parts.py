@@ -67,17 +67,51 @@ def learning_rates(model: nn.Module, train: dict[str, float], config: PreTrained
     return rates
 
 
-def add_lora(model: PreTrainedModel, lora: Lora) -> nn.Module:
+def frozen_in(model: nn.Module, dtype: torch.dtype) -> None:
+    """Put what is frozen into a dtype, and what trains into fp32, whose updates are not lost."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else dtype)
+
+
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """Let the backward pass compute activations again, in the layers that have any part in it."""
+    model.activation_checkpointing_enable()
+    # transformers makes the embeddings need gradients, which only reentrant checkpointing needs: all frozen layers would
+    # keep their activations, and run backward.
+    model.disable_input_require_grads()
+
+
+def add_lora(model: PreTrainedModel, lora: Lora, train: dict[str, float]) -> nn.Module:
     """The model with low-rank adapters (peft).
 
+    Args:
+        train: the parts that train. Cross-attention that trains itself gets no adapters.
+
     Raises:
-        UserError: peft is not installed, or a target is not a module of the model.
+        UserError: peft is not installed, or a target or a layer is not in the model.
     """
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
         raise UserError("lora needs peft: pip install 'sharedllm[train]'.") from None
-    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets)
+    layers = model.config.get_text_config().num_hidden_layers
+    if outside := [number for number in lora.layers or [] if not 0 <= number < layers]:
+        raise UserError(f"lora.layers has {outside[0]}, but the base has layers 0 … {layers - 1}.")
+    found = [name for name, _ in model.named_modules() if name.endswith(tuple(f".{t}" for t in lora.targets))]
+    if not found:
+        raise UserError(f"lora.targets={lora.targets} are no modules of this model: name some of its linear ones.")
+    # What trains itself needs no adapters. peft warns of a pattern without an effect.
+    itself = "cross_attention" in train and any(".injection." in name for name in found)
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets,
+        exclude_modules=r".*\.injection\..*" if itself else None,
+        layers_to_transform=lora.layers,
+        layers_pattern=None if lora.layers is None else "layers",
+    )
     with warnings.catch_warnings():
         # peft reads an attribute of transformers by its old name.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)

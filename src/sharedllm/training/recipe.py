@@ -88,12 +88,27 @@ class Phase:
 
 @dataclass
 class Lora:
-    """Low-rank adapters (peft); merged into the final weights."""
+    """Low-rank adapters (peft); merged into the final weights. `layers`: numbers of the layers that get them; None: all."""
 
     rank: int = 16
     alpha: float = 32.0
     dropout: float = 0.0
     targets: list[str] = field(default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"])
+    layers: list[int] | None = None
+
+
+@dataclass
+class Distil:
+    """Self-distillation: the divergence from the base that has the whole text in its own window, beside the loss."""
+
+    weight: float = 1.0
+    temperature: float = 1.0
+
+    def __post_init__(self):
+        if self.weight <= 0:
+            raise UserError(f"distil.weight={self.weight} must be above 0; leave distil out instead.")
+        if self.temperature <= 0:
+            raise UserError(f"distil.temperature={self.temperature} must be above 0.")
 
 
 @dataclass
@@ -137,9 +152,12 @@ class Recipe:
     decay: Literal["cosine", "linear", "trapezoid", "constant"] = "cosine"
     clip: float = 1.0
     precision: Literal["fp32", "bf16"] = "bf16"
+    frozen: Literal["float32", "bfloat16"] = "float32"
     save_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     activation_checkpointing: bool = False
     lora: Lora | None = None
+    distil: Distil | None = None
+    control: Literal["none", "empty"] = "none"
     validation: Validation = field(default_factory=Validation)
     checkpoint_every: int = 100
     keep_checkpoints: int = 2
@@ -162,6 +180,16 @@ class Recipe:
             raise UserError(f"system={self.system!r} is not known: use one of {', '.join(trained_systems())}.")
         if self.stage == "base" and self.system != "sharedllm":
             raise UserError(f"system={self.system!r} extends a base: set stage: extend, or leave system out.")
+        if self.frozen == "bfloat16" and self.precision != "bf16":
+            raise UserError(
+                f"frozen={self.frozen} needs precision: bf16, which multiplies weights of both kinds; it is {self.precision!r}."
+            )
+        if self.control != "none" and self.stage == "base":
+            raise UserError(
+                f"control={self.control!r} is for contexts, which stage 'base' does not read: leave it out."
+            )
+        if self.distil is not None and self.system not in ("sharedllm", "tuned"):
+            raise UserError(f"distil works with system sharedllm or tuned, not {self.system!r}: leave it out.")
         if self.stage != "base" and self.base is None:
             raise UserError(
                 f"base is missing: stage {self.stage!r} starts from a checkpoint; name its folder or hub id."

@@ -24,13 +24,14 @@ from .batches import Batch, Batches
 from .checkpoint import check_recipe, latest, load_checkpoint, read_state, save_checkpoint
 from .curves import draw_curves
 from .log import Log
-from .losses import RowLosses, autocast
+from .losses import RowLosses, RowResults, autocast
 from .output import check_output, write_model
 from .parallel import distribute, make_accelerator
-from .parts import add_lora, learning_rates, make_optimizers, multiplier
+from .parts import add_lora, checkpoint_activations, frozen_in, learning_rates, make_optimizers, multiplier
 from .recipe import Recipe
 from .setup import decoder_layers, make_model, make_stores, make_tokenizer
-from .validate import validation_of
+from .teacher import check_teacher
+from .validate import loss_before, validation_of
 from .watch import NormWatch
 
 
@@ -57,6 +58,8 @@ def train(
     run = _Run(recipe, console, resume_from)
     last = min(recipe.steps, max_steps or recipe.steps)
     try:
+        if run.step == 0:
+            run.measure_base()
         for step in range(run.step, last):
             run.train_step(step)
             done = step + 1
@@ -76,14 +79,17 @@ def train(
 
 @dataclass
 class _Totals:
-    """Totals of one step on one process: (kind, loss) of each row, and tokens."""
+    """Totals of one step on one process: (kind, loss) and (kind, divergence) of each row, and tokens."""
 
     rows: list[tuple[str, float]]
+    divergences: list[tuple[str, float]]
     tokens: int = 0
 
-    def by_kind(self) -> dict[str, float]:
+    @staticmethod
+    def by_kind(rows: list[tuple[str, float]]) -> dict[str, float]:
+        """Mean of each kind, over all processes."""
         kinds: dict[str, list[float]] = {}
-        for kind, loss in gather_object(self.rows):
+        for kind, loss in gather_object(rows):
             kinds.setdefault(kind, []).append(loss)
         return {kind: sum(values) / len(values) for kind, values in sorted(kinds.items())}
 
@@ -118,14 +124,18 @@ class _Run:
             )
         model = make_model(recipe, self.tokenizer)
         self.shared = isinstance(model, SharedLLMForCausalLM)
-        self.config = model.config
-        if recipe.activation_checkpointing:
-            # The name in transformers 5.17, and the later one.
-            getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+        self.config, self.window = model.config, getattr(model.config, "window", None)
         layers = decoder_layers(model)
-        trained: nn.Module = add_lora(model, recipe.lora) if recipe.lora is not None else model
-        self.losses = RowLosses(trained.train())
+        trained: nn.Module = add_lora(model, recipe.lora, recipe.train) if recipe.lora is not None else model
+        if recipe.activation_checkpointing:
+            # After peft, which else makes the embeddings need gradients too.
+            checkpoint_activations(model)
+        self.losses = RowLosses(trained.train(), recipe.distil, empty=recipe.control == "empty")
         rates = learning_rates(self.losses, recipe.train, model.config)
+        if recipe.frozen == "bfloat16":
+            frozen_in(self.losses, torch.bfloat16)
+        if recipe.distil is not None:
+            check_teacher(recipe, rates, model.config)
         self.wrapped = distribute(self.accelerator, self.losses, layers, recipe.precision)
         parameters = dict(self.losses.named_parameters())
         self.optimizers = make_optimizers(parameters, rates, recipe.optimizer, recipe.betas, recipe.weight_decay)
@@ -149,7 +159,7 @@ class _Run:
         mine = range(self.accelerator.process_index, self.batches.per_step, world)
         self._count_operations(step, mine[0])
         begin = time.perf_counter()
-        totals, batch = _Totals([]), None
+        totals, batch = _Totals([], []), None
         for micro in mine:
             batch = self.batches(step, micro)
             # Random numbers depend only on step and micro-batch, so that a run can resume anywhere.
@@ -170,13 +180,14 @@ class _Run:
                 group["lr"] = group["base"] * factor
             optimizer.step()
             optimizer.zero_grad()
-        losses = totals.by_kind()
+        losses, divergences = totals.by_kind(totals.rows), totals.by_kind(totals.divergences)
         if self.log is not None and (step % recipe.log_every == 0 or step + 1 == recipe.steps):
             seconds = time.perf_counter() - begin
             operations = self.operations[self.batches.phase_of(step)] * len(mine)
             self.log.write(
                 step=step,
                 loss=losses,
+                **({"divergence": divergences} if divergences else {}),
                 gradient_norm=norm,
                 learning_rate_factor=factor,
                 **({"gates": gates} if (gates := self._gates()) else {}),
@@ -185,20 +196,27 @@ class _Run:
                 flop_utilisation=operations / seconds / self.peak,
             )
 
-    def _losses(self, batch: Batch) -> torch.Tensor:
-        """The loss (B,) of each row."""
+    def _losses(self, batch: Batch) -> RowResults:
+        """The losses of each row."""
         inputs = {name: tensor.to(self.device) for name, tensor in batch.tensors().items() if name != "weights"}
         with autocast(self.device, self.recipe.precision):
             strides = (batch.strides or None) if self.shared else None
-            return self.wrapped(**inputs, shifts=batch.shifts, strides=strides)[0]
+            return self.wrapped(**inputs, shifts=batch.shifts, strides=strides)
+
+    def _learnt(self, results: RowResults) -> torch.Tensor:
+        """(B,) what each row's training lowers."""
+        distil = self.recipe.distil
+        return results.loss if distil is None else results.loss + distil.weight * results.divergence
 
     def _forward_backward(self, step: int, batch: Batch, count: int, totals: _Totals) -> None:
-        row_losses = self._losses(batch)
-        loss = (row_losses * batch.weights.to(self.device)).mean()
+        results = self._losses(batch)
+        loss = (self._learnt(results) * batch.weights.to(self.device)).mean()
         if not torch.isfinite(loss):
             self._not_finite(step, batch, f"the loss is {float(loss.detach())}")
         (loss / count).backward()
-        totals.rows += list(zip(batch.kinds, row_losses.tolist(), strict=True))
+        totals.rows += list(zip(batch.kinds, results.loss.tolist(), strict=True))
+        if self.recipe.distil is not None:
+            totals.divergences += list(zip(batch.kinds, results.divergence.tolist(), strict=True))
         totals.tokens += batch.tokens
 
     def _count_operations(self, step: int, micro: int) -> None:
@@ -206,18 +224,29 @@ class _Run:
         round differently."""
         phase = self.batches.phase_of(step)
         if phase not in self.operations:
-            self.operations[phase] = count_operations(lambda: self._losses(self.batches(step, micro)).mean().backward())
+            self.operations[phase] = count_operations(
+                lambda: self._learnt(self._losses(self.batches(step, micro))).mean().backward()
+            )
             for optimizer in self.optimizers:
                 optimizer.zero_grad()
+
+    def measure_base(self) -> None:
+        """Loss inside the window before any training, to compare validations with."""
+        if not self.validation:
+            return
+        self.losses.eval()
+        result = loss_before(self.wrapped, self.recipe, self.validation, self.window, self.device)
+        self.losses.train()
+        if self.log is not None and result:
+            self.log.write(before=result)
 
     def validate(self, step: int) -> None:
         """Loss by context length and recall on the validation text."""
         if not self.validation:
             return
         self.losses.eval()
-        window = getattr(self.config, "window", None)
         result = validation_of(
-            self.wrapped, self.tokenizer, self.recipe, self.validation, window, self.shared, self.device
+            self.wrapped, self.tokenizer, self.recipe, self.validation, self.window, self.shared, self.device
         )
         self.losses.train()
         if self.log is not None:

@@ -69,8 +69,8 @@ def loss_by_length(
                 # Policies that need a question get the beginning of the running text, which is not a target.
                 context |= {"query": running[rows, :16], "query_mask": torch.ones_like(running[rows, :16]).bool()}
             with autocast(device, precision):
-                row_losses, _ = losses(running[rows], torch.ones_like(running[rows]).bool(), labels[rows], **context)
-            values += row_losses.tolist()
+                results = losses(running[rows], torch.ones_like(running[rows]).bool(), labels[rows], **context)
+            values += results.loss.tolist()
         result[length] = float(np.mean(values))
     return result
 
@@ -102,8 +102,35 @@ def recall(
         part = collate(made[first : first + batch])
         inputs = {name: tensor.to(device) for name, tensor in part.tensors().items() if name != "weights"}
         with autocast(device, precision):
-            hits += losses(**inputs, strides=strides)[1].tolist()
+            hits += losses(**inputs, strides=strides).right.tolist()
     return float(np.mean(hits))
+
+
+def loss_before(
+    losses: RowLosses, recipe: Recipe, stores: dict[str, TokenStore], window: int | None, device: torch.device
+) -> dict[str, float]:
+    """Loss of each domain's targets without a context, inside the window, if validation measures that too.
+
+    Measured before the first step it shows, beside later ones, what a model forgets of its base.
+    """
+    result = {}
+    for name, (targets, lengths) in _targets(recipe, stores, window).items():
+        if 0 in lengths:
+            result[name] = loss_by_length(losses, targets, [0], device, recipe.precision)[0]
+    return result
+
+
+def _targets(recipe: Recipe, stores: dict[str, TokenStore], window: int | None) -> dict[str, tuple[Targets, list[int]]]:
+    """For each domain the targets, and the lengths of context that its documents have."""
+    settings, running = recipe.validation, recipe.phases()[-1].running
+    window, reads = window or running, recipe.stage != "base"
+    result = {}
+    for name, store in stores.items():
+        longest = max(store.lengths) - running
+        lengths = [int(w * window) for w in settings.windows if (reads or w == 0) and w * window <= longest]
+        if lengths:
+            result[name] = choose_targets(store, running, max(lengths), settings.rows, 1), lengths
+    return result
 
 
 def validation_of(
@@ -123,13 +150,10 @@ def validation_of(
     """
     settings, running = recipe.validation, recipe.phases()[-1].running
     window, reads = window or running, recipe.stage != "base"
-    result: dict[str, Any] = {}
-    for name, store in stores.items():
-        longest = max(store.lengths) - running
-        lengths = [int(w * window) for w in settings.windows if (reads or w == 0) and w * window <= longest]
-        if lengths:
-            targets = choose_targets(store, running, max(lengths), settings.rows, 1)
-            result[name] = loss_by_length(losses, targets, lengths, device, recipe.precision)
+    result: dict[str, Any] = {
+        name: loss_by_length(losses, targets, lengths, device, recipe.precision)
+        for name, (targets, lengths) in _targets(recipe, stores, window).items()
+    }
     maker = RowMaker(tokenizer, "validation", recipe.data.chat)
     store, context = next(iter(stores.values())), window if reads else 0
     strides = settings.strides if shared else None
