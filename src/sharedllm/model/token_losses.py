@@ -62,9 +62,9 @@ def token_losses(
         some = slice(start, start + size)
         taught = None if teacher is None else teacher._replace(states=teacher.states[some])
         if torch.is_grad_enabled():
-            # Nothing in it is random.
-            options = {"use_reentrant": False, "preserve_rng_state": False}
-            parts.append(checkpoint(_piece, head, states[some], targets[some], taught, **options))
+            # Nothing in it is random, so no state of random numbers has to be kept.
+            given = (head, states[some], targets[some], taught)
+            parts.append(checkpoint(_piece, *given, use_reentrant=False, preserve_rng_state=False))
         else:
             parts.append(_piece(head, states[some], targets[some], taught))
     return TokenLosses(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
