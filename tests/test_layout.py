@@ -20,6 +20,7 @@ ORDER = [
     ["causal_lm", "generation", "rows", "decoding", "reference", "reference_deep"],
     ["store"],
     ["answering"],
+    ["corpus"],
     ["data"],
     ["systems"],
     ["training"],

@@ -19,6 +19,7 @@ from ..scoring.passages import FOUND, check_ranking, select_pieces
 from ..utils.errors import UserError
 from ..utils.hardware import now
 from .citations import Citation, cite, describe
+from .nearest import narrowed
 from .stream import AnswerStream, StopOnText, ending
 
 
@@ -179,6 +180,7 @@ def choose(
         Other arguments as for `ask`.
     """
     words = own_words(prompt, form) if form is not None else None
+    everything = narrowed(model, tokenizer, everything, prompt, words)
     score = score or default_score(model.config)
     if model.config.injection == "deep":
         own = words if words is not None else torch.ones_like(prompt, dtype=torch.bool)
@@ -252,6 +254,7 @@ def ask(
     score = score or default_score(model.config)
     prompt = prompt_of(model, tokenizer, question, max_new_tokens, instruction)
     form = _asked(model, tokenizer, _with(tokenizer, NOTHING, instruction))
+    everything = narrowed(model, tokenizer, everything, prompt, own_words(prompt, form))
     chosen = choose(model, tokenizer, everything, prompt, form, budget=budget, score=score, most_sources=most_sources)
     selecting = {"select": now() - begin}
     written = answer_over(model, tokenizer, chosen.memory, prompt, max_new_tokens)

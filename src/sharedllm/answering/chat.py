@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
-from ..memory.interface import Memory
+from ..memory.interface import Memory, Searched
 from ..memory.segments import segments_of
 from ..prompts import NOTHING, PromptForm
 from ..scoring.base import TokenScore, get_score
@@ -77,15 +77,17 @@ class Chat:
             UserError: the document is another model's, has several texts, or does not hold every token; `budget` or
                 `max_new_tokens` is below 1, or there is no such score.
         """
-        segments = segments_of(document)
-        if len(segments[0].lengths) != 1:
-            raise UserError(f"the memory holds {len(segments[0].lengths)} texts: chat over one of them.")
+        # A corpus has segments for a question only.
+        segments = [] if isinstance(document, Searched) else segments_of(document)
+        if document.texts != 1:
+            raise UserError(f"the memory holds {document.texts} texts: chat over one of them.")
         budget = default_budget(model.config) if budget is None else budget
         budget = at_least_one("budget", budget)
         max_new_tokens = at_least_one("max_new_tokens", max_new_tokens)
         self.model, self.tokenizer, self.document = model, tokenizer, document
         self.form = PromptForm.of(tokenizer)
-        self.tokens = sum(int(segment.lengths[0]) for segment in segments)
+        self.tokens = sum(int(segment.lengths[0]) for segment in segments) or document.tokens
+        self._device = segments[0].token_ids.device if segments else torch.device("cpu")
         self.budget = budget
         self._given = None if score is None else self._scored(score)
         self.max_new_tokens, self.batch_tokens = max_new_tokens, batch_tokens
@@ -171,7 +173,6 @@ class Chat:
         else:
             history = self.model.append(self.history.to(self.running.device), oldest, batch_tokens=self.batch_tokens)
         # The history moves to the document's device, as one source.
-        device = self.document.segments[0].token_ids.device
         source = {"name": HISTORY, "tokens": int(history.lengths[0])}
-        self.history = replace(history.to(device), sources=((source,),))
+        self.history = replace(history.to(self._device), sources=((source,),))
         self.running = self.running[:, oldest.shape[1] :]

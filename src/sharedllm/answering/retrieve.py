@@ -17,6 +17,7 @@ from ..scoring.passages import index_of, needed_pieces
 from ..utils.errors import UserError, at_least_one
 from .ask import after_prefix, prompt_of, token_scores
 from .citations import Citation, describe, documents
+from .nearest import narrowed
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,9 @@ def retrieve(
         UserError: an empty or too long question, a budget that holds no piece, no such score, several texts, or a memory
             that is another model's or does not hold every token.
     """
+    prompt = prompt_of(model, tokenizer, question, 0)
+    own = own_words(prompt, prompt_of(model, tokenizer, NOTHING, 0))
+    everything = narrowed(model, tokenizer, everything, prompt, own)
     segments = segments_of(everything)
     if len(segments[0].lengths) != 1:
         raise UserError(f"the memory holds {len(segments[0].lengths)} texts: retrieve from one of them.")
@@ -69,8 +73,6 @@ def retrieve(
     most = None if most is None else at_least_one("most", most)
     budget = at_least_one("budget", default_budget(model.config) if budget is None else budget)
     score = score or default_score(model.config)
-    prompt = prompt_of(model, tokenizer, question, 0)
-    own = own_words(prompt, prompt_of(model, tokenizer, NOTHING, 0))
     if model.config.injection == "deep":
         asked = after_prefix(model, prompt)
         needed = needed_pieces(model.model, segments, tokenizer, asked, own[:, -asked.shape[1] :], budget, score)

@@ -26,6 +26,7 @@ from . import (
     qa,
     questions,
     read,
+    read_corpus,
     recall,
     report,
     selection,
@@ -73,6 +74,7 @@ for module in (
     info,
     extend,
     read,
+    read_corpus,
     ask,
     explain,
     chat,
@@ -91,6 +93,6 @@ for module in (
     selection,
     report,
 ):
-    app.command(module.__name__.rpartition(".")[2])(module.command)
+    app.command(module.__name__.rpartition(".")[2].replace("_", "-"))(module.command)
 app.add_typer(bench.app, name="bench")
 app.add_typer(memory.app, name="memory")

@@ -22,7 +22,7 @@ from .common import (
 
 
 def command(
-    source: Annotated[str, typer.Argument(help="A memory, a text file, or - for standard input.")],
+    source: Annotated[str, typer.Argument(help="A memory, a corpus or its URI, a text file, or - for standard input.")],
     question: Annotated[str, typer.Argument(help="What to ask.")],
     model: ModelOption = "tiny",
     selection: SelectionOption = None,

@@ -11,7 +11,7 @@ from .common import BatchTokensOption, ModelOption, check_source
 
 
 def command(
-    source: Annotated[str, typer.Argument(help="A memory made with --keep-all, or a text file.")],
+    source: Annotated[str, typer.Argument(help="A memory made with --keep-all, a corpus or its URI, or a text file.")],
     model: ModelOption = "tiny",
     budget: Annotated[
         int | None,

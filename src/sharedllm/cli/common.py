@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..context.policies import POLICIES
 from ..scoring import SCORES
 from ..utils.errors import UserError
-from ..utils.files import there
+from ..utils.files import is_uri, there
 from ..utils.model_names import checkpoint, hides_bundled
 from ..utils.text_files import check_file, harmless
 
@@ -77,7 +77,7 @@ def check_source(name: str) -> None:
     Raises:
         UserError: nothing of that name exists.
     """
-    if name == "-" or there(name):
+    if name == "-" or is_uri(name) or there(name):
         return
     if Path(name).suffix == ".memory":
         raise UserError(f"{name} does not exist: check the name, or make it with `sharedllm read`.")

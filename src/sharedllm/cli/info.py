@@ -8,18 +8,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..utils.files import is_uri
 from ..utils.text_files import harmless
 from .common import JsonOption, check_model, check_source, print_json
 
 
 def command(
-    source: Annotated[str, typer.Argument(help="A memory, a model's folder, or the name of a bundled model.")] = "tiny",
+    source: Annotated[str, typer.Argument(help="A memory, a corpus, a model's folder, or the name of a bundled model.")] = "tiny",
     json: JsonOption = False,
 ) -> None:
     """Describe a model or a memory."""
     if Path(source).suffix == ".memory":
         check_source(source)
-    elif not Path(source).exists():
+    elif not is_uri(source) and not Path(source).exists():
         check_model(source)
     from ..store import is_memory
 

@@ -5,7 +5,7 @@ Code that asks a memory needs nothing else. `sharedllm.open_memory` opens a file
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -87,4 +87,22 @@ class Memory(Protocol):
 
     def load(self) -> ContextMemory:
         """Load all kept keys and values into RAM, as `generate(memory=…)` needs them."""
+        ...
+
+
+@runtime_checkable
+class Searched(Protocol):
+    """A memory that is too large to select from: each question is first given the documents that it needs."""
+
+    def nearest(self, model: Any, question: str, asked: Tensor, own: Tensor) -> Memory:
+        """The part of it that a question needs.
+
+        Args:
+            model: that read it. question: its text. asked: (1, Q) its tokens, as they follow the prefix. own: (1, Q) bool,
+                the question's own tokens.
+        """
+        ...
+
+    def only(self, name: str) -> Memory:
+        """One of its documents."""
         ...

@@ -91,6 +91,19 @@ class HeadIndex:
                 found[mine, :, there] = torch.logaddexp(found[mine, :, there], sums)
         return found.softmax(-1).mean(1)
 
+    def means(self) -> Float[Tensor, "n groups D"]:
+        """(n, groups, D) the mean key of each group over each piece, groups in ascending order of layer and group."""
+        groups = sorted({self._group(layer, head) for layer, head, _ in self.heads})
+        width = next(iter(self._blocks[0].keys.values())).shape[1]
+        sums, lengths = torch.zeros(len(self.pieces), len(groups), width), self.pieces.lengths
+        for block in self._blocks:
+            ends = [*block.starts[1:].tolist(), len(block.keys[groups[0]])]
+            counts = torch.tensor(ends) - torch.from_numpy(block.starts)
+            owner = torch.repeat_interleave(block.first + torch.arange(len(counts)), counts)
+            for place, group in enumerate(groups):
+                sums[:, place].index_add_(0, owner, block.keys[group].float().cpu())
+        return sums / lengths[:, None, None]
+
     def _group(self, layer: int, head: int) -> tuple[int, int]:
         return layer, head // self._share
 
@@ -121,6 +134,35 @@ class HeadIndex:
         positions = places + len(model.config.prefix or [])
         by = Rotations(model.upper.rotary_emb, model.upper.config, positions, keys)
         return rotate(keys, by.keys(layer, getattr(model.upper.layers[layer], lower.family.attention)))
+
+
+@torch.no_grad()
+def attended(
+    model: SharedLLMModel,
+    heads: Heads,
+    question_ids: Int[Tensor, "1 Q"],
+    own: Bool[Tensor, "1 Q"],
+    keys: Float[Tensor, "m groups D"],
+    tokens: Int[Tensor, " m"],
+    starts: Int[Tensor, " n"],
+) -> Float[Tensor, " n"]:
+    """(n,) as `HeadIndex.scores`, from the mean keys of m stretches instead of all keys.
+
+    Args:
+        keys: (m, groups, D), of `HeadIndex.means`. tokens: (m,) how many tokens a stretch has. starts: (n,) the first stretch
+            of each document, ascending.
+    """
+    own = own if own.any() else torch.ones_like(own)
+    heads = [(int(layer), int(head), weight) for layer, head, weight in heads]
+    text = model.upper.config
+    share = text.num_attention_heads // text.num_key_value_heads
+    groups = sorted({(layer, head // share) for layer, head, _ in heads})
+    total, weights = torch.zeros(len(starts)), sum(weight for _, _, weight in heads)
+    for query, (layer, head, weight) in zip(_queries(model, question_ids, own, heads), heads, strict=True):
+        mine = keys[:, groups.index((layer, head // share))].float()
+        logits = query.float().cpu() @ mine.T + tokens.float().log()
+        total += weight * _by_piece(logits, starts.numpy()).softmax(-1).mean(0)
+    return total / weights
 
 
 def _queries(

@@ -9,11 +9,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..answering.ask import Chosen, after_prefix, choose
+from ..answering.nearest import narrowed
 from ..answering.stream import COLDEST, AnswerStream, StopOnText, end_tokens, ending
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
 from ..memory.interface import Memory
-from ..prompts import PromptForm
+from ..memory.segments import Source
+from ..prompts import PromptForm, own_words
 from ..rows import Begun, Row
 from ..scoring.defaults import default_score
 from ..utils.control_tokens import checked
@@ -51,7 +53,7 @@ class Read:
     """What an answer was given over, for explaining it. running: (1, L) the prompt after the memory."""
 
     chosen: Chosen
-    source: Memory
+    source: Source
     question: str
     budget: int
     score: str
@@ -126,7 +128,7 @@ def answer(
     with checked(hooks.check):
         prompt = prompt_of(request, tokenizer)
     ids = prompt.ids.to(model.device)
-    memory, chosen = None, None
+    memory, chosen, asked = None, None, None
     extra: dict[str, Any] = {} if warning is None else {"memory": None, "warning": warning}
     writers = [_Writer(model, tokenizer, request, prompt, index, hooks) for index in range(request.choices)]
     hooks.prompt(ids.shape[1])
@@ -134,7 +136,8 @@ def answer(
     if source is not None and (wanted or prompt.question.shape[1] <= model.config.window):
         name, store = source
         budget, score = request.budget or budget, score or default_score(model.config)
-        chosen = _selected(model, tokenizer, store, prompt, budget, score)
+        asked = _narrowed(model, tokenizer, store, prompt)
+        chosen = _selected(model, tokenizer, asked, prompt, budget, score)
         memory = chosen.memory
         read = int(memory.kept[0])
         extra = {"memory": name, "budget": budget, "score": score, "read_tokens": read}
@@ -150,14 +153,11 @@ def answer(
         for index, writer in enumerate(writers)
     ]
     choices = [writer.choice for writer in writers]
-    explainable = (
-        bool(request.explain) and source is not None and chosen is not None and whole and bool(writers[0].said)
-    )
     explained = None
-    if explainable and source is not None and chosen is not None:
+    if request.explain and asked is not None and chosen is not None and whole and writers[0].said:
         # Of a long answer as much as fits into the window together with the prompt.
         said = torch.tensor([writers[0].said[: model.config.window - running.shape[1] + 1]])
-        explained = Read(chosen, source[1], prompt.text, budget, str(score), running.cpu(), choices[0].text, said)
+        explained = Read(chosen, asked, prompt.text, budget, str(score), running.cpu(), choices[0].text, said)
     return Answered(choices, ids.shape[1], extra, explained)
 
 
@@ -173,22 +173,34 @@ def _steering(
     return Steering(request, vocabulary, grammar)
 
 
+def _narrowed(
+    model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, store: Memory, prompt: Prompt
+) -> Source:
+    """The store, or of a corpus the documents for a question.
+
+    Raises:
+        ServingError: the question is too long to search for.
+    """
+    query, window = prompt.question.to(model.device), model.config.window
+    if query.shape[1] > window:
+        raise invalid(
+            prompt.field,
+            f"the question has {query.shape[1]:,} tokens, the window={window}: shorten it to search the memory for it.",
+        )
+    own = own_words(query, prompt.form) if prompt.form is not None else None
+    return narrowed(model, tokenizer, store, query, own)
+
+
 def _selected(
     model: SharedLLMForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
-    store: Memory,
+    store: Source,
     prompt: Prompt,
     budget: int,
     score: str,
 ) -> Chosen:
     """The part of a store that matters to a question, and the best parts of it."""
     query = prompt.question.to(model.device)
-    window = model.config.window
-    if query.shape[1] > window:
-        raise invalid(
-            prompt.field,
-            f"the question has {query.shape[1]:,} tokens, the window={window}: shorten it to search the memory for it.",
-        )
     return choose(model, tokenizer, store, query, prompt.form, budget=budget, score=score)
 
 

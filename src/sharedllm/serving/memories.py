@@ -12,19 +12,20 @@ from transformers import PreTrainedTokenizerBase
 from ..causal_lm import SharedLLMForCausalLM
 from ..documents.places import Origin
 from ..memory.fingerprint import tokenizer_fingerprint
-from ..memory.interface import Memory
+from ..memory.interface import Memory, Searched
 from ..store.opening import Label, is_memory, look, open_memory
 from ..store.writer import Writer, writing
 from ..utils.errors import UserError
+from ..utils.files import is_uri
 from ..utils.text_files import pieces_of
 from .errors import ServingError, invalid
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A memory as it was when last opened. nbytes: its size on disk."""
+    """A memory as it was when last opened. nbytes: its size on disk. path: a URI is a text."""
 
-    path: Path
+    path: Path | str
     label: Label
     memory: Memory
     nbytes: int
@@ -65,9 +66,9 @@ class Memories:
         self._opened: dict[str, Opened] = {}
         # The memory that is being changed here: questions see it as it was before.
         self._changing: str | None = None
-        for path in map(Path, paths):
+        for path in (path if is_uri(path) else Path(path) for path in paths):
             self._open(path, opens)
-        served = {opened.path.resolve() for opened in self._opened.values()}
+        served = {Path(opened.path).resolve() for opened in self._opened.values()}
         for path in sorted(folder.iterdir()) if folder is not None else ():
             if not is_memory(path) or path.resolve() in served:
                 continue
@@ -76,8 +77,8 @@ class Memories:
             except UserError as error:
                 left_out(f"{path} is not served: {error}")
 
-    def _open(self, path: Path, opens: Callable[[str], Memory]) -> None:
-        name = path.resolve().name.removesuffix(".memory")
+    def _open(self, path: Path | str, opens: Callable[[str], Memory]) -> None:
+        name = Path(path).resolve().name.removesuffix(".memory")
         if name in self._opened:
             raise UserError(f"{path} and {self[name].path} are both {name!r}: rename one.")
         label, memory = look(path), opens(str(path))
@@ -233,6 +234,8 @@ class Memories:
 
     def _changed(self, name: str, change: Callable[[Writer], None]) -> dict[str, Any]:
         old = self[name]
+        if isinstance(old.memory, Searched):
+            raise ServingError(409, f"memory={name!r} is a corpus: change it with `sharedllm read-corpus`.", "memory")
         try:
             with full_disk_named(f"memory={name!r}"), ExitStack() as stack:
                 try:

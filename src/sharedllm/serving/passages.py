@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from ..memory.interface import Memory
+from ..memory.interface import Memory, Searched
 from ..memory.segment import placed
 from ..utils.text import decode_pieces
 from .errors import ServingError
@@ -27,7 +27,7 @@ def passage(memory: Memory, tokenizer: PreTrainedTokenizerBase, name: str, start
         raise ServingError(
             404, f"document={name[:100]!r} is not in this memory: name one of its documents.", "document"
         )
-    segments = list(memory.segments)
+    segments = list((memory.only(name) if isinstance(memory, Searched) else memory).segments)
     found = [source for segment in segments for source in placed(segment.sources[0]) if source["name"] == name]
     if not found:  # all of it is lost
         return {"document": name, "characters": [0, 0], "total": 0, "text": ""}

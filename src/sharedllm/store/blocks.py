@@ -3,6 +3,7 @@
 import os
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +22,24 @@ def form_of(tensors: dict[str, Tensor]) -> Form:
     """What all blocks of a store have in common."""
     large = [(name, t) for name, t in sorted(tensors.items()) if name.startswith(("keys.", "values.", "residuals."))]
     return tuple((name, t.dtype, t.shape[1], t.shape[3]) for name, t in large if t.ndim == 4)
+
+
+class OpenBlock(Protocol):
+    """A block that can be read. form: see `form_of`. nbytes: its size."""
+
+    @property
+    def form(self) -> Form: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def segment(self, start: int, sources: tuple[dict, ...]) -> Segment:
+        """The block as a segment whose first token is at slot `start`."""
+        ...
+
+    def kept(self) -> dict[str, Tensor]:
+        """`position` in the block and `stride`, (S,) each, of the kept tokens."""
+        ...
 
 
 class BlockFile:
@@ -45,7 +64,7 @@ class BlockFile:
             if isinstance(error, OSError):  # a link to nowhere or to itself, or no permission
                 raise UserError(f"{path} can't be opened: {error.strerror}; read the document again.") from None
             raise
-        self.pairs = self.header["layers"]
+        self.pairs, self.form = self.header["layers"], form_of(self.tensors)
 
     def _check(self, path: Path, block: Block, manifest: Manifest) -> None:
         """Compare the manifest's fields with the block's."""
@@ -87,7 +106,7 @@ class BlockFile:
         return heads(self.header, self.tensors, name, lambda tensor: columns_of(tensor, columns))
 
 
-def joined(blocks: list[tuple[int, BlockFile]], sources: tuple[dict, ...], fingerprint: str, size: int, end: int):
+def joined(blocks: list[tuple[int, OpenBlock]], sources: tuple[dict, ...], fingerprint: str, size: int, end: int):
     """Join the kept tokens of blocks, each beginning at its slot, into the memory of one text that ends at slot `end`."""
     segments = [block.segment(start, ()) for start, block in blocks]
     residuals = [segment.residuals(None) for segment in segments if segment.residuals is not None]

@@ -1,23 +1,28 @@
-"""Opens a memory by its path: a file of `save_memory` or a folder of `sharedllm read`. No other code asks which of the
-two it is."""
+"""Opens a memory by its name: a file of `save_memory`, a folder of `sharedllm read`, or what `ELSEWHERE` knows, such as the
+corpora of `sharedllm read-corpus`. No other code asks which of them it is."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..memory.file import open_file, read_header
 from ..memory.interface import Memory
 from ..utils.errors import as_path
-from ..utils.files import there
+from ..utils.files import is_uri, there
+from ..utils.registry import Registry
 from .manifest import NAME, Manifest, read_manifest
 from .store import MemoryStore
 
+# Kinds of memories that are no file and no folder of blocks. An entry has `recognised`, `look` and `open`.
+ELSEWHERE = Registry("memory of kind {}")
+ELSEWHERE.add("corpus", "sharedllm.corpus.opening:KIND", "documents that many workers read, in a folder or an object store")
 
 @dataclass(frozen=True)
 class Label:
     """Information about a memory on disk before it is opened.
 
-    kind         "memory", a folder, or "memory file"
+    kind         "memory", a folder; "memory file"; or one of `ELSEWHERE`
     fingerprint  of the model that made it; "" if unknown
     tokenizer    identifies the vocabulary; "" for a file saved without it
     storage      of keys and values: "model" or "int8"
@@ -32,8 +37,17 @@ class Label:
 
 
 def is_memory(name: str | Path) -> bool:
-    """Whether a path names a memory: it has the suffix .memory, or is a folder with a manifest."""
-    return Path(name).suffix == ".memory" or (Path(name) / NAME).is_file()
+    """Whether a name is a memory's: a URI, a path with the suffix .memory, or a folder with a manifest."""
+    return is_uri(name) or Path(name).suffix == ".memory" or (Path(name) / NAME).is_file() or _elsewhere(name) is not None
+
+
+def _elsewhere(name: str | Path) -> Any:
+    """The kind of `ELSEWHERE` that a name belongs to; None if there is none."""
+    # Their libraries are imported only for what can be theirs.
+    path = as_path("path", name)
+    if not is_uri(name) and (path.suffix == ".memory" or not path.is_dir() or (path / NAME).is_file()):
+        return None
+    return next((kind for kind in ELSEWHERE.values() if kind.recognised(name)), None)
 
 
 def look(path: str | Path) -> Label:
@@ -41,6 +55,9 @@ def look(path: str | Path) -> Label:
     Raises:
         UserError: as `open_memory`, but tensors are not checked.
     """
+    kind = _elsewhere(path)
+    if kind is not None:
+        return kind.look(path)
     path = as_path("path", path)
     if not there(path) or path.is_dir():
         manifest = read_manifest(path)
@@ -57,7 +74,8 @@ def open_memory(
     verify: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Memory:
-    """Open a memory: a `ContextMemory` for a file of `save_memory`, a `MemoryStore` for a folder of `sharedllm read`.
+    """Open a memory: a `ContextMemory` for a file of `save_memory`, a `MemoryStore` for a folder of `sharedllm read`, a `Corpus`
+    for a URI or folder of `sharedllm read-corpus`.
 
     If they hold every token, both can be selected from (`model.select`, `Chat`). `load()` of both gives the argument
     for `generate(memory=…)`.
@@ -72,6 +90,9 @@ def open_memory(
     Raises:
         UserError: not a memory, or one that is damaged, of a newer format, or of another model or tokenizer.
     """
+    kind = _elsewhere(path)
+    if kind is not None:
+        return kind.open(path, fingerprint=fingerprint, tokenizer=tokenizer, progress=progress)
     label = look(path)
     if Path(path).is_dir():
         return MemoryStore.open(path, fingerprint=fingerprint, tokenizer=tokenizer, verify=verify, progress=progress)

@@ -5,7 +5,7 @@ A damaged block is left out, and its tokens are named in `damaged`; `recover` he
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..memory.context_memory import ContextMemory
 from ..memory.interface import Damage
 from ..memory.segment import Segment
 from ..utils.errors import UserError
-from .blocks import BlockFile, form_of, joined
+from .blocks import BlockFile, OpenBlock, joined
 from .manifest import Block, Document, Manifest, read_manifest
 
 
@@ -30,7 +30,7 @@ class _Placed:
     character: int
     line: int
     tokens: int
-    file: BlockFile | None
+    file: OpenBlock | None
 
 
 class MemoryStore:
@@ -75,12 +75,33 @@ class MemoryStore:
                     raise UserError(
                         f"{folder} was made {what}: {name} {found or '(none)'} in it, {given} here; read the texts again."
                     )
+            opens = partial(BlockFile, folder, manifest=manifest, verify=verify)
             try:
-                return cls(folder, manifest, *_open_blocks(folder, manifest, verify, progress, False))
+                return cls.of(folder, manifest, opens, progress)
             except FileNotFoundError:
                 # This is damage, unless a writer has removed the block since; then there is a newer manifest.
                 if read_manifest(folder).generation == manifest.generation:
-                    return cls(folder, manifest, *_open_blocks(folder, manifest, verify, progress, True))
+                    return cls.of(folder, manifest, opens, progress, missing=True)
+
+    @classmethod
+    def of(
+        cls,
+        folder: Path,
+        manifest: Manifest,
+        opens: Callable[[Block], OpenBlock],
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        missing: bool = False,
+    ) -> "MemoryStore":
+        """The store of a manifest's documents, wherever their blocks are.
+
+        Args:
+            folder: its name in messages. opens: opens a block. missing: a missing block is damage, not an error.
+
+        Raises:
+            FileNotFoundError: from `opens`, unless `missing`.
+        """
+        return cls(folder, manifest, *_open_blocks(folder, manifest, opens, progress, missing))
 
     @property
     def documents(self) -> tuple[Document, ...]:
@@ -160,7 +181,7 @@ class MemoryStore:
         end, manifest = last.slot + last.tokens, self.manifest
         return joined(blocks, self._sources(), manifest.fingerprint, manifest.chunk_size, end)
 
-    def _whole(self) -> list[tuple[_Placed, int, BlockFile]]:
+    def _whole(self) -> list[tuple[_Placed, int, OpenBlock]]:
         """What is not damaged: blocks, the slots they begin at, and their files."""
         found = [(p, p.slot, p.file) for p in self._placed if p.file is not None]
         if not found:
@@ -200,7 +221,11 @@ def _path(block: Block) -> str:
 
 
 def _open_blocks(
-    folder: Path, manifest: Manifest, verify: bool, progress: Callable[[int, int], None] | None, missing: bool
+    folder: Path,
+    manifest: Manifest,
+    opens: Callable[[Block], OpenBlock],
+    progress: Callable[[int, int], None] | None,
+    missing: bool,
 ) -> tuple[list[_Placed], list[Damage]]:
     """All blocks in order. missing: treat a missing block as damaged instead of raising an error."""
     placed, damaged, slot, form = [], [], 0, ()
@@ -210,9 +235,9 @@ def _open_blocks(
         for block in document.blocks:
             file = None
             try:
-                file = BlockFile(folder, block, manifest, verify)
-                form = form or form_of(file.tensors)
-                if form_of(file.tensors) != form:
+                file = opens(block)
+                form = form or file.form
+                if file.form != form:
                     file = None
                     raise UserError(f"{_path(block)} has keys and values of other shapes than the blocks before it")
             except FileNotFoundError:

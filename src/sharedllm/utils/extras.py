@@ -20,6 +20,8 @@ class Extra:
 EXTRAS = {
     "documents": Extra("PDF, DOCX, old encodings", ("chardet", "mammoth", "pypdfium2")),
     "serve": Extra("sharedllm serve", ("fastapi", "llguidance", "prometheus_client", "uvicorn")),
+    "ray": Extra("read-corpus with many workers", ("ray",)),
+    "cloud": Extra("memories in s3://", ("s3fs",)),
     "plot": Extra("figures", ("matplotlib",)),
     "gguf": Extra("models in .gguf files", ("gguf",)),
     "train": Extra("training, data sets", ("accelerate", "datasets", "peft", "scipy", "tensorboard", "zstandard")),

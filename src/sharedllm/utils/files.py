@@ -1,6 +1,7 @@
 """Atomic writes: a file or folder is there whole or not at all, even after a power cut."""
 
 import os
+import re
 import sys
 import tempfile
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 from .errors import UserError
 
 WINDOWS = sys.platform == "win32"
+_URI = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 # How often a file is tried to be replaced, 0.02 s apart.
 _ATTEMPTS = 50
 
@@ -78,6 +80,11 @@ def put(temporary: Path, final: Path) -> None:
                 raise
             time.sleep(0.02)
     synchronise(final.parent)
+
+
+def is_uri(name: str | Path) -> bool:
+    """Whether a name is a URI, as s3://bucket/notes, and not a path. A `Path` never is: it joins the slashes."""
+    return isinstance(name, str) and _URI.match(name) is not None
 
 
 def slashes(name: str) -> str:

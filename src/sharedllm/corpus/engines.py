@@ -1,0 +1,127 @@
+"""What runs the readers of a corpus: this process, or the workers of a Ray cluster. Results are the same."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..utils.errors import UserError
+from ..utils.extras import missing
+from .manifest import Settings
+from .reader import Outcome, Reader
+from .sources import Shard
+
+# Reads shards with a model, by its name, into the corpus at a URI; gives the outcomes in any order.
+Engine = Callable[[str, str, Settings, Sequence[Shard]], Iterator[Outcome]]
+# How often a shard is given to another worker after one died with it.
+_RETRIES = 5
+
+
+@dataclass(frozen=True)
+class OneProcess:
+    """Reads one shard after the other, here. threads: of the processor."""
+
+    threads: int = 1
+
+    def __call__(self, model: str, uri: str, settings: Settings, shards: Sequence[Shard]) -> Iterator[Outcome]:
+        reader = Reader(model, uri, settings, self.threads)
+        for shard in shards:
+            yield _outcome(reader, shard)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """A pool of Ray actors, each with the model and a share of a processor; Ray Data gives them shards. If a worker or its
+    machine dies, its shard is given to another one.
+
+    count     workers. threads: of the processor, for each. gpus: of each; may be a fraction
+    address   of a running cluster, "auto" for the one that this machine belongs to; "" starts one here, for this command
+    store_mb  size of Ray's own store of objects on a cluster that is started here; only plans and outcomes pass through it
+    """
+
+    count: int
+    threads: int = 1
+    gpus: float = 0
+    address: str = ""
+    store_mb: int = 200
+
+    def __call__(self, model: str, uri: str, settings: Settings, shards: Sequence[Shard]) -> Iterator[Outcome]:
+        """
+        Raises:
+            UserError: Ray is not installed, or there is no cluster at the address.
+        """
+        ray = self._connected()
+        from ray.data import ActorPoolStrategy, DataContext
+
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        # A shard that kills its workers is left out, and the run says so at its end; all others are committed.
+        context.max_errored_blocks = -1
+        try:
+            data = ray.data.from_items([{"shard": number} for number in range(len(shards))], override_num_blocks=len(shards))
+            read = data.map(
+                _Worker,
+                fn_constructor_args=(model, uri, settings, ray.put(list(shards)), self.threads),
+                compute=ActorPoolStrategy(size=min(self.count, len(shards))),
+                num_cpus=self.threads,
+                num_gpus=self.gpus or None,
+                max_restarts=-1,
+                max_task_retries=_RETRIES,
+            )
+            for row in read.iter_rows():
+                yield Outcome(**row)
+        finally:
+            if not self.address:
+                ray.shutdown()
+
+    def _connected(self) -> Any:
+        # Ray reports its use to its makers unless it is told not to.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+        try:
+            import ray
+            import ray.data
+        except ImportError:
+            raise missing("ray", "ray") from None
+        if ray.is_initialized():
+            return ray
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        try:
+            if self.address:
+                ray.init(address=self.address, **options)
+            else:
+                ray.init(
+                    num_cpus=self.count * self.threads,
+                    object_store_memory=self.store_mb * 2**20,
+                    include_dashboard=False,
+                    **options,
+                )
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            where = self.address or "on this machine"
+            raise UserError(f"no Ray cluster {where}: {' '.join(str(error).split())[:300]}") from None
+        return ray
+
+
+class _Worker:
+    """An actor of the pool."""
+
+    def __init__(self, model: str, uri: str, settings: Settings, shards: Any, threads: int):
+        import ray
+
+        self.shards, self.failed = ray.get(shards) if isinstance(shards, ray.ObjectRef) else shards, ""
+        try:
+            self.reader = Reader(model, uri, settings, threads)
+        except UserError as error:
+            self.failed = str(error)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        shard = self.shards[row["shard"]]
+        outcome = Outcome(shard.id, error=self.failed) if self.failed else _outcome(self.reader, shard)
+        return vars(outcome)
+
+
+def _outcome(reader: Reader, shard: Shard) -> Outcome:
+    try:
+        return reader.read(shard)
+    except UserError as error:
+        return Outcome(shard.id, error=str(error))

@@ -1,0 +1,113 @@
+"""The documents of a shard, opened one by one: files of every kind of `documents`, and records of JSON lines and Parquet."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..documents import open_document
+from ..documents.chats import conversation, parts
+from ..documents.places import Origin
+from ..documents.records import parsed, record
+from ..utils.errors import UserError
+from ..utils.text_files import pieces_of
+from .objects import Place
+from .sources import Shard, Span, lines_of, opened, parquet
+
+# The field of a record that is its text, and those that may be its title. A record without it is written as "field: value".
+TEXT, TITLES = "text", ("title", "name", "id")
+
+
+@dataclass(frozen=True)
+class Text:
+    """A document's text, in pieces that can be tokenised one by one."""
+
+    origin: Origin
+    pieces: Callable[[], Iterator[str]]
+
+
+def texts(shard: Shard) -> Iterator[tuple[str, Callable[[], Text]]]:
+    """Name of each document, and what opens it: that raises if it alone can't be read.
+
+    Raises:
+        UserError: a file of records is gone, or has changed.
+    """
+    for span in shard.spans:
+        if span.kind == "lines":
+            yield from _lines(span)
+        elif span.kind == "table":
+            yield from _rows(span)
+        else:
+            yield span.name, lambda span=span: _file(span)
+
+
+def _file(span: Span) -> Text:
+    if not span.source:
+        document = open_document(span.path)
+        return Text(document.origin, document.pieces)
+    with tempfile.TemporaryDirectory() as folder:
+        # Some kinds are told by their suffix.
+        copy = Path(folder) / f"document{PurePosixPath(span.path).suffix}"
+        Place(span.source).fetch(span.path, copy)
+        try:
+            document = open_document(str(copy))
+            held = list(document.pieces())
+        except UserError as error:
+            raise UserError(str(error).replace(str(copy), span.name)) from None
+    return Text(document.origin, lambda: iter(held))
+
+
+def _lines(span: Span) -> Iterator[tuple[str, Callable[[], Text]]]:
+    left = span.count
+    for number, line in enumerate(lines_of(span)):
+        if number >= span.first and line.strip():
+            name = span.record(number)
+            yield name, lambda line=line, name=name: _line(line, name)
+            left -= 1
+            if not left:
+                return
+    raise UserError(f"{span.name} has {left} records fewer than when it was listed: run it again.")
+
+
+def _line(line: bytes, name: str) -> Text:
+    try:
+        value = parsed(line.decode("utf-8"), name)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name} is not UTF-8: byte {error.start} is 0x{line[error.start]:02x}.") from None
+    return _record(value, name)
+
+
+def _rows(span: Span) -> Iterator[tuple[str, Callable[[], Text]]]:
+    with opened(span) as file:
+        number = 0
+        for batch in parquet(file).iter_batches(batch_size=256):
+            if number + len(batch) > span.first:
+                first = max(span.first - number, 0)
+                for row, value in enumerate(batch.slice(first).to_pylist(), number + first):
+                    if row >= span.first + span.count:
+                        return
+                    name = span.record(row)
+                    yield name, lambda value=value, name=name: _record(value, name)
+            number += len(batch)
+
+
+def _record(value: Any, name: str) -> Text:
+    title = ""
+    if isinstance(value, Mapping):
+        title = next((str(value[field]) for field in TITLES if isinstance(value.get(field), str | int)), "")
+    if isinstance(value, Mapping) and isinstance(value.get(TEXT), str):
+        text = value[TEXT]
+    elif isinstance(value, str):
+        text = value
+    else:
+        chat = conversation(value)
+        text = "".join(part.text for part in parts([chat])) if chat else record(json.loads(json.dumps(value, default=str)))
+    # JSON can escape half of a surrogate pair.
+    text = text.encode("utf-8", "replace").decode()
+    if not text.strip():
+        raise UserError(f"{name} is empty: there is nothing to read.")
+    origin = Origin(hashlib.sha256(text.encode()).hexdigest(), title.encode("utf-8", "replace").decode(), "line")
+    return Text(origin, lambda: iter(pieces_of(text)))

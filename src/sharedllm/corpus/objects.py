@@ -1,0 +1,176 @@
+"""Objects under a URI, by the library fsspec: a folder here, or a bucket of S3, GCS and the like."""
+
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.core import url_to_fs
+
+from ..utils.errors import UserError
+from ..utils.extras import missing
+from ..utils.files import is_uri, put
+
+# A secret may stand in a URI: s3://KEY:SECRET@bucket.
+_SECRET = re.compile(r"://[^/@]*@")
+
+
+class Place:
+    """A folder of objects.
+
+    uri    as the user named it, without secrets
+    local  whether it is on this machine's disks, where ranges need no cache
+    """
+
+    def __init__(self, uri: str | Path):
+        """
+        Raises:
+            UserError: no such kind of URI, or the library for it is not installed.
+        """
+        self._given = str(uri).rstrip("/")
+        self.uri = _SECRET.sub("://", self._given)
+        with named(self.uri):
+            # Listings that are kept would hide what other machines have put meanwhile.
+            options = {"use_listings_cache": False} if is_uri(self._given) else {}
+            self._fs, self._root = url_to_fs(self._given, **options)
+        protocol = self._fs.protocol
+        self.local = "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return type(self), (self._given,)
+
+    def read(self, name: str) -> bytes | None:
+        """An object's bytes; None if there is none of that name."""
+        with named(self.uri):
+            try:
+                return bytes(self._fs.cat_file(f"{self._root}/{name}"))
+            except FileNotFoundError:
+                return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Put an object, whole or not at all."""
+        path = f"{self._root}/{name}"
+        with named(self.uri):
+            if self.local:
+                with _beside(Path(path)) as temporary:
+                    temporary.write_bytes(content)
+            else:
+                self._fs.pipe_file(path, content)
+
+    def put(self, name: str, file: Path) -> None:
+        """Put a file's content as an object, whole or not at all."""
+        path = f"{self._root}/{name}"
+        with named(self.uri):
+            if self.local:
+                with _beside(Path(path)) as temporary:
+                    self._fs.cp_file(str(file), str(temporary))
+            else:
+                self._fs.put_file(str(file), path)
+
+    def names(self, folder: str) -> set[str]:
+        """The names of the objects in a folder."""
+        with named(self.uri):
+            try:
+                self._fs.invalidate_cache()
+                return {path.rpartition("/")[2] for path in self._fs.ls(f"{self._root}/{folder}", detail=False)}
+            except FileNotFoundError:
+                return set()
+
+    def remove(self, name: str) -> None:
+        with named(self.uri):
+            self._fs.rm_file(f"{self._root}/{name}")
+
+    def ranges(self, name: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Bytes start … end − 1 of an object for each span, requested at once.
+
+        Raises:
+            UserError: the object, or a part of it, is gone.
+        """
+        path, starts, ends = f"{self._root}/{name}", [s for s, _ in spans], [e for _, e in spans]
+        with named(self.uri):
+            try:
+                found = self._fs.cat_ranges([path] * len(spans), starts, ends, on_error="raise")
+            except FileNotFoundError:
+                raise UserError(f"{self.uri} has lost {name}: read the corpus again with `sharedllm read-corpus`.") from None
+        return [bytes(part) for part in found]
+
+    def files(self) -> Iterator[tuple[str, str, int]]:
+        """The files that the URI stands for, a file, a glob or a folder with all below: path, what changes with the content,
+        and bytes."""
+        with named(self.uri):
+            if any(c in self._root for c in "*?["):
+                found: Any = self._fs.glob(self._root, detail=True)
+            else:
+                found = self._fs.find(self._root, detail=True)
+        for path, info in sorted(found.items()):
+            if info.get("type") == "file" and not path.rpartition("/")[2].startswith("."):
+                stamp = next((info[n] for n in ("ETag", "etag", "md5Hash", "blob_id") if info.get(n)), None)
+                size = int(info.get("size") or 0)
+                yield path, str(stamp or (size, str(info.get("LastModified", info.get("mtime", ""))))), size
+
+    def fetch(self, path: str, target: Path) -> None:
+        """Copy a file that `files` named."""
+        with named(self.uri):
+            self._fs.get_file(path, str(target))
+
+    def opened(self, path: str) -> Any:
+        """A file that `files` named, for reading; what its suffix says is compressed is decompressed."""
+        with named(self.uri):
+            return self._fs.open(path, "rb", compression="infer")
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        yield temporary
+        put(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def named(uri: str) -> Iterator[None]:
+    """Errors of a store as a user's: the URI, what went wrong, and the fix.
+
+    Raises:
+        UserError: anything of the store failed, except that a single object is not there.
+    """
+    try:
+        yield
+    except (UserError, FileNotFoundError):
+        raise
+    except ImportError as error:
+        library = str(error)
+        raise (missing("cloud", "s3fs") if "s3fs" in library else UserError(f"{uri} can't be opened: {error}.")) from None
+    except PermissionError as error:
+        raise UserError(f"{uri} can't be used: no permission ({error}); check the credentials and the bucket's rules.") from None
+    except Exception as error:
+        kind = type(error).__name__
+        if kind == "NoCredentialsError":
+            said = "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or make it public"
+        elif isinstance(error, ValueError) and "rotocol" in str(error):
+            known = "file, s3, gs, hf"
+            said = f"{error}; use one of {known}"
+        elif isinstance(error, OSError) and error.errno == 28:
+            said = "the disk is full; free space, then run it again"
+        elif isinstance(error, (OSError, TimeoutError)) or type(error).__module__.split(".")[0] in ("botocore", "aiohttp", "fsspec", "s3fs"):
+            said = f"{' '.join(str(error).split()) or kind}; check the address and the network, then run it again"
+        else:
+            raise
+        raise UserError(f"{uri} can't be used: {said}.") from error
+
+
+def check_uri(uri: str) -> None:
+    """Refuse a URI of an unknown kind before anything slow is done for it.
+
+    Raises:
+        UserError: no such kind of URI.
+    """
+    scheme = uri.partition("://")[0] if is_uri(uri) else "file"
+    if scheme not in fsspec.available_protocols():
+        raise UserError(f"{_SECRET.sub('://', uri)} is of a kind that can't be read: use file://, s3://, gs:// or hf://.")

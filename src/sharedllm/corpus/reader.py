@@ -1,0 +1,200 @@
+"""Reading one shard: its documents, one after the other, into one object of memories, and committing it."""
+
+import hashlib
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from transformers import PreTrainedTokenizerBase
+
+from ..causal_lm import SharedLLMForCausalLM
+from ..memory.fingerprint import tokenizer_fingerprint
+from ..memory.segment import Segment
+from ..store import MemoryStore
+from ..store.blocks import BlockFile
+from ..store.manifest import Document
+from ..store.writer import Writer, writing
+from ..utils.checkpoints import load_model, load_tokenizer
+from ..utils.errors import UserError
+from ..utils.hardware import default_device, inference_dtype
+from .cache import digest
+from .items import Text, texts
+from .manifest import Object, Part, Settings, read_part, write_part
+from .objects import Place
+from .ranged import STEP
+from .sources import Shard
+from .summary import STRETCHES, KeySummary
+from .terms import Terms, counted
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a shard, in plain values that any engine can carry.
+
+    tokens   read now; 0 if it was committed already. nbytes: of its memories. seconds: of the processor
+    failed   how many of its documents could not be read
+    error    why nothing was committed, which a user can fix; "" if all is well
+    """
+
+    shard: str
+    documents: int = 0
+    tokens: int = 0
+    nbytes: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    error: str = ""
+
+
+def load_for_reading(name: str) -> tuple[SharedLLMForCausalLM, PreTrainedTokenizerBase]:
+    """
+    Raises:
+        UserError: there is no such model, or it is no SharedLLM that can keep every token.
+    """
+    device = default_device()
+    model = load_model(name, device, dtype=inference_dtype(device)).eval()
+    if not isinstance(model, SharedLLMForCausalLM):
+        raise UserError(f"{name} is an ordinary {type(model).__name__}: make a SharedLLM from it with `sharedllm extend`.")
+    if model.config.encoding != "chunk":
+        raise UserError(f"{name} has encoding={model.config.encoding!r}: a corpus keeps every token, which needs 'chunk'.")
+    return model, load_tokenizer(name)
+
+
+def settings_of(
+    model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, storage: str, batch_tokens: int, shard_bytes: int
+) -> Settings:
+    config = model.config
+    return Settings(
+        model.fingerprint(), tokenizer_fingerprint(tokenizer), config.chunk_size, len(config.injection_map), storage, batch_tokens,
+        shard_bytes, STRETCHES,
+    )  # fmt: skip
+
+
+class Reader:
+    """A loaded model that reads shards into a corpus. Every worker has one."""
+
+    def __init__(self, model: str, uri: str, settings: Settings, threads: int = 1):
+        """
+        Args:
+            threads: of the processor. Results are equal to the bit only between readers of equal numbers.
+
+        Raises:
+            UserError: the model is not the one that the settings name, or the store can't be opened.
+        """
+        torch.set_num_threads(threads)
+        self.model, self.tokenizer = load_for_reading(model)
+        self.place, self.settings = Place(uri), settings
+        own = settings_of(
+            self.model, self.tokenizer, settings.storage, settings.batch_tokens, settings.shard_bytes
+        )
+        own.check(settings, uri)
+
+    @torch.no_grad()
+    def read(self, shard: Shard) -> Outcome:
+        """Read a shard and commit it, unless it is committed already.
+
+        Raises:
+            UserError: the store, or a file of records, can't be used; nothing is committed.
+        """
+        begun = time.process_time()
+        part = read_part(self.place, shard.id)
+        known = part is not None
+        if part is None:
+            with tempfile.TemporaryDirectory(prefix="sharedllm-shard-") as folder:
+                part = self._part(shard, Path(folder))
+            write_part(self.place, part)
+        return Outcome(
+            shard.id,
+            len(part.documents),
+            0 if known else part.tokens,
+            part.blocks.nbytes if part.blocks else 0,
+            len(part.failed),
+            time.process_time() - begun,
+        )
+
+    def _part(self, shard: Shard, folder: Path) -> Part:
+        failed: list[tuple[str, str]] = []
+        words: dict[str, Counter[str]] = {}
+        with writing(folder / "shard.memory") as writer:
+            writer.begin(self.model, self.settings.tokenizer, keep_all=True, storage=self.settings.storage)  # pyright: ignore[reportArgumentType]
+            for name, opens in texts(shard):
+                try:
+                    words[name] = self._document(writer, name, opens())
+                except (MemoryError, KeyboardInterrupt):
+                    raise
+                except OSError as error:
+                    if error.errno == 28:
+                        raise UserError(f"the disk of {tempfile.gettempdir()} is full: free space, or set TMPDIR.") from None
+                    failed.append((name, f"{name} can't be read: {error.strerror or error}."))
+                except Exception as error:  # whatever a document does to the libraries, the others are read
+                    reason = str(error) if isinstance(error, UserError) else f"{name}: {type(error).__name__}: {error}"
+                    failed.append((name, reason[:1000]))
+                if failed and failed[-1][0] == name and any(d.name == name for d in writer.present().documents):
+                    writer.forget(name)
+            writer.commit()
+        store = MemoryStore.open(folder / "shard.memory", verify=False)
+        if not store.documents:
+            return Part(shard.id, None, None, failed=tuple(failed))
+        packed, file, sums = _packed(store, folder)
+        blocks = _object("shards", shard.id, "blocks", file)
+        index = Terms.of([words[d.name] for d in packed]).tensors()
+        summary = KeySummary.of(self.model.model, [_alone(store, d) for d in store.documents])
+        content = save(index | (summary.tensors() if summary is not None else {}))
+        file_index = folder / "index"
+        file_index.write_bytes(content)
+        listed = _object("shards", shard.id, "index", file_index)
+        self.place.put(blocks.name, file)
+        self.place.put(listed.name, file_index)
+        return Part(shard.id, blocks, listed, sums, packed, tuple(failed))
+
+    def _document(self, writer: Writer, name: str, text: Text) -> Counter[str]:
+        """Read a document; returns its terms."""
+        seen: Counter[str] = Counter()
+
+        def counting() -> Iterator[str]:
+            for piece in text.pieces():
+                seen.update(counted([piece]))
+                yield piece
+
+        if any(d.name == name for d in writer.present().documents):
+            raise UserError(f"{name} is named twice: only the first is read.")
+        writer.read(
+            self.model, self.tokenizer, name, counting(), origin=text.origin, batch_tokens=self.settings.batch_tokens
+        )
+        return seen
+
+
+def _alone(store: MemoryStore, document: Document) -> list[Segment]:
+    """The segments of one document, the first at slot 0."""
+    alone = replace(store.manifest, documents=(document,))
+    return MemoryStore.of(store.folder, alone, partial(BlockFile, store.folder, manifest=alone, verify=False)).segments
+
+
+def _packed(store: MemoryStore, folder: Path) -> tuple[tuple[Document, ...], Path, tuple[str, ...]]:
+    """The documents with the places of their blocks in one file, that file, and the digests of its steps."""
+    file, documents = folder / "blocks", []
+    with file.open("wb") as out:
+        for document in store.documents:
+            blocks = []
+            for block in document.blocks:
+                start = out.tell()
+                with (store.folder / "blocks" / f"{block.file}.memory").open("rb") as source:
+                    shutil.copyfileobj(source, out)
+                blocks.append(replace(block, file=f"{start}+{out.tell() - start}"))
+            documents.append(replace(document, blocks=tuple(blocks)))
+    with file.open("rb") as made:
+        sums = tuple(digest(step) for step in iter(lambda: made.read(STEP), b""))
+    return tuple(documents), file, sums
+
+
+def _object(folder: str, shard: str, kind: str, file: Path) -> Object:
+    """The object that a file is to become, named by its content."""
+    with file.open("rb") as made:
+        sha256 = hashlib.file_digest(made, "sha256").hexdigest()
+    return Object(f"{folder}/{shard}-{sha256[:16]}.{kind}", file.stat().st_size, sha256)

@@ -1,0 +1,144 @@
+"""Reading a corpus: plan its shards, read those that are not committed, and put the index that makes them visible."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..utils.errors import UserError
+from .engines import Engine
+from .index import write_index
+from .manifest import CorpusManifest, Part, Settings, Totals, read_manifest, read_part, write_manifest
+from .objects import Place
+from .reader import Outcome, load_for_reading, settings_of
+from .sources import Shard, plan
+
+
+@dataclass
+class Report:
+    """What a run did, and what the corpus holds now.
+
+    read, known  shards read now, and found committed
+    tokens       read now. seconds: of the whole run. processor_seconds: of all workers together
+    failed       name and reason of each document that could not be read
+    """
+
+    shards: int = 0
+    read: int = 0
+    known: int = 0
+    documents: int = 0
+    tokens: int = 0
+    corpus_tokens: int = 0
+    nbytes: int = 0
+    seconds: float = 0.0
+    processor_seconds: float = 0.0
+    failed: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second of the run."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    def values(self) -> dict[str, Any]:
+        """For --json."""
+        failed = [{"document": name, "reason": reason} for name, reason in self.failed]
+        return asdict(self) | {"tokens_per_second": round(self.rate, 1), "failed": failed}
+
+
+def read_corpus(
+    sources: Sequence[str],
+    uri: str,
+    model: str,
+    engine: Engine,
+    *,
+    storage: str = "model",
+    batch_tokens: int,
+    shard_bytes: int,
+    exclude: Sequence[str] = (),
+    progress: Callable[[Outcome | None, int], None] = lambda _, __: None,
+) -> Report:
+    """Read documents into a corpus; what is committed there already stays and is not read again.
+
+    Args:
+        sources: see `sources.plan`. model: its name. engine: does the reading.
+        progress: called with each shard's outcome, None at first, and the number of shards to read.
+
+    Raises:
+        UserError: a source, the model or the store can't be used; or the corpus there has other settings. What was committed
+            stays, and the corpus is what it was until a run ends.
+    """
+    begun = time.perf_counter()
+    place = Place(uri)
+    loaded, tokenizer = load_for_reading(model)
+    settings = settings_of(loaded, tokenizer, storage, batch_tokens, shard_bytes)
+    del loaded, tokenizer  # workers have their own
+    held = _begun(place, settings)
+    shards, unreadable = plan(sources, shard_bytes, exclude)
+    if not shards:
+        raise UserError(f"{', '.join(sources)} holds no document to read: {unreadable[0][1] if unreadable else 'it is empty'}")
+    there = place.names("parts")
+    left = [shard for shard in shards if f"{shard.id}.json" not in there]
+    report = Report(shards=len(shards), known=len(shards) - len(left), failed=list(unreadable))
+    progress(None, len(left))
+    _read(engine, model, uri, settings, left, report, progress)
+    parts = _committed(place, shards)
+    report.failed += [failure for part in parts for failure in part.failed]
+    totals = Totals(
+        sum(len(part.documents) for part in parts),
+        sum(part.tokens for part in parts),
+        sum(part.blocks.nbytes for part in parts if part.blocks is not None),
+        len(report.failed),
+    )
+    index = write_index(place, parts)
+    if index is None:
+        reasons = "; ".join(reason for _, reason in report.failed[:3])
+        raise UserError(f"{', '.join(sources)} holds no document that can be read: {reasons}")
+    write_manifest(place, CorpusManifest(held.settings, index, totals))
+    report.documents, report.corpus_tokens, report.nbytes = totals.documents, totals.tokens, totals.nbytes
+    report.seconds = time.perf_counter() - begun
+    return report
+
+
+def _begun(place: Place, settings: Settings) -> CorpusManifest:
+    """The corpus to go on with, begun if there is none.
+
+    Raises:
+        UserError: it has other settings.
+    """
+    held = read_manifest(place)
+    if held is None:
+        held = CorpusManifest(settings)
+        write_manifest(place, held)
+    settings.check(held.settings, place.uri)
+    return held
+
+
+def _read(
+    engine: Engine,
+    model: str,
+    uri: str,
+    settings: Settings,
+    shards: list[Shard],
+    report: Report,
+    progress: Callable[[Outcome | None, int], None],
+) -> None:
+    outcomes: Iterable[Outcome] = engine(model, uri, settings, shards) if shards else ()
+    for outcome in outcomes:
+        if outcome.error:
+            raise UserError(f"{outcome.error} {report.read:,} of {len(shards):,} shards are committed; the same command does the rest.")
+        report.read += 1
+        report.tokens += outcome.tokens
+        report.processor_seconds += outcome.seconds
+        progress(outcome, len(shards))
+
+
+def _committed(place: Place, shards: Sequence[Shard]) -> list[Part]:
+    """
+    Raises:
+        UserError: a shard was not read, or its part is lost or damaged.
+    """
+    parts = [read_part(place, shard.id) for shard in shards]
+    lost = sum(part is None for part in parts)
+    if lost:
+        raise UserError(f"{lost} of {len(shards)} shards are not in {place.uri}: run the same command again, which reads those.")
+    return [part for part in parts if part is not None]
