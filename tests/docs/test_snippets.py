@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", *(f"docs/{name}.md" for name in "install guide documents python serving training".split())]
+PAGES = ["README.md", *(f"docs/{name}.md" for name in "install guide documents corpus python serving training".split())]
 NOT_RUN = {
     "documents": "installs; tests/documents and test_first_five_minutes read folders",
     "install": "installs; tests/installation build the wheel",
+    "corpus": "installs, and needs a cluster or a bucket; tests/corpus read with both",
     "doctor": "takes some ten seconds; tests/installation run it",
     "make": "sets up an environment; these are the commands that the tests run in",
     "chat": "waits for questions at a terminal; the guide's piped chat runs",

@@ -14,7 +14,9 @@ from .common import JsonOption, check_model, check_source, print_json
 
 
 def command(
-    source: Annotated[str, typer.Argument(help="A memory, a corpus, a model's folder, or the name of a bundled model.")] = "tiny",
+    source: Annotated[
+        str, typer.Argument(help="A memory, a corpus, a model's folder, or the name of a bundled model.")
+    ] = "tiny",
     json: JsonOption = False,
 ) -> None:
     """Describe a model or a memory."""

@@ -13,9 +13,13 @@ from .read import SHOWN
 def command(
     sources: Annotated[
         list[str],
-        typer.Argument(help="Folders, globs, files, or URIs of such. Records of .jsonl, .jsonl.zst and .parquet are documents."),
+        typer.Argument(
+            help="Folders, globs, files, or URIs of such. Records of .jsonl, .jsonl.zst and .parquet are documents."
+        ),
     ],
-    output: Annotated[str, typer.Option("-o", "--output", help="Where the corpus goes: a folder, s3://BUCKET/NAME, gs://….")],
+    output: Annotated[
+        str, typer.Option("-o", "--output", help="Where the corpus goes: a folder, s3://BUCKET/NAME, gs://….")
+    ],
     model: ModelOption = "tiny",
     workers: Annotated[
         int, typer.Option(min=0, help="Readers, each with the model; 0 reads in this process, without Ray.")
@@ -26,7 +30,8 @@ def command(
         str, typer.Option(help="Address of a Ray cluster; auto for this machine's. Default: one is started here.")
     ] = "",
     exclude: Annotated[
-        list[str] | None, typer.Option(help="Pattern, as in .gitignore, of what to leave out of folders; any number of times.")
+        list[str] | None,
+        typer.Option(help="Pattern, as in .gitignore, of what to leave out of folders; any number of times."),
     ] = None,
     storage: Annotated[
         Literal["model", "int8"], typer.Option(help="Format of keys and values: unchanged, or int8 (half the size).")

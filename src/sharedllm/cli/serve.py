@@ -15,7 +15,9 @@ from .common import ModelOption, ScoreOption, check_source, note
 def command(
     memories: Annotated[
         list[str] | None,
-        typer.Argument(help="Memories made with --keep-all, and corpora or their URIs; requests name them: notes.memory is notes."),
+        typer.Argument(
+            help="Memories made with --keep-all, and corpora or their URIs; requests name them: notes.memory is notes."
+        ),
     ] = None,
     folder: Annotated[
         Path | None,

@@ -101,7 +101,9 @@ class Corpus:
     def load(self) -> ContextMemory:
         raise UserError(f"{self.place.uri} is a corpus: it can't be read as a whole; ask it with a budget.")
 
-    def nearest(self, model: SharedLLMModel, question: str, asked: Int[Tensor, "1 Q"], own: Bool[Tensor, "1 Q"]) -> MemoryStore:
+    def nearest(
+        self, model: SharedLLMModel, question: str, asked: Int[Tensor, "1 Q"], own: Bool[Tensor, "1 Q"]
+    ) -> MemoryStore:
         """The documents that a question needs, as a memory to select from.
 
         Args:
@@ -111,7 +113,9 @@ class Corpus:
             UserError: the corpus is another model's, or a part of it is lost or damaged.
         """
         model.check_fingerprint(self.fingerprint)
-        return self._opened(best(self.scores(model, question, asked, own), self.index.tokens, self.documents, self.room))
+        return self._opened(
+            best(self.scores(model, question, asked, own), self.index.tokens, self.documents, self.room)
+        )
 
     def scores(
         self, model: SharedLLMModel, question: str, asked: Int[Tensor, "1 Q"], own: Bool[Tensor, "1 Q"]
@@ -143,9 +147,15 @@ class Corpus:
             holders |= dict.fromkeys((block.file for block in blocks), shard)
         settings = self.manifest.settings
         manifest = Manifest(
-            settings.fingerprint, settings.tokenizer, settings.chunk_size, settings.pairs, True, settings.storage, tuple(documents),
+            settings.fingerprint,
+            settings.tokenizer,
+            settings.chunk_size,
+            settings.pairs,
+            True,
+            settings.storage,
+            tuple(documents),
             library=library(),
-        )  # pyright: ignore[reportArgumentType]  # fmt: skip
+        )
         return MemoryStore.of(Path(self.place.uri), manifest, partial(self._block, manifest=manifest))
 
     def _document(self, part: Part, name: str) -> Document:

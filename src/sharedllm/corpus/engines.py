@@ -1,20 +1,22 @@
 """What runs the readers of a corpus: this process, or the workers of a Ray cluster. Results are the same."""
 
+import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..utils.errors import UserError
 from ..utils.extras import missing
 from .manifest import Settings
 from .reader import Outcome, Reader
-from .sources import Shard
+from .sources import Shard, Span
 
 # Reads shards with a model, by its name, into the corpus at a URI; gives the outcomes in any order.
 Engine = Callable[[str, str, Settings, Sequence[Shard]], Iterator[Outcome]]
 # How often a shard is given to another worker after one died with it.
-_RETRIES = 5
+_RETRIES = 8
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Workers:
         Raises:
             UserError: Ray is not installed, or there is no cluster at the address.
         """
-        ray = self._connected()
+        ray, begun = self._connected()
         from ray.data import ActorPoolStrategy, DataContext
 
         context = DataContext.get_current()
@@ -58,23 +60,25 @@ class Workers:
         # A shard that kills its workers is left out, and the run says so at its end; all others are committed.
         context.max_errored_blocks = -1
         try:
-            data = ray.data.from_items([{"shard": number} for number in range(len(shards))], override_num_blocks=len(shards))
+            # As rows, because arguments of an actor that is started again must not lie in a store that died with its machine.
+            rows = [{"shard": json.dumps(asdict(shard))} for shard in shards]
+            data = ray.data.from_items(rows, override_num_blocks=len(shards))
             read = data.map(
                 _Worker,
-                fn_constructor_args=(model, uri, settings, ray.put(list(shards)), self.threads),
-                compute=ActorPoolStrategy(size=min(self.count, len(shards))),
+                fn_constructor_args=(model, uri, settings, self.threads),
+                compute=ActorPoolStrategy(size=min(self.count, len(shards)), max_tasks_in_flight_per_actor=2),
                 num_cpus=self.threads,
                 num_gpus=self.gpus or None,
-                max_restarts=-1,
-                max_task_retries=_RETRIES,
+                ray_remote_args_fn=lambda: {"max_task_retries": _RETRIES},
             )
             for row in read.iter_rows():
                 yield Outcome(**row)
         finally:
-            if not self.address:
+            if begun:
                 ray.shutdown()
 
-    def _connected(self) -> Any:
+    def _connected(self) -> tuple[Any, bool]:
+        """Ray, and whether it was connected here."""
         # Ray reports its use to its makers unless it is told not to.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
@@ -83,8 +87,10 @@ class Workers:
             import ray.data
         except ImportError:
             raise missing("ray", "ray") from None
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         if ray.is_initialized():
-            return ray
+            return ray, False
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         try:
             if self.address:
@@ -99,23 +105,22 @@ class Workers:
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             where = self.address or "on this machine"
             raise UserError(f"no Ray cluster {where}: {' '.join(str(error).split())[:300]}") from None
-        return ray
+        return ray, True
 
 
 class _Worker:
     """An actor of the pool."""
 
-    def __init__(self, model: str, uri: str, settings: Settings, shards: Any, threads: int):
-        import ray
-
-        self.shards, self.failed = ray.get(shards) if isinstance(shards, ray.ObjectRef) else shards, ""
+    def __init__(self, model: str, uri: str, settings: Settings, threads: int):
+        self.failed = ""
         try:
             self.reader = Reader(model, uri, settings, threads)
         except UserError as error:
             self.failed = str(error)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        shard = self.shards[row["shard"]]
+        content = json.loads(row["shard"])
+        shard = Shard(content["id"], tuple(Span(**span) for span in content["spans"]), content["nbytes"])
         outcome = Outcome(shard.id, error=self.failed) if self.failed else _outcome(self.reader, shard)
         return vars(outcome)
 

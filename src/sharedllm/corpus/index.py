@@ -104,7 +104,9 @@ def read_index(place: Place, index: Object) -> Index:
 def _loaded(place: Place, which: Object) -> dict[str, Tensor]:
     raw = place.read(which.name)
     if raw is None:
-        raise UserError(f"{place.uri} has lost {which.name}: delete its corpus.json and parts, and read the corpus again.")
+        raise UserError(
+            f"{place.uri} has lost {which.name}: delete its corpus.json and parts, and read the corpus again."
+        )
     if hashlib.sha256(raw).hexdigest() != which.sha256:
         raise UserError(f"{place.uri}/{which.name} is damaged: its checksum does not match; read the corpus again.")
     try:

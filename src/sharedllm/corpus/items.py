@@ -104,7 +104,9 @@ def _record(value: Any, name: str) -> Text:
         text = value
     else:
         chat = conversation(value)
-        text = "".join(part.text for part in parts([chat])) if chat else record(json.loads(json.dumps(value, default=str)))
+        text = (
+            "".join(part.text for part in parts([chat])) if chat else record(json.loads(json.dumps(value, default=str)))
+        )
     # JSON can escape half of a surrogate pair.
     text = text.encode("utf-8", "replace").decode()
     if not text.strip():

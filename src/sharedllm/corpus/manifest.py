@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ..documents.places import Origin
-from ..memory.file import library
+from ..memory.file import Storage, library
 from ..memory.schema import CHUNK_SIZE, LAYERS, SHA256, STORAGE
 from ..store.manifest import Block, Document
 from ..utils.errors import UserError
@@ -61,7 +61,7 @@ class Settings:
     tokenizer: str
     chunk_size: int
     pairs: int
-    storage: str
+    storage: Storage
     batch_tokens: int
     shard_bytes: int
     stretches: int
@@ -75,7 +75,9 @@ class Settings:
             there = getattr(found, name)
             if there != here:
                 fix = f"use its {_FIXES[name]}" if name in _FIXES else "read it with the version that began it"
-                raise UserError(f"{uri} was read with {name}={there!r}, not {here!r}: {fix}, or name another URI with -o.")
+                raise UserError(
+                    f"{uri} was read with {name}={there!r}, not {here!r}: {fix}, or name another URI with -o."
+                )
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ def _document(content: dict[str, Any]) -> Document:
 
 
 def _object(content: dict[str, Any] | None) -> Object | None:
-    return content and Object(content["name"], content["nbytes"], content["sha256"])
+    return None if content is None else Object(content["name"], content["nbytes"], content["sha256"])
 
 
 def _sealed(kind: str, content: dict[str, Any]) -> bytes:

@@ -53,7 +53,7 @@ class Place:
     def write(self, name: str, content: bytes) -> None:
         """Put an object, whole or not at all."""
         path = f"{self._root}/{name}"
-        with named(self.uri):
+        with named(self.uri, needed=True):
             if self.local:
                 with _beside(Path(path)) as temporary:
                     temporary.write_bytes(content)
@@ -63,7 +63,7 @@ class Place:
     def put(self, name: str, file: Path) -> None:
         """Put a file's content as an object, whole or not at all."""
         path = f"{self._root}/{name}"
-        with named(self.uri):
+        with named(self.uri, needed=True):
             if self.local:
                 with _beside(Path(path)) as temporary:
                     self._fs.cp_file(str(file), str(temporary))
@@ -94,7 +94,9 @@ class Place:
             try:
                 found = self._fs.cat_ranges([path] * len(spans), starts, ends, on_error="raise")
             except FileNotFoundError:
-                raise UserError(f"{self.uri} has lost {name}: read the corpus again with `sharedllm read-corpus`.") from None
+                raise UserError(
+                    f"{self.uri} has lost {name}: read the corpus again with `sharedllm read-corpus`."
+                ) from None
         return [bytes(part) for part in found]
 
     def files(self) -> Iterator[tuple[str, str, int]]:
@@ -118,7 +120,7 @@ class Place:
 
     def opened(self, path: str) -> Any:
         """A file that `files` named, for reading; what its suffix says is compressed is decompressed."""
-        with named(self.uri):
+        with named(self.uri, needed=True):
             return self._fs.open(path, "rb", compression="infer")
 
 
@@ -134,21 +136,33 @@ def _beside(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def named(uri: str) -> Iterator[None]:
+def named(uri: str, *, needed: bool = False) -> Iterator[None]:
     """Errors of a store as a user's: the URI, what went wrong, and the fix.
 
+    Args:
+        needed: what is used has to be there.
+
     Raises:
-        UserError: anything of the store failed, except that a single object is not there.
+        UserError: anything of the store failed. FileNotFoundError: an object is not there, unless it is needed.
     """
     try:
         yield
-    except (UserError, FileNotFoundError):
+    except UserError:
         raise
+    except FileNotFoundError as error:
+        if not needed:
+            raise
+        said = " ".join(str(error).split())
+        raise UserError(f"{uri} can't be used: it is gone, or its bucket is ({said}); check the address.") from None
     except ImportError as error:
         library = str(error)
-        raise (missing("cloud", "s3fs") if "s3fs" in library else UserError(f"{uri} can't be opened: {error}.")) from None
+        raise (
+            missing("cloud", "s3fs") if "s3fs" in library else UserError(f"{uri} can't be opened: {error}.")
+        ) from None
     except PermissionError as error:
-        raise UserError(f"{uri} can't be used: no permission ({error}); check the credentials and the bucket's rules.") from None
+        raise UserError(
+            f"{uri} can't be used: no permission ({error}); check the credentials and the bucket's rules."
+        ) from None
     except Exception as error:
         kind = type(error).__name__
         if kind == "NoCredentialsError":
@@ -158,7 +172,12 @@ def named(uri: str) -> Iterator[None]:
             said = f"{error}; use one of {known}"
         elif isinstance(error, OSError) and error.errno == 28:
             said = "the disk is full; free space, then run it again"
-        elif isinstance(error, (OSError, TimeoutError)) or type(error).__module__.split(".")[0] in ("botocore", "aiohttp", "fsspec", "s3fs"):
+        elif isinstance(error, (OSError, TimeoutError)) or type(error).__module__.split(".")[0] in (
+            "botocore",
+            "aiohttp",
+            "fsspec",
+            "s3fs",
+        ):
             said = f"{' '.join(str(error).split()) or kind}; check the address and the network, then run it again"
         else:
             raise
@@ -173,4 +192,6 @@ def check_uri(uri: str) -> None:
     """
     scheme = uri.partition("://")[0] if is_uri(uri) else "file"
     if scheme not in fsspec.available_protocols():
-        raise UserError(f"{_SECRET.sub('://', uri)} is of a kind that can't be read: use file://, s3://, gs:// or hf://.")
+        raise UserError(
+            f"{_SECRET.sub('://', uri)} is of a kind that can't be read: use file://, s3://, gs:// or hf://."
+        )

@@ -72,7 +72,9 @@ def _manifest(place: Place) -> CorpusManifest:
     if manifest is None:
         raise UserError(f"{place.uri} holds no corpus: check the address, or make one with `sharedllm read-corpus`.")
     if manifest.index is None:
-        raise UserError(f"{place.uri} is not read to its end: run the same `sharedllm read-corpus` again, which does the rest.")
+        raise UserError(
+            f"{place.uri} is not read to its end: run the same `sharedllm read-corpus` again, which does the rest."
+        )
     return manifest
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import save
 from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
+from ..memory.file import Storage
 from ..memory.fingerprint import tokenizer_fingerprint
 from ..memory.segment import Segment
 from ..store import MemoryStore
@@ -60,14 +61,22 @@ def load_for_reading(name: str) -> tuple[SharedLLMForCausalLM, PreTrainedTokeniz
     device = default_device()
     model = load_model(name, device, dtype=inference_dtype(device)).eval()
     if not isinstance(model, SharedLLMForCausalLM):
-        raise UserError(f"{name} is an ordinary {type(model).__name__}: make a SharedLLM from it with `sharedllm extend`.")
+        raise UserError(
+            f"{name} is an ordinary {type(model).__name__}: make a SharedLLM from it with `sharedllm extend`."
+        )
     if model.config.encoding != "chunk":
-        raise UserError(f"{name} has encoding={model.config.encoding!r}: a corpus keeps every token, which needs 'chunk'.")
+        raise UserError(
+            f"{name} has encoding={model.config.encoding!r}: a corpus keeps every token, which needs 'chunk'."
+        )
     return model, load_tokenizer(name)
 
 
 def settings_of(
-    model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, storage: str, batch_tokens: int, shard_bytes: int
+    model: SharedLLMForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    storage: Storage,
+    batch_tokens: int,
+    shard_bytes: int,
 ) -> Settings:
     config = model.config
     return Settings(
@@ -90,9 +99,7 @@ class Reader:
         torch.set_num_threads(threads)
         self.model, self.tokenizer = load_for_reading(model)
         self.place, self.settings = Place(uri), settings
-        own = settings_of(
-            self.model, self.tokenizer, settings.storage, settings.batch_tokens, settings.shard_bytes
-        )
+        own = settings_of(self.model, self.tokenizer, settings.storage, settings.batch_tokens, settings.shard_bytes)
         own.check(settings, uri)
 
     @torch.no_grad()
@@ -122,7 +129,7 @@ class Reader:
         failed: list[tuple[str, str]] = []
         words: dict[str, Counter[str]] = {}
         with writing(folder / "shard.memory") as writer:
-            writer.begin(self.model, self.settings.tokenizer, keep_all=True, storage=self.settings.storage)  # pyright: ignore[reportArgumentType]
+            writer.begin(self.model, self.settings.tokenizer, keep_all=True, storage=self.settings.storage)
             for name, opens in texts(shard):
                 try:
                     words[name] = self._document(writer, name, opens())
@@ -130,7 +137,9 @@ class Reader:
                     raise
                 except OSError as error:
                     if error.errno == 28:
-                        raise UserError(f"the disk of {tempfile.gettempdir()} is full: free space, or set TMPDIR.") from None
+                        raise UserError(
+                            f"the disk of {tempfile.gettempdir()} is full: free space, or set TMPDIR."
+                        ) from None
                     failed.append((name, f"{name} can't be read: {error.strerror or error}."))
                 except Exception as error:  # whatever a document does to the libraries, the others are read
                     reason = str(error) if isinstance(error, UserError) else f"{name}: {type(error).__name__}: {error}"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..memory.file import Storage
 from ..utils.errors import UserError
 from .engines import Engine
 from .index import write_index
@@ -51,7 +52,7 @@ def read_corpus(
     model: str,
     engine: Engine,
     *,
-    storage: str = "model",
+    storage: Storage = "model",
     batch_tokens: int,
     shard_bytes: int,
     exclude: Sequence[str] = (),
@@ -75,7 +76,9 @@ def read_corpus(
     held = _begun(place, settings)
     shards, unreadable = plan(sources, shard_bytes, exclude)
     if not shards:
-        raise UserError(f"{', '.join(sources)} holds no document to read: {unreadable[0][1] if unreadable else 'it is empty'}")
+        raise UserError(
+            f"{', '.join(sources)} holds no document to read: {unreadable[0][1] if unreadable else 'it is empty'}"
+        )
     there = place.names("parts")
     left = [shard for shard in shards if f"{shard.id}.json" not in there]
     report = Report(shards=len(shards), known=len(shards) - len(left), failed=list(unreadable))
@@ -125,7 +128,9 @@ def _read(
     outcomes: Iterable[Outcome] = engine(model, uri, settings, shards) if shards else ()
     for outcome in outcomes:
         if outcome.error:
-            raise UserError(f"{outcome.error} {report.read:,} of {len(shards):,} shards are committed; the same command does the rest.")
+            raise UserError(
+                f"{outcome.error} {report.read:,} of {len(shards):,} shards are committed; the same command does the rest."
+            )
         report.read += 1
         report.tokens += outcome.tokens
         report.processor_seconds += outcome.seconds
@@ -140,5 +145,7 @@ def _committed(place: Place, shards: Sequence[Shard]) -> list[Part]:
     parts = [read_part(place, shard.id) for shard in shards]
     lost = sum(part is None for part in parts)
     if lost:
-        raise UserError(f"{lost} of {len(shards)} shards are not in {place.uri}: run the same command again, which reads those.")
+        raise UserError(
+            f"{lost} of {len(shards)} shards are not in {place.uri}: run the same command again, which reads those."
+        )
     return [part for part in parts if part is not None]

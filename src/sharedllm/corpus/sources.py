@@ -64,7 +64,9 @@ class Item:
     content: str
 
 
-def plan(sources: Sequence[str], shard_bytes: int, exclude: Sequence[str] = ()) -> tuple[list[Shard], list[tuple[str, str]]]:
+def plan(
+    sources: Sequence[str], shard_bytes: int, exclude: Sequence[str] = ()
+) -> tuple[list[Shard], list[tuple[str, str]]]:
     """The shards of sources, in order, each up to `shard_bytes` bytes of files or one larger document; and path and reason of
     files that can't be listed or opened.
 
@@ -115,7 +117,10 @@ def _of_file(span: Span, stamp: str, nbytes: int) -> Iterator[Item]:
     elif span.kind == "table":
         with opened(span) as file:
             table = parquet(file)
-            rows, size = table.metadata.num_rows, sum(table.metadata.row_group(i).total_byte_size for i in range(table.num_row_groups))
+            rows, size = (
+                table.metadata.num_rows,
+                sum(table.metadata.row_group(i).total_byte_size for i in range(table.num_row_groups)),
+            )
         stamp = stamp or hash_of(Path(span.path))
         for number in range(rows):
             yield Item(Span(span.source, span.path, "table", number), max(1, size // max(rows, 1)), f"{stamp} {number}")
@@ -142,7 +147,11 @@ def _shard(items: list[Item], nbytes: int) -> Shard:
     spans: list[Span] = []
     for span in (item.span for item in items):
         last = spans[-1] if spans else None
-        if last and span.kind != "file" and (last.source, last.path, last.first + last.count) == (span.source, span.path, span.first):
+        if (
+            last
+            and span.kind != "file"
+            and (last.source, last.path, last.first + last.count) == (span.source, span.path, span.first)
+        ):
             spans[-1] = Span(span.source, span.path, span.kind, last.first, last.count + 1)
         else:
             spans.append(span)
@@ -157,7 +166,7 @@ def opened(span: Span) -> Any:
 
 def lines_of(span: Span) -> Iterator[bytes]:
     """The lines of a file, without their ends."""
-    with named(span.source or span.path), opened(span) as file:
+    with named(span.source or span.path, needed=True), opened(span) as file:
         held = b""
         while raw := file.read(2**20):
             *lines, held = (held + raw).split(b"\n")

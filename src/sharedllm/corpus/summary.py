@@ -46,7 +46,9 @@ class KeySummary:
         if not heads:
             return None
         found = [_means(model, segments, heads) for segments in documents]
-        owner = torch.repeat_interleave(torch.arange(len(found)), torch.tensor([len(n) for _, n in found], dtype=torch.long))
+        owner = torch.repeat_interleave(
+            torch.arange(len(found)), torch.tensor([len(n) for _, n in found], dtype=torch.long)
+        )
         keys, tokens = (torch.cat(parts) for parts in zip(*found, strict=True))
         return cls(keys.half(), tokens.int(), owner.int())
 

@@ -29,7 +29,9 @@ def counted(pieces: Iterable[str]) -> Counter[str]:
 
 def hashed(term: str) -> int:
     """A term as a signed 64-bit number; that two of a million differ only by chance has a probability of 10⁻⁷."""
-    return int.from_bytes(hashlib.blake2b(term.encode("utf-8", "replace"), digest_size=8).digest(), "little", signed=True)
+    return int.from_bytes(
+        hashlib.blake2b(term.encode("utf-8", "replace"), digest_size=8).digest(), "little", signed=True
+    )
 
 
 @dataclass(frozen=True)

@@ -173,9 +173,7 @@ def _steering(
     return Steering(request, vocabulary, grammar)
 
 
-def _narrowed(
-    model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, store: Memory, prompt: Prompt
-) -> Source:
+def _narrowed(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, store: Memory, prompt: Prompt) -> Source:
     """The store, or of a corpus the documents for a question.
 
     Raises:

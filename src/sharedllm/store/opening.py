@@ -16,7 +16,10 @@ from .store import MemoryStore
 
 # Kinds of memories that are no file and no folder of blocks. An entry has `recognised`, `look` and `open`.
 ELSEWHERE = Registry("memory of kind {}")
-ELSEWHERE.add("corpus", "sharedllm.corpus.opening:KIND", "documents that many workers read, in a folder or an object store")
+ELSEWHERE.add(
+    "corpus", "sharedllm.corpus.opening:KIND", "documents that many workers read, in a folder or an object store"
+)
+
 
 @dataclass(frozen=True)
 class Label:
@@ -38,7 +41,9 @@ class Label:
 
 def is_memory(name: str | Path) -> bool:
     """Whether a name is a memory's: a URI, a path with the suffix .memory, or a folder with a manifest."""
-    return is_uri(name) or Path(name).suffix == ".memory" or (Path(name) / NAME).is_file() or _elsewhere(name) is not None
+    return (
+        is_uri(name) or Path(name).suffix == ".memory" or (Path(name) / NAME).is_file() or _elsewhere(name) is not None
+    )
 
 
 def _elsewhere(name: str | Path) -> Any:

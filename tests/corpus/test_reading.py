@@ -1,0 +1,244 @@
+"""Reading a corpus in one process: what is committed, what is done again, what is refused."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from corpora import documents, objects, run
+
+from sharedllm.corpus import reader
+from sharedllm.corpus.engines import OneProcess
+from sharedllm.corpus.manifest import read_manifest, read_part, write_part
+from sharedllm.corpus.objects import Place
+from sharedllm.corpus.opening import open_corpus
+from sharedllm.store.writer import writing
+from sharedllm.utils.errors import UserError
+
+
+@pytest.fixture
+def docs(tmp_path):
+    return documents(tmp_path / "docs")
+
+
+def test_two_runs_give_equal_bytes(docs, corpus_model, tmp_path):
+    first, second = run(corpus_model, docs, tmp_path / "a"), run(corpus_model, docs, tmp_path / "b")
+    assert (first.documents, first.shards, first.read, first.failed) == (6, 3, 3, [])
+    assert first.tokens == second.tokens == first.corpus_tokens > 0
+    assert objects(tmp_path / "a") == objects(tmp_path / "b")
+
+
+def test_blocks_are_those_of_a_memory(docs, corpus_model, model, tmp_path, small_blocks):
+    run(corpus_model, docs, tmp_path / "a")
+    corpus = open_corpus(tmp_path / "a")
+    with writing(tmp_path / "one.memory") as writer:
+        writer.begin(model, corpus.manifest.settings.tokenizer)
+        from stores import TOKENIZER
+
+        name = f"{docs}/3.txt"
+        writer.read(model, TOKENIZER, name, [(docs / "3.txt").read_text()], batch_tokens=256)
+    files = sorted((tmp_path / "one.memory" / "blocks").iterdir())
+    place = Place(tmp_path / "a")
+    (document,) = [d for part in _parts(place) for d in part.documents if d.name == name]
+    (part,) = [part for part in _parts(place) if document in part.documents]
+    spans = [tuple(map(int, block.file.split("+"))) for block in document.blocks]
+    found = place.ranges(part.blocks.name, [(start, start + size) for start, size in spans])
+    assert len(found) > 1 and sorted(found) == sorted(file.read_bytes() for file in files)
+
+
+def _parts(place):
+    return [read_part(place, name.removesuffix(".json")) for name in sorted(place.names("parts"))]
+
+
+def test_again_does_nothing(docs, corpus_model, tmp_path):
+    run(corpus_model, docs, tmp_path / "a")
+    before = objects(tmp_path / "a")
+    again = run(corpus_model, docs, tmp_path / "a", engine=None)
+    assert (again.read, again.known, again.tokens, again.documents) == (0, 3, 0, 6)
+    assert objects(tmp_path / "a") == before
+
+
+def test_only_what_changed_is_read_again(docs, corpus_model, tmp_path):
+    run(corpus_model, docs, tmp_path / "a")
+    (docs / "5.txt").write_text("The new heron of the harbour.\n")
+    (docs / "6.txt").write_text("And one more.\n")
+    again = run(corpus_model, docs, tmp_path / "a")
+    assert (again.read, again.known, again.documents) == (1, 2, 7)
+    fresh = run(corpus_model, docs, tmp_path / "b")
+    assert fresh.documents == 7
+    names = {d["name"] for d in open_corpus(tmp_path / "a").contents}
+    assert len(names) == 7
+    both = [objects(tmp_path / name)["corpus.json"] for name in "ab"]
+    assert both[0] == both[1], "what changed leaves no trace in what is visible"
+
+
+@pytest.fixture(scope="module")
+def whole(corpus_model, tmp_path_factory):
+    """Documents, and what an uninterrupted run makes of them."""
+    folder = tmp_path_factory.mktemp("whole")
+    run(corpus_model, documents(folder / "docs"), folder / "c")
+    return folder / "docs", objects(folder / "c")
+
+
+class Stops(Exception):
+    pass
+
+
+@pytest.mark.parametrize("moment", ["blocks", "index", "part"])
+def test_what_ends_in_the_middle_is_done_the_next_time(whole, corpus_model, tmp_path, monkeypatch, moment):
+    """The second shard's blocks, index or part is the last thing before the run is killed."""
+    docs, uninterrupted = whole
+    real, count = Place.put, {"blocks": 0, "index": 0}
+
+    def put(self, name, file):
+        kind = name.rpartition(".")[2]
+        count[kind] += 1
+        if count[kind] == 2 and kind == moment:
+            real(self, name, file)
+            raise Stops
+        real(self, name, file)
+
+    def commit(place, part):
+        if count["index"] == 2 and moment == "part":
+            raise Stops
+        write_part(place, part)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Place, "put", put)
+        patched.setattr(reader, "write_part", commit)
+        with pytest.raises(Stops):
+            run(corpus_model, docs, tmp_path / "a")
+    with pytest.raises(UserError, match="not read to its end"):
+        open_corpus(tmp_path / "a")
+    again = run(corpus_model, docs, tmp_path / "a")
+    assert (again.known, again.read) == (1, 2)
+    assert objects(tmp_path / "a") == uninterrupted, "nothing is lost, nothing is there twice"
+
+
+def test_poison_is_listed_and_not_fatal(docs, corpus_model, tmp_path, monkeypatch):
+    (docs / "1b.txt").write_text("")
+    (docs / "2b.pdf").write_bytes(b"%PDF-1.4 broken")
+    (docs / "records.jsonl").write_text('{"text": "good and whole"}\n{"text": \n')
+    real = reader.counted
+
+    def fails(pieces):
+        if any("cedar" in piece for piece in pieces):
+            raise ZeroDivisionError("in a library")
+        return real(pieces)
+
+    monkeypatch.setattr(reader, "counted", fails)
+    report = run(corpus_model, docs, tmp_path / "a")
+    assert report.documents == 6, "five files and one record"
+    said = {name.rpartition("/")[2]: reason for name, reason in report.failed}
+    assert said.keys() == {"1b.txt", "2b.pdf", "records.jsonl:2", "2.txt"}
+    assert "is empty" in said["1b.txt"] and "ZeroDivisionError: in a library" in said["2.txt"]
+    assert read_manifest(Place(tmp_path / "a")).totals.failed == 4
+    assert {d["name"].rpartition("/")[2] for d in open_corpus(tmp_path / "a").contents} == {
+        "0.txt", "1.txt", "3.txt", "4.txt", "5.txt", "records.jsonl:1",
+    }  # fmt: skip
+
+
+def test_nothing_but_poison(tmp_path, corpus_model):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.txt").write_text(" ")
+    with pytest.raises(UserError, match=r"no document that can be read: .*a\.txt is empty"):
+        run(corpus_model, tmp_path / "docs", tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"fingerprint": "f" * 32}, "fingerprint='ffff"),
+        ({"batch_tokens": 7}, "batch_tokens=7"),
+        ({"storage": "int8"}, "storage"),
+    ],
+)
+def test_another_corpus_is_refused_with_the_field(docs, corpus_model, tmp_path, monkeypatch, changed, field):
+    real = reader.settings_of
+    from sharedllm.corpus import run as running
+
+    with monkeypatch.context() as patched:
+        patched.setattr(running, "settings_of", lambda *a: replace(real(*a), **changed))
+        with pytest.raises(UserError):  # the reader has other settings
+            run(corpus_model, docs, tmp_path / "a", engine=lambda *_: iter([_failed()]))
+    before = objects(tmp_path / "a")
+    with pytest.raises(UserError, match=field):
+        run(corpus_model, docs, tmp_path / "a")
+    assert objects(tmp_path / "a") == before
+
+
+def _failed():
+    return reader.Outcome("", error="not read.")
+
+
+def test_a_store_that_fails_leaves_what_is_committed(docs, corpus_model, tmp_path, monkeypatch):
+    real, count = Place.put, []
+
+    def put(self, name, file):
+        count.append(name)
+        if len(count) > 2:
+            raise UserError("the bucket is gone.")
+        real(self, name, file)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Place, "put", put)
+        with pytest.raises(
+            UserError, match=r"the bucket is gone\. 1 of 3 shards are committed; the same command does the rest"
+        ):
+            run(corpus_model, docs, tmp_path / "a")
+    assert run(corpus_model, docs, tmp_path / "a").known == 1
+
+
+@pytest.mark.parametrize("kind", ["corpus", "part", "index"])
+@pytest.mark.parametrize("how", ["cut", "flip", "other"])
+def test_damage_is_named(docs, corpus_model, tmp_path, kind, how):
+    run(corpus_model, docs, tmp_path / "a")
+    path = {"corpus": "corpus.json", "part": "parts/*.json", "index": "index/*.index"}[kind]
+    (file, *_) = sorted((tmp_path / "a").glob(path))
+    raw = file.read_bytes()
+    middle = len(raw) // 2
+    file.write_bytes(
+        {"cut": raw[:middle], "flip": raw[:middle] + bytes([raw[middle] ^ 1]) + raw[middle + 1 :], "other": b"{}"}[how]
+    )
+    with pytest.raises(UserError, match=r"is damaged: (it can't be read|its checksum does not match)"):
+        _ = run(corpus_model, docs, tmp_path / "a") if kind == "part" else open_corpus(tmp_path / "a")
+
+
+def test_fields_of_a_manifest_are_checked(docs, corpus_model, tmp_path):
+    run(corpus_model, docs, tmp_path / "a")
+    place = Place(tmp_path / "a")
+    from sharedllm.corpus.manifest import FORMAT, _sealed
+
+    content = json.loads(place.read("corpus.json"))
+    for change, said in [
+        ({"index": {"name": "../x", "nbytes": 1, "sha256": "0" * 64}}, "index.name"),
+        ({"settings": {}}, "settings"),
+    ]:
+        place.write("corpus.json", _sealed(FORMAT, {k: v for k, v in content.items() if k != "checksum"} | change))
+        with pytest.raises(UserError, match=said):
+            read_manifest(place)
+
+
+def test_the_command_and_its_table(docs, corpus_model, tmp_path, run):
+    code, out, err = run("read-corpus", docs, "-o", tmp_path / "a", "--model", corpus_model, "--workers", 0, "--json")
+    assert code == 0 and json.loads(out)["documents"] == 6 and json.loads(out)["failed"] == [], err
+    code, _, err = run("read-corpus", docs, "-o", tmp_path / "a", "--model", corpus_model, "--workers", 0)
+    assert code == 0 and "shards that were there" in err and "sharedllm ask" in err
+    for arguments, said in [
+        ((docs, "-o", "odd://x"), "of a kind that can't be read"),
+        ((tmp_path / "none", "-o", tmp_path / "b"), "does not exist"),
+        ((docs, "-o", tmp_path / "b", "--gpus", "1"), "--gpus needs --workers"),
+    ]:
+        code, _, err = run("read-corpus", *arguments, "--model", corpus_model, "--workers", 0)
+        assert code == 2 and said in err, err
+
+
+def test_an_engine_takes_what_is_left(docs, corpus_model, tmp_path):
+    seen = []
+
+    def engine(model, uri, settings, shards):
+        seen.append(len(shards))
+        yield from OneProcess()(model, uri, settings, shards)
+
+    run(corpus_model, docs, tmp_path / "a", engine=engine)
+    run(corpus_model, docs, tmp_path / "a", engine=engine)
+    assert seen == [3], "with nothing left no engine is started"
