@@ -78,7 +78,7 @@ def test_a_bucket_that_vanishes(server, docs, corpus_model, monkeypatch):
 
 def test_a_bucket_without_access(server, docs, corpus_model, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    with pytest.raises(UserError, match="s3://books/old/c can't be used: .*check the address"):
+    with pytest.raises(UserError, match=r"s3://books/old/c can't be used: .*check the address"):
         open_memory(URI)
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
     with pytest.raises(UserError, match="s3://none/c"):

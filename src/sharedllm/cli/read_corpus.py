@@ -1,5 +1,7 @@
 """`sharedllm read-corpus`: read many documents with many workers into a folder or an object store."""
 
+import contextlib
+import sys
 from typing import Annotated, Any, Literal
 
 import typer
@@ -61,7 +63,8 @@ def command(
 
     quiet()
     engine = Workers(workers, threads, gpus, cluster) if workers else OneProcess(threads)
-    with progress_bar("reading shards", None) as advance:
+    # Ray writes notices to stdout, where nothing but the answer belongs.
+    with contextlib.redirect_stdout(sys.stderr), progress_bar("reading shards", None) as advance:
 
         def show(outcome: Any, total: int) -> None:
             advance(0 if outcome is None else 1, total=total)
