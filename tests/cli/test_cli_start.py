@@ -102,7 +102,7 @@ def test_shell_completion(tmp_path):
     asked = {"_SHAREDLLM_COMPLETE": "complete_bash", "COMP_WORDS": "sharedllm re", "COMP_CWORD": "1"}
     code, out, _, imported = start(folder=tmp_path, **asked)
     assert (code, imported) == (0, [])
-    assert out.split() == ["read", "recall", "report"]
+    assert out.split() == ["read", "read-corpus", "recall", "report"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs named pipes in the file system")

@@ -6,9 +6,6 @@ import pytest
 from clusters import begin, cluster, kill, report, wait_for_parts
 from corpora import documents, objects, run
 
-from sharedllm.corpus.engines import Workers
-from sharedllm.utils.errors import UserError
-
 ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 SETTINGS = ("--batch-tokens", 256, "--shard-bytes", 300)
@@ -52,8 +49,3 @@ def test_what_dies_loses_and_doubles_nothing(made, docs, corpus_model, alone, tm
     said = report(driver)
     assert said["documents"] == 30 and not said["failed"]
     assert objects(tmp_path / "c") == alone
-
-
-def test_a_wrong_address(corpus_model, docs, tmp_path):
-    with pytest.raises(UserError, match=r"no Ray cluster 127\.0\.0\.1:1"):
-        run(corpus_model, docs, tmp_path / "c", engine=Workers(1, address="127.0.0.1:1"))

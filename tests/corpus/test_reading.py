@@ -7,7 +7,7 @@ import pytest
 from corpora import documents, objects, run
 
 from sharedllm.corpus import reader
-from sharedllm.corpus.engines import OneProcess
+from sharedllm.corpus.engines import OneProcess, Workers
 from sharedllm.corpus.manifest import read_manifest, read_part, write_part
 from sharedllm.corpus.objects import Place
 from sharedllm.corpus.opening import open_corpus
@@ -242,3 +242,10 @@ def test_an_engine_takes_what_is_left(docs, corpus_model, tmp_path):
     run(corpus_model, docs, tmp_path / "a", engine=engine)
     run(corpus_model, docs, tmp_path / "a", engine=engine)
     assert seen == [3], "with nothing left no engine is started"
+
+
+@pytest.mark.slow  # imports Ray
+def test_no_cluster_at_an_address(docs, corpus_model, tmp_path):
+    pytest.importorskip("ray")
+    with pytest.raises(UserError, match=r"no Ray cluster at 127\.0\.0\.1:1: .*; start one"):
+        run(corpus_model, docs, tmp_path / "a", engine=Workers(1, address="127.0.0.1:1"))

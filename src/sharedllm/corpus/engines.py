@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -91,6 +92,7 @@ class Workers:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         if ray.is_initialized():
             return ray, False
+        _check_reachable(self.address)
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         try:
             if self.address:
@@ -102,10 +104,28 @@ class Workers:
                     include_dashboard=False,
                     **options,
                 )
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            where = self.address or "on this machine"
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
+            where = f"at {self.address}" if self.address else "on this machine"
             raise UserError(f"no Ray cluster {where}: {' '.join(str(error).split())[:300]}") from None
         return ray, True
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse HOST:PORT where nothing listens; Ray itself would try for minutes.
+
+    Raises:
+        UserError: nothing listens there.
+    """
+    host, _, port = address.rpartition(":")
+    if "://" in address or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"no Ray cluster at {address}: {said}; start one with `ray start`, or leave out --cluster."
+        ) from None
 
 
 class _Worker:
