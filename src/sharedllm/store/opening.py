@@ -50,7 +50,7 @@ def _elsewhere(name: str | Path) -> Any:
     """The kind of `ELSEWHERE` that a name belongs to; None if there is none."""
     # Their libraries are imported only for what can be theirs.
     path = as_path("path", name)
-    if not is_uri(name) and (path.suffix == ".memory" or not path.is_dir() or (path / NAME).is_file()):
+    if not is_uri(name) and (path.suffix == ".memory" or not there(path) or (path / NAME).is_file()):
         return None
     return next((kind for kind in ELSEWHERE.values() if kind.recognised(name)), None)
 
