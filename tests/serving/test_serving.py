@@ -209,7 +209,7 @@ WRONG_SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"
         ({"top_p": 0}, 400, "top_p", "greater than 0"),
         ({"stop": ["a", ""]}, 400, "stop", "none of them empty"),
         ({"tools": [{"type": "function"}]}, 400, "tools.0.function", "is missing: send it"),
-        ({"tools": [TOOL]}, 400, "tools", "the model has no chat template: leave them out"),
+        ({"tools": [TOOL], "tool_choice": "required"}, 400, "tools", "the model has no chat template: leave them out"),
         ({"tool_choice": "required"}, 400, "tool_choice", "names no tool of the request"),
         (
             {"messages": [*ASKED["messages"], RESULT]},
@@ -251,6 +251,20 @@ def test_bad_requests(serve, change, status, field, message):
         assert (response.status_code, error["param"]) == (status, field)
         assert message in error["message"] and error["type"] == "invalid_request_error"
     assert client.post("/v1/chat/completions", json=ASKED).status_code == 200
+
+
+@pytest.mark.parametrize("memory", ["", "notes"])
+def test_tools_that_the_model_may_call_but_can_not_are_warned_of(serve, memory):
+    """Open WebUI offers its tools to every model. The answer is that without them."""
+    client = serve()
+    body = ASKED | {"memory": memory}
+    plain, offered = (client.post("/v1/chat/completions", json=body | more).json() for more in ({}, {"tools": [TOOL]}))
+    assert offered["choices"] == plain["choices"] and offered["usage"] == plain["usage"]
+    warned = offered["sharedllm"].pop("warning")
+    assert warned.startswith("no tool can be called: tools needs tools, and the model has no chat template")
+    assert offered["sharedllm"] == plain.get("sharedllm", {})
+    for choice in ("required", {"type": "function", "function": {"name": "look_up"}}):
+        assert client.post("/v1/chat/completions", json=body | {"tools": [TOOL], "tool_choice": choice}).status_code == 400
 
 
 @pytest.mark.parametrize(

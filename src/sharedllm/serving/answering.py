@@ -143,6 +143,8 @@ def answer(
         extra = {"memory": name, "budget": budget, "score": score, "read_tokens": read}
         extra |= {"found": chosen.found, "sources": chosen.sources}
         hooks.check()
+    if prompt.warning is not None:
+        extra |= {"warning": " ".join(filter(None, [extra.get("warning"), prompt.warning]))}
     running, memory = _far_read(model, ids, memory, hooks.step)
     whole = running.shape[1] == ids.shape[1]
     running = after_prefix(model, running) if memory is not None else running

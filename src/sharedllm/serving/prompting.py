@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from ..prompts import NOTHING, PromptForm, with_beginning
 from ..utils.errors import UserError
 from ..utils.text import tokenize
-from .errors import invalid
+from .errors import ServingError, invalid
 from .requests import ChatRequest, CompletionRequest
 from .tools import CallForm
 
@@ -17,7 +17,8 @@ from .tools import CallForm
 class Prompt:
     """ids: (1, L) to continue. question: (1, Q) the part to search a memory for. form: (1, F) the same with a
     placeholder question, if questions have a form. text: the question's words. one_line: the answer is one line.
-    calls: how the model calls tools, if it may. field: of the request, that holds the question."""
+    calls: how the model calls tools, if it may. field: of the request, that holds the question. warning: of what the
+    request offers, and the model can't use."""
 
     ids: Tensor
     question: Tensor
@@ -26,21 +27,28 @@ class Prompt:
     one_line: bool
     calls: CallForm | None = None
     field: str = "messages"
+    warning: str | None = None
 
 
 def prompt_of(request: ChatRequest | CompletionRequest, tokenizer: PreTrainedTokenizerBase) -> Prompt:
     """The prompt to continue, in the form of the model's tokenizer (see `PromptForm`).
 
     Raises:
-        ServingError: the messages don't end with a question or the result of a tool, or use tools, and the model's
-            template has no form for them.
+        ServingError: the messages don't end with a question or the result of a tool; or they use tools, or the model has to
+            call one, and its template has no form for them.
     """
     if isinstance(request, CompletionRequest):
         ids = tokenize(tokenizer, request.prompt)
         return Prompt(with_beginning(tokenizer, ids), ids, None, request.prompt, one_line=False, field="prompt")
-    form, calls = PromptForm.of(tokenizer), None
+    form, calls, warning = PromptForm.of(tokenizer), None, None
     if request.offered:
-        calls = CallForm.of(form)
+        try:
+            calls = CallForm.of(form)
+        except ServingError as error:
+            # Tools that the model may call, as some clients offer them to every model, are not ones that it has to.
+            if request.forced:
+                raise
+            warning = f"no tool can be called: {error}"
     if any(message.role == "tool" or message.tool_calls for message in request.messages):
         CallForm.of(form, "messages")
     last = request.messages[-1]
@@ -53,10 +61,11 @@ def prompt_of(request: ChatRequest | CompletionRequest, tokenizer: PreTrainedTok
     if not asked.text.strip():
         raise invalid("messages", "the message that asks is empty: end with a question.")
     turns = [message.turn for message in request.messages]
-    tools = [tool.described for tool in request.offered] or None
+    tools = [tool.described for tool in request.offered] if calls is not None else None
     lead = calls.begin if calls is not None and request.forced else ""
     try:
         ids = form.conversation([(t["role"], t["content"]) for t in turns], turns=turns, tools=tools, lead=lead)
-        return Prompt(ids, form.whole(asked.text), form.whole(NOTHING), asked.text, form.one_line, calls)
+        form_only = form.whole(NOTHING)
+        return Prompt(ids, form.whole(asked.text), form_only, asked.text, form.one_line, calls, warning=warning)
     except UserError as error:
         raise invalid("messages", str(error)) from None
