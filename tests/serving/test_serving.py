@@ -264,7 +264,9 @@ def test_tools_that_the_model_may_call_but_can_not_are_warned_of(serve, memory):
     assert warned.startswith("no tool can be called: tools needs tools, and the model has no chat template")
     assert offered["sharedllm"] == plain.get("sharedllm", {})
     for choice in ("required", {"type": "function", "function": {"name": "look_up"}}):
-        assert client.post("/v1/chat/completions", json=body | {"tools": [TOOL], "tool_choice": choice}).status_code == 400
+        assert (
+            client.post("/v1/chat/completions", json=body | {"tools": [TOOL], "tool_choice": choice}).status_code == 400
+        )
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ export function showDocuments(shownMemory) {
   memory = shownMemory?.id ?? null;
   $("drop").hidden = memory === null;
   const rows = (shownMemory?.documents ?? []).map(row);
-  $("list").replaceChildren(...(rows.length || memory === null ? rows : [make("li", { class: "quiet" }, "No documents yet.")]));
+  const none = memory === null ? "None: no memory is chosen." : "No documents yet.";
+  $("list").replaceChildren(...(rows.length ? rows : [make("li", { class: "quiet" }, none)]));
 }
 
 function row(found) {
