@@ -91,6 +91,10 @@ def test_a_model_that_cannot_be_written_leaves_nothing_but_the_checkpoint(run, r
         ({"kinds": {"instructions": 1.0}}, "needs data.instructions"),
         ({"base": "/nowhere"}, "/nowhere does not exist"),
         ({"context": 4032, "batch_tokens": 4096, "micro_tokens": 4096}, "no document holds a sample of 4,096 tokens"),
+        (
+            {"context": 6144, "running": 2048, "batch_tokens": 8192, "micro_tokens": 8192},
+            "no document holds a sample of 8,192",
+        ),
         ({"model": {"chunksize": 16}}, "chunksize: no such setting"),
     ],
 )

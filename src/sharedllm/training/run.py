@@ -31,7 +31,7 @@ from .parts import add_lora, checkpoint_activations, frozen_in, learning_rates, 
 from .recipe import Recipe
 from .setup import decoder_layers, make_model, make_stores, make_tokenizer
 from .teacher import check_teacher
-from .validate import loss_before, validation_of
+from .validate import lengths_of, loss_before, validation_of
 from .watch import NormWatch
 
 
@@ -125,6 +125,9 @@ class _Run:
         model = make_model(recipe, self.tokenizer)
         self.shared = isinstance(model, SharedLLMForCausalLM)
         self.config, self.window = model.config, getattr(model.config, "window", None)
+        for name, store in self.validation.items():
+            if left := lengths_of(recipe, store, self.window)[1]:
+                self._say(f"{name}: no validation document has {left[0]} tokens of context; not measured: {left}")
         layers = decoder_layers(model)
         trained: nn.Module = add_lora(model, recipe.lora, recipe.train) if recipe.lora is not None else model
         if recipe.activation_checkpointing:
@@ -157,7 +160,7 @@ class _Run:
     def train_step(self, step: int) -> None:
         recipe, world = self.recipe, self.accelerator.num_processes
         mine = range(self.accelerator.process_index, self.batches.per_step, world)
-        self._count_operations(step, mine[0])
+        self._count_operations(step, mine)
         begin = time.perf_counter()
         totals, batch = _Totals([], []), None
         for micro in mine:
@@ -219,11 +222,12 @@ class _Run:
             totals.divergences += list(zip(batch.kinds, results.divergence.tolist(), strict=True))
         totals.tokens += batch.tokens
 
-    def _count_operations(self, step: int, micro: int) -> None:
+    def _count_operations(self, step: int, mine: range) -> None:
         """Count operations once per phase, in a pass whose gradients are dropped: counting uses other kernels, which
-        round differently."""
+        round differently. Counted is the fullest micro-batch, because some samples may have no context."""
         phase = self.batches.phase_of(step)
         if phase not in self.operations:
+            micro = max(mine, key=lambda micro: self.batches(step, micro).tokens)
             self.operations[phase] = count_operations(
                 lambda: self._learnt(self._losses(self.batches(step, micro))).mean().backward()
             )

@@ -139,7 +139,9 @@ class _Report:
 
 
 def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """The model in fp32: new, a base, a base extended to the recipe's system, or an extended model to train further.
+    """The model: new, a base, a base extended to the recipe's system, or an extended model to train further.
+
+    It is in fp32, or in the checkpoint's dtype if what is frozen will get another one.
 
     Raises:
         UserError: it can't be loaded, or `model` holds settings that do not apply.
@@ -157,7 +159,9 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrained
             config = _changed(config, recipe)
         elif rescaled and recipe.model:
             config = _rescaled(config, recipe.model)
-        model = AutoModelForCausalLM.from_pretrained(name, config=config, dtype=torch.float32)
+        # What trains is put into fp32 later, when it is known; the checkpoint's own dtype loses nothing until then.
+        dtype = torch.float32 if recipe.frozen == "float32" else "auto"
+        model = AutoModelForCausalLM.from_pretrained(name, config=config, dtype=dtype)
     except (OSError, ValueError) as error:
         raise UserError(f"can't load the base {name}: {str(error).splitlines()[0]}") from None
     if extended and (recipe.stage == "base" or extended != recipe.system):

@@ -120,17 +120,23 @@ def loss_before(
     return result
 
 
+def lengths_of(recipe: Recipe, store: TokenStore, window: int | None) -> tuple[list[int], list[int]]:
+    """Lengths of context that a domain's validation documents have, and those wanted ones that none of them has."""
+    running = recipe.phases()[-1].running
+    longest = max(store.lengths) - running
+    wanted = [int(w * (window or running)) for w in recipe.validation.windows if recipe.stage != "base" or w == 0]
+    return [n for n in wanted if n <= longest], [n for n in wanted if n > longest]
+
+
 def _targets(recipe: Recipe, stores: dict[str, TokenStore], window: int | None) -> dict[str, tuple[Targets, list[int]]]:
     """For each domain the targets, and the lengths of context that its documents have."""
     settings, running = recipe.validation, recipe.phases()[-1].running
-    window, reads = window or running, recipe.stage != "base"
-    result = {}
-    for name, store in stores.items():
-        longest = max(store.lengths) - running
-        lengths = [int(w * window) for w in settings.windows if (reads or w == 0) and w * window <= longest]
-        if lengths:
-            result[name] = choose_targets(store, running, max(lengths), settings.rows, 1), lengths
-    return result
+    found = {name: lengths_of(recipe, store, window)[0] for name, store in stores.items()}
+    return {
+        name: (choose_targets(stores[name], running, max(lengths), settings.rows, 1), lengths)
+        for name, lengths in found.items()
+        if lengths
+    }
 
 
 def validation_of(
