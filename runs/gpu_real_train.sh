@@ -38,6 +38,7 @@ train() { # RECIPE NAME [OVERRIDE …]: every seed
       settings+=(steps=2 context=256 running=256 batch_tokens=1024 micro_tokens=512 checkpoint_every=1 model.window=256 model.chunk_size=64
         model.lower_layers=2 validation.every=2 validation.rows=2 validation.task_rows=2 "validation.windows=[0, 1]" questions=2)
       if [[ "$recipe" = real-paper ]]; then settings+=("lora.layers=[2, 3]"); fi
+      if [[ "$recipe" = real-sft ]]; then settings+=(data.chat=false); fi
     fi
     local changes=()
     for override in "${settings[@]}"; do changes+=(--set "$override"); done
