@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -149,6 +150,13 @@ def test_the_papers_ablations_stand_beside_our_results():
     text = (ROOT / "docs/paper.md").read_text(encoding="utf-8")
     assert text.count("<!-- ablations -->") == 1
     assert tables_of("docs/ablations/make_tables.py").made(ROOT / "docs/paper.md") == text
+
+
+def test_tables_of_corpora_are_made_from_the_results():
+    design = tables_of("docs/corpus/design.py")
+    text = (ROOT / "docs/corpus.md").read_text(encoding="utf-8")
+    assert text.count("<!-- design: ") == 3
+    assert design.made(text, design.tables(json.loads(design.RESULTS.read_text()))) == text
 
 
 def measured(cells, policy, budget, length) -> set[str]:

@@ -86,6 +86,7 @@ class Workers:
         try:
             import ray
             import ray.data
+            from ray.exceptions import RayError
         except ImportError:
             raise missing("ray", "ray") from None
         logging.getLogger("ray").setLevel(logging.ERROR)
@@ -104,7 +105,7 @@ class Workers:
                     include_dashboard=False,
                     **options,
                 )
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError, RayError) as error:
             where = f"at {self.address}" if self.address else "on this machine"
             raise UserError(f"no Ray cluster {where}: {' '.join(str(error).split())[:300]}") from None
         return ray, True
