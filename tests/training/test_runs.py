@@ -51,7 +51,7 @@ def test_a_real_base_on_a_gpu_in_small(corpus, tmp_path):
     recipe = json.loads((tmp_path / "control" / "seed-3" / "recipe.json").read_text())
     assert (recipe["control"], recipe["seed"], recipe["steps"]) == ("empty", 3, 2)
     assert "evaluate is done" in stage("evaluate")
-    assert (tmp_path / "results" / "lm" / "README.md").is_file()
+    assert (tmp_path / "results" / "lm" / "report.md").is_file()
     stage("pack")
     packed = tmp_path / "pack"
     assert (packed / "results.tar.xz").stat().st_size > 0
