@@ -131,7 +131,9 @@ def measured() -> str:
     ]
     for each in said["workers"]:
         equal = "yes, every byte" if each["equal"] else "no"
-        rows.append(f"| {each['workers']} workers | {each['seconds']} | {each['processor_seconds']} | {equal} |")
+        rows.append(
+            f"| {each['workers']} worker{'s' * (each['workers'] > 1)} | {each['seconds']} | {each['processor_seconds']} | {equal} |"
+        )
     for what, name in (("worker", "a worker"), ("node", "a node"), ("driver", "the command")):
         runs = [run for run in said["runs"] if run["killed"] == what]
         if runs:

@@ -1,18 +1,24 @@
-"""How much of the evidence of even ids is read, and how many tokens, by the share of the best score that a piece needs: the
-table of docs/real/README.md. Takes ten minutes on two cores for a model of 0.5B parameters.
+"""How much of the evidence of even ids is read, how many tokens, and how well the base answers from them as text in its window, by
+the share of the best score that a piece needs: the table of docs/real/README.md. Takes half an hour on two cores for a
+model of 0.5B parameters.
 
-Run: python docs/real/choose_shares.py MODEL DATA    # MODEL: of `sharedllm extend`; DATA: the folder of the question sets
+Run: python docs/real/choose_shares.py MODEL BASE DATA    # MODEL: of `sharedllm extend`; DATA: the folder of the question sets
 """
 
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from choose_weights import asked
+from torch import Tensor
 
-from sharedllm.cli.loading import load
+from sharedllm.cli.loading import load, load_any
 from sharedllm.context.pieces import choose_pieces
+from sharedllm.evaluation.qa.metrics import f1, hit
+from sharedllm.evaluation.qa.reader import Reader
+from sharedllm.evaluation.qa.sets import SETS
 from sharedllm.scoring import passages
 
 # Set, number of questions, whether the text quotes them.
@@ -25,36 +31,76 @@ CELLS = (
     ("fairytaleqa", 40, True),
     ("keys-4", 40, True),
 )
-# Name, whether quotations are left out of the comparison, least share, and the share where one piece contains much.
-RULES = (
-    ("0.4", False, 0.4, 0.4),
-    ("0.4, quotations aside", True, 0.4, 0.4),
-    ("0.4, 0.6 where sure, quotations aside", True, 0.4, 0.6),
-    ("0.4, 0.7 where sure, quotations aside", True, 0.4, 0.7),
-    ("0.6, quotations aside", True, 0.6, 0.6),
-)
-BUDGET = 512
+SHARES = (0.4, 0.5, 0.6, 0.7, 0.8)
+BUDGET, ROWS = 512, 8
+
+
+@dataclass
+class Chosen:
+    """Pieces chosen by one share for one question: share of the evidence in them, their tokens, the prompt that shows them."""
+
+    evidence: float
+    tokens: int
+    prompt: Tensor
+    answers: tuple[str, ...]
+    scores: tuple[float, float] = field(default=(0.0, 0.0))
+
+
+@torch.no_grad()
+def answer(reader: Reader, rows: list[Chosen], new_tokens: int) -> None:
+    """Greedy answers to prompts of similar lengths, padded on the left; equal prompts are answered once."""
+    prompts = sorted({tuple(row.prompt[0].tolist()) for row in rows}, key=len)
+    said: dict[tuple[int, ...], str] = {}
+    for begin in range(0, len(prompts), ROWS):
+        some = prompts[begin : begin + ROWS]
+        ids = torch.zeros(len(some), len(some[-1]), dtype=torch.long)
+        for row, prompt in zip(ids, some, strict=True):
+            row[len(row) - len(prompt) :] = torch.tensor(prompt)
+        mask = torch.arange(ids.shape[1]) >= ids.shape[1] - torch.tensor([len(prompt) for prompt in some])[:, None]
+        options = {
+            "do_sample": False,
+            "repetition_penalty": 1.0,
+            "eos_token_id": sorted(reader.ends),
+            "pad_token_id": 0,
+        }
+        options |= dict.fromkeys(("temperature", "top_p", "top_k"))
+        made = reader.model.generate(ids, attention_mask=mask.long(), max_new_tokens=new_tokens, **options)
+        texts = reader.tokenizer.batch_decode(made[:, ids.shape[1] :], skip_special_tokens=True)
+        said |= dict(zip(some, (text.strip() for text in texts), strict=True))
+    for row in rows:
+        text = said[tuple(row.prompt[0].tolist())]
+        row.scores = hit(text, row.answers), f1(text, row.answers)
 
 
 def main() -> None:
-    model, tokenizer = load(sys.argv[1])
-    print("| set, even ids | n | " + " | ".join(f"{name}: evidence, tokens" for name, *_ in RULES) + " |")
-    print("|---|--:|" + "--:|" * len(RULES))
+    (model, tokenizer), base = load(sys.argv[1]), load_any(sys.argv[2])[0]
+    reader, head = Reader(base, tokenizer), Reader(base, tokenizer).form.head()
+    print("Evidence, tokens, hit, f1.\n\n| set, even ids | n | " + " | ".join(map(str, SHARES)) + " |")
+    print("|---|--:|" + "--:|" * len(SHARES))
     for name, count, quoted in CELLS:
-        kept: dict[str, list[tuple[float, int]]] = {rule: [] for rule, *_ in RULES}
-        texts = asked(model, tokenizer, name, count, Path(sys.argv[2]), quoted)
-        for index, question, heads, gold in ((index, *each) for index, questions in texts for each in questions):
-            ranked = passages.join(index.words.scores(question), torch.from_numpy(heads))
-            covered, free = index.covered(question)
-            for rule, aside, passages.LEAST_SHARE, passages.SURE_SHARE in RULES:
-                least = passages.least_score(ranked, covered, free if aside else np.ones_like(free))
-                chosen = choose_pieces(ranked.masked_fill(ranked < least, -torch.inf), index.pieces, BUDGET)
-                read = set(chosen.tolist())
-                share = float(np.mean([bool(set(some.tolist()) & read) for some in gold if len(some)]))
-                kept[rule].append((share, int(index.pieces.lengths[chosen].sum())))
-        cells = [f"{100 * np.mean([s for s, _ in k]):.1f}, {np.mean([t for _, t in k]):.0f}" for k in kept.values()]
-        n = len(next(iter(kept.values())))
-        print(f"| {name}{' quoted' if quoted else ''} | {n} | {' | '.join(cells)} |", flush=True)
+        questions, chosen = SETS.find(name), {share: [] for share in SHARES}
+        for index, text in asked(model, tokenizer, name, count, Path(sys.argv[3]), quoted):
+            for question, heads, gold in text:
+                ranked = passages.join(index.words.scores(question.question), torch.from_numpy(heads))
+                covered, free = index.covered(question.question)
+                for passages.LEAST_SHARE in SHARES:
+                    least = passages.least_score(ranked, covered, free)
+                    best = choose_pieces(ranked.masked_fill(ranked < least, -torch.inf), index.pieces, BUDGET)
+                    read = set(best.tolist())
+                    shown = "".join(index.texts[piece] for piece in best.tolist())
+                    said = reader.prompt(shown, f"{question.question}\n{questions.instruction}", bool(shown))
+                    found = float(np.mean([bool(set(some.tolist()) & read) for some in gold if len(some)]))
+                    tokens = int(index.pieces.lengths[best].sum())
+                    chosen[passages.LEAST_SHARE].append(
+                        Chosen(found, tokens, torch.cat([head, said], 1), tuple(question.answers))
+                    )
+        answer(reader, [row for rows in chosen.values() for row in rows], questions.new_tokens)
+        cells = []
+        for rows in chosen.values():
+            hits, same = np.mean([row.scores for row in rows], 0)
+            evidence, tokens = np.mean([row.evidence for row in rows]), np.mean([row.tokens for row in rows])
+            cells.append(f"{100 * evidence:.1f}, {tokens:.0f}, {100 * hits:.1f}, {100 * same:.1f}")
+        print(f"| {name}{' quoted' if quoted else ''} | {count} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

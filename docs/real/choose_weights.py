@@ -26,7 +26,7 @@ WEIGHTS, LETTERS = (0.0, 0.2, 0.3, 0.5, 1.0), (4, 5, 6)
 
 @torch.no_grad()
 def asked(model, tokenizer, name: str, count: int, data: Path, quoted: bool = False):
-    """(index of the text, [(question, the heads' scores (n,), pieces of each evidence)]) for each text."""
+    """(index of the text, [(question of the set, the heads' scores (n,), pieces of each evidence)]) for each text."""
     meter, form = Meter(tokenizer), PromptForm.of(tokenizer)
     plan = Plan(SETS.find(name), TextSpec(data, 32_768, "even", 50, 0), [], [], count, quoted)
     for text in plan.texts(meter):
@@ -39,7 +39,7 @@ def asked(model, tokenizer, name: str, count: int, data: Path, quoted: bool = Fa
             ids, nothing = (form.question(t, after_context=True) for t in (question.question, NOTHING))
             heads = index.heads(model.model, segments).scores(ids.to(model.device), own_words(ids, nothing))
             gold = [np.flatnonzero((starts < end) & (stops > start)) for start, end in question.evidence]
-            questions.append((question.question, heads.numpy(), gold))
+            questions.append((question, heads.numpy(), gold))
         yield index, questions
 
 
@@ -54,7 +54,7 @@ def main() -> None:
             for text, questions in texts:
                 index = words.WordIndex(text.texts)
                 for question, heads, gold in questions:
-                    by_words = index.scores(question).numpy()
+                    by_words = index.scores(question.question).numpy()
                     for weight in WEIGHTS:
                         scores = by_words / max(by_words.max(), 1e-20) + weight * heads / max(heads.max(), 1e-20)
                         rank = np.argsort(np.argsort(-scores, kind="stable"))

@@ -195,7 +195,7 @@ RANKINGS = {
 def selection_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
     """The share of the evidence among the best 1 and 8 pieces, from the reports of `sharedllm selection`."""
     shares: dict[str, dict[str, list[str]]] = {}
-    for name in ("nq", "fairytaleqa", "hotpotqa"):
+    for name in ("nq", "fairytaleqa", "hotpotqa", "nq-128k"):
         text = (HERE / f"selection-{name}.md").read_text(encoding="utf-8")
         rows = text.partition("| all questions |")[2].partition("\n\n")[0]
         for row in re.findall(r"^\| (\S+) \| (\d+) \| ([\d.]+) .*?\| .*?\| ([\d.]+) ", rows, re.MULTILINE):
