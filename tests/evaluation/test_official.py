@@ -160,7 +160,7 @@ def test_generated_answers_are_what_the_text_says(byte_tokenizer):
 
 
 def test_too_short_for_a_generator(byte_tokenizer):
-    with pytest.raises(ValueError, match=r"vt needs \d+ tokens at least, not 300"):
+    with pytest.raises(ValueError, match=r"vt needs [\d,]+ tokens at least, not 300"):
         ruler_task("vt", byte_tokenizer, 300, 1)
 
 

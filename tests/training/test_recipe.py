@@ -93,7 +93,7 @@ def test_phases_fill_in_what_they_do_not_say(recipe_file):
         ({"base": None}, "base is missing"),
         ({"train": {}}, "trains nothing"),
         ({"train": {"gates": "fast"}}, "train.gates='fast' must be a number"),
-        ({"micro_tokens": 1000}, "micro_tokens=1000 must hold whole samples of 1024"),
+        ({"micro_tokens": 1000}, "micro_tokens=1000 must hold whole samples of 1,024"),
         ({"kinds": {"text": 0}}, "at least one kind of sample a share above 0"),
         ({"output": "${NOT_SET_ANYWHERE}"}, "NOT_SET_ANYWHERE"),
         ({"data": SMALL["data"] | {"mixture": "pile"}}, "data.mixture='pile' is unknown"),

@@ -30,7 +30,7 @@ def test_hints_name_extras_that_exist(folder):
         if path.is_file()
         else [f for f in path.rglob("*") if f.suffix in (".py", ".md", ".html", ".js", ".ipynb")]
     )
-    found = [name for file in files for name in re.findall(r"sharedllm\[([\w-]+)\]", file.read_text(encoding="utf-8"))]
+    found = [name for file in files for name in re.findall(r"sharedllm\[([a-z-]+)\]", file.read_text(encoding="utf-8"))]
     assert set(found) <= DECLARED.keys() and (found or folder == "README.md")
 
 
