@@ -15,7 +15,7 @@ demo: $(READY) ## read 128K tokens with a window of 512 (FILE=… for your own t
 	@$(BIN)/sharedllm demo $(FILE) $(if $(MODEL),--model $(MODEL))
 
 test: $(READY) ## the test suite
-	@$(BIN)/python -m pytest --numprocesses auto
+	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test-all: $(READY) ## the test suite including slow tests
 	@$(BIN)/python -m pytest --numprocesses auto -m ""

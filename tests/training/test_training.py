@@ -67,7 +67,8 @@ def test_stopped_and_gone_on_with_equals_one_run(run, recipe, tmp_path):
         assert torch.equal(one, two), name
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("muon", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_killed_and_gone_on_with_equals_one_run(run, recipe, tmp_path, optimizer):
     """SIGKILL at any moment, as often as necessary."""
     settings = {"steps": 24, "optimizer": optimizer, "checkpoint_every": 3, "validation": {"every": 100}}
@@ -95,7 +96,7 @@ def test_killed_and_gone_on_with_equals_one_run(run, recipe, tmp_path, optimizer
         ([], {"micro_tokens": 256}),
         ([], {"micro_tokens": 1024}),
         ([], {"activation_checkpointing": True}),
-        (["ddp-cpu"], {}),
+        pytest.param(["ddp-cpu"], {}, marks=pytest.mark.slow),
         pytest.param(["fsdp2-cpu"], {}, marks=pytest.mark.slow),
     ],
     ids=["smaller micro-batches", "one micro-batch", "activation checkpointing", "ddp", "fsdp2"],

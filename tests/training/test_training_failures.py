@@ -37,6 +37,7 @@ def test_damaged_checkpoint_is_named_and_the_one_before_works(run, recipe, tmp_p
     assert [r["step"] for r in read_log(tmp_path / "run" / "log.jsonl") if "loss" in r] == list(range(6))
 
 
+@pytest.mark.slow
 def test_full_disk_is_an_error_and_earlier_checkpoints_work(run, recipe, tmp_path):
     """A limit on file size simulates a full disk: writing fails in the middle."""
     path = recipe(steps=4)

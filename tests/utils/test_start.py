@@ -73,7 +73,7 @@ def test_the_auto_classes_know_the_models(imports):
 @pytest.mark.parametrize(
     "imports",
     [
-        "import sharedllm; from transformers import pipeline",
+        pytest.param("import sharedllm; from transformers import pipeline", marks=pytest.mark.slow),
         pytest.param("from transformers import pipeline; import sharedllm", marks=pytest.mark.slow),
     ],
 )
