@@ -85,6 +85,7 @@ def test_a_turn_is_generated_over_what_it_selected(model, tokenizer, document):
     assert turn.answer == text.strip().split("\n")[0].strip()
 
 
+@pytest.mark.slow
 def test_answers_longer_than_the_window(model, tokenizer, document):
     tokenizer.chat_template = TEMPLATE
     chat = Chat(model, tokenizer, document, budget=60, max_new_tokens=300)

@@ -91,6 +91,7 @@ def test_a_base_that_can_not_recall_names_no_layers():
         diagnose(model, tokenizer, text, 1024, 64)
 
 
+@pytest.mark.slow
 def test_bundled_base(run, tmp_path):
     """The bundled base recalls inside its window, and needs its upper layers for it; the result makes a valid model."""
     code, out, err = run("diagnose", "base", "--rows", 2, "-o", tmp_path / "found", "--json")

@@ -12,6 +12,8 @@ from sharedllm.evaluation.tasks import TASKS
 from sharedllm.evaluation.tasks.base import Setting, score_texts
 from sharedllm.systems.evaluated import make_evaluated
 
+pytestmark = pytest.mark.slow
+
 WINDOW, LONGEST = 512, 4 * 512
 METHODS = ("window", "sharedllm", "streaming", "bm25", "full")
 

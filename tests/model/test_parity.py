@@ -181,7 +181,11 @@ def test_families(family, encoding, selection):
 @pytest.mark.parametrize(
     ("family", "encoding", "selection", "injection_map", "lower_weights"),
     [
-        (family, encoding, selection, injection_map, weights)
+        # Copied weights with every map are slow; the default map tests them always.
+        pytest.param(
+            *(family, encoding, selection, injection_map, weights),
+            marks=[pytest.mark.slow] if weights == "copy" and injection_map != "default" else [],
+        )
         for (family, selection), encoding, injection_map, weights in product(
             [("qwen2", "right"), ("qwen3", "cosine")], ENCODINGS, MAPS, WEIGHTS
         )
