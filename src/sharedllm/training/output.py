@@ -48,6 +48,9 @@ def write_model(
         raise UserError("adapters are merged by one process: load the checkpoint with one and finish there.")
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     state = get_model_state_dict(losses, options=options)
+    if not accelerator.is_main_process:  # it alone has the whole state
+        accelerator.wait_for_everyone()
+        return folder
     names = [name for name, parameter in losses.named_parameters() if parameter.requires_grad]
     trained = delta_names({n: state[n] if n.endswith(".gate") else state[n].to(dtype) for n in names})
     if recipe.lora is not None:
@@ -56,30 +59,29 @@ def write_model(
         state = model.state_dict()
     else:
         state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
-    if accelerator.is_main_process:
-        # Tied weights are one tensor, but would be two after conversion.
-        tied = set(model._tied_weights_keys or ()) if model.config.tie_word_embeddings else set()
-        state = {n: t if n.endswith(".gate") else t.to(dtype) for n, t in state.items() if n not in tied}
-        temporary = output / ".model.part"
+    # Tied weights are one tensor, but would be two after conversion.
+    tied = set(model._tied_weights_keys or ()) if model.config.tie_word_embeddings else set()
+    state = {n: t if n.endswith(".gate") else t.to(dtype) for n, t in state.items() if n not in tied}
+    temporary = output / ".model.part"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        model.save_pretrained(temporary, state_dict=state)
+        _say_dtype(temporary / "config.json", recipe.save_dtype)
+        tokenizer.save_pretrained(temporary)
+        parameters = sum(tensor.numel() for tensor in state.values())
+        write_text(temporary / "README.md", model_card(recipe, model.config, parameters, output / "log.jsonl"))
+        if folder.exists():
+            shutil.rmtree(folder)
+        put(temporary, folder)
+        if is_delta(recipe, names, model.config):
+            size = sum(tensor.numel() for tensor in trained.values())
+            card = adapter_card(recipe, model.config, size, output / "log.jsonl")
+            write_adapter(output / "adapter", trained, recipe, model.config, card)
+    except Exception as error:  # from the file system or safetensors, for instance because the disk is full
         shutil.rmtree(temporary, ignore_errors=True)
-        try:
-            model.save_pretrained(temporary, state_dict=state)
-            _say_dtype(temporary / "config.json", recipe.save_dtype)
-            tokenizer.save_pretrained(temporary)
-            parameters = sum(tensor.numel() for tensor in state.values())
-            write_text(temporary / "README.md", model_card(recipe, model.config, parameters, output / "log.jsonl"))
-            if folder.exists():
-                shutil.rmtree(folder)
-            put(temporary, folder)
-            if is_delta(recipe, names, model.config):
-                size = sum(tensor.numel() for tensor in trained.values())
-                card = adapter_card(recipe, model.config, size, output / "log.jsonl")
-                write_adapter(output / "adapter", trained, recipe, model.config, card)
-        except Exception as error:  # from the file system or safetensors, for instance because the disk is full
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise UserError(
-                f"the model {folder} can't be written ({error}); the last checkpoint is whole: free space and run again."
-            ) from error
+        raise UserError(
+            f"the model {folder} can't be written ({error}); the last checkpoint is whole: free space and run again."
+        ) from error
     accelerator.wait_for_everyone()
     return folder
 
