@@ -126,7 +126,7 @@ def test_strides_of_a_phase_are_not_those_of_the_model(run, recipe, tmp_path):
     assert written == own != other
 
 
-@pytest.mark.parametrize("name", ["model", "checkpoints"])
+@pytest.mark.parametrize("name", ["model", "adapter", "checkpoints"])
 def test_a_folder_that_no_training_wrote_is_not_replaced(run, recipe, tmp_path, name):
     foreign = tmp_path / "run" / name / "weights.bin"
     foreign.parent.mkdir(parents=True)

@@ -25,7 +25,7 @@ def check_output(output: Path) -> None:
     """
     if (output / "recipe.json").is_file():
         return
-    for name in ("model", "checkpoints"):
+    for name in ("model", "adapter", "checkpoints"):
         if (output / name).exists():
             raise UserError(
                 f"output={output} has {name!r} in it, but no recipe.json of a training run: choose another folder."
