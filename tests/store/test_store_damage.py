@@ -109,6 +109,37 @@ def test_a_writer_killed_at_its_first_commit_is_in_nobodys_way(tmp_path, model):
     assert build(folder, model, {"one": words(40)}).tokens == 40
 
 
+@pytest.mark.parametrize("left", [[".tmpAb3dE6"], ["block.memory"], []])
+def test_a_writer_killed_inside_a_block_leaves_nothing(tmp_path, model, left):
+    """The library that writes a block gives it a temporary name of its own; the next writer clears that away too."""
+    folder = tmp_path / "a.memory"
+    build(folder, model, {"one": words(40, 1)})
+    begun, foreign = folder / "blocks" / f"{'0f' * 16}.memory.tmp0123abcd", folder / "blocks" / "mine.tmp0123abcd"
+    for place in (begun, foreign):
+        place.mkdir()
+        for name in left:
+            (place / name).write_bytes(b"half a block")
+    build_on(folder, model, {"two": words(40, 2)})
+    assert not begun.exists() and foreign.is_dir()
+    assert [d.name for d in MemoryStore.open(folder).documents] == ["one", "two"]
+
+
+def test_a_memory_is_written_inside_a_folder_of_its_own(tmp_path, model, monkeypatch):
+    from sharedllm.memory import file as module
+
+    real, seen = module.save_file, []
+
+    def watched(tensors, path, **options):
+        seen.extend(p.name for p in path.parent.parent.iterdir())
+        real(tensors, path, **options)
+        assert [p.name for p in path.parent.iterdir()] == ["one.memory"]
+
+    monkeypatch.setattr(module, "save_file", watched)
+    module.save_memory(model.read(ids_of("a short text")), tmp_path / "one.memory")
+    assert len(seen) == 1 and seen[0].startswith("one.memory.tmp")
+    assert [p.name for p in tmp_path.iterdir()] == ["one.memory"]
+
+
 def test_one_writer_at_a_time(tmp_path, model):
     with writing(tmp_path / "a.memory") as first:
         first.begin(model, "tok")

@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import secrets
+import shutil
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -126,8 +127,11 @@ def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "",
         "checksums": {name: checksum(t) for name, t in tensors.items()},
     }
     header["checksum"] = _header_checksum(header)
-    temporary = path.with_name(f"{path.name}.tmp{secrets.token_hex(4)}")
+    # A folder: save_file writes to a temporary name of its own first, which would stay if the process is killed.
+    folder = path.with_name(f"{path.name}.tmp{secrets.token_hex(4)}")
+    temporary = folder / path.name
     try:
+        folder.mkdir()
         temporary.touch()
         mode = (path if path.is_file() else temporary).stat().st_mode & 0o777
         save_file(tensors, temporary, metadata={"sharedllm": json.dumps(header)})
@@ -139,7 +143,7 @@ def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "",
         said = f"{path} can't be written: {error}"
         raise (OSError(said) if number is None else OSError(int(number[1]), said)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
     return header["checksum"]
 
 

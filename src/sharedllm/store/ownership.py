@@ -80,7 +80,7 @@ def _undo(folder: Path, new: bool) -> None:
     for path in [*blocks.glob("*"), folder / NAME, folder / "lock"]:
         if path.parent == folder or is_block(path.name):
             with suppress(PermissionError):  # Windows deletes no file that is open, as the lock is
-                path.unlink(missing_ok=True)
+                _remove(path)
     for path in [blocks, *([folder] if new else [])]:
         with suppress(OSError):  # it has other content
             path.rmdir()
@@ -97,7 +97,15 @@ def sweep(folder: Path, manifest: Manifest) -> None:
         return
     for name in there.keys() - named:
         with suppress(PermissionError):  # on Windows another process may read it; the next writer deletes it
-            there[name].unlink(missing_ok=True)
+            _remove(there[name])
+
+
+def _remove(path: Path) -> None:
+    """Delete a block, or the folder in which it was being written."""
+    if path.suffix != ".memory" and path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def copy_block(source: Path, folder: Path) -> None:
