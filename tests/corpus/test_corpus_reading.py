@@ -206,14 +206,14 @@ def test_damage_is_named(docs, corpus_model, tmp_path, kind, how):
 def test_fields_of_a_manifest_are_checked(docs, corpus_model, tmp_path):
     run(corpus_model, docs, tmp_path / "a")
     place = Place(tmp_path / "a")
-    from sharedllm.corpus.manifest import FORMAT, _sealed
+    from sharedllm.corpus.manifest import FORMAT, _written
 
     content = json.loads(place.read("corpus.json"))
     for change, said in [
         ({"index": {"name": "../x", "nbytes": 1, "sha256": "0" * 64}}, "index.name"),
         ({"settings": {}}, "settings"),
     ]:
-        place.write("corpus.json", _sealed(FORMAT, {k: v for k, v in content.items() if k != "checksum"} | change))
+        place.write("corpus.json", _written(FORMAT, {k: v for k, v in content.items() if k != "checksum"} | change))
         with pytest.raises(UserError, match=said):
             read_manifest(place)
 

@@ -23,7 +23,7 @@ from sharedllm import open_memory
 from sharedllm.cli.loading import load, tokenizer_fingerprint
 from sharedllm.memory.file import _header_checksum, checksum
 from sharedllm.store import writer
-from sharedllm.store.manifest import _checksum
+from sharedllm.store.sealed import checksum as sealed_sum
 from sharedllm.store.writer import writing
 from sharedllm.utils.errors import UserError
 
@@ -213,7 +213,7 @@ def forge(rng, folder):
 
 
 def sign(path: Path, content) -> None:
-    path.write_text(json.dumps(content | {"checksum": _checksum(content)} if isinstance(content, dict) else content))
+    path.write_text(json.dumps(content | {"checksum": sealed_sum(content)} if isinstance(content, dict) else content))
 
 
 def forge_block(rng, folder):

@@ -12,8 +12,8 @@ from stores import TOKENIZER, build, model_of, words
 from sharedllm.memory.file import open_file
 from sharedllm.store import MemoryStore
 from sharedllm.store import writer as edit
-from sharedllm.store.manifest import _checksum
 from sharedllm.store.recover import recover
+from sharedllm.store.sealed import checksum
 from sharedllm.store.writer import writing
 
 TEXTS = {"one": words(100, 1), "two": words(40, 2)}
@@ -227,7 +227,7 @@ def test_a_manifest_that_contradicts_itself_is_refused(tmp_path, model, change, 
     """Even with a matching checksum: another program may have written it."""
     path = build(tmp_path / "a.memory", model, TEXTS).folder / "manifest.json"
     content = change({k: v for k, v in json.loads(path.read_text()).items() if k != "checksum"})
-    path.write_text(json.dumps(content | {"checksum": _checksum(content)}))
+    path.write_text(json.dumps(content | {"checksum": checksum(content)}))
     with pytest.raises(ValueError, match=f"manifest.json is damaged: .*{message}"):
         MemoryStore.open(path.parent)
 
@@ -257,7 +257,7 @@ def test_a_manifest_nested_without_end_is_refused(tmp_path, model):
 def test_a_manifest_and_its_blocks_agree(tmp_path, model, change, message, verify):
     path = build(tmp_path / "a.memory", model, {"one": words(60)}).folder / "manifest.json"
     content = change({k: v for k, v in json.loads(path.read_text()).items() if k != "checksum"})
-    path.write_text(json.dumps(content | {"checksum": _checksum(content)}))
+    path.write_text(json.dumps(content | {"checksum": checksum(content)}))
     (lost, *_) = MemoryStore.open(path.parent, verify=verify).damaged
     with pytest.raises(ValueError, match=message):
         raise ValueError(lost.reason)

@@ -1,7 +1,5 @@
 """The two kinds of small objects that say what a corpus holds: `corpus.json` and, for each shard, its part."""
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -9,6 +7,7 @@ from ..documents.places import Origin
 from ..memory.file import Storage, library
 from ..memory.schema import CHUNK_SIZE, LAYERS, SHA256, STORAGE
 from ..store.manifest import Block, Document
+from ..store.sealed import sealed, unsealed
 from ..utils.errors import UserError
 from ..utils.fields import Kind, each, misfit_of, pair, record, text, whole
 from .objects import Place
@@ -46,7 +45,13 @@ _PART: dict[str, Kind] = {
     "failed": each(pair(text(), text())),
 }
 # What a user can change about a setting that does not match.
-_FIXES = {"fingerprint": "--model", "tokenizer": "--model", "storage": "--storage", "batch_tokens": "--batch-tokens", "shard_bytes": "--shard-bytes"}  # fmt: skip
+_FIXES = {
+    "fingerprint": "--model",
+    "tokenizer": "--model",
+    "storage": "--storage",
+    "batch_tokens": "--batch-tokens",
+    "shard_bytes": "--shard-bytes",
+}
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,7 @@ class Part:
 
 
 def write_manifest(place: Place, manifest: CorpusManifest) -> None:
-    place.write(NAME, _sealed(FORMAT, asdict(manifest)))
+    place.write(NAME, _written(FORMAT, asdict(manifest)))
 
 
 def read_manifest(place: Place) -> CorpusManifest | None:
@@ -143,7 +148,7 @@ def read_manifest(place: Place) -> CorpusManifest | None:
     raw = place.read(NAME)
     if raw is None:
         return None
-    content = _unsealed(raw, f"{place.uri}/{NAME}", FORMAT, _CORPUS)
+    content = _read(raw, f"{place.uri}/{NAME}", FORMAT, _CORPUS)
     settings = Settings(**{f.name: content["settings"][f.name] for f in fields(Settings)})
     totals = Totals(**{f.name: content["totals"][f.name] for f in fields(Totals)})
     return CorpusManifest(settings, _object(content["index"]), totals)
@@ -156,7 +161,7 @@ def write_part(place: Place, part: Part) -> None:
         del document["finished"]
         for block in document["blocks"]:
             block["offset"], block["nbytes"] = map(int, block.pop("file").split("+"))
-    place.write(f"parts/{part.shard}.json", _sealed(PART, content))
+    place.write(f"parts/{part.shard}.json", _written(PART, content))
 
 
 def read_part(place: Place, shard: str) -> Part | None:
@@ -169,7 +174,7 @@ def read_part(place: Place, shard: str) -> Part | None:
     if raw is None:
         return None
     name = f"{place.uri}/parts/{shard}.json"
-    content = _unsealed(raw, name, PART, _PART)
+    content = _read(raw, name, PART, _PART)
     if content["shard"] != shard:
         raise _damaged(name, f"it is of shard {content['shard']}")
     return Part(
@@ -198,23 +203,12 @@ def _object(content: dict[str, Any] | None) -> Object | None:
     return None if content is None else Object(content["name"], content["nbytes"], content["sha256"])
 
 
-def _sealed(kind: str, content: dict[str, Any]) -> bytes:
-    content = json.loads(json.dumps({"format": kind, "format_version": VERSION, "library": library()} | content))
-    return json.dumps(content | {"checksum": _checksum(content)}, indent=1).encode()
+def _written(kind: str, content: dict[str, Any]) -> bytes:
+    return sealed(kind, VERSION, {"library": library()} | content).encode()
 
 
-def _unsealed(raw: bytes, name: str, kind: str, schema: dict[str, Kind]) -> dict[str, Any]:
-    try:
-        content = json.loads(raw)
-        found, version, checksum = content["format"], content["format_version"], content.pop("checksum")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise _damaged(name, "it can't be read") from None
-    if found != kind:
-        raise UserError(f"{name} has format {found!r}, not {kind!r}: it is not of a corpus.")
-    if version != VERSION:
-        raise UserError(f"{name} has format_version={version!r}, this package reads {VERSION}: upgrade sharedllm.")
-    if checksum != _checksum(content):
-        raise _damaged(name, "its checksum does not match")
+def _read(raw: bytes, name: str, kind: str, schema: dict[str, Kind]) -> dict[str, Any]:
+    content = unsealed(raw, name, kind, VERSION, "of a corpus", lambda what: _damaged(name, what))
     wrong = misfit_of(content, schema)
     if wrong is not None:
         raise _damaged(name, wrong)
@@ -223,7 +217,3 @@ def _unsealed(raw: bytes, name: str, kind: str, schema: dict[str, Kind]) -> dict
 
 def _damaged(name: str, what: str) -> UserError:
     return UserError(f"{name} is damaged: {what}; delete it and run `sharedllm read-corpus` again.")
-
-
-def _checksum(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -30,6 +30,7 @@ from .items import Text, texts
 from .manifest import Object, Part, Settings, read_part, write_part
 from .objects import Place
 from .ranged import STEP
+from .scratch import scratch, sweep
 from .sources import Shard
 from .summary import STRETCHES, KeySummary
 from .terms import Terms, counted
@@ -97,6 +98,7 @@ class Reader:
             UserError: the model is not the one that the settings name, or the store can't be opened.
         """
         torch.set_num_threads(threads)
+        sweep()
         self.model, self.tokenizer = load_for_reading(model)
         self.place, self.settings = Place(uri), settings
         own = settings_of(self.model, self.tokenizer, settings.storage, settings.batch_tokens, settings.shard_bytes)
@@ -113,8 +115,8 @@ class Reader:
         part = read_part(self.place, shard.id)
         known = part is not None
         if part is None:
-            with tempfile.TemporaryDirectory(prefix="sharedllm-shard-") as folder:
-                part = self._part(shard, Path(folder))
+            with scratch() as folder:
+                part = self._part(shard, folder)
             write_part(self.place, part)
         return Outcome(
             shard.id,

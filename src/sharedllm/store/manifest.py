@@ -10,8 +10,6 @@ block that it does not name was left by a killed writer, or has been removed fro
 Without a manifest nothing is deleted.
 """
 
-import hashlib
-import json
 import re
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -23,6 +21,7 @@ from ..memory.schema import CHUNK_SIZE, LAYERS, SHA256, STORAGE
 from ..utils.errors import UserError
 from ..utils.fields import TRUTH, each, misfit_of, pair, record, text, whole
 from ..utils.files import there, write_text
+from .sealed import sealed, unsealed
 
 FORMAT, VERSION = "sharedllm.store", 1
 NAME = "manifest.json"
@@ -144,13 +143,12 @@ class Manifest:
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     """Write the manifest of a store; returns it as written."""
     manifest = replace(manifest, generation=manifest.generation + 1, library=library())
-    content = {"format": FORMAT, "format_version": VERSION} | asdict(manifest)
+    content = asdict(manifest)
     for document in content["documents"]:
         for block in document["blocks"]:
             if block["lines"] < 0:
                 del block["lines"]
-    content = json.loads(json.dumps(content))
-    write_text(folder / NAME, json.dumps(content | {"checksum": _checksum(content)}, indent=1))
+    write_text(folder / NAME, sealed(FORMAT, VERSION, content))
     return manifest
 
 
@@ -165,22 +163,16 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         if path.exists() and not path.is_file():  # a pipe or a device would never end
             raise _damaged(path, "it is not a regular file")
-        content = json.loads(path.read_text(encoding="utf-8"))
-        kind, version, checksum = content["format"], content["format_version"], content.pop("checksum")
+        raw = path.read_bytes()
     except FileNotFoundError:
         if not folder.exists():
             raise UserError(f"{folder} does not exist: check the name, or make it with `sharedllm read`.") from None
         raise UserError(f"{folder} is not a memory: it has no {NAME}; make one with `sharedllm read`.") from None
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except OSError:
         raise _damaged(path, "it can't be read") from None
-    if kind != FORMAT:
-        raise UserError(f"{path} has format {kind!r}, not {FORMAT!r}: it is not a memory.")
-    if version != VERSION:
-        raise UserError(f"{path} has format_version={version!r}, this package reads {VERSION}: upgrade sharedllm.")
-    if checksum != _checksum(content):
-        raise _damaged(path, "its checksum does not match")
+    content = unsealed(raw, path, FORMAT, VERSION, "a memory", lambda what: _damaged(path, what))
     wrong = misfit_of(content, _MANIFEST) or _contradiction(content)
     if wrong is not None:
         raise _damaged(path, wrong)
@@ -230,7 +222,3 @@ def _contradiction(content: dict[str, Any]) -> str | None:
         if any(block["tokens"] % size for block in d["blocks"][:-1]):
             return f"a block of {d['name']!r} ends within a chunk of {size}, and is not the last"
     return None
-
-
-def _checksum(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
