@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sharedllm import SharedLLMForCausalLM
 from sharedllm.memory.segments import segments_of, take
+from sharedllm.model import deepen as deepening
 from sharedllm.model.deepen import Deepened, deepen
 from sharedllm.reference_deep import reference_deep_logits
 from sharedllm.utils.errors import UserError
@@ -140,7 +141,7 @@ def test_the_same_selection_is_read_deeper_once(monkeypatch):
     """Cached for a memory with a fingerprint; another selection, gradients or a full cache read it again."""
     model, (context,) = deep("llama", 2), random_texts([45], 2)
     calls = []
-    monkeypatch.setattr("sharedllm.model.backbone.deepen", lambda *a: calls.append(1) or deepen(*a))
+    monkeypatch.setattr("sharedllm.model.deepen.deepen", lambda *a: calls.append(1) or deepen(*a))
     first, same, other = (
         selected_memory(model, [context], [chosen]) for chosen in ([1, 2, 30], [1, 2, 30], [1, 2, 31])
     )
@@ -169,3 +170,19 @@ def test_changed_weights_above_are_read_again():
         model.model._deepened = Deepened()
         torch.testing.assert_close(model(asked, memory=memory, use_cache=False).logits, after, rtol=0, atol=0)
     assert not torch.allclose(before, after)
+
+
+def test_the_prefix_is_read_once_for_all_selections(monkeypatch):
+    """Until weights change."""
+    model, (context,) = deep("llama", 2), random_texts([45], 2)
+    calls, read = [], deepening.read_prefix
+    monkeypatch.setattr(deepening, "read_prefix", lambda *a: calls.append(1) or read(*a))
+    memories = [selected_memory(model, [context], [chosen]) for chosen in ([1, 2, 30], [1, 2, 31], [])]
+    asked = torch.tensor(random_texts([5], 1))
+    with torch.no_grad():
+        for memory in memories:
+            model(asked, memory=memory)
+        assert len(calls) == 1
+        model.model.upper.layers[-2].mlp.down_proj.weight.mul_(3.0)
+        model(asked, memory=memories[0])
+    assert len(calls) == 2

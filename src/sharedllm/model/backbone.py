@@ -20,7 +20,7 @@ from .cache import with_room
 from .config import SharedLLMConfig, check_strides
 from .cross_attention import PreparedMemory, bucket, check_memory, prepare
 from .decoder import Decoder, is_decoder
-from .deepen import Deepened, deepen
+from .deepen import Deepened
 from .encode import ContextEncoder, append_context, read_context
 from .injection import injection_of
 from .lower import LowerModel
@@ -276,7 +276,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         in_place = in_place or all(a is not b for a, b in zip(moved.keys, memory.keys, strict=True))
         if self.config.injection == "deep":
             chosen = moved.padded(bucket(moved.mask.shape[1])) if static else moved
-            return self._deepened.of(chosen, self.upper, lambda: deepen(chosen, self.config, self.upper))
+            return self._deepened.of(chosen, self.config, self.upper)
         layers, lower, family = self.upper.layers, self.lower().layers, self.lower().family
         injections = {upper: injection_of(layers[upper]) for _, upper in pairs}
         projections = {upper: injections[upper].projection or getattr(lower[i], family.attention) for i, upper in pairs}

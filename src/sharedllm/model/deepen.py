@@ -11,7 +11,6 @@ A text of one chunk, selected whole, is read exactly as the base reads it in its
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,13 +28,19 @@ from .families import Rotations, family_of, sliding_window
 from .lower import causal_mask, recomputed
 from .rope import rotate
 
+# Rotated keys and values (1, G, p, D) of the prefix, for each of the N layers.
+Prefix = list[tuple[Tensor, Tensor]]
 
-def deepen(memory: ContextMemory, config: SharedLLMConfig, upper: Decoder) -> PreparedMemory | None:
+
+def deepen(
+    memory: ContextMemory, config: SharedLLMConfig, upper: Decoder, prefix: Prefix | None = None
+) -> PreparedMemory | None:
     """Read the tokens of a memory from layer M to the top, and give them their positions.
 
     Args:
         memory: S selected tokens of each of B texts, with their residual streams entering layer M.
         upper: the base's decoder, of N layers.
+        prefix: the result of `read_prefix`, if it is at hand.
 
     Returns:
         Keys and values of all N layers: the prefix and the selected tokens at positions 0 … p + S − 1, followed by the
@@ -47,8 +52,7 @@ def deepen(memory: ContextMemory, config: SharedLLMConfig, upper: Decoder) -> Pr
     """
     if not memory.residuals:
         raise UserError("the memory holds no residual streams: read the text again with this model.")
-    family, prefix = family_of(upper.config), torch.tensor(config.prefix or [], device=memory.mask.device)
-    before, kept = len(prefix), memory.mask.shape[1]
+    before, kept = len(config.prefix or []), memory.mask.shape[1]
     if before + kept == 0:
         return None
     most = upper.config.max_position_embeddings
@@ -57,50 +61,78 @@ def deepen(memory: ContextMemory, config: SharedLLMConfig, upper: Decoder) -> Pr
             f"{kept:,} tokens are selected, but the base has {most:,} positions: select fewer, with a budget of at most "
             f"{config.window // 2}, say."
         )
-    texts, residual = len(memory), memory.residuals[0][:, 0]
+    texts, hidden = len(memory), memory.residuals[0][:, 0]
     # Attention is causal, so no other token sees the right padding; only the running text needs a mask for it.
     seen = torch.cat([memory.mask.new_ones(texts, before), memory.mask], 1)
     bias = None
     if not seen.all():
-        lowest = torch.finfo(residual.dtype).min
-        bias = torch.zeros(seen.shape, dtype=residual.dtype, device=residual.device).masked_fill(~seen, lowest)
+        lowest = torch.finfo(hidden.dtype).min
+        bias = torch.zeros(seen.shape, dtype=hidden.dtype, device=hidden.device).masked_fill(~seen, lowest)
         bias = bias[:, None, None]
+    prefix = prefix or read_prefix(config, upper)
+    start = [(keys.expand(texts, -1, -1, -1), values.expand(texts, -1, -1, -1)) for keys, values in prefix]
     pair = {index: place for place, (index, _) in enumerate(config.injection_map)}
     layers: dict[int, KeyValueSpan] = {}
-    hidden = family.embed(upper.config, upper.embed_tokens(prefix[None].long()).to(residual.dtype))
-    start, after = _Run(upper, hidden, 0), _Run(upper, residual, before)
+    run, last = _Run(upper, hidden, before), len(upper.layers) - 1
     for index in range(config.lower_layers):
-        hidden, keys, values = start.layer(index, hidden)
-        keys, values = (t.expand(texts, -1, -1, -1) for t in (keys, values))
+        keys, values = start[index]
         if index in pair:
-            keys = torch.cat([keys, after.turned(index, memory.keys[pair[index]])], 2)
+            keys = torch.cat([keys, run.turned(index, memory.keys[pair[index]])], 2)
             values = torch.cat([values, memory.values[pair[index]]], 2)
         elif not before:
             continue
         layers[index] = (keys.contiguous(), values.contiguous(), bias if index in pair else None)
-    hidden = torch.cat([hidden.expand(texts, -1, -1), residual], 1)
-    run, last = _Run(upper, hidden, 0), len(upper.layers) - 1
     for index in range(config.lower_layers, last + 1):
         # Only keys and values of the last layer are needed.
-        hidden, keys, values = run.layer(index, hidden, whole=index < last)
+        hidden, keys, values = run.layer(index, hidden, start[index], whole=index < last)
         layers[index] = (keys, values, bias)
     return PreparedMemory(layers, present=seen.any(1)[:, None, None], begin=before + memory.mask.sum(1))
 
 
+def read_prefix(config: SharedLLMConfig, upper: Decoder) -> Prefix:
+    """Rotated keys and values (1, G, p, D) of the prefix in each of the N layers. No token before it changes them, so they
+    are the same for every selection."""
+    weight = upper.embed_tokens.weight
+    ids = torch.tensor([list(config.prefix or [])], dtype=torch.long, device=weight.device)
+    hidden = family_of(upper.config).embed(upper.config, upper.embed_tokens(ids))
+    run, last, found = _Run(upper, hidden, 0), len(upper.layers) - 1, []
+    for index in range(last + 1):
+        hidden, keys, values = run.layer(index, hidden, None, whole=index < last)
+        found.append((keys, values))
+    return found
+
+
 class _Seen(Cache):
-    """In place of an empty cache: keeps the keys and values that the last layer attended to."""
+    """In place of a cache: holds the keys and values before the tokens that a layer runs over, and keeps those that it
+    attended to."""
 
     last: tuple[Tensor, Tensor]
 
-    def __init__(self) -> None:
+    def __init__(self, before: tuple[Tensor, Tensor] | None) -> None:
         super().__init__(layers=[])
+        self.before = before
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        # In one piece: products with what is not are slow in half precision.
-        self.last = key_states.contiguous(), value_states.contiguous()
+        self.last = _after(self.before, key_states, value_states)
         return self.last
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return 0 if self.before is None else self.before[0].shape[2]
+
+    def get_query_offset(self, layer_idx: int = 0) -> int:
+        return self.get_seq_length()
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        return self.get_seq_length() + query_length, 0
+
+
+def _after(before: tuple[Tensor, Tensor] | None, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values after those before them, each in one piece: products with what is not are slow in half precision."""
+    if before is not None and before[0].shape[2]:
+        keys, values = torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
+    return keys.contiguous(), values.contiguous()
 
 
 class _Run:
@@ -117,24 +149,28 @@ class _Run:
         attention = getattr(self.upper.layers[index], self.family.attention)
         return rotate(keys, self.by.keys(index, attention))
 
-    def layer(self, index: int, hidden: Tensor, whole: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-        """One layer's output (B, L, E), its rotated keys and its values (B, G, L, D).
+    def layer(
+        self, index: int, hidden: Tensor, before: tuple[Tensor, Tensor] | None, whole: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One layer's output (B, L, E), and the rotated keys and the values (B, G, p + L, D) that it attended to.
 
-        whole: False for keys and values only; the output is then the input.
+        before: keys and values (B, G, p, D) of tokens before these. whole: False for keys and values only; the output is
+        then the input.
         """
-        return recomputed(self.upper.layers[index], self._layer, index, hidden, whole)
+        return recomputed(self.upper.layers[index], self._layer, index, hidden, before, whole)
 
-    def _layer(self, index: int, hidden: Tensor, whole: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def _layer(
+        self, index: int, hidden: Tensor, before: tuple[Tensor, Tensor] | None, whole: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
         layer, family = self.upper.layers[index], self.family
         attention, normed = getattr(layer, family.attention), family.attention_input(layer, hidden)
         if not whole or not hidden.shape[1]:
             keys, values = (t.transpose(1, 2) for t in family.keys_values(attention, normed))
-            return hidden, self.turned(index, keys).contiguous(), values.contiguous()
-        sliding = sliding_window(self.upper.config, index) is not None
-        if sliding not in self.masks:
-            self.masks[sliding] = causal_mask(self.upper.config, hidden, sliding)
+            return hidden, *_after(before, self.turned(index, keys), values)
         # Run the base's own attention; what stands in for a cache records its keys and values.
-        seen = _Seen()
+        seen, sliding = _Seen(before), sliding_window(self.upper.config, index) is not None
+        if sliding not in self.masks:
+            self.masks[sliding] = causal_mask(self.upper.config, hidden, sliding, seen)
         attended, *_ = attention(
             hidden_states=normed,
             position_embeddings=self.by.given(index),
@@ -147,34 +183,38 @@ class _Run:
 
 
 class Deepened:
-    """A cache of memories read deeper, for the next question that selects the same tokens: the most recent ones, up to
-    a number of tokens.
+    """Reads memories deeper and keeps the results for the next question that selects the same tokens: the most recent
+    ones, up to a number of tokens. The prefix is read once for all of them.
 
-    Caches only memories that have a fingerprint, and nothing while gradients are recorded.
+    Keeps only memories that have a fingerprint, and nothing while gradients are recorded.
     """
 
     def __init__(self, tokens: int = 8192):
         self.tokens = tokens
         self._kept: OrderedDict[bytes, tuple[int, PreparedMemory]] = OrderedDict()
+        self._prefix: tuple[str, Prefix] = ("", [])
 
-    def of(
-        self, memory: ContextMemory, upper: Decoder, make: Callable[[], PreparedMemory | None]
-    ) -> PreparedMemory | None:
-        """The memory read deeper by `upper`, from the cache or made by `make`."""
-        if torch.is_grad_enabled() or not memory.fingerprint:
-            return make()
+    def of(self, memory: ContextMemory, config: SharedLLMConfig, upper: Decoder) -> PreparedMemory | None:
+        """The result of `deepen`, kept or made now."""
+        if torch.is_grad_enabled():
+            return deepen(memory, config, upper)
+        # A memory's fingerprint covers only the layers that read it, so weights above may have changed since.
+        weights = repr([(p.data_ptr(), 0 if p.is_inference() else p._version) for p in upper.parameters()])
+        mark = f"{weights} {config.prefix}"
+        if self._prefix[0] != mark:
+            self._prefix = mark, read_prefix(config, upper)
+        if not memory.fingerprint:
+            return deepen(memory, config, upper, self._prefix[1])
         digest = hashlib.blake2b(memory.fingerprint.encode())
         for tensor in (*memory.residuals, *memory.keys, *memory.values, memory.mask):
             digest.update(f"{tensor.dtype} {tensor.device} {tuple(tensor.shape)}".encode())
             digest.update(raw_bytes(tensor))
-        # A memory's fingerprint covers only the layers that read it, so weights above may have changed since.
-        weights = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in upper.parameters()]
-        digest.update(repr(weights).encode())
+        digest.update(mark.encode())
         key = digest.digest()
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key][1]
-        prepared = make()
+        prepared = deepen(memory, config, upper, self._prefix[1])
         if prepared is not None:
             self._kept[key] = memory.mask.numel(), prepared
             while sum(size for size, _ in self._kept.values()) > self.tokens:

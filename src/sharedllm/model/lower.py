@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig
+from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
 from ..context.tree import Nodes
@@ -185,14 +186,14 @@ def recomputed(layer: nn.Module, run: Callable[..., _Result], *args: Any) -> _Re
     return run(*args)
 
 
-def causal_mask(config: PreTrainedConfig, hidden: Tensor, sliding: bool) -> Tensor | None:
+def causal_mask(config: PreTrainedConfig, hidden: Tensor, sliding: bool, cache: Cache | None = None) -> Tensor | None:
     """The mask that transformers would give to self-attention over (u, l, E) without padding.
 
     Args:
-        config: the base's. sliding: whether the layer sees a sliding window only.
+        config: the base's. sliding: whether the layer sees a sliding window only. cache: has the tokens before these.
     """
     create = create_sliding_window_causal_mask if sliding else create_causal_mask
-    return create(config=config, inputs_embeds=hidden, attention_mask=None, past_key_values=None, position_ids=None)
+    return create(config=config, inputs_embeds=hidden, attention_mask=None, past_key_values=cache, position_ids=None)
 
 
 class _Gathered:

@@ -14,8 +14,8 @@ from ...context.pieces import Pieces
 from ...memory.context_memory import ContextMemory
 from ...memory.segments import segments_of
 from ...prompts import NOTHING, PromptForm, own_words
-from ...scoring.passages import TextIndex, rank_pieces
-from ...systems.sharedllm.operations import deep_answer, shared_read
+from ...scoring.passages import TextIndex, check_ranking, rank_pieces
+from ...systems.sharedllm.operations import deep_answer, deep_select, shared_read
 from ...utils.text import tokenize
 from .meter import Meter
 from .pieces import Piece
@@ -61,18 +61,25 @@ class Memory:
         )
         kept = answer.memory.position[0][answer.memory.mask[0]].cpu().numpy()
         prompt = answer.question_ids.shape[1]
+        first, again = self._operations(answer, len(ends))
         return Reply(
-            answer.text, len(kept) + prompt, len(kept), dict(answer.seconds), self._operations(answer),
-            spans_of(kept, ends), answer.answer_ids.shape[1], shared_read(self.model.config, len(ends), True, causal=True),
+            answer.text, len(kept) + prompt, len(kept), dict(answer.seconds), first, spans_of(kept, ends),
+            answer.answer_ids.shape[1], shared_read(self.model.config, len(ends), True, causal=True), again,
         )  # fmt: skip
 
-    def _operations(self, answer: Answer) -> float | None:
-        """Operations of a question whose pieces are read deeper; None for other models."""
-        if self.model.config.injection != "deep":
-            return None
+    def _operations(self, answer: Answer, length: int) -> tuple[int, int] | tuple[None, None]:
+        """Operations of a question to a text of `length` tokens whose pieces are read deeper: by select and answer, and if
+        they are read already. None for other models."""
+        config = self.model.config
+        if config.injection != "deep":
+            return None, None
         kept, running = int(answer.memory.kept[0]), answer.question_ids.shape[1]
+        heads = check_ranking(config, answer.score)[1]
+        select = deep_select(config, length, running, causal=True) if heads else 0
         # The pass over the question gives the first token of the answer.
-        return deep_answer(self.model.config, kept, running, answer.answer_ids.shape[1] - 1, causal=True)
+        new = answer.answer_ids.shape[1] - 1
+        first, again = (deep_answer(config, kept, running, new, causal=True, again=a) for a in (False, True))
+        return select + first, select + again
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ class Reply:
     selected_tokens tokens of the text among them
     seconds         by step, for this question alone
     operations      its floating-point operations; None if unknown
+    again_operations  those of the same question, if its pieces are read already; None if they would be read again
     spans           shown characters of the text
     written         tokens of the reply
     read_operations floating-point operations of reading the text, once for all questions
@@ -62,6 +63,7 @@ class Reply:
     spans: tuple[Span, ...] = ()
     written: int = 0
     read_operations: float = 0.0
+    again_operations: float | None = None
 
 
 class AskedSystem(Protocol):

@@ -80,18 +80,19 @@ def deep_select(config: SharedLLMConfig, length: int, question: int, causal: boo
     )
 
 
-def deep_answer(config: SharedLLMConfig, kept: int, running: int, new_tokens: int, causal: bool = False) -> int:
+def deep_answer(
+    config: SharedLLMConfig, kept: int, running: int, new_tokens: int, causal: bool = False, again: bool = False
+) -> int:
     """A question of `running` tokens over `kept` ones that are read deeper from layer M for it, its first token, and
-    the decoded ones.
+    the decoded ones. The prefix was read before, once for all questions.
 
-    The prefix is read through all layers, kept tokens through those above M; of the last layer both need only keys and values.
+    Of the last layer kept tokens need only keys and values. again: an earlier question selected the same ones, so they
+    are not read again.
     """
     costs, before = Costs.of(config.text_config), len(config.prefix or [])
     bottom, above = config.lower_layers, costs.layers - 1 - config.lower_layers
-    together = before + kept
-    total = bottom * (before * costs.layer + pairs(before, 0, causal) * costs.pair)
-    total += above * (together * costs.layer + pairs(together, 0, causal) * costs.pair) + together * costs.kv
+    total = 0 if again else above * (kept * costs.layer + pairs(kept, before, causal) * costs.pair) + kept * costs.kv
     # Bottom layers that keep no keys see only the prefix.
     hidden = bottom - min(bottom, len(config.injection_map))
-    total += run(costs, running, together, causal) - hidden * running * kept * costs.pair + costs.head
-    return total + decode(costs, running + together, new_tokens) - hidden * new_tokens * kept * costs.pair
+    total += run(costs, running, before + kept, causal) - hidden * running * kept * costs.pair + costs.head
+    return total + decode(costs, running + before + kept, new_tokens) - hidden * new_tokens * kept * costs.pair
