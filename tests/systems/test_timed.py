@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from sharedllm import SharedLLMConfig, bundled_model
 from sharedllm.benchmark.fit import fit, predict
 from sharedllm.benchmark.shapes import SHAPES, get_shape
 from sharedllm.benchmark.systems import make_timed
@@ -53,7 +54,9 @@ def test_operations_are_those_counted(made, name, length, monkeypatch):
         logits = count(lambda: system.first(state, running))
         count(lambda: decode(logits))
     formula = system.operations(length)
-    assert [formula.read, formula.first, formula.decode] == pytest.approx(counted, rel=0.02 if name == "budget" else 0)
+    assert [formula.read, formula.first, formula.decode] == pytest.approx(
+        counted, rel=0.02 if name in ("budget", "focus") else 0
+    )
     assert logits.shape == (1, 1, TOY.vocab_size) and logits.isfinite().all()
     needed = system.operations(length, causal=True)
     assert needed.total < formula.total and needed.decode == formula.decode
@@ -121,13 +124,28 @@ def test_full_attention_equals_one_forward(made, monkeypatch):
     torch.testing.assert_close(torch.cat(logits, 1), plain, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("length", [1, 3])
-def test_causal_attention_equals_a_mask(length):
-    queries, keys, values = torch.randn(1, 4, length, 8), torch.randn(1, 2, 7, 8), torch.randn(1, 2, 7, 8)
-    out, _ = causal_attention(torch.nn.Identity(), queries, keys, values, None, scaling=0.3)
-    keys, values = keys.repeat_interleave(2, 1), values.repeat_interleave(2, 1)
-    scores = (queries @ keys.mT * 0.3).masked_fill(~torch.ones(length, 7).tril(7 - length).bool(), -torch.inf)
+@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize("scaling", [0.3, None])
+@pytest.mark.parametrize(("length", "total"), [(1, 7), (3, 7), (7, 7), (130, 700)])
+def test_causal_attention_equals_a_mask(length, total, scaling, gradients):
+    queries = torch.randn(2, 6, length, 8)
+    keys, values = torch.randn(2, 2, total, 8), torch.randn(2, 2, total, 8)
+    with torch.set_grad_enabled(gradients):
+        out, _ = causal_attention(torch.nn.Identity(), queries, keys, values, None, scaling=scaling)
+    keys, values = keys.repeat_interleave(3, 1), values.repeat_interleave(3, 1)
+    hidden = ~torch.ones(length, total).tril(total - length).bool()
+    scores = (queries @ keys.mT * (scaling or 8**-0.5)).masked_fill(hidden, -torch.inf)
     torch.testing.assert_close(out, (scores.softmax(-1) @ values).transpose(1, 2))
+
+
+def test_the_shape_tiny_is_timed_as_the_bundled_model_is_set():
+    config, shape = SharedLLMConfig.from_pretrained(bundled_model()), get_shape("tiny")
+    reading = {name: getattr(config, name) for name in shape.setting(32, 4096).reading}
+    assert reading == shape.setting(32, 4096).reading | {"strides": list(shape.strides)}
+    assert {"injection", "encoding", "overlap", "injection_map", "strides"} <= reading.keys()
+    base = config.text_config
+    for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
+        assert getattr(base, name) == getattr(shape, name)
 
 
 @torch.no_grad()
@@ -170,10 +188,13 @@ def test_shapes_are_those_of_their_names():
     cpu = SHAPES["cpu-16x1024"]
     assert cpu.num_hidden_layers / cpu.lower_layers == 8
     for shape in SHAPES.values():
-        # Halves at 16 and quarters at 8, the last two eighths at 4: every eighth token is kept.
+        # Halves at 16 and quarters at 8, the last two eighths at 4: every eighth token is kept; by the bundled model's
+        # strides every fourth.
         coarse, middle, fine = shape.strides
         eighth = shape.chunk_size // 8
-        assert 4 * eighth // coarse + 2 * eighth // middle + 2 * eighth // fine == shape.chunk_size // 8
+        assert 4 * eighth // coarse + 2 * eighth // middle + 2 * eighth // fine == shape.chunk_size // (
+            4 if shape.form else 8
+        )
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0])

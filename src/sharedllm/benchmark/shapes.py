@@ -1,6 +1,8 @@
 """Model shapes by name. Weights are random, because cost does not depend on training."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
@@ -17,6 +19,7 @@ class Shape:
     lower_layers  M
     chunk_size    C
     strides       of the tree's levels; the paper's keep every eighth token (β = 8)
+    form          other settings of SharedLLM; none for the paper's form, cross-attention over a tree's nodes
     budget        tokens that a question selects, for SharedLLM with a budget
     batch_tokens  most tokens run at once: through a lower model, an encoder, or over a cache
     """
@@ -36,10 +39,21 @@ class Shape:
     tie_word_embeddings: bool = False
     rope_theta: float = 10_000.0
     strides: tuple[int, ...] = (16, 8, 4)
+    form: Mapping[str, Any] = field(default_factory=dict)
 
     def config(self) -> LlamaConfig:
         """The base's configuration."""
-        own = ("name", "window", "lower_layers", "chunk_size", "strides", "budget", "batch_tokens", "rope_theta")
+        own = (
+            "name",
+            "window",
+            "lower_layers",
+            "chunk_size",
+            "strides",
+            "form",
+            "budget",
+            "batch_tokens",
+            "rope_theta",
+        )
         config = LlamaConfig(
             **{name: value for name, value in asdict(self).items() if name not in own},
             max_position_embeddings=self.window,
@@ -53,7 +67,7 @@ class Shape:
     def setting(self, new_tokens: int, batch_tokens: int, running: int | None = None) -> Setting:
         """The setting with which systems of this shape are timed."""
         reading = {"chunk_size": self.chunk_size, "strides": self.strides, "lower_layers": self.lower_layers}
-        return Setting(self.window, self.budget, reading, new_tokens, batch_tokens, running)
+        return Setting(self.window, self.budget, reading | dict(self.form), new_tokens, batch_tokens, running)
 
     def build(self, dtype: torch.dtype, device: torch.device, seed: int = 0) -> PreTrainedModel:
         """A base with random weights, initialised on the device."""
@@ -65,7 +79,7 @@ class Shape:
 SHAPES = {
     shape.name: shape
     for shape in (
-        # The bundled model's shape.
+        # The bundled model's shape and settings, as it is evaluated.
         Shape(
             name="tiny",
             hidden_size=256,
@@ -80,6 +94,13 @@ SHAPES = {
             budget=512,
             batch_tokens=4096,
             tie_word_embeddings=True,
+            strides=(8, 4, 2),
+            form={
+                "injection": "joint",
+                "encoding": "chunk",
+                "overlap": 32,
+                "injection_map": [[0, 0], [1, 1], [2, 2], [3, 3], [3, 4], [3, 5]],
+            },
         ),
         # The shape of recipes/small-base.yaml.
         Shape(

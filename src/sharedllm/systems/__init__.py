@@ -71,6 +71,13 @@ for _system in (
         timed=f"{_OURS}.timed:TimedBudget",
     ),
     System(
+        "focus",
+        "the same; the question's words select",
+        "#8fbf9f",
+        needs="model",
+        timed=f"{_OURS}.timed:TimedFocus",
+    ),
+    System(
         "deep",
         "everything read through the bottom layers; what the question selects is read deeper",
         "#1f4e79",

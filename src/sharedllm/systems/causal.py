@@ -31,12 +31,30 @@ def causal_attention(
     if 1 < length < total:
         if query.device.type == "cuda":
             mask = causal_lower_right(length, total)
+        elif torch.backends.cuda.flash_sdp_enabled() and not torch.is_grad_enabled():
+            return _in_two_parts(query, key, value, scaling).transpose(1, 2).contiguous(), None
         else:
             mask = torch.ones(length, total, dtype=torch.bool, device=query.device).tril(total - length)
     grouped = query.shape[1] != key.shape[1]
     alone = 1 < length == total
     out = scaled_dot_product_attention(query, key, value, mask, 0.0, alone, scale=scaling, enable_gqa=grouped)
     return out.transpose(1, 2).contiguous(), None
+
+
+def _in_two_parts(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+    """The same on a CPU, (B, H, L, D): everything before the queries without a mask, and their own tokens causally, in one
+    softmax. A mask of L × S costs 1.1 to 1.5 times as much."""
+    attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    (heads, length), groups = query.shape[1:3], key.shape[1]
+    before = key.shape[2] - length
+    # The heads of a group see the same keys, so they are more queries.
+    folded = query.unflatten(1, (groups, -1)).flatten(2, 3)
+    far, far_sum = attend(folded, key[:, :, :before], value[:, :, :before], scale=scaling)
+    own = (t[:, :, before:].repeat_interleave(heads // groups, 1) for t in (key, value))
+    near, near_sum = attend(query, *own, is_causal=True, scale=scaling)
+    # Logarithms of the sums of each part's exponentials give its share of the softmax.
+    share = torch.sigmoid(far_sum.reshape(near_sum.shape) - near_sum)[..., None]
+    return torch.lerp(near.float(), far.reshape(near.shape).float(), share).to(query.dtype)
 
 
 # Without a mask function of the same name transformers builds no mask.

@@ -1,5 +1,5 @@
-"""Timing of SharedLLM: as it is, with its lower layers run whole, with a question that selects within a budget, and with
-selected pieces that are read deeper."""
+"""Timing of SharedLLM: as it is, with its lower layers run whole, with a question that selects within a budget by attention
+or by words, and with selected pieces that are read deeper."""
 
 from dataclasses import dataclass
 
@@ -53,10 +53,12 @@ class TimedWhole(TimedShared):
 class TimedBudget(TimedShared):
     """Keeps every token; the end of the running text is the question. Its operations assume that the budget is used up."""
 
+    score = "attention"
+
     @staticmethod
     def extend(base: PreTrainedModel, setting: Setting) -> SharedLLMForCausalLM:
-        joint = {"injection": "joint", "encoding": "chunk"}
-        return SharedLLMForCausalLM.from_base(base, window=setting.window, **joint, **setting.reading)
+        reading = setting.reading | {"injection": "joint", "encoding": "chunk"}
+        return SharedLLMForCausalLM.from_base(base, window=setting.window, **reading)
 
     @property
     def question(self) -> int:
@@ -67,15 +69,21 @@ class TimedBudget(TimedShared):
 
     def first(self, state: State, running: Tensor) -> Tensor:
         question, budget = running[:, -self.question :], self.setting.budget
-        selected = self.model.select(state.memory, question, budget=budget, score="attention")
+        selected = self.model.select(state.memory, question, budget=budget, score=self.score)
         state.prepared = self.model.model.prepare_memory(selected, in_place=True)
         return self._forward(state, running)
 
     def operations(self, length: int, causal: bool = False) -> Operations:
         config, kept = self.model.config, min(self.setting.budget, length)
         first, decode = shared_answer(config, kept, self.running, self.block, self.setting.new_tokens, causal)
-        select = shared_select(config, length, self.question, causal)
+        select = shared_select(config, length, self.question, causal) if self.score == "attention" else 0
         return Operations(shared_read(config, length, keep_all=True, causal=causal), select + first, decode)
+
+
+class TimedFocus(TimedBudget):
+    """Selects by words, which costs no products of matrices."""
+
+    score = "focus"
 
 
 @dataclass
@@ -95,7 +103,8 @@ class TimedDeep(TimedBudget):
     @staticmethod
     def extend(base: PreTrainedModel, setting: Setting) -> SharedLLMForCausalLM:
         layers = setting.reading["lower_layers"]
-        deep = {"injection": "deep", "encoding": "chunk", "injection_map": [[i, i] for i in range(layers + 1)]}
+        pairs = [[i, i] for i in range(layers + 1)]
+        deep = {"injection": "deep", "encoding": "chunk", "overlap": 0, "injection_map": pairs}
         reading = setting.reading | deep | {"selection_heads": [[layers, 0, 1.0]]}
         return SharedLLMForCausalLM.from_base(base, window=setting.window, **reading)
 
