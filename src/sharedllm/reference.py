@@ -277,7 +277,8 @@ def _self_attention(
     """Causal self-attention of a decoder layer at positions start … start + L − 1: (L, E) → (L, E), to be added to the input.
 
     Args:
-        far: rotated keys and values (S, G, D) of a memory, which every token sees too, and a bias for their scores.
+        far: rotated keys and values (S, G, D) of a memory, which every token sees too, and a bias for their scores. With
+            `anchor` not the first token: a base knows it by its seeing nothing else, and rests attention on it.
     """
     attention, positions = layer.self_attn, list(range(len(hidden)))
     places = [start + position for position in positions]
@@ -288,7 +289,10 @@ def _self_attention(
     queries, keys = _rotate(model, queries, places), _rotate(model, keys, places)
     reach = _sliding_window(model, index) or len(hidden)
     visible = [range(max(0, position + 1 - reach), position + 1) for position in positions]
-    return attention.o_proj(_attention(queries, keys, values, visible, far))
+    attended = _attention(queries, keys, values, visible, far)
+    if model.config.anchor and start == 0:
+        attended = torch.cat([_attention(queries[:1], keys, values, visible[:1]), attended[1:]])
+    return attention.o_proj(attended)
 
 
 def _attention(

@@ -76,6 +76,16 @@ def test_equals_copies(monkeypatch, shape, padded, implementation, mask):
         (attention.attend_joined(Layer(), implementation, queries, far, near), by_copies(queries, [far, near], 0.3)),
         (attention.attend_to_all(implementation, queries, far, 0.3), by_copies(queries, [far], 0.3)),
     ]
+    # Some queries see only the near keys.
+    apart = torch.arange(rows * length).view(rows, length) % 3 == 0
+    hidden = torch.zeros(rows, 1, length, far_keys, dtype=torch.float64).masked_fill(apart[:, None, :, None], LOWEST)
+    spread = hidden if far[2] is None else torch.minimum(hidden, far_bias.repeat_interleave(rows // texts, 0))
+    pairs.append(
+        (
+            attention.attend_joined(Layer(), implementation, queries, far, near, apart),
+            by_copies(queries, [(*far[:2], spread), near], 0.3),
+        )
+    )
     for got, expected in pairs:
         torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-6)
         needed = [t for t in (queries, *tensors) if t.requires_grad]

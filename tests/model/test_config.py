@@ -81,6 +81,7 @@ BAD_SETTINGS = {
     "unknown injection": ({"injection": "both"}, "injection.*both"),
     "overlap of nodes": ({"overlap": 4}, "overlap=4 must be 0, or .* encoding='chunk'"),
     "negative overlap": ({"overlap": -1, "encoding": "chunk"}, "overlap=-1 must be"),
+    "anchor without a joint softmax": ({"anchor": True}, "anchor=True is for injection='joint', the model has 'cross'"),
     "no reach": ({"reach": 0}, "reach=0 must be at least 1"),
     "no stride": ({"strides": []}, r"strides=\[\] must be one positive stride"),
     "stride of 0": ({"strides": [4, 0]}, r"strides=\[4, 0\] must be one positive stride"),

@@ -225,6 +225,7 @@ def test_lower_depths(lower_layers, selection):
         {"injection": "joint", "key_position": "offset"},
         {"injection": "joint", "score_scaling": "log"},
         {"injection": "joint", "reach": 1},
+        {"injection": "joint", "anchor": True},
     ],
     ids=str,
 )

@@ -79,7 +79,12 @@ def attend_to_all(
 
 
 def attend_joined(
-    module: Any, implementation: str | None, queries: Float[Tensor, "B H L D"], far: KeyValueSpan, near: KeyValueSpan
+    module: Any,
+    implementation: str | None,
+    queries: Float[Tensor, "B H L D"],
+    far: KeyValueSpan,
+    near: KeyValueSpan,
+    apart: Bool[Tensor, "B L"] | None = None,
 ) -> Float[Tensor, "B L H*D"]:
     """One softmax over the keys of two spans side by side.
 
@@ -87,6 +92,7 @@ def attend_joined(
         module, implementation: as for `attend`.
         queries: (B, H, L, D).
         far: of B texts, or of fewer, each shared by the same number of consecutive rows. near: of B texts.
+        apart: (B, L), queries that see only the near keys.
 
     Returns:
         (B, L, H · D).
@@ -95,6 +101,11 @@ def attend_joined(
     implementation, shape = implementation or "eager", far[0].shape
     chosen = kernel(implementation, queries.shape, shape, queries.device, seen="spans", own_scores=bool(own))
     if chosen == "products":
+        if apart is not None:
+            # There are few queries, so a bias for each of them is small.
+            keys, values, bias = far
+            bias = None if bias is None else bias.repeat_interleave(len(queries) // len(bias), 0)
+            far = (keys, values, _spread((keys, values, bias), queries, 0, apart))
         return attend_few(queries, [far, near], module.scaling, **own)
     far, near = in_full(far), in_full(near)
     (batch, heads, length, _), (texts, groups, _, dim) = queries.shape, far[0].shape
@@ -109,6 +120,7 @@ def attend_joined(
                     implementation,
                     _rows(queries, rows, batch),
                     *(_rows_of(p, rows, batch) for p in (far, near)),
+                    None if apart is None else _rows(apart, rows, batch),
                 )
                 for rows in turns
             ]
@@ -117,7 +129,7 @@ def attend_joined(
     block, out = max(1, _MASK // (batch * keys.shape[2])), []
     for start in range(0, length, block):
         some = queries[:, :, start : start + block]
-        bias = torch.cat([_spread(span, some, start) for span in (far, near)], -1)
+        bias = torch.cat([_spread(far, some, start, apart), _spread(near, some, start)], -1)
         out.append(attend(module, implementation, some, keys, values, bias))
     return torch.cat(out, 1) if len(out) > 1 else out[0]
 
@@ -144,11 +156,21 @@ def _rows_of(span: tuple[Tensor, Tensor, Tensor | None], rows: range, batch: int
     return _rows(keys, rows, batch), _rows(values, rows, batch), None if bias is None else _rows(bias, rows, batch)
 
 
-def _spread(span: KeyValueSpan, queries: Float[Tensor, "B H L D"], start: int) -> Float[Tensor, "B 1 L _"]:
-    """The bias of a span's scores for queries (B, H, L, D) that begin at `start`: (B, 1, L, S)."""
+def _spread(
+    span: KeyValueSpan, queries: Float[Tensor, "B H L D"], start: int, apart: Bool[Tensor, "B _"] | None = None
+) -> Float[Tensor, "B 1 L _"]:
+    """The bias of a span's scores for queries (B, H, L, D) that begin at `start`: (B, 1, L, S).
+
+    Args:
+        apart: of all queries, those that don't see the span.
+    """
     keys, _, bias = span
     if bias is None:
         bias = queries.new_zeros(1, 1, 1, 1)
     elif bias.shape[2] > 1:
         bias = bias[:, :, start : start + queries.shape[2]]
-    return bias.expand(len(queries), 1, queries.shape[2], keys.shape[2])
+    bias = bias.expand(len(queries), 1, queries.shape[2], keys.shape[2])
+    if apart is None:
+        return bias
+    hidden = apart[:, None, start : start + queries.shape[2], None]
+    return bias.masked_fill(hidden, torch.finfo(bias.dtype).min)

@@ -336,10 +336,13 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
             # Positions count real tokens only, so left padding changes nothing.
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -states.shape[1] :]
-        if memory is not None and memory.begin is not None:
+        if memory is not None and (memory.begin is not None or self.config.anchor):
             if position_ids is None:
                 position_ids = torch.arange(states.shape[1], device=states.device)[None] + past
-            position_ids = position_ids + memory.begin[:, None]
+            if memory.begin is not None:
+                position_ids = position_ids + memory.begin[:, None]
+            if self.config.anchor:
+                memory = replace(memory, apart=(position_ids == 0).expand(states.shape[:2]))
         if (self.upper.config.use_cache if use_cache is None else use_cache) and not torch.is_grad_enabled():
             past_key_values = with_room(past_key_values, self.upper.config)
         output: Any = self.upper(

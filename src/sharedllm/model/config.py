@@ -30,6 +30,7 @@ class Settings(TypedDict, total=False):
     injection: Literal["cross", "joint", "deep"]
     prefix: Sequence[int] | None
     reach: int
+    anchor: bool
     start: Literal["gate", "zero", "random"]
     encoding: Literal["node", "chunk"]
     overlap: int
@@ -100,6 +101,9 @@ class SharedLLMConfig(PreTrainedConfig):
             beginning of the chat template. None for no prefix.
         reach: with a joint softmax chunk i of n is at position i − n, and all chunks before the last `reach` share
             position −reach, so that attention sees no distance that it was not trained on.
+        anchor: with injection="joint" the first token of the running text sees no memory. Most bases rest much attention on
+            the first token, and know it only by its seeing nothing before it: if it sees a memory, all of their layers
+            lose that rest (docs/training/real.md).
         start: initial weights of the cross-attention: "gate", a copy of self-attention with a gate at 0; "zero", a copy
             with an output projection of 0; "random", random query and output projections. Only "gate" has a gate.
         encoding: "node", each preserved node is read alone (paper); "chunk", the chunk is read once and its nodes only
@@ -135,6 +139,7 @@ class SharedLLMConfig(PreTrainedConfig):
     injection: Literal["cross", "joint", "deep"] = "cross"
     prefix: list[int] | tuple[int, ...] | None = None
     reach: int = 32
+    anchor: bool = False
     start: Literal["gate", "zero", "random"] = "gate"
     encoding: Literal["node", "chunk"] = "node"
     overlap: int = 0
@@ -230,6 +235,8 @@ class SharedLLMConfig(PreTrainedConfig):
             raise UserError(f"prefix={self.prefix} has an id outside the base's vocabulary of {vocabulary}.")
         if self.injection != "cross" and self.start != "gate":
             raise UserError(f"start={self.start!r} is for injection='cross'; a joint softmax has no weights to start.")
+        if self.anchor and self.injection != "joint":
+            raise UserError(f"anchor=True is for injection='joint', the model has {self.injection!r}: leave it out.")
         if self.chunk_size < 2:
             raise UserError(f"chunk_size={self.chunk_size} must be at least 2 tokens.")
         if self.overlap < 0 or (self.overlap and self.encoding != "chunk"):

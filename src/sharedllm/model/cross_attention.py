@@ -44,12 +44,14 @@ class PreparedMemory:
     present  (B, 1, 1) bool, False for rows without any context
     query    upper layer → rotation (B, 1, D) of its cross-attention's queries, to position n
     begin    (B,) position at which the running text begins; None means 0
+    apart    (B, L) bool, tokens of the running text that don't see the memory; None for none
     """
 
     layers: dict[int, KeyValueSpan]
     present: Bool[Tensor, "B 1 1"]
     query: dict[int, Rotation] = field(default_factory=dict)
     begin: Int[Tensor, " B"] | None = None
+    apart: Bool[Tensor, "B L"] | None = None
 
     def __len__(self) -> int:
         """B, the number of rows."""

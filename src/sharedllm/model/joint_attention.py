@@ -7,7 +7,7 @@ enough (`sharedllm diagnose` shows this). The memory's keys come before the runn
 from collections.abc import Sequence
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from .attention import attend_joined
@@ -41,16 +41,21 @@ class JointAttention(Injection):
     ) -> tuple[Float[Tensor, "B L E"], None]:
         """Self-attention with the memory's tokens among its keys; no second step."""
         queries, near = operands(self.family, attention, normed, **kwargs)
-        return self(attention, queries, [memory.layers[layer_index], near]), None
+        return self(attention, queries, [memory.layers[layer_index], near], memory.apart), None
 
     def forward(
-        self, attention: nn.Module, queries: Float[Tensor, "B H L D"], spans: Sequence[KeyValueSpan]
+        self,
+        attention: nn.Module,
+        queries: Float[Tensor, "B H L D"],
+        spans: Sequence[KeyValueSpan],
+        apart: Bool[Tensor, "B L"] | None = None,
     ) -> Float[Tensor, "B L E"]:
         """(B, L, E).
 
         Args:
             attention: the layer's self-attention. queries: (B, H, L, D), rotated. spans: the memory and the running text.
+            apart: queries that don't see the memory.
         """
         far, near = spans
-        attended = attend_joined(attention, self.config._attn_implementation, queries, far, near)
+        attended = attend_joined(attention, self.config._attn_implementation, queries, far, near, apart)
         return getattr(attention, self.family.output)(attended)
