@@ -54,6 +54,36 @@ def test_rows_in_pieces_equal_all_logits_at_once(family, dtype, monkeypatch):
         assert off <= (1e-4 if dtype == torch.float32 else 0.05) * size + 1e-6, name
 
 
+@pytest.mark.parametrize("family", ["llama", "cohere", "gemma2", "phimoe"])
+def test_a_frozen_head_sees_every_token_once(family, monkeypatch):
+    """In values and gradients as if it trained, whatever the family does to its logits; rows have weights of their own."""
+    monkeypatch.setattr(pieces, "MOST_ON_CPU", 3 * VOCABULARY)
+    trained = tiny_shared(family)
+    trained.lm_head.weight = torch.nn.Parameter(trained.lm_head.weight.detach().clone())
+    frozen = copy.deepcopy(trained)
+    frozen.lm_head.requires_grad_(False)
+    calls = []
+    frozen.lm_head.register_forward_hook(lambda *args: calls.append(args[2].shape[0]))
+    weights = torch.arange(1.0, 5.0)
+    results = [RowLosses(model)(**padded_rows()) for model in (frozen, trained)]
+    tokens = sum(calls)
+    torch.testing.assert_close(results[0].loss, results[1].loss)
+    assert torch.equal(results[0].right, results[1].right)
+    for result in results:
+        (result.loss * weights).sum().backward()
+    assert sum(calls) == tokens, "the backward pass computes no logits"
+    compared = 0
+    for (name, one), two in zip(frozen.named_parameters(), trained.parameters(), strict=True):
+        if name == "lm_head.weight":
+            assert one.grad is None
+            continue
+        assert (one.grad is None) == (two.grad is None), name
+        if one.grad is not None:
+            torch.testing.assert_close(one.grad, two.grad, atol=1e-5, rtol=1e-4)
+            compared += 1
+    assert compared > 20
+
+
 def test_no_more_logits_than_asked_for():
     """Also in the backward pass; the head sees every token once forward and once backward."""
     seen = []

@@ -46,13 +46,20 @@ class Teacher(NamedTuple):
 
 
 def token_losses(
-    head: Head, states: Tensor, targets: Tensor, teacher: Teacher | None = None, most_logits: int | None = None
+    head: Head,
+    states: Tensor,
+    targets: Tensor,
+    teacher: Teacher | None = None,
+    most_logits: int | None = None,
+    frozen: bool = False,
 ) -> TokenLosses:
     """The losses of n tokens.
 
     Args:
         head: hidden states (k, E) → logits (k, V). states: (n, E). targets: (n,) ids.
         most_logits: most logits held at once; default: 2²⁴ on a CPU and 2²⁶ elsewhere.
+        frozen: nothing in the head trains. Without a teacher the gradient of the states is then made at once, instead of
+            the logits again in the backward pass.
     """
     most = most_logits or (MOST_ON_CPU if states.device.type == "cpu" else MOST_LOGITS)
     # A head tells the size of its vocabulary only by its output.
@@ -61,7 +68,9 @@ def token_losses(
     for start in range(0, max(len(states), 1), size):
         some = slice(start, start + size)
         taught = None if teacher is None else teacher._replace(states=teacher.states[some])
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and frozen and taught is None:
+            parts.append(_piece_at_once(head, states[some], targets[some]))
+        elif torch.is_grad_enabled():
             # Nothing in it is random, so no state of random numbers has to be kept.
             given = (head, states[some], targets[some], taught)
             parts.append(checkpoint(_piece, *given, use_reentrant=False, preserve_rng_state=False))
@@ -81,3 +90,23 @@ def _piece(head: Head, states: Tensor, targets: Tensor, teacher: Teacher | None)
     given = (logits / teacher.temperature).log_softmax(-1)
     divergence = (expected.exp() * (expected - given)).sum(-1) * teacher.temperature**2
     return loss, divergence, right
+
+
+def _piece_at_once(head: Head, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`_piece` without a teacher, through whose loss the states get the gradient that is computed here.
+
+    A token's loss depends on its own state only, so its gradient is that of the sum of all losses.
+    """
+    with torch.enable_grad():
+        given = states.detach().requires_grad_()
+        logits = head(given)
+    with torch.no_grad():
+        scores = logits.float()
+        total, place = scores.logsumexp(-1, keepdim=True), targets[:, None]
+        loss, right = (total - scores.gather(-1, place))[:, 0], scores.argmax(-1) == targets
+        slope = (scores - total).exp_()
+        slope.scatter_add_(-1, place, torch.full_like(total, -1.0))
+        (gradient,) = torch.autograd.grad(logits, given, slope.to(logits.dtype))
+    # 0, with the gradient of the loss.
+    carrier = (states.float() * gradient.float()).sum(-1)
+    return loss + (carrier - carrier.detach()), torch.zeros_like(loss), right

@@ -56,6 +56,14 @@ def head_of(model: nn.Module, adapted: bool = True) -> Head:
     return lambda states: after(plain(states))
 
 
+def head_is_frozen(model: nn.Module) -> bool:
+    """Whether the model has a head of a known kind, in which nothing trains."""
+    output = model.get_output_embeddings()
+    if output is None or _after_head(model.config) is None:
+        return False
+    return not any(parameter.requires_grad for parameter in output.parameters())
+
+
 def _after_head(config: PreTrainedConfig) -> Head | None:
     """What a family does to its head's output; None for a family that is not known."""
     config = getattr(config, "text_config", config)

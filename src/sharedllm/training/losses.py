@@ -12,7 +12,7 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
 from ..model.targets import IGNORE
 from ..model.token_losses import token_losses
-from .heads import states_and_head
+from .heads import head_is_frozen, states_and_head
 from .recipe import Distil
 from .teacher import teacher_of
 
@@ -87,7 +87,8 @@ class RowLosses(nn.Module):
             teacher = teacher_of(self.model, model, ids, mask, learnt, self.distil.temperature)
         states, head = states_and_head(self.model, model, **inputs)
         # Only tokens with a label go through the head.
-        tokens = token_losses(head, states[:, :-1][learnt], targets[learnt], teacher)
+        frozen = head_is_frozen(model)
+        tokens = token_losses(head, states[:, :-1][learnt], targets[learnt], teacher, frozen=frozen)
         counts = learnt.sum(1).clamp(min=1)
         wrong = torch.zeros_like(learnt).masked_scatter(learnt, ~tokens.right)
         means = [_placed(values, learnt).sum(1) / counts for values in (tokens.loss, tokens.divergence)]
