@@ -119,7 +119,8 @@ def attend_joined(
                     module,
                     implementation,
                     _rows(queries, rows, batch),
-                    *(_rows_of(p, rows, batch) for p in (far, near)),
+                    _rows_of(far, rows, batch),
+                    _rows_of(near, rows, batch),
                     None if apart is None else _rows(apart, rows, batch),
                 )
                 for rows in turns
