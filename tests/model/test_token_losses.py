@@ -11,6 +11,7 @@ from sharedllm.model import token_losses as pieces
 from sharedllm.model.targets import IGNORE
 from sharedllm.model.token_losses import Teacher, token_losses
 from sharedllm.training.losses import RowLosses
+from sharedllm.utils.hardware import count_operations
 
 VOCABULARY = 101
 
@@ -82,6 +83,15 @@ def test_a_frozen_head_sees_every_token_once(family, monkeypatch):
             torch.testing.assert_close(one.grad, two.grad, atol=1e-5, rtol=1e-4)
             compared += 1
     assert compared > 20
+
+
+def test_the_operations_of_a_frozen_head_are_counted():
+    """One product forward and one backward."""
+    states, weight = torch.zeros(7, 8, requires_grad=True), torch.zeros(8, VOCABULARY)
+    count = count_operations(
+        lambda: token_losses(lambda s: s @ weight, states, torch.arange(7), frozen=True).loss.sum().backward()
+    )
+    assert count == 2 * (2 * 7 * 8 * VOCABULARY)
 
 
 def test_no_more_logits_than_asked_for():
