@@ -1,9 +1,8 @@
-"""Draws cost.png: what so many questions about one text cost by how deep it was read, from the answers in cells.jsonl.
+"""Draws cost.png: what so many questions about one text cost by how deep it was read, from the answers in cells-gpu.jsonl.
 
 Run: python docs/real/make_figure.py
 """
 
-import json
 from pathlib import Path
 
 import make_tables as tables
@@ -17,8 +16,7 @@ NAMES = {"nq": "search queries (NQ)", "keys-4": "four alike facts"}
 
 
 def main() -> None:
-    lines = tables.CELLS.read_text(encoding="utf-8").splitlines()
-    answers, metrics = tables.found([json.loads(line) for line in lines])
+    answers, metrics = tables.found(tables.EARLIER)
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained", sharey=True)
     for ax, (name, title) in zip(axes, NAMES.items(), strict=True):
         here = {key: c for key, c in answers.items() if key[0] == name and "sharedllm:bm25" in key[3]}

@@ -1,7 +1,10 @@
-"""Fills in the tables of this folder's README.md, and of the package's, from the answers in cells.jsonl.
+"""Fills in the tables of this folder's README.md, and of the package's, from answers.
+
+cells.jsonl has the answers with the package's rule of how many pieces a question reads; cells-gpu.jsonl those with an earlier
+rule, and of every depth and budget.
 
 Run: python docs/real/make_tables.py                  makes the tables again
-     python docs/real/make_tables.py FOLDER …         takes the answers from folders that `sharedllm qa` wrote
+     python docs/real/make_tables.py FOLDER …         takes the first answers from folders that `sharedllm qa` wrote
 """
 
 import json
@@ -14,9 +17,9 @@ from typing import Any
 from sharedllm.evaluation.qa.report import Contender, difference, estimate, load, total_operations
 
 HERE = Path(__file__).parent
-CELLS = HERE / "cells.jsonl"
+CELLS, EARLIER = HERE / "cells.jsonl", HERE / "cells-gpu.jsonl"
 PAGES = HERE / "README.md", HERE.parent.parent / "README.md"
-KEPT = ("question", "group", "operations", "read_operations", "selected_tokens")
+KEPT = ("question", "group", "operations", "read_operations", "again_operations", "selected_tokens")
 BUDGET = 512
 # Fewer groups give no interval: a bootstrap over two stories has only their two values.
 FEWEST = 6
@@ -52,10 +55,10 @@ def taken(folders: list[str]) -> Iterator[dict[str, Any]]:
             }  # fmt: skip
 
 
-def found(lines: list[dict[str, Any]]) -> tuple[Found, dict[str, str]]:
+def found(file: Path) -> tuple[Found, dict[str, str]]:
     """Answers by set, length, depth, system and budget; and the main score of each set."""
     answers, metrics = {}, {}
-    for line in lines:
+    for line in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
         depth = re.search(r"M = (\d+)", line["named"])
         assert depth is not None and line["half"] == "odd", "tables show odd ids, and say how deep the model reads"
         key = line["set"], line["length"], depth[1], line["system"], line["budget"]
@@ -151,8 +154,11 @@ def mean(contender: Contender, value: Callable[[dict[str, Any]], float]) -> floa
 def cost_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
     """Operations by number of questions about one text, for ours and the same pieces as text."""
     counts = (1, 10, 100, 1000)
-    yield f"| set | tokens | system | of the text, tokens | a question, 10⁹ operations | {' | '.join(f'{n:,}' for n in counts)} |"
-    yield "|---|--:|---|--:|--:|" + "--:|" * len(counts)
+    yield (
+        "| set | tokens | system | of the text, tokens | a question, 10⁹ operations | its pieces read already | "
+        f"{' | '.join(f'{n:,}' for n in counts)} |"
+    )
+    yield "|---|--:|---|--:|--:|--:|" + "--:|" * len(counts)
     for name, length in cells(answers):
         here = cell(answers, name, length)
         for system in ("same-pieces-text", "sharedllm"):
@@ -160,7 +166,10 @@ def cost_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
             totals = [total_operations(c, n) or 0.0 for n in counts]
             each, tokens = mean(c, lambda row: row["operations"]) / 1e9, mean(c, lambda row: row["selected_tokens"])
             shown = " | ".join(f"{t:.3g}" if t < 1000 else f"{t:,.0f}" for t in totals)
-            yield f"| {name} | {LENGTHS[length]} | {SYSTEMS[system]} | {tokens:,.0f} | {each:,.0f} | {shown} |"
+            again = "–"
+            if system == "sharedllm":
+                again = f"{mean(c, lambda row: row['again_operations']) / 1e9:,.0f}"
+            yield f"| {name} | {LENGTHS[length]} | {SYSTEMS[system]} | {tokens:,.0f} | {each:,.0f} | {again} | {shown} |"
 
 
 def depth_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
@@ -207,24 +216,25 @@ def selection_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
         yield f"| {shown} | {' | '.join(' | '.join(shares[ranking][name]) for name in sets)} |"
 
 
+# Each table's answers, and what makes it.
 TABLES = {
-    "selection": selection_table,
-    "front": front_table,
-    "main": main_table,
-    "budget": budget_table,
-    "cost": cost_table,
-    "depth": depth_table,
+    "selection": (CELLS, selection_table),
+    "front": (CELLS, front_table),
+    "main": (CELLS, main_table),
+    "cost": (CELLS, cost_table),
+    "gpu": (EARLIER, main_table),
+    "budget": (EARLIER, budget_table),
+    "depth": (EARLIER, depth_table),
 }
 
 
 def made(page: Path) -> str:
     """A page with its tables made anew."""
-    answers, metrics = found([json.loads(line) for line in CELLS.read_text(encoding="utf-8").splitlines()])
     text = page.read_text(encoding="utf-8")
-    for name, table in TABLES.items():
+    for name, (file, table) in TABLES.items():
         pattern = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if pattern.search(text):
-            rows = "\n".join(table(answers, metrics)).strip()
+            rows = "\n".join(table(*found(file))).strip()
             text = pattern.sub(lambda m, rows=rows: f"{m[1]}{rows}\n{m[2]}", text)
     return text
 

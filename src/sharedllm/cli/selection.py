@@ -29,7 +29,10 @@ def command(
     sets: SetOption = "nq",
     length: LengthOption = "32K",
     rankings: Annotated[
-        str, typer.Option(help="bm25, minilm, memory:SCORE[~mean], and sums of reciprocal ranks such as bm25+minilm.")
+        str,
+        typer.Option(
+            help="bm25, words (ours), minilm, memory:SCORE[~mean], and sums of reciprocal ranks such as bm25+minilm."
+        ),
     ] = "bm25",
     embeddings: EmbeddingsOption = "",
     questions: QuestionsOption = 200,

@@ -304,3 +304,12 @@ def test_a_memory_as_a_ranking(run, folder, model_folder, tmp_path):
     assert {row["ranking"] for row in rows} == {"memory:bm25", "memory:bm25~mean", "bm25", "memory:bm25~mean+bm25"}
     found = [row["top"]["4"] for row in rows if row["ranking"] == "memory:bm25"]
     assert len(list(islice(found, 3))) == 3 and np.mean(found) > 0.5
+
+
+def test_our_words_rank_without_a_memory(run, folder, base_folder, tmp_path):
+    options = ["--data", folder, "--length", "700", "-n", 3, "-o", tmp_path]
+    code, _, err = run("selection", base_folder, *options, "--rankings", "words,oracle")
+    assert code == 0, err
+    rows = json.loads((tmp_path / "nq-700.json").read_text())["rows"]
+    found = {name: [row["top"]["4"] for row in rows if row["ranking"] == name] for name in ("words", "oracle")}
+    assert len(found["words"]) == 3 and np.mean(found["words"]) > 0.5 and set(found["oracle"]) == {1.0}

@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import normalize
 from transformers import AutoModel, PreTrainedTokenizerBase
 
+from ...scoring.words import WordIndex
 from ...utils.bm25 import BM25, tokenize
 from ...utils.checkpoints import load_tokenizer
 from ...utils.errors import UserError
@@ -53,6 +54,19 @@ class Words:
 
     def _words(self, texts: list[str]) -> list[list[str]]:
         return tokenize(texts, stopwords="en", show_progress=False, return_ids=False)
+
+
+@dataclass(frozen=True)
+class OwnWords:
+    """The package's own ranking by words, as `memory:bm25`, without reading the text into a memory."""
+
+    name: str = "words"
+
+    def index(self, text: PackedText, pieces: Sequence[Piece]) -> WordIndex:
+        return WordIndex([text.text[p.start : p.end] for p in pieces])
+
+    def scores(self, index: WordIndex, question: Question) -> np.ndarray:
+        return index.scores(question.question).double().numpy()
 
 
 class Embeddings:
@@ -102,14 +116,14 @@ class Oracle:
 
 
 def ranking_of(name: str, embeddings: str = "") -> Ranking:
-    """A ranking by its name: bm25, minilm or oracle.
+    """A ranking by its name: bm25, words, minilm or oracle.
 
     Raises:
         UserError: no ranking of that name, or it needs an encoder and none is named.
     """
     if name == "minilm" and not embeddings:
         raise UserError("minilm needs a sentence encoder: name its folder or hub id with --embeddings.")
-    made = {"bm25": Words, "oracle": Oracle, "minilm": lambda: Embeddings(embeddings)}
+    made = {"bm25": Words, "words": OwnWords, "oracle": Oracle, "minilm": lambda: Embeddings(embeddings)}
     if name not in made:
         raise UserError(f"the ranking {name!r} is not known: use {', '.join(made)}, or memory:SCORE.")
     return made[name]()
