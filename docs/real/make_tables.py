@@ -202,18 +202,21 @@ RANKINGS = {
 
 
 def selection_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
-    """The share of the evidence among the best 1 and 8 pieces, from the reports of `sharedllm selection`."""
-    shares: dict[str, dict[str, list[str]]] = {}
-    for name in ("nq", "fairytaleqa", "hotpotqa", "nq-128k"):
+    """The share of the evidence among the best piece and the best 8, from the reports of `sharedllm selection`."""
+    shares: dict[str, dict[str, str]] = {}
+    sets = []
+    for name in ("nq", "fairytaleqa", "hotpotqa", "nq-128k", "fairytaleqa-128k", "hotpotqa-128k", "nq-1m"):
         text = (HERE / f"selection-{name}.md").read_text(encoding="utf-8")
         rows = text.partition("| all questions |")[2].partition("\n\n")[0]
-        for row in re.findall(r"^\| (\S+) \| (\d+) \| ([\d.]+) .*?\| .*?\| ([\d.]+) ", rows, re.MULTILINE):
-            shares.setdefault(row[0], {})[f"{name} (n={row[1]})"] = [row[2], row[3]]
-    sets = list(shares["bm25"])
-    yield f"| ranking | {' | '.join(f'{name}, top 1 | top 8' for name in sets)} |"
-    yield "|---|" + "--:|--:|" * len(sets)
+        found = re.findall(r"^\| (\S+) \| (\d+) \| ([\d.]+) .*?\| .*?\| ([\d.]+) ", rows, re.MULTILINE)
+        sets.append(f"{name} (n={found[0][1]})")
+        for ranking, _, first, eighth in found:
+            # Words rank alike with and without a memory.
+            shares.setdefault("memory:bm25" if ranking == "words" else ranking, {})[sets[-1]] = f"{first} / {eighth}"
+    yield f"| ranking | {' | '.join(sets)} |"
+    yield "|---|" + "--:|" * len(sets)
     for ranking, shown in RANKINGS.items():
-        yield f"| {shown} | {' | '.join(' | '.join(shares[ranking][name]) for name in sets)} |"
+        yield f"| {shown} | {' | '.join(shares[ranking].get(name, '–') for name in sets)} |"
 
 
 # Each table's answers, and what makes it.

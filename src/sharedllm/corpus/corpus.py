@@ -137,14 +137,13 @@ class Corpus:
         return self._opened([self.index.names.index(name)])
 
     def _opened(self, which: list[int]) -> MemoryStore:
-        documents, holders = [], {}
+        documents = []
         for number in which:
             shard, name = self.index.shards[int(self.index.owner[number])], self.index.names[number]
             document = self._document(self._part(shard), name)
             # Blocks of several shards are told apart by their shard.
             blocks = tuple(replace(block, file=f"{shard}/{block.file}") for block in document.blocks)
             documents.append(replace(document, blocks=blocks))
-            holders |= dict.fromkeys((block.file for block in blocks), shard)
         settings = self.manifest.settings
         manifest = Manifest(
             settings.fingerprint,
