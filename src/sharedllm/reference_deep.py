@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .causal_lm import SharedLLMForCausalLM
+from .model.config import SharedLLMConfig
 from .reference import _heads, _ids, _rotate, _run, _self_attention
 
 
@@ -28,12 +29,11 @@ def reference_deep_logits(
     config, upper = model.config, model.model.upper
     prefix = list(config.prefix or [])
     kept_layers = {index for index, _ in config.injection_map}
-    # 1. Every chunk is read by itself, after the prefix, through the bottom M layers.
+    # 1. Every chunk, or each piece of it, is read by itself, after the prefix, through the bottom M layers.
     states: dict[int, list[Tensor]] = {}
-    for start in range(0, len(context_ids), config.chunk_size):
-        chunk = context_ids[start : start + config.chunk_size]
-        read = _run(model, upper.layers, prefix + chunk, config.lower_layers)
-        for offset in range(len(chunk)):
+    for start, end in _alone(config, context_ids):
+        read = _run(model, upper.layers, prefix + context_ids[start:end], config.lower_layers)
+        for offset in range(end - start):
             states[start + offset] = [state[len(prefix) + offset] for state in read]
     none = upper.embed_tokens.weight.new_zeros(0, upper.config.hidden_size)
     # 2. The prefix and the selected tokens are concatenated.
@@ -52,6 +52,29 @@ def reference_deep_logits(
     for index, seen in enumerate(far):
         running = _layer(model, index, running, seen, len(prefix) + len(selected))
     return model.lm_head(upper.norm(running))
+
+
+def _alone(config: SharedLLMConfig, ids: list[int]) -> list[tuple[int, int]]:
+    """Where each stretch of a text that is read by itself begins and ends: chunks, or with `closing` their pieces."""
+    chunks = [(start, min(start + config.chunk_size, len(ids))) for start in range(0, len(ids), config.chunk_size)]
+    if not config.closing:
+        return chunks
+    found, least = [], max(1, min(96, config.window // 8))
+    for start, end in chunks:
+        own: list[tuple[int, int]] = []
+        while start < end:
+            # At least so many tokens, up to the end of a sentence, at most twice as many.
+            stop = start + least
+            while stop < min(start + 2 * least, end) and ids[stop - 1] not in config.closing:
+                stop += 1
+            stop = min(stop, end)
+            if own and stop == end and end - own[-1][0] <= 2 * least:
+                own[-1] = own[-1][0], end
+            else:
+                own.append((start, stop))
+            start = stop
+        found += own
+    return found
 
 
 def _keys_values(model: SharedLLMForCausalLM, index: int, hidden: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,14 +4,16 @@ from itertools import product
 
 import pytest
 import torch
-from helpers import FAMILIES, pad, random_texts, tiny_base, tiny_shared
+from helpers import FAMILIES, byte_tokenizer, pad, random_texts, tiny_base, tiny_shared
 from torch import Tensor
 
 from sharedllm import SharedLLMForCausalLM
 from sharedllm.memory.segments import segments_of, take
 from sharedllm.model import deepen as deepening
 from sharedllm.model.deepen import Deepened, deepen
+from sharedllm.model.encode import pieces_of
 from sharedllm.reference_deep import reference_deep_logits
+from sharedllm.scoring.passages import TextIndex
 from sharedllm.utils.errors import UserError
 
 PREFIX = [5, 3, 9]
@@ -56,6 +58,60 @@ def test_equals_the_loops(family, lower_layers, prefix):
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         assert float((gradient - gradients[1][name]).abs().max()) <= 1e-5 * float(gradients[1][name].abs().max()), name
+
+
+# Every tenth token ends a sentence; a piece has 8 to 16 tokens (window 64).
+CLOSING = {"closing": list(range(0, 64, 10)), "chunk_size": 24}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("prefix", [PREFIX, None])
+def test_pieces_read_alone_equal_the_loops(family, prefix):
+    """In values and gradients, for ragged texts with ragged selections, padded on the left and on the right."""
+    model = deep(family, 2, base=tiny_base(family, dtype=torch.float64), prefix=prefix, **CLOSING)
+    running, contexts = random_texts([6, 9, 1, 4], 1), random_texts(LENGTHS, 2)
+    assert any(token in CLOSING["closing"] for text in contexts for token in text)
+    got = fast(model, running, contexts)
+    expected = [reference_deep_logits(model, *texts) for texts in zip(running, contexts, SELECTED, strict=True)]
+    for ours, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+    gradients = []
+    for rows in (got, expected):
+        model.zero_grad()
+        sum((row * torch.linspace(-1, 1, row.numel(), dtype=row.dtype).view_as(row)).sum() for row in rows).backward()
+        gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+    for name, gradient in gradients[0].items():
+        assert float((gradient - gradients[1][name]).abs().max()) <= 1e-5 * float(gradients[1][name].abs().max()), name
+
+
+def test_a_selected_piece_is_read_as_the_base_reads_it():
+    """Whatever stands around it in the text, to the last bit but rounding: it is the base's window."""
+    model, (context, asked) = deep("llama", 2, **CLOSING), random_texts([45, 6], 2)
+    pieces = pieces_of(model.config, torch.tensor([context]), torch.tensor([45]))
+    assert len(pieces) > 3
+    for start, end in zip(pieces.start.tolist(), pieces.end.tolist(), strict=True):
+        memory = selected_memory(model, [context], [list(range(start, end))])
+        with torch.no_grad():
+            ours = model(torch.tensor([asked]), memory=memory).logits
+            plain = model(torch.tensor([PREFIX + context[start:end] + asked])).logits[:, -len(asked) :]
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_text_that_is_appended_is_cut_as_in_one_go():
+    model, (context,) = deep("llama", 2, **CLOSING), random_texts([45], 2)
+    ids = torch.tensor([context])
+    whole = model.read(ids, keep_all=True)
+    for at in (5, 24, 31):
+        grown = model.append(model.read(ids[:, :at], keep_all=True), ids[:, at:])
+        torch.testing.assert_close(grown.residuals[0], whole.residuals[0])
+
+
+def test_questions_select_the_pieces_that_were_read():
+    model, (context,) = deep("llama", 2, **CLOSING), random_texts([45], 2)
+    memory = model.read(torch.tensor([context]), keep_all=True)
+    pieces = TextIndex(segments_of(memory), byte_tokenizer(), 64, closing=model.config.closing).pieces
+    units = pieces_of(model.config, torch.tensor([context]), torch.tensor([45]))
+    assert torch.equal(pieces.start, units.start) and torch.equal(pieces.end, units.end)
 
 
 @pytest.mark.parametrize("kept", [[[1, 1]], [[0, 0], [2, 2]]])

@@ -9,7 +9,7 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..prompts import PromptForm
 from ..utils.checkpoints import NoModel, load_tokenizer
 from ..utils.errors import UserError
-from ..utils.text import tokenize
+from ..utils.text import ends_sentence, tokenize
 from .common import note, progress_bar
 
 # Characters of the text for measuring a base, some 20,000 tokens.
@@ -63,7 +63,10 @@ def measured_depth(
     """
     from ..diagnosis.shallow import QUESTIONS, TooLittle, measure_shallow
 
-    settings = settings | {"prefix": PromptForm.of(tokenizer).head()[0].tolist() or None}
+    every = torch.arange(min(len(tokenizer), base.get_input_embeddings().num_embeddings))
+    # With an overlap chunks are read whole.
+    closing = None if settings["overlap"] else every[ends_sentence(tokenizer, every)].tolist() or None
+    settings = settings | {"prefix": PromptForm.of(tokenizer).head()[0].tolist() or None, "closing": closing}
     given = settings.pop("injection_map")
     layers = base.config.num_hidden_layers if questions == "many" else lower_layers
     # Deeper heads find nothing more.

@@ -1,4 +1,5 @@
-"""Pieces: stretches of text that are selected whole. Each ends at the end of a sentence if there is one in time.
+"""Pieces: stretches of text that are selected whole, and read alone. Each ends at the end of a sentence if there is one in
+time.
 
 Pure functions over slots. Scores rank pieces and the deeper layers read them, so a piece has to be large enough to hold
 a fact with its context, and small enough that a budget holds several.
@@ -86,6 +87,16 @@ def cut_pieces(
                 last.append(stop)
             start = stop
     return Pieces(torch.tensor(first, dtype=torch.long), torch.tensor(last, dtype=torch.long))
+
+
+def cut_chunks(closes: Bool[Tensor, " T"], chunk_size: int, least: int = LEAST) -> Pieces:
+    """Cut a text into pieces, none of which crosses the border of a chunk, so that chunks can be read one after the other.
+
+    Args:
+        closes, least: as for `cut_pieces`.
+    """
+    starts = torch.arange(0, len(closes), chunk_size)
+    return cut_pieces(closes, starts, (starts + chunk_size).clamp(max=len(closes)), least)
 
 
 def piece_size(window: int) -> int:

@@ -34,6 +34,7 @@ class Settings(TypedDict, total=False):
     start: Literal["gate", "zero", "random"]
     encoding: Literal["node", "chunk"]
     overlap: int
+    closing: Sequence[int] | None
     lower_weights: Literal["shared", "copy"]
     keep: Literal["last", "first"]
     key_position: Literal["chunk", "offset"]
@@ -110,6 +111,9 @@ class SharedLLMConfig(PreTrainedConfig):
             decide which tokens are kept.
         overlap: tokens before a chunk that are read with it but not kept again, so that text across a border is
             understood; for encoding "chunk".
+        closing: ids of the tokens that end a sentence: chunks are read in the pieces that a question selects (`context.pieces`),
+            each by itself, so that what is selected is read as if it stood alone. None: chunks are read whole. For encoding
+            "chunk", without an overlap.
         lower_weights: "shared", the lower model is the upper model's own layers; "copy", it has its own parameters.
         keep: the "last" token of each stride, which has seen the others, or the "first", as in the authors' code.
         key_position: "chunk", all keys of chunk i are at position i (paper); "offset", a key is at i plus its offset in
@@ -143,6 +147,7 @@ class SharedLLMConfig(PreTrainedConfig):
     start: Literal["gate", "zero", "random"] = "gate"
     encoding: Literal["node", "chunk"] = "node"
     overlap: int = 0
+    closing: list[int] | tuple[int, ...] | None = None
     lower_weights: Literal["shared", "copy"] = "shared"
     keep: Literal["last", "first"] = "last"
     key_position: Literal["chunk", "offset"] = "chunk"
@@ -241,6 +246,13 @@ class SharedLLMConfig(PreTrainedConfig):
             raise UserError(f"chunk_size={self.chunk_size} must be at least 2 tokens.")
         if self.overlap < 0 or (self.overlap and self.encoding != "chunk"):
             raise UserError(f"overlap={self.overlap} must be 0, or a number of tokens with encoding='chunk'.")
+        if self.closing and (self.encoding != "chunk" or self.overlap):
+            raise UserError(
+                f"closing with encoding={self.encoding!r} and overlap={self.overlap}: pieces are read by themselves, so it needs "
+                "encoding='chunk' and overlap=0."
+            )
+        if any(not 0 <= token < vocabulary for token in self.closing or ()):
+            raise UserError(f"closing has an id outside the base's vocabulary of {vocabulary}.")
         if self.reach < 1:
             raise UserError(f"reach={self.reach} must be at least 1 chunk.")
         if self.window < 1:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..context.chunking import check_ids, left_align
+from ..context.pieces import cut_chunks, piece_size
 from ..context.policies.base import SelectionPolicy, chooser
 from ..context.tree import Nodes, Samples, choose_right, chunks, preserved_nodes, sample
 from ..memory.context_memory import ContextMemory, cat_ragged
@@ -123,9 +124,28 @@ def plan(
     samples = sample(nodes, encoder.strides, encoder.config.keep)
     if encoder.config.encoding == "node":
         return nodes, samples.node, samples
+    if encoder.config.closing:
+        units = pieces_of(encoder.config, ids.cpu(), lengths.cpu())
+        # Places in all texts, one text after the other.
+        far = ids.shape[1] + 1
+        unit = torch.searchsorted(units.row * far + units.start, samples.row * far + samples.position, right=True)
+        return units, unit - 1, samples
     start = (roots.start - encoder.config.overlap).clamp(min=0)
     units = replace(roots, start=start, length=roots.end - start)
     return units, root_index(roots, samples.row, samples.chunk), samples
+
+
+def pieces_of(config: SharedLLMConfig, ids: Tensor, lengths: Tensor) -> Nodes:
+    """The pieces of chunks that a model with `closing` reads one by one, for texts (B, T) of `lengths` (B,) tokens."""
+    assert config.closing
+    closes, least = torch.isin(ids, torch.tensor(list(config.closing))), piece_size(config.window)
+    found = []
+    for row, length in enumerate(lengths.tolist()):
+        pieces = cut_chunks(closes[row, :length], config.chunk_size, least)
+        rows = torch.full_like(pieces.start, row)
+        chunk = pieces.start // config.chunk_size
+        found.append(Nodes(rows, chunk, pieces.start, pieces.lengths, torch.zeros_like(rows)))
+    return Nodes.cat(found)
 
 
 def read_context(

@@ -13,10 +13,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..context.pieces import Pieces
+from ..context.pieces import Pieces, piece_size
 from ..context.tree import Nodes
 from ..memory.segments import Segment
 from ..model.backbone import SharedLLMModel
+from ..model.config import SharedLLMConfig
 from ..model.families import Rotations
 from ..model.rope import rotate
 
@@ -32,7 +33,7 @@ class _Block:
 
     first   index of the piece that the first token belongs to
     starts  where that piece and each following one begins among the tokens, ascending
-    keys    by layer and key-value group, (T, D) at their places in their chunks, after the prefix
+    keys    by layer and key-value group, (T, D) at their places in what was read alone, after the prefix
     """
 
     first: int
@@ -108,7 +109,8 @@ class HeadIndex:
         return layer, head // self._share
 
     def _cut(self, segment: Segment, owner: Int[Tensor, " Z"]) -> list[_Block]:
-        pair = {index: place for place, (index, _) in enumerate(self.model.config.injection_map)}
+        config = self.model.config
+        pair = {index: place for place, (index, _) in enumerate(config.injection_map)}
         groups = sorted({self._group(layer, head) for layer, head, _ in self.heads})
         blocks = []
         for start in range(0, int(segment.lengths[0]), _BLOCK):
@@ -117,10 +119,12 @@ class HeadIndex:
             if not len(columns):
                 continue
             of = owner[segment.start + columns].numpy()
+            begun = self.pieces.start[of] - segment.start if config.closing else 0
+            places = (columns - begun) % _alone(config, segment.chunk_size)
             keys = {}
             for layer in sorted({layer for layer, _ in groups}):
                 read = segment.keys(pair[layer], columns[None]).to(self.model.get_input_embeddings().weight.device)
-                turned = self._turned(layer, read, (columns % segment.chunk_size)[None].to(read.device))
+                turned = self._turned(layer, read, places[None].to(read.device))
                 keys |= {(at, group): turned[0, group].contiguous() for at, group in groups if at == layer}
             starts = np.searchsorted(of, np.arange(of[0], of[-1] + 1))
             blocks.append(_Block(int(of[0]), starts, keys))
@@ -129,7 +133,7 @@ class HeadIndex:
     def _turned(
         self, layer: int, keys: Float[Tensor, "1 G T D"], places: Int[Tensor, "1 T"]
     ) -> Float[Tensor, "1 G T D"]:
-        """Keys (1, G, T, D) rotated to their places (1, T) in their chunks, after the prefix."""
+        """Keys (1, G, T, D) rotated to their places (1, T), after the prefix."""
         model, lower = self.model, self.model.lower()
         positions = places + len(model.config.prefix or [])
         by = Rotations(model.upper.rotary_emb, model.upper.config, positions, keys)
@@ -168,14 +172,15 @@ def attended(
 def _queries(
     model: SharedLLMModel, question_ids: Int[Tensor, "1 Q"], own: Bool[Tensor, "1 Q"], heads: Heads
 ) -> list[Float[Tensor, "q D"]]:
-    """Each head's scaled, rotated queries (q, D) of the question's own tokens, placed just after a chunk."""
+    """Each head's scaled, rotated queries (q, D) of the question's own tokens, placed just after what was read alone."""
     lower, config = model.lower(), model.config
     length, prefix = question_ids.shape[1], len(config.prefix or [])
     depth = max(int(layer) for layer, _, _ in heads)
     unit = Nodes(*(torch.tensor([n]) for n in (0, 0, 0, length, 0)))
     places, zeros = torch.arange(length), torch.zeros(length, dtype=torch.long)
     states = lower.encode(question_ids, unit, zeros, places, depth, list)
-    positions = torch.arange(length, device=question_ids.device)[None] + prefix + config.chunk_size
+    positions = torch.arange(length, device=question_ids.device)[None] + prefix
+    positions = positions + _alone(config, config.chunk_size)
     by = Rotations(model.upper.rotary_emb, model.upper.config, positions, states[0])
     found = []
     for layer, head, _ in heads:
@@ -185,6 +190,11 @@ def _queries(
         turned = rotate(lower.family.queries(attention, normed).transpose(1, 2), by.queries(int(layer), attention))
         found.append(turned[0, int(head)][own[0].to(turned.device)] * attention.scaling)
     return found
+
+
+def _alone(config: SharedLLMConfig, chunk_size: int) -> int:
+    """The most tokens that are read alone: a chunk, or a piece of it."""
+    return 2 * piece_size(config.window) if config.closing else chunk_size
 
 
 def _by_piece(logits: Float[Tensor, "q T"], starts: np.ndarray) -> Float[Tensor, "q pieces"]:

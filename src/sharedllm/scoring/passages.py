@@ -1,6 +1,7 @@
 """Selecting the pieces of a text that a question needs: by its words, by shallow heads, or by both."""
 
 import math
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from ..memory.segments import Segment, take
 from ..model.backbone import SharedLLMModel
 from ..model.config import SharedLLMConfig
 from ..utils.errors import UserError
-from ..utils.text import decode
+from ..utils.text import decode, ends_sentence
 from .base import extent, token_ids
 from .defaults import default_score
 from .heads import HeadIndex, Heads
@@ -36,7 +37,6 @@ FOUND = 0.3
 # and confuse a small model. On even ids hardly any evidence is lost by this, and answers are as good or better with fewer tokens
 # (docs/real/choose_shares.py).
 LEAST_SHARE = 0.6
-_CLOSING = "\"'”’)]»*_`"
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,19 @@ class TextIndex:
     """A text in pieces, to be asked many times. Everything that does not depend on the question is computed once."""
 
     def __init__(
-        self, segments: Sequence[Segment], tokenizer: PreTrainedTokenizerBase, window: int, pieces: Pieces | None = None
+        self,
+        segments: Sequence[Segment],
+        tokenizer: PreTrainedTokenizerBase,
+        window: int,
+        pieces: Pieces | None = None,
+        closing: Sequence[int] | None = None,
     ):
         """
         Args:
             segments: of one text. window: of the model that will read its pieces. pieces: the cut; default: at sentence ends.
+            closing: the model's; it has read the text in pieces, which are the same then.
         """
-        self._least = piece_size(window)
+        self._least, self._closing = piece_size(window), closing
         if pieces is not None:
             self.pieces = pieces
         self._segments, self._tokenizer = list(segments), tokenizer
@@ -86,8 +92,12 @@ class TextIndex:
 
     @cached_property
     def pieces(self) -> Pieces:
-        starts, ends = _stretches(self._segments)
-        return cut_pieces(_closes(self.ids, self._tokenizer), starts, ends, self._least)
+        starts, ends = _stretches(self._segments, chunks=bool(self._closing))
+        if self._closing:
+            closes = torch.isin(self.ids, torch.tensor(list(self._closing)))
+        else:
+            closes = ends_sentence(self._tokenizer, self.ids)
+        return cut_pieces(closes, starts, ends, self._least)
 
     @cached_property
     def texts(self) -> list[str]:
@@ -123,14 +133,19 @@ class TextIndex:
 _KEPT: OrderedDict[tuple, TextIndex] = OrderedDict()
 
 
-def index_of(segments: Sequence[Segment], tokenizer: PreTrainedTokenizerBase, window: int) -> TextIndex:
-    """The index of a text; the last four are cached."""
+def index_of(
+    segments: Sequence[Segment],
+    tokenizer: PreTrainedTokenizerBase,
+    window: int,
+    closing: Sequence[int] | None = None,
+) -> TextIndex:
+    """The index of a text; the last four are cached. Arguments are those of `TextIndex`."""
     # An index holds its tokens, so while it is cached no other tensor can have their address.
-    key = (id(tokenizer), window, *((id(s.token_ids), s.start, int(s.lengths[0])) for s in segments))
+    key = (id(tokenizer), window, bool(closing), *((id(s.token_ids), s.start, int(s.lengths[0])) for s in segments))
     if key in _KEPT:
         _KEPT.move_to_end(key)
         return _KEPT[key]
-    _KEPT[key] = TextIndex(segments, tokenizer, window)
+    _KEPT[key] = TextIndex(segments, tokenizer, window, closing=closing)
     while len(_KEPT) > 4:
         _KEPT.popitem(last=False)
     return _KEPT[key]
@@ -203,8 +218,11 @@ def check_ranking(config: SharedLLMConfig, score: str) -> tuple[bool, Heads]:
     return by_words, heads
 
 
-def _stretches(segments: Sequence[Segment]) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
-    """The slots at which documents begin and end; text after a lost block counts as a new one."""
+def _stretches(segments: Sequence[Segment], chunks: bool) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
+    """The slots at which documents begin and end; text after a lost block counts as a new one.
+
+    chunks: begin and end at the borders of chunks too.
+    """
     begins = {source["start"] for segment in segments for text in segment.sources for source in text}
     starts: list[int] = []
     ends: list[int] = []
@@ -216,18 +234,13 @@ def _stretches(segments: Sequence[Segment]) -> tuple[Int[Tensor, " m"], Int[Tens
             else:
                 starts.append(start)
                 ends.append(end)
+    if chunks:
+        borders = {b for segment in segments for b in range(segment.start, segment.end, segment.chunk_size)}
+        places = [(b, bisect_left(starts, b) - 1) for b in borders]
+        # A border at the very beginning of a document is there already, and has the end of the one before it.
+        inside = [b for b, place in places if place >= 0 and b < ends[place]]
+        starts, ends = sorted([*starts, *inside]), sorted([*ends, *inside])
     return torch.tensor(starts, dtype=torch.long), torch.tensor(ends, dtype=torch.long)
-
-
-def _closes(ids: Int[Tensor, " Z"], tokenizer: PreTrainedTokenizerBase) -> Bool[Tensor, " Z"]:
-    """(T,) bool: whether a sentence or a line ends with each token."""
-    known, inverse = ids.unique(return_inverse=True)
-    texts = tokenizer.batch_decode([[max(i, 0)] for i in known.tolist()])
-    ending = [
-        i >= 0 and ("\n" in text or text.rstrip().rstrip(_CLOSING).endswith((".", "!", "?", "。", "！", "？")))
-        for i, text in zip(known.tolist(), texts, strict=True)
-    ]
-    return torch.tensor(ending, dtype=torch.bool)[inverse]
 
 
 def needed_pieces(
@@ -244,7 +257,7 @@ def needed_pieces(
         raise UserError(f"the memory holds {len(segments[0].lengths)} texts: select from one of them.")
     model.check_fingerprint(segments[0].fingerprint)
     score = score or default_score(model.config)
-    index = index_of(segments, tokenizer, model.config.window)
+    index = index_of(segments, tokenizer, model.config.window, model.config.closing)
     question = decode(tokenizer, question_ids[0][own[0].to(question_ids.device)].tolist())
     ranked = rank_pieces(model, segments, index, question, question_ids, own, score)
     covered, free = index.covered(question)

@@ -14,6 +14,19 @@ from .text_files import pieces_of
 
 # A piece is decoded together with this many tokens before it, so that it reads as in the whole text.
 BEFORE = 16
+# What may stand between the end of a sentence and the next one.
+_CLOSING = "\"'”’)]»*_`"
+
+
+def ends_sentence(tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> Tensor:
+    """(T,) bool: whether a sentence or a line ends with each of the tokens (T,). Ids below 0 are none."""
+    known, inverse = ids.unique(return_inverse=True)
+    texts = tokenizer.batch_decode([[max(i, 0)] for i in known.tolist()])
+    ending = [
+        i >= 0 and ("\n" in text or text.rstrip().rstrip(_CLOSING).endswith((".", "!", "?", "。", "！", "？")))
+        for i, text in zip(known.tolist(), texts, strict=True)
+    ]
+    return torch.tensor(ending, dtype=torch.bool)[inverse]
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:

@@ -13,6 +13,7 @@ from ...causal_lm import SharedLLMForCausalLM
 from ...context.pieces import Pieces
 from ...memory.context_memory import ContextMemory
 from ...memory.segments import segments_of
+from ...model.encode import pieces_of
 from ...prompts import NOTHING, PromptForm, own_words
 from ...scoring.passages import TextIndex, check_ranking, rank_pieces
 from ...systems.sharedllm.operations import deep_answer, deep_select, shared_read
@@ -39,14 +40,17 @@ class Memory:
         return f"sharedllm:{self.score}" if self.score else "sharedllm"
 
     @torch.no_grad()
-    def prepare(self, text: PackedText) -> tuple[ContextMemory, np.ndarray]:
-        ids = tokenize(self.tokenizer, text.text).to(self.model.device)
-        memory = self.model.read(ids, keep_all=True, fingerprint=False)
-        return memory, self.meter.tokens(text.text)[1]
+    def prepare(self, text: PackedText) -> tuple[ContextMemory, np.ndarray, int]:
+        """The memory, where each of its tokens ends, and the operations of reading it."""
+        ids, config = tokenize(self.tokenizer, text.text), self.model.config
+        memory = self.model.read(ids.to(self.model.device), keep_all=True, fingerprint=False)
+        pieces = pieces_of(config, ids, torch.tensor([ids.shape[1]])).length if config.closing else None
+        read = shared_read(config, ids.shape[1], True, causal=True, pieces=pieces)
+        return memory, self.meter.tokens(text.text)[1], read
 
     @torch.no_grad()
-    def answer(self, state: tuple[ContextMemory, np.ndarray], ask: Ask) -> Reply:
-        memory, ends = state
+    def answer(self, state: tuple[ContextMemory, np.ndarray, int], ask: Ask) -> Reply:
+        memory, ends, read = state
         assert ask.budget is not None
         options = {"score": self.score} if self.score else {}
         answer = ask_memory(
@@ -64,7 +68,7 @@ class Memory:
         first, again = self._operations(answer, len(ends))
         return Reply(
             answer.text, len(kept) + prompt, len(kept), dict(answer.seconds), first, spans_of(kept, ends),
-            answer.answer_ids.shape[1], shared_read(self.model.config, len(ends), True, causal=True), again,
+            answer.answer_ids.shape[1], read, again,
         )  # fmt: skip
 
     def _operations(self, answer: Answer, length: int) -> tuple[int, int] | tuple[None, None]:

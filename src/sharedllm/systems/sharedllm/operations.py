@@ -1,6 +1,7 @@
 """Operations of SharedLLM by formula: reading, selecting, answering over a memory."""
 
 import torch
+from torch import Tensor
 
 from ...context.tree import chunks, preserved_nodes, sample
 from ...model.config import SharedLLMConfig
@@ -14,9 +15,16 @@ def kept_tokens(config: SharedLLMConfig, length: int) -> int:
 
 
 def shared_read(
-    config: SharedLLMConfig, length: int, keep_all: bool = False, plain: bool = False, causal: bool = False
+    config: SharedLLMConfig,
+    length: int,
+    keep_all: bool = False,
+    plain: bool = False,
+    causal: bool = False,
+    pieces: Tensor | None = None,
 ) -> int:
-    """The lower model over all units (nodes or chunks), and keys and values of the kept tokens.
+    """The lower model over all units (nodes, chunks or their pieces), and keys and values of the kept tokens.
+
+    pieces: (n,) lengths of the pieces, of which every token is kept, for a model that reads chunks in pieces.
 
     Layers below M − 1 run whole. Layer M − 1 computes keys and values of all tokens and everything else only for kept
     ones; layer M only keys and values of kept ones. With injection="deep" layer M is one further up. `plain`: M whole layers, and keys and values from their
@@ -31,6 +39,10 @@ def shared_read(
     else:
         start, unit = (roots.start - config.overlap).clamp(min=0), samples.chunk
         lengths = roots.end - start
+    if config.closing:
+        assert pieces is not None and keep_all, "the text decides where its pieces end"
+        lengths, unit = pieces, torch.repeat_interleave(torch.arange(len(pieces)), pieces)
+        start = torch.cumsum(pieces, 0) - pieces
     # Every unit is read after the prefix.
     before = len(config.prefix or [])
     lengths = lengths + before
