@@ -1,5 +1,6 @@
 """Runs of the benchmark: measuring, saving, resuming and reporting. Timings are never asserted."""
 
+import itertools
 import json
 import time
 
@@ -299,6 +300,8 @@ def test_environment_and_peak():
     about = environment()
     assert about["torch"] == torch.__version__ and about["threads"] == torch.get_num_threads()
     assert peak_operations(torch.device("cpu"), torch.float32, 0.0) > 1e8
+    ticks = itertools.count(0.0, 2.0)
+    assert peak_operations(torch.device("cpu"), torch.float32, 0.0, 64, lambda: next(ticks)) == 2 * 64**3 / 2
 
 
 def test_real_systems_run_in_the_plan(made, tmp_path):

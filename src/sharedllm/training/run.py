@@ -153,7 +153,10 @@ class _Run:
         self.log = Log(self.output, self.step, recipe.tensorboard, self.console) if main else None
         self.watch = NormWatch()
         self.operations: dict[int, int] = {}
-        self.peak = peak_operations(self.device, torch.bfloat16 if recipe.precision == "bf16" else torch.float32)
+        # On a CPU a second of its own time, so that the share is of what a busy machine leaves to this program.
+        self.clock = time.process_time if self.device.type == "cpu" else time.perf_counter
+        dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+        self.peak = peak_operations(self.device, dtype, clock=self.clock)
         trainable = sum(p.numel() for p in self.live)
         self._say(f"{sum(p.numel() for p in parameters.values()):,} parameters, {trainable:,} of them trainable")
 
@@ -161,7 +164,7 @@ class _Run:
         recipe, world = self.recipe, self.accelerator.num_processes
         mine = range(self.accelerator.process_index, self.batches.per_step, world)
         self._count_operations(step, mine)
-        begin = time.perf_counter()
+        begin, busy = time.perf_counter(), self.clock()
         totals, batch = _Totals([], []), None
         for micro in mine:
             batch = self.batches(step, micro)
@@ -196,7 +199,7 @@ class _Run:
                 **({"gates": gates} if (gates := self._gates()) else {}),
                 tokens_per_second=totals.tokens * world / seconds,
                 memory_mb=round(peak_memory_mb(self.device)),
-                flop_utilisation=operations / seconds / self.peak,
+                flop_utilisation=operations / (self.clock() - busy) / self.peak,
             )
 
     def _losses(self, batch: Batch) -> RowResults:
