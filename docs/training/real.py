@@ -35,7 +35,9 @@ ROWS, WINDOWS = 2, (1, 3)
 
 def load(run: Path, checkpoint: str) -> tuple[Recipe, RowLosses]:
     """The model of a checkpoint as it trains: its adapters are not added to the weights, which would round them."""
-    recipe = build_recipe(json.loads((run / "recipe.json").read_text(encoding="utf-8")))
+    keys = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
+    # JSON has no numbers as keys.
+    recipe = build_recipe(keys | {"distractors": {int(n): share for n, share in keys["distractors"].items()}})
     model = make_model(recipe, make_tokenizer(recipe))
     assert recipe.lora is not None
     losses = RowLosses(add_lora(model, recipe.lora, recipe.train), empty=recipe.control == "empty")
