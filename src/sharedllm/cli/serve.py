@@ -10,6 +10,7 @@ import typer
 from ..utils.errors import UserError
 from ..utils.files import check_writable
 from .common import ModelOption, ScoreOption, check_source, note
+from .serve_ray import checked, planned, serve
 
 
 def command(
@@ -53,12 +54,34 @@ def command(
     api_key_env: Annotated[
         str | None, typer.Option(help="Environment variable with the key that clients must send.")
     ] = None,
+    ray: Annotated[
+        bool,
+        typer.Option("--ray", help="Answer by replicas of the model on a Ray cluster; the next options are for it."),
+    ] = False,
+    replicas: Annotated[
+        str | None, typer.Option(help="How many replicas: a number, or 1-4 for as many as the load needs. Default: 1.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the processor for each replica. Default: 1.")
+    ] = None,
+    gpus: Annotated[
+        float | None, typer.Option(min=0, help="GPUs for each replica; 0.5 lets two share one. Default: none.")
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Address of a Ray cluster; auto for this machine's. Default: one is started here."),
+    ] = None,
+    open_memories: Annotated[
+        int | None, typer.Option(min=1, help="Most memories that a replica holds open. Default: 8.")
+    ] = None,
 ) -> None:
     """Serve a model and memories over HTTP: a page to ask in, and an OpenAI-compatible API."""
     for memory in memories or []:
         check_source(memory)
     if folder is not None:
         check_writable(folder, "--folder")
+    given = {"replicas": replicas, "threads": threads, "gpus": gpus, "cluster": cluster, "open_memories": open_memories}
+    on_ray = checked(ray, given)
     from ..answering.ask import checked_score
     from ..scoring.defaults import default_budget
     from .loading import load, open_own
@@ -87,22 +110,35 @@ def command(
         opened = Memories(memories or [], opens, folder=folder, left_out=partial(note, style="yellow"))
         name = Path(model).expanduser().resolve().name if Path(model).is_dir() else model
         budget = default_budget(loaded.config) if budget is None else budget
+        host_names = Hosts(host, allow_host or [])
         limits = {
             "budget": budget,
             "score": score,
             "seconds": timeout,
-            "key": key,
             "most_characters": max_characters,
             "most_upload": max_upload * 2**20,
-            "hosts": Hosts(host, allow_host or []),
         }
-        service = Service(loaded, tokenizer, name, opened, Worker(max_waiting, batch), **limits)
-        if not is_local(host):
-            note(f"warning: other machines can reach {host}" + (", and no key is asked for." if key is None else "."))
-        # From here on clients can connect; they wait until the server starts.
-        bound.listen()
-        address = f"[{host}]" if ":" in host else host
         names = ", ".join(m["id"] for m in opened.listed()) or "none"
-        url = f"http://{address}:{bound.getsockname()[1]}"
-        note(f"{name} at {url}/v1; memories: {names}. A page to ask in: {url}/. Ctrl-C stops.")
-        run(application(service), service.worker, bound)
+
+        def begun(more: str = "") -> None:
+            if not is_local(host):
+                note(
+                    f"warning: other machines can reach {host}" + (", and no key is asked for." if key is None else ".")
+                )
+            # From here on clients can connect; they wait until the server starts.
+            bound.listen()
+            address = f"[{host}]" if ":" in host else host
+            url = f"http://{address}:{bound.getsockname()[1]}"
+            note(f"{name} at {url}/v1{more}; memories: {names}. A page to ask in: {url}/. Ctrl-C stops.")
+
+        if on_ray is None:
+            service = Service(
+                loaded, tokenizer, name, opened, Worker(max_waiting, batch), key=key, hosts=host_names, **limits
+            )
+            begun()
+            run(application(service), service.worker, bound)
+            return
+        plan = planned(on_ray, model, name, memories or [], folder, batch, limits)
+        # Replicas have their own.
+        del loaded, tokenizer, opens, opened
+        serve(on_ray, plan, bound, {"key": key, "hosts": host_names}, max_waiting, begun)

@@ -1,15 +1,12 @@
 """What runs the readers of a corpus: this process, or the workers of a Ray cluster. Results are the same."""
 
 import json
-import logging
-import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..utils.clusters import connect
 from ..utils.errors import UserError
-from ..utils.extras import missing
 from .manifest import Settings
 from .reader import Outcome, Reader
 from .sources import Shard, Span
@@ -53,7 +50,7 @@ class Workers:
         Raises:
             UserError: Ray is not installed, or there is no cluster at the address.
         """
-        ray, begun = self._connected()
+        ray, begun = connect(self.address, self.count * self.threads, self.store_mb)
         from ray.data import ActorPoolStrategy, DataContext
 
         context = DataContext.get_current()
@@ -77,56 +74,6 @@ class Workers:
         finally:
             if begun:
                 ray.shutdown()
-
-    def _connected(self) -> tuple[Any, bool]:
-        """Ray, and whether it was connected here."""
-        # Ray reports its use to its makers unless it is told not to.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-        try:
-            import ray
-            import ray.data
-            from ray.exceptions import RayError
-        except ImportError:
-            raise missing("ray", "ray") from None
-        logging.getLogger("ray").setLevel(logging.ERROR)
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        if ray.is_initialized():
-            return ray, False
-        _check_reachable(self.address)
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        try:
-            if self.address:
-                ray.init(address=self.address, **options)
-            else:
-                ray.init(
-                    num_cpus=self.count * self.threads,
-                    object_store_memory=self.store_mb * 2**20,
-                    include_dashboard=False,
-                    **options,
-                )
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError, RayError) as error:
-            where = f"at {self.address}" if self.address else "on this machine"
-            raise UserError(f"no Ray cluster {where}: {' '.join(str(error).split())[:300]}") from None
-        return ray, True
-
-
-def _check_reachable(address: str) -> None:
-    """Refuse HOST:PORT where nothing listens; Ray itself would try for minutes.
-
-    Raises:
-        UserError: nothing listens there.
-    """
-    host, _, port = address.rpartition(":")
-    if "://" in address or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, OverflowError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"no Ray cluster at {address}: {said}; start one with `ray start`, or leave out --cluster."
-        ) from None
 
 
 class _Worker:

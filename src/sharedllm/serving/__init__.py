@@ -11,6 +11,8 @@ prompting   the prompt of a request; tools: calls of tools in the form of the mo
 names       names of documents and memories that clients give
 answering   selection from a memory, and generated text
 steering    penalties, bias and log probabilities; grammar: answers that keep to a JSON schema
-memories    the open memories, and changes of them
+memories    the open memories, and changes of them; opened: one of them
+identity    what an answer is told by, so that it can be asked for twice
+replicas    the same server as a Ray Serve application
 explaining  the data of `sharedllm explain` for the last answers
 """

@@ -22,7 +22,7 @@ from .service import Service
 from .site import add_page
 from .worker import Job
 
-__all__ = ["Service", "application"]
+__all__ = ["Service", "application", "report_errors"]
 
 
 def application(service: Service) -> FastAPI:
@@ -37,7 +37,7 @@ def application(service: Service) -> FastAPI:
     app.add_middleware(
         Guard, key=service.key, most_bytes=service.most_bytes, hosts=service.hosts, most_upload=service.most_upload
     )
-    _report_errors(app)
+    report_errors(app)
 
     @app.get("/health")
     async def health() -> Response:
@@ -82,7 +82,7 @@ def application(service: Service) -> FastAPI:
     return app
 
 
-def _report_errors(app: FastAPI) -> None:
+def report_errors(app: FastAPI) -> None:
     """Return every error in the form of OpenAI's API."""
 
     def sent(error: ServingError) -> Json:

@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from .answering import Answered, Piece
 from .errors import ServingError
+from .identity import Identity
 from .replies import DONE, Json, Reply, event
 from .requests import ChatRequest, CompletionRequest
 from .responses import ResponsesReply, ResponsesRequest
@@ -26,8 +27,8 @@ _OUTCOMES = {400: "invalid", 404: "invalid", 409: "invalid", 413: "invalid", 429
 
 async def complete(service: Service, body: ChatRequest | CompletionRequest, request: Request) -> Response:
     """Answer, whole or as a stream. A stream begins with the first piece, so an error before it has its own status."""
-    chat = isinstance(body, ChatRequest)
-    reply = Reply(body.model or service.name, chat, service.tokenizer, body.choices)
+    chat, known = isinstance(body, ChatRequest), Identity.of(request)
+    reply = Reply(body.model or service.name, chat, service.tokenizer, body.choices, **known.named)
     events = _followed(service, body, request)
     if not body.stream:
         answered = await _last(events)
@@ -57,7 +58,9 @@ async def complete(service: Service, body: ChatRequest | CompletionRequest, requ
 
 async def respond(service: Service, body: ResponsesRequest, request: Request) -> Response:
     """The same in the form of the Responses API."""
-    reply, events = ResponsesReply(body.model or service.name, body), _followed(service, body.as_chat, request)
+    known = Identity.of(request)
+    reply = ResponsesReply(body.model or service.name, body, **known.named)
+    events = _followed(service, body.as_chat, request)
     if not body.stream:
         return Json(reply.whole(await _last(events)))
     first = await anext(events)
@@ -100,6 +103,7 @@ async def _followed(
         ServingError: there is no answer, or it breaks off.
     """
     outcome, gone, begun = "cancelled", None, time.monotonic()
+    body = Identity.of(request).seeded(body)
 
     def work(job: Job) -> Any:
         service.metrics.waited(job.age)

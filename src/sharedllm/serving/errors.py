@@ -30,6 +30,13 @@ class ServingError(Exception):
         return headers | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
 
 
+def late(seconds: float) -> ServingError:
+    """The error for a request whose time is up."""
+    return ServingError(
+        504, f"the request took longer than {seconds:g} s: ask for less, or raise the server's --timeout."
+    )
+
+
 def invalid(field: str | None, message: str) -> ServingError:
     """The error for an invalid request."""
     return ServingError(400, message, field)

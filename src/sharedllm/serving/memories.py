@@ -1,9 +1,9 @@
 """The memories of a server by name: those opened at its start, new ones, and changes of their documents."""
 
 import errno
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +13,13 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..documents.places import Origin
 from ..memory.fingerprint import tokenizer_fingerprint
 from ..memory.interface import Memory, Searched
-from ..store.opening import Label, is_memory, look, open_memory
+from ..store.opening import is_memory, look, open_memory
 from ..store.writer import Writer, writing
 from ..utils.errors import UserError
 from ..utils.files import is_uri
 from ..utils.text_files import pieces_of
 from .errors import ServingError, invalid
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A memory as it was when last opened. nbytes: its size on disk. path: a URI is a text."""
-
-    path: Path | str
-    label: Label
-    memory: Memory
-    nbytes: int
-
-    def again(self, label: Label, verify: bool = True) -> "Opened":
-        """Open the same path again, for the same model.
-
-        Args:
-            label: the result of `look` before opening, so that a change in between is noticed later.
-        """
-        known = self.label.fingerprint, self.label.tokenizer
-        fingerprint, tokenizer = (mark or None for mark in known)
-        memory = open_memory(self.path, fingerprint=fingerprint, tokenizer=tokenizer, verify=verify)
-        return Opened(self.path, label, memory, memory.nbytes)
+from .opened import Opened
 
 
 class Memories:
@@ -52,39 +32,74 @@ class Memories:
         *,
         folder: Path | None = None,
         left_out: Callable[[str], None] = lambda line: None,
+        closed: bool = False,
     ):
         """
         Args:
             opens: opens a path the first time.
             folder: all its memories are served too, and new ones are made in it. left_out: called with a line for each of
                 them that can't be served.
+            closed: let each memory go once it was looked at.
 
         Raises:
             UserError: as `opens`, for one of `paths`; two memories of one name, or one that does not hold every token.
         """
-        self.folder = folder
+        self.folder, self._opens, self._left_out, self._closed = folder, opens, left_out, closed
         self._opened: dict[str, Opened] = {}
         # The memory that is being changed here: questions see it as it was before.
         self._changing: str | None = None
+        # Held while the mapping is replaced; other threads may go through the old one.
+        self._replacing = threading.Lock()
         for path in (path if is_uri(path) else Path(path) for path in paths):
-            self._open(path, opens)
+            self._open(path)
+        self.scan()
+
+    def _open(self, path: Path | str) -> None:
+        name = _name(path)
+        if name in self._opened:
+            raise UserError(f"{path} and {self[name].path} are both {name!r}: rename one.")
+        label, memory = look(path), self._opens(str(path))
+        if not memory.complete:
+            raise UserError(f"{path} does not hold every token: read its texts with --keep-all.")
+        self._put(name, Opened(path, label, memory))
+        if self._closed:
+            self.close(name)
+
+    def _put(self, name: str, opened: Opened) -> None:
+        with self._replacing:
+            self._opened = self._opened | {name: opened}
+
+    def scan(self) -> None:
+        """Serve what is in the folder: what other processes have made there, and no more what they have removed."""
+        if self.folder is None:
+            return
+        with self._replacing:
+            gone = [n for n, o in self._opened.items() if _inside(o.path, self.folder) and not Path(o.path).exists()]
+            self._opened = {name: opened for name, opened in self._opened.items() if name not in gone}
         served = {Path(opened.path).resolve() for opened in self._opened.values()}
-        for path in sorted(folder.iterdir()) if folder is not None else ():
+        for path in sorted(self.folder.iterdir()):
             if not is_memory(path) or path.resolve() in served:
                 continue
             try:
-                self._open(path, opens)
+                self._open(path)
             except UserError as error:
-                left_out(f"{path} is not served: {error}")
+                self._left_out(f"{path} is not served: {error}")
 
-    def _open(self, path: Path | str, opens: Callable[[str], Memory]) -> None:
-        name = Path(path).resolve().name.removesuffix(".memory")
+    def refresh(self) -> None:
+        """See what other processes have changed in the folder and in any memory."""
+        self.scan()
+        for name, held in self._opened.items():
+            with suppress(UserError):  # it is listed as it was; who asks it is told
+                latest = self._latest(name)
+                if latest is not held:
+                    self._put(name, latest)
+                if held.closed:
+                    latest.close()
+
+    def close(self, name: str) -> None:
+        """Let a memory go that is not asked; it is opened again when it is."""
         if name in self._opened:
-            raise UserError(f"{path} and {self[name].path} are both {name!r}: rename one.")
-        label, memory = look(path), opens(str(path))
-        if not memory.complete:
-            raise UserError(f"{path} does not hold every token: read its texts with --keep-all.")
-        self._opened[name] = Opened(path, label, memory, memory.nbytes)
+            self._opened[name].close()
 
     @property
     def names(self) -> list[str]:
@@ -110,7 +125,7 @@ class Memories:
             _ = self[name]
             return name
         only, *others = [*self._opened, None]
-        alone = only is not None and others == [None] and self[only].memory.tokens > 0
+        alone = only is not None and others == [None] and self[only].tokens > 0
         return only if name is None and alone else None
 
     def current(self, name: str) -> Memory:
@@ -119,21 +134,24 @@ class Memories:
         Raises:
             ServingError: no memory of that name, or it can no longer be asked.
         """
-        held = self[name]
-        if name == self._changing:
-            return held.memory
+        _ = self[name]
         try:
-            label = look(held.path)
-            if label == held.label:
-                return held.memory
-            opened = held.again(label)
+            latest = self._latest(name)
+            memory = latest.memory
         except UserError as error:
             raise ServingError(409, f"memory={name!r} was changed by another process: {error}", "memory") from None
-        if not opened.memory.complete:
+        if not latest.complete:
             message = f"memory={name!r} does not hold every token any more: read its texts again with --keep-all."
             raise ServingError(409, message, "memory")
-        self._opened[name] = opened
-        return opened.memory
+        if self._opened.get(name) is not latest:
+            self._put(name, latest)
+        return memory
+
+    def _latest(self, name: str) -> Opened:
+        """A memory as it is on disk."""
+        held = self._opened[name]
+        label = held.label if name == self._changing else look(held.path)
+        return held if label == held.label else held.again(label)
 
     def listed(self) -> list[dict[str, Any]]:
         """Name, size and documents of each memory."""
@@ -141,8 +159,8 @@ class Memories:
 
     def described(self, name: str) -> dict[str, Any]:
         opened = self[name]
-        size = {"tokens": opened.memory.tokens, "bytes": opened.nbytes}
-        return {"id": name, "object": "memory", **size, "documents": opened.memory.contents}
+        size = {"tokens": opened.tokens, "bytes": opened.nbytes}
+        return {"id": name, "object": "memory", **size, "documents": opened.contents}
 
     def make(self, name: str, model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
         """Make a memory without documents in the folder. Returns its description.
@@ -168,8 +186,7 @@ class Memories:
             writer.commit()
         label = look(path)
         memory = open_memory(path, fingerprint=label.fingerprint, tokenizer=label.tokenizer)
-        # A new mapping, because other threads may go through the old one.
-        self._opened = self._opened | {name: Opened(path, label, memory, memory.nbytes)}
+        self._put(name, Opened(path, label, memory))
         return self.described(name)
 
     def add(
@@ -213,7 +230,7 @@ class Memories:
         Raises:
             ServingError: no such memory, or it has a document of that name.
         """
-        there = {d["name"] for d in self[name].memory.contents if d.get("finished", True)}
+        there = {d["name"] for d in self[name].contents if d.get("finished", True)}
         if document in there and not replaces:
             raise _taken(name, document)
 
@@ -247,7 +264,7 @@ class Memories:
         finally:
             self._changing = None
             # Reopen after success and failure, because committed changes count; our own blocks need no check.
-            self._opened[name] = old.again(look(old.path), verify=False)
+            self._put(name, old.again(look(old.path), verify=False))
         return self.described(name)
 
 
@@ -263,6 +280,14 @@ def full_disk_named(what: str) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise ServingError(507, f"the disk of {what} is full: free space, then send it again.") from None
+
+
+def _name(path: Path | str) -> str:
+    return Path(path).resolve().name.removesuffix(".memory")
+
+
+def _inside(path: Path | str, folder: Path) -> bool:
+    return isinstance(path, Path) and path.parent == folder
 
 
 def _taken(name: str, document: str) -> ServingError:

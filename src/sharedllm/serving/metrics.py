@@ -1,10 +1,11 @@
 """What the server counts, for Prometheus (https://prometheus.io/docs/practices/naming/)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 OUTCOMES = ("ok", "invalid", "full", "cancelled", "timeout", "error")
 CONTENT_TYPE = "text/plain; version=0.0.4"
@@ -65,6 +66,29 @@ class Metrics:
         each."""
         self._now.set(waiting, running, memories)
         return generate_latest(self._registry).decode()
+
+
+def joined(texts: Mapping[str, str]) -> str:
+    """The metrics of several servers as one text: each sample has its server's name as the label `replica`."""
+    families: dict[str, Metric] = {}
+    for replica, text in texts.items():
+        for family in text_string_to_metric_families(text):
+            known = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            known.samples += [one._replace(labels={"replica": replica} | one.labels) for one in family.samples]
+    registry = CollectorRegistry()
+    registry.register(_Given(list(families.values())))
+    return generate_latest(registry).decode()
+
+
+class _Given:
+    def __init__(self, families: list[Metric]):
+        self.families = families
+
+    def collect(self) -> list[Metric]:
+        return self.families
+
+    def describe(self) -> list[Metric]:
+        return []
 
 
 class _Now:

@@ -4,7 +4,7 @@ import asyncio
 import ipaddress
 import signal
 import socket
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 from fastapi import FastAPI
@@ -12,7 +12,6 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from ..utils.errors import UserError
 from .guard import HEADER_BYTES
-from .worker import Worker
 
 # Most connections at once, and seconds for open connections to end once the server is told to stop.
 CONNECTIONS = 1024
@@ -51,10 +50,16 @@ def is_local(host: str) -> bool:
         return False
 
 
+class Stopped(Protocol):
+    def stop(self) -> None:
+        """End what is open, so that its clients get an error; called in another thread."""
+        ...
+
+
 class _Server(uvicorn.Server):
     """Ends unfinished jobs some seconds after it was told to stop, so that their clients get an error."""
 
-    def __init__(self, config: uvicorn.Config, worker: Worker):
+    def __init__(self, config: uvicorn.Config, worker: Stopped):
         super().__init__(config)
         self.worker = worker
 
@@ -111,7 +116,7 @@ def closing_half_open(protocol: type[asyncio.Protocol], seconds: float) -> type[
     return Limited
 
 
-def run(app: FastAPI, worker: Worker, bound: socket.socket) -> None:
+def run(app: FastAPI, worker: Stopped, bound: socket.socket) -> None:
     """Serve until Ctrl-C or SIGTERM; running requests then have some seconds to end."""
     config = uvicorn.Config(
         app,

@@ -17,6 +17,9 @@ from .metrics import Metrics
 from .requests import ChatRequest, CompletionRequest, Sampled
 from .worker import Job, Worker
 
+# Most bytes of a request's body.
+MOST_BYTES = 16 * 2**20
+
 
 @dataclass(frozen=True)
 class Service:
@@ -36,7 +39,7 @@ class Service:
     budget: int
     score: str | None = None
     seconds: float = 600
-    most_bytes: int = 16 * 2**20
+    most_bytes: int = MOST_BYTES
     most_upload: int = 64 * 2**20
     most_characters: int = 2**21
     key: str | None = None

@@ -12,7 +12,7 @@ from typing import Any
 from ..decoding import ROWS, Batch
 from ..rows import Row
 from ..utils.errors import UserError
-from .errors import ServingError, invalid
+from .errors import ServingError, invalid, late
 
 # Seconds after which a client may try again when the queue is full.
 RETRY = 5
@@ -65,7 +65,7 @@ class Job:
         if self.cancelled:
             raise Cancelled
         if self.age > self.seconds:
-            raise self._late()
+            raise late(self.seconds)
 
     def emit(self, event: Any) -> None:
         self._put(event, None)
@@ -121,7 +121,7 @@ class Job:
                 if end is not None:
                     return
         except TimeoutError:
-            raise self._late() from None
+            raise late(self.seconds) from None
         finally:
             self.cancel()
 
@@ -130,11 +130,6 @@ class Job:
             self._loop.call_soon_threadsafe(self._events.put_nowait, (event, end))
         except RuntimeError:  # the loop is closed: no client waits any more
             self.cancel()
-
-    def _late(self) -> ServingError:
-        return ServingError(
-            504, f"the request took longer than {self.seconds:g} s: ask for less, or raise the server's --timeout."
-        )
 
 
 class Worker:

@@ -20,7 +20,7 @@ class Extra:
 EXTRAS = {
     "documents": Extra("PDF, DOCX, old encodings", ("chardet", "mammoth", "pypdfium2")),
     "serve": Extra("sharedllm serve", ("fastapi", "llguidance", "prometheus_client", "uvicorn")),
-    "ray": Extra("read-corpus with many workers", ("ray",)),
+    "ray": Extra("read-corpus with many workers, serve --ray", ("ray",)),
     "cloud": Extra("memories in s3://", ("s3fs",)),
     "plot": Extra("figures", ("matplotlib",)),
     "gguf": Extra("models in .gguf files", ("gguf",)),

@@ -1,0 +1,70 @@
+"""What a replica loads: the model and the memories, by their names. It is made once, where all of it was checked."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from ...causal_lm import SharedLLMForCausalLM
+from ...memory.fingerprint import tokenizer_fingerprint
+from ...store.opening import open_memory
+from ...utils.checkpoints import load_model, load_tokenizer
+from ...utils.errors import UserError
+from ...utils.hardware import default_device, inference_dtype
+from ..memories import Memories
+from ..service import Service
+from ..worker import Worker
+
+# The front refuses what may not wait; a replica takes what it is given.
+_WAITING = 2**16
+
+
+@dataclass(frozen=True)
+class Plan:
+    """model: folder or hub id; name: of it, for clients. memories: paths and URIs. open: how many of them a replica holds open. threads: of the
+    processor, of each replica. Others: see `Service` and `Worker`."""
+
+    model: str
+    name: str
+    memories: tuple[str, ...]
+    folder: str | None
+    budget: int
+    score: str | None
+    seconds: float
+    most_characters: int
+    most_upload: int
+    batch: int
+    threads: int = 1
+    open: int = 8
+
+    def service(self) -> Service:
+        """Load all of it.
+
+        Raises:
+            UserError: it is no more what it was when the plan was made.
+        """
+        torch.set_num_threads(self.threads)
+        device = default_device()
+        model, tokenizer = (
+            load_model(self.model, device, dtype=inference_dtype(device)).eval(),
+            load_tokenizer(self.model),
+        )
+        if not isinstance(model, SharedLLMForCausalLM):
+            raise UserError(f"{self.model} is no SharedLLM any more: make one from it with `sharedllm extend`.")
+        marks = {"fingerprint": model.fingerprint(), "tokenizer": tokenizer_fingerprint(tokenizer)}
+        # Every byte was compared when the server was started.
+        opens = partial(open_memory, **marks, verify=False)
+        memories = Memories(self.memories, opens, folder=Path(self.folder) if self.folder else None, closed=True)
+        return Service(
+            model,
+            tokenizer,
+            self.name,
+            memories,
+            Worker(_WAITING, self.batch),
+            budget=self.budget,
+            score=self.score,
+            seconds=self.seconds,
+            most_upload=self.most_upload,
+            most_characters=self.most_characters,
+        )

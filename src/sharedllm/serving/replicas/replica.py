@@ -1,0 +1,79 @@
+"""The actor of a replica, as Ray Serve starts it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+
+from ray import serve
+from starlette.types import Message
+
+from ...utils.errors import UserError
+from ..app import application
+from ..errors import ServingError
+from ..memories import Memories
+from .asking import Whole
+from .plan import Plan
+from .played import Asked, played
+from .sharing import look_again
+
+
+class _Lease:
+    """That a replica has a memory open. Ray Serve takes it back when the replica opens others."""
+
+    def __init__(self, memories: Memories, name: str):
+        self.memories, self.name = memories, name
+
+    def __del__(self):
+        self.memories.close(self.name)
+
+
+class Replica:
+    """The model, its memories, and the server's application over them."""
+
+    def __init__(self, plan: Plan):
+        """
+        Raises:
+            UserError: see `Plan.service`.
+        """
+        self.service = plan.service()
+        self.app = application(self.service)
+        memories = self.service.memories
+
+        async def opens(name: str) -> _Lease:
+            await asyncio.to_thread(memories.current, name)
+            return _Lease(memories, name)
+
+        self._opened: Callable[[str], Awaitable[_Lease]] = serve.multiplexed(max_num_models_per_replica=plan.open)(
+            opens
+        )  # pyright: ignore[reportAttributeAccessIssue]
+
+    async def ask(self, asked: Asked) -> AsyncIterator[list[Message]]:
+        """Yield the messages of the application's answer; see `played`."""
+        await self._ready(asked, serve.get_multiplexed_model_id())
+        async for messages in played(self.app, asked):
+            yield messages
+
+    async def whole(self, asked: Asked) -> Whole:
+        """The application's answer."""
+        await self._ready(asked, "")
+        start, body = {"status": 500, "headers": []}, b""
+        async for messages in played(self.app, asked):
+            for message in messages:
+                if message["type"] == "http.response.start":
+                    start = message
+                body += message.get("body", b"")
+        name = serve.get_replica_context().replica_id.unique_id
+        return Whole(name, start["status"], start["headers"], body)
+
+    async def check_health(self) -> None:
+        """Called by Ray Serve, which replaces this replica if it raises."""
+        if not self.service.worker.alive:
+            raise RuntimeError("the model's thread has ended")
+
+    async def _ready(self, asked: Asked, memory: str) -> None:
+        """See what other replicas have changed, and open the memory that is asked for."""
+        memories = self.service.memories
+        await asyncio.to_thread(look_again, memories, asked, memory)
+        if memory in memories.names:
+            with suppress(UserError, ServingError):  # the application says so, in its own form
+                await self._opened(memory)

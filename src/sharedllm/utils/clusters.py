@@ -1,0 +1,74 @@
+"""Connecting to a Ray cluster, or starting one here for a command. Ray's dashboard and its reports to its makers stay off."""
+
+import logging
+import os
+import socket
+from typing import Any
+
+from .errors import UserError
+from .extras import missing
+
+# Only plans and small results pass through Ray's own store of objects.
+_STORE_MB = 200
+
+
+def connect(address: str, processors: int, store_mb: int = _STORE_MB) -> tuple[Any, bool]:
+    """Ray, and whether it was connected here.
+
+    Args:
+        address: of a running cluster, "auto" for the one that this machine belongs to; "" starts one here, which ends with
+            this process and can be reached from this machine alone.
+        processors: that a cluster which is started here offers to its workers. store_mb: size of its store of objects.
+
+    Raises:
+        UserError: Ray is not installed, or there is no cluster at the address.
+    """
+    # Ray reports its use to its makers unless it is told not to.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    if not address:
+        # Despite its name, on every system: Ray's processes listen on 127.0.0.1 alone.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    try:
+        import ray
+        from ray.exceptions import RayError
+    except ImportError:
+        raise missing("ray", "ray") from None
+    for name in ("ray", "ray.data", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if ray.is_initialized():
+        return ray, False
+    _check_reachable(address)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address:
+        options |= {"address": address}
+    else:
+        options |= {
+            "num_cpus": processors,
+            "object_store_memory": store_mb * 2**20,
+            "include_dashboard": False,
+        }
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError, RayError) as error:
+        where = f"at {address}" if address else "on this machine"
+        raise UserError(f"no Ray cluster {where}: {' '.join(str(error).split())[:300]}") from None
+    return ray, True
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse HOST:PORT where nothing listens; Ray itself would try for minutes.
+
+    Raises:
+        UserError: nothing listens there.
+    """
+    host, _, port = address.rpartition(":")
+    if "://" in address or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"no Ray cluster at {address}: {said}; start one with `ray start`, or leave out --cluster."
+        ) from None
