@@ -23,6 +23,7 @@ NOT_RUN = {
     "chat": "waits for questions at a terminal; the guide's piped chat runs",
     "serve": "serves until it is stopped; tests/serving start servers",
     "server": "serves until it is stopped; tests/serving send these requests",
+    "replicas": "needs a cluster, and serves until it is stopped; tests/serving/test_ray_serve.py starts one",
     "own-checkpoint": "needs a checkpoint of your own; the same call with the bundled base runs",
     "train": "takes minutes, or several devices; tests/training run recipes",
     "measure": "takes minutes, or needs a checkpoint of your own; tests/evaluation and tests/diagnosis run these commands",

@@ -140,7 +140,7 @@ def test_a_stream_that_another_replica_writes_otherwise_ends_in_an_error(start, 
         with monkeypatch.context() as patch:
             count = iter(range(100))
             patch.setattr(Identity, "named", property(lambda self: {"id": f"other{next(count)}", "created": 0}))  # noqa: B023
-            replicas.deaths = [100]
+            replicas.deaths = [600]
             said = client.post(path, json=asked | {"stream": True})
         last = [json.loads(line[6:]) for line in said.text.split("\n") if line.startswith("data: {")][-1]
         message = last["message"] if path == "/v1/responses" else last["error"]["message"]
@@ -159,7 +159,7 @@ def test_a_request_that_kills_replicas_is_given_up(start):
     replicas.deaths = [0] * 9
     said = client.post(CHAT, json=READ | {"stream": True})
     assert said.status_code == 503, "nothing was sent yet"
-    replicas.deaths = [100] * 9
+    replicas.deaths = [600] * 9
     events = streamed(client.post(CHAT, json=READ | {"stream": True}))
     assert "replicas died" in events[-1]["error"]["message"]
 
@@ -304,7 +304,7 @@ def test_a_memory_is_let_go_and_opened_again(services, model):
     assert memories["notes"].closed and memories.listed() == services[0].memories.listed()
     memories.refresh()
     assert memories["notes"].closed, "looking does not open it"
-    assert memories.current("notes").tokens == len(TEXT) and not memories["notes"].closed
+    assert memories.current("notes").tokens >= len(TEXT) and not memories["notes"].closed
     memories.close("notes")
     assert memories["notes"].closed and memories.meant(None) == "notes"
     memories.close("none")
