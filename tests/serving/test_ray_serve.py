@@ -126,4 +126,4 @@ def test_nothing_listens_elsewhere_and_nothing_is_left(server):
     assert not open_to_all
     process.kill()
     process.wait()
-    assert until(lambda: not any(one.is_running() and one.status() != "zombie" for one in family), 60)
+    assert until(lambda: not any(one.is_running() and one.status() != "zombie" for one in family))

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.types import Message
@@ -52,7 +52,7 @@ class Cluster:
         if not address:
             # Ray's workers let others pass, as long computations should; a server should not.
             os.environ.setdefault("RAY_worker_niceness", "0")
-        self._plan, self._size = plan, size
+        self._plan, self._size = replace(plan, local=not address), size
         self._name = f"sharedllm-{socket.gethostname()}-{port}" if address else "sharedllm"
         self._ray, self._begun = connect(address, size.most * size.threads)
         try:

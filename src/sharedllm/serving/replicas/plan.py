@@ -23,7 +23,7 @@ _WAITING = 2**16
 @dataclass(frozen=True)
 class Plan:
     """model: folder or hub id; name: of it, for clients. memories: paths and URIs. open: how many of them a replica holds open. threads: of the
-    processor, of each replica. Others: see `Service` and `Worker`."""
+    processor, of each replica. local: no other machine may reach them. Others: see `Service` and `Worker`."""
 
     model: str
     name: str
@@ -37,6 +37,7 @@ class Plan:
     batch: int
     threads: int = 1
     open: int = 8
+    local: bool = False
 
     def service(self) -> Service:
         """Load all of it.

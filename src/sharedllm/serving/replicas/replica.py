@@ -27,6 +27,15 @@ class _Lease:
         self.memories.close(self.name)
 
 
+def _listen_here() -> None:
+    """Keep a port of this replica, by which Ray Serve's deployments can call each other, from other machines: whoever reaches it can
+    run code here. Ray 2.60 has no setting for its address."""
+    from ray.serve._private import replica
+
+    opens = replica.add_port_to_grpc_server
+    replica.add_port_to_grpc_server = lambda server, address: opens(server, address.replace("[::]", "127.0.0.1"))
+
+
 class Replica:
     """The model, its memories, and the server's application over them."""
 
@@ -35,6 +44,8 @@ class Replica:
         Raises:
             UserError: see `Plan.service`.
         """
+        if plan.local:
+            _listen_here()
         self.service = plan.service()
         self.app = application(self.service)
         memories = self.service.memories
