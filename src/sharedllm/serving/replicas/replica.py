@@ -32,8 +32,9 @@ def _listen_here() -> None:
     run code here. Ray 2.60 has no setting for its address."""
     from ray.serve._private import replica
 
-    opens = replica.add_port_to_grpc_server
-    replica.add_port_to_grpc_server = lambda server, address: opens(server, address.replace("[::]", "127.0.0.1"))
+    names = vars(replica)
+    opens = names["add_port_to_grpc_server"]
+    names["add_port_to_grpc_server"] = lambda server, address: opens(server, address.replace("[::]", "127.0.0.1"))
 
 
 class Replica:
