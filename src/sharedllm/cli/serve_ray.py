@@ -120,7 +120,8 @@ def serve(
 
 def _renewing(cluster: Any) -> None:
     """On SIGHUP, which Windows doesn't have, replace the replicas."""
-    if sys.platform == "win32":
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is None:
         return
     busy = threading.Lock()
 
@@ -136,4 +137,4 @@ def _renewing(cluster: Any) -> None:
         finally:
             busy.release()
 
-    signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=renew, daemon=True).start())
+    signal.signal(hangup, lambda *_: threading.Thread(target=renew, daemon=True).start())
