@@ -32,7 +32,7 @@ def _listen_here() -> None:
     run code here. Ray 2.60 has no setting for its address."""
     from ray.serve._private import replica
 
-    names = vars(replica)
+    names = replica.__dict__
     opens = names["add_port_to_grpc_server"]
     names["add_port_to_grpc_server"] = lambda server, address: opens(server, address.replace("[::]", "127.0.0.1"))
 
