@@ -72,7 +72,7 @@ def command(
     ] = None,
     window: Annotated[int | None, typer.Option(help="W, tokens of running text; default: the base's.")] = None,
     chunk_size: Annotated[
-        int | None, typer.Option(help="C, tokens per chunk. Default: 512; with --paper 1024.")
+        int | None, typer.Option(help="C, tokens per chunk. Default: 2048; with --paper 1024.")
     ] = None,
     strides: Annotated[str, typer.Option(help="Strides of the tree's levels, coarse to fine.")] = "16,8,4",
     ratios: Annotated[str | None, typer.Option(hidden=True)] = None,  # old name of --strides

@@ -63,7 +63,8 @@ def measured_depth(
     """
     from ..diagnosis.shallow import QUESTIONS, TooLittle, measure_shallow
 
-    every = torch.arange(min(len(tokenizer), base.get_input_embeddings().num_embeddings))
+    vocabulary = base.config.get_text_config().vocab_size
+    every = torch.arange(min(len(tokenizer), vocabulary))
     # With an overlap chunks are read whole.
     closing = None if settings["overlap"] else every[ends_sentence(tokenizer, every)].tolist() or None
     settings = settings | {"prefix": PromptForm.of(tokenizer).head()[0].tolist() or None, "closing": closing}
