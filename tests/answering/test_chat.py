@@ -154,6 +154,7 @@ def test_sources_without_names(model, tokenizer):
     assert found == {"the text", HISTORY}
 
 
+@pytest.mark.slow
 def test_the_bundled_model_recalls_text_and_chat():
     """Needles in 2,000 tokens of text, and one told in an early turn that left the window long ago."""
     tokenizer = AutoTokenizer.from_pretrained(bundled_model())

@@ -35,6 +35,7 @@ def exhaust() -> None:
     raise MemoryError("no more")
 
 
+@pytest.mark.slow
 def test_peak_memory_of_a_child():
     small, large = in_child(allocate, 8), in_child(allocate, 80)
     assert 70e6 < large - small < 90e6

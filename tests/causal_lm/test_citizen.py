@@ -108,6 +108,7 @@ def test_other_attention_is_refused(tmp_path, kind):
         AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation=kind)
 
 
+@pytest.mark.slow
 def test_a_fresh_process_is_told_how(tmp_path):
     tiny_shared("llama").save_pretrained(tmp_path)
     written = json.loads((tmp_path / "config.json").read_text())

@@ -159,6 +159,7 @@ def listens() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_is_quiet(tmp_path):
     (tmp_path / "a.txt").write_text("The sea was calm that day, and nobody came.\n" * 60_000)
     command = [*COMMAND, "read", str(tmp_path / "a.txt"), "-o", str(tmp_path / "a.memory")]

@@ -167,6 +167,7 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_simple_evaluate_with_an_instance(harness, task, offline):
     manager = TaskManager(include_path=str(task), include_defaults=False)

@@ -87,7 +87,8 @@ def test_facts_are_asked_for_in_several_forms(documents, tokenizer):
         assert fact & said == set(key.split()), "they have nothing but the key in common"
 
 
-@pytest.mark.parametrize("form", ["plain", pytest.param("quoted", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["plain", "quoted"])
 def test_a_free_answer_has_to_name_the_values(documents, tokenizer, form):
     model = SharedLLMForCausalLM.from_pretrained(bundled_model()).eval()
     asker = Asker(model, None, tokenizer, ["oracle"], [600])

@@ -85,6 +85,7 @@ def test_a_memory_of_everything_goes_on_holding_everything(monkeypatch):
     assert out[0].tolist() == slowly(model, context[0].tolist(), prompt[0].tolist(), NEW, keep_all=True)
 
 
+@pytest.mark.slow
 def test_policies_with_a_query():
     """The query does not change: it is the end of the prompt, or the given one."""
     model, context, prompt = tiny_shared("llama", selection="cosine"), ids_of(48), ids_of(10, seed=1)
@@ -147,6 +148,7 @@ def test_chunks_longer_than_half_the_window(monkeypatch):
     assert torch.equal(torch.cat([last.memory.token_ids, last.ids], 1), out[:, :-1])
 
 
+@pytest.mark.slow
 def test_sampling_and_several_answers():
     """Results depend on seeds, and each answer has its own memory."""
     model, ids = tiny_shared("llama"), ids_of(10, 10)

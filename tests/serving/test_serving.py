@@ -46,7 +46,7 @@ def test_what_there_is(serve):
     assert notes["bytes"] > len(TEXT)
 
 
-@pytest.mark.parametrize("length", [20, 128, 700])
+@pytest.mark.parametrize("length", [20, *(pytest.param(n, marks=pytest.mark.slow) for n in (128, 700))])
 def test_a_completion_is_what_the_model_generates(serve, model, tokenizer, length):
     """For prompts of any length, also beyond the window."""
     prompt = (TEXT * 2)[:length]
@@ -96,6 +96,7 @@ def test_streaming_equals_not_streaming(serve, template, more):
     assert whole["usage"]["prompt_tokens"] == len(form)
 
 
+@pytest.mark.slow
 def test_a_long_prompt_and_a_long_answer_over_a_memory(serve, model, tokenizer):
     """Text that does not fit into the window is appended to the selection, as in `generate`."""
     client = serve()

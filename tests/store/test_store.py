@@ -199,7 +199,14 @@ def test_many_small_documents_are_committed_together(tmp_path, model):
     assert store.manifest.generation <= 6 and store.manifest.library
 
 
-@pytest.mark.parametrize("text", ["é" * 60, "ab" + "漢字" * 40, "".join("a😀é"[i % 3] * (i % 5) for i in range(70))])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "é" * 60,
+        "ab" + "漢字" * 40,
+        pytest.param("".join("a😀é"[i % 3] * (i % 5) for i in range(70)), marks=pytest.mark.slow),
+    ],
+)
 def test_reading_goes_on_at_a_whole_character(tmp_path, model, text):
     """Interrupted anywhere, a document never continues after half of a character."""
     whole = build(tmp_path / "whole.memory", model, {"text": text})

@@ -93,8 +93,8 @@ def test_killed_and_gone_on_with_equals_one_run(run, recipe, tmp_path, optimizer
 @pytest.mark.parametrize(
     ("launch", "changes"),
     [
-        ([], {"micro_tokens": 256}),
-        ([], {"micro_tokens": 1024}),
+        pytest.param([], {"micro_tokens": 256}, marks=pytest.mark.slow),
+        pytest.param([], {"micro_tokens": 1024}, marks=pytest.mark.slow),
         ([], {"activation_checkpointing": True}),
         pytest.param(["ddp-cpu"], {}, marks=pytest.mark.slow),
         pytest.param(["fsdp2-cpu"], {}, marks=pytest.mark.slow),
@@ -169,6 +169,7 @@ def test_saved_in_bf16_with_tied_weights_once(run, recipe, tmp_path, base_folder
         assert "lm_head.weight" not in file.keys()  # noqa: SIM118
 
 
+@pytest.mark.slow
 def test_how_a_context_is_read_may_change_when_training_goes_on(run, recipe, tmp_path):
     assert run("train", recipe("first", steps=2))[0] == 0
     first = str(tmp_path / "first" / "model")

@@ -25,7 +25,13 @@ def test_a_loss_that_is_no_number_is_caught_with_its_batch(run, recipe, tmp_path
         assert len(json.loads(file.metadata()["kinds"])) == 4 and json.loads(file.metadata()["shifts"]) == [0]
 
 
-@pytest.mark.parametrize("file", ["weights.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "weights.safetensors",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("optimizer.safetensors", "state.json")),
+    ],
+)
 def test_damaged_checkpoint_is_named_and_the_one_before_works(run, recipe, tmp_path, file):
     path = recipe()
     assert run("train", path, "--max-steps", 4)[0] == 0
