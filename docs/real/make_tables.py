@@ -8,6 +8,7 @@ Run: python docs/real/make_tables.py                  makes the tables again
 """
 
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -118,6 +119,26 @@ def main_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
         yield f"| {name}, {metric} | {LENGTHS[length]} | {len(ours.rows)} | {groups(ours)} | {' | '.join(shown)} | {signed} |"
 
 
+def sign_test(better: int, worse: int) -> float:
+    """Two-sided: how often chance alone gives counts at least as far apart."""
+    n = better + worse
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(min(better, worse) + 1)) / 2**n)
+
+
+def pairs_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
+    """All questions of the main table together: how often ours answers better and worse than a rival."""
+    yield "| sharedllm against | questions | better | worse | p (sign test) |"
+    yield "|---|--:|--:|--:|--:|"
+    for rival in ("same-pieces-text", "bm25-text"):
+        changes = []
+        for name, length in cells(answers):
+            here, metric = cell(answers, name, length), metrics[name]
+            theirs = here[rival].rows
+            changes += [row["scores"][metric] - theirs[q]["scores"][metric] for q, row in here["sharedllm"].rows.items()]
+        better, worse = sum(c > 0 for c in changes), sum(c < 0 for c in changes)
+        yield f"| {SYSTEMS[rival]} | {len(changes)} | {better} | {worse} | {sign_test(better, worse):.2g} |"
+
+
 def budget_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
     """The same questions with half of the budget."""
     yield "| set, score | n | budget | " + " | ".join(SYSTEMS[system] for system in PIECES) + " |"
@@ -224,6 +245,7 @@ TABLES = {
     "selection": (CELLS, selection_table),
     "front": (CELLS, front_table),
     "main": (CELLS, main_table),
+    "pairs": (CELLS, pairs_table),
     "cost": (CELLS, cost_table),
     "gpu": (EARLIER, main_table),
     "budget": (EARLIER, budget_table),

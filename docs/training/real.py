@@ -30,7 +30,7 @@ from sharedllm.utils.drawing import pyplot
 
 HERE = Path(__file__).parent / "real"
 PAGE = HERE.parent / "real.md"
-ROWS, WINDOWS = 2, (1, 3)
+ROWS, WINDOWS = 8, (1, 3)
 
 
 def load(run: Path, checkpoint: str) -> tuple[Recipe, RowLosses]:
@@ -75,7 +75,7 @@ def measure(run: Path, checkpoint: str) -> Iterator[dict]:
 def interval(differences: Iterable[float]) -> str:
     """Mean ± standard error."""
     values = list(differences)
-    return f"{mean(values):+.3f} ± {stdev(values) / len(values) ** 0.5:.3f}" if len(values) > 1 else "–"
+    return f"{mean(values):+.4f} ± {stdev(values) / len(values) ** 0.5:.4f}" if len(values) > 1 else "–"
 
 
 def read(name: str) -> list[dict]:
@@ -91,16 +91,24 @@ def training() -> list[tuple[int, float, float]]:
 
 
 def loss_table() -> str:
+    """Differences are paired by text: to the same model without a memory, to the control, and to another text's memory."""
     cells: dict[tuple, dict[tuple, float]] = defaultdict(dict)
     for r in read("loss.jsonl"):
-        cells[r["run"], r["step"], r["text"], r["context"]][r["domain"], r["row"]] = r["loss"]
-    start = next(cell for (_, step, text, _), cell in cells.items() if step == 0 and text == "none")
-    lines = ["| model | steps | context | loss | minus the base's without one |", "|---|--:|---|--:|--:|"]
-    for (run, step, text, context), cell in cells.items():
+        model = "before training" if not r["step"] else "control" if r["run"] == "control" else "ours"
+        cells[model, r["text"], r["context"]][r["domain"], r["row"]] = r["loss"]
+    lines = [
+        "| model | context | loss | minus without a memory | minus the control | minus another text's memory |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for (model, text, context), cell in cells.items():
         what = "none" if text == "none" else f"{context:,} tokens of its {text} text".replace("its other", "another")
-        change = interval(cell[key] - start[key] for key in cell) if cell is not start else ""
-        name = "before training" if step == 0 else {"control": "control"}.get(run, "ours")
-        lines.append(f"| {name} | {step} | {what} | {mean(cell.values()):.3f} | {change} |")
+        against = (model, "none", 0), ("control", "none", 0), (model, "other", context)
+        wanted = text != "none", model == "ours", text == "own"
+        changes = [
+            interval(cell[key] - cells[other][key] for key in cell) if want else ""
+            for other, want in zip(against, wanted, strict=True)
+        ]
+        lines.append(f"| {model} | {what} | {mean(cell.values()):.3f} | {' | '.join(changes)} |")
     return "\n".join(lines)
 
 

@@ -139,11 +139,11 @@ def test_recall_and_its_report(run, files, tmp_path, monkeypatch):
     folder = tmp_path / "out"
     options = ["--data", f"books={files}", "-o", folder, "--cases", 2, "--per-text", 1, "--budgets", "128"]
     options += ["--scores", "bm25,oracle"]
-    assert run("recall", *options, "--lengths", "900")[0] == 0
+    assert run("recall", *options, "--lengths", "500")[0] == 0
     written = {path: path.read_bytes() for path in (folder / "texts").rglob("*.json")}
     assert len(written) == 2
-    code, _, err = run("recall", *options, "--lengths", "900,1500")
-    assert code == 0 and "900 tokens" not in err, "existing answers are not asked again"
+    code, _, err = run("recall", *options, "--lengths", "500,600")
+    assert code == 0 and "500 tokens" not in err, "existing answers are not asked again"
     assert all(path.read_bytes() == content for path, content in written.items())
     cells, _ = load(folder)
     assert {kind for kind, _, _ in cells} == {"passkey", "needle", "values", "values named"}
