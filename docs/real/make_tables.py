@@ -134,7 +134,9 @@ def pairs_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
         for name, length in cells(answers):
             here, metric = cell(answers, name, length), metrics[name]
             theirs = here[rival].rows
-            changes += [row["scores"][metric] - theirs[q]["scores"][metric] for q, row in here["sharedllm"].rows.items()]
+            changes += [
+                row["scores"][metric] - theirs[q]["scores"][metric] for q, row in here["sharedllm"].rows.items()
+            ]
         better, worse = sum(c > 0 for c in changes), sum(c < 0 for c in changes)
         yield f"| {SYSTEMS[rival]} | {len(changes)} | {better} | {worse} | {sign_test(better, worse):.2g} |"
 

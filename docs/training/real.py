@@ -31,6 +31,7 @@ from sharedllm.utils.drawing import pyplot
 HERE = Path(__file__).parent / "real"
 PAGE = HERE.parent / "real.md"
 ROWS, WINDOWS = 8, (1, 3)
+AVERAGED = 20
 
 
 def load(run: Path, checkpoint: str) -> tuple[Recipe, RowLosses]:
@@ -126,16 +127,18 @@ def step_table() -> str:
 
 def draw() -> None:
     plt, steps = pyplot(), training()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    for index, name in ((1, "ours"), (2, "control, no context")):
-        left.plot([s[0] for s in steps], [s[index] for s in steps], "o-", ms=3, label=name)
-    right.axhline(0, color="black", lw=0.8)
-    right.plot([s[0] for s in steps], [o - c for _, o, c in steps], "o", ms=3)
-    left.set(title="loss of each step's sample, before the step", xlabel="step", ylabel="nats a token")
-    right.set(title="ours minus control, same sample", xlabel="step", ylabel="nats a token")
-    left.legend(frameon=False)
-    for ax in (left, right):
-        ax.grid(alpha=0.3)
+    changes = [ours - control for _, ours, control in steps]
+    figure, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    ax.axhline(0, color="black", lw=0.8)
+    ax.plot([step for step, _, _ in steps], changes, "o", ms=3, label="one sample")
+    last = range(AVERAGED - 1, len(steps))
+    means = [mean(changes[i + 1 - AVERAGED : i + 1]) for i in last]
+    ax.plot([steps[i][0] for i in last], means, label=f"mean of the last {AVERAGED}")
+    ax.set(
+        title="loss of each step's sample, before the step: ours minus control", xlabel="step", ylabel="nats a token"
+    )
+    ax.legend(frameon=False)
+    ax.grid(alpha=0.3)
     figure.savefig(HERE / "loss.png", dpi=100)
 
 
