@@ -138,7 +138,7 @@ def test_longer_than_it_should_be(saved):
 def test_any_flipped_byte_is_found(saved):
     whole = saved.read_bytes()
     header_end = 8 + int.from_bytes(whole[:8], "little")
-    # The whole header; after it, a step that hits every byte position of an entry in turn.
+    # The whole header; after it, an odd step, which hits every byte position of an entry in turn.
     places = [*range(header_end), *range(header_end, len(whole), 27)]
     for place in places:
         damaged = bytearray(whole)
