@@ -122,6 +122,25 @@ def test_a_run_goes_on_only_as_it_began(run, recipe):
     assert "holds a run with warmup=0.01" in err
 
 
+def test_a_finished_run_goes_on_with_more_steps(run, recipe, tmp_path):
+    """With the samples that a run of that length from the start draws; not where phases would begin elsewhere."""
+    constant = {"decay": "constant", "warmup": 0.0}
+    assert run("train", recipe(steps=2, **constant))[0] == 0
+    assert run("train", recipe(steps=4, **constant))[0] == 0
+    longer = [r["loss"] for r in read_log(tmp_path / "run" / "log.jsonl") if "loss" in r]
+    assert run("train", recipe(steps=4, output=str(tmp_path / "whole"), **constant))[0] == 0
+    assert longer == [r["loss"] for r in read_log(tmp_path / "whole" / "log.jsonl") if "loss" in r]
+    code, _, err = run("train", recipe(steps=3, **constant))
+    assert (code, "holds a run with steps=4, the recipe says 3" in err) == (2, True)
+
+
+def test_a_run_of_two_phases_is_not_made_longer(run, recipe):
+    halves = [{"share": 0.5}, {"share": 0.5}]
+    assert run("train", recipe(steps=2, schedule=halves), "--max-steps", 1)[0] == 0
+    code, _, err = run("train", recipe(steps=4, schedule=halves))
+    assert (code, "holds a run with steps=2" in err) == (2, True)
+
+
 def test_strides_of_a_phase_are_not_those_of_the_model(run, recipe, tmp_path):
     """Also without validation: the saved model reads as the recipe says."""
     data = yaml.safe_load(recipe().read_text())["data"] | {"validation_share": 0.0, "folder": str(tmp_path / "all")}

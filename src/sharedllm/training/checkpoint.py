@@ -134,10 +134,12 @@ def latest(folder: Path) -> Path | None:
     return (found(folder) or [None])[-1]
 
 
-def check_recipe(recipe: Recipe, free: set[str] = FREE) -> None:
+def check_recipe(recipe: Recipe, free: set[str] = FREE, longer: bool = False) -> None:
     """
     Args:
         free: keys that may differ.
+        longer: the recipe may have more steps than the run, which then goes on where it ended. Only with one phase: its
+            samples come in the same order, however many there are; the rate follows the longer schedule from there.
 
     Raises:
         UserError: the output folder holds a run of a recipe with other losses; names the first key that differs.
@@ -146,6 +148,8 @@ def check_recipe(recipe: Recipe, free: set[str] = FREE) -> None:
     if not saved.is_file():
         return
     before, now = saved_keys(json.loads(saved.read_text(encoding="utf-8"))), json.loads(json.dumps(recipe.as_dict()))
+    if longer and before["steps"] < now["steps"] and len(now["schedule"]) == 1:
+        free = free | {"steps"}
     changed = sorted(key for key in now.keys() & before.keys() - free if before[key] != now[key])
     if changed:
         key = changed[0]

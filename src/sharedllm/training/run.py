@@ -283,13 +283,13 @@ class _Run:
         )
 
     def _check_resume(self, start: Path | None) -> None:
-        """A run can resume only with the recipe and the text that it began with."""
+        """A run can resume only with the recipe and the text that it began with, but for more steps."""
         if start is None:
             return
         state = read_state(start)
         if state.get("data") != self.digests:
             raise UserError(f"{start} was made with other training text: choose another output folder.")
-        check_recipe(self.recipe)
+        check_recipe(self.recipe, longer=True)
 
     def _check_kinds(self, has_instructions: bool) -> None:
         known = {"text", "alone", "echo", "copy", "instructions", "questions", "crowd", *QUESTIONS, *QUESTIONS.aliases}
