@@ -125,6 +125,18 @@ def test_names_that_would_change_the_terminal_are_shown_escaped(run, tmp_path, m
     assert r"a\x1b[2J" in drawn and "title\x07" not in drawn and "\u202e" not in drawn
 
 
+def test_progress_into_a_file_is_a_line_now_and_then(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("sharedllm.cli.common.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("sharedllm.cli.common.stderr", console := Console(file=io.StringIO()))
+    with progress_bar(f"reading {EVIL}", 4096) as advance:
+        for seconds in (10, 20, 25, 40):
+            clock[0] = seconds
+            advance(1000)
+        advance(96, 5000)
+    assert console.file.getvalue() == f"reading {SAFE}: 2,000 of 4,096\nreading {SAFE}: 4,000 of 4,096\n"
+
+
 @pytest.mark.parametrize("name", ["a\nb.txt", "\n.txt", "nul.txt", "COM1", "a\n\n\x1b[2J.md"])
 def test_line_ends_and_devices_in_names_break_no_output(run, tmp_path, model_folder, monkeypatch, name):
     monkeypatch.chdir(tmp_path)

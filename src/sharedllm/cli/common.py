@@ -7,6 +7,7 @@ are answered at once. Code that needs a model is in `loading`, which commands im
 import json
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,8 @@ from ..utils.model_names import checkpoint, hides_bundled
 from ..utils.text_files import check_file, harmless
 
 stderr = Console(stderr=True)
+# Between two lines of progress where no bar can be drawn.
+SECONDS_A_LINE = 15.0
 
 
 def check_model(name: str | None) -> str | None:
@@ -63,12 +66,22 @@ BatchTokensOption = Annotated[
 
 @contextmanager
 def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """A progress bar on stderr; yields a function that advances it and may set its total. Nothing is drawn if stderr is
-    not a terminal."""
+    """A progress bar on stderr; yields a function that advances it and may set its total. If stderr is not a terminal, work
+    that takes long writes a line now and then instead."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
         task = bar.add_task(harmless(label), total=total)
-        yield lambda advance, total=None: bar.update(task, advance=advance, total=total)
+        said = time.monotonic()
+
+        def update(advance: float, total: float | None = None) -> None:
+            nonlocal said
+            bar.update(task, advance=advance, total=total)
+            if bar.disable and time.monotonic() - said >= SECONDS_A_LINE:
+                said = time.monotonic()
+                done, whole = bar.tasks[task].completed, bar.tasks[task].total
+                note(f"{label}: {done:,.0f}" + (f" of {whole:,.0f}" if whole else ""))
+
+        yield update
 
 
 def check_source(name: str) -> None:
