@@ -1,11 +1,13 @@
 """What the training of recipes/real-cpu.yaml did to the loss of validation text.
 
-    python docs/training/real.py loss RUN CHECKPOINT    # prints lines for real-loss.jsonl; RUN: a run's folder, CHECKPOINT: a
+    python docs/training/real.py loss RUN CHECKPOINT    # prints lines for real/loss.jsonl; RUN: a run's folder, CHECKPOINT: a
                                                         # folder in RUN/checkpoints, or 0 for the model before training
+    python docs/training/real.py text RUN CHECKPOINT    # the same with the context as text in the window, without a memory
     python docs/training/real.py tables                 # fills in the tables of real.md from the files in real/, and draws real/loss.png
 
-Targets are those of the recipe's validation: the last half of running text, after no context, its own, or as much of another
-document of the same kind.
+Targets are those of the recipe's validation: the last half of running text. Before them come the first half, and before that no
+context, its own, or as much of another document of the same kind, each as a memory; or its own as text in the window: all of it,
+its end, or the pieces that BM25 finds by the first half. The last two have as many tokens as the memory keeps.
 """
 
 import json
@@ -17,9 +19,13 @@ from statistics import mean, stdev
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
+from sharedllm.context.pieces import choose_pieces, cut_pieces
 from sharedllm.data.shards import TokenStore
 from sharedllm.model.targets import IGNORE
+from sharedllm.scoring.words import WordIndex
 from sharedllm.training.losses import RowLosses, autocast
 from sharedllm.training.parts import add_lora, frozen_in, learning_rates
 from sharedllm.training.recipe import Recipe
@@ -27,10 +33,13 @@ from sharedllm.training.recipe_file import build_recipe
 from sharedllm.training.setup import make_model, make_tokenizer
 from sharedllm.training.validate import choose_targets
 from sharedllm.utils.drawing import pyplot
+from sharedllm.utils.text import decode, ends_sentence
 
 HERE = Path(__file__).parent / "real"
 PAGE = HERE.parent / "real.md"
 ROWS, WINDOWS = 8, (1, 3)
+# Tokens of the context for each that the memory keeps.
+KEPT = 8
 AVERAGED = 20
 
 
@@ -51,9 +60,20 @@ def load(run: Path, checkpoint: str) -> tuple[Recipe, RowLosses]:
     return recipe, losses.eval()
 
 
+def selected(tokenizer: PreTrainedTokenizerBase, context: Tensor, asked: Tensor, budget: int) -> Tensor:
+    """The pieces of a context (C,) that BM25 finds by other text (A,), in the context's order: (at most `budget`,)."""
+    start, end = torch.tensor([0]), torch.tensor([len(context)])
+    pieces = cut_pieces(ends_sentence(tokenizer, context), start, end)
+    spans = zip(pieces.start.tolist(), pieces.end.tolist(), strict=True)
+    index = WordIndex(tokenizer.batch_decode([context[start:end].tolist() for start, end in spans]))
+    chosen = choose_pieces(index.scores(decode(tokenizer, asked.tolist())), pieces, budget)
+    return context[pieces[chosen].slots()]
+
+
 @torch.no_grad()
-def measure(run: Path, checkpoint: str) -> Iterator[dict]:
+def measure(run: Path, checkpoint: str, as_text: bool) -> Iterator[dict]:
     recipe, losses = load(run, checkpoint)
+    tokenizer = make_tokenizer(recipe)
     window = recipe.model["window"]
     about = {"run": run.name, "step": int(checkpoint.rpartition("-")[2])}
     for domain in recipe.data.sources:
@@ -62,15 +82,23 @@ def measure(run: Path, checkpoint: str) -> Iterator[dict]:
         running, before = torch.from_numpy(targets.running), torch.from_numpy(targets.before)
         labels = running.clone()
         labels[:, : running.shape[1] // 2] = IGNORE
-        cases = [("none", 0)] + [(text, n * window) for n in WINDOWS for text in ("own", "other")]
+        ways = ("full", "last", "selected") if as_text else ("own", "other") if not losses.empty else ()
+        cases = [("none", 0)] * (not as_text) + [(way, n * window) for n in WINDOWS for way in ways]
         for row in range(ROWS):
-            for text, length in cases if not losses.empty else cases[:1]:
+            for way, length in cases:
                 # The other text is the next row's, which is of another document.
-                ids = before[[(row + (text == "other")) % ROWS], -length:] if length else before[[row], :0]
-                one = running[[row]]
+                context = before[(row + (way == "other")) % ROWS, before.shape[1] - length :]
+                if way == "last":
+                    context = context[-(length // KEPT) :]
+                elif way == "selected":
+                    context = selected(tokenizer, context, running[row, : running.shape[1] // 2], length // KEPT)
+                ids, one, targets = context[None], running[[row]], labels[[row]]
+                if as_text:
+                    one, targets = torch.cat([ids, one], 1), torch.cat([torch.full_like(ids, IGNORE), targets], 1)
+                    ids = ids[:, :0]
                 with autocast(one.device, recipe.precision):
-                    loss = losses(one, torch.ones_like(one).bool(), labels[[row]], ids, torch.ones_like(ids).bool())
-                yield about | {"domain": domain, "row": row, "text": text, "context": length, "loss": float(loss.loss)}
+                    loss = losses(one, torch.ones_like(one).bool(), targets, ids, torch.ones_like(ids).bool())
+                yield about | {"domain": domain, "row": row, "text": way, "context": length, "loss": float(loss.loss)}
 
 
 def interval(differences: Iterable[float]) -> str:
@@ -157,5 +185,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "tables":
         tables()
     else:
-        for record in measure(Path(sys.argv[2]), sys.argv[3]):
+        for record in measure(Path(sys.argv[2]), sys.argv[3], as_text=sys.argv[1] == "text"):
             print(json.dumps(record), flush=True)

@@ -46,11 +46,19 @@ def command(
     plot: Annotated[
         bool, typer.Option("--plot", help="Draw scores by length, and time by number of questions.")
     ] = False,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Ask nothing, but write texts and questions as token ids in this folder, for a system outside the package. "
+            "Its replies are scored by --system replies:FILE."
+        ),
+    ] = None,
     about: Annotated[str, typer.Option(help="Description of the model, shown next to the figures.")] = "",
 ) -> None:
     """Ask many questions about packed texts and report scores, intervals and cost of each system."""
     from ..causal_lm import SharedLLMForCausalLM
     from ..evaluation.qa.meter import Meter
+    from ..evaluation.qa.outside import write_prompts
     from ..evaluation.qa.plot import draw
     from ..evaluation.qa.reader import Reader
     from ..evaluation.qa.report import write_report
@@ -83,8 +91,15 @@ def command(
             SETS.find(one.strip()), text_spec(data, length, half, per_text, seed), names, sizes, questions, quoted
         )
         texts = plan.texts(meter)
+        if prompts is not None:
+            path = prompts / f"{plan.label}.jsonl"
+            write_prompts(path, plan, texts, harness.reader)
+            note(f"wrote {path}")
+            continue
         resources = Resources(harness, texts, embeddings, limit_s, seed, None if shared is None else memory)
         measure(plan, texts, resources, output, models, about, note, progress_bar)
+    if prompts is not None:
+        return
     note(f"wrote {write_report(output)}")
     for path in draw(output) if plot else []:
         note(f"wrote {path}")

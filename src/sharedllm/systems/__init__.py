@@ -188,5 +188,12 @@ for _system in (
         variants="same-pieces-text:SYSTEM: the pieces of another system",
         asked=f"{_ASKED}:same_pieces",
     ),
+    System(
+        "replies",
+        "a system outside the package, by its replies in a file",
+        "#777777",
+        variants="replies:FILE: made from what `sharedllm qa --prompts` writes",
+        asked="sharedllm.evaluation.qa.outside:replies",
+    ),
 ):
     add_system(_system)

@@ -61,6 +61,10 @@ class Reader:
         ids = tokenize(self.tokenizer, text) if text else torch.zeros(1, 0, dtype=torch.long)
         return ids.to(self.model.device)
 
+    def beginning(self, text: str) -> Tensor:
+        """(1, T) the head of the chat template, and a text after it."""
+        return torch.cat([self.form.head().to(self.model.device), self.ids(text)], 1)
+
     def prompt(self, shown: str, question: str, after_text: bool) -> Tensor:
         """(1, Q) the part after the head, or after a text that was read: pieces of text, and the question.
 
@@ -90,7 +94,7 @@ class Reader:
         Raises:
             TooLong: it does not fit into the window, or takes longer than `limit_s` seconds.
         """
-        ids, begin = torch.cat([self.form.head().to(self.model.device), self.ids(text)], 1), now()
+        ids, begin = self.beginning(text), now()
         if ids.shape[1] > self.window:
             raise TooLong(f"{ids.shape[1]:,} tokens do not fit into the window of {self.window:,}")
         cache = DynamicCache(config=self.model.config)

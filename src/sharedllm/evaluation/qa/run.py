@@ -168,9 +168,11 @@ def _ask(
                 continue
             marks = scores(reply.text, question.answers, plan.questions.metrics)
             right.append(marks[plan.questions.metrics[0]])
+            read = preparing if reply.read_seconds is None else reply.read_seconds
             said = asdict(reply) | {"seconds": {k: round(v, 4) for k, v in reply.seconds.items()}}
+            del said["read_seconds"]
             _append(file, row | {"reply": said.pop("text"), "answers": question.answers, "scores": marks} | said
-                    | {"prepare": round(preparing, 2)})  # fmt: skip
+                    | {"prepare": round(read, 2)})  # fmt: skip
             advance(1)
         if right:
             shown = system.name if budget is None else f"{system.name}, {budget:,} tokens"

@@ -53,6 +53,7 @@ class Reply:
     spans           shown characters of the text
     written         tokens of the reply
     read_operations floating-point operations of reading the text, once for all questions
+    read_seconds    of reading the text; None: the time of `prepare`
     """
 
     text: str
@@ -64,6 +65,7 @@ class Reply:
     written: int = 0
     read_operations: float = 0.0
     again_operations: float | None = None
+    read_seconds: float | None = None
 
 
 class AskedSystem(Protocol):

@@ -1,0 +1,103 @@
+"""Systems outside the package: what they are asked as a file of token ids, and their replies as another.
+
+A rival that needs other versions of its libraries runs in an environment of its own (`runs/kvpress_qa.py`). It reads the
+same tokens as the base here, and its replies are scored here.
+
+A prompt file has one JSON line a text:
+    text       its id. ids: the head of the chat template and the text
+    ends       ids that end a reply. new_tokens: most tokens of a reply
+    questions  id, and ids that follow the text, up to where the reply begins
+
+A reply file has one JSON line a question:
+    question  its id. reply: its text
+    kept      tokens of the text that are left. context: tokens that the reply saw
+    seconds   by step. read: seconds of reading the text
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ...utils.errors import UserError
+from ...utils.files import write_text
+from .reader import Reader
+from .run import Plan, rows_of
+from .sets import PackedText
+from .systems import Ask, AskedSystem, Reply, Resources
+
+
+def write_prompts(path: Path, plan: Plan, texts: Sequence[PackedText], reader: Reader) -> None:
+    """Write what the base would read for each text and question of a plan with the whole text in its window."""
+    lines = []
+    for text in texts:
+        asked = [Ask(question, plan.questions.instruction, plan.questions.new_tokens) for question in text.questions]
+        lines.append(
+            {
+                "text": text.id,
+                "ids": reader.beginning(text.text)[0].tolist(),
+                "ends": sorted(reader.ends),
+                "new_tokens": plan.questions.new_tokens,
+                "questions": [
+                    {"id": ask.question.id, "ids": reader.prompt("", ask.asked, after_text=True)[0].tolist()}
+                    for ask in asked
+                ],
+            }
+        )
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+@dataclass(frozen=True)
+class Replies:
+    """The replies of a file, as a system. Its name is "replies:" and that of the file, without the folder.
+
+    one_line: only the first line of a reply counts, as for the base.
+    """
+
+    path: Path
+    one_line: bool = False
+    budgeted: bool = False
+    follows: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"replies:{self.path.stem}"
+
+    @cached_property
+    def _rows(self) -> dict[str, dict[str, Any]]:
+        rows = {row.get("question"): row for row in rows_of(self.path)}
+        if not rows:
+            raise UserError(f"--system replies:{self.path}: there are no replies in it; check the name.")
+        return rows
+
+    def prepare(self, text: PackedText) -> None:
+        _ = self._rows
+
+    def answer(self, state: None, ask: Ask) -> Reply:
+        """
+        Raises:
+            UserError: the file has no reply to the question, or the reply lacks a field.
+        """
+        row = self._rows.get(ask.question.id)
+        if row is None:
+            raise UserError(
+                f"{self.path} has no reply to {ask.question.id}: make its prompts with the same options and --prompts."
+            )
+        try:
+            text = row["reply"].strip()
+            text = text.split("\n")[0] if self.one_line else text
+            return Reply(text, row["context"], row["kept"], row["seconds"], None, read_seconds=row["read"])
+        except (KeyError, AttributeError) as error:
+            raise UserError(f"{self.path}: the reply to {ask.question.id} is not as needed: {error}.") from None
+
+
+def replies(name: str, variant: str, resources: Resources) -> AskedSystem:
+    """
+    Raises:
+        UserError: the name has no file.
+    """
+    if not variant:
+        raise UserError(f"--system {name} needs a file of replies: write replies:FILE.")
+    return Replies(Path(variant), resources.harness.reader.form.one_line)
