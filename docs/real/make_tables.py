@@ -24,7 +24,7 @@ KEPT = ("question", "group", "operations", "read_operations", "again_operations"
 BUDGET = 512
 # Fewer groups give no interval: a bootstrap over two stories has only their two values.
 FEWEST = 6
-LENGTHS = {8192: "8K", 32768: "32K", 131072: "128K", 1048576: "1M"}
+LENGTHS = {8192: "8K", 31744: "31K", 32768: "32K", 131072: "128K", 1048576: "1M"}
 SYSTEMS = {
     "sharedllm": "sharedllm",
     "same-pieces-text": "the same pieces as text",
@@ -33,6 +33,13 @@ SYSTEMS = {
     "oracle-text": "oracle as text",
     "closed": "closed book",
     "wrong": "wrong text",
+}
+# Those that read the whole text with full attention, and keep all of it or as many tokens as a budget has.
+WHOLE = {
+    "full": "full attention",
+    "replies:SnapKV": "SnapKV",
+    "replies:ExpectedAttention": "Expected Attention",
+    "replies:KVzip": "KVzip",
 }
 # Those that are shown pieces of the text.
 PIECES = ("sharedllm", "same-pieces-text", "bm25-text", "minilm-text", "oracle-text")
@@ -78,14 +85,16 @@ def cell(answers: Found, name: str, length: int, budget: int = BUDGET) -> dict[s
     asked = set.intersection(*(set(here[system].rows) for system in PIECES if system in here))
     return {
         system: Contender(system, here[system].budget, {q: here[system].rows[q] for q in sorted(asked)}, [])
-        for system in SYSTEMS
+        for system in SYSTEMS | WHOLE
         if system in here and asked <= here[system].rows.keys()
     }
 
 
-def cells(answers: Found, budget: int = BUDGET) -> list[tuple[str, int]]:
-    """Sets and lengths with answers of ours at a budget."""
-    return sorted({key[:2] for key in answers if key[3] == "sharedllm" and key[4] == budget})
+def cells(answers: Found, budget: int = BUDGET, whole: bool = False) -> list[tuple[str, int]]:
+    """Sets and lengths with answers of ours at a budget, in which full attention was not asked or, if `whole`, was."""
+    read = {key[:2] for key in answers if key[3] in WHOLE}
+    ours = {key[:2] for key in answers if key[3] == "sharedllm" and key[4] == budget}
+    return sorted(ours & read if whole else ours - read)
 
 
 def score(contender: Contender, metric: str) -> str:
@@ -119,6 +128,19 @@ def main_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
         yield f"| {name}, {metric} | {LENGTHS[length]} | {len(ours.rows)} | {groups(ours)} | {' | '.join(shown)} | {signed} |"
 
 
+def whole_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
+    """Where full attention can read the text: its answers, and those of its cache when it is compressed."""
+    names = {s: SYSTEMS[s] for s in ("sharedllm", "same-pieces-text", "bm25-text", "oracle-text")} | WHOLE
+    yield f"| set, score | tokens | n | {' | '.join(names.values())} | minus full attention |"
+    yield "|---|--:|--:|" + "--:|" * (len(names) + 1)
+    for name, length in cells(answers, whole=True):
+        here, metric = cell(answers, name, length), metrics[name]
+        shown = [score(here[s], metric) if s in here else "–" for s in names]
+        ours = here["sharedllm"]
+        against = minus(ours, here["full"], metric) if "full" in here else "–"
+        yield f"| {name}, {metric} | {LENGTHS[length]} | {len(ours.rows)} | {' | '.join(shown)} | {against} |"
+
+
 def sign_test(better: int, worse: int) -> float:
     """Two-sided: how often chance alone gives counts at least as far apart."""
     n = better + worse
@@ -126,12 +148,12 @@ def sign_test(better: int, worse: int) -> float:
 
 
 def pairs_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
-    """All questions of the main table together: how often ours answers better and worse than a rival."""
+    """All questions of the two tables of answers together: how often ours answers better and worse than a rival."""
     yield "| sharedllm against | questions | better | worse | p (sign test) |"
     yield "|---|--:|--:|--:|--:|"
     for rival in ("same-pieces-text", "bm25-text"):
         changes = []
-        for name, length in cells(answers):
+        for name, length in cells(answers) + cells(answers, whole=True):
             here, metric = cell(answers, name, length), metrics[name]
             theirs = here[rival].rows
             changes += [
@@ -248,6 +270,7 @@ TABLES = {
     "front": (CELLS, front_table),
     "main": (CELLS, main_table),
     "pairs": (CELLS, pairs_table),
+    "whole": (CELLS, whole_table),
     "cost": (CELLS, cost_table),
     "gpu": (EARLIER, main_table),
     "budget": (EARLIER, budget_table),
