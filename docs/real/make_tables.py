@@ -78,11 +78,11 @@ def found(file: Path) -> tuple[Found, dict[str, str]]:
 
 
 def cell(answers: Found, name: str, length: int, budget: int = BUDGET) -> dict[str, Contender]:
-    """The systems of the main table at one budget, on the questions that all of those with pieces answered. A system that
-    has not answered all of them is left out."""
+    """The systems of the tables at one budget, on the questions that ours and the strongest rivals answered. A system
+    that has not answered all of them is left out."""
     depth = min((key[2] for key in answers), key=int)
     here = {key[3]: c for key, c in answers.items() if key[:3] == (name, length, depth) and key[4] in (budget, None)}
-    asked = set.intersection(*(set(here[system].rows) for system in PIECES if system in here))
+    asked = set.intersection(*(set(here[system].rows) for system in PIECES[:3] if system in here))
     return {
         system: Contender(system, here[system].budget, {q: here[system].rows[q] for q in sorted(asked)}, [])
         for system in SYSTEMS | WHOLE

@@ -3,6 +3,7 @@
     python docs/training/real.py loss RUN CHECKPOINT    # prints lines for real/loss.jsonl; RUN: a run's folder, CHECKPOINT: a
                                                         # folder in RUN/checkpoints, or 0 for the model before training
     python docs/training/real.py text RUN CHECKPOINT    # the same with the context as text in the window, without a memory
+    python docs/training/real.py untrained RUN          # prints lines for real/untrained.jsonl: RUN's model before training, by setting
     python docs/training/real.py tables                 # fills in the tables of real.md from the files in real/, and draws real/loss.png
 
 Targets are those of the recipe's validation: the last half of running text. Before them come the first half, and before that no
@@ -41,23 +42,39 @@ ROWS, WINDOWS = 8, (1, 3)
 # Tokens of the context for each that the memory keeps.
 KEPT = 8
 AVERAGED = 20
+# Settings whose effect on an untrained memory is measured, with shorter targets after the longest context.
+UNTRAINED = {
+    "without `anchor`": {"anchor": False},
+    **{f"… read by layer {n} alone": {"anchor": False, "injection_map": [[n, n]]} for n in range(4)},
+    "… each key at its own position (`key_position: offset`)": {"anchor": False, "key_position": "offset"},
+    "… strides 32/16/8": {"anchor": False, "strides": [32, 16, 8]},
+    "**`anchor`: the first token does not see the memory**": {},
+    "… each key at its own position ": {"key_position": "offset"},
+    "… strides 32/16/8 ": {"strides": [32, 16, 8]},
+}
+FEW_ROWS, SHORT = 2, 512
 
 
-def load(run: Path, checkpoint: str) -> tuple[Recipe, RowLosses]:
-    """The model of a checkpoint as it trains: its adapters are not added to the weights, which would round them."""
+def recipe_of(run: Path, settings: dict | None = None) -> Recipe:
+    """The recipe of a run. settings: of the model, in place of the recipe's."""
     keys = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
+    keys["model"] |= settings or {}
     # JSON has no numbers as keys.
-    recipe = build_recipe(keys | {"distractors": {int(n): share for n, share in keys["distractors"].items()}})
+    return build_recipe(keys | {"distractors": {int(n): share for n, share in keys["distractors"].items()}})
+
+
+def load(recipe: Recipe, checkpoint: Path | None) -> RowLosses:
+    """The model of a checkpoint as it trains: its adapters are not added to the weights, which would round them."""
     model = make_model(recipe, make_tokenizer(recipe))
     assert recipe.lora is not None
     losses = RowLosses(add_lora(model, recipe.lora, recipe.train), empty=recipe.control == "empty")
     trained = learning_rates(losses, recipe.train, model.config)
     frozen_in(losses, torch.bfloat16)
-    if checkpoint != "0":
-        weights = load_file(run / "checkpoints" / checkpoint / "weights.safetensors")
+    if checkpoint is not None:
+        weights = load_file(checkpoint / "weights.safetensors")
         assert weights.keys() == trained.keys()
         losses.load_state_dict(weights, strict=False)
-    return recipe, losses.eval()
+    return losses.eval()
 
 
 def selected(tokenizer: PreTrainedTokenizerBase, context: Tensor, asked: Tensor, budget: int) -> Tensor:
@@ -72,9 +89,11 @@ def selected(tokenizer: PreTrainedTokenizerBase, context: Tensor, asked: Tensor,
 
 @torch.no_grad()
 def measure(run: Path, checkpoint: str, as_text: bool) -> Iterator[dict]:
-    recipe, losses = load(run, checkpoint)
-    tokenizer = make_tokenizer(recipe)
-    window = recipe.model["window"]
+    recipe = recipe_of(run)
+    window, tokenizer = recipe.model["window"], make_tokenizer(recipe)
+    # Text has to fit into the window, or its beginning becomes a memory.
+    settings = {"window": 2 * (max(WINDOWS) + 1) * window} if as_text else None
+    losses = load(recipe_of(run, settings), run / "checkpoints" / checkpoint if checkpoint != "0" else None)
     about = {"run": run.name, "step": int(checkpoint.rpartition("-")[2])}
     for domain in recipe.data.sources:
         store = TokenStore(Path(recipe.data.folder) / f"{domain}-validation", "train")
@@ -92,13 +111,47 @@ def measure(run: Path, checkpoint: str, as_text: bool) -> Iterator[dict]:
                     context = context[-(length // KEPT) :]
                 elif way == "selected":
                     context = selected(tokenizer, context, running[row, : running.shape[1] // 2], length // KEPT)
-                ids, one, targets = context[None], running[[row]], labels[[row]]
+                ids, one, wanted = context[None], running[[row]], labels[[row]]
                 if as_text:
-                    one, targets = torch.cat([ids, one], 1), torch.cat([torch.full_like(ids, IGNORE), targets], 1)
+                    one, wanted = torch.cat([ids, one], 1), torch.cat([torch.full_like(ids, IGNORE), wanted], 1)
                     ids = ids[:, :0]
                 with autocast(one.device, recipe.precision):
-                    loss = losses(one, torch.ones_like(one).bool(), targets, ids, torch.ones_like(ids).bool())
+                    loss = losses(one, torch.ones_like(one).bool(), wanted, ids, torch.ones_like(ids).bool())
                 yield about | {"domain": domain, "row": row, "text": way, "context": length, "loss": float(loss.loss)}
+
+
+@torch.no_grad()
+def untrained(run: Path) -> Iterator[dict]:
+    for setting, settings in UNTRAINED.items():
+        recipe = recipe_of(run, settings)
+        losses = load(recipe, None)
+        for domain in recipe.data.sources:
+            store = TokenStore(Path(recipe.data.folder) / f"{domain}-validation", "train")
+            targets = choose_targets(store, SHORT, max(WINDOWS) * recipe.model["window"], FEW_ROWS, 1)
+            running, before = torch.from_numpy(targets.running), torch.from_numpy(targets.before)
+            labels = running.clone()
+            labels[:, : SHORT // 2] = IGNORE
+            for row in range(FEW_ROWS):
+                contexts = {"none": before[[row], :0], "own": before[[row]], "other": before[[(row + 1) % FEW_ROWS]]}
+                for text, ids in contexts.items():
+                    one = running[[row]]
+                    with autocast(one.device, recipe.precision):
+                        loss = losses(one, torch.ones_like(one).bool(), labels[[row]], ids, torch.ones_like(ids).bool())
+                    yield {"setting": setting, "domain": domain, "row": row, "text": text, "loss": float(loss.loss)}
+
+
+def untrained_table() -> str:
+    cells: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for r in read("untrained.jsonl"):
+        cells[r["setting"], r["text"]].append(r["loss"])
+    lines = ["| memory | own text | another text |", "|---|--:|--:|"]
+    for setting in UNTRAINED:
+        alone = cells[setting, "none"]
+        own, other = (
+            interval(a - b for a, b in zip(cells[setting, text], alone, strict=True)) for text in ("own", "other")
+        )
+        lines.append(f"| {setting.strip()} | {own} | {other} |")
+    return "\n".join(lines)
 
 
 def interval(differences: Iterable[float]) -> str:
@@ -172,7 +225,7 @@ def draw() -> None:
 
 def tables() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    for name, table in (("validation", loss_table()), ("steps", step_table())):
+    for name, table in (("untrained", untrained_table()), ("validation", loss_table()), ("steps", step_table())):
         before, start, rest = page.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition("<!-- end -->")
         assert start and end, name
@@ -185,5 +238,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "tables":
         tables()
     else:
-        for record in measure(Path(sys.argv[2]), sys.argv[3], as_text=sys.argv[1] == "text"):
+        run = Path(sys.argv[2])
+        records = untrained(run) if sys.argv[1] == "untrained" else measure(run, sys.argv[3], sys.argv[1] == "text")
+        for record in records:
             print(json.dumps(record), flush=True)

@@ -8,7 +8,7 @@ import typer
 from ..systems import SYSTEMS
 from ..utils.files import write_text
 from . import bench_serve
-from .common import note, tokens_of_length
+from .common import note, output_option, tokens_of_length
 
 QUICK = {"shape": "tiny", "lengths": "4K,16K,64K", "repeats": 2, "limit_seconds": 20.0}
 FULL = {"shape": "cpu-16x1024", "lengths": "4K,16K,64K", "repeats": 3, "limit_seconds": 600.0}
@@ -23,7 +23,7 @@ def command(
     context: typer.Context,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Folder for the results; an interrupted run resumes.", show_default=False),
+        output_option("Folder for the results; an interrupted run resumes."),
     ] = None,
     shape: Annotated[
         str | None,

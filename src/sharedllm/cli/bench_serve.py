@@ -1,18 +1,17 @@
 """`sharedllm bench serve`: a server by the number of its clients."""
 
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..utils.files import write_text
-from .common import ModelOption, check_source, note
+from .common import ModelOption, ResultsOption, check_source, note
 
 
 def command(
     memories: Annotated[list[str], typer.Argument(help="Memories made with --keep-all, to ask about.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; an interrupted run resumes.")],
+    output: ResultsOption,
     model: ModelOption = "tiny",
     clients: Annotated[str, typer.Option(help="Numbers of clients; × refers to the first.")] = "1,2,4,8",
     rounds: Annotated[int, typer.Option(min=1, help="Runs of each, alternating.")] = 3,

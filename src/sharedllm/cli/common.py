@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..context.policies import POLICIES
 from ..scoring import SCORES
 from ..utils.errors import UserError
-from ..utils.files import is_uri, there
+from ..utils.files import check_writable, is_uri, there
 from ..utils.model_names import checkpoint, hides_bundled
 from ..utils.text_files import check_file, harmless
 
@@ -42,6 +42,23 @@ def check_model(name: str | None) -> str | None:
     return name
 
 
+def check_output(folder: Path | None) -> Path | None:
+    """Refuse an output folder that can't be written to, before the work whose result is for it. Returns it.
+
+    Raises:
+        UserError: it can't be written to.
+    """
+    if folder is not None:
+        check_writable(folder, "-o")
+    return folder
+
+
+def output_option(about: str) -> Any:
+    """The option -o of a command that writes a folder."""
+    return typer.Option("-o", "--output", callback=check_output, help=about)
+
+
+ResultsOption = Annotated[Path, output_option("Folder for the results; an interrupted run resumes.")]
 ModelOption = Annotated[
     str, typer.Option("--model", callback=check_model, help="Folder, hub id, or name of a bundled model.")
 ]

@@ -12,10 +12,10 @@ from rich.table import Table
 
 from ..utils.errors import UserError
 from ..utils.extras import MissingExtra
-from ..utils.files import check_writable, write_text
+from ..utils.files import write_text
 from ..utils.text_files import check_file, read_text
 from ..utils.version import __version__
-from .common import JsonOption, ModelOption, check_model, note, print_json, progress_bar
+from .common import JsonOption, ModelOption, check_model, note, output_option, print_json, progress_bar
 
 BATCH_TOKENS = 16_384
 # Places whose loss is measured.
@@ -25,7 +25,7 @@ DEPTHS = [0.0, 0.25, 0.5, 0.75, 0.99]
 
 def command(
     file: Annotated[str | None, typer.Argument(help="Text to read instead of Python's standard library.")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for demo.json and demo.png.")] = Path("demo"),
+    output: Annotated[Path, output_option("Folder for demo.json and demo.png.")] = Path("demo"),
     model: ModelOption = "tiny",
     base: Annotated[
         str | None,
@@ -56,7 +56,6 @@ def command(
     """
     if file is not None:
         check_file(file)
-    check_writable(output, "-o")  # before minutes of work
     import torch
 
     from ..causal_lm import SharedLLMForCausalLM

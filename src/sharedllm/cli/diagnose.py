@@ -10,7 +10,7 @@ from ..utils.errors import UserError
 from ..utils.files import write_text
 from ..utils.text_files import check_file, read_text
 from ..utils.version import __version__
-from .common import JsonOption, check_model, note, print_json, progress_bar
+from .common import JsonOption, check_model, note, output_option, print_json, progress_bar
 
 
 def command(
@@ -22,7 +22,7 @@ def command(
     running_tokens: Annotated[int | None, typer.Option(min=64, help="Default: half of the base's window.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="Samples of each kind.")] = 16,
     seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for diagnosis.json and .png.")] = None,
+    output: Annotated[Path | None, output_option("Folder for diagnosis.json and .png.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Let only chosen layers of a base see the context, and find the layers that recall needs. Nothing is trained."""

@@ -8,7 +8,7 @@ import typer
 from ..evaluation.tasks import TASKS
 from ..systems import SYSTEMS
 from ..utils.errors import UserError
-from .common import ModelOption, check_model, note, tokens_of_length
+from .common import ModelOption, ResultsOption, check_model, note, tokens_of_length
 
 
 def _evaluated() -> str:
@@ -24,7 +24,7 @@ def command(
     data: Annotated[
         list[str], typer.Option("--data", help="[DOMAIN=]PATH: a token folder, files or a glob; repeatable.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; an interrupted run resumes.")],
+    output: ResultsOption,
     model: ModelOption = "tiny",
     base: Annotated[
         str, typer.Option("--base", callback=check_model, help="The base of the model, for systems that need it.")

@@ -8,7 +8,7 @@ import typer
 from ..context.policies import POLICIES
 from ..utils.errors import UserError
 from ..utils.text_files import check_file, read_text
-from .common import JsonOption, check_model, note, print_json
+from .common import JsonOption, check_model, note, output_option, print_json
 
 
 def numbers(field: str, text: str) -> list[int]:
@@ -51,7 +51,7 @@ def command(
     base: Annotated[
         str, typer.Argument(callback=check_model, help="Folder or hub id of a causal language model, or a .gguf file.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
+    output: Annotated[Path, output_option("Folder to write.")],
     paper: Annotated[
         bool,
         typer.Option("--paper", help="The paper's cross-attention, which has no effect until it is trained."),

@@ -7,7 +7,7 @@ import typer
 
 from ..utils.errors import UserError
 from ..utils.text_files import harmless
-from .common import ModelOption, check_source, note, progress_bar
+from .common import ModelOption, check_source, note, output_option, progress_bar
 
 app = typer.Typer(help="Remove documents from a memory, merge memories, check or recover one.", no_args_is_help=True)
 
@@ -33,7 +33,7 @@ def forget(
 @app.command()
 def merge(
     memories: Annotated[list[Path], typer.Argument(help="Memories of one model.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Memory to write; the others are not changed.")],
+    output: Annotated[Path, output_option("Memory to write; the others are not changed.")],
 ) -> None:
     """Merge memories into a new one. Nothing is read again, and each document keeps its name and offsets."""
     for memory in memories:
@@ -51,7 +51,7 @@ def merge(
 @app.command()
 def recover(
     memory: Annotated[Path, typer.Argument(help="A memory whose manifest.json is lost or damaged; it is not changed.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Memory to write.")],
+    output: Annotated[Path, output_option("Memory to write.")],
     model: ModelOption = "tiny",
 ) -> None:
     """Make a new memory from the remaining blocks of a memory.

@@ -1,6 +1,5 @@
 """`sharedllm official`: LongBench, InfiniteBench and RULER-form tasks with their official prompts and metrics."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +9,7 @@ from ..utils.errors import UserError
 from .common import (
     BatchTokensOption,
     ModelOption,
+    ResultsOption,
     ScoreOption,
     check_model,
     note,
@@ -21,7 +21,7 @@ from .common import (
 
 def command(
     tasks: Annotated[list[str], typer.Argument(help="longbench, infinitebench, ruler, or names of their tasks.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; an interrupted run resumes.")],
+    output: ResultsOption,
     data: Annotated[str | None, typer.Option("--data", help="Folder with NAME.jsonl files, or hub:owner/name.")] = None,
     model: ModelOption = "tiny",
     base: Annotated[

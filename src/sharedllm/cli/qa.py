@@ -7,7 +7,7 @@ import typer
 
 from ..systems import SYSTEMS
 from ..utils.errors import UserError
-from .common import check_model, note, progress_bar, tokens_of_length
+from .common import ResultsOption, check_model, note, progress_bar, tokens_of_length
 
 DataOption = Annotated[Path, typer.Option("--data", help="Folder with the sets, NAME-dev.jsonl.zst or NAME.jsonl.")]
 SetOption = Annotated[str, typer.Option("--set", help="Set of questions: nq, hotpotqa, fairytaleqa, keys-4, … .")]
@@ -24,7 +24,7 @@ def command(
         str, typer.Argument(callback=check_model, help="A SharedLLM, or an ordinary model, which is then the base.")
     ],
     data: DataOption,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; an interrupted run resumes.")],
+    output: ResultsOption,
     sets: SetOption = "nq",
     length: LengthOption = "32K",
     system: Annotated[

@@ -9,7 +9,7 @@ from ..documents import find
 from ..documents.collection import Collection
 from ..utils.errors import UserError
 from ..utils.text_files import some
-from .common import BatchTokensOption, JsonOption, KeepAllOption, ModelOption, note, print_json
+from .common import BatchTokensOption, JsonOption, KeepAllOption, ModelOption, note, output_option, print_json
 
 # So many files that could not be read are named; --json names all.
 SHOWN = 20
@@ -22,7 +22,7 @@ def command(
             help="Documents, folders, globs, or - for standard input. Text, Markdown, code, HTML, PDF, DOCX, EPUB, CSV, JSON, JSONL."
         ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Memory to write, a folder, usually X.memory.")],
+    output: Annotated[Path, output_option("Memory to write, a folder, usually X.memory.")],
     model: ModelOption = "tiny",
     append: Annotated[
         bool,

@@ -1,6 +1,5 @@
 """`sharedllm recall`: recall of facts in long texts, by policy and budget; every text is read once."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,12 +7,12 @@ import typer
 from ..evaluation.recall.forms import FORMS
 from ..scoring import SCORES
 from ..utils.errors import UserError
-from .common import BatchTokensOption, ModelOption, check_model, note, tokens_of_length
+from .common import BatchTokensOption, ModelOption, ResultsOption, check_model, note, tokens_of_length
 
 
 def command(
     data: Annotated[str, typer.Option("--data", help="[DOMAIN=]PATH: a token folder, files or a glob.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; an interrupted run resumes.")],
+    output: ResultsOption,
     model: ModelOption = "tiny",
     base: Annotated[
         str,

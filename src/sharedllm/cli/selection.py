@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..utils.errors import UserError
-from .common import check_model, note
+from .common import check_model, note, output_option
 from .qa import (
     DataOption,
     EmbeddingsOption,
@@ -25,7 +25,7 @@ def command(
         str, typer.Argument(callback=check_model, help="Model whose tokens are counted; a SharedLLM can also rank.")
     ],
     data: DataOption,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")],
+    output: Annotated[Path, output_option("Folder for the results.")],
     sets: SetOption = "nq",
     length: LengthOption = "32K",
     rankings: Annotated[

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from .common import JsonOption, check_model, print_json, progress_bar
+from .common import JsonOption, check_model, output_option, print_json, progress_bar
 
 
 def command(
     sources: Annotated[list[str], typer.Argument(help="Files, folders, globs, or hub:owner/name[:config][@split].")],
     tokenizer: Annotated[str, typer.Option(callback=check_model, help="Folder, hub id, or name of a bundled model.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
+    output: Annotated[Path, output_option("Folder to write.")],
     validation: Annotated[float, typer.Option(help="Share of documents reserved for validation, below 1.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Decides which documents are reserved for validation.")] = 0,
     text_field: Annotated[str, typer.Option(help="Field of a record that holds its text.")] = "text",

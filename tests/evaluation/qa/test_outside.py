@@ -36,7 +36,9 @@ def outside(base, tokenizer, prompts, replies):
         for question in text["questions"]:
             ids = torch.tensor([text["ids"] + question["ids"]])
             new = []
-            while len(new) < text["new_tokens"] and (token := int(base(ids).logits[0, -1].argmax())) not in text["ends"]:
+            while (
+                len(new) < text["new_tokens"] and (token := int(base(ids).logits[0, -1].argmax())) not in text["ends"]
+            ):
                 new.append(token)
                 ids = torch.cat([ids, torch.tensor([[token]])], 1)
             row = {"question": question["id"], "reply": tokenizer.decode(new), "kept": len(text["ids"])}
