@@ -207,10 +207,21 @@ def test_a_file_of_save_memory_is_a_memory_too(run, tmp_path, model_folder, text
         (["ask", tree, *budget], "does not hold every token"),
         (["ask", two, *options], "holds 2 texts"),
         (["memory", "merge", whole, "-o", tmp_path / "new.memory"], "is a file, not a memory folder"),
-        (["read", text_file, "-o", whole, "--model", model_folder], "is a file, not a memory folder"),
+        (["read", text_file, "-o", whole, "--model", model_folder], "is a file, not a folder"),
     ):
         code, _, err = run(*arguments)
         assert code == 2 and message in err and err.count("\n") == 1, err
+
+
+@pytest.mark.parametrize("command", [
+    ["read", "TEXT"], ["extend", "base"], ["qa", "base", "--data", "."], ["bench"], ["diagnose", "base"], ["demo"],
+    ["recall", "--data", "a=TEXT"], ["eval", "--data", "a=TEXT"], ["memory", "merge", "TEXT"], ["tokenize", "TEXT"],
+])  # fmt: skip
+def test_an_output_that_can_not_be_written_is_refused_first(run, text_file, command):
+    arguments = [part.replace("TEXT", str(text_file)) for part in command]
+    for output, message in ((text_file, "is a file, not a folder"), (text_file / "new", "can't be written: Not a dir")):
+        code, out, err = run(*arguments, "-o", output)
+        assert (code, out, err.count("\n")) == (2, "", 1) and f"-o {output} {message}" in err, err
 
 
 def test_closed_standard_input(run, tmp_path, model_folder, text_file, monkeypatch):

@@ -56,6 +56,8 @@ def check_writable(folder: Path, option: str) -> None:
     Raises:
         UserError: it, or the nearest folder above it that exists, is no folder or can't be written to.
     """
+    if folder.is_file():
+        raise UserError(f"{option} {folder} is a file, not a folder: name another one.")
     above = next(path for path in (folder, *folder.absolute().parents) if there(path) or path.is_symlink())
     try:
         with tempfile.TemporaryFile(dir=above):
