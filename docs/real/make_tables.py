@@ -151,10 +151,12 @@ def pairs_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
     """All questions of the two tables of answers together: how often ours answers better and worse than a rival."""
     yield "| sharedllm against | questions | better | worse | p (sign test) |"
     yield "|---|--:|--:|--:|--:|"
-    for rival in ("same-pieces-text", "bm25-text"):
+    for rival in ("same-pieces-text", "bm25-text", "minilm-text"):
         changes = []
         for name, length in cells(answers) + cells(answers, whole=True):
             here, metric = cell(answers, name, length), metrics[name]
+            if rival not in here:
+                continue
             theirs = here[rival].rows
             changes += [
                 row["scores"][metric] - theirs[q]["scores"][metric] for q, row in here["sharedllm"].rows.items()
