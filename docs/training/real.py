@@ -41,6 +41,7 @@ PAGE = HERE.parent / "real.md"
 ROWS, WINDOWS = 8, (1, 3)
 # Tokens of the context for each that the memory keeps.
 KEPT = 8
+TOKENS_A_STEP = 8192
 AVERAGED = 20
 # Settings whose effect on an untrained memory is measured, with shorter targets after the longest context.
 UNTRAINED = {
@@ -172,24 +173,38 @@ def training() -> list[tuple[int, float, float]]:
     return [(step, ours[step], control[step]) for step in sorted(ours.keys() & control.keys())]
 
 
+CONTEXTS = {
+    "none": "none",
+    "own": "{n:,} tokens of its own text, as a memory",
+    "other": "{n:,} tokens of another text, as a memory",
+    "full": "{n:,} tokens of its own text, as text",
+    "last": "the last {kept:,} of them, as text",
+    "selected": "{kept:,} of them that BM25 finds, as text",
+}
+
+
 def loss_table() -> str:
-    """Differences are paired by text: to the same model without a memory, to the control, and to another text's memory."""
+    """Differences are paired by text: to the same model without a context, to the control of as many tokens, without one
+    too, and to another text's memory."""
     cells: dict[tuple, dict[tuple, float]] = defaultdict(dict)
     for r in read("loss.jsonl"):
-        model = "before training" if not r["step"] else "control" if r["run"] == "control" else "ours"
-        cells[model, r["text"], r["context"]][r["domain"], r["row"]] = r["loss"]
+        name = "before training" if not r["step"] else "control" if r["run"] == "control" else "ours"
+        cells[name, r["step"], r["text"], r["context"]][r["domain"], r["row"]] = r["loss"]
     lines = [
-        "| model | context | loss | minus without a memory | minus the control | minus another text's memory |",
+        "| model | context | loss | minus without a context | minus the control | minus another text's memory |",
         "|---|---|--:|--:|--:|--:|",
     ]
-    for (model, text, context), cell in cells.items():
-        what = "none" if text == "none" else f"{context:,} tokens of its {text} text".replace("its other", "another")
-        against = (model, "none", 0), ("control", "none", 0), (model, "other", context)
-        wanted = text != "none", model == "ours", text == "own"
+    order = ["before training", "control", "ours"]
+    for name, step, text, n in sorted(cells, key=lambda c: (c[1], order.index(c[0]), c[3], list(CONTEXTS).index(c[2]))):
+        cell = cells[name, step, text, n]
+        against = (name, step, "none", 0), ("control", step, "none", 0), (name, step, "other", n)
+        wanted = text != "none", name == "ours", text == "own"
         changes = [
             interval(cell[key] - cells[other][key] for key in cell) if want else ""
             for other, want in zip(against, wanted, strict=True)
         ]
+        model = name if not step else f"{name}, {step * TOKENS_A_STEP / 1e6:.0f}M tokens"
+        what = CONTEXTS[text].format(n=n, kept=n // KEPT)
         lines.append(f"| {model} | {what} | {mean(cell.values()):.3f} | {' | '.join(changes)} |")
     return "\n".join(lines)
 
