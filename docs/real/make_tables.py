@@ -1,10 +1,10 @@
 """Fills in the tables of this folder's README.md, and of the package's, from answers.
 
 cells.jsonl has the answers with the package's rule of how many pieces a question reads; cells-gpu.jsonl those with an earlier
-rule, and of every depth and budget.
+rule, and of every depth and budget; cells-gemma.jsonl those of another base.
 
-Run: python docs/real/make_tables.py                  makes the tables again
-     python docs/real/make_tables.py FOLDER …         takes the first answers from folders that `sharedllm qa` wrote
+Run: python docs/real/make_tables.py                      makes the tables again
+     python docs/real/make_tables.py cells.jsonl FOLDER …  takes the answers of a file from folders that `sharedllm qa` wrote
 """
 
 import json
@@ -18,7 +18,7 @@ from typing import Any
 from sharedllm.evaluation.qa.report import Contender, difference, estimate, load, total_operations
 
 HERE = Path(__file__).parent
-CELLS, EARLIER = HERE / "cells.jsonl", HERE / "cells-gpu.jsonl"
+CELLS, EARLIER, GEMMA = HERE / "cells.jsonl", HERE / "cells-gpu.jsonl", HERE / "cells-gemma.jsonl"
 PAGES = HERE / "README.md", HERE.parent.parent / "README.md"
 KEPT = ("question", "group", "operations", "read_operations", "again_operations", "selected_tokens")
 BUDGET = 512
@@ -273,6 +273,7 @@ TABLES = {
     "main": (CELLS, main_table),
     "pairs": (CELLS, pairs_table),
     "whole": (CELLS, whole_table),
+    "gemma": (GEMMA, main_table),
     "cost": (CELLS, cost_table),
     "gpu": (EARLIER, main_table),
     "budget": (EARLIER, budget_table),
@@ -293,6 +294,7 @@ def made(page: Path) -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        CELLS.write_text("".join(json.dumps(line) + "\n" for line in taken(sys.argv[1:])), encoding="utf-8")
+        lines = [json.dumps(line) + "\n" for line in taken(sys.argv[2:])]
+        (HERE / sys.argv[1]).write_text("".join(lines), encoding="utf-8")
     for page in PAGES:
         page.write_text(made(page), encoding="utf-8")
