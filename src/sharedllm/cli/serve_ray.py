@@ -107,6 +107,10 @@ def serve(
     # Ray's own handler ends the process without stopping what was started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
+        if lacking := cluster.lacking():
+            if not options.cluster:
+                raise UserError(f"the replicas need {lacking}: ask for fewer --replicas or --gpus.")
+            note(f"the replicas need {lacking}: waiting for machines that join the cluster", style="yellow")
         cluster.deploy()
         asked = Front(
             cluster, plan.name, seconds=plan.seconds, most=most * plan.batch + max_waiting, most_waiting=max_waiting

@@ -43,6 +43,8 @@ def connect(address: str, processors: int, store_mb: int = _STORE_MB) -> tuple[A
         options |= {"address": address}
     else:
         options |= {
+            # Without an address Ray takes that of RAY_ADDRESS, or of a cluster that was started here.
+            "address": "local",
             "num_cpus": processors,
             "object_store_memory": store_mb * 2**20,
             "include_dashboard": False,

@@ -21,9 +21,9 @@ from .played import Asked
 
 # A replica takes some requests more than it answers at once, so that none of its rows waits for the next one.
 _SPARE = 4
-# Seconds: between two looks at a replica's health, until it is taken for dead, for answers to end before a replica is replaced,
-# and for what all replicas are asked.
-_LOOK, _DEAD, _ENDING, _EVERY = 5, 30, 60, 10
+# Seconds: between two looks at a replica's health, for the answer to one, and for answers to end before a replica is replaced.
+# After three looks without an answer in a row Ray Serve replaces it.
+_LOOK, _ANSWER, _ENDING = 5, 30, 60
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class Cluster:
             os.environ.setdefault("RAY_worker_niceness", "0")
         self._plan, self._size = replace(plan, local=not address), size
         self._name = f"sharedllm-{socket.gethostname()}-{port}" if address else "sharedllm"
-        self._ray, self._begun = connect(address, size.most * size.threads)
+        self._own = not address
+        self._ray, self._connected = connect(address, size.most * size.threads)
         try:
             from ray import serve
             from ray.serve.exceptions import RayServeException
@@ -66,6 +67,13 @@ class Cluster:
         # Clients reach this process; a replica that dies then takes no connection with it.
         serve.start(http_options={"location": "NoServer"}, logging_config={"log_level": "ERROR"})
         logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
+
+    def lacking(self) -> str:
+        """What the cluster has too few of for the fewest replicas; "" for nothing. Ray would wait for it without a word."""
+        there, least = self._ray.cluster_resources(), self._size.least
+        needed = {"CPU": least * self._size.threads, "GPU": least * self._size.gpus}
+        few = [(name, wanted, there.get(name, 0)) for name, wanted in needed.items() if wanted > there.get(name, 0)]
+        return ", ".join(f"{wanted:g} {name}s where there are {known:g}" for name, wanted, known in few)
 
     def deploy(self) -> None:
         """Start the replicas; or replace them, one after the other, by new ones that load everything again.
@@ -85,7 +93,7 @@ class Cluster:
             name="answers",
             max_ongoing_requests=plan.batch + _SPARE,
             health_check_period_s=_LOOK,
-            health_check_timeout_s=_DEAD,
+            health_check_timeout_s=_ANSWER,
             graceful_shutdown_wait_loop_s=0.2,
             graceful_shutdown_timeout_s=_ENDING,
             ray_actor_options={"num_cpus": size.threads, "num_gpus": size.gpus},
@@ -99,11 +107,12 @@ class Cluster:
             raise UserError(f"the replicas can't be started: {_reason(str(error))}") from None
 
     def stop(self) -> None:
-        """End the replicas, and a cluster that was started here."""
+        """End the replicas, and a cluster that was started here. What others serve on another cluster stays."""
         with contextlib.suppress(*self._errors):
             self._serve.delete(self._name)
-        if self._begun:
+        if self._connected and self._own:
             self._serve.shutdown()
+        if self._connected:
             self._ray.shutdown()
 
     async def ask(self, asked: Asked, memory: str) -> AsyncGenerator[list[Message], None]:
@@ -126,9 +135,9 @@ class Cluster:
             if not ended:
                 response.cancel()
 
-    async def every(self, asked: Asked) -> list[Whole]:
+    async def every(self, asked: Asked, seconds: float) -> list[Whole]:
         try:
-            said = await self._handle.broadcast("whole", asked).results_async(timeout_s=_EVERY, return_exceptions=True)
+            said = await self._handle.broadcast("whole", asked).results_async(timeout_s=seconds, return_exceptions=True)
         except (TimeoutError, *self._errors):
             return []
         return [whole for whole in said if isinstance(whole, Whole)]

@@ -1,0 +1,57 @@
+"""What `sharedllm serve --ray` tells Ray of a cluster. No Ray is started."""
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+from sharedllm.serving.replicas.cluster import Cluster, Size
+from sharedllm.serving.replicas.plan import Plan
+from sharedllm.utils.clusters import connect
+
+PLAN = Plan("m", "m", (), None, 9, None, 1.0, 5, 5, 8)
+
+
+class Ray:
+    """Ray and Ray Serve, which only write down what they are told."""
+
+    def __init__(self, monkeypatch, **resources):
+        self.said, ray = [], ModuleType("ray")
+        ray.__dict__.update(
+            is_initialized=lambda: False, init=self._init, shutdown=lambda: self.said.append("shutdown")
+        )
+        ray.__dict__.update(cluster_resources=lambda: resources, exceptions=SimpleNamespace(RayError=KeyError))
+        served, errors = ModuleType("ray.serve"), ModuleType("ray.serve.exceptions")
+        errors.__dict__.update(RayServeException=LookupError)
+        served.__dict__.update(start=lambda **_: None, delete=lambda name: self.said.append(f"delete {name}"))
+        served.__dict__.update(shutdown=lambda: self.said.append("serve shutdown"), exceptions=errors)
+        ray.__dict__.update(serve=served)
+        for module in (ray, served, errors):
+            monkeypatch.setitem(sys.modules, module.__name__, module)
+        for name in ("RAY_USAGE_STATS_ENABLED", "RAY_SERVE_LOG_TO_STDERR", "RAY_worker_niceness"):
+            monkeypatch.setenv(name, "0")
+
+    def _init(self, **options):
+        self.options = options
+
+
+def test_what_others_serve_on_a_cluster_stays(monkeypatch):
+    ray = Ray(monkeypatch)
+    Cluster(PLAN, Size(1, 1), "auto", 8000).stop()
+    assert ray.options["address"] == "auto" and len(ray.said) == 2
+    assert ray.said[0].startswith("delete sharedllm-") and ray.said[0].endswith("-8000") and ray.said[1] == "shutdown"
+    ray.said.clear()
+    Cluster(PLAN, Size(1, 1), "", 8000).stop()
+    assert ray.said == ["delete sharedllm", "serve shutdown", "shutdown"]
+
+
+def test_a_cluster_is_started_here_whatever_else_runs(monkeypatch):
+    ray = Ray(monkeypatch)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    connect("", 2)
+    assert (ray.options["address"], ray.options["num_cpus"]) == ("local", 2)
+
+
+def test_what_a_cluster_lacks_is_said(monkeypatch):
+    Ray(monkeypatch, CPU=4.0)
+    assert Cluster(PLAN, Size(2, 3, threads=2), "auto", 1).lacking() == ""
+    assert Cluster(PLAN, Size(2, 3, threads=3), "auto", 1).lacking() == "6 CPUs where there are 4"
+    assert Cluster(PLAN, Size(1, 1, gpus=0.5), "", 1).lacking() == "0.5 GPUs where there are 0"
