@@ -3,12 +3,13 @@
 import asyncio
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from helpers import byte_tokenizer
 from replicated import front_of
-from served import ASKED, TEXT, small_model, store_of, streamed
+from served import ASKED, TEXT, TOOLS_TEMPLATE, small_model, store_of, streamed
 from starlette.testclient import TestClient
 
 from sharedllm.serving.app import application
@@ -19,6 +20,7 @@ from sharedllm.serving.replicas.asking import ATTEMPTS
 from sharedllm.serving.replicas.played import Asked, played
 from sharedllm.serving.replicas.played import joined as joined_messages
 from sharedllm.serving.replicas.routing import is_list, memory_named, repeatable
+from sharedllm.serving.replicas.sharing import Leases
 from sharedllm.serving.service import Service
 from sharedllm.serving.worker import Worker
 from sharedllm.utils.errors import UserError
@@ -134,6 +136,25 @@ def test_a_stream_goes_on_at_another_replica(start, path, after, sampled):
         assert events[-1]["choices"][0]["finish_reason"]
 
 
+def test_a_call_of_a_tool_goes_on_at_another_replica(model):
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = TOOLS_TEMPLATE
+    service = Service(model, tokenizer, "small", Memories([]), Worker(9, 4), budget=60)
+    tool = {
+        "type": "function",
+        "function": {"name": "paint", "description": "Paints.", "parameters": {"type": "object"}},
+    }
+    asked = ASKED | {"tools": [tool], "tool_choice": "required", "max_tokens": 200, "n": 2, "stream": True}
+    app, replicas = front_of([service, service])
+    with TestClient(app) as client:
+        # It dies with all of the answer but its end.
+        replicas.deaths = [len(client.post(CHAT, json=asked).content) - 10]
+        events = streamed(client.post(CHAT, json=asked))
+    assert len(replicas.memories) == 3 and not any("error" in event for event in events), events[-1]
+    calls = [one["id"] for e in events for choice in e["choices"] for one in choice["delta"].get("tool_calls", [])]
+    assert len(set(calls)) == 2 and all(name.startswith("call_") for name in calls)
+
+
 def test_a_stream_that_another_replica_writes_otherwise_ends_in_an_error(start, services, monkeypatch):
     client, replicas = start()
     for path, asked in ((CHAT, READ), ("/v1/responses", {"input": "What jumps?"})):
@@ -233,6 +254,36 @@ def test_explanations_are_found_at_the_replica_that_has_them(start):
     assert client.get("/v1/explanations/none").status_code == 404
 
 
+def test_a_replica_that_hangs_hides_no_list(start, monkeypatch):
+    client, replicas = start()
+    asked_for = []
+
+    async def every(asked, seconds):
+        asked_for.append(seconds)
+        return []
+
+    monkeypatch.setattr(replicas, "every", every)
+    assert client.get("/v1/memories").json()["data"][0]["id"] == "notes"
+    assert client.get("/v1/models/small").json()["id"] == "small"
+    said = client.get("/v1/explanations/none")
+    assert said.status_code == 504 and "took longer than 600 s" in said.text
+    assert asked_for == [10, 10, 601], "an explanation has the time of a request"
+
+
+def test_a_memory_that_was_opened_without_a_lease_is_let_go(services):
+    memories = Memories([services[0].memories["notes"].path], closed=True)
+    leases = Leases(memories)
+    lease = leases.take("notes")
+    leases.asked("notes")
+    assert not memories["notes"].closed, "it is leased"
+    del lease  # Ray Serve takes it back while a request waits
+    assert memories["notes"].closed and not leases.names
+    memories.current("notes")  # the request begins
+    leases.asked("notes")
+    assert memories["notes"].closed
+    leases.asked("")
+
+
 @pytest.mark.parametrize(
     ("path", "body", "named"),
     [
@@ -326,8 +377,6 @@ def test_how_many_replicas_wrong(said):
 
 
 def test_options_of_ray(run, monkeypatch):
-    import sys
-
     for option, value in (("--replicas", "2"), ("--threads", "2"), ("--gpus", "1"), ("--cluster", "auto")):
         code, out, err = run("serve", option, value)
         assert (code, out, err) == (2, "", f"error: {option} needs --ray.\n")

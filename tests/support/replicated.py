@@ -40,7 +40,7 @@ class Local:
                         left -= len(body)
                     yield [message]
 
-    async def every(self, asked: Asked) -> list[Whole]:
+    async def every(self, asked: Asked, seconds: float) -> list[Whole]:
         for service, _ in self.apps:
             look_again(service.memories, asked, "")
         return [await self._whole(f"r{number}", app, asked) for number, app in enumerate(app for _, app in self.apps)]

@@ -43,8 +43,9 @@ class Opened:
 
     def close(self) -> None:
         """Let the memory go; the next who asks for it opens it again."""
-        if self._memory is not None:
-            self._contents, self._memory = self._memory.contents, None
+        held = self._memory  # another thread may let it go meanwhile
+        if held is not None:
+            self._contents, self._memory = held.contents, None
 
     def again(self, label: Label, verify: bool = True) -> "Opened":
         """Open the same path again, for the same model.

@@ -68,7 +68,7 @@ class Reply:
         events = []
         for index, choice in enumerate(answered.choices):
             if choice.calls:
-                events.append(self._part(index, {"tool_calls": _called(choice, streamed=True)}))
+                events.append(self._part(index, {"tool_calls": self._called(index, choice, streamed=True)}))
             events.append(self._part(index, {} if self.chat else "", choice.finish))
         events[-1] |= extra_of(answered)
         return [*events, self._of(self._kind, []) | usage_of(answered)] if usage else events
@@ -82,7 +82,7 @@ class Reply:
             return self._choice(index, {"text": choice.text}, choice.finish, choice.scored)
         message: dict[str, Any] = {"role": "assistant", "content": choice.text}
         if choice.calls:
-            message |= {"content": choice.text or None, "tool_calls": _called(choice)}
+            message |= {"content": choice.text or None, "tool_calls": self._called(index, choice)}
         return self._choice(index, {"message": message}, choice.finish, choice.scored)
 
     def _part(
@@ -126,6 +126,13 @@ class Reply:
         text, codes = spelled(self.tokenizer, token)
         return {"token": text, "logprob": logprob, "bytes": codes}
 
+    def _called(self, index: int, choice: Choice, streamed: bool = False) -> list[dict[str, Any]]:
+        """Calls whose ids follow from the answer's, so that whoever writes the same answer again gives the same ids."""
+        return [
+            ({"index": number} if streamed else {}) | call.said(f"{self.id}_{index}_{number}")
+            for number, call in enumerate(choice.calls)
+        ]
+
     def _of(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {"id": self.name, "object": kind, "created": self.created, "model": self.model, "choices": choices}
 
@@ -142,7 +149,3 @@ def usage_of(answered: Answered) -> dict[str, Any]:
 
 def extra_of(answered: Answered) -> dict[str, Any]:
     return {"sharedllm": answered.extra} if answered.extra else {}
-
-
-def _called(choice: Choice, streamed: bool = False) -> list[dict[str, Any]]:
-    return [({"index": index} if streamed else {}) | call.said for index, call in enumerate(choice.calls)]

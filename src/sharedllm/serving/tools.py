@@ -5,7 +5,6 @@ Every family writes calls in its own form: `<tool_call>\\n{"name": …, "argumen
 """
 
 import json
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,11 +33,10 @@ class Call:
     name: str
     arguments: str
 
-    @property
-    def said(self) -> dict[str, Any]:
+    def said(self, id: str) -> dict[str, Any]:
         """In the form of OpenAI's API."""
         function = {"name": self.name, "arguments": self.arguments}
-        return {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
+        return {"id": f"call_{id}", "type": "function", "function": function}
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,8 @@ class Replicas(Protocol):
         """
         ...
 
-    async def every(self, asked: Asked) -> list[Whole]:
-        """The answers of all that live."""
+    async def every(self, asked: Asked, seconds: float) -> list[Whole]:
+        """The answers of all that live; none if one of them takes longer than so many seconds."""
         ...
 
     async def running(self) -> int:

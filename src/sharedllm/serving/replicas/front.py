@@ -25,8 +25,10 @@ from .routing import QUESTIONS, is_list, memory_named
 
 logger = logging.getLogger("sharedllm.serving")
 
-# A replica ends a request in time, and says what took so long; this is for those that wait for one.
+# Seconds. A replica ends a request in time, and says what took so long; this is for those that wait for one.
 _LATER = 1
+# Within which every replica says what it can say at once, unless it hangs.
+_AT_ONCE = 10
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
@@ -75,17 +77,35 @@ class Front:
 
         return _with(StreamingResponse(parts(), start["status"]), start["headers"])
 
-    async def listed(self, asked: Asked) -> Response:
-        """What any replica can say at once, even if all are busy."""
-        said = await self.replicas.every(asked)
-        whole = min(said, key=lambda whole: whole.status, default=None)
+    async def listed(self, request: Request) -> Response:
+        """What any replica can say at once, even if all are busy; if one of them hangs, what the next free one says."""
+        whole = await self._best(request, _AT_ONCE)
+        return await self.response(request) if whole is None else whole
+
+    async def kept(self, request: Request) -> Response:
+        """What one replica has, and makes in the time of a request."""
+        whole = await self._best(request, self.seconds + _LATER)
         if whole is None:
+            raise late(self.seconds)
+        return whole
+
+    async def _best(self, request: Request, seconds: float) -> Response | None:
+        """Of the answers of all replicas one that is no error, if there is one; None if they took too long.
+
+        Raises:
+            ServingError: no replica is running.
+        """
+        said = await self.replicas.every(_bare(request), seconds)
+        if said:
+            whole = min(said, key=lambda whole: whole.status)
+            return _with(Response(whole.body, whole.status), whole.headers)
+        if not await self.replicas.running():
             raise _none()
-        return _with(Response(whole.body, whole.status), whole.headers)
+        return None
 
     async def metrics(self, asked: Asked) -> str:
         """The metrics of all replicas, each with a label of its own."""
-        said = await self.replicas.every(asked)
+        said = await self.replicas.every(asked, _AT_ONCE)
         return joined({whole.replica: whole.body.decode() for whole in said if whole.status == 200})
 
     async def _followed(self, asked: Asked, request: Request) -> AsyncGenerator[Message, None]:
@@ -162,14 +182,14 @@ def front_application(
     @app.get("/v1/explanations/{name}")
     async def explanation(request: Request) -> Response:
         """It is kept by the replica that gave the answer."""
-        return await front.listed(_bare(request))
+        return await front.kept(request)
 
     add_page(app)
 
     @app.api_route("/{path:document}", methods=_METHODS)
     async def other(request: Request) -> Response:
         if is_list(request.method, request.url.path):
-            return await front.listed(_bare(request))
+            return await front.listed(request)
         return await front.response(request)
 
     return app

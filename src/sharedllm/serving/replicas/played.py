@@ -1,7 +1,7 @@
 """Requests as values, and the server's application played to them inside a replica, without a socket."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,7 +51,7 @@ class Asked:
         }
 
 
-async def played(app: ASGIApp, asked: Asked) -> AsyncIterator[list[Message]]:
+async def played(app: ASGIApp, asked: Asked) -> AsyncGenerator[list[Message], None]:
     """Yield what an application answers: its messages, several at once if they come faster than they are taken. Leaving early is to
     the application what a client's leaving is."""
     said: asyncio.Queue[Message] = asyncio.Queue()
@@ -70,9 +70,11 @@ async def played(app: ASGIApp, asked: Asked) -> AsyncIterator[list[Message]]:
     try:
         while True:
             taking = asyncio.create_task(said.get())
-            await asyncio.wait({taking, playing}, return_when=asyncio.FIRST_COMPLETED)
-            if not taking.done():
-                taking.cancel()
+            try:
+                await asyncio.wait({taking, playing}, return_when=asyncio.FIRST_COMPLETED)
+            finally:  # its client may have left
+                if not taking.done():
+                    taking.cancel()
             messages = [taking.result()] if taking.done() and not taking.cancelled() else []
             while not said.empty():
                 messages.append(said.get_nowait())

@@ -1,8 +1,8 @@
 """The actor of a replica, as Ray Serve starts it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, suppress
 
 from ray import serve
 from starlette.types import Message
@@ -10,21 +10,10 @@ from starlette.types import Message
 from ...utils.errors import UserError
 from ..app import application
 from ..errors import ServingError
-from ..memories import Memories
 from .asking import Whole
 from .plan import Plan
 from .played import Asked, played
-from .sharing import look_again
-
-
-class _Lease:
-    """That a replica has a memory open. Ray Serve takes it back when the replica opens others."""
-
-    def __init__(self, memories: Memories, name: str):
-        self.memories, self.name = memories, name
-
-    def __del__(self):
-        self.memories.close(self.name)
+from .sharing import Lease, Leases, look_again
 
 
 def _listen_here() -> None:
@@ -49,21 +38,23 @@ class Replica:
             _listen_here()
         self.service = plan.service()
         self.app = application(self.service)
-        memories = self.service.memories
+        self._leases = Leases(self.service.memories)
 
-        async def opens(name: str) -> _Lease:
-            await asyncio.to_thread(memories.current, name)
-            return _Lease(memories, name)
+        async def opens(name: str) -> Lease:
+            return await asyncio.to_thread(self._leases.take, name)
 
-        self._opened: Callable[[str], Awaitable[_Lease]] = serve.multiplexed(max_num_models_per_replica=plan.open)(
-            opens
-        )  # pyright: ignore[reportAttributeAccessIssue]
+        self._opened: Callable[[str], Awaitable[Lease]] = serve.multiplexed(max_num_models_per_replica=plan.open)(opens)  # pyright: ignore[reportAttributeAccessIssue]
 
-    async def ask(self, asked: Asked) -> AsyncIterator[list[Message]]:
+    async def ask(self, asked: Asked) -> AsyncGenerator[list[Message], None]:
         """Yield the messages of the application's answer; see `played`."""
-        await self._ready(asked, serve.get_multiplexed_model_id())
-        async for messages in played(self.app, asked):
-            yield messages
+        memory = serve.get_multiplexed_model_id()
+        await self._ready(asked, memory)
+        try:
+            async with aclosing(played(self.app, asked)) as said:
+                async for messages in said:
+                    yield messages
+        finally:
+            self._leases.asked(memory)
 
     async def whole(self, asked: Asked) -> Whole:
         """The application's answer."""
