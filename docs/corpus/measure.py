@@ -42,11 +42,12 @@ def cut(source: Path, folder: Path, count: int, characters: int) -> Path:
 
 
 def digest(folder: Path) -> str:
-    """Of the names and bytes of all objects of a corpus. Names with a dot are files that a killed writer had not finished, which are
-    no objects."""
+    """Of the names and bytes of all objects of a corpus. In folders that begin with a dot is what a killed writer had not finished."""
     found = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
-        found.update(f"{path.relative_to(folder)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = str(path.relative_to(folder))
+        if not name.startswith("."):
+            found.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return found.hexdigest()
 
 
@@ -78,7 +79,7 @@ def killed(docs: Path, folder: Path, made: Any, what: str, moment: float, rng: r
         "failed": len(said["failed"]),
         "seconds": round(time.perf_counter() - begun, 1),
         "digest": digest(folder),
-        "unfinished": len(list(folder.rglob(".*"))),
+        "unfinished": len(list(folder.glob(".*"))),
     }
     shutil.rmtree(folder)
     return found

@@ -137,6 +137,15 @@ def test_poison_is_listed_and_not_fatal(docs, corpus_model, tmp_path, monkeypatc
     }  # fmt: skip
 
 
+def test_of_two_documents_of_one_name_the_first_is_read(docs, corpus_model, tmp_path, monkeypatch):
+    real = reader.texts
+    monkeypatch.setattr(reader, "texts", lambda shard: [*real(shard), next(iter(real(shard)))])
+    report = run(corpus_model, docs, tmp_path / "a", shard_bytes=10_000)
+    assert (report.documents, report.shards) == (6, 1)
+    ((name, reason),) = report.failed
+    assert name == f"{docs}/0.txt" and reason == f"{docs}/0.txt is named twice: only the first is read."
+
+
 def test_nothing_but_poison(tmp_path, corpus_model):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "a.txt").write_text(" ")

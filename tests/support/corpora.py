@@ -32,6 +32,6 @@ def run(model: str, source, uri, *, engine=None, shard_bytes: int = 300, **setti
 
 
 def objects(folder: Path) -> dict[str, bytes]:
-    """All objects of a corpus in a folder. A name with a dot is a file that a killed writer had not finished, and no object."""
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(".")]
-    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+    """All objects of a corpus in a folder. A folder whose name begins with a dot has what a killed writer had not finished."""
+    files = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {name: path.read_bytes() for name, path in files.items() if not name.startswith(".")}

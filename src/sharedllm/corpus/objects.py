@@ -1,7 +1,6 @@
 """Objects under a URI, by the library fsspec: a folder here, or a bucket of S3, GCS and the like."""
 
 import re
-import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from fsspec.core import url_to_fs
 from ..utils.errors import UserError
 from ..utils.extras import missing
 from ..utils.files import is_uri, put
+from .scratch import scratch, sweep
 
 # A secret may stand in a URI: s3://KEY:SECRET@bucket.
 _SECRET = re.compile(r"://[^/@]*@")
@@ -55,7 +55,7 @@ class Place:
         path = f"{self._root}/{name}"
         with named(self.uri, needed=True):
             if self.local:
-                with _beside(Path(path)) as temporary:
+                with self._temporary(name) as temporary:
                     temporary.write_bytes(content)
             else:
                 self._fs.pipe_file(path, content)
@@ -65,10 +65,25 @@ class Place:
         path = f"{self._root}/{name}"
         with named(self.uri, needed=True):
             if self.local:
-                with _beside(Path(path)) as temporary:
+                with self._temporary(name) as temporary:
                     self._fs.cp_file(str(file), str(temporary))
             else:
                 self._fs.put_file(str(file), path)
+
+    @contextmanager
+    def _temporary(self, name: str) -> Iterator[Path]:
+        """A file that becomes an object here once it is written."""
+        root = Path(self._root)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        with scratch(root) as folder:
+            yield folder / "object"
+            put(folder / "object", root / name)
+
+    def sweep(self) -> None:
+        """Remove what killed writers of this machine had not finished. An object store shows no such thing."""
+        if self.local:
+            with named(self.uri):
+                sweep(Path(self._root))
 
     def names(self, folder: str) -> set[str]:
         """The names of the objects in a folder."""
@@ -122,17 +137,6 @@ class Place:
         """A file that `files` named, for reading; what its suffix says is compressed is decompressed."""
         with named(self.uri, needed=True):
             return self._fs.open(path, "rb", compression="infer")
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        yield temporary
-        put(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -101,6 +101,7 @@ class Reader:
         sweep()
         self.model, self.tokenizer = load_for_reading(model)
         self.place, self.settings = Place(uri), settings
+        self.place.sweep()
         own = settings_of(self.model, self.tokenizer, settings.storage, settings.batch_tokens, settings.shard_bytes)
         own.check(settings, uri)
 
@@ -133,6 +134,9 @@ class Reader:
         with writing(folder / "shard.memory") as writer:
             writer.begin(self.model, self.settings.tokenizer, keep_all=True, storage=self.settings.storage)
             for name, opens in texts(shard):
+                if any(d.name == name for d in writer.present().documents):
+                    failed.append((name, f"{name} is named twice: only the first is read."))
+                    continue
                 try:
                     words[name] = self._document(writer, name, opens())
                 except (MemoryError, KeyboardInterrupt):
@@ -173,8 +177,6 @@ class Reader:
                 seen.update(counted([piece]))
                 yield piece
 
-        if any(d.name == name for d in writer.present().documents):
-            raise UserError(f"{name} is named twice: only the first is read.")
         writer.read(
             self.model, self.tokenizer, name, counting(), origin=text.origin, batch_tokens=self.settings.batch_tokens
         )

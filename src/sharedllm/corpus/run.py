@@ -70,6 +70,7 @@ def read_corpus(
     """
     begun = time.perf_counter()
     place = Place(uri)
+    place.sweep()
     loaded, tokenizer = load_for_reading(model)
     settings = settings_of(loaded, tokenizer, storage, batch_tokens, shard_bytes)
     del loaded, tokenizer  # workers have their own

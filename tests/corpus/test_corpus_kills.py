@@ -1,0 +1,51 @@
+"""SIGKILL at any moment of `read-corpus`: the same command, run again, leaves every byte of the folder as an undisturbed run does."""
+
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+from corpora import documents
+from fuzzing import counts, run_cases
+from killing import in_a_child
+
+# About how many operations on files in the corpus a run of three shards has.
+MOST_OPERATIONS = 120
+
+
+def every_file(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else b"" for p in sorted(folder.rglob("*"))}
+
+
+@counts(few=3, full=40)
+def test_kills_of_a_corpus(tmp_path, corpus_model, count):
+    docs, killed, left = documents(tmp_path / "docs"), [], []
+    options = ["--model", corpus_model, "--workers", "0", "--shard-bytes", "300", "--batch-tokens", "256"]
+
+    def command(folder: Path) -> list[str]:
+        return ["read-corpus", str(docs), "-o", str(folder), *options]
+
+    begun = time.perf_counter()
+    assert in_a_child(command(tmp_path / "whole"), tmp_path / "whole") == 0
+    seconds = time.perf_counter() - begun
+    whole = every_file(tmp_path / "whole")
+    assert len([name for name in whole if name.startswith("parts/")]) == 3
+    folder = tmp_path / "c"
+
+    def case(rng: random.Random, did: list[str]) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        for _ in range(2):
+            at_random = rng.random() < 0.3
+            moment = (
+                {"seconds": rng.uniform(0, seconds)} if at_random else {"operation": rng.randrange(MOST_OPERATIONS)}
+            )
+            did.append(str(moment))
+            killed.append(in_a_child(command(folder), folder, **moment) == -signal.SIGKILL)
+        left.extend(folder.glob(".writing*"))
+        assert in_a_child(command(folder), folder) == 0, "the same command again"
+        assert every_file(folder) == whole
+
+    run_cases("kills of a corpus", count, case)
+    assert any(killed)
+    assert left or count < 20, "some are killed while they put an object"
