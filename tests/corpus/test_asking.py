@@ -1,6 +1,8 @@
 """Asking a corpus: the documents that are chosen, and answers equal to those over the same documents in a memory."""
 
 import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -79,6 +81,24 @@ def test_passages_and_chats(corpus, model):
     turns = [chat.ask("fir?"), chat.ask("oak?"), chat.ask("pine?")]
     assert chat.tokens == corpus.tokens and all(turn.memory.kept[0] > 0 for turn in turns)
     assert chat.history is not None, "the window is small"
+
+
+def test_threads_that_ask_at_once_take_nothing_from_each_other(corpus_folder, monkeypatch):
+    """A server reads passages in other threads than the one that answers; more shards are asked for than stay open."""
+    from sharedllm.corpus import corpus as module
+
+    corpus = open_memory(corpus_folder)
+    monkeypatch.setattr(module, "_OPEN", 8)
+    monkeypatch.setattr(module, "read_part", lambda place, shard: shard)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            asked = [*"abcdefghijkl"] * 2000
+            assert all(list(pool.map(lambda _: [corpus._part(name) for name in asked] == asked, range(4))))
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(corpus._parts) <= 8 + 4
 
 
 def test_one_document(corpus):

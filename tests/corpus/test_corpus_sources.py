@@ -94,6 +94,18 @@ def test_records_that_are_gone_are_named(tmp_path):
         list(texts(shard))
 
 
+def test_rows_that_are_gone_are_named(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = pa.Table.from_pylist([{"text": f"text {i}"} for i in range(9)])
+    parquet.write_table(table, tmp_path / "a.parquet")
+    (shard,) = plan([str(tmp_path / "a.parquet")], 10_000)[0]
+    parquet.write_table(table.slice(0, 4), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet has 4 records, fewer than when it was listed"):
+        list(texts(shard))
+
+
 def test_sources_that_are_wrong(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         plan([str(tmp_path / "none")], 100)

@@ -164,21 +164,20 @@ class Corpus:
         raise UserError(f"{self.place.uri}/parts/{part.shard}.json holds no {name}: read the corpus again.")
 
     def _part(self, shard: str) -> Part:
-        if shard not in self._parts:
-            part = read_part(self.place, shard)
-            if part is None:
-                raise UserError(f"{self.place.uri} has lost parts/{shard}.json: read the corpus again.")
-            self._parts[shard] = part
-        return _used(self._parts, shard)
+        part = self._parts.get(shard) or read_part(self.place, shard)
+        if part is None:
+            raise UserError(f"{self.place.uri} has lost parts/{shard}.json: read the corpus again.")
+        return _used(self._parts, shard, part)
 
     def _block(self, block: Block, *, manifest: Manifest) -> RangedBlock:
         shard, _, file = block.file.partition("/")
-        if (shard, file) not in self._blocks:
+        opened = self._blocks.get((shard, file))
+        if opened is None:
             part = self._part(shard)
             assert part.blocks is not None
             inside = replace(block, file=file)
-            self._blocks[shard, file] = RangedBlock(inside, manifest, partial(self._fetch, part), part.blocks.name)
-        return _used(self._blocks, (shard, file))
+            opened = RangedBlock(inside, manifest, partial(self._fetch, part), part.blocks.name)
+        return _used(self._blocks, (shard, file), opened)
 
     def _fetch(self, part: Part, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         """Ranges of a shard's blocks: from the disk as they are, from elsewhere in steps that are checked and kept."""
@@ -202,9 +201,10 @@ class Corpus:
         return found
 
 
-def _used(kept: OrderedDict, key: Any) -> Any:
-    """The entry of a key, which is now the last to go."""
-    kept.move_to_end(key)
+def _used(kept: OrderedDict, key: Any, entry: Any) -> Any:
+    """The entry of a key, which is now the last to go. Other threads may do the same at any time."""
+    kept.pop(key, None)
+    kept[key] = entry
     while len(kept) > _OPEN:
         kept.popitem(last=False)
-    return kept[key]
+    return entry

@@ -92,6 +92,8 @@ def _rows(span: Span) -> Iterator[tuple[str, Callable[[], Text]]]:
                     name = span.record(row)
                     yield name, lambda value=value, name=name: _record(value, name)
             number += len(batch)
+    if number < span.first + span.count:
+        raise UserError(f"{span.name} has {number} records, fewer than when it was listed: run it again.")
 
 
 def _record(value: Any, name: str) -> Text:
