@@ -14,6 +14,7 @@ from sharedllm.serving.replicas.cluster import Cluster, Size
 from sharedllm.serving.replicas.plan import Plan
 from sharedllm.serving.replicas.played import Asked
 from sharedllm.utils.clusters import connect
+from sharedllm.utils.errors import UserError
 
 PLAN = Plan("m", "m", (), None, 9, None, 1.0, 5, 5, 8)
 
@@ -75,6 +76,20 @@ def test_a_cluster_is_started_here_whatever_else_runs(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     connect("", 2)
     assert (ray.options["address"], ray.options["num_cpus"]) == ("local", 2)
+
+
+def test_a_cluster_that_refuses_a_token_is_said(monkeypatch):
+    ray = Ray(monkeypatch)
+
+    def init(**options):
+        raise ConnectionError("Failed to connect\nto it.")
+
+    monkeypatch.setattr(sys.modules["ray"], "init", init)
+    with pytest.raises(UserError, match=r"^no Ray cluster at auto: Failed to connect to it; .* set RAY_AUTH_TOKEN\.$"):
+        connect("auto", 1)
+    with pytest.raises(UserError, match=r"^no Ray cluster on this machine: Failed to connect to it\.$"):
+        connect("", 1)
+    assert not ray.said
 
 
 def test_what_a_cluster_lacks_is_said(monkeypatch):

@@ -53,7 +53,10 @@ def connect(address: str, processors: int, store_mb: int = _STORE_MB) -> tuple[A
         ray.init(**options)
     except Exception as error:  # Ray raises bare ones, too, as on a machine where its processes start too slowly
         where = f"at {address}" if address else "on this machine"
-        raise UserError(f"no Ray cluster {where}: {' '.join(str(error).split())[:300]}") from None
+        # Ray says of a wrong token only that it can't connect.
+        fix = "; if it asks for a token, set RAY_AUTH_TOKEN" if address else ""
+        said = " ".join(str(error).split())[:300].rstrip(".")
+        raise UserError(f"no Ray cluster {where}: {said}{fix}.") from None
     return ray, True
 
 
