@@ -28,11 +28,8 @@ def scratch(within: Path | None = None) -> Iterator[Path]:
         lock = _lock(folder)
         try:
             lock.acquire()
-        except (
-            Timeout,
-            FileNotFoundError,
-            NotImplementedError,
-        ):  # `sweep` of another reader came in between, or see below
+        except (Timeout, FileNotFoundError, NotImplementedError):
+            # `sweep` of another reader came in between, or see below.
             shutil.rmtree(folder, ignore_errors=True)
             continue
         if (folder / "lock").exists():
@@ -56,9 +53,8 @@ def sweep(within: Path | None = None) -> None:
     """
     above = Path(tempfile.gettempdir()) if within is None else within
     for folder in above.glob(f"{_prefix(within)}*"):
-        with suppress(
-            OSError, Timeout, NotImplementedError
-        ):  # another user's, a faster reader's, or on a disk without locks
+        # Another user's, a faster reader's, or on a disk without locks.
+        with suppress(OSError, Timeout, NotImplementedError):
             if folder.is_symlink() or not (folder / "lock").is_file():
                 folder.rmdir()
                 continue
