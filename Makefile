@@ -14,7 +14,7 @@ help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: $(READY) ## read 128K tokens with a window of 512 (FILE=… for your own text, MODEL=… for your own chat model)
-	@$(BIN)/sharedllm demo $(FILE) $(if $(MODEL),--model $(MODEL))
+	@$(BIN)/sharedllm demo $(if $(FILE),"$(FILE)") $(if $(MODEL),--model "$(MODEL)")
 
 test: $(READY) ## the test suite
 	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal

@@ -325,8 +325,15 @@ def test_memory_of_another_model_is_refused(run, base_folder, memory_file, tmp_p
     assert "was made by another model" in err
 
 
+def test_a_setting_of_nought_is_no_default(run, base_folder, tmp_path):
+    for option in ("--chunk-size", "--window", "--lower-layers"):
+        code, _, err = run("extend", base_folder, "-o", tmp_path / "new", "--paper", option, 0)
+        name = option.removeprefix("--").replace("-", "_")
+        assert code == 2 and f"error: {name}=0 must be" in err and not (tmp_path / "new").exists(), err
+
+
 def test_unknown_commands_and_models(run, base_folder):
-    assert run("frobnicate")[::2] == (2, "error: No such command 'frobnicate'.\n")
+    assert run("frobnicate")[::2] == (2, "error: No such command 'frobnicate'. `sharedllm --help` lists them.\n")
     assert "ordinary LlamaForCausalLM" in run("info", base_folder)[2]
     assert "does not exist" in run("info", "./nowhere")[2]
     code, out, _ = run()

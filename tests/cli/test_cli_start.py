@@ -52,7 +52,13 @@ def test_help_and_version_load_nothing_slow(tmp_path, arguments, shown):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["reed"], "No such command 'reed'"),
+        (["reed"], "No such command 'reed'. Did you mean 'read'"),
+        (["ask", "a"], "Missing argument 'question'. `sharedllm ask --help` shows what it needs."),
+        (["ask", "a", "b", "--budget", "0"], "--budget 0 is not allowed: it must be greater than or equal to 1."),
+        (["ask", "a", "b", "--budget=nan"], "--budget nan is not allowed: it must be a valid integer."),
+        (["ask", "a", "b", "--budget", ""], "--budget '' is not allowed: it must be a valid integer."),
+        (["generate", "--prompt", "p", "--temperature", "nan"], "--temperature nan is not allowed: it must be"),
+        (["read", "a", "-o", "b", "--storage", "int4"], "--storage int4 is not allowed: 'int4' is not one of 'model'"),
         (["read", "a.txt"], "Missing option '-o'"),
         (["read", "nosuch.txt", "-o", "x.memory"], "nosuch.txt does not exist: check the name."),
         (["read", "*.nosuch", "-o", "x.memory"], "*.nosuch matches no file"),

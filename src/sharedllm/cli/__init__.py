@@ -11,6 +11,7 @@ from contextlib import suppress
 from ..utils.errors import UserError
 from ..utils.text_files import harmless
 from .app import app
+from .usage import usage_line
 
 STOPPED = 130
 
@@ -39,8 +40,9 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         if debug:
             traceback.print_exc()
+        said = usage_line(error, arguments) if usage else str(error)
         # A name may be as long as a command line.
-        line = re.sub(r"(\S{100})\S{400,}", r"\1…", re.sub(r"[ \t\n]+", " ", usage() if usage else str(error)).strip())
+        line = re.sub(r"(\S{100})\S{400,}", r"\1…", re.sub(r"[ \t\n]+", " ", said).strip())
         line = f"error: {line}"
         print(harmless(line), file=sys.stderr)
         sys.exit(2)

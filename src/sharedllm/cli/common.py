@@ -169,7 +169,7 @@ def show_sources(sources: list[dict[str, Any]]) -> None:
     for found in sources:
         characters = f"characters {found['characters'][0]:,}–{found['characters'][1]:,}"
         place = f"{found['document']}, {found['place'] or characters}"
-        line = harmless(" ".join(f"{place}: {found['excerpt']!r}".split("\n")))
+        line = harmless(" ".join(f"{place}: “{' '.join(found['excerpt'].split())}”".split("\n")))
         stderr.print(
             line,
             style="dim",

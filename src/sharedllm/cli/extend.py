@@ -118,7 +118,7 @@ def command(
         )
     settings = {
         "window": window,
-        "chunk_size": chunk_size or (2048 if deep else 1024),
+        "chunk_size": (2048 if deep else 1024) if chunk_size is None else chunk_size,
         "strides": numbers("strides", ratios or strides),
         "injection_map": pairs(injection_map) if injection_map is not None else None,
         "injection": injection,

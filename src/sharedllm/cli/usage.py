@@ -1,0 +1,36 @@
+"""One line for what the argument parser refuses: the option, what was given, what is allowed, and where help is."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+
+def usage_line(error: Any, arguments: Sequence[str]) -> str:
+    """
+    Args:
+        error: of the parser, which has `format_message`. arguments: those of the command line.
+    """
+    line, context = error.format_message(), getattr(error, "ctx", None)
+    options = getattr(getattr(error, "param", None), "opts", None) or []
+    kind = type(error).__name__
+    if kind == "BadParameter" and options:
+        allowed = re.sub(r"^Value error, |, unable to parse .*$", "", error.message)
+        allowed = re.sub(r"^Input should be ", "it must be ", allowed).rstrip(".")
+        given = _given(arguments, options)
+        shown = options[-1] if given is None else f"{options[-1]} {given or repr(given)}"
+        return f"{shown} is not allowed: {allowed}."
+    if context is not None and re.fullmatch(r"No such command '.*'\.", line):
+        line += f" `{context.command_path} --help` lists them."
+    elif kind == "MissingParameter" and context is not None:
+        line += f" `{context.command_path} --help` shows what it needs."
+    return line
+
+
+def _given(arguments: Sequence[str], options: Sequence[str]) -> str | None:
+    """The last value of an option, or None if it isn't found."""
+    found = None
+    for i, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name in options:
+            found = value if equals else next(iter(arguments[i + 1 : i + 2]), None)
+    return found
