@@ -33,12 +33,21 @@ def main() -> None:
     chosen.replies.mkdir(parents=True, exist_ok=True)
     for name in chosen.press.split(","):
         path = chosen.replies / f"{name}.jsonl"
-        done = {json.loads(line)["question"] for line in path.read_text().splitlines()} if path.is_file() else set()
+        done = finished(path)
         for line in chosen.prompts.read_text().splitlines():
             text = json.loads(line)
             left = [question for question in text["questions"] if question["id"] not in done]
             if left:
                 answer(model, tokenizer, name, chosen.keep, text, left, path)
+
+
+def finished(path: Path) -> set[str]:
+    """Questions that have a reply. What a killed run had of its last line is cut off."""
+    if not path.is_file():
+        return set()
+    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    path.write_text(whole + "\n" if whole else "", encoding="utf-8")
+    return {json.loads(line)["question"] for line in whole.splitlines()}
 
 
 @torch.no_grad()

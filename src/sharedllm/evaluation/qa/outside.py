@@ -15,9 +15,8 @@ A reply file has one JSON line a question:
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +52,11 @@ def write_prompts(path: Path, plan: Plan, texts: Sequence[PackedText], reader: R
 class Replies:
     """The replies of a file, as a system. Its name is "replies:" and that of the file, without the folder.
 
-    one_line: only the first line of a reply counts, as for the base.
+    rows: by question. one_line: only the first line of a reply counts, as for the base.
     """
 
     path: Path
+    rows: Mapping[str, dict[str, Any]]
     one_line: bool = False
     budgeted: bool = False
     follows: str = ""
@@ -65,22 +65,15 @@ class Replies:
     def name(self) -> str:
         return f"replies:{self.path.stem}"
 
-    @cached_property
-    def _rows(self) -> dict[str, dict[str, Any]]:
-        rows = {row.get("question"): row for row in rows_of(self.path)}
-        if not rows:
-            raise UserError(f"--system replies:{self.path}: there are no replies in it; check the name.")
-        return rows
-
     def prepare(self, text: PackedText) -> None:
-        _ = self._rows
+        """The other program has read it."""
 
     def answer(self, state: None, ask: Ask) -> Reply:
         """
         Raises:
             UserError: the file has no reply to the question, or the reply lacks a field.
         """
-        row = self._rows.get(ask.question.id)
+        row = self.rows.get(ask.question.id)
         if row is None:
             raise UserError(
                 f"{self.path} has no reply to {ask.question.id}: make its prompts with the same options and --prompts."
@@ -96,8 +89,12 @@ class Replies:
 def replies(name: str, variant: str, resources: Resources) -> AskedSystem:
     """
     Raises:
-        UserError: the name has no file.
+        UserError: the name has no file, or there are no replies in it.
     """
     if not variant:
         raise UserError(f"--system {name} needs a file of replies: write replies:FILE.")
-    return Replies(Path(variant), resources.harness.reader.form.one_line)
+    path = Path(variant)
+    rows = {row.get("question"): row for row in rows_of(path)}
+    if not rows:
+        raise UserError(f"--system replies:{path}: there are no replies in it; check the name.")
+    return Replies(path, rows, resources.harness.reader.form.one_line)
