@@ -191,8 +191,8 @@ def loss_table() -> str:
         name = "before training" if not r["step"] else "control" if r["run"] == "control" else "ours"
         cells[name, r["step"], r["text"], r["context"]][r["domain"], r["row"]] = r["loss"]
     lines = [
-        "| model | context | loss | minus without a context | minus the control | minus another text's memory |",
-        "|---|---|--:|--:|--:|--:|",
+        "| model | context | n | loss | minus without a context | minus the control | minus another text's memory |",
+        "|---|---|--:|--:|--:|--:|--:|",
     ]
     order = ["before training", "control", "ours"]
     for name, step, text, n in sorted(cells, key=lambda c: (c[1], order.index(c[0]), c[3], list(CONTEXTS).index(c[2]))):
@@ -205,7 +205,7 @@ def loss_table() -> str:
         ]
         model = name if not step else f"{name}, {step * TOKENS_A_STEP / 1e6:.0f}M tokens"
         what = CONTEXTS[text].format(n=n, kept=n // KEPT)
-        lines.append(f"| {model} | {what} | {mean(cell.values()):.3f} | {' | '.join(changes)} |")
+        lines.append(f"| {model} | {what} | {len(cell)} | {mean(cell.values()):.3f} | {' | '.join(changes)} |")
     return "\n".join(lines)
 
 
