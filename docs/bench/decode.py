@@ -20,7 +20,7 @@ from sharedllm.benchmark.measure import DTYPES
 from sharedllm.benchmark.shapes import get_shape
 from sharedllm.model.cache import with_room
 
-STEPS, WARM, RATIO = 24, 2, 8
+STEPS, WARM, STRIDE = 24, 2, 8
 
 
 @torch.no_grad()
@@ -43,7 +43,7 @@ def main(shape: str, dtype: str, injection: str, *lengths: str) -> dict[str, flo
         return torch.randn(1, groups, 1, dim).to(kind).expand(-1, -1, tokens, -1).contiguous()
 
     def memory(tokens: int, budget: int | None) -> ContextMemory:
-        kept = min(tokens // RATIO, budget or tokens)
+        kept = min(tokens // STRIDE, budget or tokens)
         places = ((torch.arange(kept) + 1) * (tokens // kept) - 1)[None]
         pairs = range(len(model.config.injection_map))
         return ContextMemory(
@@ -52,7 +52,7 @@ def main(shape: str, dtype: str, injection: str, *lengths: str) -> dict[str, flo
             mask=torch.ones(1, kept, dtype=torch.bool),
             chunk=places // own.chunk_size,
             position=places,
-            ratio=torch.full((1, kept), RATIO),
+            stride=torch.full((1, kept), STRIDE),
             token_ids=torch.zeros(1, 1, dtype=torch.int32),
             lengths=torch.tensor([tokens]),
             chunk_size=own.chunk_size,
