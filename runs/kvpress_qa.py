@@ -71,8 +71,8 @@ def answer(model, tokenizer, name: str, keep: int, text: dict, questions: list[d
             "question": question["id"],
             "reply": tokenizer.decode(new, skip_special_tokens=True),
             # Some presses mask what they drop, each head its own share, and leave the cache as long as it was.
-            "kept": keep,
-            "context": keep + len(question["ids"]),
+            "kept": min(keep, ids.shape[1]),
+            "context": min(keep, ids.shape[1]) + len(question["ids"]),
             "seconds": {"answer": round(time.perf_counter() - begin, 3)},
             "read": round(read, 2),
         }
