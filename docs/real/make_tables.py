@@ -40,6 +40,7 @@ WHOLE = {
     "replies:SnapKV": "SnapKV",
     "replies:ExpectedAttention": "Expected Attention",
     "replies:KVzip": "KVzip",
+    "replies:KVzip-2048": "KVzip, 2,048 tokens",
 }
 # Those that are shown pieces of the text.
 PIECES = ("sharedllm", "same-pieces-text", "bm25-text", "minilm-text", "oracle-text")
