@@ -70,4 +70,4 @@ def test_any_part_of_a_text_is_shown_in_words_of_it(cited):
 
 def test_the_terminal_shows_an_ellipsis(cited, capsys):
     show_sources([cited(LINES, LINES.index("lcon"), LINES.index("213"))])
-    assert capsys.readouterr().err == "a.txt, characters 43–54: '…falcon is 48,213.5…'\n"
+    assert capsys.readouterr().err == "a.txt, characters 43–54: “…falcon is 48,213.5…”\n"

@@ -97,7 +97,12 @@ def test_the_demo_says_first_that_its_folder_can_not_be_written(run, tmp_path, m
     (tmp_path / "file").write_text("text")
     output = tmp_path / "file" if there else tmp_path / "file" / "below" / "it"
     code, out, err = run("demo", "-o", output)
-    assert (code, out, err) == (2, "", f"error: -o {output} can't be written: Not a directory; name another folder.\n")
+    said = (
+        "is a file, not a folder: name another one."
+        if there
+        else "can't be written: Not a directory; name another folder."
+    )
+    assert (code, out, err) == (2, "", f"error: -o {output} {said}\n")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 

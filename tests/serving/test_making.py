@@ -167,9 +167,9 @@ def test_the_command_takes_a_folder(run, model_folder, tmp_path, monkeypatch):
     code, _, err = run("serve", *options, tmp_path / "new" / "memories")
     assert code == 0 and "memories: none." in err and (tmp_path / "new" / "memories").is_dir()
     (tmp_path / "file").write_text("text")
-    for folder in ("file", "file/below"):
+    for folder, said in (("file", "is a file, not a folder"), ("file/below", "can't be written")):
         code, _, err = run("serve", *options, tmp_path / folder)
-        assert (code, err.count("\n")) == (2, 1) and f"--folder {tmp_path / folder} can't be written" in err
+        assert (code, err.count("\n")) == (2, 1) and f"--folder {tmp_path / folder} {said}" in err
 
 
 def test_names_of_documents_are_the_same_however_they_are_sent(serve):
