@@ -94,11 +94,7 @@ def measure(run: Path, checkpoint: str, as_text: bool) -> Iterator[dict]:
     losses = load(recipe_of(run, settings), run / "checkpoints" / checkpoint if checkpoint != "0" else None)
     about = {"run": run.name, "step": int(checkpoint.rpartition("-")[2])}
     for domain in recipe.data.sources:
-        store = TokenStore(Path(recipe.data.folder) / f"{domain}-validation", "train")
-        targets = choose_targets(store, recipe.running, max(WINDOWS) * window, ROWS, 1)
-        running, before = torch.from_numpy(targets.running), torch.from_numpy(targets.before)
-        labels = running.clone()
-        labels[:, : running.shape[1] // 2] = IGNORE
+        running, before, labels = targets_of(recipe, domain, recipe.running, max(WINDOWS) * window, ROWS)
         ways = ("full", "last", "selected") if as_text else ("own", "other") if not losses.empty else ()
         cases = [("none", 0)] * (not as_text) + [(way, n * window) for n in WINDOWS for way in ways]
         for row in range(ROWS):
@@ -113,9 +109,8 @@ def measure(run: Path, checkpoint: str, as_text: bool) -> Iterator[dict]:
                 if as_text:
                     one, wanted = torch.cat([ids, one], 1), torch.cat([torch.full_like(ids, IGNORE), wanted], 1)
                     ids = ids[:, :0]
-                with autocast(one.device, recipe.precision):
-                    loss = losses(one, torch.ones_like(one).bool(), wanted, ids, torch.ones_like(ids).bool())
-                yield about | {"domain": domain, "row": row, "text": way, "context": length, "loss": float(loss.loss)}
+                loss = loss_of(losses, recipe, one, wanted, ids)
+                yield about | {"domain": domain, "row": row, "text": way, "context": length, "loss": loss}
 
 
 @torch.no_grad()
@@ -124,18 +119,30 @@ def untrained(run: Path) -> Iterator[dict]:
         recipe = recipe_of(run, settings)
         losses = load(recipe, None)
         for domain in recipe.data.sources:
-            store = TokenStore(Path(recipe.data.folder) / f"{domain}-validation", "train")
-            targets = choose_targets(store, SHORT, max(WINDOWS) * recipe.model["window"], FEW_ROWS, 1)
-            running, before = torch.from_numpy(targets.running), torch.from_numpy(targets.before)
-            labels = running.clone()
-            labels[:, : SHORT // 2] = IGNORE
+            context = max(WINDOWS) * recipe.model["window"]
+            running, before, labels = targets_of(recipe, domain, SHORT, context, FEW_ROWS)
             for row in range(FEW_ROWS):
                 contexts = {"none": before[[row], :0], "own": before[[row]], "other": before[[(row + 1) % FEW_ROWS]]}
                 for text, ids in contexts.items():
-                    one = running[[row]]
-                    with autocast(one.device, recipe.precision):
-                        loss = losses(one, torch.ones_like(one).bool(), labels[[row]], ids, torch.ones_like(ids).bool())
-                    yield {"setting": setting, "domain": domain, "row": row, "text": text, "loss": float(loss.loss)}
+                    loss = loss_of(losses, recipe, running[[row]], labels[[row]], ids)
+                    yield {"setting": setting, "domain": domain, "row": row, "text": text, "loss": loss}
+
+
+def targets_of(recipe: Recipe, domain: str, running: int, context: int, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Running text (rows, running), the text before it (rows, context), and labels of the running text's second half."""
+    store = TokenStore(Path(recipe.data.folder) / f"{domain}-validation", "train")
+    targets = choose_targets(store, running, context, rows, 1)
+    text, before = torch.from_numpy(targets.running), torch.from_numpy(targets.before)
+    labels = text.clone()
+    labels[:, : running // 2] = IGNORE
+    return text, before, labels
+
+
+def loss_of(losses: RowLosses, recipe: Recipe, running: Tensor, labels: Tensor, context: Tensor) -> float:
+    """Of one row, in nats a token, after a context (1, C) that is read into a memory; of no tokens: without one."""
+    with autocast(running.device, recipe.precision):
+        found = losses(running, torch.ones_like(running).bool(), labels, context, torch.ones_like(context).bool())
+    return float(found.loss)
 
 
 def untrained_table() -> str:

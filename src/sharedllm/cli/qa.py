@@ -86,20 +86,18 @@ def command(
         assert shared is not None
         return Memory(shared, tokenizer, meter, name.partition(":")[2])
 
-    for one in sets.split(","):
-        plan = Plan(
-            SETS.find(one.strip()), text_spec(data, length, half, per_text, seed), names, sizes, questions, quoted
-        )
-        texts = plan.texts(meter)
-        if prompts is not None:
+    spec = text_spec(data, length, half, per_text, seed)
+    plans = [Plan(SETS.find(one.strip()), spec, names, sizes, questions, quoted) for one in sets.split(",")]
+    if prompts is not None:
+        for plan in plans:
             path = prompts / f"{plan.label}.jsonl"
-            write_prompts(path, plan, texts, harness.reader)
+            write_prompts(path, plan, plan.texts(meter), harness.reader)
             note(f"wrote {path}")
-            continue
+        return
+    for plan in plans:
+        texts = plan.texts(meter)
         resources = Resources(harness, texts, embeddings, limit_s, seed, None if shared is None else memory)
         measure(plan, texts, resources, output, models, about, note, progress_bar)
-    if prompts is not None:
-        return
     note(f"wrote {write_report(output)}")
     for path in draw(output) if plot else []:
         note(f"wrote {path}")
