@@ -3,6 +3,7 @@
 import asyncio
 import random
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -219,6 +220,7 @@ def test_answers_go_on_while_a_document_is_read(service):
     def reads(job: Job) -> int:
         steps = 0
         while not done.is_set() and steps < 10_000:
+            time.sleep(0.001)  # a step of reading takes its time; without it all 10,000 pass before the loop wakes up
             worker.between()
             seen.append(worker.running)
             steps += 1
