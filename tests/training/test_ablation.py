@@ -106,9 +106,18 @@ def test_a_study_runs_once(run, tmp_path, base_folder, monkeypatch):
         ({"recipe": RECIPE | {"output": "o"}, "variants": {"bad": {"batch_token": 1}}}, "variant bad: .*batch_token"),
         ({"recipe": RECIPE | {"output": "o"}, "variants": {}}, "must hold recipe, variants"),
         ({"recipe": RECIPE | {"output": "o"}, "variants": {"a": None}, "seed": 1}, "must hold recipe, variants"),
-        ({"recipe": "none.yaml", "variants": {"a": None}}, "none.yaml"),
+        ({"recipe": "none.yaml", "variants": {"a": None}}, "can't read the recipe .*none.yaml"),
+        ({"variants": {"a": None}}, r"recipe=None must be a file or the keys"),
+        ({"recipe": RECIPE | {"output": "o"}, "variants": ["a"]}, r"variants=\['a'\] must be names"),
+        ({"recipe": RECIPE | {"output": "o"}, "variants": {1: None}}, "variant 1: None must be keys"),
+        ({"recipe": RECIPE | {"output": "o"}, "variants": {"a": [1]}}, r"variant 'a': \[1\] must be keys"),
+        ({"recipe": RECIPE | {"output": "o"}, "variants": {"a": None}, "seeds": ["x"]}, r"seeds=\['x'\] must be"),
+        (
+            {"recipe": RECIPE | {"output": "o"}, "variants": {"a": None}, "change": {"steps.x": 1}},
+            "steps=.* holds no keys",
+        ),
+        ({"recipe": RECIPE, "variants": {"a": None}}, "output is missing"),
     ],
-    ids=["unknown key", "no variant", "unknown entry", "missing recipe"],
 )
 def test_bad_studies(run, tmp_path, content, message):
     with pytest.raises(ValueError, match=message):

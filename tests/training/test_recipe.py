@@ -7,6 +7,7 @@ import yaml
 
 from sharedllm.training.recipe import MIXTURES, Recipe
 from sharedllm.training.recipe_file import load_recipe
+from sharedllm.training.yaml_files import read_yaml
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = {
@@ -98,6 +99,8 @@ def test_phases_fill_in_what_they_do_not_say(recipe_file):
         ({"output": "${NOT_SET_ANYWHERE}"}, "NOT_SET_ANYWHERE"),
         ({"data": SMALL["data"] | {"mixture": "pile"}}, "data.mixture='pile' is unknown"),
         ({"schedule": [{"share": 0}]}, "share above 0"),
+        ({"schedule": [{}, {"running": 0}]}, "schedule[1].running=0 must be at least 1"),
+        ({"schedule": [{"context": -512}]}, "schedule[0].context=-512 must be at least 0"),
         ({"keep_checkpoints": True}, "must be of type int"),
     ],
 )
@@ -108,13 +111,32 @@ def test_refused_by_name(recipe_file, changes, message):
 
 
 def test_files_that_are_no_recipes(tmp_path):
-    for text, message in (("steps: [1", "is not YAML"), ("- 1", "must hold keys and values")):
+    for text, message in (
+        ("steps: [1", "is not YAML"),
+        ("- 1", "must hold keys and values"),
+        ("steps: 1\nmodel: {window: 512}\nsteps: 2", "is not YAML: 'steps' is there twice .*line 3"),
+        ("model: {window: 512, window: 64}", "'window' is there twice"),
+        ("output: 2026-13-01", "is not YAML: month must be in"),
+        ("[" * 5000, "is not YAML"),
+    ):
         path = tmp_path / "bad.yaml"
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
             load_recipe(path)
     with pytest.raises(ValueError, match="can't read the recipe"):
         load_recipe(tmp_path / "missing.yaml")
+
+
+def test_merged_keys_may_be_replaced(tmp_path):
+    """YAML's `<<` gives keys that the mapping may have itself."""
+    path = tmp_path / "merged.yaml"
+    path.write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}")
+    assert read_yaml(path)["b"] == {"x": 3, "y": 2}
+
+
+def test_an_override_that_is_not_yaml(recipe_file):
+    with pytest.raises(ValueError, match=r"--set 'train=\{a: \[1': '\{a: \[1' is not YAML"):
+        load_recipe(recipe_file(), ["train={a: [1"])
 
 
 def test_weights_of_domains(recipe_file):

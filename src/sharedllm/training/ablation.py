@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from ..utils.errors import UserError
@@ -18,6 +17,15 @@ from .checkpoint import FREE, check_recipe
 from .log import read_log
 from .recipe_file import build_recipe, replace_keys, substitute
 from .run import train
+from .yaml_files import read_yaml
+
+# The keys of an ablation file: what they may be, and the same in words.
+_SHAPE = {
+    "recipe": (str | dict, "a file or the keys of a recipe"),
+    "change": (dict | None, "keys of a recipe"),
+    "variants": (dict, "names, each with keys of a recipe"),
+    "seeds": (list | None, "a list of whole numbers"),
+}
 
 
 @dataclass(frozen=True)
@@ -42,31 +50,34 @@ def load_study(path: Path, overrides: list[str] | None = None) -> Study:
     Raises:
         UserError: the file is missing or not YAML, or a variant is not a valid recipe; names it.
     """
-    content = _yaml(path)
-    known = {"recipe", "change", "variants", "seeds"}
-    if not isinstance(content, dict) or set(content) - known or not content.get("variants"):
+    content = read_yaml(path)
+    if not isinstance(content, dict) or set(content) - _SHAPE.keys() or not content.get("variants"):
         raise UserError(f"{path} must hold recipe, variants and, if wanted, change and seeds.")
+    for key, (kinds, form) in _SHAPE.items():
+        if not isinstance(content.get(key), kinds):
+            raise UserError(f"{path}: {key}={content.get(key)!r} must be {form}.")
+    for name, changes in content["variants"].items():
+        if not isinstance(name, str) or not isinstance(changes, dict | None):
+            raise UserError(f"{path}: variant {name!r}: {changes!r} must be keys of a recipe, and its name text.")
     shared = content["recipe"]
     if isinstance(shared, str):
-        shared = _yaml(path.parent / shared)
+        shared = read_yaml(path.parent / shared, "the recipe")
+        if not isinstance(shared, dict):
+            raise UserError(f"{path.parent / content['recipe']} must hold keys and values.")
     shared = _changed(shared, content.get("change") or {})
     replace_keys(shared, overrides or [])
-    study = Study(substitute(shared), substitute(content["variants"]), content.get("seeds") or [0, 1, 2])
+    seeds = content.get("seeds") or [0, 1, 2]
+    if not all(type(seed) is int for seed in seeds):
+        raise UserError(f"{path}: seeds={seeds} must be {_SHAPE['seeds'][1]}.")
+    if "output" not in shared:
+        raise UserError(f"{path}: output is missing: name the folder of the runs under change, or in the recipe.")
+    study = Study(substitute(shared), substitute(content["variants"]), seeds)
     for name in study.variants:
         try:
             build_recipe(settings(study, name, study.seeds[0]))
         except ValueError as error:
             raise UserError(f"{path}: variant {name}: {error}") from None
     return study
-
-
-def _yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror}.") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
 
 
 def settings(study: Study, variant: str, seed: int) -> dict[str, Any]:
@@ -176,5 +187,7 @@ def _changed(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]
         target = result
         for name in path:
             target = target.setdefault(name, {})
+            if not isinstance(target, dict):
+                raise UserError(f"{key}: {name}={target!r} holds no keys.")
         target[last] = value
     return result

@@ -194,7 +194,10 @@ class Recipe:
             raise UserError(
                 f"base is missing: stage {self.stage!r} starts from a checkpoint; name its folder or hub id."
             )
-        for phase in self.phases():
+        for number, phase in enumerate(self.phases()):
+            for name, least in (("running", 1), ("context", 0), ("questions", 0)):
+                if getattr(phase, name) < least:
+                    raise UserError(f"schedule[{number}].{name}={getattr(phase, name)} must be at least {least}.")
             if self.micro_tokens % phase.length or self.batch_tokens % self.micro_tokens:
                 raise UserError(
                     f"micro_tokens={self.micro_tokens} must hold whole samples of {phase.length:,} tokens, and "

@@ -12,12 +12,11 @@ import types
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import yaml
-
 from ..model.config import RENAMED
 from ..systems.trained import trained_systems
 from ..utils.errors import UserError
 from .recipe import Recipe
+from .yaml_files import parse_yaml, read_yaml
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
@@ -29,14 +28,7 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         UserError: the file is missing or not YAML, a key is unknown or missing, or a value is invalid.
     """
     path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"can't read the recipe {path}: {error.strerror}.") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8: byte {error.start}; convert it.") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
+    content = read_yaml(path, "the recipe")
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold keys and values; recipes/reference.yaml shows them.")
     replace_keys(content, overrides or [])
@@ -50,7 +42,7 @@ def replace_keys(content: dict[str, Any], overrides: list[str]) -> None:
     """Set keys in place: `key=value` or `key.inner=value`, values in YAML.
 
     Raises:
-        UserError: an override has another form, or addresses a key inside a value without keys.
+        UserError: an override has another form, is not YAML, or addresses a key inside a value without keys.
     """
     for override in overrides:
         key, separator, value = override.partition("=")
@@ -61,7 +53,7 @@ def replace_keys(content: dict[str, Any], overrides: list[str]) -> None:
             target = target.setdefault(name, {})
             if not isinstance(target, dict):
                 raise UserError(f"--set {override!r}: {name} holds no keys.")
-        target[rest[-1]] = yaml.safe_load(value)
+        target[rest[-1]] = parse_yaml(value, f"--set {override!r}: {value!r}")
 
 
 def build_recipe(content: dict[str, Any]) -> Recipe:
