@@ -91,19 +91,21 @@ def test_killed_and_gone_on_with_equals_one_run(run, recipe, tmp_path, optimizer
 
 
 @pytest.mark.parametrize(
-    ("launch", "changes"),
+    ("launch", "changes", "both"),
     [
-        pytest.param([], {"micro_tokens": 256}, marks=pytest.mark.slow),
-        pytest.param([], {"micro_tokens": 1024}, marks=pytest.mark.slow),
-        ([], {"activation_checkpointing": True}),
-        pytest.param(["ddp-cpu"], {}, marks=pytest.mark.slow),
-        pytest.param(["fsdp2-cpu"], {}, marks=pytest.mark.slow),
+        pytest.param([], {"micro_tokens": 256}, {}, marks=pytest.mark.slow),
+        pytest.param([], {"micro_tokens": 1024}, {}, marks=pytest.mark.slow),
+        ([], {"activation_checkpointing": True}, {}),
+        pytest.param(["ddp-cpu"], {}, {}, marks=pytest.mark.slow),
+        pytest.param(["fsdp2-cpu"], {}, {}, marks=pytest.mark.slow),
+        # A frozen head is not run for the logits of all tokens, and is sharded all the same.
+        pytest.param(["fsdp2-cpu"], {}, {"train": {"gates": 0.01, "cross_attention": 0.003}}, marks=pytest.mark.slow),
     ],
-    ids=["smaller micro-batches", "one micro-batch", "activation checkpointing", "ddp", "fsdp2"],
+    ids=["smaller micro-batches", "one micro-batch", "activation checkpointing", "ddp", "fsdp2", "fsdp2, frozen head"],
 )
-def test_same_losses_however_a_step_is_shared(run, recipe, tmp_path, launch, changes):
-    assert run("train", recipe("one"))[0] == 0
-    path = recipe("other", **changes)
+def test_same_losses_however_a_step_is_shared(run, recipe, tmp_path, launch, changes, both):
+    assert run("train", recipe("one", **both))[0] == 0
+    path = recipe("other", **both, **changes)
     if launch:
         config = ROOT / "recipes" / "accelerate" / f"{launch[0]}.yaml"
         command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
