@@ -16,8 +16,9 @@ from sharedllm.benchmark.serve_report import table as by_clients
 HERE = Path(__file__).parent
 PAGES = [HERE.parent / name for name in ("results.md", "real/README.md", "serving.md")]
 NAMES = {
-    "sharedllm": "sharedllm, every eighth token kept",
+    "sharedllm": "sharedllm, every {} token kept",
     "budget": "every token kept, a question selects",
+    "focus": "every token kept, a question's words select",
     "deep": "every token kept, what a question selects is read deeper",
     "streaming": "StreamingLLM",
     "full": "full attention",
@@ -30,16 +31,26 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def kept(shape: dict) -> str:
+    """Of how many tokens the tree of a shape keeps one, as a word: a half at the first stride, a quarter at the next, …"""
+    strides = shape.get("strides") or shape["ratios"]
+    parts = [0.5 ** min(level, len(strides) - 1) for level in range(1, len(strides) + 1)]
+    return {4: "fourth", 8: "eighth"}[
+        round(1 / sum(part / stride for part, stride in zip(parts, strides, strict=True)))
+    ]
+
+
 def table(folder: str, first: str, lengths: list[int]) -> Iterator[str]:
     """Rows of one table, by length."""
-    found: list[Row] = rows(Results.load(HERE / folder))
+    results = Results.load(HERE / folder)
+    found: list[Row] = rows(results)
     yield "| tokens read | system | read, s | × | first token, s | all, s | × | peak, MB | kept, MB | rate of reading |"
     yield "|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|"
     for length in lengths:
         here = [row for row in found if row.length == length and row.system in NAMES]
         base = next(row for row in here if row.system == first)
         for row in here:
-            name = NAMES[row.system]
+            name = NAMES[row.system].format(kept(results.about["shape"]))
             if row.status != DONE:
                 yield f"| {length:,} | {name} | {row.status or 'not measured'} |" + " |" * 7
                 continue
