@@ -258,6 +258,14 @@ def draw() -> None:
     figure.savefig(HERE / "loss.png", dpi=100)
 
 
+def filled(page: str, name: str, table: str) -> str:
+    """The page with a table between its marks."""
+    before, start, rest = page.partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition("<!-- end -->")
+    assert start and end, name
+    return f"{before}{start}{table}\n{end}{after}"
+
+
 def tables() -> None:
     page = PAGE.read_text(encoding="utf-8")
     for name, table in (
@@ -266,10 +274,7 @@ def tables() -> None:
         ("domains", domain_table()),
         ("steps", step_table()),
     ):
-        before, start, rest = page.partition(f"<!-- {name} -->\n")
-        _, end, after = rest.partition("<!-- end -->")
-        assert start and end, name
-        page = f"{before}{start}{table}\n{end}{after}"
+        page = filled(page, name, table)
     PAGE.write_text(page, encoding="utf-8")
     draw()
 

@@ -18,7 +18,7 @@ from ..utils.prose import library_prose
 from ..utils.text_files import read_text
 from ..utils.version import __version__
 from .common import note, progress_bar
-from .extending import CHARACTERS, measured_depth
+from .extending import CHARACTERS, DEEP, measured_depth
 
 # Fewer tokens than this are no long text.
 LEAST = 1024
@@ -57,10 +57,7 @@ def asked(
         model, measured = loaded, {}
     else:
         base = loaded
-        settings = {"chunk_size": 512, "injection": "deep", "encoding": "chunk", "injection_map": None}
-        model, measured = measured_depth(
-            loaded, tokenizer, library_prose(CHARACTERS), settings, None, "few", needed=False
-        )
+        model, measured = measured_depth(loaded, tokenizer, library_prose(CHARACTERS), DEEP, None, "few", needed=False)
         model.eval()
     budget = default_budget(model.config) if budget is None else budget
     with progress_bar("reading and asking", len(SYSTEMS) * len(depths) * needles) as advance:

@@ -118,7 +118,7 @@ def command(
         )
     settings = {
         "window": window,
-        "chunk_size": (2048 if deep else 1024) if chunk_size is None else chunk_size,
+        "chunk_size": chunk_size,
         "strides": numbers("strides", ratios or strides),
         "injection_map": pairs(injection_map) if injection_map is not None else None,
         "injection": injection,
@@ -136,10 +136,12 @@ def command(
     from ..utils.hardware import default_device
     from ..utils.model_names import is_gguf
     from ..utils.prose import library_prose
-    from .extending import CHARACTERS, measured_depth, needed_tokenizer, tokenizer_of
+    from .extending import CHARACTERS, DEEP, measured_depth, needed_tokenizer, tokenizer_of
     from .loading import quiet
 
     quiet()
+    if chunk_size is None:
+        settings["chunk_size"] = DEEP["chunk_size"] if deep else 1024
     measured_with = needed_tokenizer(base) if deep else None
     tokenizer = tokenizer_of(base, output) if measured_with is None else measured_with
     loaded = load_model(base, default_device(), dtype="auto")

@@ -12,6 +12,8 @@ from ..utils.errors import UserError
 from ..utils.text import ends_sentence, tokenize
 from .common import note, progress_bar
 
+# A model that reads deeper what a question selects; its chunks are read in pieces, so they may be long.
+DEEP = {"chunk_size": 2048, "injection": "deep", "encoding": "chunk", "injection_map": None, "overlap": 0}
 # Characters of the text for measuring a base, some 20,000 tokens.
 CHARACTERS = 80_000
 # The share of the best depth's result that a shallower depth has to reach.
@@ -58,6 +60,7 @@ def measured_depth(
     that selects well, or all layers, which leave nothing to do for a question (docs/real/README.md).
 
     Args:
+        settings: those of `DEEP`, and others of `SharedLLMConfig`.
         questions: "few" or "many", so many that they select more tokens than the text has.
         needed: False to go on without measurements where the base's tokens or window are too small for the text.
     """
