@@ -97,6 +97,14 @@ def test_the_papers_way_says_that_it_is_untrained(run, base_folder, tmp_path):
     assert code == 0 and "is not trained" in err
 
 
+@pytest.mark.parametrize(("injection", "anchored"), [("joint", True), ("cross", False)])
+def test_a_joint_memory_leaves_the_first_token_alone(run, base_folder, tmp_path, injection, anchored):
+    options = ["--injection", injection, "--window", 256, "--chunk-size", 32, "--lower-layers", 2]
+    code, _, err = run("extend", base_folder, "-o", tmp_path / "model", *options)
+    assert code == 0, err
+    assert json.loads((tmp_path / "model" / "config.json").read_text()).get("anchor", False) is anchored
+
+
 def test_a_file_of_save_memory_is_selected_from(run, deep_folder, tmp_path):
     from sharedllm import SharedLLMForCausalLM, save_memory
     from sharedllm.utils.checkpoints import load_tokenizer

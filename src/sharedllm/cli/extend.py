@@ -124,6 +124,8 @@ def command(
         "injection": injection,
         "encoding": encoding or ("chunk" if deep else "node"),
         "overlap": overlap,
+        # Without it a memory costs a base that is not trained half a nat (docs/training/real.md).
+        "anchor": injection == "joint",
         "lower_weights": lower_weights,
         "selection": selection,
     }
