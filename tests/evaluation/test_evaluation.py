@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -18,7 +19,7 @@ from sharedllm.evaluation.corpus import Documents, open_documents
 from sharedllm.evaluation.report import index
 from sharedllm.evaluation.results import load_runs
 from sharedllm.evaluation.run import Plan, evaluate, load_cells
-from sharedllm.evaluation.statistics import cluster_bootstrap, paired_difference, wilson
+from sharedllm.evaluation.statistics import holm, over_documents, paired_difference, wilson
 from sharedllm.evaluation.tasks import TASKS
 from sharedllm.evaluation.tasks.base import Setting, score_texts
 from sharedllm.evaluation.tasks.mentions import GROUPS, distances
@@ -137,16 +138,45 @@ def test_copies_are_copies(tokenizer, documents):
         assert np.array_equal(text.ids[:32], text.ids[-32:]) and text.targets == 24 and len(text.ids) == 512 + 32
 
 
-def test_wilson_and_bootstrap_by_hand():
+def test_wilson_by_hand():
     """Wilson for 8 of 10: centre (0.8 + 1.92073/10) / 1.384146, half 1.959964/1.384146 · √(0.016 + 3.841459/400)."""
     estimate = wilson([1.0] * 8 + [0.0] * 2)
     centre, half = (0.8 + 0.192073) / 1.3841459, 1.959964 / 1.3841459 * math.sqrt(0.016 + 3.841459 / 400)
     assert (estimate.mean, estimate.low, estimate.high) == pytest.approx((0.8, centre - half, centre + half), abs=1e-5)
     assert wilson([1.0] * 5).high == 1.0 and wilson([0.0] * 5).low == pytest.approx(0.0)
-    same = cluster_bootstrap({"a": [1.0, 3.0], "b": [2.0]})
-    assert (same.mean, same.low, same.high, same.n) == (2.0, 2.0, 2.0, 3), "means of documents are equal"
-    wide = cluster_bootstrap({"a": [0.0], "b": [1.0]})
-    assert (wide.low, wide.high) == (0.0, 1.0)
+
+
+def test_students_interval_over_documents_by_hand():
+    """Three documents with means 1, 2 and 6: mean 3, standard error √7/√3, t of two degrees of freedom 4.30265."""
+    same = over_documents({"a": [1.0, 3.0], "b": [2.0]})
+    assert (same.mean, same.low, same.high, same.n, same.p) == (2.0, 2.0, 2.0, 3, 0.0), "means of documents are equal"
+    found = over_documents({"a": [0.0, 2.0], "b": [2.0], "c": [6.0]})
+    half = 4.30265 * math.sqrt(7 / 3)
+    assert (found.mean, found.low, found.high) == pytest.approx((3, 3 - half, 3 + half), abs=1e-4)
+    # t = 1.96396, and for two degrees of freedom p = 1 − t/√(t² + 2).
+    assert found.p == pytest.approx(1 - 1.96396 / math.sqrt(1.96396**2 + 2), abs=1e-5)
+    alone = over_documents({"a": [0.0, 2.0]})
+    assert alone.mean == 1 and math.isnan(alone.low) and math.isnan(alone.p), "one document says nothing of others"
+
+
+def test_trainings_that_differ_widen_the_interval():
+    """Variances of the two means 7/3 and 3 · 0.04 / 3 = 0.04 are added; degrees of freedom by Welch and Satterthwaite."""
+    documents = {"a": [1.0], "b": [2.0], "c": [6.0]}
+    found = over_documents(documents, [2.8, 3.0, 3.2])
+    variance = 7 / 3 + 0.04 / 3
+    freedom = variance**2 / ((7 / 3) ** 2 / 2 + (0.04 / 3) ** 2 / 2)
+    half = scipy.stats.t.ppf(0.975, freedom) * math.sqrt(variance)
+    assert (found.low, found.high) == pytest.approx((3 - half, 3 + half))
+    assert over_documents(documents, [3.0]) == over_documents(documents), (
+        "one training doesn't say how trainings differ"
+    )
+
+
+def test_holm_by_hand():
+    """Thresholds 0.0125, 0.0167, 0.025, 0.05: the third is not below its own, so the fourth is not asked."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == [True, False, False, True]
+    assert holm([0.03, 0.04, 0.03, 0.005]) == [False, False, False, True]
+    assert holm([math.nan, 0.04]) == [False, True] and holm([]) == []
 
 
 def test_pairs_must_be_pairs():

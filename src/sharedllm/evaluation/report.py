@@ -1,5 +1,6 @@
 """Tables made only from the cells of evaluations."""
 
+import math
 import re
 from collections.abc import Sequence
 from statistics import mean, stdev
@@ -8,7 +9,7 @@ from typing import Any
 from ..systems import SYSTEMS
 from ..utils.errors import UserError
 from .results import Run
-from .statistics import Estimate, by_document, cluster_bootstrap, paired_difference, wilson
+from .statistics import Estimate, by_document, holm, over_documents, paired_difference, wilson
 from .tasks.mentions import GROUPS
 
 Cell = dict[str, Any]
@@ -94,7 +95,7 @@ def estimate(cell: Cell, column: str | None = None) -> Estimate:
     column = column or main_column(cell)
     if cell["accuracy"]:
         return wilson([record["values"][column] for record in cell["records"]])
-    return cluster_bootstrap(by_document(cell["records"], column))
+    return over_documents(by_document(cell["records"], column), cell.get("trainings", ()))
 
 
 def markdown(cells: Index, window: int, ours: str = "sharedllm") -> str:
@@ -112,12 +113,11 @@ def markdown(cells: Index, window: int, ours: str = "sharedllm") -> str:
         parts.append(_table([_row(length, window, row, systems, _plain) for length, row in rows.items()], systems))
         others = [m for m in systems if m != ours]
         if not first["accuracy"] and ours in systems and others:
-            parts.append(f"\n{ours} minus each system, same targets, 95 % intervals over documents:\n")
-            lines = [
-                _row(length, window, row, others, lambda cell, row=row: _against(row.get(ours), cell))
-                for length, row in rows.items()
-            ]
-            parts.append(_table(lines, others))
+            parts.append(
+                f"\n{ours} minus each system, same targets; 95 % intervals, Student's t over documents{_and_trainings(first)}. "
+                "\\*: not 0 by Holm's correction over this table.\n"
+            )
+            parts.append(_table(_differences(rows, window, ours, others), others))
         for group in sorted({k for r in first["records"] for k in r["values"]} & set(GROUPS), key=GROUPS.index):
             parts.append(f"\nLast mentioned: {group}.\n")
             lines = [
@@ -139,8 +139,8 @@ def _controls(cells: Index, window: int, ours: str, domain: str) -> list[str]:
     for length, row in own.items():
         others = [cells[front, domain].get(length, {}).get(ours) for front in fronts]
         if ours in row and length + window // 4 > window and any(others):
-            shown = ["–" if cell is None else _against(row[ours], cell) for cell in others]
-            rows.append([f"{length:,}", f"{length / window:g}", f"{estimate(row[ours]).mean:.3f}", *shown])
+            changes = ["–" if cell is None else shown(difference(row[ours], cell)) for cell in others]
+            rows.append([f"{length:,}", f"{length / window:g}", f"{estimate(row[ours]).mean:.3f}", *changes])
     if not rows:
         return []
     columns = ["own", *(f"own − {front.removeprefix('loss-')}" for front in fronts)]
@@ -154,11 +154,39 @@ def _plain(cell: Cell) -> str:
     return f"{e.mean:.0%} [{e.low:.0%}, {e.high:.0%}]" if cell["accuracy"] else f"{e.mean:.3f}{spread}"
 
 
-def _against(ours: Cell | None, cell: Cell) -> str:
-    if ours is None:
-        return "–"
-    e = paired_difference(ours["records"], cell["records"], main_column(cell))
-    return f"{e.mean:+.3f} [{e.low:+.3f}, {e.high:+.3f}]".replace("-", "−")
+def _and_trainings(cell: Cell) -> str:
+    return " and trainings" if len(cell.get("trainings", [])) > 1 else ""
+
+
+def _differences(rows: dict[int, dict[str, Cell]], window: int, ours: str, others: list[str]) -> list[list[str]]:
+    """Rows of a table of differences, with a mark where one is not 0 although there are so many."""
+    found = {
+        (length, other): difference(row[ours], row[other])
+        for length, row in rows.items()
+        for other in others
+        if ours in row and other in row
+    }
+    marked = dict(zip(found, holm([e.p for e in found.values()]), strict=True))
+
+    def text(length: int, other: str) -> str:
+        key = length, other
+        return shown(found[key]) + "\\*" * marked[key] if key in found else "–"
+
+    return [[f"{n:,}", f"{n / window:g}", *(text(n, other) for other in others)] for n in rows]
+
+
+def difference(ours: Cell, theirs: Cell) -> Estimate:
+    """Ours minus theirs on the same texts. Trainings are paired by their seeds' order; a system without any is the same in each."""
+    one, two = (cell.get("trainings") or [estimate(cell).mean] for cell in (ours, theirs))
+    count = max(len(one), len(two))
+    one, two = (values * count if len(values) == 1 else values for values in (one, two))
+    changes = [a - b for a, b in zip(one, two, strict=True)] if len(one) == len(two) else []
+    return paired_difference(ours["records"], theirs["records"], main_column(theirs), changes)
+
+
+def shown(e: Estimate) -> str:
+    interval = "" if math.isnan(e.low) else f" [{e.low:+.3f}, {e.high:+.3f}]"
+    return f"{e.mean:+.3f}{interval}".replace("-", "−")
 
 
 def _row(length: int, window: int, row: dict[str, Cell], systems: list[str], show: Any) -> list[str]:

@@ -1,6 +1,7 @@
-"""Intervals: cluster bootstrap over documents for means, Wilson for shares.
+"""Intervals: Student's t over documents for means, Wilson for shares; Holm's correction for a table of differences.
 
-Not by scipy: its bootstrap has no clusters of different sizes, and its Wilson interval takes whole successes only.
+Wilson's not by scipy, which takes whole successes only. A bootstrap over five documents gives too short an interval, so it serves
+only where groups of many questions differ in size.
 """
 
 import math
@@ -8,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtr, stdtrit
 
 from ..utils.errors import UserError
 
@@ -16,24 +18,51 @@ DRAWS = 10_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval, from n values."""
+    """A number with its 95 % interval, from n values.
+
+    low, high   NaN if there is one document or group only
+    p           two-sided, that the number is 0; NaN where it was not computed
+    """
 
     mean: float
     low: float
     high: float
     n: int
+    p: float = math.nan
 
 
-def cluster_bootstrap(values: Mapping[str, Sequence[float]], seed: int = 0) -> Estimate:
-    """Mean over documents of their means. Documents are resampled, because places in one document are not independent.
+def over_documents(values: Mapping[str, Sequence[float]], trainings: Sequence[float] = ()) -> Estimate:
+    """Mean over documents of their means, with Student's t interval. Places in one document are not independent, so each
+    document counts once.
 
     Args:
-        values: by document.
+        values: by document; of several trainings, their means.
+        trainings: the number of each training, if there are several. How much they differ is added to the variance, and the
+            degrees of freedom follow Welch and Satterthwaite.
     """
     means = np.array([np.mean(v) for v in values.values()])
-    drawn = np.random.default_rng(seed).choice(means, (DRAWS, len(means))).mean(1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Estimate(float(means.mean()), float(low), float(high), sum(map(len, values.values())))
+    parts = [group for group in (means, np.asarray(trainings)) if len(group) > 1]
+    mean, count = float(means.mean()), sum(map(len, values.values()))
+    if len(means) < 2:
+        return Estimate(mean, math.nan, math.nan, count)
+    variances = [float(group.var(ddof=1)) / len(group) for group in parts]
+    spread = math.sqrt(sum(variances))
+    if not spread:
+        return Estimate(mean, mean, mean, count, float(mean == 0))
+    freedom = spread**4 / sum(v**2 / (len(group) - 1) for v, group in zip(variances, parts, strict=True))
+    half = float(stdtrit(freedom, 0.975)) * spread
+    return Estimate(mean, mean - half, mean + half, count, 2 * float(stdtr(freedom, -abs(mean) / spread)))
+
+
+def holm(p: Sequence[float], level: float = 0.05) -> list[bool]:
+    """Which of several hypotheses are refused if none may be refused wrongly with more than this chance (Holm 1979). NaN: never."""
+    order = sorted((each, place) for place, each in enumerate(p) if not math.isnan(each))
+    refused = [False] * len(p)
+    for rank, (each, place) in enumerate(order):
+        if each > level / (len(order) - rank):
+            break
+        refused[place] = True
+    return refused
 
 
 def wilson(values: Sequence[float]) -> Estimate:
@@ -55,8 +84,13 @@ def by_document(records: Sequence[Mapping], column: str) -> dict[str, list[float
     return values
 
 
-def paired_difference(ours: Sequence[Mapping], theirs: Sequence[Mapping], column: str, seed: int = 0) -> Estimate:
-    """Ours minus theirs on the same texts, by cluster bootstrap over documents.
+def paired_difference(
+    ours: Sequence[Mapping], theirs: Sequence[Mapping], column: str, trainings: Sequence[float] = ()
+) -> Estimate:
+    """Ours minus theirs on the same texts, see `over_documents`.
+
+    Args:
+        trainings: the difference in each training, if there are several.
 
     Raises:
         UserError: the records are of different texts.
@@ -69,7 +103,7 @@ def paired_difference(ours: Sequence[Mapping], theirs: Sequence[Mapping], column
         if column not in a["values"]:
             continue
         differences.setdefault(a["document"], []).append(a["values"][column] - b["values"][column])
-    return cluster_bootstrap(differences, seed)
+    return over_documents(differences, trainings)
 
 
 def pooled_bootstrap(values: Mapping[str, Sequence[float]], seed: int = 0) -> Estimate:

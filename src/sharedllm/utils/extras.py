@@ -24,7 +24,7 @@ EXTRAS = {
     "cloud": Extra("memories in s3://", ("s3fs",)),
     "plot": Extra("figures", ("matplotlib",)),
     "gguf": Extra("models in .gguf files", ("gguf",)),
-    "train": Extra("training, data sets", ("accelerate", "datasets", "peft", "scipy", "tensorboard", "zstandard")),
+    "train": Extra("training, data sets", ("accelerate", "datasets", "peft", "tensorboard", "zstandard")),
     "eval": Extra("lm-evaluation-harness", ("lm_eval",)),
     "langchain": Extra("a retriever for LangChain", ("langchain_core",)),
     "llama-index": Extra("a retriever for LlamaIndex", ("llama_index.core",)),

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from transformers import PreTrainedTokenizerBase
@@ -19,7 +20,7 @@ from ...utils.files import write_text
 from ...utils.hardware import command_line, environment
 from ...utils.text import tokenize
 from ...utils.version import __version__
-from ..statistics import cluster_bootstrap, wilson
+from ..statistics import over_documents, wilson
 from .base import Task, truncate_middle
 from .metrics import VERBATIM, all_strings
 
@@ -166,7 +167,7 @@ def _predictions(path: Path) -> list[dict[str, Any]]:
 def _result(system: AnsweringSystem, task: Task, lines: list[dict[str, Any]]) -> dict[str, Any]:
     scores = [line["score"] for line in lines]
     shares = all(score in (0.0, 1.0) for score in scores)
-    estimate = wilson(scores) if shares else cluster_bootstrap({str(i): [s] for i, s in enumerate(scores)})
+    estimate = wilson(scores) if shares else over_documents({str(i): [s] for i, s in enumerate(scores)})
     blind = [record.blind for record in task.records if record.blind is not None]
     oracle = [line["window_oracle"] for line in lines if "window_oracle" in line]
     return {
@@ -175,8 +176,9 @@ def _result(system: AnsweringSystem, task: Task, lines: list[dict[str, Any]]) ->
         "system": system.name,
         "metric": task.metric,
         "score": 100 * estimate.mean,
-        "low": 100 * estimate.low,
-        "high": 100 * estimate.high,
+        # Scores are shares; of one record nothing is known.
+        "low": 100 * float(np.clip(np.nan_to_num(estimate.low, nan=0.0), 0, 1)),
+        "high": 100 * float(np.clip(np.nan_to_num(estimate.high, nan=1.0), 0, 1)),
         "records": len(lines),
         "blind": 100 * sum(blind) / len(blind) if len(blind) == len(task.records) else None,
         "window_oracle": 100 * sum(oracle) / len(oracle) if oracle else None,
