@@ -139,7 +139,7 @@ def test_poison_is_listed_and_not_fatal(docs, corpus_model, tmp_path, monkeypatc
 
 def test_of_two_documents_of_one_name_the_first_is_read(docs, corpus_model, tmp_path, monkeypatch):
     real = reader.texts
-    monkeypatch.setattr(reader, "texts", lambda shard: [*real(shard), next(iter(real(shard)))])
+    monkeypatch.setattr(reader, "texts", lambda *given: [*real(*given), next(iter(real(*given)))])
     report = run(corpus_model, docs, tmp_path / "a", shard_bytes=10_000)
     assert (report.documents, report.shards) == (6, 1)
     ((name, reason),) = report.failed

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from sharedllm.corpus.items import texts
+from sharedllm.corpus import items
+from sharedllm.corpus.records import Records
 from sharedllm.corpus.sources import Shard, kind_of, plan
 from sharedllm.utils.errors import UserError
 
@@ -15,6 +16,10 @@ def written(tmp_path, sizes):
     for number, size in enumerate(sizes):
         (folder / f"{number}.txt").write_text(f"{number} " + "a" * (size - 2))
     return folder
+
+
+def texts(shard: Shard):
+    return items.texts(shard, Records())
 
 
 def names(shards: list[Shard]) -> list[list[str]]:
@@ -83,27 +88,6 @@ def test_a_bad_record_is_an_error_of_its_own(tmp_path, line):
     assert "".join(good[1]().pieces()) == "good"
     with pytest.raises(UserError, match=r"a\.jsonl:2"):
         bad[1]()
-
-
-def test_records_that_are_gone_are_named(tmp_path):
-    file = tmp_path / "a.jsonl"
-    file.write_text('"a"\n"b"\n"c"')
-    (shard,) = plan([str(file)], 100)[0]
-    file.write_text('"a"\n')
-    with pytest.raises(UserError, match="2 records fewer"):
-        list(texts(shard))
-
-
-def test_rows_that_are_gone_are_named(tmp_path):
-    pa = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
-    table = pa.Table.from_pylist([{"text": f"text {i}"} for i in range(9)])
-    parquet.write_table(table, tmp_path / "a.parquet")
-    (shard,) = plan([str(tmp_path / "a.parquet")], 10_000)[0]
-    parquet.write_table(table.slice(0, 4), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=r"a\.parquet has 4 records, fewer than when it was listed"):
-        list(texts(shard))
 
 
 def test_sources_that_are_wrong(tmp_path):

@@ -1,10 +1,11 @@
 """The documents of a shard, opened one by one: files of every kind of `documents`, and records of JSON lines and Parquet."""
 
+import codecs
 import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,7 +16,8 @@ from ..documents.records import parsed, record
 from ..utils.errors import UserError
 from ..utils.text_files import pieces_of
 from .objects import Place
-from .sources import Shard, Span, lines_of, opened, parquet
+from .records import Damaged, Records
+from .sources import Shard, Span
 
 # The field of a record that is its text, and those that may be its title. A record without it is written as "field: value".
 TEXT, TITLES = "text", ("title", "name", "id")
@@ -29,19 +31,35 @@ class Text:
     pieces: Callable[[], Iterator[str]]
 
 
-def texts(shard: Shard) -> Iterator[tuple[str, Callable[[], Text]]]:
+def texts(shard: Shard, records: Records) -> Iterator[tuple[str, Callable[[], Text]]]:
     """Name of each document, and what opens it: that raises if it alone can't be read.
+
+    Args:
+        records: reads files of records, from where the last shard ended.
 
     Raises:
         UserError: a file of records is gone, or has changed.
     """
     for span in shard.spans:
-        if span.kind == "lines":
-            yield from _lines(span)
-        elif span.kind == "table":
-            yield from _rows(span)
-        else:
+        if span.kind == "file":
             yield span.name, lambda span=span: _file(span)
+            continue
+        opens, first, end = _line if span.kind == "lines" else _record, span.first, span.first + span.count
+        while first < end:
+            try:
+                for number, content in records.of(replace(span, first=first, count=end - first)):
+                    name = span.record(number)
+                    yield name, lambda content=content, name=name, opens=opens: opens(content, name)
+                break
+            except Damaged as error:
+                for number in range(error.first, min(error.end, end)):
+                    if number >= span.first:
+                        yield span.record(number), lambda error=error: _raise(error)
+                first = error.end
+
+
+def _raise(error: UserError) -> Text:
+    raise error
 
 
 def _file(span: Span) -> Text:
@@ -60,40 +78,12 @@ def _file(span: Span) -> Text:
     return Text(document.origin, lambda: iter(held))
 
 
-def _lines(span: Span) -> Iterator[tuple[str, Callable[[], Text]]]:
-    left = span.count
-    for number, line in enumerate(lines_of(span)):
-        if number >= span.first and line.strip():
-            name = span.record(number)
-            yield name, lambda line=line, name=name: _line(line, name)
-            left -= 1
-            if not left:
-                return
-    raise UserError(f"{span.name} has {left} records fewer than when it was listed: run it again.")
-
-
 def _line(line: bytes, name: str) -> Text:
     try:
-        value = parsed(line.decode("utf-8"), name)
+        value = parsed(line.removeprefix(codecs.BOM_UTF8).decode("utf-8"), name)
     except UnicodeDecodeError as error:
         raise UserError(f"{name} is not UTF-8: byte {error.start} is 0x{line[error.start]:02x}.") from None
     return _record(value, name)
-
-
-def _rows(span: Span) -> Iterator[tuple[str, Callable[[], Text]]]:
-    with opened(span) as file:
-        number = 0
-        for batch in parquet(file).iter_batches(batch_size=256):
-            if number + len(batch) > span.first:
-                first = max(span.first - number, 0)
-                for row, value in enumerate(batch.slice(first).to_pylist(), number + first):
-                    if row >= span.first + span.count:
-                        return
-                    name = span.record(row)
-                    yield name, lambda value=value, name=name: _record(value, name)
-            number += len(batch)
-    if number < span.first + span.count:
-        raise UserError(f"{span.name} has {number} records, fewer than when it was listed: run it again.")
 
 
 def _record(value: Any, name: str) -> Text:

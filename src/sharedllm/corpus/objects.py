@@ -134,9 +134,14 @@ class Place:
             self._fs.get_file(path, str(target))
 
     def opened(self, path: str) -> Any:
-        """A file that `files` named, for reading; what its suffix says is compressed is decompressed."""
+        """A file that `files` named, for reading bytes."""
         with named(self.uri, needed=True):
-            return self._fs.open(path, "rb", compression="infer")
+            return self._fs.open(path, "rb")
+
+    def part(self, path: str, start: int, end: int) -> bytes:
+        """Bytes start … end − 1 of a file that `files` named; fewer if it ends before."""
+        with named(self.uri, needed=True):
+            return bytes(self._fs.cat_file(path, start=start, end=end))
 
 
 @contextmanager

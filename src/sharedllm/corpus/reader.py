@@ -30,6 +30,7 @@ from .items import Text, texts
 from .manifest import Object, Part, Settings, read_part, write_part
 from .objects import Place
 from .ranged import STEP
+from .records import Records
 from .scratch import scratch, sweep
 from .sources import Shard
 from .summary import STRETCHES, KeySummary
@@ -100,7 +101,7 @@ class Reader:
         torch.set_num_threads(threads)
         sweep()
         self.model, self.tokenizer = load_for_reading(model)
-        self.place, self.settings = Place(uri), settings
+        self.place, self.settings, self.records = Place(uri), settings, Records()
         self.place.sweep()
         own = settings_of(self.model, self.tokenizer, settings.storage, settings.batch_tokens, settings.shard_bytes)
         own.check(settings, uri)
@@ -133,7 +134,7 @@ class Reader:
         words: dict[str, Counter[str]] = {}
         with writing(folder / "shard.memory") as writer:
             writer.begin(self.model, self.settings.tokenizer, keep_all=True, storage=self.settings.storage)
-            for name, opens in texts(shard):
+            for name, opens in texts(shard, self.records):
                 if any(d.name == name for d in writer.present().documents):
                     failed.append((name, f"{name} is named twice: only the first is read."))
                     continue

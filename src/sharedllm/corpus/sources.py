@@ -7,20 +7,23 @@ document is read again and all others stay.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..documents import find
 from ..documents.opening import hash_of
+from ..utils import compressed
 from ..utils.errors import UserError
 from ..utils.files import is_uri
 from ..utils.text_files import readable
 from .objects import Place, named
 
 LINES, TABLES = (".jsonl", ".ndjson"), (".parquet",)
-COMPRESSED = (".zst", ".gz", ".bz2", ".xz")
+# What a shard is named by, of its spans.
+_NAMING = ("source", "path", "kind", "first", "count")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Span:
 
     source  the URI under which it was found; "" for a path on this machine
     kind    "file", "lines" or "table"
+    offset  of the first byte of its lines, and nbytes from there to the end of the last one; 0 if the file is compressed, so that
+            it can only be read from its start
     """
 
     source: str
@@ -36,6 +41,8 @@ class Span:
     kind: str = "file"
     first: int = 0
     count: int = 1
+    offset: int = 0
+    nbytes: int = 0
 
     @property
     def name(self) -> str:
@@ -80,7 +87,7 @@ def plan(
 def kind_of(path: str) -> str:
     """How a file is read: "lines" and "table" are records."""
     suffixes = [s.lower() for s in PurePosixPath(path).suffixes]
-    if suffixes and suffixes[-1] in COMPRESSED:
+    if suffixes and suffixes[-1] in compressed.SUFFIXES:
         suffixes.pop()
     last = suffixes[-1] if suffixes else ""
     return "lines" if last in LINES else "table" if last in TABLES else "file"
@@ -111,9 +118,13 @@ def _items(sources: Sequence[str], exclude: Sequence[str], unreadable: list[tupl
 
 def _of_file(span: Span, stamp: str, nbytes: int) -> Iterator[Item]:
     if span.kind == "lines":
+        plain, offset = not compressed.is_compressed(span.path), 0
         for number, line in enumerate(lines_of(span)):
             if line.strip():
-                yield Item(Span(span.source, span.path, "lines", number), len(line), hashlib.sha256(line).hexdigest())
+                place = (offset, len(line)) if plain else (0, 0)
+                content = hashlib.sha256(line).hexdigest()
+                yield Item(Span(span.source, span.path, "lines", number, 1, *place), len(line), content)
+            offset += len(line) + 1
     elif span.kind == "table":
         with opened(span) as file:
             table = parquet(file)
@@ -152,27 +163,58 @@ def _shard(items: list[Item], nbytes: int) -> Shard:
             and span.kind != "file"
             and (last.source, last.path, last.first + last.count) == (span.source, span.path, span.first)
         ):
-            spans[-1] = Span(span.source, span.path, span.kind, last.first, last.count + 1)
+            end = span.offset + span.nbytes
+            spans[-1] = replace(last, count=last.count + 1, nbytes=end - last.offset)
         else:
             spans.append(span)
-    said = json.dumps([[asdict(span) for span in spans], [item.content for item in items]])
+    named = [{name: getattr(span, name) for name in _NAMING} for span in spans]
+    said = json.dumps([named, [item.content for item in items]])
     return Shard(hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()[:32], tuple(spans), nbytes)
 
 
-def opened(span: Span) -> Any:
-    """The file of a span, for reading, decompressed."""
-    return Place(span.source or ".").opened(span.path)
+@contextmanager
+def opened(span: Span) -> Iterator[Any]:
+    """The file of a span, for reading, decompressed.
+
+    Raises:
+        UserError: it is gone, or its store fails.
+    """
+    with (
+        named(span.source or span.path, needed=True),
+        Place(span.source or ".").opened(span.path) as file,
+        compressed.decompressed(span.path, file) as content,
+    ):
+        yield content
 
 
 def lines_of(span: Span) -> Iterator[bytes]:
-    """The lines of a file, without their ends."""
-    with named(span.source or span.path, needed=True), opened(span) as file:
-        held = b""
-        while raw := file.read(2**20):
-            *lines, held = (held + raw).split(b"\n")
-            yield from lines
-        if held:
-            yield held
+    """The lines of a file, without their ends; see `chunks_of`."""
+    for lines in chunks_of(span):
+        yield from lines
+
+
+def chunks_of(span: Span) -> Generator[list[bytes]]:
+    """The lines of a file, without their ends, some at a time.
+
+    Raises:
+        UserError: as `opened`; or it is damaged.
+    """
+    number = 0
+    with opened(span) as file:
+        begun: list[bytes] = []  # parts of a line whose end is not read yet
+        try:
+            while raw := file.read(2**20):
+                first, *lines = raw.split(b"\n")
+                begun.append(first)
+                if lines:
+                    whole = [b"".join(begun), *lines[:-1]]
+                    begun = lines[-1:]
+                    yield whole
+                    number += len(whole)
+        except compressed.DAMAGED as error:
+            raise UserError(f"{span.name} is damaged or cut short after line {number}: {error}.") from None
+        if last := b"".join(begun):
+            yield [last]
 
 
 def parquet(file: Any) -> Any:

@@ -2,16 +2,14 @@
 
 import codecs
 import glob
-import gzip
-import io
 import json
 import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from ..utils.compressed import DAMAGED, decompressed
 from ..utils.errors import UserError
 from ..utils.text_files import expand, read_text
 
@@ -162,11 +160,11 @@ def _streamed(source: str, path: str, name: str | None = None, **options: Any) -
 def _json_lines(source: str) -> Iterator[tuple[int, object]]:
     number = 0
     try:
-        with Path(source).open("rb") as file, _decompressed(source, file) as lines:
+        with Path(source).open("rb") as file, decompressed(source, file) as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield number, _parsed(line, f"{source}:{number}")
-    except (EOFError, OSError, zlib.error) as error:
+    except (OSError, *DAMAGED) as error:
         raise UserError(f"{source} is damaged or cut short after line {number}: {error}.") from None
 
 
@@ -178,42 +176,3 @@ def _parsed(line: bytes, place: str) -> object:
         raise UserError(f"{place} is not UTF-8: {bad}; convert it.") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{place} is not JSON: {error}; fix the line.") from None
-
-
-def _decompressed(source: str, file: BinaryIO) -> BinaryIO | io.BufferedIOBase:
-    if source.lower().endswith(".gz"):
-        return gzip.open(file)
-    return io.BufferedReader(_Zstandard(source, file)) if source.lower().endswith(".zst") else file
-
-
-class _Zstandard(io.RawIOBase):
-    """The decompressed bytes of all frames of a file. The library's own stream ends silently at a truncated frame."""
-
-    def __init__(self, source: str, file: BinaryIO):
-        try:
-            import zstandard
-        except ImportError:
-            raise UserError(f"{source} needs the zstandard library: pip install 'sharedllm[train]'.") from None
-        self.file, self.error = file, zstandard.ZstdError
-        self.new = zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj
-        self.frame, self.unread = None, b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer) -> int:
-        while not self.unread:
-            packed = (self.frame.unused_data if self.frame and self.frame.eof else b"") or self.file.read(1 << 16)
-            if not packed:
-                if self.frame and not self.frame.eof:
-                    raise EOFError("its last frame is incomplete")
-                return 0
-            if self.frame is None or self.frame.eof:
-                self.frame = self.new()
-            try:
-                self.unread = self.frame.decompress(packed)
-            except self.error as error:
-                raise OSError(error) from None
-        size = min(len(buffer), len(self.unread))
-        buffer[:size], self.unread = self.unread[:size], self.unread[size:]
-        return size
