@@ -1,5 +1,6 @@
 """Recipes: values are read as written, and invalid keys and values are refused by name."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -95,12 +96,32 @@ def test_phases_fill_in_what_they_do_not_say(recipe_file):
         ({"train": {}}, "trains nothing"),
         ({"train": {"gates": "fast"}}, "train.gates='fast' must be a number"),
         ({"micro_tokens": 1000}, "micro_tokens=1000 must hold whole samples of 1,024"),
-        ({"kinds": {"text": 0}}, "at least one kind of sample a share above 0"),
+        ({"kinds": {"text": 0}}, "kinds={'text': 0.0} must have no share below 0, and at least one above"),
         ({"output": "${NOT_SET_ANYWHERE}"}, "NOT_SET_ANYWHERE"),
         ({"data": SMALL["data"] | {"mixture": "pile"}}, "data.mixture='pile' is unknown"),
         ({"schedule": [{"share": 0}]}, "share above 0"),
-        ({"schedule": [{}, {"running": 0}]}, "schedule[1].running=0 must be at least 1"),
-        ({"schedule": [{"context": -512}]}, "schedule[0].context=-512 must be at least 0"),
+        ({"schedule": [{}, {"running": 0}]}, "schedule: running=0 must be at least 1"),
+        ({"schedule": [{"context": -512}]}, "schedule: context=-512 must be at least 0"),
+        ({"schedule": [{"distractors": {}}]}, "distractors={} must have no share below 0"),
+        ({"distractors": {-1: 1.0}}, "distractors={-1: 1.0} must be numbers of other contexts"),
+        ({"log_every": 0}, "log_every=0 must be at least 1"),
+        ({"seed": -1}, "seed=-1 must be at least 0"),
+        ({"validation": {"every": 0}}, "validation.every=0 must be at least 1"),
+        ({"validation": {"rows": 0}}, "validation.rows=0 must be at least 1"),
+        ({"validation": {"windows": [1, -1]}}, "validation.windows=[1.0, -1.0] must not be negative"),
+        ({"validation": {"windows": [math.nan]}}, "validation.windows[0]=nan must be a finite number"),
+        ({"betas": [0.9]}, "betas=[0.9] must be two numbers"),
+        ({"betas": [0.9, 1.0]}, "betas=[0.9, 1.0] must be two numbers"),
+        ({"clip": -1}, "clip=-1.0 must be above 0"),
+        ({"clip": math.nan}, "clip=nan must be a finite number"),
+        ({"warmup": 1.5}, "warmup=1.5 must be at least 0 and below 1"),
+        ({"lora": {"rank": 0}}, "lora.rank=0 must be at least 1"),
+        ({"lora": {"dropout": 1}}, "lora.dropout=1.0 must be at least 0 and below 1"),
+        ({"train": {"everything": -1}}, "train={'everything': -1.0} must not be negative"),
+        ({"train": {"everything": math.inf}}, "train.everything=inf must be a finite number"),
+        ({"weights": {"text": -1}}, "weights={'text': -1.0} must not be negative"),
+        ({"kinds": {"text": math.nan}}, "kinds.text=nan must be a finite number"),
+        ({"data": {"folder": "d", "sources": {}}}, "data.sources={} names no text"),
         ({"keep_checkpoints": True}, "must be of type int"),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ..systems.trained import trained_systems
 from ..utils.errors import UserError
+from .limits import check_numbers
 
 # The paper's training mixture (arXiv 2603.04759, after RedPajama), in per cent.
 MIXTURES = {
@@ -104,12 +105,6 @@ class Distil:
     weight: float = 1.0
     temperature: float = 1.0
 
-    def __post_init__(self):
-        if self.weight <= 0:
-            raise UserError(f"distil.weight={self.weight} must be above 0; leave distil out instead.")
-        if self.temperature <= 0:
-            raise UserError(f"distil.temperature={self.temperature} must be above 0.")
-
 
 @dataclass
 class Validation:
@@ -165,15 +160,13 @@ class Recipe:
     tensorboard: bool = False
 
     def __post_init__(self):
-        for name in ("steps", "batch_tokens", "micro_tokens", "checkpoint_every", "keep_checkpoints", "running"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1.")
-        if self.context < 0:
-            raise UserError(f"context={self.context} must not be negative.")
         if not self.train and self.lora is None:
             raise UserError("train={} trains nothing: name at least one part and its learning rate, or lora.")
         if not self.schedule or any(phase.share <= 0 for phase in self.schedule):
             raise UserError("schedule must list at least one phase, each with a share above 0.")
+        check_numbers(self)
+        if not self.data.sources:
+            raise UserError("data.sources={} names no text: give at least one domain with its files.")
         if self.data.mixture is not None and self.data.mixture not in MIXTURES:
             raise UserError(f"data.mixture={self.data.mixture!r} is unknown: use one of {', '.join(MIXTURES)}.")
         if self.system not in trained_systems():
@@ -194,17 +187,12 @@ class Recipe:
             raise UserError(
                 f"base is missing: stage {self.stage!r} starts from a checkpoint; name its folder or hub id."
             )
-        for number, phase in enumerate(self.phases()):
-            for name, least in (("running", 1), ("context", 0), ("questions", 0)):
-                if getattr(phase, name) < least:
-                    raise UserError(f"schedule[{number}].{name}={getattr(phase, name)} must be at least {least}.")
+        for phase in self.phases():
             if self.micro_tokens % phase.length or self.batch_tokens % self.micro_tokens:
                 raise UserError(
                     f"micro_tokens={self.micro_tokens} must hold whole samples of {phase.length:,} tokens, and "
                     f"batch_tokens={self.batch_tokens} whole micro-batches: make them multiples."
                 )
-            if min(phase.kinds.values(), default=-1) < 0 or sum(phase.kinds.values()) <= 0:
-                raise UserError(f"kinds={phase.kinds} must give at least one kind of sample a share above 0.")
 
     def phases(self) -> list[Phase]:
         """The schedule with the recipe's own values filled in; contexts of the stage `base` are empty."""

@@ -5,6 +5,7 @@ Unknown keys are refused by name.
 
 import dataclasses
 import difflib
+import math
 import os
 import re
 import sysconfig
@@ -138,11 +139,13 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     if kind is float and isinstance(value, str):
         # YAML 1.1 reads 1e-5 as text.
         try:
-            return float(value)
+            value = float(value)
         except ValueError:
             raise UserError(f"{where}={value!r} must be a number.") from None
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value)
+    if kind is float and isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where}={value} must be a finite number.")
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise UserError(f"{where}={value!r} must be of type {kind.__name__}.")
     return value
