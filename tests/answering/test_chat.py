@@ -196,7 +196,9 @@ def talk(run, monkeypatch, model_folder):
     """Run `sharedllm chat` with lines on standard input, from a pipe or as if typed."""
 
     def call(lines: str, *arguments, typed: bool = False):
-        stdin = io.TextIOWrapper(io.BytesIO(lines.encode("utf-8", "surrogateescape")), "utf-8", "surrogateescape")
+        stdin = io.TextIOWrapper(
+            io.BytesIO(lines.encode("utf-8", "surrogateescape")), "utf-8"
+        )  # strict, as most locales are
         stdin.isatty = lambda: typed
         monkeypatch.setattr(sys, "stdin", stdin)
         return run("chat", *arguments, "--model", model_folder, "--score", "bm25", "--max-new-tokens", 12)

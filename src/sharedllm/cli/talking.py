@@ -1,6 +1,7 @@
 """The questions of `sharedllm chat`, typed or piped in, and the output for each."""
 
 import contextlib
+import io
 import json as jsonlib
 import sys
 import time
@@ -65,6 +66,9 @@ def _typed() -> Iterator[bytes]:
     """Lines typed at a terminal, with a prompt that never mixes with the answers."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 (gives input() a history and editing)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # Bytes that are not UTF-8 are told of below, as from a pipe; a terminal's stream would raise.
+        sys.stdin.reconfigure(errors="surrogateescape")
     while True:
         try:
             if sys.stdout.isatty():
