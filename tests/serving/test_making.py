@@ -1,6 +1,7 @@
 """New memories, the names of memories and documents, and requests that say too much or too little."""
 
 import json
+import shutil
 import threading
 from urllib.parse import quote
 
@@ -110,6 +111,21 @@ def test_names_that_are_taken(serve, tmp_path):
         assert said.status_code == 409 and "is taken: choose another name" in message(said)
     assert client.post("/v1/memories", json={}).status_code == 400
     assert (tmp_path / "file.memory").read_text() == "text" and not any((tmp_path / "other.memory").iterdir())
+
+
+def test_a_memory_that_another_process_removes_is_gone(serve, tmp_path):
+    """It is neither listed nor asked, and its name is free again."""
+    client = serve(makes=True)
+    assert made(client, "letters").status_code == 201
+    assert client.put("/v1/memories/letters/documents/owls", content=OWLS).status_code == 200
+    shutil.rmtree(tmp_path / "letters.memory")
+    assert [m["id"] for m in client.get("/v1/memories").json()["data"]] == ["notes"]
+    assert "small:letters" not in [m["id"] for m in client.get("/v1/models").json()["data"]]
+    said = client.post("/v1/chat/completions", json=ASKED | {"memory": "letters"})
+    assert said.status_code == 404 and "memory='letters' is not served: name one of notes" in message(said)
+    assert client.put("/v1/memories/letters/documents/owls", content=OWLS).status_code == 404
+    assert made(client, "letters").status_code == 201
+    assert client.put("/v1/memories/letters/documents/owls", content=OWLS).status_code == 200
 
 
 def test_of_several_that_make_one_name_at_once_one_wins(serve, tmp_path):

@@ -74,8 +74,7 @@ class Memories:
         if self.folder is None:
             return
         with self._replacing:
-            gone = [n for n, o in self._opened.items() if _inside(o.path, self.folder) and not Path(o.path).exists()]
-            self._opened = {name: opened for name, opened in self._opened.items() if name not in gone}
+            self._opened = {name: opened for name, opened in self._opened.items() if not self._gone(opened)}
         served = {Path(opened.path).resolve() for opened in self._opened.values()}
         for path in sorted(self.folder.iterdir()):
             if not is_memory(path) or path.resolve() in served:
@@ -84,6 +83,10 @@ class Memories:
                 self._open(path)
             except UserError as error:
                 self._left_out(f"{path} is not served: {error}")
+
+    def _gone(self, opened: Opened) -> bool:
+        """Whether another process has removed a memory of the folder."""
+        return isinstance(opened.path, Path) and opened.path.parent == self.folder and not opened.path.exists()
 
     def refresh(self) -> None:
         """See what other processes have changed in the folder and in any memory."""
@@ -103,15 +106,15 @@ class Memories:
 
     @property
     def names(self) -> list[str]:
-        return list(self._opened)
+        return [name for name, opened in self._opened.items() if not self._gone(opened)]
 
     def __getitem__(self, name: str) -> Opened:
         """
         Raises:
             ServingError: no memory of that name.
         """
-        if name not in self._opened:
-            there = ", ".join(self._opened) or "none"
+        if name not in self.names:
+            there = ", ".join(self.names) or "none"
             raise ServingError(404, f"memory={name!r} is not served: name one of {there}.", "memory")
         return self._opened[name]
 
@@ -124,7 +127,7 @@ class Memories:
         if name:
             _ = self[name]
             return name
-        only, *others = [*self._opened, None]
+        only, *others = [*self.names, None]
         alone = only is not None and others == [None] and self[only].tokens > 0
         return only if name is None and alone else None
 
@@ -155,7 +158,7 @@ class Memories:
 
     def listed(self) -> list[dict[str, Any]]:
         """Name, size and documents of each memory."""
-        return [self.described(name) for name in self._opened]
+        return [self.described(name) for name in self.names]
 
     def described(self, name: str) -> dict[str, Any]:
         opened = self[name]
@@ -173,7 +176,7 @@ class Memories:
         """
         assert self.folder is not None
         path = self.folder / f"{name}.memory"
-        if name in self._opened or path.exists() or path.is_symlink():
+        if name in self.names or path.exists() or path.is_symlink():
             raise ServingError(409, f"name={name!r} is taken: choose another name.", "name")
         with full_disk_named(f"{self.folder}"), ExitStack() as stack:
             try:
@@ -284,10 +287,6 @@ def full_disk_named(what: str) -> Iterator[None]:
 
 def _name(path: Path | str) -> str:
     return Path(path).resolve().name.removesuffix(".memory")
-
-
-def _inside(path: Path | str, folder: Path) -> bool:
-    return isinstance(path, Path) and path.parent == folder
 
 
 def _taken(name: str, document: str) -> ServingError:
