@@ -25,6 +25,22 @@ def test_a_loss_that_is_no_number_is_caught_with_its_batch(run, recipe, tmp_path
         assert len(json.loads(file.metadata()["kinds"])) == 4 and json.loads(file.metadata()["shifts"]) == [0]
 
 
+def test_a_run_that_diverged_goes_on_elsewhere_as_its_error_says(run, recipe, tmp_path):
+    """Weights that are no numbers are not saved; the last whole checkpoint starts a run of another folder."""
+    assert run("train", recipe(checkpoint_every=1), "--max-steps", 1)[0] == 0
+    mild = yaml.safe_load(recipe(checkpoint_every=1).read_text())
+    # The gradients of the step are finite, the weights after it so large that their norm is not.
+    wild = recipe("wild", checkpoint_every=1, train={"everything": 1e30}, warmup=0.0, decay="constant")
+    start = tmp_path / "run" / "checkpoints" / "step-00000001"
+    code, _, err = run("train", wild, "--resume-from", start)
+    said = " ".join(err.split())
+    assert code == 2 and "step 1: the weights are no finite numbers after it. Lower the learning rates" in said, err
+    assert not list((tmp_path / "wild" / "checkpoints").glob("step-*"))
+    calm = recipe("calm", checkpoint_every=1, train=mild["train"])
+    assert run("train", calm, "--resume-from", start)[0] == 0
+    assert [r["step"] for r in read_log(tmp_path / "calm" / "log.jsonl") if "loss" in r] == list(range(1, 6))
+
+
 @pytest.mark.parametrize(
     "file",
     [

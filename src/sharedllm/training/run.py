@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +177,7 @@ class _Run:
                 with self.accelerator.no_sync(self.wrapped):
                     self._forward_backward(step, batch, len(mine), totals)
         norm = float(_whole(nn.utils.clip_grad_norm_(self.live, recipe.clip)))
-        if not torch.isfinite(torch.tensor(norm)):
+        if not math.isfinite(norm):
             self._not_finite(step, batch, f"the norm of the gradients is {norm}")
         if (ratio := self.watch(norm)) is not None:
             self._say(f"warning: step {step}: the norm of the gradients is {norm:.3g}, {ratio:.0f} times the usual")
@@ -260,6 +261,8 @@ class _Run:
             self.log.write(step=step, validation=result)
 
     def checkpoint(self, done: int) -> None:
+        if not math.isfinite(float(_whole(nn.utils.get_total_norm(self.live)))):
+            self._not_finite(done - 1, None, "the weights are no finite numbers after it")
         state = {"step": done, "data": self.digests, "torch": torch.__version__}
         main, keep = self.accelerator.is_main_process, self.recipe.keep_checkpoints
         save_checkpoint(self.checkpoints, self.losses, self.optimizers, state, keep, main)
@@ -270,17 +273,16 @@ class _Run:
         return [float(torch.tanh(_whole(gate.detach()))) for gate in gates]
 
     def _not_finite(self, step: int, batch: Batch | None, what: str) -> None:
-        """Save the batch and stop: its tensors, and as metadata everything else that decides the step."""
-        path = self.output / f"not-finite-step-{step}-process-{self.accelerator.process_index}.safetensors"
+        """Stop, and save the batch if it is known: its tensors, and as metadata everything else that decides the step."""
         if batch is not None:
+            path = self.output / f"not-finite-step-{step}-process-{self.accelerator.process_index}.safetensors"
             about = {"kinds": batch.kinds, "shifts": batch.shifts, "strides": batch.strides, "what": what, "step": step}
             tensors = {name: tensor.contiguous() for name, tensor in batch.tensors().items()}
             save_file(tensors, path, {key: json.dumps(value) for key, value in about.items()})
+            what += f"; its batch is in {path}"
         last = latest(self.checkpoints)
-        raise UserError(
-            f"step {step}: {what}; its batch is in {path}. Lower the learning rates and resume from "
-            f"{last or 'the beginning'}."
-        )
+        begin = f", and go on from there with --resume-from {last}" if last is not None else ""
+        raise UserError(f"step {step}: {what}. Lower the learning rates, in a new output folder{begin}.")
 
     def _check_resume(self, start: Path | None) -> None:
         """A run can resume only with the recipe and the text that it began with, but for more steps."""
