@@ -255,6 +255,9 @@ def test_at_a_terminal(talk, text_file, monkeypatch):
     assert f"{len(TEXT)} tokens" in err and err.count("> ") == 6
     assert "error: the question has" in err and "error: the question is not UTF-8" in err
 
+    code, out, err = talk("/help\nWhat jumps?\n/quit\nIs it lazy?\n", text_file, typed=True)
+    assert code == 0 and out.count("\n") == 1 and err.count("Ctrl-D leaves") == 2
+
     stops = iter([KeyboardInterrupt, None])
     monkeypatch.setattr(SharedLLMForCausalLM, "select", interrupted(stops, SharedLLMForCausalLM.select))
     code, out, err = talk("What jumps?\nIs it lazy?\n", text_file, typed=True)

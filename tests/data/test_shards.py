@@ -168,7 +168,7 @@ def test_equal_texts_are_kept_once(tmp_path, corpus, tokenizer, validation):
 def test_a_side_without_documents(tmp_path, tokenizer):
     (tmp_path / "one.txt").write_text("only one")
     with pytest.raises(
-        ValueError, match=r"validation=0.3 leaves none of 1 documents for (train|validation): give more"
+        ValueError, match=r"a validation share of 0.3 leaves none of 1 documents for (train|validation): give more"
     ):
         build_shards([str(tmp_path / "one.txt")], tokenizer, tmp_path / "tokens", validation=0.3)
     assert [p.name for p in tmp_path.iterdir()] == ["one.txt"]

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..utils.files import is_uri
-from ..utils.text_files import harmless
+from ..utils.text_files import harmless, some
 from .common import JsonOption, check_model, check_source, print_json
 
 
@@ -55,7 +55,7 @@ def _source(source: dict[str, Any]) -> str:
     """A document of a memory in one line, or what of it is lost."""
     if "reason" in source:
         return f"{source['document']}: tokens {source['start']:,}–{source['end']:,} are lost: {source['reason']}"
-    sizes = [f"{source[field]:,} {field}" for field in ("tokens", "characters") if source.get(field) is not None]
+    sizes = [some(source[f"{unit}s"], unit) for unit in ("token", "character") if source.get(f"{unit}s") is not None]
     cut_off = [] if source.get("finished", True) else ["incomplete: continue with read --append"]
     return f"{source['name']}: " + ", ".join([*sizes, *cut_off])
 

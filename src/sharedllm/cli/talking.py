@@ -13,6 +13,8 @@ from ..answering.chat import Chat, Turn
 from ..utils.errors import UserError
 from .common import note, say, show_found, show_sources, stderr
 
+KEYS = "Ctrl-C stops an answer; /exit or Ctrl-D leaves."
+
 
 def talk(chat: Chat, source: str, json: bool) -> None:
     """Answer each question of standard input until it ends. One that can't be answered is named in a line, and the next follows.
@@ -29,16 +31,19 @@ def talk(chat: Chat, source: str, json: bool) -> None:
     if interactive:
         reads = min(chat.budget, chat.tokens)
         note(f"{source}: {chat.tokens:,} tokens, of which each question reads {reads:,}.", "dim")
-        note("Ctrl-C stops an answer; /exit or Ctrl-D leaves.", "dim")
+        note(KEYS, "dim")
     for number, line in enumerate(_typed() if interactive else sys.stdin.buffer, 1):
         try:
             question = _decoded(line)
-            if question == "/exit":
+            if question in ("/exit", "/quit"):
                 break
+            if interactive and question in ("/help", "/?"):
+                note(KEYS, "dim")
+                continue
             if question:
                 start = time.perf_counter()
                 turn = _answer(chat, question, json)
-                _show(chat, turn, json, time.perf_counter() - start)
+                _show(chat, turn, json, number, time.perf_counter() - start)
         except UserError as error:
             where = "" if interactive else f"line {number}: "
             note(f"error: {where}{error}")
@@ -104,9 +109,10 @@ def _answer(chat: Chat, question: str, json: bool) -> Turn:
     return turn
 
 
-def _show(chat: Chat, turn: Turn, json: bool, seconds: float) -> None:
+def _show(chat: Chat, turn: Turn, json: bool, line: int, seconds: float) -> None:
     if json:
         record = {
+            "line": line,
             "question": turn.question,
             "answer": turn.answer,
             "stopped": turn.stopped,

@@ -109,7 +109,7 @@ def build_shards(
             if progress is not None:
                 progress(len(ids))
         if empty := [name for name, writer in writers.items() if not writer.shards]:
-            none = f"validation={validation} leaves none of {len(seen)} documents for {empty[0]}"
+            none = f"a validation share of {validation} leaves none of {len(seen)} documents for {empty[0]}"
             raise UserError(f"{none}: give more documents, or name separate sources for validation.")
         manifest = header | {"splits": {name: writer.finish() for name, writer in writers.items()}}
         manifest["checksum"] = _digest(manifest)

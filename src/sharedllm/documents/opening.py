@@ -59,12 +59,14 @@ def open_document(name: str) -> Opened:
         if name == "-" or not path.is_file():
             extract = KINDS["text"].extract(path)
             return Opened(name, "text", 0, Origin(unit=extract.unit), lambda: _pieces(extract.parts))
-        kind, nbytes, sha256 = kind_of(path), path.stat().st_size, hash_of(path)
+        kind, nbytes = kind_of(path), path.stat().st_size
         if not nbytes:  # to some extractors that is a damaged file
             raise _empty(name)
         extract = kind.extract(path)
         held = list(extract.parts) if nbytes <= HELD or isinstance(extract.parts, list) else None
         places, blank = _places(held if held is not None else extract.parts)
+        # Last, since a long file that is refused need not be hashed.
+        sha256 = "" if blank else hash_of(path)
     except OSError as error:
         raise UserError(f"{name} can't be read: {error.strerror or error}.") from None
     if blank:

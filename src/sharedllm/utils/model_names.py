@@ -49,6 +49,8 @@ def checkpoint(name: str | Path) -> str:
         return str(gguf_file(name))
     if path.is_dir():
         return str(path)
+    if path.is_file():
+        raise UserError(f"{name} is a file: name a model's folder, or a .gguf file.")
     # A hub id is two names with a slash.
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError(f"{name} does not exist or is not a folder: name a model's folder.")
