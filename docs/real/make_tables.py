@@ -42,6 +42,8 @@ WHOLE = {
     "replies:KVzip": "KVzip",
     "replies:KVzip-2048": "KVzip, 2,048 tokens",
 }
+# One set of each kind: questions about stories, over two passages, about alike facts, and search queries.
+FRONT = ("fairytaleqa", "hotpotqa", "keys-4", "nq")
 # Those that are shown pieces of the text.
 PIECES = ("sharedllm", "same-pieces-text", "bm25-text", "minilm-text", "oracle-text")
 # Sets, lengths, depths, systems and budgets; None for systems without one.
@@ -182,10 +184,10 @@ def budget_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
 
 
 def front_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
-    """The first columns of the main table, without the shortest texts of sets that have longer ones."""
+    """The first columns of the main table for one set of each kind, without the shortest texts of those that have longer ones."""
     yield "| | tokens | questions | sharedllm | the same pieces as text | BM25's pieces as text |"
     yield "|---|--:|--:|--:|--:|--:|"
-    every = cells(answers)
+    every = [(name, length) for name, length in cells(answers) if name in FRONT]
     for name, length in every:
         lengths = [n for other, n in every if other == name]
         if len(lengths) > 1 and length == min(lengths):

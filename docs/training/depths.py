@@ -1,10 +1,10 @@
 """How deep a memory must be read for an untrained base to gain from it, as running text shows.
 
     python docs/training/depths.py measure RUN > docs/training/real/depths.jsonl    # RUN: a run of recipes/real-cpu.yaml, for its texts
-    python docs/training/depths.py table                                            # fills in the table of real.md
+    python docs/training/depths.py tables                                           # fills in the tables of real.md
 
-Every layer up to M reads the context by chunks and gives its own memory to the same layer of the upper model. Texts and targets
-are those of `real.py untrained`, of more documents. An hour and a half on one core.
+The context is read through the bottom M layers by chunks, and each layer of a range gives its own memory to the same layer of
+the upper model. Texts and targets are those of `real.py untrained`, of more documents. An hour and a half on one core.
 """
 
 import json
@@ -21,13 +21,15 @@ from sharedllm.model.targets import IGNORE
 from sharedllm.training.setup import make_tokenizer
 
 ROWS = 4
-LAYERS = 24
 AS_TEXT = {
-    "whole": "all 6,144 tokens as text in the window",
-    "last": "the last 768 as text",
-    "selected": "768 that BM25 finds, as text",
+    "whole": "all 6,144 tokens",
+    "last": "the last 768",
+    "selected": "768 that BM25 finds",
 }
-DEPTHS, STRIDES = (4, 8, 12, 18, 24), ((16, 8, 4), (1, 1, 1))
+# Layers that have a memory, the first and the one after the last, which is M.
+RANGES = ((0, 4), (0, 8), (0, 12), (0, 18), (8, 18), (0, 24))
+STRIDES = ((16, 8, 4), (1, 1, 1))
+BAND = (8, 18)
 
 
 @torch.no_grad()
@@ -45,14 +47,15 @@ def measured_as_text(run: Path) -> Iterator[dict]:
                 ids = torch.cat([text, running[row]])[None]
                 wanted = torch.cat([torch.full_like(text, IGNORE), labels[row]])[None]
                 loss = loss_of(losses, recipe, ids, wanted, ids[:, :0])
-                yield {"depth": 0, "strides": [], "domain": domain, "row": row, "text": way, "loss": loss}
+                yield {"layers": [], "strides": [], "domain": domain, "row": row, "text": way, "loss": loss}
 
 
 @torch.no_grad()
 def measured_as_memory(run: Path) -> Iterator[dict]:
-    for depth in DEPTHS:
+    for first, depth in RANGES:
         for strides in STRIDES:
-            recipe = recipe_of(run, {"lower_layers": depth, "strides": list(strides), "injection_map": None})
+            through = {"lower_layers": depth, "injection_map": [[n, n] for n in range(first, depth)]}
+            recipe = recipe_of(run, through | {"strides": list(strides)})
             losses = load(recipe, None)
             for domain in recipe.data.sources:
                 context = max(WINDOWS) * recipe.model["window"]
@@ -62,38 +65,84 @@ def measured_as_memory(run: Path) -> Iterator[dict]:
                     contexts = {"none": before[[row], :0], "own": before[[row]], "other": before[[row ^ 1]]}
                     for text, ids in contexts.items():
                         loss = loss_of(losses, recipe, running[[row]], labels[[row]], ids)
-                        about = {"depth": depth, "strides": strides, "domain": domain, "row": row, "text": text}
+                        about = {
+                            "layers": [first, depth],
+                            "strides": strides,
+                            "domain": domain,
+                            "row": row,
+                            "text": text,
+                        }
                         yield about | {"loss": loss}
 
 
-def table() -> str:
-    cells: dict[tuple, dict[str, dict[tuple, float]]] = defaultdict(lambda: defaultdict(dict))
-    lines = ["| memory | strides | n | own text | another text | own minus another |", "|---|---|--:|--:|--:|--:|"]
+@torch.no_grad()
+def measured_with_both(run: Path) -> Iterator[dict]:
+    """Whether a memory adds to what text in the window gives: the memory of a band, and as many tokens as text."""
+    first, depth = BAND
+    recipe = recipe_of(run, {"lower_layers": depth, "injection_map": [[n, n] for n in range(first, depth)]})
+    losses, tokenizer, context = load(recipe, None), make_tokenizer(recipe), max(WINDOWS) * recipe.model["window"]
+    for domain in recipe.data.sources:
+        running, before, labels = targets_of(recipe, domain, SHORT, context, ROWS)
+        for row in range(ROWS):
+            kept = context // KEPT
+            found = selected(tokenizer, before[row], running[row, : SHORT // 2], kept)
+            # What is in the window as its own end is not in the memory, too.
+            cases = {"last": (before[row, -kept:], before[row, :-kept]), "selected": (found, before[row])}
+            for way, (text, memory) in cases.items():
+                ids = torch.cat([text, running[row]])[None]
+                wanted = torch.cat([torch.full_like(text, IGNORE), labels[row]])[None]
+                about = {"layers": [first, depth], "strides": recipe.model["strides"], "domain": domain, "row": row}
+                yield about | {"text": f"{way}, memory", "loss": loss_of(losses, recipe, ids, wanted, memory[None])}
+
+
+def cells() -> dict[tuple, dict[tuple, float]]:
+    """Losses by domain and row, by what was measured: (layers, strides, text)."""
+    found: dict[tuple, dict[tuple, float]] = defaultdict(dict)
     for r in read("depths.jsonl"):
-        cells[r["depth"], tuple(r["strides"])][r["text"]][r["domain"], r["row"]] = r["loss"]
-    none = next(by_text["none"] for by_text in cells.values() if "none" in by_text)
-    for (depth, strides), by_text in sorted(
-        cells.items(), key=lambda cell: (cell[0][0] or 99, -max(cell[0][1], default=0))
-    ):
-        if not depth:
-            for way, what in AS_TEXT.items():
-                change = interval(loss - none[key] for key, loss in by_text[way].items())
-                lines.append(f"| none: {what} | | {len(by_text[way])} | {change} | | |")
-            continue
-        own, other = by_text["own"], by_text["other"]
-        changes = [
-            interval(one[key] - two[key] for key in one) for one, two in ((own, none), (other, none), (own, other))
-        ]
-        lines.append(
-            f"| M = {depth} of {LAYERS} | {'/'.join(map(str, strides))} | {len(own)} | {' | '.join(changes)} |"
-        )
+        found[tuple(r["layers"]), tuple(r["strides"]), r["text"]][r["domain"], r["row"]] = r["loss"]
+        if r["text"] == "none":  # all models are the base then
+            found["none"][r["domain"], r["row"]] = r["loss"]
+    return found
+
+
+def minus(one: dict[tuple, float], two: dict[tuple, float]) -> str:
+    return interval(one[key] - two[key] for key in one)
+
+
+def by_depth() -> str:
+    found = cells()
+    lines = ["| M of 24 | layers with a memory | strides | n | own text | another text | own minus another |"]
+    lines.append("|--:|---|---|--:|--:|--:|--:|")
+    for first, depth in RANGES:
+        for strides in STRIDES:
+            own, other = (found[(first, depth), strides, text] for text in ("own", "other"))
+            if own:
+                changes = minus(own, found["none"]), minus(other, found["none"]), minus(own, other)
+                shown = f"{first} … {depth - 1} | {'/'.join(map(str, strides))} | {len(own)} | {' | '.join(changes)}"
+                lines.append(f"| {depth} | {shown} |")
+    return "\n".join(lines)
+
+
+def as_text() -> str:
+    found = cells()
+    lines = [
+        "| in the window as text | n | minus without | with the memory of layers 8 … 17 besides | with it, minus without it |"
+    ]
+    lines.append("|---|--:|--:|--:|--:|")
+    for way, what in AS_TEXT.items():
+        text, both = found[(), (), way], found[BAND, STRIDES[0], f"{way}, memory"]
+        added = [minus(both, than) if both else "" for than in (found["none"], text)]
+        lines.append(f"| {what} | {len(text)} | {minus(text, found['none'])} | {' | '.join(added)} |")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "table":
-        page = filled(PAGE.read_text(encoding="utf-8"), "depths", table())
+    if sys.argv[1] == "tables":
+        page = PAGE.read_text(encoding="utf-8")
+        for name, table in (("depths", by_depth()), ("depths-text", as_text())):
+            page = filled(page, name, table)
         PAGE.write_text(page, encoding="utf-8")
     else:
-        for record in chain(measured_as_text(Path(sys.argv[2])), measured_as_memory(Path(sys.argv[2]))):
+        run = Path(sys.argv[2])
+        for record in chain(measured_as_text(run), measured_as_memory(run), measured_with_both(run)):
             print(json.dumps(record), flush=True)
