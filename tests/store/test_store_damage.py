@@ -109,12 +109,14 @@ def test_a_writer_killed_at_its_first_commit_is_in_nobodys_way(tmp_path, model):
     assert build(folder, model, {"one": words(40)}).tokens == 40
 
 
-@pytest.mark.parametrize("left", [[".tmpAb3dE6"], ["block.memory"], []])
-def test_a_writer_killed_inside_a_block_leaves_nothing(tmp_path, model, left):
-    """The library that writes a block gives it a temporary name of its own; the next writer clears that away too."""
+@pytest.mark.parametrize("left", [[".tmpAb3dE6"], ["block.memory", "lock"], []])
+@pytest.mark.parametrize("name", [f"{'0f' * 16}.memory.tmp0123abcd", ".writing@another-machine@ab12_x9z"])
+def test_a_writer_killed_inside_a_block_leaves_nothing(tmp_path, model, left, name):
+    """The library that writes a block gives it a temporary name of its own; the next writer clears that away too, as the memory's
+    lock is its own now."""
     folder = tmp_path / "a.memory"
     build(folder, model, {"one": words(40, 1)})
-    begun, foreign = folder / "blocks" / f"{'0f' * 16}.memory.tmp0123abcd", folder / "blocks" / "mine.tmp0123abcd"
+    begun, foreign = folder / "blocks" / name, folder / "blocks" / "mine.tmp0123abcd"
     for place in (begun, foreign):
         place.mkdir()
         for name in left:
@@ -132,11 +134,11 @@ def test_a_memory_is_written_inside_a_folder_of_its_own(tmp_path, model, monkeyp
     def watched(tensors, path, **options):
         seen.extend(p.name for p in path.parent.parent.iterdir())
         real(tensors, path, **options)
-        assert [p.name for p in path.parent.iterdir()] == ["one.memory"]
+        assert sorted(p.name for p in path.parent.iterdir()) == ["lock", "one.memory"]
 
     monkeypatch.setattr(module, "save_file", watched)
     module.save_memory(model.read(ids_of("a short text")), tmp_path / "one.memory")
-    assert len(seen) == 1 and seen[0].startswith("one.memory.tmp")
+    assert len(seen) == 1 and seen[0].startswith(".writing@")
     assert [p.name for p in tmp_path.iterdir()] == ["one.memory"]
 
 

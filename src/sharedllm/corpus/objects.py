@@ -12,7 +12,7 @@ from fsspec.core import url_to_fs
 from ..utils.errors import UserError
 from ..utils.extras import missing
 from ..utils.files import is_uri, put
-from .scratch import scratch, sweep
+from ..utils.scratch import scratch, sweep
 
 # A secret may stand in a URI: s3://KEY:SECRET@bucket.
 _SECRET = re.compile(r"://[^/@]*@")

@@ -25,13 +25,13 @@ from ..store.writer import Writer, writing
 from ..utils.checkpoints import load_model, load_tokenizer
 from ..utils.errors import UserError
 from ..utils.hardware import default_device, inference_dtype
+from ..utils.scratch import scratch, sweep
 from .cache import digest
 from .items import Text, texts
 from .manifest import Object, Part, Settings, read_part, write_part
 from .objects import Place
 from .ranged import STEP
 from .records import Records
-from .scratch import scratch, sweep
 from .sources import Shard
 from .summary import STRETCHES, KeySummary
 from .terms import Terms, counted

@@ -9,8 +9,6 @@ The folder appears under its name when it is complete, never before.
 
 import hashlib
 import json
-import secrets
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..utils.errors import UserError
 from ..utils.files import put
+from ..utils.scratch import scratch
 from ..utils.text import tokenize
 from .sources import HUB, documents, parse_hub, resolve
 
@@ -86,39 +85,39 @@ def build_shards(
     }
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         return ShardSummary(_totals(_keep(folder, header)), reused=True)
-    temporary = folder.with_name(f"{folder.name}.tmp{secrets.token_hex(4)}")
-    temporary.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        names = ("train", "validation") if validation else ("train",)
-        writers = {name: _Writer(temporary / name, header["dtype"], shard_tokens) for name in names}
-        seen: set[bytes] = set()
-        for document in documents(files, text_field=text_field):
-            raw = document.text.encode()
-            digest = hashlib.sha256(raw).digest()
-            draw = int.from_bytes(hashlib.sha256(f"{seed} ".encode() + digest).digest()[:8], "big") / 2**64
-            writer = writers["validation" if draw < validation else "train"]
-            if digest in seen:
-                writer.duplicates += 1
-                continue
-            seen.add(digest)
-            ids = tokenize(tokenizer, document.text)[0].numpy()
-            if not len(ids):
-                raise UserError(f"{document.name} has no tokens: the tokenizer drops all its text; leave it out.")
-            assert ids.max() < vocabulary, f"the ids of {document.name} exceed {vocabulary}"
-            writer.add(ids, name=document.name, source=document.source, bytes=len(raw))
-            if progress is not None:
-                progress(len(ids))
-        if empty := [name for name, writer in writers.items() if not writer.shards]:
-            none = f"a validation share of {validation} leaves none of {len(seen)} documents for {empty[0]}"
-            raise UserError(f"{none}: give more documents, or name separate sources for validation.")
-        manifest = header | {"splits": {name: writer.finish() for name, writer in writers.items()}}
-        manifest["checksum"] = _digest(manifest)
-        (temporary / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-        put(temporary, folder)
+        with scratch(folder.parent) as above:
+            temporary = above / folder.name
+            temporary.mkdir()
+            names = ("train", "validation") if validation else ("train",)
+            writers = {name: _Writer(temporary / name, header["dtype"], shard_tokens) for name in names}
+            seen: set[bytes] = set()
+            for document in documents(files, text_field=text_field):
+                raw = document.text.encode()
+                digest = hashlib.sha256(raw).digest()
+                draw = int.from_bytes(hashlib.sha256(f"{seed} ".encode() + digest).digest()[:8], "big") / 2**64
+                writer = writers["validation" if draw < validation else "train"]
+                if digest in seen:
+                    writer.duplicates += 1
+                    continue
+                seen.add(digest)
+                ids = tokenize(tokenizer, document.text)[0].numpy()
+                if not len(ids):
+                    raise UserError(f"{document.name} has no tokens: the tokenizer drops all its text; leave it out.")
+                assert ids.max() < vocabulary, f"the ids of {document.name} exceed {vocabulary}"
+                writer.add(ids, name=document.name, source=document.source, bytes=len(raw))
+                if progress is not None:
+                    progress(len(ids))
+            if empty := [name for name, writer in writers.items() if not writer.shards]:
+                none = f"a validation share of {validation} leaves none of {len(seen)} documents for {empty[0]}"
+                raise UserError(f"{none}: give more documents, or name separate sources for validation.")
+            manifest = header | {"splits": {name: writer.finish() for name, writer in writers.items()}}
+            manifest["checksum"] = _digest(manifest)
+            (temporary / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+            put(temporary, folder)
     except OSError as error:
         raise OSError(f"{folder} can't be made ({error.strerror or error}); nothing of it is left.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return ShardSummary(_totals(manifest), reused=False)
 
 

@@ -11,8 +11,6 @@ With storage "int8" each token's keys and values are kept as 8-bit integers, hea
 import hashlib
 import json
 import re
-import secrets
-import shutil
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -27,6 +25,7 @@ from torch import Tensor
 from ..utils.errors import UserError, as_path
 from ..utils.fields import misfit_of
 from ..utils.files import put, there
+from ..utils.scratch import scratch
 from .context_memory import ContextMemory
 from .fingerprint import raw_bytes
 from .int8 import dequantised, quantised
@@ -127,23 +126,20 @@ def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "",
         "checksums": {name: checksum(t) for name, t in tensors.items()},
     }
     header["checksum"] = _header_checksum(header)
-    # A folder: save_file writes to a temporary name of its own first, which would stay if the process is killed.
-    folder = path.with_name(f"{path.name}.tmp{secrets.token_hex(4)}")
-    temporary = folder / path.name
     try:
-        folder.mkdir()
-        temporary.touch()
-        mode = (path if path.is_file() else temporary).stat().st_mode & 0o777
-        save_file(tensors, temporary, metadata={"sharedllm": json.dumps(header)})
-        temporary.chmod(mode)  # save_file makes a file that only its owner may read
-        put(temporary, path)
+        # A folder: save_file writes to a temporary name of its own first.
+        with scratch(path.parent) as folder:
+            temporary = folder / path.name
+            temporary.touch()
+            mode = (path if path.is_file() else temporary).stat().st_mode & 0o777
+            save_file(tensors, temporary, metadata={"sharedllm": json.dumps(header)})
+            temporary.chmod(mode)  # save_file makes a file that only its owner may read
+            put(temporary, path)
     except SafetensorError as error:
         # The system's number tells a full disk from other faults.
         number = re.search(r"\(os error (\d+)\)", str(error))
         said = f"{path} can't be written: {error}"
         raise (OSError(said) if number is None else OSError(int(number[1]), said)) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return header["checksum"]
 
 

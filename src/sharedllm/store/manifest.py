@@ -21,11 +21,12 @@ from ..memory.schema import CHUNK_SIZE, LAYERS, SHA256, STORAGE
 from ..utils.errors import UserError
 from ..utils.fields import TRUTH, each, misfit_of, pair, record, text, whole
 from ..utils.files import there, write_text
+from ..utils.scratch import is_scratch
 from .sealed import sealed, unsealed
 
 FORMAT, VERSION = "sharedllm.store", 1
 NAME = "manifest.json"
-# A block's name, and its name while it is written.
+# A block's name, and its name while it is copied; while it is written it is in a folder of `utils.scratch`.
 _BLOCK = re.compile(r"[0-9a-f]{32}\.memory(\.tmp[0-9a-f]{8})?")
 
 
@@ -65,8 +66,8 @@ _MANIFEST = {
 
 
 def is_block(name: str) -> bool:
-    """Whether a file name has the form that only a writer of stores gives."""
-    return _BLOCK.fullmatch(name) is not None
+    """Whether a name in `blocks/` has the form that only a writer of stores gives."""
+    return _BLOCK.fullmatch(name) is not None or is_scratch(name)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
-"""Temporary folders of readers: those of killed ones are removed, and no others."""
+"""Temporary folders of writers: those of killed ones are removed, and no others."""
 
+import errno
 import os
 import shutil
 import signal
@@ -9,10 +10,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from memories import random_memory
 
-from sharedllm.corpus.scratch import scratch, sweep
+from sharedllm.memory.file import save_memory
+from sharedllm.utils import scratch as module
+from sharedllm.utils.scratch import is_scratch, scratch, sweep
 
-HOLDING = "import sys, pathlib; from sharedllm.corpus.scratch import scratch\n"
+HOLDING = "import sys, pathlib; from sharedllm.utils.scratch import scratch\n"
 HOLDING += "with scratch(*map(pathlib.Path, sys.argv[1:])) as f: print(f, flush=True); input()"
 
 
@@ -63,13 +67,18 @@ def test_in_a_corpus_only_what_is_dead_and_of_this_machine_is_removed(temporary)
     assert gone == {Path(dead).name} and elsewhere.exists() and not Path(kept).exists()
 
 
-def test_a_disk_without_locks_can_be_written_to(temporary, monkeypatch):
+@pytest.mark.parametrize("error", [NotImplementedError, OSError(errno.ENOLCK, "No locks available")])
+def test_a_disk_without_locks_can_be_written_to(temporary, monkeypatch, error):
+    tried = []
+
     def none(*_, **__):
-        raise NotImplementedError
+        tried.append(1)
+        raise error
 
     with monkeypatch.context() as patched:
         patched.setattr("filelock.FileLock.acquire", none)
         with scratch(temporary) as folder:
+            assert len(tried) == 1, "it is tried once"
             (folder / "object").write_text("a")
             assert [path.name for path in temporary.iterdir()] == [folder.name]
             sweep(temporary)
@@ -93,3 +102,25 @@ def test_only_what_is_dead_is_removed(temporary):
     living.communicate("\n", timeout=30)
     assert gone == {os.path.basename(dead), "sharedllm-shard-empty"}  # noqa: PTH119
     assert not os.path.exists(kept) and (temporary / "away" / "lock").exists()  # noqa: PTH110
+
+
+def test_a_killed_save_leaves_nothing_after_the_next_one(temporary, monkeypatch):
+    """Of this process, too, the first one in a folder sweeps it, and no other: a folder of many memories is not listed for each."""
+    folder = temporary / "memories"
+    folder.mkdir()
+    killed, dead = holder(folder)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    (folder / "notes.memory.tmp0123abcd").mkdir()
+    looked, real = [], module.sweep
+    monkeypatch.setattr(module, "sweep", lambda *given: (looked.append(given), real(*given)))
+    for name in ("a.memory", "b.memory"):
+        save_memory(random_memory([9, 4]), folder / name)
+    assert not Path(dead).exists() and looked == [(folder,)]
+    assert sorted(path.name for path in folder.iterdir()) == ["a.memory", "b.memory", "notes.memory.tmp0123abcd"]
+
+
+def test_names_of_scratch_folders(temporary):
+    with scratch(temporary) as folder:
+        assert is_scratch(folder.name)
+    assert not any(map(is_scratch, (".writing@", ".writing@host", "writing@host@a1", ".corpus.json.part")))
