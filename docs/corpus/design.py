@@ -1,7 +1,7 @@
 """On paper: a corpus of a million documents of 100,000 tokens, from measured figures; and how well stage one finds a document
 among a million, by a simulation from measured scores.
 
-    python docs/corpus/design.py measure books.jsonl.zst     words, sizes and scores of real documents → design.json
+    python docs/corpus/design.py measure books.jsonl.zst     words, sizes and scores of real documents → figures.json
     python docs/corpus/design.py                             writes the tables of docs/corpus.md from the results
 """
 
@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).parent
-PAGE, RESULTS, FIGURES = HERE.parent / "corpus.md", HERE / "design.json", HERE / "figures.json"
+# Of all scripts here, by what was measured.
+PAGE, RESULTS = HERE.parent / "corpus.md", HERE / "figures.json"
 BENCH = HERE.parent / "bench" / "h200-qwen2.5-0.5b" / "bench.json"
 # What is assumed, not measured: prices in dollars, and what a machine gets from a store in bytes a second.
 GPU_HOUR, TB_MONTH, FETCH = 3.0, 23.0, 1e9
@@ -121,31 +122,77 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
 
 
-def measured() -> str:
-    """What `measure.py` found on a cluster."""
-    said = json.loads(FIGURES.read_text())
+def speed(said: dict[str, Any]) -> str:
+    """What `measure.py speed` found: one process, and workers."""
     rows = [
-        "| | seconds | of processors | equal to one process |",
-        "|---|--:|--:|---|",
-        f"| one process, without Ray | {said['one_process']['seconds']} | {said['one_process']['processor_seconds']} | |",
+        "| | start, s | reading, s | end, s | tokens a second while reading | … of the processor | equal to one process |",
+        "|---|--:|--:|--:|--:|--:|---|",
     ]
-    for each in said["workers"]:
-        equal = "yes, every byte" if each["equal"] else "no"
+    for run in said["runs"]:
+        name = f"{run['workers']} worker{'s' * (run['workers'] > 1)}" if run["workers"] else "one process, without Ray"
+        of_processor = run["tokens"] / run["processor_seconds"]
         rows.append(
-            f"| {each['workers']} worker{'s' * (each['workers'] > 1)} | {each['seconds']} | {each['processor_seconds']} | {equal} |"
+            f"| {name} | {run['start']} | {run['reading']} | {run['end']} | {run['tokens_per_second']:,.0f} "
+            f"| {of_processor:,.0f} | {'' if not run['workers'] else equal(run)} |"
         )
-    for what, name in (("worker", "a worker"), ("node", "a node"), ("driver", "the command")):
-        runs = [run for run in said["runs"] if run["killed"] == what]
-        if runs:
-            equal = sum(run["equal"] for run in runs)
-            longest = max(run["seconds"] for run in runs)
-            rows.append(
-                f"| {len(runs)} runs in which {name} is killed | up to {longest} | | {equal} of {len(runs)}, every byte |"
-            )
     return "\n".join(rows)
 
 
-def tables(results: dict[str, Any]) -> dict[str, str]:
+def equal(run: dict[str, Any]) -> str:
+    return "yes, every byte" if run["equal"] else "no"
+
+
+def cluster(said: dict[str, Any]) -> str:
+    """What `measure.py kills` found on a cluster."""
+    rows = ["| | seconds | equal to one process |", "|---|--:|---|"]
+    rows.append(f"| one process, without Ray | {said['one_process']['seconds']} | |")
+    for run in said["workers"]:
+        rows.append(f"| {run['workers']} worker{'s' * (run['workers'] > 1)} | {run['seconds']} | {equal(run)} |")
+    names = {"worker": "a worker is killed", "node": "a node is killed", "driver": "the command is killed"}
+    for what, name in (names | {None: "nothing was there to kill any more"}).items():
+        runs = [run for run in said["runs"] if run["killed"] == what]
+        if runs:
+            same, longest = sum(run["equal"] for run in runs), max(run["seconds"] for run in runs)
+            rows.append(f"| {len(runs)} runs in which {name} | up to {longest} | {same} of {len(runs)}, every byte |")
+    return "\n".join(rows)
+
+
+def answers(said: dict[str, Any]) -> str:
+    """What `answers.py` found: by the number of documents, shares of questions with Wilson's interval."""
+    from sharedllm.evaluation.statistics import wilson
+
+    def share(values: list[float]) -> str:
+        found = wilson(values)
+        return f"{found.mean:.0%} ({found.low:.0%} … {found.high:.0%})"
+
+    sizes = sorted({one["documents"] for one in said["records"]})
+    of = {size: [one for one in said["records"] if one["documents"] == size] for size in sizes}
+    best = said["settings"]["best"]
+    ranked = {
+        f"among the best {best} of stage one": "stage_one",
+        "… by words alone": "words",
+        "… by keys alone": "keys",
+        "among the best of BM25 over whole documents": "bm25",
+    }
+    replied = {
+        "answered: the corpus": "corpus",
+        "answered: the same pieces as text in the base's window": "same",
+        "answered: BM25's pieces as text": "bm25",
+    }
+    rows = {
+        name: [share([float(one["ranks"][key] < best) for one in of[n]]) for n in sizes] for name, key in ranked.items()
+    }
+    rows |= {"questions": [str(len(of[n])) for n in sizes]}
+    rows |= {"questions with answers": [str(sum("hit" in one for one in of[n])) for n in sizes]}
+    for name, key in replied.items():
+        hits = [[one["hit"][key] for one in of[n] if "hit" in one] for n in sizes]
+        rows[name] = [share(each) if each else "" for each in hits]
+    head = ["| | " + " | ".join(f"{n:,} documents" for n in sizes) + " |", "|---|" + "--:|" * len(sizes)]
+    return "\n".join(head + [f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows.items()])
+
+
+def tables(figures: dict[str, Any]) -> dict[str, str]:
+    results = figures["design"]
     one = sizes(results["terms_of_long"])
     counts = (1_000, 10_000, 100_000, 1_000_000)
     head = "| | " + " | ".join(f"{n:,} documents" for n in counts) + " |\n|---|" + "--:|" * len(counts)
@@ -183,7 +230,13 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
             f"| documents whose index fits into 64 GB of RAM | {float(f'{ram:.2g}'):,.0f} |",
         ]
     )
-    return {"sizes": sized, "question": asked, "cluster": measured()}
+    return {
+        "sizes": sized,
+        "question": asked,
+        "speed": speed(figures["speed"]),
+        "cluster": cluster(figures["kills"]),
+        "answers": answers(figures["answers"]),
+    }
 
 
 def made(text: str, found: dict[str, str]) -> str:
@@ -201,12 +254,13 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=400)
     parser.add_argument("--questions", type=int, default=200)
     options = parser.parse_args()
+    figures = json.loads(RESULTS.read_text(encoding="utf-8"))
     if options.do:
-        results = measure(options.source, options.documents, 20_000, options.questions)
-        results["terms_of_long"] = measure(options.source, 5, 400_000, 1)["terms"]
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    results = json.loads(RESULTS.read_text())
-    PAGE.write_text(made(PAGE.read_text(encoding="utf-8"), tables(results)), encoding="utf-8")
+        figures["design"] = measure(options.source, options.documents, 20_000, options.questions)
+        figures["design"]["terms_of_long"] = measure(options.source, 5, 400_000, 1)["terms"]
+        RESULTS.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    results = figures["design"]
+    PAGE.write_text(made(PAGE.read_text(encoding="utf-8"), tables(figures)), encoding="utf-8")
     ranks = [each["rank"] for each in results["questions"]]
     print(f"measured among {results['documents']}: {np.mean([r < BEST for r in ranks]):.1%} found", file=sys.stderr)
 

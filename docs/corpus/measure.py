@@ -1,7 +1,8 @@
-"""Measures corpora on a Ray cluster of three node processes on this machine: equal results, runs of which a part is killed, time by
-workers, and questions to a folder and to an S3 server on loopback.
+"""Measures how corpora are read on this machine; results go into `figures.json`, beside what is there.
 
-    python docs/corpus/measure.py books.jsonl.zst -o docs/corpus/figures.json
+python docs/corpus/measure.py speed books.jsonl.zst    tokens a second by workers, on documents of 4,000 characters
+python docs/corpus/measure.py kills books.jsonl.zst    a Ray cluster of three node processes: equal results, and runs of which a
+                                                       part is killed, on documents of 300 characters
 """
 
 import argparse
@@ -9,6 +10,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -18,12 +20,15 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
 from clusters import begin, cluster, kill, report
 
-from sharedllm.corpus.engines import OneProcess
-from sharedllm.corpus.run import read_corpus
+from sharedllm.corpus.manifest import read_part
+from sharedllm.corpus.objects import Place
 from sharedllm.corpus.sources import Span, lines_of
 from sharedllm.utils.hardware import environment
 
-MODEL, BATCH, SHARD = "tiny", 2048, 4000
+RESULTS = Path(__file__).parent / "figures.json"
+MODEL, BATCH = "tiny", 2048
+# Characters of a document and bytes of a shard.
+LONG, SHORT = (4000, 16_000), (300, 4000)
 
 
 def cut(source: Path, folder: Path, count: int, characters: int) -> Path:
@@ -53,9 +58,7 @@ def digest(folder: Path) -> str:
 
 def killed(docs: Path, folder: Path, made: Any, what: str, moment: float, rng: random.Random) -> dict[str, Any]:
     """A run of which a part is killed after `moment` seconds from its first commit; begun again as often as it ends with an error."""
-    import shutil
-
-    arguments = docs, str(folder), MODEL, made.address, 3, "--batch-tokens", BATCH, "--shard-bytes", SHARD
+    arguments = docs, str(folder), MODEL, made.address, 3, "--batch-tokens", BATCH, "--shard-bytes", SHORT[1]
     begun, started = time.perf_counter(), 1
     driver = begin(*arguments)
     while driver.poll() is None and not (folder / "parts").is_dir():
@@ -85,58 +88,97 @@ def killed(docs: Path, folder: Path, made: Any, what: str, moment: float, rng: r
     return found
 
 
+def rate(folder: Path, begun: float, ended: float) -> dict[str, float]:
+    """Where the time of a run went, from the times at which its shards were committed: until the first one, from there to the last
+    one, and after it; and the tokens a second of all but the first while they were read."""
+    place = Place(folder)
+    found = [(path.stat().st_mtime, read_part(place, path.stem)) for path in (folder / "parts").glob("*.json")]
+    parts = sorted(found, key=lambda each: each[0])
+    (first, _), (last, _) = parts[0], parts[-1]
+    tokens = sum(part.tokens for _, part in parts[1:] if part is not None)
+    return {
+        "start": round(first - begun, 1),
+        "reading": round(last - first, 1),
+        "end": round(ended - last, 1),
+        "tokens_per_second": round(tokens / (last - first), 1),
+    }
+
+
+def read(docs: Path, folder: Path, shard: int, workers: int, address: str = "") -> dict[str, Any]:
+    """A run of the command: its figures, and the digest of what it made, which is removed unless it is the first."""
+    load, begun = os.getloadavg()[0], time.time()
+    said = report(
+        begin(docs, str(folder), MODEL, address, workers, "--batch-tokens", BATCH, "--shard-bytes", shard), 1800
+    )
+    return {
+        "workers": workers,
+        "seconds": round(said["seconds"], 1),
+        "processor_seconds": round(said["processor_seconds"], 1),
+        "load_before": round(load, 1),
+        **rate(folder, begun, time.time()),
+        "documents": said["documents"],
+        "shards": said["shards"],
+        "tokens": said["corpus_tokens"],
+        "bytes": said["nbytes"],
+        "digest": digest(folder),
+    }
+
+
+def keep(name: str, found: dict[str, Any]) -> None:
+    figures = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    figures[name] = {"environment": environment(), "model": MODEL, **found}
+    RESULTS.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def speed(source: Path, at: Path, documents: int) -> None:
+    """One process, and 1, 2 and 3 workers, each on a Ray that the command starts."""
+    docs = cut(source, at / "docs", documents, LONG[0])
+    runs: list[dict[str, Any]] = []
+    for workers in (0, 1, 2, 3):
+        run = read(docs, at / "c", LONG[1], workers)
+        runs.append(run | {"equal": run["digest"] == (runs or [run])[0]["digest"]})
+        print(runs[-1], file=sys.stderr)
+        keep("speed", {"characters": LONG[0], "runs": runs})
+        shutil.rmtree(at / "c")
+
+
+def kills(source: Path, at: Path, documents: int, count: int) -> None:
+    """On one cluster: runs with one and three workers, then with three of which a part is killed at a random moment. Runs that are in
+    the results already are kept, if they read the same."""
+    docs = cut(source, at / "docs", documents, SHORT[0])
+    alone = read(docs, at / "one", SHORT[1], 0)
+    held = json.loads(RESULTS.read_text(encoding="utf-8")).get("kills") if RESULTS.exists() else None
+    before = held["runs"] if held and held["one_process"]["tokens"] == alone["tokens"] else []
+    rng = random.Random(len(before))
+    found: dict[str, Any] = {"characters": SHORT[0], "one_process": alone, "workers": [], "runs": before}
+    with cluster() as made:
+        for workers in (1, 3):
+            run = read(docs, at / f"w{workers}", SHORT[1], workers, made.address)
+            found["workers"].append(run | {"equal": run["digest"] == alone["digest"]})
+            keep("kills", found)
+        # Counted from the first commit; some are after the last one, in the joining of the index.
+        longest = found["workers"][-1]["reading"] + found["workers"][-1]["end"]
+        for number in range(len(before), count):
+            what = ("worker", "node", "driver")[number % 3]
+            run = killed(docs, at / "killed", made, what, rng.uniform(0, longest), rng)
+            found["runs"].append(run | {"equal": run.pop("digest") == alone["digest"]})
+            print(found["runs"][-1], file=sys.stderr)
+            keep("kills", found)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["speed", "kills"])
     parser.add_argument("source", type=Path)
-    parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--documents", type=int, default=300)
-    parser.add_argument("--characters", type=int, default=300)
     parser.add_argument("--runs", type=int, default=20)
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    rng = random.Random(1)
     with tempfile.TemporaryDirectory(prefix="corpus-") as folder:
-        at = Path(folder)
-        docs = cut(options.source, at / "docs", options.documents, options.characters)
-        alone = read_corpus([str(docs)], str(at / "one"), MODEL, OneProcess(), batch_tokens=BATCH, shard_bytes=SHARD)
-        figures: dict[str, Any] = {
-            "environment": environment(),
-            "model": MODEL,
-            "documents": alone.documents,
-            "shards": alone.shards,
-            "tokens": alone.corpus_tokens,
-            "bytes": alone.nbytes,
-            "one_process": {"seconds": round(alone.seconds, 1), "processor_seconds": round(alone.processor_seconds, 1)},
-            "digest": digest(at / "one"),
-            "workers": [],
-            "runs": [],
-        }
-
-        def keep() -> None:
-            options.output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-
-        keep()
-        with cluster() as made:
-            for workers in (1, 3):
-                arguments = docs, str(at / f"w{workers}"), MODEL, made.address, workers, "--batch-tokens", BATCH
-                said = report(begin(*arguments, "--shard-bytes", SHARD))
-                figures["workers"].append(
-                    {
-                        "workers": workers,
-                        "seconds": round(said["seconds"], 1),
-                        "processor_seconds": round(said["processor_seconds"], 1),
-                        "equal": digest(at / f"w{workers}") == figures["digest"],
-                    }
-                )
-                keep()
-            longest = min(each["seconds"] for each in figures["workers"])
-            for number in range(options.runs):
-                what = ("worker", "node", "driver")[number % 3]
-                # From before the first reader is up to the last shards.
-                run = killed(docs, at / "killed", made, what, rng.uniform(0, longest), rng)
-                figures["runs"].append(run | {"equal": run.pop("digest") == figures["digest"]})
-                print(figures["runs"][-1], file=sys.stderr)
-                keep()
+        if options.what == "speed":
+            speed(options.source, Path(folder), options.documents)
+        else:
+            kills(options.source, Path(folder), options.documents, options.runs)
 
 
 if __name__ == "__main__":
