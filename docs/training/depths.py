@@ -24,7 +24,9 @@ ROWS = 4
 AS_TEXT = {
     "whole": "all 6,144 tokens",
     "last": "the last 768",
+    "last, twice": "the last 1,536",
     "selected": "768 that BM25 finds",
+    "selected, twice": "1,536 that BM25 finds",
 }
 # Layers that have a memory, the first and the one after the last, which is M.
 RANGES = ((0, 4), (0, 8), (0, 12), (0, 18), (8, 18), (0, 24))
@@ -42,8 +44,12 @@ def measured_as_text(run: Path) -> Iterator[dict]:
     for domain in recipe.data.sources:
         running, before, labels = targets_of(recipe, domain, SHORT, context, ROWS)
         for row in range(ROWS):
-            found = selected(tokenizer, before[row], running[row, : SHORT // 2], context // KEPT)
-            for way, text in (("whole", before[row]), ("last", before[row, -context // KEPT :]), ("selected", found)):
+            asked, texts = running[row, : SHORT // 2], {"whole": before[row]}
+            # As many tokens as the tree keeps, and twice as many, which is what text and a memory have together.
+            for times, kept in (("", context // KEPT), (", twice", 2 * context // KEPT)):
+                texts[f"last{times}"] = before[row, -kept:]
+                texts[f"selected{times}"] = selected(tokenizer, before[row], asked, kept)
+            for way, text in texts.items():
                 ids = torch.cat([text, running[row]])[None]
                 wanted = torch.cat([torch.full_like(text, IGNORE), labels[row]])[None]
                 loss = loss_of(losses, recipe, ids, wanted, ids[:, :0])
