@@ -21,9 +21,14 @@ PATIENCE = 400
 
 
 @contextmanager
-def serving(*arguments: Any) -> Iterator[tuple[subprocess.Popen, str]]:
-    """The command and its URL, once it answers. At the end none of its processes is left."""
-    command = [sys.executable, "-m", "sharedllm", "serve", *map(str, arguments), "--ray", "--port", "0"]
+def serving(*arguments: Any, before: str = "") -> Iterator[tuple[subprocess.Popen, str]]:
+    """The command and its URL, once it answers. At the end none of its processes is left.
+
+    Args:
+        before: a line of Python that the command's process runs first, to change a constant.
+    """
+    started = ["-c", f"{before}\nfrom sharedllm.cli import main; main()"] if before else ["-m", "sharedllm"]
+    command = [sys.executable, *started, "serve", *map(str, arguments), "--ray", "--port", "0"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         lines: list[str] = []

@@ -24,6 +24,8 @@ _SPARE = 4
 # Seconds: between two looks at a replica's health, for the answer to one, and for answers to end before a replica is replaced.
 # After three looks without an answer in a row Ray Serve replaces it.
 _LOOK, _ANSWER, _ENDING = 5, 30, 60
+# Seconds of less load after which a replica is ended.
+_CALM = 600
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class Cluster:
         size, plan = self._size, self._plan
         number: dict[str, Any] = {"num_replicas": size.least}
         if size.most > size.least:
-            scaling = {"min_replicas": size.least, "max_replicas": size.most, "target_ongoing_requests": plan.batch}
+            scaling: dict[str, Any] = {"min_replicas": size.least, "max_replicas": size.most}
+            scaling |= {"target_ongoing_requests": plan.batch, "downscale_delay_s": _CALM}
             number = {"autoscaling_config": scaling}
         deployment = self._serve.deployment(
             Replica,
