@@ -179,6 +179,20 @@ def _failed():
     return reader.Outcome("", error="not read.")
 
 
+def test_a_folder_of_something_else_is_left_alone(docs, corpus_model, model, tmp_path):
+    """Such as a memory. What only a corpus has may be there already, and hidden files."""
+    with writing(tmp_path / "one.memory") as writer:
+        writer.begin(model, "tokenizer")
+        writer.commit()
+    before = objects(tmp_path / "one.memory")
+    with pytest.raises(UserError, match=r"one\.memory is no corpus, and holds (blocks|manifest\.json): choose another"):
+        run(corpus_model, docs, tmp_path / "one.memory")
+    assert objects(tmp_path / "one.memory") == before
+    (tmp_path / "b" / "parts").mkdir(parents=True)
+    (tmp_path / "b" / ".DS_Store").touch()
+    assert run(corpus_model, docs, tmp_path / "b").documents == 6
+
+
 def test_a_store_that_fails_leaves_what_is_committed(docs, corpus_model, tmp_path, monkeypatch):
     real, count = Place.put, []
 

@@ -14,6 +14,9 @@ from .objects import Place
 from .reader import Outcome, load_for_reading, settings_of
 from .sources import Shard, plan
 
+# The names of what lies directly in a corpus.
+OWN = {"corpus.json", "parts", "shards", "index"}
+
 
 @dataclass
 class Report:
@@ -107,10 +110,13 @@ def _begun(place: Place, settings: Settings) -> CorpusManifest:
     """The corpus to go on with, begun if there is none.
 
     Raises:
-        UserError: it has other settings.
+        UserError: it has other settings, or what is there is no corpus.
     """
     held = read_manifest(place)
     if held is None:
+        others = [name for name in sorted(place.names("") - OWN) if not name.startswith(".")]
+        if others:
+            raise UserError(f"{place.uri} is no corpus, and holds {others[0]}: choose another folder with -o.")
         held = CorpusManifest(settings)
         write_manifest(place, held)
     settings.check(held.settings, place.uri)
