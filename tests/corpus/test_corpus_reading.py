@@ -151,6 +151,13 @@ def test_nothing_but_poison(tmp_path, corpus_model):
     (tmp_path / "docs" / "a.txt").write_text(" ")
     with pytest.raises(UserError, match=r"no document that can be read: .*a\.txt is empty"):
         run(corpus_model, tmp_path / "docs", tmp_path / "a")
+    assert read_manifest(Place(tmp_path / "a")) is None, "a corpus that can't be asked is not begun"
+    (tmp_path / "docs" / "a.txt").unlink()
+    with pytest.raises(UserError, match="holds no file to read"):
+        run(corpus_model, tmp_path / "docs", tmp_path / "a")
+    assert read_manifest(Place(tmp_path / "a")) is None
+    (tmp_path / "docs" / "b.txt").write_text("Now there is something to read.")
+    assert run(corpus_model, tmp_path / "docs", tmp_path / "a").documents == 1
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,7 @@ def test_recall_and_its_report(run, files, tmp_path, monkeypatch):
         (["--asked", "plain"], "holds another measurement, which differs in asked"),
         (["--asked", "nicely"], "--asked 'nicely' is not known: use one of lead, plain, reworded, quoted"),
         (["--scores", "best"], "'best' is not known"),
+        (["--budgets", "64,0"], "--budgets 64,0 has one that keeps nothing"),
         (["--lengths", "60"], "don't fit into 60"),
         (["--lengths", "1M"], "all documents together have"),
         (["--lengths", "9x"], "is not a number of tokens"),

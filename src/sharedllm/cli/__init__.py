@@ -31,6 +31,8 @@ def main(arguments: list[str] | None = None) -> None:
             args=_device_first([a for a in arguments if a != "--debug"]), prog_name="sharedllm", standalone_mode=False
         )
         sys.stdout.flush()
+    except KeyboardInterrupt:  # before the argument parser took care of it, or after
+        code = STOPPED
     except Exception as error:
         if isinstance(error, OSError):
             _give_up_stdout()

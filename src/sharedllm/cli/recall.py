@@ -51,6 +51,8 @@ def command(
     plain = load_any(base)[0] if base != "none" else None
     window = loaded.config.window
     sizes = [tokens_of_length(part, window, "--budgets") for part in budgets.split(",")]
+    if min(sizes) < 1:
+        raise UserError(f"--budgets {budgets} has one that keeps nothing: give at least 1 token.")
     plan = RecallPlan(
         open_documents(data, tokenizer), [tokens_of_length(part, window) for part in lengths.split(",")],
         cases, per_text, seed, asked,

@@ -52,6 +52,8 @@ def command(
     from .loading import load_any
 
     wanted = [name.strip() for name in rankings.split(",") if name.strip()]
+    if not wanted:
+        raise UserError(f"--rankings {rankings!r} names no ranking: give at least one, such as bm25.")
     single = list(dict.fromkeys(part for name in wanted for part in name.split("+")))
     if any(name.startswith("memory:") for name in single):
         loaded, tokenizer = load_any(model)

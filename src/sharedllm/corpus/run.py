@@ -9,13 +9,13 @@ from ..memory.file import Storage
 from ..utils.errors import UserError
 from .engines import Engine
 from .index import write_index
-from .manifest import CorpusManifest, Part, Settings, Totals, read_manifest, read_part, write_manifest
+from .manifest import NAME, CorpusManifest, Part, Settings, Totals, read_manifest, read_part, write_manifest
 from .objects import Place
 from .reader import Outcome, load_for_reading, settings_of
 from .sources import Shard, plan
 
 # The names of what lies directly in a corpus.
-OWN = {"corpus.json", "parts", "shards", "index"}
+OWN = {NAME, "parts", "shards", "index"}
 
 
 @dataclass
@@ -77,12 +77,15 @@ def read_corpus(
     loaded, tokenizer = load_for_reading(model)
     settings = settings_of(loaded, tokenizer, storage, batch_tokens, shard_bytes)
     del loaded, tokenizer  # workers have their own
-    held = _begun(place, settings)
-    shards, unreadable = plan(sources, shard_bytes, exclude)
-    if not shards:
-        raise UserError(
-            f"{', '.join(sources)} holds no document to read: {unreadable[0][1] if unreadable else 'it is empty'}"
-        )
+    anew, held = read_manifest(place) is None, _begun(place, settings)
+    try:
+        shards, unreadable = plan(sources, shard_bytes, exclude)
+        if not shards:
+            reason = unreadable[0][1] if unreadable else "it is empty"
+            raise UserError(f"{', '.join(sources)} holds no document to read: {reason}")
+    except UserError:
+        _forgotten(place, anew)
+        raise
     there = place.names("parts")
     left = [shard for shard in shards if f"{shard.id}.json" not in there]
     report = Report(shards=len(shards), known=len(shards) - len(left), failed=list(unreadable))
@@ -98,6 +101,7 @@ def read_corpus(
     )
     index = write_index(place, parts)
     if index is None:
+        _forgotten(place, anew)
         reasons = "; ".join(reason for _, reason in report.failed[:3])
         raise UserError(f"{', '.join(sources)} holds no document that can be read: {reasons}")
     write_manifest(place, CorpusManifest(held.settings, index, totals))
@@ -121,6 +125,12 @@ def _begun(place: Place, settings: Settings) -> CorpusManifest:
         write_manifest(place, held)
     settings.check(held.settings, place.uri)
     return held
+
+
+def _forgotten(place: Place, anew: bool) -> None:
+    """Take back that a corpus was begun: nothing of it can be asked, nor if the same is read again."""
+    if anew:
+        place.remove(NAME)
 
 
 def _read(

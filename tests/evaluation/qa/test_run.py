@@ -290,6 +290,7 @@ def test_commands(run, folder, base_folder, tmp_path):
         ("qa", ["--half", "third"], "--half 'third' is not known"),
         ("qa", ["--set", "best"], "--set 'best' is not known"),
         ("selection", ["--rankings", "memory:focus"], "needs a SharedLLM"),
+        ("selection", ["--rankings", ","], "--rankings ',' names no ranking"),
         ("selection", ["--set", "qmsum", "--length", "0"], "does not say where its answers are"),
     ):
         code, _, err = run(command, base_folder, *options, "-n", 2, *extra)
