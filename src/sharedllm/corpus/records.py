@@ -5,6 +5,7 @@ Parquet from its own: there the file stays open, and the next span goes on where
 shards in the order of the plan reads each file once at most, whatever the number of its shards.
 """
 
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
@@ -73,7 +74,7 @@ def _plain(span: Span) -> list[bytes]:
     return lines
 
 
-class _Stream:
+class _Stream(ABC):
     """A file of records that is read in chunks.
 
     _held  the chunk in hand; None before the first. _start: the number of its first record, or of the next chunk's
@@ -88,9 +89,9 @@ class _Stream:
         self._held: Any = None
         self._start, self._chunks = self._from(first)
 
+    @abstractmethod
     def _from(self, first: int) -> tuple[int, Generator[Any]]:
         """Such a place's number, and the chunks from there on."""
-        raise NotImplementedError
 
     def _away(self, first: int) -> bool:
         """Whether it would be wrong to read on to a record from here."""
