@@ -9,6 +9,7 @@ import time
 import pytest
 from served import ASKED
 
+from sharedllm.cli import main
 from sharedllm.data.rows import load_instructions
 from sharedllm.data.sources import documents
 from sharedllm.serving.requests import ChatRequest
@@ -149,9 +150,19 @@ def test_an_answer_that_can_not_be_written_is_an_error(arguments):
     closed = shell(f"{command} >&-")
     assert closed.returncode == 2 and closed.stderr.startswith("error: standard output is closed"), closed.stderr
     full = shell(f"{command} >/dev/full")
-    assert full.returncode == 2 and full.stderr == "error: [Errno 28] No space left on device\n"
+    assert full.returncode == 2 and full.stderr == "error: No space left on device\n"
     cut = shell(f"{command} | true; echo ${{PIPESTATUS[0]}}")
     assert cut.stderr == "" and cut.stdout in ("0\n", "1\n", "2\n")
+
+
+def test_a_file_that_the_system_refuses_is_named(monkeypatch, capsys):
+    def full(**_) -> None:
+        raise OSError(28, "No space left on device", "/disk/a.memory")
+
+    monkeypatch.setattr("sharedllm.cli.app", full)
+    with pytest.raises(SystemExit):
+        main(["models"])
+    assert capsys.readouterr().err == "error: /disk/a.memory can't be used: No space left on device.\n"
 
 
 def listens() -> None:

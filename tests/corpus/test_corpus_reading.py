@@ -195,6 +195,9 @@ def test_a_folder_of_something_else_is_left_alone(docs, corpus_model, model, tmp
     with pytest.raises(UserError, match=r"one\.memory is no corpus, and holds (blocks|manifest\.json): choose another"):
         run(corpus_model, docs, tmp_path / "one.memory")
     assert objects(tmp_path / "one.memory") == before
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(UserError, match=r"a\.txt can't be used: it is a file, or lies in one; name a folder"):
+        run(corpus_model, docs, tmp_path / "a.txt")
     (tmp_path / "b" / "parts").mkdir(parents=True)
     (tmp_path / "b" / ".DS_Store").touch()
     assert run(corpus_model, docs, tmp_path / "b").documents == 6

@@ -317,8 +317,8 @@ def test_bad_requests(run, tmp_path, model_folder):
     options = ["--model", model_folder, "--score", "bm25"]
     for arguments, message in (
         ([text, "What?", "-o", tmp_path / "folder.html", *options], "is a folder"),
-        ([text, "What?", "-o", tmp_path / "none" / "a.html", *options], "does not exist: create it"),
-        ([text, "What?", "-o", memory, *options], "does not end in .html"),
+        ([text, "What?", "-o", text / "a.html", *options], "is a file, not a folder"),
+        ([text, "What?", "-o", text, *options], "does not end in .html"),
         ([text, " ", "-o", page, *options], "the question is empty"),
         ([text, "What? " * 50, "-o", page, *options], "shorten it"),
         ([text, "What?", "-o", page, *options[:-1], "best"], "score='best' is not known"),

@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         if debug:
             traceback.print_exc()
-        said = usage_line(error, arguments) if usage else str(error)
+        said = usage_line(error, arguments) if usage else _without_number(error)
         # A name may be as long as a command line.
         line = re.sub(r"(\S{100})\S{400,}", r"\1…", re.sub(r"[ \t\n]+", " ", said).strip())
         line = f"error: {line}"
@@ -53,6 +53,13 @@ def main(arguments: list[str] | None = None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("stopped", file=sys.stderr)
     sys.exit(code or 0)
+
+
+def _without_number(error: Exception) -> str:
+    """An error's message; of the operating system's errors the file and the reason."""
+    if not (isinstance(error, OSError) and error.strerror):
+        return str(error)
+    return f"{error.filename} can't be used: {error.strerror}." if isinstance(error.filename, str) else error.strerror
 
 
 def _device_first(arguments: list[str]) -> list[str]:

@@ -18,7 +18,7 @@ def command(
     answers: Annotated[int, typer.Option(min=1, help="Answers of each client in a round.")] = 2,
     new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 64,
     batch: Annotated[int, typer.Option(min=1, help="The server's --batch.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of the questions.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the questions.")] = 0,
     plots: Annotated[bool, typer.Option(help="Draw the figure.")] = True,
 ) -> None:
     """Measure a server's tokens per second and time to the first token by clients; makes a table and a figure."""

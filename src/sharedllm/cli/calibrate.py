@@ -22,7 +22,7 @@ def command(
     tokens: Annotated[int, typer.Option(min=1, help="Tokens of the text to use.")] = 32_768,
     questions: Annotated[int, typer.Option(min=1, help="Number of facts.")] = 32,
     most: Annotated[int, typer.Option(min=1, help="Most heads to choose.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of facts and places.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of facts and places.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the result without changing anything.")] = False,
     batch_tokens: BatchTokensOption = None,
     json: JsonOption = False,

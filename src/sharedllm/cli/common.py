@@ -58,6 +58,18 @@ def output_option(about: str) -> Any:
     return typer.Option("-o", "--output", callback=check_output, help=about)
 
 
+def output_file_option(about: str) -> Any:
+    """The option -o of a command that writes one file; folders that it lies in are created."""
+    return typer.Option("-o", "--output", callback=_check_file_output, help=about)
+
+
+def _check_file_output(file: Path) -> Path:
+    if file.is_dir():
+        raise UserError(f"-o {file} is a folder: name a file in it.")
+    check_writable(file.parent, "-o")
+    return file
+
+
 ResultsOption = Annotated[Path, output_option("Folder for the results; an interrupted run resumes.")]
 ModelOption = Annotated[
     str, typer.Option("--model", callback=check_model, help="Folder, hub id, or name of a bundled model.")

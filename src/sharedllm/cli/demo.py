@@ -46,7 +46,7 @@ def command(
         ),
     ] = None,
     full_limit: Annotated[float, typer.Option(help="Longest time of one pass of full attention, in seconds.")] = 15.0,
-    seed: Annotated[int, typer.Option(help="Seed of the needles.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the needles.")] = 0,
     json: JsonOption = False,
 ) -> None:
     """Read 128K tokens with a short window and show what this brings: loss, needles, time and memory.

@@ -21,7 +21,7 @@ def command(
     context_tokens: Annotated[int | None, typer.Option(min=64, help="Default: half of the base's window.")] = None,
     running_tokens: Annotated[int | None, typer.Option(min=64, help="Default: half of the base's window.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="Samples of each kind.")] = 16,
-    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the samples.")] = 0,
     output: Annotated[Path | None, output_option("Folder for diagnosis.json and .png.")] = None,
     json: JsonOption = False,
 ) -> None:

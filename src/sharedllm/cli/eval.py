@@ -40,7 +40,7 @@ def command(
         str | None, typer.Option(help="Use the places that fit this length, to fill one folder in several runs.")
     ] = None,
     cases: Annotated[int, typer.Option(min=1, help="Places per document (loss), or questions per length.")] = 10,
-    seed: Annotated[int, typer.Option(help="Seed of places, keys and answers.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of places, keys and answers.")] = 0,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens scored together.")] = 16_384,
     method: Annotated[str | None, typer.Option("--method", hidden=True, help="Old name of --system.")] = None,
     rival: Annotated[list[str], typer.Option("--rival", hidden=True, help="Old name of --trained.")] = [],  # noqa: B006

@@ -8,7 +8,18 @@ import typer
 
 from ..utils.errors import UserError
 from ..utils.files import write_text
-from .common import BatchTokensOption, JsonOption, ModelOption, ScoreOption, check_source, note, print_json, say, stderr
+from .common import (
+    BatchTokensOption,
+    JsonOption,
+    ModelOption,
+    ScoreOption,
+    check_source,
+    note,
+    output_file_option,
+    print_json,
+    say,
+    stderr,
+)
 
 # More sources than `ask` shows, because the page has space.
 MOST_SOURCES = 8
@@ -17,7 +28,7 @@ MOST_SOURCES = 8
 def command(
     source: Annotated[str, typer.Argument(help="A --keep-all memory, a text file, or - for standard input.")],
     question: Annotated[str, typer.Argument(help="What to ask.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Page to write.")] = Path("explain.html"),
+    output: Annotated[Path, output_file_option("Page to write.")] = Path("explain.html"),
     model: ModelOption = "tiny",
     budget: Annotated[
         int | None,
@@ -32,10 +43,6 @@ def command(
     and sources."""
     if output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"{output} does not end in .html: name it so that a browser opens it.")
-    if output.is_dir():
-        raise UserError(f"{output} is a folder: name a file, such as {output / 'explain.html'}.")
-    if not output.parent.is_dir():
-        raise UserError(f"the folder {output.parent} does not exist: create it, or write the page elsewhere.")
     check_source(source)
     from ..answering.ask import ask, checked_score, prompt_of
     from ..explain import gather, render

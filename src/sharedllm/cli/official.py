@@ -40,7 +40,7 @@ def command(
     ] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="Most tokens of the memory that an answer sees.")] = None,
     score: ScoreOption = DEFAULT_SCORE,
-    seed: Annotated[int, typer.Option(help="Seed of the ruler tasks.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the ruler tasks.")] = 0,
     batch_tokens: BatchTokensOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:

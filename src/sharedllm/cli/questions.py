@@ -11,12 +11,12 @@ from ..data.questions import MIX, QUESTIONS
 from ..utils.errors import UserError
 from ..utils.files import write_text
 from ..utils.text_files import check_file, expand, read_text
-from .common import JsonOption, check_model, print_json, progress_bar
+from .common import JsonOption, check_model, output_file_option, print_json, progress_bar
 
 
 def command(
     files: Annotated[list[str], typer.Argument(help="Text files, globs, or - for standard input.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="JSON-lines file to write.")],
+    output: Annotated[Path, output_file_option("JSON-lines file to write.")],
     task: Annotated[
         list[str] | None, typer.Option(help=f"Kinds of questions: {QUESTIONS.names}. Default: {', '.join(MIX)}.")
     ] = None,
@@ -26,7 +26,7 @@ def command(
         str, typer.Option(callback=check_model, help="Folder, hub id, or name of a bundled model.")
     ] = "tiny",
     split: Annotated[str, typer.Option(help="train, validation or test: keys and phrasings differ.")] = "train",
-    seed: Annotated[int, typer.Option(help="Same seed, same samples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same samples.")] = 0,
     json: JsonOption = False,
 ) -> None:
     """Hide facts in pieces of the files and ask for them. Each record holds context, question and answer."""

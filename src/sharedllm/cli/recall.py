@@ -30,7 +30,7 @@ def command(
     cases: Annotated[int, typer.Option(min=1, help="Questions of each kind and length.")] = 100,
     asked: Annotated[str, typer.Option(help=f"How: {', '.join(FORMS)}.")] = "lead",
     per_text: Annotated[int, typer.Option(min=1, help="Questions of each kind about one text.")] = 10,
-    seed: Annotated[int, typer.Option(help="Seed of texts, facts and places.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of texts, facts and places.")] = 0,
     batch_tokens: BatchTokensOption = None,
 ) -> None:
     """Hide facts in long texts, read each once, and ask about every fact with each policy and budget."""

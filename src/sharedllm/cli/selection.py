@@ -39,7 +39,7 @@ def command(
     per_text: PerTextOption = 50,
     half: HalfOption = "odd",
     quoted: QuotedOption = False,
-    seed: Annotated[int, typer.Option(help="Seed of texts and their order.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of texts and their order.")] = 0,
 ) -> None:
     """Report the share of the evidence among the best 1, 4, 8 and 16 pieces of a text, by ranking."""
     from ..causal_lm import SharedLLMForCausalLM

@@ -13,7 +13,7 @@ def command(
     tokenizer: Annotated[str, typer.Option(callback=check_model, help="Folder, hub id, or name of a bundled model.")],
     output: Annotated[Path, output_option("Folder to write.")],
     validation: Annotated[float, typer.Option(help="Share of documents reserved for validation, below 1.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Decides which documents are reserved for validation.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides which documents are reserved for validation.")] = 0,
     text_field: Annotated[str, typer.Option(help="Field of a record that holds its text.")] = "text",
     json: JsonOption = False,
 ) -> None:

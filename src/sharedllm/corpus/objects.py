@@ -163,6 +163,8 @@ def named(uri: str, *, needed: bool = False) -> Iterator[None]:
             raise
         said = " ".join(str(error).split())
         raise UserError(f"{uri} can't be used: it is gone, or its bucket is ({said}); check the address.") from None
+    except NotADirectoryError:
+        raise UserError(f"{uri} can't be used: it is a file, or lies in one; name a folder.") from None
     except ImportError as error:
         library = str(error)
         raise (
