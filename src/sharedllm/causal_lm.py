@@ -231,18 +231,8 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
         if input_ids is not None and past_key_values is None:
             mask_2d = attention_mask if attention_mask is None or attention_mask.ndim == 2 else None
             mask = check_ids("input_ids", input_ids, mask_2d, self.config.text_config.vocab_size)
-        targets, real = None, None
-        if labels is not None or shift_labels is not None:
-            inputs = input_ids if input_ids is not None else inputs_embeds
-            if attention_mask is not None and inputs is not None and attention_mask.shape == inputs.shape[:2]:
-                real = attention_mask.bool()
-            if not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
-                raise UserError(
-                    f"logits_to_keep={logits_to_keep} with labels: the loss needs all logits; leave one of them out."
-                )
-            targets = targets_of(inputs, labels, shift_labels, self.config.text_config.vocab_size)
-            targets = without_padding(targets, real, shift_labels is None)
-            given = (targets != IGNORE).sum()
+        inputs = input_ids if input_ids is not None else inputs_embeds
+        targets = self._targets(inputs, attention_mask, labels, shift_labels, logits_to_keep)
         if input_ids is not None and past_key_values is None and input_ids.shape[1] > self.config.window:
             if memory is not None or context_ids is not None:
                 raise UserError(
@@ -254,7 +244,12 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
             if split.context_ids.shape[1]:
                 context_ids, context_attention_mask = split.context_ids, split.context_mask
             if targets is not None:
-                targets = targets.gather(1, split.running_columns).masked_fill(~split.running_mask, IGNORE)
+                given, targets = (
+                    targets,
+                    targets.gather(1, split.running_columns).masked_fill(~split.running_mask, IGNORE),
+                )
+                if num_items_in_batch is not None:
+                    num_items_in_batch = counted(num_items_in_batch, targets, given)
         if targets is not None and context_ids is not None and query_ids is None and self._needs_query():
             raise UserError(
                 f"selection={self.config.selection!r} needs query_ids when there are labels: the running text holds the "
@@ -286,15 +281,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
             )
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = family.logits(text_config, self.lm_head(outputs.last_hidden_state[:, keep, :]))
-        loss = None
-        if targets is not None:
-            items = (
-                {}
-                if num_items_in_batch is None
-                else {"num_items_in_batch": counted(num_items_in_batch, targets, given)}
-            )
-            unshifted = pad(targets[:, :-1], (1, 0), value=IGNORE)  # for loss functions that shift by themselves
-            loss = self.loss_function(logits, unshifted, vocab_size=logits.shape[-1], shift_labels=targets, **items)
+        loss = None if targets is None else self._loss(logits, targets, num_items_in_batch)
         output = CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -311,6 +298,33 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
             output["loss"] = loss + text_config.router_aux_loss_coef * balance.to(loss.device)
         mixed = MoeCausalLMOutputWithPast(**output, aux_loss=balance, router_logits=outputs.router_logits)
         return _tuple(mixed) if as_tuple else mixed
+
+    def _targets(
+        self,
+        inputs: Tensor | None,
+        attention_mask: Tensor | None,
+        labels: Tensor | None,
+        shift_labels: Tensor | None,
+        logits_to_keep: int | Tensor,
+    ) -> Tensor | None:
+        """(B, L) the next token of each place, `IGNORE` where nothing is learnt; None without labels."""
+        if labels is None and shift_labels is None:
+            return None
+        if not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
+            raise UserError(
+                f"logits_to_keep={logits_to_keep} with labels: the loss needs all logits; leave one of them out."
+            )
+        real = None
+        if attention_mask is not None and inputs is not None and attention_mask.shape == inputs.shape[:2]:
+            real = attention_mask.bool()
+        targets = targets_of(inputs, labels, shift_labels, self.config.text_config.vocab_size)
+        return without_padding(targets, real, shift_labels is None)
+
+    def _loss(self, logits: Tensor, targets: Tensor, items: Tensor | int | None) -> Tensor:
+        """Of targets as `_targets` gives them; items: what their sum is divided by, if not by their number."""
+        unshifted = pad(targets[:, :-1], (1, 0), value=IGNORE)  # for loss functions that shift by themselves
+        divided = {} if items is None else {"num_items_in_batch": items}
+        return self.loss_function(logits, unshifted, vocab_size=logits.shape[-1], shift_labels=targets, **divided)
 
     def _balance(self, router_logits: Any, running: int, attention_mask: Tensor | None) -> Tensor:
         """The base's load-balancing loss, over the running text (with a cache: over the new tokens)."""

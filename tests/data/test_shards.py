@@ -12,7 +12,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizer, PreTrainedTokenizer
 
 from sharedllm.cli import tokenize as command
 from sharedllm.cli.app import app
-from sharedllm.data.shards import TokenStore, build_shards, check_tokenizer, tokenizer_fingerprint
+from sharedllm.data.shard_writer import build_shards
+from sharedllm.data.shards import TokenStore, check_tokenizer, tokenizer_fingerprint
 from sharedllm.utils.text import tokenize
 
 TEXTS = [f"Document {i}: " + "déjà vu, \U0001f43a. " * i for i in range(1, 13)]

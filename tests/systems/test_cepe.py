@@ -9,7 +9,8 @@ from helpers import byte_tokenizer, pad, perturb, random_texts, tiny_base
 from torch import nn
 from transformers import AutoModelForCausalLM, ModernBertForMaskedLM
 
-from sharedllm.data.shards import TokenStore, build_shards
+from sharedllm.data.shard_writer import build_shards
+from sharedllm.data.shards import TokenStore
 from sharedllm.model.families import family_of
 from sharedllm.systems.cepe import CepeConfig, CepeForCausalLM
 from sharedllm.systems.cepe.config import encoder_config

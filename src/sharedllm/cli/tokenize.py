@@ -18,7 +18,7 @@ def command(
     json: JsonOption = False,
 ) -> None:
     """Tokenise documents once, for any number of training runs. A folder that already holds the same tokens is kept."""
-    from ..data.shards import build_shards
+    from ..data.shard_writer import build_shards
     from ..utils.checkpoints import load_tokenizer
     from .loading import quiet
 

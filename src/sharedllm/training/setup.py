@@ -16,7 +16,8 @@ from transformers import (
 )
 
 from ..causal_lm import SharedLLMForCausalLM
-from ..data.shards import TokenStore, build_shards, check_tokenizer
+from ..data.shard_writer import build_shards
+from ..data.shards import TokenStore, check_tokenizer
 from ..data.sources import documents
 from ..model.config import SharedLLMConfig
 from ..systems.trained import import_models, system_of_type, trained_systems

@@ -1,0 +1,130 @@
+"""What the training of recipes/real-band.yaml did: a memory of the layers 8 … 17, and text in the window, before and after.
+
+    python docs/training/band.py measure RUN CHECKPOINT >> docs/training/real/band.jsonl   # also for the control
+    python docs/training/band.py lengths RUN CHECKPOINT >> docs/training/real/band.jsonl   # by the length of the memory
+    python docs/training/band.py tables                                                    # fills in the tables of real.md
+
+Texts and targets of `measure` are those of depths.py, so before the training its results stand in depths.jsonl.
+"""
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from depths import BAND, ROWS, STRIDES, minus
+from depths import cells as untrained
+from real import KEPT, PAGE, SHORT, TOKENS_A_STEP, WINDOWS, filled, load, loss_of, read, recipe_of, selected, targets_of
+
+from sharedllm.model.targets import IGNORE
+from sharedllm.training.setup import make_tokenizer
+
+# In windows of the recipe.
+LENGTHS = (1, 3, 7)
+WAYS = {
+    "own": "the memory of its own 6,144 tokens",
+    "other": "the memory of another text",
+    "last": "the last 768 as text",
+    "last, memory": "the last 768 as text, the memory of the rest",
+    "selected": "768 that BM25 finds, as text",
+    "selected, memory": "768 that BM25 finds, as text, and the memory",
+}
+
+
+@torch.no_grad()
+def measured(run: Path, checkpoint: str) -> Iterator[dict]:
+    recipe = recipe_of(run)
+    losses, tokenizer = load(recipe, run / "checkpoints" / checkpoint), make_tokenizer(recipe)
+    context = max(WINDOWS) * recipe.model["window"]
+    for domain in recipe.data.sources:
+        running, before, labels = targets_of(recipe, domain, SHORT, context, ROWS)
+        nothing = before[0, :0]
+        for row in range(ROWS):
+            kept, own = context // KEPT, before[row]
+            found = selected(tokenizer, own, running[row, : SHORT // 2], kept)
+            # Text in the window, and the memory beside it. The other text is that of the row beside it.
+            cases = {"none": (nothing, nothing), "last": (own[-kept:], nothing), "selected": (found, nothing)}
+            if not losses.empty:
+                cases |= {"own": (nothing, own), "other": (nothing, before[row ^ 1])}
+                cases |= {"last, memory": (own[-kept:], own[:-kept]), "selected, memory": (found, own)}
+            for way, (text, memory) in cases.items():
+                ids = torch.cat([text, running[row]])[None]
+                wanted = torch.cat([torch.full_like(text, IGNORE), labels[row]])[None]
+                about = {"run": run.name, "checkpoint": checkpoint, "domain": domain, "row": row, "text": way}
+                yield about | {"loss": loss_of(losses, recipe, ids, wanted, memory[None])}
+
+
+@torch.no_grad()
+def by_length(run: Path, checkpoint: str) -> Iterator[dict]:
+    """The same targets after memories of more and more of the text before them."""
+    recipe = recipe_of(run)
+    losses, window = load(recipe, run / "checkpoints" / checkpoint), recipe.model["window"]
+    for domain in recipe.data.sources:
+        running, before, labels = targets_of(recipe, domain, SHORT, max(LENGTHS) * window, ROWS)
+        for row in range(ROWS):
+            for length in (0, *(n * window for n in LENGTHS)):
+                about = {"run": run.name, "checkpoint": checkpoint, "domain": domain, "row": row, "length": length}
+                memory = before[[row], before.shape[1] - length :]
+                yield about | {"loss": loss_of(losses, recipe, running[[row]], labels[[row]], memory)}
+
+
+def cells(name: str) -> dict[tuple, dict[tuple, float]]:
+    """Losses by domain and row, by run and by the value of a field."""
+    found: dict[tuple, dict[tuple, float]] = defaultdict(dict)
+    for r in read("band.jsonl"):
+        if name in r:
+            found["control" if "control" in r["run"] else "ours", r[name]][r["domain"], r["row"]] = r["loss"]
+    return found
+
+
+def by_way() -> str:
+    before, after = untrained(), cells("text")
+    lines = [
+        "| after | untrained, minus without | trained, minus without | trained, minus the control without | trained, minus the control with the same text |"
+    ]
+    lines.append("|---|--:|--:|--:|--:|")
+    for way, what in WAYS.items():
+        old = before[(), (), way] or before[BAND, STRIDES[0], way]
+        new, text = after["ours", way], after["control", way.removesuffix(", memory")]
+        changes = [minus(old, before["none"]), minus(new, after["ours", "none"]), minus(new, after["control", "none"])]
+        lines.append(f"| {what} | {' | '.join(changes)} | {minus(new, text) if text else ''} |")
+    return "\n".join(lines)
+
+
+def lengths() -> str:
+    found = cells("length")
+    lines = ["| tokens in the memory | n | minus without |", "|--:|--:|--:|"]
+    for run, length in sorted(found, key=lambda key: key[1]):
+        if length:
+            cell = found[run, length]
+            lines.append(f"| {length:,} | {len(cell)} | {minus(cell, found[run, 0])} |")
+    return "\n".join(lines)
+
+
+def steps() -> str:
+    """By quarters of the training: each step's sample before the step, of text that neither model has read."""
+    ours, control = (
+        {r["step"]: r["loss"]["text"] for r in read(name) if "loss" in r}
+        for name in ("band-ours.jsonl", "band-control.jsonl")
+    )
+    both = sorted(ours.keys() & control.keys())
+    size = -(-len(both) // 4)
+    lines = ["| tokens read | ours minus control |", "|---|--:|"]
+    for part in (*(both[i : i + size] for i in range(0, len(both), size)), both):
+        read_by_then = " … ".join(f"{n * TOKENS_A_STEP / 1e6:.2f}M" for n in (part[0], part[-1] + 1))
+        lines.append(f"| {read_by_then} | {minus({n: ours[n] for n in part}, control)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "tables":
+        page = PAGE.read_text(encoding="utf-8")
+        for name, table in (("band", by_way()), ("band-lengths", lengths()), ("band-steps", steps())):
+            page = filled(page, name, table)
+        PAGE.write_text(page, encoding="utf-8")
+    else:
+        way = {"measure": measured, "lengths": by_length}[sys.argv[1]]
+        for record in way(Path(sys.argv[2]), sys.argv[3]):
+            print(json.dumps(record), flush=True)
