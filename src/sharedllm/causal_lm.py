@@ -1,7 +1,6 @@
 """SharedLLMForCausalLM: a language model that reads texts far longer than its window."""
 
 import copy
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, Unpack
@@ -21,7 +20,7 @@ from .generation import MemoryGenerationMixin
 from .memory.context_memory import ContextMemory
 from .memory.segments import Source
 from .model.backbone import SharedLLMModel
-from .model.config import RENAMED, Settings, SharedLLMConfig
+from .model.config import Settings, SharedLLMConfig, check_settings
 from .model.cross_attention import PreparedMemory
 from .model.decoder import has_head
 from .model.families import balance_loss, family_of
@@ -90,10 +89,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
             base = load_model(str(base), dtype=dtype or "auto")
         elif dtype is not None:
             raise UserError("dtype applies to a checkpoint that is loaded; a model instance has its own.")
-        known = {field.name for field in dataclasses.fields(SharedLLMConfig)}
-        unknown = set(settings) - known - RENAMED.keys() - {"bos_token_id", "eos_token_id", "pad_token_id"}
-        if unknown:
-            raise UserError(f"{', '.join(sorted(unknown))}: no such setting; see SharedLLMConfig for all settings.")
+        check_settings(settings)
         try:
             fields: dict[str, Any] = {**settings}
             config = SharedLLMConfig(text_config=base.config, **fields)

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from rich.console import Console
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from sharedllm import SharedLLMForCausalLM, open_memory
 from sharedllm.cli import reading
@@ -85,7 +85,7 @@ def test_extend_writes_a_card(run, tmp_path, base_folder, model_folder):
     assert "adds nothing until it is trained" in card and "chunks of 16" in card
     with safe_open(model_folder / "model.safetensors", framework="pt") as file:
         numbers = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118 (no dict)
-    assert f"{numbers / 1e6:,.1f}M parameters" in card
+    assert f"{numbers:,} parameters" in card
 
 
 # Clears the screen, sets the title of the window, turns the order of the letters, separates lines.
@@ -193,3 +193,53 @@ def test_names_in_any_language_are_shown_as_they_are():
     ):
         assert harmless(name) == name
     assert harmless("a\udcff") == r"a\udcff"
+
+
+def test_a_memory_that_lost_its_manifest_names_the_way_out(run, tmp_path, model_folder):
+    text, memory = tmp_path / "a.txt", tmp_path / "a"
+    text.write_text("The harbour master counted crates. " * 4)
+    assert run("read", text, "-o", memory, "--model", model_folder)[0] == 0
+    (memory / "manifest.json").unlink()
+    for command in (["ask", memory, "Who?"], ["info", memory], ["memory", "check", memory]):
+        code, _, err = run(*command)
+        assert code == 2 and f"{memory} has lost its manifest.json: `sharedllm memory recover {memory} -o NEW`" in err
+    assert run("memory", "recover", memory, "-o", tmp_path / "b", "--model", model_folder)[0] == 0
+
+
+def test_appending_to_a_damaged_memory_says_what_is_lost(run, tmp_path, model_folder):
+    old, new, memory = tmp_path / "a.txt", tmp_path / "b.txt", tmp_path / "a.memory"
+    for path in (old, new):
+        path.write_text("The harbour master counted crates. " * 4)
+    assert run("read", old, "-o", memory, "--model", model_folder)[0] == 0
+    next((memory / "blocks").iterdir()).write_bytes(b"")
+    code, _, err = run("read", new, "-o", memory, "--append", "--model", model_folder)
+    assert code == 0 and f"lost: {old}, tokens 0–" in err
+
+
+def test_merging_a_memory_with_itself_names_it(run, tmp_path, model_folder):
+    text, memory, twice = tmp_path / "a.txt", tmp_path / "a.memory", tmp_path / "b.memory"
+    text.write_text("The harbour master counted crates. " * 4)
+    assert run("read", text, "-o", memory, "--model", model_folder)[0] == 0
+    code, _, err = run("memory", "merge", memory, memory, "-o", twice)
+    assert code == 2 and f"{text} is in {memory} and in what it is merged with" in err and str(twice) not in err
+
+
+def test_the_text_that_questions_are_about_is_not_written_over(run, tmp_path, base_folder):
+    text = tmp_path / "a.txt"
+    text.write_text("The harbour master counted crates. " * 40)
+    arguments = ["questions", text, "--tokenizer", base_folder, "--tokens", 300, "--count", 1]
+    (tmp_path / "link.txt").symlink_to(text)
+    for output in (text, tmp_path / "link.txt"):
+        code, _, err = run(*arguments, "-o", output)
+        assert code == 2 and "is one of the files to ask about: name another file" in err
+    assert text.read_text().startswith("The harbour")
+
+
+def test_a_model_that_finds_no_space_leaves_nothing(run, tmp_path, base_folder, monkeypatch):
+    def full(*_, **__):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(SharedLLMForCausalLM, "save_pretrained", full)
+    code, _, err = run("extend", base_folder, "-o", tmp_path / "m", "--paper")
+    assert code == 2 and "m can't be written (I/O error: No space left on device" in err and err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -104,12 +104,17 @@ def test_a_study_runs_once(run, tmp_path, base_folder, monkeypatch):
     ("content", "message"),
     [
         ({"recipe": RECIPE | {"output": "o"}, "variants": {"bad": {"batch_token": 1}}}, "variant bad: .*batch_token"),
+        (
+            {"recipe": RECIPE | {"output": "o"}, "variants": {"a": None, "bad": {"model.odd": 1}}},
+            "variant bad: odd: no such setting",
+        ),
         ({"recipe": RECIPE | {"output": "o"}, "variants": {}}, "must hold recipe, variants"),
         ({"recipe": RECIPE | {"output": "o"}, "variants": {"a": None}, "seed": 1}, "must hold recipe, variants"),
         ({"recipe": "none.yaml", "variants": {"a": None}}, "can't read the recipe .*none.yaml"),
         ({"variants": {"a": None}}, r"recipe=None must be a file or the keys"),
         ({"recipe": RECIPE | {"output": "o"}, "variants": ["a"]}, r"variants=\['a'\] must be names"),
         ({"recipe": RECIPE | {"output": "o"}, "variants": {1: None}}, "variant 1: None must be keys"),
+        ({"recipe": RECIPE | {"output": "o"}, "variants": {"../a": None}}, r"variant '../a': .* leave out slashes"),
         ({"recipe": RECIPE | {"output": "o"}, "variants": {"a": [1]}}, r"variant 'a': \[1\] must be keys"),
         ({"recipe": RECIPE | {"output": "o"}, "variants": {"a": None}, "seeds": ["x"]}, r"seeds=\['x'\] must be"),
         (

@@ -95,7 +95,7 @@ def test_a_tokenizer_that_is_not_the_bases_is_refused(run, recipe, tmp_path, bas
 
 def test_a_model_that_cannot_be_written_leaves_nothing_but_the_checkpoint(run, recipe, tmp_path, monkeypatch):
     def full(self, folder, **options):
-        Path(folder).mkdir()
+        Path(folder).mkdir(exist_ok=True)
         raise SafetensorError("No space left on device")
 
     with monkeypatch.context() as patch:
@@ -136,6 +136,20 @@ def test_a_run_goes_on_only_as_it_began(run, recipe):
     code, _, err = run("train", recipe(warmup=0.5))
     assert code == 2
     assert "holds a run with warmup=0.01" in err
+
+
+def test_a_run_that_is_stopped_says_from_where_it_goes_on(run, recipe, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("sharedllm.training.run.train", stopped)
+        code, _, err = run("train", recipe(checkpoint_every=7))
+        assert code == 130 and "the same command goes on from the beginning (checkpoint_every=7)" in err
+    assert run("train", recipe(checkpoint_every=1), "--max-steps", 2)[0] == 0
+    monkeypatch.setattr("sharedllm.training.run.train", stopped)
+    said = f"goes on from {tmp_path / 'run' / 'checkpoints' / 'step-00000002'}"
+    assert said in run("train", recipe(checkpoint_every=1))[2].replace("\n", "")
 
 
 def test_a_finished_run_goes_on_with_more_steps(run, recipe, tmp_path):

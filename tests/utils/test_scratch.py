@@ -14,7 +14,7 @@ from memories import random_memory
 
 from sharedllm.memory.file import save_memory
 from sharedllm.utils import scratch as module
-from sharedllm.utils.scratch import is_scratch, scratch, sweep
+from sharedllm.utils.scratch import is_scratch, scratch, sweep, whole_folder
 
 HOLDING = "import sys, pathlib; from sharedllm.utils.scratch import scratch\n"
 HOLDING += "with scratch(*map(pathlib.Path, sys.argv[1:])) as f: print(f, flush=True); input()"
@@ -124,3 +124,36 @@ def test_names_of_scratch_folders(temporary):
     with scratch(temporary) as folder:
         assert is_scratch(folder.name)
     assert not any(map(is_scratch, (".writing@", ".writing@host", "writing@host@a1", ".corpus.json.part")))
+
+
+def test_a_folder_is_whole_or_as_it_was(tmp_path):
+    final = tmp_path / "deep" / "model"
+    with whole_folder(final) as made:
+        (made / "a").write_text("a")
+        assert not final.exists()
+    with pytest.raises(FileNotFoundError), whole_folder(final) as made:
+        (made / "nowhere" / "b").write_text("b")
+    assert [path.name for path in final.iterdir()] == ["a"] and list(final.parent.iterdir()) == [final]
+    with whole_folder(final) as made:
+        (made / "b").write_text("b")
+    assert [path.name for path in final.iterdir()] == ["b"]
+
+
+def test_an_empty_folder_is_filled_and_stays_the_same(tmp_path):
+    final = tmp_path / "mounted"
+    final.mkdir()
+    before = final.stat().st_ino
+    with whole_folder(final) as made:
+        (made / "train").mkdir()
+        (made / "train" / "a").write_text("a")
+        (made / "manifest.json").write_text("{}")
+    assert final.stat().st_ino == before and list(tmp_path.iterdir()) == [final]
+    assert sorted(path.name for path in final.iterdir()) == ["manifest.json", "train"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such modes")
+def test_files_can_be_read_by_whoever_may_read_the_folder(tmp_path):
+    with whole_folder(tmp_path / "model") as made:
+        (made / "weights").touch(mode=0o600)
+    mode = (tmp_path / "model").stat().st_mode
+    assert (tmp_path / "model" / "weights").stat().st_mode & 0o777 == mode & 0o666

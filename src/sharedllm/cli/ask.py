@@ -99,7 +99,7 @@ def command(
         print_json(question=question, answer=answer, **read, seconds=round(time.perf_counter() - started, 3), **chosen)
         return
     say(answer)
-    if not read["selected_tokens"]:
-        note("Nothing of the text was read for this: raise --budget.", style="yellow")
+    if not read["selected_tokens"] or (budget is not None and not sources):
+        note(f"Only {read['selected_tokens']} tokens of the text were read for this: raise --budget.", style="yellow")
     show_found(found)
     show_sources(sources)

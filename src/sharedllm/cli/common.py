@@ -113,13 +113,23 @@ def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]
         yield update
 
 
-def check_source(name: str) -> None:
-    """Refuse a missing memory or text file before anything is loaded for it.
+def check_source(name: str, *, lost: bool = False) -> None:
+    """Refuse a missing memory or text file, and a memory without its manifest, before anything is loaded for it.
+
+    Args:
+        lost: the manifest may be lost.
 
     Raises:
-        UserError: nothing of that name exists.
+        UserError: nothing of that name exists, or it is such a memory.
     """
-    if name == "-" or is_uri(name) or there(name):
+    if name == "-" or is_uri(name):
+        return
+    if there(name):
+        path = Path(name)
+        if not lost and (path / "blocks").is_dir() and not (path / "manifest.json").exists():
+            raise UserError(
+                f"{name} has lost its manifest.json: `sharedllm memory recover {name} -o NEW` makes a memory of its blocks."
+            )
         return
     if Path(name).suffix == ".memory":
         raise UserError(f"{name} does not exist: check the name, or make it with `sharedllm read`.")

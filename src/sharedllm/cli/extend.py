@@ -28,18 +28,14 @@ def pairs(text: str) -> list[list[int]]:
 def adapted(base: str, adapter: Path, output: Path, json: bool) -> None:
     """Write a base with an adapter added to its weights."""
     from ..training.adapter import load_adapter
-    from ..utils.files import write_text
-    from .extending import tokenizer_of
+    from .extending import save, tokenizer_of
     from .loading import quiet
 
     quiet()
     model = load_adapter(base, adapter)
     tokenizer = tokenizer_of(base, output)
-    model.save_pretrained(output)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(output)
-    if (adapter / "README.md").is_file():
-        write_text(output / "README.md", (adapter / "README.md").read_text(encoding="utf-8"))
+    card = adapter / "README.md"
+    save(model, tokenizer, card.read_text(encoding="utf-8") if card.is_file() else None, output)
     count = sum(p.numel() for p in model.parameters())
     if json:
         print_json(model=str(output), parameters=count)
@@ -134,11 +130,10 @@ def command(
     from ..causal_lm import SharedLLMForCausalLM
     from ..training.card import extended_card
     from ..utils.checkpoints import load_model
-    from ..utils.files import write_text
     from ..utils.hardware import default_device
     from ..utils.model_names import is_gguf
     from ..utils.prose import library_prose
-    from .extending import CHARACTERS, DEEP, measured_depth, needed_tokenizer, tokenizer_of
+    from .extending import CHARACTERS, DEEP, measured_depth, needed_tokenizer, save, tokenizer_of
     from .loading import quiet
 
     quiet()
@@ -159,11 +154,8 @@ def command(
         model = SharedLLMForCausalLM.from_base(
             loaded, **settings, lower_layers=4 if lower_layers is None else lower_layers
         )
-    model.save_pretrained(output)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(output)
     count = sum(p.numel() for p in model.parameters())
-    write_text(output / "README.md", extended_card(output.name, base, model.config, count))
+    save(model, tokenizer, extended_card(output.name, base, model.config, count), output)
     new = sum(p.numel() for n, p in model.named_parameters() if ".injection." in n or "lower_layers" in n)
     if json:
         print_json(model=str(output), parameters=count, new_parameters=new, **measured)

@@ -1,14 +1,17 @@
-"""Measures how deep a base has to read, for `sharedllm extend`."""
+"""Measures how deep a base has to read, for `sharedllm extend`, and writes what it makes."""
 
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
 from ..prompts import PromptForm
 from ..utils.checkpoints import NoModel, load_tokenizer
 from ..utils.errors import UserError
+from ..utils.files import write_text
+from ..utils.scratch import whole_folder
 from ..utils.text import ends_sentence, tokenize
 from .common import note, progress_bar
 
@@ -43,6 +46,25 @@ def tokenizer_of(base: str, output: Path) -> PreTrainedTokenizerBase | None:
     except UserError:
         note(f"{base} has no tokenizer: add one to {output} before reading text.", style="yellow")
         return None
+
+
+def save(
+    model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase | None, card: str | None, output: Path
+) -> None:
+    """Write a model's folder, whole or not at all. card: the text of its README.md.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    try:
+        with whole_folder(output) as folder:
+            model.save_pretrained(folder)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(folder)
+            if card is not None:
+                write_text(folder / "README.md", card)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{output} can't be written ({error}); nothing of it is left.") from error
 
 
 def measured_depth(

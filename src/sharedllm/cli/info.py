@@ -20,7 +20,7 @@ def command(
     json: JsonOption = False,
 ) -> None:
     """Describe a model or a memory."""
-    if Path(source).suffix == ".memory":
+    if Path(source).suffix == ".memory" or Path(source).is_dir():
         check_source(source)
     elif not is_uri(source) and not Path(source).exists():
         check_model(source)

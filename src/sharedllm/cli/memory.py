@@ -58,7 +58,7 @@ def recover(
 
     A block stores its document's name and its place in it. If one is missing, the text after it becomes a separate document.
     """
-    check_source(str(memory))
+    check_source(str(memory), lost=True)
     from ..store.recover import recover as recover_blocks
     from ..utils.checkpoints import load_tokenizer
     from .loading import quiet, tokenizer_fingerprint

@@ -35,6 +35,8 @@ def command(
     names = expand(files)
     for name in names:
         check_file(name)
+        if name != "-" and output.exists() and output.samefile(name):
+            raise UserError(f"-o {output} is one of the files to ask about: name another file.")
     from ..data.questions.base import hide, sentence_borders
     from ..utils.checkpoints import load_tokenizer
     from ..utils.text import tokenize

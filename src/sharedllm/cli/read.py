@@ -61,6 +61,7 @@ def command(
     found = find(files, exclude or [])
     from ..store import MemoryStore
     from . import reading
+    from .loading import note_damage
 
     old = reading.held(output, found, append=append, sync=sync, replace=replace)
     if old is not None:
@@ -102,6 +103,7 @@ def command(
         what = "nothing to read" if dropped else "nothing changed"
     holds = f"{int(store.kept):,} of {store.tokens:,} tokens in {store.nbytes / 1e6:.1f} MB"
     note(f"{what}; {output} holds {holds}")
+    note_damage(store)
 
 
 def _tell_changes(new: list[str], changed: list[str], unchanged: list[str], dropped: list[str]) -> None:

@@ -24,12 +24,18 @@ def command(
 
     try:
         from ..training import load_recipe
+        from ..training.checkpoint import latest
         from ..training.run import train
     except ImportError as error:
         raise UserError(f"{error.name} is not installed: pip install 'sharedllm[train]'.") from None
     quiet()
     loaded = load_recipe(recipe, set_)
-    folder = train(loaded, max_steps=max_steps, resume_from=resume_from, console=stderr)
+    try:
+        folder = train(loaded, max_steps=max_steps, resume_from=resume_from, console=stderr)
+    except KeyboardInterrupt:
+        last = latest(Path(loaded.output) / "checkpoints")
+        note(f"the same command goes on from {last or f'the beginning (checkpoint_every={loaded.checkpoint_every})'}")
+        raise
     if json:
         print_json(output=str(folder), log=str(Path(loaded.output) / "log.jsonl"))
     elif folder.name == "model":

@@ -10,8 +10,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ..utils.errors import UserError
-from ..utils.files import put
-from ..utils.scratch import scratch
+from ..utils.scratch import whole_folder
 from ..utils.text import tokenize
 from .shards import SHARD, VERSION, TokenStore, digest_of, read_manifest, sha256_of, tokenizer_fingerprint
 from .sources import HUB, documents, parse_hub, resolve
@@ -76,16 +75,12 @@ def build_shards(
     }
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         return ShardSummary(_totals(_keep(folder, header)), reused=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with scratch(folder.parent) as above:
-            temporary = above / folder.name
-            temporary.mkdir()
+        with whole_folder(folder) as temporary:
             writers = _written(temporary, files, header, tokenizer, progress)
             manifest = header | {"splits": {name: writer.finish() for name, writer in writers.items()}}
             manifest["checksum"] = digest_of(manifest)
             (temporary / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-            put(temporary, folder)
     except OSError as error:
         raise OSError(f"{folder} can't be made ({error.strerror or error}); nothing of it is left.") from error
     return ShardSummary(_totals(manifest), reused=False)

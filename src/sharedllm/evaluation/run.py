@@ -135,8 +135,10 @@ def _begin(folder: Path, about: dict[str, Any], plan: Plan) -> None:
             both = set(about[group]) & set(there[group])
             changed += [f"{group} {name}" for name in sorted(both) if about[group][name] != there[group][name]]
         if changed:
+            # The longest text decides which documents serve.
+            said = ["the longest of --lengths" if name == "longest" else name for name in changed]
             raise UserError(
-                f"{folder} holds another evaluation, which differs in {', '.join(changed)}: name another folder."
+                f"{folder} holds another evaluation, which differs in {', '.join(said)}: name another folder."
             )
         for group in ("data", "models"):
             about[group] = there[group] | about[group]

@@ -1,6 +1,7 @@
 """SharedLLMConfig: the base model's own configuration, and how the context is read and injected."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar, Literal, TypedDict
 
@@ -13,9 +14,9 @@ from ..utils.errors import UserError
 from .base_config import keep_attention, of_base, take_over
 from .families import family_of
 
-# Current fields by their old names, for configurations saved earlier.
 # For a process that has not imported the package, which transformers tells that it does not know the architecture.
 HOW_TO_LOAD = "install sharedllm from its sources, and `import sharedllm` before AutoModelForCausalLM.from_pretrained"
+# Current fields by their old names, for configurations saved earlier.
 RENAMED = {"ratios": "strides"}
 
 
@@ -272,6 +273,19 @@ class SharedLLMConfig(PreTrainedConfig):
                 f"window={self.window} is longer than the base's original_max_position_embeddings={border}, beyond which "
                 "its rotary frequencies change, the memory's too: make it at most that for injection='joint'."
             )
+
+
+def check_settings(names: Iterable[str]) -> None:
+    """Refuse names that are no settings of `SharedLLMForCausalLM.from_base`.
+
+    Raises:
+        UserError: one is none.
+    """
+    known = (
+        {field.name for field in dataclasses.fields(SharedLLMConfig)} | RENAMED.keys() | Settings.__annotations__.keys()
+    )
+    if unknown := sorted(set(names) - known):
+        raise UserError(f"{', '.join(unknown)}: no such setting; see SharedLLMConfig for all settings.")
 
 
 AutoConfig.register("sharedllm", SharedLLMConfig, exist_ok=True)

@@ -189,7 +189,9 @@ class Writer:
         taken = {d.name for d in ours.documents}
         for document in theirs.documents:
             if document.name in taken:
-                raise UserError(f"{document.name} is in {other} and in {self.folder}: forget it in one of them.")
+                raise UserError(
+                    f"{document.name} is in {other} and in what it is merged with: forget it in one of them."
+                )
         for document in theirs.documents:
             for block in document.blocks:
                 path = other / "blocks" / f"{block.file}.memory"

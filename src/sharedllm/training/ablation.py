@@ -59,6 +59,8 @@ def load_study(path: Path, overrides: list[str] | None = None) -> Study:
     for name, changes in content["variants"].items():
         if not isinstance(name, str) or not isinstance(changes, dict | None):
             raise UserError(f"{path}: variant {name!r}: {changes!r} must be keys of a recipe, and its name text.")
+        if name in ("", ".", "..") or set(name) & set("/\\"):
+            raise UserError(f"{path}: variant {name!r}: a folder of its runs has this name: leave out slashes.")
     shared = content["recipe"]
     if isinstance(shared, str):
         shared = read_yaml(path.parent / shared, "the recipe")

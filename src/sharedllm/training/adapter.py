@@ -10,7 +10,6 @@ Nothing here needs peft: W ← W + scaling · B A.
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,9 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..model.config import Settings, SharedLLMConfig
 from ..utils.checkpoints import load_model
 from ..utils.errors import UserError
-from ..utils.files import put, write_text
+from ..utils.files import write_text
 from ..utils.model_names import checkpoint, is_gguf
+from ..utils.scratch import whole_folder
 from ..utils.version import __version__
 from .parts import part_of
 from .recipe import Recipe
@@ -107,10 +107,7 @@ def write_adapter(
     """
     name = recipe.base or ""
     base, named = load_model(name, dtype="auto"), Path(name).name if Path(name).exists() else name
-    temporary = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
+    with whole_folder(folder) as temporary:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary / TENSORS)
         lora = recipe.lora
         about = {
@@ -133,10 +130,6 @@ def write_adapter(
         }
         write_text(temporary / ABOUT, json.dumps(about, indent=1) + "\n")
         write_text(temporary / "README.md", card)
-        shutil.rmtree(folder, ignore_errors=True)
-        put(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def settings_of(config: SharedLLMConfig) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 python -m sharedllm.training.average A B -o DIR [--share 0.5]
 """
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +12,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ..utils.checkpoints import load_tokenizer
 from ..utils.errors import UserError
-from ..utils.files import put
 from ..utils.model_names import checkpoint
+from ..utils.scratch import whole_folder
 
 
 @torch.no_grad()
@@ -49,13 +48,9 @@ def command(
     if output.exists():
         raise UserError(f"{output} already exists: name another folder.")
     models = [AutoModelForCausalLM.from_pretrained(checkpoint(name), dtype="auto") for name in (first, second)]
-    part = output.with_name(f".{output.name}.part")
-    try:
-        average(models[0], models[1], share).save_pretrained(part)
-        load_tokenizer(first).save_pretrained(part)
-        put(part, output)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with whole_folder(output) as folder:
+        average(models[0], models[1], share).save_pretrained(folder)
+        load_tokenizer(first).save_pretrained(folder)
     print(f"wrote {output}")
 
 

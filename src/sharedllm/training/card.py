@@ -34,12 +34,12 @@ def model_card(recipe: Recipe, config: PreTrainedConfig, parameters: int, log: P
     """
     extended = isinstance(config, SharedLLMConfig)
     use = f"```python\n{USE['extended' if extended else 'base']}```"
-    return _card(recipe, config, f"{parameters / 1e6:,.1f}M parameters", use, log)
+    return _card(recipe, config, f"{parameters:,} parameters", use, log)
 
 
 def adapter_card(recipe: Recipe, config: PreTrainedConfig, parameters: int, log: Path) -> str:
     """The card of an adapter of so many parameters; otherwise as `model_card`."""
-    about = f"An adapter of {parameters / 1e6:,.1f}M parameters for a base that it does not hold"
+    about = f"An adapter of {parameters:,} parameters for a base that it does not hold"
     return _card(recipe, config, about, f"```sh\n{USE['adapter']}```", log)
 
 
@@ -67,7 +67,7 @@ def _card(recipe: Recipe, config: PreTrainedConfig, what: str, use: str, log: Pa
         "## Use",
         use,
         "## Training",
-        f"{recipe.steps:,} steps of {recipe.batch_tokens:,} tokens ({recipe.steps * recipe.batch_tokens / 1e6:,.1f}M), "
+        f"{recipe.steps:,} steps of {recipe.batch_tokens:,} tokens ({recipe.steps * recipe.batch_tokens:,}), "
         f"{recipe.context} of context and {recipe.running} of running text per sample unless a phase says otherwise; "
         f"{recipe.optimizer}, learning rates {recipe.train}, {recipe.decay}, {recipe.precision}, seed {recipe.seed}.",
         f"Data: {shares}. Kinds of samples, phase by phase: {'; '.join(dict.fromkeys(kinds))}.",
@@ -96,7 +96,7 @@ def extended_card(name: str, base: str, config: SharedLLMConfig, parameters: int
     lines = [
         f"---\n{yaml.safe_dump(about, sort_keys=False)}---",
         f"# {name}",
-        f"{parameters / 1e6:,.1f}M parameters, made from `{Path(base).name if not _on_hub(base) else base}` with `sharedllm extend`. "
+        f"{parameters:,} parameters, made from `{Path(base).name if not _on_hub(base) else base}` with `sharedllm extend`. "
         f"{untrained}",
         _settings(config),
         "## Use",

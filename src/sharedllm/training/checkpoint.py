@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from ..model.renamed import todays_name
 from ..utils.errors import UserError
-from ..utils.files import put
+from ..utils.scratch import whole_folder
 from .recipe import Recipe
 from .recipe_file import saved_keys
 
@@ -52,21 +52,14 @@ def save_checkpoint(
         return
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     final = folder / f"step-{state['step']:08d}"
-    temporary = folder / f".{final.name}.part"
-    shutil.rmtree(temporary, ignore_errors=True)
+    flat = {f"{name}|{key}": torch.as_tensor(v) for name, entry in moments["state"].items() for key, v in entry.items()}
     try:
-        temporary.mkdir(parents=True)
-        save_file(_owned({n: t for n, t in weights.items() if n in trained}), temporary / FILES[0])
-        flat = {
-            f"{name}|{key}": torch.as_tensor(v) for name, entry in moments["state"].items() for key, v in entry.items()
-        }
-        save_file(_owned(flat), temporary / FILES[1])
-        sums = {name: _sha256(temporary / name) for name in FILES}
-        (temporary / "state.json").write_text(json.dumps(state | {"sha256": sums}, indent=1), encoding="utf-8")
-        shutil.rmtree(final, ignore_errors=True)
-        put(temporary, final)
+        with whole_folder(final) as temporary:
+            save_file(_owned({n: t for n, t in weights.items() if n in trained}), temporary / FILES[0])
+            save_file(_owned(flat), temporary / FILES[1])
+            sums = {name: _sha256(temporary / name) for name in FILES}
+            (temporary / "state.json").write_text(json.dumps(state | {"sha256": sums}, indent=1), encoding="utf-8")
     except Exception as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         last = latest(folder)
         rest = f"the last whole one is {last}" if last else "there is none yet"
         raise UserError(f"the checkpoint {final} can't be written ({error}); {rest}.") from error

@@ -1,7 +1,6 @@
 """Write the trained model as an ordinary transformers folder, whole or not at all."""
 
 import json
-import shutil
 from pathlib import Path
 
 import torch
@@ -10,7 +9,8 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from transformers import PreTrainedTokenizerBase
 
 from ..utils.errors import UserError
-from ..utils.files import put, write_text
+from ..utils.files import write_text
+from ..utils.scratch import whole_folder
 from .adapter import add_delta, delta_names, is_delta, write_adapter
 from .card import adapter_card, model_card
 from .losses import RowLosses
@@ -62,23 +62,18 @@ def write_model(
     # Tied weights are one tensor, but would be two after conversion.
     tied = set(model._tied_weights_keys or ()) if model.config.tie_word_embeddings else set()
     state = {n: t if n.endswith(".gate") else t.to(dtype) for n, t in state.items() if n not in tied}
-    temporary = output / ".model.part"
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        model.save_pretrained(temporary, state_dict=state)
-        _say_dtype(temporary / "config.json", recipe.save_dtype)
-        tokenizer.save_pretrained(temporary)
-        parameters = sum(tensor.numel() for tensor in state.values())
-        write_text(temporary / "README.md", model_card(recipe, model.config, parameters, output / "log.jsonl"))
-        if folder.exists():
-            shutil.rmtree(folder)
-        put(temporary, folder)
+        with whole_folder(folder) as temporary:
+            model.save_pretrained(temporary, state_dict=state)
+            _say_dtype(temporary / "config.json", recipe.save_dtype)
+            tokenizer.save_pretrained(temporary)
+            parameters = sum(tensor.numel() for tensor in state.values())
+            write_text(temporary / "README.md", model_card(recipe, model.config, parameters, output / "log.jsonl"))
         if is_delta(recipe, names, model.config):
             size = sum(tensor.numel() for tensor in trained.values())
             card = adapter_card(recipe, model.config, size, output / "log.jsonl")
             write_adapter(output / "adapter", trained, recipe, model.config, card)
     except Exception as error:  # from the file system or safetensors, for instance because the disk is full
-        shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(
             f"the model {folder} can't be written ({error}); the last checkpoint is whole: free space and run again."
         ) from error

@@ -13,7 +13,7 @@ import types
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ..model.config import RENAMED
+from ..model.config import RENAMED, check_settings
 from ..systems.trained import trained_systems
 from ..utils.errors import UserError
 from .recipe import Recipe
@@ -59,7 +59,10 @@ def replace_keys(content: dict[str, Any], overrides: list[str]) -> None:
 
 def build_recipe(content: dict[str, Any]) -> Recipe:
     """A recipe from its keys; see `load_recipe`."""
-    return _build(Recipe, substitute(todays_names(content)), "")
+    recipe = _build(Recipe, substitute(todays_names(content)), "")
+    if recipe.stage == "extend" and recipe.system == "sharedllm":
+        check_settings(recipe.model)
+    return recipe
 
 
 def todays_names(content: dict[str, Any]) -> dict[str, Any]:

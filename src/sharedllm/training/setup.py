@@ -23,8 +23,8 @@ from ..model.config import SharedLLMConfig
 from ..systems.trained import import_models, system_of_type, trained_systems
 from ..utils.checkpoints import load_tokenizer
 from ..utils.errors import UserError
-from ..utils.files import put
 from ..utils.model_names import checkpoint
+from ..utils.scratch import whole_folder
 from .recipe import Recipe
 
 SPECIAL = {"bos_token": "<|bos|>", "eos_token": "<|eos|>", "pad_token": "<|pad|>"}
@@ -92,9 +92,8 @@ def train_tokenizer(recipe: Recipe, size: int, folder: Path) -> None:
     )
     bpe.train_from_iterator(pieces(), trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, padding_side="left", **SPECIAL)
-    temporary = folder.with_name(f".{folder.name}.part")
-    tokenizer.save_pretrained(temporary)
-    put(temporary, folder)
+    with whole_folder(folder) as temporary:
+        tokenizer.save_pretrained(temporary)
 
 
 def _documents(recipe: Recipe, domain: str):

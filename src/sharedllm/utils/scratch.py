@@ -15,6 +15,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from .files import put
+
 _PREFIX = "sharedllm-shard-"
 _NAME = re.compile("[.]writing@[A-Za-z0-9.-]+@[a-z0-9_]+")
 # Folders in which this process has looked for what killed writers left.
@@ -50,6 +52,34 @@ def scratch(within: Path | None = None) -> Iterator[Path]:
         yield folder
     finally:
         _remove(folder, lock)
+
+
+@contextmanager
+def whole_folder(final: Path) -> Iterator[Path]:
+    """A new folder that takes a name at the end, in place of a folder of that name; if the work fails, that one stays. An empty
+    folder is filled, as it may be a mounted disk, or where a shell is.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    fills = final.is_dir() and not any(final.iterdir())
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with scratch(final if fills else final.parent) as above:
+        made = above / final.name
+        made.mkdir()
+        yield made
+        # safetensors makes files that only their owner can read.
+        mode = made.stat().st_mode & 0o666
+        for path in made.rglob("*"):
+            if path.is_file():
+                path.chmod(mode)
+        if not fills:
+            shutil.rmtree(final, ignore_errors=True)
+            put(made, final)
+            return
+        # What names the files of folders comes after them.
+        for path in sorted(made.iterdir(), key=Path.is_file):
+            put(path, final / path.name)
 
 
 def sweep(within: Path | None = None) -> None:

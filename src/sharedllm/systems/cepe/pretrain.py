@@ -5,7 +5,6 @@
 As in the paper, 30 % of the tokens of 512-token samples are masked, all by the mask token.
 """
 
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,8 +18,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, ModernBertConfig, Mod
 from ...data.shards import TokenStore
 from ...data.spans import Spans
 from ...utils.errors import UserError
-from ...utils.files import put
 from ...utils.model_names import checkpoint
+from ...utils.scratch import whole_folder
 from .config import encoder_config
 
 MASKED = 0.3
@@ -89,10 +88,8 @@ def pretrain(
         losses.append(float(loss.detach()))
         if step % 20 == 0 or step + 1 == steps:
             say(f"step {step}  loss {losses[-1]:.3f}")
-    temporary = output.with_name(f".{output.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    put(temporary, output)
+    with whole_folder(output) as temporary:
+        model.save_pretrained(temporary)
     return losses
 
 
