@@ -82,14 +82,16 @@ def cells(name: str) -> dict[tuple, dict[tuple, float]]:
 def by_way() -> str:
     before, after = untrained(), cells("text")
     lines = [
-        "| after | untrained, minus without | trained, minus without | trained, minus the control without | trained, minus the control with the same text |"
+        "| after | untrained, minus without | trained, minus without | minus the control without | minus the control with the "
+        "same text | minus itself with that text alone |",
+        "|---|--:|--:|--:|--:|--:|",
     ]
-    lines.append("|---|--:|--:|--:|--:|")
     for way, what in WAYS.items():
         old = before[(), (), way] or before[BAND, STRIDES[0], way]
-        new, text = after["ours", way], after["control", way.removesuffix(", memory")]
-        changes = [minus(old, before["none"]), minus(new, after["ours", "none"]), minus(new, after["control", "none"])]
-        lines.append(f"| {what} | {' | '.join(changes)} | {minus(new, text) if text else ''} |")
+        new, text = after["ours", way], way.removesuffix(", memory")
+        against = [(old, before["none"]), (new, after["ours", "none"]), (new, after["control", "none"])]
+        against += [(new, after["control", text]), (new, after["ours", text] if text != way else {})]
+        lines.append(f"| {what} | {' | '.join(minus(one, two) if two else '' for one, two in against)} |")
     return "\n".join(lines)
 
 
