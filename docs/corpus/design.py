@@ -138,13 +138,26 @@ def speed(said: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def passes(said: dict[str, Any]) -> str:
+    """What `measure.py passes` found, by kind of file."""
+    kinds = [f".{run['kind']}" for run in said["runs"]]
+    rates = [number(said["text_bytes"] / 1e6 / run["seconds"]) for run in said["runs"]]
+    return "\n".join(
+        [
+            "| | " + " | ".join(kinds) + " |",
+            "|---|" + "--:|" * len(kinds),
+            "| MB of text passed over in a second of the processor | " + " | ".join(rates) + " |",
+        ]
+    )
+
+
 def equal(run: dict[str, Any]) -> str:
     return "yes, every byte" if run["equal"] else "no"
 
 
 def cluster(said: dict[str, Any]) -> str:
     """What `measure.py kills` found on a cluster."""
-    rows = ["| | seconds | equal to one process |", "|---|--:|---|"]
+    rows = ["| | seconds (median) | equal to one process |", "|---|--:|---|"]
     rows.append(f"| one process, without Ray | {said['one_process']['seconds']} | |")
     for run in said["workers"]:
         rows.append(f"| {run['workers']} worker{'s' * (run['workers'] > 1)} | {run['seconds']} | {equal(run)} |")
@@ -152,8 +165,9 @@ def cluster(said: dict[str, Any]) -> str:
     for what, name in (names | {None: "nothing was there to kill any more"}).items():
         runs = [run for run in said["runs"] if run["killed"] == what]
         if runs:
-            same, longest = sum(run["equal"] for run in runs), max(run["seconds"] for run in runs)
-            rows.append(f"| {len(runs)} runs in which {name} | up to {longest} | {same} of {len(runs)}, every byte |")
+            same, seconds = sum(run["equal"] for run in runs), [run["seconds"] for run in runs]
+            taken = f"{np.median(seconds):.1f}, up to {max(seconds)}"
+            rows.append(f"| {len(runs)} runs in which {name} | {taken} | {same} of {len(runs)}, every byte |")
     return "\n".join(rows)
 
 
@@ -234,6 +248,7 @@ def tables(figures: dict[str, Any]) -> dict[str, str]:
         "sizes": sized,
         "question": asked,
         "speed": speed(figures["speed"]),
+        "passes": passes(figures["passes"]),
         "cluster": cluster(figures["kills"]),
         "answers": answers(figures["answers"]),
     }

@@ -1,13 +1,17 @@
 """Measures how corpora are read on this machine; results go into `figures.json`, beside what is there.
 
 python docs/corpus/measure.py speed books.jsonl.zst    tokens a second by workers, on documents of 4,000 characters
+python docs/corpus/measure.py passes books.jsonl.zst   megabytes of text a second that a worker of one compressed file passes over
 python docs/corpus/measure.py kills books.jsonl.zst    a Ray cluster of three node processes: equal results, and runs of which a
                                                        part is killed, on documents of 300 characters
 """
 
 import argparse
+import bz2
+import gzip
 import hashlib
 import json
+import lzma
 import os
 import random
 import shutil
@@ -142,23 +146,44 @@ def speed(source: Path, at: Path, documents: int) -> None:
         shutil.rmtree(at / "c")
 
 
+def passes(source: Path, at: Path) -> None:
+    """How fast the lines of a compressed file are passed over, by its kind: the same text in each."""
+    import zstandard
+
+    text, runs = b"\n".join(lines_of(Span("", str(source), "lines"))), []
+    kinds = {"zst": zstandard.compress, "gz": gzip.compress, "xz": lzma.compress, "bz2": bz2.compress}
+    for kind, packed in kinds.items():
+        file = at / f"text.jsonl.{kind}"
+        file.write_bytes(packed(text))
+        begun = time.process_time()
+        assert sum(len(line) + 1 for line in lines_of(Span("", str(file), "lines"))) == len(text) + 1
+        seconds = time.process_time() - begun
+        runs.append({"kind": kind, "bytes": file.stat().st_size, "seconds": round(seconds, 3)})
+    keep("passes", {"text_bytes": len(text), "runs": runs})
+
+
 def kills(source: Path, at: Path, documents: int, count: int) -> None:
-    """On one cluster: runs with one and three workers, then with three of which a part is killed at a random moment. Runs that are in
-    the results already are kept, if they read the same."""
+    """On one cluster: runs with one and three workers, then with three of which a part is killed at a random moment. Goes on with
+    what is in the results already, if that read the same."""
     docs = cut(source, at / "docs", documents, SHORT[0])
     alone = read(docs, at / "one", SHORT[1], 0)
-    held = json.loads(RESULTS.read_text(encoding="utf-8")).get("kills") if RESULTS.exists() else None
-    before = held["runs"] if held and held["one_process"]["tokens"] == alone["tokens"] else []
-    rng = random.Random(len(before))
-    found: dict[str, Any] = {"characters": SHORT[0], "one_process": alone, "workers": [], "runs": before}
+    held = (json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}).get("kills", {})
+    goes_on = bool(held) and held["one_process"]["tokens"] == alone["tokens"]
+    found: dict[str, Any] = (
+        held if goes_on else {"characters": SHORT[0], "one_process": alone, "workers": [], "runs": []}
+    )
+    begun = len(found["runs"])
+    rng = random.Random(begun)
     with cluster() as made:
-        for workers in (1, 3):
+        # Those with one and three workers are compared with each other, so they are all of one call.
+        for workers in (3,) if goes_on else (1, 3):
             run = read(docs, at / f"w{workers}", SHORT[1], workers, made.address)
-            found["workers"].append(run | {"equal": run["digest"] == alone["digest"]})
-            keep("kills", found)
+            if not goes_on:
+                found["workers"].append(run | {"equal": run["digest"] == alone["digest"]})
+        keep("kills", found)
         # Counted from the first commit; some are after the last one, in the joining of the index.
-        longest = found["workers"][-1]["reading"] + found["workers"][-1]["end"]
-        for number in range(len(before), count):
+        longest = run["reading"] + run["end"]
+        for number in range(begun, count):
             what = ("worker", "node", "driver")[number % 3]
             run = killed(docs, at / "killed", made, what, rng.uniform(0, longest), rng)
             found["runs"].append(run | {"equal": run.pop("digest") == alone["digest"]})
@@ -168,7 +193,7 @@ def kills(source: Path, at: Path, documents: int, count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["speed", "kills"])
+    parser.add_argument("what", choices=["speed", "passes", "kills"])
     parser.add_argument("source", type=Path)
     parser.add_argument("--documents", type=int, default=300)
     parser.add_argument("--runs", type=int, default=20)
@@ -177,6 +202,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="corpus-") as folder:
         if options.what == "speed":
             speed(options.source, Path(folder), options.documents)
+        elif options.what == "passes":
+            passes(options.source, Path(folder))
         else:
             kills(options.source, Path(folder), options.documents, options.runs)
 
