@@ -1,5 +1,6 @@
 """Reading a corpus in one process: what is committed, what is done again, what is refused."""
 
+import errno
 import json
 from dataclasses import replace
 
@@ -112,6 +113,21 @@ def test_what_ends_in_the_middle_is_done_the_next_time(whole, corpus_model, tmp_
     again = run(corpus_model, docs, tmp_path / "a")
     assert (again.known, again.read) == (1, 2)
     assert objects(tmp_path / "a") == uninterrupted, "nothing is lost, nothing is there twice"
+
+
+@pytest.mark.parametrize(("where", "number"), [("Writer.read", errno.EDQUOT), ("_packed", errno.ENOSPC)])
+def test_a_full_disk_ends_the_run_and_no_document_is_blamed(whole, corpus_model, tmp_path, monkeypatch, where, number):
+    docs, uninterrupted = whole
+
+    def full(*_, **__):
+        raise OSError(number, "full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"sharedllm.corpus.reader.{where}", full)
+        with pytest.raises(UserError, match=r"the disk of .* is full: free space, or set TMPDIR\. 0 of 3 shards"):
+            run(corpus_model, docs, tmp_path / "a")
+    assert run(corpus_model, docs, tmp_path / "a").failed == []
+    assert objects(tmp_path / "a") == uninterrupted
 
 
 def test_poison_is_listed_and_not_fatal(docs, corpus_model, tmp_path, monkeypatch):

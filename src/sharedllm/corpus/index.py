@@ -6,7 +6,7 @@ corpus is what it was before.
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +43,7 @@ class Index:
         return len(self.names)
 
 
-def write_index(place: Place, parts: Sequence[Part], progress: Callable[[int], None] = lambda _: None) -> Object | None:
+def write_index(place: Place, parts: Sequence[Part]) -> Object | None:
     """Join the indices of shards and put the result; None if no document could be read.
 
     Raises:
@@ -58,7 +58,6 @@ def write_index(place: Place, parts: Sequence[Part], progress: Callable[[int], N
         tensors = _loaded(place, part.index)
         words.append(Terms.from_tensors(tensors))
         keys.append(KeySummary.from_tensors(tensors))
-        progress(1)
     documents = [document for part in parts for document in part.documents]
     counts = [len(part.documents) for part in parts]
     lists = {

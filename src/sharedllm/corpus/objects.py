@@ -11,7 +11,7 @@ from fsspec.core import url_to_fs
 
 from ..utils.errors import UserError
 from ..utils.extras import missing
-from ..utils.files import is_uri, put
+from ..utils.files import is_full, is_uri, put
 from ..utils.scratch import scratch, sweep
 
 # A secret may stand in a URI: s3://KEY:SECRET@bucket.
@@ -181,7 +181,7 @@ def named(uri: str, *, needed: bool = False) -> Iterator[None]:
         elif isinstance(error, ValueError) and "rotocol" in str(error):
             known = "file, s3, gs, hf"
             said = f"{error}; use one of {known}"
-        elif isinstance(error, OSError) and error.errno == 28:
+        elif isinstance(error, OSError) and is_full(error):
             said = "the disk is full; free space, then run it again"
         elif isinstance(error, (OSError, TimeoutError)) or type(error).__module__.split(".")[0] in (
             "botocore",

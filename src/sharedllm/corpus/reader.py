@@ -24,6 +24,7 @@ from ..store.manifest import Document
 from ..store.writer import Writer, writing
 from ..utils.checkpoints import load_model, load_tokenizer
 from ..utils.errors import UserError
+from ..utils.files import is_full
 from ..utils.hardware import default_device, inference_dtype
 from ..utils.scratch import scratch, sweep
 from .cache import digest
@@ -41,16 +42,12 @@ from .terms import Terms, counted
 class Outcome:
     """What became of a shard, in plain values that any engine can carry.
 
-    tokens   read now; 0 if it was committed already. nbytes: of its memories. seconds: of the processor
-    failed   how many of its documents could not be read
-    error    why nothing was committed, which a user can fix; "" if all is well
+    tokens  read now; 0 if it was committed already. seconds: of the processor
+    error   why nothing was committed, which a user can fix; "" if all is well
     """
 
     shard: str
-    documents: int = 0
     tokens: int = 0
-    nbytes: int = 0
-    failed: int = 0
     seconds: float = 0.0
     error: str = ""
 
@@ -111,23 +108,20 @@ class Reader:
         """Read a shard and commit it, unless it is committed already.
 
         Raises:
-            UserError: the store, or a file of records, can't be used; nothing is committed.
+            UserError: the store, or a file of records, can't be used, or the disk is full; nothing is committed.
         """
-        begun = time.process_time()
-        part = read_part(self.place, shard.id)
-        known = part is not None
-        if part is None:
-            with scratch() as folder:
-                part = self._part(shard, folder)
+        begun, tokens = time.process_time(), 0
+        if read_part(self.place, shard.id) is None:
+            try:
+                with scratch() as folder:
+                    part = self._part(shard, folder)
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                raise UserError(f"the disk of {tempfile.gettempdir()} is full: free space, or set TMPDIR.") from None
             write_part(self.place, part)
-        return Outcome(
-            shard.id,
-            len(part.documents),
-            0 if known else part.tokens,
-            part.blocks.nbytes if part.blocks else 0,
-            len(part.failed),
-            time.process_time() - begun,
-        )
+            tokens = part.tokens
+        return Outcome(shard.id, tokens, time.process_time() - begun)
 
     def _part(self, shard: Shard, folder: Path) -> Part:
         failed: list[tuple[str, str]] = []
@@ -135,24 +129,15 @@ class Reader:
         with writing(folder / "shard.memory") as writer:
             writer.begin(self.model, self.settings.tokenizer, keep_all=True, storage=self.settings.storage)
             for name, opens in texts(shard, self.records):
-                if any(d.name == name for d in writer.present().documents):
+                if name in words:
                     failed.append((name, f"{name} is named twice: only the first is read."))
                     continue
                 try:
                     words[name] = self._document(writer, name, opens())
-                except (MemoryError, KeyboardInterrupt):
-                    raise
-                except OSError as error:
-                    if error.errno == 28:
-                        raise UserError(
-                            f"the disk of {tempfile.gettempdir()} is full: free space, or set TMPDIR."
-                        ) from None
-                    failed.append((name, f"{name} can't be read: {error.strerror or error}."))
                 except Exception as error:  # whatever a document does to the libraries, the others are read
-                    reason = str(error) if isinstance(error, UserError) else f"{name}: {type(error).__name__}: {error}"
-                    failed.append((name, reason[:1000]))
-                if failed and failed[-1][0] == name and any(d.name == name for d in writer.present().documents):
-                    writer.forget(name)
+                    failed.append((name, _reason(name, error)))
+                    if any(d.name == name for d in writer.present().documents):
+                        writer.forget(name)
             writer.commit()
         store = MemoryStore.open(folder / "shard.memory", verify=False)
         if not store.documents:
@@ -182,6 +167,15 @@ class Reader:
             self.model, self.tokenizer, name, counting(), origin=text.origin, batch_tokens=self.settings.batch_tokens
         )
         return seen
+
+
+def _reason(name: str, error: Exception) -> str:
+    """Why a document can't be read; an error of this machine and not of the document is raised again."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and is_full(error)):
+        raise error
+    if isinstance(error, OSError):
+        return f"{name} can't be read: {error.strerror or error}."
+    return (str(error) if isinstance(error, UserError) else f"{name}: {type(error).__name__}: {error}")[:1000]
 
 
 def _alone(store: MemoryStore, document: Document) -> list[Segment]:

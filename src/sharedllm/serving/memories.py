@@ -1,6 +1,5 @@
 """The memories of a server by name: those opened at its start, new ones, and changes of their documents."""
 
-import errno
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,7 +15,7 @@ from ..memory.interface import Memory, Searched
 from ..store.opening import is_memory, look, open_memory
 from ..store.writer import Writer, writing
 from ..utils.errors import UserError
-from ..utils.files import is_uri
+from ..utils.files import is_full, is_uri
 from ..utils.text_files import pieces_of
 from .errors import ServingError, invalid
 from .opened import Opened
@@ -127,9 +126,9 @@ class Memories:
         if name:
             _ = self[name]
             return name
-        only, *others = [*self.names, None]
-        alone = only is not None and others == [None] and self[only].tokens > 0
-        return only if name is None and alone else None
+        there = self.names
+        alone = name is None and len(there) == 1 and self[there[0]].tokens > 0
+        return there[0] if alone else None
 
     def current(self, name: str) -> Memory:
         """The memory of a name, reopened if another process has changed it; only for the worker's thread.
@@ -280,7 +279,7 @@ def full_disk_named(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full(error):
             raise
         raise ServingError(507, f"the disk of {what} is full: free space, then send it again.") from None
 

@@ -1,5 +1,6 @@
 """Atomic writes: a file or folder is there whole or not at all, even after a power cut."""
 
+import errno
 import os
 import re
 import sys
@@ -82,6 +83,11 @@ def put(temporary: Path, final: Path) -> None:
                 raise
             time.sleep(0.02)
     synchronise(final.parent)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether an error says that the disk, or the user's share of it, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_uri(name: str | Path) -> bool:
