@@ -13,6 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from .changing import add_changes
 from .completing import complete, respond, worked
 from .errors import ServingError
+from .explaining import facts
 from .guard import Guard
 from .metrics import CONTENT_TYPE
 from .replies import Json
@@ -72,8 +73,8 @@ def application(service: Service) -> FastAPI:
 
     @app.get("/v1/explanations/{name}")
     async def explanation(name: str) -> dict[str, Any]:
-        kept = service.explanations[name]
-        job = Job(lambda _: kept.facts(service.model, service.tokenizer, service.name), service.seconds)
+        read = service.explanations[name]
+        job = Job(lambda _: facts(read, service.model, service.tokenizer, service.name), service.seconds)
         async with aclosing(worked(service.worker, job)) as events:
             return await anext(events)
 

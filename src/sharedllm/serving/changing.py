@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.convertors import PathConvertor, register_url_convertor
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from ..documents.apart import Text
 from ..utils.text import tokenize
@@ -15,7 +15,7 @@ from .completing import disconnected, worked
 from .errors import ServingError
 from .names import check_document, check_memory
 from .passages import passage
-from .replies import DONE, Json, event
+from .replies import DONE, Json, event, streamed
 from .requests import DocumentRequest, MemoryRequest
 from .service import Service
 from .uploads import Extractions
@@ -89,7 +89,7 @@ def add_changes(app: FastAPI, service: Service) -> None:
                     yield event(error.body)
                 yield DONE
 
-        return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+        return streamed(stream())
 
     @app.delete("/v1/memories/{name}/documents/{document:document}")
     async def remove(name: str, document: str) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from contextlib import aclosing
 from typing import Any
 
 from fastapi import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from .answering import Answered, Piece
 from .errors import ServingError
 from .identity import Identity
-from .replies import DONE, Json, Reply, event
+from .replies import Json, Reply, streamed
 from .requests import ChatRequest, CompletionRequest
 from .responses import ResponsesReply, ResponsesRequest
 from .service import Service
@@ -26,43 +26,28 @@ _OUTCOMES = {400: "invalid", 404: "invalid", 409: "invalid", 413: "invalid", 429
 
 
 async def complete(service: Service, body: ChatRequest | CompletionRequest, request: Request) -> Response:
+    chat, options = isinstance(body, ChatRequest), body.stream_options
+    usage = options is not None and bool(options.include_usage)
+    named = Identity.of(request).named
+    reply = Reply(body.model or service.name, chat, service.tokenizer, body.choices, usage, **named)
+    return await _replied(service, body, request, reply)
+
+
+async def respond(service: Service, body: ResponsesRequest, request: Request) -> Response:
+    """The same in the form of the Responses API."""
+    reply = ResponsesReply(body.model or service.name, body, **Identity.of(request).named)
+    return await _replied(service, body.as_chat, request, reply)
+
+
+async def _replied(
+    service: Service, body: ChatRequest | CompletionRequest, request: Request, reply: Reply | ResponsesReply
+) -> Response:
     """Answer, whole or as a stream. A stream begins with the first piece, so an error before it has its own status."""
-    chat, known = isinstance(body, ChatRequest), Identity.of(request)
-    reply = Reply(body.model or service.name, chat, service.tokenizer, body.choices, **known.named)
     events = _followed(service, body, request)
     if not body.stream:
         answered = await _last(events)
         service.explanations.keep(reply.name, answered)
         return Json(reply.whole(answered))
-    usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-    first = await anext(events)
-
-    async def stream() -> AsyncIterator[bytes]:
-        async with aclosing(events):
-            for part in reply.first():
-                yield event(part)
-            try:
-                item = first
-                while not isinstance(item, Answered):
-                    yield event(reply.piece(item))
-                    item = await anext(events)
-                service.explanations.keep(reply.name, item)
-                for part in reply.last(item, usage):
-                    yield event(part)
-            except ServingError as error:
-                yield event(error.body)
-            yield DONE
-
-    return _streamed(stream())
-
-
-async def respond(service: Service, body: ResponsesRequest, request: Request) -> Response:
-    """The same in the form of the Responses API."""
-    known = Identity.of(request)
-    reply = ResponsesReply(body.model or service.name, body, **known.named)
-    events = _followed(service, body.as_chat, request)
-    if not body.stream:
-        return Json(reply.whole(await _last(events)))
     first = await anext(events)
 
     async def stream() -> AsyncIterator[bytes]:
@@ -74,16 +59,13 @@ async def respond(service: Service, body: ResponsesRequest, request: Request) ->
                 while not isinstance(item, Answered):
                     yield reply.piece(item)
                     item = await anext(events)
+                service.explanations.keep(reply.name, item)
                 for part in reply.last(item):
                     yield part
             except ServingError as error:
-                yield reply.failed(error.body["error"])
+                yield reply.failed(error)
 
-    return _streamed(stream())
-
-
-def _streamed(parts: AsyncIterator[bytes]) -> StreamingResponse:
-    return StreamingResponse(parts, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+    return streamed(stream())
 
 
 async def _last(events: AsyncGenerator[Piece | Answered, None]) -> Answered:

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -18,20 +18,13 @@ from .errors import ServingError
 MOST = 16
 
 
-@dataclass(frozen=True)
-class Kept:
-    """What an answer was given over."""
-
-    read: Read
-
-    def facts(self, model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str) -> dict[str, Any]:
-        """See `explain.Facts`; runs in the worker's thread. name: of the model."""
-        read = self.read
-        answer = Answer(
-            **vars(read.chosen), question=read.question, budget=read.budget, score=read.score, text=read.text,
-            question_ids=read.running, answer_ids=read.ids, chunks=roots(segments_of(read.source), 0), seconds={},
-        )  # fmt: skip
-        return asdict(gather(model, tokenizer, answer, name))
+def facts(read: Read, model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, name: str) -> dict[str, Any]:
+    """Those of an answer, by what it was given over; see `explain.Facts`. Runs in the worker's thread. name: of the model."""
+    answer = Answer(
+        **vars(read.chosen), question=read.question, budget=read.budget, score=read.score, text=read.text,
+        question_ids=read.running, answer_ids=read.ids, chunks=roots(segments_of(read.source), 0), seconds={},
+    )  # fmt: skip
+    return asdict(gather(model, tokenizer, answer, name))
 
 
 class Explanations:
@@ -39,7 +32,7 @@ class Explanations:
 
     def __init__(self):
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._kept: OrderedDict[str, Read] = OrderedDict()
 
     def keep(self, name: str, answered: Answered) -> None:
         """Keep an answer that can be explained, and say so in the answer."""
@@ -47,11 +40,11 @@ class Explanations:
             return
         answered.extra["explanation"] = name
         with self._lock:
-            self._kept[name] = Kept(answered.read)
+            self._kept[name] = answered.read
             while len(self._kept) > MOST:
                 self._kept.popitem(last=False)
 
-    def __getitem__(self, name: str) -> Kept:
+    def __getitem__(self, name: str) -> Read:
         """
         Raises:
             ServingError: that answer is not kept.

@@ -3,14 +3,15 @@
 import json
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, StreamingResponse
 from transformers import PreTrainedTokenizerBase
 
 from .answering import Answered, Choice, Piece
+from .errors import ServingError
 from .steering import Scored, spelled
 
 DONE = b"data: [DONE]\n\n"
@@ -33,12 +34,14 @@ class Reply:
     """A response being built.
 
     model  as the client named it. chat: for the chat API instead of plain completions. choices: how many answers
+    usage  a stream ends with the token counts
     """
 
     model: str
     chat: bool
     tokenizer: PreTrainedTokenizerBase
     choices: int = 1
+    usage: bool = False
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
     # Characters sent so far of each answer, where log probabilities of plain completions count from.
@@ -54,24 +57,30 @@ class Reply:
         choices = [self._whole(index, choice) for index, choice in enumerate(answered.choices)]
         return self._of(kind, choices) | usage_of(answered) | extra_of(answered)
 
-    def first(self) -> list[dict[str, Any]]:
+    def first(self) -> list[bytes]:
         """The events before the first piece."""
         said = {"role": "assistant", "content": ""}
-        return [self._part(index, said) for index in range(self.choices)] if self.chat else []
+        return [event(self._part(index, said)) for index in range(self.choices)] if self.chat else []
 
-    def piece(self, piece: Piece) -> dict[str, Any]:
+    def piece(self, piece: Piece) -> bytes:
         said = {"content": piece.text} if self.chat else piece.text
-        return self._part(piece.choice, said, scored=piece.scored)
+        return event(self._part(piece.choice, said, scored=piece.scored))
 
-    def last(self, answered: Answered, usage: bool) -> list[dict[str, Any]]:
-        """The events after the last piece; usage: include the token counts."""
+    def last(self, answered: Answered) -> list[bytes]:
+        """The events after the last piece."""
         events = []
         for index, choice in enumerate(answered.choices):
             if choice.calls:
                 events.append(self._part(index, {"tool_calls": self._called(index, choice, streamed=True)}))
             events.append(self._part(index, {} if self.chat else "", choice.finish))
         events[-1] |= extra_of(answered)
-        return [*events, self._of(self._kind, []) | usage_of(answered)] if usage else events
+        if self.usage:
+            events.append(self._of(self._kind, []) | usage_of(answered))
+        return [*map(event, events), DONE]
+
+    def failed(self, error: ServingError) -> bytes:
+        """The end of a stream that breaks off."""
+        return event(error.body) + DONE
 
     @property
     def _kind(self) -> str:
@@ -140,6 +149,11 @@ class Reply:
 def event(content: dict[str, Any], name: str | None = None) -> bytes:
     """A server-sent event."""
     return (b"" if name is None else f"event: {name}\n".encode()) + b"data: " + encoded(content) + b"\n\n"
+
+
+def streamed(parts: AsyncIterator[bytes]) -> StreamingResponse:
+    """A response of server-sent events."""
+    return StreamingResponse(parts, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 
 def usage_of(answered: Answered) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from .answering import Answered, Piece
+from .errors import ServingError
 from .messages import Body, JsonSchema, Message, ResponseFormat, Schema
 from .replies import event, extra_of
 from .requests import ChatRequest
@@ -93,6 +94,10 @@ class ResponsesReply:
     created: int = field(default_factory=lambda: int(time.time()))
     number: int = 0
 
+    @property
+    def name(self) -> str:
+        return f"resp_{self.id}"
+
     def whole(self, answered: Answered) -> dict[str, Any]:
         choice = answered.choices[0]
         done = choice.finish != "length"
@@ -129,9 +134,10 @@ class ResponsesReply:
             self._event(f"response.{whole['status']}", response=whole),
         ]
 
-    def failed(self, error: dict[str, Any]) -> bytes:
-        """The event of an answer that breaks off."""
-        return self._event("error", code=error["type"], message=error["message"], param=error["param"])
+    def failed(self, error: ServingError) -> bytes:
+        """The end of a stream that breaks off."""
+        said = error.body["error"]
+        return self._event("error", code=said["type"], message=said["message"], param=said["param"])
 
     @property
     def _place(self) -> dict[str, Any]:
@@ -148,7 +154,7 @@ class ResponsesReply:
     def _of(self, status: str, output: list[dict[str, Any]]) -> dict[str, Any]:
         asked = self.request
         return {
-            "id": f"resp_{self.id}", "object": "response", "created_at": self.created, "status": status, "error": None,
+            "id": self.name, "object": "response", "created_at": self.created, "status": status, "error": None,
             "incomplete_details": None, "instructions": asked.instructions, "max_output_tokens": asked.max_output_tokens,
             "model": self.model, "output": output, "parallel_tool_calls": True, "previous_response_id": None,
             "store": False, "temperature": asked.temperature, "text": {"format": {"type": "text"}}, "tool_choice": "auto",

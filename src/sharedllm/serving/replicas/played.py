@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.types import ASGIApp, Message
@@ -28,9 +28,6 @@ class Asked:
     def of(cls, scope: dict[str, Any], body: bytes) -> "Asked":
         headers = tuple((name, value) for name, value in scope["headers"] if name.lower() not in _KEPT_BACK)
         return cls(scope["method"], scope["path"], scope["query_string"], headers, body, Identity.repeatable())
-
-    def without_body(self) -> "Asked":
-        return replace(self, body=b"")
 
     @property
     def scope(self) -> dict[str, Any]:
