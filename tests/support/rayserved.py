@@ -21,14 +21,14 @@ PATIENCE = 400
 
 
 @contextmanager
-def serving(*arguments: Any, before: str = "") -> Iterator[tuple[subprocess.Popen, str]]:
+def serving(*arguments: Any, before: str = "", port: int = 0) -> Iterator[tuple[subprocess.Popen, str]]:
     """The command and its URL, once it answers. At the end none of its processes is left.
 
     Args:
-        before: a line of Python that the command's process runs first, to change a constant.
+        before: a line of Python that the command's process runs first, to change a constant. port: 0 for any that is free.
     """
     started = ["-c", f"{before}\nfrom sharedllm.cli import main; main()"] if before else ["-m", "sharedllm"]
-    command = [sys.executable, *started, "serve", *map(str, arguments), "--ray", "--port", "0"]
+    command = [sys.executable, *started, "serve", *map(str, arguments), "--ray", "--port", str(port)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         lines: list[str] = []
@@ -54,11 +54,11 @@ def serving(*arguments: Any, before: str = "") -> Iterator[tuple[subprocess.Pope
 
 
 def replicas(process: subprocess.Popen) -> list[psutil.Process]:
-    """The processes that answer."""
+    """The processes that answer, of those that a process has started; not those of other applications of Ray Serve."""
     found = []
     for one in psutil.Process(process.pid).children(recursive=True):
         try:
-            if "ServeReplica:" in " ".join(one.cmdline()):
+            if "ServeReplica:sharedllm" in " ".join(one.cmdline()):
                 found.append(one)
         except psutil.Error:
             continue
