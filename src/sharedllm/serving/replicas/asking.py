@@ -1,6 +1,6 @@
 """A request that is asked again if the replica that had it dies, so that its client notices nothing."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
@@ -63,35 +63,19 @@ async def answered(replicas: Replicas, asked: Asked, memory: str) -> AsyncGenera
     """
     begun, sent = False, bytearray()
     for _ in range(ATTEMPTS):
-        start, at, held = None, 0, bytearray()
+        at = 0
         try:
-            async with aclosing(replicas.ask(asked, memory)) as parts:
-                async for message in _each(parts):
-                    if message["type"] == "http.response.start":
-                        start = message
-                        continue
-                    assert start is not None
-                    body, more = message.get("body", b""), message.get("more_body", False)
-                    if not _is_stream(start):
-                        held += body
-                        if more:
-                            continue
-                        body = bytes(held)
-                    known = min(len(sent) - at, len(body))
-                    if sent[at : at + known] != body[:known]:
-                        raise ServingError(
-                            500,
-                            "the replica that wrote this answer died, and another one writes it otherwise: ask again.",
-                        )
-                    at, body = at + known, body[known:]
-                    if more and not body:
+            async with aclosing(_parts(replicas, asked, memory)) as parts:
+                async for start, body, more in parts:
+                    new = _unsent(body, sent[at : at + len(body)])
+                    at += len(body)
+                    if more and not new:
                         continue
                     if not begun:
                         begun = True
                         yield start
-                    sent += body
-                    at += len(body)
-                    yield {"type": message["type"], "body": body, "more_body": more}
+                    sent += new
+                    yield {"type": "http.response.body", "body": new, "more_body": more}
                     if not more:
                         return
             raise Gone
@@ -106,10 +90,35 @@ async def answered(replicas: Replicas, asked: Asked, memory: str) -> AsyncGenera
     )
 
 
-async def _each(parts: AsyncGenerator[list[Message], None]) -> AsyncIterator[Message]:
-    async for messages in parts:
-        for message in messages:
-            yield message
+async def _parts(replicas: Replicas, asked: Asked, memory: str) -> AsyncGenerator[tuple[Message, bytes, bool], None]:
+    """Yield the start of one replica's answer with each part of its body, and whether more follows."""
+    start, held = None, bytearray()
+    async with aclosing(replicas.ask(asked, memory)) as said:
+        async for messages in said:
+            for message in messages:
+                if message["type"] == "http.response.start":
+                    start = message
+                    continue
+                assert start is not None
+                held += message.get("body", b"")
+                more = message.get("more_body", False)
+                if more and not _is_stream(start):
+                    continue
+                yield start, bytes(held), more
+                held.clear()
+
+
+def _unsent(body: bytes, sent: bytes | bytearray) -> bytes:
+    """The rest of a part whose beginning, as another replica wrote it, was sent.
+
+    Raises:
+        ServingError: it begins otherwise.
+    """
+    if not body.startswith(bytes(sent)):
+        raise ServingError(
+            500, "the replica that wrote this answer died, and another one writes it otherwise: ask again."
+        )
+    return body[len(sent) :]
 
 
 def _is_stream(start: Message) -> bool:
