@@ -118,3 +118,17 @@ def test_a_file_has_one_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text("a")
     assert find(["./a.txt", "a.txt", "b/../a.txt" if (tmp_path / "b").mkdir() is None else ""]).files == ["a.txt"]
+
+
+def test_a_memory_or_corpus_is_no_folder_of_documents(tree):
+    for name in ("kept/manifest.json", "kept/blocks/a.memory", "docs/c/corpus.json", "docs/c/parts/a.json"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text("{}")
+    assert find(["docs"]).files == ALL
+    for name, said in [
+        ("kept", r"kept is a memory, .* `sharedllm memory merge`"),
+        ("docs/old.memory", r"docs/old\.memory is a memory"),
+        ("docs/c/", "docs/c is a corpus, not a document: ask it with `sharedllm ask`, or read its"),
+    ]:
+        with pytest.raises(UserError, match=said):
+            find(["other.txt", name])

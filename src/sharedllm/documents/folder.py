@@ -39,11 +39,12 @@ def find(names: Sequence[str], exclude: Sequence[str] = ()) -> Found:
             folders and globs.
 
     Raises:
-        UserError: a name is missing, or no file was found. Files are not opened.
+        UserError: a name is missing or a memory, or no file was found. Files are not opened.
     """
     found, without = Found(), _patterns(exclude)
     for name in names:
         if name != "-" and Path(name).is_dir():
+            _check_no_memory(Path(name))
             _search(name, without, found)
         elif name == "-" or not glob.has_magic(name) or Path(name).exists():
             check_file(name)
@@ -133,9 +134,26 @@ def _ignored(rules: dict[str, GitIgnoreSpec], path: str) -> bool:
 
 
 def _foreign(folder: Path) -> bool:
-    """Whether a folder is a memory or a virtual environment."""
-    return (
-        folder.suffix == ".memory"
-        or (folder / "pyvenv.cfg").exists()
-        or ((folder / "manifest.json").exists() and (folder / "blocks").is_dir())
-    )
+    """Whether a folder is a memory, a corpus or a virtual environment."""
+    return _is_memory(folder) or _is_corpus(folder) or (folder / "pyvenv.cfg").exists()
+
+
+def _is_memory(folder: Path) -> bool:
+    return folder.suffix == ".memory" or ((folder / "manifest.json").exists() and (folder / "blocks").is_dir())
+
+
+def _is_corpus(folder: Path) -> bool:
+    return (folder / "corpus.json").exists() and (folder / "parts").is_dir()
+
+
+def _check_no_memory(folder: Path) -> None:
+    """
+    Raises:
+        UserError: a folder is a memory or a corpus.
+    """
+    if _is_memory(folder):
+        raise UserError(
+            f"{folder} is a memory, not a document: ask it, or join memories with `sharedllm memory merge`."
+        )
+    if _is_corpus(folder):
+        raise UserError(f"{folder} is a corpus, not a document: ask it with `sharedllm ask`, or read its sources.")
