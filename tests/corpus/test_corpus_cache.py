@@ -54,11 +54,6 @@ def test_damage_on_the_disk_is_fetched_again(tmp_path):
     assert origin.get(cache, [3]) == [PARTS[3]] and origin.asked == [3, 3]
 
 
-def test_damage_at_the_origin_is_refused(tmp_path):
-    with pytest.raises(UserError, match="checksum"):
-        DiskCache(tmp_path / "c", 10_000).get(SUMS[:1], lambda _: [b"other"])
-
-
 def test_a_full_disk_is_named_with_the_fix(tmp_path, monkeypatch):
     cache = DiskCache(tmp_path / "c", 10_000)
 

@@ -20,7 +20,7 @@ def forget(
     names: Annotated[list[str], typer.Argument(help="Documents, as `sharedllm info` lists them.")],
 ) -> None:
     """Remove documents from a memory."""
-    check_source(str(memory))
+    _check_folder(memory)
     from ..store.manifest import read_manifest
     from ..store.writer import writing
 
@@ -37,7 +37,7 @@ def merge(
 ) -> None:
     """Merge memories into a new one. Nothing is read again, and each document keeps its name and offsets."""
     for memory in memories:
-        check_source(str(memory))
+        _check_folder(memory)
     from ..store.writer import writing
 
     _check_new(output)
@@ -58,7 +58,7 @@ def recover(
 
     A block stores its document's name and its place in it. If one is missing, the text after it becomes a separate document.
     """
-    check_source(str(memory), lost=True)
+    _check_folder(memory, lost=True)
     from ..store.recover import recover as recover_blocks
     from ..utils.checkpoints import load_tokenizer
     from .loading import quiet, tokenizer_fingerprint
@@ -71,18 +71,33 @@ def recover(
 
 
 @app.command()
-def check(memory: MemoryArgument) -> None:
+def check(memory: Annotated[str, typer.Argument(help="A memory, a corpus or its URI.")]) -> None:
     """Read every byte of a memory and compare checksums; exit code 1 if something is lost."""
-    check_source(str(memory))
-    from ..store import open_memory
+    check_source(memory)
+    from ..store import check as lost_of
 
     with progress_bar(f"checking {memory}", None) as advance:
-        opened = open_memory(memory, progress=advance)
-    for lost in opened.damaged:
-        print(harmless(f"{lost.document}: tokens {lost.start:,}–{lost.end:,} are lost: {lost.reason}"))
-    if opened.damaged:
+        lost = list(lost_of(memory, advance))
+    for line in lost:
+        print(harmless(line))
+    if lost:
         raise typer.Exit(1)
     _report(memory)
+
+
+def _check_folder(memory: Path, *, lost: bool = False) -> None:
+    """Refuse what is missing, and a corpus, before anything slow. lost: see `check_source`.
+
+    Raises:
+        UserError: it is one of them.
+    """
+    check_source(str(memory), lost=lost)
+    from ..corpus.opening import recognised
+
+    if recognised(memory):
+        raise UserError(
+            f"{memory} is a corpus, and this is for memories: run `sharedllm read-corpus` with all sources that it is to have."
+        )
 
 
 def _check_new(output: Path) -> None:
@@ -93,7 +108,7 @@ def _check_new(output: Path) -> None:
         raise UserError(f"{output} already exists: name a new memory.")
 
 
-def _report(memory: Path) -> None:
+def _report(memory: str | Path) -> None:
     from ..store import open_memory
 
     opened = open_memory(memory, verify=False)

@@ -7,7 +7,6 @@ second fetches of the best documents what it scores, and the tokens it takes.
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,9 @@ from ..utils.errors import UserError
 from .cache import DiskCache
 from .index import Index, best
 from .manifest import CorpusManifest, Part, read_part
-from .objects import Place
-from .ranged import STEP, RangedBlock
+from .objects import Lost, Place
+from .ranged import RangedBlock
+from .steps import Steps
 
 # Most documents, and most of their tokens, among which pieces are chosen.
 DOCUMENTS, TOKENS = 8, 2**18
@@ -91,7 +91,7 @@ class Corpus:
 
     @property
     def damaged(self) -> tuple[Damage, ...]:
-        """Damage is found when a part is fetched, and is an error then."""
+        """Damage is found when bytes are fetched, and is an error then; `checking.lost` reads all of them."""
         return ()
 
     @property
@@ -140,10 +140,10 @@ class Corpus:
         documents = []
         for number in which:
             shard, name = self.index.shards[int(self.index.owner[number])], self.index.names[number]
-            document = self._document(self._part(shard), name)
+            document = self.document(self.part(shard), name)
             # Blocks of several shards are told apart by their shard.
-            blocks = tuple(replace(block, file=f"{shard}/{block.file}") for block in document.blocks)
-            documents.append(replace(document, blocks=blocks))
+            inside = tuple(replace(block, file=f"{shard}/{block.file}") for block in document.blocks)
+            documents.append(replace(document, blocks=inside))
         settings = self.manifest.settings
         manifest = Manifest(
             settings.fingerprint,
@@ -155,50 +155,37 @@ class Corpus:
             tuple(documents),
             library=library(),
         )
-        return MemoryStore.of(Path(self.place.uri), manifest, partial(self._block, manifest=manifest))
+        # What can't be opened is an error here: a store would leave it out.
+        blocks = {block.file: self._block(block, manifest) for document in documents for block in document.blocks}
+        return MemoryStore.of(Path(self.place.uri), manifest, lambda block: blocks[block.file])
 
-    def _document(self, part: Part, name: str) -> Document:
+    def document(self, part: Part, name: str) -> Document:
+        """
+        Raises:
+            Lost: the part has no document of that name, though the index says so.
+        """
         for document in part.documents:
             if document.name == name:
                 return document
-        raise UserError(f"{self.place.uri}/parts/{part.shard}.json holds no {name}: read the corpus again.")
+        raise Lost.damaged(f"{self.place.uri}/parts/{part.shard}.json", f"it holds no {name}")
 
-    def _part(self, shard: str) -> Part:
+    def part(self, shard: str) -> Part:
+        """
+        Raises:
+            Lost: it is missing or damaged.
+        """
         part = self._parts.get(shard) or read_part(self.place, shard)
         if part is None:
-            raise UserError(f"{self.place.uri} has lost parts/{shard}.json: read the corpus again.")
+            raise Lost.missing(f"{self.place.uri}/parts/{shard}.json")
         return _used(self._parts, shard, part)
 
-    def _block(self, block: Block, *, manifest: Manifest) -> RangedBlock:
+    def _block(self, block: Block, manifest: Manifest) -> RangedBlock:
         shard, _, file = block.file.partition("/")
         opened = self._blocks.get((shard, file))
         if opened is None:
-            part = self._part(shard)
-            assert part.blocks is not None
-            inside = replace(block, file=file)
-            opened = RangedBlock(inside, manifest, partial(self._fetch, part), part.blocks.name)
+            steps = Steps(self.place, self.part(shard), self._cache)
+            opened = RangedBlock(replace(block, file=file), manifest, steps, steps.name)
         return _used(self._blocks, (shard, file), opened)
-
-    def _fetch(self, part: Part, spans: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Ranges of a shard's blocks: from the disk as they are, from elsewhere in steps that are checked and kept."""
-        assert part.blocks is not None
-        name, size = part.blocks.name, part.blocks.nbytes
-        if self._cache is None:
-            return self.place.ranges(name, spans)
-        steps = sorted({step for start, end in spans for step in range(start // STEP, -(-end // STEP))})
-        content = self._cache.get(
-            [part.sums[step] for step in steps],
-            lambda lacking: self.place.ranges(
-                name, [(steps[i] * STEP, min((steps[i] + 1) * STEP, size)) for i in lacking]
-            ),
-        )
-        held = dict(zip(steps, content, strict=True))
-        found = []
-        for start, end in spans:
-            first = start // STEP
-            joined = b"".join(held[step] for step in range(first, -(-end // STEP)))
-            found.append(joined[start - first * STEP : end - first * STEP])
-        return found
 
 
 def _used(kept: OrderedDict, key: Any, entry: Any) -> Any:

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ..utils.errors import UserError
 from .manifest import Object, Part
-from .objects import Place
+from .objects import Lost, Place
 from .summary import KeySummary
 from .terms import Terms
 
@@ -47,7 +45,7 @@ def write_index(place: Place, parts: Sequence[Part]) -> Object | None:
     """Join the indices of shards and put the result; None if no document could be read.
 
     Raises:
-        UserError: the index of a shard is lost or damaged.
+        UserError: the index of a shard is missing or damaged.
     """
     parts = [part for part in parts if part.documents]
     if not parts:
@@ -55,7 +53,7 @@ def write_index(place: Place, parts: Sequence[Part]) -> Object | None:
     words, keys = [], []
     for part in parts:
         assert part.index is not None
-        tensors = _loaded(place, part.index)
+        tensors = loaded(place, part.index)
         words.append(Terms.from_tensors(tensors))
         keys.append(KeySummary.from_tensors(tensors))
     documents = [document for part in parts for document in part.documents]
@@ -84,9 +82,9 @@ def write_index(place: Place, parts: Sequence[Part]) -> Object | None:
 def read_index(place: Place, index: Object) -> Index:
     """
     Raises:
-        UserError: it is lost or damaged.
+        UserError: it is missing or damaged.
     """
-    tensors = _loaded(place, index)
+    tensors = loaded(place, index)
     lists = json.loads(tensors["lists"].numpy().tobytes())
     return Index(
         lists["names"],
@@ -100,18 +98,18 @@ def read_index(place: Place, index: Object) -> Index:
     )
 
 
-def _loaded(place: Place, which: Object) -> dict[str, Tensor]:
+def loaded(place: Place, which: Object) -> dict[str, Tensor]:
+    """The tensors of an index, of a corpus or of a shard.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
     raw = place.read(which.name)
     if raw is None:
-        raise UserError(
-            f"{place.uri} has lost {which.name}: delete its corpus.json and parts, and read the corpus again."
-        )
+        raise Lost.missing(f"{place.uri}/{which.name}")
     if hashlib.sha256(raw).hexdigest() != which.sha256:
-        raise UserError(f"{place.uri}/{which.name} is damaged: its checksum does not match; read the corpus again.")
-    try:
-        return load(raw)
-    except SafetensorError as error:
-        raise UserError(f"{place.uri}/{which.name} is damaged: {error}; read the corpus again.") from None
+        raise Lost.damaged(f"{place.uri}/{which.name}", "its checksum does not match")
+    return load(raw)
 
 
 def best(scores: Tensor, tokens: Tensor, most: int, room: int) -> list[int]:

@@ -10,7 +10,7 @@ from ..store.manifest import Block, Document
 from ..store.sealed import sealed, unsealed
 from ..utils.errors import UserError
 from ..utils.fields import Kind, each, misfit_of, pair, record, text, whole
-from .objects import Place
+from .objects import Lost, Place
 
 FORMAT, PART, VERSION = "sharedllm.corpus", "sharedllm.corpus.part", 1
 NAME = "corpus.json"
@@ -176,7 +176,7 @@ def read_part(place: Place, shard: str) -> Part | None:
     name = f"{place.uri}/parts/{shard}.json"
     content = _read(raw, name, PART, _PART)
     if content["shard"] != shard:
-        raise _damaged(name, f"it is of shard {content['shard']}")
+        raise Lost.damaged(name, f"it is of shard {content['shard']}")
     return Part(
         shard,
         _object(content["blocks"]),
@@ -208,12 +208,8 @@ def _written(kind: str, content: dict[str, Any]) -> bytes:
 
 
 def _read(raw: bytes, name: str, kind: str, schema: dict[str, Kind]) -> dict[str, Any]:
-    content = unsealed(raw, name, kind, VERSION, "of a corpus", lambda what: _damaged(name, what))
+    content = unsealed(raw, name, kind, VERSION, "of a corpus", lambda what: Lost.damaged(name, what))
     wrong = misfit_of(content, schema)
     if wrong is not None:
-        raise _damaged(name, wrong)
+        raise Lost.damaged(name, wrong)
     return content
-
-
-def _damaged(name: str, what: str) -> UserError:
-    return UserError(f"{name} is damaged: {what}; delete it and run `sharedllm read-corpus` again.")

@@ -85,14 +85,19 @@ class Place:
             with named(self.uri):
                 sweep(Path(self._root))
 
-    def names(self, folder: str) -> set[str]:
-        """The names of the objects in a folder."""
+    def sizes(self, folder: str) -> dict[str, int]:
+        """The names of the objects in a folder, and their bytes."""
         with named(self.uri):
             try:
                 self._fs.invalidate_cache()
-                return {path.rpartition("/")[2] for path in self._fs.ls(f"{self._root}/{folder}", detail=False)}
+                found: Any = self._fs.ls(f"{self._root}/{folder}", detail=True)
             except FileNotFoundError:
-                return set()
+                return {}
+        return {info["name"].rpartition("/")[2]: int(info.get("size") or 0) for info in found}
+
+    def names(self, folder: str) -> set[str]:
+        """The names of the objects in a folder."""
+        return set(self.sizes(folder))
 
     def remove(self, name: str) -> None:
         with named(self.uri):
@@ -102,16 +107,17 @@ class Place:
         """Bytes start … end − 1 of an object for each span, requested at once.
 
         Raises:
-            UserError: the object, or a part of it, is gone.
+            Lost: the object, or one of those bytes, is missing.
         """
         path, starts, ends = f"{self._root}/{name}", [s for s, _ in spans], [e for _, e in spans]
         with named(self.uri):
             try:
                 found = self._fs.cat_ranges([path] * len(spans), starts, ends, on_error="raise")
             except FileNotFoundError:
-                raise UserError(
-                    f"{self.uri} has lost {name}: read the corpus again with `sharedllm read-corpus`."
-                ) from None
+                raise Lost.missing(f"{self.uri}/{name}") from None
+        for (start, end), part in zip(spans, found, strict=True):
+            if len(part) != end - start:
+                raise Lost.damaged(f"{self.uri}/{name}", f"bytes {start + len(part):,}–{end:,} are missing")
         return [bytes(part) for part in found]
 
     def files(self) -> Iterator[tuple[str, str, int]]:
@@ -193,6 +199,19 @@ def named(uri: str, *, needed: bool = False) -> Iterator[None]:
         else:
             raise
         raise UserError(f"{uri} can't be used: {said}.") from error
+
+
+class Lost(UserError):
+    """An object is missing, or not what was written. Its name stands in the message with its address. A run makes anew what is
+    missing, so what is damaged has to be deleted."""
+
+    @classmethod
+    def damaged(cls, name: str, what: str) -> "Lost":
+        return cls(f"{name} is damaged: {what}; delete it and run the same `sharedllm read-corpus` again.")
+
+    @classmethod
+    def missing(cls, name: str) -> "Lost":
+        return cls(f"{name} is missing: run the same `sharedllm read-corpus` again, which makes it anew.")
 
 
 def check_uri(uri: str) -> None:

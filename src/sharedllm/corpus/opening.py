@@ -1,6 +1,6 @@
 """Opening a corpus by its URI or folder, for `store.opening`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from ..memory.interface import Memory
 from ..store.opening import Label
 from ..utils.errors import UserError
 from ..utils.files import is_uri
+from .checking import lost
 from .corpus import Corpus
 from .index import read_index
 from .manifest import NAME, CorpusManifest, read_manifest
@@ -21,6 +22,7 @@ class _Kind:
     recognised: Callable[[str | Path], bool]
     look: Callable[[str | Path], Label]
     open: Callable[..., Memory]
+    check: Callable[[str | Path, Callable[[int, int], None]], Iterator[str]]
 
 
 def recognised(name: str | Path) -> bool:
@@ -67,6 +69,11 @@ def open_corpus(
     return corpus
 
 
+def check(name: str | Path, progress: Callable[[int, int], None]) -> Iterator[str]:
+    """See `store.opening.check`."""
+    return lost(open_corpus(name), progress)
+
+
 def _manifest(place: Place) -> CorpusManifest:
     manifest = read_manifest(place)
     if manifest is None:
@@ -78,4 +85,4 @@ def _manifest(place: Place) -> CorpusManifest:
     return manifest
 
 
-KIND = _Kind(recognised, look, open_corpus)
+KIND = _Kind(recognised, look, open_corpus, check)

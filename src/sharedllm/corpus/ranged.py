@@ -19,6 +19,7 @@ from ..memory.segment import Segment
 from ..store.blocks import Form
 from ..store.manifest import Block, Manifest
 from ..utils.errors import UserError
+from .objects import Lost
 
 # Bytes that are fetched and checked together.
 STEP = 2**17
@@ -43,7 +44,7 @@ class RangedBlock:
     def __init__(self, block: Block, manifest: Manifest, fetch: Fetch, name: str):
         """
         Args:
-            block: its `file` is "OFFSET+BYTES". fetch: reads the object that it is in. name: of that object, for messages.
+            block: its `file` is "OFFSET+BYTES". fetch: reads the object that it is in. name: of that object, with its address.
 
         Raises:
             UserError: it is not the block that was written.
@@ -104,8 +105,7 @@ class RangedBlock:
             return self._whole(name)
         entry = self._entries[name]
         _, groups, slots, *rest = entry["shape"]
-        dtype = DTYPES[entry["dtype"]]
-        row = math.prod(rest) * dtype.itemsize
+        row = math.prod(rest) * DTYPES[entry["dtype"]].itemsize
         runs = _runs(columns[0].tolist())
         begin = self._data + entry["data_offsets"][0]
         spans = [
@@ -113,14 +113,22 @@ class RangedBlock:
             for group in range(groups)
             for first, end in runs
         ]
-        found = b"".join(self._bytes(spans))
-        return _tensor(found, dtype, (1, groups, columns.shape[1], *rest))
+        return self._tensor(name, b"".join(self._bytes(spans)), (1, groups, columns.shape[1], *rest))
 
     def _whole(self, name: str) -> Tensor:
         entry = self._entries[name]
         start, end = entry["data_offsets"]
         (found,) = self._bytes([(self._data + start, self._data + end)])
-        return _tensor(found, DTYPES[entry["dtype"]], tuple(entry["shape"]))
+        return self._tensor(name, found, tuple(entry["shape"]))
+
+    def _tensor(self, name: str, content: bytes, shape: tuple[int, ...]) -> Tensor:
+        dtype = DTYPES[self._entries[name]["dtype"]]
+        expected = math.prod(shape) * dtype.itemsize
+        if len(content) != expected:
+            raise self._damaged(f"{name} has {len(content):,} bytes, not {expected:,}")
+        # `frombuffer` takes no empty one.
+        flat = torch.frombuffer(bytearray(content), dtype=dtype) if content else torch.zeros(0, dtype=dtype)
+        return flat.reshape(shape)
 
     def _bytes(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         if any(end > self.nbytes for _, end in spans):
@@ -128,13 +136,7 @@ class RangedBlock:
         return self._fetch([(self._offset + start, self._offset + end) for start, end in spans])
 
     def _damaged(self, what: str) -> UserError:
-        return UserError(f"{self._name} at byte {self._offset:,} is damaged: {what}; read the corpus again.")
-
-
-def _tensor(content: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    if not content:
-        return torch.zeros(shape, dtype=dtype)
-    return torch.frombuffer(bytearray(content), dtype=dtype).reshape(shape)
+        return Lost.damaged(self._name, f"at byte {self._offset:,} {what}")
 
 
 def _runs(columns: list[int]) -> list[tuple[int, int]]:

@@ -8,6 +8,7 @@ from typing import Any
 from ..memory.file import Storage
 from ..utils.errors import UserError
 from .engines import Engine
+from .held import whole
 from .index import write_index
 from .manifest import NAME, CorpusManifest, Part, Settings, Totals, read_manifest, read_part, write_manifest
 from .objects import Place
@@ -86,12 +87,12 @@ def read_corpus(
     except UserError:
         _forgotten(place, anew)
         raise
-    there = place.names("parts")
-    left = [shard for shard in shards if f"{shard.id}.json" not in there]
-    report = Report(shards=len(shards), known=len(shards) - len(left), failed=list(unreadable))
+    known = whole(place, shards)
+    left = [shard for shard in shards if shard.id not in known]
+    report = Report(shards=len(shards), known=len(known), failed=list(unreadable))
     progress(None, len(left))
     _read(engine, model, uri, settings, left, report, progress)
-    parts = _committed(place, shards)
+    parts = _committed(place, shards, known)
     report.failed += [failure for part in parts for failure in part.failed]
     totals = Totals(
         sum(len(part.documents) for part in parts),
@@ -154,12 +155,15 @@ def _read(
         progress(outcome, len(shards))
 
 
-def _committed(place: Place, shards: Sequence[Shard]) -> list[Part]:
+def _committed(place: Place, shards: Sequence[Shard], known: dict[str, Part]) -> list[Part]:
     """
+    Args:
+        known: parts that need not be read.
+
     Raises:
         UserError: a shard was not read, or its part is lost or damaged.
     """
-    parts = [read_part(place, shard.id) for shard in shards]
+    parts = [known.get(shard.id) or read_part(place, shard.id) for shard in shards]
     lost = sum(part is None for part in parts)
     if lost:
         raise UserError(

@@ -22,6 +22,9 @@ class Damage:
     end: int
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.document}: tokens {self.start:,}–{self.end:,} are lost: {self.reason}"
+
 
 class Memory(Protocol):
     """One or more texts that were read."""

@@ -4,7 +4,7 @@
 
 from ..memory.interface import Damage
 from .manifest import Block, Document
-from .opening import is_memory, look, open_memory
+from .opening import check, is_memory, look, open_memory
 from .store import MemoryStore
 
-__all__ = ["Block", "Damage", "Document", "MemoryStore", "is_memory", "look", "open_memory"]
+__all__ = ["Block", "Damage", "Document", "MemoryStore", "check", "is_memory", "look", "open_memory"]

@@ -1,7 +1,7 @@
 """Opens a memory by its name: a file of `save_memory`, a folder of `sharedllm read`, or what `ELSEWHERE` knows, such as the
 corpora of `sharedllm read-corpus`. No other code asks which of them it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from ..utils.registry import Registry
 from .manifest import NAME, Manifest, read_manifest
 from .store import MemoryStore
 
-# Kinds of memories that are no file and no folder of blocks. An entry has `recognised`, `look` and `open`.
+# Kinds of memories that are no file and no folder of blocks. An entry has `recognised`, `look`, `open` and `check`.
 ELSEWHERE = Registry("memory of kind {}")
 ELSEWHERE.add(
     "corpus", "sharedllm.corpus.opening:KIND", "documents that many workers read, in a folder or an object store"
@@ -105,3 +105,18 @@ def open_memory(
     if progress is not None:
         progress(memory.tokens, memory.tokens)
     return memory
+
+
+def check(path: str | Path, progress: Callable[[int, int], None]) -> Iterator[str]:
+    """Read every byte of a memory and compare checksums: a line for all that is lost.
+
+    Args:
+        progress: called with the number of tokens read since the last call, and the total.
+
+    Raises:
+        UserError: as `open_memory`.
+    """
+    kind = _elsewhere(path)
+    if kind is not None:
+        return kind.check(path, progress)
+    return map(str, open_memory(path, progress=progress).damaged)
