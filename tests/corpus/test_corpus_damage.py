@@ -1,5 +1,6 @@
 """A damaged corpus: no wrong answer, all that is lost is named, and running the command again repairs it."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -162,6 +163,27 @@ def test_the_index_is_made_again(whole, corpus, corpus_model, run, how):
         index.unlink()
     assert read(corpus_model, whole / "docs", corpus, shard_bytes=1).read == 0
     assert objects(corpus) == objects(whole / "c")
+
+
+def test_documents_do_not_fall_out_unless_that_is_asked_for(docs, corpus_model, tmp_path, run):
+    (docs / "r.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    corpus = tmp_path / "c"
+    read(corpus_model, docs, corpus)
+    before = objects(corpus)
+    other = documents(tmp_path / "other", 1)
+    command = ["read-corpus", other, "-o", corpus, "--model", corpus_model, "--workers", 0]
+    options = ["--batch-tokens", 256, "--shard-bytes", 300]
+    code, _, err = run(*command, *options)
+    assert code == 2 and f"holds 5 documents, as {docs}/0.txt, that these sources lack: name them too, or drop" in err
+    assert "--replace" in err and objects(corpus) == before
+    (docs / "r.jsonl").write_text('{"text": "one more"}\n')
+    with pytest.raises(UserError, match=rf"holds {docs}/r\.jsonl:2 that these sources lack"):
+        read(corpus_model, docs, corpus)
+    (docs / "r.jsonl").write_text('{"text": "one more"}\n{"text": "two"}\n{"text": "three"}\n')
+    assert read(corpus_model, docs, corpus).documents == 6, "what grew or changed is no other source"
+    code, out, err = run(*command, *options, "--replace", "--json")
+    assert code == 0 and json.loads(out)["documents"] == 1, err
+    assert open_corpus(corpus).index.names == [f"{other}/0.txt"]
 
 
 def test_commands_for_memories_say_what_a_corpus_is(corpus, run, tmp_path):

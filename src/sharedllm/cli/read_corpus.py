@@ -31,6 +31,9 @@ def command(
     cluster: Annotated[
         str, typer.Option(help="Address of a Ray cluster; auto for this machine's. Default: one is started here.")
     ] = "",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Drop documents of the corpus that are not in these sources.")
+    ] = False,
     exclude: Annotated[
         list[str] | None,
         typer.Option(help="Pattern, as in .gitignore, of what to leave out of folders; any number of times."),
@@ -49,7 +52,7 @@ def command(
     """Read many documents into a corpus that ask, chat and serve take. Every token is kept.
 
     Each shard is committed once it is whole. The same command, run again, reads what is missing or has changed; documents that can't
-    be read are listed.
+    be read are listed. To add documents, name the sources of all.
     """
     from ..corpus.objects import check_uri
 
@@ -70,7 +73,8 @@ def command(
             advance(0 if outcome is None else 1, total=total)
 
         options: dict[str, Any] = {"storage": storage, "batch_tokens": batch_tokens, "shard_bytes": shard_bytes}
-        report = read_corpus(sources, output, model, engine, exclude=exclude or [], progress=show, **options)
+        options |= {"exclude": exclude or [], "replace": replace}
+        report = read_corpus(sources, output, model, engine, progress=show, **options)
     if json:
         print_json(corpus=output, workers=workers, **report.values())
         return

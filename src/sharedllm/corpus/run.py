@@ -8,7 +8,7 @@ from typing import Any
 from ..memory.file import Storage
 from ..utils.errors import UserError
 from .engines import Engine
-from .held import whole
+from .held import check_kept, whole
 from .index import write_index
 from .manifest import NAME, CorpusManifest, Part, Settings, Totals, read_manifest, read_part, write_manifest
 from .objects import Place
@@ -60,17 +60,19 @@ def read_corpus(
     batch_tokens: int,
     shard_bytes: int,
     exclude: Sequence[str] = (),
+    replace: bool = False,
     progress: Callable[[Outcome | None, int], None] = lambda _, __: None,
 ) -> Report:
     """Read documents into a corpus; what is committed there already stays and is not read again.
 
     Args:
         sources: see `sources.plan`. model: its name. engine: does the reading.
+        replace: drop documents of the corpus that are not in the sources.
         progress: called with each shard's outcome, None at first, and the number of shards to read.
 
     Raises:
-        UserError: a source, the model or the store can't be used; or the corpus there has other settings. What was committed
-            stays, and the corpus is what it was until a run ends.
+        UserError: a source, the model or the store can't be used; or the corpus there has other settings, or documents that
+            the sources lack. What was committed stays, and the corpus is what it was until a run ends.
     """
     begun = time.perf_counter()
     place = Place(uri)
@@ -87,6 +89,8 @@ def read_corpus(
     except UserError:
         _forgotten(place, anew)
         raise
+    if not replace:
+        check_kept(place, held, shards)
     known = whole(place, shards)
     left = [shard for shard in shards if shard.id not in known]
     report = Report(shards=len(shards), known=len(known), failed=list(unreadable))
