@@ -178,8 +178,9 @@ def main() -> None:
         uri, names = options.work / "corpus", files(records[:size], options.work / "documents")
         done = {(one["documents"], one["id"]): one for one in held["records"]}
         said = read_corpus(
-            [str(n) for n in names], str(uri), options.model, OneProcess(), batch_tokens=BATCH, shard_bytes=SHARD
-        )
+            [str(n) for n in names], str(uri), options.model, OneProcess(), batch_tokens=BATCH, shard_bytes=SHARD,
+            replace=True,  # a run that goes on begins with the fewest documents again
+        )  # fmt: skip
         if said.tokens:
             held["reading"].append({"documents": size, "tokens": said.tokens, "seconds": round(said.seconds, 1)})
         opened = open_corpus(str(uri))
