@@ -7,7 +7,7 @@ from stores import TOKENIZER
 
 from sharedllm.answering.ask import ask
 from sharedllm.corpus.objects import Place
-from sharedllm.store import open_memory
+from sharedllm.store import check, open_memory
 from sharedllm.utils.errors import UserError
 
 pytest.importorskip("moto")
@@ -57,6 +57,22 @@ def test_what_was_fetched_is_kept(server, docs, corpus_model, model, tmp_path, m
         counts.append(sum(path.endswith(".blocks") for _, path in server.asked[before:]))
     assert counts[0] > 0 and counts[1] == 0
     assert 0 < sum(p.stat().st_size for p in (tmp_path / "cache").iterdir()) <= 10**6
+
+
+@pytest.mark.parametrize("left", [0, 3000])
+def test_an_object_that_is_cut_short(server, docs, corpus_model, tmp_path, left):
+    """As it is copied from a damaged folder: damage, not a failure of the store."""
+    import boto3
+
+    run(corpus_model, docs, URI)
+    place = Place(URI)
+    before = content(place)
+    name = min(name for name in place.names("shards") if name.endswith(".blocks"))
+    cut = before[f"shards/{name}"][:left]
+    boto3.client("s3").put_object(Bucket="books", Key=f"old/c/shards/{name}", Body=cut)
+    lost = list(check(URI, lambda *_: None))
+    assert len(lost) == 2 and all(f"{URI}/shards/{name} is damaged: bytes {left:,}–" in line for line in lost)
+    assert run(corpus_model, docs, URI).read == 1 and content(place) == before
 
 
 def test_a_bucket_that_vanishes(server, docs, corpus_model, monkeypatch):

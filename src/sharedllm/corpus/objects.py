@@ -115,6 +115,12 @@ class Place:
                 found = self._fs.cat_ranges([path] * len(spans), starts, ends, on_error="raise")
             except FileNotFoundError:
                 raise Lost.missing(f"{self.uri}/{name}") from None
+            except OSError:
+                # Stores refuse a range that begins behind the end.
+                size = int(self._fs.size(path) or 0)
+                if size >= max(ends):
+                    raise
+                raise Lost.damaged(f"{self.uri}/{name}", f"bytes {size:,}–{max(ends):,} are missing") from None
         for (start, end), part in zip(spans, found, strict=True):
             if len(part) != end - start:
                 raise Lost.damaged(f"{self.uri}/{name}", f"bytes {start + len(part):,}–{end:,} are missing")
