@@ -257,7 +257,9 @@ def serving(plan: Plan) -> Iterator[Served]:
                 if found := re.search(r"A page to ask in: (http://\S+)/\.", line):
                     yield Served(found[1], lambda: processor_seconds(process.pid))
                     return
-            raise UserError(f"the server did not start: {lines[-1].removeprefix('error: ') if lines else 'it says nothing'}")
+            raise UserError(
+                f"the server did not start: {lines[-1].removeprefix('error: ') if lines else 'it says nothing'}"
+            )
         finally:
             process.terminate()
 

@@ -121,6 +121,8 @@ def _search(folder: str, without: GitIgnoreSpec, found: Found) -> None:
                 found.files.append(slashes(str(path)))
             elif path.is_symlink():
                 found.unreadable.append((slashes(str(path)), "it is a link to nothing"))
+            else:
+                found.unreadable.append((slashes(str(path)), "it is a pipe or a device, not a file"))
 
 
 def _ignored(rules: dict[str, GitIgnoreSpec], path: str) -> bool:
