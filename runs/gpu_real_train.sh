@@ -5,15 +5,17 @@
 #   runs/gpu_real_train.sh tokens BASE CORPUS OUT     # BASE: a checkpoint's folder; CORPUS: {books,code,proofs}-{train,validation,test}-*.jsonl.zst
 #   runs/gpu_real_train.sh lm BASE CORPUS OUT         # recipes/real-lm.yaml
 #   runs/gpu_real_train.sh control BASE CORPUS OUT    # the same without reading any context
+#   runs/gpu_real_train.sh band BASE CORPUS OUT       # real-lm.yaml with a memory of BAND, layers in the middle that can use one untrained
+#   runs/gpu_real_train.sh band-control BASE CORPUS OUT   # adapters of the same layers, without reading any context
 #   runs/gpu_real_train.sh paper BASE CORPUS OUT      # recipes/real-paper.yaml
 #   runs/gpu_real_train.sh sft BASE CORPUS OUT        # recipes/real-sft.yaml
 #   runs/gpu_real_train.sh evaluate BASE CORPUS OUT   # loss by length of context on the test texts, of all that was trained
 #   runs/gpu_real_train.sh pack BASE CORPUS OUT       # OUT/pack: adapters of at most 16 MiB each, and everything else in one archive
 #
-# SEEDS="0 1 2"; MICRO=32768: tokens of a forward pass; STEPS: fewer steps than the recipe's. SMALL=1 makes short runs of a
+# SEEDS="0 1 2"; BAND="8 17", the first layer and the last (of Qwen2.5-0.5B: docs/training/real.md); MICRO=32768: tokens of a forward pass; STEPS: fewer steps than the recipe's. SMALL=1 makes short runs of a
 # small shape, for a CPU and a base of at least 512 positions and 4 layers.
 set -euo pipefail
-stage=${1:?"usage: runs/gpu_real_train.sh tokens|lm|control|paper|sft|evaluate|pack BASE CORPUS OUT"}
+stage=${1:?"usage: runs/gpu_real_train.sh tokens|lm|control|band|band-control|paper|sft|evaluate|pack BASE CORPUS OUT"}
 export REAL_MODEL=${2:?"name the base"} CORPUS=${3:?"name the folder of the corpus"} OUT=${4:?"name the folder of the runs"}
 limit=${LIMIT:-540} seeds=${SEEDS:-0 1 2} here=$(dirname "$0")
 domains=(books code proofs)
@@ -25,6 +27,18 @@ until_done() { # COMMAND …: what is left of the time; the next call resumes
   if ((left > 5)); then timeout "$left" "$@" || code=$?; else code=124; fi
   if [[ "$code" = 124 ]]; then echo "not done yet: run it again"; exit 0; fi
   if [[ "$code" != 0 ]]; then exit "$code"; fi
+}
+
+band() { # lora|all: settings for adapters in the layers of BAND; for their memory as well
+  local first last map
+  read -r first last <<<"${BAND:-8 17}"
+  if [[ -n "${SMALL:-}" ]]; then first=1 last=1; fi
+  echo "lora.layers=[$(seq -s ', ' "$first" "$last")]"
+  if [[ "$1" = all ]]; then
+    map=$(for ((n = first; n <= last; n++)); do printf '[%d, %d], ' "$n" "$n"; done)
+    echo "model.lower_layers=$((last + 1))"
+    echo "model.injection_map=[${map%, }]"
+  fi
 }
 
 train() { # RECIPE NAME [OVERRIDE …]: every seed
@@ -58,6 +72,8 @@ case $stage in
     ;;
   lm) train real-lm lm ;;
   control) train real-lm control control=empty ;;
+  band) mapfile -t settings < <(band all) && train real-lm band "${settings[@]}" ;;
+  band-control) mapfile -t settings < <(band lora) && train real-lm band-control control=empty "${settings[@]}" ;;
   paper) train real-paper paper ;;
   sft) train real-sft sft ;;
   evaluate)
@@ -65,11 +81,11 @@ case $stage in
     if [[ -n "${SMALL:-}" ]]; then lengths=0,2W cases=1; fi
     for seed in $seeds; do
       # The base in its window, and with pieces chosen by words in half of it, is measured once.
-      for name in lm control paper; do
+      for name in lm control band band-control paper; do
         model=$OUT/$name/seed-$seed/model
         [[ -d "$model" ]] || continue
         systems=sharedllm,empty
-        if [[ "$name" = control ]]; then systems=empty; fi
+        if [[ "$name" = *control ]]; then systems=empty; fi
         if [[ "$name $seed" = "lm ${seeds%% *}" ]]; then systems+=,window,bm25; fi
         for domain in "${domains[@]}"; do
           until_done python -m sharedllm eval loss loss-other --data "$domain=$OUT/tokens-real/$domain-test" --model "$model" \
@@ -77,13 +93,13 @@ case $stage in
         done
       done
     done
-    for name in lm control paper; do
+    for name in lm control band band-control paper; do
       if [[ -d "$OUT/cells/$name" ]]; then python -m sharedllm report "$OUT/cells/$name"/* -o "$OUT/results/$name"; fi
     done
     ;;
   pack)
     mkdir -p "$OUT/pack"
-    for folder in "$OUT"/{lm,control,paper,sft}/seed-*/adapter; do
+    for folder in "$OUT"/{lm,control,band,band-control,paper,sft}/seed-*/adapter; do
       [[ -d "$folder" ]] || continue
       run=${folder#"$OUT"/}
       mkdir -p "$OUT/pack/${run%/adapter}"

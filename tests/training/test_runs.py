@@ -42,7 +42,7 @@ def test_a_real_base_on_a_gpu_in_small(corpus, tmp_path):
 
     assert "not done yet: run it again" in stage("tokens", LIMIT="1")
     assert "tokens is done" in stage("tokens")
-    for name in ("lm", "control", "paper", "sft"):
+    for name in ("lm", "control", "band", "band-control", "paper", "sft"):
         assert f"{name} is done" in stage(name), name
         assert (tmp_path / name / "seed-3" / "adapter" / "adapter.json").is_file()
     before = (tmp_path / "lm" / "seed-3" / "log.jsonl").stat().st_mtime_ns
@@ -50,6 +50,8 @@ def test_a_real_base_on_a_gpu_in_small(corpus, tmp_path):
     assert (tmp_path / "lm" / "seed-3" / "log.jsonl").stat().st_mtime_ns == before, "what is done stays as it is"
     recipe = json.loads((tmp_path / "control" / "seed-3" / "recipe.json").read_text())
     assert (recipe["control"], recipe["seed"], recipe["steps"]) == ("empty", 3, 2)
+    recipe = json.loads((tmp_path / "band" / "seed-3" / "recipe.json").read_text())
+    assert (recipe["model"]["injection_map"], recipe["lora"]["layers"]) == ([[1, 1]], [1])
     assert "evaluate is done" in stage("evaluate")
     assert (tmp_path / "results" / "lm" / "report.md").is_file()
     stage("pack")
