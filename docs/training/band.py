@@ -21,8 +21,8 @@ from real import KEPT, PAGE, SHORT, TOKENS_A_STEP, WINDOWS, filled, load, loss_o
 from sharedllm.model.targets import IGNORE
 from sharedllm.training.setup import make_tokenizer
 
-# In windows of the recipe.
-LENGTHS = (1, 3, 7)
+# Windows of the recipe before the same targets, and the texts of each kind. Few documents are long enough for the last.
+LENGTHS = (((1, 3, 7), ROWS), ((3, 15), ROWS // 2))
 WAYS = {
     "own": "the memory of its own 6,144 tokens",
     "other": "the memory of another text",
@@ -61,21 +61,24 @@ def by_length(run: Path, checkpoint: str) -> Iterator[dict]:
     """The same targets after memories of more and more of the text before them."""
     recipe = recipe_of(run)
     losses, window = load(recipe, run / "checkpoints" / checkpoint), recipe.model["window"]
-    for domain in recipe.data.sources:
-        running, before, labels = targets_of(recipe, domain, SHORT, max(LENGTHS) * window, ROWS)
-        for row in range(ROWS):
-            for length in (0, *(n * window for n in LENGTHS)):
-                about = {"run": run.name, "checkpoint": checkpoint, "domain": domain, "row": row, "length": length}
-                memory = before[[row], before.shape[1] - length :]
-                yield about | {"loss": loss_of(losses, recipe, running[[row]], labels[[row]], memory)}
+    for lengths, rows in LENGTHS:
+        longest = max(lengths) * window
+        for domain in recipe.data.sources:
+            running, before, labels = targets_of(recipe, domain, SHORT, longest, rows)
+            for row in range(rows):
+                for length in (0, *(n * window for n in lengths)):
+                    about = {"run": run.name, "checkpoint": checkpoint, "domain": domain, "row": row}
+                    loss = loss_of(losses, recipe, running[[row]], labels[[row]], before[[row], longest - length :])
+                    yield about | {"longest": longest, "length": length, "loss": loss}
 
 
-def cells(name: str) -> dict[tuple, dict[tuple, float]]:
-    """Losses by domain and row, by run and by the value of a field."""
+def cells(*names: str) -> dict[tuple, dict[tuple, float]]:
+    """Losses by domain and row, by run and by the values of fields."""
     found: dict[tuple, dict[tuple, float]] = defaultdict(dict)
     for r in read("band.jsonl"):
-        if name in r:
-            found["control" if "control" in r["run"] else "ours", r[name]][r["domain"], r["row"]] = r["loss"]
+        if names[0] in r:
+            run = "control" if "control" in r["run"] else "ours"
+            found[run, *(r[name] for name in names)][r["domain"], r["row"]] = r["loss"]
     return found
 
 
@@ -96,12 +99,19 @@ def by_way() -> str:
 
 
 def lengths() -> str:
-    found = cells("length")
-    lines = ["| tokens in the memory | n | minus without |", "|--:|--:|--:|"]
-    for run, length in sorted(found, key=lambda key: key[1]):
+    found = cells("longest", "length")
+    lines = [
+        "| targets with | n | tokens in the memory | minus without | minus the row above |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    above = 0
+    for run, longest, length in sorted(found):
+        cell = found[run, longest, length]
         if length:
-            cell = found[run, length]
-            lines.append(f"| {length:,} | {len(cell)} | {minus(cell, found[run, 0])} |")
+            more = minus(cell, found[run, longest, above]) if above else ""
+            shown = f"{length:,} | {minus(cell, found[run, longest, 0])} | {more}"
+            lines.append(f"| {longest:,} tokens before them | {len(cell)} | {shown} |")
+        above = length
     return "\n".join(lines)
 
 
