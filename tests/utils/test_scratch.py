@@ -139,11 +139,13 @@ def test_a_folder_is_whole_or_as_it_was(tmp_path):
     assert [path.name for path in final.iterdir()] == ["b"]
 
 
-def test_an_empty_folder_is_filled_and_stays_the_same(tmp_path):
+@pytest.mark.parametrize("named", ["mounted", "."])
+def test_an_empty_folder_is_filled_and_stays_the_same(tmp_path, monkeypatch, named):
     final = tmp_path / "mounted"
     final.mkdir()
+    monkeypatch.chdir(final if named == "." else tmp_path)
     before = final.stat().st_ino
-    with whole_folder(final) as made:
+    with whole_folder(Path(named)) as made:
         (made / "train").mkdir()
         (made / "train" / "a").write_text("a")
         (made / "manifest.json").write_text("{}")

@@ -155,7 +155,7 @@ def command(
             loaded, **settings, lower_layers=4 if lower_layers is None else lower_layers
         )
     count = sum(p.numel() for p in model.parameters())
-    save(model, tokenizer, extended_card(output.name, base, model.config, count), output)
+    save(model, tokenizer, extended_card(output.absolute().name, base, model.config, count), output)
     new = sum(p.numel() for n, p in model.named_parameters() if ".injection." in n or "lower_layers" in n)
     if json:
         print_json(model=str(output), parameters=count, new_parameters=new, **measured)

@@ -62,6 +62,7 @@ def whole_folder(final: Path) -> Iterator[Path]:
     Raises:
         OSError: it can't be written.
     """
+    final = final.resolve()  # "." has no name
     fills = final.is_dir() and not any(final.iterdir())
     final.parent.mkdir(parents=True, exist_ok=True)
     with scratch(final if fills else final.parent) as above:
