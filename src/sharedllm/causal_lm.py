@@ -240,10 +240,8 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
             if split.context_ids.shape[1]:
                 context_ids, context_attention_mask = split.context_ids, split.context_mask
             if targets is not None:
-                given, targets = (
-                    targets,
-                    targets.gather(1, split.running_columns).masked_fill(~split.running_mask, IGNORE),
-                )
+                given = targets
+                targets = given.gather(1, split.running_columns).masked_fill(~split.running_mask, IGNORE)
                 if num_items_in_batch is not None:
                     num_items_in_batch = counted(num_items_in_batch, targets, given)
         if targets is not None and context_ids is not None and query_ids is None and self._needs_query():

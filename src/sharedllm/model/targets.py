@@ -43,8 +43,6 @@ def without_padding(targets: Tensor, real: Tensor | None, shifted_here: bool) ->
 def counted(items: Tensor | int, targets: Tensor, given: Tensor) -> Tensor:
     """How many targets to divide by: of `items`, which count those of all batches, the share that `targets` are of those `given`
     with this one."""
-    left = (targets != IGNORE).sum()
-    share = torch.where(
-        left > 0, left / (given != IGNORE).sum().clamp(min=1), torch.ones_like(left, dtype=torch.float32)
-    )
+    left, before = (targets != IGNORE).sum(), (given != IGNORE).sum()
+    share = torch.where(left > 0, left / before.clamp(min=1), torch.ones_like(left, dtype=torch.float32))
     return torch.as_tensor(items, device=targets.device) * share
