@@ -173,8 +173,17 @@ def test_every_memory_of_a_folder_is_served_but_what_can_not_be(model, tmp_path)
         str(tmp_path / f"{n}.memory") for n in ("damaged", "other")
     ]
     assert "another model" in said[1]
+    memories.scan()
+    assert len(said) == 2, "each is told of once"
+    shutil.rmtree(tmp_path / "other.memory")
+    store_of(tmp_path / "other.memory", model, tokenizer, text=TEXT)
+    memories.scan()
+    assert memories.names == ["b", "a", "other"] and len(said) == 2
+    store_of(tmp_path / "third.memory", other, tokenizer, text=TEXT)
+    memories.scan()
+    assert len(said) == 3
     with pytest.raises(UserError, match="another model"):
-        Memories([tmp_path / "other.memory"], opens)
+        Memories([tmp_path / "third.memory"], opens)
 
 
 def test_the_command_takes_a_folder(run, model_folder, tmp_path, monkeypatch):

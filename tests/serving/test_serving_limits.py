@@ -110,6 +110,31 @@ def test_what_other_processes_change_is_seen(serve, model, tokenizer, tmp_path):
     assert answer.status_code == 409 and "changed by another process" in answer.json()["error"]["message"]
 
 
+def test_lists_and_texts_are_those_on_disk_without_a_question(serve, model, tokenizer, tmp_path):
+    """A document that another process forgets is gone at once: from the list, and with its text."""
+    client, folder, place = serve(makes=True), tmp_path / "notes.memory", "/v1/memories/notes/documents"
+
+    def listed() -> dict[str, list[str]]:
+        memories = client.get("/v1/memories").json()["data"]
+        return {memory["id"]: [document["name"] for document in memory["documents"]] for memory in memories}
+
+    with writing(folder) as writer:
+        writer.read(model, tokenizer, "owls", ["The night owl is called Mina.\n"])
+    assert listed() == {"notes": ["foxes", "owls"]}
+    assert client.put(f"{place}/owls", content="An owl.").status_code == 409
+    with writing(folder) as writer:
+        writer.forget("foxes")
+    assert client.get(f"{place}/foxes").status_code == 404
+    assert listed() == {"notes": ["owls"]}
+    assert client.put(f"{place}/foxes", content=TEXT).status_code == 200
+    store_of(tmp_path / "other.memory", model, tokenizer, text=TEXT)
+    assert client.post("/v1/chat/completions", json=ASKED | {"memory": "other"}).status_code == 200
+    assert listed() == {"notes": ["owls", "foxes"], "other": ["text"]}
+    (folder / "manifest.json").write_text("{}")
+    gone = client.get(f"{place}/owls")
+    assert gone.status_code == 409 and "changed by another process" in gone.json()["error"]["message"]
+
+
 def test_memories_that_can_not_be_served(model, tokenizer, tmp_path):
     (tmp_path / "a").mkdir()
     stores = [store_of(tmp_path / f"{folder}x.memory", model, tokenizer, text=TEXT) for folder in ("", "a/")]

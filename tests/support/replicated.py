@@ -8,11 +8,10 @@ from sharedllm.serving.app import application
 from sharedllm.serving.replicas.asking import Gone, Whole
 from sharedllm.serving.replicas.front import Front, front_application
 from sharedllm.serving.replicas.played import Asked, played
-from sharedllm.serving.replicas.sharing import look_again
 
 
 class Local:
-    """Services with their applications, which take turns.
+    """Applications, which take turns.
 
     deaths  of the next requests in order: after how many bytes of the body the replica dies; None: it doesn't
     memories  that the requests named
@@ -25,8 +24,7 @@ class Local:
     async def ask(self, asked: Asked, memory: str) -> AsyncGenerator[list, None]:
         self.memories.append(memory)
         left = self.deaths.pop(0) if self.deaths else None
-        service, app = next(self._turns)
-        look_again(service.memories, asked, memory)
+        app = next(self._turns)
         async with aclosing(played(app, asked)) as said:
             async for messages in said:
                 for message in messages:
@@ -41,9 +39,7 @@ class Local:
                     yield [message]
 
     async def every(self, asked: Asked, seconds: float) -> list[Whole]:
-        for service, _ in self.apps:
-            look_again(service.memories, asked, "")
-        return [await self._whole(f"r{number}", app, asked) for number, app in enumerate(app for _, app in self.apps)]
+        return [await self._whole(f"r{number}", app, asked) for number, app in enumerate(self.apps)]
 
     async def running(self) -> int:
         return len(self.apps)
@@ -57,7 +53,7 @@ class Local:
 def front_of(services, *, key=None, hosts=None, most=40, most_waiting=32, seconds=None):
     """A front over an application of each service, and those replicas. key: that clients have to send."""
     first = services[0]
-    replicas = Local(*((service, application(service)) for service in services))
+    replicas = Local(*map(application, services))
     seconds = first.seconds if seconds is None else seconds
     front = Front(replicas, first.name, seconds=seconds, most=most, most_waiting=most_waiting)
     sizes = {"most_bytes": first.most_bytes, "most_upload": first.most_upload}

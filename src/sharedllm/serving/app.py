@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
@@ -34,7 +34,19 @@ def application(service: Service) -> FastAPI:
         yield
         await asyncio.to_thread(service.worker.stop)
 
-    app = FastAPI(title="sharedllm", lifespan=lifespan, docs_url=None, redoc_url=None, default_response_class=Json)
+    async def scanned(request: Request) -> None:
+        """Before a request is answered, see which memories other processes have made or removed."""
+        if request.url.path.startswith("/v1/"):
+            await asyncio.to_thread(service.memories.scan)
+
+    app = FastAPI(
+        title="sharedllm",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        default_response_class=Json,
+        dependencies=[Depends(scanned)],
+    )
     app.add_middleware(
         Guard, key=service.key, most_bytes=service.most_bytes, hosts=service.hosts, most_upload=service.most_upload
     )

@@ -37,6 +37,7 @@ def add_changes(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/memories")
     async def memories() -> dict[str, Any]:
+        await asyncio.to_thread(service.memories.refresh)
         listed = {"object": "list", "data": service.memories.listed(), "most_upload": service.most_upload}
         return listed | {"makes_memories": service.memories.folder is not None}
 
@@ -61,15 +62,18 @@ def add_changes(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/memories/{name}/documents/{document:document}")
     async def read(name: str, document: str, start: int = 0, end: int = 10_000) -> dict[str, Any]:
-        held = service.memories[name].memory
-        return await asyncio.to_thread(passage, held, service.tokenizer, document, max(start, 0), max(end, 0))
+        def work() -> dict[str, Any]:
+            held = service.memories.current(name)
+            return passage(held, service.tokenizer, document, max(start, 0), max(end, 0))
+
+        return await asyncio.to_thread(work)
 
     @app.put("/v1/memories/{name}/documents/{document:document}")
     async def put(name: str, document: str, request: Request, replace: bool = False) -> Response:
         """A file, of which nothing stays if its client leaves before it is read."""
         _ = service.memories[name]
         check_document(document)
-        service.memories.check_free(name, document, replace)
+        await asyncio.to_thread(service.memories.check_free, name, document, replace)
         data = await request.body()
         file = await _while_there(request, extractions.text(document, data, service.seconds))
         job = _reading(service, name, document, file, replaces=replace)

@@ -12,7 +12,7 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..documents.places import Origin
 from ..memory.fingerprint import tokenizer_fingerprint
 from ..memory.interface import Memory, Searched
-from ..store.opening import is_memory, look, open_memory
+from ..store.opening import Label, is_memory, look, open_memory
 from ..store.writer import Writer, writing
 from ..utils.errors import UserError
 from ..utils.files import is_full, is_uri
@@ -22,7 +22,8 @@ from .opened import Opened
 
 
 class Memories:
-    """Memories by the names of their folders or files. Only the worker's thread changes them; other threads may read them."""
+    """Memories by the names of their folders or files. Only the worker's thread changes their documents; other threads may read
+    them, and look at what other processes have changed."""
 
     def __init__(
         self,
@@ -49,6 +50,10 @@ class Memories:
         self._changing: str | None = None
         # Held while the mapping is replaced; other threads may go through the old one.
         self._replacing = threading.Lock()
+        # Held while the folder is looked through, so that each new memory is opened once.
+        self._scanning = threading.Lock()
+        # What in the folder can't be served, as it was when its line was said; it is tried again once it has changed.
+        self._refused: dict[Path, Label | str] = {}
         for path in (path if is_uri(path) else Path(path) for path in paths):
             self._open(path)
         self.scan()
@@ -70,17 +75,32 @@ class Memories:
 
     def scan(self) -> None:
         """Serve what is in the folder: what other processes have made there, and no more what they have removed."""
-        if self.folder is None:
+        if self.folder is None or not self.folder.is_dir():
             return
-        with self._replacing:
-            self._opened = {name: opened for name, opened in self._opened.items() if not self._gone(opened)}
-        served = {Path(opened.path).resolve() for opened in self._opened.values()}
-        for path in sorted(self.folder.iterdir()):
-            if not is_memory(path) or path.resolve() in served:
-                continue
-            try:
+        with self._scanning:
+            with self._replacing:
+                there = {name: opened for name, opened in self._opened.items() if not self._gone(opened)}
+                if len(there) < len(self._opened):
+                    self._opened = there
+                    self._refused.clear()  # a name may be free again
+            for path in sorted(self.folder.iterdir()):
+                if is_memory(path) and not self._serves(path):
+                    self._offer(path)
+
+    def _serves(self, path: Path) -> bool:
+        return path.resolve() in {Path(opened.path).resolve() for opened in self._opened.values()}
+
+    def _offer(self, path: Path) -> None:
+        """Serve a memory of the folder, or say once why it can't be."""
+        state: Label | str | None = None
+        try:
+            state = look(path)
+            if self._refused.get(path) != state:
                 self._open(path)
-            except UserError as error:
+        except UserError as error:
+            state = state or str(error)
+            if self._refused.get(path) != state:
+                self._refused[path] = state
                 self._left_out(f"{path} is not served: {error}")
 
     def _gone(self, opened: Opened) -> bool:
@@ -131,7 +151,7 @@ class Memories:
         return there[0] if alone else None
 
     def current(self, name: str) -> Memory:
-        """The memory of a name, reopened if another process has changed it; only for the worker's thread.
+        """The memory of a name, reopened if another process has changed it.
 
         Raises:
             ServingError: no memory of that name, or it can no longer be asked.
@@ -230,9 +250,9 @@ class Memories:
     def check_free(self, name: str, document: str, replaces: bool) -> None:
         """
         Raises:
-            ServingError: no such memory, or it has a document of that name.
+            ServingError: no such memory, it can no longer be asked, or it has a document of that name.
         """
-        there = {d["name"] for d in self[name].contents if d.get("finished", True)}
+        there = {d["name"] for d in self.current(name).contents if d.get("finished", True)}
         if document in there and not replaces:
             raise _taken(name, document)
 

@@ -8,10 +8,10 @@ from served import ASKED, TEXT
 
 from sharedllm.serving.identity import Identity
 from sharedllm.serving.memories import Memories
+from sharedllm.serving.replicas.leases import Leases
 from sharedllm.serving.replicas.played import Asked, played
 from sharedllm.serving.replicas.played import joined as joined_messages
 from sharedllm.serving.replicas.routing import memory_named
-from sharedllm.serving.replicas.sharing import Leases
 
 CHAT = "/v1/chat/completions"
 READ = ASKED | {"memory": "notes", "budget": 60}

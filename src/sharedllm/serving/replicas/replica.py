@@ -11,9 +11,9 @@ from ...utils.errors import UserError
 from ..app import application
 from ..errors import ServingError
 from .asking import Whole
+from .leases import Lease, Leases
 from .plan import Plan
 from .played import Asked, played
-from .sharing import Lease, Leases, look_again
 
 
 def _listen_here() -> None:
@@ -48,7 +48,7 @@ class Replica:
     async def ask(self, asked: Asked) -> AsyncGenerator[list[Message], None]:
         """Yield the messages of the application's answer; see `played`."""
         memory = serve.get_multiplexed_model_id()
-        await self._ready(asked, memory)
+        await self._ready(memory)
         try:
             async with aclosing(played(self.app, asked)) as said:
                 async for messages in said:
@@ -58,7 +58,6 @@ class Replica:
 
     async def whole(self, asked: Asked) -> Whole:
         """The application's answer."""
-        await self._ready(asked, "")
         start, body = {"status": 500, "headers": []}, b""
         async for messages in played(self.app, asked):
             for message in messages:
@@ -73,10 +72,10 @@ class Replica:
         if not self.service.worker.alive:
             raise RuntimeError("the model's thread has ended")
 
-    async def _ready(self, asked: Asked, memory: str) -> None:
-        """See what other replicas have changed, and open the memory that is asked for."""
+    async def _ready(self, memory: str) -> None:
+        """Open the memory that is asked for, which another replica may have made."""
         memories = self.service.memories
-        await asyncio.to_thread(look_again, memories, asked, memory)
+        await asyncio.to_thread(memories.scan)
         if memory in memories.names:
             with suppress(UserError, ServingError):  # the application says so, in its own form
                 await self._opened(memory)
