@@ -46,6 +46,15 @@ def base_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def wide_base_folder(tmp_path_factory):
+    """The same with a window of 256, in which a question has room."""
+    folder = tmp_path_factory.mktemp("wide") / "base"
+    byte_tokenizer().save_pretrained(folder)
+    tiny_base("llama", vocab_size=256, max_position_embeddings=256).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def model_folder(base_folder):
     folder = base_folder.parent / "model"
     arguments = ["--chunk-size", "16", "--strides", "4,2,1", "--lower-layers", "2", "--encoding", "chunk"]

@@ -15,7 +15,7 @@ TEXT = "".join(
 
 
 @pytest.fixture(scope="module")
-def deep_folder(base_folder, tmp_path_factory):
+def deep_folder(wide_base_folder, tmp_path_factory):
     from sharedllm.cli import main
 
     folder = tmp_path_factory.mktemp("deep") / "model"
@@ -25,7 +25,7 @@ def deep_folder(base_folder, tmp_path_factory):
     )
     arguments = ["--data", str(text), "--window", "256", "--chunk-size", "64", "--json"]
     with pytest.raises(SystemExit, match="0"):
-        main(["extend", str(base_folder), "-o", str(folder), *arguments])
+        main(["extend", str(wide_base_folder), "-o", str(folder), *arguments])
     return folder
 
 
@@ -89,18 +89,18 @@ def test_scores_that_do_not_rank_pieces_are_refused(run, deep_folder, tmp_path):
     assert code == 2 and err.count("\n") == 1 and "use one of attention, bm25, hybrid" in err
 
 
-def test_the_papers_way_says_that_it_is_untrained(run, base_folder, tmp_path):
+def test_the_papers_way_says_that_it_is_untrained(run, wide_base_folder, tmp_path):
     (tmp_path / "notes.txt").write_text(TEXT)
     options = ["--paper", "--chunk-size", 16, "--lower-layers", 1, "--window", 64]
-    assert run("extend", base_folder, "-o", tmp_path / "model", *options)[0] == 0
+    assert run("extend", wide_base_folder, "-o", tmp_path / "model", *options)[0] == 0
     code, _, err = run("ask", tmp_path / "notes.txt", "Who?", "--model", tmp_path / "model", "--max-new-tokens", 2)
     assert code == 0 and "is not trained" in err
 
 
 @pytest.mark.parametrize(("injection", "anchored"), [("joint", True), ("cross", False)])
-def test_a_joint_memory_leaves_the_first_token_alone(run, base_folder, tmp_path, injection, anchored):
+def test_a_joint_memory_leaves_the_first_token_alone(run, wide_base_folder, tmp_path, injection, anchored):
     options = ["--injection", injection, "--window", 256, "--chunk-size", 32, "--lower-layers", 2]
-    code, _, err = run("extend", base_folder, "-o", tmp_path / "model", *options)
+    code, _, err = run("extend", wide_base_folder, "-o", tmp_path / "model", *options)
     assert code == 0, err
     assert json.loads((tmp_path / "model" / "config.json").read_text()).get("anchor", False) is anchored
 
@@ -119,14 +119,14 @@ def test_a_file_of_save_memory_is_selected_from(run, deep_folder, tmp_path):
     assert 0 < json.loads(out)["selected_tokens"] <= 64
 
 
-def test_a_chat_model_is_asked_for_few_words(base_folder):
+def test_a_chat_model_is_asked_for_few_words(wide_base_folder):
     """Where there is a chat template and nothing else is said; the words are not searched for."""
     from sharedllm.answering.ask import prompt_of
     from sharedllm.prompts import FEW_WORDS
     from sharedllm.utils.checkpoints import load_tokenizer
 
     tokenizer, model = (
-        load_tokenizer(str(base_folder)),
+        load_tokenizer(str(wide_base_folder)),
         tiny_shared("llama", injection="deep", encoding="chunk", window=128),
     )
 
@@ -139,24 +139,24 @@ def test_a_chat_model_is_asked_for_few_words(base_folder):
     assert "Who?\nIn French.>" in asked(instruction="In French.")
 
 
-def test_a_window_too_small_to_measure(run, base_folder, tmp_path):
+def test_a_window_too_small_to_measure(run, wide_base_folder, tmp_path):
     """Without a text of the user's, words alone select; a text that was named has to be long enough."""
     options = ["--window", 64, "--chunk-size", 16, "--lower-layers", 1]
-    code, _, err = run("extend", base_folder, "-o", tmp_path / "small", *options)
+    code, _, err = run("extend", wide_base_folder, "-o", tmp_path / "small", *options)
     assert code == 0 and "words alone select" in err
     config = json.loads((tmp_path / "small" / "config.json").read_text())
     assert config["lower_layers"] == 1 and not config["selection_heads"]
     (tmp_path / "short.txt").write_text("Too short.")
-    code, _, err = run("extend", base_folder, "-o", tmp_path / "none", *options, "--data", tmp_path / "short.txt")
+    code, _, err = run("extend", wide_base_folder, "-o", tmp_path / "none", *options, "--data", tmp_path / "short.txt")
     assert code == 2 and "sentences to ask about" in err
 
 
-def test_many_questions_read_through_all_layers(run, base_folder, deep_folder, tmp_path):
+def test_many_questions_read_through_all_layers(run, wide_base_folder, deep_folder, tmp_path):
     """The heads come from the bottom third, whatever the depth."""
     prose = deep_folder.parent / "prose.txt"
     options = ["--data", prose, "--window", 256, "--chunk-size", 64, "--json"]
     for name, chosen in (("many", ["--questions", "many"]), ("given", ["--lower-layers", 4])):
-        code, out, err = run("extend", base_folder, "-o", tmp_path / name, *options, *chosen)
+        code, out, err = run("extend", wide_base_folder, "-o", tmp_path / name, *options, *chosen)
         assert code == 0, err
         said, config = json.loads(out), json.loads((tmp_path / name / "config.json").read_text())
         layers = config["text_config"]["num_hidden_layers"]
@@ -166,7 +166,7 @@ def test_many_questions_read_through_all_layers(run, base_folder, deep_folder, t
     (tmp_path / "notes.txt").write_text(TEXT)
     code, out, err = run("ask", tmp_path / "notes.txt", "Who keeps the mill?", "--model", tmp_path / "many", "--json")
     assert code == 0 and any("mill" in source["text"] for source in json.loads(out)["sources"]), err
-    code, _, err = run("extend", base_folder, "-o", tmp_path / "no", "--questions", "many", "--lower-layers", 2)
+    code, _, err = run("extend", wide_base_folder, "-o", tmp_path / "no", "--questions", "many", "--lower-layers", 2)
     assert code == 2 and "--questions many means all layers" in err
 
 

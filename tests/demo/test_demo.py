@@ -62,14 +62,14 @@ def test_cost_measures_something():
     assert cost.peak_bytes is None or cost.peak_bytes >= 0
 
 
-def test_demo_writes_figures_and_drawing(run, base_folder, tmp_path):
+def test_demo_writes_figures_and_drawing(run, wide_base_folder, tmp_path):
     pytest.importorskip("matplotlib")
     text = tmp_path / "text.txt"
     text.write_text("".join(f"{i} is the number of this line.\n" for i in range(200)))
     model = tmp_path / "model"  # its window fits a needle's question, which is long in bytes
     extended = ["-o", model, "--paper", "--window", "192", "--chunk-size", "16", "--lower-layers", "2"]
-    assert run("extend", base_folder, *extended)[0] == 0
-    options = ["--model", model, "--base", base_folder, "--tokens", "1024", "--places", "2", "--needles", "1"]
+    assert run("extend", wide_base_folder, *extended)[0] == 0
+    options = ["--model", model, "--base", wide_base_folder, "--tokens", "1024", "--places", "2", "--needles", "1"]
     code, out, err = run("demo", text, "-o", tmp_path / "demo", *options)
     assert code == 0, err
     assert "Loss of the same 192 tokens" in out

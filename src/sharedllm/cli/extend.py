@@ -1,7 +1,7 @@
 """`sharedllm extend`: make a SharedLLM from a base checkpoint, ready for questions or, with --paper, for training."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -9,6 +9,22 @@ from ..context.policies import POLICIES
 from ..utils.errors import UserError
 from ..utils.text_files import check_file, read_text
 from .common import JsonOption, check_model, note, output_option, print_json
+
+Injection = Literal["deep", "joint", "cross"]
+# What is taken where nothing is said. A depth of None is measured.
+DEFAULTS: dict[Injection, dict[str, Any]] = {
+    "deep": {"encoding": "chunk", "chunk_size": 2048, "lower_layers": None},
+    "joint": {"encoding": "chunk", "chunk_size": 1024, "lower_layers": 4},
+    "cross": {"encoding": "node", "chunk_size": 1024, "lower_layers": 4},
+}
+
+
+def default(field: str) -> str:
+    """The default of an option, for its help: "2048 (deep), 1024 (joint, cross)"."""
+    values: dict[str, list[str]] = {}
+    for injection, defaults in DEFAULTS.items():
+        values.setdefault("measured" if defaults[field] is None else str(defaults[field]), []).append(injection)
+    return "Default: " + ", ".join(f"{value} ({', '.join(names)})" for value, names in values.items()) + "."
 
 
 def numbers(field: str, text: str) -> list[int]:
@@ -50,7 +66,7 @@ def command(
     output: Annotated[Path, output_option("Folder to write.")],
     paper: Annotated[
         bool,
-        typer.Option("--paper", help="The paper's cross-attention, which has no effect until it is trained."),
+        typer.Option("--paper", help="The paper's: --injection cross, which has no effect until it is trained."),
     ] = False,
     questions: Annotated[
         Literal["few", "many"],
@@ -64,35 +80,41 @@ def command(
         typer.Option(help="Folder of an adapter that `train` wrote for this base; it brings all settings with it."),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Text file for measuring the base; default: prose that comes with Python.")
+        str | None,
+        typer.Option(help="Text file for measuring the base (deep); default: prose that comes with Python."),
     ] = None,
     window: Annotated[int | None, typer.Option(help="W, tokens of running text; default: the base's.")] = None,
-    chunk_size: Annotated[
-        int | None, typer.Option(help="C, tokens per chunk. Default: 2048; with --paper 1024.")
-    ] = None,
+    chunk_size: Annotated[int | None, typer.Option(help=f"C, tokens per chunk. {default('chunk_size')}")] = None,
     strides: Annotated[str, typer.Option(help="Strides of the tree's levels, coarse to fine.")] = "16,8,4",
     ratios: Annotated[str | None, typer.Option(hidden=True)] = None,  # old name of --strides
     lower_layers: Annotated[
-        int | None, typer.Option(help="M, bottom layers that read the context. Default: measured; with --paper 4.")
+        int | None, typer.Option(help=f"M, bottom layers that read the context. {default('lower_layers')}")
     ] = None,
     injection_map: Annotated[str | None, typer.Option(help="lower:upper pairs; default i:i for all i < M.")] = None,
     injection: Annotated[
-        Literal["deep", "joint", "cross"] | None,
+        Injection | None,
         typer.Option(
             help="deep (selected tokens are read through all layers; the default), joint (one softmax over text read "
             "through M layers) or cross (the paper's)."
         ),
     ] = None,
-    encoding: Annotated[str | None, typer.Option(help="node or chunk. Default: chunk; with --paper node.")] = None,
+    encoding: Annotated[
+        Literal["chunk", "node"] | None,
+        typer.Option(
+            help=f"Whether a chunk is read once, or each of its nodes alone, which can't keep every token. {default('encoding')}"
+        ),
+    ] = None,
     overlap: Annotated[int, typer.Option(help="Tokens before a chunk that are read with it, for encoding chunk.")] = 0,
-    lower_weights: Annotated[str, typer.Option(help="shared or copy.")] = "shared",
-    selection: Annotated[str, typer.Option(help=f"{POLICIES.names}.")] = "right",
+    lower_weights: Annotated[
+        Literal["shared", "copy"], typer.Option(help="Whether the context is read by the base's layers or by a copy.")
+    ] = "shared",
+    selection: Annotated[str, typer.Option(help=f"Which parts stay fine: {POLICIES.names}.")] = "right",
     json: JsonOption = False,
 ) -> None:
     """Extend a base checkpoint, so that it reads texts of any length and answers questions about them without training.
 
-    The necessary reading depth and the heads that find answers are measured, in a minute or two. With --paper the
-    logits equal the base's to the bit until the model is trained.
+    The necessary reading depth and the heads that find answers are measured for injection deep, in a minute or two. With
+    --paper the logits equal the base's to the bit until the model is trained.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output} exists and is not an empty folder: choose another one.")
@@ -106,19 +128,27 @@ def command(
             raise UserError("--adapter brings all settings with it: leave the other options out.")
         adapted(base, adapter, output, json)
         return
-    injection = injection or ("cross" if paper else "deep")
-    deep = injection == "deep"
+    asked, injection = injection, injection or ("cross" if paper else "deep")
+    defaults, deep = DEFAULTS[injection], injection == "deep"
+    other = "--paper" if paper else f"--injection {asked}"
     if questions == "many" and (lower_layers is not None or not deep):
+        wrong = [*([] if deep else [other]), *(["--lower-layers"] if lower_layers is not None else [])]
+        raise UserError(f"--questions many means all layers, and injection deep: leave out {' and '.join(wrong)}.")
+    if data is not None and not deep:
         raise UserError(
-            "--questions many means all layers, and injection deep: leave out --lower-layers and --injection."
+            f"--data {data} is for measuring the base, and {other} measures nothing: leave one of them out."
         )
+    POLICIES.find(selection)
+    chunk: int = defaults["chunk_size"] if chunk_size is None else chunk_size
+    if overlap > chunk:
+        raise UserError(f"--overlap {overlap} is more than a chunk, of {chunk} tokens: lower it.")
     settings = {
         "window": window,
-        "chunk_size": chunk_size,
+        "chunk_size": chunk,
         "strides": numbers("strides", ratios or strides),
         "injection_map": pairs(injection_map) if injection_map is not None else None,
         "injection": injection,
-        "encoding": encoding or ("chunk" if deep else "node"),
+        "encoding": encoding or defaults["encoding"],
         "overlap": overlap,
         # Without it a memory costs a base that is not trained half a nat (docs/training/real.md).
         "anchor": injection == "joint",
@@ -128,20 +158,25 @@ def command(
     if data is not None:
         check_file(data)
     from ..causal_lm import SharedLLMForCausalLM
+    from ..model.base_config import positions_of
     from ..training.card import extended_card
     from ..utils.checkpoints import load_model
     from ..utils.hardware import default_device
     from ..utils.model_names import is_gguf
     from ..utils.prose import library_prose
-    from .extending import CHARACTERS, DEEP, measured_depth, needed_tokenizer, save, tokenizer_of
+    from .extending import CHARACTERS, measured_depth, needed_tokenizer, save, tokenizer_of
     from .loading import quiet
 
     quiet()
-    if chunk_size is None:
-        settings["chunk_size"] = DEEP["chunk_size"] if deep else 1024
     measured_with = needed_tokenizer(base) if deep else None
     tokenizer = tokenizer_of(base, output) if measured_with is None else measured_with
     loaded = load_model(base, default_device(), dtype="auto")
+    most = positions_of(loaded.config)
+    if window is not None and most is not None and window > most:
+        raise UserError(
+            f"--window {window} is longer than the {most} positions of {base}: leave it out, or scale the base's positions in "
+            "its config.json (rope_parameters)."
+        )
     if is_gguf(base):
         note(f"{base} is dequantised to bfloat16")
     measured = {}
@@ -152,7 +187,7 @@ def command(
         )
     else:
         model = SharedLLMForCausalLM.from_base(
-            loaded, **settings, lower_layers=4 if lower_layers is None else lower_layers
+            loaded, **settings, lower_layers=defaults["lower_layers"] if lower_layers is None else lower_layers
         )
     count = sum(p.numel() for p in model.parameters())
     save(model, tokenizer, extended_card(output.absolute().name, base, model.config, count), output)

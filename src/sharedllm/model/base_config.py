@@ -41,6 +41,19 @@ def take_over(config: Any, given: dict[str, Any]) -> str | None:
     return base._attn_implementation
 
 
+def positions_of(base: PreTrainedConfig) -> int | None:
+    """How many positions a base is configured for, or is scaled to; None if it has no limit."""
+    most = getattr(base, "max_position_embeddings", None)
+    if most is None:
+        return None
+    rope = getattr(base, "rope_parameters", None) or {}
+    kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]  # some bases have one per kind of layer
+    scaled = (
+        (kind.get("original_max_position_embeddings") or most) * kind["factor"] for kind in kinds if kind.get("factor")
+    )
+    return int(max([most, *scaled]))
+
+
 def keep_attention(config: PreTrainedConfig, implementation: str | None) -> None:
     """Give a configuration its base's attention implementation, unless it has its own.
 

@@ -171,6 +171,8 @@ def family_of(config: PreTrainedConfig) -> Family:
         UserError: the family is not supported; says why, or lists the supported ones.
     """
     name = config.model_type
+    if name == "sharedllm":
+        raise UserError("it is a SharedLLM already: use it as it is, or name the base that it was made from.")
     if name in REFUSED:
         raise UserError(f"model_type={name!r} can't be extended: {REFUSED[name]}.")
     if name not in FAMILIES:
