@@ -79,6 +79,28 @@ def test_offloaded_weights_are_refused():
         SharedLLMForCausalLM.from_base(tiny_base("llama").to("meta"), lower_layers=2)
 
 
+@pytest.mark.parametrize("place", ["disk", "meta"])
+def test_a_model_that_a_device_map_offloads_reads_nothing(tmp_path, place):
+    """Whether the ids are on the CPU or where the model says that it is; running text alone is no reading."""
+    tiny_shared("llama", window=64).save_pretrained(tmp_path / "model")
+    model = SharedLLMForCausalLM.from_pretrained(
+        tmp_path / "model", device_map={"": place}, offload_folder=str(tmp_path / "disk")
+    )
+    ids = torch.tensor(random_texts([100]))
+    with pytest.raises(ValueError, match="without an offloading device_map"):
+        model(ids)
+    for given in (ids, ids.to(model.device)):
+        for use in (
+            lambda given=given: model.read(given),
+            lambda given=given: model.read(given, fingerprint=False),
+            lambda given=given: model.generate(given, max_new_tokens=2),
+        ):
+            with pytest.raises(
+                ValueError, match="load the whole model on one device, without an offloading device_map"
+            ):
+                use()
+
+
 def test_quantised_and_wrapped_bases_are_refused():
     base = tiny_base("llama")
     base.model.layers[1].self_attn.q_proj.weight = torch.nn.Parameter(

@@ -24,12 +24,18 @@ def check_ids(name: str, ids: Tensor, mask: Tensor | None, vocab_size: int | Non
     """Check ids and return their (B, T) bool mask; all True if none is given.
 
     Raises:
-        UserError: ids that are not a (B, T) integer tensor, a mask of another shape, or an id outside the vocabulary.
+        UserError: ids that are not a (B, T) integer tensor or have no values, a mask of another shape, or an id outside the
+            vocabulary.
     """
     if not isinstance(ids, Tensor):
         raise UserError(f"{name} is a {type(ids).__name__}: pass a tensor of token ids of shape (B, T).")
     if ids.ndim != 2 or ids.is_floating_point():
         raise UserError(f"{name} has shape {tuple(ids.shape)} and dtype {ids.dtype}: pass integer ids of shape (B, T).")
+    if ids.is_meta:  # where ids go that follow an offloaded model
+        raise UserError(
+            f"{name} is on the meta device, which holds no values: pass ids of the CPU, and load the whole model on one device, "
+            "without an offloading device_map."
+        )
     if mask is None:
         mask = torch.ones_like(ids, dtype=torch.bool)
     if mask.shape != ids.shape:

@@ -140,8 +140,13 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
                 training mode.
 
         Raises:
-            UserError: wrong shapes, ids outside the vocabulary, impossible strides, or a missing query.
+            UserError: wrong shapes, ids outside the vocabulary, impossible strides, a missing query, or weights that are
+                quantised or offloaded.
         """
+        # In training weights change with every step, so the memory is not kept.
+        marked = fingerprint and not self.training
+        if marked:
+            check_dense(self)
         given = self._moved(context_ids, context_attention_mask, query_ids, query_attention_mask)
         with self._gradients(gradients):
             memory = read_context(
@@ -150,10 +155,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
                 sources=sources,
                 progress=progress,
             )
-        # In training weights change with every step, so the memory is not kept.
-        if not fingerprint or self.training:
-            return memory
-        return replace(memory, fingerprint=self.fingerprint(strides))
+        return replace(memory, fingerprint=self.fingerprint(strides)) if marked else memory
 
     def append(
         self,
