@@ -19,7 +19,7 @@ from sharedllm.context.pieces import choose_pieces
 from sharedllm.evaluation.qa.metrics import f1, hit
 from sharedllm.evaluation.qa.reader import Reader
 from sharedllm.evaluation.qa.sets import SETS
-from sharedllm.scoring import passages
+from sharedllm.scoring import rankings
 
 # Set, number of questions, whether the text quotes them.
 CELLS = (
@@ -81,17 +81,17 @@ def main() -> None:
         questions, chosen = SETS.find(name), {share: [] for share in SHARES}
         for index, text in asked(model, tokenizer, name, count, Path(sys.argv[3]), quoted):
             for question, heads, gold in text:
-                ranked = passages.join(index.words.scores(question.question), torch.from_numpy(heads))
+                ranked = rankings.join(index.words.scores(question.question), torch.from_numpy(heads))
                 covered, free = index.covered(question.question)
-                for passages.LEAST_SHARE in SHARES:
-                    least = passages.least_score(ranked, covered, free)
+                for rankings.LEAST_SHARE in SHARES:
+                    least = rankings.least_score(ranked, covered, free)
                     best = choose_pieces(ranked.masked_fill(ranked < least, -torch.inf), index.pieces, BUDGET)
                     read = set(best.tolist())
                     shown = "".join(index.texts[piece] for piece in best.tolist())
                     said = reader.prompt(shown, f"{question.question}\n{questions.instruction}", bool(shown))
                     found = float(np.mean([bool(set(some.tolist()) & read) for some in gold if len(some)]))
                     tokens = int(index.pieces.lengths[best].sum())
-                    chosen[passages.LEAST_SHARE].append(
+                    chosen[rankings.LEAST_SHARE].append(
                         Chosen(found, tokens, torch.cat([head, said], 1), tuple(question.answers))
                     )
         answer(reader, [row for rows in chosen.values() for row in rows], questions.new_tokens)

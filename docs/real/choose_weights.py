@@ -17,7 +17,7 @@ from sharedllm.evaluation.qa.sets import SETS, TextSpec
 from sharedllm.memory.segments import segments_of
 from sharedllm.prompts import NOTHING, PromptForm, own_words
 from sharedllm.scoring import words
-from sharedllm.scoring.passages import TextIndex
+from sharedllm.scoring.text_index import TextIndex
 from sharedllm.utils.text import tokenize
 
 QUESTIONS = {"nq": 160, "fairytaleqa": 160, "hotpotqa": 50, "keys-4": 60}

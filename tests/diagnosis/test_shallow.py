@@ -6,14 +6,14 @@ import pytest
 import torch
 from helpers import byte_tokenizer, tiny_base, tiny_shared
 
-from sharedllm.diagnosis.shallow import Asked, Depth, Shallow, _best_of, _reciprocal, measure_shallow
+from sharedllm.diagnosis.shallow import Asked, Depth, Shallow, _best_of, measure_shallow, reciprocal
 from sharedllm.utils.errors import UserError
 
 
 def test_the_right_piece_counts_by_its_rank():
     scores = torch.tensor([[0.1, 0.5, 0.2], [0.3, 0.3, 0.3]])
-    assert _reciprocal(scores, 1).tolist() == pytest.approx([1.0, 1 / 3])
-    assert _reciprocal(scores, 0).tolist() == pytest.approx([1 / 3, 1 / 3])
+    assert reciprocal(scores, 1).tolist() == pytest.approx([1.0, 1 / 3])
+    assert reciprocal(scores, 0).tolist() == pytest.approx([1 / 3, 1 / 3])
 
 
 def test_heads_that_find_together_are_chosen():

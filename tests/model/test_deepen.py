@@ -13,7 +13,7 @@ from sharedllm.model import deepen as deepening
 from sharedllm.model.deepen import Deepened, deepen
 from sharedllm.model.encode import pieces_of
 from sharedllm.reference_deep import reference_deep_logits
-from sharedllm.scoring.passages import TextIndex
+from sharedllm.scoring.text_index import TextIndex
 from sharedllm.utils.errors import UserError
 
 PREFIX = [5, 3, 9]

@@ -10,15 +10,9 @@ from helpers import byte_tokenizer, coverage, tiny_base, tiny_shared
 from sharedllm.context.pieces import Pieces
 from sharedllm.memory.segments import segments_of
 from sharedllm.scoring.heads import HeadIndex
-from sharedllm.scoring.passages import (
-    LEAST_SHARE,
-    TextIndex,
-    index_of,
-    join,
-    least_score,
-    rank_pieces,
-    select_pieces,
-)
+from sharedllm.scoring.passages import select_pieces
+from sharedllm.scoring.rankings import LEAST_SHARE, join, least_score, rank_pieces
+from sharedllm.scoring.text_index import TextIndex, index_of
 from sharedllm.scoring.words import WordIndex
 from sharedllm.utils.errors import UserError
 

@@ -15,7 +15,8 @@ from ..scoring.base import TokenScore, get_score
 from ..scoring.bm25 import in_whole_words
 from ..scoring.defaults import default_budget, default_score
 from ..scoring.hybrid import HybridScore
-from ..scoring.passages import FOUND, check_ranking, select_pieces
+from ..scoring.passages import select_pieces
+from ..scoring.rankings import FOUND, check_ranking
 from ..utils.errors import UserError
 from ..utils.hardware import now
 from .citations import Citation, cite, describe
@@ -32,6 +33,7 @@ class Chosen:
     citations  the parts that were kept whole, best first
     sources    the citations for display (see `citations.describe`)
     found      None where it is not known: for models that do not read deeper, and for questions of nothing but words such as "what is it"; False: the text contains hardly any word of the question and may not answer it
+    read       (m,) lengths of the pieces that were read again to compare their meaning with the question's
     """
 
     memory: ContextMemory
@@ -39,6 +41,7 @@ class Chosen:
     citations: list[Citation]
     sources: list[dict[str, Any]]
     found: bool | None
+    read: Tensor
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,7 @@ def choose(
             model.model, segments_of(everything), tokenizer, asked, own[:, -asked.shape[1] :], budget, ranking
         )
         found = None if selected.coverage is None else selected.coverage >= FOUND
-        return _chosen(tokenizer, selected.memory, selected.scores, most_sources, found)
+        return _chosen(tokenizer, selected.memory, selected.scores, most_sources, found, selected.read)
     scores = token_scores(model, tokenizer, everything, prompt, words, score)
     memory = model.select(everything, prompt, budget=budget, score=scores)
     return _chosen(tokenizer, memory, scores, most_sources)
@@ -219,9 +222,11 @@ def _chosen(
     scores: Tensor,
     most_sources: int,
     found: bool | None = None,
+    read: Tensor | None = None,
 ) -> Chosen:
     citations = cite(memory, scores, most_sources)
-    return Chosen(memory, scores, citations, [describe(tokenizer, memory, citation) for citation in citations], found)
+    sources = [describe(tokenizer, memory, citation) for citation in citations]
+    return Chosen(memory, scores, citations, sources, found, torch.zeros(0, dtype=torch.long) if read is None else read)
 
 
 def ask(
@@ -242,7 +247,7 @@ def ask(
         everything: one text of `read(…, keep_all=True)`, a `MemoryStore`, or several of them, which are concatenated.
             They are not changed, so they can be asked again.
         budget: most tokens of it to read for this question; default: `default_budget`. score: how the budget is spent
-            (see `scoring`; for models that read deeper `scoring.passages`); default: `default_score`.
+            (see `scoring`; for models that read deeper `scoring.rankings`); default: `default_score`.
         instruction: how to answer, put after the question; its words are not searched for. Default: with as few words as
             possible, where the tokenizer has a chat template; else none.
 

@@ -13,7 +13,8 @@ from ..memory.context_memory import ContextMemory
 from ..memory.segments import Source, segments_of, take
 from ..prompts import NOTHING, own_words
 from ..scoring.defaults import default_budget, default_score
-from ..scoring.passages import index_of, needed_pieces
+from ..scoring.passages import needed_pieces
+from ..scoring.text_index import index_of
 from ..utils.errors import UserError, at_least_one
 from .ask import after_prefix, prompt_of, token_scores
 from .citations import Citation, describe, documents

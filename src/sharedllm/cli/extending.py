@@ -76,7 +76,8 @@ def measured_depth(
     questions: str,
     needed: bool,
 ) -> tuple[SharedLLMForCausalLM, dict]:
-    """The base, extended to the depth that it needs, and the measurements.
+    """The base, extended to the depth that it needs, and the measurements; also the depth at which it knows what is said in
+    other words.
 
     What reading and questions cost together is linear in the depth, so one of two depths is the cheapest: the shallowest
     that selects well, or all layers, which leave nothing to do for a question (docs/real/README.md).
@@ -86,6 +87,7 @@ def measured_depth(
         questions: "few" or "many", so many that they select more tokens than the text has.
         needed: False to go on without measurements where the base's tokens or window are too small for the text.
     """
+    from ..diagnosis.meaning import measure_meaning
     from ..diagnosis.shallow import QUESTIONS, TooLittle, measure_shallow
 
     vocabulary = base.config.get_text_config().vocab_size
@@ -101,8 +103,9 @@ def measured_depth(
     tried = SharedLLMForCausalLM.from_base(base, **settings, **_through(most, base)).eval()
     size = tokenize(tokenizer, text).shape[1]
     try:
-        with torch.no_grad(), progress_bar("measuring the base", size + 2 * QUESTIONS) as advance:
+        with torch.no_grad(), progress_bar("measuring the base", 2 * size + 2 * QUESTIONS) as advance:
             shallow = measure_shallow(tried, tokenizer, text, progress=advance)
+            meaning = measure_meaning(tried, tokenizer, text, range(1, third + 1), progress=advance)
     except TooLittle:
         if needed:
             raise
@@ -113,9 +116,15 @@ def measured_depth(
     through = _through(layers, base) | ({"injection_map": given} if given is not None else {})
     kept = {upper for _, upper in through["injection_map"]}
     heads = [head for head in depth.heads if head[0] in kept]
-    model = SharedLLMForCausalLM.from_base(base, **settings, **through, selection_heads=heads or None)
+    model = SharedLLMForCausalLM.from_base(
+        base, **settings, **through, selection_heads=heads or None, meaning_layers=meaning.choose()
+    )
     by_depth = {each.layers: round(each.found, 3) for each in shallow.depths}
     measured = {"lower_layers": layers, "selection_heads": heads, "found_by_depth": by_depth}
+    measured |= {
+        "meaning_layers": meaning.choose(),
+        "found_by_meaning": {d: round(f, 3) for d, f in meaning.found.items()},
+    }
     return model, measured | {"found_by_words": round(shallow.words, 3), "questions": shallow.questions}
 
 

@@ -19,7 +19,7 @@ from ..memory.file import library
 from ..memory.interface import Damage
 from ..memory.segment import Segment
 from ..model.backbone import SharedLLMModel
-from ..scoring.passages import join
+from ..scoring.rankings import join
 from ..store import Block, Document, MemoryStore
 from ..store.manifest import Manifest
 from ..utils.errors import UserError

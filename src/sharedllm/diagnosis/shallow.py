@@ -18,7 +18,7 @@ from ..data.questions.needle import Needle
 from ..memory.segments import segments_of
 from ..prompts import NOTHING, PromptForm, own_words
 from ..scoring.heads import HeadIndex
-from ..scoring.passages import TextIndex
+from ..scoring.text_index import TextIndex
 from ..scoring.words import words_of
 from ..utils.errors import UserError
 from ..utils.text import tokenize
@@ -92,7 +92,7 @@ def measure_shallow(
     """
     rng, form = random.Random(seed), PromptForm.of(tokenizer)
     quizzes = [Needle().make(rng, "", "train") for _ in range(questions)]
-    whole = _with_facts(rng, text, [quiz.facts[0] for quiz in quizzes])
+    whole = with_facts(rng, text, [quiz.facts[0] for quiz in quizzes])
     ids = tokenize(tokenizer, whole).to(model.device)
     memory = model.read(ids, keep_all=True, fingerprint=False, progress=progress)
     segments = segments_of(memory)
@@ -110,7 +110,7 @@ def measure_shallow(
         prompt = form.question(each.question, after_context=True).to(model.device)
         own = own_words(prompt, nothing)
         paid.append(by_heads.weights(prompt, own))
-        words.append(_reciprocal(index.words.scores(each.question)[None], each.piece)[0])
+        words.append(reciprocal(index.words.scores(each.question)[None], each.piece)[0])
         if progress is not None:
             progress(1)
     depths = [_best_of(d, every, paid, asked) for d in range(1, model.config.lower_layers + 1)]
@@ -124,7 +124,7 @@ def _best_of(layers: int, every: Sequence[Sequence[float]], paid: list[Tensor], 
     found = 0.0
     while len(chosen) < MOST_HEADS:
         tried = torch.stack([
-            _reciprocal(weights[able] + weights[chosen].sum(0), each.piece)
+            reciprocal(weights[able] + weights[chosen].sum(0), each.piece)
             for weights, each in list(zip(paid, asked, strict=True))[::2]
         ]).mean(0)  # fmt: skip
         best = int(tried.argmax())
@@ -133,19 +133,19 @@ def _best_of(layers: int, every: Sequence[Sequence[float]], paid: list[Tensor], 
         chosen.append(able[best])
         found = float(tried[best])
     judged = [
-        _reciprocal(weights[chosen].sum(0)[None], each.piece)[0]
+        reciprocal(weights[chosen].sum(0)[None], each.piece)[0]
         for weights, each in list(zip(paid, asked, strict=True))[1::2]
     ]
     heads = sorted([int(every[number][0]), int(every[number][1]), 1.0] for number in chosen)
     return Depth(layers, heads, float(torch.stack(judged).mean()))
 
 
-def _reciprocal(scores: Tensor, piece: int) -> Tensor:
+def reciprocal(scores: Tensor, piece: int) -> Tensor:
     """(k,) 1 / rank of a piece in k rankings (k, n); ties count as the last rank."""
     return 1 / (scores >= scores[:, piece : piece + 1]).sum(1).float()
 
 
-def _with_facts(rng: random.Random, text: str, facts: list[str]) -> str:
+def with_facts(rng: random.Random, text: str, facts: list[str]) -> str:
     """Insert facts as sentences at the ends of some paragraphs of a text."""
     paragraphs = text.split("\n\n")
     for place, fact in zip(rng.sample(range(len(paragraphs)), min(len(facts), len(paragraphs))), facts, strict=False):

@@ -21,7 +21,7 @@ DECIDING = {"ratios": "strides"} | {
 DECIDING_IF_SET = ("prefix", "closing")
 # Settings that don't: how a memory is attended to, how the model is trained, and options of a single read.
 INDIFFERENT = frozenset(
-    "window injection reach anchor start lower_weights key_position score_scaling selection selection_heads split_noise "
+    "window injection reach anchor start lower_weights key_position score_scaling selection selection_heads meaning_layers split_noise "
     "memory_dtype initializer_range tie_word_embeddings text_config".split()
 )
 

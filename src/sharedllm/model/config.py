@@ -42,6 +42,7 @@ class Settings(TypedDict, total=False):
     score_scaling: Literal["none", "log"]
     selection: str
     selection_heads: Sequence[Sequence[float]] | None
+    meaning_layers: int | None
     split_noise: float
     memory_dtype: Literal["model", "int8"]
     initializer_range: float
@@ -124,6 +125,8 @@ class SharedLLMConfig(PreTrainedConfig):
         selection: name of the selection policy, which decides which parts stay fine: "right" or "cosine".
         selection_heads: triples (upper layer, head, weight): heads whose attention decides how a budget is spent, found
             by `sharedllm calibrate`. None: all heads of all injected layers, equally weighted.
+        meaning_layers: with injection="deep" how many layers read sentences to compare their meaning with that of a question
+            whose words the text hardly has, found by `sharedllm extend`. None: meaning is never compared.
         memory_dtype: format of keys and values during generation: "model", the weights' dtype, or "int8", rounded to 8
             bits, half the size of 16 (see `memory.int8`); for memories that are not limited by a budget.
         split_noise: σ of the split noise during training, as a share of the node's length (paper: 0.2; 0 is off).
@@ -155,6 +158,7 @@ class SharedLLMConfig(PreTrainedConfig):
     score_scaling: Literal["none", "log"] = "none"
     selection: str = "right"
     selection_heads: list[Any] | tuple[Any, ...] | None = None
+    meaning_layers: int | None = None
     split_noise: float | int = 0.2
     memory_dtype: Literal["model", "int8"] = "model"
     initializer_range: float = 0.02
@@ -265,6 +269,11 @@ class SharedLLMConfig(PreTrainedConfig):
                     f"selection_heads has {entry}: use triples of an injected layer ({', '.join(map(str, uppers))}), a head "
                     f"0 … {heads - 1} and a positive weight."
                 )
+        if self.meaning_layers is not None and (self.injection != "deep" or not 1 <= self.meaning_layers <= layers):
+            raise UserError(
+                f"meaning_layers={self.meaning_layers} with injection={self.injection!r} must be between 1 and the base's "
+                f"{layers} layers, and is for injection='deep'."
+            )
         if not 0 <= self.split_noise < 0.5:
             raise UserError(f"split_noise={self.split_noise} must be in [0, 0.5): it is a share of the node's length.")
         border = family_of(self.text_config).border(self.text_config)

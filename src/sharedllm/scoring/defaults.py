@@ -11,14 +11,14 @@ CHAT_SCORES = "that of ask; once turns are searched too, attention, or bm25 if t
 def default_score(config: Any, chat: bool = False) -> str:
     """The name of the score that decides how a budget is spent.
 
-    A model that reads pieces deeper ranks them by words, and by heads too if its configuration names any. Others use
+    A model that reads pieces deeper ranks them by words, and by heads and meaning too if its configuration names any. Others use
     `focus`, but not over the turns of a chat: for a repeated question it would find the question's first occurrence there.
 
     Args:
         config: the model's `SharedLLMConfig`. chat: the text to search holds earlier turns.
     """
     if config.injection == "deep":
-        return "hybrid" if config.selection_heads else "bm25"
+        return "hybrid" if config.selection_heads or config.meaning_layers else "bm25"
     if chat:
         return "attention" if config.injection == "joint" else "bm25"
     return DEFAULT_SCORE

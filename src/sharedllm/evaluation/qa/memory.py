@@ -15,8 +15,9 @@ from ...memory.context_memory import ContextMemory
 from ...memory.segments import segments_of
 from ...model.encode import pieces_of
 from ...prompts import NOTHING, PromptForm, own_words
-from ...scoring.passages import TextIndex, check_ranking, rank_pieces
-from ...systems.sharedllm.operations import deep_answer, deep_select, shared_read
+from ...scoring.rankings import check_ranking, rank_pieces
+from ...scoring.text_index import TextIndex
+from ...systems.sharedllm.operations import deep_answer, deep_compare, deep_select, shared_read
 from ...utils.text import tokenize
 from .meter import Meter
 from .pieces import Piece
@@ -80,6 +81,7 @@ class Memory:
         kept, running = int(answer.memory.kept[0]), answer.question_ids.shape[1]
         heads = check_ranking(config, answer.score)[1]
         select = deep_select(config, length, running, causal=True) if heads else 0
+        select += deep_compare(config, answer.read, causal=True)
         # The pass over the question gives the first token of the answer.
         new = answer.answer_ids.shape[1] - 1
         first, again = (deep_answer(config, kept, running, new, causal=True, again=a) for a in (False, True))
@@ -135,7 +137,7 @@ class MemoryRanking:
         own = own_words(asked, nothing)
         asked = asked.to(self.model.device)
         ranked = rank_pieces(self.model.model, segments, self._indexed["index"], question, asked, own, score)
-        return ranked.double().numpy()
+        return ranked.scores.double().numpy()
 
 
 def spans_of(positions: np.ndarray, ends: np.ndarray) -> tuple[Span, ...]:

@@ -92,6 +92,13 @@ def deep_select(config: SharedLLMConfig, length: int, question: int, causal: boo
     )
 
 
+def deep_compare(config: SharedLLMConfig, pieces: Tensor, causal: bool = False) -> int:
+    """Pieces of these lengths (m,), read through the model's `meaning_layers` layers to compare their meaning."""
+    costs, lengths = Costs.of(config.text_config), (pieces + len(config.prefix or [])).tolist()
+    seen = sum(pairs(length, 0, causal) for length in lengths)
+    return (config.meaning_layers or 0) * (sum(lengths) * costs.layer + seen * costs.pair)
+
+
 def deep_answer(
     config: SharedLLMConfig, kept: int, running: int, new_tokens: int, causal: bool = False, again: bool = False
 ) -> int:

@@ -1,0 +1,38 @@
+"""Facts, and questions that share no word with them, not even the beginning of one: how deep a base must read to find what is
+meant."""
+
+# (fact, question)
+REWORDINGS = (
+    ("The captain's parrot was eaten by a shark.", "What happened to some talking bird aboard?"),
+    ("Her uncle repairs bicycles in a barn.", "Where does some relative mend two-wheeled vehicles?"),
+    ("The cellist broke her wrist while skiing.", "What injury did a musician suffer during winter sport?"),
+    ("The bakery sells no bread on Mondays.", "When can customers buy nothing at a shop for loaves?"),
+    ("The minister resigned over a forged diploma.", "Why did one politician step down?"),
+    ("The puppy chewed the violinist's bow.", "What damage was done by some young dog?"),
+    ("Grandfather sleeps in the attic during storms.", "At which place spends an old relation nights of bad weather?"),
+    ("The plumber found a wedding ring in the drain.", "Which jewel turned up when pipes were cleaned?"),
+    ("The engineer drinks only tea with honey.", "What beverage does somebody who designs machines prefer?"),
+    ("The orchard was ruined by locusts.", "Which insects destroyed fruit trees?"),
+    ("The poet was imprisoned for his debts.", "For what reason did a writer of verses go to jail?"),
+    ("The tram stops running at midnight.", "Until what hour does public transport operate?"),
+    ("The surgeon forgot his spectacles at the theatre.", "Where were glasses left behind by someone who operates on people?"),
+    ("The merchant shipped his carpets to Lisbon.", "To which port did one trader send rugs?"),
+    ("The bride wore a dress made of parachute silk.", "From what fabric had clothes for a woman getting married been sewn?"),
+    ("The firemen rescued a piglet from the well.", "Which farm animal was saved out of deep water?"),
+    ("The volcano erupted on Easter morning.", "On what holiday did lava begin flowing from some mountain?"),
+    ("The detective keeps bees on his balcony.", "What hobby has an investigator of crimes?"),
+    ("The tenor lost his voice before the premiere.", "What misfortune befell one singer ahead of opening night?"),
+    ("The ambassador snored through the speech.", "How did a diplomat behave while somebody was talking?"),
+    ("The fisherman sold his boat to buy a piano.", "What instrument replaced somebody's vessel?"),
+    ("The tunnel collapsed after heavy rain.", "What caused an underground passage to fall in?"),
+    ("The students painted the headmaster's car pink.", "Which colour did pupils give a vehicle of their principal?"),
+    ("The monks brew beer from chestnuts.", "What nuts go into an alcoholic drink that religious brothers produce?"),
+    ("The hotel has no lift.", "What must guests do without if they want upstairs?"),
+    ("The queen was afraid of spiders.", "Which creatures frightened a female monarch?"),
+    ("The snow blocked the pass until June.", "In which month could travellers cross mountains again?"),
+    ("The burglar left his hat on the stove.", "What garment did some intruder forget?"),
+    ("The heir gave the castle to the nuns.", "Who received an ancient fortress as a present?"),
+    ("The archaeologist dug up a bronze comb.", "What object from antiquity came to light in an excavation?"),
+    ("The dentist practises the trumpet at dawn.", "When does someone who treats teeth make music?"),
+    ("The waiter dropped the birthday cake.", "Who let a dessert for some anniversary fall on the floor?"),
+)  # fmt: skip

@@ -1,0 +1,138 @@
+"""How much each piece of a text matters to a question: by its words, by shallow heads, by meaning, or by all of them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ..memory.segments import Segment
+from ..model.backbone import SharedLLMModel
+from ..model.config import SharedLLMConfig
+from ..utils.errors import UserError
+from .defaults import default_score
+from .heads import Heads
+from .text_index import TextIndex
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What pieces are ranked by: the question's words, the model's selection heads, their meaning. If all count, meaning
+    decides alone where the text says hardly any word of the question, and not at all elsewhere."""
+
+    words: bool = False
+    heads: bool = False
+    meaning: bool = False
+
+
+RANKINGS = {
+    "bm25": Ranking(words=True),
+    "attention": Ranking(heads=True),
+    "meaning": Ranking(meaning=True),
+    "hybrid": Ranking(words=True, heads=True, meaning=True),
+}
+# The weight of heads relative to words. Chosen on even ids of NQ, FairytaleQA and HotpotQA (docs/real/README.md).
+HEADS = 0.2
+# Below this coverage a text hardly answers a question. Measured on NQ (60 questions, 240 passages): without the
+# answering passage half are below, with it none. If a whole text is about the same people (FairytaleQA, 80 questions),
+# hardly any is.
+FOUND = 0.3
+# Below this coverage words say less than meaning. On even ids nearly all questions that share no word with their fact are
+# below, and one in ten of FairytaleQA and of NQ (docs/real/README.md).
+UNSAID = 0.4
+# Pieces whose score is a smaller share of the best one's are left out even if they fit into the budget: they cost time,
+# and confuse a small model. On even ids hardly any evidence is lost by this, and answers are as good or better with fewer tokens
+# (docs/real/choose_shares.py).
+LEAST_SHARE = 0.6
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The n pieces of a text, ranked for a question.
+
+    scores  (n,) how much each piece matters
+    least   the lowest score with which a piece is read
+    read    (m,) lengths of the pieces that were read again for it, to compare their meaning
+    """
+
+    scores: Float[Tensor, " n"]
+    least: float = -math.inf
+    read: Int[Tensor, " m"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+
+
+def rank_pieces(
+    model: SharedLLMModel,
+    segments: Sequence[Segment],
+    index: TextIndex,
+    question: str,
+    question_ids: Int[Tensor, "1 Q"],
+    own: Bool[Tensor, "1 Q"],
+    score: str | None = None,
+) -> Ranked:
+    """How much each piece matters to a question.
+
+    Args:
+        question: its text. question_ids: (1, Q), as it follows the prefix. own: (1, Q) bool, the question's own tokens.
+        score: a name of `RANKINGS`; default: `default_score`.
+
+    Raises:
+        UserError: no such ranking, or the model names no heads or layers for it.
+    """
+    ranking, heads = check_ranking(model.config, score or default_score(model.config))
+    covered, free = index.covered(question) if ranking.words else (None, None)
+    unsaid = covered is not None and float(covered[free].max()) < UNSAID
+    if ranking.meaning and (not ranking.words or (unsaid and model.config.meaning_layers)):
+        scores, read = index.meaning(model).scores(question)
+        return Ranked(scores, read=read)
+    found = []
+    if ranking.words:
+        found.append(index.words.scores(question))
+    if heads:
+        found.append(index.heads(model, segments).scores(question_ids, own))
+    scores = found[0] if len(found) == 1 else join(*found)
+    return Ranked(scores, least_score(scores, covered, free)) if free is not None else Ranked(scores)
+
+
+def join(words: Float[Tensor, " n"], heads: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """(n,) two scores of n pieces combined, each as a share of its maximum, with a lower weight for heads. If no word
+    matches, heads alone decide."""
+    shares = (each / each.max().clamp(min=1e-20) for each in (words, heads.float()))
+    return torch.stack([weight * share for weight, share in zip((1.0, HEADS), shares, strict=True)]).sum(0)
+
+
+def least_score(
+    ranked: Float[Tensor, " n"], covered: Float[np.ndarray, " n"] | None, free: Bool[np.ndarray, " n"]
+) -> float:
+    """The lowest score with which a piece is still read: a share of the best one's. If hardly any piece contains much of
+    the question, every one may help.
+
+    Args:
+        covered, free: of `TextIndex.covered`; only pieces that don't quote the question are compared with.
+    """
+    most = 1.0 if covered is None else float(covered[free].max())
+    if most < FOUND:
+        return -math.inf
+    return LEAST_SHARE * float(ranked[torch.from_numpy(free)].max())
+
+
+def check_ranking(config: SharedLLMConfig, score: str) -> tuple[Ranking, Heads]:
+    """What pieces are ranked by, and the heads that count.
+
+    Raises:
+        UserError: no such ranking, or the model names no heads or layers for it.
+    """
+    if score not in RANKINGS:
+        raise UserError(
+            f"score={score!r} does not rank pieces, which a model with injection='deep' reads: use one of "
+            f"{', '.join(sorted(RANKINGS))}."
+        )
+    ranking, layers = RANKINGS[score], config.meaning_layers
+    heads = (config.selection_heads or ()) if ranking.heads else ()
+    if ranking.heads and not heads and not (ranking.meaning and layers):
+        raise UserError(f"score={score!r} needs selection_heads: find them with `sharedllm extend`, or use bm25.")
+    if ranking.meaning and not layers and not heads:
+        raise UserError(f"score={score!r} needs meaning_layers: find them with `sharedllm extend`, or use bm25.")
+    return ranking, heads

@@ -1,0 +1,138 @@
+"""A text in pieces, to be asked many times: everything about it that does not depend on the question."""
+
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ..context.pieces import Pieces, cut_pieces, piece_size
+from ..memory.segments import Segment
+from ..model.backbone import SharedLLMModel
+from ..utils.text import ends_sentence
+from .base import token_ids
+from .heads import HeadIndex
+from .meaning import MeaningIndex
+from .words import WordIndex, said
+
+
+class TextIndex:
+    """A text in pieces. What a question needs of it is computed once."""
+
+    def __init__(
+        self,
+        segments: Sequence[Segment],
+        tokenizer: PreTrainedTokenizerBase,
+        window: int,
+        pieces: Pieces | None = None,
+        closing: Sequence[int] | None = None,
+    ):
+        """
+        Args:
+            segments: of one text. window: of the model that will read its pieces. pieces: the cut; default: at sentence ends.
+            closing: the model's; it has read the text in pieces, which are the same then.
+        """
+        self._least, self._closing = piece_size(window), closing
+        if pieces is not None:
+            self.pieces = pieces
+        self._segments, self._tokenizer = list(segments), tokenizer
+        self.ids = token_ids(segments, 0)
+        self._heads: HeadIndex | None = None
+        self._meaning: MeaningIndex | None = None
+
+    @cached_property
+    def pieces(self) -> Pieces:
+        starts, ends = _stretches(self._segments, chunks=bool(self._closing))
+        if self._closing:
+            closes = torch.isin(self.ids, torch.tensor(list(self._closing)))
+        else:
+            closes = ends_sentence(self._tokenizer, self.ids)
+        return cut_pieces(closes, starts, ends, self._least)
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The text of each piece."""
+        spans = zip(self.pieces.start.tolist(), self.pieces.end.tolist(), strict=True)
+        return self._tokenizer.batch_decode([self.ids[start:end].tolist() for start, end in spans])
+
+    @cached_property
+    def words(self) -> WordIndex:
+        return WordIndex(self.texts)
+
+    def covered(self, question: str) -> tuple[Float[np.ndarray, " n"] | None, Bool[np.ndarray, " n"]]:
+        """How much of a question each piece contains (see `WordIndex.covered`), and which pieces don't quote it.
+
+        A piece that repeats a question word for word has all its words, so it says nothing about how good others are. If
+        every piece does, all count as if none did.
+        """
+        covered, free = self.words.covered(question), np.ones(len(self.texts), dtype=bool)
+        if covered is None:
+            return None, free
+        asked = f" {' '.join(said(question))} "
+        for piece in np.flatnonzero(covered > 1 - 1e-6):
+            free[piece] = asked not in f" {' '.join(said(self.texts[piece]))} "
+        return covered, free if free.any() else ~free
+
+    def heads(self, model: SharedLLMModel, segments: Sequence[Segment]) -> HeadIndex:
+        """By the model's selection heads."""
+        if self._heads is None or self._heads.model is not model:
+            self._heads = HeadIndex(model, segments, self.pieces, model.config.selection_heads or ())
+        return self._heads
+
+    def meaning(self, model: SharedLLMModel) -> MeaningIndex:
+        """By the states after the model's `meaning_layers` layers."""
+        if self._meaning is None or self._meaning.model is not model:
+            depth = model.config.meaning_layers or 0
+            self._meaning = MeaningIndex(model, self._tokenizer, self.ids, self.pieces, depth)
+        return self._meaning
+
+
+_KEPT: OrderedDict[tuple, TextIndex] = OrderedDict()
+
+
+def index_of(
+    segments: Sequence[Segment],
+    tokenizer: PreTrainedTokenizerBase,
+    window: int,
+    closing: Sequence[int] | None = None,
+) -> TextIndex:
+    """The index of a text; the last four are cached. Arguments are those of `TextIndex`."""
+    # An index holds its tokens, so while it is cached no other tensor can have their address.
+    key = (id(tokenizer), window, bool(closing), *((id(s.token_ids), s.start, int(s.lengths[0])) for s in segments))
+    if key in _KEPT:
+        _KEPT.move_to_end(key)
+        return _KEPT[key]
+    _KEPT[key] = TextIndex(segments, tokenizer, window, closing=closing)
+    while len(_KEPT) > 4:
+        _KEPT.popitem(last=False)
+    return _KEPT[key]
+
+
+def _stretches(segments: Sequence[Segment], chunks: bool) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
+    """The slots at which documents begin and end; text after a lost block counts as a new one.
+
+    chunks: begin and end at the borders of chunks too.
+    """
+    begins = {source["start"] for segment in segments for text in segment.sources for source in text}
+    starts: list[int] = []
+    ends: list[int] = []
+    for segment in segments:
+        borders = sorted(b for b in begins if segment.start < b < segment.end)
+        for start, end in zip([segment.start, *borders], [*borders, segment.end], strict=True):
+            if ends and ends[-1] == start and start not in begins:
+                ends[-1] = end
+            else:
+                starts.append(start)
+                ends.append(end)
+    if chunks:
+        borders = {b for segment in segments for b in range(segment.start, segment.end, segment.chunk_size)}
+        places = [(b, bisect_left(starts, b) - 1) for b in borders]
+        # A border at the very beginning of a document is there already, and has the end of the one before it.
+        inside = [b for b, place in places if place >= 0 and b < ends[place]]
+        starts, ends = sorted([*starts, *inside]), sorted([*ends, *inside])
+    return torch.tensor(starts, dtype=torch.long), torch.tensor(ends, dtype=torch.long)

@@ -1,0 +1,160 @@
+"""Meaning: sentences are compared as written down naively here, in states that are the base's own, and only where words say little."""
+
+import math
+
+import pytest
+import torch
+from helpers import byte_tokenizer, tiny_base, tiny_shared
+
+from sharedllm.context.pieces import Pieces
+from sharedllm.memory.segments import segments_of
+from sharedllm.model.config import SharedLLMConfig
+from sharedllm.scoring.meaning import MeaningIndex, _states
+from sharedllm.scoring.passages import select_pieces
+from sharedllm.scoring.rankings import UNSAID, rank_pieces
+from sharedllm.scoring.sentences import Sentences, cut_sentences
+from sharedllm.scoring.text_index import TextIndex
+from sharedllm.utils.errors import UserError
+
+PREFIX = [5, 3, 9]
+TEXT = [
+    "The mill is old. Nobody lives at town70. ",
+    "Rain fell on the hills. The town has a red bridge! ",
+    "Seven geese crossed the river. Who knows? ",
+    "An owl slept in the tower. It was late. ",
+]
+
+
+@pytest.fixture(scope="module")
+def model():
+    settings = {"injection": "deep", "encoding": "chunk", "prefix": PREFIX, "window": 256, "chunk_size": 64}
+    base = tiny_base("qwen2", vocab_size=256, dtype=torch.float64, max_position_embeddings=256)
+    pairs = [[0, 0], [1, 1], [2, 2]]
+    return tiny_shared("qwen2", base=base, lower_layers=2, injection_map=pairs, meaning_layers=3, **settings)
+
+
+def ids(text: str) -> torch.Tensor:
+    return torch.tensor([byte_tokenizer().encode(text)])
+
+
+def index_of_text(model, depth: int = 3, most: int = 10_000) -> MeaningIndex:
+    ends = torch.tensor([len(text) for text in TEXT]).cumsum(0)
+    pieces = Pieces(ends - torch.tensor([len(text) for text in TEXT]), ends)
+    return MeaningIndex(model.model, byte_tokenizer(), ids("".join(TEXT))[0].int(), pieces, depth, most)
+
+
+def test_sentences_end_with_their_pieces_and_are_never_tiny():
+    closes = torch.tensor([0, 1, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0], dtype=torch.bool)
+    # The close after two tokens ends nothing; the one at the ninth token leaves three tokens, too few for a sentence.
+    assert cut_sentences(closes, [13]).tolist() == [0] * 6 + [1] * 7
+    assert cut_sentences(closes, [4, 9]).tolist() == [0] * 4 + [1] * 5 + [2] * 4
+
+
+def test_compared_as_defined():
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    states, weights = draw(20, 6) * torch.tensor([1, 1, 9, 1, 1, 1]), draw(20).abs()
+    sentence, lengths = torch.tensor([0] * 5 + [1] * 3 + [2] * 8 + [3] * 4), [8, 12]
+    asked, shares = [draw(4, 6), draw(3, 6), draw(5, 6)], [draw(4).abs(), draw(3).abs(), draw(5).abs()]
+    found = Sentences.by_states(states, weights, sentence, lengths).scores(asked, shares)
+
+    def cosine(a, b):
+        return float(a @ b / (a.norm() * b.norm()))
+
+    means = [
+        (weights[sentence == s, None] * states[sentence == s]).sum(0) / weights[sentence == s].sum() for s in range(4)
+    ]
+    middle = sum(means) / 4
+    spread = (sum((m - middle) ** 2 for m in means) / 4).sqrt()
+    questions = [(w[:, None] * q).sum(0) / w.sum() for q, w in zip(asked, shares, strict=True)]
+    query = (questions[0] - (questions[1] + questions[2]) / 2) / spread
+    by_mean = [cosine((m - middle) / spread, query) for m in means]
+    deviation = (states - states.mean(0)).pow(2).mean(0).sqrt()
+    tokens, words = (states - states.mean(0)) / deviation, (asked[0] - torch.cat(asked[1:]).mean(0)) / deviation
+    by_token = [
+        sum(
+            float(w) * max(cosine(word, t) for t in tokens[sentence == s])
+            for w, word in zip(shares[0], words, strict=True)
+        )
+        for s in range(4)
+    ]
+    total = torch.zeros(2)
+    for each in (by_mean, by_token):
+        pieces = torch.tensor([max(each[:2]), max(each[2:])])
+        total += (pieces - pieces.mean()) / pieces.std(correction=0)
+    assert found == pytest.approx(total, abs=1e-3)
+
+
+@torch.no_grad()
+def test_states_are_those_of_the_base(model):
+    texts = [ids(text)[0] for text in (TEXT[0], "An owl slept.")]
+    for depth, found in zip((1, 3), _states(model.model, texts, [1, 3]), strict=True):
+        for text, states in zip(texts, found, strict=True):
+            whole = torch.cat([torch.tensor(PREFIX), text])[None]
+            layers = model.model.upper(input_ids=whole, output_hidden_states=True, use_cache=False).hidden_states
+            assert states == pytest.approx(layers[depth][0, len(PREFIX) :], abs=1e-9)
+
+
+def test_the_sentence_itself_is_found_and_read_once(model):
+    index = index_of_text(model)
+    for place, sentence in enumerate(
+        ("Nobody lives at town70.", "The town has a red bridge!", "Seven geese crossed the river.")
+    ):
+        scores, read = index.scores(sentence)
+        assert int(scores.argmax()) == place and scores.isfinite().all()
+        assert read.tolist() == ([] if place else [len(text) for text in TEXT])
+
+
+def test_of_a_long_text_the_nearest_pieces_are_read(model):
+    most = len(TEXT[2]) + len(TEXT[1])
+    scores, read = index_of_text(model, most=most).scores("Seven geese crossed the river.")
+    assert int(scores.argmax()) == 2 and scores.isneginf().any()
+    assert int(read.sum()) <= most and len(read) == int(scores.isfinite().sum())
+
+
+def test_all_depths_from_one_reading(model):
+    questions = ["Which birds swam?", "Where did it sleep?"]
+    found = index_of_text(model).by_depth(questions, [1, 2, 3])
+    for depth, rows in zip((1, 2, 3), found, strict=True):
+        for question, row in zip(questions, rows, strict=True):
+            assert row == pytest.approx(index_of_text(model, depth).scores(question)[0], abs=1e-6)
+
+
+def test_only_where_words_say_little(model):
+    text = "".join(TEXT)
+    segments = segments_of(model.read(ids(text), keep_all=True))
+    index = TextIndex(segments, byte_tokenizer(), 256)
+
+    def ranked(question: str, score: str | None = None):
+        asked = ids(question)
+        return rank_pieces(
+            model.model, segments, index, question, asked, torch.ones_like(asked, dtype=torch.bool), score
+        )
+
+    said, unsaid = "Who crossed the river?", "Which birds swam over there?"
+    assert index.covered(said)[0].max() >= UNSAID > index.covered(unsaid)[0].max()
+    assert torch.equal(ranked(said).scores, index.words.scores(said)) and len(ranked(said).read) == 0
+    by_meaning = ranked(unsaid)
+    assert by_meaning.least == -math.inf and by_meaning.read.tolist() == index.pieces.lengths.tolist()
+    assert torch.equal(by_meaning.scores, ranked(said, "meaning").scores) is False
+    assert torch.equal(by_meaning.scores, ranked(unsaid, "meaning").scores)
+    # Word ranking stays what it was.
+    assert torch.equal(ranked(unsaid, "bm25").scores, index.words.scores(unsaid))
+
+    asked = ids(unsaid)
+    own = torch.ones_like(asked, dtype=torch.bool)
+    selected = select_pieces(model.model, segments, byte_tokenizer(), asked, own, 64)
+    assert 0 < len(selected.memory.position[0]) <= 64 and selected.coverage < UNSAID
+
+
+def test_what_is_refused(model):
+    plain = tiny_shared("qwen2", injection="deep", encoding="chunk", window=256)
+    segments = segments_of(plain.read(torch.arange(1, 60)[None] % 20, keep_all=True))
+    index, asked = TextIndex(segments, byte_tokenizer(), 256), torch.tensor([[3, 4]])
+    for score, wanted in (("meaning", "needs meaning_layers"), ("hybrid", "needs selection_heads")):
+        with pytest.raises(UserError, match=f"score='{score}' {wanted}"):
+            rank_pieces(plain.model, segments, index, "Who?", asked, torch.ones_like(asked, dtype=torch.bool), score)
+    text = tiny_base("qwen2").config
+    for bad in ({"meaning_layers": 99}, {"meaning_layers": 0}, {"meaning_layers": 2, "injection": "joint"}):
+        with pytest.raises(UserError, match="meaning_layers="):
+            SharedLLMConfig(text_config=text, **({"injection": "deep", "encoding": "chunk"} | bad))
