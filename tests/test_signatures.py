@@ -15,6 +15,7 @@ TRANSFORMERS = "transformers calls it with keywords of its own, which the base m
 ALLOWED = {
     "SharedLLMForCausalLM.forward": TRANSFORMERS,
     "SharedLLMForCausalLM.from_base": "the keywords are named and typed by `Settings`, and unknown ones are refused",
+    "SharedLLMForCausalLM.extended_config": "the keywords are named and typed by `Settings`, and unknown ones are refused",
     "SharedLLMForCausalLM.from_pretrained": TRANSFORMERS,
     "SharedLLMForCausalLM.continuous_batching_context_manager": "refused, whatever it is given",
     "SharedLLMForCausalLM.generate_batch": "refused, whatever it is given",

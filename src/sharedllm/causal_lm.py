@@ -89,17 +89,26 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
             base = load_model(str(base), dtype=dtype or "auto")
         elif dtype is not None:
             raise UserError("dtype applies to a checkpoint that is loaded; a model instance has its own.")
-        check_settings(settings)
-        try:
-            fields: dict[str, Any] = {**settings}
-            config = SharedLLMConfig(text_config=base.config, **fields)
-        except StrictDataclassError as error:
-            # A field of the wrong type; the last line says what its value should be.
-            raise UserError(str(error).splitlines()[-1].strip()) from None
+        config = cls.extended_config(base, **settings)
         check_dense(base)
         model = cls(config, base)
         model.train(base.training)
         return model
+
+    @staticmethod
+    def extended_config(base: PreTrainedModel, **settings: Unpack[Settings]) -> SharedLLMConfig:
+        """The configuration with which `from_base` extends a base, whose weights may be anywhere.
+
+        Raises:
+            UserError: as `from_base`.
+        """
+        check_settings(settings)
+        try:
+            fields: dict[str, Any] = {**settings}
+            return SharedLLMConfig(text_config=base.config, **fields)
+        except StrictDataclassError as error:
+            # A field of the wrong type; the last line says what its value should be.
+            raise UserError(str(error).splitlines()[-1].strip()) from None
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.model.get_input_embeddings()

@@ -1,6 +1,7 @@
 """Ablations: every variant runs once with every seed, and the table's numbers follow from the logs."""
 
 import json
+import re
 from math import inf, isclose, sqrt
 from pathlib import Path
 from statistics import stdev
@@ -98,6 +99,28 @@ def test_a_study_runs_once(run, tmp_path, base_folder, monkeypatch):
     path.write_text(path.read_text().replace("steps: 1", "steps: 3"))
     with pytest.raises(ValueError, match=r"out/b/seed-0 holds a run with steps=1, the recipe says 3"):
         run_study(load_study(path))
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"model.strides": [0]}, r"strides=\[0\] must be one positive stride"),
+        ({"model.chunk_size": "x"}, "chunk_size.*int"),
+        ({"system": "beacon", "model": {"stride": 100_000}}, "stride=100000 must leave room"),
+        ({"system": "cepe", "model": {"chunk_size": 0}}, "chunk_size=0 must be 1"),
+        ({"system": "tuned", "model": {"odd": 1}}, "model.odd is not a field"),
+        ({"base": "nowhere/at/all"}, "nowhere"),
+    ],
+    ids=str,
+)
+def test_a_model_that_can_not_be_is_refused_before_another_trains(
+    run, tmp_path, base_folder, monkeypatch, bad, message
+):
+    monkeypatch.setattr("sharedllm.training.ablation.train", lambda *a, **k: pytest.fail("a variant trains"))
+    recipe = RECIPE | {"base": str(base_folder), "output": str(tmp_path / "out")}
+    path = write(tmp_path, recipe=recipe, variants={"good": {}, "bad": bad}, seeds=[0])
+    code, _, err = run("ablate", path)
+    assert code == 2 and re.search(f"error: variant bad: .*{message}", err) and err.count("\n") == 1, err
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ class Part:
 class Trained:
     """How recipes train a system; they use its name in the registry.
 
-    model       class with `from_base(base, **settings)`; "" for the base itself with other settings
+    model       class with `from_base(base, **settings)`, and `extended_config` of the same arguments; "" for the base itself with
+                other settings
     model_type  of its saved configuration
     parts       parts that can train, besides `everything`
     """

@@ -17,6 +17,7 @@ from .checkpoint import FREE, check_recipe
 from .log import read_log
 from .recipe_file import build_recipe, replace_keys, substitute
 from .run import train
+from .setup import check_model
 from .yaml_files import read_yaml
 
 # The keys of an ablation file: what they may be, and the same in words.
@@ -96,13 +97,19 @@ def run_study(study: Study, console: Console | None = None, only: Sequence[str] 
         only: variants to run, besides the first one, the reference; default: all.
 
     Raises:
-        UserError: an existing run was made by another recipe, or there is no such variant.
+        UserError: an existing run was made by another recipe, there is no such variant, or one has a model that can't be;
+            before anything is trained.
     """
     unknown = sorted(set(only or ()) - set(study.variants))
     if unknown:
         raise UserError(f"--only {unknown[0]!r} is not a variant: use some of {', '.join(study.variants)}.")
     reference = next(iter(study.variants))
     chosen = [v for v in study.variants if only is None or v in only or v == reference]
+    for variant in chosen:
+        try:
+            check_model(build_recipe(settings(study, variant, study.seeds[0])))
+        except UserError as error:
+            raise UserError(f"variant {variant}: {error}") from None
     for seed in study.seeds:
         for variant in chosen:
             recipe = build_recipe(settings(study, variant, seed))

@@ -150,33 +150,64 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrained
     if recipe.base is None:
         return _new_base(recipe, tokenizer)
     name = checkpoint(recipe.base)
-    import_models()
+    config = _config(recipe)
     try:
-        config = AutoConfig.from_pretrained(name)
-        extended = system_of_type(config.model_type)
-        rescaled = not trained_systems()[recipe.system].model
-        if isinstance(config, SharedLLMConfig) and recipe.model:
-            config = _changed(config, recipe)
-        elif rescaled and recipe.model:
-            config = _rescaled(config, recipe.model)
         # What trains is put into fp32 later, when it is known; the checkpoint's own dtype loses nothing until then.
         dtype = torch.float32 if recipe.frozen == "float32" else "auto"
         model = AutoModelForCausalLM.from_pretrained(name, config=config, dtype=dtype)
     except (OSError, ValueError) as error:
         raise UserError(f"can't load the base {name}: {str(error).splitlines()[0]}") from None
-    if extended and (recipe.stage == "base" or extended != recipe.system):
-        raise UserError(
-            f"base={recipe.base} is already a trained {extended}: train it with stage extend, system {extended}."
-        )
     if len(tokenizer) > (size := model.get_input_embeddings().weight.shape[0]):
         raise UserError(
             f"the tokenizer has {len(tokenizer):,} tokens, {recipe.base} only {size:,}: name the base's own."
         )
+    kind = _extending(recipe, config)
+    return model if kind is None else kind.from_base(model, **recipe.model)
+
+
+def check_model(recipe: Recipe) -> None:
+    """Refuse what `make_model` would, as far as configurations alone tell, before anything is trained.
+
+    Raises:
+        UserError: as `make_model`.
+    """
+    if recipe.base is None:
+        return
+    config = _config(recipe)
+    kind = _extending(recipe, config)
+    if kind is not None:
+        with torch.device("meta"):
+            base = AutoModelForCausalLM.from_config(config)
+        kind.extended_config(base, **recipe.model)
+
+
+def _config(recipe: Recipe) -> PreTrainedConfig:
+    """The configuration of the recipe's base, changed where it is the base's own that the recipe changes."""
+    name = checkpoint(recipe.base or "")
+    import_models()
+    try:
+        config = AutoConfig.from_pretrained(name)
+        if isinstance(config, SharedLLMConfig) and recipe.model:
+            config = _changed(config, recipe)
+        elif not trained_systems()[recipe.system].model and recipe.model:
+            config = _rescaled(config, recipe.model)
+    except (OSError, ValueError) as error:
+        raise UserError(f"can't load the base {name}: {str(error).splitlines()[0]}") from None
+    extended = system_of_type(config.model_type)
+    if extended and (recipe.stage == "base" or extended != recipe.system):
+        raise UserError(
+            f"base={recipe.base} is already a trained {extended}: train it with stage extend, system {extended}."
+        )
     if recipe.stage == "base" and recipe.model:
         raise UserError(f"model={recipe.model} can't change {recipe.base}: leave it out, or start from another base.")
-    if recipe.stage == "base" or extended or rescaled:
-        return model
-    return trained_systems()[recipe.system].model_class().from_base(model, **recipe.model)
+    return config
+
+
+def _extending(recipe: Recipe, config: PreTrainedConfig) -> Any:
+    """The class that extends a base of this configuration; None if it is trained as it is."""
+    system = trained_systems()[recipe.system]
+    as_it_is = recipe.stage == "base" or system_of_type(config.model_type) or not system.model
+    return None if as_it_is else system.model_class()
 
 
 # Settings of a SharedLLM that change no weight's shape, so they may change when training continues.

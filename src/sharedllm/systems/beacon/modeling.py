@@ -59,7 +59,12 @@ class BeaconForCausalLM(PreTrainedModel, GenerationMixin):
     @classmethod
     def from_base(cls, base: PreTrainedModel, **settings) -> "BeaconForCausalLM":
         """Extend a base, whose weights are shared; `settings` are fields of `BeaconConfig`."""
-        return cls(BeaconConfig(text_config=base.config, **settings), base).train(base.training)
+        return cls(cls.extended_config(base, **settings), base).train(base.training)
+
+    @staticmethod
+    def extended_config(base: PreTrainedModel, **settings) -> BeaconConfig:
+        """The configuration with which `from_base` extends a base."""
+        return BeaconConfig(text_config=base.config, **settings)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Everything starts as the base's."""

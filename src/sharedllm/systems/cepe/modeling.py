@@ -6,7 +6,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
-from transformers import AutoModelForCausalLM, GenerationMixin, ModernBertForMaskedLM, ModernBertModel, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationMixin,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    ModernBertModel,
+    PreTrainedModel,
+)
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
@@ -106,13 +113,18 @@ class CepeForCausalLM(LoadsRenamed, GenerationMixin):
                 configuration; default: a new one of the usual size (see `config.encoder_config`).
             settings: fields of `CepeConfig`.
         """
-        pretrained = None
+        config, pretrained = cls.extended_config(base, encoder=encoder, **settings), None
         if isinstance(encoder, str):
-            try:
-                pretrained = ModernBertForMaskedLM.from_pretrained(encoder, dtype=base.dtype).model
-            except (OSError, ValueError) as error:
-                raise UserError(f"can't load the encoder {encoder}: {str(error).splitlines()[0]}") from None
-            made = pretrained.config
+            pretrained = _loaded(encoder, ModernBertForMaskedLM, dtype=base.dtype).model
+        return cls(config, base, pretrained).train(base.training)
+
+    @staticmethod
+    def extended_config(
+        base: PreTrainedModel, *, encoder: str | dict[str, Any] | None = None, **settings
+    ) -> CepeConfig:
+        """The configuration with which `from_base` extends a base."""
+        if isinstance(encoder, str):
+            made = _loaded(encoder, ModernBertConfig)
             if made.vocab_size != base.config.vocab_size + 2:
                 raise UserError(
                     f"the encoder {encoder} has {made.vocab_size:,} tokens, the base {base.config.vocab_size} and two more: "
@@ -120,8 +132,7 @@ class CepeForCausalLM(LoadsRenamed, GenerationMixin):
                 )
         else:
             made = encoder_config(base.config, base.num_parameters(), **(encoder or {}))
-        config = CepeConfig(text_config=base.config, encoder_config=made, **settings)
-        return cls(config, base, pretrained).train(base.training)
+        return CepeConfig(text_config=base.config, encoder_config=made, **settings)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Everything starts as the base's, except the encoder, which initialises itself."""
@@ -214,3 +225,15 @@ class CepeForCausalLM(LoadsRenamed, GenerationMixin):
 
 
 AutoModelForCausalLM.register(CepeConfig, CepeForCausalLM, exist_ok=True)
+
+
+def _loaded(encoder: str, kind: Any, **options: Any) -> Any:
+    """An encoder, or its configuration, from its folder.
+
+    Raises:
+        UserError: it can't be loaded.
+    """
+    try:
+        return kind.from_pretrained(encoder, **options)
+    except (OSError, ValueError) as error:
+        raise UserError(f"can't load the encoder {encoder}: {str(error).splitlines()[0]}") from None
