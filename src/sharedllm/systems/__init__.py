@@ -180,6 +180,12 @@ for _system in (
         "#7b5ea7",
         asked=f"{_ASKED}:pieces",
     ),
+    System(
+        "minilm-sentences-text",
+        "the base with the pieces of the best sentences by a sentence encoder, in the text's order",
+        "#5b4b8a",
+        asked=f"{_ASKED}:pieces",
+    ),
     System("minilm-text-rank", "the same with the best piece last", "#b9a7cf", asked=f"{_ASKED}:pieces"),
     System(
         "same-pieces-text",

@@ -2,6 +2,7 @@
 
 import json
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,14 +12,14 @@ from qa_files import write_sets
 
 from sharedllm.evaluation.qa.memory import Memory, spans_of
 from sharedllm.evaluation.qa.meter import Meter
-from sharedllm.evaluation.qa.pieces import cut, joined
+from sharedllm.evaluation.qa.pieces import Piece, cut, joined
 from sharedllm.evaluation.qa.plot import draw
-from sharedllm.evaluation.qa.rankings import Words, ranked
+from sharedllm.evaluation.qa.rankings import SentenceEmbeddings, Words, ranked
 from sharedllm.evaluation.qa.reader import Reader, TooLong
 from sharedllm.evaluation.qa.report import Contender, load, total_operations, write_report
 from sharedllm.evaluation.qa.run import Plan, measure, rows_of
 from sharedllm.evaluation.qa.selection import fused, measure_selection
-from sharedllm.evaluation.qa.sets import SETS, TextSpec
+from sharedllm.evaluation.qa.sets import SETS, PackedText, Question, TextSpec
 from sharedllm.evaluation.qa.systems import Ask, Harness, Resources, Skipped, asked_names, make
 from sharedllm.evaluation.qa.text_systems import ClosedBook
 from sharedllm.evaluation.statistics import pooled_bootstrap
@@ -133,14 +134,12 @@ def test_what_each_system_shows(harness, plan):
 def test_the_registry_names_every_system(harness, plan):
     """Each entry leads to a system of its name; the error for another name lists the known ones."""
 
-    class Encoder:
-        name = "minilm"
-
+    encoders = {name: SimpleNamespace(name=name) for name in ("minilm", "minilm-sentences")}
     resources = Resources(
         harness,
         plan.texts(harness.meter),
         shared=lambda name: ClosedBook(harness, name),
-        _rankings={"minilm": Encoder()},
+        _rankings=encoders,
     )
     assert {"closed", "full", "sharedllm", "same-pieces-text"} < set(asked_names())
     for name in set(asked_names()) - {"replies"}:  # it needs a file: tests/evaluation/qa/test_outside.py
@@ -259,6 +258,25 @@ def test_selection_finds_what_words_say(harness, plan):
     words = np.mean([row["top"][1] for row in rows if row["ranking"] == "bm25"])
     hybrid = np.mean([row["top"][4] for row in rows if row["ranking"] == "bm25+oracle"])
     assert words > 0.5 and hybrid == 1
+
+
+def test_a_piece_counts_as_much_as_its_best_sentence():
+    class Letters:
+        def embed(self, texts):
+            counts = np.array(
+                [[text.lower().count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts]
+            )
+            return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-9)
+
+    parts = ("Zzz zzz zzz. An owl sat.", " Oaks wait\nlast, anew. ", "\n")
+    text = PackedText("one", "".join(parts), (), (), (), 0)
+    ends = np.cumsum([len(part) for part in parts]).tolist()
+    pieces = [Piece(end - len(part), end, 1) for part, end in zip(parts, ends, strict=True)]
+    ranking = SentenceEmbeddings(Letters())
+    index = ranking.index(text, pieces)
+    assert index[1].tolist() == [0, 2, 4] and len(index[0]) == 5
+    scores = ranking.scores(index, Question("q", "an owl sat", ("owl",), (), ""))
+    assert scores[0] == pytest.approx(1) and scores[1] < 1 and scores[2] == 0
 
 
 def test_reciprocal_ranks_prefer_what_both_prefer():

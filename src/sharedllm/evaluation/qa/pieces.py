@@ -11,7 +11,7 @@ from .meter import Meter
 from .sets import PackedText, Span
 
 SIZE = 160
-_ENDS = re.compile(r"[.!?][\"'”’)]*(?=\s)|\n")
+ENDS = re.compile(r"[.!?][\"'”’)]*(?=\s)|\n")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def cut(text: PackedText, meter: Meter, size: int = SIZE) -> list[Piece]:
     few pieces as possible, about equally long. No piece crosses the border of a part.
     """
     ends = meter.tokens(text.text)[1]
-    borders = [match.end() for match in _ENDS.finditer(text.text)]
+    borders = [match.end() for match in ENDS.finditer(text.text)]
     pieces = []
     for start, end in text.parts:
         pieces += _part(start, end, ends, borders, size)

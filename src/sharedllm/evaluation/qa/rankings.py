@@ -15,7 +15,7 @@ from ...utils.checkpoints import load_tokenizer
 from ...utils.errors import UserError
 from ...utils.hardware import default_device
 from ...utils.model_names import checkpoint
-from .pieces import Piece, golden
+from .pieces import ENDS, Piece, golden
 from .sets import PackedText, Question
 
 
@@ -101,6 +101,31 @@ class Embeddings:
         return np.stack([found[i] for i in range(len(texts))])
 
 
+class Encoder(Protocol):
+    """Embeds texts: (n, E), normalised."""
+
+    def embed(self, texts: list[str]) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class SentenceEmbeddings:
+    """A piece counts as much as its best sentence, which is embedded alone."""
+
+    encoder: Encoder
+    name: str = "minilm-sentences"
+
+    def index(self, text: PackedText, pieces: Sequence[Piece]) -> tuple[np.ndarray, np.ndarray]:
+        """The embeddings of all sentences (s, E), and where those of each piece begin (pieces,)."""
+        sentences = [ENDS.sub("\\g<0>\0", text.text[p.start : p.end]).split("\0") for p in pieces]
+        sentences = [[s for s in some if s.strip()] or some[:1] for some in sentences]
+        begin = np.cumsum([0, *map(len, sentences[:-1])])
+        return self.encoder.embed([sentence for some in sentences for sentence in some]), begin
+
+    def scores(self, index: tuple[np.ndarray, np.ndarray], question: Question) -> np.ndarray:
+        sentences, begin = index
+        return np.maximum.reduceat(sentences @ self.encoder.embed([question.question])[0], begin)
+
+
 @dataclass(frozen=True)
 class Oracle:
     """The pieces with the evidence first, then their neighbours from near to far."""
@@ -116,14 +141,20 @@ class Oracle:
 
 
 def ranking_of(name: str, embeddings: str = "") -> Ranking:
-    """A ranking by its name: bm25, words, minilm or oracle.
+    """A ranking by its name: bm25, words, minilm, minilm-sentences or oracle.
 
     Raises:
         UserError: no ranking of that name, or it needs an encoder and none is named.
     """
-    if name == "minilm" and not embeddings:
-        raise UserError("minilm needs a sentence encoder: name its folder or hub id with --embeddings.")
-    made = {"bm25": Words, "words": OwnWords, "oracle": Oracle, "minilm": lambda: Embeddings(embeddings)}
+    if name.startswith("minilm") and not embeddings:
+        raise UserError(f"{name} needs a sentence encoder: name its folder or hub id with --embeddings.")
+    made = {
+        "bm25": Words,
+        "words": OwnWords,
+        "oracle": Oracle,
+        "minilm": lambda: Embeddings(embeddings),
+        "minilm-sentences": lambda: SentenceEmbeddings(Embeddings(embeddings)),
+    }
     if name not in made:
         raise UserError(f"the ranking {name!r} is not known: use {', '.join(made)}, or memory:SCORE.")
     return made[name]()
