@@ -48,8 +48,13 @@ def test_the_bundled_model_has_heads_that_find(tmp_path):
 
 
 def test_only_a_joint_softmax_has_heads_that_choose():
-    with pytest.raises(ValueError, match="injection='cross'"):
-        measure_heads(tiny_shared("llama", encoding="chunk"), byte_tokenizer(), torch.zeros(100, dtype=torch.long))
+    for injection, fix in (
+        ("cross", "--injection joint"),
+        ("deep", "`sharedllm extend` has measured this model's heads"),
+    ):
+        model = tiny_shared("llama", encoding="chunk", injection=injection)
+        with pytest.raises(ValueError, match=f"injection='{injection}': .*{fix}"):
+            measure_heads(model, byte_tokenizer(), torch.zeros(100, dtype=torch.long))
 
 
 def test_choice():

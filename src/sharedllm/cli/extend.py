@@ -138,7 +138,7 @@ def command(
         raise UserError(
             f"--data {data} is for measuring the base, and {other} measures nothing: leave one of them out."
         )
-    POLICIES.find(selection)
+    POLICIES.check(selection)
     chunk: int = defaults["chunk_size"] if chunk_size is None else chunk_size
     if overlap > chunk:
         raise UserError(f"--overlap {overlap} is more than a chunk, of {chunk} tokens: lower it.")

@@ -1,5 +1,6 @@
 """`sharedllm qa`: questions about long texts, answered by a memory and by the strongest simple alternatives."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,9 @@ QuotedOption = Annotated[bool, typer.Option("--quoted", help="Quote every questi
 PerTextOption = Annotated[int, typer.Option(min=1, help="Most questions about one text.")]
 QuestionsOption = Annotated[int, typer.Option("-n", "--questions", min=1, help="Number of questions over all texts.")]
 EmbeddingsOption = Annotated[str, typer.Option(help="Sentence encoder for minilm: a folder or hub id.")]
+# What answers where no system is named. A SharedLLM is measured beside its own pieces as text, which follow it.
+TEXT_SYSTEMS = "closed,wrong,oracle-text,bm25-text"
+OWN_SYSTEMS = "sharedllm,same-pieces-text"
 
 
 def command(
@@ -28,9 +32,12 @@ def command(
     sets: SetOption = "nq",
     length: LengthOption = "32K",
     system: Annotated[
-        str,
-        typer.Option(help=f"Names, separated by commas: {', '.join(n for n, s in SYSTEMS.items() if s.asked)}."),
-    ] = "closed,wrong,oracle-text,bm25-text",
+        str | None,
+        typer.Option(
+            help=f"Names, separated by commas: {', '.join(n for n, s in SYSTEMS.items() if s.asked)}. "
+            f"Default: {TEXT_SYSTEMS}, and for a SharedLLM {OWN_SYSTEMS} before them."
+        ),
+    ] = None,
     budgets: Annotated[str, typer.Option(help="Tokens of the text shown for a question.")] = "512",
     base: Annotated[
         str | None,
@@ -64,18 +71,30 @@ def command(
     from ..evaluation.qa.report import write_report
     from ..evaluation.qa.run import Plan, measure
     from ..evaluation.qa.sets import SETS
-    from ..evaluation.qa.systems import Harness, Resources
+    from ..evaluation.qa.systems import Harness, Resources, listed
     from ..memory.fingerprint import fingerprint_tensors
     from .loading import load_any
 
+    names = None if system is None else listed(system)
+    asked = [SETS.find(one.strip()) for one in sets.split(",")]
+    spec = text_spec(data, length, half, per_text, seed)
+    for part in budgets.split(","):
+        if tokens_of_length(part, 1, "--budgets") == 0:
+            raise UserError(
+                f"--budgets {budgets}: with no token of the text there is nothing to compare; --system closed is that."
+            )
+    if not limit_s >= 0:  # nor a number that is none
+        raise UserError(f"--limit-s {limit_s} is not a time: give seconds, or inf for no limit.")
     loaded, tokenizer = load_any(model)
     shared = loaded if isinstance(loaded, SharedLLMForCausalLM) else None
     if shared is not None and base is None:
         raise UserError("--base is missing: name the model that the SharedLLM was made from, for the other systems.")
-    plain = loaded if base is None else load_any(base)[0]
+    names = names or listed(TEXT_SYSTEMS if shared is None else f"{OWN_SYSTEMS},{TEXT_SYSTEMS}")
     meter = Meter(tokenizer)
+    plans = [Plan(one, spec, names, (), questions, quoted) for one in asked]
+    texts = [plan.texts(meter) for plan in plans]
+    plain = loaded if base is None else load_any(base)[0]
     harness = Harness(Reader(plain, tokenizer), meter)
-    names = [part.strip() for part in system.split(",") if part.strip()]
     sizes = [tokens_of_length(part, harness.reader.window, "--budgets") for part in budgets.split(",")]
     models = {role: fingerprint_tensors(sorted(m.state_dict().items()), {}) for role, m in
               (("base", plain), ("sharedllm", shared)) if m is not None}  # fmt: skip
@@ -86,18 +105,15 @@ def command(
         assert shared is not None
         return Memory(shared, tokenizer, meter, name.partition(":")[2])
 
-    spec = text_spec(data, length, half, per_text, seed)
-    plans = [Plan(SETS.find(one.strip()), spec, names, sizes, questions, quoted) for one in sets.split(",")]
     if prompts is not None:
-        for plan in plans:
+        for plan, some in zip(plans, texts, strict=True):
             path = prompts / f"{plan.label}.jsonl"
-            write_prompts(path, plan, plan.texts(meter), harness.reader)
+            write_prompts(path, plan, some, harness.reader)
             note(f"wrote {path}")
         return
-    for plan in plans:
-        texts = plan.texts(meter)
-        resources = Resources(harness, texts, embeddings, limit_s, seed, None if shared is None else memory)
-        measure(plan, texts, resources, output, models, about, note, progress_bar)
+    for plan, some in zip(plans, texts, strict=True):
+        resources = Resources(harness, some, embeddings, limit_s, seed, None if shared is None else memory)
+        measure(replace(plan, budgets=sizes), some, resources, output, models, about, note, progress_bar)
     note(f"wrote {write_report(output)}")
     for path in draw(output) if plot else []:
         note(f"wrote {path}")
@@ -107,10 +123,12 @@ def text_spec(data: Path, length: str, half: str, per_text: int, seed: int):
     """The texts that the options ask for.
 
     Raises:
-        UserError: --half is not known.
+        UserError: --data is no folder, or --half is not known.
     """
     from ..evaluation.qa.sets import TextSpec
 
+    if not data.is_dir():
+        raise UserError(f"--data {data} is not a folder: name the one with the question sets.")
     if half not in ("even", "odd", "all"):
         raise UserError(f"--half {half!r} is not known: use even, odd or all.")
     return TextSpec(data, tokens_of_length(length, 1, "--length"), half, per_text, seed)

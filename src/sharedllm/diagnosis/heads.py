@@ -53,7 +53,10 @@ def measure_heads(
         UserError: the text is too short for the facts, or the model has no joint softmax.
     """
     if model.config.injection != "joint":
-        raise UserError(f"injection={model.config.injection!r}: heads can only be selected with injection='joint'.")
+        fix = "extend the base with --injection joint"
+        if model.config.injection == "deep":
+            fix = "`sharedllm extend` has measured this model's heads already; for another text, extend its base with --data"
+        raise UserError(f"injection={model.config.injection!r}: heads are calibrated for injection='joint': {fix}.")
     rng, quizzes, asked = random.Random(seed), [], set()
     while len(quizzes) < questions:
         quiz = Needle().make(rng, "", "train")

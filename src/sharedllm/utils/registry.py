@@ -73,9 +73,13 @@ class Registry(Mapping[str, Any]):
         Raises:
             UserError: no entry of that name; lists the known ones.
         """
+        self.check(name)
+        return self[name]
+
+    def check(self, name: str) -> None:
+        """Refuse what `find` would, without importing the entry."""
         if name not in self:
             raise UserError(f"{self.kind.format(repr(name))} is not known: use one of {self.names}.")
-        return self[name]
 
     @property
     def names(self) -> str:

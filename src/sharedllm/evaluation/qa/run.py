@@ -149,7 +149,7 @@ def _ask(
     for budget, some in left.items():
         file = file_of(place, system.name, budget)
         followed = _spans(file_of(place, system.follows, budget)) if system.follows else {}
-        right = []
+        right, lacking = [], ""
         for question in some:
             if system.follows and question.id not in followed:
                 raise UserError(
@@ -163,7 +163,8 @@ def _ask(
             try:
                 reply: Reply = system.answer(state, ask)
             except Skipped as reason:
-                _append(file, row | {"skipped": str(reason)})
+                lacking = str(reason)
+                _append(file, row | {"skipped": lacking})
                 advance(1)
                 continue
             marks = scores(reply.text, question.answers, plan.questions.metrics)
@@ -174,9 +175,11 @@ def _ask(
             _append(file, row | {"reply": said.pop("text"), "answers": question.answers, "scores": marks} | said
                     | {"prepare": round(read, 2)})  # fmt: skip
             advance(1)
+        shown = system.name if budget is None else f"{system.name}, {budget:,} tokens"
         if right:
-            shown = system.name if budget is None else f"{system.name}, {budget:,} tokens"
             note(f"{plan.label}, {shown}: {text.id}: {sum(right) / len(right):.2f} of {len(right)} questions")
+        elif lacking:
+            note(f"{plan.label}, {shown}: {text.id}: none of {len(some)} questions could be asked: {lacking}")
 
 
 def file_of(place: Path, system: str, budget: int | None) -> Path:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ...systems import SYSTEMS
+from ...systems.entry import System
 from ...utils.errors import UserError
 from ...utils.registry import load
 from .meter import Meter
@@ -146,8 +147,26 @@ def make(name: str, resources: Resources) -> AskedSystem:
     Raises:
         UserError: no system of that name, or its model is missing.
     """
+    return load(_entry(name).asked)(name, name.partition(":")[2], resources)
+
+
+def listed(names: str) -> list[str]:
+    """The systems in a list with commas.
+
+    Raises:
+        UserError: there is none, or one is not known.
+    """
+    found = [part.strip() for part in names.split(",") if part.strip()]
+    if not found:
+        raise UserError(f"--system {names!r} names no system: use some of {', '.join(asked_names())}.")
+    for name in found:
+        _entry(name)
+    return found
+
+
+def _entry(name: str) -> System:
     kind, _, variant = name.partition(":")
     entry = SYSTEMS.get(kind)
     if entry is None or not entry.asked or (variant and not entry.variants):
         raise UserError(f"--system {name!r} is not known: use some of {', '.join(asked_names())}.")
-    return load(entry.asked)(name, variant, resources)
+    return entry
