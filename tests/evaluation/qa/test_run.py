@@ -3,6 +3,7 @@
 import json
 from itertools import islice
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,7 +135,7 @@ def test_what_each_system_shows(harness, plan):
 def test_the_registry_names_every_system(harness, plan):
     """Each entry leads to a system of its name; the error for another name lists the known ones."""
 
-    encoders = {name: SimpleNamespace(name=name) for name in ("minilm", "minilm-sentences")}
+    encoders: dict[str, Any] = {name: SimpleNamespace(name=name) for name in ("minilm", "minilm-sentences")}
     resources = Resources(
         harness,
         plan.texts(harness.meter),
