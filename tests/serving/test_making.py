@@ -72,7 +72,8 @@ def test_an_empty_memory_alone_is_not_read_unless_it_is_named(model, tmp_path, s
     client.delete("/v1/memories/notes/documents/foxes")
     assert client.post("/v1/chat/completions", json=ASKED | {"memory": None}).status_code == 200
     said = client.post("/v1/chat/completions", json=ASKED | {"memory": "notes"})
-    assert said.status_code == 400 and "no readable text" in message(said)
+    assert said.status_code == 400 and said.json()["error"]["param"] == "memory"
+    assert message(said).endswith("holds no readable text: upload a document to it first.")
 
 
 def test_without_a_folder_no_memory_is_made(serve, tmp_path):

@@ -196,6 +196,7 @@ def test_whether_the_text_holds_what_is_asked_is_said(serve, monkeypatch, found)
 
 
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
 RESULT = {"role": "tool", "tool_call_id": "call_1", "content": "red"}
 WRONG_SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "objekt"}}}
 
@@ -210,7 +211,34 @@ WRONG_SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"
         ({"top_p": 0}, 400, "top_p", "greater than 0"),
         ({"stop": ["a", ""]}, 400, "stop", "none of them empty"),
         ({"tools": [{"type": "function"}]}, 400, "tools.0.function", "is missing: send it"),
-        ({"tools": [TOOL], "tool_choice": "required"}, 400, "tools", "the model has no chat template: leave them out"),
+        (
+            {"tools": [TOOL], "tool_choice": "required"},
+            400,
+            "tool_choice",
+            "tool_choice needs tools, and the model has no chat template",
+        ),
+        ({"response_format": 5}, 400, "response_format", "response_format=5 is not a JSON object: send one"),
+        ({"stream": True, "stream_options": 5}, 400, "stream_options", "stream_options=5 is not a JSON object"),
+        ({"tools": [5]}, 400, "tools.0", "tools.0=5 is not a JSON object"),
+        ({"tools": 5}, 400, "tools", "tools=5 is not accepted"),
+        ({"messages": [5]}, 400, "messages.0", "messages.0=5 is not a JSON object"),
+        ({"messages": [{"role": "user", "content": [5]}]}, 400, "messages.0.content.0", "=5 is not a JSON object"),
+        ({"tool_choice": {"type": "x"}}, 400, "tool_choice.type", "is not accepted"),
+        (
+            {"memory": "notes", "budget": True},
+            400,
+            "budget",
+            "budget=True is not accepted: input should be a valid int",
+        ),
+        ({"memory": "notes", "budget": "5"}, 400, "budget", "budget='5' is not accepted: input should be a valid int"),
+        ({"stream": "yes"}, 400, "stream", "stream='yes' is not accepted: input should be a valid bool"),
+        ({"temperature": True}, 400, "temperature", "temperature=True is not accepted"),
+        (
+            {"messages": [{"role": "user", "content": [IMAGE]}]},
+            400,
+            "messages.0.content.0.type",
+            "images are not supported: send text",
+        ),
         ({"tool_choice": "required"}, 400, "tool_choice", "names no tool of the request"),
         (
             {"messages": [*ASKED["messages"], RESULT]},
@@ -252,6 +280,32 @@ def test_bad_requests(serve, change, status, field, message):
         assert (response.status_code, error["param"]) == (status, field)
         assert message in error["message"] and error["type"] == "invalid_request_error"
     assert client.post("/v1/chat/completions", json=ASKED).status_code == 200
+
+
+def test_a_body_that_is_no_object_and_a_field_of_the_responses_api(serve):
+    client = serve()
+    for body in (5, [1], "text", None):
+        error = client.post("/v1/chat/completions", json=body).json()["error"]
+        assert error["param"] is None and "the body is" in error["message"]
+    error = client.post("/v1/responses", json={"input": "What jumps?", "text": 5}).json()["error"]
+    assert (error["param"], error["message"]) == ("text", "text=5 is not a JSON object: send one.")
+    part = {"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}
+    error = client.post("/v1/responses", json={"input": [part]}).json()["error"]
+    assert "images are not supported" in error["message"]
+
+
+def test_a_budget_that_reads_nothing_is_said(serve):
+    """As the command line says it; also at the end of a stream, and together with other warnings."""
+    client, body = serve(), ASKED | {"memory": "notes", "budget": 1, "tools": [TOOL]}
+    said = client.post("/v1/chat/completions", json=body).json()["sharedllm"]
+    little = "Only 0 tokens of the text were read for this: raise budget."
+    assert said["sources"] == [] and said["warning"].startswith(f"{little} no tool can be called")
+    events = streamed(client.post("/v1/chat/completions", json=body | {"stream": True, "tools": []}))
+    assert events[-1]["sharedllm"]["warning"] == little
+    assert (
+        "warning"
+        not in client.post("/v1/chat/completions", json=body | {"budget": 60, "tools": []}).json()["sharedllm"]
+    )
 
 
 @pytest.mark.parametrize("memory", ["", "notes"])

@@ -43,6 +43,15 @@ class Chosen:
     found: bool | None
     read: Tensor
 
+    def too_little(self, budget: str) -> str | None:
+        """What to tell who asked if no part of the text was read whole; None if one was.
+
+        Args:
+            budget: the name under which the budget was given.
+        """
+        read = int(self.memory.kept[0])
+        return None if read and self.sources else f"Only {read} tokens of the text were read for this: raise {budget}."
+
 
 @dataclass(frozen=True)
 class Answer(Chosen):

@@ -58,7 +58,7 @@ def command(
     score = checked_score(loaded, score)
     policy = get_policy(selection or loaded.config.selection)
     prompt = prompt_of(loaded, tokenizer, question, max_new_tokens, instruction)
-    sources, found = [], None
+    sources, found, little = [], None, None
     # By default a question selects from a text that was or can be kept whole. Reading deeper is only possible for a
     # part of a text.
     chooses = selection is None and not policy.needs_query and loaded.config.encoding == "chunk"
@@ -70,6 +70,7 @@ def command(
         limits = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens, "instruction": instruction}
         answered = ask(loaded, tokenizer, opened, question, **limits)
         answer, memory, sources, found = answered.text, answered.memory, answered.sources, answered.found
+        little = answered.too_little("--budget")
     else:
         memory = opened.load()
         if policy.needs_query:
@@ -99,7 +100,7 @@ def command(
         print_json(question=question, answer=answer, **read, seconds=round(time.perf_counter() - started, 3), **chosen)
         return
     say(answer)
-    if not read["selected_tokens"] or (budget is not None and not sources):
-        note(f"Only {read['selected_tokens']} tokens of the text were read for this: raise --budget.", style="yellow")
+    if little is not None:
+        note(little, style="yellow")
     show_found(found)
     show_sources(sources)

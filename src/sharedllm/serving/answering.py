@@ -129,12 +129,15 @@ def answer(
         prompt = prompt_of(request, tokenizer)
     ids = prompt.ids.to(model.device)
     memory, chosen, asked = None, None, None
-    extra: dict[str, Any] = {} if warning is None else {"memory": None, "warning": warning}
+    extra: dict[str, Any] = {} if warning is None else {"memory": None}
+    warnings = [warning, prompt.warning]
     writers = [_Writer(model, tokenizer, request, prompt, index, hooks) for index in range(request.choices)]
     hooks.prompt(ids.shape[1])
     wanted = named or request.budget is not None
     if source is not None and (wanted or prompt.question.shape[1] <= model.config.window):
         name, store = source
+        if not store.tokens:
+            raise invalid("memory", f"memory={name!r} holds no readable text: upload a document to it first.")
         budget, score = request.budget or budget, score or default_score(model.config)
         asked = _narrowed(model, tokenizer, store, prompt)
         chosen = _selected(model, tokenizer, asked, prompt, budget, score)
@@ -142,9 +145,10 @@ def answer(
         read = int(memory.kept[0])
         extra = {"memory": name, "budget": budget, "score": score, "read_tokens": read}
         extra |= {"found": chosen.found, "sources": chosen.sources}
+        warnings = [chosen.too_little("budget"), prompt.warning]
         hooks.check()
-    if prompt.warning is not None:
-        extra |= {"warning": " ".join(filter(None, [extra.get("warning"), prompt.warning]))}
+    if said := " ".join(filter(None, warnings)):
+        extra |= {"warning": said}
     running, memory = _far_read(model, ids, memory, hooks.step)
     whole = running.shape[1] == ids.shape[1]
     running = after_prefix(model, running) if memory is not None else running

@@ -29,7 +29,8 @@ def asks_for_nothing(field: str, value: Any) -> bool:
 
 
 class Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    # strict: true is no number, and "5" and "yes" are texts.
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -43,9 +44,21 @@ class Body(BaseModel):
         return {k: v for k, v in content.items() if k in known or not asks_for_nothing(k, v)}
 
 
+# Parts of messages that are no text, by what their types have in common.
+_NO_TEXT = {"image": "images are", "audio": "audio is", "file": "files are"}
+
+
 class TextPart(Body):
     type: Literal["text", "input_text", "output_text"]
     text: str
+
+    @field_validator("type", mode="before")
+    @classmethod
+    def _only(cls, kind: Any) -> Any:
+        for word, what in _NO_TEXT.items():
+            if word in str(kind):
+                raise ValueError(f"{what} not supported: send text")
+        return kind
 
 
 class CalledFunction(Body):

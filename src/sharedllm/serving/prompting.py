@@ -43,7 +43,7 @@ def prompt_of(request: ChatRequest | CompletionRequest, tokenizer: PreTrainedTok
     form, calls, warning = PromptForm.of(tokenizer), None, None
     if request.offered:
         try:
-            calls = CallForm.of(form)
+            calls = CallForm.of(form, "tool_choice" if request.forced else "tools")
         except ServingError as error:
             # Tools that the model may call, as some clients offer them to every model, are not ones that it has to.
             if request.forced:

@@ -43,7 +43,8 @@ class Sampled(Body):
     n: Annotated[int | None, Field(ge=1, le=MOST_CHOICES)] = None
     presence_penalty: _Penalty = None
     frequency_penalty: _Penalty = None
-    logit_bias: dict[int, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    # Names in JSON are texts.
+    logit_bias: dict[Annotated[int, Field(strict=False)], Annotated[float, Field(ge=-100, le=100)]] | None = None
     memory: str | None = None
     budget: Annotated[int | None, Field(ge=1)] = None
     explain: bool | None = None
@@ -177,12 +178,15 @@ class MemoryRequest(Body):
 
 
 def explained(errors: list[Any]) -> ServingError:
-    """Pydantic's first error as field, value and fix."""
-    first = errors[0]
+    """Pydantic's errors about the first wrong field as field, value and fix."""
+    # Of what may have one of several forms each has its error; the one that got furthest is the form that was meant.
+    same = [error for error in errors if error["loc"][:2] == errors[0]["loc"][:2]]
+    first = max(same, key=lambda error: len(error["loc"]))
     # The location also names members of a union, which are not fields of the request: names of classes and types.
     parts = [str(p) for p in first["loc"] if p != "body" and "[" not in str(p) and p != "str"]
     field = ".".join(p for p in parts if not p[:1].isupper()) or None
-    if first["type"] in ("json_invalid", "model_attributes_type"):
+    no_object = first["type"] in ("model_type", "model_attributes_type", "dict_type")
+    if first["type"] == "json_invalid" or (no_object and field is None):
         return invalid(None, "the body is not a JSON object: send one, with Content-Type: application/json.")
     if first["type"] == "extra_forbidden":
         return invalid(field, f"{field} is not supported: leave it out.")
@@ -190,6 +194,8 @@ def explained(errors: list[Any]) -> ServingError:
         return invalid(field, f"{field or 'the body'} is missing: send it.")
     shown = repr(first["input"])
     shown = shown if len(shown) <= 100 else f"{shown[:100]}…"
+    if no_object:
+        return invalid(field, f"{field}={shown} is not a JSON object: send one.")
     if first["type"] == "too_short":
         return invalid(field, f"{field}={shown} is empty: send at least {first['ctx']['min_length']}.")
     reason = first["msg"].removeprefix("Value error, ")
