@@ -133,7 +133,7 @@ def test_run(stubs, tmp_path):
     text = markdown(Results.load(tmp_path))
     assert text == markdown(results)
     assert "| 512 | slow | skipped: predicted 62 s |" in text and "| 256 | greedy | OOM |" in text
-    assert "| sharedllm | 1.00 ± 0.00 |" in text
+    assert "Growth with length" in text and "| sharedllm | 1.00 ± 0.00 |" in text
     assert any("256 tokens, greedy: OOM" in line for line in lines)
     figures = draw(rows(results), "toy", tmp_path)
     assert [path.name for path in figures] == ["time.png", "memory.png"] and all(
@@ -266,7 +266,9 @@ def test_a_run_without_decoding(stubs, tmp_path):
     results = bench(alone, tmp_path, systems=stubs, peak=lambda name, length: length)
     for row in rows(results):
         assert row.status == DONE and (row.rate, row.left, row.seconds["decode"].median) == (None, None, 0)
-    assert "| 64 | sharedllm | 1 (1–1) | 0.5 (0.5–0.5) | – | – | 1.5 (1.5–1.5) |" in markdown(results)
+    text = markdown(results)
+    assert "| 64 | sharedllm | 1 (1–1) | 0.5 (0.5–0.5) | – | – | 1.5 (1.5–1.5) |" in text
+    assert "Growth" not in text, "one length says nothing of growth"
 
 
 def test_results_of_nothing(tmp_path):

@@ -119,15 +119,16 @@ def markdown(results: Results) -> str:
             *(f"{used[part]:.0%}" if part in used else "–" for part in ("read", "total")),
         ]
         lines.append(f"{head} {' | '.join(values)} |")
-    lines += [
-        "",
-        "Growth with length as a power (1 is linear), with standard errors:",
-        "",
-        "| system | read | total | peak memory |",
-        "|---|--:|--:|--:|",
-    ]
-    for name, fits in exponents(table).items():
-        lines.append(f"| {name} | {' | '.join(_fit(fits.get(what)) for what in ('read', 'total', 'peak_bytes'))} |")
+    if growth := exponents(table):
+        lines += [
+            "",
+            "Growth with length as a power (1 is linear), with standard errors:",
+            "",
+            "| system | read | total | peak memory |",
+            "|---|--:|--:|--:|",
+        ]
+        for name, fits in growth.items():
+            lines.append(f"| {name} | {' | '.join(_fit(fits.get(what)) for what in ('read', 'total', 'peak_bytes'))} |")
     peaks = ", ".join(
         f"{name} {results.peak(name) / 1e12:.3g} TFLOP/s" for name in results.sessions[0]["peak_operations"]
     )
