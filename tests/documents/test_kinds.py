@@ -347,6 +347,30 @@ def test_others_can_add_a_kind(tmp_path):
         KINDS.remove("upper")
 
 
+@pytest.mark.parametrize(
+    ("extract", "message"),
+    [
+        (lambda path: "text", "gives str where Extract is needed"),
+        (lambda path: None, "gives NoneType where"),
+        (lambda path: Extract(["text"]), "gives str where Part is needed"),
+        (lambda path: Extract(iter(["text"])), "gives str where Part is needed"),
+        (lambda path: Extract([Part(b"text")]), "gives bytes where str is needed"),
+        (lambda path: Extract(5), "failed with TypeError: 'int' object is not iterable"),
+        (lambda path: 1 / 0, "failed with ZeroDivisionError: division by zero"),
+        (lambda path: Extract(Part(str(1 / n)) for n in (1, 0)), "failed with ZeroDivisionError"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_kind_that_fails_is_named(tmp_path, extract, message):
+    KINDS.add("bad", Kind("BAD", (".bad",), extract), "bad")
+    try:
+        (tmp_path / "a.bad").write_text("TEXT")
+        with pytest.raises(UserError, match=f"a.bad can't be read: the document kind 'BAD' {message}"):
+            open_document(str(tmp_path / "a.bad"))
+    finally:
+        KINDS.remove("bad")
+
+
 def test_long_files_are_read_twice_instead_of_held(tmp_path, monkeypatch):
     (tmp_path / "a.md").write_text("# One\ntext\n# Two\nmore\n")
     held = open_document(str(tmp_path / "a.md"))

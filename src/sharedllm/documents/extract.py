@@ -2,9 +2,11 @@
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ..utils.errors import UserError
 
@@ -16,7 +18,7 @@ GROUP = 400
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of a document's text.
+    """A stretch of a document's text. Nothing is put between parts: one that ends with a word ends with its space or line end, too.
 
     place: where it begins, such as "page 12"; "" continues the place of the part before it.
     """
@@ -41,6 +43,10 @@ class Extract:
     read_as: str = ""
 
 
+class BadKind(UserError):
+    """The extractor of a kind fails, or gives what is no text."""
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of file.
@@ -55,6 +61,43 @@ class Kind:
     suffixes: tuple[str, ...]
     extract: Callable[[Path], Extract]
     recognise: Callable[[Path, bytes], bool] | None = None
+
+    def read(self, path: Path) -> Extract:
+        """The text of a file.
+
+        Raises:
+            UserError: it can't be read. BadKind: the extractor fails, or gives something else; parts that are read lazily raise it
+                when they are.
+            OSError: the file can't be read.
+        """
+        with self._named(path):
+            found = self.extract(path)
+            self._check(path, found, Extract)
+            # What is held can be checked now, and read again.
+            parts = self._parts(path, found.parts)
+            return replace(found, parts=list(parts) if isinstance(found.parts, list) else parts)
+
+    def _parts(self, path: Path, parts: Iterable[Part]) -> Iterator[Part]:
+        with self._named(path):
+            for part in parts:
+                self._check(path, part, Part)
+                self._check(path, part.text, str)
+                yield part
+
+    def _check(self, path: Path, value: Any, kind: type) -> None:
+        if not isinstance(value, kind):
+            said = f"{type(value).__name__} where {kind.__name__} is needed"
+            raise BadKind(f"{path} can't be read: the document kind {self.name!r} gives {said}: mend its extractor.")
+
+    @contextmanager
+    def _named(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except (UserError, OSError, GeneratorExit):
+            raise
+        except Exception as error:
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise BadKind(f"{path} can't be read: the document kind {self.name!r} failed with {said}.") from error
 
 
 def library(name: str, path: Path) -> ModuleType:

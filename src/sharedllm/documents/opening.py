@@ -57,12 +57,12 @@ def open_document(name: str) -> Opened:
         check_file(name)
         path = Path(name)
         if name == "-" or not path.is_file():
-            extract = KINDS["text"].extract(path)
+            extract = KINDS["text"].read(path)
             return Opened(name, "text", 0, Origin(unit=extract.unit), lambda: _pieces(extract.parts))
         kind, nbytes = kind_of(path), path.stat().st_size
         if not nbytes:  # to some extractors that is a damaged file
             raise _empty(name)
-        extract = kind.extract(path)
+        extract = kind.read(path)
         held = list(extract.parts) if nbytes <= HELD or isinstance(extract.parts, list) else None
         places, blank = _places(held if held is not None else extract.parts)
         # Last, since a long file that is refused need not be hashed.
@@ -77,7 +77,7 @@ def open_document(name: str) -> Opened:
         kind.name,
         nbytes,
         origin,
-        lambda: _pieces(held if held is not None else kind.extract(path).parts),
+        lambda: _pieces(held if held is not None else kind.read(path).parts),
         extract.read_as,
     )
 
