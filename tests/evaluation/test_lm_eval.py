@@ -17,7 +17,7 @@ lm_eval = pytest.importorskip("lm_eval")
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 
-from sharedllm.evaluation.lm_eval import SharedLLMHarness  # noqa: E402
+from sharedllm.evaluation.lm_eval import SharedLLMHarness, main  # noqa: E402
 from sharedllm.evaluation.pieces import border, spans  # noqa: E402
 
 TASK = Path(__file__).parents[1] / "fixtures" / "lm_eval" / "tales.yaml"
@@ -203,6 +203,32 @@ def test_the_harness_s_own_command_line(model, tokenizer, task, offline):
     assert done.returncode == 0, done.stderr
     (results,) = (task / "out").rglob("results_*.json")
     assert 0 <= json.loads(results.read_text())["results"]["tales"]["acc,none"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("pretrained=nope", "there is no folder nope"),
+        ("pretrained=tiny,budget=-4", "budget=-4.0 must be a number of tokens"),
+        ("pretrained=tiny,foo=3", "foo=3 is no argument of the model: leave it out."),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(task, offline, monkeypatch, capsys, arguments, said):
+    command = [
+        "run",
+        "--model",
+        "sharedllm",
+        "--model_args",
+        arguments,
+        "--tasks",
+        "tales",
+        "--include_path",
+        str(task),
+    ]
+    monkeypatch.setattr(sys, "argv", ["lm_eval", *command])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2 and f"error: {said}" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

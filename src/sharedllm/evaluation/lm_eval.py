@@ -77,7 +77,7 @@ class SharedLLMHarness(HFLM):
             kwargs: those of `HFLM`: tokenizer, dtype, batch_size, revision, ….
 
         Raises:
-            UserError: not a SharedLLM, an unknown score, a tokenizer without eos token, or an option that can't be followed.
+            UserError: not a SharedLLM, an unknown argument or score, a tokenizer without eos token, or an option that can't be followed.
         """
         get_score(score)
         if budget is not None and (not isinstance(budget, int) or budget < 1):
@@ -90,7 +90,14 @@ class SharedLLMHarness(HFLM):
         if isinstance(pretrained, str | Path):
             pretrained = checkpoint(str(pretrained))
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        super().__init__(pretrained, backend="causal", device=device, **kwargs)
+        try:
+            super().__init__(pretrained, backend="causal", device=device, **kwargs)
+        except TypeError as error:
+            # The harness passes on what it doesn't know, at last to the model.
+            unknown = next((name for name in kwargs if f"unexpected keyword argument {name!r}" in str(error)), None)
+            if unknown is None:
+                raise
+            raise UserError(f"{unknown}={kwargs[unknown]!r} is no argument of the model: leave it out.") from None
         if not isinstance(self.model, SharedLLMForCausalLM):
             raise UserError(
                 f"pretrained is a {type(self.model).__name__}, not a SharedLLM: make one from it with `sharedllm extend` "
@@ -300,5 +307,14 @@ class _Recent(dict[tuple[Ids, Ids], ContextMemory]):
             del self[next(iter(self))]
 
 
+def main() -> None:
+    """The harness's command line, where a user's mistake is one line, as in ours."""
+    try:
+        cli_evaluate()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
 if __name__ == "__main__":
-    cli_evaluate()
+    main()
