@@ -21,7 +21,7 @@ for domain in $domains; do data+=(--data "$domain=$corpus/$domain-validation-*.j
 rivals=,window,full
 for depth in $depths; do
   model=$out/model-$depth
-  [[ -f "$model/config.json" ]] || python -m sharedllm extend "$base" -o "$model" --injection joint \
+  [[ -f "$model/config.json" ]] || python -m sharedllm extend "$base" -o "$model" --injection joint --encoding node \
     --lower-layers "$depth" --window "$window" --chunk-size "$((window < 512 ? window : 512))"
   systems=$(for stride in $strides; do printf 'sharedllm@%s/%s/%s,' "$stride" "$stride" "$stride"; done)
   options=("${data[@]}" --model "$model" --base "$base" --lengths "$lengths" --cases "$cases")
