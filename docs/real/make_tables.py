@@ -242,11 +242,14 @@ def depth_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
 
 
 RANKINGS = {
-    "memory:hybrid": "words and heads (ours, the default)",
+    "default": "words and heads, or meaning (ours, the default)",
+    "memory:hybrid": "words and heads",
+    "memory:meaning": "meaning alone (ours)",
     "memory:bm25": "words alone (ours)",
     "memory:attention": "heads of the bottom three layers alone",
     "bm25": "BM25, the rival",
     "minilm": "all-MiniLM-L6-v2",
+    "minilm-sentences": "all-MiniLM-L6-v2, a piece by its best sentence",
     "bm25+minilm": "BM25 and MiniLM",
 }
 
@@ -254,16 +257,27 @@ RANKINGS = {
 def selection_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
     """The share of the evidence among the best piece and the best 8, from the reports of `sharedllm selection`."""
     shares: dict[str, dict[str, str]] = {}
-    sets = []
-    for name in ("nq", "fairytaleqa", "hotpotqa", "nq-128k", "fairytaleqa-128k", "hotpotqa-128k", "nq-1m"):
-        text = (HERE / f"selection-{name}.md").read_text(encoding="utf-8")
+    counts: dict[str, str] = {}
+    # In those of this file meaning decides where the text has few words of a question.
+    meaning = (HERE / "selection-meaning.md").read_text(encoding="utf-8")
+    reports = [
+        (label, text, True)
+        for label, text in re.findall(r"^# .*: (\S+)\n(.*?)(?=^# |\Z)", meaning, re.DOTALL | re.MULTILINE)
+    ]
+    names = ("nq", "fairytaleqa", "hotpotqa", "nq-128k", "fairytaleqa-128k", "hotpotqa-128k", "nq-1m")
+    reports += [(name, (HERE / f"selection-{name}.md").read_text(encoding="utf-8"), False) for name in names]
+    for label, text, by_meaning in reports:
+        name = label.removesuffix("-32768").replace("-131072", "-128k")
         rows = text.partition("| all questions |")[2].partition("\n\n")[0]
-        found = re.findall(r"^\| (\S+) \| (\d+) \| ([\d.]+) .*?\| .*?\| ([\d.]+) ", rows, re.MULTILINE)
-        sets.append(f"{name} (n={found[0][1]})")
-        for ranking, _, first, eighth in found:
+        for ranking, n, first, eighth in re.findall(
+            r"^\| (\S+) \| (\d+) \| ([\d.]+) .*?\| .*?\| ([\d.]+) ", rows, re.MULTILINE
+        ):
+            assert counts.setdefault(name, n) == n, f"{label} has {n} questions, another report of it {counts[name]}"
             # Words rank alike with and without a memory.
-            shares.setdefault("memory:bm25" if ranking == "words" else ranking, {})[sets[-1]] = f"{first} / {eighth}"
-    yield f"| ranking | {' | '.join(sets)} |"
+            row = {"words": "memory:bm25", "memory:hybrid": "default" if by_meaning else ranking}.get(ranking, ranking)
+            shares.setdefault(row, {})[name] = f"{first} / {eighth}"
+    sets = [name for name in ("reworded", "reworded-128k", *names) if name in counts]
+    yield f"| ranking | {' | '.join(f'{name} (n={counts[name]})' for name in sets)} |"
     yield "|---|" + "--:|" * len(sets)
     for ranking, shown in RANKINGS.items():
         yield f"| {shown} | {' | '.join(shares[ranking].get(name, '–') for name in sets)} |"

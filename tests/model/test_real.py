@@ -4,11 +4,13 @@ import os
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sharedllm import SharedLLMForCausalLM
+from sharedllm.diagnosis.meaning import measure_meaning
 from sharedllm.model.families import Rotations
 from sharedllm.model.rope import rotate
+from sharedllm.utils.prose import library_prose
 
 FOLDER = os.environ.get("SHAREDLLM_REAL_MODEL")
 pytestmark = [pytest.mark.real, pytest.mark.skipif(FOLDER is None, reason="SHAREDLLM_REAL_MODEL names no folder")]
@@ -35,6 +37,19 @@ def test_the_lower_model_is_the_base_over_a_chunk(base):
         keys, kept = rotate(memory.keys[index], by.keys(index, attention)), cached.keys.shape[2]
         assert far(keys[:, :, -kept:], cached.keys) < most
         assert far(memory.values[index][:, :, -kept:], cached.values) < most
+
+
+def test_meaning_finds_what_words_can_not(base):
+    """A third of the layers know rewordings of facts well enough: far more of them than chance, and than the first layer."""
+    if base.dtype == torch.float32:
+        pytest.skip("in bfloat16 only: it is slow")
+    tokenizer, layers = AutoTokenizer.from_pretrained(FOLDER), base.config.num_hidden_layers
+    settings = {"injection": "deep", "encoding": "chunk", "window": 2048, "lower_layers": 1}
+    model = SharedLLMForCausalLM.from_base(base, **settings).eval()
+    meaning = measure_meaning(model, tokenizer, library_prose(40_000), range(1, layers // 3 + 1))
+    depth = meaning.choose()
+    assert depth is not None and depth > 1
+    assert meaning.found[depth] > max(0.4, meaning.found[1] + 0.1)
 
 
 def far(got, expected) -> float:
