@@ -83,8 +83,11 @@ class Memories:
                 if len(there) < len(self._opened):
                     self._opened = there
                     self._refused.clear()  # a name may be free again
+            # This is done before every request, so what is served already is known by its name, without a look at the disk.
+            paths = [opened.path for opened in self._opened.values()]
+            inside = {path.name for path in paths if isinstance(path, Path) and path.parent == self.folder}
             for path in sorted(self.folder.iterdir()):
-                if is_memory(path) and not self._serves(path):
+                if path.name not in inside and is_memory(path) and not self._serves(path):
                     self._offer(path)
 
     def _serves(self, path: Path) -> bool:

@@ -172,7 +172,7 @@ def family_of(config: PreTrainedConfig) -> Family:
     """
     name = config.model_type
     if name == "sharedllm":
-        raise UserError("it is a SharedLLM already: use it as it is, or name the base that it was made from.")
+        raise UserError("the base is a SharedLLM already: use it as it is, or name the base that it was made from.")
     if name in REFUSED:
         raise UserError(f"model_type={name!r} can't be extended: {REFUSED[name]}.")
     if name not in FAMILIES:
