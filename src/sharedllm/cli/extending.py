@@ -14,9 +14,12 @@ from ..utils.files import write_text
 from ..utils.scratch import whole_folder
 from ..utils.text import ends_sentence, tokenize
 from .common import note, progress_bar
+from .extend import DEFAULTS
 
 # A model that reads deeper what a question selects; its chunks are read in pieces, so they may be long.
-DEEP = {"chunk_size": 2048, "injection": "deep", "encoding": "chunk", "injection_map": None, "overlap": 0}
+DEEP = {"injection": "deep", "injection_map": None, "overlap": 0} | {
+    field: DEFAULTS["deep"][field] for field in ("encoding", "chunk_size")
+}
 # Characters of the text for measuring a base, some 20,000 tokens.
 CHARACTERS = 80_000
 # The share of the best depth's result that a shallower depth has to reach.

@@ -92,8 +92,7 @@ class MeaningIndex:
     def scores(self, question: str) -> tuple[Float[Tensor, " n"], Int[Tensor, " m"]]:
         """(n,) how near the best sentence of each piece is to a question in meaning, −∞ for pieces that were not compared;
         and (m,) the lengths of the pieces that were read for it."""
-        asked = self._tokenized([question, *_ASKED])
-        chosen = self._chosen(asked)
+        chosen, asked = self.nearest(question), self._tokenized([question, *_ASKED])
         known = self._read is not None and torch.equal(self._read[0], chosen)
         if self._read is None or not known:
             self._read = chosen, self._compared(chosen, self._depth)
@@ -127,11 +126,14 @@ class MeaningIndex:
     def _tokenized(self, texts: Sequence[str]) -> list[Tensor]:
         return [tokenize(self._tokenizer, text)[0] for text in texts]
 
-    def _chosen(self, asked: Sequence[Tensor]) -> Int[Tensor, " m"]:
-        """The pieces to read: all of them if they are few, else those with the sentence of the nearest mean embedding."""
+    @torch.no_grad()
+    def nearest(self, question: str) -> Int[Tensor, " m"]:
+        """(m,) the pieces that are read for a question, ascending: all of them if they are few, else those with the sentence
+        of the nearest mean embedding."""
         every = torch.arange(len(self._pieces))
         if len(self._ids) <= self._most:
             return every
+        asked = self._tokenized([question, *_ASKED])
         weights = [self._weights(ids) for ids in asked]
         near = self._embedded.means(_states(self.model, asked, [0])[0], weights)
         order = near.argsort(descending=True, stable=True)
