@@ -49,6 +49,18 @@ def test_window_and_full_are_the_base(family):
         assert torch.equal(got.hits, hits)
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_full_scores_again_what_a_sliding_window_no_longer_sees(family):
+    """The first score reads more than the sliding window."""
+    model, far = tiny_base(family), ids_of(60, seed=1)
+    method = Full(model, 128, block=16)
+    state = method.prepare(far, NO_QUERY)
+    for running in (ids_of(40), ids_of(12)):
+        got = method.score(state, running, 5)
+        wanted = expected(model, torch.cat([far, running], 1), 5)
+        torch.testing.assert_close(got.log_probs, wanted, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", SCALINGS)
 def test_scaled_positions(name):
     """Scaled by a power of two if the text is longer than the window, else not at all; afterwards the model is unchanged."""

@@ -45,6 +45,8 @@ class Full:
                 self.model(piece, past_key_values=cache, use_cache=True, logits_to_keep=1)
         finally:
             restore()
+        # Layers with a sliding window would otherwise forget what they need again after the targets.
+        cache.activate_past_recording()
         return cache, factor
 
     def score(self, state: tuple[DynamicCache, int], running: Tensor, targets: int) -> Scores:

@@ -104,6 +104,8 @@ class Reader:
             progress(part.shape[1])
             if limit_s is not None and now() - begin > limit_s and start + self.chunk < ids.shape[1]:
                 raise TooLong(f"{start + part.shape[1]:,} of {ids.shape[1]:,} tokens took {limit_s:,.0f} s")
+        # Layers with a sliding window would otherwise forget what they need again after a question.
+        cache.activate_past_recording()
         return Start(cache, ids.shape[1], now() - begin, self.operations(ids.shape[1], 0))
 
     @torch.no_grad()
