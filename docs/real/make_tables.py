@@ -12,6 +12,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ KEPT = ("question", "group", "operations", "read_operations", "again_operations"
 BUDGET = 512
 # Fewer groups give no interval: a bootstrap over two stories has only their two values.
 FEWEST = 6
+# A set is too hard for the base if it answers less than this share of the questions from the evidence itself.
+SOLVED = 0.2
 LENGTHS = {8192: "8K", 31744: "31K", 32768: "32K", 131072: "128K", 1048576: "1M"}
 SYSTEMS = {
     "sharedllm": "sharedllm",
@@ -44,6 +47,8 @@ WHOLE = {
 }
 # One set of each kind: questions about stories, over two passages, about alike facts, and search queries.
 FRONT = ("fairytaleqa", "hotpotqa", "keys-4", "nq")
+# A rival for questions in other words.
+SENTENCES = {"minilm-sentences-text": "MiniLM by sentences as text"}
 # Those that are shown pieces of the text.
 PIECES = ("sharedllm", "same-pieces-text", "bm25-text", "minilm-text", "oracle-text")
 # Sets, lengths, depths, systems and budgets; None for systems without one.
@@ -88,7 +93,7 @@ def cell(answers: Found, name: str, length: int, budget: int = BUDGET) -> dict[s
     asked = set.intersection(*(set(here[system].rows) for system in PIECES[:3] if system in here))
     return {
         system: Contender(system, here[system].budget, {q: here[system].rows[q] for q in sorted(asked)}, [])
-        for system in SYSTEMS | WHOLE
+        for system in SYSTEMS | SENTENCES | WHOLE
         if system in here and asked <= here[system].rows.keys()
     }
 
@@ -119,16 +124,36 @@ def minus(ours: Contender, theirs: Contender, metric: str) -> str:
     return f"{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
 
 
-def main_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
-    """Sets and lengths by system, and ours against the strongest simple rivals."""
+def solved(answers: Found, name: str, length: int, metric: str) -> bool:
+    """Whether the base can answer the questions when it is shown the evidence, as far as it was asked."""
+    oracle = cell(answers, name, length).get("oracle-text")
+    return oracle is None or estimate(list(oracle.rows.values()), metric).mean >= SOLVED
+
+
+def main_table(answers: Found, metrics: dict[str, str], hard: bool = False) -> Iterator[str]:
+    """Sets and lengths by system, and ours against the strongest simple rivals. hard: those that the base can't solve."""
     yield f"| set, score | tokens | n | groups | {' | '.join(SYSTEMS.values())} | minus the same pieces | minus BM25 |"
     yield "|---|--:|--:|--:|" + "--:|" * (len(SYSTEMS) + 2)
     for name, length in cells(answers):
         here, metric = cell(answers, name, length), metrics[name]
+        if solved(answers, name, length, metric) == hard:
+            continue
         shown = [score(here[s], metric) if s in here else "–" for s in SYSTEMS]
         ours = here["sharedllm"]
         signed = " | ".join(minus(ours, here[rival], metric) for rival in ("same-pieces-text", "bm25-text"))
         yield f"| {name}, {metric} | {LENGTHS[length]} | {len(ours.rows)} | {groups(ours)} | {' | '.join(shown)} | {signed} |"
+
+
+def reworded_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
+    """Questions in other words, by system."""
+    names = SYSTEMS | SENTENCES
+    here = cell(answers, "reworded", 32_768)
+    yield f"| | {' | '.join(names[s] for s in names if s in here)} |"
+    yield "|---|" + "--:|" * sum(s in here for s in names)
+    yield f"| answered, % | {' | '.join(score(here[s], 'hit') for s in names if s in here)} |"
+    ours = here["sharedllm"]
+    against = [minus(ours, here[s], "hit") if s != "sharedllm" else "–" for s in names if s in here]
+    yield f"| sharedllm minus that | {' | '.join(against)} |"
 
 
 def whole_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
@@ -158,7 +183,7 @@ def pairs_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
         changes = []
         for name, length in cells(answers) + cells(answers, whole=True):
             here, metric = cell(answers, name, length), metrics[name]
-            if rival not in here:
+            if rival not in here or not solved(answers, name, length, metric):
                 continue
             theirs = here[rival].rows
             changes += [
@@ -262,7 +287,7 @@ def selection_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
     meaning = (HERE / "selection-meaning.md").read_text(encoding="utf-8")
     reports = [
         (label, text, True)
-        for label, text in re.findall(r"^# .*: (\S+)\n(.*?)(?=^# |\Z)", meaning, re.DOTALL | re.MULTILINE)
+        for label, text in re.findall(r"^# .*?: (\S+)\n(.*?)(?=^# |\Z)", meaning, re.DOTALL | re.MULTILINE)
     ]
     names = ("nq", "fairytaleqa", "hotpotqa", "nq-128k", "fairytaleqa-128k", "hotpotqa-128k", "nq-1m")
     reports += [(name, (HERE / f"selection-{name}.md").read_text(encoding="utf-8"), False) for name in names]
@@ -288,7 +313,9 @@ TABLES = {
     "selection": (CELLS, selection_table),
     "front": (CELLS, front_table),
     "main": (CELLS, main_table),
+    "hard": (CELLS, partial(main_table, hard=True)),
     "pairs": (CELLS, pairs_table),
+    "reworded": (CELLS, reworded_table),
     "whole": (CELLS, whole_table),
     "gemma": (GEMMA, main_table),
     "cost": (CELLS, cost_table),
