@@ -45,8 +45,8 @@ WHOLE = {
     "replies:KVzip": "KVzip",
     "replies:KVzip-2048": "KVzip, 2,048 tokens",
 }
-# One set of each kind: questions about stories, over two passages, about alike facts, and search queries.
-FRONT = ("fairytaleqa", "hotpotqa", "keys-4", "nq")
+# One set of each kind: questions about stories, over two passages, about alike facts, search queries, and in other words.
+FRONT = ("fairytaleqa", "hotpotqa", "keys-4", "nq", "reworded")
 # A rival for questions in other words.
 SENTENCES = {"minilm-sentences-text": "MiniLM by sentences as text"}
 # Those that are shown pieces of the text.
