@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers import byte_tokenizer, tiny_base, tiny_shared
 
+from sharedllm.answering import citations
 from sharedllm.answering.citations import Citation, describe, excerpt
 from sharedllm.cli.common import show_sources
 
@@ -71,3 +72,7 @@ def test_any_part_of_a_text_is_shown_in_words_of_it(cited):
 def test_the_terminal_shows_an_ellipsis(cited, capsys):
     show_sources([cited(LINES, LINES.index("lcon"), LINES.index("213"))])
     assert capsys.readouterr().err == "a.txt, characters 43–54: “…falcon is 48,213.5…”\n"
+
+
+def test_a_word_that_ends_with_a_line_is_not_taken_for_the_beginning_of_the_next():
+    assert citations._WORD_BEFORE.search("the\n")[0] == "" and citations._WORD_BEFORE.search("the syn")[0] == "syn"

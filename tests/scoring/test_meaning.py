@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from helpers import byte_tokenizer, tiny_base, tiny_shared
@@ -9,6 +10,7 @@ from helpers import byte_tokenizer, tiny_base, tiny_shared
 from sharedllm.context.pieces import Pieces
 from sharedllm.memory.segments import segments_of
 from sharedllm.model.config import SharedLLMConfig
+from sharedllm.scoring import meaning
 from sharedllm.scoring.meaning import MeaningIndex, _states
 from sharedllm.scoring.passages import select_pieces
 from sharedllm.scoring.rankings import UNSAID, rank_pieces
@@ -145,6 +147,27 @@ def test_only_where_words_say_little(model):
     own = torch.ones_like(asked, dtype=torch.bool)
     selected = select_pieces(model.model, segments, byte_tokenizer(), asked, own, 64)
     assert 0 < len(selected.memory.position[0]) <= 64 and selected.coverage < UNSAID
+
+
+def test_a_question_without_words_and_one_that_the_text_quotes(model):
+    scores, read = index_of_text(model).scores("")
+    assert scores.tolist() == [0.0] * len(TEXT) and len(read) == 0
+    question = "Which birds swam over there?"
+    text = question + " " * 200 + "".join(TEXT) * 3
+    index = TextIndex(segments_of(model.read(ids(text), keep_all=True)), byte_tokenizer(), 256)
+    free, asked = index.covered(question)[1], ids(question)
+    assert not free.all() and free.any()
+    alone = index.meaning(model.model).scores(question)[0]
+    ranked = rank_pieces(model.model, [], index, question, asked, torch.ones_like(asked, dtype=torch.bool)).scores
+    assert int(alone.argmax()) in np.flatnonzero(~free) and int(ranked.argmax()) in np.flatnonzero(free)
+
+
+def test_the_form_of_questions_is_read_once(model, monkeypatch):
+    index, read = index_of_text(model), []
+    monkeypatch.setattr(meaning, "_states", lambda *args: read.append(len(args[1])) or _states(*args))
+    index.scores("Who knows?")
+    index.scores("Was it late?")
+    assert read == [4, 32, 1, 1]
 
 
 def test_what_is_refused(model):

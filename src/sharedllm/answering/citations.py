@@ -16,7 +16,7 @@ from ..utils.text import decode_pieces
 
 # A word with more letters than this is none: it is not completed.
 _LONGEST_WORD = 40
-_WORD_BEFORE, _WORD_AFTER = re.compile(r"\S*$"), re.compile(r"\S*")
+_WORD_BEFORE, _WORD_AFTER = re.compile(r"\S*\Z"), re.compile(r"\S*")
 
 
 @dataclass(frozen=True)

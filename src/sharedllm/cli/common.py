@@ -85,7 +85,10 @@ KeepAllOption = Annotated[
     bool, typer.Option("--keep-all", help="Keep every token, so that each question selects within its --budget.")
 ]
 ScoreOption = Annotated[
-    str | None, typer.Option(help=f"How a budget is spent: {SCORES.names}. Default: depends on the model.")
+    str | None,
+    typer.Option(
+        help=f"How a budget is spent: {SCORES.names}; meaning, for models that `sharedllm extend` made. Default: depends on the model."
+    ),
 ]
 BatchTokensOption = Annotated[
     int | None,

@@ -87,18 +87,22 @@ class MeaningIndex:
         self._holding = torch.bincount((self._sentences * known + self._ids).unique() % known, minlength=known)
         self._count = int(self._sentences[-1]) + 1
         self._read: tuple[Tensor, Sentences] | None = None
+        self._common: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
 
     @torch.no_grad()
     def scores(self, question: str) -> tuple[Float[Tensor, " n"], Int[Tensor, " m"]]:
         """(n,) how near the best sentence of each piece is to a question in meaning, −∞ for pieces that were not compared;
         and (m,) the lengths of the pieces that were read for it."""
-        chosen, asked = self.nearest(question), self._tokenized([question, *_ASKED])
+        (mine,) = self._tokenized([question])
+        if not len(mine):
+            return torch.zeros(len(self._pieces)), self._pieces.lengths[:0]
+        chosen = self.nearest(question)
         known = self._read is not None and torch.equal(self._read[0], chosen)
         if self._read is None or not known:
             self._read = chosen, self._compared(chosen, self._depth)
-        states = _states(self.model, asked, [self._depth])
+        states, weights = self._asked(mine, self._depth)
         found = torch.full((len(self._pieces),), -torch.inf)
-        found[chosen] = self._read[1].scores(states[0], [self._weights(ids) for ids in asked])
+        found[chosen] = self._read[1].scores(states, weights)
         return found, self._pieces.lengths[chosen[:0] if known else chosen]
 
     @torch.no_grad()
@@ -133,12 +137,19 @@ class MeaningIndex:
         every = torch.arange(len(self._pieces))
         if len(self._ids) <= self._most:
             return every
-        asked = self._tokenized([question, *_ASKED])
-        weights = [self._weights(ids) for ids in asked]
-        near = self._embedded.means(_states(self.model, asked, [0])[0], weights)
+        near = self._embedded.means(*self._asked(self._tokenized([question])[0], 0))
         order = near.argsort(descending=True, stable=True)
         fits = self._pieces.lengths[order].cumsum(0) <= self._most
         return order[fits].sort().values
+
+    def _asked(self, question: Int[Tensor, " Q"], depth: int) -> tuple[list[Tensor], list[Tensor]]:
+        """The states (Q, E) and weights (Q,) of a question and of those that have nothing in common but their form, which
+        are read once."""
+        if depth not in self._common:
+            common = self._tokenized(_ASKED)
+            self._common[depth] = _states(self.model, common, [depth])[0], [self._weights(ids) for ids in common]
+        states, weights = self._common[depth]
+        return [*_states(self.model, [question], [depth])[0], *states], [self._weights(question), *weights]
 
     @cached_property
     def _embedded(self) -> Sentences:

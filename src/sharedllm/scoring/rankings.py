@@ -86,6 +86,10 @@ def rank_pieces(
     unsaid = covered is not None and float(covered[free].max()) < UNSAID
     if ranking.meaning and (not ranking.words or (unsaid and model.config.meaning_layers)):
         scores, read = index.meaning(model).scores(question)
+        if free is not None and not free.all():
+            # What quotes the question is nearest to it, and does not answer it.
+            known = scores.isfinite()
+            scores = scores.masked_fill(torch.from_numpy(~free) & known, float(scores[known].min()))
         return Ranked(scores, read=read)
     found = []
     if ranking.words:
