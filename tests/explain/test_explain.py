@@ -5,6 +5,8 @@ import math
 import re
 from dataclasses import asdict
 from html.parser import HTMLParser
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from helpers import byte_tokenizer, tiny_base, tiny_shared
 from sharedllm import reference
 from sharedllm.answering.ask import ask
 from sharedllm.explain import attention_paid, gather, render
-from sharedllm.explain.facts import stands_in
+from sharedllm.explain.facts import _best, stands_in
 from sharedllm.explain.text import ChunkText
 from sharedllm.store import writer as edit
 from sharedllm.utils.text import decode_pieces
@@ -361,3 +363,10 @@ def test_the_page_says_what_was_read_and_where_the_answer_stands(run, tmp_path):
     page = (tmp_path / "a.html").read_text()
     assert "source of the answer" not in page and "comes from" not in page
     assert "read for the answer" in page and "None of them contains the answer" in page
+
+
+def test_a_chunk_that_was_read_for_a_negative_score_is_told_from_one_that_was_not():
+    scores = torch.tensor([[-2.0, -1.0, -math.inf, -math.inf, 3.0, -math.inf]])
+    starts, ends = torch.tensor([0, 2, 4]), torch.tensor([2, 4, 6])
+    answer: Any = SimpleNamespace(scores=scores, chunks=(starts, ends))
+    assert _best(answer).tolist() == [-1.0, 0.0, 3.0]

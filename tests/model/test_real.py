@@ -39,10 +39,9 @@ def test_the_lower_model_is_the_base_over_a_chunk(base):
         assert far(memory.values[index][:, :, -kept:], cached.values) < most
 
 
-def test_meaning_finds_what_words_can_not(base):
+def test_meaning_finds_what_words_can_not():
     """A third of the layers know rewordings of facts well enough: far more of them than chance, and than the first layer."""
-    if base.dtype == torch.float32:
-        pytest.skip("in bfloat16 only: it is slow")
+    base = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.bfloat16).eval()
     tokenizer, layers = AutoTokenizer.from_pretrained(FOLDER), base.config.num_hidden_layers
     settings = {"injection": "deep", "encoding": "chunk", "window": 2048, "lower_layers": 1}
     model = SharedLLMForCausalLM.from_base(base, **settings).eval()

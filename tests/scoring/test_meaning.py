@@ -181,3 +181,14 @@ def test_what_is_refused(model):
     for bad in ({"meaning_layers": 99}, {"meaning_layers": 0}, {"meaning_layers": 2, "injection": "joint"}):
         with pytest.raises(UserError, match="meaning_layers="):
             SharedLLMConfig(text_config=text, **({"injection": "deep", "encoding": "chunk"} | bad))
+
+
+def test_coverage_is_said_by_every_ranking(model):
+    segments = segments_of(model.read(ids("".join(TEXT)), keep_all=True))
+    asked = ids("Who crossed the river?")
+    own = torch.ones_like(asked, dtype=torch.bool)
+    found = {
+        score: select_pieces(model.model, segments, byte_tokenizer(), asked, own, 64, score).coverage
+        for score in ("bm25", "meaning", "hybrid")
+    }
+    assert len(set(found.values())) == 1 and found["bm25"] > 0.9

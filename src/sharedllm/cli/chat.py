@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from ..scoring import CHAT_SCORES, SCORES
+from ..scoring import CHAT_SCORES
 from ..utils.errors import UserError
-from .common import BatchTokensOption, ModelOption, check_source
+from .common import SCORE_HELP, BatchTokensOption, ModelOption, check_source
 
 
 def command(
@@ -17,9 +17,7 @@ def command(
         int | None,
         typer.Option(min=1, help="Tokens of text and chat read for each question; default: the window."),
     ] = None,
-    score: Annotated[
-        str | None, typer.Option(help=f"How a budget is spent: {SCORES.names}. Default: {CHAT_SCORES}.")
-    ] = None,
+    score: Annotated[str | None, typer.Option(help=f"{SCORE_HELP} Default: {CHAT_SCORES}.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
     batch_tokens: BatchTokensOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line for each turn.")] = False,

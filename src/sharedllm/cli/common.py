@@ -84,12 +84,8 @@ SelectionOption = Annotated[
 KeepAllOption = Annotated[
     bool, typer.Option("--keep-all", help="Keep every token, so that each question selects within its --budget.")
 ]
-ScoreOption = Annotated[
-    str | None,
-    typer.Option(
-        help=f"How a budget is spent: {SCORES.names}; meaning, for models that `sharedllm extend` made. Default: depends on the model."
-    ),
-]
+SCORE_HELP = f"How a budget is spent: {SCORES.names}; meaning, for models that `sharedllm extend` made."
+ScoreOption = Annotated[str | None, typer.Option(help=f"{SCORE_HELP} Default: depends on the model.")]
 BatchTokensOption = Annotated[
     int | None,
     typer.Option(min=1, help="Most tokens read at once, which bounds working memory. Default: depends on free memory."),

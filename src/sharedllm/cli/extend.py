@@ -201,5 +201,6 @@ def command(
             ", ".join(f"{layer}:{head}" for layer, head, _ in model.config.selection_heads or []) or "none, words alone"
         )
         note(
-            f"reads through {model.config.lower_layers} of {loaded.config.num_hidden_layers} layers; heads that select: {heads}"
+            f"reads through {model.config.lower_layers} of {loaded.config.num_hidden_layers} layers; heads that select: {heads}; "
+            f"layers that compare meanings: {model.config.meaning_layers or 'none'}"
         )

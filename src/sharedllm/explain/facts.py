@@ -233,13 +233,14 @@ def _runs(
 
 
 def _best(answer: Answer) -> Tensor:
-    """(N,) the best score of each chunk's tokens; 0 for −∞."""
+    """(N,) the best score of each chunk's tokens; 0 for −∞. Scores may be negative."""
     starts, ends = answer.chunks
     lengths = ends - starts
     chunk = torch.repeat_interleave(torch.arange(len(starts)), lengths)
     slots = torch.arange(len(chunk)) - (torch.cumsum(lengths, 0) - lengths)[chunk] + starts[chunk]
-    scores = answer.scores[0].float().cpu()[slots].nan_to_num(neginf=0.0)
-    return torch.zeros(len(starts)).scatter_reduce(0, chunk, scores, "amax", include_self=False)
+    scores = answer.scores[0].float().cpu()[slots]
+    best = torch.zeros(len(starts)).scatter_reduce(0, chunk, scores, "amax", include_self=False)
+    return best.nan_to_num(neginf=0.0)
 
 
 def _by_chunk(answer: Answer, layers: list[LayerAttention]) -> Tensor:

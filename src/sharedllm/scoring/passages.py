@@ -26,8 +26,7 @@ class Needed:
 
     pieces    n of them, in the text's order
     scores    (n,) how much each matters
-    coverage  as in `Selected`
-    read      as in `Ranked`
+    coverage, read  as in `Ranked`
     """
 
     pieces: Pieces
@@ -42,8 +41,7 @@ class Selected:
 
     memory    the chosen tokens, in the text's order
     scores    (1, T) the score of the kept piece at each slot, −∞ elsewhere
-    coverage  how much of the question one piece contains (see `WordIndex.covered`)
-    read      as in `Ranked`
+    coverage, read  as in `Ranked`
     """
 
     memory: ContextMemory
@@ -71,9 +69,7 @@ def needed_pieces(
     ranked = rank_pieces(model, segments, index, question, question_ids, own, score)
     scores = ranked.scores.masked_fill(ranked.scores < ranked.least, -torch.inf)
     chosen = choose_pieces(scores, index.pieces, budget)
-    covered, _ = index.covered(question)
-    coverage = None if covered is None else float(covered.max())
-    return Needed(index.pieces[chosen], scores[chosen].float(), coverage, ranked.read)
+    return Needed(index.pieces[chosen], scores[chosen].float(), ranked.coverage, ranked.read)
 
 
 def select_pieces(

@@ -53,12 +53,14 @@ LEAST_SHARE = 0.6
 class Ranked:
     """The n pieces of a text, ranked for a question.
 
-    scores  (n,) how much each piece matters
-    least   the lowest score with which a piece is read
-    read    (m,) lengths of the pieces that were read again for it, to compare their meaning
+    scores    (n,) how much each piece matters
+    coverage  how much of the question one piece contains (see `WordIndex.covered`)
+    least     the lowest score with which a piece is read
+    read      (m,) lengths of the pieces that were read again for it, to compare their meaning
     """
 
     scores: Float[Tensor, " n"]
+    coverage: float | None
     least: float = -math.inf
     read: Int[Tensor, " m"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
 
@@ -82,22 +84,23 @@ def rank_pieces(
         UserError: no such ranking, or the model names no heads or layers for it.
     """
     ranking, heads = check_ranking(model.config, score or default_score(model.config))
-    covered, free = index.covered(question) if ranking.words else (None, None)
+    covered, free = index.covered(question)
+    coverage = None if covered is None else float(covered.max())
     unsaid = covered is not None and float(covered[free].max()) < UNSAID
     if ranking.meaning and (not ranking.words or (unsaid and model.config.meaning_layers)):
         scores, read = index.meaning(model).scores(question)
-        if free is not None and not free.all():
+        if ranking.words:
             # What quotes the question is nearest to it, and does not answer it.
             known = scores.isfinite()
             scores = scores.masked_fill(torch.from_numpy(~free) & known, float(scores[known].min()))
-        return Ranked(scores, read=read)
+        return Ranked(scores, coverage, read=read)
     found = []
     if ranking.words:
         found.append(index.words.scores(question))
     if heads:
         found.append(index.heads(model, segments).scores(question_ids, own))
     scores = found[0] if len(found) == 1 else join(*found)
-    return Ranked(scores, least_score(scores, covered, free)) if free is not None else Ranked(scores)
+    return Ranked(scores, coverage, least_score(scores, covered, free) if ranking.words else -math.inf)
 
 
 def join(words: Float[Tensor, " n"], heads: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
