@@ -1,7 +1,7 @@
-"""How much of the evidence of odd reworded questions is among the pieces of a long text that meaning compares: a line of
-docs/real/README.md. Takes a minute.
+"""How much of the evidence of odd reworded questions is among the pieces of a long text that are read on to compare their meaning:
+a line of docs/real/README.md. Takes a quarter of an hour for a million tokens.
 
-Run: python docs/real/nearest.py MODEL DATA LENGTH …    # MODEL: of `sharedllm extend`; LENGTH: 128K, 1M
+Run: python docs/real/nearest.py MODEL DATA LENGTH …    # MODEL: of `sharedllm extend`; LENGTH: 256K, 1M
 """
 
 import sys
@@ -12,12 +12,13 @@ import torch
 
 from sharedllm.cli.common import tokens_of_length
 from sharedllm.cli.loading import load
-from sharedllm.context.pieces import cut_pieces, piece_size
 from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.run import Plan
 from sharedllm.evaluation.qa.sets import SETS, TextSpec
-from sharedllm.scoring.meaning import MOST, MeaningIndex
-from sharedllm.utils.text import ends_sentence, tokenize
+from sharedllm.memory.segments import segments_of
+from sharedllm.scoring.meaning import MOST
+from sharedllm.scoring.text_index import TextIndex
+from sharedllm.utils.text import tokenize
 
 
 @torch.no_grad()
@@ -29,14 +30,14 @@ def main() -> None:
             SETS.find("reworded"), TextSpec(Path(sys.argv[2]), tokens_of_length(length, 1), "odd", 50, 0), [], [], 32
         )
         (text,) = plan.texts(meter)
-        ids, stops = tokenize(tokenizer, text.text)[0], np.append(meter.tokens(text.text)[1], 0)
-        end = torch.tensor([len(ids)])
-        pieces = cut_pieces(ends_sentence(tokenizer, ids), end * 0, end, piece_size(model.config.window))
-        index = MeaningIndex(model.model, tokenizer, ids, pieces, model.config.meaning_layers or 0)
+        ids, stops = tokenize(tokenizer, text.text), np.append(meter.tokens(text.text)[1], 0)
+        segments = segments_of(model.read(ids, keep_all=True, fingerprint=False))
+        index = TextIndex(segments, tokenizer, model.config.window, closing=model.config.closing)
+        meaning, pieces = index.meaning(model.model, segments), index.pieces
         starts, ends = stops[pieces.start.numpy() - 1], stops[pieces.end.numpy() - 1]
         found = []
         for question in text.questions:
-            compared = set(index.nearest(question.question).tolist())
+            compared = set(meaning.nearest(question.question).tolist())
             gold = [np.flatnonzero((starts < end) & (ends > start)) for start, end in question.evidence]
             found += [bool(compared & set(some.tolist())) for some in gold]
         print(

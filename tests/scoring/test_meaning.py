@@ -11,10 +11,11 @@ from sharedllm.context.pieces import Pieces
 from sharedllm.memory.segments import segments_of
 from sharedllm.model.config import SharedLLMConfig
 from sharedllm.scoring import meaning
-from sharedllm.scoring.meaning import MeaningIndex, _states
+from sharedllm.scoring.meaning import MeaningIndex
 from sharedllm.scoring.passages import select_pieces
 from sharedllm.scoring.rankings import UNSAID, rank_pieces
 from sharedllm.scoring.sentences import Sentences, cut_sentences
+from sharedllm.scoring.states import KeptStates, layers_kept, read_alone
 from sharedllm.scoring.text_index import TextIndex
 from sharedllm.utils.errors import UserError
 
@@ -42,7 +43,7 @@ def ids(text: str) -> torch.Tensor:
 def index_of_text(model, depth: int = 3, most: int = 10_000) -> MeaningIndex:
     ends = torch.tensor([len(text) for text in TEXT]).cumsum(0)
     pieces = Pieces(ends - torch.tensor([len(text) for text in TEXT]), ends)
-    return MeaningIndex(model.model, byte_tokenizer(), ids("".join(TEXT))[0].int(), pieces, depth, most)
+    return MeaningIndex(model.model, byte_tokenizer(), ids("".join(TEXT))[0].int(), pieces, depth, most=most)
 
 
 def test_sentences_end_with_their_pieces_and_are_never_tiny():
@@ -58,7 +59,7 @@ def test_compared_as_defined():
     states, weights = draw(20, 6) * torch.tensor([1, 1, 9, 1, 1, 1]), draw(20).abs()
     sentence, lengths = torch.tensor([0] * 5 + [1] * 3 + [2] * 8 + [3] * 4), [8, 12]
     asked, shares = [draw(4, 6), draw(3, 6), draw(5, 6)], [draw(4).abs(), draw(3).abs(), draw(5).abs()]
-    found = Sentences.by_states(states, weights, sentence, lengths).scores(asked, shares)
+    found = Sentences.by_states(lambda: states.split(7), weights, sentence, lengths).scores(asked, shares)
 
     def cosine(a, b):
         return float(a @ b / (a.norm() * b.norm()))
@@ -90,7 +91,7 @@ def test_compared_as_defined():
 @torch.no_grad()
 def test_states_are_those_of_the_base(model):
     texts = [ids(text)[0] for text in (TEXT[0], "An owl slept.")]
-    for depth, found in zip((1, 3), _states(model.model, texts, [1, 3]), strict=True):
+    for depth, found in zip((1, 3), read_alone(model.model, texts, [1, 3]), strict=True):
         for text, states in zip(texts, found, strict=True):
             whole = torch.cat([torch.tensor(PREFIX), text])[None]
             layers = model.model.upper(input_ids=whole, output_hidden_states=True, use_cache=False).hidden_states
@@ -102,16 +103,18 @@ def test_the_sentence_itself_is_found_and_read_once(model):
     for place, sentence in enumerate(
         ("Nobody lives at town70.", "The town has a red bridge!", "Seven geese crossed the river.")
     ):
-        scores, read = index.scores(sentence)
+        scores, compared = index.scores(sentence)
         assert int(scores.argmax()) == place and scores.isfinite().all()
-        assert read.tolist() == ([] if place else [len(text) for text in TEXT])
+        assert compared.read.tolist() == ([] if place else [len(text) for text in TEXT])
+        assert compared.tokens == sum(map(len, TEXT))
 
 
 def test_of_a_long_text_the_nearest_pieces_are_read(model):
     most = len(TEXT[2]) + len(TEXT[1])
-    scores, read = index_of_text(model, most=most).scores("Seven geese crossed the river.")
+    scores, compared = index_of_text(model, most=most).scores("Seven geese crossed the river.")
     assert int(scores.argmax()) == 2 and scores.isneginf().any()
-    assert int(read.sum()) <= most and len(read) == int(scores.isfinite().sum())
+    assert int(compared.read.sum()) == compared.tokens <= most
+    assert len(compared.read) == int(scores.isfinite().sum())
 
 
 def test_all_depths_from_one_reading(model):
@@ -135,9 +138,9 @@ def test_only_where_words_say_little(model):
 
     said, unsaid = "Who crossed the river?", "Which birds swam over there?"
     assert index.covered(said)[0].max() >= UNSAID > index.covered(unsaid)[0].max()
-    assert torch.equal(ranked(said).scores, index.words.scores(said)) and len(ranked(said).read) == 0
+    assert torch.equal(ranked(said).scores, index.words.scores(said)) and len(ranked(said).compared.read) == 0
     by_meaning = ranked(unsaid)
-    assert by_meaning.least == -math.inf and by_meaning.read.tolist() == index.pieces.lengths.tolist()
+    assert by_meaning.least == -math.inf and by_meaning.compared.read.tolist() == index.pieces.lengths.tolist()
     assert torch.equal(by_meaning.scores, ranked(said, "meaning").scores) is False
     assert torch.equal(by_meaning.scores, ranked(unsaid, "meaning").scores)
     # Word ranking stays what it was.
@@ -150,24 +153,85 @@ def test_only_where_words_say_little(model):
 
 
 def test_a_question_without_words_and_one_that_the_text_quotes(model):
-    scores, read = index_of_text(model).scores("")
-    assert scores.tolist() == [0.0] * len(TEXT) and len(read) == 0
+    scores, compared = index_of_text(model).scores("")
+    assert scores.tolist() == [0.0] * len(TEXT) and len(compared.read) == compared.tokens == 0
     question = "Which birds swam over there?"
     text = question + " " * 200 + "".join(TEXT) * 3
     index = TextIndex(segments_of(model.read(ids(text), keep_all=True)), byte_tokenizer(), 256)
     free, asked = index.covered(question)[1], ids(question)
     assert not free.all() and free.any()
-    alone = index.meaning(model.model).scores(question)[0]
+    alone = index.meaning(model.model, []).scores(question)[0]
     ranked = rank_pieces(model.model, [], index, question, asked, torch.ones_like(asked, dtype=torch.bool)).scores
     assert int(alone.argmax()) in np.flatnonzero(~free) and int(ranked.argmax()) in np.flatnonzero(free)
 
 
 def test_the_form_of_questions_is_read_once(model, monkeypatch):
     index, read = index_of_text(model), []
-    monkeypatch.setattr(meaning, "_states", lambda *args: read.append(len(args[1])) or _states(*args))
+    monkeypatch.setattr(meaning, "read_alone", lambda *args: read.append(len(args[1])) or read_alone(*args))
     index.scores("Who knows?")
     index.scores("Was it late?")
     assert read == [4, 32, 1, 1]
+
+
+PIECES = {
+    "injection": "deep",
+    "encoding": "chunk",
+    "prefix": PREFIX,
+    "window": 256,
+    "chunk_size": 128,
+    "meaning_layers": 3,
+}
+CLOSING = sorted({byte_tokenizer().encode(c)[0] for c in ".!?"})
+
+
+def kept_by(lower_layers: int, closing=CLOSING, family: str = "qwen2"):
+    """A model that reads pieces, and the states after 3 layers that are made from what its memory of a text keeps."""
+    base = tiny_base(family, vocab_size=256, dtype=torch.float64, max_position_embeddings=256)
+    settings = PIECES | {"closing": closing, "injection_map": [[i, i] for i in range(lower_layers)]}
+    model = tiny_shared(family, base=base, lower_layers=lower_layers, **settings)
+    segments = segments_of(model.read(ids("".join(TEXT) * 4), keep_all=True))
+    return model, segments, TextIndex(segments, byte_tokenizer(), 256, closing=closing)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gemma3_text"])
+@pytest.mark.parametrize("lower_layers", [1, 2, 3])
+def test_states_go_on_from_the_memory(lower_layers, family):
+    model, segments, index = kept_by(lower_layers, family=family)
+    assert layers_kept(model.config) == lower_layers and len(index.units.lengths.unique()) > 2
+    kept, whole = KeptStates(model.model, segments, index.units), index.units.slots()
+    with torch.no_grad():
+        alone = torch.cat(read_alone(model.model, index.ids.long().split(index.units.lengths.tolist()), [3])[0])
+    assert kept.read_on(whole, 3) == pytest.approx(alone, abs=1e-9)
+    some = whole[::3]
+    assert kept.read_on(some, 3) == pytest.approx(alone[::3], abs=1e-9)
+
+
+@pytest.mark.parametrize("lower_layers", [2, 3])
+def test_a_long_text_is_compared_by_what_its_memory_keeps(lower_layers):
+    model, segments, index = kept_by(lower_layers)
+    question, size = "Which birds swam over there?", len(index.units.slots())
+    from_ids = MeaningIndex(model.model, byte_tokenizer(), index.ids, index.pieces, 3)
+    found, compared = index.meaning(model.model, segments).scores(question)
+    assert found == pytest.approx(from_ids.scores(question)[0], abs=1e-5)
+    deep_enough = lower_layers == 3
+    assert compared.tokens == size and int(compared.read.sum()) == (0 if deep_enough else size)
+    kept = KeptStates(model.model, segments, index.units)
+    few = MeaningIndex(model.model, byte_tokenizer(), index.ids, index.pieces, 3, kept, most=size // 3)
+    scores, compared = few.scores(question)
+    if deep_enough:  # nothing has to be read, so everything is compared
+        assert scores == pytest.approx(found, abs=1e-6) and compared.tokens == size
+        return
+    assert size < compared.tokens <= size + size // 3 and scores.isneginf().any()
+    by_two = MeaningIndex(model.model, byte_tokenizer(), index.ids, index.pieces, 2).scores(question)[0]
+    assert scores.isfinite()[by_two.argmax()] and not scores.isfinite()[by_two.argmin()]
+
+
+def test_states_that_are_too_deep_or_of_whole_chunks_are_not_used():
+    for lower_layers, closing, kept in ((4, CLOSING, None), (2, None, None), (3, None, 3)):
+        model, segments, index = kept_by(lower_layers, closing)
+        assert layers_kept(model.config) == kept
+        read = index.meaning(model.model, segments).scores("Which birds swam?")[1].read
+        assert len(read) == (0 if kept else len(index.pieces))
 
 
 def test_what_is_refused(model):

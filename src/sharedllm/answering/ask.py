@@ -15,6 +15,7 @@ from ..scoring.base import TokenScore, get_score
 from ..scoring.bm25 import in_whole_words
 from ..scoring.defaults import default_budget, default_score
 from ..scoring.hybrid import HybridScore
+from ..scoring.meaning import Compared
 from ..scoring.passages import select_pieces
 from ..scoring.rankings import FOUND, check_ranking
 from ..utils.errors import UserError
@@ -33,7 +34,7 @@ class Chosen:
     citations  the parts that were kept whole, best first
     sources    the citations for display (see `citations.describe`)
     found      None where it is not known: for models that do not read deeper, and for questions of nothing but words such as "what is it"; False: the text contains hardly any word of the question and may not answer it
-    read       (m,) lengths of the pieces that were read again to compare their meaning with the question's
+    compared   what was done to compare meanings
     """
 
     memory: ContextMemory
@@ -41,7 +42,7 @@ class Chosen:
     citations: list[Citation]
     sources: list[dict[str, Any]]
     found: bool | None
-    read: Tensor
+    compared: Compared
 
     def too_little(self, budget: str) -> str | None:
         """What to tell who asked if no part of the text was read whole; None if one was.
@@ -202,7 +203,7 @@ def choose(
             model.model, segments_of(everything), tokenizer, asked, own[:, -asked.shape[1] :], budget, ranking
         )
         found = None if selected.coverage is None else selected.coverage >= FOUND
-        return _chosen(tokenizer, selected.memory, selected.scores, most_sources, found, selected.read)
+        return _chosen(tokenizer, selected.memory, selected.scores, most_sources, found, selected.compared)
     scores = token_scores(model, tokenizer, everything, prompt, words, score)
     memory = model.select(everything, prompt, budget=budget, score=scores)
     return _chosen(tokenizer, memory, scores, most_sources)
@@ -231,11 +232,11 @@ def _chosen(
     scores: Tensor,
     most_sources: int,
     found: bool | None = None,
-    read: Tensor | None = None,
+    compared: Compared | None = None,
 ) -> Chosen:
     citations = cite(memory, scores, most_sources)
     sources = [describe(tokenizer, memory, citation) for citation in citations]
-    return Chosen(memory, scores, citations, sources, found, torch.zeros(0, dtype=torch.long) if read is None else read)
+    return Chosen(memory, scores, citations, sources, found, compared or Compared())
 
 
 def ask(

@@ -18,6 +18,7 @@ from .common import (
     say,
     show_found,
     show_sources,
+    stderr,
 )
 
 
@@ -68,7 +69,8 @@ def command(
         budget = default_budget(loaded.config)
     if budget is not None:
         limits = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens, "instruction": instruction}
-        answered = ask(loaded, tokenizer, opened, question, **limits)
+        with stderr.status("choosing what to read, and answering …"):
+            answered = ask(loaded, tokenizer, opened, question, **limits)
         answer, memory, sources, found = answered.text, answered.memory, answered.sources, answered.found
         little = answered.too_little("--budget")
     else:

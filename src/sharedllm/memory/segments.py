@@ -105,6 +105,16 @@ def take(segments: Sequence[Segment], slots: list[Tensor], strides: list[Tensor]
     return memory.to(memory.keys[0].device)
 
 
+def states_at(segments: Sequence[Segment], slots: Tensor) -> Tensor:
+    """(s, E) the residual streams kept of one text's tokens at ascending slots (s,)."""
+    found = []
+    for segment in segments:
+        here = slots[(slots >= segment.start) & (slots < segment.end)] - segment.start
+        if len(here):
+            found.append(_residuals(segment)(here[None])[0, 0])
+    return torch.cat(found) if len(found) != 1 else found[0]
+
+
 def _residuals(segment: Segment) -> Callable[[Tensor | None], Tensor]:
     """What reads a segment's residual stream; of one model all segments have one, or none has."""
     if segment.residuals is None:

@@ -102,6 +102,23 @@ def read_prefix(config: SharedLLMConfig, upper: Decoder) -> Prefix:
     return found
 
 
+def read_on(hidden: Tensor, config: SharedLLMConfig, upper: Decoder, prefix: Prefix, depth: int) -> Tensor:
+    """Read pieces on from layer M, each by itself, after the prefix.
+
+    Args:
+        hidden: (B, L, E) residual streams of B pieces entering layer M, padded on the right.
+        prefix: the result of `read_prefix`. depth: how many layers will have read them then, M or more.
+
+    Returns:
+        (B, L, E) the residual streams entering layer `depth`.
+    """
+    run = _Run(upper, hidden, len(config.prefix or []))
+    for index in range(config.lower_layers, depth):
+        keys, values = (tensor.expand(len(hidden), -1, -1, -1) for tensor in prefix[index])
+        hidden = run.layer(index, hidden, (keys, values))[0]
+    return hidden
+
+
 class _Seen(Cache):
     """In place of a cache: holds the keys and values before the tokens that a layer runs over, and keeps those that it
     attended to."""

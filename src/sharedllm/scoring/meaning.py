@@ -9,6 +9,7 @@ subtracted before, and each coordinate is divided by its standard deviation, bec
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -17,13 +18,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..context.pieces import Pieces
-from ..context.tree import Nodes
 from ..model.backbone import SharedLLMModel
 from ..utils.text import ends_sentence, tokenize
-from .sentences import Sentences, cut_sentences
+from .sentences import BLOCK, Sentences, cut_sentences
+from .states import KeptStates, read_alone
 
-# Most tokens that are read to compare their meaning. Of longer texts the pieces whose embeddings are nearest are read.
-MOST = 32_768
+# Most tokens that are read on to compare their meaning. Of longer texts those are read that are nearest before.
+MOST = 131_072
 # What questions have in common, whatever they ask for.
 _ASKED = (
     "Who wrote the first letter that is mentioned?",
@@ -61,6 +62,18 @@ _ASKED = (
 )
 
 
+@dataclass(frozen=True)
+class Compared:
+    """What was done to compare meanings.
+
+    tokens  of the text that were compared with the question; those that were compared twice, before and after, count twice
+    read    (m,) lengths of the pieces that had to be read for it; without those that an earlier question needed too
+    """
+
+    tokens: int = 0
+    read: Int[Tensor, " m"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+
+
 class MeaningIndex:
     """The sentences of a text in pieces, read through some layers when a question needs it, and kept for the next one."""
 
@@ -71,15 +84,17 @@ class MeaningIndex:
         ids: Int[Tensor, " Z"],
         pieces: Pieces,
         depth: int,
+        kept: KeptStates | None = None,
         most: int = MOST,
     ):
         """
         Args:
             ids: (Z,) token ids by slot. pieces: n of them. depth: how many layers read them.
-            most: tokens read for one question.
+            kept: their states after `depth` layers or fewer, to go on from. most: tokens read for one question.
         """
         self.model, self._tokenizer, self._pieces, self._depth, self._most = model, tokenizer, pieces, depth, most
-        self._ids = ids[pieces.slots()].long()
+        self._slots, self._kept = pieces.slots(), kept
+        self._ids = ids[self._slots].long()
         self._lengths = pieces.lengths.tolist()
         self._sentences = cut_sentences(ends_sentence(tokenizer, self._ids), self._lengths)
         # How many sentences hold each token: rare ones say more.
@@ -90,20 +105,22 @@ class MeaningIndex:
         self._common: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
 
     @torch.no_grad()
-    def scores(self, question: str) -> tuple[Float[Tensor, " n"], Int[Tensor, " m"]]:
+    def scores(self, question: str) -> tuple[Float[Tensor, " n"], Compared]:
         """(n,) how near the best sentence of each piece is to a question in meaning, −∞ for pieces that were not compared;
-        and (m,) the lengths of the pieces that were read for it."""
+        and what was done for it."""
         (mine,) = self._tokenized([question])
         if not len(mine):
-            return torch.zeros(len(self._pieces)), self._pieces.lengths[:0]
+            return torch.zeros(len(self._pieces)), Compared()
         chosen = self.nearest(question)
         known = self._read is not None and torch.equal(self._read[0], chosen)
         if self._read is None or not known:
-            self._read = chosen, self._compared(chosen, self._depth)
+            self._read = chosen, self._sentences_of(chosen)
         states, weights = self._asked(mine, self._depth)
         found = torch.full((len(self._pieces),), -torch.inf)
         found[chosen] = self._read[1].scores(states, weights)
-        return found, self._pieces.lengths[chosen[:0] if known else chosen]
+        lengths = self._pieces.lengths[chosen]
+        before = len(self._ids) if self._kept and len(chosen) < len(found) else 0
+        return found, Compared(before + int(lengths.sum()), lengths[:0] if known or self._read_enough else lengths)
 
     @torch.no_grad()
     def by_depth(
@@ -114,13 +131,15 @@ class MeaningIndex:
         progress: called with the number of tokens read since the last call.
         """
         every, common = self._ids.split(self._lengths), self._tokenized(_ASKED)
-        common_states = _states(self.model, common, depths)
         asked = self._tokenized(questions)
         found = []
         for read, known, own in zip(
-            _states(self.model, every, depths, progress), common_states, _states(self.model, asked, depths), strict=True
+            read_alone(self.model, every, depths, progress),
+            read_alone(self.model, common, depths),
+            read_alone(self.model, asked, depths),
+            strict=True,
         ):
-            compared = Sentences.by_states(torch.cat(read), self._weights(self._ids), self._sentences, self._lengths)
+            compared = self._by_states(torch.cat(read))
             found += [
                 compared.scores([states, *known], [self._weights(t) for t in (ids, *common)])
                 for states, ids in zip(own, asked, strict=True)
@@ -132,62 +151,68 @@ class MeaningIndex:
 
     @torch.no_grad()
     def nearest(self, question: str) -> Int[Tensor, " m"]:
-        """(m,) the pieces that are read for a question, ascending: all of them if they are few, else those with the sentence
-        of the nearest mean embedding."""
+        """(m,) the pieces that are compared with a question, ascending: all of them if they have been read deeply enough or
+        are few, else those that are nearest in the states that are kept; without these by the mean embeddings of sentences."""
         every = torch.arange(len(self._pieces))
-        if len(self._ids) <= self._most:
+        if self._read_enough or len(self._ids) <= self._most:
             return every
-        near = self._embedded.means(*self._asked(self._tokenized([question])[0], 0))
+        (asked,) = self._tokenized([question])
+        if self._kept is not None:
+            near = self._shallow.scores(*self._asked(asked, self._kept.depth))
+        else:
+            near = self._shallow.means(*self._asked(asked, 0))
         order = near.argsort(descending=True, stable=True)
         fits = self._pieces.lengths[order].cumsum(0) <= self._most
         return order[fits].sort().values
+
+    @property
+    def _read_enough(self) -> bool:
+        return self._kept is not None and self._kept.depth == self._depth
 
     def _asked(self, question: Int[Tensor, " Q"], depth: int) -> tuple[list[Tensor], list[Tensor]]:
         """The states (Q, E) and weights (Q,) of a question and of those that have nothing in common but their form, which
         are read once."""
         if depth not in self._common:
             common = self._tokenized(_ASKED)
-            self._common[depth] = _states(self.model, common, [depth])[0], [self._weights(ids) for ids in common]
+            self._common[depth] = read_alone(self.model, common, [depth])[0], [self._weights(ids) for ids in common]
         states, weights = self._common[depth]
-        return [*_states(self.model, [question], [depth])[0], *states], [self._weights(question), *weights]
+        return [*read_alone(self.model, [question], [depth])[0], *states], [self._weights(question), *weights]
 
     @cached_property
-    def _embedded(self) -> Sentences:
-        return self._compared(torch.arange(len(self._pieces)), 0)
+    def _shallow(self) -> Sentences:
+        """All sentences, before any is read for a question."""
+        weights = self._weights(self._ids)
+        if self._kept is not None:
+            return Sentences.by_states(self._kept.blocks(self._slots), weights, self._sentences, self._lengths)
+        embed = self.model.get_input_embeddings().weight
+        return Sentences.by_embedding(embed, self._ids, weights, self._sentences, self._lengths)
 
-    def _compared(self, chosen: Int[Tensor, " m"], depth: int) -> Sentences:
+    def _sentences_of(self, chosen: Int[Tensor, " m"]) -> Sentences:
+        """The sentences of some pieces, after `depth` layers."""
+        if self._read_enough:
+            return self._shallow
         owner = torch.repeat_interleave(torch.arange(len(self._pieces)), self._pieces.lengths)
         here = torch.isin(owner, chosen)
-        sentences = self._sentences[here].unique(return_inverse=True)[1]
-        ids, lengths = self._ids[here], self._pieces.lengths[chosen].tolist()
-        weights = self._weights(ids)
-        if depth == 0:
-            embed = self.model.get_input_embeddings().weight
-            return Sentences.by_embedding(embed, ids, weights, sentences, lengths)
-        states = torch.cat(_states(self.model, ids.split(lengths), [depth])[0])
-        return Sentences.by_states(states, weights, sentences, lengths)
+        if self._kept is not None:
+            return self._by_states(self._kept.read_on(self._slots[here], self._depth), here, chosen)
+        texts = self._ids[here].split(self._pieces.lengths[chosen].tolist())
+        return self._by_states(torch.cat(read_alone(self.model, texts, [self._depth])[0]), here, chosen)
+
+    def _by_states(
+        self, states: Float[Tensor, "t E"], here: Tensor | None = None, chosen: Tensor | None = None
+    ) -> Sentences:
+        """The sentences of pieces from the states (t, E) of their tokens.
+
+        here: (T,) bool, these tokens. chosen: (m,) these pieces. Default: all.
+        """
+        ids, sentences, lengths = self._ids, self._sentences, self._lengths
+        if here is not None:
+            ids, sentences = ids[here], sentences[here].unique(return_inverse=True)[1]
+            lengths = self._pieces.lengths[chosen].tolist()
+        return Sentences.by_states(lambda: states.split(BLOCK), self._weights(ids), sentences, lengths)
 
     def _weights(self, ids: Int[Tensor, " T"]) -> Float[Tensor, " T"]:
         """(T,) how much tokens say: log (1 + sentences / sentences that hold it)."""
         known = ids < len(self._holding)
         held = self._holding[ids * known] * known
         return torch.log1p(self._count / held.clamp(min=0.5))
-
-
-def _states(
-    model: SharedLLMModel,
-    texts: Sequence[Tensor],
-    depths: Sequence[int],
-    progress: Callable[[int], None] | None = None,
-) -> list[list[Tensor]]:
-    """For each depth the states (T, E) of each text (T,) after so many layers, each text read by itself, on the CPU."""
-    lengths = torch.tensor([len(text) for text in texts])
-    starts = torch.cumsum(lengths, 0) - lengths
-    zeros = torch.zeros_like(lengths)
-    units = Nodes(zeros, zeros, starts, lengths, zeros)
-    unit, position = torch.repeat_interleave(torch.arange(len(texts)), lengths), torch.arange(int(lengths.sum()))
-    ids = torch.cat(list(texts))[None].to(model.get_input_embeddings().weight.device)
-    found = model.lower().encode(
-        ids, units, unit, position, max(depths), lambda states: [states[d] for d in depths], progress=progress
-    )
-    return [list(states.cpu().split(lengths.tolist())) for states in found]

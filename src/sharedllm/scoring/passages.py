@@ -16,6 +16,7 @@ from ..utils.errors import UserError
 from ..utils.text import decode
 from .base import extent
 from .defaults import default_score
+from .meaning import Compared
 from .rankings import rank_pieces
 from .text_index import index_of
 
@@ -26,13 +27,13 @@ class Needed:
 
     pieces    n of them, in the text's order
     scores    (n,) how much each matters
-    coverage, read  as in `Ranked`
+    coverage, compared  as in `Ranked`
     """
 
     pieces: Pieces
     scores: Float[Tensor, " n"]
     coverage: float | None
-    read: Int[Tensor, " m"]
+    compared: Compared
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,13 @@ class Selected:
 
     memory    the chosen tokens, in the text's order
     scores    (1, T) the score of the kept piece at each slot, −∞ elsewhere
-    coverage, read  as in `Ranked`
+    coverage, compared  as in `Ranked`
     """
 
     memory: ContextMemory
     scores: Tensor
     coverage: float | None
-    read: Int[Tensor, " m"]
+    compared: Compared
 
 
 def needed_pieces(
@@ -69,7 +70,7 @@ def needed_pieces(
     ranked = rank_pieces(model, segments, index, question, question_ids, own, score)
     scores = ranked.scores.masked_fill(ranked.scores < ranked.least, -torch.inf)
     chosen = choose_pieces(scores, index.pieces, budget)
-    return Needed(index.pieces[chosen], scores[chosen].float(), ranked.coverage, ranked.read)
+    return Needed(index.pieces[chosen], scores[chosen].float(), ranked.coverage, ranked.compared)
 
 
 def select_pieces(
@@ -94,4 +95,4 @@ def select_pieces(
     slots = needed.pieces.slots()
     scores = torch.full((1, extent(segments)), -torch.inf)
     scores[0, slots] = torch.repeat_interleave(needed.scores, needed.pieces.lengths)
-    return Selected(take(segments, [slots], [torch.ones_like(slots)]), scores, needed.coverage, needed.read)
+    return Selected(take(segments, [slots], [torch.ones_like(slots)]), scores, needed.coverage, needed.compared)

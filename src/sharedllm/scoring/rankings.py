@@ -15,6 +15,7 @@ from ..model.config import SharedLLMConfig
 from ..utils.errors import UserError
 from .defaults import default_score
 from .heads import Heads
+from .meaning import Compared
 from .text_index import TextIndex
 
 
@@ -56,13 +57,13 @@ class Ranked:
     scores    (n,) how much each piece matters
     coverage  how much of the question one piece contains (see `WordIndex.covered`)
     least     the lowest score with which a piece is read
-    read      (m,) lengths of the pieces that were read again for it, to compare their meaning
+    compared  what was done to compare meanings
     """
 
     scores: Float[Tensor, " n"]
     coverage: float | None
     least: float = -math.inf
-    read: Int[Tensor, " m"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+    compared: Compared = field(default_factory=Compared)
 
 
 def rank_pieces(
@@ -88,12 +89,12 @@ def rank_pieces(
     coverage = None if covered is None else float(covered.max())
     unsaid = covered is not None and float(covered[free].max()) < UNSAID
     if ranking.meaning and (not ranking.words or (unsaid and model.config.meaning_layers)):
-        scores, read = index.meaning(model).scores(question)
+        scores, compared = index.meaning(model, segments).scores(question)
         if ranking.words:
             # What quotes the question is nearest to it, and does not answer it.
             known = scores.isfinite()
             scores = scores.masked_fill(torch.from_numpy(~free) & known, float(scores[known].min()))
-        return Ranked(scores, coverage, read=read)
+        return Ranked(scores, coverage, compared=compared)
     found = []
     if ranking.words:
         found.append(index.words.scores(question))

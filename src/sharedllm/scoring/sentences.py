@@ -1,6 +1,6 @@
 """Sentences compared with a question, by the mean over their tokens and by the best match of each token of the question."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -10,35 +10,40 @@ from torch.nn.functional import embedding_bag, normalize
 
 # A sentence has at least so many tokens: the end of an abbreviation ends none.
 _LEAST = 4
+# What keeps a division from one by zero.
+_TINY = 1e-6
 # Tokens whose states are compared at once.
-_BLOCK = 16_384
+BLOCK = 16_384
+# States of tokens on the CPU, in blocks (t, E) of at most that many, read anew by each call: those of a long text stay where
+# its memory keeps them.
+States = Callable[[], Iterable[Tensor]]
 
 
 class Sentences:
     """Sentences of m pieces, ready to be compared with questions."""
 
-    def __init__(self, means: Tensor, sentences: Tensor, lengths: Sequence[int], tokens: Tensor | None = None):
+    def __init__(self, means: Tensor, sentences: Tensor, lengths: Sequence[int], tokens: States | None = None):
         """
         Args:
             means: (s, E) mean state of each sentence. sentences: (T,) the sentence of each token, ascending.
-            lengths: tokens of each piece. tokens: (T, E) their states, or None to compare means alone.
+            lengths: tokens of each piece. tokens: their states, or None to compare means alone.
         """
         self._begin = np.searchsorted(sentences.numpy(), np.arange(len(means)))
         first = np.cumsum([0, *lengths[:-1]])
         self._pieces = sentences.numpy()[first]
         self._spread = _spread(means - means.mean(0))
         self._means = normalize((means - means.mean(0)) / self._spread, dim=-1)
-        self._deviation, self._tokens = torch.ones(1), None
+        self._tokens, self._middle, self._deviation = tokens, torch.zeros(1), torch.ones(1)
         if tokens is not None:
-            centred = tokens.float() - tokens.float().mean(0)
-            self._deviation = _spread(centred)
-            self._tokens = normalize(centred.div_(self._deviation), dim=-1).to(tokens.dtype)
+            self._middle, self._deviation = _moments(tokens)
 
     @classmethod
-    def by_states(cls, states: Tensor, weights: Tensor, sentences: Tensor, lengths: Sequence[int]) -> "Sentences":
-        """From the states (T, E) of tokens."""
-        count = int(sentences[-1]) + 1
-        sums = torch.zeros(count, states.shape[1]).index_add_(0, sentences, states.float() * weights[:, None])
+    def by_states(cls, states: States, weights: Tensor, sentences: Tensor, lengths: Sequence[int]) -> "Sentences":
+        """From the states of tokens, in blocks (t, E)."""
+        sums, at = torch.zeros(int(sentences[-1]) + 1, next(iter(states())).shape[1]), 0
+        for block in states():
+            here = slice(at, at := at + len(block))
+            sums.index_add_(0, sentences[here], block.float() * weights[here, None])
         return cls(sums / _totals(weights, sentences), sentences, lengths, states)
 
     @classmethod
@@ -65,7 +70,9 @@ class Sentences:
         """(m,) by means and by single tokens, with equal weights. Arguments are those of `means`."""
         assert self._tokens is not None
         query = normalize((asked[0].float() - torch.cat(list(asked[1:])).float().mean(0)) / self._deviation, dim=-1)
-        near = torch.cat([part.float() @ query.T for part in self._tokens.split(_BLOCK)])
+        near = torch.cat([
+            normalize((block.float() - self._middle).div_(self._deviation), dim=-1) @ query.T for block in self._tokens()
+        ])  # fmt: skip
         best = torch.from_numpy(np.maximum.reduceat(near.numpy(), self._begin, axis=0))
         matched = self._best(best @ weights[0] / weights[0].sum())
         return _standard(self.means(asked, weights)) + _standard(matched)
@@ -91,11 +98,23 @@ def _totals(weights: Tensor, sentences: Tensor) -> Float[Tensor, "s 1"]:
     return torch.zeros(int(sentences[-1]) + 1).index_add_(0, sentences, weights)[:, None]
 
 
+def _moments(states: States) -> tuple[Float[Tensor, " E"], Float[Tensor, " E"]]:
+    """(E,) the mean of each coordinate, and its root mean square around that, never 0; in double precision, because a few
+    coordinates are far from 0 and vary little."""
+    count, total, squares = 0, torch.zeros(1, dtype=torch.double), torch.zeros(1, dtype=torch.double)
+    for block in states():
+        count, total = count + len(block), total + block.double().sum(0)
+    middle = total / count
+    for block in states():
+        squares = squares + (block.double() - middle).square().sum(0)
+    return middle.float(), (squares / count).sqrt().float() + _TINY
+
+
 def _spread(centred: Float[Tensor, "T E"]) -> Float[Tensor, " E"]:
     """(E,) root mean square of each coordinate, never 0."""
-    return centred.square().mean(0).sqrt() + 1e-6
+    return centred.square().mean(0).sqrt() + _TINY
 
 
 def _standard(scores: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
     """Scores with mean 0 and standard deviation 1."""
-    return (scores - scores.mean()) / (scores.std(correction=0) + 1e-6)
+    return (scores - scores.mean()) / (scores.std(correction=0) + _TINY)

@@ -18,6 +18,7 @@ from ..utils.text import ends_sentence
 from .base import token_ids
 from .heads import HeadIndex
 from .meaning import MeaningIndex
+from .states import KeptStates, layers_kept
 from .words import WordIndex, said
 
 
@@ -34,8 +35,8 @@ class TextIndex:
     ):
         """
         Args:
-            segments: of one text. window: of the model that will read its pieces. pieces: the cut; default: at sentence ends.
-            closing: the model's; it has read the text in pieces, which are the same then.
+            segments: of one text. window: of the model that will read its pieces. pieces: the cut; default: `units`.
+            closing: the model's; it has read the text in pieces.
         """
         self._least, self._closing = piece_size(window), closing
         if pieces is not None:
@@ -47,6 +48,12 @@ class TextIndex:
 
     @cached_property
     def pieces(self) -> Pieces:
+        """The pieces that are ranked."""
+        return self.units
+
+    @cached_property
+    def units(self) -> Pieces:
+        """The pieces that end with sentences; a model with `closing` has read them, each by itself."""
         starts, ends = _stretches(self._segments, chunks=bool(self._closing))
         if self._closing:
             closes = torch.isin(self.ids, torch.tensor(list(self._closing)))
@@ -84,11 +91,12 @@ class TextIndex:
             self._heads = HeadIndex(model, segments, self.pieces, model.config.selection_heads or ())
         return self._heads
 
-    def meaning(self, model: SharedLLMModel) -> MeaningIndex:
+    def meaning(self, model: SharedLLMModel, segments: Sequence[Segment]) -> MeaningIndex:
         """By the states after the model's `meaning_layers` layers."""
         if self._meaning is None or self._meaning.model is not model:
+            kept = KeptStates(model, segments, self.units) if layers_kept(model.config) is not None else None
             depth = model.config.meaning_layers or 0
-            self._meaning = MeaningIndex(model, self._tokenizer, self.ids, self.pieces, depth)
+            self._meaning = MeaningIndex(model, self._tokenizer, self.ids, self.pieces, depth, kept)
         return self._meaning
 
 

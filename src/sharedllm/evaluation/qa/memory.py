@@ -81,7 +81,7 @@ class Memory:
         kept, running = int(answer.memory.kept[0]), answer.question_ids.shape[1]
         heads = check_ranking(config, answer.score)[1]
         select = deep_select(config, length, running, causal=True) if heads else 0
-        select += deep_compare(config, answer.read, causal=True)
+        select += deep_compare(config, answer.compared, running, causal=True)
         # The pass over the question gives the first token of the answer.
         new = answer.answer_ids.shape[1] - 1
         first, again = (deep_answer(config, kept, running, new, causal=True, again=a) for a in (False, True))
@@ -130,7 +130,8 @@ class MemoryRanking:
         cut = Pieces(torch.from_numpy(starts), torch.from_numpy(np.append(starts[1:], end)))
         key = (id(memory), starts.tobytes())
         if self._indexed.get("key") != key:
-            index = TextIndex(segments, self.tokenizer, self.model.config.window, cut)
+            config = self.model.config
+            index = TextIndex(segments, self.tokenizer, config.window, cut, config.closing)
             self._indexed.update(key=key, index=index, memory=memory)
         form = PromptForm.of(self.tokenizer)
         asked, nothing = (form.question(text, after_context=True) for text in (question, NOTHING))

@@ -5,6 +5,8 @@ from torch import Tensor
 
 from ...context.tree import chunks, preserved_nodes, sample
 from ...model.config import SharedLLMConfig
+from ...scoring.meaning import Compared
+from ...scoring.states import layers_kept
 from ..operations import Costs, decode, pairs, run, run_in_blocks
 
 
@@ -92,11 +94,18 @@ def deep_select(config: SharedLLMConfig, length: int, question: int, causal: boo
     )
 
 
-def deep_compare(config: SharedLLMConfig, pieces: Tensor, causal: bool = False) -> int:
-    """Pieces of these lengths (m,), read through the model's `meaning_layers` layers to compare their meaning."""
-    costs, lengths = Costs.of(config.text_config), (pieces + len(config.prefix or [])).tolist()
-    seen = sum(pairs(length, 0, causal) for length in lengths)
-    return (config.meaning_layers or 0) * (sum(lengths) * costs.layer + seen * costs.pair)
+def deep_compare(config: SharedLLMConfig, compared: Compared, question: int, causal: bool = False) -> int:
+    """Pieces that are read on through the model's `meaning_layers` layers, and the product of each token that is compared with
+    each of the question's."""
+    costs, before, kept = Costs.of(config.text_config), len(config.prefix or []), layers_kept(config)
+    total = 0
+    for length in compared.read.tolist():
+        # What is read on attends to the prefix, but doesn't read it again.
+        tokens, past = (length + before, 0) if kept is None else (length, before)
+        total += tokens * costs.layer + pairs(tokens, past, causal) * costs.pair
+    layers = (config.meaning_layers or 0) - (kept or 0)
+    products = 2 * config.text_config.hidden_size * compared.tokens * question
+    return layers * total + products
 
 
 def deep_answer(

@@ -1,0 +1,81 @@
+"""The base's states of a text's tokens after some layers: of pieces that are read alone, after the prefix."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..context.pieces import Pieces
+from ..context.tree import Nodes
+from ..memory.segments import Segment, states_at
+from ..model.backbone import SharedLLMModel
+from ..model.config import SharedLLMConfig
+from ..model.deepen import read_on, read_prefix
+from .sentences import BLOCK, States
+
+
+def layers_kept(config: SharedLLMConfig) -> int | None:
+    """How many of the layers that compare meanings a memory's tokens have been read through; None if its states are of no
+    use for it, because they are deeper, or because they would have to be read on and chunks were read whole."""
+    layers, kept = config.meaning_layers or 0, config.lower_layers
+    return kept if kept == layers or (kept < layers and config.closing) else None
+
+
+class KeptStates:
+    """The states that the memory of a text keeps."""
+
+    def __init__(self, model: SharedLLMModel, segments: Sequence[Segment], units: Pieces):
+        """
+        Args:
+            segments: of one text, with residual streams. units: the pieces that were read alone.
+        """
+        self.model, self.depth = model, model.config.lower_layers
+        self._segments, self._units = segments, units
+
+    def blocks(self, slots: Int[Tensor, " s"]) -> States:
+        """The states of the tokens at ascending slots (s,), as the memory keeps them."""
+        return lambda: (states_at(self._segments, part).cpu() for part in slots.split(BLOCK))
+
+    @torch.no_grad()
+    def read_on(self, slots: Int[Tensor, " s"], depth: int) -> Float[Tensor, "s E"]:
+        """The states of the tokens at ascending slots (s,) after so many layers, on the CPU."""
+        model, config = self.model, self.model.config
+        device = model.get_input_embeddings().weight.device
+        units = self._units[self._units.owners(int(self._units.end[-1]))[slots].unique()]
+        every, prefix, most = units.slots(), read_prefix(config, model.upper), model.lower().fitting(depth, device)
+        found: Tensor | None = None
+        by_length = units.lengths.argsort(descending=True)
+        while len(by_length):
+            # Attention is causal, so padding on the right changes nothing.
+            longest = int(units.lengths[by_length[0]])
+            count = max(1, most // (longest + len(config.prefix or [])))
+            batch, by_length = units[by_length[:count].sort().values], by_length[count:]
+            inside = torch.arange(longest) < batch.lengths[:, None]
+            states = states_at(self._segments, batch.slots())
+            hidden = states.new_zeros(*inside.shape, states.shape[1])
+            hidden[inside.to(hidden.device)] = states
+            read = read_on(hidden.to(device), config, model.upper, prefix, depth).cpu()[inside]
+            found = read.new_empty(len(every), read.shape[1]) if found is None else found
+            found[torch.searchsorted(every, batch.slots())] = read
+        assert found is not None
+        return found[torch.isin(every, slots)]
+
+
+def read_alone(
+    model: SharedLLMModel,
+    texts: Sequence[Tensor],
+    depths: Sequence[int],
+    progress: Callable[[int], None] | None = None,
+) -> list[list[Tensor]]:
+    """For each depth the states (T, E) of each text (T,) after so many layers, each text read by itself, on the CPU."""
+    lengths = torch.tensor([len(text) for text in texts])
+    starts = torch.cumsum(lengths, 0) - lengths
+    zeros = torch.zeros_like(lengths)
+    units = Nodes(zeros, zeros, starts, lengths, zeros)
+    unit, position = torch.repeat_interleave(torch.arange(len(texts)), lengths), torch.arange(int(lengths.sum()))
+    ids = torch.cat(list(texts))[None].to(model.get_input_embeddings().weight.device)
+    found = model.lower().encode(
+        ids, units, unit, position, max(depths), lambda states: [states[d] for d in depths], progress=progress
+    )
+    return [list(states.cpu().split(lengths.tolist())) for states in found]
