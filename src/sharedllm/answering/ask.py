@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
 from ..memory.segments import Source, roots, segments_of
+from ..model.config import SharedLLMConfig
 from ..prompts import FEW_WORDS, NOTHING, PromptForm, own_words
 from ..scoring.base import TokenScore, get_score
 from ..scoring.bm25 import in_whole_words
@@ -22,7 +23,10 @@ from ..utils.errors import UserError
 from ..utils.hardware import now
 from .citations import Citation, cite, describe
 from .nearest import narrowed
-from .stream import AnswerStream, StopOnText, ending
+from .stream import AnswerStream, StopOnText, cut_off, ending
+
+# Names and numbers need few tokens, but a summary more, and an identifier of 36 characters up to 36.
+ANSWER_TOKENS = 128
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Answer(Chosen):
 
     question, budget, score  as given
     text          the model's text; for models without a chat template its first line
+    cut           the text had to end at `max_new_tokens`
     question_ids  (1, Q) the prompt
     answer_ids    (1, A) the tokens up to the end of the text, A ≥ 1
     chunks        slots at which the chunks of the text begin and end, (N,) each
@@ -70,6 +75,7 @@ class Answer(Chosen):
     budget: int
     score: str
     text: str
+    cut: bool
     question_ids: Tensor
     answer_ids: Tensor
     chunks: tuple[Tensor, Tensor]
@@ -78,9 +84,10 @@ class Answer(Chosen):
 
 @dataclass(frozen=True)
 class Written:
-    """text: the answer, up to its end (see `PromptForm`). ids: (1, A) its tokens. seconds: by step."""
+    """text: the answer, up to its end (see `PromptForm`). cut: it had to end earlier. ids: (1, A) its tokens. seconds: by step."""
 
     text: str
+    cut: bool
     ids: Tensor
     seconds: dict[str, float]
 
@@ -89,7 +96,7 @@ def prompt_of(
     model: SharedLLMForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
     question: str,
-    max_new_tokens: int,
+    max_new_tokens: int | None,
     instruction: str | None = None,
 ) -> Tensor:
     """(1, Q) token ids of a question in the form that the model was trained on.
@@ -102,10 +109,11 @@ def prompt_of(
     if not question.strip():
         raise UserError("the question is empty: ask something.")
     ids = _asked(model, tokenizer, _with(tokenizer, question.strip(), instruction)).to(model.device)
-    room = model.config.window - max_new_tokens
+    new = answer_length(model.config, max_new_tokens)
+    room = model.config.window - new
     if ids.shape[1] > room:
         raise UserError(
-            f"the question has {ids.shape[1]:,} tokens; {max(0, room):,} fit alongside {max_new_tokens} new ones in the "
+            f"the question has {ids.shape[1]:,} tokens; {max(0, room):,} fit alongside {new} new ones in the "
             f"window={model.config.window}: " + ("shorten it." if room > 0 else "ask for fewer new tokens.")
         )
     return ids
@@ -137,6 +145,11 @@ def checked_score(model: SharedLLMForCausalLM, score: str | None) -> str:
     return score
 
 
+def answer_length(config: SharedLLMConfig, max_new_tokens: int | None) -> int:
+    """The most tokens of an answer: as given, else `ANSWER_TOKENS` or half the window if that is less."""
+    return min(ANSWER_TOKENS, config.window // 2) if max_new_tokens is None else max_new_tokens
+
+
 def after_prefix(model: SharedLLMForCausalLM, prompt: Tensor) -> Tensor:
     """(1, Q) the part of a prompt (1, L) after the prefix, which the memory already contains."""
     prefix = list(model.config.prefix or []) if model.config.injection == "deep" else []
@@ -148,20 +161,20 @@ def answer_over(
     tokenizer: PreTrainedTokenizerBase,
     memory: ContextMemory,
     prompt: Tensor,
-    max_new_tokens: int,
+    max_new_tokens: int | None,
 ) -> Written:
     """The greedy answer to a prompt (1, Q) over a memory."""
     form = PromptForm.of(tokenizer)
     stream = AnswerStream(tokenizer, one_line=form.one_line, strip=True)
     stop = StopOnText(stream)
-    ends = ending(model, form)
+    ends, most = ending(model, form), answer_length(model.config, max_new_tokens)
     prompt = after_prefix(model, prompt)
     begin = now()
     with torch.no_grad():
         prepared = model.model.prepare_memory(memory)
     ready = now()
     output = model.generate(
-        prompt, memory=prepared, max_new_tokens=max_new_tokens, do_sample=False, stopping_criteria=[stop], **ends
+        prompt, memory=prepared, max_new_tokens=most, do_sample=False, stopping_criteria=[stop], **ends
     )
     done = now()
     first = stop.first or done
@@ -171,7 +184,7 @@ def answer_over(
     needed = stop.needed if text == said else stop.tokens
     ids = output[:, prompt.shape[1] :]
     seconds = {"deepen": ready - begin, "prefill": first - ready, "decode": done - first}
-    return Written(text, ids[:, : needed or ids.shape[1]], seconds)
+    return Written(text, cut_off(stop, most, ends.get("eos_token_id", [])), ids[:, : needed or ids.shape[1]], seconds)
 
 
 @torch.no_grad()
@@ -247,7 +260,7 @@ def ask(
     *,
     budget: int | None = None,
     score: str | None = None,
-    max_new_tokens: int = 32,
+    max_new_tokens: int | None = None,
     most_sources: int = 3,
     instruction: str | None = None,
 ) -> Answer:
@@ -258,6 +271,7 @@ def ask(
             They are not changed, so they can be asked again.
         budget: most tokens of it to read for this question; default: `default_budget`. score: how the budget is spent
             (see `scoring`; for models that read deeper `scoring.rankings`); default: `default_score`.
+        max_new_tokens: longest answer; default: see `answer_length`.
         instruction: how to answer, put after the question; its words are not searched for. Default: with as few words as
             possible, where the tokenizer has a chat template; else none.
 
@@ -274,5 +288,5 @@ def ask(
     selecting = {"select": now() - begin}
     written = answer_over(model, tokenizer, chosen.memory, prompt, max_new_tokens)
     chunks = roots(segments_of(everything), 0)
-    return Answer(**vars(chosen), question=question.strip(), budget=budget, score=score, text=written.text,
+    return Answer(**vars(chosen), question=question.strip(), budget=budget, score=score, text=written.text, cut=written.cut,
                   question_ids=prompt, answer_ids=written.ids, chunks=chunks, seconds=selecting | written.seconds)  # fmt: skip

@@ -141,6 +141,11 @@ class StopOnText(StoppingCriteria):
         """For a row (see `rows.Listener`): nothing more to do."""
 
 
+def cut_off(stop: StopOnText, limit: int, ends: Sequence[int]) -> bool:
+    """Whether an answer of at most `limit` tokens had to end before its text did, which one of the tokens `ends` shows."""
+    return stop.tokens >= limit and not stop.stream.stopped and stop.last not in ends
+
+
 def end_tokens(model: PreTrainedModel, form: PromptForm) -> list[int]:
     """Every token that ends an answer according to the configuration, the generation configuration, the tokenizer or
     its chat template."""

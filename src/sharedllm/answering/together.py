@@ -16,7 +16,7 @@ from ..model.cross_attention import PreparedMemory
 from ..prompts import NOTHING, PromptForm
 from ..rows import Begun, Row
 from ..scoring.defaults import default_budget
-from .ask import after_prefix, choose, prompt_of
+from .ask import after_prefix, answer_length, choose, prompt_of
 from .stream import AnswerStream, StopOnText, ending
 
 
@@ -37,7 +37,7 @@ def ask_together(
     *,
     budget: int | None = None,
     score: str | None = None,
-    max_new_tokens: int = 32,
+    max_new_tokens: int | None = None,
     instruction: str | None = None,
     rows: int = ROWS,
 ) -> list[Reply]:
@@ -52,7 +52,7 @@ def ask_together(
         UserError: as `ask`, before the first answer is begun where a question is wrong.
     """
     prompts = [prompt_of(model, tokenizer, question, max_new_tokens, instruction) for question in questions]
-    form = PromptForm.of(tokenizer)
+    form, most = PromptForm.of(tokenizer), answer_length(model.config, max_new_tokens)
     options = {"do_sample": False, **ending(model, form)}
     whole = None if memory.complete or budget is not None or score is not None else _whole(model, memory)
     nothing = prompt_of(model, tokenizer, NOTHING, max_new_tokens, instruction)
@@ -65,7 +65,7 @@ def ask_together(
             chosen = choose(model, tokenizer, memory, prompt, nothing, **limits)
             read, sources = chosen.memory, chosen.sources
         stream = AnswerStream(tokenizer, one_line=form.one_line, strip=True)
-        begun = Begun(model, after_prefix(model, prompt), read, max_new_tokens, **options)
+        begun = Begun(model, after_prefix(model, prompt), read, most, **options)
         return Row(begun, StopOnText(stream)), stream, sources
 
     batch, begun = Batch(rows), []

@@ -10,10 +10,12 @@ from .common import (
     BatchTokensOption,
     JsonOption,
     ModelOption,
+    NewTokensOption,
     ScoreOption,
     SelectionOption,
     check_source,
     note,
+    note_cut,
     print_json,
     say,
     show_found,
@@ -35,7 +37,7 @@ def command(
         ),
     ] = None,
     score: ScoreOption = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
+    max_new_tokens: NewTokensOption = None,
     instruction: Annotated[
         str | None, typer.Option(help="How to answer. Default: with as few words as possible, for chat models.")
     ] = None,
@@ -71,7 +73,7 @@ def command(
         limits = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens, "instruction": instruction}
         with stderr.status("choosing what to read, and answering …"):
             answered = ask(loaded, tokenizer, opened, question, **limits)
-        answer, memory, sources, found = answered.text, answered.memory, answered.sources, answered.found
+        answer, memory, sources, found = answered, answered.memory, answered.sources, answered.found
         little = answered.too_little("--budget")
     else:
         memory = opened.load()
@@ -85,7 +87,7 @@ def command(
             held = torch.isin(torch.arange(ids.shape[1]) // memory.chunk_size, memory.chunk)[None]
             with torch.no_grad():
                 memory = loaded.read(ids, held, query_ids=prompt, selection=policy, batch_tokens=batch_tokens)
-        answer = answer_over(loaded, tokenizer, memory, prompt, max_new_tokens).text
+        answer = answer_over(loaded, tokenizer, memory, prompt, max_new_tokens)
     if loaded.config.injection == "cross" and untrained(loaded):
         note(
             f"{model} is not trained: its cross-attention adds nothing, and the answer ignores the text. Train it, or extend "
@@ -99,9 +101,17 @@ def command(
     )
     read = {"context_tokens": tokens_behind(memory), "selected_tokens": int(memory.kept[0])}
     if json:
-        print_json(question=question, answer=answer, **read, seconds=round(time.perf_counter() - started, 3), **chosen)
+        print_json(
+            question=question,
+            answer=answer.text,
+            cut=answer.cut,
+            **read,
+            seconds=round(time.perf_counter() - started, 3),
+            **chosen,
+        )
         return
-    say(answer)
+    say(answer.text)
+    note_cut(answer.cut)
     if little is not None:
         note(little, style="yellow")
     show_found(found)

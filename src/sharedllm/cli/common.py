@@ -86,6 +86,9 @@ KeepAllOption = Annotated[
 ]
 SCORE_HELP = f"How a budget is spent: {SCORES.names}; meaning, for models that `sharedllm extend` made."
 ScoreOption = Annotated[str | None, typer.Option(help=f"{SCORE_HELP} Default: depends on the model.")]
+NewTokensOption = Annotated[
+    int | None, typer.Option(min=1, help="Longest answer. Default: 128 tokens, or half the window if that is less.")
+]
 BatchTokensOption = Annotated[
     int | None,
     typer.Option(min=1, help="Most tokens read at once, which bounds working memory. Default: depends on free memory."),
@@ -175,6 +178,12 @@ def say(text: str, end: str = "\n") -> None:
     if sys.stdout.isatty():
         text = "".join(part if part in ("\n", "\t") else harmless(part) for part in re.split(r"([\n\t])", text))
     print(text, end=end, flush=True)
+
+
+def note_cut(cut: bool) -> None:
+    """Say so where an answer had to end before its text did."""
+    if cut:
+        note("The answer is cut: raise --max-new-tokens.", style="yellow")
 
 
 def show_found(found: bool | None) -> None:

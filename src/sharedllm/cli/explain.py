@@ -12,9 +12,11 @@ from .common import (
     BatchTokensOption,
     JsonOption,
     ModelOption,
+    NewTokensOption,
     ScoreOption,
     check_source,
     note,
+    note_cut,
     output_file_option,
     print_json,
     say,
@@ -35,7 +37,7 @@ def command(
         typer.Option(min=1, help="Tokens of the text to read, selected for the question; default: the window."),
     ] = None,
     score: ScoreOption = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
+    max_new_tokens: NewTokensOption = None,
     batch_tokens: BatchTokensOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -65,4 +67,5 @@ def command(
         print_json(**asdict(facts))
     else:
         say(answer.text)
+        note_cut(answer.cut)
     note(f"{output} ({len(page.encode()) / 1e3:,.0f} KB) shows how: open it in a browser")

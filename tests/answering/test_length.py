@@ -1,0 +1,48 @@
+"""How long an answer may be, and whether it had to end before its text did."""
+
+import copy
+
+import pytest
+from helpers import byte_tokenizer, tiny_base, tiny_shared
+from served import TEMPLATE, TEXT
+
+from sharedllm.answering.ask import ANSWER_TOKENS, answer_length, ask
+from sharedllm.utils.text import tokenize
+
+
+@pytest.fixture(scope="module")
+def model():
+    base = tiny_base("llama", vocab_size=256, max_position_embeddings=512)
+    return tiny_shared("llama", base=base, window=256, encoding="chunk", injection="joint")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    made = byte_tokenizer()
+    made.chat_template = TEMPLATE
+    return made
+
+
+def test_the_default_fits_into_the_window(model):
+    assert answer_length(model.config, None) == min(ANSWER_TOKENS, 128)
+    narrow = copy.copy(model.config)
+    narrow.window = 40
+    assert answer_length(narrow, None) == 20 and answer_length(narrow, 33) == 33
+
+
+def test_an_answer_that_had_to_end_is_cut(model, tokenizer):
+    model = copy.deepcopy(model)
+    memory = model.read(tokenize(tokenizer, TEXT), keep_all=True)
+    long = ask(model, tokenizer, memory, "What jumps?", max_new_tokens=12)
+    short = ask(model, tokenizer, memory, "What jumps?", max_new_tokens=6)
+    assert long.cut and short.cut and long.text.startswith(short.text)
+    said = long.answer_ids[0].tolist()
+    # The token ends an answer now, where it comes first.
+    model.generation_config.eos_token_id = said[5]
+    first = said.index(said[5])
+    ended = ask(model, tokenizer, memory, "What jumps?", max_new_tokens=12)
+    assert not ended.cut and len(ended.answer_ids[0]) <= first + 1
+    assert not ask(model, tokenizer, memory, "What jumps?", max_new_tokens=first + 1).cut
+    if first:
+        assert ask(model, tokenizer, memory, "What jumps?", max_new_tokens=first).cut
+    assert len(ask(model, tokenizer, memory, "What jumps?").answer_ids[0]) <= ANSWER_TOKENS
