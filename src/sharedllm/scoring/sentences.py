@@ -33,9 +33,11 @@ class Sentences:
         self._pieces = sentences.numpy()[first]
         self._spread = _spread(means - means.mean(0))
         self._means = normalize((means - means.mean(0)) / self._spread, dim=-1)
-        self._tokens, self._middle, self._deviation = tokens, torch.zeros(1), torch.ones(1)
+        self._tokens = tokens
         if tokens is not None:
             self._middle, self._deviation = _moments(tokens)
+            standard = ((block.float() - self._middle).div_(self._deviation) for block in tokens())
+            self._lengths = torch.cat([block.norm(dim=-1, keepdim=True) for block in standard]) + _TINY
 
     @classmethod
     def by_states(cls, states: States, weights: Tensor, sentences: Tensor, lengths: Sequence[int]) -> "Sentences":
@@ -70,9 +72,10 @@ class Sentences:
         """(m,) by means and by single tokens, with equal weights. Arguments are those of `means`."""
         assert self._tokens is not None
         query = normalize((asked[0].float() - torch.cat(list(asked[1:])).float().mean(0)) / self._deviation, dim=-1)
-        near = torch.cat([
-            normalize((block.float() - self._middle).div_(self._deviation), dim=-1) @ query.T for block in self._tokens()
-        ])  # fmt: skip
+        # Of states in standard units, which are not made again: their product with it is that of the states, but for a constant.
+        scaled = query / self._deviation
+        products = torch.cat([block.float() @ scaled.T for block in self._tokens()]) - self._middle @ scaled.T
+        near = products / self._lengths
         best = torch.from_numpy(np.maximum.reduceat(near.numpy(), self._begin, axis=0))
         matched = self._best(best @ weights[0] / weights[0].sum())
         return _standard(self.means(asked, weights)) + _standard(matched)
