@@ -16,7 +16,7 @@ from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.run import Plan
 from sharedllm.evaluation.qa.sets import SETS, TextSpec
 from sharedllm.memory.segments import segments_of
-from sharedllm.scoring.meaning import MOST
+from sharedllm.scoring.meaning import NEAREST
 from sharedllm.scoring.text_index import TextIndex
 from sharedllm.utils.text import tokenize
 
@@ -41,7 +41,7 @@ def main() -> None:
             gold = [np.flatnonzero((starts < end) & (ends > start)) for start, end in question.evidence]
             found += [bool(compared & set(some.tolist())) for some in gold]
         print(
-            f"{length}: {len(pieces):,} pieces, {100 * np.mean(found):.1f} % of {len(found)} facts in {MOST:,} tokens"
+            f"{length}: {len(pieces):,} pieces, {100 * np.mean(found):.1f} % of {len(found)} facts in {NEAREST:,} tokens"
         )
 
 

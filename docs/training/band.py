@@ -73,17 +73,25 @@ def by_length(run: Path, checkpoint: str) -> Iterator[dict]:
 
 
 def cells(*names: str) -> dict[tuple, dict[tuple, float]]:
-    """Losses by domain and row, by run and by the values of fields."""
+    """Losses by domain and row, by run, steps of training and the values of fields."""
     found: dict[tuple, dict[tuple, float]] = defaultdict(dict)
     for r in read("band.jsonl"):
         if names[0] in r:
             run = "control" if "control" in r["run"] else "ours"
-            found[run, *(r[name] for name in names)][r["domain"], r["row"]] = r["loss"]
+            step = int(r["checkpoint"].removeprefix("step-"))
+            found[run, step, *(r[name] for name in names)][r["domain"], r["row"]] = r["loss"]
     return found
 
 
+def tokens(step: int) -> str:
+    """How many tokens were trained on after so many steps."""
+    return f"{step * TOKENS_A_STEP / 1e6:.2f}M"
+
+
 def by_way() -> str:
-    before, after = untrained(), cells("text")
+    before, every = untrained(), cells("text")
+    last = max(step for _, step, _ in every)
+    after = {(run, way): found for (run, step, way), found in every.items() if step == last}
     lines = [
         "| after | untrained, minus without | trained, minus without | minus the control without | minus the control with the "
         "same text | minus itself with that text alone |",
@@ -93,13 +101,34 @@ def by_way() -> str:
         old = before[(), (), way] or before[BAND, STRIDES[0], way]
         new, text = after["ours", way], way.removesuffix(", memory")
         against = [(old, before["none"]), (new, after["ours", "none"]), (new, after["control", "none"])]
-        against += [(new, after["control", text]), (new, after["ours", text] if text != way else {})]
+        against += [(new, after.get(("control", text), {})), (new, after["ours", text] if text != way else {})]
         lines.append(f"| {what} | {' | '.join(minus(one, two) if two else '' for one, two in against)} |")
     return "\n".join(lines)
 
 
+def growth() -> str:
+    """What the memory gives after more and more training."""
+    found = cells("text")
+    steps = sorted({step for run, step, _ in found if run == "ours"})
+    lines = [f"| | {' | '.join(tokens(step) + ' tokens' for step in steps)} |", f"|---|{'--:|' * len(steps)}"]
+    pairs = {
+        "the memory, minus the control without": ("ours", "own", "control", "none"),
+        "the memory, minus another text's": ("ours", "own", "ours", "other"),
+        "the last 768 as text and the memory, minus the control with that text": ("ours", "last, memory", "control", "last"),
+        "768 that BM25 finds and the memory, minus the control with that text":
+            ("ours", "selected, memory", "control", "selected"),
+        "no context, minus the control": ("ours", "none", "control", "none"),
+    }  # fmt: skip
+    for what, (one, way, two, other) in pairs.items():
+        shown = (minus(found[one, step, way], found[two, step, other]) for step in steps)
+        lines.append(f"| {what} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
 def lengths() -> str:
-    found = cells("longest", "length")
+    every = cells("longest", "length")
+    last = max(step for _, step, *_ in every)
+    found = {(run, *place): cell for (run, step, *place), cell in every.items() if step == last}
     lines = [
         "| targets with | n | tokens in the memory | minus without | minus the row above |",
         "|---|--:|--:|--:|--:|",
@@ -116,16 +145,16 @@ def lengths() -> str:
 
 
 def steps() -> str:
-    """By quarters of the training: each step's sample before the step, of text that neither model has read."""
+    """By eighths of the training: each step's sample before the step, of text that neither model has read."""
     ours, control = (
         {r["step"]: r["loss"]["text"] for r in read(name) if "loss" in r}
         for name in ("band-ours.jsonl", "band-control.jsonl")
     )
     both = sorted(ours.keys() & control.keys())
-    size = -(-len(both) // 4)
+    size = -(-len(both) // 8)
     lines = ["| tokens read | ours minus control |", "|---|--:|"]
     for part in (*(both[i : i + size] for i in range(0, len(both), size)), both):
-        read_by_then = " … ".join(f"{n * TOKENS_A_STEP / 1e6:.2f}M" for n in (part[0], part[-1] + 1))
+        read_by_then = " … ".join(tokens(n) for n in (part[0], part[-1] + 1))
         lines.append(f"| {read_by_then} | {minus({n: ours[n] for n in part}, control)} |")
     return "\n".join(lines)
 
@@ -133,7 +162,12 @@ def steps() -> str:
 if __name__ == "__main__":
     if sys.argv[1] == "tables":
         page = PAGE.read_text(encoding="utf-8")
-        for name, table in (("band", by_way()), ("band-lengths", lengths()), ("band-steps", steps())):
+        for name, table in (
+            ("band", by_way()),
+            ("band-growth", growth()),
+            ("band-lengths", lengths()),
+            ("band-steps", steps()),
+        ):
             page = filled(page, name, table)
         PAGE.write_text(page, encoding="utf-8")
     else:

@@ -43,7 +43,9 @@ def ids(text: str) -> torch.Tensor:
 def index_of_text(model, depth: int = 3, most: int = 10_000) -> MeaningIndex:
     ends = torch.tensor([len(text) for text in TEXT]).cumsum(0)
     pieces = Pieces(ends - torch.tensor([len(text) for text in TEXT]), ends)
-    return MeaningIndex(model.model, byte_tokenizer(), ids("".join(TEXT))[0].int(), pieces, depth, most=most)
+    return MeaningIndex(
+        model.model, byte_tokenizer(), ids("".join(TEXT))[0].int(), pieces, depth, whole=most, most=most
+    )
 
 
 def test_sentences_end_with_their_pieces_and_are_never_tiny():
@@ -216,12 +218,16 @@ def test_a_long_text_is_compared_by_what_its_memory_keeps(lower_layers):
     deep_enough = lower_layers == 3
     assert compared.tokens == size and int(compared.read.sum()) == (0 if deep_enough else size)
     kept = KeptStates(model.model, segments, index.units)
-    few = MeaningIndex(model.model, byte_tokenizer(), index.ids, index.pieces, 3, kept, most=size // 3)
+    few = MeaningIndex(model.model, byte_tokenizer(), index.ids, index.pieces, 3, kept, size - 1, size // 3)
     scores, compared = few.scores(question)
     if deep_enough:  # nothing has to be read, so everything is compared
         assert scores == pytest.approx(found, abs=1e-6) and compared.tokens == size
         return
     assert size < compared.tokens <= size + size // 3 and scores.isneginf().any()
+    # What an earlier question needed is not read again.
+    again, last = few.scores("What fell from the sky?")[1], few.scores(question)
+    assert int(again.read.sum()) < int(compared.read.sum()) and not len(last[1].read)
+    assert last[0] == pytest.approx(scores, abs=1e-6)
     by_two = MeaningIndex(model.model, byte_tokenizer(), index.ids, index.pieces, 2).scores(question)[0]
     assert scores.isfinite()[by_two.argmax()] and not scores.isfinite()[by_two.argmin()]
 
@@ -256,3 +262,19 @@ def test_coverage_is_said_by_every_ranking(model):
         for score in ("bm25", "meaning", "hybrid")
     }
     assert len(set(found.values())) == 1 and found["bm25"] > 0.9
+
+
+def test_what_no_question_needs_any_more_is_forgotten():
+    model, segments, index = kept_by(2)
+    size = len(index.units.slots())
+    kept = KeptStates(model.model, segments, index.units)
+    few = MeaningIndex(model.model, byte_tokenizer(), index.ids, index.pieces, 3, kept, size // 3, size // 3)
+    questions = ["Which birds swam over there?", "Who lives in the mill?", "What fell from the sky?", "A tower?"]
+    read = []
+    for question in questions * 2:
+        scores, compared = few.scores(question)
+        read.append(len(compared.read))
+        held = set(few._states)
+        assert sum(map(len, few._states.values())) <= size // 3
+        assert held >= set(np.flatnonzero(scores.isfinite()).tolist())
+    assert any(read[4:])

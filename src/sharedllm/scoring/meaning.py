@@ -13,18 +13,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..context.pieces import Pieces
 from ..model.backbone import SharedLLMModel
 from ..utils.text import ends_sentence, tokenize
-from .sentences import BLOCK, Sentences, cut_sentences
+from .sentences import Sentences, cut_sentences
 from .states import KeptStates, read_alone
 
-# Most tokens that are read on to compare their meaning. Of longer texts those are read that are nearest before.
-MOST = 131_072
+# Texts of at most so many tokens are read on whole, once; of longer ones for each question the nearest tokens.
+WHOLE, NEAREST = 163_840, 32_768
+# Pieces whose states are compared at once.
+_BLOCK = 128
 # What questions have in common, whatever they ask for.
 _ASKED = (
     "Who wrote the first letter that is mentioned?",
@@ -85,14 +87,18 @@ class MeaningIndex:
         pieces: Pieces,
         depth: int,
         kept: KeptStates | None = None,
-        most: int = MOST,
+        whole: int = WHOLE,
+        most: int = NEAREST,
     ):
         """
         Args:
             ids: (Z,) token ids by slot. pieces: n of them. depth: how many layers read them.
-            kept: their states after `depth` layers or fewer, to go on from. most: tokens read for one question.
+            kept: their states after `depth` layers or fewer, to go on from.
+            whole: tokens of a text that is read whole, and of what is kept of longer ones. most: tokens of these that are
+                compared with a question.
         """
-        self.model, self._tokenizer, self._pieces, self._depth, self._most = model, tokenizer, pieces, depth, most
+        self.model, self._tokenizer, self._pieces, self._depth = model, tokenizer, pieces, depth
+        self._whole, self._most = whole, most
         self._slots, self._kept = pieces.slots(), kept
         self._ids = ids[self._slots].long()
         self._lengths = pieces.lengths.tolist()
@@ -101,7 +107,9 @@ class MeaningIndex:
         known = int(self._ids.max()) + 1
         self._holding = torch.bincount((self._sentences * known + self._ids).unique() % known, minlength=known)
         self._count = int(self._sentences[-1]) + 1
-        self._read: tuple[Tensor, Sentences] | None = None
+        # The states of pieces that questions needed, the latest last; and the sentences of the last question's.
+        self._states: dict[int, Tensor] = {}
+        self._last: tuple[Tensor, Sentences] | None = None
         self._common: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
 
     @torch.no_grad()
@@ -112,15 +120,14 @@ class MeaningIndex:
         if not len(mine):
             return torch.zeros(len(self._pieces)), Compared()
         chosen = self.nearest(question)
-        known = self._read is not None and torch.equal(self._read[0], chosen)
-        if self._read is None or not known:
-            self._read = chosen, self._sentences_of(chosen)
+        read = self._read_missing(chosen)
+        if self._last is None or not torch.equal(self._last[0], chosen):
+            self._last = chosen, self._sentences_of(chosen)
         states, weights = self._asked(mine, self._depth)
         found = torch.full((len(self._pieces),), -torch.inf)
-        found[chosen] = self._read[1].scores(states, weights)
-        lengths = self._pieces.lengths[chosen]
+        found[chosen] = self._last[1].scores(states, weights)
         before = len(self._ids) if self._kept and len(chosen) < len(found) else 0
-        return found, Compared(before + int(lengths.sum()), lengths[:0] if known or self._read_enough else lengths)
+        return found, Compared(before + int(self._pieces.lengths[chosen].sum()), self._pieces.lengths[read])
 
     @torch.no_grad()
     def by_depth(
@@ -139,7 +146,7 @@ class MeaningIndex:
             read_alone(self.model, asked, depths),
             strict=True,
         ):
-            compared = self._by_states(torch.cat(read))
+            compared = self._by_states(read, torch.arange(len(read)))
             found += [
                 compared.scores([states, *known], [self._weights(t) for t in (ids, *common)])
                 for states, ids in zip(own, asked, strict=True)
@@ -154,7 +161,7 @@ class MeaningIndex:
         """(m,) the pieces that are compared with a question, ascending: all of them if they have been read deeply enough or
         are few, else those that are nearest in the states that are kept; without these by the mean embeddings of sentences."""
         every = torch.arange(len(self._pieces))
-        if self._read_enough or len(self._ids) <= self._most:
+        if self._read_enough or len(self._ids) <= self._whole:
             return every
         (asked,) = self._tokenized([question])
         if self._kept is not None:
@@ -187,29 +194,41 @@ class MeaningIndex:
         embed = self.model.get_input_embeddings().weight
         return Sentences.by_embedding(embed, self._ids, weights, self._sentences, self._lengths)
 
+    def _read_missing(self, chosen: Int[Tensor, " m"]) -> Int[Tensor, " k"]:
+        """Read those of some pieces that have not been read deeply enough, and say which."""
+        if self._read_enough:
+            return chosen[:0]
+        missing = chosen[[int(piece) not in self._states for piece in chosen]]
+        if len(missing):
+            here, lengths = self._tokens_of(missing), self._pieces.lengths[missing].tolist()
+            if self._kept is not None:
+                states = self._kept.read_on(self._slots[here], self._depth).split(lengths)
+            else:
+                (states,) = read_alone(self.model, self._ids[here].split(lengths), [self._depth])
+            self._states |= zip(missing.tolist(), states, strict=True)
+        for piece in chosen.tolist():
+            self._states[piece] = self._states.pop(piece)
+        # The oldest are forgotten, but for what this question needs.
+        excess = sum(map(len, self._states.values())) - max(self._whole, int(self._pieces.lengths[chosen].sum()))
+        while excess > 0:
+            excess -= len(self._states.pop(next(iter(self._states))))
+        return missing
+
     def _sentences_of(self, chosen: Int[Tensor, " m"]) -> Sentences:
         """The sentences of some pieces, after `depth` layers."""
-        if self._read_enough:
-            return self._shallow
-        owner = torch.repeat_interleave(torch.arange(len(self._pieces)), self._pieces.lengths)
-        here = torch.isin(owner, chosen)
-        if self._kept is not None:
-            return self._by_states(self._kept.read_on(self._slots[here], self._depth), here, chosen)
-        texts = self._ids[here].split(self._pieces.lengths[chosen].tolist())
-        return self._by_states(torch.cat(read_alone(self.model, texts, [self._depth])[0]), here, chosen)
+        return self._shallow if self._read_enough else self._by_states([self._states[int(p)] for p in chosen], chosen)
 
-    def _by_states(
-        self, states: Float[Tensor, "t E"], here: Tensor | None = None, chosen: Tensor | None = None
-    ) -> Sentences:
-        """The sentences of pieces from the states (t, E) of their tokens.
+    def _by_states(self, states: list[Tensor], chosen: Int[Tensor, " m"]) -> Sentences:
+        """The sentences of m pieces from the states (t, E) of their tokens."""
+        here = self._tokens_of(chosen)
+        blocks = [tuple(states[at : at + _BLOCK]) for at in range(0, len(states), _BLOCK)]
+        sentences = self._sentences[here].unique(return_inverse=True)[1]
+        weights, lengths = self._weights(self._ids[here]), self._pieces.lengths[chosen].tolist()
+        return Sentences.by_states(lambda: map(torch.cat, blocks), weights, sentences, lengths)
 
-        here: (T,) bool, these tokens. chosen: (m,) these pieces. Default: all.
-        """
-        ids, sentences, lengths = self._ids, self._sentences, self._lengths
-        if here is not None:
-            ids, sentences = ids[here], sentences[here].unique(return_inverse=True)[1]
-            lengths = self._pieces.lengths[chosen].tolist()
-        return Sentences.by_states(lambda: states.split(BLOCK), self._weights(ids), sentences, lengths)
+    def _tokens_of(self, chosen: Int[Tensor, " m"]) -> Bool[Tensor, " T"]:
+        """(T,) which tokens belong to some of the pieces."""
+        return torch.isin(torch.repeat_interleave(torch.arange(len(self._pieces)), self._pieces.lengths), chosen)
 
     def _weights(self, ids: Int[Tensor, " T"]) -> Float[Tensor, " T"]:
         """(T,) how much tokens say: log (1 + sentences / sentences that hold it)."""

@@ -12,10 +12,7 @@ from torch.nn.functional import embedding_bag, normalize
 _LEAST = 4
 # What keeps a division from one by zero.
 _TINY = 1e-6
-# Tokens whose states are compared at once.
-BLOCK = 16_384
-# States of tokens on the CPU, in blocks (t, E) of at most that many, read anew by each call: those of a long text stay where
-# its memory keeps them.
+# States of tokens on the CPU, in blocks (t, E), read anew by each call: those of a long text stay where its memory keeps them.
 States = Callable[[], Iterable[Tensor]]
 
 

@@ -12,7 +12,10 @@ from ..memory.segments import Segment, states_at
 from ..model.backbone import SharedLLMModel
 from ..model.config import SharedLLMConfig
 from ..model.deepen import read_on, read_prefix
-from .sentences import BLOCK, States
+from .sentences import States
+
+# Tokens whose states are compared at once.
+_BLOCK = 16_384
 
 
 def layers_kept(config: SharedLLMConfig) -> int | None:
@@ -35,7 +38,7 @@ class KeptStates:
 
     def blocks(self, slots: Int[Tensor, " s"]) -> States:
         """The states of the tokens at ascending slots (s,), as the memory keeps them."""
-        return lambda: (states_at(self._segments, part).cpu() for part in slots.split(BLOCK))
+        return lambda: (states_at(self._segments, part).cpu() for part in slots.split(_BLOCK))
 
     @torch.no_grad()
     def read_on(self, slots: Int[Tensor, " s"], depth: int) -> Float[Tensor, "s E"]:
