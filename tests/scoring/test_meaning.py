@@ -278,3 +278,31 @@ def test_what_no_question_needs_any_more_is_forgotten():
         assert sum(map(len, few._states.values())) <= size // 3
         assert held >= set(np.flatnonzero(scores.isfinite()).tolist())
     assert any(read[4:])
+
+
+def test_other_questions_may_be_asked_while_a_text_is_read(monkeypatch):
+    model, segments, index = kept_by(2)
+    size = len(index.units.slots())
+    kept = KeptStates(model.model, segments, index.units)
+    monkeypatch.setattr(type(model.model.lower()), "fitting", lambda *args: 64)  # a piece at a time
+    make = lambda: MeaningIndex(model.model, byte_tokenizer(), index.ids, index.pieces, 3, kept, size // 3, size // 3)  # noqa: E731
+    first, second = "Which birds swam over there?", "What fell from the sky?"
+    alone, busy, told, meanwhile = make().scores(first)[0], make(), [], []
+
+    def progress(tokens: int) -> None:
+        told.append(tokens)
+        if not meanwhile:
+            meanwhile.append(None)
+            meanwhile[0] = busy.scores(second)[0]
+
+    assert torch.equal(busy.scores(first, progress)[0], alone)
+    assert torch.equal(meanwhile[0], make().scores(second)[0])
+    assert len(told) > 3 and sum(told) >= size // 4
+
+    def stop(tokens: int) -> None:
+        raise KeyboardInterrupt
+
+    stopped = make()
+    with pytest.raises(KeyboardInterrupt):
+        stopped.scores(first, stop)
+    assert torch.equal(stopped.scores(first)[0], alone)

@@ -1,5 +1,6 @@
 """A question to a text that was kept whole: the selection within a budget, the answer, and its sources."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -198,6 +199,7 @@ def choose(
     budget: int,
     score: str | TokenScore | None = None,
     most_sources: int = 3,
+    progress: Callable[[int], None] | None = None,
 ) -> Chosen:
     """Choose the part of a text that is read for a question, within a budget.
 
@@ -213,7 +215,7 @@ def choose(
         asked = after_prefix(model, prompt)
         ranking = score if isinstance(score, str) else score.name
         selected = select_pieces(
-            model.model, segments_of(everything), tokenizer, asked, own[:, -asked.shape[1] :], budget, ranking
+            model.model, segments_of(everything), tokenizer, asked, own[:, -asked.shape[1] :], budget, ranking, progress
         )
         found = None if selected.coverage is None else selected.coverage >= FOUND
         return _chosen(tokenizer, selected.memory, selected.scores, most_sources, found, selected.compared)
@@ -263,6 +265,7 @@ def ask(
     max_new_tokens: int | None = None,
     most_sources: int = 3,
     instruction: str | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Answer:
     """Answer a question over a text of which every token was kept.
 
@@ -274,6 +277,7 @@ def ask(
         max_new_tokens: longest answer; default: see `answer_length`.
         instruction: how to answer, put after the question; its words are not searched for. Default: with as few words as
             possible, where the tokenizer has a chat template; else none.
+        progress: called with the number of tokens that were read since the last call to compare meanings.
 
     Raises:
         UserError: an empty or too long question, a budget below 1, or a memory that does not hold every token.
@@ -284,7 +288,8 @@ def ask(
     prompt = prompt_of(model, tokenizer, question, max_new_tokens, instruction)
     form = _asked(model, tokenizer, _with(tokenizer, NOTHING, instruction))
     everything = narrowed(model, tokenizer, everything, prompt, own_words(prompt, form))
-    chosen = choose(model, tokenizer, everything, prompt, form, budget=budget, score=score, most_sources=most_sources)
+    options: dict[str, Any] = {"budget": budget, "score": score, "most_sources": most_sources, "progress": progress}
+    chosen = choose(model, tokenizer, everything, prompt, form, **options)
     selecting = {"select": now() - begin}
     written = answer_over(model, tokenizer, chosen.memory, prompt, max_new_tokens)
     chunks = roots(segments_of(everything), 0)

@@ -71,8 +71,15 @@ def command(
         budget = default_budget(loaded.config)
     if budget is not None:
         limits = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens, "instruction": instruction}
-        with stderr.status("choosing what to read, and answering …"):
-            answered = ask(loaded, tokenizer, opened, question, **limits)
+        compared = 0
+        with stderr.status("choosing what to read, and answering …") as status:
+
+            def progress(tokens: int) -> None:
+                nonlocal compared
+                compared += tokens
+                status.update(f"comparing what is meant: {compared:,} tokens read …")
+
+            answered = ask(loaded, tokenizer, opened, question, progress=progress, **limits)
         answer, memory, sources, found = answered, answered.memory, answered.sources, answered.found
         little = answered.too_little("--budget")
     else:

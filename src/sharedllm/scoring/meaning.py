@@ -113,14 +113,19 @@ class MeaningIndex:
         self._common: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
 
     @torch.no_grad()
-    def scores(self, question: str) -> tuple[Float[Tensor, " n"], Compared]:
+    def scores(
+        self, question: str, progress: Callable[[int], None] | None = None
+    ) -> tuple[Float[Tensor, " n"], Compared]:
         """(n,) how near the best sentence of each piece is to a question in meaning, −∞ for pieces that were not compared;
-        and what was done for it."""
+        and what was done for it.
+
+        progress: called with the number of tokens read since the last call; it may ask other questions, or stop by raising.
+        """
         (mine,) = self._tokenized([question])
         if not len(mine):
             return torch.zeros(len(self._pieces)), Compared()
         chosen = self.nearest(question)
-        read = self._read_missing(chosen)
+        read = self._read_missing(chosen, progress)
         if self._last is None or not torch.equal(self._last[0], chosen):
             self._last = chosen, self._sentences_of(chosen)
         states, weights = self._asked(mine, self._depth)
@@ -194,25 +199,29 @@ class MeaningIndex:
         embed = self.model.get_input_embeddings().weight
         return Sentences.by_embedding(embed, self._ids, weights, self._sentences, self._lengths)
 
-    def _read_missing(self, chosen: Int[Tensor, " m"]) -> Int[Tensor, " k"]:
+    def _read_missing(
+        self, chosen: Int[Tensor, " m"], progress: Callable[[int], None] | None = None
+    ) -> Int[Tensor, " k"]:
         """Read those of some pieces that have not been read deeply enough, and say which."""
         if self._read_enough:
             return chosen[:0]
-        missing = chosen[[int(piece) not in self._states for piece in chosen]]
-        if len(missing):
+        read = []
+        # A question that is asked meanwhile may make this one's pieces forgotten.
+        while len(missing := chosen[[int(piece) not in self._states for piece in chosen]]):
             here, lengths = self._tokens_of(missing), self._pieces.lengths[missing].tolist()
             if self._kept is not None:
-                states = self._kept.read_on(self._slots[here], self._depth).split(lengths)
+                states = self._kept.read_on(self._slots[here], self._depth, progress).split(lengths)
             else:
-                (states,) = read_alone(self.model, self._ids[here].split(lengths), [self._depth])
+                (states,) = read_alone(self.model, self._ids[here].split(lengths), [self._depth], progress)
             self._states |= zip(missing.tolist(), states, strict=True)
+            read.append(missing)
         for piece in chosen.tolist():
             self._states[piece] = self._states.pop(piece)
         # The oldest are forgotten, but for what this question needs.
         excess = sum(map(len, self._states.values())) - max(self._whole, int(self._pieces.lengths[chosen].sum()))
         while excess > 0:
             excess -= len(self._states.pop(next(iter(self._states))))
-        return missing
+        return torch.cat(read) if read else chosen[:0]
 
     def _sentences_of(self, chosen: Int[Tensor, " m"]) -> Sentences:
         """The sentences of some pieces, after `depth` layers."""

@@ -1,6 +1,6 @@
 """Selecting the pieces of a text that a question needs, within a budget."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -59,6 +59,7 @@ def needed_pieces(
     own: Bool[Tensor, "1 Q"],
     budget: int,
     score: str | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Needed:
     """The pieces of a text that a question needs, within a budget. Arguments and errors are those of `select_pieces`."""
     if len(segments[0].lengths) != 1:
@@ -67,7 +68,7 @@ def needed_pieces(
     score = score or default_score(model.config)
     index = index_of(segments, tokenizer, model.config.window, model.config.closing)
     question = decode(tokenizer, question_ids[0][own[0].to(question_ids.device)].tolist())
-    ranked = rank_pieces(model, segments, index, question, question_ids, own, score)
+    ranked = rank_pieces(model, segments, index, question, question_ids, own, score, progress)
     scores = ranked.scores.masked_fill(ranked.scores < ranked.least, -torch.inf)
     chosen = choose_pieces(scores, index.pieces, budget)
     return Needed(index.pieces[chosen], scores[chosen].float(), ranked.coverage, ranked.compared)
@@ -81,17 +82,18 @@ def select_pieces(
     own: Bool[Tensor, "1 Q"],
     budget: int,
     score: str | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Selected:
     """The memory of the pieces of a text that a question needs, within a budget.
 
     Args:
         question_ids: (1, Q), as it follows the prefix. own: (1, Q) bool, the question's own tokens.
-        budget: most tokens; fewer are chosen if few pieces match the question well. score: see `rank_pieces`.
+        budget: most tokens; fewer are chosen if few pieces match the question well. score, progress: see `rank_pieces`.
 
     Raises:
         UserError: the memory is another model's or has several texts; the budget holds no piece; no such ranking.
     """
-    needed = needed_pieces(model, segments, tokenizer, question_ids, own, budget, score)
+    needed = needed_pieces(model, segments, tokenizer, question_ids, own, budget, score, progress)
     slots = needed.pieces.slots()
     scores = torch.full((1, extent(segments)), -torch.inf)
     scores[0, slots] = torch.repeat_interleave(needed.scores, needed.pieces.lengths)

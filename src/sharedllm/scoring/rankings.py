@@ -1,7 +1,7 @@
 """How much each piece of a text matters to a question: by its words, by shallow heads, by meaning, or by all of them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -74,12 +74,14 @@ def rank_pieces(
     question_ids: Int[Tensor, "1 Q"],
     own: Bool[Tensor, "1 Q"],
     score: str | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Ranked:
     """How much each piece matters to a question.
 
     Args:
         question: its text. question_ids: (1, Q), as it follows the prefix. own: (1, Q) bool, the question's own tokens.
         score: a name of `RANKINGS`; default: `default_score`.
+        progress: called with the number of tokens that were read since the last call to compare their meaning.
 
     Raises:
         UserError: no such ranking, or the model names no heads or layers for it.
@@ -89,7 +91,7 @@ def rank_pieces(
     coverage = None if covered is None else float(covered.max())
     unsaid = covered is not None and float(covered[free].max()) < UNSAID
     if ranking.meaning and (not ranking.words or (unsaid and model.config.meaning_layers)):
-        scores, compared = index.meaning(model, segments).scores(question)
+        scores, compared = index.meaning(model, segments).scores(question, progress)
         if ranking.words:
             # What quotes the question is nearest to it, and does not answer it.
             known = scores.isfinite()

@@ -41,8 +41,13 @@ class KeptStates:
         return lambda: (states_at(self._segments, part).cpu() for part in slots.split(_BLOCK))
 
     @torch.no_grad()
-    def read_on(self, slots: Int[Tensor, " s"], depth: int) -> Float[Tensor, "s E"]:
-        """The states of the tokens at ascending slots (s,) after so many layers, on the CPU."""
+    def read_on(
+        self, slots: Int[Tensor, " s"], depth: int, progress: Callable[[int], None] | None = None
+    ) -> Float[Tensor, "s E"]:
+        """The states of the tokens at ascending slots (s,) after so many layers, on the CPU.
+
+        progress: called with the number of tokens read since the last call.
+        """
         model, config = self.model, self.model.config
         device = model.get_input_embeddings().weight.device
         units = self._units[self._units.owners(int(self._units.end[-1]))[slots].unique()]
@@ -61,6 +66,8 @@ class KeptStates:
             read = read_on(hidden.to(device), config, model.upper, prefix, depth).cpu()[inside]
             found = read.new_empty(len(every), read.shape[1]) if found is None else found
             found[torch.searchsorted(every, batch.slots())] = read
+            if progress is not None:
+                progress(len(read))
         assert found is not None
         return found[torch.isin(every, slots)]
 

@@ -82,7 +82,7 @@ class Hooks:
 
     check   often; stops the work by raising an exception. prompt: with the number of prompt tokens
     token   for each token. piece: with each piece of text
-    pause   between two steps of reading a long prompt; may answer other requests
+    pause   between two steps of reading a long prompt, or of comparing meanings; may answer other requests
     """
 
     check: Callable[..., None]
@@ -140,7 +140,7 @@ def answer(
             raise invalid("memory", f"memory={name!r} holds no readable text: upload a document to it first.")
         budget, score = request.budget or budget, score or default_score(model.config)
         asked = _narrowed(model, tokenizer, store, prompt)
-        chosen = _selected(model, tokenizer, asked, prompt, budget, score)
+        chosen = _selected(model, tokenizer, asked, prompt, budget, score, hooks.step)
         memory = chosen.memory
         read = int(memory.kept[0])
         extra = {"memory": name, "budget": budget, "score": score, "read_tokens": read}
@@ -202,10 +202,11 @@ def _selected(
     prompt: Prompt,
     budget: int,
     score: str,
+    step: Callable[[int], None],
 ) -> Chosen:
     """The part of a store that matters to a question, and the best parts of it."""
     query = prompt.question.to(model.device)
-    return choose(model, tokenizer, store, query, prompt.form, budget=budget, score=score)
+    return choose(model, tokenizer, store, query, prompt.form, budget=budget, score=score, progress=step)
 
 
 def _far_read(
