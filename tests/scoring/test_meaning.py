@@ -13,7 +13,7 @@ from sharedllm.model.config import SharedLLMConfig
 from sharedllm.scoring import meaning
 from sharedllm.scoring.meaning import MeaningIndex
 from sharedllm.scoring.passages import select_pieces
-from sharedllm.scoring.rankings import UNSAID, rank_pieces
+from sharedllm.scoring.rankings import UNSAID, rank_pieces, unsaid_below
 from sharedllm.scoring.sentences import Sentences, cut_sentences
 from sharedllm.scoring.states import KeptStates, layers_kept, read_alone
 from sharedllm.scoring.text_index import TextIndex
@@ -152,6 +152,10 @@ def test_only_where_words_say_little(model):
     own = torch.ones_like(asked, dtype=torch.bool)
     selected = select_pieces(model.model, segments, byte_tokenizer(), asked, own, 64)
     assert 0 < len(selected.memory.position[0]) <= 64 and selected.coverage < UNSAID
+
+
+def test_by_chance_a_long_text_has_more_of_a_question():
+    assert [unsaid_below(n) for n in (1, 300, 600, 1200, 90_000)] == pytest.approx([0.4, 0.4, 0.45, 0.5, 0.5])
 
 
 def test_a_question_without_words_and_one_that_the_text_quotes(model):

@@ -41,9 +41,10 @@ HEADS = 0.2
 # answering passage half are below, with it none. If a whole text is about the same people (FairytaleQA, 80 questions),
 # hardly any is.
 FOUND = 0.3
-# Below this coverage words say less than meaning. On even ids nearly all questions that share no word with their fact are
-# below, and one in ten of FairytaleQA and of NQ (docs/real/README.md).
-UNSAID = 0.4
+# Below this coverage words say less than meaning: in a text of so many pieces, and in much longer ones, of which some piece has
+# more of a question's words by chance. On even ids nearly all questions that share no word with their fact are below, and one
+# in ten of FairytaleQA and of NQ (docs/real/README.md).
+UNSAID, UNSAID_LONG, FEW_PIECES, MANY_PIECES = 0.4, 0.5, 300, 1200
 # Pieces whose score is a smaller share of the best one's are left out even if they fit into the budget: they cost time,
 # and confuse a small model. On even ids hardly any evidence is lost by this, and answers are as good or better with fewer tokens
 # (docs/real/choose_shares.py).
@@ -89,7 +90,7 @@ def rank_pieces(
     ranking, heads = check_ranking(model.config, score or default_score(model.config))
     covered, free = index.covered(question)
     coverage = None if covered is None else float(covered.max())
-    unsaid = covered is not None and float(covered[free].max()) < UNSAID
+    unsaid = covered is not None and float(covered[free].max()) < unsaid_below(len(covered))
     if ranking.meaning and (not ranking.words or (unsaid and model.config.meaning_layers)):
         scores, compared = index.meaning(model, segments).scores(question, progress)
         if ranking.words:
@@ -104,6 +105,12 @@ def rank_pieces(
         found.append(index.heads(model, segments).scores(question_ids, own))
     scores = found[0] if len(found) == 1 else join(*found)
     return Ranked(scores, coverage, least_score(scores, covered, free) if ranking.words else -math.inf)
+
+
+def unsaid_below(pieces: int) -> float:
+    """The coverage below which meaning decides in a text of so many pieces: it grows with the logarithm of their number."""
+    share = math.log(max(pieces, 1) / FEW_PIECES) / math.log(MANY_PIECES / FEW_PIECES)
+    return UNSAID + (UNSAID_LONG - UNSAID) * min(max(share, 0.0), 1.0)
 
 
 def join(words: Float[Tensor, " n"], heads: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
