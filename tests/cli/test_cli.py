@@ -159,7 +159,8 @@ def test_what_is_lost_is_not_read_again(run, tmp_path, model_folder, text_file, 
     assert run("read", text_file, "-o", memory, "--model", model_folder)[0] == 0
     (memory / "blocks" / f"{MemoryStore.open(memory).documents[0].blocks[0].file}.memory").unlink()
     code, out, err = run("ask", memory, *options, "--selection", "cosine")
-    assert (code, err.count("\n")) == (0, 1) and "lost: " in err
+    lines = [line for line in err.splitlines() if "The answer is cut" not in line]
+    assert (code, len(lines)) == (0, 1) and "lost: " in lines[0]
     assert out == run("ask", rest, *options, "--selection", "cosine")[1]
     assert run("read", rest, text_file, "-o", memory, "--model", model_folder)[0] == 0
     assert json.loads(run("ask", memory, *options, "--json")[1])["context_tokens"] == 2 * len(TEXT) - 32
@@ -242,7 +243,7 @@ def test_odd_names_are_shown_in_one_line(run, tmp_path, model_folder, monkeypatc
     assert code == 0 and "x[/b].memory" in err and err.count("\n") == 1
     assert "x[/b].memory" in run("info", path)[1]
     _, _, err = run("ask", path, "fox?", "--budget", 40, "--score", "bm25", "--model", model_folder)
-    assert all('a [red] "b".txt, line' in line for line in err.splitlines())
+    assert all('a [red] "b".txt, line' in line for line in err.splitlines() if "The answer is cut" not in line)
     code, _, err = run("read", text, "-o", path, "--append", "--storage", "int8", "--model", model_folder)
     assert code == 2 and "has storage='model'" in err
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import byte_tokenizer, tiny_base, tiny_shared
+from stores import build
 
 from sharedllm.context.pieces import Pieces
 from sharedllm.memory.segments import segments_of
@@ -310,3 +311,30 @@ def test_other_questions_may_be_asked_while_a_text_is_read(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         stopped.scores(first, stop)
     assert torch.equal(stopped.scores(first)[0], alone)
+
+
+@pytest.mark.parametrize("kind", ["store", "store in 8 bits", "memories", "appended", "in 8 bits"])
+@torch.no_grad()
+def test_wherever_a_memory_is_kept_meanings_are_the_same(kind, tmp_path):
+    """Documents end in the middle of chunks and pieces; the states of their pieces are those of reading them alone."""
+    model, texts = kept_by(2)[0], {"one": "".join(TEXT) * 3, "two": "".join(reversed(TEXT)) * 2}
+    if kind.startswith("store"):
+        source = build(tmp_path / "a.memory", model, texts, storage="int8" if "8 bits" in kind else "model", piece=50)
+    elif kind == "memories":
+        source = [model.read(ids(text), keep_all=True) for text in texts.values()]
+    else:
+        model.config.memory_dtype = "int8" if "8 bits" in kind else "model"
+        source = model.append(model.read(ids(texts["one"]), keep_all=True), ids(texts["two"]))
+        model.config.memory_dtype = "model"
+    segments = segments_of(source)
+    index = TextIndex(segments, byte_tokenizer(), 256, closing=CLOSING)
+    pieces = index.ids[index.pieces.slots()].long().split(index.pieces.lengths.tolist())
+    wanted = torch.cat(read_alone(model.model, pieces, [3])[0])
+    found = KeptStates(model.model, segments, index.units).read_on(index.pieces.slots(), 3).double()
+    near = 0.02 * float(wanted.abs().max()) if "8 bits" in kind else 1e-6
+    torch.testing.assert_close(found, wanted, atol=near, rtol=0.0)
+    scores = index.meaning(model.model, segments).scores("Which birds swam over there?")[0]
+    plain = MeaningIndex(model.model, byte_tokenizer(), index.ids, index.pieces, 3).scores(
+        "Which birds swam over there?"
+    )
+    torch.testing.assert_close(scores, plain[0], atol=0.5 if "8 bits" in kind else 1e-4, rtol=0.0)

@@ -62,6 +62,8 @@ def command(
     policy = get_policy(selection or loaded.config.selection)
     prompt = prompt_of(loaded, tokenizer, question, max_new_tokens, instruction)
     sources, found, little = [], None, None
+    # Of a model that reads deeper it is known whether the text has the question's words, if it has any.
+    knows_words = loaded.config.injection == "deep"
     # By default a question selects from a text that was or can be kept whole. Reading deeper is only possible for a
     # part of a text.
     chooses = selection is None and not policy.needs_query and loaded.config.encoding == "chunk"
@@ -121,5 +123,7 @@ def command(
     note_cut(answer.cut)
     if little is not None:
         note(little, style="yellow")
+    if knows_words and budget is not None and found is None:
+        note("Nothing in this question can be searched for: ask with a word of what you look for.", style="yellow")
     show_found(found)
     show_sources(sources)
