@@ -213,6 +213,9 @@ class MeaningIndex:
                 states = self._kept.read_on(self._slots[here], self._depth, progress).split(lengths)
             else:
                 (states,) = read_alone(self.model, self._ids[here].split(lengths), [self._depth], progress)
+            if len(self._ids) > self._whole:
+                # Each in memory of its own, which is free when the piece is forgotten.
+                states = [piece.clone() for piece in states]
             self._states |= zip(missing.tolist(), states, strict=True)
             read.append(missing)
         for piece in chosen.tolist():
