@@ -11,10 +11,10 @@ from stores import build
 from sharedllm.context.pieces import Pieces
 from sharedllm.memory.segments import segments_of
 from sharedllm.model.config import SharedLLMConfig
-from sharedllm.scoring import meaning
+from sharedllm.scoring import meaning, rankings
 from sharedllm.scoring.meaning import MeaningIndex
 from sharedllm.scoring.passages import select_pieces
-from sharedllm.scoring.rankings import UNSAID, rank_pieces, unsaid_below
+from sharedllm.scoring.rankings import UNSAID, rank_pieces, with_words
 from sharedllm.scoring.sentences import Sentences, cut_sentences
 from sharedllm.scoring.states import KeptStates, layers_kept, read_alone
 from sharedllm.scoring.text_index import TextIndex
@@ -155,8 +155,28 @@ def test_only_where_words_say_little(model):
     assert 0 < len(selected.memory.position[0]) <= 64 and selected.coverage < UNSAID
 
 
-def test_by_chance_a_long_text_has_more_of_a_question():
-    assert [unsaid_below(n) for n in (1, 300, 600, 1200, 90_000)] == pytest.approx([0.4, 0.4, 0.45, 0.5, 0.5])
+def test_where_words_say_few_both_count(model):
+    """Between the two limits meaning and words are added, and a piece that was not compared can still be found by its words."""
+    text = "".join(TEXT)
+    segments = segments_of(model.read(ids(text), keep_all=True))
+    index, question = TextIndex(segments, byte_tokenizer(), 256), "Which birds crossed swimming yesterday?"
+    asked = ids(question)
+    own = torch.ones_like(asked, dtype=torch.bool)
+    coverage = index.covered(question)[0].max()
+    meaning, words = index.meaning(model.model, segments).scores(question)[0], index.words.scores(question)
+    standard = lambda x: (x - x.mean()) / x.std(correction=0)  # noqa: E731
+    for limits, wanted in (
+        ((coverage - 0.1, coverage + 0.1), standard(meaning) + standard(words)),
+        ((coverage + 0.1, coverage + 0.2), meaning),
+        ((coverage - 0.2, coverage - 0.1), words),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rankings, "UNSAID", limits[0])
+            patch.setattr(rankings, "HARDLY_SAID", limits[1])
+            found = rank_pieces(model.model, segments, index, question, asked, own)
+        assert found.scores == pytest.approx(wanted, abs=1e-4)
+    far = with_words(torch.tensor([1.0, 2.0, -torch.inf, 0.5]), torch.tensor([0.0, 0.0, 9.0, 0.0]))
+    assert far.isfinite().all() and far[2] > far[3]
 
 
 def test_a_question_without_words_and_one_that_the_text_quotes(model):

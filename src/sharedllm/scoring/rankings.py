@@ -16,13 +16,15 @@ from ..utils.errors import UserError
 from .defaults import default_score
 from .heads import Heads
 from .meaning import Compared
+from .sentences import standard
 from .text_index import TextIndex
 
 
 @dataclass(frozen=True)
 class Ranking:
     """What pieces are ranked by: the question's words, the model's selection heads, their meaning. If all count, meaning
-    decides alone where the text says hardly any word of the question, and not at all elsewhere."""
+    decides alone where the text says hardly any word of the question, together with words where it says few, and not at all
+    elsewhere."""
 
     words: bool = False
     heads: bool = False
@@ -41,10 +43,10 @@ HEADS = 0.2
 # answering passage half are below, with it none. If a whole text is about the same people (FairytaleQA, 80 questions),
 # hardly any is.
 FOUND = 0.3
-# Below this coverage words say less than meaning: in a text of so many pieces, and in much longer ones, of which some piece has
-# more of a question's words by chance. On even ids nearly all questions that share no word with their fact are below, and one
-# in ten of FairytaleQA and of NQ (docs/real/README.md).
-UNSAID, UNSAID_LONG, FEW_PIECES, MANY_PIECES = 0.4, 0.5, 300, 1200
+# Below this coverage words say less than meaning, and a little above it both together say most. On even
+# ids nearly all questions that share no word with their fact are below `UNSAID` in texts of 32K tokens, or below `HARDLY_SAID` in
+# 128K, of which some piece has more of a question's words by chance; of FairytaleQA and NQ one in ten (docs/real/README.md).
+UNSAID, HARDLY_SAID = 0.4, 0.5
 # Pieces whose score is a smaller share of the best one's are left out even if they fit into the budget: they cost time,
 # and confuse a small model. On even ids hardly any evidence is lost by this, and answers are as good or better with fewer tokens
 # (docs/real/choose_shares.py).
@@ -90,9 +92,11 @@ def rank_pieces(
     ranking, heads = check_ranking(model.config, score or default_score(model.config))
     covered, free = index.covered(question)
     coverage = None if covered is None else float(covered.max())
-    unsaid = covered is not None and float(covered[free].max()) < unsaid_below(len(covered))
-    if ranking.meaning and (not ranking.words or (unsaid and model.config.meaning_layers)):
+    said = 1.0 if covered is None else float(covered[free].max())
+    if ranking.meaning and (not ranking.words or (said < HARDLY_SAID and model.config.meaning_layers)):
         scores, compared = index.meaning(model, segments).scores(question, progress)
+        if ranking.words and said >= UNSAID:
+            scores = with_words(scores, index.words.scores(question))
         if ranking.words:
             # What quotes the question is nearest to it, and does not answer it.
             known = scores.isfinite()
@@ -107,10 +111,12 @@ def rank_pieces(
     return Ranked(scores, coverage, least_score(scores, covered, free) if ranking.words else -math.inf)
 
 
-def unsaid_below(pieces: int) -> float:
-    """The coverage below which meaning decides in a text of so many pieces: it grows with the logarithm of their number."""
-    share = math.log(max(pieces, 1) / FEW_PIECES) / math.log(MANY_PIECES / FEW_PIECES)
-    return UNSAID + (UNSAID_LONG - UNSAID) * min(max(share, 0.0), 1.0)
+def with_words(meaning: Float[Tensor, " n"], words: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """(n,) both scores of n pieces combined, each with mean 0 and standard deviation 1. Pieces of which the meaning is not known,
+    −∞, count as the least of the others."""
+    known = meaning.isfinite()
+    meaning = meaning.masked_fill(~known, float(meaning[known].min()))
+    return standard(meaning) + standard(words)
 
 
 def join(words: Float[Tensor, " n"], heads: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

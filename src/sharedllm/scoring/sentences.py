@@ -75,7 +75,7 @@ class Sentences:
         near = products / self._lengths
         best = torch.from_numpy(np.maximum.reduceat(near.numpy(), self._begin, axis=0))
         matched = self._best(best @ weights[0] / weights[0].sum())
-        return _standard(self.means(asked, weights)) + _standard(matched)
+        return standard(self.means(asked, weights)) + standard(matched)
 
     def _best(self, sentences: Float[Tensor, " s"]) -> Float[Tensor, " m"]:
         return torch.from_numpy(np.maximum.reduceat(sentences.numpy(), self._pieces))
@@ -115,6 +115,6 @@ def _spread(centred: Float[Tensor, "T E"]) -> Float[Tensor, " E"]:
     return centred.square().mean(0).sqrt() + _TINY
 
 
-def _standard(scores: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
+def standard(scores: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
     """Scores with mean 0 and standard deviation 1."""
     return (scores - scores.mean()) / (scores.std(correction=0) + _TINY)
