@@ -147,7 +147,11 @@ def test_line_ends_and_devices_in_names_break_no_output(run, tmp_path, model_fol
     code, out, err = run("read", "texts", "-o", "a.memory", "--keep-all", *options)
     assert (code, out) == (0, "") and err.splitlines()[0] == "1 file could not be read:" and err.count("\n") == 3, err
     code, out, err = run("ask", "a.memory", "walrus 771", *options, "--budget", 24, "--score", "bm25")
-    assert code == 0 and out.count("\n") == 1 and all(", line" in line for line in err.splitlines()), err
+    assert (
+        code == 0
+        and out.count("\n") == 1
+        and all(", line" in line for line in err.splitlines() if line != "The answer is cut: raise --max-new-tokens.")
+    ), err
     for command in (
         ["info", "a.memory"],
         ["memory", "check", "a.memory"],

@@ -59,6 +59,7 @@ class Read:
     score: str
     running: Tensor
     text: str
+    cut: bool
     ids: Tensor
 
 
@@ -163,7 +164,9 @@ def answer(
     if request.explain and asked is not None and chosen is not None and whole and writers[0].said:
         # Of a long answer as much as fits into the window together with the prompt.
         said = torch.tensor([writers[0].said[: model.config.window - running.shape[1] + 1]])
-        explained = Read(chosen, asked, prompt.text, budget, str(score), running.cpu(), choices[0].text, said)
+        first, prompted = choices[0], running.cpu()
+        cut = first.finish == "length"
+        explained = Read(chosen, asked, prompt.text, budget, str(score), prompted, first.text, cut, said)
     return Answered(choices, ids.shape[1], extra, explained)
 
 

@@ -22,7 +22,7 @@ def facts(read: Read, model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenize
     """Those of an answer, by what it was given over; see `explain.Facts`. Runs in the worker's thread. name: of the model."""
     answer = Answer(
         **vars(read.chosen), question=read.question, budget=read.budget, score=read.score, text=read.text,
-        question_ids=read.running, answer_ids=read.ids, chunks=roots(segments_of(read.source), 0), seconds={},
+        cut=read.cut, question_ids=read.running, answer_ids=read.ids, chunks=roots(segments_of(read.source), 0), seconds={},
     )  # fmt: skip
     return asdict(gather(model, tokenizer, answer, name))
 
