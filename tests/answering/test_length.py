@@ -1,12 +1,14 @@
 """How long an answer may be, and whether it had to end before its text did."""
 
 import copy
+from typing import get_args
 
 import pytest
 from helpers import byte_tokenizer, tiny_base, tiny_shared
 from served import TEMPLATE, TEXT
 
 from sharedllm.answering.ask import ANSWER_TOKENS, answer_length, ask
+from sharedllm.cli.common import NewTokensOption
 from sharedllm.utils.text import tokenize
 
 
@@ -24,6 +26,8 @@ def tokenizer():
 
 
 def test_the_default_fits_into_the_window(model):
+    help_text = get_args(NewTokensOption)[1].help  # of the CLI, which imports nothing that is slow
+    assert f"Default: {ANSWER_TOKENS} tokens" in help_text
     assert answer_length(model.config, None) == min(ANSWER_TOKENS, 128)
     narrow = copy.copy(model.config)
     narrow.window = 40
