@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from sharedllm.cli.common import tokens_of_length
 from sharedllm.cli.loading import load
@@ -26,14 +25,14 @@ GATES = (0.3, 0.4, 0.5, 0.6)
 def main() -> None:
     model, tokenizer = load(sys.argv[1])
     meter, config = Meter(tokenizer), model.config
+    assert config.marks
     for length in sys.argv[3:]:
         for name, count in QUESTIONS.items():
             spec = TextSpec(Path(sys.argv[2]), tokens_of_length(length, 1), "even", 50, 0)
             found, sizes = [], []
             for text in Plan(SETS.find(name), spec, [], [], count).texts(meter):
                 ids = tokenize(tokenizer, text.text)[0]
-                closes = torch.isin(ids, torch.tensor(list(config.closing or ())))
-                pieces = cut_chunks(closes, config.chunk_size, piece_size(config.window))
+                pieces = cut_chunks(config.marks, ids, config.chunk_size, piece_size(config.window))
                 spans = zip(pieces.start.tolist(), pieces.end.tolist(), strict=True)
                 words = WordIndex(tokenizer.batch_decode([ids[start:end].tolist() for start, end in spans]))
                 asked = [words.covered(question.question) for question in text.questions[: count - len(found)]]

@@ -32,7 +32,7 @@ def asked(model, tokenizer, name: str, count: int, data: Path, quoted: bool = Fa
     for text in plan.texts(meter):
         memory = model.read(tokenize(tokenizer, text.text), keep_all=True, fingerprint=False)
         segments, ends = segments_of(memory), np.append(meter.tokens(text.text)[1], 0)
-        index = TextIndex(segments, tokenizer, model.config.window, closing=model.config.closing)
+        index = TextIndex(segments, tokenizer, model.config.window, marks=model.config.marks)
         starts, stops = ends[index.pieces.start.numpy() - 1], ends[index.pieces.end.numpy() - 1]
         questions = []
         for question in text.questions:

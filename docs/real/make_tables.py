@@ -29,7 +29,7 @@ FEWEST = 6
 # A set is too hard for the base if it answers less than this share of the questions from the evidence itself.
 SOLVED = 0.2
 # Sets of which only even ids are at hand. No setting was chosen on them.
-EVEN = ("kv75", "kv140")
+EVEN = ("kv75", "kv140", "kv75-line", "kv140-line")
 # 0: texts as they are.
 LENGTHS = {0: "whole", 8192: "8K", 31744: "31K", 32768: "32K", 131072: "128K", 1048576: "1M"}
 SYSTEMS = {

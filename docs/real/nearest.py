@@ -32,7 +32,7 @@ def main() -> None:
         (text,) = plan.texts(meter)
         ids, stops = tokenize(tokenizer, text.text), np.append(meter.tokens(text.text)[1], 0)
         segments = segments_of(model.read(ids, keep_all=True, fingerprint=False))
-        index = TextIndex(segments, tokenizer, model.config.window, closing=model.config.closing)
+        index = TextIndex(segments, tokenizer, model.config.window, marks=model.config.marks)
         meaning, pieces = index.meaning(model.model, segments), index.pieces
         starts, ends = stops[pieces.start.numpy() - 1], stops[pieces.end.numpy() - 1]
         found = []

@@ -227,7 +227,9 @@ def test_chat_by_pipe(run, talk, text_file, model_folder, tmp_path):
     assert code == 0
     assert [line.strip() for line in out.rstrip("\n").split("\n")] == [turn["answer"] for turn in turns]
     sources = [source for turn in turns for source in turn["sources"]]
-    assert len(err.splitlines()) == len(sources)
+    cut = [line for line in err.splitlines() if line == "The answer is cut: raise --max-new-tokens."]
+    assert len(cut) == sum(turn["cut"] for turn in turns) > 0
+    assert len(err.splitlines()) == len(sources) + len(cut)
     assert all(f"{source['document']}, {source['place'] or 'characters'}" in err for source in sources)
     assert talk("", memory)[:2] == (0, "")
 

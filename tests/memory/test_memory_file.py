@@ -251,6 +251,19 @@ def test_missing_files_and_folders(tmp_path):
         open_file(tmp_path / "pipe")
 
 
+def test_only_memories_are_replaced(saved, tmp_path):
+    before = saved.read_bytes()
+    save_memory(random_memory([5]), saved)
+    assert saved.read_bytes() != before
+    for name, content in (("book.txt", b"Once upon a time."), ("weights.safetensors", None)):
+        path = tmp_path / name
+        save_file({"w": torch.zeros(2)}, path) if content is None else path.write_bytes(content)
+        before = path.read_bytes()
+        with pytest.raises(ValueError, match=f"{name} is there and not a memory: name another file, or delete it first"):
+            save_memory(random_memory([3]), path)
+        assert path.read_bytes() == before
+
+
 def test_a_memory_of_another_model(saved):
     message = "was made by another model: fingerprint abc in the file, xyz here; read the text again with this model"
     with pytest.raises(ValueError, match=message):

@@ -60,8 +60,8 @@ def test_equals_the_loops(family, lower_layers, prefix):
         assert float((gradient - gradients[1][name]).abs().max()) <= 1e-5 * float(gradients[1][name].abs().max()), name
 
 
-# Every tenth token ends a sentence; a piece has 8 to 16 tokens (window 64).
-CLOSING = {"closing": list(range(0, 64, 10)), "chunk_size": 24}
+# A piece has 8 to 16 tokens (window 64). Some tokens end a sentence, so that many pieces find none in time, others a clause.
+CLOSING = {"closing": list(range(0, 64, 20)), "pausing": list(range(5, 64, 10)), "chunk_size": 24}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -70,7 +70,8 @@ def test_pieces_read_alone_equal_the_loops(family, prefix):
     """In values and gradients, for ragged texts with ragged selections, padded on the left and on the right."""
     model = deep(family, 2, base=tiny_base(family, dtype=torch.float64), prefix=prefix, **CLOSING)
     running, contexts = random_texts([6, 9, 1, 4], 1), random_texts(LENGTHS, 2)
-    assert any(token in CLOSING["closing"] for text in contexts for token in text)
+    for kind in ("closing", "pausing"):
+        assert any(token in CLOSING[kind] for text in contexts for token in text)
     got = fast(model, running, contexts)
     expected = [reference_deep_logits(model, *texts) for texts in zip(running, contexts, SELECTED, strict=True)]
     for ours, theirs in zip(got, expected, strict=True):
@@ -109,7 +110,7 @@ def test_text_that_is_appended_is_cut_as_in_one_go():
 def test_questions_select_the_pieces_that_were_read():
     model, (context,) = deep("llama", 2, **CLOSING), random_texts([45], 2)
     memory = model.read(torch.tensor([context]), keep_all=True)
-    pieces = TextIndex(segments_of(memory), byte_tokenizer(), 64, closing=model.config.closing).pieces
+    pieces = TextIndex(segments_of(memory), byte_tokenizer(), 64, marks=model.config.marks).pieces
     units = pieces_of(model.config, torch.tensor([context]), torch.tensor([45]))
     assert torch.equal(pieces.start, units.start) and torch.equal(pieces.end, units.end)
 

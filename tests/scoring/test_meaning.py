@@ -217,7 +217,7 @@ def kept_by(lower_layers: int, closing=CLOSING, family: str = "qwen2"):
     settings = PIECES | {"closing": closing, "injection_map": [[i, i] for i in range(lower_layers)]}
     model = tiny_shared(family, base=base, lower_layers=lower_layers, **settings)
     segments = segments_of(model.read(ids("".join(TEXT) * 4), keep_all=True))
-    return model, segments, TextIndex(segments, byte_tokenizer(), 256, closing=closing)
+    return model, segments, TextIndex(segments, byte_tokenizer(), 256, marks=model.config.marks)
 
 
 @pytest.mark.parametrize("family", ["qwen2", "gemma3_text"])
@@ -347,7 +347,7 @@ def test_wherever_a_memory_is_kept_meanings_are_the_same(kind, tmp_path):
         source = model.append(model.read(ids(texts["one"]), keep_all=True), ids(texts["two"]))
         model.config.memory_dtype = "model"
     segments = segments_of(source)
-    index = TextIndex(segments, byte_tokenizer(), 256, closing=CLOSING)
+    index = TextIndex(segments, byte_tokenizer(), 256, marks=model.config.marks)
     pieces = index.ids[index.pieces.slots()].long().split(index.pieces.lengths.tolist())
     wanted = torch.cat(read_alone(model.model, pieces, [3])[0])
     found = KeptStates(model.model, segments, index.units).read_on(index.pieces.slots(), 3).double()

@@ -13,7 +13,7 @@ from sharedllm.scoring.heads import HeadIndex
 from sharedllm.scoring.passages import select_pieces
 from sharedllm.scoring.rankings import LEAST_SHARE, join, least_score, rank_pieces
 from sharedllm.scoring.text_index import TextIndex, index_of
-from sharedllm.scoring.words import WordIndex
+from sharedllm.scoring.words import WordIndex, quotes
 from sharedllm.utils.errors import UserError
 
 PREFIX = [5, 3, 9]
@@ -156,6 +156,25 @@ def test_a_piece_that_quotes_the_question_does_not_set_the_measure(model):
     alone = TextIndex(segments_of(model.read(ids(asked), keep_all=True)), byte_tokenizer(), 256)
     assert alone.covered(asked)[1].tolist() == [True]
     assert index.covered("Which old bridge is made of red stone?")[1].all()
+
+
+@pytest.mark.parametrize(
+    ("text", "question", "quoted"),
+    [
+        ("He said: who keeps the red castle? Nobody knew.", "Who keeps the red castle?", True),
+        ("Who keeps the red castle does not matter.", "Who keeps the red castle?", True),
+        ("The code of the silver falcon is 4821.", "The code of the silver falcon is", False),
+        ('The code of the silver falcon is "4821".', "The code of the silver falcon is", False),
+        ("The code of the silver falcon is: 4821.", "The code of the silver falcon is", False),
+        ("- who keeps the red castle\n- who sold it", "who keeps the red castle", True),
+        ("“Who keeps the red castle” was all he said.", "who keeps the red castle", True),
+        ("He knew who keeps the red castle", "who keeps the red castle", True),
+        ("They found who keeps the red castle dry.", "who keeps the red castle", False),
+        ("C++ is older.", "c++", False),
+    ],
+)
+def test_a_sentence_that_goes_on_is_no_quotation(text, question, quoted):
+    assert quotes(text, question) is quoted
 
 
 @pytest.mark.parametrize(("covered", "share"), [(0.29, -math.inf), (0.31, LEAST_SHARE), (1.0, LEAST_SHARE)])

@@ -21,7 +21,7 @@ from ..scoring.base import TokenScore, get_score
 from ..scoring.defaults import default_budget, default_score
 from ..utils.errors import UserError, at_least_one
 from .ask import after_prefix, choose
-from .stream import AnswerStream, StopOnText, ending
+from .stream import AnswerStream, StopOnText, cut_off, ending
 
 HISTORY = "this chat"
 
@@ -34,6 +34,7 @@ class Turn:
     running    number of earlier tokens that were read whole, as running text
     sources    the best parts of the memory (see `citations.describe`); "this chat" is the history
     stopped    the answer was interrupted
+    cut        the answer had to end at `max_new_tokens`
     found      as in `ask.Chosen`. A follow-up question says little: its words may stand in the conversation
     """
 
@@ -43,6 +44,7 @@ class Turn:
     running: int
     sources: list[dict[str, Any]]
     stopped: bool = False
+    cut: bool = False
     found: bool | None = None
 
 
@@ -138,16 +140,18 @@ class Chat:
         chosen = choose(self.model, self.tokenizer, everything, asked, form, budget=self.budget, score=self.score)
         prompt = after_prefix(self.model, torch.cat([self.running, asked], 1))
         stream = AnswerStream(self.tokenizer, on_text, one_line=self.form.one_line, strip=True)
-        options = {"memory": chosen.memory, "max_new_tokens": new, "do_sample": False, **ending(self.model, self.form)}
+        stop, ends = StopOnText(stream), ending(self.model, self.form)
+        options = {"memory": chosen.memory, "max_new_tokens": new, "do_sample": False, **ends}
         stopped = False
         try:
-            self.model.generate(prompt, stopping_criteria=[StopOnText(stream)], **options)
+            self.model.generate(prompt, stopping_criteria=[stop], **options)
         except KeyboardInterrupt:
             if not stream.text:
                 raise
             stopped = True
         said = stream.finish().strip()
-        turn = Turn(question, said, chosen.memory, self.running.shape[1], chosen.sources, stopped, chosen.found)
+        cut = not stopped and cut_off(stop, new, ends.get("eos_token_id", []))
+        turn = Turn(question, said, chosen.memory, self.running.shape[1], chosen.sources, stopped, cut, chosen.found)
         self.running = torch.cat([prompt, self.form.answer(said).to(prompt.device)], 1)
         return turn
 

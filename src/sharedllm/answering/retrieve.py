@@ -79,7 +79,7 @@ def retrieve(
         needed = needed_pieces(model.model, segments, tokenizer, asked, own[:, -asked.shape[1] :], budget, score)
         pieces, scores = needed.pieces, needed.scores
     else:
-        cut = index_of(segments, tokenizer, model.config.window, model.config.closing).pieces
+        cut = index_of(segments, tokenizer, model.config.window, model.config.marks).pieces
         ranked = _best(token_scores(model, tokenizer, everything, prompt, own, score)[0].float().cpu(), cut)
         chosen = choose_pieces(ranked, cut, budget)
         pieces, scores = cut[chosen], ranked[chosen]

@@ -11,7 +11,7 @@ import typer
 
 from ..answering.chat import Chat, Turn
 from ..utils.errors import UserError
-from .common import note, say, show_found, show_sources, stderr
+from .common import note, note_cut, say, show_found, show_sources, stderr
 
 KEYS = "Ctrl-C stops an answer; /exit or Ctrl-D leaves."
 
@@ -116,6 +116,7 @@ def _show(chat: Chat, turn: Turn, json: bool, line: int, seconds: float) -> None
             "question": turn.question,
             "answer": turn.answer,
             "stopped": turn.stopped,
+            "cut": turn.cut,
             "context_tokens": chat.tokens,
             "history_tokens": int(chat.history.lengths[0]) if chat.history is not None else 0,
             "running_tokens": turn.running,
@@ -129,6 +130,7 @@ def _show(chat: Chat, turn: Turn, json: bool, line: int, seconds: float) -> None
     else:
         if turn.running == 0:  # a follow-up question may go by words of the conversation
             show_found(turn.found)
+        note_cut(turn.cut)
         show_sources(turn.sources)
     if turn.stopped:
         raise KeyboardInterrupt

@@ -1,5 +1,5 @@
 """Pieces: stretches of text that are selected whole, and read alone. Each ends at the end of a sentence if there is one in
-time.
+time, else at the end of a clause or of an item of a list.
 
 Pure functions over slots. Scores rank pieces and the deeper layers read them, so a piece has to be large enough to hold
 a fact with its context, and small enough that a budget holds several.
@@ -16,6 +16,20 @@ from ..utils.errors import UserError, at_least_one
 
 # Least tokens of a piece. It ends with the first sentence end after that, and at twice that length in any case.
 LEAST = 96
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Ids of the tokens that end a sentence, and of those that end a clause or an item of a list: pieces end with them."""
+
+    closing: tuple[int, ...]
+    pausing: tuple[int, ...] = ()
+
+    def at(self, ids: Int[Tensor, " T"]) -> tuple[Bool[Tensor, " T"], Bool[Tensor, " T"]]:
+        """(T,) bool twice: where the one and the other stand in a text, as `cut_pieces` takes them."""
+        return torch.isin(ids, torch.tensor(self.closing)), torch.isin(
+            ids, torch.tensor(self.pausing, dtype=torch.long)
+        )
 
 
 @dataclass(frozen=True)
@@ -54,12 +68,17 @@ class Pieces:
 
 
 def cut_pieces(
-    closes: Bool[Tensor, " T"], starts: Int[Tensor, " m"], ends: Int[Tensor, " m"], least: int = LEAST
+    closes: Bool[Tensor, " T"],
+    pauses: Bool[Tensor, " T"],
+    starts: Int[Tensor, " m"],
+    ends: Int[Tensor, " m"],
+    least: int = LEAST,
 ) -> Pieces:
     """Cut stretches of text into pieces. No piece crosses the border of a stretch.
 
     Args:
         closes: (T,) bool, True where a sentence ends with the token at that slot.
+        pauses: (T,) bool, True where a piece may end if no sentence ends in time, such as after each record of a long line.
         starts, ends: (m,) slots at which the stretches (documents) begin and end, ascending.
         least: tokens of a piece; it has at most twice as many. The rest at the end of a stretch is joined to its last
         piece if both together have no more than that.
@@ -70,16 +89,17 @@ def cut_pieces(
     if least < 1:
         raise UserError(f"least={least} must be at least 1 token.")
     most = 2 * least
-    stops = np.flatnonzero(closes.numpy()) + 1
+    stops, softer = (np.flatnonzero(marks.numpy()) + 1 for marks in (closes, pauses))
     first: list[int] = []
     last: list[int] = []
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         begun = len(first)
         while start < end:
-            # The first sentence end after `least` tokens if it comes before `most`, else the maximum.
-            place = np.searchsorted(stops, start + least)
-            stop = int(stops[place]) if place < len(stops) else end
-            stop = min(stop if stop <= start + most else start + most, end)
+            # The first sentence end after `least` tokens if it comes before `most`, else the first pause, else the maximum.
+            stop = _next(stops, start + least)
+            if stop is None or stop > start + most:
+                stop = _next(softer, start + least)
+            stop = min(end, start + most if stop is None else min(stop, start + most))
             if len(first) > begun and stop == end and end - first[-1] <= most:
                 last[-1] = end
             else:
@@ -89,14 +109,20 @@ def cut_pieces(
     return Pieces(torch.tensor(first, dtype=torch.long), torch.tensor(last, dtype=torch.long))
 
 
-def cut_chunks(closes: Bool[Tensor, " T"], chunk_size: int, least: int = LEAST) -> Pieces:
+def _next(stops: Int[np.ndarray, " s"], slot: int) -> int | None:
+    """The first of ascending slots that is not before this one."""
+    place = np.searchsorted(stops, slot)
+    return int(stops[place]) if place < len(stops) else None
+
+
+def cut_chunks(marks: Marks, ids: Int[Tensor, " T"], chunk_size: int, least: int = LEAST) -> Pieces:
     """Cut a text into pieces, none of which crosses the border of a chunk, so that chunks can be read one after the other.
 
     Args:
-        closes, least: as for `cut_pieces`.
+        ids: (T,) its tokens. least: as for `cut_pieces`.
     """
-    starts = torch.arange(0, len(closes), chunk_size)
-    return cut_pieces(closes, starts, (starts + chunk_size).clamp(max=len(closes)), least)
+    starts = torch.arange(0, len(ids), chunk_size)
+    return cut_pieces(*marks.at(ids), starts, (starts + chunk_size).clamp(max=len(ids)), least)
 
 
 def piece_size(window: int) -> int:

@@ -96,7 +96,7 @@ def measure_shallow(
     ids = tokenize(tokenizer, whole).to(model.device)
     memory = model.read(ids, keep_all=True, fingerprint=False, progress=progress)
     segments = segments_of(memory)
-    index = TextIndex(segments, tokenizer, model.config.window, closing=model.config.closing)
+    index = TextIndex(segments, tokenizer, model.config.window, marks=model.config.marks)
     asked = _about_facts(index.texts, quizzes) + _about_sentences(rng, index.texts, questions)
     if len(asked) < questions:
         raise TooLittle(f"the text has only {len(asked)} sentences to ask about: name a longer text, in sentences.")

@@ -89,7 +89,7 @@ def _sources(memory: ContextMemory) -> list:
 
 
 def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "", storage: Storage = "model") -> str:
-    """Write a memory to one file. An existing file of that name stays whole until the new one is complete.
+    """Write a memory to one file. An existing memory of that name stays whole until the new one is complete.
 
     Args:
         tokenizer: identifies the tokenizer of the ids, compared when the file is opened; "" if unknown.
@@ -99,7 +99,8 @@ def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "",
         The checksum of the header, which identifies the whole content of the file.
 
     Raises:
-        UserError: no such storage, the folder does not exist, the path is a folder, or the sources can't be written as JSON.
+        UserError: no such storage, the folder does not exist, the path is a folder or a file that is not a memory, or the sources
+            can't be written as JSON.
         OSError: the file can't be written, for lack of space or permission.
     """
     path = as_path("path", path)
@@ -109,6 +110,8 @@ def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "",
         raise UserError(f"the folder {path.parent} does not exist: create it, or save the memory elsewhere.")
     if storage not in ("model", "int8"):
         raise UserError(f"storage={storage!r} is not known: use 'model' or 'int8'.")
+    if path.is_file() and not _ours(path):
+        raise UserError(f"{path} is there and not a memory: name another file, or delete it first.")
     tensors = _plain(memory, storage)
     header = {
         "format": FORMAT,
@@ -141,6 +144,15 @@ def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "",
         said = f"{path} can't be written: {error}"
         raise (OSError(said) if number is None else OSError(int(number[1]), said)) from error
     return header["checksum"]
+
+
+def _ours(path: Path) -> bool:
+    """Whether a file is a memory, of whatever version, or empty."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "sharedllm" in (file.metadata() or {})
+    except SafetensorError:
+        return path.stat().st_size == 0
 
 
 def _damaged(path: Path, what: str) -> UserError:

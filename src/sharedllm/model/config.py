@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, TypedDict
 from huggingface_hub.dataclasses import strict, type_validator, validated_field
 from transformers import AutoConfig, PreTrainedConfig
 
+from ..context.pieces import Marks
 from ..context.policies import POLICIES
 from ..context.policies.base import get_policy
 from ..utils.errors import UserError
@@ -36,6 +37,7 @@ class Settings(TypedDict, total=False):
     encoding: Literal["node", "chunk"]
     overlap: int
     closing: Sequence[int] | None
+    pausing: Sequence[int] | None
     lower_weights: Literal["shared", "copy"]
     keep: Literal["last", "first"]
     key_position: Literal["chunk", "offset"]
@@ -116,6 +118,8 @@ class SharedLLMConfig(PreTrainedConfig):
         closing: ids of the tokens that end a sentence: chunks are read in the pieces that a question selects (`context.pieces`),
             each by itself, so that what is selected is read as if it stood alone. None: chunks are read whole. For encoding
             "chunk", without an overlap.
+        pausing: ids of the tokens that end a clause or an item of a list: with `closing` a piece ends with one of them where no
+            sentence ends in time. None: such a piece ends where it is longest.
         lower_weights: "shared", the lower model is the upper model's own layers; "copy", it has its own parameters.
         keep: the "last" token of each stride, which has seen the others, or the "first", as in the authors' code.
         key_position: "chunk", all keys of chunk i are at position i (paper); "offset", a key is at i plus its offset in
@@ -152,6 +156,7 @@ class SharedLLMConfig(PreTrainedConfig):
     encoding: Literal["node", "chunk"] = "node"
     overlap: int = 0
     closing: list[int] | tuple[int, ...] | None = None
+    pausing: list[int] | tuple[int, ...] | None = None
     lower_weights: Literal["shared", "copy"] = "shared"
     keep: Literal["last", "first"] = "last"
     key_position: Literal["chunk", "offset"] = "chunk"
@@ -207,6 +212,11 @@ class SharedLLMConfig(PreTrainedConfig):
         return self.lower_layers if self.injection == "deep" else self.lower_layers - 1
 
     @property
+    def marks(self) -> Marks | None:
+        """The tokens at which the pieces end that are read by themselves; None where chunks are read whole."""
+        return Marks(tuple(self.closing), tuple(self.pausing or ())) if self.closing else None
+
+    @property
     def height(self) -> int:
         """Levels of the context tree below its root."""
         return len(self.strides)
@@ -256,8 +266,13 @@ class SharedLLMConfig(PreTrainedConfig):
                 f"closing with encoding={self.encoding!r} and overlap={self.overlap}: pieces are read by themselves, so it needs "
                 "encoding='chunk' and overlap=0."
             )
-        if any(not 0 <= token < vocabulary for token in self.closing or ()):
-            raise UserError(f"closing has an id outside the base's vocabulary of {vocabulary}.")
+        if self.pausing and not self.closing:
+            raise UserError(
+                "pausing without closing: it says where pieces end in which no sentence does, so give closing too."
+            )
+        for name, tokens in (("closing", self.closing), ("pausing", self.pausing)):
+            if any(not 0 <= token < vocabulary for token in tokens or ()):
+                raise UserError(f"{name} has an id outside the base's vocabulary of {vocabulary}.")
         if self.reach < 1:
             raise UserError(f"reach={self.reach} must be at least 1 chunk.")
         if self.window < 1:

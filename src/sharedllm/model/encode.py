@@ -137,11 +137,11 @@ def plan(
 
 def pieces_of(config: SharedLLMConfig, ids: Tensor, lengths: Tensor) -> Nodes:
     """The pieces of chunks that a model with `closing` reads one by one, for texts (B, T) of `lengths` (B,) tokens."""
-    assert config.closing
-    closes, least = torch.isin(ids, torch.tensor(list(config.closing))), piece_size(config.window)
+    marks, least = config.marks, piece_size(config.window)
+    assert marks
     found = []
     for row, length in enumerate(lengths.tolist()):
-        pieces = cut_chunks(closes[row, :length], config.chunk_size, least)
+        pieces = cut_chunks(marks, ids[row, :length], config.chunk_size, least)
         rows = torch.full_like(pieces.start, row)
         chunk = pieces.start // config.chunk_size
         found.append(Nodes(rows, chunk, pieces.start, pieces.lengths, torch.zeros_like(rows)))

@@ -66,7 +66,7 @@ def needed_pieces(
         raise UserError(f"the memory holds {len(segments[0].lengths)} texts: select from one of them.")
     model.check_fingerprint(segments[0].fingerprint)
     score = score or default_score(model.config)
-    index = index_of(segments, tokenizer, model.config.window, model.config.closing)
+    index = index_of(segments, tokenizer, model.config.window, model.config.marks)
     question = decode(tokenizer, question_ids[0][own[0].to(question_ids.device)].tolist())
     ranked = rank_pieces(model, segments, index, question, question_ids, own, score, progress)
     scores = ranked.scores.masked_fill(ranked.scores < ranked.least, -torch.inf)

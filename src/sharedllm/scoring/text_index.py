@@ -11,15 +11,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..context.pieces import Pieces, cut_pieces, piece_size
+from ..context.pieces import Marks, Pieces, cut_pieces, piece_size
 from ..memory.segments import Segment
 from ..model.backbone import SharedLLMModel
-from ..utils.text import ends_sentence
+from ..utils.text import ends_clause, ends_sentence
 from .base import token_ids
 from .heads import HeadIndex
 from .meaning import MeaningIndex
 from .states import KeptStates, layers_kept
-from .words import WordIndex, said
+from .words import WordIndex, quotes
 
 
 class TextIndex:
@@ -31,14 +31,14 @@ class TextIndex:
         tokenizer: PreTrainedTokenizerBase,
         window: int,
         pieces: Pieces | None = None,
-        closing: Sequence[int] | None = None,
+        marks: Marks | None = None,
     ):
         """
         Args:
             segments: of one text. window: of the model that will read its pieces. pieces: the cut; default: `units`.
-            closing: the model's; it has read the text in pieces.
+            marks: those of a model that has read the text in pieces.
         """
-        self._least, self._closing = piece_size(window), closing
+        self._least, self._marks = piece_size(window), marks
         if pieces is not None:
             self.pieces = pieces
         self._segments, self._tokenizer = list(segments), tokenizer
@@ -53,13 +53,13 @@ class TextIndex:
 
     @cached_property
     def units(self) -> Pieces:
-        """The pieces that end with sentences; a model with `closing` has read them, each by itself."""
-        starts, ends = _stretches(self._segments, chunks=bool(self._closing))
-        if self._closing:
-            closes = torch.isin(self.ids, torch.tensor(list(self._closing)))
+        """The pieces that end with sentences; a model with `marks` has read them, each by itself."""
+        starts, ends = _stretches(self._segments, chunks=self._marks is not None)
+        if self._marks is not None:
+            closes, pauses = self._marks.at(self.ids)
         else:
-            closes = ends_sentence(self._tokenizer, self.ids)
-        return cut_pieces(closes, starts, ends, self._least)
+            closes, pauses = ends_sentence(self._tokenizer, self.ids), ends_clause(self._tokenizer, self.ids)
+        return cut_pieces(closes, pauses, starts, ends, self._least)
 
     @cached_property
     def texts(self) -> list[str]:
@@ -80,9 +80,8 @@ class TextIndex:
         covered, free = self.words.covered(question), np.ones(len(self.texts), dtype=bool)
         if covered is None:
             return None, free
-        asked = f" {' '.join(said(question))} "
         for piece in np.flatnonzero(covered > 1 - 1e-6):
-            free[piece] = asked not in f" {' '.join(said(self.texts[piece]))} "
+            free[piece] = not quotes(self.texts[piece], question)
         return covered, free if free.any() else ~free
 
     def heads(self, model: SharedLLMModel, segments: Sequence[Segment]) -> HeadIndex:
@@ -107,15 +106,15 @@ def index_of(
     segments: Sequence[Segment],
     tokenizer: PreTrainedTokenizerBase,
     window: int,
-    closing: Sequence[int] | None = None,
+    marks: Marks | None = None,
 ) -> TextIndex:
     """The index of a text; the last four are cached. Arguments are those of `TextIndex`."""
     # An index holds its tokens, so while it is cached no other tensor can have their address.
-    key = (id(tokenizer), window, bool(closing), *((id(s.token_ids), s.start, int(s.lengths[0])) for s in segments))
+    key = (id(tokenizer), window, marks is not None, *((id(s.token_ids), s.start, int(s.lengths[0])) for s in segments))
     if key in _KEPT:
         _KEPT.move_to_end(key)
         return _KEPT[key]
-    _KEPT[key] = TextIndex(segments, tokenizer, window, closing=closing)
+    _KEPT[key] = TextIndex(segments, tokenizer, window, marks=marks)
     while len(_KEPT) > 4:
         _KEPT.popitem(last=False)
     return _KEPT[key]

@@ -21,6 +21,9 @@ from ..utils.bm25 import BM25
 
 # A letter with + or # after it is a name of its own (C++, C#, F#); longer words are not (count++).
 _WORD = regex.compile(r"(?<![\p{L}\p{N}\p{M}])[\p{Latin}](?:\+{1,2}|#)(?![\p{L}\p{N}\p{M}+#])|[\p{L}\p{N}\p{M}]+")
+# What stands between two words, and behind the last one of a sentence or line.
+_BETWEEN = r"[^\p{L}\p{N}\p{M}]+"
+_ENDED = r"(?=[.!?…\"'”’»)\]]|[^\S\n]*(?:\n|$))"
 # Scripts that are written without spaces: their words count by pairs of characters.
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _RUNS = regex.compile(f"([{_UNSPACED}]+)|[^{_UNSPACED}]+")
@@ -37,6 +40,16 @@ _FORM = frozenset(
 def said(text: str) -> list[str]:
     """All words of a text in their order, in lower case."""
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def quotes(text: str, question: str) -> bool:
+    """Whether a text has a question word for word. Words that are no question ("The capital of Peru is") have to end a
+    sentence there: where the text goes on, it may answer them."""
+    asked = said(question)
+    if question.rstrip().endswith(("?", "？")):
+        return f" {' '.join(asked)} " in f" {' '.join(said(text))} "
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return regex.search(_BETWEEN.join(map(regex.escape, asked)) + _ENDED, plain) is not None
 
 
 def words_of(text: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 import itertools
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 
 import torch
@@ -14,19 +14,32 @@ from .text_files import pieces_of
 
 # A piece is decoded together with this many tokens before it, so that it reads as in the whole text.
 BEFORE = 16
-# What may stand between the end of a sentence and the next one.
+# What may stand between the end of a sentence and the next one, and between two items of a list.
 _CLOSING = "\"'”’)]»*_`"
+_AROUND = _CLOSING + "}{[(«“‘ "
 
 
 def ends_sentence(tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> Tensor:
     """(T,) bool: whether a sentence or a line ends with each of the tokens (T,). Ids below 0 are none."""
+
+    def ends(text: str) -> bool:
+        return "\n" in text or text.rstrip().rstrip(_CLOSING).endswith((".", "!", "?", "。", "！", "？"))
+
+    return _where(ends, tokenizer, ids)
+
+
+def ends_clause(tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> Tensor:
+    """(T,) bool: whether a part of a sentence, an item of a list or a record ends with each of the tokens (T,), at a comma or
+    a semicolon. Ids below 0 are none."""
+    return _where(lambda text: text.rstrip(_AROUND).endswith((",", ";", "，", "；", "、", "،")), tokenizer, ids)
+
+
+def _where(ends: Callable[[str], bool], tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> Tensor:
+    """(T,) bool: what holds for the text of each of the tokens (T,)."""
     known, inverse = ids.unique(return_inverse=True)
     texts = tokenizer.batch_decode([[max(i, 0)] for i in known.tolist()])
-    ending = [
-        i >= 0 and ("\n" in text or text.rstrip().rstrip(_CLOSING).endswith((".", "!", "?", "。", "！", "？")))
-        for i, text in zip(known.tolist(), texts, strict=True)
-    ]
-    return torch.tensor(ending, dtype=torch.bool)[inverse]
+    found = [i >= 0 and ends(text) for i, text in zip(known.tolist(), texts, strict=True)]
+    return torch.tensor(found, dtype=torch.bool)[inverse]
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:

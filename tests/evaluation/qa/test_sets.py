@@ -19,7 +19,8 @@ from sharedllm.scoring.words import terms_of, words_of
 from sharedllm.utils.text import tokenize
 
 ALONE = ("narrativeqa", "qmsum", "squality")
-LENGTHS = dict.fromkeys(ALONE, 0) | {"kv75": 1000, "kv140": 1000}
+RECORDS = ("kv75", "kv140", "kv75-line", "kv140-line")
+LENGTHS = dict.fromkeys(ALONE, 0) | dict.fromkeys(RECORDS, 1000)
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +51,7 @@ def test_a_text_holds_its_documents_and_evidence(folder, meter, name):
             if name in (
                 "nq",
                 "hotpotqa",
-                "kv75",
-                "kv140",
+                *RECORDS,
                 "keys-4",
                 "keys-16",
                 "keys-64",
@@ -178,6 +178,12 @@ def test_pieces_cover_a_text_and_end_with_sentences(folder, meter):
         (gold,) = golden(pieces, question.evidence)
         (span,) = question.evidence
         assert gold and all(span[0] <= pieces[i].start and pieces[i].end <= span[1] for i in gold)
+
+
+def test_records_on_one_line_are_not_cut_apart(folder, meter):
+    (text,) = some("kv75-line", folder, meter, count=1)
+    pieces = cut(text, meter, 200)
+    assert len(pieces) > 3 and all(text.text[: p.end].rstrip().endswith(",") for p in pieces)
 
 
 def test_a_budget_takes_what_fits_best_first(folder, meter):

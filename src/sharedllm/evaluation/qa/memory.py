@@ -131,7 +131,7 @@ class MemoryRanking:
         key = (id(memory), starts.tobytes())
         if self._indexed.get("key") != key:
             config = self.model.config
-            index = TextIndex(segments, self.tokenizer, config.window, cut, config.closing)
+            index = TextIndex(segments, self.tokenizer, config.window, cut, config.marks)
             self._indexed.update(key=key, index=index, memory=memory)
         form = PromptForm.of(self.tokenizer)
         asked, nothing = (form.question(text, after_context=True) for text in (question, NOTHING))

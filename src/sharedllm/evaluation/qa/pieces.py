@@ -1,4 +1,5 @@
-"""The pieces of a text, the same for every ranking of passages: at most 160 tokens, ending at a sentence end if possible."""
+"""The pieces of a text, the same for every ranking of passages: at most 160 tokens, ending at a sentence end if possible,
+else behind a comma or a semicolon."""
 
 import re
 from bisect import bisect_left, bisect_right
@@ -11,7 +12,8 @@ from .meter import Meter
 from .sets import PackedText, Span
 
 SIZE = 160
-ENDS = re.compile(r"[.!?][\"'”’)]*(?=\s)|\n")
+# The ends of sentences, and where a piece ends in which there is none.
+ENDS, PAUSES = re.compile(r"[.!?][\"'”’)]*(?=\s)|\n"), re.compile("[,;]")
 
 
 @dataclass(frozen=True)
@@ -28,24 +30,24 @@ def cut(text: PackedText, meter: Meter, size: int = SIZE) -> list[Piece]:
     few pieces as possible, about equally long. No piece crosses the border of a part.
     """
     ends = meter.tokens(text.text)[1]
-    borders = [match.end() for match in ENDS.finditer(text.text)]
+    borders = [[match.end() for match in kind.finditer(text.text)] for kind in (ENDS, PAUSES)]
     pieces = []
     for start, end in text.parts:
         pieces += _part(start, end, ends, borders, size)
     return pieces
 
 
-def _part(start: int, end: int, ends: np.ndarray, borders: Sequence[int], size: int) -> list[Piece]:
+def _part(start: int, end: int, ends: np.ndarray, borders: Sequence[Sequence[int]], size: int) -> list[Piece]:
     first, last = (int(np.searchsorted(ends, at, side="right")) for at in (start, end))
     found = []
     while last - first > size:
         left = -(-(last - first) // size)
         target = first + (last - first) / left
-        # Consider sentence ends where the piece would be between half full and full; take the one nearest to an equal share.
+        # Consider ends where the piece would be between half full and full; take the one nearest to an equal share.
         low, high = int(ends[first + size // 2 - 1]), int(ends[first + size - 1])
-        some = borders[bisect_left(borders, low) : bisect_right(borders, high)]
         wished = int(ends[int(target) - 1])
-        at = min(some, key=lambda border: abs(border - wished), default=wished)
+        near = (kind[bisect_left(kind, low) : bisect_right(kind, high)] for kind in borders)
+        at = min(next(filter(None, near), [wished]), key=lambda border: abs(border - wished))
         count = int(np.searchsorted(ends, at, side="right")) - first
         found.append(Piece(start, at, count))
         start, first = at, first + count

@@ -13,7 +13,9 @@ _add("narrativeqa", f"{__name__}.stories:NARRATIVEQA", "questions about whole bo
 _add("qmsum", f"{__name__}.stories:QMSUM", "what was said in a meeting")
 _add("squality", f"{__name__}.stories:SQUALITY", "summaries of stories")
 for _size in (75, 140):
-    _add(f"kv{_size}", f"{__name__}.passages:Records", f"{_size} UUIDs with UUIDs as values", name=f"kv{_size}")
+    _records = f"{__name__}.passages:Records"
+    _add(f"kv{_size}", _records, f"{_size} UUIDs with UUIDs as values, each on a line", name=f"kv{_size}")
+    _add(f"kv{_size}-line", _records, "the same records on a single line", name=f"kv{_size}-line", between=", ")
 _add("clinc", f"{__name__}.counting:Counting", "how many lines are about something")
 _add("codelong", f"{__name__}.code:CodeLines", "the next line of code, which calls a function from far before")
 for _keys in (4, 16, 64):

@@ -63,22 +63,26 @@ class HotpotQA:
 
 @dataclass(frozen=True)
 class Records:
-    """UUIDs with UUIDs as values (Liu et al., arXiv 2307.03172), as lines of one JSON object, or of several objects."""
+    """UUIDs with UUIDs as values (Liu et al., arXiv 2307.03172), as in one JSON object, or in several objects.
+
+    between: what stands between two of them.
+    """
 
     name: str
+    between: str = ",\n"
     metrics: tuple[str, ...] = ("hit",)
     instruction: str = "Answer with the value only."
     new_tokens: int = 48
 
     def texts(self, spec: TextSpec, meter: Meter) -> Iterator[PackedText]:
         wanted, others = [], []
-        for record in read_set(spec.folder, self.name):
+        for record in read_set(spec.folder, self.name.removesuffix("-line")):
             number = int(record["id"].rpartition("-")[2])
             (wanted if spec.takes(number) else others).append(self._item(record))
         return pack(self.name, wanted, others, (), spec, meter)
 
     def _item(self, record: dict[str, Any]) -> Item:
-        lines = [f'"{key}": "{value}",\n' for key, value in record["records"]]
+        lines = [f'"{key}": "{value}"{self.between}' for key, value in record["records"]]
         (place,) = (i for i, (key, _) in enumerate(record["records"]) if key == record["key"])
         start = sum(map(len, lines[:place]))
         asked = f'Which value stands beside the key "{record["key"]}"?'
