@@ -139,6 +139,8 @@ def test_bad_requests(model, tokenizer, document):
     chat = Chat(model, tokenizer, document, max_new_tokens=20)
     chat.ask("What jumps?")
     before = said(chat)
+    with pytest.raises(ValueError, match=r"question=\['a'\] is a list: pass a text"):
+        chat.ask(["a"])
     with pytest.raises(ValueError, match="the question is empty"):
         chat.ask(" \n")
     with pytest.raises(

@@ -71,7 +71,7 @@ def test_rows_of_parquet(tmp_path):
     [
         ('{"text": "a"}', "a"),
         ('"b"', "b"),
-        ('{"name": "x", "size": {"w": 1}}', "name: x\nsize.w: 1\n\n"),
+        ('{"name": "x", "size": {"w": 1}}', "name: x; size.w: 1\n"),
         ('{"text": "\\ud800 half"}', "? half"),
     ],
 )

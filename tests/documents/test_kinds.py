@@ -232,6 +232,26 @@ def test_records_and_other_json(tmp_path):
     assert opened.origin.unit == "" and '"half": "?"' in opened.text() and "\n  2999\n" in opened.text()
 
 
+def test_short_records_are_lines(tmp_path):
+    """As rows of a table are, so that no piece ends between their values."""
+    orders = [{"id": i, "buyer": {"name": "Ötto", "city": None}, "tags": ["a", "b"]} for i in range(3)]
+    (tmp_path / "a.json").write_text(json.dumps([*orders, {}, {"said": "one\ntwo", "by": "Ann"}]))
+    text = open_document(str(tmp_path / "a.json")).text()
+    assert text == "".join(f"id: {i}; buyer.name: Ötto; tags: a, b\n" for i in range(3)) + "said: one\ntwo\nby: Ann\n\n"
+    nested: dict = {"note": "x" * 2500}
+    for _ in range(5):
+        nested = {"inside": nested, "of": []}
+    for value in ({"orders": orders * 30, "empty": {}}, nested, {"numbers": [[1, 2]] * 900}):
+        (tmp_path / "b.json").write_text(json.dumps(value))
+        text = open_document(str(tmp_path / "b.json")).text()
+        assert json.loads(text) == value and text.count("\n") > 5
+        assert all(len(line) < 310 or "xxx" in line for line in text.splitlines())
+    (tmp_path / "b.json").write_text(json.dumps({"orders": orders * 30}))
+    lines = open_document(str(tmp_path / "b.json")).text().splitlines()
+    assert lines[:2] == ["{", ' "orders": ['] and len(lines) == 94
+    assert all(json.loads(line.strip(" ,")) in orders for line in lines[2:-2])
+
+
 def test_a_notebook_by_cell(tmp_path):
     cells = [
         {"cell_type": "markdown", "source": ["# Birds\n", "All."]},

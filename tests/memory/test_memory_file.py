@@ -246,6 +246,8 @@ def test_missing_files_and_folders(tmp_path):
         save_memory(random_memory([3]), tmp_path)
     with pytest.raises(ValueError, match=r"the folder .*nowhere does not exist"):
         save_memory(random_memory([3]), tmp_path / "nowhere" / "notes.memory")
+    with pytest.raises(ValueError, match="memory is a str: pass a memory that `read` gave"):
+        save_memory("text", tmp_path / "notes.memory")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="is not a regular file"):
         open_file(tmp_path / "pipe")
@@ -259,7 +261,9 @@ def test_only_memories_are_replaced(saved, tmp_path):
         path = tmp_path / name
         save_file({"w": torch.zeros(2)}, path) if content is None else path.write_bytes(content)
         before = path.read_bytes()
-        with pytest.raises(ValueError, match=f"{name} is there and not a memory: name another file, or delete it first"):
+        with pytest.raises(
+            ValueError, match=f"{name} is there and not a memory: name another file, or delete it first"
+        ):
             save_memory(random_memory([3]), path)
         assert path.read_bytes() == before
 

@@ -18,6 +18,7 @@ from sharedllm.serving.app import Service, application
 from sharedllm.serving.memories import Memories
 from sharedllm.serving.worker import Worker
 from sharedllm.utils.checkpoints import load_tokenizer
+from sharedllm.utils.errors import UserError
 from sharedllm.utils.text import tokenize
 
 
@@ -193,6 +194,26 @@ def test_whether_the_text_holds_what_is_asked_is_said(serve, monkeypatch, found)
     assert client.post("/v1/chat/completions", json=body).json()["sharedllm"]["found"] is found
     events = streamed(client.post("/v1/chat/completions", json=body | {"stream": True}))
     assert events[-1]["sharedllm"]["found"] is found
+
+
+def test_a_whole_number_may_have_a_point(serve):
+    client, body = serve(), ASKED | {"memory": "notes"}
+    plain = client.post("/v1/chat/completions", json=body | {"max_tokens": 4, "budget": 40}).json()
+    pointed = client.post("/v1/chat/completions", json=body | {"max_tokens": 4.0, "budget": 40.0}).json()
+    assert pointed["choices"] == plain["choices"] and pointed["sharedllm"] == plain["sharedllm"]
+    refused = client.post("/v1/chat/completions", json=body | {"max_tokens": 4.5})
+    assert refused.status_code == 400 and "max_tokens=4.5 is not accepted" in refused.json()["error"]["message"]
+
+
+def test_a_budget_below_a_piece_is_named(serve, monkeypatch):
+    """What only the text can tell to be wrong, by the model that reads it."""
+
+    def choose(*_, **__):
+        raise UserError("budget=3 is less than the 99 tokens of one piece: raise it.")
+
+    monkeypatch.setattr(answering, "choose", choose)
+    said = serve().post("/v1/chat/completions", json=ASKED | {"memory": "notes", "budget": 3})
+    assert said.status_code == 400 and said.json()["error"]["param"] == "budget"
 
 
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}

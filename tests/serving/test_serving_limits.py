@@ -224,6 +224,14 @@ def test_metrics(serve):
         client.post("/v1/chat/completions", json=body)
     usage = client.post("/v1/completions", json={"prompt": "fox", "max_tokens": 7}).json()["usage"]
     assert usage["completion_tokens"] == 7
+    # Bodies that are not accepted; what is not asked for an answer doesn't count.
+    for path, body in (
+        ("chat/completions", {"messages": []}),
+        ("completions", {"prompt": 5}),
+        ("responses", {}),
+        ("nothing", {}),
+    ):
+        assert 400 <= client.post(f"/v1/{path}", json=body).status_code < 500
     response = client.get("/metrics")
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
     (family,) = [f for f in text_string_to_metric_families(response.text) if f.name == "sharedllm_requests"]
@@ -231,7 +239,7 @@ def test_metrics(serve):
     lines = [line.rsplit(" ", 1) for line in response.text.splitlines() if not line.startswith("#")]
     values = {name: float(value) for name, value in lines}
     assert values['sharedllm_requests_total{outcome="ok"}'] == 3
-    assert values['sharedllm_requests_total{outcome="invalid"}'] == 1
+    assert values['sharedllm_requests_total{outcome="invalid"}'] == 4
     assert values['sharedllm_requests_total{outcome="timeout"}'] == 0
     asked = len("\nQuestion: What jumps?\nAnswer:")
     assert values["sharedllm_prompt_tokens_total"] == 2 * asked + 3
@@ -239,8 +247,8 @@ def test_metrics(serve):
     assert values["sharedllm_time_to_first_token_seconds_count"] == 3
     assert values["sharedllm_time_to_first_token_seconds_sum"] > 0
     assert values["sharedllm_queue_duration_seconds_count"] == 3
-    assert values["sharedllm_request_duration_seconds_count"] == 4
-    assert values['sharedllm_request_duration_seconds_bucket{le="+Inf"}'] == 4
+    assert values["sharedllm_request_duration_seconds_count"] == 7
+    assert values['sharedllm_request_duration_seconds_bucket{le="+Inf"}'] == 7
     assert values["sharedllm_answer_tokens_sum"] == values["sharedllm_generated_tokens_total"]
     assert values['sharedllm_answer_tokens_bucket{le="4.0"}'] == 0
     waited, whole = (values[f"sharedllm_{name}_duration_seconds_sum"] for name in ("queue", "request"))

@@ -93,6 +93,19 @@ class Written:
     seconds: dict[str, float]
 
 
+def checked_question(question: Any) -> str:
+    """A question without spaces around it.
+
+    Raises:
+        UserError: it is empty or no text.
+    """
+    if not isinstance(question, str):
+        raise UserError(f"question={question!r} is a {type(question).__name__}: pass a text.")
+    if not question.strip():
+        raise UserError("the question is empty: ask something.")
+    return question.strip()
+
+
 def prompt_of(
     model: SharedLLMForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
@@ -105,11 +118,7 @@ def prompt_of(
     Raises:
         UserError: the question is empty or no text, or does not fit into the window together with the answer.
     """
-    if not isinstance(question, str):
-        raise UserError(f"question={question!r} is a {type(question).__name__}: pass a text.")
-    if not question.strip():
-        raise UserError("the question is empty: ask something.")
-    ids = _asked(model, tokenizer, _with(tokenizer, question.strip(), instruction)).to(model.device)
+    ids = _asked(model, tokenizer, _with(tokenizer, checked_question(question), instruction)).to(model.device)
     new = answer_length(model.config, max_new_tokens)
     room = model.config.window - new
     if ids.shape[1] > room:

@@ -20,7 +20,7 @@ from ..prompts import NOTHING, PromptForm
 from ..scoring.base import TokenScore, get_score
 from ..scoring.defaults import default_budget, default_score
 from ..utils.errors import UserError, at_least_one
-from .ask import after_prefix, choose
+from .ask import after_prefix, checked_question, choose
 from .stream import AnswerStream, StopOnText, cut_off, ending
 
 HISTORY = "this chat"
@@ -123,9 +123,7 @@ class Chat:
             UserError: the question is empty or too long; the chat is unchanged.
             KeyboardInterrupt: only before the answer has begun. Later, the answer ends there and is kept.
         """
-        question = question.strip()
-        if not question:
-            raise UserError("the question is empty: ask something.")
+        question = checked_question(question)
         window, new = self.model.config.window, self.max_new_tokens
         asked = self._form(question)
         room = window - (new if new < window else window // 2)

@@ -177,6 +177,9 @@ def command(
             f"--window {window} is longer than the {most} positions of {base}: leave it out, or scale the base's positions in "
             "its config.json (rope_parameters)."
         )
+    layers: int = loaded.config.get_text_config().num_hidden_layers
+    if lower_layers is not None and not 1 <= lower_layers <= layers:
+        raise UserError(f"--lower-layers {lower_layers} must be between 1 and the {layers} layers of {base}.")
     if is_gguf(base):
         note(f"{base} is dequantised to bfloat16")
     measured = {}

@@ -12,6 +12,9 @@ from .chats import conversation, conversations, parts
 from .encoding import legacy_encoding
 from .extract import Extract, Kind, Part, grouped
 
+# Most characters of a record, or of a value of other JSON, that is written in one line. Pieces end with lines.
+SHORT = 300
+
 
 def extract_json(path: Path) -> Extract:
     """
@@ -31,7 +34,7 @@ def extract_json(path: Path) -> Extract:
         return Extract(records, read_as=encoding)
     if text.count("\n") < len(text) // 2000:
         # Written for programs, in few lines: written again for readers. Its lines are not the file's.
-        again = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+        again = _lines_of(value, str(path))
         return Extract([Part(piece) for piece in pieces_of(again)], read_as=encoding)
     return Extract([Part(piece) for piece in pieces_of(text)], unit="line", read_as=encoding)
 
@@ -112,7 +115,7 @@ def parsed(text: str, place: str) -> Any:
     try:
         return json.loads(text)
     except RecursionError:
-        raise UserError(f"{place} is nested too deeply for JSON: name it .txt to read it as text.") from None
+        raise _nested(place) from None
     except ValueError as error:
         if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
             raise UserError(
@@ -122,10 +125,45 @@ def parsed(text: str, place: str) -> Any:
         raise UserError(f"{place} is not JSON: {error}; fix it, or name it .txt to read it as text.") from None
 
 
+def _nested(place: str) -> UserError:
+    return UserError(f"{place} is nested too deeply for JSON: name it .txt to read it as text.")
+
+
+def _lines_of(value: Any, place: str) -> str:
+    """JSON with one value in a line, and what is short together in one, so that a record's values stay together."""
+
+    def lines(value: Any, indent: str) -> Iterator[str]:
+        flat = json.dumps(value, ensure_ascii=False)
+        if not isinstance(value, dict | list) or len(flat) <= SHORT:
+            yield flat
+            return
+        if isinstance(value, dict):
+            entries = [(f"{json.dumps(name, ensure_ascii=False)}: ", entry) for name, entry in value.items()]
+        else:
+            entries = [("", entry) for entry in value]
+        opens, closes = "{}" if isinstance(value, dict) else "[]"
+        yield opens
+        for number, (name, entry) in enumerate(entries, 1):
+            first, *rest = lines(entry, indent + " ")
+            *rest, last = [f"{indent} {name}{first}", *rest]
+            yield from rest
+            yield last + ("," if number < len(entries) else "")
+        yield indent + closes
+
+    try:
+        return "\n".join(lines(value, "")) + "\n"
+    except RecursionError:
+        raise _nested(place) from None
+
+
 def record(value: Any) -> str:
-    """A record in lines "field: value", nested fields with dots. Empty values are left out."""
-    lines = [f"{name}: {text}" if name else text for name, text in _fields(value, "")]
-    return "".join(line + "\n" for line in lines) + ("\n" if len(lines) > 1 else "")
+    """A record in lines "field: value", nested fields with dots; a short one in a single line, as a row of a table. Empty
+    values are left out."""
+    fields = [f"{name}: {text}" if name else text for name, text in _fields(value, "")]
+    line = "; ".join(fields) + "\n"
+    if len(line) <= SHORT and line.count("\n") == 1:
+        return line if fields else ""
+    return "".join(field + "\n" for field in fields) + ("\n" if len(fields) > 1 else "")
 
 
 def _fields(value: Any, name: str) -> Iterator[tuple[str, str]]:

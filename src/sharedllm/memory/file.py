@@ -104,6 +104,8 @@ def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "",
         OSError: the file can't be written, for lack of space or permission.
     """
     path = as_path("path", path)
+    if not isinstance(memory, ContextMemory):
+        raise UserError(f"memory is a {type(memory).__name__}: pass a memory that `read` gave.")
     if path.is_dir():
         raise UserError(f"{path} is a folder: name a file to save the memory to.")
     if not path.parent.is_dir():

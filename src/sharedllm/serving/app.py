@@ -1,7 +1,7 @@
 """The routes: requests in, jobs for the worker, replies out."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -24,6 +24,9 @@ from .site import add_page
 from .worker import Job
 
 __all__ = ["Service", "application", "report_errors"]
+
+# Where completions are asked for.
+ASKED = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 
 
 def application(service: Service) -> FastAPI:
@@ -50,7 +53,7 @@ def application(service: Service) -> FastAPI:
     app.add_middleware(
         Guard, key=service.key, most_bytes=service.most_bytes, hosts=service.hosts, most_upload=service.most_upload
     )
-    report_errors(app)
+    report_errors(app, lambda path: service.metrics.finished("invalid", 0.0) if path in ASKED else None)
 
     @app.get("/health")
     async def health() -> Response:
@@ -71,15 +74,15 @@ def application(service: Service) -> FastAPI:
     async def model(name: str) -> dict[str, Any]:
         return service.described(name)
 
-    @app.post("/v1/chat/completions")
+    @app.post(ASKED[0])
     async def chat(body: ChatRequest, request: Request) -> Response:
         return await complete(service, body, request)
 
-    @app.post("/v1/completions")
+    @app.post(ASKED[1])
     async def completions(body: CompletionRequest, request: Request) -> Response:
         return await complete(service, body, request)
 
-    @app.post("/v1/responses")
+    @app.post(ASKED[2])
     async def responses(body: ResponsesRequest, request: Request) -> Response:
         return await respond(service, body, request)
 
@@ -95,8 +98,11 @@ def application(service: Service) -> FastAPI:
     return app
 
 
-def report_errors(app: FastAPI) -> None:
-    """Return every error in the form of OpenAI's API."""
+def report_errors(app: FastAPI, refused: Callable[[str], None] | None = None) -> None:
+    """Return every error in the form of OpenAI's API.
+
+    refused: called with the path of each request whose body is not accepted.
+    """
 
     def sent(error: ServingError) -> Json:
         return Json(error.body, error.status, error.headers)
@@ -106,7 +112,9 @@ def report_errors(app: FastAPI) -> None:
         return sent(error)
 
     @app.exception_handler(RequestValidationError)
-    async def validation(_: Request, error: RequestValidationError) -> Json:
+    async def validation(request: Request, error: RequestValidationError) -> Json:
+        if refused is not None:
+            refused(request.url.path)
         return sent(explained(list(error.errors())))
 
     @app.exception_handler(HTTPException)

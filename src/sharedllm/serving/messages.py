@@ -28,6 +28,14 @@ def asks_for_nothing(field: str, value: Any) -> bool:
     return value is None or value is False or value in ("", [], {}) or value in _NOTHING.get(field, ())
 
 
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# A whole number; 4.0 is one too, as in JSON Schema.
+Whole = Annotated[int, BeforeValidator(_whole)]
+
+
 class Body(BaseModel):
     # strict: true is no number, and "5" and "yes" are texts.
     model_config = ConfigDict(extra="forbid", strict=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from .errors import ServingError, invalid
-from .messages import Body, Message, ResponseFormat, Tool, ToolChoice
+from .messages import Body, Message, ResponseFormat, Tool, ToolChoice, Whole
 
 # Default number of new tokens.
 DEFAULT_TOKENS = 256
@@ -33,20 +33,20 @@ class Sampled(Body):
     """
 
     model: str | None = None
-    max_tokens: Annotated[int | None, Field(ge=1, le=2**20)] = None
+    max_tokens: Annotated[Whole | None, Field(ge=1, le=2**20)] = None
     temperature: Annotated[float | None, Field(ge=0, le=100)] = None
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     stop: str | list[str] | None = None
-    seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
+    seed: Annotated[Whole | None, Field(ge=-(2**63), lt=2**63)] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Annotated[int | None, Field(ge=1, le=MOST_CHOICES)] = None
+    n: Annotated[Whole | None, Field(ge=1, le=MOST_CHOICES)] = None
     presence_penalty: _Penalty = None
     frequency_penalty: _Penalty = None
     # Names in JSON are texts.
     logit_bias: dict[Annotated[int, Field(strict=False)], Annotated[float, Field(ge=-100, le=100)]] | None = None
     memory: str | None = None
-    budget: Annotated[int | None, Field(ge=1)] = None
+    budget: Annotated[Whole | None, Field(ge=1)] = None
     explain: bool | None = None
     user: str | None = None
     safety_identifier: str | None = None
@@ -96,9 +96,9 @@ class Sampled(Body):
 
 class ChatRequest(Sampled):
     messages: Annotated[list[Message], Field(min_length=1)]
-    max_completion_tokens: Annotated[int | None, Field(ge=1, le=2**20)] = None
+    max_completion_tokens: Annotated[Whole | None, Field(ge=1, le=2**20)] = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+    top_logprobs: Annotated[Whole | None, Field(ge=0, le=20)] = None
     response_format: ResponseFormat | None = None
     tools: list[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
@@ -147,7 +147,7 @@ class ChatRequest(Sampled):
 
 class CompletionRequest(Sampled):
     prompt: Annotated[str, Field(min_length=1)]
-    logprobs: Annotated[int | None, Field(ge=0, le=5)] = None
+    logprobs: Annotated[Whole | None, Field(ge=0, le=5)] = None
 
     @field_validator("prompt", mode="before")
     @classmethod

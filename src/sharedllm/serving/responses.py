@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from .answering import Answered, Piece
 from .errors import ServingError
-from .messages import Body, JsonSchema, Message, ResponseFormat, Schema
+from .messages import Body, JsonSchema, Message, ResponseFormat, Schema, Whole
 from .replies import event, extra_of
 from .requests import ChatRequest
 
@@ -53,13 +53,13 @@ class ResponsesRequest(Body):
     input: Annotated[str | list[InputMessage], Field(min_length=1)]
     model: str | None = None
     instructions: str | None = None
-    max_output_tokens: Annotated[int | None, Field(ge=1, le=2**20)] = None
+    max_output_tokens: Annotated[Whole | None, Field(ge=1, le=2**20)] = None
     temperature: Annotated[float | None, Field(ge=0, le=100)] = None
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     text: TextOptions | None = None
     stream: bool | None = None
     memory: str | None = None
-    budget: Annotated[int | None, Field(ge=1)] = None
+    budget: Annotated[Whole | None, Field(ge=1)] = None
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None

@@ -99,7 +99,9 @@ class Job:
 
     @staticmethod
     def _told(error: Exception) -> Exception:
-        return invalid(None, str(error)) if isinstance(error, UserError) else error
+        # The budget is the one field that only the text can tell to be wrong: it may be less than a piece.
+        field = "budget" if str(error).startswith("budget=") else None
+        return invalid(field, str(error)) if isinstance(error, UserError) else error
 
     def fail(self, error: Exception) -> None:
         """End with an error instead of the work."""
