@@ -245,6 +245,7 @@ def test_bad_input(run, talk, text_file, model_folder, tmp_path):
         ("What?\n", [tmp_path / "missing.txt"], "does not exist"),
         ("What?\n", [text_file, "--budget", 0], "budget"),
         ("What?\n\n" + "what? " * 50, [text_file], "line 3: the question has"),
+        ("/quitt\n", [text_file], "line 1: /quitt is no command: use /help or /exit."),
         ("What?\n\ncaf\udce9\n", [text_file], "line 3: the question is not UTF-8: byte 3 is 0xe9"),
     ):
         code, out, err = talk(lines, *arguments)

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json as jsonlib
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -37,9 +38,11 @@ def talk(chat: Chat, source: str, json: bool) -> None:
             question = _decoded(line)
             if question in ("/exit", "/quit"):
                 break
-            if interactive and question in ("/help", "/?"):
+            if question in ("/help", "/?"):
                 note(KEYS, "dim")
                 continue
+            if re.fullmatch("/[a-z]+", question):
+                raise UserError(f"{question} is no command: use /help or /exit.")
             if question:
                 start = time.perf_counter()
                 turn = _answer(chat, question, json)
