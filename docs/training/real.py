@@ -34,7 +34,7 @@ from sharedllm.training.recipe_file import build_recipe
 from sharedllm.training.setup import make_model, make_tokenizer
 from sharedllm.training.validate import choose_targets
 from sharedllm.utils.drawing import pyplot
-from sharedllm.utils.text import decode, ends_clause, ends_sentence
+from sharedllm.utils.text import decode, stops
 
 HERE = Path(__file__).parent / "real"
 PAGE = HERE.parent / "real.md"
@@ -78,7 +78,7 @@ def load(recipe: Recipe, checkpoint: Path | None) -> RowLosses:
 def selected(tokenizer: PreTrainedTokenizerBase, context: Tensor, asked: Tensor, budget: int) -> Tensor:
     """The pieces of a context (C,) that BM25 finds by other text (A,), in the context's order: (at most `budget`,)."""
     start, end = torch.tensor([0]), torch.tensor([len(context)])
-    pieces = cut_pieces(ends_sentence(tokenizer, context), ends_clause(tokenizer, context), start, end)
+    pieces = cut_pieces(stops(tokenizer, context), start, end)
     spans = zip(pieces.start.tolist(), pieces.end.tolist(), strict=True)
     index = WordIndex(tokenizer.batch_decode([context[start:end].tolist() for start, end in spans]))
     chosen = choose_pieces(index.scores(decode(tokenizer, asked.tolist())), pieces, budget)

@@ -63,12 +63,11 @@ def _alone(config: SharedLLMConfig, ids: list[int]) -> list[tuple[int, int]]:
     for start, end in chunks:
         own: list[tuple[int, int]] = []
         while start < end:
-            # At least so many tokens, at most twice as many, up to the end of a sentence, else of a clause.
-            longest = min(start + 2 * least, end)
-            inside = range(start + least, longest + 1)
-            sentences = [stop for stop in inside if ids[stop - 1] in config.closing]
-            clauses = [stop for stop in inside if ids[stop - 1] in (config.pausing or ())]
-            stop = next(iter(sentences + clauses), longest)
+            # At least so many tokens, at most twice as many, up to the end of a paragraph, else of a sentence, else of a clause.
+            longest, stops = min(start + 2 * least, end), []
+            for marks in (config.parting, config.closing, config.pausing):
+                stops += [stop for stop in range(start + least, longest + 1) if ids[stop - 1] in (marks or ())]
+            stop = next(iter(stops), longest)
             if own and stop == end and end - own[-1][0] <= 2 * least:
                 own[-1] = own[-1][0], end
             else:

@@ -60,8 +60,8 @@ def test_equals_the_loops(family, lower_layers, prefix):
         assert float((gradient - gradients[1][name]).abs().max()) <= 1e-5 * float(gradients[1][name].abs().max()), name
 
 
-# A piece has 8 to 16 tokens (window 64). Some tokens end a sentence, so that many pieces find none in time, others a clause.
-CLOSING = {"closing": list(range(0, 64, 20)), "pausing": list(range(5, 64, 10)), "chunk_size": 24}
+# A piece has 8 to 16 tokens (window 64). Few tokens end a paragraph or a sentence, so that many pieces find none in time.
+CLOSING = {"parting": [1, 31], "closing": [0, 20, 40, 60], "pausing": list(range(5, 64, 10)), "chunk_size": 24}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -70,7 +70,7 @@ def test_pieces_read_alone_equal_the_loops(family, prefix):
     """In values and gradients, for ragged texts with ragged selections, padded on the left and on the right."""
     model = deep(family, 2, base=tiny_base(family, dtype=torch.float64), prefix=prefix, **CLOSING)
     running, contexts = random_texts([6, 9, 1, 4], 1), random_texts(LENGTHS, 2)
-    for kind in ("closing", "pausing"):
+    for kind in ("parting", "closing", "pausing"):
         assert any(token in CLOSING[kind] for text in contexts for token in text)
     got = fast(model, running, contexts)
     expected = [reference_deep_logits(model, *texts) for texts in zip(running, contexts, SELECTED, strict=True)]

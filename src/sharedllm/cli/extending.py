@@ -12,7 +12,7 @@ from ..utils.checkpoints import NoModel, load_tokenizer
 from ..utils.errors import UserError
 from ..utils.files import write_text
 from ..utils.scratch import whole_folder
-from ..utils.text import ends_clause, ends_sentence, tokenize
+from ..utils.text import stops, tokenize
 from .common import note, progress_bar
 from .extend import DEFAULTS
 
@@ -96,10 +96,11 @@ def measured_depth(
     vocabulary = base.config.get_text_config().vocab_size
     every = torch.arange(min(len(tokenizer), vocabulary))
     # With an overlap chunks are read whole.
-    closing = None if settings["overlap"] else every[ends_sentence(tokenizer, every)].tolist() or None
-    pausing = (every[ends_clause(tokenizer, every)].tolist() or None) if closing else None
-    prefix = PromptForm.of(tokenizer).head()[0].tolist() or None
-    settings = settings | {"prefix": prefix, "closing": closing, "pausing": pausing}
+    parting, closing, pausing = (every[kind].tolist() or None for kind in stops(tokenizer, every))
+    if settings["overlap"] or not closing:
+        parting = closing = pausing = None
+    settings = settings | {"prefix": PromptForm.of(tokenizer).head()[0].tolist() or None}
+    settings = settings | {"parting": parting, "closing": closing, "pausing": pausing}
     given = settings.pop("injection_map")
     layers = base.config.num_hidden_layers if questions == "many" else lower_layers
     # Deeper heads find nothing more.

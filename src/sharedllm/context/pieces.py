@@ -1,10 +1,11 @@
-"""Pieces: stretches of text that are selected whole, and read alone. Each ends at the end of a sentence if there is one in
-time, else at the end of a clause or of an item of a list.
+"""Pieces: stretches of text that are selected whole, and read alone. Each ends with a paragraph or a record if there is an end
+in time, else with a sentence or a line, else with a clause or an item of a list.
 
 Pure functions over slots. Scores rank pieces and the deeper layers read them, so a piece has to be large enough to hold
 a fact with its context, and small enough that a budget holds several.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,22 +15,23 @@ from torch import Tensor
 
 from ..utils.errors import UserError, at_least_one
 
-# Least tokens of a piece. It ends with the first sentence end after that, and at twice that length in any case.
+# Least tokens of a piece. It ends at the first good place after that, and at twice that length in any case.
 LEAST = 96
 
 
 @dataclass(frozen=True)
 class Marks:
-    """Ids of the tokens that end a sentence, and of those that end a clause or an item of a list: pieces end with them."""
+    """Ids of the tokens with which pieces end: those that end a paragraph or a record, a sentence or a line, and a clause or an
+    item of a list."""
 
+    parting: tuple[int, ...]
     closing: tuple[int, ...]
-    pausing: tuple[int, ...] = ()
+    pausing: tuple[int, ...]
 
-    def at(self, ids: Int[Tensor, " T"]) -> tuple[Bool[Tensor, " T"], Bool[Tensor, " T"]]:
-        """(T,) bool twice: where the one and the other stand in a text, as `cut_pieces` takes them."""
-        return torch.isin(ids, torch.tensor(self.closing)), torch.isin(
-            ids, torch.tensor(self.pausing, dtype=torch.long)
-        )
+    def at(self, ids: Int[Tensor, " T"]) -> list[Bool[Tensor, " T"]]:
+        """(T,) bool for each kind: where they stand in a text, best first, as `cut_pieces` takes them."""
+        kinds = (self.parting, self.closing, self.pausing)
+        return [torch.isin(ids, torch.tensor(kind, dtype=torch.long)) for kind in kinds]
 
 
 @dataclass(frozen=True)
@@ -68,17 +70,13 @@ class Pieces:
 
 
 def cut_pieces(
-    closes: Bool[Tensor, " T"],
-    pauses: Bool[Tensor, " T"],
-    starts: Int[Tensor, " m"],
-    ends: Int[Tensor, " m"],
-    least: int = LEAST,
+    stops: Sequence[Bool[Tensor, " T"]], starts: Int[Tensor, " m"], ends: Int[Tensor, " m"], least: int = LEAST
 ) -> Pieces:
     """Cut stretches of text into pieces. No piece crosses the border of a stretch.
 
     Args:
-        closes: (T,) bool, True where a sentence ends with the token at that slot.
-        pauses: (T,) bool, True where a piece may end if no sentence ends in time, such as after each record of a long line.
+        stops: (T,) bool for each kind of places, best first: True where a piece may end with the token at that slot. One of a
+            later kind counts where there is none of an earlier kind in time.
         starts, ends: (m,) slots at which the stretches (documents) begin and end, ascending.
         least: tokens of a piece; it has at most twice as many. The rest at the end of a stretch is joined to its last
         piece if both together have no more than that.
@@ -89,17 +87,14 @@ def cut_pieces(
     if least < 1:
         raise UserError(f"least={least} must be at least 1 token.")
     most = 2 * least
-    stops, softer = (np.flatnonzero(marks.numpy()) + 1 for marks in (closes, pauses))
+    places = [np.flatnonzero(kind.numpy()) + 1 for kind in stops]
     first: list[int] = []
     last: list[int] = []
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         begun = len(first)
         while start < end:
-            # The first sentence end after `least` tokens if it comes before `most`, else the first pause, else the maximum.
-            stop = _next(stops, start + least)
-            if stop is None or stop > start + most:
-                stop = _next(softer, start + least)
-            stop = min(end, start + most if stop is None else min(stop, start + most))
+            following = (int(kind[at]) for kind in places if (at := np.searchsorted(kind, start + least)) < len(kind))
+            stop = min(end, next((stop for stop in following if stop <= start + most), start + most))
             if len(first) > begun and stop == end and end - first[-1] <= most:
                 last[-1] = end
             else:
@@ -109,12 +104,6 @@ def cut_pieces(
     return Pieces(torch.tensor(first, dtype=torch.long), torch.tensor(last, dtype=torch.long))
 
 
-def _next(stops: Int[np.ndarray, " s"], slot: int) -> int | None:
-    """The first of ascending slots that is not before this one."""
-    place = np.searchsorted(stops, slot)
-    return int(stops[place]) if place < len(stops) else None
-
-
 def cut_chunks(marks: Marks, ids: Int[Tensor, " T"], chunk_size: int, least: int = LEAST) -> Pieces:
     """Cut a text into pieces, none of which crosses the border of a chunk, so that chunks can be read one after the other.
 
@@ -122,7 +111,7 @@ def cut_chunks(marks: Marks, ids: Int[Tensor, " T"], chunk_size: int, least: int
         ids: (T,) its tokens. least: as for `cut_pieces`.
     """
     starts = torch.arange(0, len(ids), chunk_size)
-    return cut_pieces(*marks.at(ids), starts, (starts + chunk_size).clamp(max=len(ids)), least)
+    return cut_pieces(marks.at(ids), starts, (starts + chunk_size).clamp(max=len(ids)), least)
 
 
 def piece_size(window: int) -> int:

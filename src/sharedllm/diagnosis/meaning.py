@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from ..causal_lm import SharedLLMForCausalLM
 from ..context.pieces import cut_pieces, piece_size
 from ..scoring.meaning import MeaningIndex
-from ..utils.text import ends_clause, ends_sentence, tokenize
+from ..utils.text import stops, tokenize
 from .rewordings import REWORDINGS
 from .shallow import reciprocal, with_facts
 
@@ -52,8 +52,7 @@ def measure_meaning(
     whole = with_facts(random.Random(seed), text, [fact for fact, _ in REWORDINGS])
     ids = tokenize(tokenizer, whole)[0]
     ends = torch.tensor([len(ids)])
-    marks = ends_sentence(tokenizer, ids), ends_clause(tokenizer, ids)
-    pieces = cut_pieces(*marks, torch.zeros_like(ends), ends, piece_size(model.config.window))
+    pieces = cut_pieces(stops(tokenizer, ids), torch.zeros_like(ends), ends, piece_size(model.config.window))
     texts = tokenizer.batch_decode([ids[s:e].tolist() for s, e in zip(pieces.start, pieces.end, strict=True)])
     asked = []
     for fact, question in REWORDINGS:

@@ -36,6 +36,7 @@ class Settings(TypedDict, total=False):
     start: Literal["gate", "zero", "random"]
     encoding: Literal["node", "chunk"]
     overlap: int
+    parting: Sequence[int] | None
     closing: Sequence[int] | None
     pausing: Sequence[int] | None
     lower_weights: Literal["shared", "copy"]
@@ -115,11 +116,12 @@ class SharedLLMConfig(PreTrainedConfig):
             decide which tokens are kept.
         overlap: tokens before a chunk that are read with it but not kept again, so that text across a border is
             understood; for encoding "chunk".
-        closing: ids of the tokens that end a sentence: chunks are read in the pieces that a question selects (`context.pieces`),
+        closing: ids of the tokens that end a sentence or a line: chunks are read in the pieces that a question selects (`context.pieces`),
             each by itself, so that what is selected is read as if it stood alone. None: chunks are read whole. For encoding
             "chunk", without an overlap.
-        pausing: ids of the tokens that end a clause or an item of a list: with `closing` a piece ends with one of them where no
-            sentence ends in time. None: such a piece ends where it is longest.
+        parting, pausing: further tokens with which pieces end. A piece ends with one of `parting`, which end a paragraph or a
+            record, if there is one in time, else of `closing`, else of `pausing`, which end a clause or an item of a list, else
+            where it is longest.
         lower_weights: "shared", the lower model is the upper model's own layers; "copy", it has its own parameters.
         keep: the "last" token of each stride, which has seen the others, or the "first", as in the authors' code.
         key_position: "chunk", all keys of chunk i are at position i (paper); "offset", a key is at i plus its offset in
@@ -155,6 +157,7 @@ class SharedLLMConfig(PreTrainedConfig):
     start: Literal["gate", "zero", "random"] = "gate"
     encoding: Literal["node", "chunk"] = "node"
     overlap: int = 0
+    parting: list[int] | tuple[int, ...] | None = None
     closing: list[int] | tuple[int, ...] | None = None
     pausing: list[int] | tuple[int, ...] | None = None
     lower_weights: Literal["shared", "copy"] = "shared"
@@ -214,7 +217,9 @@ class SharedLLMConfig(PreTrainedConfig):
     @property
     def marks(self) -> Marks | None:
         """The tokens at which the pieces end that are read by themselves; None where chunks are read whole."""
-        return Marks(tuple(self.closing), tuple(self.pausing or ())) if self.closing else None
+        if not self.closing:
+            return None
+        return Marks(*(tuple(kind or ()) for kind in (self.parting, self.closing, self.pausing)))
 
     @property
     def height(self) -> int:
@@ -266,12 +271,13 @@ class SharedLLMConfig(PreTrainedConfig):
                 f"closing with encoding={self.encoding!r} and overlap={self.overlap}: pieces are read by themselves, so it needs "
                 "encoding='chunk' and overlap=0."
             )
-        if self.pausing and not self.closing:
-            raise UserError(
-                "pausing without closing: it says where pieces end in which no sentence does, so give closing too."
-            )
-        for name, tokens in (("closing", self.closing), ("pausing", self.pausing)):
-            if any(not 0 <= token < vocabulary for token in tokens or ()):
+        for name in ("parting", "closing", "pausing"):
+            tokens = getattr(self, name) or ()
+            if tokens and not self.closing:
+                raise UserError(
+                    f"{name} without closing: pieces end with a sentence at the least, so give closing too."
+                )
+            if any(not 0 <= token < vocabulary for token in tokens):
                 raise UserError(f"{name} has an id outside the base's vocabulary of {vocabulary}.")
         if self.reach < 1:
             raise UserError(f"reach={self.reach} must be at least 1 chunk.")

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from ..context.pieces import Marks, Pieces, cut_pieces, piece_size
 from ..memory.segments import Segment
 from ..model.backbone import SharedLLMModel
-from ..utils.text import ends_clause, ends_sentence
+from ..utils.text import stops
 from .base import token_ids
 from .heads import HeadIndex
 from .meaning import MeaningIndex
@@ -55,11 +55,8 @@ class TextIndex:
     def units(self) -> Pieces:
         """The pieces that end with sentences; a model with `marks` has read them, each by itself."""
         starts, ends = _stretches(self._segments, chunks=self._marks is not None)
-        if self._marks is not None:
-            closes, pauses = self._marks.at(self.ids)
-        else:
-            closes, pauses = ends_sentence(self._tokenizer, self.ids), ends_clause(self._tokenizer, self.ids)
-        return cut_pieces(closes, pauses, starts, ends, self._least)
+        found = stops(self._tokenizer, self.ids) if self._marks is None else self._marks.at(self.ids)
+        return cut_pieces(found, starts, ends, self._least)
 
     @cached_property
     def texts(self) -> list[str]:

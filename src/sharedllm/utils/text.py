@@ -21,17 +21,26 @@ _AROUND = _CLOSING + "}{[(«“‘ "
 
 def ends_sentence(tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> Tensor:
     """(T,) bool: whether a sentence or a line ends with each of the tokens (T,). Ids below 0 are none."""
-
-    def ends(text: str) -> bool:
-        return "\n" in text or text.rstrip().rstrip(_CLOSING).endswith((".", "!", "?", "。", "！", "？"))
-
-    return _where(ends, tokenizer, ids)
+    return _where(lambda text: "\n" in text or _closed(text), tokenizer, ids)
 
 
-def ends_clause(tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> Tensor:
-    """(T,) bool: whether a part of a sentence, an item of a list or a record ends with each of the tokens (T,), at a comma or
-    a semicolon. Ids below 0 are none."""
-    return _where(lambda text: text.rstrip(_AROUND).endswith((",", ";", "，", "；", "、", "،")), tokenizer, ids)
+def stops(tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> list[Tensor]:
+    """(T,) bool three times, where pieces of a text (T,) end, best first: with a paragraph or a record, before a blank line or
+    after a line that closes a bracket; with a sentence or a line; at a comma or a semicolon. Ids below 0 are none."""
+
+    def ends_part(text: str) -> bool:
+        before, line, after = text.partition("\n")
+        return "\n" in after or (bool(line) and before.rstrip().rstrip(",;").endswith(("}", "]")))
+
+    def ends_clause(text: str) -> bool:
+        return text.rstrip(_AROUND).endswith((",", ";", "，", "；", "、", "،"))
+
+    parts, clauses = (_where(kind, tokenizer, ids) for kind in (ends_part, ends_clause))
+    return [parts, ends_sentence(tokenizer, ids), clauses]
+
+
+def _closed(text: str) -> bool:
+    return text.rstrip().rstrip(_CLOSING).endswith((".", "!", "?", "。", "！", "？"))
 
 
 def _where(ends: Callable[[str], bool], tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> Tensor:

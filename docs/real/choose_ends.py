@@ -1,0 +1,76 @@
+"""Where pieces should end: with sentences or lines alone, or with paragraphs and records where one ends in time. Even ids, pieces chosen
+by words, the base's answers from them as text in its window: the table of docs/real/README.md. Takes a quarter of an hour on one core
+for a base of 0.5B parameters.
+
+Run: python docs/real/choose_ends.py MODEL BASE DATA    # MODEL: of `sharedllm extend`; DATA: the folder of the question sets
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from choose_shares import BUDGET, Chosen, answer
+from torch import Tensor
+
+from sharedllm.cli.loading import load, load_any
+from sharedllm.context.pieces import Marks, Pieces, choose_pieces, cut_chunks, piece_size
+from sharedllm.evaluation.qa.meter import Meter
+from sharedllm.evaluation.qa.reader import Reader
+from sharedllm.evaluation.qa.run import Plan
+from sharedllm.evaluation.qa.sets import SETS, TextSpec
+from sharedllm.scoring.rankings import least_score
+from sharedllm.scoring.words import WordIndex
+from sharedllm.utils.text import tokenize
+
+CELLS = {"nq": 60, "hotpotqa": 40, "keys-4": 40, "fairytaleqa": 60}
+
+
+def main() -> None:
+    (model, tokenizer), base = load(sys.argv[1]), load_any(sys.argv[2])[0]
+    reader, meter, config = Reader(base, tokenizer), Meter(tokenizer), model.config
+    head, marks, least = reader.form.head(), config.marks, piece_size(config.window)
+    assert marks is not None
+    rules = {"sentences": Marks((), marks.closing, marks.pausing), "paragraphs": marks}
+
+    def index(rule: Marks, ids: Tensor) -> tuple[Pieces, WordIndex, list[str]]:
+        """The pieces' lengths, their words and their texts."""
+        pieces = cut_chunks(rule, ids, config.chunk_size, least)
+        spans = zip(pieces.start.tolist(), pieces.end.tolist(), strict=True)
+        texts = tokenizer.batch_decode([ids[start:end].tolist() for start, end in spans])
+        return pieces, WordIndex(texts), texts
+
+    print("Tokens, hit, f1.\n\n| set, even ids | n | " + " | ".join(rules) + " | difference in f1 | better, worse |")
+    print("|---|--:|" + "--:|" * (len(rules) + 2))
+    for name, count in CELLS.items():
+        questions, chosen = SETS.find(name), {rule: [] for rule in rules}
+        spec, done = TextSpec(Path(sys.argv[3]), 32_768, "even", 50, 0), 0
+        for text in Plan(questions, spec, [], [], count).texts(meter):
+            ids = tokenize(tokenizer, text.text)[0]
+            some = text.questions[: count - done]
+            for rule, kinds in rules.items():
+                pieces, words, texts = index(kinds, ids)
+                for question in some:
+                    scores, covered = words.scores(question.question), words.covered(question.question)
+                    low = least_score(scores, covered, np.ones(len(texts), dtype=bool))
+                    best = choose_pieces(scores.masked_fill(scores < low, -torch.inf), pieces, BUDGET)
+                    shown = "".join(texts[piece] for piece in best.tolist())
+                    said = reader.prompt(shown, f"{question.question}\n{questions.instruction}", bool(shown))
+                    prompt, tokens = torch.cat([head, said], 1), int(pieces.lengths[best].sum())
+                    chosen[rule].append(Chosen(0.0, tokens, prompt, tuple(question.answers)))
+            done += len(some)
+            if done == count:
+                break
+        cells = []
+        for rows in chosen.values():
+            answer(reader, rows, questions.new_tokens)
+            hits, same = 100 * np.mean([row.scores for row in rows], 0)
+            cells.append(f"{np.mean([row.tokens for row in rows]):.0f}, {hits:.1f}, {same:.1f}")
+        gain = np.array([new.scores[1] - old.scores[1] for old, new in zip(*chosen.values(), strict=True)])
+        error = 100 * gain.std(ddof=1) / len(gain) ** 0.5
+        cells += [f"{100 * gain.mean():+.1f} ± {error:.1f}", f"{(gain > 0).sum()}, {(gain < 0).sum()}"]
+        print(f"| {name} | {done} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
