@@ -1,11 +1,15 @@
 """Where pieces should end: with sentences or lines alone, or with paragraphs and records where one ends in time. Even ids, pieces chosen
-by words, the base's answers from them as text in its window: the table of docs/real/README.md. Takes a quarter of an hour on one core
-for a base of 0.5B parameters.
+by words, the base's answers from them as text in its window; and how many records stand whole in one piece: the tables of
+docs/real/README.md. Takes half an hour on one core for a base of 0.5B parameters.
 
 Run: python docs/real/choose_ends.py MODEL BASE DATA    # MODEL: of `sharedllm extend`; DATA: the folder of the question sets
 """
 
+import json
+import random
 import sys
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +27,31 @@ from sharedllm.scoring.rankings import least_score
 from sharedllm.scoring.words import WordIndex
 from sharedllm.utils.text import tokenize
 
+NAMES, CITIES = ("Ottilie Brandt", "Jan Kos", "Mia Vale", "Ada Quill"), ("Turku", "Trieste", "Oslo")
 CELLS = {"nq": 60, "hotpotqa": 40, "keys-4": 40, "fairytaleqa": 60}
+
+
+def records() -> Iterator[tuple[str, str, list[tuple[int, int]]]]:
+    """Forms of the same 400 records: a name, the text, and the characters of each record's values."""
+    rng = random.Random(0)
+    values = [
+        {"id": i, "customer": f"{rng.choice(NAMES)} {i}", "city": rng.choice(CITIES), "day": f"2024-0{i % 9 + 1}-1{i % 9}", "total": i * 7919 + 1000}
+        for i in range(400)
+    ]  # fmt: skip
+    keys = {str(uuid.UUID(int=rng.getrandbits(128))): str(uuid.UUID(int=rng.getrandbits(128))) for _ in range(400)}
+    lines = ["".join(f"{key}: {value}\n" for key, value in record.items()) for record in values]
+    forms = {
+        "JSON in lines": json.dumps({"orders": values}, indent=2),
+        "a blank line between records": "\n".join(lines),
+        "YAML": "".join("- " + line.rstrip().replace("\n", "\n  ") + "\n" for line in lines),
+    }
+    for name, text in forms.items():
+        starts = [text.index(record["customer"]) for record in values]
+        ends = [text.index(str(record["total"]), start) for start, record in zip(starts, values, strict=True)]
+        yield name, text, [(a, b + len(str(r["total"]))) for a, b, r in zip(starts, ends, values, strict=True)]
+    for name, separators in (("UUIDs, JSON on one line", (", ", ": ")), ("the same without spaces", (",", ":"))):
+        text = json.dumps(keys, separators=separators)
+        yield name, text, [(text.index(key), text.index(value) + len(value)) for key, value in keys.items()]
 
 
 def main() -> None:
@@ -40,7 +68,17 @@ def main() -> None:
         texts = tokenizer.batch_decode([ids[start:end].tolist() for start, end in spans])
         return pieces, WordIndex(texts), texts
 
-    print("Tokens, hit, f1.\n\n| set, even ids | n | " + " | ".join(rules) + " | difference in f1 | better, worse |")
+    every = {"lines": Marks((), marks.closing, ())} | rules
+    print("Records whole in one piece, %.\n\n| 400 records | " + " | ".join(every) + " |\n|---|" + "--:|" * len(every))
+    for name, text, spans in records():
+        ids, stops = tokenize(tokenizer, text)[0], np.append(meter.tokens(text)[1], 0)
+        cells = []
+        for rule in every.values():
+            pieces = index(rule, ids)[0]
+            first, last = stops[pieces.start.numpy() - 1], stops[pieces.end.numpy() - 1]
+            cells.append(np.mean([bool(((first <= a) & (b <= last)).any()) for a, b in spans]))
+        print(f"| {name} | " + " | ".join(f"{100 * cell:.1f}" for cell in cells) + " |", flush=True)
+    print("\nTokens, hit, f1.\n\n| set, even ids | n | " + " | ".join(rules) + " | difference in f1 | better, worse |")
     print("|---|--:|" + "--:|" * (len(rules) + 2))
     for name, count in CELLS.items():
         questions, chosen = SETS.find(name), {rule: [] for rule in rules}
