@@ -14,7 +14,7 @@ from sharedllm.model.config import SharedLLMConfig
 from sharedllm.scoring import meaning, rankings
 from sharedllm.scoring.meaning import MeaningIndex
 from sharedllm.scoring.passages import select_pieces
-from sharedllm.scoring.rankings import UNSAID, rank_pieces, with_words
+from sharedllm.scoring.rankings import HARDLY_SAID, UNSAID, rank_pieces, with_words
 from sharedllm.scoring.sentences import Sentences, cut_sentences
 from sharedllm.scoring.states import KeptStates, layers_kept, read_alone
 from sharedllm.scoring.text_index import TextIndex
@@ -155,6 +155,22 @@ def test_only_where_words_say_little(model):
     assert 0 < len(selected.memory.position[0]) <= 64 and selected.coverage < UNSAID
 
 
+def test_words_decide_where_one_piece_stands_out(model):
+    """As where it alone has a number that the question names, and nothing else of its words."""
+    code = "The key 48213 belongs to the row of 77120. "
+    text = "".join(TEXT) + code + "".join(reversed(TEXT))
+    segments = segments_of(model.read(ids(text), keep_all=True))
+    index = TextIndex(segments, byte_tokenizer(), 256)
+    named, unsaid = "Whose amount is 48213?", "Whose amount is it?"
+    for question in (named, unsaid):
+        assert index.covered(question)[0].max() < HARDLY_SAID
+        asked = ids(question)
+        ranked = rank_pieces(model.model, segments, index, question, asked, torch.ones_like(asked, dtype=torch.bool))
+        assert (len(ranked.compared.read) == 0) is (question == named)
+        if question == named:
+            assert "48213" in index.texts[int(ranked.scores.argmax())]
+
+
 def test_where_words_say_few_both_count(model):
     """Between the two limits meaning and words are added, and a piece that was not compared can still be found by its words."""
     text = "".join(TEXT)
@@ -171,6 +187,7 @@ def test_where_words_say_few_both_count(model):
         ((coverage - 0.2, coverage - 0.1), words),
     ):
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rankings, "NAMED", 0.0)  # of so few pieces one stands out
             patch.setattr(rankings, "UNSAID", limits[0])
             patch.setattr(rankings, "HARDLY_SAID", limits[1])
             found = rank_pieces(model.model, segments, index, question, asked, own)
