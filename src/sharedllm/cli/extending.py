@@ -99,8 +99,8 @@ def measured_depth(
     parting, closing, pausing = (every[kind].tolist() or None for kind in stops(tokenizer, every))
     if settings["overlap"] or not closing:
         parting = closing = pausing = None
-    settings = settings | {"prefix": PromptForm.of(tokenizer).head()[0].tolist() or None}
-    settings = settings | {"parting": parting, "closing": closing, "pausing": pausing}
+    prefix = PromptForm.of(tokenizer).head()[0].tolist() or None
+    settings = settings | {"prefix": prefix, "parting": parting, "closing": closing, "pausing": pausing}
     given = settings.pop("injection_map")
     layers = base.config.num_hidden_layers if questions == "many" else lower_layers
     # Deeper heads find nothing more.

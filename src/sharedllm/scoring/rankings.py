@@ -97,24 +97,18 @@ def rank_pieces(
     covered, free = index.covered(question)
     coverage = None if covered is None else float(covered.max())
     said = 1.0 if covered is None else float(covered[free].max())
-    if (
-        ranking.words
-        and FOUND <= said < HARDLY_SAID
-        and _stands_out(index.words.scores(question)[torch.from_numpy(free)])
-    ):
-        said = 1.0
-    if ranking.meaning and (not ranking.words or (said < HARDLY_SAID and model.config.meaning_layers)):
+    words = index.words.scores(question) if ranking.words else None
+    named = words is not None and said >= FOUND and _stands_out(words[torch.from_numpy(free)])
+    if ranking.meaning and (words is None or (said < HARDLY_SAID and not named and model.config.meaning_layers)):
         scores, compared = index.meaning(model, segments).scores(question, progress)
-        if ranking.words and said >= UNSAID:
-            scores = with_words(scores, index.words.scores(question))
-        if ranking.words:
+        if words is not None:
+            if said >= UNSAID:
+                scores = with_words(scores, words)
             # What quotes the question is nearest to it, and does not answer it.
             known = scores.isfinite()
             scores = scores.masked_fill(torch.from_numpy(~free) & known, float(scores[known].min()))
         return Ranked(scores, coverage, compared=compared)
-    found = []
-    if ranking.words:
-        found.append(index.words.scores(question))
+    found = [] if words is None else [words]
     if heads:
         found.append(index.heads(model, segments).scores(question_ids, own))
     scores = found[0] if len(found) == 1 else join(*found)

@@ -53,7 +53,7 @@ class TextIndex:
 
     @cached_property
     def units(self) -> Pieces:
-        """The pieces that end with sentences; a model with `marks` has read them, each by itself."""
+        """The pieces that end with paragraphs, sentences or clauses; a model with `marks` has read them, each by itself."""
         starts, ends = _stretches(self._segments, chunks=self._marks is not None)
         found = stops(self._tokenizer, self.ids) if self._marks is None else self._marks.at(self.ids)
         return cut_pieces(found, starts, ends, self._least)
