@@ -10,10 +10,11 @@ from helpers import byte_tokenizer, coverage, tiny_base, tiny_shared
 from sharedllm.context.pieces import Pieces
 from sharedllm.memory.segments import segments_of
 from sharedllm.scoring.heads import HeadIndex
+from sharedllm.scoring.links import linked
 from sharedllm.scoring.passages import select_pieces
-from sharedllm.scoring.rankings import LEAST_SHARE, join, least_score, rank_pieces
+from sharedllm.scoring.rankings import LEAST_SHARE, follow, join, least_score, rank_pieces
 from sharedllm.scoring.text_index import TextIndex, index_of
-from sharedllm.scoring.words import WordIndex, quotes
+from sharedllm.scoring.words import WordIndex, names_of, quotes
 from sharedllm.utils.errors import UserError
 
 PREFIX = [5, 3, 9]
@@ -221,3 +222,41 @@ def test_what_can_not_rank(model):
     index, asked = TextIndex(segments, byte_tokenizer(), 256), ids("Who?")
     with pytest.raises(UserError, match="score='focus' does not rank pieces"):
         rank_pieces(model.model, segments, index, "Who?", asked, torch.ones_like(asked, dtype=torch.bool), "focus")
+
+
+def test_a_piece_leads_to_another_that_shares_a_rare_name_with_it(model):
+    """The first piece names who wrote the opera; another one says where he was born, and has fewer of the question's words."""
+    asked = "In which city was the composer of the opera The Harrow Mill born?"
+    first = "The Harrow Mill is an opera. Its composer is Ottilie Brandt."
+    second = "Ottilie Brandt saw the light of day in the city of Turku."
+    third = "The opera of a city was born late, says a composer."
+    texts = [second, third, *(f"Rain fell on hill {i} all day." for i in range(40)), first]
+    index = WordIndex(texts)
+    assert int(index.scores(asked).argmax()) == 42
+    assert linked(index, first, asked, 42).tolist() == [0]
+    assert names_of(first) == ["harrow", "mill", "ottilie", "brandt"]
+    # Without a word of the question that the first lacks, and with names that the question has too, it isn't followed.
+    assert not len(linked(index, first, "Who is the composer of The Harrow Mill?", 42))
+    assert not len(linked(index, first, asked.replace("The Harrow Mill", "Ottilie Brandt"), 42))
+    # A name that many pieces have leads nowhere.
+    common = WordIndex([*texts[:-1], *["Ottilie Brandt sings."] * 10, first])
+    assert not len(linked(common, first, asked, 52))
+
+
+def test_what_is_followed_is_read_right_after_the_best_piece():
+    asked = "In which city was the composer of the opera The Harrow Mill born?"
+    pieces = [
+        "Ottilie Brandt saw the light of day in the city of Turku. ",
+        *(f"Rain fell on hill {i} all day. " for i in range(40)),
+        "The Harrow Mill is an opera. Its composer is Ottilie Brandt. ",
+    ]
+    ends = torch.tensor([len(piece) for piece in pieces]).cumsum(0)
+    index = TextIndex([], byte_tokenizer(), 256, Pieces(torch.cat([ends.new_zeros(1), ends[:-1]]), ends))
+    index.ids = ids("".join(pieces))[0]
+    scores, every = index.words.scores(asked), np.ones(42, dtype=bool)
+    least = least_score(scores, index.words.covered(asked), every)
+    after = follow(scores, index, asked, every)
+    assert scores[0] < least and after.argsort(descending=True, stable=True).tolist()[:2] == [41, 0]
+    assert after[0] >= least and torch.equal(after[1:], scores[1:])
+    # Neither is followed what quotes the question.
+    assert torch.equal(follow(scores, index, asked, np.arange(42) > 0), scores)

@@ -15,6 +15,7 @@ from ..model.config import SharedLLMConfig
 from ..utils.errors import UserError
 from .defaults import default_score
 from .heads import Heads
+from .links import linked
 from .meaning import Compared
 from .sentences import standard
 from .text_index import TextIndex
@@ -103,7 +104,7 @@ def rank_pieces(
         scores, compared = index.meaning(model, segments).scores(question, progress)
         if words is not None:
             if said >= UNSAID:
-                scores = with_words(scores, words)
+                scores = follow(with_words(scores, words), index, question, free)
             # What quotes the question is nearest to it, and does not answer it.
             known = scores.isfinite()
             scores = scores.masked_fill(torch.from_numpy(~free) & known, float(scores[known].min()))
@@ -112,7 +113,10 @@ def rank_pieces(
     if heads:
         found.append(index.heads(model, segments).scores(question_ids, own))
     scores = found[0] if len(found) == 1 else join(*found)
-    return Ranked(scores, coverage, least_score(scores, covered, free) if ranking.words else -math.inf)
+    if not ranking.words:
+        return Ranked(scores, coverage)
+    least = least_score(scores, covered, free)
+    return Ranked(follow(scores, index, question, free), coverage, least)
 
 
 def _stands_out(scores: Float[Tensor, " n"]) -> bool:
@@ -127,6 +131,22 @@ def with_words(meaning: Float[Tensor, " n"], words: Float[Tensor, " n"]) -> Floa
     known = meaning.isfinite()
     meaning = meaning.masked_fill(~known, float(meaning[known].min()))
     return standard(meaning) + standard(words)
+
+
+def follow(
+    scores: Float[Tensor, " n"], index: TextIndex, question: str, free: Bool[np.ndarray, " n"]
+) -> Float[Tensor, " n"]:
+    """(n,) scores of n pieces, with those that the best one leads to right after it (see `linked`). free: of `TextIndex.covered`;
+    only these lead and are followed."""
+    known = scores.masked_fill(torch.from_numpy(~free), -torch.inf)
+    best = int(known.argmax())
+    if float(scores[best]) <= 0:
+        return scores
+    scores = scores.clone()
+    for place, piece in enumerate(linked(index.words, index.texts[best], question, best).tolist(), 1):
+        if free[piece]:
+            scores[piece] = max(float(scores[piece]), (1 - place / 100) * float(scores[best]))
+    return scores
 
 
 def join(words: Float[Tensor, " n"], heads: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -62,6 +62,13 @@ def words_of(text: str) -> list[str]:
     return [word for word in found if word not in _FORM]
 
 
+def names_of(text: str) -> list[str]:
+    """The distinct words, in lower case, that are written like names: they begin with a capital letter or a digit."""
+    found = _WORD.findall(unicodedata.normalize("NFKC", text))
+    names = [word for written in found if written[0].isupper() or written[0].isdigit() for word in words_of(written)]
+    return list(dict.fromkeys(names))
+
+
 def terms_of(words: Iterable[str]) -> list[str]:
     """The counted terms: words and their beginnings. Names with digits have no separate beginning."""
     words = list(words)
@@ -83,6 +90,9 @@ class WordIndex:
             self._index = BM25(method="lucene")
             self._index.index(found, show_progress=False)
 
+    def __len__(self) -> int:
+        return self._pieces
+
     def scores(self, question: str) -> Float[Tensor, " n"]:
         """(n,) BM25 score of each piece for the words of a question; 0 for a piece with none of them."""
         if self._index is None:
@@ -92,9 +102,12 @@ class WordIndex:
             return torch.zeros(self._pieces)
         return torch.from_numpy(np.asarray(self._index.get_scores(known), dtype=np.float32))
 
-    def covered(self, question: str) -> Float[np.ndarray, " n"] | None:
+    def covered(self, question: str, beyond: int | None = None) -> Float[np.ndarray, " n"] | None:
         """(n,) how much of a question each piece contains: the share of its words, weighted by idf and compared by their
-        beginnings. None for a question without words, of which nothing can be said."""
+        beginnings. None for a question without words, of which nothing can be said.
+
+        beyond: a piece; only words that it lacks are counted, as shares of all.
+        """
         terms = [term for term in _distinct(question) if term.startswith("~")]
         if not terms:
             return None
@@ -102,14 +115,19 @@ class WordIndex:
         for term in dict.fromkeys(terms):
             # A short word and its form in -s have different beginnings.
             forms = {term, term + "s", term.removesuffix("s")} if len(term) <= _BEGINNING + 1 else {term}
-            holding = np.unique(np.concatenate([self._holding(form) for form in forms]))
-            weight = max(_LEAST_IDF, math.log(1 + (self._pieces - len(holding) + 0.5) / (len(holding) + 0.5)))
-            covered[holding] += weight
+            holding = np.unique(np.concatenate([self.holding(form) for form in forms]))
+            weight = max(_LEAST_IDF, self.idf(len(holding)))
             total += weight
+            if beyond is None or beyond not in holding:
+                covered[holding] += weight
         return covered / total
 
-    def _holding(self, term: str) -> np.ndarray:
-        """Indices of the pieces that contain a term."""
+    def idf(self, holding: int) -> float:
+        """How much a word says that so many pieces contain."""
+        return math.log(1 + (self._pieces - holding + 0.5) / (holding + 0.5))
+
+    def holding(self, term: str) -> np.ndarray:
+        """Indices of the pieces that contain a term of `terms_of`."""
         if self._index is None or term not in self._index.vocab_dict:
             return np.zeros(0, dtype=np.int64)
         column, borders = self._index.vocab_dict[term], self._index.scores["indptr"]

@@ -1,0 +1,131 @@
+"""Whether to follow the names that the best piece of a question shares with other pieces, and how many: the evidence of even ids in the
+pieces that words choose, and the base's answers from them as text in its window: the tables of docs/real/README.md.
+Takes a quarter of an hour on one core for a base of 0.5B parameters.
+
+Run: python docs/real/choose_links.py MODEL BASE DATA    # MODEL: of `sharedllm extend`; DATA: the folder of the question sets
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from choose_shares import BUDGET, Chosen, answer
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from sharedllm.cli.loading import load_any
+from sharedllm.context.pieces import Pieces, choose_pieces, cut_chunks, piece_size
+from sharedllm.evaluation.qa.meter import Meter
+from sharedllm.evaluation.qa.reader import Reader
+from sharedllm.evaluation.qa.run import Plan
+from sharedllm.evaluation.qa.sets import SETS, Question, TextSpec
+from sharedllm.model.config import SharedLLMConfig
+from sharedllm.scoring import links
+from sharedllm.scoring.rankings import follow, least_score
+from sharedllm.scoring.text_index import TextIndex
+from sharedllm.utils.text import tokenize
+
+CELLS = (
+    ("hotpotqa", 55, 32_768),
+    ("fairytaleqa", 100, 32_768),
+    ("nq", 100, 32_768),
+    ("keys-4", 40, 32_768),
+    ("hotpotqa", 55, 131_072),
+    ("nq", 60, 131_072),
+)
+# Least names, least added, followed. None are followed without names.
+RULES = ((9.0, 0.1, 0), (1.5, 0.1, 2), (1.0, 0.1, 2), (0.8, 0.1, 2), (0.6, 0.1, 2), (0.0, 0.1, 2), (0.8, 0.0, 2), (0.8, 0.2, 2), (0.8, 0.1, 1), (0.8, 0.1, 4))  # fmt: skip
+
+
+class Text(TextIndex):
+    """A text that nothing has read yet. spans: (n, 2) the characters of its pieces."""
+
+    def __init__(self, text: str, tokenizer, config: SharedLLMConfig, meter: Meter):
+        self.ids, self._tokenizer = tokenize(tokenizer, text)[0], tokenizer
+        assert config.marks is not None
+        self.pieces: Pieces = cut_chunks(config.marks, self.ids, config.chunk_size, piece_size(config.window))
+        stops = np.append(meter.tokens(text)[1], 0)
+        self.spans = np.stack([stops[self.pieces.start.numpy() - 1], stops[self.pieces.end.numpy() - 1]], 1)
+
+    def chosen(self, question: Question, rule: tuple[float, float, int]) -> Tensor:
+        """The pieces that are read by a rule of `RULES`."""
+        scores, (covered, free) = self.words.scores(question.question), self.covered(question.question)
+        least = least_score(scores, covered, free)
+        with mock.patch.multiple(links, LEAST_NAMES=max(rule[0], 1e-9), LEAST_ADDED=rule[1], FOLLOWED=rule[2]):
+            scores = follow(scores, self, question.question, free)
+        return choose_pieces(scores.masked_fill(scores < least, -torch.inf), self.pieces, BUDGET)
+
+    def found(self, question: Question, chosen: Tensor) -> np.ndarray:
+        """For each part of the evidence, whether a piece has half of it, or is half of it."""
+        starts, ends = self.spans[chosen.numpy()].T
+        return np.array([
+            bool((2 * (np.minimum(ends, b) - np.maximum(starts, a)) >= np.minimum(b - a, ends - starts)).any())
+            for a, b in question.evidence
+        ])  # fmt: skip
+
+
+def asked(name: str, count: int, length: int, data: str, make) -> Iterator[tuple[Text, Question]]:
+    """Questions of even ids, each with its text."""
+    spec = TextSpec(Path(data), length, "even", 50, 0)
+    for packed in Plan(SETS.find(name), spec, [], [], count).texts(make.meter):
+        text = Text(packed.text, make.tokenizer, make.config, make.meter)
+        yield from ((text, question) for question in packed.questions[:count])
+        count -= len(packed.questions[:count])
+        if not count:
+            return
+
+
+class Make:
+    """What texts are made with."""
+
+    def __init__(self, folder: str):
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.config, self.meter = SharedLLMConfig.from_pretrained(folder), Meter(self.tokenizer)
+
+
+def main() -> None:
+    make, base = Make(sys.argv[1]), load_any(sys.argv[2])[0]
+    reader, head = Reader(base, make.tokenizer), Reader(base, make.tokenizer).form.head()
+    print("Parts of the evidence, questions with all of it, tokens.\n\n| set, even ids | n | tokens | " + " | ".join(map(str, RULES)) + " |")  # fmt: skip
+    print("|---|--:|--:|" + "--:|" * len(RULES))
+    every = {}
+    for name, count, length in CELLS:
+        every[name, length] = rows = list(asked(name, count, length, sys.argv[3], make))
+        cells = []
+        for rule in RULES:
+            picks = [(text, question, text.chosen(question, rule)) for text, question in rows]
+            parts = [text.found(question, chosen) for text, question, chosen in picks]
+            tokens = np.mean([int(text.pieces.lengths[chosen].sum()) for text, _, chosen in picks])
+            share, whole = np.mean([p.mean() for p in parts]), np.mean([p.all() for p in parts])
+            cells.append(f"{100 * share:.1f}, {100 * whole:.1f}, {tokens:.0f}")
+        print(f"| {name} | {len(rows)} | {length // 1024}K | {' | '.join(cells)} |", flush=True)
+    print(
+        "\nTokens, hit, f1.\n\n| set, even ids | n | none followed | names followed | difference in f1 | better, worse |"
+    )
+    print("|---|--:|--:|--:|--:|--:|")
+    for name in ("hotpotqa", "nq", "fairytaleqa"):
+        questions, both = SETS.find(name), []
+        for rule in (RULES[0], (links.LEAST_NAMES, links.LEAST_ADDED, links.FOLLOWED)):
+            both.append([])
+            for text, question in every[name, 32_768]:
+                chosen = text.chosen(question, rule)
+                shown = "".join(text.texts[piece] for piece in chosen.tolist())
+                said = reader.prompt(shown, f"{question.question}\n{questions.instruction}", bool(shown))
+                tokens = int(text.pieces.lengths[chosen].sum())
+                both[-1].append(Chosen(0.0, tokens, torch.cat([head, said], 1), tuple(question.answers)))
+        answer(reader, both[0] + both[1], questions.new_tokens)
+        cells = []
+        for rows in both:
+            hits, same = 100 * np.mean([row.scores for row in rows], 0)
+            cells.append(f"{np.mean([row.tokens for row in rows]):.0f}, {hits:.1f}, {same:.1f}")
+        gain = np.array([new.scores[1] - old.scores[1] for old, new in zip(*both, strict=True)])
+        error = 100 * gain.std(ddof=1) / len(gain) ** 0.5
+        cells += [f"{100 * gain.mean():+.1f} ± {error:.1f}", f"{(gain > 0).sum()}, {(gain < 0).sum()}"]
+        print(f"| {name} | {len(both[0])} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
