@@ -17,7 +17,7 @@ from sharedllm.scoring.passages import select_pieces
 from sharedllm.scoring.rankings import HARDLY_SAID, UNSAID, rank_pieces, with_words
 from sharedllm.scoring.sentences import Sentences, cut_sentences
 from sharedllm.scoring.states import KeptStates, layers_kept, read_alone
-from sharedllm.scoring.text_index import TextIndex
+from sharedllm.scoring.text_index import TextIndex, index_of
 from sharedllm.utils.errors import UserError
 
 PREFIX = [5, 3, 9]
@@ -272,6 +272,26 @@ def test_a_long_text_is_compared_by_what_its_memory_keeps(lower_layers):
     assert last[0] == pytest.approx(scores, abs=1e-6)
     by_two = MeaningIndex(model.model, byte_tokenizer(), index.ids, index.pieces, 2).scores(question)[0]
     assert scores.isfinite()[by_two.argmax()] and not scores.isfinite()[by_two.argmin()]
+
+
+def test_of_a_text_that_was_appended_to_only_what_is_new_is_read():
+    model, _, _ = kept_by(2)
+    tokenizer, text, more = byte_tokenizer(), "".join(TEXT) * 4, "Many birds swam over the lake. " * 4
+    memory = model.read(ids(text), keep_all=True)
+    longer = model.append(memory, ids(more))
+    other = model.read(ids("A tower fell. " + text), keep_all=True)
+    question, results = "Which birds swam over there?", []
+    for read in (memory, longer, other):
+        segments = segments_of(read)
+        index = index_of(segments, tokenizer, 256, model.config.marks)
+        scores, compared = index.meaning(model.model, segments).scores(question)
+        alone = TextIndex(segments, tokenizer, 256, marks=model.config.marks)
+        assert scores == pytest.approx(alone.meaning(model.model, segments).scores(question)[0], abs=1e-9)
+        results.append((index, int(compared.read.sum())))
+    (before, first), (_, second), (_, third) = results
+    last = int(before.pieces.lengths[-1])
+    assert first == len(before.ids) and len(more) <= second <= len(more) + last
+    assert third == len("A tower fell. ") + first
 
 
 def test_states_that_are_too_deep_or_of_whole_chunks_are_not_used():

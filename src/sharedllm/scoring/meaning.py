@@ -112,6 +112,17 @@ class MeaningIndex:
         self._last: tuple[Tensor, Sentences] | None = None
         self._common: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
 
+    def go_on_from(self, earlier: "MeaningIndex") -> None:
+        """Take over the states of the pieces that both have, from the index of a text with which this one begins."""
+        if earlier.model is not self.model or earlier._depth != self._depth:
+            return
+        places = zip(self._pieces.start.tolist(), self._pieces.end.tolist(), strict=True)
+        here = {place: piece for piece, place in enumerate(places)}
+        for piece, states in earlier._states.items():
+            place = int(earlier._pieces.start[piece]), int(earlier._pieces.end[piece])
+            if place in here:
+                self._states[here[place]] = states
+
     @torch.no_grad()
     def scores(
         self, question: str, progress: Callable[[int], None] | None = None

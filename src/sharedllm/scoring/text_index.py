@@ -45,6 +45,13 @@ class TextIndex:
         self.ids = token_ids(segments, 0)
         self._heads: HeadIndex | None = None
         self._meaning: MeaningIndex | None = None
+        self._earlier: MeaningIndex | None = None
+
+    def go_on_from(self, earlier: "TextIndex") -> None:
+        """Use what was read for the questions about a text with which this one begins; of any other text nothing is taken."""
+        begun = len(earlier.ids)
+        if begun <= len(self.ids) and torch.equal(self.ids[:begun], earlier.ids):
+            self._earlier = earlier._meaning or earlier._earlier
 
     @cached_property
     def pieces(self) -> Pieces:
@@ -93,6 +100,9 @@ class TextIndex:
             kept = KeptStates(model, segments, self.units) if layers_kept(model.config) is not None else None
             depth = model.config.meaning_layers or 0
             self._meaning = MeaningIndex(model, self._tokenizer, self.ids, self.pieces, depth, kept)
+            if self._earlier is not None:
+                self._meaning.go_on_from(self._earlier)
+                self._earlier = None
         return self._meaning
 
 
@@ -111,7 +121,12 @@ def index_of(
     if key in _KEPT:
         _KEPT.move_to_end(key)
         return _KEPT[key]
-    _KEPT[key] = TextIndex(segments, tokenizer, window, marks=marks)
+    index = TextIndex(segments, tokenizer, window, marks=marks)
+    for other, earlier in _KEPT.items():
+        # Of a text that was appended to, the latest one before.
+        if other[:3] == key[:3]:
+            index.go_on_from(earlier)
+    _KEPT[key] = index
     while len(_KEPT) > 4:
         _KEPT.popitem(last=False)
     return _KEPT[key]
