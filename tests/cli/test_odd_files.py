@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from sharedllm import SharedLLMForCausalLM, open_memory
 from sharedllm.cli import reading
 from sharedllm.cli.common import progress_bar
+from sharedllm.store.writer import Writer
 from sharedllm.utils.text_files import harmless, read_text
 
 LONG = "a" * 5000
@@ -74,6 +75,30 @@ def test_a_damaged_memory_is_described_as_damaged(run, tmp_path, model_folder):
     )
     path.unlink()
     assert run("memory", "check", memory)[1].endswith(f"are lost: blocks/{file}.memory is missing\n")
+
+
+def test_what_was_read_in_part_is_called_incomplete(run, tmp_path, model_folder, monkeypatch):
+    text, memory = tmp_path / "a.txt", tmp_path / "a.memory"
+    text.write_text("The harbour master counted crates. " * 40)
+    monkeypatch.setattr("sharedllm.store.writer.BLOCK_TOKENS", 512)
+    read = ["read", text, "-o", memory, "--keep-all", "--model", model_folder]
+    block, read_before = Writer._block, []
+
+    def second_fails(self, *args, **options):
+        read_before.append(1)
+        if len(read_before) == 2:
+            raise KeyboardInterrupt
+        return block(self, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "_block", second_fails)
+        assert run(*read)[0] == 130
+    assert not json.loads(run("info", memory, "--json")[1])["complete"]
+    code, _, err = run("ask", memory, "crates?", "--model", model_folder)
+    told = f"incomplete: {text} was read up to 512 tokens: go on with `sharedllm read --append`."
+    assert code == 0 and told in " ".join(err.split())
+    assert run(*read, "--append")[0] == 0 and json.loads(run("info", memory, "--json")[1])["complete"]
+    assert "incomplete" not in run("ask", memory, "crates?", "--model", model_folder)[2]
 
 
 def test_extend_writes_a_card(run, tmp_path, base_folder, model_folder):

@@ -64,6 +64,7 @@ def describe_memory(name: str) -> dict:
     from ..store import look, open_memory
 
     label, memory = look(name), open_memory(name, verify=False)
+    finished = all(document.get("finished", True) for document in memory.contents)
     return {
         "kind": label.kind,
         "texts": memory.texts,
@@ -71,8 +72,8 @@ def describe_memory(name: str) -> dict:
         "tokens": memory.tokens,
         "chunk_size": memory.chunk_size,
         "kept_tokens": int(memory.kept.sum()),
-        # Every token can be read: as far as shows without reading every byte, which `memory check` does.
-        "complete": memory.complete and not memory.damaged,
+        # Every token of every document can be read: as far as shows without reading every byte, which `memory check` does.
+        "complete": memory.complete and not memory.damaged and finished,
         "injected_layers": memory.pairs,
         "storage": label.storage,
         "bytes": memory.nbytes,

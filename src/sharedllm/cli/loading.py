@@ -19,6 +19,7 @@ from ..utils.checkpoints import load_model, load_tokenizer
 from ..utils.errors import UserError
 from ..utils.hardware import default_device, inference_dtype
 from ..utils.text import tokenize
+from ..utils.text_files import some
 from .common import note, progress_bar
 
 
@@ -78,9 +79,16 @@ def open_own(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, na
 
 
 def note_damage(memory: Memory) -> None:
-    """Report lost parts on stderr."""
+    """Report lost parts, and documents whose reading was interrupted, on stderr."""
     for lost in memory.damaged:
         note(f"lost: {lost.document}, tokens {lost.start:,}–{lost.end:,}: {lost.reason}")
+    for document in memory.contents:
+        if not document.get("finished", True):
+            note(
+                f"incomplete: {document['name']} was read up to {some(document['tokens'], 'token')}: go on with `sharedllm "
+                "read --append`.",
+                style="yellow",
+            )
 
 
 @torch.no_grad()
