@@ -24,6 +24,7 @@ from ..utils.errors import UserError
 from ..utils.hardware import now
 from .citations import Citation, cite, describe
 from .nearest import narrowed
+from .prefill import Progress, following
 from .stream import AnswerStream, StopOnText, cut_off, ending
 
 # Names and numbers need few tokens, but a summary more, and an identifier of 36 characters up to 36.
@@ -172,8 +173,9 @@ def answer_over(
     memory: ContextMemory,
     prompt: Tensor,
     max_new_tokens: int | None,
+    reading: Progress | None = None,
 ) -> Written:
-    """The greedy answer to a prompt (1, Q) over a memory."""
+    """The greedy answer to a prompt (1, Q) over a memory. reading: see `prefill.following`."""
     form = PromptForm.of(tokenizer)
     stream = AnswerStream(tokenizer, one_line=form.one_line, strip=True)
     stop = StopOnText(stream)
@@ -183,9 +185,9 @@ def answer_over(
     with torch.no_grad():
         prepared = model.model.prepare_memory(memory)
     ready = now()
-    output = model.generate(
-        prompt, memory=prepared, max_new_tokens=most, do_sample=False, stopping_criteria=[stop], **ends
-    )
+    options: dict[str, Any] = {"max_new_tokens": most, "do_sample": False, "stopping_criteria": [stop], **ends}
+    with following(model, reading):
+        output = model.generate(prompt, memory=prepared, **options)
     done = now()
     first = stop.first or done
     said = stream.text.rstrip()
@@ -275,6 +277,7 @@ def ask(
     most_sources: int = 3,
     instruction: str | None = None,
     progress: Callable[[int], None] | None = None,
+    reading: Progress | None = None,
 ) -> Answer:
     """Answer a question over a text of which every token was kept.
 
@@ -287,6 +290,7 @@ def ask(
         instruction: how to answer, put after the question; its words are not searched for. Default: with as few words as
             possible, where the tokenizer has a chat template; else none.
         progress: called with the number of tokens that were read since the last call to compare meanings.
+        reading: called while the question is read, with how many of its tokens were, and with all of them.
 
     Raises:
         UserError: an empty or too long question, a budget below 1, or a memory that does not hold every token.
@@ -300,7 +304,7 @@ def ask(
     options: dict[str, Any] = {"budget": budget, "score": score, "most_sources": most_sources, "progress": progress}
     chosen = choose(model, tokenizer, everything, prompt, form, **options)
     selecting = {"select": now() - begin}
-    written = answer_over(model, tokenizer, chosen.memory, prompt, max_new_tokens)
+    written = answer_over(model, tokenizer, chosen.memory, prompt, max_new_tokens, reading)
     chunks = roots(segments_of(everything), 0)
     return Answer(**vars(chosen), question=question.strip(), budget=budget, score=score, text=written.text, cut=written.cut,
                   question_ids=prompt, answer_ids=written.ids, chunks=chunks, seconds=selecting | written.seconds)  # fmt: skip

@@ -21,6 +21,7 @@ from ..scoring.base import TokenScore, get_score
 from ..scoring.defaults import default_budget, default_score
 from ..utils.errors import UserError, at_least_one
 from .ask import after_prefix, checked_question, choose
+from .prefill import Progress, following
 from .stream import AnswerStream, StopOnText, cut_off, ending
 
 HISTORY = "this chat"
@@ -113,11 +114,13 @@ class Chat:
         return score if self.model.config.injection == "deep" else get_score(score, self.model.config)
 
     @torch.no_grad()
-    def ask(self, question: str, on_text: Callable[[str], None] | None = None) -> Turn:
+    def ask(self, question: str, on_text: Callable[[str], None] | None = None, reading: Progress | None = None) -> Turn:
         """Answer a question.
 
         Args:
             on_text: called with each piece of the answer as it is generated; joined they are the answer.
+            reading: called while the running text and the question are read, with how many of their tokens were, and with all
+                of them.
 
         Raises:
             UserError: the question is empty or too long; the chat is unchanged.
@@ -142,7 +145,8 @@ class Chat:
         options = {"memory": chosen.memory, "max_new_tokens": new, "do_sample": False, **ends}
         stopped = False
         try:
-            self.model.generate(prompt, stopping_criteria=[stop], **options)
+            with following(self.model, reading):
+                self.model.generate(prompt, stopping_criteria=[stop], **options)
         except KeyboardInterrupt:
             if not stream.text:
                 raise

@@ -17,10 +17,11 @@ from .common import (
     note,
     note_cut,
     print_json,
+    reading_line,
     say,
     show_found,
     show_sources,
-    stderr,
+    status_line,
 )
 
 
@@ -74,14 +75,15 @@ def command(
     if budget is not None:
         limits = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens, "instruction": instruction}
         compared = 0
-        with stderr.status("choosing what to read, and answering …") as status:
+        with status_line("choosing what to read, and answering …") as tell:
 
             def progress(tokens: int) -> None:
                 nonlocal compared
                 compared += tokens
-                status.update(f"comparing what is meant: {compared:,} tokens read …")
+                tell(f"comparing what is meant: {compared:,} tokens read …")
 
-            answered = ask(loaded, tokenizer, opened, question, progress=progress, **limits)
+            told = {"progress": progress, "reading": reading_line(tell)}
+            answered = ask(loaded, tokenizer, opened, question, **told, **limits)
         answer, memory, sources, found = answered, answered.memory, answered.sources, answered.found
         little = answered.too_little("--budget")
     else:
@@ -96,7 +98,8 @@ def command(
             held = torch.isin(torch.arange(ids.shape[1]) // memory.chunk_size, memory.chunk)[None]
             with torch.no_grad():
                 memory = loaded.read(ids, held, query_ids=prompt, selection=policy, batch_tokens=batch_tokens)
-        answer = answer_over(loaded, tokenizer, memory, prompt, max_new_tokens)
+        with status_line("answering …") as tell:
+            answer = answer_over(loaded, tokenizer, memory, prompt, max_new_tokens, reading_line(tell))
     if loaded.config.injection == "cross" and untrained(loaded):
         note(
             f"{model} is not trained: its cross-attention adds nothing, and the answer ignores the text. Train it, or extend "

@@ -115,6 +115,30 @@ def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]
         yield update
 
 
+@contextmanager
+def status_line(label: str) -> Iterator[Callable[[str], None]]:
+    """A line on stderr that says what is done now; yields a function that changes it. If stderr is not a terminal, a change is
+    written as a line of its own now and then instead."""
+    said = time.monotonic()
+
+    def tell(line: str) -> None:
+        nonlocal said
+        if time.monotonic() - said >= SECONDS_A_LINE:
+            said = time.monotonic()
+            note(line)
+
+    if not stderr.is_terminal:
+        yield tell
+        return
+    with stderr.status(label) as status:
+        yield status.update
+
+
+def reading_line(tell: Callable[[str], None]) -> Callable[[int, int], None]:
+    """What `answering` calls while a question is read, to tell it in a line."""
+    return lambda done, tokens: tell(f"reading the question: {done:,} of {tokens:,} tokens …")
+
+
 def check_source(name: str, *, lost: bool = False) -> None:
     """Refuse a missing memory or text file, and a memory without its manifest, before anything is loaded for it.
 

@@ -19,7 +19,9 @@ from .common import (
     note_cut,
     output_file_option,
     print_json,
+    reading_line,
     say,
+    status_line,
     stderr,
 )
 
@@ -55,10 +57,10 @@ def command(
     score = checked_score(loaded, score)
     prompt_of(loaded, tokenizer, question, max_new_tokens)
     everything = open_source(loaded, tokenizer, source, batch_tokens, keep_all=True)
-    with stderr.status("choosing what to read, and answering …"):
+    with status_line("choosing what to read, and answering …") as tell:
         size = default_budget(loaded.config) if budget is None else budget
         limits = {"budget": size, "score": score, "max_new_tokens": max_new_tokens, "most_sources": MOST_SOURCES}
-        answer = ask(loaded, tokenizer, everything, question, **limits)
+        answer = ask(loaded, tokenizer, everything, question, reading=reading_line(tell), **limits)
     with stderr.status("collecting what the answer was made of …"):
         facts = gather(loaded, tokenizer, answer, model)
         page = render(facts)

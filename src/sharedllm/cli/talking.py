@@ -12,7 +12,7 @@ import typer
 
 from ..answering.chat import Chat, Turn
 from ..utils.errors import UserError
-from .common import note, note_cut, say, show_found, show_sources, stderr
+from .common import note, note_cut, reading_line, say, show_found, show_sources, status_line, stderr
 
 KEYS = "Ctrl-C stops an answer; /exit or Ctrl-D leaves."
 
@@ -96,18 +96,17 @@ def _typed() -> Iterator[bytes]:
 
 
 def _answer(chat: Chat, question: str, json: bool) -> Turn:
-    """Ask, showing the answer as it is generated."""
-    if json:
-        return chat.ask(question)
-    status = stderr.status("reading") if stderr.is_terminal else contextlib.nullcontext()
+    """Ask, showing how far the question is read, and the answer as it is generated."""
     with contextlib.ExitStack() as until_it_speaks:
-        until_it_speaks.enter_context(status)
+        reading = reading_line(until_it_speaks.enter_context(status_line("reading")))
+        if json:
+            return chat.ask(question, reading=reading)
 
         def show(text: str) -> None:
             until_it_speaks.close()
             say(text, end="")
 
-        turn = chat.ask(question, show)
+        turn = chat.ask(question, show, reading)
     print(flush=True)
     return turn
 
