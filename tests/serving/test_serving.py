@@ -275,6 +275,7 @@ WRONG_SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"
         ({"response_format": WRONG_SCHEMA}, 400, "response_format", "can't be kept"),
         ({"audio": {"voice": "x"}}, 400, "audio", "leave it out"),
         ({"store": True}, 400, "store", "leave it out"),
+        ({"max_completion_tokens": 9}, 400, "max_tokens", "max_tokens=20 and max_completion_tokens=9 differ: send one"),
         ({"top_logprobs": 1}, 400, "top_logprobs", "needs logprobs=true"),
         ({"logprobs": True, "top_logprobs": 21}, 400, "top_logprobs", "less than or equal to 20"),
         ({"presence_penalty": 3}, 400, "presence_penalty", "presence_penalty=3"),
@@ -354,6 +355,7 @@ def test_tools_that_the_model_may_call_but_can_not_are_warned_of(serve, memory):
         {"tool_choice": "none"},
         {"functions": None},
         {"response_format": {"type": "text"}},
+        {"max_completion_tokens": 20},
         {"top_logprobs": None},
         {"top_logprobs": 0},
         {"logprobs": False},
@@ -371,7 +373,7 @@ def test_tools_that_the_model_may_call_but_can_not_are_warned_of(serve, memory):
 def test_fields_that_ask_for_nothing_change_nothing(serve, more):
     client = serve()
     for path, body in (("chat/completions", ASKED), ("completions", {"prompt": TEXT[:50], "max_tokens": 4})):
-        if path == "completions" and "logprobs" in more:
+        if path == "completions" and ("logprobs" in more or "max_completion_tokens" in more):
             continue
         said, plain = (client.post(f"/v1/{path}", json=body | extra).json() for extra in (more, {}))
         assert said["choices"] == plain["choices"]

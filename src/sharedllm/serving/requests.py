@@ -134,6 +134,11 @@ class ChatRequest(Sampled):
 
     def check(self) -> None:
         super().check()
+        short, long = self.max_tokens, self.max_completion_tokens
+        if short is not None and long is not None and short != long:
+            raise invalid(
+                "max_tokens", f"max_tokens={short} and max_completion_tokens={long} differ: send one of them."
+            )
         if self.top_logprobs and not self.logprobs:
             raise invalid("top_logprobs", f"top_logprobs={self.top_logprobs} needs logprobs=true: send that too.")
         if self.tool_choice not in (None, "none", "auto") and not self.forced:
