@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from sharedllm.answering.ask import Answer, ask, prompt_of
+from sharedllm.answering.ask import Answer, ask
+from sharedllm.answering.asked import prompt_of
 from sharedllm.answering.nearest import narrowed
 from sharedllm.corpus.corpus import DOCUMENTS, Corpus
 from sharedllm.corpus.engines import OneProcess

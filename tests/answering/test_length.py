@@ -7,7 +7,8 @@ import pytest
 from helpers import byte_tokenizer, tiny_base, tiny_shared
 from served import TEMPLATE, TEXT
 
-from sharedllm.answering.ask import ANSWER_TOKENS, answer_length, ask
+from sharedllm.answering.ask import ask
+from sharedllm.answering.asked import ANSWER_TOKENS, answer_length, least_window
 from sharedllm.cli.common import NewTokensOption
 from sharedllm.utils.text import tokenize
 
@@ -32,6 +33,23 @@ def test_the_default_fits_into_the_window(model):
     narrow = copy.copy(model.config)
     narrow.window = 40
     assert answer_length(narrow, None) == 20 and answer_length(narrow, 33) == 33
+
+
+@pytest.mark.parametrize("template", [None, TEMPLATE], ids=["plain", "chat"])
+@pytest.mark.parametrize("injection", ["joint", "deep"])
+def test_the_least_window_holds_a_question(injection, template):
+    made = byte_tokenizer()
+    made.chat_template = template
+    base = tiny_base("llama", vocab_size=256, max_position_embeddings=512)
+    least = least_window(made, injection)
+    for window, fits in ((least, True), (least - 1, False)):
+        model = tiny_shared("llama", base=base, window=window, encoding="chunk", injection=injection)
+        memory = model.read(tokenize(made, TEXT), keep_all=True)
+        if fits:
+            assert ask(model, made, memory, "Who?").answer_ids.shape[1] > 0
+        else:
+            with pytest.raises(ValueError, match="the question has"):
+                ask(model, made, memory, "Who?")
 
 
 def test_an_answer_that_had_to_end_is_cut(model, tokenizer):

@@ -4,7 +4,8 @@ import pytest
 from helpers import byte_tokenizer, tiny_base, tiny_shared
 from served import TEMPLATE, TEXT
 
-from sharedllm.answering.ask import answer_over, ask, prompt_of
+from sharedllm.answering.ask import answer_over, ask
+from sharedllm.answering.asked import prompt_of
 from sharedllm.answering.together import ask_together
 from sharedllm.utils.errors import UserError
 from sharedllm.utils.text import tokenize

@@ -125,7 +125,7 @@ def test_a_file_of_save_memory_is_selected_from(run, deep_folder, tmp_path):
 
 def test_a_chat_model_is_asked_for_few_words(wide_base_folder):
     """Where there is a chat template and nothing else is said; the words are not searched for."""
-    from sharedllm.answering.ask import prompt_of
+    from sharedllm.answering.asked import prompt_of
     from sharedllm.prompts import FEW_WORDS
     from sharedllm.utils.checkpoints import load_tokenizer
 

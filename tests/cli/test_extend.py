@@ -51,6 +51,11 @@ def test_a_joint_model_keeps_every_token_and_is_calibrated(run, wide_base_folder
         (["--paper", "--data", __file__], "--paper measures nothing"),
         (["--injection", "joint", "--data", __file__], "--injection joint measures nothing"),
         (["--overlap", 99_999], "--overlap 99999 is more than a chunk, of 2048 tokens: lower it"),
+        (
+            ["--window", 1],
+            "--window 1 is too small for a question of one word and its answer: give at least 45, or leave",
+        ),
+        (["--window", 44, "--paper"], "give at least 45, or leave it out"),
         (["--window", 65], "--window 65 is longer than the 64 positions"),
     ],
     ids=str,

@@ -11,8 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
 from ..memory.segments import Source, roots, segments_of
-from ..model.config import SharedLLMConfig
-from ..prompts import FEW_WORDS, NOTHING, PromptForm, own_words
+from ..prompts import NOTHING, PromptForm, own_words
 from ..scoring.base import TokenScore, get_score
 from ..scoring.bm25 import in_whole_words
 from ..scoring.defaults import default_budget, default_score
@@ -20,15 +19,12 @@ from ..scoring.hybrid import HybridScore
 from ..scoring.meaning import Compared
 from ..scoring.passages import select_pieces
 from ..scoring.rankings import FOUND, check_ranking
-from ..utils.errors import UserError
 from ..utils.hardware import now
+from .asked import answer_length, asked_ids, prompt_of, with_instruction
 from .citations import Citation, cite, describe
 from .nearest import narrowed
 from .prefill import Progress, following
 from .stream import AnswerStream, StopOnText, cut_off, ending
-
-# Names and numbers need few tokens, but a summary more, and an identifier of 36 characters up to 36.
-ANSWER_TOKENS = 128
 
 
 @dataclass(frozen=True)
@@ -94,54 +90,6 @@ class Written:
     seconds: dict[str, float]
 
 
-def checked_question(question: Any) -> str:
-    """A question without spaces around it.
-
-    Raises:
-        UserError: it is empty or no text.
-    """
-    if not isinstance(question, str):
-        raise UserError(f"question={question!r} is a {type(question).__name__}: pass a text.")
-    if not question.strip():
-        raise UserError("the question is empty: ask something.")
-    return question.strip()
-
-
-def prompt_of(
-    model: SharedLLMForCausalLM,
-    tokenizer: PreTrainedTokenizerBase,
-    question: str,
-    max_new_tokens: int | None,
-    instruction: str | None = None,
-) -> Tensor:
-    """(1, Q) token ids of a question in the form that the model was trained on.
-
-    Raises:
-        UserError: the question is empty or no text, or does not fit into the window together with the answer.
-    """
-    ids = _asked(model, tokenizer, _with(tokenizer, checked_question(question), instruction)).to(model.device)
-    new = answer_length(model.config, max_new_tokens)
-    room = model.config.window - new
-    if ids.shape[1] > room:
-        raise UserError(
-            f"the question has {ids.shape[1]:,} tokens; {max(0, room):,} fit alongside {new} new ones in the "
-            f"window={model.config.window}: " + ("shorten it." if room > 0 else "ask for fewer new tokens.")
-        )
-    return ids
-
-
-def _with(tokenizer: PreTrainedTokenizerBase, question: str, instruction: str | None) -> str:
-    if instruction is None:
-        instruction = FEW_WORDS if PromptForm.of(tokenizer).chat else ""
-    return f"{question}\n{instruction}" if instruction else question
-
-
-def _asked(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, question: str) -> Tensor:
-    """(1, Q) the prompt of a question; if the memory begins with the prefix, the part after the selected tokens."""
-    form = PromptForm.of(tokenizer)
-    return form.question(question, after_context=True) if model.config.injection == "deep" else form.whole(question)
-
-
 def checked_score(model: SharedLLMForCausalLM, score: str | None) -> str:
     """The name of a score, checked for a model; None gives the default.
 
@@ -154,11 +102,6 @@ def checked_score(model: SharedLLMForCausalLM, score: str | None) -> str:
     else:
         get_score(score, model.config)
     return score
-
-
-def answer_length(config: SharedLLMConfig, max_new_tokens: int | None) -> int:
-    """The most tokens of an answer: as given, else `ANSWER_TOKENS` or half the window if that is less."""
-    return min(ANSWER_TOKENS, config.window // 2) if max_new_tokens is None else max_new_tokens
 
 
 def after_prefix(model: SharedLLMForCausalLM, prompt: Tensor) -> Tensor:
@@ -286,7 +229,7 @@ def ask(
             They are not changed, so they can be asked again.
         budget: most tokens of it to read for this question; default: `default_budget`. score: how the budget is spent
             (see `scoring`; for models that read deeper `scoring.rankings`); default: `default_score`.
-        max_new_tokens: longest answer; default: see `answer_length`.
+        max_new_tokens: longest answer; default: see `asked.answer_length`.
         instruction: how to answer, put after the question; its words are not searched for. Default: with as few words as
             possible, where the tokenizer has a chat template; else none.
         progress: called with the number of tokens that were read since the last call to compare meanings.
@@ -299,7 +242,7 @@ def ask(
     budget = default_budget(model.config) if budget is None else budget
     score = score or default_score(model.config)
     prompt = prompt_of(model, tokenizer, question, max_new_tokens, instruction)
-    form = _asked(model, tokenizer, _with(tokenizer, NOTHING, instruction))
+    form = asked_ids(model, tokenizer, with_instruction(tokenizer, NOTHING, instruction))
     everything = narrowed(model, tokenizer, everything, prompt, own_words(prompt, form))
     options: dict[str, Any] = {"budget": budget, "score": score, "most_sources": most_sources, "progress": progress}
     chosen = choose(model, tokenizer, everything, prompt, form, **options)

@@ -16,7 +16,8 @@ from ..scoring.defaults import default_budget, default_score
 from ..scoring.passages import needed_pieces
 from ..scoring.text_index import index_of
 from ..utils.errors import UserError, at_least_one
-from .ask import after_prefix, prompt_of, token_scores
+from .ask import after_prefix, token_scores
+from .asked import prompt_of
 from .citations import Citation, describe, documents
 from .nearest import narrowed
 

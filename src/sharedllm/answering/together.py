@@ -16,7 +16,8 @@ from ..model.cross_attention import PreparedMemory
 from ..prompts import NOTHING, PromptForm
 from ..rows import Begun, Row
 from ..scoring.defaults import default_budget
-from .ask import after_prefix, answer_length, choose, prompt_of
+from .ask import after_prefix, choose
+from .asked import answer_length, prompt_of
 from .stream import AnswerStream, StopOnText, ending
 
 

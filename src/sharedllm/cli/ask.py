@@ -51,7 +51,8 @@ def command(
     check_source(source)
     import torch
 
-    from ..answering.ask import answer_over, ask, checked_score, prompt_of
+    from ..answering.ask import answer_over, ask, checked_score
+    from ..answering.asked import prompt_of
     from ..context.policies.base import get_policy
     from ..model.cross_attention import untrained
     from ..scoring.defaults import default_budget

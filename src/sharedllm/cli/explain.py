@@ -48,7 +48,8 @@ def command(
     if output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"{output} does not end in .html: name it so that a browser opens it.")
     check_source(source)
-    from ..answering.ask import ask, checked_score, prompt_of
+    from ..answering.ask import ask, checked_score
+    from ..answering.asked import prompt_of
     from ..explain import gather, render
     from ..scoring.defaults import default_budget
     from .loading import load, open_source

@@ -157,6 +157,7 @@ def command(
     }
     if data is not None:
         check_file(data)
+    from ..answering.asked import least_window
     from ..causal_lm import SharedLLMForCausalLM
     from ..model.base_config import positions_of
     from ..training.card import extended_card
@@ -170,6 +171,10 @@ def command(
     quiet()
     measured_with = needed_tokenizer(base) if deep else None
     tokenizer = tokenizer_of(base, output) if measured_with is None else measured_with
+    if window is not None and tokenizer is not None and window < (least := least_window(tokenizer, injection)):
+        raise UserError(
+            f"--window {window} is too small for a question of one word and its answer: give at least {least}, or leave it out."
+        )
     loaded = load_model(base, default_device(), dtype="auto")
     most = positions_of(loaded.config)
     if window is not None and most is not None and window > most:

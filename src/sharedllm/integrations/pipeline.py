@@ -49,7 +49,7 @@ class QuestionAnsweringPipeline(Pipeline):
                 list of these, which gives a list of results.
             question: one question, for {"answer": …}. questions: a list of them, for {"answers": […]}.
             budget: most tokens of the text read for a question. score: how they are chosen. Defaults: the model's.
-            max_new_tokens: longest answer, see `answering.ask.answer_length`. instruction: how to answer, see `answering.ask.ask`.
+            max_new_tokens: longest answer, see `answering.asked.answer_length`. instruction: how to answer, see `answering.ask.ask`.
             return_sources: add "sources", for each question the parts of the text that were read whole, best first.
 
         Raises:

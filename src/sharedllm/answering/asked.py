@@ -1,0 +1,85 @@
+"""The prompt of a question: its form, and whether it fits into the window together with the answer."""
+
+from itertools import count
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ..causal_lm import SharedLLMForCausalLM
+from ..model.config import SharedLLMConfig
+from ..prompts import FEW_WORDS, PromptForm
+from ..utils.errors import UserError
+
+# Names and numbers need few tokens, but a summary more, and an identifier of 36 characters up to 36.
+ANSWER_TOKENS = 128
+
+
+def checked_question(question: Any) -> str:
+    """A question without spaces around it.
+
+    Raises:
+        UserError: it is empty or no text.
+    """
+    if not isinstance(question, str):
+        raise UserError(f"question={question!r} is a {type(question).__name__}: pass a text.")
+    if not question.strip():
+        raise UserError("the question is empty: ask something.")
+    return question.strip()
+
+
+def prompt_of(
+    model: SharedLLMForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    question: str,
+    max_new_tokens: int | None,
+    instruction: str | None = None,
+) -> Tensor:
+    """(1, Q) token ids of a question in the form that the model was trained on.
+
+    Raises:
+        UserError: the question is empty or no text, or does not fit into the window together with the answer.
+    """
+    ids = asked_ids(model, tokenizer, with_instruction(tokenizer, checked_question(question), instruction)).to(
+        model.device
+    )
+    new = answer_length(model.config, max_new_tokens)
+    room = model.config.window - new
+    if ids.shape[1] > room:
+        raise UserError(
+            f"the question has {ids.shape[1]:,} tokens; {max(0, room):,} fit alongside {new} new ones in the "
+            f"window={model.config.window}: " + ("shorten it." if room > 0 else "ask for fewer new tokens.")
+        )
+    return ids
+
+
+def with_instruction(tokenizer: PreTrainedTokenizerBase, question: str, instruction: str | None) -> str:
+    if instruction is None:
+        instruction = FEW_WORDS if PromptForm.of(tokenizer).chat else ""
+    return f"{question}\n{instruction}" if instruction else question
+
+
+def asked_ids(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, question: str) -> Tensor:
+    """(1, Q) the prompt of a question; if the memory begins with the prefix, the part after the selected tokens."""
+    return _ids(tokenizer, question, model.config.injection)
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, question: str, injection: str) -> Tensor:
+    form = PromptForm.of(tokenizer)
+    return form.question(question, after_context=True) if injection == "deep" else form.whole(question)
+
+
+def answer_length(config: SharedLLMConfig, max_new_tokens: int | None) -> int:
+    """The most tokens of an answer: as given, else `ANSWER_TOKENS` or half the window if that is less."""
+    return _default_length(config.window) if max_new_tokens is None else max_new_tokens
+
+
+def least_window(tokenizer: PreTrainedTokenizerBase, injection: str) -> int:
+    """The smallest window of a model with this tokenizer and kind of injection in which a question of one word fits, as `ask`
+    puts it."""
+    tokens = _ids(tokenizer, with_instruction(tokenizer, "Who?", None), injection).shape[1]
+    return next(window for window in count(tokens) if tokens + _default_length(window) <= window)
+
+
+def _default_length(window: int) -> int:
+    return min(ANSWER_TOKENS, window // 2)
