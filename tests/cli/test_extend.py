@@ -46,7 +46,7 @@ def test_a_joint_model_keeps_every_token_and_is_calibrated(run, wide_base_folder
         (["--selection", "x"], "use one of right, cosine"),
         (["--paper", "--questions", "many"], "injection deep: leave out --paper."),
         (["--injection", "joint", "--questions", "many"], "injection deep: leave out --injection joint."),
-        (["--lower-layers", 99], "lower_layers=99 must be between 1 and the "),
+        (["--lower-layers", 99], "--lower-layers 99 must be between 1 and the "),
         (["--questions", "many", "--lower-layers", 2], "injection deep: leave out --lower-layers."),
         (["--paper", "--data", __file__], "--paper measures nothing"),
         (["--injection", "joint", "--data", __file__], "--injection joint measures nothing"),

@@ -34,6 +34,7 @@ from . import (
     tokenize,
     train,
 )
+from .naming import NamedCommand
 
 app = typer.Typer(
     help="Read texts far longer than a model's window, and ask them.",
@@ -93,6 +94,6 @@ for module in (
     selection,
     report,
 ):
-    app.command(module.__name__.rpartition(".")[2].replace("_", "-"))(module.command)
+    app.command(module.__name__.rpartition(".")[2].replace("_", "-"), cls=NamedCommand)(module.command)
 app.add_typer(bench.app, name="bench")
 app.add_typer(memory.app, name="memory")

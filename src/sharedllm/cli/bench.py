@@ -9,13 +9,14 @@ from ..systems import SYSTEMS
 from ..utils.files import write_text
 from . import bench_serve
 from .common import note, output_option, tokens_of_length
+from .naming import NamedCommand, NamedGroup
 
 QUICK = {"shape": "tiny", "lengths": "4K,16K,64K", "repeats": 2, "limit_seconds": 20.0}
 FULL = {"shape": "cpu-16x1024", "lengths": "4K,16K,64K", "repeats": 3, "limit_seconds": 600.0}
 
 
-app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
-app.command("serve")(bench_serve.command)
+app = typer.Typer(cls=NamedGroup, invoke_without_command=True, rich_markup_mode=None)
+app.command("serve", cls=NamedCommand)(bench_serve.command)
 
 
 @app.callback()

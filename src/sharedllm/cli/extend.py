@@ -184,7 +184,7 @@ def command(
         )
     layers: int = loaded.config.get_text_config().num_hidden_layers
     if lower_layers is not None and not 1 <= lower_layers <= layers:
-        raise UserError(f"lower_layers={lower_layers} must be between 1 and the base's {layers} layers.")
+        raise UserError(f"--lower-layers {lower_layers} must be between 1 and the base's {layers} layers.")
     if is_gguf(base):
         note(f"{base} is dequantised to bfloat16")
     measured = {}

@@ -1,0 +1,54 @@
+"""Errors of the package name its arguments, as `score='x'`; those of a command name the option, as `--score x`."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+from ..utils.errors import UserError
+
+
+class NamedCommand(TyperCommand):
+    """A command whose errors name its options."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            error.args = (in_options(str(error), self.params),)
+            raise
+
+
+class NamedGroup(TyperGroup):
+    """The same for a command that has others below it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            error.args = (in_options(str(error), self.params),)
+            raise
+
+
+def in_options(message: str, parameters: Iterable[Any]) -> str:
+    """A message in which the values of arguments that are options here are written as on the command line.
+
+    Args:
+        parameters: of the command; only its options count.
+    """
+    options = {p.name: p for p in parameters if p.param_type_name == "option"}
+
+    def written(match: re.Match[str]) -> str:
+        name, value, quoted = match["name"], match["value"], match["quoted"]
+        option = options.get(name)
+        if option is None or (option.is_flag and value != "True"):
+            return match[0]
+        shown = max(option.opts, key=len)
+        if option.is_flag:
+            return shown
+        plain = quoted and re.fullmatch(r"[\w.:/+-]+", quoted)
+        return f"{shown} {quoted if plain else value}"  # quotes stay where a shell needs them too
+
+    # Neither a part of a longer name, such as `train.window=1`, nor of an option, such as `--a=b`.
+    return re.sub(r"(?<![\w.=-])(?P<name>[a-z]\w*)=(?P<value>'(?P<quoted>[^']*)'|True\b|(?=[^\s=]))", written, message)

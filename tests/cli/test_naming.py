@@ -1,0 +1,40 @@
+"""An error names what was typed: the option of the command, not the argument of a function below it."""
+
+import pytest
+from typer.main import get_command
+
+from sharedllm.cli.app import app
+from sharedllm.cli.naming import in_options
+
+
+@pytest.mark.parametrize(
+    ("command", "message", "shown"),
+    [
+        ("ask", "score='foo' is not known: use one of focus.", "--score foo is not known: use one of focus."),
+        ("ask", "score='a b' is not known", "--score 'a b' is not known"),
+        ("ask", "score='' is not known", "--score '' is not known"),
+        ("ask", "budget=9 is less than the 12 tokens of one piece", "--budget 9 is less than the 12 tokens of one piece"),
+        ("ask", "x, or use score='bm25'.", "x, or use --score bm25."),
+        ("extend", "chunk_size=1 and injection='deep' differ", "--chunk-size 1 and --injection deep differ"),
+        ("extend", "strides=[2, 4] must not grow", "--strides [2, 4] must not grow"),
+        ("read", "keep_all=True needs encoding='chunk'", "--keep-all needs encoding='chunk'"),
+        ("read", "keep_all=False is odd", "keep_all=False is odd"),
+        ("ask", "in the window=64: shorten it", "in the window=64: shorten it"),
+        ("ask", "question='x' is odd, train.budget=3, --a-score=3, the score==3", "=same"),
+    ],
+)  # fmt: skip
+def test_names_of_options(command, message, shown):
+    parameters = get_command(app).commands[command].params
+    assert in_options(message, parameters) == (message if shown == "=same" else shown)
+
+
+def test_commands_name_their_options(run, base_folder, model_folder, tmp_path):
+    text = tmp_path / "a.txt"
+    text.write_text("Foxes jump over dogs. " * 30)
+    for arguments in (["ask", text, "Who?"], ["chat", text], ["explain", text, "Who?", "-o", tmp_path / "a.html"]):
+        code, out, err = run(*arguments, "--model", model_folder, "--score", "foo")
+        assert (code, out) == (2, "") and err.startswith("error: --score foo is not known: use one of "), err
+    code, _, err = run("extend", base_folder, "-o", tmp_path / "x", "--paper", "--chunk-size", 1)
+    assert code == 2 and err.startswith("error: --chunk-size 1 must be at least 2"), err
+    code, _, err = run("bench", "-o", tmp_path / "b", "--new-tokens", 100_000)
+    assert code == 2 and err.startswith("error: --new-tokens 100000 must be "), err
