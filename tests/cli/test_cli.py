@@ -114,6 +114,41 @@ def test_memory_forget_merge_check(run, tmp_path, model_folder):
     assert not (tmp_path / "new.memory").exists()
 
 
+def test_memories_of_several_models_say_what_to_type(run, tmp_path, base_folder, model_folder, text_file, memory_file):
+    other, new = tmp_path / "other", tmp_path / "new.memory"
+    assert run("extend", base_folder, "-o", other, "--paper", "--chunk-size", "8", "--lower-layers", "1")[0] == 0
+    more = tmp_path / "more.txt"
+    more.write_text("More foxes.")
+    its_model = "name the model that made it with --model (without it: tiny)"
+    for arguments in (
+        ["ask", memory_file, "Who?"],
+        ["chat", memory_file],
+        ["read", more, "--append", "-o", memory_file],
+    ):
+        for model in ([], ["--model", other]):
+            code, out, err = run(*arguments, *model)
+            assert (code, out, err.count("\n")) == (2, "", 1) and its_model in err, err
+    theirs, whole, small = (tmp_path / f"{name}.memory" for name in ("theirs", "whole", "small"))
+    assert run("read", text_file, "-o", theirs, "--model", other)[0] == 0
+    assert run("read", text_file, "-o", whole, "--model", model_folder, "--keep-all")[0] == 0
+    assert run("read", text_file, "-o", small, "--model", model_folder, "--storage", "int8")[0] == 0
+    for memory, message in (
+        (
+            theirs,
+            "were made by different models: read the texts of one of them again with the other's model, `sharedllm read",
+        ),
+        (whole, "read the texts of one of them again with `sharedllm read FILES -o NEW --keep-all`."),
+        (
+            small,
+            "are stored in different formats: read the texts of one of them again with the other's, `sharedllm read FILES "
+            "-o NEW --storage model`.",
+        ),
+    ):
+        code, _, err = run("memory", "merge", memory_file, memory, "-o", new)
+        assert code == 2 and f"{memory_file} and {memory} " in err and message in err and err.count("\n") == 1, err
+        assert not new.exists()
+
+
 def said(out: str) -> dict:
     """The output of `ask --json` without times."""
     return {name: value for name, value in json.loads(out).items() if name != "seconds"}
@@ -138,7 +173,7 @@ def test_ask_within_a_budget(run, tmp_path, model_folder, text_file, memory_file
     assert f"{text_file}, {answer['sources'][0]['place']}: " in run("ask", whole, *options)[2].replace("\n", "")
     for arguments, message in (
         (["ask", memory_file, *options], "--keep-all"),
-        (["ask", whole, *options[:-1], "best"], "score='best' is not known"),
+        (["ask", whole, *options[:-1], "best"], "--score best is not known"),
         (["ask", whole, *options, "--selection", "right"], "both given"),
         (["ask", whole, *options[:-1], "attention"], "injection='joint'"),
         (["chat", whole, *options[1:-1], "hybrid"], "injection='joint'"),
@@ -245,7 +280,7 @@ def test_odd_names_are_shown_in_one_line(run, tmp_path, model_folder, monkeypatc
     _, _, err = run("ask", path, "fox?", "--budget", 40, "--score", "bm25", "--model", model_folder)
     assert all('a [red] "b".txt, line' in line for line in err.splitlines() if "The answer is cut" not in line)
     code, _, err = run("read", text, "-o", path, "--append", "--storage", "int8", "--model", model_folder)
-    assert code == 2 and "has storage='model'" in err
+    assert code == 2 and "has --storage model" in err
 
 
 @pytest.mark.parametrize("selection", ["right", "cosine"])
@@ -296,7 +331,7 @@ def bad_inputs(tmp_path, text_file, memory_file):
         (["ask", tmp_path / "missing.memory", "what?"], "does not exist"),
         (["ask", memory_file, " "], "question is empty"),
         (["ask", memory_file, "what? " * 50], "the question has"),
-        (["ask", memory_file, "what?", "--selection", "best"], "selection='best' is not known"),
+        (["ask", memory_file, "what?", "--selection", "best"], "--selection best is not known"),
         (["ask", memory_file, "what?", "--max-new-tokens", "0"], "max-new-tokens"),
         (["generate", "--prompt", ""], "--prompt is empty"),
     ]
@@ -330,8 +365,7 @@ def test_memory_of_another_model_is_refused(run, base_folder, memory_file, tmp_p
 def test_a_setting_of_nought_is_no_default(run, base_folder, tmp_path):
     for option in ("--chunk-size", "--window", "--lower-layers"):
         code, _, err = run("extend", base_folder, "-o", tmp_path / "new", "--paper", option, 0)
-        name = option.removeprefix("--").replace("-", "_")
-        refused = "--window 0 is too small" if option == "--window" else f"{name}=0 must be"
+        refused = "--window 0 is too small" if option == "--window" else f"{option} 0 must be"
         assert code == 2 and f"error: {refused}" in err and not (tmp_path / "new").exists(), err
 
 

@@ -11,7 +11,7 @@ from ..documents.collection import Collection
 from ..documents.folder import inside
 from ..store.manifest import NAME, Manifest, read_manifest
 from ..store.writer import Changed, writing
-from ..utils.errors import UserError
+from ..utils.errors import ITS_MODEL, UserError
 from ..utils.text_files import readable
 from .common import progress_bar
 from .loading import load, tokenizer_fingerprint
@@ -133,7 +133,7 @@ def read_all(
         else:
             check_settings(output, writer.present(), keep_all, storage)
             if writer.present().tokenizer != mark:
-                raise UserError(f"{output} was made with another tokenizer: read its texts again with this one.")
+                raise UserError(f"{output} was made with another tokenizer: {ITS_MODEL}, or --replace it.")
         whole = {document.name for document in writer.present().documents if document.finished}
         for opened in collection.rest():
             taken = {document.name for document in writer.present().documents}

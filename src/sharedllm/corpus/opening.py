@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..memory.interface import Memory
 from ..store.opening import Label
-from ..utils.errors import UserError
+from ..utils.errors import ITS_MODEL, UserError
 from ..utils.files import is_uri
 from .checking import lost
 from .corpus import Corpus
@@ -60,7 +60,7 @@ def open_corpus(
         if given is not None and found != given:
             what = "by another model" if field == "fingerprint" else "with another tokenizer"
             raise UserError(
-                f"{place.uri} was made {what}: {field} {found} in it, {given} here; name its model with --model, or read the corpus again."
+                f"{place.uri} was made {what}: {field} {found} in it, {given} here; {ITS_MODEL}, or read the corpus again."
             )
     assert manifest.index is not None
     corpus = Corpus(place, manifest, read_index(place, manifest.index))

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..utils.errors import UserError, as_path
+from ..utils.errors import ITS_MODEL, UserError, as_path
 from ..utils.fields import misfit_of
 from ..utils.files import put, there
 from ..utils.scratch import scratch
@@ -226,12 +226,12 @@ def open_file(
     if fingerprint is not None and header["fingerprint"] != fingerprint:
         raise UserError(
             f"{path} was made by another model: fingerprint {header['fingerprint'] or '(none)'} in the file, "
-            f"{fingerprint} here; read the text again with this model."
+            f"{fingerprint} here; {ITS_MODEL}, or read the text again with this one."
         )
     if tokenizer is not None and header["tokenizer"] != tokenizer:
         raise UserError(
             f"{path} was made with another tokenizer: {header['tokenizer'] or '(none)'} in the file, "
-            f"{tokenizer} here; read the text again with this tokenizer."
+            f"{tokenizer} here; {ITS_MODEL}, or read the text again with this one."
         )
     tensors = open_tensors(path, header, verify)
     layers = range(header["layers"])

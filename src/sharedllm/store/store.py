@@ -15,7 +15,7 @@ from torch import Tensor
 from ..memory.context_memory import ContextMemory
 from ..memory.interface import Damage
 from ..memory.segment import Segment
-from ..utils.errors import UserError
+from ..utils.errors import ITS_MODEL, UserError
 from .blocks import BlockFile, OpenBlock, joined
 from .manifest import Block, Document, Manifest, read_manifest
 
@@ -73,7 +73,8 @@ class MemoryStore:
                 if given is not None and found != given:
                     what = "by another model" if name == "fingerprint" else "with another tokenizer"
                     raise UserError(
-                        f"{folder} was made {what}: {name} {found or '(none)'} in it, {given} here; read the texts again."
+                        f"{folder} was made {what}: {name} {found or '(none)'} in it, {given} here; {ITS_MODEL}, or read "
+                        "the texts again."
                     )
             opens = partial(BlockFile, folder, manifest=manifest, verify=verify)
             try:

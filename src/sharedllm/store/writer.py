@@ -17,8 +17,9 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..context.policies.base import without_query
 from ..documents.places import Origin
 from ..memory.file import Storage, save_memory
-from ..utils.errors import UserError
+from ..utils.errors import ITS_MODEL, UserError
 from ..utils.text import tokenized
+from .alike import check_alike
 from .blocks import BlockFile
 from .manifest import NAME, Block, Document, Manifest, read_manifest, write_manifest
 from .ownership import copy_block, owning, sweep
@@ -63,6 +64,8 @@ class Writer:
         self.folder = folder
         self.manifest = read_manifest(folder) if (folder / NAME).exists() else None
         self._held, self._unsaved = False, 0
+        # The store after which this one takes, for messages.
+        self._like = folder
         (folder / "blocks").mkdir(exist_ok=True)
         self._sweep()
 
@@ -120,7 +123,7 @@ class Writer:
         if not name.strip():
             raise UserError(f"name={name!r} is no name of a document: give one with letters.")
         if manifest.fingerprint != model.fingerprint():
-            raise UserError(f"{self.folder} was made by another model: read its texts again with this one.")
+            raise UserError(f"{self.folder} was made by another model: {ITS_MODEL}, or --replace it.")
         nothing = Document(name, (), hashlib.sha256().hexdigest(), finished=False)
         old = next((d for d in manifest.documents if d.name == name and not anew), nothing)
         pieces = iter(pieces)
@@ -179,13 +182,8 @@ class Writer:
         """
         other = Path(other)
         theirs = read_manifest(other)
-        ours = self._take_after(theirs)
-        for name in ("fingerprint", "tokenizer", "chunk_size", "pairs", "complete", "storage"):
-            if getattr(ours, name) != getattr(theirs, name):
-                raise UserError(
-                    f"{other} has {name}={getattr(theirs, name)!r}, {self.folder} {getattr(ours, name)!r}: "
-                    "read the texts of one of them again with the settings of the other."
-                )
+        ours = self._take_after(theirs, other)
+        check_alike(self._like, ours, other, theirs)
         taken = {d.name for d in ours.documents}
         for document in theirs.documents:
             if document.name in taken:
@@ -212,7 +210,7 @@ class Writer:
         Raises:
             UserError: there are documents here already.
         """
-        ours = self._take_after(manifest)
+        ours = self._take_after(manifest, self.folder)
         if ours.documents:
             raise UserError(f"{self.folder} holds documents already: name a new memory.")
         for path in blocks:
@@ -236,11 +234,11 @@ class Writer:
         if not (self.folder / NAME).exists():
             self.manifest = write_manifest(self.folder, self.present())
 
-    def _take_after(self, other: Manifest) -> Manifest:
-        """The manifest of this store, which takes the kind of `other` as long as it has no documents."""
+    def _take_after(self, other: Manifest, folder: Path) -> Manifest:
+        """The manifest of this store, which takes the kind of `other`, in `folder`, as long as it has no documents."""
         if self.manifest is None or not self.manifest.documents:
             generation = self.manifest.generation if self.manifest is not None else 0
-            self.manifest = replace(other, documents=(), generation=generation)
+            self.manifest, self._like = replace(other, documents=(), generation=generation), folder
             self._name()
         return self.present()
 

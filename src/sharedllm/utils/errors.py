@@ -14,6 +14,10 @@ class UserError(ValueError):
     """
 
 
+# What to do about a memory of another model, for messages.
+ITS_MODEL = "name the model that made it with --model (without it: tiny)"
+
+
 def as_path(name: str, value: Any) -> Path:
     """A path, of which Python's own error would not say for which argument it was meant.
 
