@@ -42,7 +42,20 @@ def test_together_is_one_by_one(model, tokenizer, rows):
     together = ask_together(model, tokenizer, memory, QUESTIONS, rows=rows, **options)
     assert [reply.text for reply in together] == [answer.text for answer in alone]
     assert [reply.sources for reply in together] == [answer.sources for answer in alone]
+    assert [reply.cut for reply in together] == [answer.cut for answer in alone]
     assert len({reply.text for reply in together}) > 1
+
+
+def test_a_cut_answer_is_told_from_one_that_ended(model, tokenizer):
+    memory = model.read(tokenize(tokenizer, TEXT), keep_all=True)
+    limits = {"budget": 150, "score": "bm25"}
+    token = int(ask(model, tokenizer, memory, QUESTIONS[0], **limits, max_new_tokens=3).answer_ids[0, -1])
+    model.generation_config.eos_token_id = token
+    for most, first in ((1, None), (20, False)):
+        alone = [ask(model, tokenizer, memory, question, **limits, max_new_tokens=most).cut for question in QUESTIONS]
+        together = ask_together(model, tokenizer, memory, QUESTIONS, **limits, max_new_tokens=most)
+        assert [reply.cut for reply in together] == alone
+        assert any(alone) if first is None else alone[0] is first
 
 
 def test_a_memory_that_keeps_a_tree_is_read_whole():

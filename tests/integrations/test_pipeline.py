@@ -46,9 +46,11 @@ def test_answers_are_those_of_ask(pipe, model):
     memory = model.read(tokenize(byte_tokenizer(), TEXT), keep_all=True)
     expected = [ask(model, byte_tokenizer(), memory, q, budget=60, score="bm25", max_new_tokens=8) for q in ASKED]
     said = pipe(TEXT, questions=ASKED, budget=60, score="bm25", return_sources=True)
-    assert said == {"answers": [e.text for e in expected], "sources": [e.sources for e in expected]}
-    assert pipe(memory, questions=ASKED, budget=60, score="bm25") == {"answers": said["answers"]}
-    assert pipe([TEXT, TEXT], question=ASKED[0], budget=60, score="bm25") == [{"answer": said["answers"][0]}] * 2
+    cut = [e.cut for e in expected]
+    assert said == {"answers": [e.text for e in expected], "cut": cut, "sources": [e.sources for e in expected]}
+    assert pipe(memory, questions=ASKED, budget=60, score="bm25") == {"answers": said["answers"], "cut": cut}
+    single = {"answer": said["answers"][0], "cut": cut[0]}
+    assert pipe([TEXT, TEXT], question=ASKED[0], budget=60, score="bm25") == [single] * 2
 
 
 def test_a_text_is_read_once(pipe, model, monkeypatch):
@@ -64,7 +66,7 @@ def test_options_of_the_pipeline_hold_unless_a_call_gives_others(model):
     assert len(pipe(TEXT, question=ASKED[0])["answer"]) <= 4
     memory = model.read(tokenize(byte_tokenizer(), TEXT), keep_all=True)
     longer = ask(model, byte_tokenizer(), memory, ASKED[0], budget=40, score="bm25", max_new_tokens=30).text
-    assert pipe(TEXT, question=ASKED[0], budget=40, max_new_tokens=30) == {"answer": longer}
+    assert pipe(TEXT, question=ASKED[0], budget=40, max_new_tokens=30)["answer"] == longer
 
 
 def test_documents_and_memories_on_disk(pipe, model, tmp_path):

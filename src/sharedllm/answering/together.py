@@ -18,14 +18,15 @@ from ..rows import Begun, Row
 from ..scoring.defaults import default_budget
 from .ask import after_prefix, choose
 from .asked import answer_length, prompt_of
-from .stream import AnswerStream, StopOnText, ending
+from .stream import AnswerStream, StopOnText, cut_off, ending
 
 
 @dataclass(frozen=True)
 class Reply:
-    """text: the answer, as `ask` gives it. sources: see `citations.describe`; none if the whole memory was read."""
+    """text, cut: the answer, as `ask` gives it. sources: see `citations.describe`; none if the whole memory was read."""
 
     text: str
+    cut: bool
     sources: list[dict[str, Any]]
 
 
@@ -54,12 +55,13 @@ def ask_together(
     """
     prompts = [prompt_of(model, tokenizer, question, max_new_tokens, instruction) for question in questions]
     form, most = PromptForm.of(tokenizer), answer_length(model.config, max_new_tokens)
-    options = {"do_sample": False, **ending(model, form)}
+    ends = ending(model, form)
+    options = {"do_sample": False, **ends}
     whole = None if memory.complete or budget is not None or score is not None else _whole(model, memory)
     nothing = prompt_of(model, tokenizer, NOTHING, max_new_tokens, instruction)
     limits: dict[str, Any] = {"budget": default_budget(model.config) if budget is None else budget, "score": score}
 
-    def begin(prompt: Tensor) -> tuple[Row, AnswerStream, list[dict[str, Any]]]:
+    def begin(prompt: Tensor) -> tuple[Row, StopOnText, list[dict[str, Any]]]:
         read: ContextMemory | PreparedMemory | None = whole
         sources: list[dict[str, Any]] = []
         if whole is None:
@@ -67,7 +69,8 @@ def ask_together(
             read, sources = chosen.memory, chosen.sources
         stream = AnswerStream(tokenizer, one_line=form.one_line, strip=True)
         begun = Begun(model, after_prefix(model, prompt), read, most, **options)
-        return Row(begun, StopOnText(stream)), stream, sources
+        stop = StopOnText(stream)
+        return Row(begun, stop), stop, sources
 
     batch, begun = Batch(rows), []
     while len(begun) < len(prompts) or batch.rows:
@@ -78,7 +81,9 @@ def ask_together(
     for row, _, _ in begun:
         if row.error is not None:
             raise row.error
-    return [Reply(stream.finish().rstrip(), sources) for _, stream, sources in begun]
+    texts = [stop.stream.finish().rstrip() for _, stop, _ in begun]
+    cuts = [cut_off(stop, most, ends.get("eos_token_id", [])) for _, stop, _ in begun]
+    return [Reply(text, cut, sources) for text, cut, (_, _, sources) in zip(texts, cuts, begun, strict=True)]
 
 
 def _whole(model: SharedLLMForCausalLM, memory: Memory) -> PreparedMemory | None:

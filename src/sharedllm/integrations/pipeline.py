@@ -25,14 +25,17 @@ from ..utils.text import tokenize
 from .finder import open_own
 
 OPTIONS = ("question", "questions", "budget", "score", "max_new_tokens", "instruction", "return_sources")
+# What is returned for several questions, by the field of `Reply`; of these, what has another name for one.
+FIELDS = {"answers": "text", "cut": "cut", "sources": "sources"}
+SINGLE = {"answers": "answer"}
 
 
 class QuestionAnsweringPipeline(Pipeline):
     """Questions over texts of any length.
 
         pipe = pipeline("sharedllm-question-answering", model=bundled_model())
-        pipe(text, questions=["Who is the captain?", "What is the code?"])   # {"answers": ["…", "…"]}
-        pipe(text, question="Who is the captain?")                           # {"answer": "…"}
+        pipe(text, questions=["Who is the captain?", "What is the code?"])   # {"answers": ["…", "…"], "cut": [False, False]}
+        pipe(text, question="Who is the captain?")                           # {"answer": "…", "cut": False}
 
     Its arguments are those of kvpress's "kv-press-text-generation", where both have them.
     """
@@ -47,7 +50,8 @@ class QuestionAnsweringPipeline(Pipeline):
         Args:
             context: a text; a document or a memory on disk as a `Path`, not as a text; a memory that `read` or `open_memory` gave; or a
                 list of these, which gives a list of results.
-            question: one question, for {"answer": …}. questions: a list of them, for {"answers": […]}.
+            question: one question, for {"answer": …, "cut": …}. questions: a list of them, for {"answers": […], "cut": […]}. An
+                answer is cut if it had to end at `max_new_tokens`.
             budget: most tokens of the text read for a question. score: how they are chosen. Defaults: the model's.
             max_new_tokens: longest answer, see `answering.asked.answer_length`. instruction: how to answer, see `answering.ask.ask`.
             return_sources: add "sources", for each question the parts of the text that were read whole, best first.
@@ -122,11 +126,11 @@ class QuestionAnsweringPipeline(Pipeline):
         max_new_tokens: int | None = None,
         instruction: str | None = None,
     ) -> dict[str, Any]:
-        """Read the text, unless it is a memory, and answer the questions: "answers", and for each its "sources"."""
+        """Read the text, unless it is a memory, and answer the questions: "answers", and for each its "cut" and "sources"."""
         memory = inputs["memory"] if "memory" in inputs else self._read(inputs["ids"], inputs.get("document"))
         limits = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens, "instruction": instruction}
         said = ask_together(self.model, self.tokenizer, memory, inputs["questions"], **limits)
-        return {"answers": [each.text for each in said], "sources": [each.sources for each in said]}
+        return {name: [getattr(each, field) for each in said] for name, field in FIELDS.items()}
 
     def _read(self, ids: Tensor, document: Opened | None) -> ContextMemory:
         """Every token is kept where the model can, so that each question selects; else the tree's."""
@@ -139,12 +143,9 @@ class QuestionAnsweringPipeline(Pipeline):
     def postprocess(
         self, outputs: dict[str, Any], single: bool = False, return_sources: bool = False
     ) -> dict[str, Any]:
-        """{"answer": …} for `question`, {"answers": […]} for `questions`."""
-        if single:
-            found = {"answer": outputs["answers"][0], "sources": outputs["sources"][0]}
-        else:
-            found = {"answers": outputs["answers"], "sources": outputs["sources"]}
-        return found if return_sources else {name: value for name, value in found.items() if name != "sources"}
+        """{"answer": …, "cut": …} for `question`, {"answers": […], "cut": […]} for `questions`."""
+        found = {name: outputs[name] for name in FIELDS if return_sources or name != "sources"}
+        return {SINGLE.get(name, name): of[0] for name, of in found.items()} if single else found
 
 
 def _names_a_file(text: str) -> bool:
