@@ -1,7 +1,7 @@
 """A question to a text that was kept whole: the selection within a budget, the answer, and its sources."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,10 +21,13 @@ from ..scoring.passages import select_pieces
 from ..scoring.rankings import FOUND, check_ranking
 from ..utils.hardware import now
 from .asked import answer_length, asked_ids, prompt_of, with_instruction
-from .citations import Citation, cite, describe
+from .citations import Citation, cite, describe, supporting
 from .nearest import narrowed
 from .prefill import Progress, following
 from .stream import AnswerStream, StopOnText, cut_off, ending
+
+# Most sources that are named.
+SOURCES = 3
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Chosen:
 
     memory     the chosen tokens
     scores     (1, Z) how much the token at each slot of the text matters to the question
-    citations  the parts that were kept whole, best first
+    citations  the parts that were kept whole, best first; of an `Answer` those that have its words before others
     sources    the citations for display (see `citations.describe`)
     found      None where it is not known: for models that do not read deeper, and for questions of nothing but words such as "what is it"; False: the text contains hardly any word of the question and may not answer it
     compared   what was done to compare meanings
@@ -45,6 +48,12 @@ class Chosen:
     sources: list[dict[str, Any]]
     found: bool | None
     compared: Compared
+
+    def supporting(self, question: str, answer: str, most: int = SOURCES) -> "Chosen":
+        """The same with at most so many citations and sources, those first that have the answer's words."""
+        order = supporting([source["text"] for source in self.sources], question, answer)[:most]
+        citations, sources = ([every[i] for i in order] for every in (self.citations, self.sources))
+        return replace(self, citations=citations, sources=sources)
 
     def too_little(self, budget: str) -> str | None:
         """What to tell who asked if no part of the text was read whole; None if one was.
@@ -152,7 +161,6 @@ def choose(
     *,
     budget: int,
     score: str | TokenScore | None = None,
-    most_sources: int = 3,
     progress: Callable[[int], None] | None = None,
 ) -> Chosen:
     """Choose the part of a text that is read for a question, within a budget.
@@ -172,10 +180,10 @@ def choose(
             model.model, segments_of(everything), tokenizer, asked, own[:, -asked.shape[1] :], budget, ranking, progress
         )
         found = None if selected.coverage is None else selected.coverage >= FOUND
-        return _chosen(tokenizer, selected.memory, selected.scores, most_sources, found, selected.compared)
+        return _chosen(tokenizer, selected.memory, selected.scores, found, selected.compared)
     scores = token_scores(model, tokenizer, everything, prompt, words, score)
     memory = model.select(everything, prompt, budget=budget, score=scores)
-    return _chosen(tokenizer, memory, scores, most_sources)
+    return _chosen(tokenizer, memory, scores)
 
 
 def token_scores(
@@ -199,11 +207,10 @@ def _chosen(
     tokenizer: PreTrainedTokenizerBase,
     memory: ContextMemory,
     scores: Tensor,
-    most_sources: int,
     found: bool | None = None,
     compared: Compared | None = None,
 ) -> Chosen:
-    citations = cite(memory, scores, most_sources)
+    citations = cite(memory, scores)
     sources = [describe(tokenizer, memory, citation) for citation in citations]
     return Chosen(memory, scores, citations, sources, found, compared or Compared())
 
@@ -217,7 +224,7 @@ def ask(
     budget: int | None = None,
     score: str | None = None,
     max_new_tokens: int | None = None,
-    most_sources: int = 3,
+    most_sources: int = SOURCES,
     instruction: str | None = None,
     progress: Callable[[int], None] | None = None,
     reading: Progress | None = None,
@@ -230,6 +237,7 @@ def ask(
         budget: most tokens of it to read for this question; default: `default_budget`. score: how the budget is spent
             (see `scoring`; for models that read deeper `scoring.rankings`); default: `default_score`.
         max_new_tokens: longest answer; default: see `asked.answer_length`.
+        most_sources: how many sources are named, those first that have the words of the answer.
         instruction: how to answer, put after the question; its words are not searched for. Default: with as few words as
             possible, where the tokenizer has a chat template; else none.
         progress: called with the number of tokens that were read since the last call to compare meanings.
@@ -244,10 +252,11 @@ def ask(
     prompt = prompt_of(model, tokenizer, question, max_new_tokens, instruction)
     form = asked_ids(model, tokenizer, with_instruction(tokenizer, NOTHING, instruction))
     everything = narrowed(model, tokenizer, everything, prompt, own_words(prompt, form))
-    options: dict[str, Any] = {"budget": budget, "score": score, "most_sources": most_sources, "progress": progress}
+    options: dict[str, Any] = {"budget": budget, "score": score, "progress": progress}
     chosen = choose(model, tokenizer, everything, prompt, form, **options)
     selecting = {"select": now() - begin}
     written = answer_over(model, tokenizer, chosen.memory, prompt, max_new_tokens, reading)
     chunks = roots(segments_of(everything), 0)
+    chosen = chosen.supporting(question, written.text, most_sources)
     return Answer(**vars(chosen), question=question.strip(), budget=budget, score=score, text=written.text, cut=written.cut,
                   question_ids=prompt, answer_ids=written.ids, chunks=chunks, seconds=selecting | written.seconds)  # fmt: skip

@@ -154,7 +154,8 @@ class Chat:
             stopped = True
         said = stream.finish().strip()
         cut = not stopped and cut_off(stop, new, ends.get("eos_token_id", []))
-        turn = Turn(question, said, chosen.memory, self.running.shape[1], chosen.sources, stopped, cut, chosen.found)
+        sources = chosen.supporting(question, said).sources
+        turn = Turn(question, said, chosen.memory, self.running.shape[1], sources, stopped, cut, chosen.found)
         self.running = torch.cat([prompt, self.form.answer(said).to(prompt.device)], 1)
         return turn
 

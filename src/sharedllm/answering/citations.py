@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from ..documents.places import place_of
 from ..memory.context_memory import ContextMemory
 from ..memory.segment import placed
+from ..scoring.words import words_of
 from ..utils.text import decode_pieces
 
 # A word with more letters than this is none: it is not completed.
@@ -34,11 +36,12 @@ class Citation:
     offset: int
 
 
-def cite(chosen: ContextMemory, scores: Tensor, most: int = 3, row: int = 0) -> list[Citation]:
+def cite(chosen: ContextMemory, scores: Tensor, most: int | None = None, row: int = 0) -> list[Citation]:
     """The parts of a text that were kept whole for their score, best first. No part crosses the border of a document.
 
     Args:
-        chosen: the result of `select`. scores: (B, Z), the scores it used. most: how many parts. row: which text.
+        chosen: the result of `select`. scores: (B, Z), the scores it used. most: how many parts; default: all.
+        row: which text.
     """
     kept = chosen.mask[row]
     positions = chosen.position[row][kept][chosen.stride[row][kept] == 1].cpu()
@@ -58,6 +61,14 @@ def cite(chosen: ContextMemory, scores: Tensor, most: int = 3, row: int = 0) -> 
         if weight > -float("inf"):
             found.append(Citation(name, int(part[0]) - offset, int(part[-1]) + 1 - offset, weight, offset))
     return sorted(found, key=lambda citation: -citation.weight)[:most]
+
+
+def supporting(texts: Sequence[str], question: str, answer: str) -> list[int]:
+    """The order in which to name the texts that were read for an answer: first those that have half of the words or more
+    which the answer adds to the question, else as they are."""
+    added = set(words_of(answer)) - set(words_of(question))
+    lacks = [2 * len(added & set(words_of(text))) < len(added) for text in texts]
+    return sorted(range(len(texts)), key=lacks.__getitem__)
 
 
 def excerpt(

@@ -16,7 +16,7 @@ from ..model.cross_attention import PreparedMemory
 from ..prompts import NOTHING, PromptForm
 from ..rows import Begun, Row
 from ..scoring.defaults import default_budget
-from .ask import after_prefix, choose
+from .ask import Chosen, after_prefix, choose
 from .asked import answer_length, prompt_of
 from .stream import AnswerStream, StopOnText, cut_off, ending
 
@@ -61,16 +61,16 @@ def ask_together(
     nothing = prompt_of(model, tokenizer, NOTHING, max_new_tokens, instruction)
     limits: dict[str, Any] = {"budget": default_budget(model.config) if budget is None else budget, "score": score}
 
-    def begin(prompt: Tensor) -> tuple[Row, StopOnText, list[dict[str, Any]]]:
+    def begin(prompt: Tensor) -> tuple[Row, StopOnText, Chosen | None]:
         read: ContextMemory | PreparedMemory | None = whole
-        sources: list[dict[str, Any]] = []
+        chosen = None
         if whole is None:
             chosen = choose(model, tokenizer, memory, prompt, nothing, **limits)
-            read, sources = chosen.memory, chosen.sources
+            read = chosen.memory
         stream = AnswerStream(tokenizer, one_line=form.one_line, strip=True)
         begun = Begun(model, after_prefix(model, prompt), read, most, **options)
         stop = StopOnText(stream)
-        return Row(begun, stop), stop, sources
+        return Row(begun, stop), stop, chosen
 
     batch, begun = Batch(rows), []
     while len(begun) < len(prompts) or batch.rows:
@@ -83,7 +83,10 @@ def ask_together(
             raise row.error
     texts = [stop.stream.finish().rstrip() for _, stop, _ in begun]
     cuts = [cut_off(stop, most, ends.get("eos_token_id", [])) for _, stop, _ in begun]
-    return [Reply(text, cut, sources) for text, cut, (_, _, sources) in zip(texts, cuts, begun, strict=True)]
+    return [
+        Reply(text, cut, [] if chosen is None else chosen.supporting(question, text).sources)
+        for question, text, cut, (_, _, chosen) in zip(questions, texts, cuts, begun, strict=True)
+    ]
 
 
 def _whole(model: SharedLLMForCausalLM, memory: Memory) -> PreparedMemory | None:

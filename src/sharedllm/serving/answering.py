@@ -160,6 +160,9 @@ def answer(
         for index, writer in enumerate(writers)
     ]
     choices = [writer.choice for writer in writers]
+    if chosen is not None:
+        chosen = chosen.supporting(prompt.text, choices[0].text)
+        extra |= {"sources": chosen.sources}
     explained = None
     if request.explain and asked is not None and chosen is not None and whole and writers[0].said:
         # Of a long answer as much as fits into the window together with the prompt.
