@@ -74,9 +74,9 @@ def test_a_turn_is_generated_over_what_it_selected(model, tokenizer, document):
     chat = Chat(model, tokenizer, document, budget=60, score="attention", max_new_tokens=20)
     chat.ask("What jumps?")
     before = chat.running
-    turn = chat.ask("And what is lazy?")
+    turn = chat.ask("What is lazy?")
     assert turn.running == before.shape[1]
-    prompt = torch.cat([before, tokenize(tokenizer, "\nQuestion: And what is lazy?\nAnswer:")], 1)
+    prompt = torch.cat([before, tokenize(tokenizer, "\nQuestion: What is lazy?\nAnswer:")], 1)
     query = prompt[:, before.shape[1] :]
     memory = model.select(document, query, budget=60, score="attention")
     assert torch.equal(turn.memory.position, memory.position)

@@ -21,7 +21,7 @@ from ..scoring.base import TokenScore, get_score
 from ..scoring.defaults import default_budget, default_score
 from ..utils.errors import UserError, at_least_one
 from .ask import after_prefix, choose
-from .asked import checked_question
+from .asked import checked_question, sought
 from .prefill import Progress, following
 from .stream import AnswerStream, StopOnText, cut_off, ending
 
@@ -96,6 +96,7 @@ class Chat:
         self._given = None if score is None else self._scored(score)
         self.max_new_tokens, self.batch_tokens = max_new_tokens, batch_tokens
         self.history: ContextMemory | None = None
+        self._earlier: tuple[str, str] | None = None
         self.running = torch.zeros(1, 0, dtype=torch.long, device=model.device)
 
     @property
@@ -139,7 +140,9 @@ class Chat:
         self._fold(room - asked.shape[1])
         everything = self._everything()
         form = self._form(NOTHING)
-        chosen = choose(self.model, self.tokenizer, everything, asked, form, budget=self.budget, score=self.score)
+        searched = self._form(sought(question, self._earlier))
+        searched = searched if searched.shape[1] <= room else asked
+        chosen = choose(self.model, self.tokenizer, everything, searched, form, budget=self.budget, score=self.score)
         prompt = after_prefix(self.model, torch.cat([self.running, asked], 1))
         stream = AnswerStream(self.tokenizer, on_text, one_line=self.form.one_line, strip=True)
         stop, ends = StopOnText(stream), ending(self.model, self.form)
@@ -157,6 +160,7 @@ class Chat:
         sources = chosen.supporting(question, said).sources
         turn = Turn(question, said, chosen.memory, self.running.shape[1], sources, stopped, cut, chosen.found)
         self.running = torch.cat([prompt, self.form.answer(said).to(prompt.device)], 1)
+        self._earlier = question, said
         return turn
 
     def _form(self, question: str) -> Tensor:

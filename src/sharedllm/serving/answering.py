@@ -127,7 +127,7 @@ def answer(
         Whatever `hooks.check` raises.
     """
     with checked(hooks.check):
-        prompt = prompt_of(request, tokenizer)
+        prompt = prompt_of(request, tokenizer, model.config.window)
     ids = prompt.ids.to(model.device)
     memory, chosen, asked = None, None, None
     extra: dict[str, Any] = {} if warning is None else {"memory": None}

@@ -1,14 +1,17 @@
 """From a request to its prompt, in the form of the model's tokenizer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..answering.asked import sought
 from ..prompts import NOTHING, PromptForm, with_beginning
 from ..utils.errors import UserError
 from ..utils.text import tokenize
 from .errors import ServingError, invalid
+from .messages import Message
 from .requests import ChatRequest, CompletionRequest
 from .tools import CallForm
 
@@ -30,8 +33,11 @@ class Prompt:
     warning: str | None = None
 
 
-def prompt_of(request: ChatRequest | CompletionRequest, tokenizer: PreTrainedTokenizerBase) -> Prompt:
+def prompt_of(request: ChatRequest | CompletionRequest, tokenizer: PreTrainedTokenizerBase, window: int) -> Prompt:
     """The prompt to continue, in the form of the model's tokenizer (see `PromptForm`).
+
+    Args:
+        window: most tokens to search for; a question goes on with an earlier one only if both fit (see `sought`).
 
     Raises:
         ServingError: the messages don't end with a question or the result of a tool; or they use tools, or the model has to
@@ -66,6 +72,16 @@ def prompt_of(request: ChatRequest | CompletionRequest, tokenizer: PreTrainedTok
     try:
         ids = form.conversation([(t["role"], t["content"]) for t in turns], turns=turns, tools=tools, lead=lead)
         form_only = form.whole(NOTHING)
-        return Prompt(ids, form.whole(asked.text), form_only, asked.text, form.one_line, calls, warning=warning)
+        searched = form.whole(sought(asked.text, _earlier(request.messages, asked)))
+        searched = searched if searched.shape[1] <= window else form.whole(asked.text)
+        return Prompt(ids, searched, form_only, asked.text, form.one_line, calls, warning=warning)
     except UserError as error:
         raise invalid("messages", str(error)) from None
+
+
+def _earlier(messages: Sequence[Message], asked: Message) -> tuple[str, str] | None:
+    """The question and the answer right before a message that asks; None if something else is there."""
+    place = next(i for i, message in enumerate(messages) if message is asked)
+    if place < 2 or (messages[place - 2].role, messages[place - 1].role) != ("user", "assistant"):
+        return None
+    return messages[place - 2].text, messages[place - 1].text
