@@ -323,7 +323,7 @@ def test_bad_requests(run, tmp_path, model_folder):
         ([text, "What?", "-o", text, *options], "does not end in .html"),
         ([text, " ", "-o", page, *options], "the question is empty"),
         ([text, "What? " * 50, "-o", page, *options], "shorten it"),
-        ([text, "What?", "-o", page, *options[:-1], "best"], "score='best' is not known"),
+        ([text, "What?", "-o", page, *options[:-1], "best"], "--score best is not known"),
         ([memory, "What?", "-o", page, *options], "--keep-all"),
         ([tmp_path / "none.txt", "What?", "-o", page, *options], "does not exist"),
     ):

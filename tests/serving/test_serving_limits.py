@@ -414,7 +414,7 @@ def test_bad_input(run, model_folder, tmp_path, monkeypatch):
         for arguments, message in (
             ([*options, port], f"can't listen on 127.0.0.1, port {port}"),
             ([tmp_path / "missing.memory", *options, 0], "does not exist"),
-            ([*options, 0, "--score", "best"], "score='best' is not known"),
+            ([*options, 0, "--score", "best"], "--score best is not known"),
             ([*options, 0, "--api-key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY: that variable is not set"),
             ([*options, 0, "--host", "no.such.host.invalid"], "is not an address"),
         ):
