@@ -32,7 +32,7 @@ def command(
     loaded = load_recipe(recipe, set_)
     try:
         folder = train(loaded, max_steps=max_steps, resume_from=resume_from, console=stderr)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         last = latest(Path(loaded.output) / "checkpoints")
         note(f"the same command goes on from {last or f'the beginning (checkpoint_every={loaded.checkpoint_every})'}")
         raise

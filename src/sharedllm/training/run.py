@@ -31,6 +31,7 @@ from .parallel import distribute, make_accelerator
 from .parts import add_lora, checkpoint_activations, frozen_in, learning_rates, make_optimizers, multiplier
 from .recipe import Recipe
 from .setup import decoder_layers, make_model, make_stores, make_tokenizer
+from .stopping import Stopping
 from .teacher import check_teacher
 from .validate import lengths_of, loss_before, validation_of
 from .watch import NormWatch
@@ -55,19 +56,26 @@ def train(
 
     Raises:
         UserError: the recipe, the data or a checkpoint can't be used, or the loss is not a number.
+        KeyboardInterrupt: Ctrl-C; SystemExit: SIGTERM. After a checkpoint of the step in which they came, unless they come twice.
     """
     run = _Run(recipe, console, resume_from)
     last = min(recipe.steps, max_steps or recipe.steps)
     try:
         if run.step == 0:
             run.measure_base()
-        for step in range(run.step, last):
-            run.train_step(step)
-            done = step + 1
-            if done % recipe.validation.every == 0 or done == recipe.steps:
-                run.validate(step)
-            if done % recipe.checkpoint_every == 0 or done == last:
-                run.checkpoint(done)
+        with Stopping(run.say, run.accelerator.num_processes) as stopping:
+            for step in range(run.step, last):
+                run.train_step(step)
+                done = step + 1
+                if done % recipe.validation.every == 0 or done == recipe.steps:
+                    run.validate(step)
+                stop = stopping.agreed()
+                if stop or done % recipe.checkpoint_every == 0 or done == last:
+                    run.checkpoint(done)
+                if stop:
+                    break
+            if stop := stopping.agreed():
+                stopping.leave(stop)
     finally:
         if run.log is not None:
             run.log.close()
@@ -110,7 +118,7 @@ class _Run:
         digests: dict[str, str] = {}
         with self.accelerator.main_process_first():
             self.tokenizer: PreTrainedTokenizerBase = make_tokenizer(recipe)
-            training, self.validation = make_stores(recipe, self.tokenizer, self._say)
+            training, self.validation = make_stores(recipe, self.tokenizer, self.say)
             digests = {name: _digest(store) for name, store in training.items()}
         self.digests = digests
         self._check_resume(start)
@@ -128,7 +136,7 @@ class _Run:
         self.config, self.window = model.config, getattr(model.config, "window", None)
         for name, store in self.validation.items():
             if left := lengths_of(recipe, store, self.window)[1]:
-                self._say(f"{name}: no validation document has {left[0]} tokens of context; not measured: {left}")
+                self.say(f"{name}: no validation document has {left[0]} tokens of context; not measured: {left}")
         layers = decoder_layers(model)
         trained: nn.Module = add_lora(model, recipe.lora, recipe.train) if recipe.lora is not None else model
         if recipe.activation_checkpointing:
@@ -147,7 +155,7 @@ class _Run:
         self.step = 0
         if start is not None:
             self.step = load_checkpoint(start, self.losses, self.optimizers)["step"]
-            self._say(f"resuming from {start}")
+            self.say(f"resuming from {start}")
         if main:
             self.output.mkdir(parents=True, exist_ok=True)
             write_text(self.output / "recipe.json", json.dumps(recipe.as_dict(), indent=1))
@@ -159,7 +167,7 @@ class _Run:
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         self.peak = peak_operations(self.device, dtype, clock=self.clock)
         trainable = sum(p.numel() for p in self.live)
-        self._say(f"{sum(p.numel() for p in parameters.values()):,} parameters, {trainable:,} of them trainable")
+        self.say(f"{sum(p.numel() for p in parameters.values()):,} parameters, {trainable:,} of them trainable")
 
     def train_step(self, step: int) -> None:
         recipe, world = self.recipe, self.accelerator.num_processes
@@ -180,7 +188,7 @@ class _Run:
         if not math.isfinite(norm):
             self._not_finite(step, batch, f"the norm of the gradients is {norm}")
         if (ratio := self.watch(norm)) is not None:
-            self._say(f"warning: step {step}: the norm of the gradients is {norm:.3g}, {ratio:.0f} times the usual")
+            self.say(f"warning: step {step}: the norm of the gradients is {norm:.3g}, {ratio:.0f} times the usual")
         factor = multiplier(recipe.decay, step, recipe.steps, recipe.warmup)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -308,12 +316,12 @@ class _Run:
                 short = spans.short()
                 if short:
                     shown = ", ".join(short[:3]) + (", …" if len(short) > 3 else "")
-                    self._say(
+                    self.say(
                         f"{name}: {len(short)} of {len(spans.store)} documents are shorter than a sample of {spans.length} "
                         f"tokens and are left out: {shown}"
                     )
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
         if self.console is not None:
             self.console.print(text, highlight=False, soft_wrap=True)
 
