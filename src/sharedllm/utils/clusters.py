@@ -26,6 +26,9 @@ def connect(address: str, processors: int, store_mb: int = _STORE_MB) -> tuple[A
     # Ray reports its use to its makers unless it is told not to.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    # What goes wrong in its processes Ray prints on stdout, whatever it is told about logging: leave out every line. Their
+    # logs have it, and what matters here is an error of ours.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^")
     if not address:
         # Despite its name, on every system: Ray's processes listen on 127.0.0.1 alone.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
