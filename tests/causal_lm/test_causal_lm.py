@@ -144,7 +144,13 @@ def test_batched_equals_single(family, encoding):
 
 def test_empty_context_is_no_context():
     model, ids = tiny_shared("llama"), ids_of(5, 5)
-    assert torch.equal(logits_of(model, ids, context_ids=torch.zeros(2, 0, dtype=torch.long)), logits_of(model, ids))
+    nothing = torch.zeros(2, 0, dtype=torch.long)
+    assert torch.equal(logits_of(model, ids, context_ids=nothing), logits_of(model, ids))
+    memory = model.read(nothing)
+    assert torch.equal(logits_of(model, ids, memory=memory), logits_of(model, ids))
+    text = ids_of(40, 40)
+    for one, other in zip(model.append(memory, text).keys, model.read(text).keys, strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("unit", ["entries", "chunks"])

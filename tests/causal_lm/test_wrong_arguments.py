@@ -29,6 +29,8 @@ WRONG = {
     "text as a prompt": (lambda m: m.generate("Hello"), "input_ids is a str: pass a tensor"),
     "text as a context": (lambda m: m.generate(IDS, context_ids="text"), "context_ids is a str: pass a tensor"),
     "text to read": (lambda m: m.read("text"), "context_ids is a str: pass a tensor"),
+    "nothing to read and ask": (lambda m: m.read(IDS[:, :0], keep_all=True), r"context_ids has shape \(2, 0\): give at least one row, of at least one token"),
+    "no text to read and ask": (lambda m: m.read(IDS[:0], keep_all=True), r"context_ids has shape \(0, 12\)"),
     "a list of ids": (lambda m: m([1, 2, 3]), "input_ids is a list"),
     "labels beyond the vocabulary": (lambda m: m(IDS, labels=IDS + VOCAB), f"labels holds .* {VOCAB} entries: -100 stands for no target"),
     "labels below 0": (lambda m: m(IDS, labels=torch.full_like(IDS, -1)), "labels holds -1"),

@@ -11,6 +11,7 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from ..context.chunking import check_some
 from ..context.policies.base import SelectionPolicy, get_policy
 from ..memory.context_memory import ContextMemory
 from ..memory.fingerprint import Fingerprint
@@ -124,7 +125,8 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         """Read contexts into a memory, on the model's device.
 
         Args:
-            context_ids: (B, T) token ids, any T. context_attention_mask: (B, T), padding on either side.
+            context_ids: (B, T) token ids, any T; a text without tokens, T = 0 say, is no context, as it is to `forward`.
+                context_attention_mask: (B, T), padding on either side.
             query_ids: (B, Q) the question, for policies that need it. query_attention_mask: (B, Q).
             selection: policy or its name; default: the configuration's.
             strides: of the tree's levels, coarse to fine; default: the configuration's. With other strides the memory's
@@ -134,19 +136,21 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
             sources: name of each text, kept with the memory.
             progress: called with the number of tokens read since the last call.
             plain: run every lower layer whole, to measure what the shortcut saves; the result is the same.
-            keep_all: keep every token, so that `select` can choose for each question; needs encoding="chunk".
+            keep_all: keep every token, so that `select` can choose for each question; needs encoding="chunk", and a token.
             fingerprint: mark the memory with the model that made it; not worth the time for a memory that is not kept.
             gradients: keep the graph for training through the memory, which is many times its size; default: in
                 training mode.
 
         Raises:
-            UserError: wrong shapes, ids outside the vocabulary, impossible strides, a missing query, or weights that are
-                quantised or offloaded.
+            UserError: wrong shapes, ids outside the vocabulary, impossible strides, a missing query, nothing to keep, or weights
+                that are quantised or offloaded.
         """
         # In training weights change with every step, so the memory is not kept.
         marked = fingerprint and not self.training
         if marked:
             check_dense(self)
+        if keep_all:
+            check_some("context_ids", context_ids)
         given = self._moved(context_ids, context_attention_mask, query_ids, query_attention_mask)
         with self._gradients(gradients):
             memory = read_context(
