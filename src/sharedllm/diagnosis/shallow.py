@@ -14,14 +14,16 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
+from ..context.pieces import Pieces, cut_chunks, cut_pieces, piece_size
 from ..data.questions.needle import Needle
 from ..memory.segments import segments_of
+from ..model.config import SharedLLMConfig
 from ..prompts import NOTHING, PromptForm, own_words
 from ..scoring.heads import HeadIndex
 from ..scoring.text_index import TextIndex
 from ..scoring.words import words_of
 from ..utils.errors import UserError
-from ..utils.text import tokenize
+from ..utils.text import stops, tokenize
 
 # Most heads that rank together, and the number of questions of each kind.
 MOST_HEADS, QUESTIONS = 4, 32
@@ -94,12 +96,17 @@ def measure_shallow(
     quizzes = [Needle().make(rng, "", "train") for _ in range(questions)]
     whole = with_facts(rng, text, [quiz.facts[0] for quiz in quizzes])
     ids = tokenize(tokenizer, whole).to(model.device)
-    memory = model.read(ids, keep_all=True, fingerprint=False, progress=progress)
-    segments = segments_of(memory)
-    index = TextIndex(segments, tokenizer, model.config.window, marks=model.config.marks)
-    asked = _about_facts(index.texts, quizzes) + _about_sentences(rng, index.texts, questions)
+    # Before the text is read, which takes a minute.
+    pieces = _cut(model.config, tokenizer, ids[0].cpu())
+    texts = tokenizer.batch_decode(
+        [ids[0, start:end].tolist() for start, end in zip(pieces.start.tolist(), pieces.end.tolist(), strict=True)]
+    )
+    asked = _about_facts(texts, quizzes) + _about_sentences(rng, texts, questions)
     if len(asked) < questions:
         raise TooLittle(f"the text has only {len(asked)} sentences to ask about: name a longer text, in sentences.")
+    memory = model.read(ids, keep_all=True, fingerprint=False, progress=progress)
+    segments = segments_of(memory)
+    index = TextIndex(segments, tokenizer, model.config.window, pieces)
     every = [
         [i, h, 1.0] for i, _ in model.config.injection_map for h in range(model.config.text_config.num_attention_heads)
     ]
@@ -115,6 +122,14 @@ def measure_shallow(
             progress(1)
     depths = [_best_of(d, every, paid, asked) for d in range(1, model.config.lower_layers + 1)]
     return Shallow(depths, float(torch.stack(words).mean()), len(index.pieces), len(asked), ids.shape[1])
+
+
+def _cut(config: SharedLLMConfig, tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> Pieces:
+    """The pieces in which a model reads a text (T,), and which it ranks."""
+    least = piece_size(config.window)
+    if config.marks is not None:
+        return cut_chunks(config.marks, ids, config.chunk_size, least)
+    return cut_pieces(stops(tokenizer, ids), torch.tensor([0]), torch.tensor([len(ids)]), least)
 
 
 def _best_of(layers: int, every: Sequence[Sequence[float]], paid: list[Tensor], asked: list[Asked]) -> Depth:
