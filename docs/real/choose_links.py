@@ -35,9 +35,23 @@ CELLS = (
     ("keys-4", 40, 32_768),
     ("hotpotqa", 55, 131_072),
     ("nq", 60, 131_072),
+    ("nq", 60, 1_048_576),
 )
-# Least names, least added, followed. None are followed without names.
-RULES = ((9.0, 0.1, 0), (1.5, 0.1, 2), (1.0, 0.1, 2), (0.8, 0.1, 2), (0.6, 0.1, 2), (0.0, 0.1, 2), (0.8, 0.0, 2), (0.8, 0.2, 2), (0.8, 0.1, 1), (0.8, 0.1, 4))  # fmt: skip
+# Least names, least added, followed, in how few pieces a name has to be. The first follows none, the second is what is used.
+RULES = (
+    (0.8, 0.1, 0, 8),
+    (0.8, 0.1, 2, 8),
+    (1.5, 0.1, 2, 8),
+    (1.0, 0.1, 2, 8),
+    (0.6, 0.1, 2, 8),
+    (0.0, 0.1, 2, 8),
+    (0.8, 0.0, 2, 8),
+    (0.8, 0.2, 2, 8),
+    (0.8, 0.1, 1, 8),
+    (0.8, 0.1, 4, 8),
+    (0.8, 0.1, 2, 16),
+    (0.8, 0.1, 2, 64),
+)
 
 
 class Text(TextIndex):
@@ -50,11 +64,12 @@ class Text(TextIndex):
         stops = np.append(meter.tokens(text)[1], 0)
         self.spans = np.stack([stops[self.pieces.start.numpy() - 1], stops[self.pieces.end.numpy() - 1]], 1)
 
-    def chosen(self, question: Question, rule: tuple[float, float, int]) -> Tensor:
+    def chosen(self, question: Question, rule: tuple[float, float, int, int]) -> Tensor:
         """The pieces that are read by a rule of `RULES`."""
         scores, (covered, free) = self.words.scores(question.question), self.covered(question.question)
         least = least_score(scores, covered, free)
-        with mock.patch.multiple(links, LEAST_NAMES=max(rule[0], 1e-9), LEAST_ADDED=rule[1], FOLLOWED=rule[2]):
+        names = ("LEAST_NAMES", "LEAST_ADDED", "FOLLOWED", "FEW")
+        with mock.patch.multiple(links, **dict(zip(names, rule, strict=True))):
             scores = follow(scores, self, question.question, free)
         return choose_pieces(scores.masked_fill(scores < least, -torch.inf), self.pieces, BUDGET)
 
@@ -101,14 +116,17 @@ def main() -> None:
             tokens = np.mean([int(text.pieces.lengths[chosen].sum()) for text, _, chosen in picks])
             share, whole = np.mean([p.mean() for p in parts]), np.mean([p.all() for p in parts])
             cells.append(f"{100 * share:.1f}, {100 * whole:.1f}, {tokens:.0f}")
-        print(f"| {name} | {len(rows)} | {length // 1024}K | {' | '.join(cells)} |", flush=True)
+        print(
+            f"| {name} | {len(rows)} | {f'{length // 1024}K'.replace('1024K', '1M')} | {' | '.join(cells)} |",
+            flush=True,
+        )
     print(
         "\nTokens, hit, f1.\n\n| set, even ids | n | none followed | names followed | difference in f1 | better, worse |"
     )
     print("|---|--:|--:|--:|--:|--:|")
     for name in ("hotpotqa", "nq", "fairytaleqa"):
         questions, both = SETS.find(name), []
-        for rule in (RULES[0], (links.LEAST_NAMES, links.LEAST_ADDED, links.FOLLOWED)):
+        for rule in RULES[:2]:
             both.append([])
             for text, question in every[name, 32_768]:
                 chosen = text.chosen(question, rule)

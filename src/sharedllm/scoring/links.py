@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 
 from .words import WordIndex, names_of, words_of
 
-# A name counts if so few pieces have it, of a text of any length, or this share of the pieces.
-FEW, FEW_SHARE = 8, 0.03
+# A name counts if so few pieces have it, however long the text: with a share of the pieces a million tokens have too many such names.
+FEW = 8
 # How much the names that two pieces share have to say, in units of the logarithm of the number of pieces, which is a little more
 # than a name says that only these two have; and how much of the question the second piece has to add to the first. Chosen on
 # even ids (docs/real/choose_links.py).
@@ -28,7 +28,7 @@ def shared_names(index: WordIndex, text: str, question: str, best: int) -> Float
     shared, asked = np.zeros(len(index)), set(words_of(question))
     for name in names_of(text):
         holding = index.holding(name)
-        if name not in asked and 2 <= len(holding) <= max(FEW, FEW_SHARE * len(index)):
+        if name not in asked and 2 <= len(holding) <= FEW:
             shared[holding] += index.idf(len(holding))
     shared[best] = 0.0
     return shared / math.log(max(len(index), 2))
