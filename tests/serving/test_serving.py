@@ -1,5 +1,6 @@
 """The server: OpenAI's formats, answers equal to the model's own, and refused requests."""
 
+import gzip
 import random
 from dataclasses import replace
 
@@ -514,17 +515,23 @@ def test_names_that_are_not_utf_8_break_no_reply(serve, model, tokenizer, tmp_pa
 
 
 def test_bad_bodies(serve):
-    client = serve(most_bytes=1000)
-    json_type = {"Content-Type": "application/json"}
+    client = serve(most_bytes=100_000)
+    json_type, gzipped = {"Content-Type": "application/json"}, gzip.compress(b'{"prompt": "x"}')
     for arguments, status, message in (
         ({"content": b"{", "headers": json_type}, 400, "not a JSON object"),
         ({"content": b"[1]", "headers": json_type}, 400, "not a JSON object"),
         ({"content": b'{"prompt": "x"}', "headers": {"Content-Type": "text/plain"}}, 400, "not a JSON object"),
+        ({"content": b'{"prompt": "caf\xe9"}', "headers": json_type}, 400, "not text in UTF-8 (byte 15 is 0xe9)"),
+        ({"content": gzipped, "headers": json_type}, 400, "the body is compressed by gzip"),
+        ({"content": gzipped, "headers": json_type | {"Content-Encoding": "br"}}, 400, "(Content-Encoding: br)"),
+        ({"content": b'{"seed": ' + b"1" * 5_000 + b"}", "headers": json_type}, 400, "of more than 4,300 digits"),
+        ({"content": b"[" * 50_000, "headers": json_type}, 400, "the body is nested too deeply"),
         ({"json": {}}, 400, "prompt is missing"),
-        ({"json": {"prompt": "x" * 2000}}, 413, "more than 1,000 bytes"),
-        ({"content": (b"x" * 600 for _ in range(3)), "headers": json_type}, 413, "more than 1,000 bytes"),
+        ({"json": {"prompt": "x" * 200_000}}, 413, "more than 100,000 bytes"),
+        ({"content": (b"x" * 60_000 for _ in range(3)), "headers": json_type}, 413, "more than 100,000 bytes"),
     ):
         response = client.post("/v1/completions", **arguments)
-        assert response.status_code == status and message in response.json()["error"]["message"], response.text
+        said = response.json()["error"]["message"]
+        assert response.status_code == status and message in said and ": send " in said, said
     assert client.get("/v1/nothing").json()["error"]["message"].startswith("GET /v1/nothing")
     assert client.get("/v1/completions").status_code == 405

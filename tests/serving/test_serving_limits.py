@@ -74,7 +74,9 @@ def test_documents_come_and_go(serve, model, tokenizer, tmp_path):
     grown = client.post(url, json=new | {"text": new["text"] + "It sleeps."}).json()
     assert grown["documents"][1]["characters"] == len(new["text"]) + len("It sleeps.")
     other = client.post(url, json=new | {"text": "Another text."})
-    assert other.status_code == 400 and "does not begin with" in other.json()["error"]["message"]
+    error = other.json()["error"]
+    assert (other.status_code, error["param"]) == (400, "text") and "send the whole text" in error["message"]
+    assert f"text does not begin with the {len(new['text']) + len('It sleeps.')} characters" in error["message"]
     for text in ("", " \n"):
         assert client.post(url, json={"name": "empty", "text": text}).json()["error"]["param"] == "text"
     with writing(tmp_path / "notes.memory"):
@@ -232,6 +234,7 @@ def test_metrics(serve):
         ("nothing", {}),
     ):
         assert 400 <= client.post(f"/v1/{path}", json=body).status_code < 500
+    client.post("/v1/completions", content=b"\xff", headers={"Content-Type": "application/json"})
     response = client.get("/metrics")
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
     (family,) = [f for f in text_string_to_metric_families(response.text) if f.name == "sharedllm_requests"]
@@ -239,7 +242,7 @@ def test_metrics(serve):
     lines = [line.rsplit(" ", 1) for line in response.text.splitlines() if not line.startswith("#")]
     values = {name: float(value) for name, value in lines}
     assert values['sharedllm_requests_total{outcome="ok"}'] == 3
-    assert values['sharedllm_requests_total{outcome="invalid"}'] == 4
+    assert values['sharedllm_requests_total{outcome="invalid"}'] == 5
     assert values['sharedllm_requests_total{outcome="timeout"}'] == 0
     asked = len("\nQuestion: What jumps?\nAnswer:")
     assert values["sharedllm_prompt_tokens_total"] == 2 * asked + 3
@@ -247,8 +250,8 @@ def test_metrics(serve):
     assert values["sharedllm_time_to_first_token_seconds_count"] == 3
     assert values["sharedllm_time_to_first_token_seconds_sum"] > 0
     assert values["sharedllm_queue_duration_seconds_count"] == 3
-    assert values["sharedllm_request_duration_seconds_count"] == 7
-    assert values['sharedllm_request_duration_seconds_bucket{le="+Inf"}'] == 7
+    assert values["sharedllm_request_duration_seconds_count"] == 8
+    assert values['sharedllm_request_duration_seconds_bucket{le="+Inf"}'] == 8
     assert values["sharedllm_answer_tokens_sum"] == values["sharedllm_generated_tokens_total"]
     assert values['sharedllm_answer_tokens_bucket{le="4.0"}'] == 0
     waited, whole = (values[f"sharedllm_{name}_duration_seconds_sum"] for name in ("queue", "request"))

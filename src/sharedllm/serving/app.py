@@ -17,7 +17,7 @@ from .explaining import facts
 from .guard import Guard
 from .metrics import CONTENT_TYPE
 from .replies import Json
-from .requests import ChatRequest, CompletionRequest, explained
+from .requests import ChatRequest, CompletionRequest, explained, unread
 from .responses import ResponsesRequest
 from .service import Service
 from .site import add_page
@@ -119,5 +119,10 @@ def report_errors(app: FastAPI, refused: Callable[[str], None] | None = None) ->
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Json:
+        cause = error.__cause__
+        if error.status_code == 400 and isinstance(cause, ValueError | RecursionError):  # in parsing the body
+            if refused is not None:
+                refused(request.url.path)
+            return sent(unread(cause, request.headers.get("content-encoding", "")))
         path = f"{request.method} {request.url.path}: " if error.status_code in (404, 405) else ""
         return sent(ServingError(error.status_code, f"{path}{error.detail}"))

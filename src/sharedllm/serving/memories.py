@@ -13,7 +13,7 @@ from ..documents.places import Origin
 from ..memory.fingerprint import tokenizer_fingerprint
 from ..memory.interface import Memory, Searched
 from ..store.opening import Label, is_memory, look, open_memory
-from ..store.writer import Writer, writing
+from ..store.writer import Changed, Writer, writing
 from ..utils.errors import UserError
 from ..utils.files import is_full, is_uri
 from ..utils.text_files import pieces_of
@@ -233,8 +233,8 @@ class Memories:
                 continues where it ended. replaces: a file takes the place of a document of its name.
 
         Raises:
-            ServingError: no such memory, another process is writing to it, the disk is full, or a file's name is taken.
-            UserError: a text does not begin with the text read earlier under this name.
+            ServingError: no such memory, another process is writing to it, the disk is full, a file's name is taken, or a
+                text does not begin with the text read earlier under this name.
             Whatever `progress` raises; of a text what was read so far stays, as an unfinished document.
         """
         if not text.strip():
@@ -242,11 +242,15 @@ class Memories:
         file = origin is not None
 
         def change(writer: Writer) -> None:
-            taken = any(d.name == document and d.finished for d in writer.present().documents)
-            if file and taken and not replaces:
+            old = next((d for d in writer.present().documents if d.name == document), None)
+            if file and old is not None and old.finished and not replaces:
                 raise _taken(name, document)
             pieces = pieces_of(text)
-            writer.read(model, tokenizer, document, pieces, origin=origin, anew=file, progress=progress)
+            try:
+                writer.read(model, tokenizer, document, pieces, origin=origin, anew=file, progress=progress)
+            except Changed:
+                assert old is not None
+                raise _other_text(document, old.characters) from None
 
         return self._changed(name, change)
 
@@ -316,3 +320,11 @@ def _taken(name: str, document: str) -> ServingError:
         f"document={document[:100]!r} is in memory={name!r} already: replace it (replace=true), or choose another name."
     )
     return ServingError(409, message, "document")
+
+
+def _other_text(document: str, characters: int) -> ServingError:
+    return invalid(
+        "text",
+        f"text does not begin with the {characters:,} characters that were read as {document[:100]!r}: send the whole text, of "
+        "which only what follows them is read; or remove the document first, or choose another name.",
+    )

@@ -1,6 +1,7 @@
 """The requests that a client may send. Fields without effect here are refused, unless their value asks for nothing, so
 that a client learns that they are not supported."""
 
+import sys
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -205,3 +206,21 @@ def explained(errors: list[Any]) -> ServingError:
         return invalid(field, f"{field}={shown} is empty: send at least {first['ctx']['min_length']}.")
     reason = first["msg"].removeprefix("Value error, ")
     return invalid(field, f"{field or 'the body'}={shown} is not accepted: {reason[:1].lower()}{reason[1:]}.")
+
+
+def unread(cause: ValueError | RecursionError, encoding: str) -> ServingError:
+    """What is wrong with a body that can't be parsed, and the fix.
+
+    cause: what the parser raised. encoding: the request's header Content-Encoding, "" for none.
+    """
+    raw = cause.object if isinstance(cause, UnicodeDecodeError) else b""
+    if encoding.strip().lower() not in ("", "identity") or raw[:2] == b"\x1f\x8b":
+        why = f" (Content-Encoding: {encoding[:40]})" if encoding else " by gzip"
+        return invalid(None, f"the body is compressed{why}: send one JSON object in UTF-8, not compressed.")
+    if isinstance(cause, UnicodeDecodeError):
+        what = f"is not text in UTF-8 (byte {cause.start:,} is {raw[cause.start]:#04x})"
+    elif isinstance(cause, RecursionError):
+        what = "is nested too deeply"
+    else:  # Python's limit, beyond which it converts no digits
+        what = f"has a whole number of more than {sys.get_int_max_str_digits():,} digits"
+    return invalid(None, f"the body {what}: send one JSON object in UTF-8, not compressed.")
