@@ -6,6 +6,7 @@ import pytest
 from helpers import byte_tokenizer
 from served import clients_of, listening, small_model
 
+from sharedllm.serving.replies import Reply
 from sharedllm.serving.service import Service
 
 pytestmark = [
@@ -19,6 +20,7 @@ BROWSER = next(
 OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
            "--disable-component-update", "--disable-sync"]  # fmt: skip
 OWLS = "Nothing here.\n" * 60 + "The night owl is called Mina.\n" + "Nothing there.\n" * 60
+KEY = {"Authorization": "Bearer hush"}
 PHONE = {"width": 390, "height": 844}
 
 
@@ -148,7 +150,7 @@ def test_what_goes_wrong_is_said(opened, served, tmp_path, monkeypatch):
     for name, content in (("a.pdf", b"%PDF-1.7"), ("foxes", b"Another text."), ("large.txt", b"x" * 10_001)):
         (tmp_path / name).write_bytes(content)
     odd = {"name": "../a b/#owls?.txt", "text": OWLS}
-    served.post("/v1/memories/notes/documents", json=odd, headers={"Authorization": "Bearer hush"})
+    served.post("/v1/memories/notes/documents", json=odd, headers=KEY)
     page = opened()
     page.get_by_title("../a b/#owls?.txt").click()
     page.wait_for_selector("#panel .text")
@@ -225,13 +227,106 @@ def test_without_a_folder_there_is_no_button_for_a_new_memory(browser, tmp_path)
         page.close()
 
 
-def test_by_keyboard_an_answer_is_stopped(opened, served, monkeypatch):
-    own = Service.answer
+@pytest.fixture
+def lengths(monkeypatch):
+    """How many tokens each answer has, in the order of the questions; the last one is that of all further answers."""
+    own, left = Service.answer, [100_000]
 
-    def endless(service, request, job):
-        return own(service, request.model_copy(update={"max_tokens": 100_000}), job)
+    def answer(service, request, job):
+        tokens = left.pop(0) if len(left) > 1 else left[0]
+        return own(service, request.model_copy(update={"max_tokens": tokens}), job)
 
-    monkeypatch.setattr(Service, "answer", endless)
+    monkeypatch.setattr(Service, "answer", answer)
+    return left
+
+
+WRITTEN = "(document.querySelector('.turn:last-child .answer')?.textContent ?? '').length > 20"
+
+
+def test_while_an_answer_is_written_a_failed_question_is_not_asked_again(opened, lengths):
+    lengths[:] = [400, 5]
+    page = opened()
+    page.context.set_offline(True)
+    page.fill("#question", "What jumps?")
+    page.keyboard.press("Enter")
+    again = page.get_by_role("button", name="Ask again")
+    again.wait_for()
+    page.context.set_offline(False)
+    page.fill("#question", "How does it jump?")
+    page.keyboard.press("Enter")
+    until(page, WRITTEN)
+    assert again.is_disabled()
+    again.evaluate("one => one.click()")
+    page.wait_for_selector("#send", state="visible")
+    turns = page.locator(".turn")
+    assert turns.count() == 2 and turns.last.locator(".source").count() and again.is_enabled()
+    again.click()
+    page.wait_for_selector(".turn:last-child .sources")
+    until(page, "document.querySelectorAll('.turn .error').length === 0")
+    assert turns.locator(".asked").all_inner_texts() == ["How does it jump?", "What jumps?"]
+    assert page.locator(".sources").count() == 2 and "The answer is cut after" in turns.last.inner_text()
+
+
+@pytest.mark.parametrize("end", ["reload", "choose", "broken"])
+def test_an_answer_that_ends_too_early_says_so(opened, lengths, monkeypatch, end):
+    last = Reply.last
+    if end == "broken":
+        lengths[:] = [40]
+        monkeypatch.setattr(Reply, "last", lambda *_: 1 / 0)
+    page = opened()
+    page.fill("#question", "What jumps?")
+    page.keyboard.press("Enter")
+    until(page, WRITTEN)
+    if end == "reload":
+        page.reload()
+    elif end == "choose":
+        for memory in ("", "notes"):
+            page.select_option("#memory", memory)
+    page.wait_for_selector(".turn .error")
+    said = "The connection ended before" if end == "broken" else "The page was left before"
+    assert said in page.locator(".turn .error").inner_text()
+    assert len(page.locator(".turn .answer").inner_text()) > 20
+    lengths[:] = [5]
+    monkeypatch.setattr(Reply, "last", last)
+    page.get_by_role("button", name="Ask again").click()
+    page.wait_for_selector(".sources")
+    page.reload()
+    page.wait_for_selector(".sources")
+    assert page.locator(".turn").count() == 1 and page.locator(".turn .error").count() == 0
+
+
+def test_documents_of_one_name_in_several_folders_are_told_apart(opened, served):
+    def add(name, text):
+        said = served.post("/v1/memories/notes/documents", json={"name": name, "text": text}, headers=KEY)
+        assert said.status_code == 200
+
+    for name, text in (("x/a/README.md", OWLS), ("y/b/README.md", "The stork sleeps.\n"), ("z/other.md", "A heron.\n")):
+        add(name, text)
+    page = opened()
+    listed = page.locator("#list .name")
+    assert listed.all_inner_texts() == ["foxes", "a/README.md", "b/README.md", "other.md"]
+    ask(page, "Who is the night owl Mina?")
+    place = page.locator(".source .place").first
+    assert place.inner_text().startswith("a/README.md,")
+    page.locator(".source").first.click()
+    assert page.locator("#panel-title").inner_text() == "a/README.md"
+    page.keyboard.press("Escape")
+    asked = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.accept()))
+    page.get_by_role("button", name="Remove b/README.md").click()
+    until(page, "document.querySelectorAll('#list li').length === 3")
+    assert asked == ["Remove y/b/README.md from notes?"]
+    # What is alone needs no folder; in sources neither.
+    assert listed.all_inner_texts() == ["foxes", "README.md", "other.md"]
+    assert place.inner_text().startswith("README.md,")
+    for name in ("README.md", "w/x/a/README.md"):
+        add(name, "An ibis.\n")
+    page.reload()
+    listed.nth(4).wait_for()
+    assert listed.all_inner_texts() == ["foxes", "x/a/README.md", "other.md", "README.md", "w/x/a/README.md"]
+
+
+def test_by_keyboard_an_answer_is_stopped(opened, lengths):
     page = opened()
     page.keyboard.press("Tab")
     page.locator("body").press("/")

@@ -67,13 +67,15 @@ export async function json(path, options) {
   return (await request(path, options)).json();
 }
 
+const broken = () => new Failure("The connection ended before the answer did: try again.", 0);
+
 /* The events of a stream, up to its end. An event that is an error is thrown. */
 export async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let held = "", ended = false;
   try {
     for (;;) {
-      const { value, done } = await reader.read();
+      const { value, done } = await reader.read().catch(error => { throw error.name === "AbortError" ? error : broken(); });
       if (done) break;
       held += value;
       const parts = held.split("\n\n");
@@ -92,7 +94,7 @@ export async function* events(response) {
   } finally {
     if (!ended) reader.cancel().catch(() => {});
   }
-  throw new Failure("The connection ended before the answer did: try again.", 0);
+  throw broken();
 }
 
 /* Slashes are encoded too: a browser would resolve the .. of a name such as ../owls.txt. */

@@ -6,9 +6,12 @@ import { closePanel, openMap, openSource } from "./panel.js";
 
 /* The longest answer, in tokens; and how many characters of earlier turns are sent for each token of the window. */
 const ANSWER = 256, CHARACTERS = 2;
+const LEFT = "The page was left before this answer ended.";
 
 let state = { model: "", memory: null, window: 512, empty: false, others: 0, makes: false };
-let turns = [], running = null;
+let turns = [], running = null, left = false;
+/* The source of each line that says where one stands. */
+const sourceOf = new WeakMap();
 
 const stored = () => `sharedllm.turns.${state.model}:${state.memory ?? ""}`;
 
@@ -16,6 +19,7 @@ const stored = () => `sharedllm.turns.${state.model}:${state.memory ?? ""}`;
  * now: the model's name and window; memory: its name, null for none; empty: it has no documents; others: how many memories
  * there are; makes: whether the server makes new ones. */
 export function openConversation(now) {
+  if (answering()) keep();
   stop();
   state = now;
   $("question").placeholder = now.memory === null ? "Ask the model" : "Ask about these documents";
@@ -24,13 +28,15 @@ export function openConversation(now) {
   } catch {
     turns = [];
   }
+  for (const turn of turns) if (turn.ended === false) turn.error ??= LEFT;
   draw();
 }
 
-/* What a conversation that has not begun says depends on whether there are documents. */
+/* What a conversation that has not begun says depends on whether there are documents, and how a source is named on what others are called. */
 export function documentsChanged(empty) {
   state = { ...state, empty };
   if (!turns.length) draw();
+  for (const place of document.querySelectorAll(".sources .place")) place.textContent = placeOf(sourceOf.get(place));
 }
 
 export function newConversation() {
@@ -49,6 +55,7 @@ export function stop() {
 }
 
 function keep() {
+  if (left) return;
   try {
     sessionStorage.setItem(stored(), JSON.stringify(turns));
   } catch {
@@ -68,9 +75,9 @@ function messages(question) {
   return sent;
 }
 
-/* Ask, and show the answer as it is written. */
+/* Ask, and show the answer as it is written. No other one may be running. */
 export async function ask(question) {
-  const own = new AbortController(), turn = { question, answer: "", sources: [], read: null, found: null, explanation: null, error: null, stopped: false };
+  const own = new AbortController(), turn = { question, answer: "", sources: [], read: null, found: null, explanation: null, error: null, stopped: false, cut: false, ended: false };
   const kept = turns;
   turns.push(turn);
   keep();
@@ -94,6 +101,7 @@ export async function ask(question) {
         element.answer.textContent = turn.answer;
         scroll();
       }
+      if (event.choices[0]?.finish_reason === "length") turn.cut = true;
       if (event.sharedllm) {
         turn.sources = event.sharedllm.sources;
         turn.read = event.sharedllm.read_tokens;
@@ -107,6 +115,7 @@ export async function ask(question) {
   }
   if (running === own) running = null;
   busy(running !== null);
+  turn.ended = true;
   if (turns !== kept) return;
   keep();
   const done = drawTurn(turn);
@@ -118,6 +127,7 @@ function busy(yes) {
   $("send").hidden = yes;
   $("stop").hidden = !yes;
   $("turns").setAttribute("aria-busy", yes);
+  for (const again of document.querySelectorAll(".again")) again.disabled = yes;
 }
 
 function scroll() {
@@ -160,9 +170,11 @@ function drawTurn(turn) {
   const whole = make("article", { class: "turn" }, make("p", { class: "asked" }, turn.question));
   if (turn.answer || !(turn.error || turn.stopped)) whole.append(answer);
   if (turn.found === false) whole.append(make("p", { class: "quiet" }, "This may not be in the documents: they contain hardly any word of the question."));
+  if (turn.cut) whole.append(make("p", { class: "quiet" }, `The answer is cut after ${ANSWER} tokens.`));
   if (turn.stopped) whole.append(make("p", { class: "quiet" }, "Stopped."));
   if (turn.error) {
-    const again = button("Ask again", () => { remove(turn); ask(turn.question); });
+    const again = button("Ask again", () => { remove(turn); ask(turn.question); }, { class: "again" });
+    again.disabled = answering();
     whole.append(make("p", { class: "error", role: "alert" }, turn.error), make("div", { class: "row" }, again));
   }
   const sources = turn.sources.filter(source => source.text.trim());
@@ -178,7 +190,9 @@ function drawTurn(turn) {
 function drawSource(source) {
   const memory = state.memory;
   const open = button("", () => openSource(memory, source, open), { class: "source" });
-  open.append(make("span", { class: "place" }, placeOf(source)), make("span", { class: "words" }, source.excerpt ?? source.text.trim()));
+  const place = make("span", { class: "place" }, placeOf(source));
+  sourceOf.set(place, source);
+  open.append(place, make("span", { class: "words" }, source.excerpt ?? source.text.trim()));
   return make("li", {}, open);
 }
 
@@ -188,3 +202,10 @@ function remove(turn) {
   draw();
   if (!turns.length) $("turns").replaceChildren();
 }
+
+/* What was written so far is there after a reload; the error with which the browser then ends the answer is not kept. */
+addEventListener("pagehide", () => {
+  if (answering()) keep();
+  left = true;
+});
+addEventListener("pageshow", () => { left = false; });

@@ -1,7 +1,7 @@
 /* The documents of a memory: the list, and uploads with their progress. Files are read one after the other. */
 
 import { Failure, events, json, pathOf, request } from "./api.js";
-import { $, button, make, shown, some, whole } from "./elements.js";
+import { $, button, make, shown, some, tellApart, whole } from "./elements.js";
 import { openDocument } from "./panel.js";
 
 let memory = null, most = Infinity, waiting = Promise.resolve(), changed = () => {};
@@ -21,6 +21,7 @@ export function showDocuments(shownMemory) {
   if (shownMemory?.id !== memory) $("uploads").replaceChildren();
   memory = shownMemory?.id ?? null;
   $("drop").hidden = memory === null;
+  tellApart((shownMemory?.documents ?? []).map(found => found.name));
   const rows = (shownMemory?.documents ?? []).map(row);
   const none = memory === null ? "None: no memory is chosen." : "No documents yet.";
   $("list").replaceChildren(...(rows.length ? rows : [make("li", { class: "quiet" }, none)]));
@@ -31,7 +32,7 @@ function row(found) {
   const open = button(shown(found.name), () => openDocument(own, found.name, open), { class: "name", title: found.name });
   const size = some(found.tokens, "token") + (found.finished === false ? ", not read to its end: upload it again" : "");
   const remove = button("×", async () => {
-    if (!confirm(`Remove ${shown(found.name)} from ${own}?`)) return;
+    if (!confirm(`Remove ${found.name} from ${own}?`)) return;
     remove.disabled = true;
     try {
       changed(await json(pathOf(own, found.name), { method: "DELETE" }));
