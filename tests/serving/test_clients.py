@@ -224,6 +224,14 @@ def test_a_tool_is_called(client, choice):
     assert after.choices[0].message.content and after.usage.prompt_tokens > said.message.model_dump_json().count("{")
 
 
+def test_a_stop_does_not_cut_a_tool_that_has_to_be_called(client):
+    forced = {"tools": TOOLS, "tool_choice": "required", "max_tokens": 120}
+    free, said = (chat(client, **forced, **more).choices[0] for more in ({}, {"stop": ["}", '"']}))
+    assert said.finish_reason == "tool_calls" and said.message.content is None
+    (call,), (same,) = free.message.tool_calls, said.message.tool_calls
+    assert same.function == call.function
+
+
 def test_tools_that_are_not_called_are_text(client):
     said = chat(client, tools=TOOLS).choices[0]
     assert said.message.tool_calls is None and said.message.content and said.finish_reason == "length"
@@ -248,10 +256,9 @@ def test_the_responses_api_in_plain_text(client):
     assert [e.sequence_number for e in events] == [*range(len(events))]
     assert events[0].type == "response.created" and events[-1].response.output_text == said.output_text
     form = {"format": {"type": "json_schema", "name": "colour", "schema": COLOUR}}
-    assert set(json.loads(client.responses.create(model="small", input="?", text=form).output_text)) == {
-        "colour",
-        "sure",
-    }
+    shaped = client.responses.create(model="small", input="?", text=form)
+    assert set(json.loads(shaped.output_text)) == {"colour", "sure"}
+    assert shaped.to_dict()["text"] == form and said.to_dict()["text"] == {"format": {"type": "text"}}
     with pytest.raises(openai.BadRequestError, match="previous_response_id is not supported: leave it out") as refused:
         client.responses.create(model="small", input="?", previous_response_id="resp_1")
     assert refused.value.param == "previous_response_id"

@@ -290,7 +290,9 @@ class _Writer(StopOnText):
         # Whether a text is a call is known at its end, so it is not sent in pieces.
         self._pieces = _Pieces(index, self.steering, (lambda _: None) if prompt.calls is not None else hooks.piece)
         say = self._pieces.say
-        super().__init__(AnswerStream(tokenizer, say, stops=request.stops, one_line=plain, strip=prompt.one_line))
+        # A forced call is JSON that its grammar ends: a stop within it would leave half a call.
+        stops = () if isinstance(request, ChatRequest) and request.forced else request.stops
+        super().__init__(AnswerStream(tokenizer, say, stops=stops, one_line=plain, strip=prompt.one_line))
         self._ends = end_tokens(model, PromptForm.of(tokenizer))
         self._request, self._prompt, self._index, self._hooks = request, prompt, index, hooks
         self._written: list[int] = []

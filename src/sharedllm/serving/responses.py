@@ -157,9 +157,15 @@ class ResponsesReply:
             "id": self.name, "object": "response", "created_at": self.created, "status": status, "error": None,
             "incomplete_details": None, "instructions": asked.instructions, "max_output_tokens": asked.max_output_tokens,
             "model": self.model, "output": output, "parallel_tool_calls": True, "previous_response_id": None,
-            "store": False, "temperature": asked.temperature, "text": {"format": {"type": "text"}}, "tool_choice": "auto",
+            "store": False, "temperature": asked.temperature, "text": {"format": _format(asked)}, "tool_choice": "auto",
             "tools": [], "top_p": asked.top_p, "truncation": "disabled", "usage": None, "metadata": {},
         }  # fmt: skip
+
+
+def _format(asked: ResponsesRequest) -> dict[str, Any]:
+    """The format that was asked for, as it was sent."""
+    given = asked.text.format if asked.text is not None else None
+    return {"type": "text"} if given is None else given.model_dump(by_alias=True, exclude_unset=True)
 
 
 def _text(text: str) -> dict[str, Any]:
