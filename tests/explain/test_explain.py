@@ -21,6 +21,8 @@ from sharedllm.store import writer as edit
 from sharedllm.utils.text import decode_pieces
 
 JOINT = {"injection": "joint", "injection_map": [[1, 1], [2, 2], [2, 3]]}
+# Chunks are longer than the pieces that are read.
+DEEP = {"injection": "deep", "prefix": [7, 8, 9], "chunk_size": 64, "parting": [ord(".")], "closing": [ord(".")]}
 NASTY = "Say </script><b>bold</b> <!--<script>alert(1)</script> {{facts}} &amp; 😀👩‍👩‍👧 naïve.\n"
 
 
@@ -103,6 +105,39 @@ def test_attention_equals_slow_loops(settings, implementation):
     assert torch.equal(model(question, memory=chosen).logits, before), "the model is unchanged"
 
 
+@torch.no_grad()
+def test_attention_of_a_deep_model_is_that_of_the_base():
+    """A text that is read whole is read as by the base, after the prefix, so all layers look at it as the base's do."""
+    base = tiny_base("llama", vocab_size=256, attn_implementation="eager")
+    model = tiny_shared("llama", base=base, encoding="chunk", **DEEP | {"window": 128})
+    text, question, answer = ids_of("The quick brown fox."), ids_of("what jumps?"), ids_of("a fox")
+    everything = model.read(text, keep_all=True)
+    chosen = model.select(everything, question, budget=60, score=torch.ones(1, text.shape[1]))
+    assert int(chosen.kept[0]) == text.shape[1]
+    paid = attention_paid(model, chosen, question, answer)
+    running = torch.cat([torch.tensor([DEEP["prefix"]]), text, question, answer[:, :-1]], 1)
+    seen = base(running, output_attentions=True).attentions
+    start, rows = len(DEEP["prefix"]), slice(-answer.shape[1], None)
+    assert [layer.layer for layer in paid] == [*range(len(seen))]
+    for layer in paid:
+        expected = seen[layer.layer][0, :, rows].mean((0, 1))[start : start + text.shape[1]]
+        torch.testing.assert_close(layer.tokens, expected, atol=1e-5, rtol=1e-4)
+        assert layer.gate is None
+
+
+def test_what_lies_between_pieces_was_not_read():
+    """Of a chunk of which one piece is read, the rest stands beside it at stride 0."""
+    model, lines = made(**DEEP), "The quick brown fox. " * 2
+    everything = model.read(ids_of(f"{lines}Say zebra now. {lines}"), keep_all=True)
+    answer = ask(model, byte_tokenizer(), everything, "zebra", budget=30, score="bm25", max_new_tokens=4)
+    facts = gather(model, byte_tokenizer(), answer, "random")
+    assert facts.strides == [1] and 0 < facts.kept < facts.tokens
+    chunk = facts.chunks[0]
+    assert 0 < chunk.kept < chunk.tokens[1] - chunk.tokens[0] and chunk.stride == 1
+    assert {piece.stride for piece in chunk.pieces} == {0, 1} and chunk.pieces[-1].tokens[1] == chunk.tokens[1]
+    assert all(piece.kept == piece.stride * (piece.tokens[1] - piece.tokens[0]) for piece in chunk.pieces)
+
+
 def test_hooks_are_removed_after_a_failure():
     model = made(**JOINT)
     chosen = model.read(ids_of("abc" * 20), keep_all=True)
@@ -152,11 +187,11 @@ def test_text_goes_on_behind_what_was_lost():
 TEXTS = {"one.txt": "The quick brown fox. " * 9, "two": "é", "three": NASTY * 3}
 
 
-@pytest.fixture(scope="module", params=["joint", "cross"])
+@pytest.fixture(scope="module", params=["joint", "cross", "deep"])
 def explained(request):
     """An answer over three documents, two of which begin inside chunks; and all its facts."""
     tokenizer = byte_tokenizer()
-    model = made(**(JOINT if request.param == "joint" else {"injection": "cross"}))
+    model = made(**{"joint": JOINT, "cross": {"injection": "cross"}, "deep": DEEP}[request.param])
     everything = None
     for name, text in TEXTS.items():
         ids = ids_of(text)
@@ -191,14 +226,15 @@ def test_facts_add_up(explained):
         strides = answer.memory.stride[0][kept].tolist()
         assert (chunk.kept, chunk.stride) == (len(strides), min(strides, default=0))
         assert len(chunk.excerpt) <= 80
-        assert chunk.score == pytest.approx(float(answer.scores[0, slice(*chunk.tokens)].max()), rel=1e-4)
+        best = float(answer.scores[0, slice(*chunk.tokens)].max())
+        assert chunk.score == pytest.approx(best if math.isfinite(best) else 0, rel=1e-4)
         assert facts.documents[chunk.document].tokens[0] <= chunk.tokens[0] < facts.documents[chunk.document].tokens[1]
     # Attention: for each layer all chunks together, and the mean over all pieces.
     for place, layer in enumerate(facts.layers):
         masses = [chunk.attention[place] for chunk in facts.chunks if chunk.attention]
         assert sum(masses) == pytest.approx(layer.memory, abs=1e-4)
         assert 0 <= layer.sources <= layer.memory + 1e-4 <= 1 + 2e-4
-        assert layer.memory == pytest.approx(1, abs=1e-4) or facts.injection == "joint"
+        assert layer.memory == pytest.approx(1, abs=1e-4) or facts.injection != "cross"
     pieces = sum(piece.attention for chunk in facts.chunks for piece in chunk.pieces)
     assert pieces == pytest.approx(sum(layer.memory for layer in facts.layers) / len(facts.layers), abs=1e-4)
     # Documents and sources are at the stated places.

@@ -24,8 +24,8 @@ class LayerAttention:
     """Attention of one layer, averaged over its heads and the tokens of the answer.
 
     layer   index of the upper layer
-    tokens  (S,) fp32 on the CPU, attention to each kept token of the memory. With a joint softmax the rest, up to 1, is
-            attention to the running text; with cross-attention there is no rest
+    tokens  (S,) fp32 on the CPU, attention to each kept token of the memory. With one softmax (joint, deep) the rest, up to
+            1, is attention to the running text and the prefix before the memory; with cross-attention there is no rest
     gate    the layer's factor for its cross-attention, in −1 … 1; None without a gate
     """
 
@@ -46,13 +46,18 @@ def attention_paid(
     Args:
         memory: of one text, the memory that the answer was given over. question_ids: (1, Q). answer_ids: (1, A), A ≥ 1.
     """
-    width = memory.mask.shape[1]
-    layers = {index: injection_of(model.model.upper.layers[index]) for _, index in model.config.injection_map}
+    config, width = model.config, memory.mask.shape[1]
+    reading, before = {index for _, index in config.injection_map}, 0
+    if config.injection == "deep":
+        # All layers from M on see the tokens, and the prefix, which is no part of the text, stands before them.
+        reading |= {*range(config.lower_layers, len(model.model.upper.layers))}
+        before = len(config.prefix or [])
+    layers = {index: injection_of(model.model.upper.layers[index]) for index in sorted(reading)}
     running = torch.cat([question_ids, answer_ids[:, :-1]], 1).to(model.device)
     paid = {index: torch.zeros(width) for index in layers}
 
     def record(index: int, weights: Tensor) -> None:
-        paid[index] = weights[:width].cpu()
+        paid[index] = weights[before : before + width].cpu()
 
     with _recorded(layers, question_ids.shape[1] - 1, record):
         model.model(running, memory=memory, use_cache=False)

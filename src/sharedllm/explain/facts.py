@@ -35,7 +35,7 @@ class Document:
 
 @dataclass(frozen=True)
 class TextPiece:
-    """A run of tokens in a chunk that are kept at one stride.
+    """A run of tokens in a chunk that are kept at one stride, or of which none is kept.
 
     tokens     slots at which it begins and ends
     stride     one of so many tokens is kept; 0: none
@@ -78,7 +78,7 @@ class Chunk:
 class Layer:
     """Attention of one layer of the upper model, as shares of the answer tokens' attention, averaged over heads.
 
-    memory   attention to the memory; the rest went to question and answer themselves
+    memory   attention to the memory; the rest went to question and answer themselves, and to a prefix before the memory
     sources  attention to the passages read in full, a part of `memory`
     gate     factor of the cross-attention; None without a gate
     """
@@ -114,8 +114,8 @@ class CitedPiece:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything about an answer; `strides` are the possible strides of pieces, coarse to fine, and `found` is that of
-    `answering.ask.Chosen`."""
+    """Everything about an answer; `strides` are the possible strides of pieces, coarse to fine (1 alone where pieces are
+    read whole), and `found` is that of `answering.ask.Chosen`."""
 
     question: str
     answer: str
@@ -147,7 +147,9 @@ def gather(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, answ
     ends = [min(d["start"] + d["tokens"], after) for d, after in zip(whole, [*begin[1:], borders[-1][1]], strict=True)]
 
     runs, best, masses = _runs(answer, layers, begin), _best(answer), _by_chunk(answer, layers)
-    strides = sorted({*model.config.strides, 1}, reverse=True)
+    # A deep model reads pieces of a text whole, or not at all.
+    coarse = memory.stride[0].tolist() if model.config.injection == "deep" else model.config.strides
+    strides = sorted({*coarse, 1}, reverse=True)
     attended = _attended(answer, layers)
     carried = {chunk for source in attended["sources"] for chunk in range(source.chunks[0], source.chunks[1] + 1)}
     carried |= set(best.topk(min(BEST, len(best))).indices.tolist())
@@ -165,7 +167,7 @@ def gather(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, answ
                 tokens=[start, end],
                 characters=text.characters(start, end),
                 kept=sum(kept for _, _, _, kept, _ in pieces),
-                stride=min((stride for _, _, stride, _, _ in runs[index]), default=0),
+                stride=min((stride for _, _, stride, _, _ in runs[index] if stride), default=0),
                 score=_rounded(float(best[index])),
                 attention=[_rounded(mass) for mass in masses[index].tolist()] if runs[index] else [],
                 excerpt=_excerpt(text.between(start, end)),
@@ -210,25 +212,38 @@ def _chunk_of(answer: Answer, slots: Tensor) -> Tensor:
 def _runs(
     answer: Answer, layers: list[LayerAttention], begin: list[int]
 ) -> list[list[tuple[int, int, int, int, float]]]:
-    """For each chunk the runs of tokens of one document kept at one stride: start, end, stride, kept tokens, attention.
+    """For each chunk of which something is kept the runs that partition it, of tokens of one document kept at one stride, and
+    of tokens that were not read, at stride 0: start, end, stride, kept tokens, attention.
 
     begin: slots at which documents begin.
     """
-    runs, first_slot = [[] for _ in answer.chunks[0]], answer.chunks[0].tolist()
+    runs = [[] for _ in answer.chunks[0]]
+    first_slot, last_slot = (slots.tolist() for slots in answer.chunks)
     positions, strides = answer.memory.position[0].cpu(), answer.memory.stride[0].cpu()
     if len(positions) == 0:
         return runs
     chunk, document = _chunk_of(answer, positions), torch.bucketize(positions, torch.tensor(begin), right=True)
     mean = _mean(layers).double().cumsum(0)
     new = torch.ones_like(positions, dtype=torch.bool)
-    new[1:] = (strides.diff() != 0) | (chunk.diff() != 0) | (document.diff() != 0)
+    # Between two tokens at stride 1 nothing was read. At others a token stands for those around it.
+    apart = (positions.diff() > 1) & (strides[1:] == 1) & (strides[:-1] == 1)
+    cited = torch.tensor([slot for c in answer.citations for slot in (c.offset + c.start, c.offset + c.end)])
+    new[1:] = (
+        (strides.diff() != 0) | (chunk.diff() != 0) | (document.diff() != 0) | apart | torch.isin(positions, cited)[1:]
+    )
     first = torch.nonzero(new).flatten().tolist()
     for i, j in pairwise([*first, len(positions)]):
         pieces = runs[int(chunk[i])]
-        # The last token of each stride is kept, so a run begins after the previous kept token.
-        start = pieces[-1][1] if pieces else first_slot[int(chunk[i])]
+        before = pieces[-1][1] if pieces else first_slot[int(chunk[i])]
+        start = before
+        if strides[i] == 1 and positions[i] > before and (not pieces or pieces[-1][2] == 1):
+            start = int(positions[i])
+            pieces.append((before, start, 0, 0, 0.0))
         mass = float(mean[j - 1] - (mean[i - 1] if i else 0.0))
         pieces.append((start, int(positions[j - 1]) + 1, int(strides[i]), j - i, mass))
+    for pieces, end in zip(runs, last_slot, strict=True):
+        if pieces and pieces[-1][2] == 1 and pieces[-1][1] < end:
+            pieces.append((pieces[-1][1], end, 0, 0, 0.0))
     return runs
 
 

@@ -1,7 +1,11 @@
 "use strict";
 const facts = JSON.parse(document.getElementById("facts").textContent);
 const { chunks, documents, layers, sources, strides } = facts;
-const joint = facts.injection === "joint";
+/* Cross-attention looks at the text alone. Others look at text and prompt in one softmax. */
+const cross = facts.injection === "cross";
+const besides = facts.injection === "deep" ? "the rest of the prompt, and the answer" : "question and answer";
+/* Whether pieces of chunks are read whole, or not at all. */
+const pieced = strides.length === 1;
 const $ = id => document.getElementById(id);
 
 /* An element with attributes and children; texts become text nodes, never markup. */
@@ -23,6 +27,14 @@ const some = (n, name) => `${whole(n)} ${name}${n === 1 ? "" : "s"}`;
 const percent = share => share === 0 ? "0\u00a0%" : share < 0.001 ? "<\u00a00.1\u00a0%" : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}\u00a0%`;
 const digits = value => value === 0 ? "0" : Number(value.toPrecision(3)).toString();
 const every = stride => stride === 0 ? "not read" : stride === 1 ? "every token" : `1 token in ${stride}`;
+/* How much of a chunk was read. */
+function readOf(chunk) {
+  const size = chunk.tokens[1] - chunk.tokens[0];
+  if (!chunk.kept) return "not read";
+  if (chunk.kept === size) return "every token";
+  const finest = chunk.pieces.some(piece => piece.stride > 1) ? `, finest: ${every(chunk.stride)}` : "";
+  return `${whole(chunk.kept)} of ${some(size, "token")}${finest}`;
+}
 const shown = name => name.split("/").pop() || name;
 
 /* The values by which chunks are coloured, sorted and described. */
@@ -67,11 +79,11 @@ const colourOf = {
   attention: i => attention[i] ? onRamp(scaled("attention", attention[i])) : none,
 };
 const meaning = {
-  stride: "How finely each chunk was read for this question.",
+  stride: pieced ? "Of which chunks pieces were read for this question." : "How finely each chunk was read for this question: the finest of its pieces.",
   score: `How much each chunk matters to the question, by ${facts.score}: the best are read first, within the budget.`,
   attention: "How much attention the model paid to each chunk while it wrote the answer, averaged over layers.",
 };
-const modes = { stride: "How finely read", score: "Score", attention: "Attention" };
+const modes = { stride: pieced ? "Read" : "How finely read", score: "Score", attention: "Attention" };
 let mode = "stride";
 
 /* Bands of the map: one for each document, or one for all if there are many. */
@@ -164,7 +176,7 @@ function place(kind, chunk) {
 function drawLegend() {
   const key = (colour, text, ring = "") => make("span", { class: "key" }, make("span", { class: `swatch ${ring}`, style: `background:${colour}` }), text);
   const items = mode === "stride"
-    ? [key(none, "not read"), ...strides.map(stride => key(ofStride(stride), every(stride)))]
+    ? [key(none, "not read"), ...strides.map(stride => key(ofStride(stride), pieced ? "read, in whole or in part" : every(stride)))]
     : [make("span", { class: "key" }, digits(lowest[mode]), make("span", { class: "gradient", style: `background:linear-gradient(90deg, ${[0, 1, 2, 3, 4].map(i => `${ramp[i]} ${100 * (i / 4) ** (1 / bent[mode])}%`).join(", ")})` }),
         mode === "score" ? digits(highest.score) : percent(highest.attention))];
   if (mode === "attention") items.unshift(key(none, "not read"));
@@ -206,7 +218,7 @@ function show(i) {
   const chunk = chunks[i], [name, characters] = where(chunk), size = chunk.tokens[1] - chunk.tokens[0];
   const rows = [
     ["Where", `${characters}`],
-    ["Read", chunk.kept ? `${whole(chunk.kept)} of ${some(size, "token")}, finest: ${every(chunk.stride)}` : `nothing of its ${some(size, "token")}`],
+    ["Read", chunk.kept ? readOf(chunk) : `nothing of its ${some(size, "token")}`],
     ["Score", `${digits(chunk.score)}, number ${whole(rank[i])} of ${whole(chunks.length)}`],
     ["Attention", chunk.kept ? percent(attention[i]) : "none: it was not read"],
   ];
@@ -250,8 +262,8 @@ function drawFigures() {
     ["Tokens in the text", whole(facts.tokens), `${some(documents.length, "document")}, ${some(chunks.length, "chunk")} of ${facts.chunk_size}`],
     ["Tokens read for this", whole(facts.kept), `${percent(facts.kept / facts.tokens)} of them; the budget is ${whole(facts.budget)}`],
     ["Of these in full detail", whole(full), "from passages of which every token was read"],
-    ["Chunks read", whole(kept.length), kept.length === chunks.length ? "all of them, some more finely" : `${percent(kept.length / chunks.length)} of all; the others were left out`],
-    ...(joint ? [["Attention to the text", percent(far), "the rest went to question and answer"]] : []),
+    ["Chunks read", whole(kept.length), kept.length === chunks.length ? pieced ? "all of them, in whole or in part" : "all of them, some more finely" : `${percent(kept.length / chunks.length)} of all; the others were left out`],
+    ...(cross ? [] : [["Attention to the text", percent(far), `the rest went to ${besides}`]]),
     ["Attention to passages", percent(found), `mean over ${some(layers.length, "layer")}`],
   ];
   $("figures").append(...figures.map(([term, value, note]) => make("div", {}, make("dt", {}, term), make("dd", {}, value), make("dd", {}, note))));
@@ -259,7 +271,7 @@ function drawFigures() {
 }
 function drawSources() {
   $("sources-note").textContent = sources.length
-    ? `The passages that were read in full, best first. ${sources.some(source => source.answer) ? "" : "None of them contains the answer. "}Marked: the passage; around it, the rest of its chunks.`
+    ? `The best passages of those that were read in full. ${sources.some(source => source.answer) ? "" : "None of them contains the answer. "}Marked: the passage; around it, the rest of its chunks.`
     : "No passage was read in full within this budget.";
   $("sources").append(...sources.map(source => {
     const end = source.start + source.tokens[1] - source.tokens[0];
@@ -272,19 +284,23 @@ function drawSources() {
   }));
 }
 function drawLayers() {
-  $("layers-note").textContent = joint
-    ? "Where the model looked while it wrote the answer, averaged over heads and answer tokens. Layers are counted from 0; layers not listed see only question and answer."
-    : "Where cross-attention looked while the model wrote the answer, averaged over heads and answer tokens. The gate is the factor of its result. Layers are counted from 0.";
-  const kinds = [["passages read in full", "var(--ramp-4)"], ["rest of the text", "var(--ramp-1)"], ...(joint ? [["question and answer", "var(--none)"]] : [])];
-  $("layers-legend").append(...kinds.map(([text, colour]) => make("span", { class: "key" }, make("span", { class: "swatch", style: `background:${colour}` }), text)));
   const gates = layers.some(layer => layer.gate !== null);
-  const head = ["Layer", "", ...(joint ? ["Text"] : []), "Sources", ...(gates ? ["Gate"] : [])];
+  /* Of a deep model the last layer is always there. */
+  const all = facts.injection === "deep" && layers.length === layers.at(-1).layer + 1;
+  $("layers-note").textContent = [
+    `Where ${cross ? "cross-attention" : "the model"} looked while ${cross ? "the model" : "it"} wrote the answer, averaged over heads and answer tokens.`,
+    ...(gates ? ["The gate is the factor of its result."] : []),
+    all ? "These are all layers, counted from 0." : `Layers are counted from 0; layers not listed see only ${besides}.`,
+  ].join(" ");
+  const kinds = [["passages above", "var(--ramp-4)"], ["the rest of what was read", "var(--ramp-1)"], ...(cross ? [] : [[besides, "var(--none)"]])];
+  $("layers-legend").append(...kinds.map(([text, colour]) => make("span", { class: "key" }, make("span", { class: "swatch", style: `background:${colour}` }), text)));
+  const head = ["Layer", "", ...(cross ? [] : ["Text"]), "Sources", ...(gates ? ["Gate"] : [])];
   const rows = layers.map(layer => make("tr", {},
     make("th", { scope: "row" }, `${layer.layer}`),
     make("td", { class: "bar" }, make("div", { class: "shares", "aria-hidden": "true" },
       make("span", { style: `width:${100 * layer.sources}%;background:${kinds[0][1]}` }),
       make("span", { style: `width:${100 * Math.max(layer.memory - layer.sources, 0)}%;background:${kinds[1][1]}` }))),
-    ...[...(joint ? [percent(layer.memory)] : []), percent(layer.sources), ...(gates ? [digits(layer.gate)] : [])].map(text => make("td", { class: "number" }, text))));
+    ...[...(cross ? [] : [percent(layer.memory)]), percent(layer.sources), ...(gates ? [digits(layer.gate)] : [])].map(text => make("td", { class: "number" }, text))));
   $("layers").append(make("thead", {}, make("tr", {}, ...head.map((text, i) => make("th", { scope: "col", class: i > 1 ? "number" : "" }, text)))), make("tbody", {}, ...rows));
 }
 function drawTop(by) {
@@ -298,7 +314,7 @@ function drawTop(by) {
   const rows = order.map(i => {
     const button = make("button", { type: "button", "aria-label": `Show chunk ${i + 1} in the map` }, `${whole(i + 1)}`);
     button.addEventListener("click", () => { pin(i); $("map-title").scrollIntoView(); reveal(); });
-    return make("tr", {}, make("td", {}, button), make("td", { class: "from" }, where(chunks[i]).join(", ")), make("td", { "data-label": "Read" }, every(chunks[i].stride)),
+    return make("tr", {}, make("td", {}, button), make("td", { class: "from" }, where(chunks[i]).join(", ")), make("td", { "data-label": "Read" }, readOf(chunks[i])),
       make("td", { class: "number", "data-label": "Score" }, digits(score[i])), make("td", { class: "number", "data-label": "Attention" }, percent(attention[i])),
       make("td", { class: "wide" }, chunks[i].excerpt));
   });
