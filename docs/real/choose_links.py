@@ -2,7 +2,8 @@
 pieces that words choose, and the base's answers from them as text in its window: the tables of docs/real/README.md.
 Takes a quarter of an hour on one core for a base of 0.5B parameters.
 
-Run: python docs/real/choose_links.py MODEL BASE DATA    # MODEL: of `sharedllm extend`; DATA: the folder of the question sets
+Run: python docs/real/choose_links.py MODEL BASE DATA        # MODEL: of `sharedllm extend`; DATA: the folder of the question sets
+     python docs/real/choose_links.py MODEL BASE DATA odd    # what the chosen rule finds on the other half
 """
 
 import sys
@@ -22,6 +23,7 @@ from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.reader import Reader
 from sharedllm.evaluation.qa.run import Plan
 from sharedllm.evaluation.qa.sets import SETS, Question, TextSpec
+from sharedllm.evaluation.qa.sets.base import Half
 from sharedllm.model.config import SharedLLMConfig
 from sharedllm.scoring import links
 from sharedllm.scoring.rankings import follow, least_score
@@ -82,9 +84,9 @@ class Text(TextIndex):
         ])  # fmt: skip
 
 
-def asked(name: str, count: int, length: int, data: str, make) -> Iterator[tuple[Text, Question]]:
-    """Questions of even ids, each with its text."""
-    spec = TextSpec(Path(data), length, "even", 50, 0)
+def asked(name: str, count: int, length: int, data: str, make, half: Half = "even") -> Iterator[tuple[Text, Question]]:
+    """Questions of one half of the ids, each with its text."""
+    spec = TextSpec(Path(data), length, half, 50, 0)
     for packed in Plan(SETS.find(name), spec, [], [], count).texts(make.meter):
         text = Text(packed.text, make.tokenizer, make.config, make.meter)
         yield from ((text, question) for question in packed.questions[:count])
@@ -102,15 +104,15 @@ class Make:
 
 
 def main() -> None:
-    make, base = Make(sys.argv[1]), load_any(sys.argv[2])[0]
-    reader, head = Reader(base, make.tokenizer), Reader(base, make.tokenizer).form.head()
-    print("Parts of the evidence, questions with all of it, tokens.\n\n| set, even ids | n | tokens | " + " | ".join(map(str, RULES)) + " |")  # fmt: skip
-    print("|---|--:|--:|" + "--:|" * len(RULES))
+    make, half = Make(sys.argv[1]), "odd" if sys.argv[4:] == ["odd"] else "even"
+    rules = RULES if half == "even" else RULES[:2]
+    print(f"Parts of the evidence, questions with all of it, tokens.\n\n| set, {half} ids | n | tokens | " + " | ".join(map(str, rules)) + " |")  # fmt: skip
+    print("|---|--:|--:|" + "--:|" * len(rules))
     every = {}
     for name, count, length in CELLS:
-        every[name, length] = rows = list(asked(name, count, length, sys.argv[3], make))
+        every[name, length] = rows = list(asked(name, count, length, sys.argv[3], make, half))
         cells = []
-        for rule in RULES:
+        for rule in rules:
             picks = [(text, question, text.chosen(question, rule)) for text, question in rows]
             parts = [text.found(question, chosen) for text, question, chosen in picks]
             tokens = np.mean([int(text.pieces.lengths[chosen].sum()) for text, _, chosen in picks])
@@ -120,6 +122,10 @@ def main() -> None:
             f"| {name} | {len(rows)} | {f'{length // 1024}K'.replace('1024K', '1M')} | {' | '.join(cells)} |",
             flush=True,
         )
+    if half != "even":
+        return
+    base = load_any(sys.argv[2])[0]
+    reader, head = Reader(base, make.tokenizer), Reader(base, make.tokenizer).form.head()
     print(
         "\nTokens, hit, f1.\n\n| set, even ids | n | none followed | names followed | difference in f1 | better, worse |"
     )
