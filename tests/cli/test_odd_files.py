@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from sharedllm import SharedLLMForCausalLM, open_memory
 from sharedllm.cli import reading
 from sharedllm.cli.common import progress_bar
+from sharedllm.memory import file
 from sharedllm.store.writer import Writer
 from sharedllm.utils.text_files import harmless, read_text
 
@@ -77,6 +78,28 @@ def test_a_damaged_memory_is_described_as_damaged(run, tmp_path, model_folder):
     assert run("memory", "check", memory)[1].endswith(f"are lost: blocks/{file}.memory is missing\n")
 
 
+@pytest.mark.parametrize("option", ["--append", "--sync"])
+@pytest.mark.parametrize("left", [None, slice(-5), slice(-1)], ids=["missing", "cut short", "changed"])
+def test_a_document_that_lost_a_part_is_read_again(run, tmp_path, model_folder, option, left):
+    texts, memory = [tmp_path / "a.txt", tmp_path / "b.txt"], tmp_path / "a.memory"
+    for text in texts:
+        text.write_text("The harbour master counted crates. " * 4)
+    read = ["read", *texts, "-o", memory, "--keep-all", "--model", model_folder]
+    assert run(*read)[0] == 0
+    path = memory / "blocks" / f"{open_memory(memory).documents[1].blocks[0].file}.memory"
+    whole = path.read_bytes()
+    path.unlink()
+    if left is not None:
+        path.write_bytes(whole[left] + (bytes([whole[-1] ^ 1]) if left == slice(-1) else b""))
+    assert run("memory", "check", memory)[0] == 1
+    code, _, err = run(*read, option)
+    said = " ".join(err.split())
+    assert code == 0 and f"1 document read again, of which a part was lost: {texts[1]}" in said, err
+    assert "1 document unchanged" in said and "\nlost: " not in err
+    assert run("memory", "check", memory)[0] == 0
+    assert [document.name for document in open_memory(memory).documents] == [str(text) for text in texts]
+
+
 def test_what_was_read_in_part_is_called_incomplete(run, tmp_path, model_folder, monkeypatch):
     text, memory = tmp_path / "a.txt", tmp_path / "a.memory"
     text.write_text("The harbour master counted crates. " * 40)
@@ -97,8 +120,46 @@ def test_what_was_read_in_part_is_called_incomplete(run, tmp_path, model_folder,
     code, _, err = run("ask", memory, "crates?", "--model", model_folder)
     told = f"incomplete: {text} was read up to 512 tokens: go on with `sharedllm read --append`."
     assert code == 0 and told in " ".join(err.split())
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "_block", second_fails)
+        read_before.clear()
+        code, _, err = run(*read)
+        told = f"{memory} was read in part: with --append this would go on after 512 tokens; it begins anew"
+        assert code == 130 and told in " ".join(err.split())
     assert run(*read, "--append")[0] == 0 and json.loads(run("info", memory, "--json")[1])["complete"]
     assert "incomplete" not in run("ask", memory, "crates?", "--model", model_folder)[2]
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (28, "because there is no space left on its disk: free some, then"),
+        (27, "because a file would be larger than the system allows: raise that limit (`ulimit -f`), then"),
+    ],
+)
+def test_reading_without_room_says_how_to_go_on(run, tmp_path, model_folder, monkeypatch, number, said):
+    text, memory = tmp_path / "a.txt", tmp_path / "a.memory"
+    text.write_text("The harbour master counted crates. " * 40)
+    monkeypatch.setattr("sharedllm.store.writer.BLOCK_TOKENS", 512)
+    save, blocks = file.save_file, []
+
+    def second_fails(*arguments, **options):
+        blocks.append(1)
+        if len(blocks) == 2:
+            raise SafetensorError(f"Error while serializing: I/O error: words (os error {number})")
+        save(*arguments, **options)
+
+    read = ["read", text, "-o", memory, "--keep-all", "--model", model_folder]
+    with monkeypatch.context() as patch:
+        patch.setattr(file, "save_file", second_fails)
+        code, out, err = run(*read)
+    line = f"error: {memory} can't be written, {said} the same command with --append goes on."
+    assert (code, out) == (2, "") and line in " ".join(err.split()) and "os error" not in err
+    assert run(*read, "--append")[0] == 0 and json.loads(run("info", memory, "--json")[1])["complete"]
+    blocks.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(file, "save_file", second_fails)
+        assert "then run the same command again." in " ".join(run(*read)[2].split())
 
 
 def test_extend_writes_a_card(run, tmp_path, base_folder, model_folder):

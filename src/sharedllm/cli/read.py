@@ -66,14 +66,25 @@ def command(
     old = reading.held(output, found, append=append, sync=sync, replace=replace)
     if old is not None:
         reading.check_settings(output, old, keep_all, storage)
-    known = reading.hashes(old)
-    collection = Collection(found, known)
+    collection = Collection(found)
+    hurt = reading.damaged(output, old, collection) if old is not None else set()
+    collection.known = reading.hashes(old, hurt)
     dropped = reading.deleted(output, old, collection) if sync and old is not None else []
     collection.check()
     read = reading.Read()
+    left = reading.would_go_on(output) if old is None and not replace else 0
+    if left:
+        note(f"{output} was read in part: with --append this would go on after {some(left, 'token')}; it begins anew")
     if collection.begin():
-        settings = {"keep_all": keep_all, "storage": storage, "changed": sync, "batch_tokens": batch_tokens}
-        read = reading.read_all(output, collection, model, goes_on=old is not None, **settings)
+        settings = {
+            "keep_all": keep_all,
+            "storage": storage,
+            "changed": sync,
+            "hurt": hurt,
+            "batch_tokens": batch_tokens,
+        }
+        with reading.room(output, anew=old is None and (output / reading.NAME).exists()):
+            read = reading.read_all(output, collection, model, goes_on=old is not None, **settings)
     if dropped:
         reading.forget(output, dropped)
     store = MemoryStore.open(output, verify=False)
@@ -88,6 +99,7 @@ def command(
             documents=len(store.documents),
             new=len(read.new),
             changed=len(read.changed),
+            mended=len(read.mended),
             unchanged=len(collection.unchanged),
             dropped=dropped,
             read_as=collection.guessed,
@@ -95,6 +107,8 @@ def command(
         )
         return
     if old is not None:
+        if read.mended:
+            note(f"{some(len(read.mended), 'document')} read again, of which a part was lost: {_first(read.mended)}")
         _tell_changes(read.new, read.changed, collection.unchanged, dropped)
     _tell_files(collection)
     if read.tokens:

@@ -1,17 +1,23 @@
 """What `sharedllm read` does with a memory: what it holds already, what is read, and what is dropped. Imports torch."""
 
+import errno
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..documents import Found
 from ..documents.collection import Collection
 from ..documents.folder import inside
+from ..store import MemoryStore
+from ..store.blocks import BlockFile
 from ..store.manifest import NAME, Manifest, read_manifest
 from ..store.writer import Changed, writing
 from ..utils.errors import ITS_MODEL, UserError
+from ..utils.files import is_full
 from ..utils.text_files import readable
 from .common import progress_bar
 from .loading import load, tokenizer_fingerprint
@@ -48,10 +54,26 @@ def check_settings(output: Path, manifest: Manifest, keep_all: bool, storage: st
         raise UserError(f"{output} has storage={manifest.storage!r}: --append keeps that storage.")
 
 
-def hashes(manifest: Manifest | None) -> dict[str, str]:
-    """Name of a finished document → hash of its file when it was read."""
+def hashes(manifest: Manifest | None, hurt: set[str]) -> dict[str, str]:
+    """Name of a finished document, not one of the `hurt`, → hash of its file when it was read."""
     documents = manifest.documents if manifest is not None else ()
-    return {d.name: d.origin.sha256 for d in documents if d.finished and d.origin is not None}
+    return {d.name: d.origin.sha256 for d in documents if d.finished and d.origin is not None and d.name not in hurt}
+
+
+def damaged(output: Path, manifest: Manifest, collection: Collection) -> set[str]:
+    """The names of a memory's documents that have lost a part, among those whose files are given. Reads all their blocks."""
+    given = set(collection.names)
+    theirs = tuple(document for document in manifest.documents if document.name in given)
+    opens = partial(BlockFile, output, manifest=manifest, verify=True)
+    store = MemoryStore.of(output, replace(manifest, documents=theirs), opens, missing=True)
+    return {lost.document for lost in store.damaged}
+
+
+def would_go_on(output: Path) -> int:
+    """How many tokens a memory holds of documents whose reading was interrupted."""
+    if not (output / NAME).exists():
+        return 0
+    return sum(document.tokens for document in read_manifest(output).documents if not document.finished)
 
 
 def deleted(output: Path, manifest: Manifest, collection: Collection) -> list[str]:
@@ -95,12 +117,13 @@ def forget(output: Path, names: list[str]) -> None:
 @dataclass
 class Read:
     """What was read: tokens, in how many seconds, without loading the model, and the names of documents that the memory
-    did not have whole before, and of others that have other text now."""
+    did not have whole before, of others that have other text now, and of those that had lost a part."""
 
     tokens: int = 0
     seconds: float = 0.0
     new: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
+    mended: list[str] = field(default_factory=list)
 
 
 def read_all(
@@ -112,12 +135,14 @@ def read_all(
     keep_all: bool,
     storage: Any,
     changed: bool,
+    hurt: set[str],
     batch_tokens: int | None,
 ) -> Read:
     """Read the documents of a collection into a memory. A document whose file was not known turns out to be unchanged here.
 
     Args:
         goes_on: into the memory that is there; else a new one. changed: read changed documents again.
+        hurt: names of documents that have lost a part; they are read again, and replaced once they are whole.
 
     Raises:
         UserError: the memory is another model's, or a document changed and `changed` is not set.
@@ -140,7 +165,7 @@ def read_all(
             name, shown = _name(taken, opened.path), _Shown(opened.nbytes, bytes_per_token, advance)
             options = {"origin": opened.origin, "batch_tokens": batch_tokens, "progress": shown.tokens}
             try:
-                new = writer.read(loaded, tokenizer, name, opened.pieces(), **options)
+                new = writer.read(loaded, tokenizer, name, opened.pieces(), anew=name in hurt, **options)
             except Changed as error:
                 if not changed:
                     raise UserError(f"{error} Or read it with --sync, which takes changed files up.") from None
@@ -148,13 +173,38 @@ def read_all(
             bytes_per_token = opened.nbytes / new if new and opened.nbytes else bytes_per_token
             shown.done()
             read.tokens += new
-            if not new:
+            if name in hurt:
+                read.mended.append(name)
+            elif not new:
                 collection.unchanged.append(name)
             else:
                 (read.changed if name in whole else read.new).append(name)
         writer.commit()
     read.seconds = time.perf_counter() - start
     return read
+
+
+@contextmanager
+def room(output: Path, *, anew: bool) -> Iterator[None]:
+    """Says how to go on where a memory has no room to grow.
+
+    Args:
+        anew: it replaces one that is there, which stays.
+
+    Raises:
+        UserError: the disk or a quota is full, or a file would be larger than allowed.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error) and error.errno != errno.EFBIG:
+            raise
+        what, fix = ("there is no space left on its disk", "free some")
+        if error.errno == errno.EFBIG:
+            what, fix = "a file would be larger than the system allows", "raise that limit (`ulimit -f`)"
+        kept = not anew and (output / NAME).exists()
+        then = "the same command with --append goes on" if kept else "run the same command again"
+        raise UserError(f"{output} can't be written, because {what}: {fix}, then {then}.") from error
 
 
 class _Shown:
