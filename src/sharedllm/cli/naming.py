@@ -9,26 +9,25 @@ from typer.core import TyperCommand, TyperGroup
 from ..utils.errors import UserError
 
 
-class NamedCommand(TyperCommand):
+class _Named:
+    """What both kinds of commands have in common."""
+
+    params: list[Any]
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)  # pyright: ignore[reportAttributeAccessIssue]
+        except UserError as error:
+            error.args = (in_options(str(error), self.params),)
+            raise
+
+
+class NamedCommand(_Named, TyperCommand):
     """A command whose errors name its options."""
 
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except UserError as error:
-            error.args = (in_options(str(error), self.params),)
-            raise
 
-
-class NamedGroup(TyperGroup):
+class NamedGroup(_Named, TyperGroup):
     """The same for a command that has others below it."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except UserError as error:
-            error.args = (in_options(str(error), self.params),)
-            raise
 
 
 def in_options(message: str, parameters: Iterable[Any]) -> str:
