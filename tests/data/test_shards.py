@@ -380,7 +380,7 @@ def test_command_with_bad_input(tokenize_command, tmp_path, corpus, base_folder)
     for arguments, expected in [
         ([tmp_path / "missing.txt", *options], "does not exist"),
         ([tmp_path / "bad.parquet", *options], "bad.parquet can't be read"),
-        ([corpus, *options, "--validation", "2"], "validation=2.0"),
+        ([corpus, *options, "--validation", "2"], "--validation 2.0"),
         ([corpus, "--tokenizer", tmp_path / "none", "-o", tmp_path / "tokens"], "does not exist or is not a folder"),
     ]:
         code, out, err = tokenize_command(*arguments)
