@@ -1,6 +1,7 @@
 """Loads models, memories and texts for the commands. Imports torch and transformers, so commands import this in their
 bodies."""
 
+import os
 from logging import CRITICAL, getLogger
 
 import torch
@@ -44,6 +45,8 @@ def quiet() -> None:
     """Keep the libraries' progress bars and notices off stderr; errors are one line of our own."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    # `datasets` sets the level of its own log when it is imported, which may be later.
+    os.environ.setdefault("DATASETS_VERBOSITY", "critical")
     for name in ("huggingface_hub", "datasets"):
         getLogger(name).setLevel(CRITICAL)
 

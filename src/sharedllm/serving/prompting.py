@@ -33,11 +33,13 @@ class Prompt:
     warning: str | None = None
 
 
-def prompt_of(request: ChatRequest | CompletionRequest, tokenizer: PreTrainedTokenizerBase, window: int) -> Prompt:
+def prompt_of(
+    request: ChatRequest | CompletionRequest, tokenizer: PreTrainedTokenizerBase, window: int | None = None
+) -> Prompt:
     """The prompt to continue, in the form of the model's tokenizer (see `PromptForm`).
 
     Args:
-        window: most tokens to search for; a question goes on with an earlier one only if both fit (see `sought`).
+        window: most tokens to search for, default: any number; a question goes on with an earlier one only if both fit (see `sought`).
 
     Raises:
         ServingError: the messages don't end with a question or the result of a tool; or they use tools, or the model has to
@@ -73,7 +75,7 @@ def prompt_of(request: ChatRequest | CompletionRequest, tokenizer: PreTrainedTok
         ids = form.conversation([(t["role"], t["content"]) for t in turns], turns=turns, tools=tools, lead=lead)
         form_only = form.whole(NOTHING)
         searched = form.whole(sought(asked.text, _earlier(request.messages, asked)))
-        searched = searched if searched.shape[1] <= window else form.whole(asked.text)
+        searched = searched if window is None or searched.shape[1] <= window else form.whole(asked.text)
         return Prompt(ids, searched, form_only, asked.text, form.one_line, calls, warning=warning)
     except UserError as error:
         raise invalid("messages", str(error)) from None
