@@ -292,6 +292,11 @@ def test_of_a_text_that_was_appended_to_only_what_is_new_is_read():
     last = int(before.pieces.lengths[-1])
     assert first == len(before.ids) and len(more) <= second <= len(more) + last
     assert third == len("A tower fell. ") + first
+    # A text that nobody asked, with which this one begins too, does not hide the one that was.
+    for ids_of in (lambda: model.read(ids(text[:300]), keep_all=True), lambda: model.append(longer, ids("One. " * 4))):
+        segments = segments_of(ids_of())
+        index = index_of(segments, tokenizer, 256, model.config.marks)
+    assert int(index.meaning(model.model, segments).scores(question)[1].read.sum()) < first / 2
 
 
 def test_states_that_are_too_deep_or_of_whole_chunks_are_not_used():

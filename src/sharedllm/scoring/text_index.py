@@ -51,7 +51,7 @@ class TextIndex:
         """Use what was read for the questions about a text with which this one begins; of any other text nothing is taken."""
         begun = len(earlier.ids)
         if begun <= len(self.ids) and torch.equal(self.ids[:begun], earlier.ids):
-            self._earlier = earlier._meaning or earlier._earlier
+            self._earlier = earlier._meaning or earlier._earlier or self._earlier
 
     @cached_property
     def pieces(self) -> Pieces:
