@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from sharedllm.cli.loading import load_any
-from sharedllm.context.pieces import Pieces, choose_pieces, cut_chunks, piece_size
+from sharedllm.context.pieces import choose_pieces, cut_chunks, piece_size
 from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.reader import Reader
 from sharedllm.evaluation.qa.run import Plan
@@ -60,9 +60,10 @@ class Text(TextIndex):
     """A text that nothing has read yet. spans: (n, 2) the characters of its pieces."""
 
     def __init__(self, text: str, tokenizer, config: SharedLLMConfig, meter: Meter):
-        self.ids, self._tokenizer = tokenize(tokenizer, text)[0], tokenizer
+        ids, least = tokenize(tokenizer, text)[0], piece_size(config.window)
         assert config.marks is not None
-        self.pieces: Pieces = cut_chunks(config.marks, self.ids, config.chunk_size, piece_size(config.window))
+        super().__init__([], tokenizer, config.window, cut_chunks(config.marks, ids, config.chunk_size, least))
+        self.ids = ids
         stops = np.append(meter.tokens(text)[1], 0)
         self.spans = np.stack([stops[self.pieces.start.numpy() - 1], stops[self.pieces.end.numpy() - 1]], 1)
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from helpers import byte_tokenizer, tiny_base, tiny_shared
 
-from sharedllm.answering.asked import sought
 from sharedllm.answering.chat import Chat
+from sharedllm.answering.conversation import sought
 from sharedllm.serving.prompting import prompt_of
 from sharedllm.serving.requests import ChatRequest
 

@@ -9,15 +9,10 @@ from transformers import PreTrainedTokenizerBase
 from ..causal_lm import SharedLLMForCausalLM
 from ..model.config import SharedLLMConfig
 from ..prompts import FEW_WORDS, PromptForm
-from ..scoring.words import names_of, said, words_of
 from ..utils.errors import UserError
 
 # Names and numbers need few tokens, but a summary more, and an identifier of 36 characters up to 36.
 ANSWER_TOKENS = 128
-# Words that stand for somebody or something said before, and words with which a question goes on with the one before it. Other
-# languages are not known: there questions stand alone.
-_OTHERS = frozenset("he she it they him her them his its their hers theirs this these those".split())
-_GOES_ON = frozenset("and but or so then for from with without by at in on to of since until after before how".split())
 
 
 def checked_question(question: Any) -> str:
@@ -31,20 +26,6 @@ def checked_question(question: Any) -> str:
     if not question.strip():
         raise UserError("the question is empty: ask something.")
     return question.strip()
-
-
-def sought(question: str, earlier: tuple[str, str] | None) -> str:
-    """What a text is searched for in a conversation: the question, or if it goes on with the earlier question and answer, these too.
-
-    It goes on with them if none of its words carries a subject ("Why?"), or if it has no name and only few such words, and
-    says "she" or "it" ("And when did she die?"), or begins as a part of a sentence ("For how much?").
-    """
-    words, own = said(question), len(words_of(question))
-    refers, begins = not _OTHERS.isdisjoint(words), bool(words) and words[0] in _GOES_ON
-    # Every question begins with a capital letter.
-    named = names_of(question.strip()[:1].lower() + question.strip()[1:])
-    goes_on = own == 0 or (not named and own <= (3 if refers else 1 if begins else 0))
-    return " ".join((*earlier, question)) if goes_on and earlier is not None else question
 
 
 def prompt_of(

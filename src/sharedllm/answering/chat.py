@@ -21,7 +21,8 @@ from ..scoring.base import TokenScore, get_score
 from ..scoring.defaults import default_budget, default_score
 from ..utils.errors import UserError, at_least_one
 from .ask import after_prefix, choose
-from .asked import checked_question, sought
+from .asked import checked_question
+from .conversation import sought
 from .prefill import Progress, following
 from .stream import AnswerStream, StopOnText, cut_off, ending
 

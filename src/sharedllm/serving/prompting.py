@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..answering.asked import sought
+from ..answering.conversation import sought
 from ..prompts import NOTHING, PromptForm, with_beginning
 from ..utils.errors import UserError
 from ..utils.text import tokenize
