@@ -4,11 +4,13 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from stores import TOKENIZER, build, model_of, words
 
+from sharedllm.documents.places import Origin
 from sharedllm.memory.file import open_file
 from sharedllm.store import MemoryStore
 from sharedllm.store import writer as edit
@@ -122,6 +124,29 @@ def test_recover_makes_a_memory_of_the_blocks(tmp_path, model):
     assert new.manifest.complete and new.manifest.storage == "model"
     with writing(new.folder) as writer:  # reading goes on there
         assert writer.read(model, TOKENIZER, "one", [TEXTS["one"] + "abc"]) == 3
+
+
+@torch.no_grad()
+def test_recover_keeps_the_places_of_documents(tmp_path, model):
+    folder, text = tmp_path / "a.memory", "".join(f"line {i}.\n" for i in range(20))
+    places = tuple((text.index(f"line {i}."), f'section "{i}"') for i in (1, 2, 9, 15, 17))
+    origin = Origin("0" * 64, "A title", "line", places)
+    with writing(folder) as writer:
+        writer.begin(model, "tok")
+        writer.read(model, TOKENIZER, "a.md", [text[:70]], origin=origin.within(0, 70))  # the last block is read again
+        writer.read(model, TOKENIZER, "a.md", [text[:120], text[120:]], origin=origin)
+    store = MemoryStore.open(folder)
+    (folder / "manifest.json").unlink()
+    recover(folder, tmp_path / "new.memory", TOKENIZER, "tok")
+    (new,) = MemoryStore.open(tmp_path / "new.memory").documents
+    assert new.origin == replace(origin, sha256="") and new.blocks == store.documents[0].blocks
+    # Without its second block, lines of the rest can't be counted, but its sections are known.
+    (folder / "blocks" / f"{new.blocks[1].file}.memory").unlink()
+    recover(folder, tmp_path / "newer.memory", TOKENIZER, "tok")
+    first, rest = MemoryStore.open(tmp_path / "newer.memory").documents
+    assert first.origin == Origin("", "A title", "line", places[:2]) and rest.name == "a.md from 64"
+    moved = tuple((character - 64, place) for character, place in places[2:])
+    assert rest.origin == Origin("", "A title", "", ((0, places[1][1]), *moved))
 
 
 def test_recover_says_what_is_lost(tmp_path, model):

@@ -25,6 +25,13 @@ class Origin:
     unit: str = ""
     places: tuple[tuple[int, str], ...] = ()
 
+    def within(self, start: int, end: int) -> "Origin":
+        """That of the text's characters start … end − 1: places from the one in which they begin, counted from there. It has
+        no hash, since it is a part of the file."""
+        first = max(bisect_right([character for character, _ in self.places], start) - 1, 0)
+        inside = [(max(character - start, 0), place) for character, place in self.places[first:] if character < end]
+        return Origin("", self.title, self.unit, tuple(inside))
+
 
 def place_of(
     places: Sequence[Sequence], start: int, end: int, unit: str = "", lines: tuple[int, int] | None = None

@@ -45,12 +45,13 @@ _ORIGIN = {
     "unit": text(),
     "places": each(pair(whole(0), text())),
 }
+ORIGIN = record(_ORIGIN)
 _DOCUMENT = {
     "name": text(),
     "blocks": each(_BLOCK_FIELDS, least=1, optional=_NEWER),
     "sha256": SHA256,
     "finished": TRUTH,
-    "origin": record(_ORIGIN),
+    "origin": ORIGIN,
 }
 _MANIFEST = {
     "fingerprint": text(),
@@ -195,7 +196,7 @@ def _manifest(content: dict[str, Any]) -> Manifest:
             tuple(Block(**{n: block[n] for n in _BLOCK_FIELDS if n in block}) for block in d["blocks"]),
             d["sha256"],
             d["finished"],
-            _origin(d.get("origin")),
+            origin_of(d.get("origin")),
         )
         for d in content["documents"]
     )
@@ -203,7 +204,8 @@ def _manifest(content: dict[str, Any]) -> Manifest:
     return Manifest(**{name: content[name] for name in known}, documents=documents)
 
 
-def _origin(content: dict[str, Any] | None) -> Origin | None:
+def origin_of(content: dict[str, Any] | None) -> Origin | None:
+    """The origin that a JSON object of the kind `ORIGIN` holds."""
     if content is None:
         return None
     places = tuple((character, place) for character, place in content["places"])

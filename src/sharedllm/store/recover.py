@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..documents.places import Origin
 from ..memory.file import open_tensors, read_header
 from ..utils.errors import UserError
 from ..utils.text import decode_pieces
 from ..utils.text_files import is_text
 from .blocks import Form, form_of
-from .manifest import Block, Document, Manifest, is_block
+from .manifest import ORIGIN, Block, Document, Manifest, is_block, origin_of
 from .writer import writing
 
 # Header fields that are equal in all blocks of a memory.
@@ -26,7 +27,8 @@ _ALIKE = ("fingerprint", "tokenizer", "chunk_size", "layers", "storage")
 
 @dataclass(frozen=True)
 class _Found:
-    """An undamaged block. name, start: its document, and its first token in it; "" and 0 if it does not say."""
+    """An undamaged block. name, start: its document, and its first token in it; "" and 0 if it does not say. origin: its part
+    of the document's; None if it does not say."""
 
     path: Path
     header: dict[str, Any]
@@ -35,6 +37,7 @@ class _Found:
     form: Form
     name: str
     start: int
+    origin: Origin | None
 
     @property
     def alike(self) -> tuple[Any, ...]:
@@ -54,8 +57,9 @@ def recover(
 ) -> None:
     """Make a new memory from the blocks in a folder.
 
-    Blocks store the name of their document and their place in it. If one is missing, the text after it becomes a
-    separate document. Documents count as unfinished, because their length is unknown.
+    Blocks store the name of their document, their place in it, and its pages, sections and the like. If one is missing, the
+    text after it becomes a separate document, without numbers of lines. Documents count as unfinished, because their length
+    is unknown.
 
     Args:
         tokenizer: of the model that read them; decoding gives the numbers of characters. tokenizer_mark: identifies it.
@@ -103,10 +107,11 @@ def _whole_blocks(folder: Path, say: Callable[[str], None]) -> list[_Found]:
         source = (header["sources"][0] or [{}])[0]
         name, start = source.get("name", ""), source.get("from_token", 0)
         start = start if type(start) is int and start >= 0 else 0
+        origin = source.get("origin")
+        origin = origin_of(origin) if ORIGIN.misfit(origin) is None else None
         complete = stride.shape[1] == length and bool((stride == 1).all())
-        found.append(
-            _Found(path, header, tensors["token_ids"][0, :length].clone(), complete, form_of(tensors), name, start)
-        )
+        ids = tensors["token_ids"][0, :length].clone()
+        found.append(_Found(path, header, ids, complete, form_of(tensors), name, start, origin))
     if not found:
         raise UserError(f"{folder} has no undamaged block: read the texts again.")
     return found
@@ -152,6 +157,19 @@ def _document(tokenizer: PreTrainedTokenizerBase, name: str, run: list[_Found]) 
     cuts = list(itertools.accumulate((len(b.ids) for b in run), initial=0))
     texts = decode_pieces(tokenizer, torch.cat([b.ids for b in run]).tolist(), cuts)
     blocks = tuple(
-        Block(b.path.stem, len(b.ids), len(text), b.header["checksum"]) for b, text in zip(run, texts, strict=True)
+        Block(b.path.stem, len(b.ids), len(text), b.header["checksum"], text.count("\n"))
+        for b, text in zip(run, texts, strict=True)
     )
-    return Document(name, blocks, hashlib.sha256("".join(texts).encode()).hexdigest(), finished=False)
+    digest = hashlib.sha256("".join(texts).encode()).hexdigest()
+    return Document(name, blocks, digest, finished=False, origin=_origin(run, [len(text) for text in texts]))
+
+
+def _origin(run: list[_Found], lengths: list[int]) -> Origin | None:
+    """That of a run of blocks with so many characters. Lines are not told where the text before them is lost."""
+    places: list[tuple[int, str]] = []
+    for block, before in zip(run, itertools.accumulate(lengths, initial=0), strict=False):
+        for character, place in block.origin.places if block.origin is not None else ():
+            if not places or places[-1][1] != place:
+                places.append((before + character, place))
+    last = run[-1].origin
+    return last and Origin("", last.title, "" if run[0].start else last.unit, tuple(places))

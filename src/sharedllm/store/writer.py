@@ -6,8 +6,9 @@ import itertools
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -142,8 +143,10 @@ class Writer:
         for piece, more, lengths, last in tokenized(tokenizer, itertools.chain([text] if text else [], pieces)):
             ids, characters, written = torch.cat([ids, more]), torch.cat([characters, lengths]), written + piece
             while len(ids) > size or (len(ids) and last):
-                start = sum(block.tokens for block in blocks)
+                start, before = sum(block.tokens for block in blocks), sum(block.characters for block in blocks)
                 source = {"name": name, "tokens": min(len(ids), size), "from_token": start}
+                if origin is not None:
+                    source["origin"] = asdict(origin.within(before, before + int(characters[:size].sum())))
                 block = self._block(model, context, ids[:size], characters[:size], source, batch_tokens, progress)
                 new = block.characters - known
                 digest.update(written[:new].encode())
@@ -279,13 +282,13 @@ class Writer:
         context: Tensor,
         ids: Tensor,
         characters: Tensor,
-        source: dict[str, str | int],
+        source: dict[str, Any],
         batch_tokens: int | None,
         progress: Callable[[int], None] | None,
     ) -> Block:
         """Read tokens together with the tokens before them that they overlap with, and write the block.
 
-        `source` stores in the block its document and first token, for `recover`.
+        `source` stores in the block its document, its first token and its places, for `recover`.
         """
         manifest, size = self.present(), model.config.chunk_size
         again = -(-model.config.overlap // size) * size if len(context) else 0
