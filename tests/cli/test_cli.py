@@ -119,7 +119,7 @@ def test_memories_of_several_models_say_what_to_type(run, tmp_path, base_folder,
     assert run("extend", base_folder, "-o", other, "--paper", "--chunk-size", "8", "--lower-layers", "1")[0] == 0
     more = tmp_path / "more.txt"
     more.write_text("More foxes.")
-    its_model = "name the model that made it with --model (without it: tiny)"
+    its_model = "use the model that made it, with --model (without it: tiny)"
     for arguments in (
         ["ask", memory_file, "Who?"],
         ["chat", memory_file],

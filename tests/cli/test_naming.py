@@ -5,6 +5,7 @@ from typer.main import get_command
 
 from sharedllm.cli.app import app
 from sharedllm.cli.naming import in_options
+from sharedllm.utils.errors import ITS_MODEL
 
 
 @pytest.mark.parametrize(
@@ -14,7 +15,9 @@ from sharedllm.cli.naming import in_options
         ("ask", "score='a b' is not known", "--score 'a b' is not known"),
         ("ask", "score='' is not known", "--score '' is not known"),
         ("ask", "budget=9 is less than the 12 tokens of one piece", "--budget 9 is less than the 12 tokens of one piece"),
-        ("ask", "x, or use score='bm25'.", "x, or use --score bm25."),
+        ("ask", "use score='focus' or score='bm25'.", "use --score focus or --score bm25."),
+        ("ask", f"x; {ITS_MODEL}, or", "x; use the model that made it, with --model (without it: tiny), or"),
+        ("bench", f"x; {ITS_MODEL}, or", "=same"),
         ("extend", "chunk_size=1 and injection='deep' differ", "--chunk-size 1 and --injection deep differ"),
         ("extend", "strides=[2, 4] must not grow", "--strides [2, 4] must not grow"),
         ("read", "keep_all=True needs encoding='chunk'", "--keep-all needs encoding='chunk'"),

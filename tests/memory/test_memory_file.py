@@ -269,9 +269,7 @@ def test_only_memories_are_replaced(saved, tmp_path):
 
 
 def test_a_memory_of_another_model(saved):
-    message = (
-        "was made by another model: fingerprint abc in the file, xyz here; name the model that made it with --model"
-    )
+    message = "another model: fingerprint abc in the file, xyz here; use the model that made it, or read the text again"
     with pytest.raises(ValueError, match=message):
         open_file(saved, fingerprint="xyz")
     save_memory(replace(random_memory([3]), fingerprint=""), saved)
@@ -280,7 +278,7 @@ def test_a_memory_of_another_model(saved):
 
 
 def test_a_memory_of_another_tokenizer(saved):
-    with pytest.raises(ValueError, match=r"another tokenizer: \(none\) in the file, tok here; name the model"):
+    with pytest.raises(ValueError, match=r"another tokenizer: \(none\) in the file, tok here; use the model"):
         open_file(saved, tokenizer="tok")
     save_memory(random_memory([3]), saved, tokenizer="tok")
     assert_same(open_file(saved, tokenizer="tok"), random_memory([3]))

@@ -288,7 +288,7 @@ def test_bad_requests(model):
     with pytest.raises(ValueError, match="needs encoding='chunk'"):
         tiny_shared("llama").read(ids, keep_all=True)
     cross = tiny_shared("llama", encoding="chunk")
-    with pytest.raises(ValueError, match="needs a model with injection='joint'"):
+    with pytest.raises(ValueError, match="needs a model with injection='joint': use score='focus' or score='bm25'"):
         cross.select(cross.read(ids, keep_all=True), query, budget=8, score="attention")
 
 

@@ -164,7 +164,7 @@ def test_recover_says_what_is_lost(tmp_path, model):
     new = MemoryStore.open(tmp_path / "new.memory")
     assert [(d.name, d.tokens) for d in new.documents] == [("one", 32), ("one from 64", 36), ("two", 40)]
     assert len(said) == 2 and any("checksum" in line for line in said) and any("another model" in line for line in said)
-    with pytest.raises(ValueError, match="made with another tokenizer: name their model"):
+    with pytest.raises(ValueError, match="made with another tokenizer: use the model that made it"):
         recover(folder, tmp_path / "newer.memory", TOKENIZER, "other")
     with pytest.raises(ValueError, match="holds documents already"):
         recover(folder, tmp_path / "new.memory", TOKENIZER, "tok")

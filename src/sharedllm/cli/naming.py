@@ -6,7 +6,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-from ..utils.errors import UserError
+from ..utils.errors import ITS_MODEL, UserError
 
 
 class _Named:
@@ -31,12 +31,15 @@ class NamedGroup(_Named, TyperGroup):
 
 
 def in_options(message: str, parameters: Iterable[Any]) -> str:
-    """A message in which the values of arguments that are options here are written as on the command line.
+    """A message in which the values of arguments that are options here are written as on the command line, and the model that
+    made a memory as what --model names.
 
     Args:
         parameters: of the command; only its options count.
     """
     options = {p.name: p for p in parameters if p.param_type_name == "option"}
+    if "model" in options:
+        message = message.replace(ITS_MODEL, f"{ITS_MODEL}, with --model (without it: {options['model'].default})")
 
     def written(match: re.Match[str]) -> str:
         name, value, quoted = match["name"], match["value"], match["quoted"]

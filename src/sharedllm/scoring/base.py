@@ -57,7 +57,9 @@ def get_score(score: str | TokenScore, config: SharedLLMConfig | None = None) ->
     if not hasattr(found, "scores"):
         raise UserError(f"score={score!r} is no score: use one of {SCORES.names}, or an object with a method scores.")
     if config is not None and found.needs_joint and config.injection != "joint":
-        raise UserError(f"score={found.name!r} needs a model with injection='joint': use score='focus' or 'bm25'.")
+        raise UserError(
+            f"score={found.name!r} needs a model with injection='joint': use score='focus' or score='bm25'."
+        )
     return found
 
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..documents.places import Origin
 from ..memory.file import open_tensors, read_header
-from ..utils.errors import UserError
+from ..utils.errors import ITS_MODEL, UserError
 from ..utils.text import decode_pieces
 from ..utils.text_files import is_text
 from .blocks import Form, form_of
@@ -76,7 +76,7 @@ def recover(
     blocks = [b for b in blocks if b.alike == kind]
     fingerprint, mark, chunk_size, layers, storage, _ = kind
     if mark != tokenizer_mark:
-        raise UserError(f"the blocks in {folder} were made with another tokenizer: name their model with --model.")
+        raise UserError(f"{folder} was made with another tokenizer: {ITS_MODEL}.")
     runs = _runs(blocks, chunk_size, say)
     documents = tuple(_document(tokenizer, name, run) for name, run in runs)
     manifest = Manifest(

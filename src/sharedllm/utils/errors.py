@@ -14,8 +14,8 @@ class UserError(ValueError):
     """
 
 
-# What to do about a memory of another model, for messages.
-ITS_MODEL = "name the model that made it with --model (without it: tiny)"
+# What to do about a memory of another model, for messages; a command adds its option.
+ITS_MODEL = "use the model that made it"
 
 
 def as_path(name: str, value: Any) -> Path:
