@@ -101,6 +101,17 @@ def test_a_study_runs_once(run, tmp_path, base_folder, monkeypatch):
         run_study(load_study(path))
 
 
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)], ids=str)
+def test_a_study_that_is_stopped_says_how_it_goes_on(run, tmp_path, base_folder, monkeypatch, stop, code):
+    def stopped(*_, **__):
+        raise stop
+
+    monkeypatch.setattr("sharedllm.training.ablation.train", stopped)
+    recipe = RECIPE | {"base": str(base_folder), "output": str(tmp_path / "out")}
+    got, _, err = run("ablate", write(tmp_path, recipe=recipe, variants={"a": None}, seeds=[0]))
+    assert got == code and "the same command goes on: finished runs are kept" in " ".join(err.split())
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [

@@ -27,7 +27,11 @@ def command(
         raise UserError(f"{error.name} is not installed: pip install 'sharedllm[train]'.") from None
     quiet()
     loaded = load_study(study, set_)
-    rows = run_study(loaded, stderr, only)
+    try:
+        rows = run_study(loaded, stderr, only)
+    except (KeyboardInterrupt, SystemExit):
+        note("the same command goes on: finished runs are kept, and the others go on from their last checkpoints")
+        raise
     path = write_table(loaded, rows)
     if json:
         print_json(table=rows)
