@@ -195,7 +195,7 @@ def test_what_is_lost_is_not_read_again(run, tmp_path, model_folder, text_file, 
     (memory / "blocks" / f"{MemoryStore.open(memory).documents[0].blocks[0].file}.memory").unlink()
     code, out, err = run("ask", memory, *options, "--selection", "cosine")
     lines = [line for line in err.splitlines() if "The answer is cut" not in line]
-    assert (code, len(lines)) == (0, 1) and "lost: " in lines[0]
+    assert (code, len(lines)) == (0, 2) and "lost: " in lines[0] and "read again by" in lines[1]
     assert out == run("ask", rest, *options, "--selection", "cosine")[1]
     assert run("read", rest, text_file, "-o", memory, "--model", model_folder)[0] == 0
     assert json.loads(run("ask", memory, *options, "--json")[1])["context_tokens"] == 2 * len(TEXT) - 32

@@ -68,7 +68,12 @@ def test_a_damaged_memory_is_described_as_damaged(run, tmp_path, model_folder):
     reason = f"blocks/{file}.memory is not a memory, or was cut short; read the text again."
     assert lost == {"document": f"{tmp_path}/b.txt", "start": 0, "end": 140, "reason": reason}
     assert not told["complete"] and told["kept_tokens"] == 140 == whole["kept_tokens"] // 2
-    code, out, _ = run("memory", "check", memory)
+    mended = f"what is lost is read again by `sharedllm read FILES -o {memory} --append`"
+    for command in (["info", memory], ["ask", memory, "crates?", "--model", model_folder]):
+        code, _, err = run(*command)
+        assert code == 0 and " ".join(err.split()).count(mended) == 1, err
+    code, out, err = run("memory", "check", memory)
+    assert err.count(mended) == 1
     assert code == 1 and out == f"{tmp_path}/b.txt: tokens 0–140 are lost: {reason}\n"
     assert (
         f"are lost: blocks/{file}" in run("info", memory)[1].replace("\n", "").replace(" │ ", "")

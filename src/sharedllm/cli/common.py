@@ -177,6 +177,13 @@ def note(line: str, style: str | None = None) -> None:
     stderr.print(harmless(" ".join(line.split("\n"))), style=style, highlight=False, markup=False, soft_wrap=True)
 
 
+def note_mending(memory: str | Path) -> None:
+    """Say what reads the lost parts of a memory again."""
+    note(
+        f"what is lost is read again by `sharedllm read FILES -o {memory} --append`, with the files of these documents"
+    )
+
+
 def print_json(**values: Any) -> None:
     print(json.dumps(values, indent=1))
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ..utils.files import is_uri
 from ..utils.text_files import harmless, some
-from .common import JsonOption, check_model, check_source, print_json
+from .common import JsonOption, check_model, check_source, note_mending, print_json
 
 
 def command(
@@ -36,6 +36,8 @@ def command(
             continue
         table.add_row(name.replace("_", " "), Text(_shown(value)))
     Console().print(table)
+    if values.get("damaged"):
+        note_mending(source)
 
 
 def _shown(value: Any) -> str:

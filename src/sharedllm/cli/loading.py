@@ -3,6 +3,7 @@ bodies."""
 
 import os
 from logging import CRITICAL, getLogger
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,7 +22,7 @@ from ..utils.errors import UserError
 from ..utils.hardware import default_device, inference_dtype
 from ..utils.text import tokenize
 from ..utils.text_files import some
-from .common import note, progress_bar
+from .common import note, note_mending, progress_bar
 
 
 def load(name: str) -> tuple[SharedLLMForCausalLM, PreTrainedTokenizerBase]:
@@ -77,14 +78,16 @@ def open_own(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, na
         )
     if memory.texts != 1:
         raise UserError(f"{name} holds {memory.texts} texts: save one of them alone, memory.index_select([0]).")
-    note_damage(memory)
+    note_damage(memory, name)
     return memory
 
 
-def note_damage(memory: Memory) -> None:
+def note_damage(memory: Memory, name: str | Path) -> None:
     """Report lost parts, and documents whose reading was interrupted, on stderr."""
     for lost in memory.damaged:
         note(f"lost: {lost.document}, tokens {lost.start:,}–{lost.end:,}: {lost.reason}")
+    if memory.damaged:
+        note_mending(name)
     for document in memory.contents:
         if not document.get("finished", True):
             note(

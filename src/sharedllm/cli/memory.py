@@ -7,7 +7,7 @@ import typer
 
 from ..utils.errors import UserError
 from ..utils.text_files import harmless
-from .common import ModelOption, check_source, note, output_option, progress_bar
+from .common import ModelOption, check_source, note, note_mending, output_option, progress_bar
 
 app = typer.Typer(help="Remove documents from a memory, merge memories, check or recover one.", no_args_is_help=True)
 
@@ -74,6 +74,7 @@ def recover(
 def check(memory: Annotated[str, typer.Argument(help="A memory, a corpus or its URI.")]) -> None:
     """Read every byte of a memory and compare checksums; exit code 1 if something is lost."""
     check_source(memory)
+    from ..corpus.opening import recognised
     from ..store import check as lost_of
 
     with progress_bar(f"checking {memory}", None) as advance:
@@ -81,6 +82,8 @@ def check(memory: Annotated[str, typer.Argument(help="A memory, a corpus or its 
     for line in lost:
         print(harmless(line))
     if lost:
+        if not recognised(memory):  # a corpus says it for every object
+            note_mending(memory)
         raise typer.Exit(1)
     _report(memory)
 

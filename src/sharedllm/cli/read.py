@@ -117,7 +117,7 @@ def command(
         what = "nothing to read" if dropped else "nothing changed"
     holds = f"{int(store.kept):,} of {store.tokens:,} tokens in {store.nbytes / 1e6:.1f} MB"
     note(f"{what}; {output} holds {holds}")
-    note_damage(store)
+    note_damage(store, output)
 
 
 def _tell_changes(new: list[str], changed: list[str], unchanged: list[str], dropped: list[str]) -> None:
