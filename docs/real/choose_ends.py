@@ -1,6 +1,6 @@
-"""Where pieces should end: with sentences or lines alone, or with paragraphs and records where one ends in time. Even ids, pieces chosen
-by words, the base's answers from them as text in its window; and how many records stand whole in one piece: the tables of
-docs/real/README.md. Takes half an hour on one core for a base of 0.5B parameters.
+"""Where pieces should end: with sentences or lines alone, or with paragraphs and records where one ends in time, or before headings too.
+Even ids, pieces chosen by words, the base's answers from them as text in its window; and how many records stand whole in one
+piece: the tables of docs/real/README.md. Takes half an hour on one core for a base of 0.5B parameters.
 
 Run: python docs/real/choose_ends.py MODEL BASE DATA    # MODEL: of `sharedllm extend`; DATA: the folder of the question sets
 """
@@ -10,6 +10,7 @@ import random
 import sys
 import uuid
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,8 @@ def main() -> None:
     reader, meter, config = Reader(base, tokenizer), Meter(tokenizer), model.config
     head, marks, least = reader.form.head(), config.marks, piece_size(config.window)
     assert marks is not None
-    rules = {"sentences": Marks((), marks.closing, marks.pausing), "paragraphs": marks}
+    paragraphs = Marks(marks.parting, marks.closing, marks.pausing)
+    rules = {"sentences": Marks((), marks.closing, marks.pausing), "paragraphs": paragraphs, "headings": marks}
 
     def index(rule: Marks, ids: Tensor) -> tuple[Pieces, WordIndex, list[str]]:
         """The pieces' lengths, their words and their texts."""
@@ -68,7 +70,7 @@ def main() -> None:
         texts = tokenizer.batch_decode([ids[start:end].tolist() for start, end in spans])
         return pieces, WordIndex(texts), texts
 
-    every = {"lines": Marks((), marks.closing, ())} | rules
+    every = {"lines": Marks((), marks.closing)} | rules
     print("Records whole in one piece, %.\n\n| 400 records | " + " | ".join(every) + " |\n|---|" + "--:|" * len(every))
     for name, text, spans in records():
         ids, stops = tokenize(tokenizer, text)[0], np.append(meter.tokens(text)[1], 0)
@@ -78,8 +80,9 @@ def main() -> None:
             first, last = stops[pieces.start.numpy() - 1], stops[pieces.end.numpy() - 1]
             cells.append(np.mean([bool(((first <= a) & (b <= last)).any()) for a, b in spans]))
         print(f"| {name} | " + " | ".join(f"{100 * cell:.1f}" for cell in cells) + " |", flush=True)
-    print("\nTokens, hit, f1.\n\n| set, even ids | n | " + " | ".join(rules) + " | difference in f1 | better, worse |")
-    print("|---|--:|" + "--:|" * (len(rules) + 2))
+    steps = [f"{new} minus {old}: f1; better, worse" for old, new in pairwise(rules)]
+    print("\nTokens, hit, f1.\n\n| set, even ids | n | " + " | ".join([*rules, *steps]) + " |")
+    print("|---|--:|" + "--:|" * len([*rules, *steps]))
     for name, count in CELLS.items():
         questions, chosen = SETS.find(name), {rule: [] for rule in rules}
         spec, done = TextSpec(Path(sys.argv[3]), 32_768, "even", 50, 0), 0
@@ -104,9 +107,10 @@ def main() -> None:
             answer(reader, rows, questions.new_tokens)
             hits, same = 100 * np.mean([row.scores for row in rows], 0)
             cells.append(f"{np.mean([row.tokens for row in rows]):.0f}, {hits:.1f}, {same:.1f}")
-        gain = np.array([new.scores[1] - old.scores[1] for old, new in zip(*chosen.values(), strict=True)])
-        error = 100 * gain.std(ddof=1) / len(gain) ** 0.5
-        cells += [f"{100 * gain.mean():+.1f} ± {error:.1f}", f"{(gain > 0).sum()}, {(gain < 0).sum()}"]
+        for before, after in pairwise(chosen.values()):
+            gain = np.array([new.scores[1] - old.scores[1] for old, new in zip(before, after, strict=True)])
+            error = 100 * gain.std(ddof=1) / len(gain) ** 0.5
+            cells.append(f"{100 * gain.mean():+.1f} ± {error:.1f}; {(gain > 0).sum()}, {(gain < 0).sum()}")
         print(f"| {name} | {done} | {' | '.join(cells)} |", flush=True)
 
 

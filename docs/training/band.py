@@ -11,6 +11,7 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -23,6 +24,8 @@ from sharedllm.training.setup import make_tokenizer
 
 # Windows of the recipe before the same targets, and the texts of each kind. Few documents are long enough for the last.
 LENGTHS = (((1, 3, 7), ROWS), ((3, 15), ROWS // 2))
+# Most tokens of text in the window beside them.
+MOST = 768
 WAYS = {
     "own": "the memory of its own 6,144 tokens",
     "other": "the memory of another text",
@@ -58,25 +61,35 @@ def measured(run: Path, checkpoint: str) -> Iterator[dict]:
 
 @torch.no_grad()
 def by_length(run: Path, checkpoint: str) -> Iterator[dict]:
-    """The same targets after memories of more and more of the text before them."""
+    """The same targets after more and more of the text before them: as a memory, and what BM25 finds in it as text in the window."""
     recipe = recipe_of(run)
-    losses, window = load(recipe, run / "checkpoints" / checkpoint), recipe.model["window"]
+    losses, tokenizer = load(recipe, run / "checkpoints" / checkpoint), make_tokenizer(recipe)
+    window = recipe.model["window"]
     for lengths, rows in LENGTHS:
         longest = max(lengths) * window
         for domain in recipe.data.sources:
             running, before, labels = targets_of(recipe, domain, SHORT, longest, rows)
-            for row in range(rows):
-                for length in (0, *(n * window for n in lengths)):
+            for row, length in product(range(rows), (0, *(n * window for n in lengths))):
+                context = before[row, longest - length :]
+                nothing = context[:0]
+                # The control reads no memory, so without text its loss is the same for all lengths.
+                shown = {} if length and losses.empty else {"": nothing}
+                if length:
+                    most = min(length // KEPT, MOST)
+                    shown["selected"] = selected(tokenizer, context, running[row, : SHORT // 2], most)
+                for beside, text in shown.items():
+                    ids = torch.cat([text, running[row]])[None]
+                    wanted = torch.cat([torch.full_like(text, IGNORE), labels[row]])[None]
+                    loss = loss_of(losses, recipe, ids, wanted, (nothing if losses.empty else context)[None])
                     about = {"run": run.name, "checkpoint": checkpoint, "domain": domain, "row": row}
-                    loss = loss_of(losses, recipe, running[[row]], labels[[row]], before[[row], longest - length :])
-                    yield about | {"longest": longest, "length": length, "loss": loss}
+                    yield about | {"longest": longest, "length": length, "beside": beside, "loss": loss}
 
 
 def cells(*names: str) -> dict[tuple, dict[tuple, float]]:
     """Losses by domain and row, by run, steps of training and the values of fields."""
     found: dict[tuple, dict[tuple, float]] = defaultdict(dict)
     for r in read("band.jsonl"):
-        if names[0] in r:
+        if all(name in r for name in names):
             run = "control" if "control" in r["run"] else "ours"
             step = int(r["checkpoint"].removeprefix("step-"))
             found[run, step, *(r[name] for name in names)][r["domain"], r["row"]] = r["loss"]
@@ -126,19 +139,24 @@ def growth() -> str:
 
 
 def lengths() -> str:
-    every = cells("longest", "length")
+    every = cells("longest", "length", "beside")
     last = max(step for _, step, *_ in every)
     found = {(run, *place): cell for (run, step, *place), cell in every.items() if step == last}
     lines = [
-        "| targets with | n | tokens in the memory | minus without | minus the row above |",
-        "|---|--:|--:|--:|--:|",
+        "| targets with | n | tokens in the memory | minus without | minus the row above | minus the control without | "
+        "what BM25 finds as text: the control, minus without | with the memory, minus the control with that text |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     above = 0
-    for run, longest, length in sorted(found):
-        cell = found[run, longest, length]
+    for run, longest, length, beside in sorted(found):
+        if run != "ours" or beside:
+            continue
         if length:
-            more = minus(cell, found[run, longest, above]) if above else ""
-            shown = f"{length:,} | {minus(cell, found[run, longest, 0])} | {more}"
+            cell, nothing = found[run, longest, length, ""], found["control", longest, 0, ""]
+            text, both = found["control", longest, length, "selected"], found[run, longest, length, "selected"]
+            more = minus(cell, found[run, longest, above, ""]) if above else ""
+            against = (minus(cell, nothing), minus(text, nothing), minus(both, text))
+            shown = f"{length:,} | {minus(cell, found[run, longest, 0, ''])} | {more} | {' | '.join(against)}"
             lines.append(f"| {longest:,} tokens before them | {len(cell)} | {shown} |")
         above = length
     return "\n".join(lines)

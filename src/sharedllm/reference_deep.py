@@ -4,6 +4,7 @@ This is not in the paper. It is self-injection (arXiv 2603.04759, overview of th
 the selected tokens. Letters as in `reference`; p tokens of prefix, s selected tokens, N layers.
 """
 
+import itertools
 from typing import Any
 
 import torch
@@ -60,21 +61,52 @@ def _alone(config: SharedLLMConfig, ids: list[int]) -> list[tuple[int, int]]:
     if not config.closing:
         return chunks
     found, least = [], max(1, min(96, config.window // 8))
-    for start, end in chunks:
-        own: list[tuple[int, int]] = []
-        while start < end:
-            # At least so many tokens, at most twice as many, up to the end of a paragraph, else of a sentence, else of a clause.
-            longest, stops = min(start + 2 * least, end), []
-            for marks in (config.parting, config.closing, config.pausing):
-                stops += [stop for stop in range(start + least, longest + 1) if ids[stop - 1] in (marks or ())]
-            stop = next(iter(stops), longest)
-            if own and stop == end and end - own[-1][0] <= 2 * least:
-                own[-1] = own[-1][0], end
-            else:
-                own.append((start, stop))
-            start = stop
-        found += own
+    for begin, end in chunks:
+        # What ends with each token of the chunk. Two line breaks in a row are a blank line, so a paragraph ends.
+        breaks = [token in (config.breaking or ()) for token in ids[begin:end]]
+        twice = [both == (True, True) for both in itertools.pairwise([False, *breaks])]
+        parts = [two or token in (config.parting or ()) for two, token in zip(twice, ids[begin:end], strict=True)]
+        closes = [token in config.closing for token in ids[begin:end]]
+        pauses = [token in (config.pausing or ()) for token in ids[begin:end]]
+        for start, stop in _sections(parts, closes, breaks, max(1, least // 4)):
+            found += [(begin + a, begin + b) for a, b in _cut(start, stop, least, (parts, closes, pauses))]
     return found
+
+
+def _cut(start: int, end: int, least: int, kinds: tuple[list[bool], ...]) -> list[tuple[int, int]]:
+    """A section in pieces: of at least so many tokens, at most twice as many, up to the end of a paragraph, else of a sentence,
+    else of a clause."""
+    own: list[tuple[int, int]] = []
+    while start < end:
+        longest = min(start + 2 * least, end)
+        stops = [stop for kind in kinds for stop in range(start + least, longest + 1) if kind[stop - 1]]
+        stop = next(iter(stops), longest)
+        if own and stop == end and end - own[-1][0] <= 2 * least:
+            own[-1] = own[-1][0], end
+        else:
+            own.append((start, stop))
+        start = stop
+    return own
+
+
+def _sections(parts: list[bool], closes: list[bool], breaks: list[bool], shortest: int) -> list[tuple[int, int]]:
+    """A chunk, cut before its headings into sections that are not too short."""
+    borders = [0]
+    for slot in range(1, len(parts)):
+        if _heading(slot, parts, closes, breaks) and min(slot - borders[-1], len(parts) - slot) >= shortest:
+            borders.append(slot)
+    return list(itertools.pairwise([*borders, len(parts)]))
+
+
+def _heading(slot: int, parts: list[bool], closes: list[bool], breaks: list[bool]) -> bool:
+    """Whether a heading begins at a slot: a short line that ends no sentence, between the end of a paragraph and a blank line or
+    a line that is much longer."""
+    text = next((n for n in range(slot, len(parts)) if breaks[n]), len(parts))
+    stop = next((n for n in range(text, len(parts)) if not breaks[n]), len(parts))
+    if not parts[slot - 1] or text == slot or stop - slot > 16 or stop == len(parts) or closes[text - 1]:
+        return False
+    after = next((n + 1 for n in range(stop, len(parts)) if parts[n] or breaks[n]), len(parts))
+    return parts[stop - 1] or after - stop >= 3 * (stop - slot)
 
 
 def _keys_values(model: SharedLLMForCausalLM, index: int, hidden: Tensor) -> tuple[Tensor, Tensor]:

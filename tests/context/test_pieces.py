@@ -1,6 +1,7 @@
 """Pieces partition their text, end at sentence ends if there is one in time, and fill a budget best first."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ from helpers import byte_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharedllm.context.pieces import Pieces, choose_pieces, cut_pieces, piece_size
+from sharedllm.context.pieces import Marks, Pieces, Stops, choose_pieces, cut_chunks, cut_pieces, piece_size
+from sharedllm.reference_deep import _alone
 from sharedllm.utils.errors import UserError
 from sharedllm.utils.text import stops, tokenize
 
@@ -28,7 +30,9 @@ def test_pieces_partition_every_stretch(lengths, gaps, every, pausing, parting, 
         ends.append(at + length)
         at += length + gaps
     kinds = [torch.arange(at) % n == n - 1 for n in (parting, every, pausing)]
-    pieces = cut_pieces(kinds, torch.tensor(starts), torch.tensor(ends), least)
+    pieces = cut_pieces(
+        Stops(*kinds, torch.zeros(at, dtype=torch.bool)), torch.tensor(starts), torch.tensor(ends), least
+    )
     inside = torch.cat([torch.arange(a, b) for a, b in zip(starts, ends, strict=True)])
     assert torch.equal(pieces.slots(), inside)
     assert int(pieces.lengths.max()) <= 2 * least
@@ -43,16 +47,63 @@ def test_pieces_partition_every_stretch(lengths, gaps, every, pausing, parting, 
 
 
 def test_a_piece_ends_with_the_first_sentence_that_is_long_enough():
-    closes = torch.zeros(30, dtype=torch.bool)
+    nowhere, closes = torch.zeros(2, 30, dtype=torch.bool)
     closes[[3, 11, 13]] = True
-    pieces = cut_pieces([closes], torch.tensor([0]), torch.tensor([30]), 10)
+    pieces = cut_pieces(Stops(nowhere, closes, nowhere, nowhere), torch.tensor([0]), torch.tensor([30]), 10)
     assert list(zip(pieces.start.tolist(), pieces.end.tolist(), strict=True)) == [(0, 12), (12, 30)]
+
+
+# Tokens: a word, and what ends a paragraph, a sentence, a clause, a line; then lines of a text.
+WORD, PARAGRAPH, SENTENCE, CLAUSE, LINE, BLANK = range(6)
+MARKS = Marks((PARAGRAPH, BLANK), (PARAGRAPH, SENTENCE, LINE, BLANK), (CLAUSE,), (LINE, BLANK))
+BODY = [WORD] * 29 + [PARAGRAPH]
+
+
+def lengths(*lines: list[int]) -> list[int]:
+    ids = torch.tensor([token for line in lines for token in line])
+    return cut_chunks(MARKS, ids, len(ids), 40).lengths.tolist()
+
+
+@pytest.mark.parametrize(
+    ("line", "after", "lengths_of_pieces"),
+    [
+        ([WORD] * 4 + [LINE], BODY, [30, 35]),  # a heading right before its text
+        ([WORD] * 4 + [BLANK], [WORD] * 5 + [LINE], [30, 11]),  # or with a blank line between them
+        ([WORD] * 4 + [LINE], [WORD] * 13 + [LINE], [49]),  # lines of a paragraph are about as long as each other
+        ([WORD] * 4 + [SENTENCE, LINE], BODY, [66]),  # a sentence is no heading
+        ([WORD] * 16 + [LINE], [WORD] * 60 + [PARAGRAPH], [47, 61]),  # nor is a long line
+        ([LINE], BODY, [61]),  # nor is nothing
+        ([WORD] * 4 + [LINE, LINE], [WORD] * 5 + [LINE], [30, 12]),  # a blank line of two tokens
+        ([LINE, LINE, LINE] + [WORD] * 4 + [LINE], BODY, [33, 35]),
+        ([WORD] * 4 + [SENTENCE, LINE, LINE], BODY, [67]),
+    ],
+)
+def test_a_piece_ends_before_a_heading(line, after, lengths_of_pieces):
+    assert lengths(BODY, line, after) == lengths_of_pieces
+
+
+def test_sections_that_are_too_short_are_joined():
+    heading = [WORD] * 4 + [LINE]
+    assert lengths(BODY, heading, BODY, heading) == [30, 40]  # a heading alone, at the end of what is read at once
+    assert lengths([WORD, PARAGRAPH], heading, BODY) == [37]
+
+
+@given(
+    ids=st.lists(st.sampled_from([WORD] * 4 + list(range(6))), max_size=150),
+    chunk=st.integers(2, 60),
+    window=st.integers(1, 100),
+)
+def test_pieces_are_those_of_the_loops(ids, chunk, window):
+    pieces = cut_chunks(MARKS, torch.tensor(ids, dtype=torch.long), chunk, piece_size(window))
+    names = ("parting", "closing", "pausing", "breaking")
+    config = SimpleNamespace(chunk_size=chunk, window=window, **{name: getattr(MARKS, name) for name in names})
+    assert list(zip(pieces.start.tolist(), pieces.end.tolist(), strict=True)) == _alone(config, ids)
 
 
 def cut(text: str, least: int = 96) -> list[str]:
     """The pieces of a text, one token a character."""
     ids = tokenize(byte_tokenizer(), text)[0]
-    pieces = cut_pieces(stops(byte_tokenizer(), ids), torch.tensor([0]), torch.tensor([len(ids)]), least)
+    pieces = cut_pieces(Stops(*stops(byte_tokenizer(), ids)), torch.tensor([0]), torch.tensor([len(ids)]), least)
     return [text[start:end] for start, end in zip(pieces.start.tolist(), pieces.end.tolist(), strict=True)]
 
 
@@ -68,10 +119,12 @@ def test_records_on_one_line_are_not_cut_apart(separators):
     ("token", "kinds"),
     [
         (".\n\n", [0, 1]),
-        ("\n \n", [0, 1]),
+        ("\n \n", [0, 1, 3]),
         (" },\n", [0, 1]),
-        ("]\n", [0, 1]),
-        ("\n", [1]),
+        ("]\n", [0, 1, 3]),
+        ("\n", [1, 3]),
+        (":\n", [1, 3]),
+        (".\n", [1]),
         (",\n", [1]),
         ('."', [1]),
         (" ”.", [1]),
@@ -84,7 +137,7 @@ def test_records_on_one_line_are_not_cut_apart(separators):
     ],
 )
 def test_what_a_token_ends(token, kinds):
-    """A paragraph or a record; a sentence or a line; a clause or an item of a list."""
+    """A paragraph or a record; a sentence or a line; a clause or an item of a list; a line but no sentence."""
 
     class OneToken:
         def batch_decode(self, ids):
@@ -107,4 +160,4 @@ def test_best_first_in_the_order_of_the_text():
 def test_several_pieces_fit_into_a_part_of_every_window():
     assert [piece_size(window) for window in (4, 64, 512, 32_768)] == [1, 8, 64, 96]
     with pytest.raises(UserError, match="least=0"):
-        cut_pieces([torch.zeros(3, dtype=torch.bool)], torch.tensor([0]), torch.tensor([3]), 0)
+        cut_chunks(Marks(), torch.zeros(3, dtype=torch.long), 3, 0)

@@ -61,7 +61,7 @@ def test_equals_the_loops(family, lower_layers, prefix):
 
 
 # A piece has 8 to 16 tokens (window 64). Few tokens end a paragraph or a sentence, so that many pieces find none in time.
-CLOSING = {"parting": [1, 31], "closing": [0, 20, 40, 60], "pausing": list(range(5, 64, 10)), "chunk_size": 24}
+CLOSING = {"parting": [1, 31], "closing": [0, 20, 40, 60], "pausing": list(range(5, 64, 10)), "breaking": list(range(1, 64, 5)), "chunk_size": 24}  # fmt: skip
 
 
 @pytest.mark.parametrize("family", FAMILIES)

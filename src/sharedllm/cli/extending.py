@@ -96,11 +96,12 @@ def measured_depth(
     vocabulary = base.config.get_text_config().vocab_size
     every = torch.arange(min(len(tokenizer), vocabulary))
     # With an overlap chunks are read whole.
-    parting, closing, pausing = (every[kind].tolist() or None for kind in stops(tokenizer, every))
-    if settings["overlap"] or not closing:
-        parting = closing = pausing = None
+    found = [every[kind].tolist() or None for kind in stops(tokenizer, every)]
+    marks = dict(zip(("parting", "closing", "pausing", "breaking"), found, strict=True))
+    if settings["overlap"] or not marks["closing"]:
+        marks = dict.fromkeys(marks)
     prefix = PromptForm.of(tokenizer).head()[0].tolist() or None
-    settings = settings | {"prefix": prefix, "parting": parting, "closing": closing, "pausing": pausing}
+    settings = settings | {"prefix": prefix} | marks
     given = settings.pop("injection_map")
     layers = base.config.num_hidden_layers if questions == "many" else lower_layers
     # Deeper heads find nothing more.

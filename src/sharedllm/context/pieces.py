@@ -1,11 +1,11 @@
-"""Pieces: stretches of text that are selected whole, and read alone. Each ends with a paragraph or a record if there is an end
-in time, else with a sentence or a line, else with a clause or an item of a list.
+"""Pieces: stretches of text that are selected whole, and read alone. Each ends before a heading, or with a paragraph or a record
+if there is an end in time, else with a sentence or a line, else with a clause or an item of a list.
 
 Pure functions over slots. Scores rank pieces and the deeper layers read them, so a piece has to be large enough to hold
 a fact with its context, and small enough that a budget holds several.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,21 +17,58 @@ from ..utils.errors import UserError, at_least_one
 
 # Least tokens of a piece. It ends at the first good place after that, and at twice that length in any case.
 LEAST = 96
+# A section that ends before a heading may be so much shorter.
+SECTION = 4
+# Most tokens of a heading, and how much longer the line after it has to be if there is no blank line between them.
+HEADING, LONGER = 16, 3
+
+
+@dataclass(frozen=True)
+class Stops:
+    """Where pieces of a text may end, (T,) bool each: with the token at that slot ends a paragraph or a record, a sentence or a
+    line, a clause or an item of a list. breaking: a line ends that ends no sentence, so it may be a heading."""
+
+    parting: Bool[Tensor, " T"]
+    closing: Bool[Tensor, " T"]
+    pausing: Bool[Tensor, " T"]
+    breaking: Bool[Tensor, " T"]
+
+    def headings(self, start: int, end: int) -> Int[np.ndarray, " h"]:
+        """(h,) ascending slots between `start` and `end` at which headings begin: a paragraph ends before it, it ends no sentence,
+        and a blank line or a much longer line follows. Nothing outside the two slots is looked at."""
+        parting, closing, breaking = (kind[start:end].numpy() for kind in (self.parting, self.closing, self.breaking))
+        parting = parting | _blank(breaking)
+        first = np.flatnonzero(parting) + 1
+        # Of each line: where its text ends, and where the next one begins; the last entry stands for none.
+        text = np.append(np.flatnonzero(breaking & ~np.append(False, breaking[:-1])), len(breaking))
+        stop = np.append(np.flatnonzero(breaking & ~np.append(breaking[1:], False)) + 1, len(breaking))
+        line = np.searchsorted(stop, first, side="right").clip(max=len(stop) - 1)
+        text, stop = text[line], stop[line]
+        short = (text > first) & (stop - first <= HEADING) & (stop < len(breaking))
+        first, text, stop = first[short], text[short], stop[short]
+        lines = np.append(np.flatnonzero(parting | breaking) + 1, len(breaking))
+        longer = lines[np.searchsorted(lines, stop, side="right")] - stop >= LONGER * (stop - first)
+        return first[~closing[text - 1] & (parting[stop - 1] | longer)] + start
+
+
+def _blank(breaking: Bool[np.ndarray, " T"]) -> Bool[np.ndarray, " T"]:
+    """(T,) where a second line breaks off at once: a blank line, for a tokenizer that has no token for it."""
+    return breaking & np.append(False, breaking[:-1])[: len(breaking)]
 
 
 @dataclass(frozen=True)
 class Marks:
-    """Ids of the tokens with which pieces end: those that end a paragraph or a record, a sentence or a line, and a clause or an
-    item of a list."""
+    """Ids of the tokens of each kind of `Stops`."""
 
-    parting: tuple[int, ...]
-    closing: tuple[int, ...]
-    pausing: tuple[int, ...]
+    parting: tuple[int, ...] = ()
+    closing: tuple[int, ...] = ()
+    pausing: tuple[int, ...] = ()
+    breaking: tuple[int, ...] = ()
 
-    def at(self, ids: Int[Tensor, " T"]) -> list[Bool[Tensor, " T"]]:
-        """(T,) bool for each kind: where they stand in a text, best first, as `cut_pieces` takes them."""
-        kinds = (self.parting, self.closing, self.pausing)
-        return [torch.isin(ids, torch.tensor(kind, dtype=torch.long)) for kind in kinds]
+    def at(self, ids: Int[Tensor, " T"]) -> Stops:
+        """Where they stand in a text."""
+        kinds = (self.parting, self.closing, self.pausing, self.breaking)
+        return Stops(*(torch.isin(ids, torch.tensor(kind, dtype=torch.long)) for kind in kinds))
 
 
 @dataclass(frozen=True)
@@ -69,17 +106,14 @@ class Pieces:
         return owner
 
 
-def cut_pieces(
-    stops: Sequence[Bool[Tensor, " T"]], starts: Int[Tensor, " m"], ends: Int[Tensor, " m"], least: int = LEAST
-) -> Pieces:
-    """Cut stretches of text into pieces. No piece crosses the border of a stretch.
+def cut_pieces(stops: Stops, starts: Int[Tensor, " m"], ends: Int[Tensor, " m"], least: int = LEAST) -> Pieces:
+    """Cut stretches of text into pieces. No piece crosses the border of a stretch, or the beginning of a section.
 
     Args:
-        stops: (T,) bool for each kind of places, best first: True where a piece may end with the token at that slot. One of a
-            later kind counts where there is none of an earlier kind in time.
+        stops: of the whole text. A place of a later kind counts where there is none of an earlier kind in time.
         starts, ends: (m,) slots at which the stretches (documents) begin and end, ascending.
-        least: tokens of a piece; it has at most twice as many. The rest at the end of a stretch is joined to its last
-        piece if both together have no more than that.
+        least: tokens of a piece; it has at most twice as many. The rest at the end of a section is joined to its last
+            piece if both together have no more than that.
 
     Raises:
         UserError: `least` is below 1.
@@ -87,10 +121,13 @@ def cut_pieces(
     if least < 1:
         raise UserError(f"least={least} must be at least 1 token.")
     most = 2 * least
-    places = [np.flatnonzero(kind.numpy()) + 1 for kind in stops]
+    blank = _blank(stops.breaking.numpy())
+    blank[starts[starts < len(blank)].numpy()] = False
+    kinds = (stops.parting.numpy() | blank, stops.closing.numpy(), stops.pausing.numpy())
+    places = [np.flatnonzero(kind) + 1 for kind in kinds]
     first: list[int] = []
     last: list[int] = []
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+    for start, end in _sections(stops, starts.tolist(), ends.tolist(), max(1, least // SECTION)):
         begun = len(first)
         while start < end:
             following = (int(kind[at]) for kind in places if (at := np.searchsorted(kind, start + least)) < len(kind))
@@ -102,6 +139,17 @@ def cut_pieces(
                 last.append(stop)
             start = stop
     return Pieces(torch.tensor(first, dtype=torch.long), torch.tensor(last, dtype=torch.long))
+
+
+def _sections(stops: Stops, starts: list[int], ends: list[int], shortest: int) -> Iterator[tuple[int, int]]:
+    """Where the sections of stretches begin and end: each begins with the stretch or a heading, and has at least `shortest` tokens
+    if the stretch has."""
+    for start, end in zip(starts, ends, strict=True):
+        for heading in stops.headings(start, end).tolist():
+            if heading - start >= shortest and end - heading >= shortest:
+                yield start, heading
+                start = heading
+        yield start, end
 
 
 def cut_chunks(marks: Marks, ids: Int[Tensor, " T"], chunk_size: int, least: int = LEAST) -> Pieces:

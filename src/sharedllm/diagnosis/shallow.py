@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
-from ..context.pieces import Pieces, cut_chunks, cut_pieces, piece_size
+from ..context.pieces import Pieces, Stops, cut_chunks, cut_pieces, piece_size
 from ..data.questions.needle import Needle
 from ..memory.segments import segments_of
 from ..model.config import SharedLLMConfig
@@ -129,7 +129,7 @@ def _cut(config: SharedLLMConfig, tokenizer: PreTrainedTokenizerBase, ids: Tenso
     least = piece_size(config.window)
     if config.marks is not None:
         return cut_chunks(config.marks, ids, config.chunk_size, least)
-    return cut_pieces(stops(tokenizer, ids), torch.tensor([0]), torch.tensor([len(ids)]), least)
+    return cut_pieces(Stops(*stops(tokenizer, ids)), torch.tensor([0]), torch.tensor([len(ids)]), least)
 
 
 def _best_of(layers: int, every: Sequence[Sequence[float]], paid: list[Tensor], asked: list[Asked]) -> Depth:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..context.pieces import Marks, Pieces, cut_pieces, piece_size
+from ..context.pieces import Marks, Pieces, Stops, cut_pieces, piece_size
 from ..memory.segments import Segment
 from ..model.backbone import SharedLLMModel
 from ..utils.text import stops
@@ -60,9 +60,9 @@ class TextIndex:
 
     @cached_property
     def units(self) -> Pieces:
-        """The pieces that end with paragraphs, sentences or clauses; a model with `marks` has read them, each by itself."""
+        """The pieces in which a text is cut by its form; a model with `marks` has read them, each by itself."""
         starts, ends = _stretches(self._segments, chunks=self._marks is not None)
-        found = stops(self._tokenizer, self.ids) if self._marks is None else self._marks.at(self.ids)
+        found = Stops(*stops(self._tokenizer, self.ids)) if self._marks is None else self._marks.at(self.ids)
         return cut_pieces(found, starts, ends, self._least)
 
     @cached_property

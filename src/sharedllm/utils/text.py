@@ -25,8 +25,9 @@ def ends_sentence(tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> Tensor:
 
 
 def stops(tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> list[Tensor]:
-    """(T,) bool three times, where pieces of a text (T,) end, best first: with a paragraph or a record, before a blank line or
-    after a line that closes a bracket; with a sentence or a line; at a comma or a semicolon. Ids below 0 are none."""
+    """(T,) bool four times, what ends with each token of a text (T,): a paragraph or a record, before a blank line or after a line
+    that closes a bracket; a sentence or a line; a clause, at a comma or a semicolon; a line that ends no sentence. Ids
+    below 0 end nothing."""
 
     def ends_part(text: str) -> bool:
         before, line, after = text.partition("\n")
@@ -35,8 +36,11 @@ def stops(tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> list[Tensor]:
     def ends_clause(text: str) -> bool:
         return text.rstrip(_AROUND).endswith((",", ";", "，", "；", "、", "،"))
 
-    parts, clauses = (_where(kind, tokenizer, ids) for kind in (ends_part, ends_clause))
-    return [parts, ends_sentence(tokenizer, ids), clauses]
+    def breaks_off(text: str) -> bool:
+        return "\n" in text and not _closed(text) and not ends_clause(text.rstrip())
+
+    parts, clauses, breaks = (_where(kind, tokenizer, ids) for kind in (ends_part, ends_clause, breaks_off))
+    return [parts, ends_sentence(tokenizer, ids), clauses, breaks]
 
 
 def _closed(text: str) -> bool:
