@@ -295,6 +295,10 @@ def test_the_page_needs_nothing_and_breaks_on_nothing(explained):
     assert parsed.text["h1"] == ["Say </script>"]
     assert "😀" in embedded(page) and "<" not in embedded(page)
     assert not re.findall(r"\{\{(?!facts)\w+\}\}", page)
+    script = parsed.text["script"][-1]
+    assert "function tellApart(" in script and not re.search(r"^import", script, re.MULTILINE), (
+        "it can be opened from disk"
+    )
 
 
 NEEDLE = "The secret code of the silver falcon is 48213."

@@ -4,8 +4,10 @@ import shutil
 
 import pytest
 from helpers import byte_tokenizer
+from pydantic import TypeAdapter
 from served import clients_of, listening, small_model
 
+from sharedllm.explain import Facts, render
 from sharedllm.serving.replies import Reply
 from sharedllm.serving.service import Service
 
@@ -21,6 +23,7 @@ OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--n
            "--disable-component-update", "--disable-sync"]  # fmt: skip
 OWLS = "Nothing here.\n" * 60 + "The night owl is called Mina.\n" + "Nothing there.\n" * 60
 KEY = {"Authorization": "Bearer hush"}
+FACTS = TypeAdapter(Facts)
 PHONE = {"width": 390, "height": 844}
 
 
@@ -144,6 +147,29 @@ def test_upload_ask_open_the_source_and_reload(opened, served, tmp_path):
     page.locator("#new").click()
     page.wait_for_selector(".welcome")
     assert page.locator(".turn").count() == 0
+
+
+def test_an_explanation_tells_documents_of_one_name_apart(opened, browser, served, tmp_path):
+    """In the page beside the conversation, and in one that is opened from disk, where no script can be loaded."""
+    for name in ("a/notes.txt", "b/notes.txt"):
+        served.post("/v1/memories/notes/documents", json={"name": name, "text": OWLS}, headers=KEY)
+    page = opened()
+    ask(page, "Who is the night owl Mina?")
+    page.locator(".map").click()
+    frame = page.frame_locator("#panel iframe")
+    frame.locator("canvas").first.wait_for()
+    shown = frame.locator("#bands").inner_text()
+    assert [name in shown for name in ("a/notes.txt", "b/notes.txt", "foxes")] == [True] * 3
+
+    facts = frame.locator("#facts").evaluate("element => JSON.parse(element.textContent)")
+    (tmp_path / "explain.html").write_text(render(FACTS.validate_python(facts)), encoding="utf-8")
+    page, wrong = browser.new_page(), []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto((tmp_path / "explain.html").as_uri())
+    page.locator("canvas").first.wait_for()
+    shown = page.locator("#bands").inner_text()
+    assert wrong == [] and [name in shown for name in ("a/notes.txt", "b/notes.txt", "foxes")] == [True] * 3
+    page.close()
 
 
 def test_what_goes_wrong_is_said(opened, served, tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
-"use strict";
+import { shown, tellApart } from "./names.js";
+
 const facts = JSON.parse(document.getElementById("facts").textContent);
 const { chunks, documents, layers, sources, strides } = facts;
 /* Cross-attention looks at the text alone. Others look at text and prompt in one softmax. */
@@ -35,7 +36,7 @@ function readOf(chunk) {
   const finest = chunk.pieces.some(piece => piece.stride > 1) ? `, finest: ${every(chunk.stride)}` : "";
   return `${whole(chunk.kept)} of ${some(size, "token")}${finest}`;
 }
-const shown = name => name.split("/").pop() || name;
+tellApart(documents.map(document => document.name));
 
 /* The values by which chunks are coloured, sorted and described. */
 const attention = chunks.map(chunk => mean(chunk.attention));

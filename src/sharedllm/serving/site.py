@@ -32,7 +32,7 @@ _PAGE = (
     "frame.js",
 )
 # What the page takes from `sharedllm explain`, by the name under which it is served.
-_EXPLAIN = {"explain.css": "page.css", "explain.js": "page.js"}
+_EXPLAIN = {"explain.css": "page.css", "explain.js": "page.js", "names.js": "names.js"}
 
 
 def is_public(method: str, path: str) -> bool:
@@ -76,7 +76,9 @@ def _explaining() -> str:
     page = _read("explain", "page.html")
     page = re.sub(r"<meta http-equiv[^>]*>\n", "", page)
     page = page.replace("<style>\n{{style}}\n</style>", '<link rel="stylesheet" href="/page/explain.css">')
-    page = page.replace("<script>\n{{script}}\n</script>", '<script type="module" src="/page/frame.js"></script>')
+    page = page.replace(
+        '<script type="module">\n{{script}}\n</script>', '<script type="module" src="/page/frame.js"></script>'
+    )
     # A script may not write into a script, not even data.
     page = re.sub(r"<script type=\"application/json\" id=\"facts\">.*</script>", '<div id="facts" hidden></div>', page)
     return re.sub(r"\{\{\w+\}\}", "", page)

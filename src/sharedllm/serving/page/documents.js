@@ -1,7 +1,8 @@
 /* The documents of a memory: the list, and uploads with their progress. Files are read one after the other. */
 
 import { Failure, events, json, pathOf, request } from "./api.js";
-import { $, button, make, shown, some, tellApart, whole } from "./elements.js";
+import { $, button, make, some, whole } from "./elements.js";
+import { shown, tellApart } from "./names.js";
 import { openDocument } from "./panel.js";
 
 let memory = null, most = Infinity, waiting = Promise.resolve(), changed = () => {};

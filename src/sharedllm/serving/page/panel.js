@@ -1,7 +1,8 @@
 /* The panel beside the conversation: a source in its document, a document, or the map of what was read for an answer. */
 
 import { Failure, json, pathOf } from "./api.js";
-import { $, button, make, shown, whole } from "./elements.js";
+import { $, button, make, whole } from "./elements.js";
+import { shown } from "./names.js";
 
 /* Characters of a document that are shown at once, and around a source. */
 const STEP = 8000, AROUND = 3000;
