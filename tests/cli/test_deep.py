@@ -6,6 +6,8 @@ import json
 import pytest
 from helpers import tiny_shared
 
+from sharedllm.cli import common
+
 TEXT = "".join(
     f"The keeper of the {place} is called {name}. It rained there on day {day}.\n"
     for day, (place, name) in enumerate(
@@ -68,6 +70,17 @@ def test_read_ask_append_without_any_option(run, deep_folder, tmp_path):
     assert run("read", text, "-o", memory, "--append", "--model", deep_folder)[0] == 0
     found = json.loads(run("ask", memory, "Who keeps the well?", *options[1:], "--score", "bm25")[1])
     assert "Frieda" in found["sources"][0]["text"]
+
+
+def test_choosing_says_how_far_it_is(run, deep_folder, tmp_path, monkeypatch):
+    """A long question takes long to be read by the heads, before it is read for the answer."""
+    monkeypatch.setattr(common, "SECONDS_A_LINE", 0)
+    text = tmp_path / "a.txt"
+    text.write_text("The keeper of the castle is called Elinor. " * 9)
+    for command, *more in (["ask"], ["explain", "-o", tmp_path / "a.html"]):
+        options = ["--model", deep_folder, "--max-new-tokens", 2, "--score", "attention", *more]
+        code, _, err = run(command, text, "Who keeps the castle?", *options)
+        assert code == 0 and "choosing what to read: " in err.partition("reading the question")[0], err
 
 
 def test_a_chat_says_what_may_not_be_there(run, deep_folder, tmp_path, monkeypatch):

@@ -111,6 +111,12 @@ def test_heads_pay_what_attention_pays(model, monkeypatch):
     monkeypatch.setattr("sharedllm.scoring.heads._BLOCK", 17)
     blocks = HeadIndex(model.model, segments_of(memory), pieces, HEADS)
     torch.testing.assert_close(blocks.weights(asked, own), got)
+    # A long question is compared in parts, and says how far it is.
+    monkeypatch.setattr("sharedllm.scoring.heads._PRODUCTS", 1)
+    told = []
+    torch.testing.assert_close(blocks.weights(asked, own, told.append), got)
+    depth = max(layer for layer, _, _ in HEADS)
+    assert told == [asked.shape[1] // depth] * depth + [1, 1, 1]
     between = Pieces(torch.tensor([3, 60]), torch.tensor([41, 100]))
     apart = HeadIndex(model.model, segments_of(memory), between, HEADS).weights(asked, own)
     monkeypatch.undo()

@@ -240,7 +240,8 @@ def ask(
         most_sources: how many sources are named, those first that have the words of the answer.
         instruction: how to answer, put after the question; its words are not searched for. Default: with as few words as
             possible, where the tokenizer has a chat template; else none.
-        progress: called with the number of tokens that were read since the last call to compare meanings.
+        progress: called with the number of tokens, of text or question, that were read or compared since the last call to
+            choose what to read.
         reading: called while the question is read, with how many of its tokens were, and with all of them.
 
     Raises:

@@ -14,6 +14,7 @@ from .common import (
     ScoreOption,
     SelectionOption,
     check_source,
+    choosing_line,
     note,
     note_cut,
     print_json,
@@ -75,15 +76,8 @@ def command(
         budget = default_budget(loaded.config)
     if budget is not None:
         limits = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens, "instruction": instruction}
-        compared = 0
         with status_line("choosing what to read, and answering …") as tell:
-
-            def progress(tokens: int) -> None:
-                nonlocal compared
-                compared += tokens
-                tell(f"comparing what is meant: {compared:,} tokens read …")
-
-            told = {"progress": progress, "reading": reading_line(tell)}
+            told = {"progress": choosing_line(tell), "reading": reading_line(tell)}
             answered = ask(loaded, tokenizer, opened, question, **told, **limits)
         answer, memory, sources, found = answered, answered.memory, answered.sources, answered.found
         little = answered.too_little("--budget")

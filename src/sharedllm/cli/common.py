@@ -139,6 +139,18 @@ def reading_line(tell: Callable[[str], None]) -> Callable[[int, int], None]:
     return lambda done, tokens: tell(f"reading the question: {done:,} of {tokens:,} tokens …")
 
 
+def choosing_line(tell: Callable[[str], None]) -> Callable[[int], None]:
+    """What `answering` calls while it chooses what to read, to tell in a line how much it has read and compared for it."""
+    compared = 0
+
+    def progress(tokens: int) -> None:
+        nonlocal compared
+        compared += tokens
+        tell(f"choosing what to read: {compared:,} tokens compared …")
+
+    return progress
+
+
 def check_source(name: str, *, lost: bool = False) -> None:
     """Refuse a missing memory or text file, and a memory without its manifest, before anything is loaded for it.
 

@@ -15,6 +15,7 @@ from .common import (
     NewTokensOption,
     ScoreOption,
     check_source,
+    choosing_line,
     note,
     note_cut,
     output_file_option,
@@ -61,7 +62,8 @@ def command(
     with status_line("choosing what to read, and answering …") as tell:
         size = default_budget(loaded.config) if budget is None else budget
         limits = {"budget": size, "score": score, "max_new_tokens": max_new_tokens, "most_sources": MOST_SOURCES}
-        answer = ask(loaded, tokenizer, everything, question, reading=reading_line(tell), **limits)
+        told = {"progress": choosing_line(tell), "reading": reading_line(tell)}
+        answer = ask(loaded, tokenizer, everything, question, **told, **limits)
     with stderr.status("collecting what the answer was made of …"):
         facts = gather(loaded, tokenizer, answer, model)
         page = render(facts)

@@ -74,6 +74,7 @@ class LowerModel:
         project: Project,
         batch_tokens: int | None = None,
         progress: Callable[[int], None] | None = None,
+        layer: Callable[[], None] | None = None,
     ) -> list[Tensor]:
         """Read each unit by itself, after the prefix, and project the states of its sampled tokens.
 
@@ -86,7 +87,7 @@ class LowerModel:
             project: maps the residual streams entering layers 0 … depth, depth + 1 tensors (s', E) for some of the
                 samples, to any tensors of leading dimension s'. Called at least once.
             batch_tokens: most tokens run at once; None for the result of `fitting`.
-            progress: called with the number of tokens read since the last call.
+            progress: called with the number of tokens read since the last call. layer: called after each layer of a batch.
 
         Returns:
             The results of `project` for all samples, in their order.
@@ -94,7 +95,9 @@ class LowerModel:
         batch_tokens = batch_tokens or self.fitting(depth, ids.device)
         gathered = _Gathered(len(unit), ids.device)
         for samples, token_ids, offsets in self._batches(ids, units, unit, position, batch_tokens):
-            gathered.add(samples, project([state.flatten(0, 1) for state in self._run(token_ids, offsets, depth)]))
+            gathered.add(
+                samples, project([state.flatten(0, 1) for state in self._run(token_ids, offsets, depth, layer)])
+            )
             if progress is not None:
                 progress(token_ids.numel() - len(token_ids) * len(self.prefix))
         if not len(unit):
@@ -126,7 +129,7 @@ class LowerModel:
                     token_ids, offsets = torch.cat([before, token_ids], 1), offsets + len(self.prefix)
                 yield samples, token_ids, offsets
 
-    def _run(self, ids: Tensor, offsets: Tensor, depth: int) -> list[Tensor]:
+    def _run(self, ids: Tensor, offsets: Tensor, depth: int, ran: Callable[[], None] | None = None) -> list[Tensor]:
         """States (u, k, E) at `offsets` (u, k) entering layers 0 … depth, for units `ids` (u, l) of equal length."""
         hidden = self.family.embed(self.config, self.embed(ids))
         states = [_take(hidden, offsets)]
@@ -144,6 +147,8 @@ class LowerModel:
                     masks[sliding] = causal_mask(self.config, hidden, sliding)
                 hidden = recomputed(layer, self._run_whole, index, hidden, by, masks[sliding])
                 states.append(_take(hidden, offsets))
+            if ran is not None:
+                ran()
         return states[: depth + 1]
 
     def _run_whole(self, index: int, hidden: Tensor, by: Rotations, mask: Tensor | None) -> Tensor:

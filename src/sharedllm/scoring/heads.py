@@ -5,7 +5,7 @@ al., arXiv 2404.15574; as a ranker: QRHead, arXiv 2506.09944). `sharedllm extend
 keys, so a question costs one product with them and no reading.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +23,9 @@ from ..model.rope import rotate
 
 # Triples: layer, head, weight.
 Heads = Sequence[Sequence[float]]
-# Tokens of the text to score at once.
+# Tokens of the text to score at once, and products with the tokens of a long question.
 _BLOCK = 32_768
+_PRODUCTS = 2**24
 
 
 @dataclass(frozen=True)
@@ -62,35 +63,50 @@ class HeadIndex:
         """Bytes of its keys."""
         return sum(keys.nbytes for block in self._blocks for keys in block.keys.values())
 
-    def scores(self, question_ids: Int[Tensor, "1 Q"], own: Bool[Tensor, "1 Q"]) -> Float[Tensor, " n"]:
+    def scores(
+        self,
+        question_ids: Int[Tensor, "1 Q"],
+        own: Bool[Tensor, "1 Q"],
+        progress: Callable[[int], None] | None = None,
+    ) -> Float[Tensor, " n"]:
         """How much the heads attend to each piece: a softmax over the whole text, averaged over the question's own tokens.
 
         Args:
             question_ids: (1, Q), as it follows the prefix. own: (1, Q) bool, the tokens that count.
+            progress: called with a number of its tokens, which counts each of them when it is read and when it is compared.
 
         Returns:
             (n,) float, the weighted mean over the heads; it sums to at most 1 over the pieces.
         """
         shares = torch.tensor([weight for _, _, weight in self.heads])
-        return (shares[:, None] * self.weights(question_ids, own)).sum(0) / shares.sum()
+        return (shares[:, None] * self.weights(question_ids, own, progress)).sum(0) / shares.sum()
 
     @torch.no_grad()
-    def weights(self, question_ids: Int[Tensor, "1 Q"], own: Bool[Tensor, "1 Q"]) -> Float[Tensor, "heads n"]:
+    def weights(
+        self,
+        question_ids: Int[Tensor, "1 Q"],
+        own: Bool[Tensor, "1 Q"],
+        progress: Callable[[int], None] | None = None,
+    ) -> Float[Tensor, "heads n"]:
         """(heads, n) the scores of single heads, before `scores` averages them."""
         # A question that is nothing but its form, such as "?", counts whole.
         own = own if own.any() else torch.ones_like(own)
-        queries = _queries(self.model, question_ids, own, self.heads)
-        found = torch.full((len(queries), len(queries[0]), len(self.pieces)), -torch.inf)
-        for group in {self._group(layer, head) for layer, head, _ in self.heads}:
-            mine = [n for n, (layer, head, _) in enumerate(self.heads) if self._group(layer, head) == group]
-            asked = torch.cat([queries[n] for n in mine])
-            for block in self._blocks:
-                keys = block.keys[group]
-                logits = (asked.to(keys.dtype) @ keys.T).float().cpu()
-                there = slice(block.first, block.first + len(block.starts))
-                sums = _by_piece(logits, block.starts).unflatten(0, (len(mine), -1))
-                found[mine, :, there] = torch.logaddexp(found[mine, :, there], sums)
-        return found.softmax(-1).mean(1)
+        every = torch.stack(_queries(self.model, question_ids, own, self.heads, progress))
+        total = torch.zeros(len(every), len(self.pieces))
+        for queries in every.split(max(1, _PRODUCTS // (_BLOCK * len(every))), 1):
+            found = torch.full((*queries.shape[:2], len(self.pieces)), -torch.inf)
+            for group in {self._group(layer, head) for layer, head, _ in self.heads}:
+                mine = [n for n, (layer, head, _) in enumerate(self.heads) if self._group(layer, head) == group]
+                for block in self._blocks:
+                    keys = block.keys[group]
+                    logits = (queries[mine].flatten(0, 1).to(keys.dtype) @ keys.T).float().cpu()
+                    there = slice(block.first, block.first + len(block.starts))
+                    sums = _by_piece(logits, block.starts).unflatten(0, (len(mine), -1))
+                    found[mine, :, there] = torch.logaddexp(found[mine, :, there], sums)
+            total += found.softmax(-1).sum(1)
+            if progress is not None:
+                progress(queries.shape[1])
+        return total / every.shape[1]
 
     def means(self) -> Float[Tensor, "n groups D"]:
         """(n, groups, D) the mean key of each group over each piece, groups in ascending order of layer and group."""
@@ -170,7 +186,11 @@ def attended(
 
 
 def _queries(
-    model: SharedLLMModel, question_ids: Int[Tensor, "1 Q"], own: Bool[Tensor, "1 Q"], heads: Heads
+    model: SharedLLMModel,
+    question_ids: Int[Tensor, "1 Q"],
+    own: Bool[Tensor, "1 Q"],
+    heads: Heads,
+    progress: Callable[[int], None] | None = None,
 ) -> list[Float[Tensor, "q D"]]:
     """Each head's scaled, rotated queries (q, D) of the question's own tokens, placed just after what was read alone."""
     lower, config = model.lower(), model.config
@@ -178,7 +198,8 @@ def _queries(
     depth = max(int(layer) for layer, _, _ in heads)
     unit = Nodes(*(torch.tensor([n]) for n in (0, 0, 0, length, 0)))
     places, zeros = torch.arange(length), torch.zeros(length, dtype=torch.long)
-    states = lower.encode(question_ids, unit, zeros, places, depth, list)
+    layer = None if progress is None else lambda: progress(length // depth)
+    states = lower.encode(question_ids, unit, zeros, places, depth, list, layer=layer)
     positions = torch.arange(length, device=question_ids.device)[None] + prefix
     positions = positions + _alone(config, config.chunk_size)
     by = Rotations(model.upper.rotary_emb, model.upper.config, positions, states[0])

@@ -89,7 +89,7 @@ def rank_pieces(
     Args:
         question: its text. question_ids: (1, Q), as it follows the prefix. own: (1, Q) bool, the question's own tokens.
         score: a name of `RANKINGS`; default: `default_score`.
-        progress: called with the number of tokens that were read since the last call to compare their meaning.
+        progress: called with the number of tokens, of text or question, that were read or compared since the last call.
 
     Raises:
         UserError: no such ranking, or the model names no heads or layers for it.
@@ -111,7 +111,7 @@ def rank_pieces(
         return Ranked(scores, coverage, compared=compared)
     found = [] if words is None else [words]
     if heads:
-        found.append(index.heads(model, segments).scores(question_ids, own))
+        found.append(index.heads(model, segments).scores(question_ids, own, progress))
     scores = found[0] if len(found) == 1 else join(*found)
     if not ranking.words:
         return Ranked(scores, coverage)
