@@ -106,6 +106,7 @@ def serve(
     cluster = Cluster(plan, Size(least, most, options.threads, options.gpus), options.cluster, bound.getsockname()[1])
     # Ray's own handler ends the process without stopping what was started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    stopping = threading.Event()
     try:
         if lacking := cluster.lacking():
             if not options.cluster:
@@ -115,15 +116,16 @@ def serve(
         asked = Front(
             cluster, plan.name, seconds=plan.seconds, most=most * plan.batch + max_waiting, most_waiting=max_waiting
         )
-        _renewing(cluster)
+        _renewing(cluster, stopping)
         begun(f" by {options.replicas} replica{'s' if most > 1 else ''}")
         run(front_application(asked, most_upload=plan.most_upload, **front), asked, bound)
     finally:
+        stopping.set()
         cluster.stop()
 
 
-def _renewing(cluster: Any) -> None:
-    """On SIGHUP, which Windows doesn't have, replace the replicas."""
+def _renewing(cluster: Any, stopping: threading.Event) -> None:
+    """On SIGHUP, which Windows doesn't have, replace the replicas. What fails because the server is stopping is not told."""
     hangup = getattr(signal, "SIGHUP", None)
     if hangup is None:
         return
@@ -137,7 +139,8 @@ def _renewing(cluster: Any) -> None:
             cluster.deploy()
             note("all replicas are new")
         except UserError as error:
-            note(f"error: {error}", style="yellow")
+            if not stopping.is_set():
+                note(f"error: {error}", style="yellow")
         finally:
             busy.release()
 
