@@ -2,7 +2,8 @@
 Even ids, pieces chosen by words, the base's answers from them as text in its window; and how many records stand whole in one
 piece: the tables of docs/real/README.md. Takes half an hour on one core for a base of 0.5B parameters.
 
-Run: python docs/real/choose_ends.py MODEL BASE DATA    # MODEL: of `sharedllm extend`; DATA: the folder of the question sets
+Run: python docs/real/choose_ends.py MODEL BASE DATA           # MODEL: of `sharedllm extend`; DATA: the folder of the question sets
+     python docs/real/choose_ends.py MODEL BASE DATA evidence  # of both halves, with and without headings; two minutes
 """
 
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from choose_links import RULES, Make, asked
 from choose_shares import BUDGET, Chosen, answer
 from torch import Tensor
 
@@ -29,6 +31,7 @@ from sharedllm.scoring.words import WordIndex
 from sharedllm.utils.text import tokenize
 
 NAMES, CITIES = ("Ottilie Brandt", "Jan Kos", "Mia Vale", "Ada Quill"), ("Turku", "Trieste", "Oslo")
+CELLS_READ = (("nq", 100, 32_768), ("hotpotqa", 55, 32_768), ("fairytaleqa", 100, 32_768), ("keys-64", 40, 32_768))
 CELLS = {"nq": 60, "hotpotqa": 40, "keys-4": 40, "fairytaleqa": 60}
 
 
@@ -53,6 +56,23 @@ def records() -> Iterator[tuple[str, str, list[tuple[int, int]]]]:
     for name, separators in (("UUIDs, JSON on one line", (", ", ": ")), ("the same without spaces", (",", ":"))):
         text = json.dumps(keys, separators=separators)
         yield name, text, [(text.index(key), text.index(value) + len(value)) for key, value in keys.items()]
+
+
+def evidence() -> None:
+    """Parts of the evidence that are read, questions with all of it, and tokens."""
+    make = Make(sys.argv[1])
+    breaking = make.config.breaking
+    print("| set | tokens | ids | n | with paragraphs | before headings too |\n|---|--:|---|--:|--:|--:|")
+    for name, count, length in (*CELLS_READ, *((name, count, 131_072) for name, count, _ in CELLS_READ[:2])):
+        for half in ("even", "odd"):
+            cells = []
+            for make.config.breaking in (None, breaking):
+                picks = [(*row, row[0].chosen(row[1], RULES[1])) for row in asked(name, count, length, sys.argv[3], make, half)]  # fmt: skip
+                parts = [text.found(question, chosen) for text, question, chosen in picks]
+                tokens = np.mean([int(text.pieces.lengths[chosen].sum()) for text, _, chosen in picks])
+                share, whole = np.mean([p.mean() for p in parts]), np.mean([p.all() for p in parts])
+                cells.append(f"{100 * share:.1f}, {100 * whole:.1f}, {tokens:.0f}")
+            print(f"| {name} | {length // 1024}K | {half} | {len(picks)} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
@@ -115,4 +135,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    evidence() if sys.argv[4:] == ["evidence"] else main()
