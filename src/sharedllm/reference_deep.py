@@ -68,7 +68,8 @@ def _alone(config: SharedLLMConfig, ids: list[int]) -> list[tuple[int, int]]:
         parts = [two or token in (config.parting or ()) for two, token in zip(twice, ids[begin:end], strict=True)]
         closes = [token in config.closing for token in ids[begin:end]]
         pauses = [token in (config.pausing or ()) for token in ids[begin:end]]
-        for start, stop in _sections(parts, closes, breaks, max(1, least // 4)):
+        signs = [token in (config.heading or ()) for token in ids[begin:end]]
+        for start, stop in _sections(parts, closes, breaks, signs, max(1, least // 4)):
             found += [(begin + a, begin + b) for a, b in _cut(start, stop, least, (parts, closes, pauses))]
     return found
 
@@ -89,24 +90,25 @@ def _cut(start: int, end: int, least: int, kinds: tuple[list[bool], ...]) -> lis
     return own
 
 
-def _sections(parts: list[bool], closes: list[bool], breaks: list[bool], shortest: int) -> list[tuple[int, int]]:
+def _sections(
+    parts: list[bool], closes: list[bool], breaks: list[bool], signs: list[bool], shortest: int
+) -> list[tuple[int, int]]:
     """A chunk, cut before its headings into sections that are not too short."""
     borders = [0]
     for slot in range(1, len(parts)):
-        if _heading(slot, parts, closes, breaks) and min(slot - borders[-1], len(parts) - slot) >= shortest:
+        heading = parts[slot - 1] and (signs[slot] or _title(slot, parts, closes, breaks))
+        if heading and min(slot - borders[-1], len(parts) - slot) >= shortest:
             borders.append(slot)
     return list(itertools.pairwise([*borders, len(parts)]))
 
 
-def _heading(slot: int, parts: list[bool], closes: list[bool], breaks: list[bool]) -> bool:
-    """Whether a heading begins at a slot: a short line that ends no sentence, between the end of a paragraph and a blank line or
-    a line that is much longer."""
-    text = next((n for n in range(slot, len(parts)) if breaks[n]), len(parts))
-    stop = next((n for n in range(text, len(parts)) if not breaks[n]), len(parts))
-    if not parts[slot - 1] or text == slot or stop - slot > 16 or stop == len(parts) or closes[text - 1]:
+def _title(slot: int, parts: list[bool], closes: list[bool], breaks: list[bool]) -> bool:
+    """Whether a short line that ends no sentence begins at a slot, right above a much longer one."""
+    end = next((n for n in range(slot, len(parts)) if breaks[n]), None)
+    if end is None or not 1 <= end - slot < 16 or parts[end] or closes[end - 1]:
         return False
-    after = next((n + 1 for n in range(stop, len(parts)) if parts[n] or breaks[n]), len(parts))
-    return parts[stop - 1] or after - stop >= 3 * (stop - slot)
+    after = next((n for n in range(end + 1, len(parts)) if parts[n] or breaks[n]), len(parts) - 1)
+    return after - end >= 3 * (end + 1 - slot)
 
 
 def _keys_values(model: SharedLLMForCausalLM, index: int, hidden: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ def test_pieces_partition_every_stretch(lengths, gaps, every, pausing, parting, 
         at += length + gaps
     kinds = [torch.arange(at) % n == n - 1 for n in (parting, every, pausing)]
     pieces = cut_pieces(
-        Stops(*kinds, torch.zeros(at, dtype=torch.bool)), torch.tensor(starts), torch.tensor(ends), least
+        Stops(*kinds, *torch.zeros(2, at, dtype=torch.bool)), torch.tensor(starts), torch.tensor(ends), least
     )
     inside = torch.cat([torch.arange(a, b) for a, b in zip(starts, ends, strict=True)])
     assert torch.equal(pieces.slots(), inside)
@@ -49,13 +49,13 @@ def test_pieces_partition_every_stretch(lengths, gaps, every, pausing, parting, 
 def test_a_piece_ends_with_the_first_sentence_that_is_long_enough():
     nowhere, closes = torch.zeros(2, 30, dtype=torch.bool)
     closes[[3, 11, 13]] = True
-    pieces = cut_pieces(Stops(nowhere, closes, nowhere, nowhere), torch.tensor([0]), torch.tensor([30]), 10)
+    pieces = cut_pieces(Stops(nowhere, closes, nowhere, nowhere, nowhere), torch.tensor([0]), torch.tensor([30]), 10)
     assert list(zip(pieces.start.tolist(), pieces.end.tolist(), strict=True)) == [(0, 12), (12, 30)]
 
 
-# Tokens: a word, and what ends a paragraph, a sentence, a clause, a line; then lines of a text.
-WORD, PARAGRAPH, SENTENCE, CLAUSE, LINE, BLANK = range(6)
-MARKS = Marks((PARAGRAPH, BLANK), (PARAGRAPH, SENTENCE, LINE, BLANK), (CLAUSE,), (LINE, BLANK))
+# Tokens: a word, what ends a paragraph, a sentence, a clause, a line, a line before a blank one, and what begins a heading.
+WORD, PARAGRAPH, SENTENCE, CLAUSE, LINE, BLANK, SIGN = range(7)
+MARKS = Marks((PARAGRAPH, BLANK), (PARAGRAPH, SENTENCE, LINE, BLANK), (CLAUSE,), (LINE, BLANK), (SIGN,))
 BODY = [WORD] * 29 + [PARAGRAPH]
 
 
@@ -67,15 +67,17 @@ def lengths(*lines: list[int]) -> list[int]:
 @pytest.mark.parametrize(
     ("line", "after", "lengths_of_pieces"),
     [
-        ([WORD] * 4 + [LINE], BODY, [30, 35]),  # a heading right before its text
-        ([WORD] * 4 + [BLANK], [WORD] * 5 + [LINE], [30, 11]),  # or with a blank line between them
+        ([WORD] * 4 + [LINE], BODY, [30, 35]),  # a line right above its text
+        ([SIGN] + [WORD] * 4 + [BLANK], [WORD] * 5 + [LINE], [30, 12]),  # or one with a sign
+        ([SIGN] + [WORD] * 30 + [SENTENCE, BLANK], BODY, [30, 63]),
+        ([WORD] * 4 + [BLANK], BODY, [65]),  # what stands between blank lines may belong to what is above it
+        ([WORD] * 4 + [LINE, LINE], BODY, [66]),  # also where a blank line is two tokens
         ([WORD] * 4 + [LINE], [WORD] * 13 + [LINE], [49]),  # lines of a paragraph are about as long as each other
         ([WORD] * 4 + [SENTENCE, LINE], BODY, [66]),  # a sentence is no heading
         ([WORD] * 16 + [LINE], [WORD] * 60 + [PARAGRAPH], [47, 61]),  # nor is a long line
         ([LINE], BODY, [61]),  # nor is nothing
-        ([WORD] * 4 + [LINE, LINE], [WORD] * 5 + [LINE], [30, 12]),  # a blank line of two tokens
         ([LINE, LINE, LINE] + [WORD] * 4 + [LINE], BODY, [33, 35]),
-        ([WORD] * 4 + [SENTENCE, LINE, LINE], BODY, [67]),
+        ([WORD] * 4 + [LINE, SIGN, LINE], BODY, [67]),  # a sign inside a paragraph is none
     ],
 )
 def test_a_piece_ends_before_a_heading(line, after, lengths_of_pieces):
@@ -89,13 +91,13 @@ def test_sections_that_are_too_short_are_joined():
 
 
 @given(
-    ids=st.lists(st.sampled_from([WORD] * 4 + list(range(6))), max_size=150),
+    ids=st.lists(st.sampled_from([WORD] * 4 + list(range(7))), max_size=150),
     chunk=st.integers(2, 60),
     window=st.integers(1, 100),
 )
 def test_pieces_are_those_of_the_loops(ids, chunk, window):
     pieces = cut_chunks(MARKS, torch.tensor(ids, dtype=torch.long), chunk, piece_size(window))
-    names = ("parting", "closing", "pausing", "breaking")
+    names = ("parting", "closing", "pausing", "breaking", "heading")
     config = SimpleNamespace(chunk_size=chunk, window=window, **{name: getattr(MARKS, name) for name in names})
     assert list(zip(pieces.start.tolist(), pieces.end.tolist(), strict=True)) == _alone(config, ids)
 
@@ -133,11 +135,14 @@ def test_records_on_one_line_are_not_cut_apart(separators):
         ("；", [2]),
         ("}", []),
         (" a", []),
+        ("##", [4]),
+        ("#a", []),
         (":", []),
     ],
 )
 def test_what_a_token_ends(token, kinds):
-    """A paragraph or a record; a sentence or a line; a clause or an item of a list; a line but no sentence."""
+    """A paragraph or a record; a sentence or a line; a clause or an item of a list; a line but no sentence. The last one begins
+    a heading."""
 
     class OneToken:
         def batch_decode(self, ids):

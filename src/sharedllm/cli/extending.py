@@ -97,7 +97,7 @@ def measured_depth(
     every = torch.arange(min(len(tokenizer), vocabulary))
     # With an overlap chunks are read whole.
     found = [every[kind].tolist() or None for kind in stops(tokenizer, every)]
-    marks = dict(zip(("parting", "closing", "pausing", "breaking"), found, strict=True))
+    marks = dict(zip(("parting", "closing", "pausing", "breaking", "heading"), found, strict=True))
     if settings["overlap"] or not marks["closing"]:
         marks = dict.fromkeys(marks)
     prefix = PromptForm.of(tokenizer).head()[0].tolist() or None

@@ -19,36 +19,37 @@ from ..utils.errors import UserError, at_least_one
 LEAST = 96
 # A section that ends before a heading may be so much shorter.
 SECTION = 4
-# Most tokens of a heading, and how much longer the line after it has to be if there is no blank line between them.
+# Most tokens of a heading that no sign begins, and how much longer the line after it has to be. A short line between blank lines
+# may as well belong to what stands above it: a password, the last line of a function.
 HEADING, LONGER = 16, 3
 
 
 @dataclass(frozen=True)
 class Stops:
     """Where pieces of a text may end, (T,) bool each: with the token at that slot ends a paragraph or a record, a sentence or a
-    line, a clause or an item of a list. breaking: a line ends that ends no sentence, so it may be a heading."""
+    line, a clause or an item of a list. breaking: a line ends that ends no sentence. heading: the token begins a heading if a
+    paragraph ends before it."""
 
     parting: Bool[Tensor, " T"]
     closing: Bool[Tensor, " T"]
     pausing: Bool[Tensor, " T"]
     breaking: Bool[Tensor, " T"]
+    heading: Bool[Tensor, " T"]
 
     def headings(self, start: int, end: int) -> Int[np.ndarray, " h"]:
-        """(h,) ascending slots between `start` and `end` at which headings begin: a paragraph ends before it, it ends no sentence,
-        and a blank line or a much longer line follows. Nothing outside the two slots is looked at."""
+        """(h,) ascending slots between `start` and `end` at which headings begin, after the end of a paragraph: with a token for it,
+        or as a short line that ends no sentence, right above a much longer one. Nothing outside the two slots is looked at."""
         parting, closing, breaking = (kind[start:end].numpy() for kind in (self.parting, self.closing, self.breaking))
         parting = parting | _blank(breaking)
-        first = np.flatnonzero(parting) + 1
-        # Of each line: where its text ends, and where the next one begins; the last entry stands for none.
-        text = np.append(np.flatnonzero(breaking & ~np.append(False, breaking[:-1])), len(breaking))
-        stop = np.append(np.flatnonzero(breaking & ~np.append(breaking[1:], False)) + 1, len(breaking))
+        first = np.flatnonzero(parting[:-1]) + 1
+        # Where the line ends that begins there, and the line after it; the last entry stands for no end.
+        stop = np.append(np.flatnonzero(breaking) + 1, len(breaking))
         line = np.searchsorted(stop, first, side="right").clip(max=len(stop) - 1)
-        text, stop = text[line], stop[line]
-        short = (text > first) & (stop - first <= HEADING) & (stop < len(breaking))
-        first, text, stop = first[short], text[short], stop[short]
+        text = stop[line]
+        short = (text - first > 1) & (text - first <= HEADING) & ~parting[text - 1] & ~closing[text - 2]
         lines = np.append(np.flatnonzero(parting | breaking) + 1, len(breaking))
-        longer = lines[np.searchsorted(lines, stop, side="right")] - stop >= LONGER * (stop - first)
-        return first[~closing[text - 1] & (parting[stop - 1] | longer)] + start
+        after = lines[np.searchsorted(lines, text, side="right").clip(max=len(lines) - 1)] - text
+        return first[self.heading[start:end].numpy()[first] | (short & (after >= LONGER * (text - first)))] + start
 
 
 def _blank(breaking: Bool[np.ndarray, " T"]) -> Bool[np.ndarray, " T"]:
@@ -64,10 +65,11 @@ class Marks:
     closing: tuple[int, ...] = ()
     pausing: tuple[int, ...] = ()
     breaking: tuple[int, ...] = ()
+    heading: tuple[int, ...] = ()
 
     def at(self, ids: Int[Tensor, " T"]) -> Stops:
         """Where they stand in a text."""
-        kinds = (self.parting, self.closing, self.pausing, self.breaking)
+        kinds = (self.parting, self.closing, self.pausing, self.breaking, self.heading)
         return Stops(*(torch.isin(ids, torch.tensor(kind, dtype=torch.long)) for kind in kinds))
 
 

@@ -18,7 +18,7 @@ DECIDING = {"ratios": "strides"} | {
     name: name for name in ("chunk_size", "lower_layers", "injection_map", "encoding", "keep", "overlap")
 }
 # Settings that were added later: hashed only if they are set, so that models without them keep their fingerprint.
-DECIDING_IF_SET = ("prefix", "parting", "closing", "pausing", "breaking")
+DECIDING_IF_SET = ("prefix", "parting", "closing", "pausing", "breaking", "heading")
 # Settings that don't: how a memory is attended to, how the model is trained, and options of a single read.
 INDIFFERENT = frozenset(
     "window injection reach anchor start lower_weights key_position score_scaling selection selection_heads meaning_layers split_noise "

@@ -40,6 +40,7 @@ class Settings(TypedDict, total=False):
     closing: Sequence[int] | None
     pausing: Sequence[int] | None
     breaking: Sequence[int] | None
+    heading: Sequence[int] | None
     lower_weights: Literal["shared", "copy"]
     keep: Literal["last", "first"]
     key_position: Literal["chunk", "offset"]
@@ -123,8 +124,9 @@ class SharedLLMConfig(PreTrainedConfig):
         parting, pausing: further tokens with which pieces end. A piece ends with one of `parting`, which end a paragraph or a
             record, if there is one in time, else of `closing`, else of `pausing`, which end a clause or an item of a list, else
             where it is longest.
-        breaking: ids of the tokens that end a line, but no sentence. A short line that ends with one, after one of `parting`, is a
-            heading: a piece ends before it.
+        breaking: ids of the tokens that end a line, but no sentence. A short line that ends with one, between one of `parting` and a
+            much longer line, is a heading: a piece ends before it.
+        heading: ids of the tokens that begin a heading after one of `parting`.
         lower_weights: "shared", the lower model is the upper model's own layers; "copy", it has its own parameters.
         keep: the "last" token of each stride, which has seen the others, or the "first", as in the authors' code.
         key_position: "chunk", all keys of chunk i are at position i (paper); "offset", a key is at i plus its offset in
@@ -164,6 +166,7 @@ class SharedLLMConfig(PreTrainedConfig):
     closing: list[int] | tuple[int, ...] | None = None
     pausing: list[int] | tuple[int, ...] | None = None
     breaking: list[int] | tuple[int, ...] | None = None
+    heading: list[int] | tuple[int, ...] | None = None
     lower_weights: Literal["shared", "copy"] = "shared"
     keep: Literal["last", "first"] = "last"
     key_position: Literal["chunk", "offset"] = "chunk"
@@ -223,7 +226,8 @@ class SharedLLMConfig(PreTrainedConfig):
         """The tokens at which the pieces end that are read by themselves; None where chunks are read whole."""
         if not self.closing:
             return None
-        return Marks(*(tuple(kind or ()) for kind in (self.parting, self.closing, self.pausing, self.breaking)))
+        kinds = (self.parting, self.closing, self.pausing, self.breaking, self.heading)
+        return Marks(*(tuple(kind or ()) for kind in kinds))
 
     @property
     def height(self) -> int:
@@ -275,7 +279,7 @@ class SharedLLMConfig(PreTrainedConfig):
                 f"closing with encoding={self.encoding!r} and overlap={self.overlap}: pieces are read by themselves, so it needs "
                 "encoding='chunk' and overlap=0."
             )
-        for name in ("parting", "closing", "pausing", "breaking"):
+        for name in ("parting", "closing", "pausing", "breaking", "heading"):
             tokens = getattr(self, name) or ()
             if tokens and not self.closing:
                 raise UserError(

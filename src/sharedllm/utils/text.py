@@ -25,9 +25,9 @@ def ends_sentence(tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> Tensor:
 
 
 def stops(tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> list[Tensor]:
-    """(T,) bool four times, what ends with each token of a text (T,): a paragraph or a record, before a blank line or after a line
-    that closes a bracket; a sentence or a line; a clause, at a comma or a semicolon; a line that ends no sentence. Ids
-    below 0 end nothing."""
+    """(T,) bool five times, what ends with each token of a text (T,): a paragraph or a record, before a blank line or after a line
+    that closes a bracket; a sentence or a line; a clause, at a comma or a semicolon; a line that ends no sentence. The fifth:
+    whether it is a sign that begins a heading, as in Markdown. Ids below 0 are none of these."""
 
     def ends_part(text: str) -> bool:
         before, line, after = text.partition("\n")
@@ -39,8 +39,12 @@ def stops(tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> list[Tensor]:
     def breaks_off(text: str) -> bool:
         return "\n" in text and not _closed(text) and not ends_clause(text.rstrip())
 
-    parts, clauses, breaks = (_where(kind, tokenizer, ids) for kind in (ends_part, ends_clause, breaks_off))
-    return [parts, ends_sentence(tokenizer, ids), clauses, breaks]
+    def begins_heading(text: str) -> bool:
+        return bool(text) and not text.strip("#")
+
+    kinds = (ends_part, ends_clause, breaks_off, begins_heading)
+    parts, clauses, breaks, signs = (_where(kind, tokenizer, ids) for kind in kinds)
+    return [parts, ends_sentence(tokenizer, ids), clauses, breaks, signs]
 
 
 def _closed(text: str) -> bool:
