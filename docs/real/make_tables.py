@@ -2,7 +2,7 @@
 
 cells.jsonl has the answers with the package's rule of how many pieces a question reads; cells-gpu.jsonl those with an earlier
 rule, and of every depth and budget; cells-gemma.jsonl those of another base. No table shows cells-six-even.jsonl, of a model that
-reads through six layers, and cells-reworded.jsonl, of today's rule for questions in other words: the text cites them.
+reads through six layers: the text cites it.
 
 Run: python docs/real/make_tables.py                      makes the tables again
      python docs/real/make_tables.py cells.jsonl FOLDER …  takes the answers of a file from folders that `sharedllm qa` wrote
