@@ -21,7 +21,8 @@ from choose_shares import BUDGET, Chosen, answer
 from torch import Tensor
 
 from sharedllm.cli.loading import load, load_any
-from sharedllm.context.pieces import Marks, Pieces, choose_pieces, cut_chunks, piece_size
+from sharedllm.context.pieces import Pieces, choose_pieces, cut_chunks, piece_size
+from sharedllm.context.stops import Marks
 from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.reader import Reader
 from sharedllm.evaluation.qa.run import Plan
@@ -61,12 +62,12 @@ def records() -> Iterator[tuple[str, str, list[tuple[int, int]]]]:
 def evidence() -> None:
     """Parts of the evidence that are read, questions with all of it, and tokens."""
     make = Make(sys.argv[1])
-    breaking = make.config.breaking
+    marks = make.config.breaking, make.config.heading
     print("| set | tokens | ids | n | with paragraphs | before headings too |\n|---|--:|---|--:|--:|--:|")
     for name, count, length in (*CELLS_READ, *((name, count, 131_072) for name, count, _ in CELLS_READ[:2])):
         for half in ("even", "odd"):
             cells = []
-            for make.config.breaking in (None, breaking):
+            for make.config.breaking, make.config.heading in ((None, None), marks):
                 picks = [(*row, row[0].chosen(row[1], RULES[1])) for row in asked(name, count, length, sys.argv[3], make, half)]  # fmt: skip
                 parts = [text.found(question, chosen) for text, question, chosen in picks]
                 tokens = np.mean([int(text.pieces.lengths[chosen].sum()) for text, _, chosen in picks])

@@ -23,7 +23,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from sharedllm.context.pieces import Stops, choose_pieces, cut_pieces
+from sharedllm.context.pieces import choose_pieces, cut_pieces
+from sharedllm.context.stops import stops
 from sharedllm.data.shards import TokenStore
 from sharedllm.model.targets import IGNORE
 from sharedllm.scoring.words import WordIndex
@@ -34,7 +35,7 @@ from sharedllm.training.recipe_file import build_recipe
 from sharedllm.training.setup import make_model, make_tokenizer
 from sharedllm.training.validate import choose_targets
 from sharedllm.utils.drawing import pyplot
-from sharedllm.utils.text import decode, stops
+from sharedllm.utils.text import decode
 
 HERE = Path(__file__).parent / "real"
 PAGE = HERE.parent / "real.md"
@@ -78,7 +79,7 @@ def load(recipe: Recipe, checkpoint: Path | None) -> RowLosses:
 def selected(tokenizer: PreTrainedTokenizerBase, context: Tensor, asked: Tensor, budget: int) -> Tensor:
     """The pieces of a context (C,) that BM25 finds by other text (A,), in the context's order: (at most `budget`,)."""
     start, end = torch.tensor([0]), torch.tensor([len(context)])
-    pieces = cut_pieces(Stops(*stops(tokenizer, context)), start, end)
+    pieces = cut_pieces(stops(tokenizer, context), start, end)
     spans = zip(pieces.start.tolist(), pieces.end.tolist(), strict=True)
     index = WordIndex(tokenizer.batch_decode([context[start:end].tolist() for start, end in spans]))
     chosen = choose_pieces(index.scores(decode(tokenizer, asked.tolist())), pieces, budget)

@@ -9,10 +9,11 @@ from helpers import byte_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharedllm.context.pieces import Marks, Pieces, Stops, choose_pieces, cut_chunks, cut_pieces, piece_size
+from sharedllm.context.pieces import Pieces, choose_pieces, cut_chunks, cut_pieces, piece_size
+from sharedllm.context.stops import KINDS, Marks, Stops, stops
 from sharedllm.reference_deep import _alone
 from sharedllm.utils.errors import UserError
-from sharedllm.utils.text import stops, tokenize
+from sharedllm.utils.text import tokenize
 
 
 @given(
@@ -97,15 +98,14 @@ def test_sections_that_are_too_short_are_joined():
 )
 def test_pieces_are_those_of_the_loops(ids, chunk, window):
     pieces = cut_chunks(MARKS, torch.tensor(ids, dtype=torch.long), chunk, piece_size(window))
-    names = ("parting", "closing", "pausing", "breaking", "heading")
-    config = SimpleNamespace(chunk_size=chunk, window=window, **{name: getattr(MARKS, name) for name in names})
+    config = SimpleNamespace(chunk_size=chunk, window=window, **{name: getattr(MARKS, name) for name in KINDS})
     assert list(zip(pieces.start.tolist(), pieces.end.tolist(), strict=True)) == _alone(config, ids)
 
 
 def cut(text: str, least: int = 96) -> list[str]:
     """The pieces of a text, one token a character."""
     ids = tokenize(byte_tokenizer(), text)[0]
-    pieces = cut_pieces(Stops(*stops(byte_tokenizer(), ids)), torch.tensor([0]), torch.tensor([len(ids)]), least)
+    pieces = cut_pieces(stops(byte_tokenizer(), ids), torch.tensor([0]), torch.tensor([len(ids)]), least)
     return [text[start:end] for start, end in zip(pieces.start.tolist(), pieces.end.tolist(), strict=True)]
 
 
@@ -148,8 +148,9 @@ def test_what_a_token_ends(token, kinds):
         def batch_decode(self, ids):
             return [token] * len(ids)
 
-    assert [kind for kind, found in enumerate(stops(OneToken(), torch.tensor([5]))) if found[0]] == kinds
-    assert not any(found[0] for found in stops(OneToken(), torch.tensor([-1])))
+    found, none = stops(OneToken(), torch.tensor([5])), stops(OneToken(), torch.tensor([-1]))
+    assert [n for n, kind in enumerate(KINDS) if getattr(found, kind)[0]] == kinds
+    assert not any(getattr(none, kind)[0] for kind in KINDS)
 
 
 def test_best_first_in_the_order_of_the_text():

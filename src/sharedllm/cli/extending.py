@@ -7,12 +7,13 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
+from ..context.stops import KINDS, stops
 from ..prompts import PromptForm
 from ..utils.checkpoints import NoModel, load_tokenizer
 from ..utils.errors import UserError
 from ..utils.files import write_text
 from ..utils.scratch import whole_folder
-from ..utils.text import stops, tokenize
+from ..utils.text import tokenize
 from .common import note, progress_bar
 from .extend import DEFAULTS
 
@@ -96,8 +97,8 @@ def measured_depth(
     vocabulary = base.config.get_text_config().vocab_size
     every = torch.arange(min(len(tokenizer), vocabulary))
     # With an overlap chunks are read whole.
-    found = [every[kind].tolist() or None for kind in stops(tokenizer, every)]
-    marks = dict(zip(("parting", "closing", "pausing", "breaking", "heading"), found, strict=True))
+    found = stops(tokenizer, every)
+    marks = {kind: every[getattr(found, kind)].tolist() or None for kind in KINDS}
     if settings["overlap"] or not marks["closing"]:
         marks = dict.fromkeys(marks)
     prefix = PromptForm.of(tokenizer).head()[0].tolist() or None

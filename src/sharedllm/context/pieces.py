@@ -14,63 +14,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..utils.errors import UserError, at_least_one
+from .stops import Marks, Stops, blank_lines
 
 # Least tokens of a piece. It ends at the first good place after that, and at twice that length in any case.
 LEAST = 96
-# A section that ends before a heading may be so much shorter.
+# A section may have so many times fewer: what stands between two headings belongs together.
 SECTION = 4
-# Most tokens of a heading that no sign begins, and how much longer the line after it has to be. A short line between blank lines
-# may as well belong to what stands above it: a password, the last line of a function.
-HEADING, LONGER = 16, 3
-
-
-@dataclass(frozen=True)
-class Stops:
-    """Where pieces of a text may end, (T,) bool each: with the token at that slot ends a paragraph or a record, a sentence or a
-    line, a clause or an item of a list. breaking: a line ends that ends no sentence. heading: the token begins a heading if a
-    paragraph ends before it."""
-
-    parting: Bool[Tensor, " T"]
-    closing: Bool[Tensor, " T"]
-    pausing: Bool[Tensor, " T"]
-    breaking: Bool[Tensor, " T"]
-    heading: Bool[Tensor, " T"]
-
-    def headings(self, start: int, end: int) -> Int[np.ndarray, " h"]:
-        """(h,) ascending slots between `start` and `end` at which headings begin, after the end of a paragraph: with a token for it,
-        or as a short line that ends no sentence, right above a much longer one. Nothing outside the two slots is looked at."""
-        parting, closing, breaking = (kind[start:end].numpy() for kind in (self.parting, self.closing, self.breaking))
-        parting = parting | _blank(breaking)
-        first = np.flatnonzero(parting[:-1]) + 1
-        # Where the line ends that begins there, and the line after it; the last entry stands for no end.
-        stop = np.append(np.flatnonzero(breaking) + 1, len(breaking))
-        line = np.searchsorted(stop, first, side="right").clip(max=len(stop) - 1)
-        text = stop[line]
-        short = (text - first > 1) & (text - first <= HEADING) & ~parting[text - 1] & ~closing[text - 2]
-        lines = np.append(np.flatnonzero(parting | breaking) + 1, len(breaking))
-        after = lines[np.searchsorted(lines, text, side="right").clip(max=len(lines) - 1)] - text
-        return first[self.heading[start:end].numpy()[first] | (short & (after >= LONGER * (text - first)))] + start
-
-
-def _blank(breaking: Bool[np.ndarray, " T"]) -> Bool[np.ndarray, " T"]:
-    """(T,) where a second line breaks off at once: a blank line, for a tokenizer that has no token for it."""
-    return breaking & np.append(False, breaking[:-1])[: len(breaking)]
-
-
-@dataclass(frozen=True)
-class Marks:
-    """Ids of the tokens of each kind of `Stops`."""
-
-    parting: tuple[int, ...] = ()
-    closing: tuple[int, ...] = ()
-    pausing: tuple[int, ...] = ()
-    breaking: tuple[int, ...] = ()
-    heading: tuple[int, ...] = ()
-
-    def at(self, ids: Int[Tensor, " T"]) -> Stops:
-        """Where they stand in a text."""
-        kinds = (self.parting, self.closing, self.pausing, self.breaking, self.heading)
-        return Stops(*(torch.isin(ids, torch.tensor(kind, dtype=torch.long)) for kind in kinds))
 
 
 @dataclass(frozen=True)
@@ -123,7 +72,7 @@ def cut_pieces(stops: Stops, starts: Int[Tensor, " m"], ends: Int[Tensor, " m"],
     if least < 1:
         raise UserError(f"least={least} must be at least 1 token.")
     most = 2 * least
-    blank = _blank(stops.breaking.numpy())
+    blank = blank_lines(stops.breaking.numpy())
     blank[starts[starts < len(blank)].numpy()] = False
     kinds = (stops.parting.numpy() | blank, stops.closing.numpy(), stops.pausing.numpy())
     places = [np.flatnonzero(kind) + 1 for kind in kinds]

@@ -9,9 +9,10 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
-from ..context.pieces import Stops, cut_pieces, piece_size
+from ..context.pieces import cut_pieces, piece_size
+from ..context.stops import stops
 from ..scoring.meaning import MeaningIndex
-from ..utils.text import stops, tokenize
+from ..utils.text import tokenize
 from .rewordings import REWORDINGS
 from .shallow import reciprocal, with_facts
 
@@ -52,7 +53,7 @@ def measure_meaning(
     whole = with_facts(random.Random(seed), text, [fact for fact, _ in REWORDINGS])
     ids = tokenize(tokenizer, whole)[0]
     ends = torch.tensor([len(ids)])
-    pieces = cut_pieces(Stops(*stops(tokenizer, ids)), torch.zeros_like(ends), ends, piece_size(model.config.window))
+    pieces = cut_pieces(stops(tokenizer, ids), torch.zeros_like(ends), ends, piece_size(model.config.window))
     texts = tokenizer.batch_decode([ids[s:e].tolist() for s, e in zip(pieces.start, pieces.end, strict=True)])
     asked = []
     for fact, question in REWORDINGS:

@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
-from ..context.pieces import Pieces, Stops, cut_chunks, cut_pieces, piece_size
+from ..context.pieces import Pieces, cut_chunks, cut_pieces, piece_size
+from ..context.stops import stops
 from ..data.questions.needle import Needle
 from ..memory.segments import segments_of
 from ..model.config import SharedLLMConfig
@@ -23,7 +24,7 @@ from ..scoring.heads import HeadIndex
 from ..scoring.text_index import TextIndex
 from ..scoring.words import words_of
 from ..utils.errors import UserError
-from ..utils.text import stops, tokenize
+from ..utils.text import tokenize
 
 # Most heads that rank together, and the number of questions of each kind.
 MOST_HEADS, QUESTIONS = 4, 32
@@ -129,7 +130,7 @@ def _cut(config: SharedLLMConfig, tokenizer: PreTrainedTokenizerBase, ids: Tenso
     least = piece_size(config.window)
     if config.marks is not None:
         return cut_chunks(config.marks, ids, config.chunk_size, least)
-    return cut_pieces(Stops(*stops(tokenizer, ids)), torch.tensor([0]), torch.tensor([len(ids)]), least)
+    return cut_pieces(stops(tokenizer, ids), torch.tensor([0]), torch.tensor([len(ids)]), least)
 
 
 def _best_of(layers: int, every: Sequence[Sequence[float]], paid: list[Tensor], asked: list[Asked]) -> Depth:

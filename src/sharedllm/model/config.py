@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal, TypedDict
 from huggingface_hub.dataclasses import strict, type_validator, validated_field
 from transformers import AutoConfig, PreTrainedConfig
 
-from ..context.pieces import Marks
 from ..context.policies import POLICIES
 from ..context.policies.base import get_policy
+from ..context.stops import KINDS, Marks
 from ..utils.errors import UserError
 from .base_config import keep_attention, of_base, take_over
 from .families import family_of
@@ -226,8 +226,7 @@ class SharedLLMConfig(PreTrainedConfig):
         """The tokens at which the pieces end that are read by themselves; None where chunks are read whole."""
         if not self.closing:
             return None
-        kinds = (self.parting, self.closing, self.pausing, self.breaking, self.heading)
-        return Marks(*(tuple(kind or ()) for kind in kinds))
+        return Marks(*(tuple(getattr(self, kind) or ()) for kind in KINDS))
 
     @property
     def height(self) -> int:
@@ -279,7 +278,7 @@ class SharedLLMConfig(PreTrainedConfig):
                 f"closing with encoding={self.encoding!r} and overlap={self.overlap}: pieces are read by themselves, so it needs "
                 "encoding='chunk' and overlap=0."
             )
-        for name in ("parting", "closing", "pausing", "breaking", "heading"):
+        for name in KINDS:
             tokens = getattr(self, name) or ()
             if tokens and not self.closing:
                 raise UserError(

@@ -18,8 +18,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..context.pieces import Pieces
+from ..context.stops import ends_sentence
 from ..model.backbone import SharedLLMModel
-from ..utils.text import ends_sentence, tokenize
+from ..utils.text import tokenize
 from .sentences import Sentences, cut_sentences
 from .states import KeptStates, read_alone
 

@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..context.pieces import Marks, Pieces, Stops, cut_pieces, piece_size
+from ..context.pieces import Pieces, cut_pieces, piece_size
+from ..context.stops import Marks, stops
 from ..memory.segments import Segment
 from ..model.backbone import SharedLLMModel
-from ..utils.text import stops
 from .base import token_ids
 from .heads import HeadIndex
 from .meaning import MeaningIndex
@@ -62,7 +62,7 @@ class TextIndex:
     def units(self) -> Pieces:
         """The pieces in which a text is cut by its form; a model with `marks` has read them, each by itself."""
         starts, ends = _stretches(self._segments, chunks=self._marks is not None)
-        found = Stops(*stops(self._tokenizer, self.ids)) if self._marks is None else self._marks.at(self.ids)
+        found = stops(self._tokenizer, self.ids) if self._marks is None else self._marks.at(self.ids)
         return cut_pieces(found, starts, ends, self._least)
 
     @cached_property

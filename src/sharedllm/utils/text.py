@@ -2,7 +2,7 @@
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 
 import torch
@@ -14,49 +14,6 @@ from .text_files import pieces_of
 
 # A piece is decoded together with this many tokens before it, so that it reads as in the whole text.
 BEFORE = 16
-# What may stand between the end of a sentence and the next one, and between two items of a list.
-_CLOSING = "\"'”’)]»*_`"
-_AROUND = _CLOSING + "}{[(«“‘ "
-
-
-def ends_sentence(tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> Tensor:
-    """(T,) bool: whether a sentence or a line ends with each of the tokens (T,). Ids below 0 are none."""
-    return _where(lambda text: "\n" in text or _closed(text), tokenizer, ids)
-
-
-def stops(tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> list[Tensor]:
-    """(T,) bool five times, what ends with each token of a text (T,): a paragraph or a record, before a blank line or after a line
-    that closes a bracket; a sentence or a line; a clause, at a comma or a semicolon; a line that ends no sentence. The fifth:
-    whether it is a sign that begins a heading, as in Markdown. Ids below 0 are none of these."""
-
-    def ends_part(text: str) -> bool:
-        before, line, after = text.partition("\n")
-        return "\n" in after or (bool(line) and before.rstrip().rstrip(",;").endswith(("}", "]")))
-
-    def ends_clause(text: str) -> bool:
-        return text.rstrip(_AROUND).endswith((",", ";", "，", "；", "、", "،"))
-
-    def breaks_off(text: str) -> bool:
-        return "\n" in text and not _closed(text) and not ends_clause(text.rstrip())
-
-    def begins_heading(text: str) -> bool:
-        return bool(text) and not text.strip("#")
-
-    kinds = (ends_part, ends_clause, breaks_off, begins_heading)
-    parts, clauses, breaks, signs = (_where(kind, tokenizer, ids) for kind in kinds)
-    return [parts, ends_sentence(tokenizer, ids), clauses, breaks, signs]
-
-
-def _closed(text: str) -> bool:
-    return text.rstrip().rstrip(_CLOSING).endswith((".", "!", "?", "。", "！", "？"))
-
-
-def _where(ends: Callable[[str], bool], tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> Tensor:
-    """(T,) bool: what holds for the text of each of the tokens (T,)."""
-    known, inverse = ids.unique(return_inverse=True)
-    texts = tokenizer.batch_decode([[max(i, 0)] for i in known.tolist()])
-    found = [i >= 0 and ends(text) for i, text in zip(known.tolist(), texts, strict=True)]
-    return torch.tensor(found, dtype=torch.bool)[inverse]
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:
