@@ -119,15 +119,17 @@ def test_memories_of_several_models_say_what_to_type(run, tmp_path, base_folder,
     assert run("extend", base_folder, "-o", other, "--paper", "--chunk-size", "8", "--lower-layers", "1")[0] == 0
     more = tmp_path / "more.txt"
     more.write_text("More foxes.")
-    its_model = "use the model that made it, with --model (without it: tiny)"
+    its_model = (
+        "use the model that made it, with --model (here {}; `sharedllm info MODEL` shows the fingerprint of one)"
+    )
     for arguments in (
         ["ask", memory_file, "Who?"],
         ["chat", memory_file],
         ["read", more, "--append", "-o", memory_file],
     ):
-        for model in ([], ["--model", other]):
+        for model, given in (([], "tiny"), (["--model", other], other)):
             code, out, err = run(*arguments, *model)
-            assert (code, out, err.count("\n")) == (2, "", 1) and its_model in err, err
+            assert (code, out, err.count("\n")) == (2, "", 1) and its_model.format(given) in err, err
     theirs, whole, small = (tmp_path / f"{name}.memory" for name in ("theirs", "whole", "small"))
     assert run("read", text_file, "-o", theirs, "--model", other)[0] == 0
     assert run("read", text_file, "-o", whole, "--model", model_folder, "--keep-all")[0] == 0
@@ -359,7 +361,13 @@ def test_memory_of_another_model_is_refused(run, base_folder, memory_file, tmp_p
     assert run("extend", base_folder, "-o", other, "--paper", "--chunk-size", "32", "--lower-layers", "2")[0] == 0
     code, _, err = run("ask", memory_file, "what?", "--model", other)
     assert code == 2
-    assert "was made by another model" in err
+    made = json.loads(run("info", memory_file, "--json")[1])["fingerprint"]
+    given = json.loads(run("info", other, "--json")[1])["fingerprint"]
+    assert (
+        f"was made by another model: fingerprint {made} in it, {given} here; use the model that made it, with --model"
+        in err
+    )
+    assert f"(here {other}; `sharedllm info MODEL` shows the fingerprint of one)" in err
 
 
 def test_a_setting_of_nought_is_no_default(run, base_folder, tmp_path):

@@ -16,7 +16,11 @@ from sharedllm.utils.errors import ITS_MODEL
         ("ask", "score='' is not known", "--score '' is not known"),
         ("ask", "budget=9 is less than the 12 tokens of one piece", "--budget 9 is less than the 12 tokens of one piece"),
         ("ask", "use score='focus' or score='bm25'.", "use --score focus or --score bm25."),
-        ("ask", f"x; {ITS_MODEL}, or", "x; use the model that made it, with --model (without it: tiny), or"),
+        (
+            "ask",
+            f"x; {ITS_MODEL}, or",
+            "x; use the model that made it, with --model (here tiny; `sharedllm info MODEL` shows the fingerprint of one), or",
+        ),
         ("bench", f"x; {ITS_MODEL}, or", "=same"),
         ("extend", "chunk_size=1 and injection='deep' differ", "--chunk-size 1 and --injection deep differ"),
         ("extend", "strides=[2, 4] must not grow", "--strides [2, 4] must not grow"),
@@ -28,7 +32,8 @@ from sharedllm.utils.errors import ITS_MODEL
 )  # fmt: skip
 def test_names_of_options(command, message, shown):
     parameters = get_command(app).commands[command].params
-    assert in_options(message, parameters) == (message if shown == "=same" else shown)
+    given = {parameter.name: parameter.default for parameter in parameters}
+    assert in_options(message, parameters, given) == (message if shown == "=same" else shown)
 
 
 def test_commands_name_their_options(run, base_folder, model_folder, tmp_path):

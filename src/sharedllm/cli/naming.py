@@ -1,7 +1,7 @@
 """Errors of the package name its arguments, as `score='x'`; those of a command name the option, as `--score x`."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
@@ -18,7 +18,7 @@ class _Named:
         try:
             return super().invoke(ctx)  # pyright: ignore[reportAttributeAccessIssue]
         except UserError as error:
-            error.args = (in_options(str(error), self.params),)
+            error.args = (in_options(str(error), self.params, ctx.params),)
             raise
 
 
@@ -30,16 +30,17 @@ class NamedGroup(_Named, TyperGroup):
     """The same for a command that has others below it."""
 
 
-def in_options(message: str, parameters: Iterable[Any]) -> str:
+def in_options(message: str, parameters: Iterable[Any], given: Mapping[str, Any]) -> str:
     """A message in which the values of arguments that are options here are written as on the command line, and the model that
-    made a memory as what --model names.
+    made a memory as what --model names. A memory knows that model by its fingerprint alone, so how to find it is told too.
 
     Args:
-        parameters: of the command; only its options count.
+        parameters: of the command; only its options count. given: their values by name.
     """
     options = {p.name: p for p in parameters if p.param_type_name == "option"}
     if "model" in options:
-        message = message.replace(ITS_MODEL, f"{ITS_MODEL}, with --model (without it: {options['model'].default})")
+        how = f"with --model (here {given['model']}; `sharedllm info MODEL` shows the fingerprint of one)"
+        message = message.replace(ITS_MODEL, f"{ITS_MODEL}, {how}")
 
     def written(match: re.Match[str]) -> str:
         name, value, quoted = match["name"], match["value"], match["quoted"]
