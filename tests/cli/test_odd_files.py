@@ -316,7 +316,11 @@ def test_merging_a_memory_with_itself_names_it(run, tmp_path, model_folder):
     text.write_text("The harbour master counted crates. " * 4)
     assert run("read", text, "-o", memory, "--model", model_folder)[0] == 0
     code, _, err = run("memory", "merge", memory, memory, "-o", twice)
-    assert code == 2 and f"{text} is in {memory} and in what it is merged with" in err and str(twice) not in err
+    assert (
+        code == 2
+        and f"{text} is in {memory} and in what it is merged with: `sharedllm memory forget MEMORY {text}`" in err
+    )
+    assert str(twice) not in err
 
 
 def test_the_text_that_questions_are_about_is_not_written_over(run, tmp_path, base_folder):

@@ -201,7 +201,9 @@ def test_merge_of_a_damaged_store_says_which_document(tmp_path, model):
     data[-1] ^= 1
     path.write_bytes(data)
     with (
-        pytest.raises(ValueError, match=r"two of .*a\.memory is damaged, so nothing is merged: .*checksum"),
+        pytest.raises(
+            ValueError, match=r"two of .*a\.memory is damaged, so nothing is merged: .*checksum.*`sharedllm read"
+        ),
         writing(tmp_path / "new.memory") as writer,
     ):
         writer.merge(store.folder)

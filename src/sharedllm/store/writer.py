@@ -4,6 +4,7 @@ there is one writer at a time; whatever happens to it, the store stays whole."""
 import hashlib
 import itertools
 import secrets
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -191,20 +192,25 @@ class Writer:
         for document in theirs.documents:
             if document.name in taken:
                 raise UserError(
-                    f"{document.name} is in {other} and in what it is merged with: forget it in one of them."
+                    f"{document.name} is in {other} and in what it is merged with: `sharedllm memory forget MEMORY "
+                    f"{shlex.quote(document.name)}` drops it from one of them."
                 )
         for document in theirs.documents:
+            again = (
+                f"`sharedllm read FILES -o {other} --append` reads it again, with the document's file; `sharedllm memory forget "
+                f"{other} {shlex.quote(document.name)}` drops it."
+            )
             for block in document.blocks:
                 path = other / "blocks" / f"{block.file}.memory"
                 try:
                     BlockFile(other, block, theirs, verify=True)
                     copy_block(path, self.folder)
                 except FileNotFoundError:
-                    raise UserError(
-                        f"{other} has lost a block of {document.name}: forget that document there, or read it again."
-                    ) from None
+                    raise UserError(f"{other} has lost a block of {document.name}: {again}") from None
                 except UserError as error:
-                    raise UserError(f"{document.name} of {other} is damaged, so nothing is merged: {error}") from None
+                    raise UserError(
+                        f"{document.name} of {other} is damaged, so nothing is merged: {error} {again}"
+                    ) from None
         self.manifest = replace(ours, documents=ours.documents + theirs.documents)
 
     def adopt(self, manifest: Manifest, blocks: Iterable[Path]) -> None:
