@@ -117,7 +117,9 @@ def main() -> None:
                     low = least_score(scores, covered, np.ones(len(texts), dtype=bool))
                     best = choose_pieces(scores.masked_fill(scores < low, -torch.inf), pieces, BUDGET)
                     shown = "".join(texts[piece] for piece in best.tolist())
-                    said = reader.prompt(shown, f"{question.question}\n{questions.instruction}", bool(shown))
+                    said = reader.prompt(
+                        shown, reader.form.with_instruction(question.question, questions.instruction), bool(shown)
+                    )
                     prompt, tokens = torch.cat([head, said], 1), int(pieces.lengths[best].sum())
                     chosen[rule].append(Chosen(0.0, tokens, prompt, tuple(question.answers)))
             done += len(some)

@@ -138,7 +138,9 @@ def main() -> None:
             for text, question in every[name, 32_768]:
                 chosen = text.chosen(question, rule)
                 shown = "".join(text.texts[piece] for piece in chosen.tolist())
-                said = reader.prompt(shown, f"{question.question}\n{questions.instruction}", bool(shown))
+                said = reader.prompt(
+                    shown, reader.form.with_instruction(question.question, questions.instruction), bool(shown)
+                )
                 tokens = int(text.pieces.lengths[chosen].sum())
                 both[-1].append(Chosen(0.0, tokens, torch.cat([head, said], 1), tuple(question.answers)))
         answer(reader, both[0] + both[1], questions.new_tokens)

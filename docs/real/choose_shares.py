@@ -88,7 +88,9 @@ def main() -> None:
                     best = choose_pieces(ranked.masked_fill(ranked < least, -torch.inf), index.pieces, BUDGET)
                     read = set(best.tolist())
                     shown = "".join(index.texts[piece] for piece in best.tolist())
-                    said = reader.prompt(shown, f"{question.question}\n{questions.instruction}", bool(shown))
+                    said = reader.prompt(
+                        shown, reader.form.with_instruction(question.question, questions.instruction), bool(shown)
+                    )
                     found = float(np.mean([bool(set(some.tolist()) & read) for some in gold if len(some)]))
                     tokens = int(index.pieces.lengths[best].sum())
                     chosen[rankings.LEAST_SHARE].append(

@@ -96,6 +96,16 @@ class PromptForm:
         """(1, H + Q) the prompt of a single question."""
         return torch.cat([self.head(), self.question(text, lead=lead)], 1)
 
+    def with_instruction(self, question: str, instruction: str) -> str:
+        """The user's words for a question and how to answer it.
+
+        In a chat template the instruction comes first and the question is marked as one: a small chat model answers so more
+        often right than with the instruction behind it (docs/real/README.md).
+        """
+        if not instruction:
+            return question
+        return f"{instruction}\nQuestion: {question}\nAnswer:" if self.chat else f"{question}\n{instruction}"
+
     def following(self, text: str) -> Tensor:
         """(1, Q) a later question of a conversation: everything between the last answer and the next one."""
         text = text.strip()

@@ -137,7 +137,7 @@ def test_a_file_of_save_memory_is_selected_from(run, deep_folder, tmp_path):
 
 
 def test_a_chat_model_is_asked_for_few_words(wide_base_folder):
-    """Where there is a chat template and nothing else is said; the words are not searched for."""
+    """Where there is a chat template and nothing else is said; in a chat template it comes first."""
     from sharedllm.answering.asked import prompt_of
     from sharedllm.prompts import FEW_WORDS
     from sharedllm.utils.checkpoints import load_tokenizer
@@ -152,8 +152,8 @@ def test_a_chat_model_is_asked_for_few_words(wide_base_folder):
 
     assert FEW_WORDS not in asked()
     tokenizer.chat_template = "{% for m in messages %}<{{ m.content }}>{% endfor %}"
-    assert f"Who?\n{FEW_WORDS}" in asked() and FEW_WORDS not in asked(instruction="")
-    assert "Who?\nIn French.>" in asked(instruction="In French.")
+    assert f"{FEW_WORDS}\nQuestion: Who?\nAnswer:>" in asked() and "Who?>" in asked(instruction="")
+    assert "In French.\nQuestion: Who?\nAnswer:>" in asked(instruction="In French.")
 
 
 def test_a_window_too_small_to_measure(run, wide_base_folder, tmp_path):

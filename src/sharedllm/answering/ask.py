@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
 from ..memory.segments import Source, roots, segments_of
-from ..prompts import NOTHING, PromptForm, own_words
+from ..prompts import PromptForm, own_words
 from ..scoring.base import TokenScore, get_score
 from ..scoring.bm25 import in_whole_words
 from ..scoring.defaults import default_budget, default_score
@@ -20,7 +20,7 @@ from ..scoring.meaning import Compared
 from ..scoring.passages import select_pieces
 from ..scoring.rankings import FOUND, check_ranking
 from ..utils.hardware import now
-from .asked import answer_length, asked_ids, prompt_of, with_instruction
+from .asked import answer_length, prompt_of, searched_for
 from .citations import Citation, cite, describe, supporting
 from .nearest import narrowed
 from .prefill import Progress, following
@@ -238,8 +238,8 @@ def ask(
             (see `scoring`; for models that read deeper `scoring.rankings`); default: `default_score`.
         max_new_tokens: longest answer; default: see `asked.answer_length`.
         most_sources: how many sources are named, those first that have the words of the answer.
-        instruction: how to answer, put after the question; its words are not searched for. Default: with as few words as
-            possible, where the tokenizer has a chat template; else none.
+        instruction: how to answer; nothing is chosen by it. Default: with as few words as possible, where the tokenizer has
+            a chat template; else none.
         progress: called with the number of tokens, of text or question, that were read or compared since the last call to
             choose what to read.
         reading: called while the question is read, with how many of its tokens were, and with all of them.
@@ -251,10 +251,10 @@ def ask(
     budget = default_budget(model.config) if budget is None else budget
     score = score or default_score(model.config)
     prompt = prompt_of(model, tokenizer, question, max_new_tokens, instruction)
-    form = asked_ids(model, tokenizer, with_instruction(tokenizer, NOTHING, instruction))
-    everything = narrowed(model, tokenizer, everything, prompt, own_words(prompt, form))
+    searched, form = searched_for(model, tokenizer, question)
+    everything = narrowed(model, tokenizer, everything, searched, own_words(searched, form))
     options: dict[str, Any] = {"budget": budget, "score": score, "progress": progress}
-    chosen = choose(model, tokenizer, everything, prompt, form, **options)
+    chosen = choose(model, tokenizer, everything, searched, form, **options)
     selecting = {"select": now() - begin}
     written = answer_over(model, tokenizer, chosen.memory, prompt, max_new_tokens, reading)
     chunks = roots(segments_of(everything), 0)

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
 from ..model.config import SharedLLMConfig
-from ..prompts import FEW_WORDS, PromptForm
+from ..prompts import FEW_WORDS, NOTHING, PromptForm
 from ..utils.errors import UserError
 
 # Names and numbers need few tokens, but a summary more, and an identifier of 36 characters up to 36.
@@ -53,10 +53,25 @@ def prompt_of(
     return ids
 
 
+def searched_for(
+    model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, question: str
+) -> tuple[Tensor, Tensor]:
+    """(1, Q) the prompt by which parts of a text are chosen, and (1, F) the same with a placeholder question (see `own_words`).
+
+    It has no instruction: what is chosen does not depend on how the answer should look.
+
+    Raises:
+        UserError: as `prompt_of`.
+    """
+    searched, form = (prompt_of(model, tokenizer, each, 0, instruction="") for each in (question, NOTHING))
+    return searched, form
+
+
 def with_instruction(tokenizer: PreTrainedTokenizerBase, question: str, instruction: str | None) -> str:
+    form = PromptForm.of(tokenizer)
     if instruction is None:
-        instruction = FEW_WORDS if PromptForm.of(tokenizer).chat else ""
-    return f"{question}\n{instruction}" if instruction else question
+        instruction = FEW_WORDS if form.chat else ""
+    return form.with_instruction(question, instruction)
 
 
 def asked_ids(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, question: str) -> Tensor:

@@ -11,13 +11,13 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..context.pieces import Pieces, choose_pieces
 from ..memory.context_memory import ContextMemory
 from ..memory.segments import Source, segments_of, take
-from ..prompts import NOTHING, own_words
+from ..prompts import own_words
 from ..scoring.defaults import default_budget, default_score
 from ..scoring.passages import needed_pieces
 from ..scoring.text_index import index_of
 from ..utils.errors import UserError, at_least_one
 from .ask import after_prefix, token_scores
-from .asked import prompt_of
+from .asked import searched_for
 from .citations import Citation, describe, documents
 from .nearest import narrowed
 
@@ -65,8 +65,8 @@ def retrieve(
         UserError: an empty or too long question, a budget that holds no piece, no such score, several texts, or a memory
             that is another model's or does not hold every token.
     """
-    prompt = prompt_of(model, tokenizer, question, 0)
-    own = own_words(prompt, prompt_of(model, tokenizer, NOTHING, 0))
+    prompt, form = searched_for(model, tokenizer, question)
+    own = own_words(prompt, form)
     everything = narrowed(model, tokenizer, everything, prompt, own)
     segments = segments_of(everything)
     if len(segments[0].lengths) != 1:

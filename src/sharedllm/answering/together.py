@@ -13,11 +13,11 @@ from ..decoding import ROWS, Batch
 from ..memory.context_memory import ContextMemory
 from ..memory.interface import Memory
 from ..model.cross_attention import PreparedMemory
-from ..prompts import NOTHING, PromptForm
+from ..prompts import PromptForm
 from ..rows import Begun, Row
 from ..scoring.defaults import default_budget
 from .ask import Chosen, after_prefix, choose
-from .asked import answer_length, prompt_of
+from .asked import answer_length, prompt_of, searched_for
 from .stream import AnswerStream, StopOnText, cut_off, ending
 
 
@@ -58,14 +58,13 @@ def ask_together(
     ends = ending(model, form)
     options = {"do_sample": False, **ends}
     whole = None if memory.complete or budget is not None or score is not None else _whole(model, memory)
-    nothing = prompt_of(model, tokenizer, NOTHING, max_new_tokens, instruction)
     limits: dict[str, Any] = {"budget": default_budget(model.config) if budget is None else budget, "score": score}
 
-    def begin(prompt: Tensor) -> tuple[Row, StopOnText, Chosen | None]:
+    def begin(question: str, prompt: Tensor) -> tuple[Row, StopOnText, Chosen | None]:
         read: ContextMemory | PreparedMemory | None = whole
         chosen = None
         if whole is None:
-            chosen = choose(model, tokenizer, memory, prompt, nothing, **limits)
+            chosen = choose(model, tokenizer, memory, *searched_for(model, tokenizer, question), **limits)
             read = chosen.memory
         stream = AnswerStream(tokenizer, one_line=form.one_line, strip=True)
         begun = Begun(model, after_prefix(model, prompt), read, most, **options)
@@ -75,7 +74,7 @@ def ask_together(
     batch, begun = Batch(rows), []
     while len(begun) < len(prompts) or batch.rows:
         while len(begun) < len(prompts) and batch.room:
-            begun.append(begin(prompts[len(begun)]))
+            begun.append(begin(questions[len(begun)], prompts[len(begun)]))
             batch.add(begun[-1][0])
         batch.step()
     for row, _, _ in begun:

@@ -40,7 +40,10 @@ def write_prompts(path: Path, plan: Plan, texts: Sequence[PackedText], reader: R
                 "ends": sorted(reader.ends),
                 "new_tokens": plan.questions.new_tokens,
                 "questions": [
-                    {"id": ask.question.id, "ids": reader.prompt("", ask.asked, after_text=True)[0].tolist()}
+                    {
+                        "id": ask.question.id,
+                        "ids": reader.prompt("", ask.asked(reader.form), after_text=True)[0].tolist(),
+                    }
                     for ask in asked
                 ],
             }

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ...prompts import PromptForm
 from ...systems import SYSTEMS
 from ...systems.entry import System
 from ...utils.errors import UserError
@@ -26,7 +27,7 @@ class Skipped(Exception):
 class Ask:
     """One question to a system.
 
-    instruction  end of the question. new_tokens: most tokens of the answer
+    instruction  how to answer. new_tokens: most tokens of the answer
     budget       tokens of the text that may be shown; None for systems without one
     spans        characters that the followed system selected, for systems that follow another
     """
@@ -37,10 +38,9 @@ class Ask:
     budget: int | None = None
     spans: tuple[Span, ...] = ()
 
-    @property
-    def asked(self) -> str:
+    def asked(self, form: PromptForm) -> str:
         """The user's words after the text."""
-        return f"{self.question.question}\n{self.instruction}"
+        return form.with_instruction(self.question.question, self.instruction)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Harness:
 
     def write(self, start: Start, shown: str, ask: Ask, after_text: bool) -> tuple[Written, int]:
         """The answer, and the number of tokens read for it."""
-        prompt = self.reader.prompt(shown, ask.asked, after_text)
+        prompt = self.reader.prompt(shown, ask.asked(self.reader.form), after_text)
         try:
             return self.reader.write(start, prompt, ask.new_tokens), start.length + prompt.shape[1]
         except TooLong as error:

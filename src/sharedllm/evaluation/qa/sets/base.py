@@ -95,7 +95,7 @@ class QuestionSet(Protocol):
     """One set: making texts from its file, asking and scoring.
 
     metrics      names from `metrics.METRICS`, the main one first
-    instruction  end of every question, the same for every system
+    instruction  how to answer every question, the same for every system
     new_tokens   most tokens of an answer
     """
 

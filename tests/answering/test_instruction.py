@@ -1,0 +1,41 @@
+"""How to answer: the instruction stands before the question in a chat template, and nothing is chosen by its words."""
+
+import torch
+from helpers import byte_tokenizer, tiny_base, tiny_shared
+
+from sharedllm.answering.ask import ask
+from sharedllm.answering.together import ask_together
+from sharedllm.prompts import PromptForm
+from sharedllm.utils.text import tokenize
+
+TEXT = "Rain fell on the harbour. " * 6 + "The falcon has a code.\n" + "Snow fell on the hills. " * 6
+QUESTION, OTHER = "What is the code of the falcon?", "Speak of rain that fell on the harbour, and of snow on the hills."
+DEEP = {
+    "injection": "deep",
+    "prefix": [5, 3, 9],
+    "chunk_size": 32,
+    "lower_layers": 2,
+    "injection_map": [[0, 0], [1, 1], [2, 2]],
+    "selection_heads": [[0, 1, 1.0], [2, 3, 0.5]],
+}
+
+
+def test_nothing_is_chosen_by_the_instruction():
+    base, tokenizer = tiny_base("llama", vocab_size=256, max_position_embeddings=1024), byte_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}<{{ m.content }}>{% endfor %}"
+    model = tiny_shared("llama", base=base, window=512, encoding="chunk", **DEEP)
+    memory = model.read(tokenize(tokenizer, TEXT), keep_all=True)
+    options = {"budget": 96, "max_new_tokens": 4}
+    answers = [ask(model, tokenizer, memory, QUESTION, instruction=how, **options) for how in ("", OTHER)]
+    plain, told = answers
+    assert torch.equal(plain.scores, told.scores) and plain.citations == told.citations
+    assert tokenizer.decode(told.question_ids[0]).endswith(f"{OTHER}\nQuestion: {QUESTION}\nAnswer:>")
+    together = ask_together(model, tokenizer, memory, [QUESTION], instruction=OTHER, **options)
+    assert [source["text"] for source in together[0].sources] == [source["text"] for source in told.sources]
+
+
+def test_a_plain_form_has_its_own_marks():
+    """Its prompt begins the answer already, so the question is not marked again."""
+    form = PromptForm.of(byte_tokenizer())
+    assert form.with_instruction("Who?", "In French.") == "Who?\nIn French."
+    assert form.with_instruction("Who?", "") == "Who?"
