@@ -1,0 +1,62 @@
+"""How to put a question to a chat model: the base's answers to even ids from pieces chosen by words, as text in its window, by
+the wording: the table of docs/real/README.md. Takes half an hour on one core for a base of 0.5B parameters.
+
+Run: python docs/real/choose_wording.py MODEL BASE DATA [SET,…] [WORDING,…]    # MODEL: of `sharedllm extend`; DATA: the folder of the question sets
+"""
+
+import sys
+
+import numpy as np
+import torch
+from choose_links import RULES, Make, asked
+from choose_shares import Chosen, answer
+
+from sharedllm.cli.loading import load_any
+from sharedllm.evaluation.qa.reader import Reader
+from sharedllm.evaluation.qa.sets import SETS
+
+CELLS = {"nq": 60, "hotpotqa": 40, "fairytaleqa": 60, "keys-4": 24}
+# What precedes the text, what follows it, and what the answer begins with. {how} is the instruction of the set.
+WORDINGS = {
+    "instruction last": ("", "{question}\n{how}", ""),
+    "question marked": ("", "Question: {question}\n{how}", ""),
+    "answer begun": ("", "{question}\n{how}", "Answer:"),
+    "instruction first": ("", "{how}\n{question}", ""),
+    "first and question marked": ("", "{how}\nQuestion: {question}", ""),
+    "first and both marked (chosen)": ("", "{how}\nQuestion: {question}\nAnswer:", ""),
+    "first and answer begun": ("", "{how}\n{question}", "Answer:"),
+    "first and only words of the text": ("", "Answer with as few words as possible, and only with words from the text.\n{question}", ""),
+    "question before the text too": ("{question}\n\n", "{question}\n{how}", ""),
+}  # fmt: skip
+
+
+def main() -> None:
+    make, base = Make(sys.argv[1]), load_any(sys.argv[2])[0]
+    reader = Reader(base, make.tokenizer)
+    sets, names = (
+        given.split(",") if given else list(every)
+        for given, every in zip((sys.argv[4:] + ["", ""])[:2], (CELLS, WORDINGS), strict=True)
+    )
+    print("Hit, f1.\n\n| set, even ids | n | " + " | ".join(names) + " |\n|---|--:|" + "--:|" * len(names))
+    for name in sets:
+        questions, cells = SETS.find(name), []
+        picks = [
+            (question, "".join(text.texts[piece] for piece in text.chosen(question, RULES[1]).tolist()))
+            for text, question in asked(name, CELLS[name], 32_768, sys.argv[3], make)
+        ]
+        for wording in names:
+            rows = []
+            for question, shown in picks:
+                before, after, lead = (
+                    part.format(question=question.question, how=questions.instruction) for part in WORDINGS[wording]
+                )
+                said = reader.form.question(after, after_context=True, lead=lead)
+                prompt = torch.cat([reader.form.head(), reader.ids(before + shown), said], 1)
+                rows.append(Chosen(0.0, 0, prompt, tuple(question.answers)))
+            answer(reader, rows, questions.new_tokens)
+            cells.append("{:.1f}, {:.1f}".format(*100 * np.mean([row.scores for row in rows], 0)))
+        print(f"| {name} | {len(picks)} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
