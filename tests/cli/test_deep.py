@@ -77,9 +77,11 @@ def test_choosing_says_how_far_it_is(run, deep_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(common, "SECONDS_A_LINE", 0)
     text = tmp_path / "a.txt"
     text.write_text("The keeper of the castle is called Elinor. " * 9)
-    for command, *more in (["ask"], ["explain", "-o", tmp_path / "a.html"]):
-        options = ["--model", deep_folder, "--max-new-tokens", 2, "--score", "attention", *more]
-        code, _, err = run(command, text, "Who keeps the castle?", *options)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Who keeps the castle?\n")))
+    options = ["--model", deep_folder, "--max-new-tokens", 2, "--score", "attention"]
+    asked = [text, "Who keeps the castle?"]
+    for command in (["ask", *asked], ["explain", *asked, "-o", tmp_path / "a.html"], ["chat", text]):
+        code, _, err = run(*command, *options)
         assert code == 0 and "choosing what to read: " in err.partition("reading the question")[0], err
 
 

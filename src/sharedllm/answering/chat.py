@@ -117,13 +117,20 @@ class Chat:
         return score if self.model.config.injection == "deep" else get_score(score, self.model.config)
 
     @torch.no_grad()
-    def ask(self, question: str, on_text: Callable[[str], None] | None = None, reading: Progress | None = None) -> Turn:
+    def ask(
+        self,
+        question: str,
+        on_text: Callable[[str], None] | None = None,
+        reading: Progress | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Turn:
         """Answer a question.
 
         Args:
             on_text: called with each piece of the answer as it is generated; joined they are the answer.
             reading: called while the running text and the question are read, with how many of their tokens were, and with all
                 of them.
+            progress: called before that, as by `ask.ask`, while it is chosen what to read.
 
         Raises:
             UserError: the question is empty or too long; the chat is unchanged.
@@ -143,7 +150,8 @@ class Chat:
         form = self._form(NOTHING)
         searched = self._form(sought(question, self._earlier))
         searched = searched if searched.shape[1] <= room else asked
-        chosen = choose(self.model, self.tokenizer, everything, searched, form, budget=self.budget, score=self.score)
+        choosing = {"budget": self.budget, "score": self.score, "progress": progress}
+        chosen = choose(self.model, self.tokenizer, everything, searched, form, **choosing)
         prompt = after_prefix(self.model, torch.cat([self.running, asked], 1))
         stream = AnswerStream(self.tokenizer, on_text, one_line=self.form.one_line, strip=True)
         stop, ends = StopOnText(stream), ending(self.model, self.form)

@@ -12,7 +12,7 @@ import typer
 
 from ..answering.chat import Chat, Turn
 from ..utils.errors import UserError
-from .common import note, note_cut, reading_line, say, show_found, show_sources, status_line, stderr
+from .common import choosing_line, note, note_cut, reading_line, say, show_found, show_sources, status_line, stderr
 
 KEYS = "Ctrl-C stops an answer; /exit or Ctrl-D leaves."
 
@@ -96,17 +96,18 @@ def _typed() -> Iterator[bytes]:
 
 
 def _answer(chat: Chat, question: str, json: bool) -> Turn:
-    """Ask, showing how far the question is read, and the answer as it is generated."""
+    """Ask, showing how far it is chosen what to read and the question is read, and the answer as it is generated."""
     with contextlib.ExitStack() as until_it_speaks:
-        reading = reading_line(until_it_speaks.enter_context(status_line("reading")))
+        tell = until_it_speaks.enter_context(status_line("reading"))
+        told = {"progress": choosing_line(tell), "reading": reading_line(tell)}
         if json:
-            return chat.ask(question, reading=reading)
+            return chat.ask(question, **told)
 
         def show(text: str) -> None:
             until_it_speaks.close()
             say(text, end="")
 
-        turn = chat.ask(question, show, reading)
+        turn = chat.ask(question, show, **told)
     print(flush=True)
     return turn
 
