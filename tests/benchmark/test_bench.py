@@ -282,10 +282,10 @@ def test_results_of_nothing(tmp_path):
     + [
         ({"repeats": -1}, "repeats"),
         ({"repeats": 0, "device": "cuda"}, "repeats"),
-        ({"repeats": 0, "peaks": False}, "--no-peaks"),
+        ({"repeats": 0, "peaks": False}, "repeats=0: give at least 1"),
         ({"new_tokens": 16}, "new_tokens"),
         ({"new_tokens": -1}, "new_tokens"),
-        ({"running": 30}, "running 30"),
+        ({"running": 30}, "running=30"),
     ],
 )
 def test_plan_refuses(change, name):

@@ -1,8 +1,13 @@
 """An error names what was typed: the option of the command, not the argument of a function below it."""
 
+import ast
+import re
+from pathlib import Path
+
 import pytest
 from typer.main import get_command
 
+import sharedllm
 from sharedllm.cli.app import app
 from sharedllm.cli.naming import in_options
 from sharedllm.utils.errors import ITS_MODEL
@@ -46,3 +51,27 @@ def test_commands_name_their_options(run, base_folder, model_folder, tmp_path):
     assert code == 2 and err.startswith("error: --chunk-size 1 must be at least 2"), err
     code, _, err = run("bench", "-o", tmp_path / "b", "--new-tokens", 100_000)
     assert code == 2 and err.startswith("error: --new-tokens 100000 must be "), err
+
+
+def errors(code: str) -> list[str]:
+    """The texts of the errors that a module raises, with {} for values."""
+    calls = (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call))
+    parts = [part for call in calls if "Error" in ast.unparse(call.func) for part in call.args]
+    return [
+        "".join(
+            str(piece.value) if isinstance(piece, ast.Constant) else "{}" for piece in getattr(part, "values", [part])
+        )
+        for part in parts
+        if isinstance(part, ast.Constant | ast.JoinedStr)
+    ]
+
+
+def test_only_commands_name_options():
+    """A function is called from Python too, where an option means nothing; whole commands are in backticks."""
+    package = Path(sharedllm.__file__).parent
+    modules = [path for path in package.rglob("*.py") if path.relative_to(package).parts[0] != "cli"]
+    found = {path: errors(path.read_text(encoding="utf-8")) for path in modules}
+    assert sum(map(len, found.values())) > 300
+    odd = [(path.name, text) for path, texts in found.items() for text in texts
+           if re.search("(^|[ (])--?[a-z]", re.sub("`[^`]*`", "", text))]  # fmt: skip
+    assert odd == []

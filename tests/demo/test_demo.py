@@ -141,7 +141,7 @@ def test_facts_stand_at_their_depths():
         assert whole[start - 2] in ".\n" or whole[start - 2].isdigit() or start < 3, "facts follow a sentence"
         bare = bare.replace(f" {fact}", "", 1)
     assert bare == text
-    with pytest.raises(ValueError, match="--needles 1000 asks for 5000 facts"):
+    with pytest.raises(ValueError, match="needles=1000 asks for 5000 facts"):
         with_facts(text, DEPTHS, 1000, random.Random(0))
 
 

@@ -96,7 +96,7 @@ def test_prompts_of_infinitebench(name, right, ending):
 def test_bad_records_name_file_and_line(tmp_path):
     good = (Path(DATA) / "hotpotqa.jsonl").read_text().splitlines()[0]
     path = tmp_path / "hotpotqa.jsonl"
-    with pytest.raises(ValueError, match=r"hotpotqa.jsonl does not exist: --data"):
+    with pytest.raises(ValueError, match=r"data='.*' holds no hotpotqa.jsonl: name the folder"):
         read_task("hotpotqa", str(tmp_path))
     for bad, message in (
         ('{"input": ', r"hotpotqa.jsonl:2 is not JSON"),

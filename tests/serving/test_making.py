@@ -79,7 +79,7 @@ def test_an_empty_memory_alone_is_not_read_unless_it_is_named(model, tmp_path, s
 def test_without_a_folder_no_memory_is_made(serve, tmp_path):
     client = serve()
     said = made(client, "letters")
-    assert said.status_code == 403 and "start it with --folder" in message(said)
+    assert said.status_code == 403 and "start it with `--folder" in message(said)
     assert not client.get("/v1/memories").json()["makes_memories"]
     assert [p.name for p in tmp_path.iterdir()] == ["notes.memory"]
 

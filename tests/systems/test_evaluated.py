@@ -197,5 +197,5 @@ def test_names():
     for name in ("best", "window:right", "budget", "budget:best@64"):
         with pytest.raises(ValueError, match=f"system '{name}' is not known"):
             make_evaluated(name, shared, model, tokenizer, 32)
-    with pytest.raises(ValueError, match="needs a model: name one with --base"):
+    with pytest.raises(ValueError, match="needs a model: give base=NAME"):
         make_evaluated("yarn", shared, None, tokenizer, 32)

@@ -94,7 +94,7 @@ def test_a_study_runs_once(run, tmp_path, base_folder, monkeypatch):
     assert [row["seeds"] for row in rows] == [[0], [0], []]
     monkeypatch.setattr("sharedllm.training.ablation.train", lambda *a, **k: pytest.fail("it has already run"))
     assert run_study(load_study(path), only=["b"]) == rows
-    with pytest.raises(ValueError, match="--only 'd' is not a variant: use some of a, b, c"):
+    with pytest.raises(ValueError, match="only='d' is not a variant: use some of a, b, c"):
         run_study(load_study(path), only=["d"])
     path.write_text(path.read_text().replace("steps: 1", "steps: 3"))
     with pytest.raises(ValueError, match=r"out/b/seed-0 holds a run with steps=1, the recipe says 3"):

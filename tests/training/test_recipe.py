@@ -156,7 +156,7 @@ def test_merged_keys_may_be_replaced(tmp_path):
 
 
 def test_an_override_that_is_not_yaml(recipe_file):
-    with pytest.raises(ValueError, match=r"--set 'train=\{a: \[1': '\{a: \[1' is not YAML"):
+    with pytest.raises(ValueError, match=r"the override 'train=\{a: \[1': '\{a: \[1' is not YAML"):
         load_recipe(recipe_file(), ["train={a: [1"])
 
 

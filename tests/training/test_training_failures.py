@@ -54,7 +54,10 @@ def test_damaged_checkpoint_is_named_and_the_one_before_works(run, recipe, tmp_p
     broken = tmp_path / "run" / "checkpoints" / "step-00000004" / file
     broken.write_bytes(broken.read_bytes()[:-20])
     code, _, err = run("train", path)
-    assert (code, err.splitlines()[-1].count("is damaged: resume from an earlier checkpoint")) == (2, 1)
+    assert (
+        code,
+        err.splitlines()[-1].count("is damaged: resume from an earlier checkpoint with --resume-from FOLDER."),
+    ) == (2, 1)
     assert run("train", path, "--resume-from", broken.parent.parent / "step-00000002")[0] == 0
     assert [r["step"] for r in read_log(tmp_path / "run" / "log.jsonl") if "loss" in r] == list(range(6))
 

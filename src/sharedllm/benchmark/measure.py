@@ -55,11 +55,11 @@ class Plan:
     def __post_init__(self):
         if not self.systems or not self.lengths or min(self.lengths) < 1:
             raise UserError(
-                f"--lengths {list(self.lengths)} and --system {list(self.systems)}: "
+                f"lengths={list(self.lengths)} and systems={list(self.systems)}: "
                 "name one or more of each; a length is at least 1 token."
             )
         if self.dtype not in DTYPES:
-            raise UserError(f"--dtype {self.dtype!r} is not known: use one of {', '.join(DTYPES)}.")
+            raise UserError(f"dtype={self.dtype!r} is not known: use one of {', '.join(DTYPES)}.")
         # Some systems use half a window of running text.
         if not 0 <= self.new_tokens < self.shape.window // 2:
             raise UserError(
@@ -67,13 +67,12 @@ class Plan:
             )
         if self.running is not None and not 1 <= self.running <= self.shape.window - self.new_tokens:
             raise UserError(
-                f"--running {self.running} must be 1 … {self.shape.window - self.new_tokens}: the window holds "
+                f"running={self.running} must be 1 … {self.shape.window - self.new_tokens}: the window holds "
                 f"{self.shape.window} tokens with {self.new_tokens} new ones."
             )
         if self.repeats < (0 if self.device == "cpu" and self.peaks else 1):
             raise UserError(
-                f"--repeats {self.repeats}: give at least 1, or on a CPU 0 for peak memory alone (a GPU reports it in every "
-                "run, --no-peaks leaves it out)."
+                f"repeats={self.repeats}: give at least 1, or 0 for peak memory alone, which only a CPU needs a run for."
             )
 
     @property

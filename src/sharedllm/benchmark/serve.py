@@ -53,7 +53,7 @@ class Plan:
 
     def __post_init__(self):
         if not self.clients or min(self.clients) < 1:
-            raise UserError(f"--clients {list(self.clients)}: name one or more numbers of at least 1.")
+            raise UserError(f"clients={list(self.clients)}: name one or more numbers of at least 1.")
         for name in ("rounds", "answers", "tokens", "batch"):
             at_least_one(name, getattr(self, name))
 
@@ -151,7 +151,7 @@ class Questions:
             if document["characters"] > QUOTED
         ]
         if not documents:
-            raise UserError("the memories hold no text to ask about: read documents into one with --keep-all.")
+            raise UserError("the memories hold no text to ask about: read documents into one with `sharedllm read`.")
         self._documents = itertools.cycle(documents)
 
     def __iter__(self) -> Iterator[dict[str, str]]:

@@ -189,5 +189,5 @@ def get_shape(name: str) -> Shape:
         UserError: no shape of that name; lists the known ones.
     """
     if name not in SHAPES:
-        raise UserError(f"--shape {name!r} is not known: use one of {', '.join(SHAPES)}.")
+        raise UserError(f"shape={name!r} is not known: use one of {', '.join(SHAPES)}.")
     return SHAPES[name]

@@ -156,9 +156,11 @@ def read_all(
         if not goes_on:
             writer.begin(loaded, mark, keep_all=keep_all, storage=storage or "model")
         else:
-            check_settings(output, writer.present(), keep_all, storage)
-            if writer.present().tokenizer != mark:
-                raise UserError(f"{output} was made with another tokenizer: {ITS_MODEL}, or --replace it.")
+            there = writer.present()
+            check_settings(output, there, keep_all, storage)
+            if (there.fingerprint, there.tokenizer) != (loaded.fingerprint(), mark):
+                other = "with another tokenizer" if there.tokenizer != mark else "by another model"
+                raise UserError(f"{output} was made {other}: {ITS_MODEL}, or --replace it.")
         whole = {document.name for document in writer.present().documents if document.finished}
         for opened in collection.rest():
             taken = {document.name for document in writer.present().documents}

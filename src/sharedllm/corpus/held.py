@@ -40,7 +40,7 @@ def check_kept(place: Place, manifest: CorpusManifest, shards: Sequence[Shard]) 
     if lost:
         which = lost[0] if len(lost) == 1 else f"{len(lost):,} documents, as {lost[0]},"
         raise UserError(
-            f"{place.uri} holds {which} that these sources lack: name them too, or drop them from it with --replace."
+            f"{place.uri} holds {which} that these sources lack: name them too, or drop them from it with replace=True."
         )
 
 

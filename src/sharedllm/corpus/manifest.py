@@ -8,7 +8,7 @@ from ..memory.file import Storage, library
 from ..memory.schema import CHUNK_SIZE, LAYERS, SHA256, STORAGE
 from ..store.manifest import Block, Document
 from ..store.sealed import sealed, unsealed
-from ..utils.errors import UserError
+from ..utils.errors import ITS_MODEL, UserError
 from ..utils.fields import Kind, each, misfit_of, pair, record, text, whole
 from .objects import Lost, Place
 
@@ -44,14 +44,8 @@ _PART: dict[str, Kind] = {
     "documents": each(_DOCUMENT),
     "failed": each(pair(text(), text())),
 }
-# What a user can change about a setting that does not match.
-_FIXES = {
-    "fingerprint": "--model",
-    "tokenizer": "--model",
-    "storage": "--storage",
-    "batch_tokens": "--batch-tokens",
-    "shard_bytes": "--shard-bytes",
-}
+# The settings that a user gives.
+_GIVEN = ("storage", "batch_tokens", "shard_bytes")
 
 
 @dataclass(frozen=True)
@@ -79,10 +73,9 @@ class Settings:
         for name, here in asdict(self).items():
             there = getattr(found, name)
             if there != here:
-                fix = f"use its {_FIXES[name]}" if name in _FIXES else "read it with the version that began it"
-                raise UserError(
-                    f"{uri} was read with {name}={there!r}, not {here!r}: {fix}, or name another URI with -o."
-                )
+                fix = f"give {name}={there!r}" if name in _GIVEN else "read it with the version that began it"
+                fix = ITS_MODEL if name in ("fingerprint", "tokenizer") else fix
+                raise UserError(f"{uri} was read with {name}={there!r}, not {here!r}: {fix}, or name another URI.")
 
 
 @dataclass(frozen=True)

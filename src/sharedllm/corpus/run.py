@@ -125,7 +125,7 @@ def _begun(place: Place, settings: Settings) -> CorpusManifest:
     if held is None:
         others = [name for name in sorted(place.names("") - OWN) if not name.startswith(".")]
         if others:
-            raise UserError(f"{place.uri} is no corpus, and holds {others[0]}: choose another folder with -o.")
+            raise UserError(f"{place.uri} is no corpus, and holds {others[0]}: choose another folder.")
         held = CorpusManifest(settings)
         write_manifest(place, held)
     settings.check(held.settings, place.uri)

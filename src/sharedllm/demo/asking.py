@@ -54,7 +54,7 @@ def with_facts(text: str, depths: list[float], each: int, rng: random.Random) ->
     """
     keys = needle_keys("test")
     if len(depths) * each > len(keys):
-        raise UserError(f"--needles {each} asks for {len(depths) * each} facts, and there are {len(keys)}: lower it.")
+        raise UserError(f"needles={each} asks for {len(depths) * each} facts, and there are {len(keys)}: lower it.")
     chosen = iter(rng.sample(keys, len(depths) * each))
     borders = [match.start() for match in _BORDER.finditer(text)] or [len(text)]
     pieces, questions, last, length = [], [], 0, 0
@@ -120,7 +120,7 @@ def ask_facts(
                 reply = system.answer(state, Ask(question, FEW_WORDS, NEW_TOKENS, shown, spans.get(question.id, ())))
             except Skipped as reason:
                 raise UserError(
-                    f"the base can't be asked: {reason}; lower --budget {budget}, or name a base with a longer window."
+                    f"the base can't be asked: {reason}; lower budget={budget}, or name a base with a longer window."
                 ) from None
             if name == "sharedllm":
                 spans[question.id] = reply.spans

@@ -53,9 +53,9 @@ def measure_heads(
         UserError: the text is too short for the facts, or the model has no joint softmax.
     """
     if model.config.injection != "joint":
-        fix = "extend the base with --injection joint"
+        fix = "extend the base with `sharedllm extend --injection joint`"
         if model.config.injection == "deep":
-            fix = "`sharedllm extend` has measured this model's heads already; for another text, extend its base with --data"
+            fix = "`sharedllm extend` has measured this model's heads already; with `--data` for another text"
         raise UserError(f"injection={model.config.injection!r}: heads are calibrated for injection='joint': {fix}.")
     rng, quizzes, asked = random.Random(seed), [], set()
     while len(quizzes) < questions:

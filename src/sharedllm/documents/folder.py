@@ -58,7 +58,7 @@ def find(names: Sequence[str], exclude: Sequence[str] = ()) -> Found:
     found.files = list(dict.fromkeys(found.files))
     if not found.files:
         shown = ", ".join(names)
-        kept_out = ", --exclude" if exclude else ""
+        kept_out = ", what is excluded" if exclude else ""
         raise UserError(
             f"{shown} holds no file to read: hidden files{kept_out} and what .gitignore names are left out."
         )
@@ -74,7 +74,7 @@ def _patterns(exclude: Sequence[str]) -> GitIgnoreSpec:
         try:
             GitIgnoreSpec.from_lines([pattern])
         except ValueError as error:
-            raise UserError(f"--exclude {pattern!r} is no pattern as in .gitignore: {error}") from None
+            raise UserError(f"exclude={pattern!r} is no pattern as in .gitignore: {error}") from None
     return GitIgnoreSpec.from_lines(exclude)
 
 

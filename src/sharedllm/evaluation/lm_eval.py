@@ -175,7 +175,7 @@ class SharedLLMHarness(HFLM):
             if not 0 < options["max_gen_toks"] < self.window:
                 raise UserError(
                     f"max_gen_toks={options['max_gen_toks']} must be between 1 and {self.window - 1}, to fit into the "
-                    f"window={self.window}: set it in the task's generation_kwargs or with --gen_kwargs."
+                    f"window={self.window}: set it in the task's generation_kwargs or with `lm_eval --gen_kwargs`."
                 )
             if "max_length" in options:
                 raise UserError("max_length among the generation_kwargs counts prompt and padding: use max_gen_toks.")

@@ -136,7 +136,7 @@ def _begin(folder: Path, about: dict[str, Any], plan: Plan) -> None:
             changed += [f"{group} {name}" for name in sorted(both) if about[group][name] != there[group][name]]
         if changed:
             # The longest text decides which documents serve.
-            said = ["the longest of --lengths" if name == "longest" else name for name in changed]
+            said = ["the longest length" if name == "longest" else name for name in changed]
             raise UserError(
                 f"{folder} holds another evaluation, which differs in {', '.join(said)}: name another folder."
             )

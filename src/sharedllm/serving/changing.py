@@ -45,7 +45,9 @@ def add_changes(app: FastAPI, service: Service) -> None:
     async def make(body: MemoryRequest) -> Response:
         """A new memory without documents, in the server's folder."""
         if service.memories.folder is None:
-            raise ServingError(403, "this server makes no memories: start it with --folder DIR, in which to make them.")
+            raise ServingError(
+                403, "this server makes no memories: start it with `--folder DIR`, in which to make them."
+            )
         check_memory(body.name)
         work = Job(
             lambda _: service.memories.make(body.name, service.model, service.tokenizer), service.seconds, changes=True

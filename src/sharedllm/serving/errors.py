@@ -33,7 +33,7 @@ class ServingError(Exception):
 def late(seconds: float) -> ServingError:
     """The error for a request whose time is up."""
     return ServingError(
-        504, f"the request took longer than {seconds:g} s: ask for less, or raise the server's --timeout."
+        504, f"the request took longer than {seconds:g} s: ask for less, or raise the server's `--timeout`."
     )
 
 

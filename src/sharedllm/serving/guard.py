@@ -113,7 +113,7 @@ class Guard:
         if self.hosts is not None and hosts and (len(hosts) > 1 or hosts[0] not in self.hosts):
             shown = ", ".join(hosts)[:100]
             return ServingError(
-                421, f"Host: {shown} is not served here: use localhost, or start the server with --allow-host."
+                421, f"Host: {shown} is not served here: use localhost, or start the server with `--allow-host`."
             )
         open_to_all = path == "/health" or is_public(method, path)
         if self.key is not None and not open_to_all and not self._is_key(headers.get("authorization", "")):
@@ -140,7 +140,7 @@ def _long(headers: Headers) -> ServingError | None:
 
 def _too_large(most: int, upload: bool) -> str:
     what, fix = (
-        ("the file", "split it, or raise the server's --max-upload") if upload else ("the body", "send it in parts")
+        ("the file", "split it, or raise the server's `--max-upload`") if upload else ("the body", "send it in parts")
     )
     return f"{what} has more than {most:,} bytes: {fix}."
 

@@ -64,7 +64,7 @@ class Memories:
             raise UserError(f"{path} and {self[name].path} are both {name!r}: rename one.")
         label, memory = look(path), self._opens(str(path))
         if not memory.complete:
-            raise UserError(f"{path} does not hold every token: read its texts with --keep-all.")
+            raise UserError(f"{path} does not hold every token: read its texts with `sharedllm read --keep-all`.")
         self._put(name, Opened(path, label, memory))
         if self._closed:
             self.close(name)
@@ -166,7 +166,7 @@ class Memories:
         except UserError as error:
             raise ServingError(409, f"memory={name!r} was changed by another process: {error}", "memory") from None
         if not latest.complete:
-            message = f"memory={name!r} does not hold every token any more: read its texts again with --keep-all."
+            message = f"memory={name!r} does not hold every token any more: read its texts again with `sharedllm read --keep-all`."
             raise ServingError(409, message, "memory")
         if self._opened.get(name) is not latest:
             self._put(name, latest)

@@ -29,14 +29,14 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror:
-        raise UserError(f"--host {host} is not an address: use 127.0.0.1 for this machine only.") from None
+        raise UserError(f"host={host!r} is not an address: use 127.0.0.1 for this machine only.") from None
     bound = socket.socket(family, kind, protocol)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind(address)
     except OSError as error:
         bound.close()
-        raise UserError(f"can't listen on {host}, port {port}: {error.strerror}; choose another --port.") from None
+        raise UserError(f"can't listen on {host}, port {port}: {error.strerror}; choose another port.") from None
     return bound
 
 

@@ -51,7 +51,7 @@ class Extractions:
                     await asyncio.wait([waiting])
                     waiting.exception()  # that it was ended is no news
         except TimeoutError:
-            message = f"{name} takes longer than {seconds:g} s to open: split it, or raise the server's --timeout."
+            message = f"{name} takes longer than {seconds:g} s to open: split it, or raise the server's `--timeout`."
             raise ServingError(504, message, "document") from None
 
 

@@ -167,7 +167,7 @@ class MemoryStore:
     def _segments(self) -> list[Segment]:
         if not self.manifest.complete:
             raise UserError(
-                f"{self.folder} does not hold every token: read the texts with --keep-all to select from it."
+                f"{self.folder} does not hold every token: to select from it, read its texts with `sharedllm read --keep-all`."
             )
         # A document is a source of the first of its segments.
         left = {source["name"]: source for source in self._sources()}

@@ -125,7 +125,7 @@ class Writer:
         if not name.strip():
             raise UserError(f"name={name!r} is no name of a document: give one with letters.")
         if manifest.fingerprint != model.fingerprint():
-            raise UserError(f"{self.folder} was made by another model: {ITS_MODEL}, or --replace it.")
+            raise UserError(f"{self.folder} was made by another model: {ITS_MODEL}, or begin the memory anew.")
         nothing = Document(name, (), hashlib.sha256().hexdigest(), finished=False)
         old = next((d for d in manifest.documents if d.name == name and not anew), nothing)
         pieces = iter(pieces)

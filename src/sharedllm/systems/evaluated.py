@@ -97,7 +97,7 @@ def evaluated_names() -> list[str]:
 
 def make_evaluated(
     name: str,
-    shared: PreTrainedModel | None,
+    model: PreTrainedModel | None,
     base: PreTrainedModel | None,
     tokenizer: PreTrainedTokenizerBase,
     window: int,
@@ -106,20 +106,16 @@ def make_evaluated(
     """A system by its name, with its variant and numbers.
 
     Args:
-        shared, base: a SharedLLM and its base. trained: models of other systems, by `name_of_trained`.
+        model, base: a SharedLLM and its base. trained: models of other systems, by `name_of_trained`.
 
     Raises:
         UserError: no such system, or the model that it needs is missing.
     """
     entry, variant, numbers = parsed(name)
-    model, option = {
-        "model": (shared, "--model"),
-        "base": (base, "--base"),
-        "trained": ((trained or {}).get(entry.name), "--trained"),
-    }[entry.needs]
-    if model is None:
-        raise UserError(f"system {name!r} needs a model: name one with {option}.")
-    return load(entry.evaluated)(SystemSpec(name, entry.name, variant, numbers, model, tokenizer, window))
+    needed = {"model": model, "base": base, "trained": (trained or {}).get(entry.name)}[entry.needs]
+    if needed is None:
+        raise UserError(f"system {name!r} needs a model: give {entry.needs}=NAME.")
+    return load(entry.evaluated)(SystemSpec(name, entry.name, variant, numbers, needed, tokenizer, window))
 
 
 def parsed(name: str) -> tuple[System, str | None, tuple[int, ...] | None]:

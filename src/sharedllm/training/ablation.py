@@ -102,7 +102,7 @@ def run_study(study: Study, console: Console | None = None, only: Sequence[str] 
     """
     unknown = sorted(set(only or ()) - set(study.variants))
     if unknown:
-        raise UserError(f"--only {unknown[0]!r} is not a variant: use some of {', '.join(study.variants)}.")
+        raise UserError(f"only={unknown[0]!r} is not a variant: use some of {', '.join(study.variants)}.")
     reference = next(iter(study.variants))
     chosen = [v for v in study.variants if only is None or v in only or v == reference]
     for variant in chosen:

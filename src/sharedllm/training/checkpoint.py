@@ -76,7 +76,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[torch.optim
     state = read_state(folder)
     for name in FILES:
         if not (folder / name).is_file() or _sha256(folder / name) != state["sha256"][name]:
-            raise UserError(f"{folder / name} is damaged: resume from an earlier checkpoint with --resume-from.")
+            raise UserError(f"{folder / name} is damaged: resume from an earlier checkpoint with resume_from=FOLDER.")
     weights = {todays_name(name): tensor for name, tensor in load_file(folder / FILES[0]).items()}
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if set(weights) != set(trained):
@@ -113,7 +113,7 @@ def read_state(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is not a checkpoint: it has no state.json.") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
-            f"{folder / 'state.json'} is damaged: resume from an earlier checkpoint with --resume-from."
+            f"{folder / 'state.json'} is damaged: resume from an earlier checkpoint with resume_from=FOLDER."
         ) from None
     return state
 

@@ -48,13 +48,13 @@ def replace_keys(content: dict[str, Any], overrides: list[str]) -> None:
     for override in overrides:
         key, separator, value = override.partition("=")
         if not separator:
-            raise UserError(f"--set {override!r} must be key=value, such as steps=100 or model.window=1024.")
+            raise UserError(f"the override {override!r} must be key=value, such as steps=100 or model.window=1024.")
         target, *rest = content, *key.split(".")
         for name in rest[:-1]:
             target = target.setdefault(name, {})
             if not isinstance(target, dict):
-                raise UserError(f"--set {override!r}: {name} holds no keys.")
-        target[rest[-1]] = parse_yaml(value, f"--set {override!r}: {value!r}")
+                raise UserError(f"the override {override!r}: {name} holds no keys.")
+        target[rest[-1]] = parse_yaml(value, f"the override {override!r}: {value!r}")
 
 
 def build_recipe(content: dict[str, Any]) -> Recipe:

@@ -289,7 +289,7 @@ class _Run:
             save_file(tensors, path, {key: json.dumps(value) for key, value in about.items()})
             what += f"; its batch is in {path}"
         last = latest(self.checkpoints)
-        begin = f", and go on from there with --resume-from {last}" if last is not None else ""
+        begin = f", and go on from there with resume_from={str(last)!r}" if last is not None else ""
         raise UserError(f"step {step}: {what}. Lower the learning rates, in a new output folder{begin}.")
 
     def _check_resume(self, start: Path | None) -> None:

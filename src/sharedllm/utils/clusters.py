@@ -77,5 +77,5 @@ def _check_reachable(address: str) -> None:
     except (OSError, OverflowError) as error:
         said = getattr(error, "strerror", None) or error
         raise UserError(
-            f"no Ray cluster at {address}: {said}; start one with `ray start`, or leave out --cluster."
+            f"no Ray cluster at {address}: {said}; start one with `ray start`, or leave out cluster={address!r}."
         ) from None

@@ -51,7 +51,7 @@ def default_device() -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
         raise UserError(
-            f"--device, or SHAREDLLM_DEVICE, is {given!r}, which this machine or this build of PyTorch does not have: use cpu, "
+            f"`--device`, or SHAREDLLM_DEVICE, is {given!r}, which this machine or this build of PyTorch does not have: use cpu, "
             "or cuda, cuda:1, mps where there is such a GPU."
         ) from None
     return device

@@ -14,7 +14,7 @@ def library_prose(characters: int) -> str:
     try:
         topics = importlib.import_module("pydoc_data.topics").topics
     except ImportError:
-        raise UserError("this Python has no pydoc_data, the default text: name a text with --data.") from None
+        raise UserError("this Python has no pydoc_data, the default text: name a text as data=FILE.") from None
     parts: list[str] = []
     size = 0
     for name in sorted(topics):

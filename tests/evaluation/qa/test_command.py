@@ -13,9 +13,9 @@ def folder(tmp_path_factory):
     ("options", "message"),
     [
         (["--data", "nowhere"], "--data nowhere is not a folder"),
-        (["--set", "best"], "--set 'best' is not known"),
+        (["--set", "best"], "--set best is not known"),
         (["--system", ""], "--system '' names no system: use some of"),
-        (["--system", "closed,best"], "'best' is not known"),
+        (["--system", "closed,best"], "--system best is not known"),
         (["--budgets", "0"], "--budgets 0: with no token"),
         (["--budgets", "20,0K"], "--budgets 20,0K: with no token"),
         (["--limit-s", "-1"], "--limit-s -1.0 is not a time"),

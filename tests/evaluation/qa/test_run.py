@@ -303,11 +303,11 @@ def test_commands(run, folder, base_folder, tmp_path):
     (table,) = (tmp_path / "out").glob("nq-300.md")
     assert "| bm25 | 4 |" in table.read_text()
     for command, extra, message in (
-        ("qa", ["--system", "best"], "'best' is not known"),
+        ("qa", ["--system", "best"], "--system best is not known"),
         ("qa", ["--system", "sharedllm"], "needs a SharedLLM"),
-        ("qa", ["--system", "minilm-text"], "with --embeddings"),
+        ("qa", ["--system", "minilm-text"], "give --embeddings NAME"),
         ("qa", ["--half", "third"], "--half 'third' is not known"),
-        ("qa", ["--set", "best"], "--set 'best' is not known"),
+        ("qa", ["--set", "best"], "--set best is not known"),
         ("selection", ["--rankings", "memory:focus"], "needs a SharedLLM"),
         ("selection", ["--rankings", ","], "--rankings ',' names no ranking"),
         ("selection", ["--set", "qmsum", "--length", "0"], "does not say where its answers are"),

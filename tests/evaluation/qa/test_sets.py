@@ -150,14 +150,14 @@ def test_what_can_not_be_had_is_refused(folder, meter, tmp_path):
         list(SETS["nq"].texts(TextSpec(tmp_path, 100), meter))
     for name in ("keys-4", "reworded", "values"):
         with pytest.raises(
-            ValueError, match=rf"no narrativeqa-dev\.\S+ or \S+, in whose books --set {name} hides its facts: name"
+            ValueError, match=rf"no narrativeqa-dev\.\S+ or \S+, in whose books the set {name} hides its facts: name"
         ):
             next(iter(SETS[name].texts(TextSpec(tmp_path, 1000), meter)))
     # A file whose documents all belong to one half.
     (tmp_path / "nq.jsonl").write_text(
         json.dumps({"id": "nq-2", "question": "who", "answers": ["Anna"], "title": "T", "passage": "Anna came. " * 60})
     )
-    with pytest.raises(ValueError, match="nq has no question in its odd half: use --half all"):
+    with pytest.raises(ValueError, match="nq has no question in its odd half: use half='all'"):
         Plan(SETS["nq"], TextSpec(tmp_path, 100, "odd"), (), (), 5).texts(meter)
     with pytest.raises(ValueError, match=r"'best' is not known: use one of nq"):
         SETS.find("best")

@@ -86,7 +86,7 @@ def truncate_middle(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, most: in
         UserError: `most` is below 2.
     """
     if most < 2:
-        raise UserError(f"--truncate-middle {most} leaves nothing: keep at least 2 tokens.")
+        raise UserError(f"truncate_middle={most} leaves nothing: keep at least 2 tokens.")
     ids = tokenize(tokenizer, prompt.text)[0]
     if len(ids) <= most:
         return prompt, 0

@@ -125,7 +125,7 @@ def _as_number(value: Any) -> int | float:
 
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if not path.is_file():
-        raise UserError(f"{path} does not exist: --data names the folder that holds {path.name}.")
+        raise UserError(f"data={str(path.parent)!r} holds no {path.name}: name the folder that does.")
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():

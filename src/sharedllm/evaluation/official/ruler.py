@@ -249,5 +249,5 @@ def _other(rng: random.Random, kind: str, taken: dict[str, list[str]]) -> str:
 def _sentences(text: str) -> list[str]:
     found = [part for part in re.split(r"(?<=[.!?])\s+", " ".join(text.split())) if part]
     if not found:
-        raise UserError("the text for --haystack is empty: name a file with sentences.")
+        raise UserError("the haystack is empty: give a text with sentences.")
     return found

@@ -79,7 +79,7 @@ class Replies:
         row = self.rows.get(ask.question.id)
         if row is None:
             raise UserError(
-                f"{self.path} has no reply to {ask.question.id}: make its prompts with the same options and --prompts."
+                f"{self.path} has no reply to {ask.question.id}: make its prompts with `sharedllm qa --prompts` and the same options."
             )
         try:
             text = row["reply"].strip()
@@ -95,9 +95,9 @@ def replies(name: str, variant: str, resources: Resources) -> AskedSystem:
         UserError: the name has no file, or there are no replies in it.
     """
     if not variant:
-        raise UserError(f"--system {name} needs a file of replies: write replies:FILE.")
+        raise UserError(f"system={name!r} needs a file of replies: write replies:FILE.")
     path = Path(variant)
     rows = {row.get("question"): row for row in rows_of(path)}
     if not rows:
-        raise UserError(f"--system replies:{path}: there are no replies in it; check the name.")
+        raise UserError(f"system='replies:{path}': there are no replies in it; check the name.")
     return Replies(path, rows, resources.harness.reader.form.one_line)

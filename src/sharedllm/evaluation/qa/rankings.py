@@ -147,7 +147,7 @@ def ranking_of(name: str, embeddings: str = "") -> Ranking:
         UserError: no ranking of that name, or it needs an encoder and none is named.
     """
     if name.startswith("minilm") and not embeddings:
-        raise UserError(f"{name} needs a sentence encoder: name its folder or hub id with --embeddings.")
+        raise UserError(f"{name} needs a sentence encoder: give embeddings=NAME, its folder or hub id.")
     made = {
         "bm25": Words,
         "words": OwnWords,

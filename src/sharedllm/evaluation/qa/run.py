@@ -65,7 +65,7 @@ class Plan:
             found.append(quote(text, self.spec.seed, meter) if self.quoted else text)
             left -= len(text.questions)
         if not found:
-            raise UserError(f"{self.questions.name} has no question in its {self.spec.half} half: use --half all.")
+            raise UserError(f"{self.questions.name} has no question in its {self.spec.half} half: use half='all'.")
         return found
 
     def about(self) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def _ask(
             if system.follows and question.id not in followed:
                 raise UserError(
                     f"{system.name} takes the pieces of {system.follows}, which was not asked {question.id} with "
-                    f"--budgets {budget}: list that system first."
+                    f"budgets={budget}: list that system first."
                 )
             ask = Ask(
                 question, plan.questions.instruction, plan.questions.new_tokens, budget, followed.get(question.id, ())

@@ -158,7 +158,7 @@ def listed(names: str) -> list[str]:
     """
     found = [part.strip() for part in names.split(",") if part.strip()]
     if not found:
-        raise UserError(f"--system {names!r} names no system: use some of {', '.join(asked_names())}.")
+        raise UserError(f"system={names!r} names no system: use some of {', '.join(asked_names())}.")
     for name in found:
         _entry(name)
     return found
@@ -168,5 +168,5 @@ def _entry(name: str) -> System:
     kind, _, variant = name.partition(":")
     entry = SYSTEMS.get(kind)
     if entry is None or not entry.asked or (variant and not entry.variants):
-        raise UserError(f"--system {name!r} is not known: use some of {', '.join(asked_names())}.")
+        raise UserError(f"system={name!r} is not known: use some of {', '.join(asked_names())}.")
     return entry

@@ -199,5 +199,5 @@ def shared(name: str, variant: str, resources: Resources) -> AskedSystem:
         UserError: no SharedLLM is given.
     """
     if resources.shared is None:
-        raise UserError(f"--system {name} needs a SharedLLM: name one, and its base with --base.")
+        raise UserError(f"system={name!r} needs a SharedLLM: name one, and its base.")
     return resources.shared(name)

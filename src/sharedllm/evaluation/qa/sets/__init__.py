@@ -3,7 +3,7 @@
 from ....utils.registry import Registry
 from .base import Half, Item, PackedText, Question, QuestionSet, Span, TextSpec
 
-SETS = Registry("--set {}")
+SETS = Registry("sets={}")
 
 _add = SETS.add
 _add("nq", f"{__name__}.passages:NaturalQuestions", "search queries, each with a passage of Wikipedia")

@@ -33,7 +33,7 @@ class Counting:
             if record["label"] != "oos":
                 by_label[record["label"]].append(record["text"])
         if spec.length < 256:
-            raise UserError(f"--length {spec.length}: {self.name} needs texts of at least 256 tokens.")
+            raise UserError(f"length={spec.length}: {self.name} needs texts of at least 256 tokens.")
         labels = sorted(by_label)
         mine = [label for number, label in enumerate(labels) if spec.takes(number)]
         for number in count():

@@ -105,9 +105,9 @@ def hidden_facts(
         UserError: the texts are too short for the facts, or longer than all books.
     """
     if spec.length < 512:
-        raise UserError(f"--length {spec.length}: {name} needs texts of at least 512 tokens.")
+        raise UserError(f"length={spec.length}: {name} needs texts of at least 512 tokens.")
     split: Split = "validation" if spec.half == "even" else "test"
-    books = [text for _, text in prose(spec.folder, f"in whose books --set {name} hides its facts")]
+    books = [text for _, text in prose(spec.folder, f"in whose books the set {name} hides its facts")]
     for number in count():
         rng = random.Random(f"{spec.seed} {name} {spec.length} {split} {number}")
         made = quizzes(rng, split)
