@@ -94,12 +94,21 @@ def _sections(
     parts: list[bool], closes: list[bool], breaks: list[bool], signs: list[bool], shortest: int
 ) -> list[tuple[int, int]]:
     """A chunk, cut before its headings into sections that are not too short."""
+    first = [slot for slot in range(1, len(parts)) if parts[slot - 1]]
+    headings = [slot for slot in first if signs[slot] or _title(slot, parts, closes, breaks)]
+    bare = {slot for slot in headings if _one_line(slot, parts, breaks)}
     borders = [0]
-    for slot in range(1, len(parts)):
-        heading = parts[slot - 1] and (signs[slot] or _title(slot, parts, closes, breaks))
-        if heading and min(slot - borders[-1], len(parts) - slot) >= shortest:
+    for above, slot, below in zip([0, *first], first, [*first[1:], 0], strict=False):
+        between = {above, slot} <= bare and below in headings
+        if slot in headings and not between and min(slot - borders[-1], len(parts) - slot) >= shortest:
             borders.append(slot)
     return list(itertools.pairwise([*borders, len(parts)]))
+
+
+def _one_line(slot: int, parts: list[bool], breaks: list[bool]) -> bool:
+    """Whether the paragraph that begins at a slot has one line."""
+    end = next((n for n in range(slot, len(parts)) if parts[n] or breaks[n]), len(parts) - 1)
+    return parts[end] or (breaks[end] and end + 1 < len(parts) and breaks[end + 1])
 
 
 def _title(slot: int, parts: list[bool], closes: list[bool], breaks: list[bool]) -> bool:

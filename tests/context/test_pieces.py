@@ -91,6 +91,15 @@ def test_sections_that_are_too_short_are_joined():
     assert lengths([WORD, PARAGRAPH], heading, BODY) == [37]
 
 
+def test_a_list_of_headings_is_one_section():
+    """The first and the last one begin sections: the last has text of its own."""
+    for end in ([BLANK], [LINE, LINE]):
+        entry = [SIGN] + [WORD] * 14 + end
+        size = len(entry)
+        assert lengths(BODY, *[entry] * 5, BODY) == [30, 4 * size, size + 30]
+        assert lengths(*[entry] * 2, BODY) == [size, size + 30]
+
+
 @given(
     ids=st.lists(st.sampled_from([WORD] * 4 + list(range(7))), max_size=150),
     chunk=st.integers(2, 60),

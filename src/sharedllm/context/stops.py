@@ -31,9 +31,11 @@ class Stops:
 
     def headings(self, start: int, end: int) -> Int[np.ndarray, " h"]:
         """(h,) ascending slots between `start` and `end` at which headings begin, after the end of a paragraph: with a token for it,
-        or as a short line that ends no sentence, right above a much longer one. Nothing outside the two slots is looked at."""
+        or as a short line that ends no sentence, right above a much longer one. One between two others has no text of its own, as
+        in a list of contents, and does not count. Nothing outside the two slots is looked at."""
         parting, closing, breaking = (kind[start:end].numpy() for kind in (self.parting, self.closing, self.breaking))
-        size, parting = len(breaking), parting | blank_lines(breaking)
+        size, blank = len(breaking), blank_lines(breaking)
+        parting = parting | blank
         first = np.flatnonzero(parting[:-1]) + 1
         # Slots after each line; the last entry stands for a line that does not end. Paragraphs end lines too.
         breaks, lines = (np.append(np.flatnonzero(kind) + 1, size) for kind in (breaking, parting | breaking))
@@ -42,7 +44,11 @@ class Stops:
         following = lines[np.searchsorted(lines, after, side="right").clip(max=len(lines) - 1)] - after
         title = (length > 1) & (length <= HEADING) & (following >= LONGER * length)
         title &= ~parting[after - 1] & ~closing[after - 2]
-        return first[self.heading[start:end].numpy()[first] | title] + start
+        heading = self.heading[start:end].numpy()[first] | title
+        line = lines[np.searchsorted(lines, first, side="right")]
+        bare = heading & (parting[line - 1] | blank[line.clip(max=size - 1)])  # the paragraph has no other line
+        heading[1:-1] &= ~(bare[:-2] & bare[1:-1] & heading[2:])
+        return first[heading] + start
 
 
 def blank_lines(breaking: Bool[np.ndarray, " T"]) -> Bool[np.ndarray, " T"]:
