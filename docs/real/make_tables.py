@@ -32,6 +32,8 @@ SOLVED = 0.2
 EVEN = ("kv75", "kv140", "kv75-line", "kv140-line")
 # 0: texts as they are.
 LENGTHS = {0: "whole", 8192: "8K", 31744: "31K", 32768: "32K", 131072: "128K", 1048576: "1M"}
+# Sets of whole documents, of which the length is the greatest.
+DOCUMENTS = ("narrativeqa",)
 SYSTEMS = {
     "sharedllm": "sharedllm",
     "same-pieces-text": "the same pieces as text",
@@ -110,6 +112,10 @@ def cells(answers: Found, budget: int = BUDGET, whole: bool = False) -> list[tup
     return sorted(ours & read if whole else ours - read)
 
 
+def size(name: str, length: int) -> str:
+    return f"to {LENGTHS[length]}" if name in DOCUMENTS else LENGTHS[length]
+
+
 def score(contender: Contender, metric: str) -> str:
     shown = estimate(list(contender.rows.values()), metric)
     return f"{100 * shown.mean:.1f}"
@@ -146,7 +152,7 @@ def main_table(answers: Found, metrics: dict[str, str], hard: bool = False) -> I
         shown = [score(here[s], metric) if s in here else "–" for s in SYSTEMS]
         ours = here["sharedllm"]
         signed = " | ".join(minus(ours, here[rival], metric) for rival in ("same-pieces-text", "bm25-text"))
-        yield f"| {name}, {metric} | {LENGTHS[length]} | {len(ours.rows)} | {groups(ours)} | {' | '.join(shown)} | {signed} |"
+        yield f"| {name}, {metric} | {size(name, length)} | {len(ours.rows)} | {groups(ours)} | {' | '.join(shown)} | {signed} |"
 
 
 def reworded_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
@@ -171,7 +177,7 @@ def whole_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
         shown = [score(here[s], metric) if s in here else "–" for s in names]
         ours = here["sharedllm"]
         against = minus(ours, here["full"], metric) if "full" in here else "–"
-        yield f"| {name}, {metric} | {LENGTHS[length]} | {len(ours.rows)} | {' | '.join(shown)} | {against} |"
+        yield f"| {name}, {metric} | {size(name, length)} | {len(ours.rows)} | {' | '.join(shown)} | {against} |"
 
 
 def sign_test(better: int, worse: int) -> float:
@@ -224,7 +230,7 @@ def front_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
             continue
         here = cell(answers, name, length)
         shown = " | ".join(score(here[system], metrics[name]) for system in list(SYSTEMS)[:3])
-        yield f"| {name}, {metrics[name]} | {LENGTHS[length]} | {len(here['sharedllm'].rows)} | {shown} |"
+        yield f"| {name}, {metrics[name]} | {size(name, length)} | {len(here['sharedllm'].rows)} | {shown} |"
 
 
 def mean(contender: Contender, value: Callable[[dict[str, Any]], float]) -> float:
@@ -249,7 +255,7 @@ def cost_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
             again = "–"
             if system == "sharedllm":
                 again = f"{mean(c, lambda row: row['again_operations']) / 1e9:,.0f}"
-            yield f"| {name} | {LENGTHS[length]} | {SYSTEMS[system]} | {tokens:,.0f} | {each:,.0f} | {again} | {shown} |"
+            yield f"| {name} | {size(name, length)} | {SYSTEMS[system]} | {tokens:,.0f} | {each:,.0f} | {again} | {shown} |"
 
 
 def depth_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
