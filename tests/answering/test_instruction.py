@@ -10,20 +10,17 @@ from sharedllm.utils.text import tokenize
 
 TEXT = "Rain fell on the harbour. " * 6 + "The falcon has a code.\n" + "Snow fell on the hills. " * 6
 QUESTION, OTHER = "What is the code of the falcon?", "Speak of rain that fell on the harbour, and of snow on the hills."
-DEEP = {
-    "injection": "deep",
-    "prefix": [5, 3, 9],
-    "chunk_size": 32,
-    "lower_layers": 2,
-    "injection_map": [[0, 0], [1, 1], [2, 2]],
-    "selection_heads": [[0, 1, 1.0], [2, 3, 0.5]],
-}
 
 
 def test_nothing_is_chosen_by_the_instruction():
     base, tokenizer = tiny_base("llama", vocab_size=256, max_position_embeddings=1024), byte_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}<{{ m.content }}>{% endfor %}"
-    model = tiny_shared("llama", base=base, window=512, encoding="chunk", **DEEP)
+    heads = {
+        "lower_layers": 2,
+        "injection_map": [[0, 0], [1, 1], [2, 2]],
+        "selection_heads": [[0, 1, 1.0], [2, 3, 0.5]],
+    }
+    model = tiny_shared("llama", base=base, injection="deep", encoding="chunk", prefix=[5, 3, 9], window=512, **heads)
     memory = model.read(tokenize(tokenizer, TEXT), keep_all=True)
     options = {"budget": 96, "max_new_tokens": 4}
     answers = [ask(model, tokenizer, memory, QUESTION, instruction=how, **options) for how in ("", OTHER)]
