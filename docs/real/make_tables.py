@@ -1,7 +1,8 @@
 """Fills in the tables of this folder's README.md, and of the package's, from answers.
 
 cells.jsonl has the answers with the package's rule of how many pieces a question reads; cells-gpu.jsonl those with an earlier
-rule, and of every depth and budget; cells-gemma.jsonl those of another base. No table shows cells-six-even.jsonl, of a model that
+rule, and of every depth and budget; cells-gemma.jsonl those of another base; cells-instruction-last.jsonl those of the same questions
+with the wording of before. No table shows cells-six-even.jsonl, of a model that
 reads through six layers: the text cites it.
 
 Run: python docs/real/make_tables.py                      makes the tables again
@@ -21,6 +22,7 @@ from sharedllm.evaluation.qa.report import Contender, difference, estimate, load
 
 HERE = Path(__file__).parent
 CELLS, EARLIER, GEMMA = HERE / "cells.jsonl", HERE / "cells-gpu.jsonl", HERE / "cells-gemma.jsonl"
+LAST = HERE / "cells-instruction-last.jsonl"
 PAGES = HERE / "README.md", HERE.parent.parent / "README.md"
 KEPT = ("question", "group", "operations", "read_operations", "again_operations", "selected_tokens")
 BUDGET = 512
@@ -204,6 +206,20 @@ def pairs_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
         yield f"| {SYSTEMS[rival]} | {len(changes)} | {better} | {worse} | {sign_test(better, worse):.2g} |"
 
 
+def wording_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
+    """The same questions with the instruction last, and as they are put today."""
+    before, _ = found(LAST)
+    yield (
+        "| set, score | tokens | n | " + " | ".join(SYSTEMS[system] for system in PIECES) + " | sharedllm, difference |"
+    )
+    yield "|---|--:|--:|" + "--:|" * (len(PIECES) + 1)
+    for name, length in cells(before):
+        was, now, metric = cell(before, name, length), cell(answers, name, length), metrics[name]
+        shown = [f"{score(was[s], metric)} → {score(now[s], metric)}" if s in was and s in now else "–" for s in PIECES]
+        changed = minus(now["sharedllm"], was["sharedllm"], metric)
+        yield f"| {name}, {metric} | {size(name, length)} | {len(was['sharedllm'].rows)} | {' | '.join(shown)} | {changed} |"
+
+
 def budget_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
     """The same questions with half of the budget."""
     yield "| set, score | n | budget | " + " | ".join(SYSTEMS[system] for system in PIECES) + " |"
@@ -326,6 +342,7 @@ TABLES = {
     "main": (CELLS, main_table),
     "hard": (CELLS, partial(main_table, hard=True)),
     "pairs": (CELLS, pairs_table),
+    "wording": (CELLS, wording_table),
     "reworded": (CELLS, reworded_table),
     "whole": (CELLS, whole_table),
     "gemma": (GEMMA, main_table),
