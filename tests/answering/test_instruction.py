@@ -1,11 +1,13 @@
 """How to answer: the instruction stands before the question in a chat template, and nothing is chosen by its words."""
 
+import pytest
 import torch
 from helpers import byte_tokenizer, tiny_base, tiny_shared
 
 from sharedllm.answering.ask import ask
 from sharedllm.answering.together import ask_together
 from sharedllm.prompts import PromptForm
+from sharedllm.utils.errors import UserError
 from sharedllm.utils.text import tokenize
 
 TEXT = "Rain fell on the harbour. " * 6 + "The falcon has a code.\n" + "Snow fell on the hills. " * 6
@@ -29,6 +31,12 @@ def test_nothing_is_chosen_by_the_instruction():
     assert tokenizer.decode(told.question_ids[0]).endswith(f"{OTHER}\nQuestion: {QUESTION}\nAnswer:>")
     together = ask_together(model, tokenizer, memory, [QUESTION], instruction=OTHER, **options)
     assert [source["text"] for source in together[0].sources] == [source["text"] for source in told.sources]
+    blank = ask(model, tokenizer, memory, QUESTION, instruction=" \n", **options)
+    assert torch.equal(blank.question_ids, plain.question_ids)
+    with pytest.raises(UserError, match="the question with its instruction has"):
+        ask(model, tokenizer, memory, QUESTION, instruction=OTHER * 9, **options)
+    with pytest.raises(UserError, match="instruction=5 is a int: pass a text"):
+        ask(model, tokenizer, memory, QUESTION, instruction=5, **options)
 
 
 def test_a_plain_form_has_its_own_marks():

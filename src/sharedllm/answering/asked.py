@@ -46,8 +46,9 @@ def prompt_of(
     new = answer_length(model.config, max_new_tokens)
     room = model.config.window - new
     if ids.shape[1] > room:
+        asked = "the question with its instruction" if instruction else "the question"
         raise UserError(
-            f"the question has {ids.shape[1]:,} tokens; {max(0, room):,} fit alongside {new} new ones in the "
+            f"{asked} has {ids.shape[1]:,} tokens; {max(0, room):,} fit alongside {new} new ones in the "
             f"window={model.config.window}: " + ("shorten it." if room > 0 else "ask for fewer new tokens.")
         )
     return ids
@@ -68,10 +69,17 @@ def searched_for(
 
 
 def with_instruction(tokenizer: PreTrainedTokenizerBase, question: str, instruction: str | None) -> str:
+    """The user's words for a question and how to answer it; None: the default, "": nothing.
+
+    Raises:
+        UserError: the instruction is no text.
+    """
     form = PromptForm.of(tokenizer)
     if instruction is None:
         instruction = FEW_WORDS if form.chat else ""
-    return form.with_instruction(question, instruction)
+    if not isinstance(instruction, str):
+        raise UserError(f"instruction={instruction!r} is a {type(instruction).__name__}: pass a text.")
+    return form.with_instruction(question, instruction.strip())
 
 
 def asked_ids(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, question: str) -> Tensor:

@@ -47,9 +47,7 @@ def place_of(
     words = [numbered(unit, *lines)] if unit and lines is not None else []
     begins = [place[0] for place in places]
     first, last = (bisect_right(begins, character) - 1 for character in (start, max(start, end - 1)))
-    if words and first >= 0:  # under headings, lines say where the stretch ends
-        words.append(places[first][1])
-    elif not words and last >= 0:
+    if last >= 0:
         words.append(span(places[max(first, 0)][1], places[last][1]))
     return ", ".join(word for word in words if word)
 
