@@ -27,8 +27,8 @@ def test_all_layers_is_the_base(family, ids):
     model = tiny_base(family)
     far = FarAttention(model)
     ours = far.logits(far.read(ids[:, :CONTEXT]), ids[:, CONTEXT:], range(4))
-    # The experts of gpt-oss amplify rounding: in double precision there is no difference at all.
-    assert torch.allclose(ours, model(ids).logits[:, CONTEXT:], atol=1e-4 if family == "gpt_oss" else 1e-5)
+    # Processors round products differently: on some the difference is above 1e-5. Logits are of size 1.
+    assert torch.allclose(ours, model(ids).logits[:, CONTEXT:], atol=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

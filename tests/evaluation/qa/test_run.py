@@ -86,7 +86,7 @@ def test_full_attention_is_the_text_in_the_window(harness, plan):
     ask = Ask(question, "Be short.", 5)
     full = make("full", Resources(harness, [text]))
     reply = full.answer(full.prepare(text), ask)
-    prompt = f"<user>{text.text}\n\n{question.question}\nBe short.</user><assistant>"
+    prompt = f"<user>{text.text}\n\nBe short.\nQuestion: {question.question}\nAnswer:</user><assistant>"
     assert reply.text == likeliest(harness.reader.model, harness.reader.tokenizer, prompt, 5).strip()
     assert reply.selected_tokens == text.tokens and reply.spans == ((0, len(text.text)),)
     slow = make("full", Resources(harness, [text], limit_s=0))
@@ -173,7 +173,8 @@ def test_a_memory_says_what_it_selected_and_text_follows_it(harness, plan, base)
     ask = Ask(text.questions[0], "Be short.", 4, 300, reply.spans)
     followed = same.answer(same.prepare(text), ask)
     assert followed.spans == reply.spans
-    prompt = f"<user>{joined(text.text, reply.spans)}\n\n{text.questions[0].question}\nBe short.</user><assistant>"
+    asked = f"Be short.\nQuestion: {text.questions[0].question}\nAnswer:"
+    prompt = f"<user>{joined(text.text, reply.spans)}\n\n{asked}</user><assistant>"
     assert followed.text == likeliest(base, harness.reader.tokenizer, prompt, 4).strip()
 
 
