@@ -1,9 +1,8 @@
 """Fills in the tables of this folder's README.md, and of the package's, from answers.
 
 cells.jsonl has the answers with the package's rule of how many pieces a question reads; cells-gpu.jsonl those with an earlier
-rule, and of every depth and budget; cells-gemma.jsonl those of another base; cells-instruction-last.jsonl those of the same questions
-with the wording of before. No table shows cells-six-even.jsonl, of a model that
-reads through six layers: the text cites it.
+rule, and of every depth and budget; cells-gemma.jsonl those of another base; cells-instruction-last.jsonl those of the same
+questions with the wording of before. No table shows cells-six-even.jsonl, of a model that reads through six layers: the text cites it.
 
 Run: python docs/real/make_tables.py                      makes the tables again
      python docs/real/make_tables.py cells.jsonl FOLDER …  takes the answers of a file from folders that `sharedllm qa` wrote
