@@ -40,6 +40,7 @@ def start(*arguments, folder, **environment):
         (["--help"], "Read texts far longer than a model's window"),
         (["read", "--help"], "--keep-all"),
         (["memory", "--help"], "forget"),
+        (["memory"], "forget"),
         (["--version"], f"sharedllm {__version__}"),
     ],
 )
@@ -79,6 +80,7 @@ def test_help_and_version_load_nothing_slow(tmp_path, arguments, shown):
         (["questions", "nosuch.txt", "-o", "x.jsonl"], "nosuch.txt does not exist"),
         (["questions", "here.txt", "-o", "."], "-o . is a folder: name a file in it."),
         (["questions", "here.txt", "-o", "here.txt/x.jsonl"], "-o here.txt is a file, not a folder: name another one."),
+        (["info", "here.txt"], "here.txt is a file: name a memory, a corpus, a model's folder, or a .gguf file."),
         (["explain", "here.txt", "q", "-o", "here.txt/x.html"], "-o here.txt is a file, not a folder"),
         (["extend", "base", "-o", "x", "--data", "nosuch.txt"], "nosuch.txt does not exist"),
         (["calibrate", "x", "--data", "nosuch.txt"], "nosuch.txt does not exist"),

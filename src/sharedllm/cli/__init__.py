@@ -36,6 +36,9 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if isinstance(error, OSError):
             _give_up_stdout()
+        if type(error).__name__ == "NoArgsIsHelpError":  # a group of commands alone, such as `sharedllm memory`
+            print(error)
+            sys.exit(0)
         # Errors of the argument parser have their own message; any other error keeps its traceback.
         usage = getattr(error, "format_message", None)
         if not (usage or isinstance(error, UserError | OSError)):

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..utils.errors import UserError
 from ..utils.files import is_uri
 from ..utils.text_files import harmless, some
 from .common import JsonOption, check_model, check_source, note_mending, print_json
@@ -24,6 +25,11 @@ def command(
         check_source(source)
     elif not is_uri(source) and not Path(source).exists():
         check_model(source)
+    elif Path(source).is_file() and Path(source).suffix != ".gguf":
+        raise UserError(
+            f"{source} is a file: name a memory, a corpus, a model's folder, or a .gguf file. `sharedllm read {source} -o "
+            "NEW.memory` makes a memory of a text."
+        )
     from ..store import is_memory
 
     values = (describe_memory if is_memory(source) else describe_model)(source)
