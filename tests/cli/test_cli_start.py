@@ -1,5 +1,6 @@
 """Commands that need no model don't load its libraries: help, version, typos, missing files, shell completion."""
 
+import json
 import os
 import subprocess
 import sys
@@ -50,63 +51,87 @@ def test_help_and_version_load_nothing_slow(tmp_path, arguments, shown):
     assert shown in out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["reed"], "No such command 'reed'. Did you mean 'read'"),
-        (["ask", "a"], "Missing argument 'question'. `sharedllm ask --help` shows what it needs."),
-        (["ask", "a", "b", "--budget", "0"], "--budget 0 is not allowed: it must be greater than or equal to 1."),
-        (["ask", "a", "b", "--budget=nan"], "--budget nan is not allowed: it must be a valid integer."),
-        (["ask", "a", "b", "--budget", ""], "--budget '' is not allowed: it must be a valid integer."),
-        (["generate", "--prompt", "p", "--temperature", "nan"], "--temperature nan is not allowed: it must be"),
-        (["read", "a", "-o", "b", "--storage", "int4"], "--storage int4 is not allowed: 'int4' is not one of 'model'"),
-        (["read", "a.txt"], "Missing option '-o'"),
-        (["qa", "--model", "tiny"], "No such option: --model. It is an argument here: `sharedllm qa MODEL`."),
-        (["extend", "--model=x"], "No such option: --model. It is an argument here: `sharedllm extend BASE`."),
-        (["models", "--model", "x"], "No such option: --model"),
-        (["recall", "--seed", "-1"], "--seed -1 is not allowed: it must be greater than or equal to 0."),
-        (["read", "nosuch.txt", "-o", "x.memory"], "nosuch.txt does not exist: check the name."),
-        (["read", "*.nosuch", "-o", "x.memory"], "*.nosuch matches no file"),
-        (["read", ".", "-o", "x.memory", "--exclude", "*"], ". holds no file to read"),
-        (["ask", "nosuch.txt", "q"], "nosuch.txt does not exist"),
-        (["ask", "nosuch.memory", "q"], "nosuch.memory does not exist: check the name, or make it with"),
-        (["explain", "nosuch.txt", "q"], "nosuch.txt does not exist"),
-        (["chat", "nosuch.memory"], "nosuch.memory does not exist"),
-        (["serve", "nosuch.memory"], "nosuch.memory does not exist"),
-        (["generate", "--prompt", "p", "--context", "nosuch.txt"], "nosuch.txt does not exist"),
-        (["info", "nosuch.memory"], "nosuch.memory does not exist"),
-        (["memory", "check", "nosuch.memory"], "nosuch.memory does not exist"),
-        (["memory", "merge", "nosuch.memory", "-o", "x.memory"], "nosuch.memory does not exist"),
-        (["questions", "nosuch.txt", "-o", "x.jsonl"], "nosuch.txt does not exist"),
-        (["questions", "here.txt", "-o", "."], "-o . is a folder: name a file in it."),
-        (["questions", "here.txt", "-o", "here.txt/x.jsonl"], "-o here.txt is a file, not a folder: name another one."),
-        (["info", "here.txt"], "here.txt is a file: name a memory, a corpus, a model's folder, or a .gguf file."),
-        (["explain", "here.txt", "q", "-o", "here.txt/x.html"], "-o here.txt is a file, not a folder"),
-        (["extend", "base", "-o", "x", "--data", "nosuch.txt"], "nosuch.txt does not exist"),
-        (["calibrate", "x", "--data", "nosuch.txt"], "nosuch.txt does not exist"),
-        (["diagnose", "--text", "nosuch.txt"], "nosuch.txt does not exist"),
-        (["demo", "nosuch.txt"], "nosuch.txt does not exist"),
-        (["ask", ".", "q", "--model", "nosuch"], "there is no folder nosuch and no bundled model of that name"),
-        (["read", "here.txt", "-o", "x.memory", "--model", "./nosuch"], "./nosuch does not exist or is not a folder"),
-        (["info", "nosuch"], "there is no folder nosuch"),
-        (["extend", "nosuch", "-o", "x"], "there is no folder nosuch"),
-        (["diagnose", "nosuch", "--text", "here.txt"], "there is no folder nosuch"),
-        (["calibrate", "nosuch", "--data", "here.txt"], "there is no folder nosuch"),
-        (["tokenize", "here.txt", "-o", "x", "--tokenizer", "nosuch"], "there is no folder nosuch"),
-        (["eval", "loss", "--data", "here.txt", "-o", "x", "--base", "nosuch"], "there is no folder nosuch"),
-        (["qa", "nosuch", "--data", ".", "-o", "x"], "there is no folder nosuch"),
-        (["recall", "--data", "here.txt", "-o", "x", "--base", "nosuch"], "there is no folder nosuch"),
-        (["train", "nosuch.yaml"], "can't read the recipe nosuch.yaml: it does not exist"),
-        (["ablate", "nosuch.yaml"], "can't read the recipe nosuch.yaml: it does not exist"),
-    ],
-    ids=" ".join,
-)
-def test_what_is_not_there_is_said_before_anything_is_loaded(tmp_path, arguments, said):
-    (tmp_path / "here.txt").write_text("text")
-    code, out, err, imported = start(*arguments, folder=tmp_path)
+WRONG = [
+    (["reed"], "No such command 'reed'. Did you mean 'read'"),
+    (["ask", "a"], "Missing argument 'question'. `sharedllm ask --help` shows what it needs."),
+    (["ask", "a", "b", "--budget", "0"], "--budget 0 is not allowed: it must be greater than or equal to 1."),
+    (["ask", "a", "b", "--budget=nan"], "--budget nan is not allowed: it must be a valid integer."),
+    (["ask", "a", "b", "--budget", ""], "--budget '' is not allowed: it must be a valid integer."),
+    (["generate", "--prompt", "p", "--temperature", "nan"], "--temperature nan is not allowed: it must be"),
+    (["read", "a", "-o", "b", "--storage", "int4"], "--storage int4 is not allowed: 'int4' is not one of 'model'"),
+    (["read", "a.txt"], "Missing option '-o'"),
+    (["qa", "--model", "tiny"], "No such option: --model. It is an argument here: `sharedllm qa MODEL`."),
+    (["extend", "--model=x"], "No such option: --model. It is an argument here: `sharedllm extend BASE`."),
+    (["models", "--model", "x"], "No such option: --model"),
+    (["recall", "--seed", "-1"], "--seed -1 is not allowed: it must be greater than or equal to 0."),
+    (["read", "nosuch.txt", "-o", "x.memory"], "nosuch.txt does not exist: check the name."),
+    (["read", "*.nosuch", "-o", "x.memory"], "*.nosuch matches no file"),
+    (["read", ".", "-o", "x.memory", "--exclude", "*"], ". holds no file to read"),
+    (["ask", "nosuch.txt", "q"], "nosuch.txt does not exist"),
+    (["ask", "nosuch.memory", "q"], "nosuch.memory does not exist: check the name, or make it with"),
+    (["explain", "nosuch.txt", "q"], "nosuch.txt does not exist"),
+    (["chat", "nosuch.memory"], "nosuch.memory does not exist"),
+    (["serve", "nosuch.memory"], "nosuch.memory does not exist"),
+    (["generate", "--prompt", "p", "--context", "nosuch.txt"], "nosuch.txt does not exist"),
+    (["info", "nosuch.memory"], "nosuch.memory does not exist"),
+    (["memory", "check", "nosuch.memory"], "nosuch.memory does not exist"),
+    (["memory", "merge", "nosuch.memory", "-o", "x.memory"], "nosuch.memory does not exist"),
+    (["questions", "nosuch.txt", "-o", "x.jsonl"], "nosuch.txt does not exist"),
+    (["questions", "here.txt", "-o", "."], "-o . is a folder: name a file in it."),
+    (["questions", "here.txt", "-o", "here.txt/x.jsonl"], "-o here.txt is a file, not a folder: name another one."),
+    (["info", "here.txt"], "here.txt is a file: name a memory, a corpus, a model's folder, or a .gguf file."),
+    (["explain", "here.txt", "q", "-o", "here.txt/x.html"], "-o here.txt is a file, not a folder"),
+    (["extend", "base", "-o", "x", "--data", "nosuch.txt"], "nosuch.txt does not exist"),
+    (["calibrate", "x", "--data", "nosuch.txt"], "nosuch.txt does not exist"),
+    (["diagnose", "--text", "nosuch.txt"], "nosuch.txt does not exist"),
+    (["demo", "nosuch.txt"], "nosuch.txt does not exist"),
+    (["ask", ".", "q", "--model", "nosuch"], "there is no folder nosuch and no bundled model of that name"),
+    (["read", "here.txt", "-o", "x.memory", "--model", "./nosuch"], "./nosuch does not exist or is not a folder"),
+    (["info", "nosuch"], "there is no folder nosuch"),
+    (["extend", "nosuch", "-o", "x"], "there is no folder nosuch"),
+    (["diagnose", "nosuch", "--text", "here.txt"], "there is no folder nosuch"),
+    (["calibrate", "nosuch", "--data", "here.txt"], "there is no folder nosuch"),
+    (["tokenize", "here.txt", "-o", "x", "--tokenizer", "nosuch"], "there is no folder nosuch"),
+    (["eval", "loss", "--data", "here.txt", "-o", "x", "--base", "nosuch"], "there is no folder nosuch"),
+    (["qa", "nosuch", "--data", ".", "-o", "x"], "there is no folder nosuch"),
+    (["recall", "--data", "here.txt", "-o", "x", "--base", "nosuch"], "there is no folder nosuch"),
+    (["train", "nosuch.yaml"], "can't read the recipe nosuch.yaml: it does not exist"),
+    (["ablate", "nosuch.yaml"], "can't read the recipe nosuch.yaml: it does not exist"),
+]
+# One process for all, each beginning in a new folder; what one imported would be seen from there on.
+ALL = f"""
+import contextlib, io, json, pathlib, sys
+from sharedllm.cli import main
+for number, arguments in enumerate(json.load(sys.stdin)):
+    folder = pathlib.Path(sys.argv[1]) / str(number)
+    folder.mkdir()
+    (folder / "here.txt").write_text("text")
+    out, err, code = io.StringIO(), io.StringIO(), None
+    with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(arguments)
+        except SystemExit as end:
+            code = end.code
+    imported = [name for name in {SLOW!r} if name in sys.modules]
+    print(json.dumps([code, out.getvalue(), err.getvalue(), imported, [path.name for path in folder.iterdir()]]))
+"""
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """By arguments: exit code, stdout, stderr, imported libraries and what is in the folder afterwards."""
+    asked = [arguments for arguments, _ in WRONG]
+    command = [sys.executable, "-c", ALL, str(tmp_path_factory.mktemp("wrong"))]
+    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=True)
+    return {" ".join(a): json.loads(line) for a, line in zip(asked, done.stdout.splitlines(), strict=True)}
+
+
+@pytest.mark.parametrize(("arguments", "said"), WRONG, ids=" ".join)
+def test_what_is_not_there_is_said_before_anything_is_loaded(answers, arguments, said):
+    code, out, err, imported, files = answers[" ".join(arguments)]
     assert (code, out, imported) == (2, "", [])
     assert err.startswith("error: ") and said in err and err.count("\n") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["here.txt"]
+    assert files == ["here.txt"]
 
 
 def test_shell_completion(tmp_path):
