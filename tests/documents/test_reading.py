@@ -52,7 +52,7 @@ def names() -> list[str]:
 )
 def test_sources_name_the_place(run, read, model_folder, question, document, place):
     read("docs")
-    options = ["--model", model_folder, "--score", "bm25", "--budget", 24]
+    options = ["--model", model_folder, "--score", "bm25", "--budget", 24, "--max-new-tokens", 2]
     code, out, err = run("ask", "x.memory", question, *options, "--json")
     assert code == 0, err
     said = json.loads(out)["sources"][0]
