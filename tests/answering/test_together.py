@@ -37,7 +37,7 @@ def tokenizer(request):
 @pytest.mark.parametrize("rows", [pytest.param(1, marks=pytest.mark.slow), 2, 8])
 def test_together_is_one_by_one(model, tokenizer, rows):
     memory = model.read(tokenize(tokenizer, TEXT), keep_all=True, sources=["foxes"])
-    options = {"budget": 150, "score": "bm25", "max_new_tokens": 12}
+    options = {"budget": 150, "score": "bm25", "max_new_tokens": 8}
     alone = [ask(model, tokenizer, memory, question, **options) for question in QUESTIONS]
     together = ask_together(model, tokenizer, memory, QUESTIONS, rows=rows, **options)
     assert [reply.text for reply in together] == [answer.text for answer in alone]
@@ -51,7 +51,7 @@ def test_a_cut_answer_is_told_from_one_that_ended(model, tokenizer):
     limits = {"budget": 150, "score": "bm25"}
     token = int(ask(model, tokenizer, memory, QUESTIONS[0], **limits, max_new_tokens=3).answer_ids[0, -1])
     model.generation_config.eos_token_id = token
-    for most, first in ((1, None), (20, False)):
+    for most, first in ((1, None), (8, False)):
         alone = [ask(model, tokenizer, memory, question, **limits, max_new_tokens=most).cut for question in QUESTIONS]
         together = ask_together(model, tokenizer, memory, QUESTIONS, **limits, max_new_tokens=most)
         assert [reply.cut for reply in together] == alone

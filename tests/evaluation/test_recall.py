@@ -137,17 +137,17 @@ def test_every_policy_answers_every_question(documents, tokenizer):
 
 def test_recall_and_its_report(run, files, tmp_path, monkeypatch):
     folder = tmp_path / "out"
-    options = ["--data", f"books={files}", "-o", folder, "--cases", 2, "--per-text", 1, "--budgets", "128"]
+    options = ["--data", f"books={files}", "-o", folder, "--cases", 1, "--per-text", 1, "--budgets", "128"]
     options += ["--scores", "bm25,oracle"]
     assert run("recall", *options, "--lengths", "500")[0] == 0
     written = {path: path.read_bytes() for path in (folder / "texts").rglob("*.json")}
-    assert len(written) == 2
+    assert len(written) == 1
     code, _, err = run("recall", *options, "--lengths", "500,600")
     assert code == 0 and "500 tokens" not in err, "existing answers are not asked again"
     assert all(path.read_bytes() == content for path, content in written.items())
     cells, _ = load(folder)
     assert {kind for kind, _, _ in cells} == {"passkey", "needle", "values", "values named"}
-    assert {len(cell.right) for row in cells.values() for cell in row.values()} == {2}
+    assert {len(cell.right) for row in cells.values() for cell in row.values()} == {1}
     text = (folder / "report.md").read_text()
     assert "BM25 into the base's window" in text and "| oracle | 128 |" in text and (folder / "recall.png").is_file()
     assert "| oracle, as text in the window | – |" in text
