@@ -10,9 +10,9 @@ import pytest
 import torch
 import yaml
 from hypothesis import settings
-from jaxtyping import install_import_hook
+from shapes import check_shapes
 
-# Modules whose annotations are checked at every call in tests, shapes of tensors among them. They must not be imported yet.
+# Modules whose annotations say shapes of tensors, which tests check. They must not be imported yet.
 # Not those with modules of torch: what wraps their `forward` can't be compiled.
 CHECKED = [
     "sharedllm.context",
@@ -24,7 +24,7 @@ CHECKED = [
     "sharedllm.reference",
     "sharedllm.scoring",
 ]
-install_import_hook(CHECKED, "shapes.checked")
+check_shapes(CHECKED)
 
 from helpers import byte_tokenizer, tiny_base
 

@@ -1,8 +1,10 @@
-"""The shapes in annotations are checked at every call in tests: a hook that checks nothing would not be seen otherwise."""
+"""The shapes in annotations are checked in tests: a hook that checks nothing would not be seen otherwise."""
 
 import pytest
 import torch
-from jaxtyping import TypeCheckError
+from jaxtyping import Float, TypeCheckError
+from shapes import once
+from torch import Tensor
 
 from sharedllm.context.tree import Nodes, one_a_stride
 from sharedllm.model.rope import rotate
@@ -23,3 +25,17 @@ def test_a_dtype_that_does_not_fit_is_refused():
     with pytest.raises(TypeCheckError):
         spread(torch.zeros(1, 4, dtype=torch.long))
     assert spread(torch.zeros(1, 4)).shape == (1, 4)
+
+
+def test_a_result_is_checked_also_where_the_arguments_are_as_before():
+    results = [torch.ones(2), torch.ones(2), torch.ones(3)]
+
+    def given(like: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+        return results.pop(0)
+
+    checked, two = once(given), torch.ones(2)
+    for _ in range(2):
+        assert checked(two).shape == (2,)
+    with pytest.raises(TypeCheckError):
+        checked(two)
+    assert results == []

@@ -8,8 +8,6 @@ Letters: L tokens of a span, S kept tokens of the context, M lower layers, H que
 dimension, E hidden size, V vocabulary, C tokens per chunk, n chunks of the context.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
