@@ -1,5 +1,6 @@
 """The training loop: micro-batches by number, optimizer step, log, validation, checkpoint. It resumes where it stopped."""
 
+import functools
 import hashlib
 import json
 import math
@@ -35,6 +36,9 @@ from .stopping import Stopping
 from .teacher import check_teacher
 from .validate import lengths_of, loss_before, validation_of
 from .watch import NormWatch
+
+# Measured once in a process, as an ablation trains many runs in one.
+_peak = functools.cache(peak_operations)
 
 
 def train(
@@ -165,7 +169,7 @@ class _Run:
         # On a CPU a second of its own time, so that the share is of what a busy machine leaves to this program.
         self.clock = time.process_time if self.device.type == "cpu" else time.perf_counter
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
-        self.peak = peak_operations(self.device, dtype, clock=self.clock)
+        self.peak = _peak(self.device, dtype, clock=self.clock)
         trainable = sum(p.numel() for p in self.live)
         self.say(f"{sum(p.numel() for p in parameters.values()):,} parameters, {trainable:,} of them trainable")
 
