@@ -159,7 +159,7 @@ def test_a_file_that_the_system_refuses_is_named(monkeypatch, capsys):
     def full(**_) -> None:
         raise OSError(28, "No space left on device", "/disk/a.memory")
 
-    monkeypatch.setattr("sharedllm.cli.app", full)
+    monkeypatch.setattr("sharedllm.cli.parser", lambda: full)
     with pytest.raises(SystemExit):
         main(["models"])
     assert capsys.readouterr().err == "error: /disk/a.memory can't be used: No space left on device.\n"

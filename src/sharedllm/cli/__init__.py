@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from ..utils.errors import UserError
 from ..utils.text_files import harmless
-from .app import app
+from .app import parser
 from .usage import usage_line
 
 STOPPED = 130
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
     elif sys.stdout is None:
         sys.stdout = _Closed()
     try:
-        code = app(
+        code = parser()(
             args=_device_first([a for a in arguments if a != "--debug"]), prog_name="sharedllm", standalone_mode=False
         )
         sys.stdout.flush()

@@ -1,9 +1,11 @@
 """All commands, registered in one place."""
 
+import functools
 import os
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from ..utils.version import __version__
 from . import (
@@ -97,3 +99,9 @@ for module in (
     app.command(module.__name__.rpartition(".")[2].replace("_", "-"), cls=NamedCommand)(module.command)
 app.add_typer(bench.app, name="bench")
 app.add_typer(memory.app, name="memory")
+
+
+@functools.cache
+def parser() -> Any:
+    """All commands, ready to parse arguments: made once, which takes some time."""
+    return get_command(app)
