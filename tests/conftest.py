@@ -97,8 +97,13 @@ def text_folder(tmp_path_factory):
 
 
 @pytest.fixture
-def recipe(tmp_path, text_folder, base_folder):
-    """Write a small recipe in fp32, changed by keywords; returns its path."""
+def recipe(tmp_path, text_folder, base_folder, monkeypatch):
+    """Write a small recipe in fp32, changed by keywords; returns its path.
+
+    Runs in this process draw no curves and count no operations, which takes half of their time: `monkeypatch.undo()` for whole ones.
+    """
+    monkeypatch.setattr("sharedllm.training.run.draw_curves", lambda *_: None)
+    monkeypatch.setattr("sharedllm.training.run.count_operations", lambda run: 1)
 
     def write(name: str = "run", **changes) -> Path:
         content = {

@@ -31,7 +31,8 @@ def validations_of(output: Path) -> list[dict]:
     return [record["validation"] for record in read_log(output / "log.jsonl") if "validation" in record]
 
 
-def test_a_run_writes_log_validation_and_a_model(run, recipe, tmp_path):
+def test_a_run_writes_log_validation_and_a_model(run, recipe, tmp_path, monkeypatch):
+    monkeypatch.undo()  # with its curves and its count of operations
     code, out, err = run("train", recipe(steps=12), "--json")
     assert code == 0, err
     folder = Path(json.loads(out)["output"])
@@ -205,9 +206,10 @@ def test_how_a_context_is_read_may_change_when_training_goes_on(run, recipe, tmp
     ],
 )
 def test_other_systems_train_and_are_evaluated(
-    run, recipe, tmp_path, text_folder, base_folder, model_folder, system, settings, part
+    run, recipe, tmp_path, text_folder, base_folder, model_folder, monkeypatch, system, settings, part
 ):
     """With the same trainer and the same samples; only the system's own weights change."""
+    monkeypatch.undo()  # with their curves and their count of operations
     code, out, err = run("train", recipe(system=system, steps=8, **settings), "--json")
     assert code == 0, err
     folder = json.loads(out)["output"]

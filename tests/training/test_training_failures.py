@@ -174,14 +174,16 @@ def test_a_run_of_two_phases_is_not_made_longer(run, recipe):
     assert (code, "holds a run with steps=2" in err) == (2, True)
 
 
-def test_strides_of_a_phase_are_not_those_of_the_model(run, recipe, tmp_path):
+def test_strides_of_a_phase_are_not_those_of_the_model(run, recipe, tmp_path, monkeypatch):
     """Also without validation: the saved model reads as the recipe says."""
+    monkeypatch.undo()  # curves without validation are drawn too
     data = yaml.safe_load(recipe().read_text())["data"] | {"validation_share": 0.0, "folder": str(tmp_path / "all")}
     own = yaml.safe_load(recipe().read_text())["model"]["strides"]
     other = [1] * len(own)
     assert run("train", recipe(steps=2, data=data, schedule=[{"share": 1.0, "strides": [other]}]))[0] == 0
     written = json.loads((tmp_path / "run" / "model" / "config.json").read_text())["strides"]
     assert written == own != other
+    assert (tmp_path / "run" / "curves.png").is_file()
 
 
 @pytest.mark.parametrize("name", ["model", "adapter", "checkpoints"])
