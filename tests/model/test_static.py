@@ -3,7 +3,7 @@ bucket."""
 
 import pytest
 import torch
-from helpers import pad, random_texts, tiny_shared
+from helpers import pad, random_texts, tiny_base, tiny_shared
 from shapes import unchecked
 from torch._dynamo.utils import counters
 from transformers import CompileConfig
@@ -54,7 +54,7 @@ def test_buckets():
 def test_one_graph_for_a_bucket(injection, monkeypatch):
     """A step compiles to one graph without breaks; longer and shorter memories in the bucket need no other graph."""
     unchecked(monkeypatch)
-    model = tiny_shared("llama", injection=injection)
+    model = tiny_shared("llama", base=tiny_base("llama", num_hidden_layers=2), lower_layers=1, injection=injection)
     # Without generating kernels, because only the graphs matter.
     compiled = CompileConfig(fullgraph=True, backend="eager", mode=None)
     compiled._compile_all_devices = True
