@@ -2,6 +2,7 @@
 transformers."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -22,6 +23,15 @@ POLICIES = ("right", "cosine")
 # Pairs of different layers in both directions, including the last upper layer, and one pair of equal layers.
 MAPS = {"default": None, "mixed": [[2, 0], [1, 1], [0, 3]], "only_different": [[0, 2], [2, 3]]}
 WEIGHTS = ("shared", "copy")
+
+
+def pairs(values: Sequence, others: Sequence) -> list:
+    """All pairs. Every second one is slow, so that each value still has a fast one."""
+    return [
+        pytest.param(value, other, marks=[pytest.mark.slow] if (i + j) % 2 else [])
+        for (i, value), (j, other) in product(enumerate(values), enumerate(others))
+    ]
+
 
 # Around the chunk size of 16: no tokens, one, two (one level of splits), C ± 1, and not a multiple of C.
 CONTEXT_LENGTHS = [0, 1, 16, 2, 15, 17, 45]
@@ -222,23 +232,21 @@ def test_lower_depths(lower_layers, selection):
     assert_parity(tiny_shared("qwen3", lower_layers=lower_layers, selection=selection).double(), ragged_batch())
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"keep": "first"},
-        {"key_position": "offset"},
-        {"score_scaling": "log"},
-        {"start": "zero"},
-        {"start": "random"},
-        {"injection": "joint"},
-        {"injection": "joint", "key_position": "offset"},
-        {"injection": "joint", "score_scaling": "log"},
-        {"injection": "joint", "reach": 1},
-        {"injection": "joint", "anchor": True},
-    ],
-    ids=str,
-)
+CHANGES = [
+    {"keep": "first"},
+    {"key_position": "offset"},
+    {"score_scaling": "log"},
+    {"start": "zero"},
+    {"start": "random"},
+    {"injection": "joint"},
+    {"injection": "joint", "key_position": "offset"},
+    {"injection": "joint", "score_scaling": "log"},
+    {"injection": "joint", "reach": 1},
+    {"injection": "joint", "anchor": True},
+]
+
+
+@pytest.mark.parametrize(("change", "encoding"), pairs(CHANGES, ENCODINGS), ids=str)
 @pytest.mark.usefixtures("float64_norms")
 def test_variants(change, encoding):
     """Settings that differ from the paper, or follow its code where we don't."""
@@ -250,8 +258,7 @@ def test_variants(change, encoding):
     assert max(relative_error(a, b) for a, b in zip(changed, plain, strict=True)) > 1e-3
 
 
-@pytest.mark.parametrize("overlap", [1, 5, 16, 40])
-@pytest.mark.parametrize("selection", POLICIES)
+@pytest.mark.parametrize(("overlap", "selection"), pairs([1, 5, 16, 40], POLICIES))
 @pytest.mark.usefixtures("float64_norms")
 def test_overlap(overlap, selection):
     """Less than a chunk, one, and more than two; the first chunk has nothing before it."""
@@ -385,8 +392,7 @@ def test_split_noise(seed):
 # --- precision --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize(("family", "encoding"), pairs(FAMILIES, ENCODINGS))
 def test_bfloat16(family, encoding):
     """In bfloat16 the fast path is as close to the exact result as the reference in bfloat16 is.
 
