@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# What more training does for the rivals of runs/compare_tiny.sh: 4 million tokens instead of half a million, CEPE's encoder with
+# 12 million before. Losses on the validation texts on the way, and whether the text itself is used in the end, beside ours
+# of compare_tiny.sh if it is there. About two hours on two cores; an interrupted run resumes.
+#
+#   runs/compare_longer.sh CORPUS OUT     # CORPUS: folder with {books,code,proofs}-{train,validation}-*.jsonl.zst
+set -euo pipefail
+export CORPUS=${1:?"usage: runs/compare_longer.sh CORPUS OUT"}
+out=${2:?"name the folder of the results"}
+systems=${SYSTEMS:-cepe beacon}
+encoder=build/compare/encoder-long
+run() { python -m sharedllm "$@"; }
+
+# Make the training tokens first, because the encoder is trained on them.
+run train recipes/tiny-extend.yaml --max-steps 1 > /dev/null
+if [ ! -d "$encoder" ]; then
+  python -m sharedllm.systems.cepe.pretrain --tokens build/tokens-tiny/books --tokens build/tokens-tiny/code \
+    --tokens build/tokens-tiny/proofs --output "$encoder" --steps "${ENCODER_STEPS:-1500}"
+fi
+only=()
+for system in $systems; do only+=(--only "$system"); done
+run ablate recipes/compare/longer.yaml "${only[@]}"
+for system in $systems; do
+  for domain in books code proofs; do
+    run eval loss loss-other --data "$domain=build/tokens-tiny/$domain-validation" --trained "build/compare/longer/$system/seed-0/model" \
+      --cases 4 --lengths 0,1W,4W,16W --longest 16W --system "$system" -o "$out/cells/$system-$domain"
+  done
+  run report "$out/cells/$system"-* -o "$out/$system"
+done
