@@ -3,6 +3,7 @@
 One thread, so that tiny models run fast and results are reproducible; no deadlines, for busy machines.
 """
 
+import gc
 import random
 from pathlib import Path
 
@@ -34,6 +35,11 @@ from sharedllm.cli import main
 torch.set_num_threads(1)
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 settings.load_profile("repeatable")
+
+
+def pytest_collection_finish():
+    """What was imported and collected stays to the end: garbage is not looked for in it again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
