@@ -70,8 +70,14 @@ def test_equals_the_loops(family, lower_layers, prefix):
 CLOSING = {"parting": [1, 31], "closing": [0, 20, 40, 60], "pausing": list(range(5, 64, 10)), "breaking": list(range(1, 64, 5)), "chunk_size": 24}  # fmt: skip
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("prefix", [PREFIX, None])
+@pytest.mark.parametrize(
+    ("family", "prefix"),
+    [
+        pytest.param(family, prefix, marks=[pytest.mark.slow] if (i + (prefix is None)) % 2 else [])
+        for i, family in enumerate(FAMILIES)
+        for prefix in (PREFIX, None)
+    ],
+)
 def test_pieces_read_alone_equal_the_loops(family, prefix):
     """In values and gradients, for ragged texts with ragged selections, padded on the left and on the right."""
     model = deep(family, 2, base=tiny_base(family, dtype=torch.float64), prefix=prefix, **CLOSING)
