@@ -22,7 +22,7 @@ from ..scoring import SCORES
 from ..utils.errors import UserError
 from ..utils.files import check_writable, is_uri, there
 from ..utils.model_names import checkpoint, hides_bundled
-from ..utils.text_files import check_file, harmless
+from ..utils.text_files import check_file, check_named, harmless
 
 stderr = Console(stderr=True)
 # Between two lines of progress where no bar can be drawn.
@@ -162,6 +162,7 @@ def check_source(name: str, *, lost: bool = False) -> None:
     """
     if name == "-" or is_uri(name):
         return
+    check_named(name)
     if there(name):
         path = Path(name)
         if not lost and (path / "blocks").is_dir() and not (path / "manifest.json").exists():

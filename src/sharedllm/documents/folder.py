@@ -10,7 +10,7 @@ from pathspec import GitIgnoreSpec
 
 from ..utils.errors import UserError
 from ..utils.files import slashes
-from ..utils.text_files import check_file, expand
+from ..utils.text_files import check_file, check_named, expand
 
 LEFT_OUT = {"node_modules", "__pycache__", "site-packages"}
 
@@ -39,10 +39,11 @@ def find(names: Sequence[str], exclude: Sequence[str] = ()) -> Found:
             folders and globs.
 
     Raises:
-        UserError: a name is missing or a memory, or no file was found. Files are not opened.
+        UserError: a name is blank, missing or a memory, or no file was found. Files are not opened.
     """
     found, without = Found(), _patterns(exclude)
     for name in names:
+        check_named(name)
         if name != "-" and Path(name).is_dir():
             _check_no_memory(Path(name))
             _search(name, without, found)

@@ -48,10 +48,11 @@ def expand(names: Iterable[str]) -> list[str]:
     """File names with their globs expanded, in order; "-" stands for standard input.
 
     Raises:
-        UserError: a glob matches no file.
+        UserError: a name is blank, or a glob matches no file.
     """
     files: list[str] = []
     for name in names:
+        check_named(name)
         if name == "-" or not glob.has_magic(name) or Path(name).exists():
             files.append(name)
             continue
@@ -112,12 +113,23 @@ def is_text(text: str) -> bool:
     return True
 
 
+def check_named(name: str) -> None:
+    """Refuse a blank name, as of a variable of the shell that isn't set: it would stand for the current folder.
+
+    Raises:
+        UserError: it is blank.
+    """
+    if not name.strip():
+        raise UserError(f"a name of what to read is blank ({name!r}): name a file or a folder; the current one is `.`.")
+
+
 def check_file(name: str) -> None:
     """Refuse a name that can't be read as text, without opening it: a pipe can be read only once.
 
     Raises:
-        UserError: it is missing or a folder, or no file can have that name.
+        UserError: it is blank, missing or a folder, or no file can have that name.
     """
+    check_named(name)
     path = Path(name)
     found = name == "-" or there(name)
     if name != "-" and path.is_dir():
