@@ -1,9 +1,8 @@
 """Reading deeper: the fast path equals the loops in values and gradients, and the base where both must agree."""
 
-from itertools import product
-
 import pytest
 import torch
+from combined import combined
 from helpers import FAMILIES, byte_tokenizer, pad, random_texts, tiny_base, tiny_shared
 from torch import Tensor
 
@@ -40,14 +39,7 @@ def fast(model: SharedLLMForCausalLM, running: list[list[int]], contexts: list[l
     return [row[-len(text) :] for row, text in zip(logits, running, strict=True)]
 
 
-@pytest.mark.parametrize(
-    ("family", "lower_layers", "prefix"),
-    [
-        # Each family with each depth is in one of the fast cases, and with each prefix.
-        pytest.param(family, layers, prefix, marks=[pytest.mark.slow] if (i + j + (prefix is None)) % 2 else [])
-        for (i, family), (j, layers), prefix in product(enumerate(FAMILIES), enumerate((1, 2, 4)), (PREFIX, None))
-    ],
-)
+@pytest.mark.parametrize(("family", "lower_layers", "prefix"), combined(FAMILIES, (1, 2, 4), (PREFIX, None)))
 def test_equals_the_loops(family, lower_layers, prefix):
     """In values and gradients, for ragged texts with ragged selections, padded on the left and on the right."""
     model = deep(family, lower_layers, base=tiny_base(family, dtype=torch.float64), prefix=prefix)
@@ -70,14 +62,7 @@ def test_equals_the_loops(family, lower_layers, prefix):
 CLOSING = {"parting": [1, 31], "closing": [0, 20, 40, 60], "pausing": list(range(5, 64, 10)), "breaking": list(range(1, 64, 5)), "chunk_size": 24}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("family", "prefix"),
-    [
-        pytest.param(family, prefix, marks=[pytest.mark.slow] if (i + (prefix is None)) % 2 else [])
-        for i, family in enumerate(FAMILIES)
-        for prefix in (PREFIX, None)
-    ],
-)
+@pytest.mark.parametrize(("family", "prefix"), combined(FAMILIES, (PREFIX, None)))
 def test_pieces_read_alone_equal_the_loops(family, prefix):
     """In values and gradients, for ragged texts with ragged selections, padded on the left and on the right."""
     model = deep(family, 2, base=tiny_base(family, dtype=torch.float64), prefix=prefix, **CLOSING)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from combined import combined
 from helpers import FAMILIES, SPECIAL, pad, random_texts, tiny_base, tiny_shared
 
 from sharedllm import SharedLLMForCausalLM
@@ -78,15 +79,7 @@ def test_cross_attention_changes_nothing_until_it_is_trained(family):
     assert_same(model.read(*contexts, plain=True), memory)
 
 
-@pytest.mark.parametrize(
-    ("family", "injection"),
-    [
-        # Each family is in one of the fast cases.
-        pytest.param(family, injection, marks=[pytest.mark.slow] if (i + (injection == "joint")) % 2 else [])
-        for i, family in enumerate(MORE)
-        for injection in ("cross", "joint")
-    ],
-)
+@pytest.mark.parametrize(("family", "injection"), combined(MORE, ("cross", "joint")))
 def test_reads_decodes_trains_and_comes_back(family, injection, tmp_path):
     """Over a memory, left-padded running text token by token equals one pass; gradients reach every part that reads the
     memory."""

@@ -2,12 +2,12 @@
 transformers."""
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
 import pytest
 import torch
+from combined import combined
 from helpers import FAMILIES, pad, random_texts, tiny_base, tiny_shared
 from torch import Tensor, nn
 from transformers.models.llama import modeling_llama
@@ -23,15 +23,6 @@ POLICIES = ("right", "cosine")
 # Pairs of different layers in both directions, including the last upper layer, and one pair of equal layers.
 MAPS = {"default": None, "mixed": [[2, 0], [1, 1], [0, 3]], "only_different": [[0, 2], [2, 3]]}
 WEIGHTS = ("shared", "copy")
-
-
-def pairs(values: Sequence, others: Sequence) -> list:
-    """All pairs. Every second one is slow, so that each value still has a fast one."""
-    return [
-        pytest.param(value, other, marks=[pytest.mark.slow] if (i + j) % 2 else [])
-        for (i, value), (j, other) in product(enumerate(values), enumerate(others))
-    ]
-
 
 # Around the chunk size of 16: no tokens, one, two (one level of splits), C ± 1, and not a multiple of C.
 CONTEXT_LENGTHS = [0, 1, 16, 2, 15, 17, 45]
@@ -182,17 +173,7 @@ def test_cosine_goes_both_ways(encoding):
 # --- fast path against reference --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("family", "encoding", "selection"),
-    [
-        # Each family with each encoding and each policy is in one of the fast cases, and so is each pair of the two.
-        pytest.param(
-            *(family, encoding, selection),
-            marks=[pytest.mark.slow] if (number + (encoding == "chunk") + (selection == "cosine")) % 2 else [],
-        )
-        for (number, family), encoding, selection in product(enumerate(FAMILIES), ENCODINGS, POLICIES)
-    ],
-)
+@pytest.mark.parametrize(("family", "encoding", "selection"), combined(FAMILIES, ENCODINGS, POLICIES))
 def test_families(family, encoding, selection):
     """Every family with contexts of different lengths, left-padded running texts and queries."""
     assert_parity(tiny_shared(family, encoding=encoding, selection=selection), ragged_batch())
@@ -246,7 +227,7 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize(("change", "encoding"), pairs(CHANGES, ENCODINGS), ids=str)
+@pytest.mark.parametrize(("change", "encoding"), combined(CHANGES, ENCODINGS), ids=str)
 @pytest.mark.usefixtures("float64_norms")
 def test_variants(change, encoding):
     """Settings that differ from the paper, or follow its code where we don't."""
@@ -258,7 +239,7 @@ def test_variants(change, encoding):
     assert max(relative_error(a, b) for a, b in zip(changed, plain, strict=True)) > 1e-3
 
 
-@pytest.mark.parametrize(("overlap", "selection"), pairs([1, 5, 16, 40], POLICIES))
+@pytest.mark.parametrize(("overlap", "selection"), combined([1, 5, 16, 40], POLICIES))
 @pytest.mark.usefixtures("float64_norms")
 def test_overlap(overlap, selection):
     """Less than a chunk, one, and more than two; the first chunk has nothing before it."""
@@ -392,7 +373,7 @@ def test_split_noise(seed):
 # --- precision --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("family", "encoding"), pairs(FAMILIES, ENCODINGS))
+@pytest.mark.parametrize(("family", "encoding"), combined(FAMILIES, ENCODINGS))
 def test_bfloat16(family, encoding):
     """In bfloat16 the fast path is as close to the exact result as the reference in bfloat16 is.
 

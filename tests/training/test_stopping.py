@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from combined import combined
 from safetensors.torch import load_file
 
 from sharedllm.training.log import read_log
@@ -46,15 +47,7 @@ def signalled(monkeypatch):
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize(
-    ("number", "stop"),
-    [
-        # Each signal and each step is in one of the fast cases.
-        pytest.param(number, stop, marks=[] if (number == signal.SIGINT) == (stop == 2) else [pytest.mark.slow])
-        for number in SIGNALS
-        for stop in (0, 2, 4)
-    ],
-)
+@pytest.mark.parametrize(("number", "stop"), combined(SIGNALS, (0, 2, 4)))
 def test_stopped_by_a_signal_and_gone_on_with_equals_one_run(run, recipe, tmp_path, signalled, number, stop):
     settings = {"steps": 5, "checkpoint_every": 100}
     assert run("train", recipe("whole", **settings))[0] == 0

@@ -48,11 +48,10 @@ def expand(names: Iterable[str]) -> list[str]:
     """File names with their globs expanded, in order; "-" stands for standard input.
 
     Raises:
-        UserError: a name is blank, or a glob matches no file.
+        UserError: a glob matches no file.
     """
     files: list[str] = []
     for name in names:
-        check_named(name)
         if name == "-" or not glob.has_magic(name) or Path(name).exists():
             files.append(name)
             continue
