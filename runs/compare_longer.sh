@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What more training does for the rivals of runs/compare_tiny.sh: 4 million tokens instead of half a million, CEPE's encoder with
-# 12 million before. Losses on the validation texts on the way, and whether the text itself is used in the end, beside ours
-# of compare_tiny.sh if it is there. About two hours on two cores; an interrupted run resumes.
+# 12 million before. Losses on the validation texts on the way, and whether the text itself is used in the end. About two
+# hours on two cores; an interrupted run resumes.
 #
 #   runs/compare_longer.sh CORPUS OUT     # CORPUS: folder with {books,code,proofs}-{train,validation}-*.jsonl.zst
 set -euo pipefail

@@ -2,7 +2,7 @@
 the share of the best score that a piece needs: the table of docs/real/README.md. Takes half an hour on two cores for a
 model of 0.5B parameters.
 
-Run: python docs/real/choose_shares.py MODEL BASE DATA    # MODEL: of `sharedllm extend`; DATA: the folder of the question sets
+Run: python docs/real/choose_shares.py MODEL BASE DATA [SET:QUESTIONS,…]    # MODEL: of `sharedllm extend`; DATA: the folder of the question sets
 """
 
 import sys
@@ -77,7 +77,8 @@ def main() -> None:
     reader, head = Reader(base, tokenizer), Reader(base, tokenizer).form.head()
     print("Evidence, tokens, hit, f1.\n\n| set, even ids | n | " + " | ".join(map(str, SHARES)) + " |")
     print("|---|--:|" + "--:|" * len(SHARES))
-    for name, count, quoted in CELLS:
+    wanted = [part.split(":") for part in sys.argv[4].split(",")] if sys.argv[4:] else []
+    for name, count, quoted in [(name, int(count), False) for name, count in wanted] or CELLS:
         questions, chosen = SETS.find(name), {share: [] for share in SHARES}
         for index, text in asked(model, tokenizer, name, count, Path(sys.argv[3]), quoted):
             for question, heads, gold in text:

@@ -1,7 +1,7 @@
 """How to put a question to a chat model: the base's answers to even ids from pieces chosen by words, as text in its window, by
 the wording: the table of docs/real/README.md. Takes half an hour on one core for a base of 0.5B parameters.
 
-Run: python docs/real/choose_wording.py MODEL BASE DATA [SET,…] [WORDING,…]    # MODEL: of `sharedllm extend`; DATA: the folder of the question sets
+Run: python docs/real/choose_wording.py MODEL BASE DATA [SET[:QUESTIONS],…] [WORDING,…]    # MODEL: of `sharedllm extend`; DATA: the folder of the question sets
 """
 
 import sys
@@ -15,7 +15,7 @@ from sharedllm.cli.loading import load_any
 from sharedllm.evaluation.qa.reader import Reader
 from sharedllm.evaluation.qa.sets import SETS
 
-CELLS = {"nq": 60, "hotpotqa": 40, "fairytaleqa": 60, "keys-4": 24}
+CELLS = {"nq": 60, "hotpotqa": 40, "fairytaleqa": 60, "keys-4": 24, "kv75-line": 19}
 # What precedes the text, what follows it, and what the answer begins with. {how} is the instruction of the set.
 WORDINGS = {
     "instruction last": ("", "{question}\n{how}", ""),
@@ -38,11 +38,14 @@ def main() -> None:
         for given, every in zip((sys.argv[4:] + ["", ""])[:2], (CELLS, WORDINGS), strict=True)
     )
     print("Hit, f1.\n\n| set, even ids | n | " + " | ".join(names) + " |\n|---|--:|" + "--:|" * len(names))
-    for name in sets:
+    for asked_for in sets:
+        name, _, count = asked_for.partition(":")
         questions, cells = SETS.find(name), []
+        # Records of UUIDs are texts as they are.
+        length = 0 if name.startswith("kv") else 32_768
         picks = [
             (question, "".join(text.texts[piece] for piece in text.chosen(question, RULES[1]).tolist()))
-            for text, question in asked(name, CELLS[name], 32_768, sys.argv[3], make)
+            for text, question in asked(name, int(count or CELLS[name]), length, sys.argv[3], make)
         ]
         for wording in names:
             rows = []
