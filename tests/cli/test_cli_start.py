@@ -53,7 +53,12 @@ def test_help_and_version_load_nothing_slow(tmp_path, arguments, shown):
 
 WRONG = [
     (["reed"], "No such command 'reed'. Did you mean 'read'"),
-    (["ask", "a"], "Missing argument 'question'. `sharedllm ask --help` shows what it needs."),
+    (["ask", "a"], "Missing argument 'question'. It is called as `sharedllm ask [OPTIONS] SOURCE QUESTION`;"),
+    (
+        ["memory", "check", "a", "b"],
+        "(b). It is called as `sharedllm memory check [OPTIONS] MEMORY`; `sharedllm memory check",
+    ),
+    (["ask", "a", "b", "--bugdet", "9"], "`sharedllm ask --help` shows more."),
     (["ask", "a", "b", "--budget", "0"], "--budget 0 is not allowed: it must be greater than or equal to 1."),
     (["ask", "a", "b", "--budget=nan"], "--budget nan is not allowed: it must be a valid integer."),
     (["ask", "a", "b", "--budget", ""], "--budget '' is not allowed: it must be a valid integer."),

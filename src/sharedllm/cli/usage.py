@@ -23,11 +23,13 @@ def usage_line(error: Any, arguments: Sequence[str]) -> str:
         taken = [param.name for param in context.command.params if param.param_type_name == "argument"]
         if named := [name for name in taken if name in ("model", "base", "source")]:
             return f"No such option: --model. It is an argument here: `{context.command_path} {named[0].upper()}`."
-    if context is not None and re.fullmatch(r"No such command '.*'\.", line):
-        line += f" `{context.command_path} --help` lists them."
-    elif kind == "MissingParameter" and context is not None:
-        line += f" `{context.command_path} --help` shows what it needs."
-    return line
+    if context is None or line.endswith("?"):  # it says which command may have been meant
+        return line
+    if line.startswith("No such command"):
+        return f"{line} `{context.command_path} --help` lists them."
+    called = " ".join(context.get_usage().removeprefix("Usage:").split())
+    called = re.sub(r"\{(\w+)\}", lambda argument: argument[1].upper(), called)
+    return f"{line.rstrip('.')}. It is called as `{called}`; `{context.command_path} --help` shows more."
 
 
 def _given(arguments: Sequence[str], options: Sequence[str]) -> str | None:
