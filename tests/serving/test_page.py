@@ -219,7 +219,28 @@ def test_any_part_of_a_document_is_there_to_read(serve):
     assert client.get(f"{URL}/after").json()["text"] == OWLS
     missing = client.get(f"{URL}/nothing")
     assert missing.status_code == 404 and missing.json()["error"]["param"] == "document"
-    assert client.get(f"{URL}/long", params={"start": "x"}).status_code == 400
+    assert client.get(f"{URL}/long", params={"start": 5}).json()["text"] == text[5:10_005]
+
+
+@pytest.mark.parametrize(
+    ("method", "asked", "field", "said"),
+    [
+        ("get", "start=x", "start", "start='x' is not accepted: input should be a valid integer"),
+        ("get", "start=-1", "start", "start='-1' is not accepted: input should be greater than or equal to 0."),
+        ("get", "end=-5", "end", "end='-5' is not accepted: input should be greater than or equal to 0."),
+        ("get", "end=" + "9" * 30, "end", "is not accepted: input should be less than or equal to 9007199254740992."),
+        ("get", "start=9&end=8", "end", "end=8 is before start=9: send an end from 9, or leave it out."),
+        ("get", "start=999", "start", "start=999 is after the end of 'foxes': send one from 0 to "),
+        ("get", "from=3", "from", "from is not supported: leave it out."),
+        ("put", "replaces=true", "replaces", "replaces is not supported: leave it out."),
+        ("put", "replace=maybe", "replace", "replace='maybe' is not accepted: input should be a valid boolean"),
+    ],
+)
+def test_what_an_address_asks_is_refused_if_it_has_no_effect(serve, method, asked, field, said):
+    client = serve()
+    refused = client.request(method, f"{URL}/foxes?{asked}")
+    assert refused.status_code == 400 and refused.json()["error"]["param"] == field
+    assert said in refused.json()["error"]["message"] and names(client) == ["foxes"]
 
 
 def test_an_answer_can_be_explained(serve):

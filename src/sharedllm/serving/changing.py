@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import Response
 
@@ -16,7 +16,7 @@ from .errors import ServingError
 from .names import check_document, check_memory
 from .passages import passage
 from .replies import DONE, Json, event, streamed
-from .requests import DocumentRequest, MemoryRequest
+from .requests import DocumentRequest, MemoryRequest, PassageQuery, UploadQuery
 from .service import Service
 from .uploads import Extractions
 from .worker import Job
@@ -63,22 +63,22 @@ def add_changes(app: FastAPI, service: Service) -> None:
         return await _result(service, job)
 
     @app.get("/v1/memories/{name}/documents/{document:document}")
-    async def read(name: str, document: str, start: int = 0, end: int = 10_000) -> dict[str, Any]:
+    async def read(name: str, document: str, asked: Annotated[PassageQuery, Query()]) -> dict[str, Any]:
         def work() -> dict[str, Any]:
             held = service.memories.current(name)
-            return passage(held, service.tokenizer, document, max(start, 0), max(end, 0))
+            return passage(held, service.tokenizer, document, asked.start, asked.end)
 
         return await asyncio.to_thread(work)
 
     @app.put("/v1/memories/{name}/documents/{document:document}")
-    async def put(name: str, document: str, request: Request, replace: bool = False) -> Response:
+    async def put(name: str, document: str, request: Request, asked: Annotated[UploadQuery, Query()]) -> Response:
         """A file, of which nothing stays if its client leaves before it is read."""
         _ = service.memories[name]
         check_document(document)
-        await asyncio.to_thread(service.memories.check_free, name, document, replace)
+        await asyncio.to_thread(service.memories.check_free, name, document, asked.replace)
         data = await request.body()
         file = await _while_there(request, extractions.text(document, data, service.seconds))
-        job = _reading(service, name, document, file, replaces=replace)
+        job = _reading(service, name, document, file, replaces=asked.replace)
         events = _followed(service, job, request)
         if "text/event-stream" not in request.headers.get("accept", ""):
             return Json(await _last(events))

@@ -8,21 +8,26 @@ from transformers import PreTrainedTokenizerBase
 from ..memory.interface import Memory, Searched
 from ..memory.segment import placed
 from ..utils.text import decode_pieces
-from .errors import ServingError
+from .errors import ServingError, invalid
 
-# Most characters of a document that are sent at once.
-MOST = 50_000
+# Most characters of a document that are sent at once, and how many are if none are asked for.
+MOST, USUAL = 50_000, 10_000
 
 
-def passage(memory: Memory, tokenizer: PreTrainedTokenizerBase, name: str, start: int, end: int) -> dict[str, Any]:
-    """Characters start … end − 1 of a document, at most MOST of them. Lost parts of it are left out.
+def passage(
+    memory: Memory, tokenizer: PreTrainedTokenizerBase, name: str, start: int = 0, end: int | None = None
+) -> dict[str, Any]:
+    """Characters start … end − 1 of a document, as far as it has them and at most MOST; by default USUAL. Lost parts of it are
+    left out.
 
     Returns:
         "document", "characters" (where the text begins and ends), "total" characters of the document, and "text".
 
     Raises:
-        ServingError: no document of that name.
+        ServingError: no document of that name, `start` is after its end, or `end` before `start`.
     """
+    if end is not None and end < start:
+        raise invalid("end", f"end={end} is before start={start}: send an end from {start}, or leave it out.")
     if name not in {document["name"] for document in memory.contents}:
         raise ServingError(
             404, f"document={name[:100]!r} is not in this memory: name one of its documents.", "document"
@@ -34,7 +39,7 @@ def passage(memory: Memory, tokenizer: PreTrainedTokenizerBase, name: str, start
     (source,) = found
     # Decoding begins at the last place before the passage where the number of characters is known.
     marks = [*(source.get("marks") or [(0, 0)]), (source["tokens"], None)]
-    parts, total, end = [], 0, min(end, start + MOST)
+    parts, total, end = [], 0, start + (USUAL if end is None else min(end - start, MOST))
     sizes = {document["name"]: document.get("characters") for document in memory.contents}
     known = sizes.get(name)
     for (token, before), (after, next_before) in pairwise(marks):
@@ -46,6 +51,8 @@ def passage(memory: Memory, tokenizer: PreTrainedTokenizerBase, name: str, start
         parts.append((before, text))
         total = before + len(text)
     total = known if known is not None else total
+    if start > total:
+        raise invalid("start", f"start={start} is after the end of {name[:100]!r}: send one from 0 to {total}.")
     inside = [(max(start - at, 0), at, text) for at, text in parts if at < end and at + len(text) > start]
     cut = "".join(text[skip : end - at] for skip, at, text in inside)
     first = inside[0][1] + inside[0][0] if inside else min(start, total)

@@ -4,8 +4,9 @@ that a client learns that they are not supported."""
 import sys
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from ..utils.fields import MOST
 from .errors import ServingError, invalid
 from .messages import Body, Message, ResponseFormat, Tool, ToolChoice, Whole
 
@@ -183,13 +184,28 @@ class MemoryRequest(Body):
     name: str
 
 
+class PassageQuery(BaseModel):
+    """start, end: the first character, and the one after the last; default: 10,000 characters."""
+
+    model_config = ConfigDict(extra="forbid")
+    start: Annotated[int, Field(ge=0, le=MOST)] = 0
+    end: Annotated[int | None, Field(ge=0, le=MOST)] = None
+
+
+class UploadQuery(BaseModel):
+    """replace: a document of that name."""
+
+    model_config = ConfigDict(extra="forbid")
+    replace: bool = False
+
+
 def explained(errors: list[Any]) -> ServingError:
     """Pydantic's errors about the first wrong field as field, value and fix."""
     # Of what may have one of several forms each has its error; the one that got furthest is the form that was meant.
     same = [error for error in errors if error["loc"][:2] == errors[0]["loc"][:2]]
     first = max(same, key=lambda error: len(error["loc"]))
     # The location also names members of a union, which are not fields of the request: names of classes and types.
-    parts = [str(p) for p in first["loc"] if p != "body" and "[" not in str(p) and p != "str"]
+    parts = [str(p) for p in first["loc"] if p not in ("body", "query") and "[" not in str(p) and p != "str"]
     field = ".".join(p for p in parts if not p[:1].isupper()) or None
     no_object = first["type"] in ("model_type", "model_attributes_type", "dict_type")
     if first["type"] == "json_invalid" or (no_object and field is None):
