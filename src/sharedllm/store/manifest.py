@@ -31,7 +31,7 @@ _BLOCK = re.compile(r"[0-9a-f]{32}\.memory(\.tmp[0-9a-f]{8})?")
 
 
 # Manifests of older versions lack the fields in `_NEWER`.
-_NEWER = frozenset({"lines", "origin"})
+_NEWER = frozenset({"lines", "origin", "place"})
 _BLOCK_FIELDS = {
     "file": text("[0-9a-f]{32}"),
     "tokens": whole(1),
@@ -52,6 +52,7 @@ _DOCUMENT = {
     "sha256": SHA256,
     "finished": TRUTH,
     "origin": ORIGIN,
+    "place": whole(0),
 }
 _MANIFEST = {
     "fingerprint": text(),
@@ -91,6 +92,7 @@ class Document:
     sha256    of its text so far, to tell whether a file has only grown
     finished  False while it is being read. It stays False if reading is interrupted; reading again continues there
     origin    the file it was read from; None for texts that come from elsewhere, and in memories of older versions
+    place     among the documents that were read here: grows from one to the next. −1 is unknown, in memories of older versions
     """
 
     name: str
@@ -98,6 +100,7 @@ class Document:
     sha256: str
     finished: bool = True
     origin: Origin | None = None
+    place: int = -1
 
     @property
     def tokens(self) -> int:
@@ -147,6 +150,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     manifest = replace(manifest, generation=manifest.generation + 1, library=library())
     content = asdict(manifest)
     for document in content["documents"]:
+        if document["place"] < 0:
+            del document["place"]
         for block in document["blocks"]:
             if block["lines"] < 0:
                 del block["lines"]
@@ -197,6 +202,7 @@ def _manifest(content: dict[str, Any]) -> Manifest:
             d["sha256"],
             d["finished"],
             origin_of(d.get("origin")),
+            d.get("place", -1),
         )
         for d in content["documents"]
     )

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from ..documents.places import Origin
 from ..memory.file import open_tensors, read_header
 from ..utils.errors import ITS_MODEL, UserError
+from ..utils.fields import whole
 from ..utils.text import decode_pieces
 from ..utils.text_files import is_text
 from .blocks import Form, form_of
@@ -23,12 +24,14 @@ from .writer import writing
 
 # Header fields that are equal in all blocks of a memory.
 _ALIKE = ("fingerprint", "tokenizer", "chunk_size", "layers", "storage")
+_COUNT = whole(0)
 
 
 @dataclass(frozen=True)
 class _Found:
-    """An undamaged block. name, start: its document, and its first token in it; "" and 0 if it does not say. origin: its part
-    of the document's; None if it does not say."""
+    """An undamaged block. name, start: its document, and its first token in it; "" and 0 if it does not say. place: of the
+    document among the others; −1 if it does not say. ends: the document ended here. origin: its part of the document's; None
+    if it does not say."""
 
     path: Path
     header: dict[str, Any]
@@ -37,6 +40,8 @@ class _Found:
     form: Form
     name: str
     start: int
+    place: int
+    ends: bool
     origin: Origin | None
 
     @property
@@ -58,8 +63,8 @@ def recover(
     """Make a new memory from the blocks in a folder.
 
     Blocks store the name of their document, their place in it, and its pages, sections and the like. If one is missing, the
-    text after it becomes a separate document, without numbers of lines. Documents count as unfinished, because their length
-    is unknown.
+    text after it becomes a separate document, without numbers of lines. Documents are in their old order, and finished if
+    all of their text is there; blocks of older versions do not say these two.
 
     Args:
         tokenizer: of the model that read them; decoding gives the numbers of characters. tokenizer_mark: identifies it.
@@ -106,12 +111,15 @@ def _whole_blocks(folder: Path, say: Callable[[str], None]) -> list[_Found]:
         length, stride = int(tensors["lengths"][0]), tensors["stride"]
         source = (header["sources"][0] or [{}])[0]
         name, start = source.get("name", ""), source.get("from_token", 0)
-        start = start if type(start) is int and start >= 0 else 0
+        start = start if _COUNT.misfit(start) is None else 0
+        place = source.get("place", -1)
+        place = place if _COUNT.misfit(place) is None else -1
+        ends = source.get("ends") is True
         origin = source.get("origin")
         origin = origin_of(origin) if ORIGIN.misfit(origin) is None else None
         complete = stride.shape[1] == length and bool((stride == 1).all())
         ids = tensors["token_ids"][0, :length].clone()
-        found.append(_Found(path, header, ids, complete, form_of(tensors), name, start, origin))
+        found.append(_Found(path, header, ids, complete, form_of(tensors), name, start, place, ends, origin))
     if not found:
         raise UserError(f"{folder} has no undamaged block: read the texts again.")
     return found
@@ -120,7 +128,7 @@ def _whole_blocks(folder: Path, say: Callable[[str], None]) -> list[_Found]:
 def _runs(blocks: list[_Found], chunk_size: int, say: Callable[[str], None]) -> list[tuple[str, list[_Found]]]:
     """Runs of blocks without a gap, each with the name of the resulting document."""
     runs: list[tuple[str, list[_Found]]] = []
-    names = dict.fromkeys(b.name for b in blocks)
+    names = dict.fromkeys(b.name for b in sorted(blocks, key=lambda block: block.place))
     for name in names:
         run: list[_Found] = []
         # If two blocks begin at the same token, the longer, newer one was meant to replace the other.
@@ -161,7 +169,8 @@ def _document(tokenizer: PreTrainedTokenizerBase, name: str, run: list[_Found]) 
         for b, text in zip(run, texts, strict=True)
     )
     digest = hashlib.sha256("".join(texts).encode()).hexdigest()
-    return Document(name, blocks, digest, finished=False, origin=_origin(run, [len(text) for text in texts]))
+    origin = _origin(run, [len(text) for text in texts])
+    return Document(name, blocks, digest, run[0].start == 0 and run[-1].ends, origin, run[0].place)
 
 
 def _origin(run: list[_Found], lengths: list[int]) -> Origin | None:

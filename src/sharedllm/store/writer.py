@@ -126,8 +126,11 @@ class Writer:
             raise UserError(f"name={name!r} is no name of a document: give one with letters.")
         if manifest.fingerprint != model.fingerprint():
             raise UserError(f"{self.folder} was made by another model: {ITS_MODEL}, or begin the memory anew.")
+        after = max((d.place for d in manifest.documents), default=-1) + 1
+        there = next((d for d in manifest.documents if d.name == name), None)
+        place = after if there is None else there.place
         nothing = Document(name, (), hashlib.sha256().hexdigest(), finished=False)
-        old = next((d for d in manifest.documents if d.name == name and not anew), nothing)
+        old = nothing if there is None or anew else there
         pieces = iter(pieces)
         digest, text = self._skip(old, pieces)
         blocks, size = list(old.blocks), self._block_tokens(model)
@@ -145,7 +148,9 @@ class Writer:
             ids, characters, written = torch.cat([ids, more]), torch.cat([characters, lengths]), written + piece
             while len(ids) > size or (len(ids) and last):
                 start, before = sum(block.tokens for block in blocks), sum(block.characters for block in blocks)
-                source = {"name": name, "tokens": min(len(ids), size), "from_token": start}
+                source = {"name": name, "tokens": min(len(ids), size), "from_token": start, "place": place}
+                if len(ids) <= size:
+                    source["ends"] = True
                 if origin is not None:
                     source["origin"] = asdict(origin.within(before, before + int(characters[:size].sum())))
                 block = self._block(model, context, ids[:size], characters[:size], source, batch_tokens, progress)
@@ -157,11 +162,13 @@ class Writer:
                 if tokenizer.is_fast and len(characters) and characters[0] and not anew:
                     # Reading can continue here: not inside a character whose bytes are separate tokens, nor where a
                     # slow tokenizer, which does not report where tokens end, may be some characters off.
-                    self._put(Document(name, tuple(blocks), digest.hexdigest(), False, origin), blocks[-1].tokens)
+                    self._put(
+                        Document(name, tuple(blocks), digest.hexdigest(), False, origin, place), blocks[-1].tokens
+                    )
         if not blocks:
             raise UserError(f"{name} is empty: there is nothing to read.")
         self._put(
-            Document(name, tuple(blocks), digest.hexdigest(), True, origin),
+            Document(name, tuple(blocks), digest.hexdigest(), True, origin, place),
             sum(b.tokens for b in blocks) if anew else 1,
         )
         return sum(b.tokens for b in blocks) - old.tokens
@@ -294,7 +301,7 @@ class Writer:
     ) -> Block:
         """Read tokens together with the tokens before them that they overlap with, and write the block.
 
-        `source` stores in the block its document, its first token and its places, for `recover`.
+        `source` stores in the block its document, its place in it and among the others, for `recover`.
         """
         manifest, size = self.present(), model.config.chunk_size
         again = -(-model.config.overlap // size) * size if len(context) else 0
