@@ -323,14 +323,18 @@ def test_merging_a_memory_with_itself_names_it(run, tmp_path, model_folder):
     assert str(twice) not in err
 
 
-def test_the_text_that_questions_are_about_is_not_written_over(run, tmp_path, base_folder):
-    text = tmp_path / "a.txt"
+@pytest.mark.parametrize("command", ["questions", "explain"])
+def test_the_text_that_is_asked_is_not_written_over(run, tmp_path, base_folder, command):
+    text = tmp_path / "a.html"
     text.write_text("The harbour master counted crates. " * 40)
-    arguments = ["questions", text, "--tokenizer", base_folder, "--tokens", 300, "--count", 1]
-    (tmp_path / "link.txt").symlink_to(text)
-    for output in (text, tmp_path / "link.txt"):
+    arguments = {
+        "questions": ["questions", text, "--tokenizer", base_folder, "--tokens", 300, "--count", 1],
+        "explain": ["explain", text, "Who counted crates?"],
+    }[command]
+    (tmp_path / "link.html").symlink_to(text)
+    for output in (text, tmp_path / "link.html"):
         code, _, err = run(*arguments, "-o", output)
-        assert code == 2 and "is one of the files to ask about: name another file" in err
+        assert code == 2 and f"-o {output} is a file that is read: name another one." in err
     assert text.read_text().startswith("The harbour")
 
 

@@ -59,7 +59,8 @@ def output_option(about: str) -> Any:
 
 
 def output_file_option(about: str) -> Any:
-    """The option -o of a command that writes one file; folders that it lies in are created."""
+    """The option -o of a command that writes one file; see `check_not_read`."""
+    about = f"{about} One of that name is replaced, and missing folders are made."
     return typer.Option("-o", "--output", callback=_check_file_output, help=about)
 
 
@@ -68,6 +69,16 @@ def _check_file_output(file: Path) -> Path:
         raise UserError(f"-o {file} is a folder: name a file in it.")
     check_writable(file.parent, "-o")
     return file
+
+
+def check_not_read(output: Path, name: str) -> None:
+    """Refuse to write a command's result over what it reads.
+
+    Raises:
+        UserError: `output` is the file of that name.
+    """
+    if name != "-" and there(name) and output.exists() and output.samefile(name):
+        raise UserError(f"-o {output} is a file that is read: name another one.")
 
 
 ResultsOption = Annotated[Path, output_option("Folder for the results; an interrupted run resumes.")]

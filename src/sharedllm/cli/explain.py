@@ -14,6 +14,7 @@ from .common import (
     ModelOption,
     NewTokensOption,
     ScoreOption,
+    check_not_read,
     check_source,
     choosing_line,
     note,
@@ -49,6 +50,7 @@ def command(
     if output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"{output} does not end in .html: name it so that a browser opens it.")
     check_source(source)
+    check_not_read(output, source)
     from ..answering.ask import ask, checked_score
     from ..answering.asked import prompt_of
     from ..explain import gather, render

@@ -11,7 +11,7 @@ from ..data.questions import MIX, QUESTIONS
 from ..utils.errors import UserError
 from ..utils.files import write_text
 from ..utils.text_files import check_file, expand, read_text
-from .common import JsonOption, check_model, output_file_option, print_json, progress_bar
+from .common import JsonOption, check_model, check_not_read, output_file_option, print_json, progress_bar
 
 
 def command(
@@ -35,8 +35,7 @@ def command(
     names = expand(files)
     for name in names:
         check_file(name)
-        if name != "-" and output.exists() and output.samefile(name):
-            raise UserError(f"-o {output} is one of the files to ask about: name another file.")
+        check_not_read(output, name)
     from ..data.questions.base import hide, sentence_borders
     from ..utils.checkpoints import load_tokenizer
     from ..utils.text import tokenize
