@@ -9,6 +9,7 @@ from made_documents import archive, docx, epub, pdf
 
 from sharedllm.documents import KINDS, Extract, Kind, Part, open_document
 from sharedllm.documents.places import place_of
+from sharedllm.utils import text_files
 from sharedllm.utils.errors import UserError
 
 
@@ -24,6 +25,20 @@ def test_text_is_as_it_is(tmp_path):
         (tmp_path / name).write_text("one\n\n  two\n")
         opened = open_document(str(tmp_path / name))
         assert (opened.text(), opened.origin.unit, opened.kind) == ("one\n\n  two\n", "line", "text")
+
+
+@pytest.mark.parametrize("piece", [5, 6, 7, text_files.PIECE])
+@pytest.mark.parametrize("code", ["utf-8", "utf-16", "cp1252"])
+def test_old_line_ends_are_line_ends_and_move_no_character(tmp_path, monkeypatch, piece, code):
+    monkeypatch.setattr(text_files, "PIECE", piece)
+    for raw, text in (
+        ("é\r\rb\rc", "é\n\nb\nc"), ("é\r", "é\n"), ("é\r\n\rb\r\n", "é\r\n\nb\r\n"), ("\ré\r\r\nb", "\né\n\r\nb"),
+    ):  # fmt: skip
+        (tmp_path / "a.txt").write_bytes(raw.encode(code))
+        assert open_document(str(tmp_path / "a.txt")).text() == text and len(text) == len(raw)
+    (tmp_path / "a.md").write_bytes("# One\rone\r# Two\rtwo".encode(code))
+    places = open_document(str(tmp_path / "a.md")).origin.places
+    assert places == ((0, 'section "One"'), (10, 'section "Two"'))
 
 
 def test_headings_of_markdown_are_places(tmp_path):

@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import glob
+import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,8 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
     codecs.BOM_UTF8: "utf-8",
 }
+# A carriage return without a line feed; the second also where the text ends.
+_RETURN, _LAST_RETURN = re.compile(r"\r(?=[^\n])"), re.compile(r"\r(?!\n)")
 # Long texts are read and tokenised in pieces of about this many characters, cut at line ends.
 PIECE = 200_000
 
@@ -145,7 +148,8 @@ def marked(head: bytes) -> str | None:
 def text_pieces(name: str, encoding: str = "") -> Iterator[str]:
     """The text of a file, or of standard input for "-", in pieces that end with a line.
 
-    Holds only a few pieces in memory, so a pipe may be of any length.
+    Holds only a few pieces in memory, so a pipe may be of any length. A lone carriage return, the line end of old programs,
+    becomes a line feed, so that characters keep their places.
 
     Args:
         encoding: default: what a byte order mark names, which is no part of the text, else UTF-8.
@@ -177,6 +181,7 @@ def text_pieces(name: str, encoding: str = "") -> Iterator[str]:
                 bad, meant = error.object[error.start], encoding.upper() if encoding.startswith("utf") else encoding
                 raise UserError(f"{shown} is not {meant}: byte {place} is 0x{bad:02x}; convert it.") from None
             offset += len(raw)
+            held = (_RETURN if raw else _LAST_RETURN).sub("\n", held)
             empty = empty and not held.strip()
             cut = held.rfind("\n") + 1 if raw else len(held)
             if not cut and len(held) > 4 * PIECE:
