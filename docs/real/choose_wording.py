@@ -1,7 +1,8 @@
 """How to put a question to a chat model: the base's answers to even ids from pieces chosen by words, as text in its window, by
 the wording: the table of docs/real/README.md. Takes half an hour on one core for a base of 0.5B parameters.
 
-Run: python docs/real/choose_wording.py MODEL BASE DATA [SET[:QUESTIONS],…] [WORDING,…]    # MODEL: of `sharedllm extend`; DATA: the folder of the question sets
+Run: python docs/real/choose_wording.py MODEL BASE DATA [SET[:QUESTIONS],…] [WORDING,…] [INSTRUCTION]    # MODEL: of `sharedllm extend`; DATA: the folder of the question sets;
+     INSTRUCTION: instead of the one of each set
 """
 
 import sys
@@ -35,12 +36,13 @@ def main() -> None:
     reader = Reader(base, make.tokenizer)
     sets, names = (
         given.split(",") if given else list(every)
-        for given, every in zip((sys.argv[4:] + ["", ""])[:2], (CELLS, WORDINGS), strict=True)
+        for given, every in zip((sys.argv[4:6] + ["", ""])[:2], (CELLS, WORDINGS), strict=True)
     )
     print("Hit, f1.\n\n| set, even ids | n | " + " | ".join(names) + " |\n|---|--:|" + "--:|" * len(names))
     for asked_for in sets:
         name, _, count = asked_for.partition(":")
         questions, cells = SETS.find(name), []
+        how = sys.argv[6] if sys.argv[6:] else questions.instruction
         # Records of UUIDs are texts as they are.
         length = 0 if name.startswith("kv") else 32_768
         picks = [
@@ -50,9 +52,7 @@ def main() -> None:
         for wording in names:
             rows = []
             for question, shown in picks:
-                before, after, lead = (
-                    part.format(question=question.question, how=questions.instruction) for part in WORDINGS[wording]
-                )
+                before, after, lead = (part.format(question=question.question, how=how) for part in WORDINGS[wording])
                 said = reader.form.question(after, after_context=True, lead=lead)
                 prompt = torch.cat([reader.form.head(), reader.ids(before + shown), said], 1)
                 rows.append(Chosen(0.0, 0, prompt, tuple(question.answers)))
