@@ -219,7 +219,7 @@ def test_a_new_memory_is_made_and_filled(opened, served, tmp_path, viewport):
     page = opened(viewport=viewport)
     page.get_by_role("button", name="New memory…").click()
     assert page.evaluate("document.activeElement.id") == "make-name"
-    for name, said in (("notes", "is taken"), ("a/b", "leave out /")):
+    for name, said in (("notes", "is taken"), ("a/b", "leave out /"), ("a" * 201, "use 1 to 200 bytes")):
         page.fill("#make-name", name)
         page.keyboard.press("Enter")
         until(page, f"document.getElementById('make-note').textContent.includes({said!r})")

@@ -9,7 +9,7 @@ import pytest
 from helpers import byte_tokenizer, tiny_base, tiny_shared
 from served import ASKED, TEXT, clients_of, small_model, store_of
 
-from sharedllm.serving import server
+from sharedllm.serving import memories, server
 from sharedllm.serving.memories import Memories
 from sharedllm.store import MemoryStore
 from sharedllm.store.writer import writing
@@ -114,6 +114,15 @@ def test_names_that_are_taken(serve, tmp_path):
     assert (tmp_path / "file.memory").read_text() == "text" and not any((tmp_path / "other.memory").iterdir())
 
 
+@pytest.mark.parametrize(("first", "second"), [("Straße", "STRASSE"), ("É", "e\u0301"), ("letters", "Letters")])
+def test_names_that_some_systems_take_for_the_same(serve, tmp_path, first, second):
+    client = serve(makes=True)
+    assert made(client, first).status_code == 201
+    said = made(client, second)
+    assert said.status_code == 409 and f"name={second!r} is taken by {first!r}" in message(said)
+    assert len(list(tmp_path.glob("*.memory"))) == 2
+
+
 def test_a_memory_that_another_process_removes_is_gone(serve, tmp_path):
     """It is neither listed nor asked, and its name is free again."""
     client = serve(makes=True)
@@ -143,12 +152,9 @@ def test_of_several_that_make_one_name_at_once_one_wins(serve, tmp_path):
 
 def test_another_process_that_makes_the_same_name_is_not_disturbed(serve, tmp_path, monkeypatch):
     client = serve(makes=True)
-    exists = type(tmp_path).exists
     with writing(tmp_path / "letters.memory"):
         # As if it began after the look at the folder.
-        monkeypatch.setattr(
-            "pathlib.Path.exists", lambda path, **o: path.name != "letters.memory" and exists(path, **o)
-        )
+        monkeypatch.setattr(memories, "_alike", lambda *_: False)
         said = made(client, "letters")
         assert said.status_code == 409 and "another process" in message(said)
 

@@ -55,6 +55,7 @@ def test_the_page_needs_no_key_and_loads_nothing_from_elsewhere(serve):
         policy = said.headers["content-security-policy"]
         assert said.status_code == 200 and "default-src 'none'" in policy and "unsafe" not in policy, path
         assert not re.search(r"https?://|//[a-z]+\.", re.sub(r"http://www\.w3\.org\S*", "", said.text)), path
+        assert "maxlength" not in said.text, "what is too long is refused with a word, not cut"
         if path.endswith(("/", ".html")):
             assert not re.search(r"<script(?![^>]*src=)|<style|style=|\son\w+=|\{\{", said.text), path
             for used in re.findall(r'(?:src|href)="(/[^"]*)"', said.text):

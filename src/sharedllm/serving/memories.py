@@ -1,6 +1,7 @@
 """The memories of a server by name: those opened at its start, new ones, and changes of their documents."""
 
 import threading
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -198,8 +199,11 @@ class Memories:
         """
         assert self.folder is not None
         path = self.folder / f"{name}.memory"
-        if name in self.names or path.exists() or path.is_symlink():
-            raise ServingError(409, f"name={name!r} is taken: choose another name.", "name")
+        # A copy of the folder on another system may take letters in upper and lower case, or accents, for the same.
+        taken = [name] if name in self.names else [p.stem for p in self.folder.glob("*") if _alike(p, path)]
+        if taken:
+            by = "" if name in taken else f" by {taken[0]!r}, which many systems take for the same name"
+            raise ServingError(409, f"name={name!r} is taken{by}: choose another name.", "name")
         with full_disk_named(f"{self.folder}"), ExitStack() as stack:
             try:
                 writer = stack.enter_context(writing(path))
@@ -313,6 +317,14 @@ def full_disk_named(what: str) -> Iterator[None]:
 
 def _name(path: Path | str) -> str:
     return Path(path).resolve().name.removesuffix(".memory")
+
+
+def _alike(first: Path, second: Path) -> bool:
+    """Whether two files may have one name on a system that does not tell upper from lower case, or forms of accents."""
+    one, other = (
+        unicodedata.normalize("NFC", unicodedata.normalize("NFC", p.name).casefold()) for p in (first, second)
+    )
+    return one == other
 
 
 def _taken(name: str, document: str) -> ServingError:
