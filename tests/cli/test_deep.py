@@ -86,7 +86,7 @@ def test_choosing_says_how_far_it_is(run, deep_folder, tmp_path, monkeypatch):
 
 
 def test_a_chat_says_what_may_not_be_there(run, deep_folder, tmp_path, monkeypatch):
-    """Of a follow-up question only the data say so: it may go by words of the conversation."""
+    """Also of a later question. Of one that goes on with the one before it is not known."""
     text = tmp_path / "notes.txt"
     text.write_text(TEXT)
     questions = "Does photosynthesis need chlorophyll?\nWhich telescope did astronomers buy?\n"
@@ -96,10 +96,11 @@ def test_a_chat_says_what_may_not_be_there(run, deep_folder, tmp_path, monkeypat
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(typed.encode())))
         return run(*options, *more)
 
-    code, _, err = chat(questions)
-    assert code == 0 and err.count("may not be in the text") == 1
-    code, out, _ = chat(questions + "Who keeps the castle?\n", "--json")
-    assert code == 0 and [json.loads(line)["found"] for line in out.splitlines()] == [False, False, True]
+    known = "Who keeps the castle?\nAnd when did he buy it?\n"
+    code, _, err = chat(questions + known)
+    assert code == 0 and err.count("may not be in the text") == 2
+    code, out, _ = chat(questions + known, "--json")
+    assert code == 0 and [json.loads(line)["found"] for line in out.splitlines()] == [False, False, True, None]
 
 
 def test_scores_that_do_not_rank_pieces_are_refused(run, deep_folder, tmp_path):

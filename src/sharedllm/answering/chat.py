@@ -38,7 +38,8 @@ class Turn:
     sources    the best parts of the memory (see `citations.describe`); "this chat" is the history
     stopped    the answer was interrupted
     cut        the answer had to end at `max_new_tokens`
-    found      as in `ask.Chosen`. A follow-up question says little: its words may stand in the conversation
+    found      as in `ask.Chosen`; None too for a question that goes on with the one before (see `conversation`): it is searched
+               for with the earlier answer, whose words need not be the text's
     """
 
     question: str
@@ -148,7 +149,8 @@ class Chat:
         self._fold(room - asked.shape[1])
         everything = self._everything()
         form = self._form(NOTHING)
-        searched = self._form(sought(question, self._earlier))
+        whole = sought(question, self._earlier)
+        searched = self._form(whole)
         searched = searched if searched.shape[1] <= room else asked
         choosing = {"budget": self.budget, "score": self.score, "progress": progress}
         chosen = choose(self.model, self.tokenizer, everything, searched, form, **choosing)
@@ -167,7 +169,8 @@ class Chat:
         said = stream.finish().strip()
         cut = not stopped and cut_off(stop, new, ends.get("eos_token_id", []))
         sources = chosen.supporting(question, said).sources
-        turn = Turn(question, said, chosen.memory, self.running.shape[1], sources, stopped, cut, chosen.found)
+        found = chosen.found if whole == question else None
+        turn = Turn(question, said, chosen.memory, self.running.shape[1], sources, stopped, cut, found)
         self.running = torch.cat([prompt, self.form.answer(said).to(prompt.device)], 1)
         self._earlier = question, said
         return turn

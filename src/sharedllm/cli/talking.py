@@ -131,8 +131,7 @@ def _show(chat: Chat, turn: Turn, json: bool, line: int, seconds: float) -> None
         }
         print(jsonlib.dumps(record), flush=True)
     else:
-        if turn.running == 0:  # a follow-up question may go by words of the conversation
-            show_found(turn.found)
+        show_found(turn.found)
         note_cut(turn.cut)
         show_sources(turn.sources)
     if turn.stopped:
