@@ -143,6 +143,8 @@ def test_bad_requests(model, tokenizer, document):
         chat.ask(["a"])
     with pytest.raises(ValueError, match="the question is empty"):
         chat.ask(" \n")
+    with pytest.raises(ValueError, match=r"the question '\.\.\.' has no word"):
+        chat.ask("...")
     with pytest.raises(
         ValueError, match=r"the question has .* tokens; 108 fit alongside 20 new ones in the window=128"
     ):

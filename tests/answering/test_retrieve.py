@@ -81,6 +81,7 @@ def test_the_models_own_score_is_used(model, tokenizer):
     ("question", "options", "said"),
     [
         ("", {}, "the question is empty"),
+        ("?! …", {}, r"the question '\?! …' has no word: ask with one"),
         ("falcon " * 60, {}, "fit alongside 0 new ones in the window=256"),
         ("falcon", {"budget": 0}, "budget=0 asks for nothing"),
         ("falcon", {"budget": 2}, "budget=2 is less than the"),

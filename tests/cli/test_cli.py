@@ -332,6 +332,7 @@ def bad_inputs(tmp_path, text_file, memory_file):
         (["ask", damaged, "what?"], "is damaged: it can't be read"),
         (["ask", tmp_path / "missing.memory", "what?"], "does not exist"),
         (["ask", memory_file, " "], "question is empty"),
+        (["ask", memory_file, "?!"], "the question '?!' has no word: ask with one of what you look for."),
         (["ask", memory_file, "what? " * 50], "the question has"),
         (["ask", memory_file, "what?", "--selection", "best"], "--selection best is not known"),
         (["ask", memory_file, "what?", "--max-new-tokens", "0"], "max-new-tokens"),

@@ -60,7 +60,7 @@ def test_read_ask_append_without_any_option(run, deep_folder, tmp_path):
     assert code == 0 and not json.loads(out)["found"]
     code, out, err = run("ask", memory, "Does photosynthesis need chlorophyll?", *options[1:-1])
     assert code == 0 and "may not be in the text" in err
-    code, out, err = run("ask", memory, "?", *options[1:-1])
+    code, out, err = run("ask", memory, "What is it?", *options[1:-1])
     assert code == 0 and "Nothing in this question can be searched for" in err and "may not" not in err
     code, out, _ = run(
         "explain", memory, "Does photosynthesis need chlorophyll?", *options[1:], "-o", tmp_path / "x.html"

@@ -191,7 +191,7 @@ def test_a_schema_that_allows_anything(client, schema):
     said = chat(client, response_format=form, max_tokens=12, **more).choices[0].message.content
     assert said.strip() and set(said.strip()) == {"7"}
     form = {"format": {"type": "json_schema", "name": "x", "schema": schema}}
-    assert client.responses.create(model="small", input="?", text=form, max_output_tokens=8).usage.output_tokens > 0
+    assert client.responses.create(model="small", input="Who?", text=form, max_output_tokens=8).usage.output_tokens > 0
 
 
 def test_a_schema_that_allows_nothing(client):
@@ -200,7 +200,7 @@ def test_a_schema_that_allows_nothing(client):
         chat(client, response_format=form)
     form = {"format": {"type": "json_schema", "name": "x", "schema": False}}
     with pytest.raises(openai.BadRequestError, match="the schema false allows no answer"):
-        client.responses.create(model="small", input="?", text=form)
+        client.responses.create(model="small", input="Who?", text=form)
     for missing in ({}, {"schema": None}):
         with pytest.raises(openai.BadRequestError, match="schema"):
             chat(client, response_format={"type": "json_schema", "json_schema": {"name": "x", **missing}})
@@ -256,7 +256,7 @@ def test_the_responses_api_in_plain_text(client):
     assert [e.sequence_number for e in events] == [*range(len(events))]
     assert events[0].type == "response.created" and events[-1].response.output_text == said.output_text
     form = {"format": {"type": "json_schema", "name": "colour", "schema": COLOUR}}
-    shaped = client.responses.create(model="small", input="?", text=form)
+    shaped = client.responses.create(model="small", input="Who?", text=form)
     assert set(json.loads(shaped.output_text)) == {"colour", "sure"}
     assert shaped.to_dict()["text"] == form and said.to_dict()["text"] == {"format": {"type": "text"}}
     with pytest.raises(openai.BadRequestError, match="previous_response_id is not supported: leave it out") as refused:

@@ -257,6 +257,25 @@ def test_what_is_wrong_is_named_as_it_was_sent(serve):
     assert message(said) == "the last message has the role 'assistant': end with a question, of the role 'user'."
 
 
+def test_a_question_without_a_word_is_refused_where_a_memory_is_searched(serve):
+    client = serve()
+    user, earlier = (
+        {"role": "user", "content": "?!"},
+        [{"role": "user", "content": "What jumps?"}, {"role": "assistant", "content": "A fox."}],
+    )
+    for path, asked, field in (
+        ("/v1/chat/completions", {"messages": [user]}, "messages"),
+        ("/v1/completions", {"prompt": "?!"}, "prompt"),
+    ):
+        said = client.post(path, json=asked | {"memory": "notes", "max_tokens": 1})
+        assert said.status_code == 400 and said.json()["error"]["param"] == field
+        assert "the question '?!' has no word to search the memory for: ask with one" in message(said)
+        assert client.post(path, json=asked | {"memory": "", "max_tokens": 1}).status_code == 200
+    # It goes on with a question that has words.
+    more = {"messages": [*earlier, user], "memory": "notes", "max_tokens": 1}
+    assert client.post("/v1/chat/completions", json=more).status_code == 200
+
+
 def test_numbers_that_are_none(serve):
     client, headers = serve(), {"Content-Type": "application/json"}
     for field in ("temperature", "top_p", "presence_penalty"):

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from ..causal_lm import SharedLLMForCausalLM
 from ..model.config import SharedLLMConfig
 from ..prompts import FEW_WORDS, NOTHING, PromptForm
+from ..scoring.words import said
 from ..utils.errors import UserError
 
 # Names and numbers need few tokens, but a summary more, and an identifier of 36 characters up to 36.
@@ -19,12 +20,14 @@ def checked_question(question: Any) -> str:
     """A question without spaces around it.
 
     Raises:
-        UserError: it is empty or no text.
+        UserError: it is no text, or has no word to look for.
     """
     if not isinstance(question, str):
         raise UserError(f"question={question!r} is a {type(question).__name__}: pass a text.")
     if not question.strip():
         raise UserError("the question is empty: ask something.")
+    if not said(question):
+        raise UserError(f"the question {question.strip()[:40]!r} has no word: ask with one of what you look for.")
     return question.strip()
 
 
@@ -38,7 +41,7 @@ def prompt_of(
     """(1, Q) token ids of a question in the form that the model was trained on.
 
     Raises:
-        UserError: the question is empty or no text, or does not fit into the window together with the answer.
+        UserError: the question is no text, has no word, or does not fit into the window together with the answer.
     """
     ids = asked_ids(model, tokenizer, with_instruction(tokenizer, checked_question(question), instruction)).to(
         model.device
@@ -64,8 +67,8 @@ def searched_for(
     Raises:
         UserError: as `prompt_of`.
     """
-    searched, form = (prompt_of(model, tokenizer, each, 0, instruction="") for each in (question, NOTHING))
-    return searched, form
+    searched = prompt_of(model, tokenizer, question, 0, instruction="")
+    return searched, asked_ids(model, tokenizer, with_instruction(tokenizer, NOTHING, "")).to(model.device)
 
 
 def with_instruction(tokenizer: PreTrainedTokenizerBase, question: str, instruction: str | None) -> str:

@@ -134,7 +134,7 @@ class Chat:
             progress: called before that, as by `ask.ask`, while it is chosen what to read.
 
         Raises:
-            UserError: the question is empty or too long; the chat is unchanged.
+            UserError: the question has no word or is too long; the chat is unchanged.
             KeyboardInterrupt: only before the answer has begun. Later, the answer ends there and is kept.
         """
         question = checked_question(question)

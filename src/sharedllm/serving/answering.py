@@ -189,8 +189,13 @@ def _narrowed(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, s
     """The store, or of a corpus the documents for a question.
 
     Raises:
-        ServingError: the question is too long to search for.
+        ServingError: the question is too long to search for, or has no word.
     """
+    if not prompt.has_words:
+        raise invalid(
+            prompt.field,
+            f'the question {prompt.text.strip()[:40]!r} has no word to search the memory for: ask with one, or send memory="".',
+        )
     query, window = prompt.question.to(model.device), model.config.window
     if query.shape[1] > window:
         raise invalid(

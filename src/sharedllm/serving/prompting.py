@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..answering.conversation import sought
 from ..prompts import NOTHING, PromptForm, with_beginning
+from ..scoring.words import said
 from ..utils.errors import UserError
 from ..utils.text import tokenize
 from .errors import ServingError, invalid
@@ -19,7 +20,7 @@ from .tools import CallForm
 @dataclass(frozen=True)
 class Prompt:
     """ids: (1, L) to continue. question: (1, Q) the part to search a memory for. form: (1, F) the same with a
-    placeholder question, if questions have a form. text: the question's words. one_line: the answer is one line.
+    placeholder question, if questions have a form. text: the question's words. searched: those of `question`. one_line: the answer is one line.
     calls: how the model calls tools, if it may. field: of the request, that holds the question. warning: of what the
     request offers, and the model can't use."""
 
@@ -27,10 +28,16 @@ class Prompt:
     question: Tensor
     form: Tensor | None
     text: str
+    searched: str
     one_line: bool
     calls: CallForm | None = None
     field: str = "messages"
     warning: str | None = None
+
+    @property
+    def has_words(self) -> bool:
+        """Whether there is something to search a memory for."""
+        return bool(said(self.searched))
 
 
 def prompt_of(
@@ -47,7 +54,8 @@ def prompt_of(
     """
     if isinstance(request, CompletionRequest):
         ids = tokenize(tokenizer, request.prompt)
-        return Prompt(with_beginning(tokenizer, ids), ids, None, request.prompt, one_line=False, field="prompt")
+        words = request.prompt
+        return Prompt(with_beginning(tokenizer, ids), ids, None, words, words, one_line=False, field="prompt")
     form, calls, warning = PromptForm.of(tokenizer), None, None
     if request.offered:
         try:
@@ -74,9 +82,11 @@ def prompt_of(
     try:
         ids = form.conversation([(t["role"], t["content"]) for t in turns], turns=turns, tools=tools, lead=lead)
         form_only = form.whole(NOTHING)
-        searched = form.whole(sought(asked.text, _earlier(request.messages, asked)))
-        searched = searched if window is None or searched.shape[1] <= window else form.whole(asked.text)
-        return Prompt(ids, searched, form_only, asked.text, form.one_line, calls, warning=warning)
+        words = sought(asked.text, _earlier(request.messages, asked))
+        searched = form.whole(words)
+        if window is not None and searched.shape[1] > window:
+            words, searched = asked.text, form.whole(asked.text)
+        return Prompt(ids, searched, form_only, asked.text, words, form.one_line, calls, warning=warning)
     except UserError as error:
         raise invalid("messages", str(error)) from None
 
