@@ -300,7 +300,7 @@ def _attention(
     visible: Iterable[range],
     far: tuple[Float[Tensor, "s G D"], Float[Tensor, "s G D"], float] | None = None,
 ) -> Float[Tensor, "L H*D"]:
-    """softmax(q kᵀ / √D) v, one query and one head at a time; H / G query heads share a key-value head.
+    """softmax(q kᵀ / √D) v, one query at a time; H / G query heads share a key-value head.
 
     Args:
         queries: (L, H, D). keys, values: (S, G, D).
@@ -309,22 +309,19 @@ def _attention(
     Returns:
         (L, H · D).
     """
-    (_, heads, head_dim), groups = queries.shape, keys.shape[1]
+    shared, head_dim = queries.shape[1] // keys.shape[1], queries.shape[2]
+    keys, values = keys.repeat_interleave(shared, 1), values.repeat_interleave(shared, 1)
     rows = []
     for query, seen in zip(queries, visible, strict=True):
-        row = []
-        for head in range(heads):
-            k = keys[seen.start : seen.stop, head // (heads // groups)]
-            v = values[seen.start : seen.stop, head // (heads // groups)]
-            scores = k @ query[head] / math.sqrt(head_dim)
-            if far is not None:
-                far_keys, far_values, bias = far
-                far_scores = far_keys[:, head // (heads // groups)] @ query[head] / math.sqrt(head_dim)
-                scores = torch.cat([far_scores + bias, scores])
-                v = torch.cat([far_values[:, head // (heads // groups)], v])
-            weights = torch.softmax(scores, 0, dtype=torch.promote_types(scores.dtype, torch.float32))
-            row.append(weights.to(v.dtype) @ v)
-        rows.append(torch.cat(row))
+        v = values[seen.start : seen.stop]
+        scores = torch.einsum("shd,hd->sh", keys[seen.start : seen.stop], query) / math.sqrt(head_dim)
+        if far is not None:
+            far_keys, far_values, bias = far
+            far_scores = torch.einsum("shd,hd->sh", far_keys.repeat_interleave(shared, 1), query) / math.sqrt(head_dim)
+            scores = torch.cat([far_scores + bias, scores])
+            v = torch.cat([far_values.repeat_interleave(shared, 1), v])
+        weights = torch.softmax(scores, 0, dtype=torch.promote_types(scores.dtype, torch.float32))
+        rows.append(torch.einsum("sh,shd->hd", weights.to(v.dtype), v).flatten())
     return torch.stack(rows)
 
 

@@ -2,6 +2,7 @@
 transformers."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -15,7 +16,7 @@ from transformers.models.mistral import modeling_mistral
 from transformers.models.qwen2 import modeling_qwen2
 from transformers.models.qwen3 import modeling_qwen3
 
-from sharedllm import SharedLLMForCausalLM
+from sharedllm import SharedLLMForCausalLM, reference
 from sharedllm.reference import reference_logits, reference_memory
 
 ENCODINGS = ("node", "chunk")
@@ -63,7 +64,22 @@ def fast_logits(model: SharedLLMForCausalLM, batch: Batch) -> list[Tensor]:
 
 def slow_logits(model: SharedLLMForCausalLM, batch: Batch, epsilons: list[float] | None = None) -> list[Tensor]:
     texts = zip(batch.running, batch.contexts, batch.queries, strict=True)
-    return [reference_logits(model, *text, epsilons=epsilons) for text in texts]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference, "_run", remembering(reference._run))
+        return [reference_logits(model, *text, epsilons=epsilons) for text in texts]
+
+
+def remembering(run: Callable[..., list[Tensor]]) -> Callable[..., list[Tensor]]:
+    """The reference's `_run`, which runs over a chunk again for each of its nodes, once for each span."""
+    known = {}
+
+    def call(model: SharedLLMForCausalLM, layers: nn.ModuleList, ids: list[int], depth: int) -> list[Tensor]:
+        asked = id(layers), tuple(ids), depth, torch.is_grad_enabled()
+        if asked not in known:
+            known[asked] = run(model, layers, ids, depth)
+        return known[asked]
+
+    return call
 
 
 def gradients(model: SharedLLMForCausalLM, logits: list[Tensor], seed: int = 0) -> dict[str, Tensor]:
