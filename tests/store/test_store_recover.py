@@ -149,6 +149,25 @@ def test_recovered_documents_are_whole_and_in_their_order(tmp_path, model):
 
 
 @torch.no_grad()
+def test_a_document_that_grew_is_not_whole_without_its_new_end(tmp_path, model):
+    """Even if it had ended where a block is full."""
+    folder, text = tmp_path / "a.memory", words(96, 1)
+    build(folder, model, {"a": text[:64]})
+    with writing(folder) as writer:
+        assert writer.read(model, TOKENIZER, "a", [text]) == 32
+    (grown,) = MemoryStore.open(folder).documents
+    (at_once,) = build(tmp_path / "b.memory", model, {"a": text}).documents
+    assert [replace(b, file="", sha256="") for b in grown.blocks] == [
+        replace(b, file="", sha256="") for b in at_once.blocks
+    ]
+    (folder / "manifest.json").unlink()
+    (folder / "blocks" / f"{grown.blocks[2].file}.memory").unlink()
+    recover(folder, tmp_path / "new.memory", TOKENIZER, "tok")
+    (new,) = MemoryStore.open(tmp_path / "new.memory").documents
+    assert (new.tokens, new.finished) == (64, False)
+
+
+@torch.no_grad()
 def test_recover_keeps_the_places_of_documents(tmp_path, model):
     folder, text = tmp_path / "a.memory", "".join(f"line {i}.\n" for i in range(20))
     places = tuple((text.index(f"line {i}."), f'section "{i}"') for i in (1, 2, 9, 15, 17))

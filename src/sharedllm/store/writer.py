@@ -136,8 +136,9 @@ class Writer:
         blocks, size = list(old.blocks), self._block_tokens(model)
         ids, characters, known, lines = torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), 0, 0
         context = self._last_ids(blocks)
-        if text and blocks and blocks[-1].tokens < size:
-            # The last block is read again together with the new text; all its characters are attributed to its first token.
+        if text and blocks and (blocks[-1].tokens < size or old.finished):
+            # The last block is read again together with the new text, even a full one, as the document does not end there any
+            # more; all its characters are attributed to its first token.
             ids, context = context, self._last_ids(blocks[:-1])
             known, lines = blocks[-1].characters, blocks[-1].lines
             characters = torch.zeros(len(ids), dtype=torch.long)
