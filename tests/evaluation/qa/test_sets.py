@@ -1,6 +1,7 @@
 """Question sets: every text contains the evidence of its questions, at the stated places; halves are disjoint; metrics
 by example."""
 
+import functools
 import json
 from itertools import islice, pairwise
 
@@ -30,7 +31,10 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def meter():
-    return Meter(byte_tokenizer())
+    """Many sets are filled with the same texts, whose tokens are counted once here."""
+    meter = Meter(byte_tokenizer())
+    meter.tokens = functools.cache(meter.tokens)
+    return meter
 
 
 def some(name, folder, meter, count=3, **options):
