@@ -27,30 +27,40 @@ def model(request):
     return tiny_shared("llama", base=base, window=256, encoding="chunk", **settings)
 
 
-@pytest.fixture(params=[None, TEMPLATE], ids=["plain", "chat"])
+@pytest.fixture(scope="module", params=[None, TEMPLATE], ids=["plain", "chat"])
 def tokenizer(request):
     made = byte_tokenizer()
     made.chat_template = request.param
     return made
 
 
+@pytest.fixture(scope="module")
+def memory(model):
+    return model.read(tokenize(byte_tokenizer(), TEXT), keep_all=True, sources=["foxes"])
+
+
+OPTIONS = {"budget": 150, "score": "bm25", "max_new_tokens": 8}
+
+
+@pytest.fixture(scope="module")
+def alone(model, tokenizer, memory):
+    """What each question gets alone."""
+    return [ask(model, tokenizer, memory, question, **OPTIONS) for question in QUESTIONS]
+
+
 @pytest.mark.parametrize("rows", [pytest.param(1, marks=pytest.mark.slow), 2, 8])
-def test_together_is_one_by_one(model, tokenizer, rows):
-    memory = model.read(tokenize(tokenizer, TEXT), keep_all=True, sources=["foxes"])
-    options = {"budget": 150, "score": "bm25", "max_new_tokens": 8}
-    alone = [ask(model, tokenizer, memory, question, **options) for question in QUESTIONS]
-    together = ask_together(model, tokenizer, memory, QUESTIONS, rows=rows, **options)
+def test_together_is_one_by_one(model, tokenizer, memory, alone, rows):
+    together = ask_together(model, tokenizer, memory, QUESTIONS, rows=rows, **OPTIONS)
     assert [reply.text for reply in together] == [answer.text for answer in alone]
     assert [reply.sources for reply in together] == [answer.sources for answer in alone]
     assert [reply.cut for reply in together] == [answer.cut for answer in alone]
     assert len({reply.text for reply in together}) > 1
 
 
-def test_a_cut_answer_is_told_from_one_that_ended(model, tokenizer):
-    memory = model.read(tokenize(tokenizer, TEXT), keep_all=True)
+def test_a_cut_answer_is_told_from_one_that_ended(model, tokenizer, memory, monkeypatch):
     limits = {"budget": 150, "score": "bm25"}
     token = int(ask(model, tokenizer, memory, QUESTIONS[0], **limits, max_new_tokens=3).answer_ids[0, -1])
-    model.generation_config.eos_token_id = token
+    monkeypatch.setattr(model.generation_config, "eos_token_id", token)
     for most, first in ((1, None), (8, False)):
         alone = [ask(model, tokenizer, memory, question, **limits, max_new_tokens=most).cut for question in QUESTIONS]
         together = ask_together(model, tokenizer, memory, QUESTIONS, **limits, max_new_tokens=most)
@@ -68,15 +78,13 @@ def test_a_memory_that_keeps_a_tree_is_read_whole():
     assert [reply.text for reply in together] == alone and all(not reply.sources for reply in together)
 
 
-def test_a_wrong_question_is_refused_before_any_is_answered(model, tokenizer, monkeypatch):
-    memory = model.read(tokenize(tokenizer, TEXT), keep_all=True)
+def test_a_wrong_question_is_refused_before_any_is_answered(model, tokenizer, memory, monkeypatch):
     monkeypatch.setattr("sharedllm.answering.together.Batch", None)
     with pytest.raises(UserError, match="the question has"):
         ask_together(model, tokenizer, memory, ["Who?", "Who? " * 90], max_new_tokens=5)
 
 
-def test_an_error_while_answering_is_raised(model, tokenizer, monkeypatch):
-    memory = model.read(tokenize(tokenizer, TEXT), keep_all=True)
+def test_an_error_while_answering_is_raised(model, tokenizer, memory, monkeypatch):
     monkeypatch.setattr("sharedllm.answering.together.StopOnText.took", lambda self, token: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         ask_together(model, tokenizer, memory, QUESTIONS, budget=150, score="bm25", max_new_tokens=5)
