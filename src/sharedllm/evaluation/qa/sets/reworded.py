@@ -18,7 +18,7 @@ FACTS = (
     ("The physician prescribed willow bark for the boy's fever.", "What remedy did a doctor give against high temperature?", "willow"),
     ("Nobody at the inn would rent room nine since the fire.", "Which chamber did guests avoid after something burned?", "nine"),
     ("The miller's horse was called Thunderfoot.", "What name had an animal that belonged to somebody grinding flour?", "Thunderfoot"),
-    ("The bell of the abbey was resources in Toulouse.", "In which town did they make metal that rings for monks?", "Toulouse"),
+    ("The bell of the abbey was cast in Toulouse.", "In which town did they make metal that rings for monks?", "Toulouse"),
     ("Old Marta pays her rent in goose eggs.", "With what does an elderly tenant settle monthly debts?", "eggs"),
     ("The thief escaped through the coal cellar.", "By which route could a robber run away?", "cellar"),
     ("Professor Dunn wrote his letters in green ink.", "What colour did an academic prefer for correspondence?", "green"),
