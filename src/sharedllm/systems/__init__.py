@@ -175,6 +175,12 @@ for _system in (
     ),
     System("bm25-text-rank", "the same with the best piece last", "#d99a8c", asked=f"{_ASKED}:pieces"),
     System(
+        "bm25-few-text",
+        "the same without pieces that score much less than the best one",
+        "#8f3b2a",
+        asked=f"{_ASKED}:pieces",
+    ),
+    System(
         "minilm-text",
         "the base with the best pieces by a sentence encoder, in the text's order",
         "#7b5ea7",

@@ -26,6 +26,7 @@ from sharedllm.evaluation.qa.sets import SETS, PackedText, Question, TextSpec
 from sharedllm.evaluation.qa.systems import Ask, Harness, Resources, Skipped, asked_names, make
 from sharedllm.evaluation.qa.text_systems import ClosedBook
 from sharedllm.evaluation.statistics import pooled_bootstrap
+from sharedllm.scoring.rankings import LEAST_SHARE
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}"
@@ -129,10 +130,11 @@ def test_what_each_system_shows(harness, plan):
     resources = Resources(harness, texts)
     text = texts[0]
     pieces = cut(text, harness.meter)
+    left_out = set()
     for question in text.questions:
         ask = Ask(question, "Be short.", 2, 400)
         shown = {}
-        for name in ("wrong", "oracle-text", "bm25-text", "bm25-text-rank", "closed"):
+        for name in ("wrong", "oracle-text", "bm25-text", "bm25-text-rank", "bm25-few-text", "closed"):
             system = make(name, resources)
             shown[name] = system.answer(system.prepare(text), ask)
         answer = question.answers[0]
@@ -141,11 +143,19 @@ def test_what_each_system_shows(harness, plan):
         assert shown["closed"].selected_tokens == 0
         ordered, by_rank = shown["bm25-text"].spans, shown["bm25-text-rank"].spans
         assert list(ordered) == sorted(ordered) and set(ordered) == set(by_rank)
-        best = pieces[ranked(Words().scores(Words().index(text, pieces), question))[0]]
+        scores = Words().scores(Words().index(text, pieces), question)
+        near = {
+            (p.start, p.end) for p, score in zip(pieces, scores, strict=True) if score >= LEAST_SHARE * scores.max()
+        }
+        few = set(shown["bm25-few-text"].spans)
+        assert few == near & set(ordered)
+        left_out |= set(ordered) - few
+        best = pieces[ranked(scores)[0]]
         assert by_rank[-1] == (best.start, best.end), "the best piece is next to the question"
         for reply in shown.values():
             assert reply.selected_tokens <= 400 + 2 * len(reply.spans)
             assert reply.context_tokens > reply.selected_tokens
+    assert left_out, "some pieces score much less than the best one"
 
 
 def test_the_registry_names_every_system(harness, plan):

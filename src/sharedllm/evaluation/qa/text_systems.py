@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
+
+from ...scoring.rankings import LEAST_SHARE
 from ...utils.errors import UserError
 from ...utils.hardware import now
 from .pieces import Piece, cut, joined, within
@@ -66,17 +69,20 @@ class RankedText:
     """The best pieces by a ranking, as text in the window.
 
     order: "text", the order of the text, or "rank", with the best one last and so next to the question.
+    share: pieces that score less than this share of the best one are left out, as a memory leaves them out.
     """
 
     harness: Harness
     ranking: Ranking
     order: Literal["text", "rank"] = "text"
+    share: float = 0.0
     budgeted: bool = True
     follows: str = ""
 
     @property
     def name(self) -> str:
-        return f"{self.ranking.name}-text" + ("" if self.order == "text" else "-rank")
+        few = "-few" if self.share else ""
+        return f"{self.ranking.name}{few}-text" + ("" if self.order == "text" else "-rank")
 
     def prepare(self, text: PackedText) -> tuple[PackedText, list[Piece], Any]:
         self.harness.reader.head()
@@ -89,7 +95,9 @@ class RankedText:
         if isinstance(self.ranking, Oracle) and not ask.question.evidence:
             raise Skipped("the set does not say where the answer is")
         begin = now()
-        chosen = within(pieces, ranked(self.ranking.scores(index, ask.question)), ask.budget)
+        scores = self.ranking.scores(index, ask.question)
+        least = self.share * scores.max() if self.share else -np.inf
+        chosen = within(pieces, [i for i in ranked(scores) if scores[i] >= least], ask.budget)
         chosen = sorted(chosen) if self.order == "text" else chosen[::-1]
         selecting = now() - begin
         return _shown(self.harness, text.text, _spans(pieces, chosen), ask, {"select": selecting})
@@ -186,7 +194,13 @@ def full(name: str, variant: str, resources: Resources) -> AskedSystem:
 
 def pieces(name: str, variant: str, resources: Resources) -> AskedSystem:
     ranking, _, order = name.partition("-text")
-    return RankedText(resources.harness, resources.ranking(ranking), "rank" if order == "-rank" else "text")
+    few = ranking.endswith("-few")
+    return RankedText(
+        resources.harness,
+        resources.ranking(ranking.removesuffix("-few")),
+        "rank" if order == "-rank" else "text",
+        LEAST_SHARE if few else 0.0,
+    )
 
 
 def same_pieces(name: str, variant: str, resources: Resources) -> AskedSystem:
