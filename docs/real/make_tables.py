@@ -33,12 +33,16 @@ SOLVED = 0.2
 EVEN = ("kv75", "kv140", "kv75-line", "kv140-line")
 # 0: texts as they are.
 LENGTHS = {0: "whole", 8192: "8K", 31744: "31K", 32768: "32K", 131072: "128K", 1048576: "1M"}
+# Cells of an earlier rule: asked with the instruction last, before pieces ended with paragraphs and before meaning could decide.
+Cells = tuple[tuple[str, int], ...]
+BEFORE: Cells = (("keys-4", 1048576), ("nq", 1048576), ("nq", 31744))
 # Sets of whole documents, of which the length is the greatest.
 DOCUMENTS = ("narrativeqa",)
 SYSTEMS = {
     "sharedllm": "sharedllm",
     "same-pieces-text": "the same pieces as text",
     "bm25-text": "BM25 as text",
+    "bm25-few-text": "BM25, fewer, as text",
     "minilm-text": "MiniLM as text",
     "oracle-text": "oracle as text",
     "closed": "closed book",
@@ -113,8 +117,9 @@ def cells(answers: Found, budget: int = BUDGET, whole: bool = False) -> list[tup
     return sorted(ours & read if whole else ours - read)
 
 
-def size(name: str, length: int) -> str:
-    return f"to {LENGTHS[length]}" if name in DOCUMENTS else LENGTHS[length]
+def size(name: str, length: int, marked: Cells = BEFORE) -> str:
+    """The tokens of the texts, and a mark for cells of an earlier rule."""
+    return ("to " if name in DOCUMENTS else "") + LENGTHS[length] + (" †" if (name, length) in marked else "")
 
 
 def score(contender: Contender, metric: str) -> str:
@@ -142,7 +147,7 @@ def solved(answers: Found, name: str, length: int, metric: str) -> bool:
     return oracle is None or estimate(list(oracle.rows.values()), metric).mean >= SOLVED
 
 
-def main_table(answers: Found, metrics: dict[str, str], hard: bool = False) -> Iterator[str]:
+def main_table(answers: Found, metrics: dict[str, str], hard: bool = False, marked: Cells = BEFORE) -> Iterator[str]:
     """Sets and lengths by system, and ours against the strongest simple rivals. hard: those that the base can't solve."""
     yield f"| set, score | tokens | n | groups | {' | '.join(SYSTEMS.values())} | minus the same pieces | minus BM25 |"
     yield "|---|--:|--:|--:|" + "--:|" * (len(SYSTEMS) + 2)
@@ -153,7 +158,7 @@ def main_table(answers: Found, metrics: dict[str, str], hard: bool = False) -> I
         shown = [score(here[s], metric) if s in here else "–" for s in SYSTEMS]
         ours = here["sharedllm"]
         signed = " | ".join(minus(ours, here[rival], metric) for rival in ("same-pieces-text", "bm25-text"))
-        yield f"| {name}, {metric} | {size(name, length)} | {len(ours.rows)} | {groups(ours)} | {' | '.join(shown)} | {signed} |"
+        yield f"| {name}, {metric} | {size(name, length, marked)} | {len(ours.rows)} | {groups(ours)} | {' | '.join(shown)} | {signed} |"
 
 
 def reworded_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
@@ -170,7 +175,7 @@ def reworded_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
 
 def whole_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
     """Where full attention can read the text: its answers, and those of its cache when it is compressed."""
-    names = {s: SYSTEMS[s] for s in ("sharedllm", "same-pieces-text", "bm25-text", "oracle-text")} | WHOLE
+    names = {s: SYSTEMS[s] for s in PIECES if s != "minilm-text"} | WHOLE
     yield f"| set, score | tokens | n | {' | '.join(names.values())} | minus full attention |"
     yield "|---|--:|--:|" + "--:|" * (len(names) + 1)
     for name, length in cells(answers, whole=True):
@@ -191,7 +196,7 @@ def pairs_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
     """All questions of odd ids of the two tables of answers together: how often ours answers better and worse than a rival."""
     yield "| sharedllm against | questions | better | worse | p (sign test) |"
     yield "|---|--:|--:|--:|--:|"
-    for rival in ("same-pieces-text", "bm25-text", "minilm-text"):
+    for rival in ("same-pieces-text", "bm25-text", "bm25-few-text", "minilm-text"):
         changes = []
         for name, length in cells(answers) + cells(answers, whole=True):
             here, metric = cell(answers, name, length), metrics[name]
@@ -213,7 +218,13 @@ def wording_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
     )
     yield "|---|--:|--:|" + "--:|" * (len(PIECES) + 1)
     for name, length in cells(before):
-        was, now, metric = cell(before, name, length), cell(answers, name, length), metrics[name]
+        metric = metrics[name]
+        was, now = cell(before, name, length), cell(answers, name, length)
+        asked = was["sharedllm"].rows.keys() & now["sharedllm"].rows.keys()
+        was, now = (
+            {s: Contender(s, c.budget, {q: c.rows[q] for q in sorted(asked)}, []) for s, c in here.items()}
+            for here in (was, now)
+        )
         shown = [f"{score(was[s], metric)} → {score(now[s], metric)}" if s in was and s in now else "–" for s in PIECES]
         changed = minus(now["sharedllm"], was["sharedllm"], metric)
         yield f"| {name}, {metric} | {size(name, length)} | {len(was['sharedllm'].rows)} | {' | '.join(shown)} | {changed} |"
@@ -344,9 +355,9 @@ TABLES = {
     "wording": (CELLS, wording_table),
     "reworded": (CELLS, reworded_table),
     "whole": (CELLS, whole_table),
-    "gemma": (GEMMA, main_table),
+    "gemma": (GEMMA, partial(main_table, marked=())),
     "cost": (CELLS, cost_table),
-    "gpu": (EARLIER, main_table),
+    "gpu": (EARLIER, partial(main_table, marked=())),
     "budget": (EARLIER, budget_table),
     "depth": (EARLIER, depth_table),
 }
