@@ -512,6 +512,21 @@ def test_names_that_are_not_utf_8_break_no_reply(serve, model, tokenizer, tmp_pa
         assert events[-1]["sharedllm"]["sources"] == said["sharedllm"]["sources"]
 
 
+def test_what_is_not_supported_is_named_as_it_was_sent(serve):
+    client, hello = serve(), {"role": "user", "content": "Hi?"}
+    deep = {"id": "1", "function": {"name": "f", "arguments": "[" * 100_000}}
+    called = [{"role": "assistant", "tool_calls": [deep]}, {"role": "tool", "tool_call_id": "1", "content": "2"}, hello]
+    for body, field, message in (
+        ({"messages": [hello], "Foo": 1}, "Foo", "Foo is not supported: leave it out"),
+        ({"messages": [hello], "str": 1}, "str", "str is not supported: leave it out"),
+        ({"messages": [hello | {"Bar": 1}]}, "messages.0.Bar", "messages.0.Bar is not supported: leave it out"),
+        ({"messages": called}, "messages.0.tool_calls.0.function.arguments", "in more than 100 levels: send flatter"),
+    ):
+        response = client.post("/v1/chat/completions", json=body)
+        error = response.json()["error"]
+        assert response.status_code == 400 and error["param"] == field and message in error["message"], error
+
+
 def test_bad_bodies(serve):
     client = serve(most_bytes=100_000)
     json_type, gzipped = {"Content-Type": "application/json"}, gzip.compress(b'{"prompt": "x"}')

@@ -7,6 +7,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from ..utils.text_files import is_text
 
+# Most levels of a call's arguments: templates write them, a level a recursion.
+LEVELS = 100
+
 # Values of unknown fields that ask for nothing. In any field, null, false and empty values ask for nothing.
 _NOTHING: dict[str, tuple[Any, ...]] = {
     "best_of": (1,),
@@ -72,6 +75,17 @@ class TextPart(Body):
 class CalledFunction(Body):
     name: Annotated[str, Field(min_length=1)]
     arguments: str = "{}"
+
+    @field_validator("arguments")
+    @classmethod
+    def _no_deeper_than_templates_write(cls, value: str) -> str:
+        depth = most = 0
+        for sign in value:
+            depth += (sign in "[{") - (sign in "]}")
+            most = max(most, depth)
+        if most > LEVELS:
+            raise ValueError(f"nested in more than {LEVELS} levels: send flatter arguments.")
+        return value
 
 
 class ToolCall(Body):

@@ -205,8 +205,11 @@ def explained(errors: list[Any]) -> ServingError:
     same = [error for error in errors if error["loc"][:2] == errors[0]["loc"][:2]]
     first = max(same, key=lambda error: len(error["loc"]))
     # The location also names members of a union, which are not fields of the request: names of classes and types.
-    parts = [str(p) for p in first["loc"] if p not in ("body", "query") and "[" not in str(p) and p != "str"]
-    field = ".".join(p for p in parts if not p[:1].isupper()) or None
+    where = first["loc"][1:] if first["loc"][:1] in (("body",), ("query",)) else first["loc"]
+    # What is not supported is named as the client wrote it.
+    last = [str(where[-1])] if where and first["type"] == "extra_forbidden" else []
+    parts = [str(p) for p in where[: len(where) - len(last)] if "[" not in str(p) and p != "str"]
+    field = ".".join([p for p in parts if not p[:1].isupper()] + last) or None
     no_object = first["type"] in ("model_type", "model_attributes_type", "dict_type")
     if first["type"] == "json_invalid" or (no_object and field is None):
         return invalid(None, "the body is not a JSON object: send one, with Content-Type: application/json.")
