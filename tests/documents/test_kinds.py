@@ -151,6 +151,8 @@ def test_a_table_by_row(tmp_path, delimiter):
 def test_a_table_without_names(tmp_path):
     (tmp_path / "a.csv").write_text("1,2\n3,4\n")
     assert open_document(str(tmp_path / "a.csv")).text() == "1; 2\n3; 4\n"
+    (tmp_path / "a.csv").write_text(",name,age,\n0,Anna,31,\n")
+    assert open_document(str(tmp_path / "a.csv")).text() == "name; age\n0; name: Anna; age: 31\n"
 
 
 CHATS = {

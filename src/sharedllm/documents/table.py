@@ -24,7 +24,7 @@ def extract(path: Path) -> Extract:
     text = "".join(text_pieces(str(path), encoding))
     rows = _rows(text, path)
     head = next(iter(rows), [])
-    columns = _columns(head, text)
+    columns = _columns(head)
     return Extract(_parts(_rows(text, path), columns), unit="row", read_as=encoding)
 
 
@@ -55,12 +55,17 @@ def _delimiter(text: str) -> str:
     return best
 
 
-def _columns(head: list[str], text: str) -> list[str]:
-    """The names of the columns; [] if the first row holds values."""
-    named = [cell.strip() for cell in head]
+def _columns(head: list[str]) -> list[str]:
+    """The names of the columns; [] if the first row holds values. The first column may have none, as a column that only numbers
+    the rows, and the last one, after a comma at the end of each line."""
+    columns = [cell.strip() for cell in head]
+    named = columns[:]
+    for end in (0, -1):
+        if len(named) > 1 and not named[end]:
+            del named[end]
     if not all(named) or len(set(named)) < len(named) or any(_is_number(cell) for cell in named):
         return []
-    return named
+    return columns
 
 
 def _is_number(cell: str) -> bool:
