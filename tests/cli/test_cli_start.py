@@ -75,6 +75,12 @@ WRONG = [
     (["ask", "nosuch.txt", "q"], "nosuch.txt does not exist"),
     (["read", "", "-o", "x.memory"], "a name of what to read is blank (''): name a file or a folder"),
     (["read", "here.txt", " ", "-o", "x.memory"], "a name of what to read is blank (' ')"),
+    (
+        ["read", "here.txt", "-o", ""],
+        "--output '' is not allowed: it is blank: name what to write; the current folder is `.`.",
+    ),
+    (["explain", "here.txt", "q", "-o", " "], "--output is not allowed: it is blank"),
+    (["read-corpus", "here.txt", "-o", ""], "--output '' is not allowed: it is blank"),
     (["ask", "", "q"], "a name of what to read is blank ('')"),
     (["ask", " ", "q"], "a name of what to read is blank (' ')"),
     (["ask", "nosuch.memory", "q"], "nosuch.memory does not exist: check the name, or make it with"),

@@ -42,6 +42,22 @@ def check_model(name: str | None) -> str | None:
     return name
 
 
+def filled(value: str) -> str:
+    """The name of what to write. Blank, as of a variable of the shell that isn't set, it would be the current folder.
+
+    Raises:
+        UserError: it is blank.
+    """
+    if not value.strip():
+        raise UserError("it is blank: name what to write; the current folder is `.`.")
+    return value
+
+
+def _path(value: str | Path) -> Path:
+    """The path of an option, or its default. Raises as `filled`."""
+    return value if isinstance(value, Path) else Path(filled(value))
+
+
 def check_output(folder: Path | None) -> Path | None:
     """Refuse an output folder that can't be written to, before the work whose result is for it. Returns it.
 
@@ -55,13 +71,13 @@ def check_output(folder: Path | None) -> Path | None:
 
 def output_option(about: str) -> Any:
     """The option -o of a command that writes a folder."""
-    return typer.Option("-o", "--output", callback=check_output, help=about)
+    return typer.Option("-o", "--output", parser=_path, metavar="<path>", callback=check_output, help=about)
 
 
 def output_file_option(about: str) -> Any:
     """The option -o of a command that writes one file; see `check_not_read`."""
     about = f"{about} One of that name is replaced, and missing folders are made."
-    return typer.Option("-o", "--output", callback=_check_file_output, help=about)
+    return typer.Option("-o", "--output", parser=_path, metavar="<path>", callback=_check_file_output, help=about)
 
 
 def _check_file_output(file: Path) -> Path:

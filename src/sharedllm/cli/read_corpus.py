@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from ..utils.errors import UserError
-from .common import JsonOption, ModelOption, note, print_json, progress_bar, stderr
+from .common import JsonOption, ModelOption, filled, note, print_json, progress_bar, stderr
 from .read import SHOWN
 
 
@@ -20,7 +20,14 @@ def command(
         ),
     ],
     output: Annotated[
-        str, typer.Option("-o", "--output", help="Where the corpus goes: a folder, s3://BUCKET/NAME, gs://….")
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            parser=filled,
+            metavar="<str>",
+            help="Where the corpus goes: a folder, s3://BUCKET/NAME, gs://….",
+        ),
     ],
     model: ModelOption = "tiny",
     workers: Annotated[
