@@ -1,6 +1,7 @@
 """The server: OpenAI's formats, answers equal to the model's own, and refused requests."""
 
 import gzip
+import json
 import random
 from dataclasses import replace
 
@@ -514,13 +515,21 @@ def test_names_that_are_not_utf_8_break_no_reply(serve, model, tokenizer, tmp_pa
 
 def test_what_is_not_supported_is_named_as_it_was_sent(serve):
     client, hello = serve(), {"role": "user", "content": "Hi?"}
-    deep = {"id": "1", "function": {"name": "f", "arguments": "[" * 100_000}}
-    called = [{"role": "assistant", "tool_calls": [deep]}, {"role": "tool", "tool_call_id": "1", "content": "2"}, hello]
+
+    def called(arguments: str) -> dict:
+        deep = {"id": "1", "function": {"name": "f", "arguments": arguments}}
+        turns = [{"role": "assistant", "tool_calls": [deep]}, {"role": "tool", "tool_call_id": "1", "content": "2"}]
+        return {"messages": [*turns, hello]}
+
+    arguments, levels = "messages.0.tool_calls.0.function.arguments", "in more than 100 levels: send flatter"
     for body, field, message in (
         ({"messages": [hello], "Foo": 1}, "Foo", "Foo is not supported: leave it out"),
         ({"messages": [hello], "str": 1}, "str", "str is not supported: leave it out"),
         ({"messages": [hello | {"Bar": 1}]}, "messages.0.Bar", "messages.0.Bar is not supported: leave it out"),
-        ({"messages": called}, "messages.0.tool_calls.0.function.arguments", "in more than 100 levels: send flatter"),
+        (called("[" * 100_000), arguments, levels),
+        (called('{"p":[' * 60 + "1" + "]}" * 60), arguments, levels),
+        # As far as the messages go it is accepted; this model's template has no form for calls.
+        (called(json.dumps({"code": "[" * 200})), "messages", "chat template"),
     ):
         response = client.post("/v1/chat/completions", json=body)
         error = response.json()["error"]

@@ -1,6 +1,7 @@
 """The messages and tools of a chat request, as OpenAI's clients send them."""
 
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -9,6 +10,7 @@ from ..utils.text_files import is_text
 
 # Most levels of a call's arguments: templates write them, a level a recursion.
 LEVELS = 100
+_DEEP = f"nested in more than {LEVELS} levels: send flatter arguments."
 
 # Values of unknown fields that ask for nothing. In any field, null, false and empty values ask for nothing.
 _NOTHING: dict[str, tuple[Any, ...]] = {
@@ -72,6 +74,11 @@ class TextPart(Body):
         return kind
 
 
+def _inside(value: Any) -> Iterable[Any]:
+    """The values in an object or a list; no others hold any."""
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
 class CalledFunction(Body):
     name: Annotated[str, Field(min_length=1)]
     arguments: str = "{}"
@@ -79,12 +86,16 @@ class CalledFunction(Body):
     @field_validator("arguments")
     @classmethod
     def _no_deeper_than_templates_write(cls, value: str) -> str:
-        depth = most = 0
-        for sign in value:
-            depth += (sign in "[{") - (sign in "]}")
-            most = max(most, depth)
-        if most > LEVELS:
-            raise ValueError(f"nested in more than {LEVELS} levels: send flatter arguments.")
+        try:
+            level = [json.loads(value or "{}")]
+        except RecursionError:
+            raise ValueError(_DEEP) from None
+        except ValueError:  # no JSON, which is passed on as text
+            return value
+        for _ in range(LEVELS):
+            level = [inner for outer in level for inner in _inside(outer)]
+        if level:
+            raise ValueError(_DEEP)
         return value
 
 
