@@ -39,3 +39,15 @@ def test_a_result_is_checked_also_where_the_arguments_are_as_before():
     with pytest.raises(TypeCheckError):
         checked(two)
     assert results == []
+
+
+def test_a_number_that_a_shape_names_is_looked_at():
+    def zeros(length: int, made: int) -> Float[Tensor, " {length}"]:
+        return torch.zeros(made)
+
+    checked = once(zeros)
+    assert checked(2, 2).shape == checked(length=2, made=2).shape == (2,)
+    with pytest.raises(TypeCheckError):
+        checked(3, 2)
+    with pytest.raises(TypeCheckError):
+        checked(2, 3)

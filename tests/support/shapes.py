@@ -32,9 +32,16 @@ def once(function: Any) -> Any:
         if "__dataclass_fields__" in vars(function):
             function.__init__ = once(function.__init__)
         return function
-    if not any(map(_says_shapes, function.__annotations__.values())):
+    hints = {name: hint for name, hint in function.__annotations__.items() if _says_shapes(hint)}
+    if not hints:
         return function
-    returned, seen = threading.local(), set()
+    # What a check depends on: what has a shape, and numbers that a shape names, as in "{length}".
+    names = list(inspect.signature(function).parameters)
+    looked_at = [
+        (i, n) for i, n in enumerate(names) if n in hints or any(f"{{{n}}}" in repr(h) for h in hints.values())
+    ]
+    result_of = _look if "return" in hints else lambda result: None
+    returned, seen = threading.local(), {}
 
     @functools.wraps(function)
     def run_unless_it_has_run(*args: Any, **kwargs: Any) -> Any:
@@ -44,15 +51,17 @@ def once(function: Any) -> Any:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        given = _look(args), _look(tuple(kwargs.items()))
-        if given in seen:
-            result = function(*args, **kwargs)
-            if (given, _look(result)) not in seen:
-                returned.result = result
-                checking(*args, **kwargs)
-        else:
+        count = len(args)
+        given = tuple([_look(args[i] if i < count else kwargs.get(name, ...)) for i, name in looked_at])
+        if given not in seen:
             result = checking(*args, **kwargs)
-        seen.update([given, (given, _look(result))])
+            seen.setdefault(given, set()).add(result_of(result))
+            return result
+        result = function(*args, **kwargs)
+        if (look := result_of(result)) not in seen[given]:
+            returned.result = result
+            checking(*args, **kwargs)
+            seen[given].add(look)
         return result
 
     return call
@@ -60,11 +69,12 @@ def once(function: Any) -> Any:
 
 def _look(value: Any) -> Any:
     """All that a check depends on."""
-    if isinstance(value, Tensor | np.ndarray):
+    kind = type(value)
+    if isinstance(value, (Tensor, np.ndarray)):
         return value.shape, value.dtype
-    if isinstance(value, tuple) or (isinstance(value, list) and value and not isinstance(value[0], int)):
-        return type(value), *map(_look, value)
-    return value if isinstance(value, int) else type(value)
+    if isinstance(value, tuple) or (kind is list and value and type(value[0]) is not int):
+        return kind, *map(_look, value)
+    return value if isinstance(value, int) else kind
 
 
 def _typechecker(function: Callable[..., Any]) -> Callable[..., Any]:
