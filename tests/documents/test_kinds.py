@@ -148,11 +148,29 @@ def test_a_table_by_row(tmp_path, delimiter):
     ]  # fmt: skip
 
 
-def test_a_table_without_names(tmp_path):
-    (tmp_path / "a.csv").write_text("1,2\n3,4\n")
-    assert open_document(str(tmp_path / "a.csv")).text() == "1; 2\n3; 4\n"
-    (tmp_path / "a.csv").write_text(",name,age,\n0,Anna,31,\n")
-    assert open_document(str(tmp_path / "a.csv")).text() == "name; age\n0; name: Anna; age: 31\n"
+TABLES = {
+    "1,2\n3,4\n": "1; 2\n3; 4\n",
+    ",name,age,\n0,Anna,31,\n": "name; age\n0; name: Anna; age: 31\n",
+    # A blank, a repeated and a numeric name cost the others nothing.
+    "name,,age\nAnna,x,31\n": "name; age\nname: Anna; x; age: 31\n",
+    "name,age,name\nAnna,31,Ann\n": "name; age; name\nname: Anna; age: 31; name: Ann\n",
+    "name,age,2023\nAnna,31,5\n": "name; age; 2023\nname: Anna; age: 31; 2023: 5\n",
+    "land,2022,2023\nPeru,33,34\n": "land; 2022; 2023\nland: Peru; 2022: 33; 2023: 34\n",
+    # Rows of values, and a title.
+    "Anna,31,Bonn\nBob,25,Rome\n": "Anna; 31; Bonn\nBob; 25; Rome\n",
+    "Anna,1987,Bonn\nBob,1990,Rome\n": "Anna; 1987; Bonn\nBob; 1990; Rome\n",
+    "Anna,1987,2010\nBob,1990,2012\n": "Anna; 1987; 2010\nBob; 1990; 2012\n",
+    "Ages,,\nname,age,town\n": "Ages\nname; age; town\n",
+    # What tells Excel the delimiter is no row.
+    "sep=;\nname;age\nAnna, M.;31\n": "name; age\nname: Anna, M.; age: 31\n",
+    "\n\n1,2\n": "\n\n1; 2\n",
+}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_the_names_of_a_table(tmp_path, table):
+    (tmp_path / "a.csv").write_text(table)
+    assert open_document(str(tmp_path / "a.csv")).text() == TABLES[table]
 
 
 CHATS = {

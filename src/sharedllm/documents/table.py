@@ -2,7 +2,9 @@
 
 import csv
 import io
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from ..utils.errors import UserError
@@ -12,6 +14,11 @@ from .extract import Extract, Kind, Part
 
 DELIMITERS = ",;\t|"
 SAMPLE = 16_384
+# So many rows tell whether the first one has names.
+ROWS = 20
+# The line that tells Excel the delimiter; Excel doesn't count it as a row.
+_HINT = re.compile(r'"?sep=(.)"?\r?\n')
+_YEAR = re.compile(r"(1[5-9]|20|21)\d\d")
 
 
 def extract(path: Path) -> Extract:
@@ -22,14 +29,14 @@ def extract(path: Path) -> Extract:
     """
     encoding = legacy_encoding(path)
     text = "".join(text_pieces(str(path), encoding))
-    rows = _rows(text, path)
-    head = next(iter(rows), [])
-    columns = _columns(head)
-    return Extract(_parts(_rows(text, path), columns), unit="row", read_as=encoding)
+    hint = _HINT.match(text)
+    delimiter = hint[1] if hint else _delimiter(text)
+    text = text[hint.end() :] if hint else text
+    columns = _columns(list(islice(_rows(text, delimiter, path), ROWS)))
+    return Extract(_parts(_rows(text, delimiter, path), columns), unit="row", read_as=encoding)
 
 
-def _rows(text: str, path: Path) -> Iterator[list[str]]:
-    delimiter = _delimiter(text)
+def _rows(text: str, delimiter: str, path: Path) -> Iterator[list[str]]:
     csv.field_size_limit(2**31 - 1)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
@@ -55,17 +62,29 @@ def _delimiter(text: str) -> str:
     return best
 
 
-def _columns(head: list[str]) -> list[str]:
-    """The names of the columns; [] if the first row holds values. The first column may have none, as a column that only numbers
-    the rows, and the last one, after a comma at the end of each line."""
-    columns = [cell.strip() for cell in head]
-    named = columns[:]
-    for end in (0, -1):
-        if len(named) > 1 and not named[end]:
-            del named[end]
-    if not all(named) or len(set(named)) < len(named) or any(_is_number(cell) for cell in named):
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The names of the columns; [] if the first row holds values.
+
+    Names are words, in at least half of the columns that are used; the others have none. A number is a value, but years
+    may be names: beside a word that stands above numbers only, or several in their order, above what are no years.
+    """
+    columns = [
+        (name.strip(), [row[i].strip() for row in rows[1:] if row[i : i + 1] and row[i].strip()])
+        for i, name in enumerate(next(iter(rows), []))
+    ]
+    names = [name for name, _ in columns]
+    if 2 * sum(map(bool, names)) < sum(bool(name or below) for name, below in columns):
         return []
-    return columns
+    years = [name for name in names if _is_number(name)]
+    if not years:
+        return names
+    if not all(map(_YEAR.fullmatch, years)):
+        return []
+    if any(below and all(map(_is_number, below)) for name, below in columns if name and name not in years):
+        return names
+    ordered = len(set(years)) == len(years) > 1 and years in (sorted(years), sorted(years, reverse=True))
+    repeated = any(_YEAR.fullmatch(cell) for name, below in columns if name in years for cell in below)
+    return names if ordered and not repeated else []
 
 
 def _is_number(cell: str) -> bool:
