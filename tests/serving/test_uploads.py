@@ -85,6 +85,15 @@ def test_a_client_that_leaves_ends_the_opening_of_its_document(serve, monkeypatc
     assert client.put(f"{URL}/owls", content=OWLS).status_code == 200
 
 
+@pytest.mark.parametrize(("request_line", "sent"), [(f"PUT {URL}/owls", OWLS[:20]), (f"POST {URL}", '{"name": ')])
+def test_a_body_that_breaks_off_is_no_failure(serve, request_line, sent, capsys):
+    client = serve()
+    with listening(client.app, lifespan="off") as port, socket.create_connection(("127.0.0.1", port)) as connection:
+        head = f"{request_line} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 999\r\n\r\n"
+        connection.sendall(head.encode() + sent.encode())
+    assert names(client) == ["foxes"] and capsys.readouterr().err == ""
+
+
 def test_a_document_that_takes_too_long_is_given_up(serve, monkeypatch, processes):
     client = serve(seconds=0.3)
     monkeypatch.setattr(apart, "COMMAND", [sys.executable, "-c", "import time; time.sleep(600)"])

@@ -8,11 +8,12 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, Response
 
 from .changing import add_changes
 from .completing import complete, respond, worked
-from .errors import ServingError
+from .errors import ServingError, left
 from .explaining import facts
 from .guard import Guard
 from .metrics import CONTENT_TYPE
@@ -110,6 +111,10 @@ def report_errors(app: FastAPI, refused: Callable[[str], None] | None = None) ->
     @app.exception_handler(ServingError)
     async def ours(_: Request, error: ServingError) -> Json:
         return sent(error)
+
+    @app.exception_handler(ClientDisconnect)
+    async def broken_off(_: Request, __: ClientDisconnect) -> Json:
+        return sent(left())
 
     @app.exception_handler(RequestValidationError)
     async def validation(request: Request, error: RequestValidationError) -> Json:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from ..documents.apart import Text
 from ..utils.text import tokenize
 from .completing import disconnected, worked
-from .errors import ServingError
+from .errors import ServingError, left
 from .names import check_document, check_memory
 from .passages import passage
 from .replies import DONE, Json, event, streamed
@@ -158,7 +158,7 @@ async def _while_there(request: Request, work: Coroutine[Any, Any, Text]) -> Tex
     except asyncio.CancelledError:
         if not gone.done():
             raise
-        raise ServingError(499, "the client left.") from None  # nobody reads it
+        raise left() from None
     finally:
         gone.cancel()
 

@@ -37,6 +37,11 @@ def late(seconds: float) -> ServingError:
     )
 
 
+def left() -> ServingError:
+    """The error for a request whose client left. Nobody reads it."""
+    return ServingError(499, "the client left.")
+
+
 def invalid(field: str | None, message: str) -> ServingError:
     """The error for an invalid request."""
     return ServingError(400, message, field)
