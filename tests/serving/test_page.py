@@ -234,6 +234,7 @@ def test_any_part_of_a_document_is_there_to_read(serve):
         ("get", "start=999", "start", "start=999 is after the end of 'foxes': send one from 0 to "),
         ("get", "from=3", "from", "from is not supported: leave it out."),
         ("put", "replaces=true", "replaces", "replaces is not supported: leave it out."),
+        ("delete", "replaces=true", "replaces", "replaces is not supported: leave it out."),
         ("put", "replace=maybe", "replace", "replace='maybe' is not accepted: input should be a valid boolean"),
     ],
 )
@@ -242,6 +243,14 @@ def test_what_an_address_asks_is_refused_if_it_has_no_effect(serve, method, aske
     refused = client.request(method, f"{URL}/foxes?{asked}")
     assert refused.status_code == 400 and refused.json()["error"]["param"] == field
     assert said in refused.json()["error"]["message"] and names(client) == ["foxes"]
+
+
+@pytest.mark.parametrize(
+    ("address", "sent"), [(URL, {"name": "owls", "text": OWLS}), ("/v1/memories", {"name": "owls"})]
+)
+def test_what_is_made_takes_nothing_from_its_address(serve, address, sent):
+    refused = serve(makes=True).post(f"{address}?replace=true", json=sent)
+    assert refused.status_code == 400 and refused.json()["error"]["param"] == "replace"
 
 
 def test_an_answer_can_be_explained(serve):

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Query, Request
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import Response
 
@@ -16,7 +16,7 @@ from .errors import ServingError, left
 from .names import check_document, check_memory
 from .passages import passage
 from .replies import DONE, Json, event, streamed
-from .requests import DocumentRequest, MemoryRequest, PassageQuery, UploadQuery
+from .requests import DocumentRequest, MemoryRequest, NoQuery, PassageQuery, UploadQuery
 from .service import Service
 from .uploads import Extractions
 from .worker import Job
@@ -31,6 +31,13 @@ class _Name(PathConvertor):
 register_url_convertor("document", _Name())
 
 
+def _asks_nothing(_: Annotated[NoQuery, Query()]) -> None:
+    """A dependency of routes whose address takes no query."""
+
+
+_BARE = [Depends(_asks_nothing)]
+
+
 def add_changes(app: FastAPI, service: Service) -> None:
     """The routes below /v1/memories."""
     extractions = Extractions()
@@ -41,7 +48,7 @@ def add_changes(app: FastAPI, service: Service) -> None:
         listed = {"object": "list", "data": service.memories.listed(), "most_upload": service.most_upload}
         return listed | {"makes_memories": service.memories.folder is not None}
 
-    @app.post("/v1/memories")
+    @app.post("/v1/memories", dependencies=_BARE)
     async def make(body: MemoryRequest) -> Response:
         """A new memory without documents, in the server's folder."""
         if service.memories.folder is None:
@@ -54,7 +61,7 @@ def add_changes(app: FastAPI, service: Service) -> None:
         )
         return Json(await _result(service, work), 201)
 
-    @app.post("/v1/memories/{name}/documents")
+    @app.post("/v1/memories/{name}/documents", dependencies=_BARE)
     async def add(name: str, body: DocumentRequest) -> dict[str, Any]:
         """Once begun, this continues even if the client disconnects."""
         _ = service.memories[name]
@@ -97,7 +104,7 @@ def add_changes(app: FastAPI, service: Service) -> None:
 
         return streamed(stream())
 
-    @app.delete("/v1/memories/{name}/documents/{document:document}")
+    @app.delete("/v1/memories/{name}/documents/{document:document}", dependencies=_BARE)
     async def remove(name: str, document: str) -> dict[str, Any]:
         _ = service.memories[name]
         return await _result(

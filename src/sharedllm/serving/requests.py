@@ -184,18 +184,22 @@ class MemoryRequest(Body):
     name: str
 
 
-class PassageQuery(BaseModel):
-    """start, end: the first character, and the one after the last; default: 10,000 characters."""
+class NoQuery(BaseModel):
+    """An address that asks for nothing. Completions take any: OpenAI's clients send some, as `beta=true`."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class PassageQuery(NoQuery):
+    """start, end: the first character, and the one after the last; default: 10,000 characters."""
+
     start: Annotated[int, Field(ge=0, le=MOST)] = 0
     end: Annotated[int | None, Field(ge=0, le=MOST)] = None
 
 
-class UploadQuery(BaseModel):
+class UploadQuery(NoQuery):
     """replace: a document of that name."""
 
-    model_config = ConfigDict(extra="forbid")
     replace: bool = False
 
 
