@@ -397,12 +397,12 @@ def test_the_command_serves_until_it_is_told_to_stop(run, model_folder, tmp_path
 
 def test_other_machines_are_warned_of(run, model_folder, monkeypatch):
     monkeypatch.setattr(server, "run", lambda app, worker, bound: worker.stop())
+    monkeypatch.setenv("SERVE_KEY", "hush\n")
     for host, more, message in (
         ("0.0.0.0", [], "other machines can reach 0.0.0.0, and no key is asked for."),
         ("0.0.0.0", ["--api-key-env", "SERVE_KEY"], "other machines can reach 0.0.0.0."),
         ("localhost", [], ""),
     ):
-        monkeypatch.setenv("SERVE_KEY", "hush")
         code, out, err = run("serve", "--model", model_folder, "--host", host, "--port", 0, *more)
         assert (code, out) == (0, "") and f"http://{host}:" in err
         assert message in err and ("warning" in err) == bool(message)
@@ -414,11 +414,15 @@ def test_bad_input(run, model_folder, tmp_path, monkeypatch):
         taken.listen()
         port = taken.getsockname()[1]
         options = ["--model", model_folder, "--port"]
+        monkeypatch.setenv("BLANK_KEY", " \n")
+        monkeypatch.setenv("LONG_KEY", "hush\nhush\n")
         for arguments, message in (
             ([*options, port], f"can't listen on 127.0.0.1, port {port}"),
             ([tmp_path / "missing.memory", *options, 0], "does not exist"),
             ([*options, 0, "--score", "best"], "--score best is not known"),
             ([*options, 0, "--api-key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY: that variable is not set"),
+            ([*options, 0, "--api-key-env", "BLANK_KEY"], "BLANK_KEY: that variable is empty"),
+            ([*options, 0, "--api-key-env", "LONG_KEY"], "LONG_KEY: the key has a line end"),
             ([*options, 0, "--host", "no.such.host.invalid"], "is not an address"),
         ):
             code, out, err = run("serve", *arguments)

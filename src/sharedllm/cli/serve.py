@@ -96,9 +96,7 @@ def command(
         if (error.name or "").startswith("sharedllm"):
             raise
         raise UserError(f"{error.name} is not installed: pip install 'sharedllm[serve]'.") from None
-    key = None
-    if api_key_env is not None and not (key := os.environ.get(api_key_env, "").strip()):
-        raise UserError(f"--api-key-env {api_key_env}: that variable is not set; export it with the key.")
+    key = None if api_key_env is None else _key(api_key_env)
     with bind(host, port) as bound:
         loaded, tokenizer = load(model)
         if folder is not None:
@@ -142,3 +140,22 @@ def command(
         # Replicas have their own.
         del loaded, tokenizer, opens, opened
         serve(on_ray, plan, bound, {"key": key, "hosts": host_names}, max_waiting, begun)
+
+
+def _key(variable: str) -> str:
+    """The key in an environment variable, without the line end of the file that it may come from.
+
+    Raises:
+        UserError: it is not set, empty, or no header can hold it.
+    """
+    key = os.environ.get(variable)
+    if key is None or not key.strip():
+        state = "not set" if key is None else "empty"
+        raise UserError(f"--api-key-env {variable}: that variable is {state}; export it with the key.")
+    key = key.strip()
+    if any(ord(character) < 32 or ord(character) == 127 for character in key):
+        raise UserError(
+            f"--api-key-env {variable}: the key has a line end or a control character inside, which no client can send; "
+            "export a key of one line."
+        )
+    return key
