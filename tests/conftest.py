@@ -1,17 +1,6 @@
-"""Settings for all tests, and shared fixtures: small models on disk, and the command line.
+"""What all tests share is in `support/everywhere.py`. It takes seconds to import, so that only processes that run tests load it."""
 
-One thread, so that tiny models run fast and results are reproducible; no deadlines, for busy machines.
-"""
-
-import gc
-import random
-from pathlib import Path
-
-import pytest
-import torch
-import yaml
-from hypothesis import settings
-from shapes import check_shapes
+import os
 
 # Modules whose annotations say shapes of tensors, which tests check. They must not be imported yet.
 # Not those with modules of torch: what wraps their `forward` can't be compiled.
@@ -25,125 +14,13 @@ CHECKED = [
     "sharedllm.reference",
     "sharedllm.scoring",
 ]
-check_shapes(CHECKED)
-
-from helpers import byte_tokenizer, tiny_base
-
-from sharedllm import SharedLLMForCausalLM
-from sharedllm.cli import main
-
-torch.set_num_threads(1)
-settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
-settings.load_profile("repeatable")
 
 
-def pytest_collection_finish():
-    """What was imported and collected stays to the end: garbage is not looked for in it again and again."""
-    gc.freeze()
+def pytest_addoption(pluginmanager):
+    """Called before the files like this one in folders of tests are imported, which import what is checked."""
+    distributes = getattr(pluginmanager.get_plugin("pytestconfig").known_args_namespace, "numprocesses", None)
+    if "PYTEST_XDIST_WORKER" in os.environ or not distributes:
+        from shapes import check_shapes
 
-
-@pytest.fixture(scope="session")
-def base_folder(tmp_path_factory):
-    """A random base over bytes, with a window of 64."""
-    folder = tmp_path_factory.mktemp("models") / "base"
-    byte_tokenizer().save_pretrained(folder)
-    tiny_base("llama", vocab_size=256).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def wide_base_folder(tmp_path_factory):
-    """The same with a window of 256, in which a question has room."""
-    folder = tmp_path_factory.mktemp("wide") / "base"
-    byte_tokenizer().save_pretrained(folder)
-    tiny_base("llama", vocab_size=256, max_position_embeddings=256).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def model_folder(base_folder):
-    folder = base_folder.parent / "model"
-    arguments = ["--chunk-size", "16", "--strides", "4,2,1", "--lower-layers", "2", "--encoding", "chunk"]
-    with pytest.raises(SystemExit, match="0"):
-        main(["extend", str(base_folder), "-o", str(folder), "--paper", *arguments])
-    # Open gates, as if trained: with gates at 0 `ask` says that the text is ignored.
-    model = SharedLLMForCausalLM.from_pretrained(folder)
-    for name, parameter in model.named_parameters():
-        if name.endswith(".gate"):
-            parameter.data.fill_(0.5)
-    model.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def run(capsys):
-    """Run a command; returns exit code, stdout and stderr."""
-
-    def call(*arguments) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return int(stopped.value.code or 0), captured.out, captured.err
-
-    return call
-
-
-WORDS = "the falcon of silver sang in a quiet harbour while old captains slept and every lantern burned low".split()
-
-
-@pytest.fixture(scope="session")
-def text_folder(tmp_path_factory):
-    rng = random.Random(0)
-    folder = tmp_path_factory.mktemp("text")
-    for number in range(8):
-        sentences = [" ".join(rng.choices(WORDS, k=9)).capitalize() + "." for _ in range(60)]
-        (folder / f"{number}.txt").write_text(" ".join(sentences) + "\n")
-    return folder
-
-
-@pytest.fixture
-def recipe(tmp_path, text_folder, base_folder, monkeypatch):
-    """Write a small recipe in fp32, changed by keywords; returns its path.
-
-    Runs in this process draw no curves and count no operations, which takes half of their time: `monkeypatch.undo()` for whole ones.
-    """
-    monkeypatch.setattr("sharedllm.training.run.draw_curves", lambda *_: None)
-    monkeypatch.setattr("sharedllm.training.run.count_operations", lambda run: 1)
-
-    def write(name: str = "run", **changes) -> Path:
-        content = {
-            "stage": "extend",
-            "base": str(base_folder),
-            "output": str(tmp_path / name),
-            "steps": 6,
-            "model": {
-                "window": 64,
-                "chunk_size": 16,
-                "strides": [4, 2, 1],
-                "lower_layers": 2,
-                "injection_map": [[0, 0], [1, 1], [1, 3]],
-                "encoding": "chunk",
-                "split_noise": 0.0,
-            },
-            "data": {
-                "folder": str(tmp_path / "tokens"),
-                "sources": {"words": {"files": str(text_folder)}},
-                "validation_share": 0.2,
-            },
-            "train": {"gates": 0.01, "cross_attention": 0.003, "everything": 0.001},
-            "context": 64,
-            "running": 64,
-            "kinds": {"text": 0.6, "alone": 0.2, "copy": 0.2},
-            "batch_tokens": 1024,
-            "micro_tokens": 512,
-            "precision": "fp32",
-            "save_dtype": "float32",
-            "validation": {"every": 3, "rows": 4, "windows": [0, 1, 2], "tasks": ["copy"], "task_rows": 4},
-            "checkpoint_every": 2,
-        }
-        path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(content | changes))
-        return path
-
-    return write
+        check_shapes(CHECKED)
+        pluginmanager.import_plugin("everywhere")
