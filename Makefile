@@ -2,10 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two stages: what the demo needs takes a minute, what the tests need some minutes.
 READY := $(VENV)/.ready
-# The tests start Python hundreds of times: what it compiled is kept, whatever the machine is set to.
+READY_DEV := $(VENV)/.ready-dev
+# Python compiles what it imports, and keeps it whatever the machine is set to: the tests start it
+# hundreds of times. Compiling all that is installed would take longer than installing it.
 export PYTHONDONTWRITEBYTECODE :=
-PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint constraints.txt
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all lint format docs clean
@@ -16,18 +19,18 @@ help: ## list the targets
 demo: $(READY) ## read 128K tokens with a window of 512 (FILE=… for your own text, MODEL=… for your own chat model)
 	@$(BIN)/sharedllm demo $(if $(FILE),"$(FILE)") $(if $(MODEL),--model "$(MODEL)")
 
-test: $(READY) ## the test suite
+test: $(READY_DEV) ## the test suite
 	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-test-all: $(READY) ## the test suite including slow tests
+test-all: $(READY_DEV) ## the test suite including slow tests
 	@$(BIN)/python -m pytest --numprocesses auto -m ""
 
-lint: $(READY) ## ruff and pyright
+lint: $(READY_DEV) ## ruff and pyright
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
 
-format: $(READY) ## let ruff format the code
+format: $(READY_DEV) ## let ruff format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
@@ -47,7 +50,12 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || { echo "setting up $(VENV) …"; $(PYTHON) -m venv $(VENV); }
 	@echo "installing …"
 	@$(PIP) torch
-	@$(PIP) --editable '.[dev,plot]'
+	@$(PIP) --editable '.[plot,documents,gguf]'
+	@touch $@
+
+$(READY_DEV): $(READY)
+	@echo "installing what the tests need …"
+	@$(PIP) --editable '.[dev]'
 	@touch $@
 
 clean: ## remove the environment, caches and build results
