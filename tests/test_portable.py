@@ -57,10 +57,9 @@ def is_binary(call: ast.Call) -> bool:
     return any(isinstance(mode, str) and "b" in mode and len(mode) <= 3 for mode in modes)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
-def test_texts_are_opened_as_utf_8(path):
+def test_texts_are_opened_as_utf_8():
     """Windows would take its own encoding."""
-    for call, name in calls(path):
+    for path, (call, name) in ((source, found) for source in SOURCES for found in calls(source)):
         text = name in ("read_text", "write_text") and isinstance(call.func, ast.Attribute)
         opens = name == "open" and not is_binary(call) and isinstance(call.func, ast.Attribute)
         opens = opens and not (

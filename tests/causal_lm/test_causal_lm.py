@@ -5,6 +5,7 @@ from itertools import product
 
 import pytest
 import torch
+from combined import combined
 from helpers import FAMILIES, VOCAB, pad, random_texts, tiny_base, tiny_shared
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -47,9 +48,11 @@ def assert_same_memory(got: ContextMemory, expected: ContextMemory) -> None:
 # --- harmless start ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "implementation", "dtype"),
+    combined(FAMILIES, ["eager", "sdpa"], [torch.float32, torch.bfloat16]),
+    ids=str,
+)
 def test_harmless_start(family, implementation, dtype):
     """Before training, logits equal the base's to the bit, with and without context and padding."""
     ids, context = ids_of(12, 12), ids_of(40, 40, seed=1)
@@ -203,9 +206,7 @@ def test_append_ragged_batch(selection, overlap):
     assert difference(logits_of(model, ids, memory=memory), logits_of(model, ids, memory=expected)) < 1e-5
 
 
-@pytest.mark.parametrize("encoding", ["node", "chunk"])
-@pytest.mark.parametrize("lower_layers", [1, 2, 3, 4])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "lower_layers", "encoding"), combined(FAMILIES, [1, 2, 3, 4], ["node", "chunk"]))
 def test_shortcut_equals_whole_layers(family, lower_layers, encoding):
     model, context = tiny_shared(family, lower_layers=lower_layers, encoding=encoding), pad(random_texts([45, 17, 0]))
     assert_same_memory(model.read(*context), model.read(*context, plain=True))

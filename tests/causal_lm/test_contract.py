@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from combined import combined
 from helpers import FAMILIES, VOCAB, pad, random_texts, tiny_base, tiny_shared
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -40,9 +41,7 @@ def assert_same_function(one: SharedLLMForCausalLM, other: SharedLLMForCausalLM)
 # --- saving and loading -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("weights", ["shared", "copy"])
-@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "tied", "weights"), combined(FAMILIES, [False, True], ["shared", "copy"]))
 def test_save_and_load(tmp_path, family, tied, weights):
     base = tiny_base(family, tie_word_embeddings=tied)
     model = tiny_shared(family, base=base, lower_weights=weights, injection_map=DIFFERENT)

@@ -40,28 +40,25 @@ def names() -> list[str]:
     return [document.name for document in MemoryStore.open("x.memory").documents]
 
 
-@pytest.mark.parametrize(
-    ("question", "document", "place"),
-    [
+def test_sources_name_the_place(run, read, model_folder):
+    read("docs")
+    options = ["--model", model_folder, "--score", "bm25", "--budget", 24, "--max-new-tokens", 2]
+    for question, document, place in (
         ("falcon 48213", "docs/report.pdf", "page 2"),
         ("walrus 771", "docs/notes.md", 'lines 6–7, section "Start"|line 7, section "Codes"'),
         ("heron 5512", "docs/table.csv", "rows? 10(–11)?"),
         ("badger 909", "docs/letter.docx", 'section "Two"'),
         ("weasel 3030", "docs/book.epub", 'chapter "The Land"'),
-    ],
-)
-def test_sources_name_the_place(run, read, model_folder, question, document, place):
-    read("docs")
-    options = ["--model", model_folder, "--score", "bm25", "--budget", 24, "--max-new-tokens", 2]
-    code, out, err = run("ask", "x.memory", question, *options, "--json")
-    assert code == 0, err
-    said = json.loads(out)["sources"][0]
-    assert said["document"] == document and re.search(place, said["place"]), said
-    err = run("ask", "x.memory", question, *options)[2]
-    assert f"{document}, {said['place']}: " in err
-    # A document that is asked directly, and a memory in one file, name the same.
-    code, out, _ = run("ask", document, question, *options, "--json")
-    assert code == 0 and re.search(place, json.loads(out)["sources"][0]["place"])
+    ):
+        code, out, err = run("ask", "x.memory", question, *options, "--json")
+        assert code == 0, err
+        said = json.loads(out)["sources"][0]
+        assert said["document"] == document and re.search(place, said["place"]), said
+        err = run("ask", "x.memory", question, *options)[2]
+        assert f"{document}, {said['place']}: " in err
+        # A document that is asked directly, and a memory in one file, name the same.
+        code, out, _ = run("ask", document, question, *options, "--json")
+        assert code == 0 and re.search(place, json.loads(out)["sources"][0]["place"])
 
 
 def test_places_equal_those_of_the_text(read):

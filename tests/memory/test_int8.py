@@ -3,6 +3,7 @@ own."""
 
 import pytest
 import torch
+from combined import combined
 from helpers import pad, random_texts, tiny_base, tiny_shared
 from torch import Tensor
 
@@ -53,8 +54,7 @@ def test_attention_takes_them_for_few_queries_and_for_many(rows, length):
     torch.testing.assert_close(attend_joined(Layer(), "sdpa", queries, far, near), joined, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("injection", ["cross", "joint"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("dtype", "injection"), combined([torch.float32, torch.bfloat16], ["cross", "joint"]), ids=str)
 def test_a_model_writes_over_a_memory_in_8_bits(injection, dtype):
     """Logits are close to those over the original numbers, but not equal; folded text is held in the same format."""
     model = tiny_shared(

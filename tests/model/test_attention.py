@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from combined import combined
 from helpers import pad, random_texts, tiny_base, tiny_shared
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -168,10 +169,10 @@ def model_of(
     return tiny_shared(family, base=base, injection=injection, encoding="chunk")
 
 
-@pytest.mark.parametrize("injection", ["cross", "joint"])
-@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-@pytest.mark.parametrize("head_dim", [8, 64])
-@pytest.mark.parametrize("length", [70, 0])
+@pytest.mark.parametrize(
+    ("length", "head_dim", "implementation", "injection"),
+    combined([70, 0], [8, 64], ["sdpa", "eager"], ["cross", "joint"]),
+)
 def test_one_memory_for_many_questions(injection, implementation, head_dim, length):
     """Step by step and at once, left-padded: the same as with a repeated memory, and as each question alone."""
     model, (ids, mask) = model_of(injection, head_dim, implementation), pad(QUESTIONS)
@@ -369,10 +370,13 @@ def test_only_what_nobody_else_has_is_prepared_in_place():
     assert all(torch.equal(a, b.double()) for a, b in zip(before.keys, memory.keys, strict=True))
 
 
-@pytest.mark.parametrize("injection", ["cross", "joint"])
-@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-@pytest.mark.parametrize(("rows", "padded"), [(1, False), (1, True), (8, False)], ids=["one", "padded", "many"])
-def test_a_step_makes_nothing_as_large_as_a_layer_of_the_memory(injection, implementation, rows, padded):
+@pytest.mark.parametrize(
+    ("texts", "implementation", "injection"),
+    combined([(1, False), (1, True), (8, False)], ["sdpa", "eager"], ["cross", "joint"]),
+    ids=str,
+)
+def test_a_step_makes_nothing_as_large_as_a_layer_of_the_memory(texts, implementation, injection):
+    rows, padded = texts
     assert largest_of_a_step(model_of(injection, 64, implementation), rows, padded=padded) < 0.3
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from combined import combined
 from helpers import pad, random_texts, tiny_base
 from transformers import DynamicCache
 
@@ -51,10 +52,10 @@ def extended(base, **settings):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("weights", ["shared", "copy"])
-@pytest.mark.parametrize(("family", "settings"), CASES, ids=str)
-def test_the_lower_model_is_the_base_over_a_chunk(family, settings, weights):
+@pytest.mark.parametrize(("case", "weights"), combined(CASES, ["shared", "copy"]), ids=str)
+def test_the_lower_model_is_the_base_over_a_chunk(case, weights):
     """Keys and values of all layers equal the base's cache, and the streams entering them equal its hidden states."""
+    family, settings = case
     base, text = tiny_base(family, **settings), torch.tensor(random_texts([28]))
     cache = DynamicCache(config=base.config)
     streams = base(text, past_key_values=cache, use_cache=True, output_hidden_states=True).hidden_states

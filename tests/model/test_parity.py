@@ -221,8 +221,7 @@ def test_injection_maps_and_lower_weights(family, encoding, selection, injection
     assert_parity(model.double(), ragged_batch())
 
 
-@pytest.mark.parametrize("lower_layers", [1, 2, 4])
-@pytest.mark.parametrize("selection", POLICIES)
+@pytest.mark.parametrize(("lower_layers", "selection"), combined([1, 2, 4], POLICIES))
 @pytest.mark.usefixtures("float64_norms")
 def test_lower_depths(lower_layers, selection):
     """One lower layer needs no attention at all, two need only the samples; four are the whole model."""
@@ -262,8 +261,7 @@ def test_overlap(overlap, selection):
     assert_parity(tiny_shared("llama", encoding="chunk", overlap=overlap, selection=selection).double(), ragged_batch())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize(("family", "implementation"), combined(FAMILIES, ["sdpa", "eager"]))
 def test_joint_softmax(family, implementation):
     """Every family, padded, with separate projections, also in a sliding window."""
     sliding = {"sliding_window": 16} if family == "mistral" else {}
@@ -278,8 +276,7 @@ def test_trees(strides):
     assert_parity(tiny_shared("llama", strides=strides, selection="cosine").double(), ragged_batch())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("length", [0, 1, 15, 16, 17, 45])
+@pytest.mark.parametrize(("family", "length"), combined(FAMILIES, [0, 1, 15, 16, 17, 45]))
 @pytest.mark.usefixtures("float64_norms")
 def test_batch_of_one(family, length):
     batch = Batch(*(random_texts([n], seed) for seed, n in enumerate((12, length, 5))))

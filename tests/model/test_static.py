@@ -3,6 +3,7 @@ bucket."""
 
 import pytest
 import torch
+from combined import combined
 from helpers import pad, random_texts, tiny_base, tiny_shared
 from shapes import unchecked
 from torch._dynamo.utils import counters
@@ -19,8 +20,7 @@ def asked(**changes) -> dict:
     return {"inputs": ids, "attention_mask": mask, "max_new_tokens": 8} | GREEDY | changes
 
 
-@pytest.mark.parametrize("injection", ["cross", "joint"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "injection"), combined(FAMILIES, ["cross", "joint"]))
 def test_static_cache_generates_the_same(family, injection):
     """For texts of several lengths including 0, and without any memory."""
     model = tiny_shared(family, injection=injection)

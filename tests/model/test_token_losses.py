@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from combined import combined
 from helpers import padded_rows, tiny_base, tiny_shared
 from torch.nn.functional import cross_entropy, kl_div
 
@@ -30,8 +31,11 @@ def plainly(model, running, running_mask, labels, context, context_mask) -> tupl
     return torch.stack(losses), torch.tensor(right)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("family", ["llama", "qwen2", "cohere", "gemma2", "granite", "phimoe"])
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    combined(["llama", "qwen2", "cohere", "gemma2", "granite", "phimoe"], [torch.float32, torch.bfloat16]),
+    ids=str,
+)
 def test_rows_in_pieces_equal_all_logits_at_once(family, dtype, monkeypatch):
     """Scaled, divided and capped logits, and a head with a bias; pieces of three tokens."""
     monkeypatch.setattr(pieces, "MOST_ON_CPU", 3 * VOCABULARY)

@@ -348,6 +348,17 @@ def test_tools_that_the_model_may_call_but_can_not_are_warned_of(client, memory)
         )
 
 
+SHORT = {
+    "chat/completions": ASKED | {"max_tokens": 4},
+    "completions": {"prompt": TEXT[:50], "max_tokens": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def plain(client):
+    return {path: client.post(f"/v1/{path}", json=body).json()["choices"] for path, body in SHORT.items()}
+
+
 @pytest.mark.parametrize(
     "more",
     [
@@ -372,13 +383,11 @@ def test_tools_that_the_model_may_call_but_can_not_are_warned_of(client, memory)
     ],
     ids=str,
 )
-def test_fields_that_ask_for_nothing_change_nothing(client, more):
-    asked = {"chat/completions": ASKED, "completions": {"prompt": TEXT[:50]}}
-    for path, body in ((path, body | {"max_tokens": 4}) for path, body in asked.items()):
+def test_fields_that_ask_for_nothing_change_nothing(client, plain, more):
+    for path, body in SHORT.items():
         if path == "completions" and ("logprobs" in more or "max_completion_tokens" in more):
             continue
-        said, plain = (client.post(f"/v1/{path}", json=body | extra).json() for extra in (more, {}))
-        assert said["choices"] == plain["choices"]
+        assert client.post(f"/v1/{path}", json=body | more).json()["choices"] == plain[path]
 
 
 def test_a_plain_prompt_as_clients_send_it(client):
