@@ -12,12 +12,15 @@ import json
 import math
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from sharedllm.evaluation.qa.report import Contender, difference, estimate, load, total_operations
+from sharedllm.evaluation.statistics import holm
 
 HERE = Path(__file__).parent
 CELLS, EARLIER, GEMMA = HERE / "cells.jsonl", HERE / "cells-gpu.jsonl", HERE / "cells-gemma.jsonl"
@@ -58,6 +61,9 @@ WHOLE = {
 }
 # One set of each kind: questions about stories, over two passages, about alike facts, search queries, and in other words.
 FRONT = ("fairytaleqa", "hotpotqa", "keys-4", "nq", "reworded")
+# The sets of odd ids that the base can solve, and those whom ours is counted against on them.
+ODD_SETS = ("nq", "hotpotqa", "fairytaleqa", "narrativeqa", "keys-4", "keys-16", "keys-64", "values", "reworded")
+RIVALS = ("same-pieces-text", "bm25-text", "bm25-few-text", "minilm-text", "full")
 # A rival for questions in other words.
 SENTENCES = {"minilm-sentences-text": "MiniLM by sentences as text"}
 # Those that are shown pieces of the text.
@@ -192,22 +198,35 @@ def sign_test(better: int, worse: int) -> float:
     return min(1.0, 2 * sum(math.comb(n, k) for k in range(min(better, worse) + 1)) / 2**n)
 
 
+def changes(answers: Found, metrics: dict[str, str], rival: str) -> dict[str, list[float]]:
+    """By set, ours minus a rival for each question of odd ids in the two tables of answers. A question that was asked of
+    texts of several lengths counts once, by the mean of its differences."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for name, length in cells(answers) + cells(answers, whole=True):
+        here, metric = cell(answers, name, length), metrics[name]
+        if name in EVEN or rival not in here or not solved(answers, name, length, metric):
+            continue
+        for question, row in here["sharedllm"].rows.items():
+            found[name][question].append(row["scores"][metric] - here[rival].rows[question]["scores"][metric])
+    return {name: [fmean(c) for c in questions.values()] for name, questions in sorted(found.items())}
+
+
 def pairs_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
-    """All questions of odd ids of the two tables of answers together: how often ours answers better and worse than a rival."""
-    yield "| sharedllm against | questions | better | worse | p (sign test) |"
-    yield "|---|--:|--:|--:|--:|"
-    for rival in ("same-pieces-text", "bm25-text", "bm25-few-text", "minilm-text"):
-        changes = []
-        for name, length in cells(answers) + cells(answers, whole=True):
-            here, metric = cell(answers, name, length), metrics[name]
-            if name in EVEN or rival not in here or not solved(answers, name, length, metric):
-                continue
-            theirs = here[rival].rows
-            changes += [
-                row["scores"][metric] - theirs[q]["scores"][metric] for q, row in here["sharedllm"].rows.items()
-            ]
-        better, worse = sum(c > 0 for c in changes), sum(c < 0 for c in changes)
-        yield f"| {SYSTEMS[rival]} | {len(changes)} | {better} | {worse} | {sign_test(better, worse):.2g} |"
+    """How often ours answers better and worse than each rival, by set and over all, with a sign test."""
+    yield "| sharedllm against | all, p | " + " | ".join(ODD_SETS) + " |"
+    yield "|---|--:|" + "--:|" * len(ODD_SETS)
+    for rival in RIVALS:
+        by_set = changes(answers, metrics, rival)
+        every = [c for found in by_set.values() for c in found]
+        counts = {
+            name: (sum(c > 0 for c in found), sum(c < 0 for c in found))
+            for name, found in (by_set | {"": every}).items()
+        }
+        marks = dict(zip(by_set, holm([sign_test(*counts[name]) for name in by_set]), strict=True))
+        shown = ["–".join(map(str, counts[name])) + " \\*" * marks[name] if name in counts else "" for name in ODD_SETS]
+        better, worse = counts[""]
+        total = f"{better}–{worse} of {len(every)}, {sign_test(better, worse):.2g}"
+        yield f"| {(SYSTEMS | WHOLE)[rival]} | {total} | {' | '.join(shown)} |"
 
 
 def wording_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
