@@ -1,5 +1,6 @@
 """Real text on every machine: the source files of Python's standard library."""
 
+import os
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,11 @@ def library_files() -> list[Path]:
     """Python files of the standard library in a fixed order, without tests and generated tables."""
     root = Path(sysconfig.get_paths()["stdlib"])
     skipped = {"test", "tests", "idlelib", "lib2to3", "site-packages", "pydoc_data", "encodings", "__pycache__"}
-    return sorted(f for f in root.rglob("*.py") if not skipped & set(f.relative_to(root).parts))
+    found = []
+    for folder, inner, names in os.walk(root):
+        inner[:] = set(inner) - skipped  # packages that are installed there have many thousands of files
+        found += [Path(folder, name) for name in names if name.endswith(".py")]
+    return sorted(found)
 
 
 def _documents(files: list[Path]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Table and heat map of recall, from the files of `run` alone."""
 
 from pathlib import Path
+from typing import Any
 
 from ...utils.drawing import pyplot
 from ...utils.files import write_text
@@ -26,6 +27,12 @@ def named(policy: str) -> str:
 def write_report(folder: Path) -> list[Path]:
     """Write report.md, recall.png and cells.json to the folder; returns the files."""
     cells, run = load(folder)
+    write_text(folder / "report.md", markdown(cells, run))
+    return [folder / "report.md", draw(cells, folder / "recall.png"), save(cells, run, folder / NAME)]
+
+
+def markdown(cells: Cells, run: dict[str, Any]) -> str:
+    """The report: what was asked, and a table per kind of question."""
     about = run["about"]
     counts = {length: len(cell.right) for row in cells.values() for length, cell in row.items()}
     asked = "questions per cell: " + ", ".join(f"{counts[n]} of {n:,} tokens" for n in sorted(counts))
@@ -52,8 +59,7 @@ def write_report(folder: Path) -> list[Path]:
         lines.append("")
     most = {p: max(max(c.read) for c in row.values()) for (_, p, b), row in cells.items() if b is None}
     lines += [f"{named(policy)} reads up to {read:,} tokens." for policy, read in sorted(most.items())]
-    write_text(folder / "report.md", "\n".join(lines) + "\n")
-    return [folder / "report.md", draw(cells, folder / "recall.png"), save(cells, run, folder / NAME)]
+    return "\n".join(lines) + "\n"
 
 
 def _counted(asked: str) -> str:
