@@ -176,9 +176,16 @@ def test_order_of_a_memory_is_free(unit):
     assert difference(logits_of(model, ids, memory=replace(memory, chunk=indices["chunk"])), expected) > 1e-3
 
 
-@pytest.mark.parametrize(("encoding", "overlap"), [("node", 0), ("chunk", 0), ("chunk", 5), ("chunk", 20)])
-@pytest.mark.parametrize("cuts", [[0], [1], [15], [16], [17], [44], [45], [3, 5, 20], [16, 16, 32]], ids=str)
-def test_append_equals_one_go(encoding, overlap, cuts):
+@pytest.mark.parametrize(
+    ("cuts", "settings"),
+    combined(
+        [[0], [1], [15], [16], [17], [44], [45], [3, 5, 20], [16, 16, 32]],
+        [("node", 0), ("chunk", 0), ("chunk", 5), ("chunk", 20)],
+    ),
+    ids=str,
+)
+def test_append_equals_one_go(cuts, settings):
+    encoding, overlap = settings
     model, text = tiny_shared("llama", encoding=encoding, overlap=overlap), ids_of(45, 45)
     parts = [text[:, a:b] for a, b in zip([0, *cuts], [*cuts, 45], strict=True)]
     memory = model.read(parts[0])

@@ -81,15 +81,15 @@ def test_the_lower_model_is_the_base_over_a_chunk(case, weights):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("family", "settings"), CASES, ids=str)
-def test_generates_as_its_base(family, settings):
+@pytest.mark.parametrize(("case", "injection"), combined(CASES, ["cross", "joint"]), ids=str)
+def test_generates_as_its_base(case, injection):
     """Left-padded, beyond the sliding window; also joint attention without a memory."""
+    family, settings = case
     base = tiny_base(family, **settings)
     ids, mask = pad(random_texts([20, 13], seed=2))
     options = {"attention_mask": mask, "max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
     expected = base.generate(ids, **options)
-    assert torch.equal(extended(base).generate(ids, **options), expected)
-    assert torch.equal(extended(base, injection="joint").generate(ids, **options), expected)
+    assert torch.equal(extended(base, injection=injection).generate(ids, **options), expected)
 
 
 @pytest.mark.parametrize("family", list(TABLE))

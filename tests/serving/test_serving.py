@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 
 import pytest
+from combined import combined
 from helpers import byte_tokenizer
 from served import ASKED, TEMPLATE, TEXT, clients_of, small_model, store_of, streamed
 from starlette.testclient import TestClient
@@ -71,8 +72,11 @@ def test_a_completion_is_what_the_model_generates(client, model, tokenizer, leng
         assert (said["object"], said["model"], "sharedllm" in said) == ("text_completion", "small", False)
 
 
-@pytest.mark.parametrize("template", [None, TEMPLATE])
-@pytest.mark.parametrize("more", [{}, {"memory": "notes", "budget": 40}, {"temperature": 0.9, "top_p": 0.8, "seed": 5}])
+@pytest.mark.parametrize(
+    ("more", "template"),
+    combined([{}, {"memory": "notes", "budget": 40}, {"temperature": 0.9, "top_p": 0.8, "seed": 5}], [None, TEMPLATE]),
+    ids=str,
+)
 def test_streaming_equals_not_streaming(serve, template, more):
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = template

@@ -55,11 +55,11 @@ def test_errors_of_the_pieces_are_raised_where_they_are_due(tokenizer):
 
 
 def test_nothing_runs_on_when_nobody_goes_on(tokenizer):
-    before = threading.active_count()
+    before = set(threading.enumerate())
     found = tokenized(tokenizer, (f"piece {number}\n" for number in range(100)))
     next(found)
     found.close()
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and thread.daemon:
-            thread.join(1)
-    assert threading.active_count() <= before
+    started = set(threading.enumerate()) - before
+    for thread in started:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in started)
