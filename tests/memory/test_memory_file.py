@@ -179,7 +179,7 @@ def test_a_newer_format(path):
         ({"texts": -1}, "texts=-1 is not a whole number from 0"),
         ({"residuals": 2}, "residuals=2 is not a whole number from 0 to 1"),
         ({"dtype": 1}, "dtype=1 is not a text"),
-        ({"storage": []}, "storage=list of 0 is not one of"),
+        ({"storage": []}, r"storage=\[\] is not one of"),
         ({"sources": [[{"name": 1, "tokens": 2}]]}, r"sources\[0\]\[0\]\.name=1 is not a text"),
         ({"sources": [[{"name": "a", "tokens": -1}]]}, r"tokens=-1 is not a whole number from 0"),
         ({"sources": [["a"]]}, r"sources\[0\]\[0\]='a' is not a JSON object"),

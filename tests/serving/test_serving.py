@@ -568,5 +568,12 @@ def test_bad_bodies(serve):
         response = client.post("/v1/completions", **arguments)
         said = response.json()["error"]["message"]
         assert response.status_code == status and message in said and ": send " in said, said
+    for field, sent, limit in (
+        ("temperature", "NaN", "temperature=nan is not accepted: input should be a finite number."),
+        ("seed", str(2**63), f"seed={2**63} is not accepted: input should be less than or equal to {2**63 - 1}."),
+    ):
+        body = f'{{"prompt": "x", "{field}": {sent}}}'
+        said = client.post("/v1/completions", content=body, headers=json_type).json()["error"]
+        assert (said["param"], said["message"]) == (field, limit)
     assert client.get("/v1/nothing").json()["error"]["message"].startswith("GET /v1/nothing")
     assert client.get("/v1/completions").status_code == 405

@@ -3,7 +3,7 @@
 import pytest
 
 from sharedllm.cli import info, main
-from sharedllm.utils.errors import UserError
+from sharedllm.utils.errors import UserError, clipped, shown
 
 
 @pytest.mark.parametrize(("error", "code"), [(UserError("field=1: use 2."), 2), (PermissionError("no entry"), 2)])
@@ -23,3 +23,12 @@ def test_a_fault_of_the_program_is_not_hidden(monkeypatch, error):
     monkeypatch.setattr(info, "describe_model", fails)
     with pytest.raises(type(error), match=str(error)):
         main(["info"])
+
+
+def test_a_wrong_value_is_shown_as_far_as_a_line_has_room():
+    deep: list = []
+    for _ in range(10_000):
+        deep = [deep]
+    assert clipped("a" * 100) == "a" * 100 and clipped("a" * 101) == "a" * 99 + "…"
+    assert shown("it's") == '"it\'s"' and shown("a" * 600, 5) == "'aaaa…'" and shown([1, 2]) == "[1, 2]"
+    assert len(shown(list(range(100)))) == 100 and shown(deep) == "a list of 1"

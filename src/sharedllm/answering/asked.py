@@ -10,7 +10,7 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..model.config import SharedLLMConfig
 from ..prompts import FEW_WORDS, NOTHING, PromptForm
 from ..scoring.words import said
-from ..utils.errors import UserError
+from ..utils.errors import UserError, shown
 
 # Names and numbers need few tokens, but a summary more, and an identifier of 36 characters up to 36.
 ANSWER_TOKENS = 128
@@ -23,11 +23,11 @@ def checked_question(question: Any) -> str:
         UserError: it is no text, or has no word to look for.
     """
     if not isinstance(question, str):
-        raise UserError(f"question={question!r} is a {type(question).__name__}: pass a text.")
+        raise UserError(f"question={shown(question)} is a {type(question).__name__}: pass a text.")
     if not question.strip():
         raise UserError("the question is empty: ask something.")
     if not said(question):
-        raise UserError(f"the question {question.strip()[:40]!r} has no word: ask with one of what you look for.")
+        raise UserError(f"the question {shown(question.strip())} has no word: ask with one of what you look for.")
     return question.strip()
 
 

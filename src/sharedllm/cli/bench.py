@@ -50,7 +50,7 @@ def command(
     limit_seconds: Annotated[
         float | None, typer.Option(min=0, help="Seconds; cells expected to take longer are skipped. Default: 600.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and tokens.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of weights and tokens.")] = 0,
     quick: Annotated[
         bool, typer.Option("--quick", help="A run of minutes: shape tiny, two repeats, nothing above 20 seconds.")
     ] = False,

@@ -45,7 +45,9 @@ def command(
             "if it reads deeper.",
         ),
     ] = None,
-    full_limit: Annotated[float, typer.Option(help="Longest time of one pass of full attention, in seconds.")] = 15.0,
+    full_limit: Annotated[
+        float, typer.Option(min=0, help="Longest time of one pass of full attention, in seconds.")
+    ] = 15.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the needles.")] = 0,
     json: JsonOption = False,
 ) -> None:

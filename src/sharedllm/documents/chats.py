@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from ..utils.errors import clipped
 from .extract import Part, grouped
 
 SPEAKERS = ("role", "sender", "from", "author", "user_profile", "user", "speaker", "username")
@@ -49,7 +50,7 @@ def parts(chats: list[tuple[str, list[Mapping]]]) -> Iterator[Part]:
         before = ""
         if len(chats) > 1:
             line = " ".join(title.split())
-            before = f'chat "{line if len(line) <= 60 else line[:59] + "…"}", ' if line else f"chat {number}, "
+            before = f'chat "{clipped(line, 60)}", ' if line else f"chat {number}, "
         said = [(i, _line(message)) for i, message in enumerate(messages, 1)]
         first = next((i for i, (_, text) in enumerate(said) if text), None)
         if title and first is not None:

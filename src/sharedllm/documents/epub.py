@@ -5,7 +5,7 @@ from pathlib import Path
 from urllib.parse import unquote
 from zipfile import ZipFile
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, clipped
 from .extract import Extract, Kind, Part
 from .html import decoded, parts_of
 from .package import holds, package, tree
@@ -53,7 +53,7 @@ def extract(path: Path) -> Extract:
 
 def _chapter(number: int, heading: str) -> str:
     heading = " ".join(heading.split())
-    return f'chapter "{heading if len(heading) <= 60 else heading[:59] + "…"}"' if heading else f"part {number}"
+    return f'chapter "{clipped(heading, 60)}"' if heading else f"part {number}"
 
 
 def _pages(opf, folder: str) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, clipped
 
 EXTRA = 'pip install "sharedllm[documents]"'
 # A place of a part that is made of many small things, such as messages, covers at least this many characters, so that
@@ -139,4 +139,4 @@ def numbered(name: str, first: int, last: int) -> str:
 def section(heading: str) -> str:
     """The place under a heading."""
     line = " ".join(heading.split())
-    return f'section "{line if len(line) <= 60 else line[:59] + "…"}"' if line else ""
+    return f'section "{clipped(line, 60)}"' if line else ""

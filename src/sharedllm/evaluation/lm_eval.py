@@ -31,7 +31,7 @@ from ..context.policies.base import get_policy
 from ..memory.context_memory import ContextMemory, stack
 from ..scoring import DEFAULT_SCORE
 from ..scoring.base import get_score
-from ..utils.errors import UserError
+from ..utils.errors import UserError, shown
 from ..utils.model_names import checkpoint
 from .pieces import Ids, Piece, border, in_order, left_pad, spans
 
@@ -141,7 +141,7 @@ class SharedLLMHarness(HFLM):
         for strings, context, continuation in requests:
             if not context or not continuation:
                 raise UserError(
-                    f"the request {str(strings)[:80]!r}… has a context of {len(context):,} tokens and a continuation of "
+                    f"the request {shown(strings)} has a context of {len(context):,} tokens and a continuation of "
                     f"{len(continuation)}: both need at least one."
                 )
             text, query = (*context, *continuation), tuple(context[-QUERY_TOKENS:])

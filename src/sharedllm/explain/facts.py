@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from ..answering.ask import Answer
 from ..answering.citations import documents
 from ..causal_lm import SharedLLMForCausalLM
+from ..utils.errors import clipped
 from .attention import LayerAttention, attention_paid
 from .text import ChunkText
 
@@ -306,8 +307,7 @@ def _mean(layers: list[LayerAttention]) -> Tensor:
 
 
 def _excerpt(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= EXCERPT else line[: EXCERPT - 1] + "…"
+    return clipped(" ".join(text.split()), EXCERPT)
 
 
 def _rounded(value: float) -> float:

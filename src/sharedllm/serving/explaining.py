@@ -11,6 +11,7 @@ from ..answering.ask import Answer
 from ..causal_lm import SharedLLMForCausalLM
 from ..explain.facts import gather
 from ..memory.segments import roots, segments_of
+from ..utils.errors import clipped
 from .answering import Answered, Read
 from .errors import ServingError
 
@@ -52,7 +53,7 @@ class Explanations:
         with self._lock:
             if name not in self._kept:
                 message = (
-                    f"there is no explanation {name[:100]}: ask again with explain=true; the last {MOST} are kept."
+                    f"there is no explanation {clipped(name)}: ask again with explain=true; the last {MOST} are kept."
                 )
                 raise ServingError(404, message, "name")
             return self._kept[name]

@@ -10,6 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..utils.errors import clipped
 from .errors import ServingError
 from .replies import Json
 from .site import is_public
@@ -111,9 +112,9 @@ class Guard:
         hosts = headers.getlist("host")
         # A request without Host is not from a browser.
         if self.hosts is not None and hosts and (len(hosts) > 1 or hosts[0] not in self.hosts):
-            shown = ", ".join(hosts)[:100]
+            given = clipped(", ".join(hosts))
             return ServingError(
-                421, f"Host: {shown} is not served here: use localhost, or start the server with `--allow-host`."
+                421, f"Host: {given} is not served here: use localhost, or start the server with `--allow-host`."
             )
         open_to_all = path == "/health" or is_public(method, path)
         if self.key is not None and not open_to_all and not self._is_key(headers.get("authorization", "")):

@@ -15,7 +15,7 @@ from ..memory.fingerprint import tokenizer_fingerprint
 from ..memory.interface import Memory, Searched
 from ..store.opening import Label, is_memory, look, open_memory
 from ..store.writer import Changed, Writer, writing
-from ..utils.errors import UserError
+from ..utils.errors import UserError, shown
 from ..utils.files import is_full, is_uri
 from ..utils.text_files import pieces_of
 from .errors import ServingError, invalid
@@ -138,7 +138,7 @@ class Memories:
         """
         if name not in self.names:
             there = ", ".join(self.names) or "none"
-            raise ServingError(404, f"memory={name!r} is not served: name one of {there}.", "memory")
+            raise ServingError(404, f"memory={shown(name)} is not served: name one of {there}.", "memory")
         return self._opened[name]
 
     def meant(self, name: str | None) -> str | None:
@@ -242,7 +242,7 @@ class Memories:
             Whatever `progress` raises; of a text what was read so far stays, as an unfinished document.
         """
         if not text.strip():
-            raise invalid("text", f"text={text[:20]!r} is empty: send the text to read.")
+            raise invalid("text", f"text={shown(text, 20)} is empty: send the text to read.")
         file = origin is not None
 
         def change(writer: Writer) -> None:
@@ -329,7 +329,7 @@ def _alike(first: Path, second: Path) -> bool:
 
 def _taken(name: str, document: str) -> ServingError:
     message = (
-        f"document={document[:100]!r} is in memory={name!r} already: replace it (replace=true), or choose another name."
+        f"document={shown(document)} is in memory={name!r} already: replace it (replace=true), or choose another name."
     )
     return ServingError(409, message, "document")
 
@@ -337,6 +337,6 @@ def _taken(name: str, document: str) -> ServingError:
 def _other_text(document: str, characters: int) -> ServingError:
     return invalid(
         "text",
-        f"text does not begin with the {characters:,} characters that were read as {document[:100]!r}: send the whole text, of "
+        f"text does not begin with the {characters:,} characters that were read as {shown(document)}: send the whole text, of "
         "which only what follows them is read; or remove the document first, or choose another name.",
     )

@@ -42,8 +42,8 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 
 
 class Body(BaseModel):
-    # strict: true is no number, and "5" and "yes" are texts.
-    model_config = ConfigDict(extra="forbid", strict=True)
+    # strict: true is no number, and "5" and "yes" are texts. Of NaN the limits of a number would tell nothing.
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

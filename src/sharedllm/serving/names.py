@@ -2,6 +2,7 @@
 
 import re
 
+from ..utils.errors import clipped, shown
 from ..utils.text_files import harmless, is_text
 from .errors import invalid
 
@@ -59,4 +60,4 @@ def _shows(name: str) -> bool:
 
 
 def _shown(name: str) -> str:
-    return ascii(name[:40]) if not _shows(name[:40]) else repr(name[:40])
+    return shown(name) if _shows(name) else clipped(ascii(name))

@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..memory.interface import Memory, Searched
 from ..memory.segment import placed
+from ..utils.errors import shown
 from ..utils.text import decode_pieces
 from .errors import ServingError, invalid
 
@@ -29,9 +30,7 @@ def passage(
     if end is not None and end < start:
         raise invalid("end", f"end={end} is before start={start}: send an end from {start}, or leave it out.")
     if name not in {document["name"] for document in memory.contents}:
-        raise ServingError(
-            404, f"document={name[:100]!r} is not in this memory: name one of its documents.", "document"
-        )
+        raise ServingError(404, f"document={shown(name)} is not in this memory: name one of its documents.", "document")
     segments = list((memory.only(name) if isinstance(memory, Searched) else memory).segments)
     found = [source for segment in segments for source in placed(segment.sources[0]) if source["name"] == name]
     if not found:  # all of it is lost
@@ -52,7 +51,7 @@ def passage(
         total = before + len(text)
     total = known if known is not None else total
     if start > total:
-        raise invalid("start", f"start={start} is after the end of {name[:100]!r}: send one from 0 to {total}.")
+        raise invalid("start", f"start={start} is after the end of {shown(name)}: send one from 0 to {total}.")
     inside = [(max(start - at, 0), at, text) for at, text in parts if at < end and at + len(text) > start]
     cut = "".join(text[skip : end - at] for skip, at, text in inside)
     first = inside[0][1] + inside[0][0] if inside else min(start, total)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from ..utils.errors import shown
 from ..utils.fields import MOST
 from .errors import ServingError, invalid
 from .messages import Body, Message, ResponseFormat, Tool, ToolChoice, Whole
@@ -39,7 +40,7 @@ class Sampled(Body):
     temperature: Annotated[float | None, Field(ge=0, le=100)] = None
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     stop: str | list[str] | None = None
-    seed: Annotated[Whole | None, Field(ge=-(2**63), lt=2**63)] = None
+    seed: Annotated[Whole | None, Field(ge=-(2**63), le=2**63 - 1)] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[Whole | None, Field(ge=1, le=MOST_CHOICES)] = None
@@ -221,14 +222,13 @@ def explained(errors: list[Any]) -> ServingError:
         return invalid(field, f"{field} is not supported: leave it out.")
     if first["type"] == "missing":
         return invalid(field, f"{field or 'the body'} is missing: send it.")
-    shown = repr(first["input"])
-    shown = shown if len(shown) <= 100 else f"{shown[:100]}…"
+    given = shown(first["input"])
     if no_object:
-        return invalid(field, f"{field}={shown} is not a JSON object: send one.")
+        return invalid(field, f"{field}={given} is not a JSON object: send one.")
     if first["type"] == "too_short":
-        return invalid(field, f"{field}={shown} is empty: send at least {first['ctx']['min_length']}.")
+        return invalid(field, f"{field}={given} is empty: send at least {first['ctx']['min_length']}.")
     reason = first["msg"].removeprefix("Value error, ")
-    return invalid(field, f"{field or 'the body'}={shown} is not accepted: {reason[:1].lower()}{reason[1:]}.")
+    return invalid(field, f"{field or 'the body'}={given} is not accepted: {reason[:1].lower()}{reason[1:]}.")
 
 
 def unread(cause: ValueError | RecursionError, encoding: str) -> ServingError:

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
 from ..rows import Row
+from ..utils.errors import shown
 from .answering import Answered, Hooks, answer
 from .errors import ServingError, invalid
 from .explaining import Explanations
@@ -76,7 +77,7 @@ class Service:
         if model in self.memories.names:
             said = f"model={model!r} is a memory: use '{self.name}:{model}', or {self.name!r} with memory={model!r}."
         else:
-            said = f"model={model!r} is not served: use {' or '.join(map(repr, there[:5]))}."
+            said = f"model={shown(model)} is not served: use {' or '.join(map(repr, there[:5]))}."
         raise ServingError(404, said, "model")
 
     def named(self, request: Sampled) -> str | None:

@@ -6,6 +6,7 @@ from importlib.resources import files
 from fastapi import FastAPI
 from starlette.responses import Response
 
+from ..utils.errors import clipped
 from .errors import ServingError
 
 # Scripts and styles come from this server alone, nothing is inline, and no other site may frame the page.
@@ -52,7 +53,7 @@ def add_page(app: FastAPI) -> None:
         if name == "explain.html":
             return _file("html", _explaining())
         if name not in _names():
-            raise ServingError(404, f"GET /page/{name[:100]}: Not Found")
+            raise ServingError(404, f"GET /page/{clipped(name)}: Not Found")
         package, source = ("explain", _EXPLAIN[name]) if name in _EXPLAIN else ("serving", name)
         return _file(name.rpartition(".")[2], _read(package, source))
 

@@ -18,7 +18,7 @@ from typing import Any
 from ..documents.places import Origin
 from ..memory.file import Storage, library
 from ..memory.schema import CHUNK_SIZE, LAYERS, SHA256, STORAGE
-from ..utils.errors import UserError
+from ..utils.errors import UserError, shown
 from ..utils.fields import TRUTH, each, misfit_of, pair, record, text, whole
 from ..utils.files import there, write_text
 from ..utils.scratch import is_scratch
@@ -141,8 +141,8 @@ class Manifest:
         for document in self.documents:
             if document.name == name:
                 return document
-        shown = ", ".join(d.name for d in self.documents[:5]) + (", …" if len(self.documents) > 5 else "")
-        raise UserError(f"no document is named {name!r}: the memory holds {shown or 'none'}.")
+        held = ", ".join(d.name for d in self.documents[:5]) + (", …" if len(self.documents) > 5 else "")
+        raise UserError(f"no document is named {shown(name)}: the memory holds {held or 'none'}.")
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:

@@ -14,6 +14,21 @@ class UserError(ValueError):
     """
 
 
+def clipped(text: str, most: int = 100) -> str:
+    """A text, or as many of its characters and "…" as messages and lists have room for."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def shown(value: Any, most: int = 100) -> str:
+    """A wrong value as messages show it: a text in quotes, anything else as Python writes it, both clipped."""
+    if isinstance(value, str):
+        return repr(clipped(value, most))
+    try:
+        return clipped(repr(value), most)
+    except RecursionError:  # Python writes lists of lists down to some depth
+        return f"a {type(value).__name__} of {len(value)}"
+
+
 # What to do about a memory of another model, for messages; a command adds its option.
 ITS_MODEL = "use the model that made it"
 

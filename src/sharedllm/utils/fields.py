@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .errors import shown
+
 # The largest integer that every JSON reader represents exactly.
 MOST = 2**53
 
@@ -18,7 +20,7 @@ class Kind:
 
 
 def _kind(what: str, fits: Callable[[Any], bool]) -> Kind:
-    return Kind(what, lambda value: None if fits(value) else f"={_shown(value)} is not {what}")
+    return Kind(what, lambda value: None if fits(value) else f"={shown(value)} is not {what}")
 
 
 def whole(least: int, most: int = MOST) -> Kind:
@@ -46,7 +48,7 @@ def each(kind: Kind | Mapping[str, Kind], least: int = 0, optional: frozenset[st
 
     def misfit(value: Any) -> str | None:
         if not isinstance(value, list) or len(value) < least:
-            return f"={_shown(value)} is not {what}"
+            return f"={shown(value)} is not {what}"
         for i, entry in enumerate(value):
             wrong = kind.misfit(entry) if isinstance(kind, Kind) else _dotted(misfit_of(entry, kind, optional))
             if wrong is not None:
@@ -70,7 +72,7 @@ def pair(first: Kind, second: Kind) -> Kind:
 
     def misfit(value: Any) -> str | None:
         if not isinstance(value, list) or len(value) != 2:
-            return f"={_shown(value)} is not a list of two"
+            return f"={shown(value)} is not a list of two"
         return first.misfit(value[0]) or second.misfit(value[1])
 
     return Kind("a list of two", misfit)
@@ -81,7 +83,7 @@ def mapping(kind: Kind) -> Kind:
 
     def misfit(value: Any) -> str | None:
         if not isinstance(value, dict):
-            return f"={_shown(value)} is not a JSON object"
+            return f"={shown(value)} is not a JSON object"
         return next((f".{n}{wrong}" for n, v in value.items() if (wrong := kind.misfit(v)) is not None), None)
 
     return Kind("a JSON object", misfit)
@@ -93,7 +95,7 @@ def misfit_of(value: Any, fields: Mapping[str, Kind], optional: frozenset[str] =
     Unknown fields are ignored.
     """
     if not isinstance(value, dict):
-        return f"={_shown(value)} is not a JSON object"
+        return f"={shown(value)} is not a JSON object"
     for name, kind in fields.items():
         if name not in value:
             if name not in optional:
@@ -105,10 +107,3 @@ def misfit_of(value: Any, fields: Mapping[str, Kind], optional: frozenset[str] =
 
 def _dotted(wrong: str | None) -> str | None:
     return wrong if wrong is None or wrong.startswith("=") else f".{wrong}"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, (dict, list)):  # of any depth, which repr may not survive
-        return f"{type(value).__name__} of {len(value)}"
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:60]}…"

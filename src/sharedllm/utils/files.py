@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from .errors import UserError
+from .errors import UserError, clipped
 
 WINDOWS = sys.platform == "win32"
 _URI = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
@@ -42,9 +42,7 @@ def there(path: str | Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError) as error:
-        shown = str(path)
-        shown = shown if len(shown) <= 100 else f"{shown[:100]}…"
-        raise UserError(f"{shown} can't be opened: {getattr(error, 'strerror', None) or error}.") from None
+        raise UserError(f"{clipped(str(path))} can't be opened: {getattr(error, 'strerror', None) or error}.") from None
     return True
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...data.sources import HUB
-from ...utils.errors import UserError
+from ...utils.errors import UserError, shown
 from .base import Record, Task, fill, templates
 
 # The published fields that a prompt or a score needs.
@@ -112,7 +112,7 @@ def _infinitebench(name: str, template: str, row: Mapping[str, Any]) -> Record:
 def _found(pattern: str, text: str) -> str:
     match = re.search(pattern, text)
     if match is None:
-        raise UserError(f"'input' {text[:80]!r} holds nothing like {pattern!r}")
+        raise UserError(f"'input' {shown(text)} holds nothing like {pattern!r}")
     return match[0]
 
 
