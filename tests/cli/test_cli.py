@@ -262,6 +262,11 @@ def test_an_output_that_can_not_be_written_is_refused_first(run, text_file, comm
         assert (code, out, err.count("\n")) == (2, "", 1) and f"-o {output} {message}" in err, err
 
 
+def test_a_page_that_can_not_be_written_is_named(run, text_file):
+    code, out, err = run("explain", text_file, "what?", "-o", text_file / "new" / "x.html")
+    assert (code, out) == (2, "") and f"-o {text_file}/new/x.html can't be written: Not a directory" in err
+
+
 def test_closed_standard_input(run, tmp_path, model_folder, text_file, monkeypatch):
     monkeypatch.setattr("sys.stdin", None)
     for arguments in (["read", "-", "-o", tmp_path / "x.memory"], ["ask", "-", "what?"], ["chat", text_file]):

@@ -53,6 +53,10 @@ def test_help_and_version_load_nothing_slow(tmp_path, arguments, shown):
 
 WRONG = [
     (["reed"], "No such command 'reed'. Did you mean 'read'"),
+    (
+        ["ask", "a", "b", "--model"],
+        "Option '--model' requires an argument. It is called as `sharedllm ask [OPTIONS] SOURCE",
+    ),
     (["ask", "a"], "Missing argument 'question'. It is called as `sharedllm ask [OPTIONS] SOURCE QUESTION`;"),
     (
         ["memory", "check", "a", "b"],

@@ -14,6 +14,15 @@ class _Named:
 
     params: list[Any]
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)  # pyright: ignore[reportAttributeAccessIssue]
+        except Exception as error:
+            # An option without its value does not know the command that it is for.
+            if getattr(error, "ctx", ctx) is None:
+                error.ctx = ctx  # pyright: ignore[reportAttributeAccessIssue]
+            raise
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)  # pyright: ignore[reportAttributeAccessIssue]

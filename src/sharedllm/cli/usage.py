@@ -19,7 +19,7 @@ def usage_line(error: Any, arguments: Sequence[str]) -> str:
         given = _given(arguments, options)
         shown = options[-1] if given is None else f"{options[-1]} {given or repr(given)}"
         return f"{shown} is not allowed: {allowed}."
-    if context is not None and getattr(error, "option_name", None) == "--model":
+    if kind == "NoSuchOption" and context is not None and error.option_name == "--model":
         taken = [param.name for param in context.command.params if param.param_type_name == "argument"]
         if named := [name for name in taken if name in ("model", "base", "source")]:
             return f"No such option: --model. It is an argument here: `{context.command_path} {named[0].upper()}`."

@@ -46,11 +46,11 @@ def there(path: str | Path) -> bool:
     return True
 
 
-def check_writable(folder: Path, option: str) -> None:
+def check_writable(folder: Path, option: str, file: Path | None = None) -> None:
     """Refuse a folder that can't be written to, before work whose result is for it. Nothing is left behind.
 
     Args:
-        option: that names it, for the message.
+        option, file: that name it, for the message; without a file it was named itself.
 
     Raises:
         UserError: it, or the nearest folder above it that exists, is no folder or can't be written to.
@@ -63,7 +63,7 @@ def check_writable(folder: Path, option: str) -> None:
             pass
     except OSError as error:
         raise UserError(
-            f"{option} {folder} can't be written: {error.strerror or error}; name another folder."
+            f"{option} {file or folder} can't be written: {error.strerror or error}; name another folder."
         ) from None
 
 
