@@ -50,6 +50,24 @@ def test_headings_of_markdown_are_places(tmp_path):
     assert opened.origin.places == ((first, 'section "First"'), (second, 'section "Second"'))
 
 
+@pytest.mark.parametrize(
+    ("code", "inside"),
+    [
+        ("```sh\n{}\n```\n", True),
+        ("```\n```python\n{}\n``` \n", True),
+        ("````\n```\n{}\n`````\n", True),
+        ("~~~ a`b\n```\n{}\n~~~\n", True),
+        ("```sh\r\n{}\n```\r\n", True),
+        ("```\n``` \n{}\n", False),
+        ("```code``` in a line\n{}\n", False),
+    ],
+)
+def test_a_heading_in_fenced_code_is_none(tmp_path, code, inside):
+    (tmp_path / "a.md").write_bytes((code.format("# Text") + "## Last #\r\n").encode())
+    places = [place for _, place in open_document(str(tmp_path / "a.md")).origin.places]
+    assert places == ['section "Text"'] * (not inside) + ['section "Last"']
+
+
 def test_a_page_without_what_surrounds_it(tmp_path):
     page = """<!doctype html><html><head><title> A  page </title><style>b {}</style><script>var x = "<p>no</p>";</script></head>
     <body><nav><a href=x>Home</a></nav><header>Site</header><main><h1>Birds</h1><p>The <b>silver</b> falcon

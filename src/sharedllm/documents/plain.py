@@ -8,8 +8,8 @@ from ..utils.text_files import text_pieces
 from .encoding import legacy_encoding
 from .extract import Extract, Kind, Part, section
 
-_HEADING = re.compile(r" {0,3}#{1,6}[ \t]+(.*?)[ \t]*#*[ \t]*\n?")
-_FENCE = re.compile(r" {0,3}(```+|~~~+)")
+_HEADING = re.compile(r" {0,3}#{1,6}[ \t]+(.*?)[ \t]*#*[ \t]*\r?\n?")
+_FENCE = re.compile(r" {0,3}(```+|~~~+)(.*)")
 
 
 def text(path: Path) -> Extract:
@@ -29,16 +29,27 @@ def _sections(pieces: Iterator[str]) -> Iterator[Part]:
     for piece in pieces:
         held, place = [], ""
         for line in piece.splitlines(keepends=True):
-            mark = _FENCE.match(line)
-            if mark and (not fence or mark[1].startswith(fence)):
-                fence = "" if fence else mark[1]
-            heading = None if fence or mark else _HEADING.fullmatch(line)
+            fence = _fence_after(line, fence)
+            heading = None if fence else _HEADING.fullmatch(line)
             if heading and heading[1]:
                 if held:
                     yield Part("".join(held), place)
                 held, place = [], section(heading[1])
             held.append(line)
         yield Part("".join(held), place)
+
+
+def _fence_after(line: str, fence: str) -> str:
+    """The fence of the code that goes on after a line, "" outside code, as CommonMark has it: what follows the marks names the
+    code's language, so that such a line closes none, and with more backticks the line is text.
+
+    Args:
+        fence: of the code before the line.
+    """
+    mark = _FENCE.match(line)
+    if mark and fence:
+        return "" if mark[1].startswith(fence) and not mark[2].strip() else fence
+    return mark[1] if mark and not (mark[1][0] == "`" and "`" in mark[2]) else fence
 
 
 CODE = (
