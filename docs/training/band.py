@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from depths import BAND, ROWS, STRIDES, minus
@@ -24,6 +25,7 @@ from sharedllm.training.setup import make_tokenizer
 
 # Windows of the recipe before the same targets, and the texts of each kind. Few documents are long enough for the last.
 LENGTHS = (((1, 3, 7), ROWS), ((3, 15), ROWS // 2))
+SEEDS = (0, 1)
 # Most tokens of text in the window beside them.
 MOST = 768
 WAYS = {
@@ -55,8 +57,8 @@ def measured(run: Path, checkpoint: str) -> Iterator[dict]:
             for way, (text, memory) in cases.items():
                 ids = torch.cat([text, running[row]])[None]
                 wanted = torch.cat([torch.full_like(text, IGNORE), labels[row]])[None]
-                about = {"run": run.name, "checkpoint": checkpoint, "domain": domain, "row": row, "text": way}
-                yield about | {"loss": loss_of(losses, recipe, ids, wanted, memory[None])}
+                about = {"run": run.name, "seed": recipe.seed, "checkpoint": checkpoint, "domain": domain, "row": row}
+                yield about | {"text": way, "loss": loss_of(losses, recipe, ids, wanted, memory[None])}
 
 
 @torch.no_grad()
@@ -85,11 +87,11 @@ def by_length(run: Path, checkpoint: str) -> Iterator[dict]:
                     yield about | {"longest": longest, "length": length, "beside": beside, "loss": loss}
 
 
-def cells(*names: str) -> dict[tuple, dict[tuple, float]]:
-    """Losses by domain and row, by run, steps of training and the values of fields."""
+def cells(*names: str, seed: int = 0) -> dict[tuple, dict[tuple, float]]:
+    """Losses by domain and row of one seed, by run, steps of training and the values of fields."""
     found: dict[tuple, dict[tuple, float]] = defaultdict(dict)
     for r in read("band.jsonl"):
-        if all(name in r for name in names):
+        if all(name in r for name in names) and r.get("seed", 0) == seed:
             run = "control" if "control" in r["run"] else "ours"
             step = int(r["checkpoint"].removeprefix("step-"))
             found[run, step, *(r[name] for name in names)][r["domain"], r["row"]] = r["loss"]
@@ -119,23 +121,43 @@ def by_way() -> str:
     return "\n".join(lines)
 
 
-def growth() -> str:
-    """What the memory gives after more and more training."""
-    found = cells("text")
-    steps = sorted({step for run, step, _ in found if run == "ours"})
-    lines = [f"| | {' | '.join(tokens(step) + ' tokens' for step in steps)} |", f"|---|{'--:|' * len(steps)}"]
-    pairs = {
-        "the memory, minus the control without": ("ours", "own", "control", "none"),
-        "the memory, minus another text's": ("ours", "own", "ours", "other"),
-        "the last 768 as text and the memory, minus the control with that text": ("ours", "last, memory", "control", "last"),
-        "768 that BM25 finds and the memory, minus the control with that text":
-            ("ours", "selected, memory", "control", "selected"),
-        "no context, minus the control": ("ours", "none", "control", "none"),
-    }  # fmt: skip
-    for what, (one, way, two, other) in pairs.items():
-        shown = (minus(found[one, step, way], found[two, step, other]) for step in steps)
+# What the memory gives: a run and what it is shown, minus another.
+GAINS = {
+    "the memory, minus the control without": ("ours", "own", "control", "none"),
+    "the memory, minus another text's": ("ours", "own", "ours", "other"),
+    "the last 768 as text and the memory, minus the control with that text": ("ours", "last, memory", "control", "last"),
+    "768 that BM25 finds and the memory, minus the control with that text":
+        ("ours", "selected, memory", "control", "selected"),
+    "no context, minus the control": ("ours", "none", "control", "none"),
+}  # fmt: skip
+
+
+def gains(columns: dict[str, dict[tuple, dict[tuple, float]]]) -> str:
+    """A column for each training, by its title: losses by text, by run and what it is shown."""
+    lines = [f"| | {' | '.join(columns)} |", f"|---|{'--:|' * len(columns)}"]
+    for what, (one, way, two, other) in GAINS.items():
+        shown = (minus(found[one, way], found[two, other]) for found in columns.values())
         lines.append(f"| {what} | {' | '.join(shown)} |")
     return "\n".join(lines)
+
+
+def growth() -> str:
+    """What the memory gives after more and more training."""
+    every = cells("text")
+    steps = sorted({step for _, step, _ in every})
+    return gains({
+        f"{tokens(step)} tokens": {(run, way): found for (run, at, way), found in every.items() if at == step}
+        for step in steps
+    })  # fmt: skip
+
+
+def seeds() -> str:
+    """What it gives after the first of these trainings, by seed, and by the mean of each text's losses over the seeds."""
+    by_seed = [cells("text", seed=seed) for seed in SEEDS]
+    first = min(step for _, step, _ in by_seed[0])
+    found = [{(run, way): cell for (run, step, way), cell in every.items() if step == first} for every in by_seed]
+    mean = {key: {text: fmean(one[key][text] for one in found) for text in cell} for key, cell in found[0].items()}
+    return gains({f"seed {seed}": one for seed, one in zip(SEEDS, found, strict=True)} | {"mean of both": mean})
 
 
 def lengths() -> str:
@@ -162,18 +184,26 @@ def lengths() -> str:
     return "\n".join(lines)
 
 
-def steps() -> str:
-    """By eighths of the training: each step's sample before the step, of text that neither model has read."""
+def by_step(seed: int) -> tuple[dict[int, float], dict[int, float]]:
+    """Losses of each step's sample before the step, of text that neither model has read: ours, and the control's."""
     ours, control = (
-        {r["step"]: r["loss"]["text"] for r in read(name) if "loss" in r}
-        for name in ("band-ours.jsonl", "band-control.jsonl")
+        {r["step"]: r["loss"]["text"] for r in read(f"band-{run}{f'-{seed}' if seed else ''}.jsonl") if "loss" in r}
+        for run in ("ours", "control")
     )
-    both = sorted(ours.keys() & control.keys())
-    size = -(-len(both) // 8)
-    lines = ["| tokens read | ours minus control |", "|---|--:|"]
-    for part in (*(both[i : i + size] for i in range(0, len(both), size)), both):
-        read_by_then = " … ".join(tokens(n) for n in (part[0], part[-1] + 1))
-        lines.append(f"| {read_by_then} | {minus({n: ours[n] for n in part}, control)} |")
+    return ours, control
+
+
+def steps() -> str:
+    """By eighths of the training, and the shorter ones of the other seeds whole."""
+    lines = ["| seed | tokens read | ours minus control |", "|--:|---|--:|"]
+    for seed in SEEDS:
+        ours, control = by_step(seed)
+        both = sorted(ours.keys() & control.keys())
+        size = -(-len(both) // 8)
+        parts = [] if seed else [both[i : i + size] for i in range(0, len(both), size)]
+        for part in (*parts, both):
+            read_by_then = " … ".join(tokens(n) for n in (part[0], part[-1] + 1))
+            lines.append(f"| {seed} | {read_by_then} | {minus({n: ours[n] for n in part}, control)} |")
     return "\n".join(lines)
 
 
@@ -183,6 +213,7 @@ if __name__ == "__main__":
         for name, table in (
             ("band", by_way()),
             ("band-growth", growth()),
+            ("band-seeds", seeds()),
             ("band-lengths", lengths()),
             ("band-steps", steps()),
         ):
