@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -79,24 +80,42 @@ def _inside(value: Any) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
-class CalledFunction(Body):
-    name: Annotated[str, Field(min_length=1)]
-    arguments: str = "{}"
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments of a call.
 
-    @field_validator("arguments")
+    text   as they were sent
+    value  as chat templates take them: what the text says where it is JSON, else the text
+    """
+
+    text: str
+    value: Any
+
     @classmethod
-    def _no_deeper_than_templates_write(cls, value: str) -> str:
+    def of(cls, text: Any) -> "Arguments":
+        """
+        Raises:
+            ValueError: it is no text, or JSON of more levels than templates write.
+        """
+        if not isinstance(text, str):
+            raise ValueError("input should be a valid string")
         try:
-            level = [json.loads(value or "{}")]
+            value = json.loads(text or "{}")
         except RecursionError:
             raise ValueError(_DEEP) from None
-        except ValueError:  # no JSON, which is passed on as text
-            return value
+        except ValueError:
+            return cls(text, text)
+        level = [value]
         for _ in range(LEVELS):
             level = [inner for outer in level for inner in _inside(outer)]
         if level:
             raise ValueError(_DEEP)
-        return value
+        return cls(text, value)
+
+
+class CalledFunction(Body):
+    name: Annotated[str, Field(min_length=1)]
+    arguments: Annotated[Arguments, BeforeValidator(Arguments.of)] = Field(default_factory=lambda: Arguments.of("{}"))
 
 
 class ToolCall(Body):
@@ -108,12 +127,13 @@ class ToolCall(Body):
 
     @property
     def turn(self) -> dict[str, Any]:
-        """In the form of chat templates: arguments are an object where they are JSON."""
-        try:
-            arguments: Any = json.loads(self.function.arguments or "{}")
-        except ValueError:
-            arguments = self.function.arguments
-        return {"id": self.id, "type": "function", "function": {"name": self.function.name, "arguments": arguments}}
+        """In the form of chat templates."""
+        called = self.function
+        return {
+            "id": self.id,
+            "type": "function",
+            "function": {"name": called.name, "arguments": called.arguments.value},
+        }
 
 
 class Function(Body):
@@ -164,7 +184,7 @@ class Message(Body):
 
     @property
     def characters(self) -> int:
-        return len(self.text) + sum(len(call.function.arguments) for call in self.tool_calls or [])
+        return len(self.text) + sum(len(call.function.arguments.text) for call in self.tool_calls or [])
 
     @property
     def turn(self) -> dict[str, Any]:
