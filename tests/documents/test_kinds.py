@@ -39,6 +39,8 @@ def test_old_line_ends_are_line_ends_and_move_no_character(tmp_path, monkeypatch
     (tmp_path / "a.md").write_bytes("# One\rone\r# Two\rtwo".encode(code))
     places = open_document(str(tmp_path / "a.md")).origin.places
     assert places == ((0, 'section "One"'), (10, 'section "Two"'))
+    (tmp_path / "a.json").write_text(json.dumps([{"a": "b\rc"}]))
+    assert open_document(str(tmp_path / "a.json")).text() == "a: b\nc\n"
 
 
 def test_headings_of_markdown_are_places(tmp_path):

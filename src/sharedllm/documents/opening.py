@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..utils.errors import UserError
-from ..utils.text_files import PIECE, check_file, is_text, pieces_of
+from ..utils.text_files import PIECE, check_file, is_text, line_feeds, pieces_of
 from .extract import Part
 from .kinds import KINDS, kind_of
 from .places import Origin
@@ -97,7 +97,7 @@ def _places(parts: Iterable[Part]) -> tuple[tuple[tuple[int, str], ...], bool]:
     places, characters, blank = [], 0, True
     for part in parts:
         if part.place and part.text and not (places and places[-1][1] == part.place):
-            places.append((characters, part.place if is_text(part.place) else _whole(part.place)))
+            places.append((characters, _whole(part.place)))
         characters += len(part.text)
         blank = blank and not part.text.strip()
     return tuple(places), blank
@@ -107,7 +107,7 @@ def _pieces(parts: Iterable[Part]) -> Iterator[str]:
     """The text of parts. Short ones are joined, long ones cut, so that few tokenise badly at their borders."""
     held = ""
     for part in parts:
-        held += part.text if is_text(part.text) else _whole(part.text)
+        held += line_feeds(_whole(part.text))
         if len(held) >= PIECE:
             yield from pieces_of(held)
             held = ""
@@ -117,4 +117,4 @@ def _pieces(parts: Iterable[Part]) -> Iterator[str]:
 
 def _whole(text: str) -> str:
     """JSON can escape half of a surrogate pair; it becomes a question mark."""
-    return text.encode("utf-8", "replace").decode()
+    return text if is_text(text) else text.encode("utf-8", "replace").decode()

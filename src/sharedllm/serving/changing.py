@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from ..documents.apart import Text
 from ..utils.text import tokenize
+from ..utils.text_files import line_feeds
 from .completing import disconnected, worked
 from .errors import ServingError, left
 from .names import check_document, check_memory
@@ -115,7 +116,7 @@ def add_changes(app: FastAPI, service: Service) -> None:
 def _reading(service: Service, name: str, document: str, given: str | Text, *, replaces: bool = False) -> Job:
     """The job that reads a document, a text or a file; it emits its progress."""
     model, tokenizer = service.model, service.tokenizer
-    text, origin = (given, None) if isinstance(given, str) else (given.text, given.origin)
+    text, origin = (line_feeds(given), None) if isinstance(given, str) else (given.text, given.origin)
 
     def work(job: Job) -> dict[str, Any]:
         size, read = estimated_tokens(service, text), 0

@@ -47,6 +47,11 @@ def pieces_of(text: str) -> list[str]:
     return ["".join(piece) for piece in pieces if piece]
 
 
+def line_feeds(text: str) -> str:
+    """A text in which a lone carriage return, the line end of old programs, is a line feed: characters keep their places."""
+    return _LAST_RETURN.sub("\n", text)
+
+
 def expand(names: Iterable[str]) -> list[str]:
     """File names with their globs expanded, in order; "-" stands for standard input.
 
