@@ -99,7 +99,7 @@ def test_a_document_that_lost_a_part_is_read_again(run, tmp_path, model_folder, 
     assert run("memory", "check", memory)[0] == 1
     code, _, err = run(*read, option)
     said = " ".join(err.split())
-    assert code == 0 and f"1 document read again, of which a part was lost: {texts[1]}" in said, err
+    assert code == 0 and f"1 damaged document read again: {texts[1]}" in said, err
     assert "1 document unchanged" in said and "\nlost: " not in err
     assert run("memory", "check", memory)[0] == 0
     assert [document.name for document in open_memory(memory).documents] == [str(text) for text in texts]
@@ -297,7 +297,7 @@ def test_a_memory_that_lost_its_manifest_names_the_way_out(run, tmp_path, model_
     (memory / "manifest.json").unlink()
     for command in (["ask", memory, "Who?"], ["info", memory], ["memory", "check", memory]):
         code, _, err = run(*command)
-        assert code == 2 and f"{memory} has lost its manifest.json: `sharedllm memory recover {memory} -o NEW`" in err
+        assert code == 2 and f"{memory} lacks its manifest.json: `sharedllm memory recover {memory} -o NEW`" in err
     assert run("memory", "recover", memory, "-o", tmp_path / "b", "--model", model_folder)[0] == 0
 
 

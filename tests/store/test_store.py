@@ -175,7 +175,7 @@ def test_merge_over_file_systems(tmp_path, model, monkeypatch):
         writer.commit()
     torch.testing.assert_close(MemoryStore.open(tmp_path / "b.memory").load().keys, store.load().keys)
     (tmp_path / "a.memory" / "blocks" / f"{store.documents[0].blocks[1].file}.memory").unlink()
-    lost = "has lost a block of one: `sharedllm read FILES -o .*a.memory --append` reads it again"
+    lost = "lacks a block of one: `sharedllm read FILES -o .*a.memory --append` reads it again"
     with writing(tmp_path / "c.memory") as writer, pytest.raises(ValueError, match=lost):
         writer.merge(tmp_path / "a.memory")
 

@@ -194,7 +194,7 @@ def check_source(name: str, *, lost: bool = False) -> None:
         path = Path(name)
         if not lost and (path / "blocks").is_dir() and not (path / "manifest.json").exists():
             raise UserError(
-                f"{name} has lost its manifest.json: `sharedllm memory recover {name} -o NEW` makes a memory of its blocks."
+                f"{name} lacks its manifest.json: `sharedllm memory recover {name} -o NEW` makes a memory of its blocks."
             )
         return
     if Path(name).suffix == ".memory":

@@ -50,7 +50,9 @@ def merge(
 
 @app.command()
 def recover(
-    memory: Annotated[Path, typer.Argument(help="A memory whose manifest.json is lost or damaged; it is not changed.")],
+    memory: Annotated[
+        Path, typer.Argument(help="A memory whose manifest.json is missing or damaged; it is not changed.")
+    ],
     output: Annotated[Path, output_option("Memory to write.")],
     model: ModelOption = "tiny",
 ) -> None:

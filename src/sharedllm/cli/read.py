@@ -67,8 +67,8 @@ def command(
     if old is not None:
         reading.check_settings(output, old, keep_all, storage)
     collection = Collection(found)
-    hurt = reading.damaged(output, old, collection) if old is not None else set()
-    collection.known = reading.hashes(old, hurt)
+    damaged = reading.find_damaged(output, old, collection) if old is not None else set()
+    collection.known = reading.hashes(old, damaged)
     dropped = reading.deleted(output, old, collection) if sync and old is not None else []
     collection.check()
     read = reading.Read()
@@ -80,7 +80,7 @@ def command(
             "keep_all": keep_all,
             "storage": storage,
             "changed": sync,
-            "hurt": hurt,
+            "damaged": damaged,
             "batch_tokens": batch_tokens,
         }
         with reading.room(output, anew=old is None and (output / reading.NAME).exists()):
@@ -99,7 +99,7 @@ def command(
             documents=len(store.documents),
             new=len(read.new),
             changed=len(read.changed),
-            mended=len(read.mended),
+            read_again=len(read.again),
             unchanged=len(collection.unchanged),
             dropped=dropped,
             read_as=collection.guessed,
@@ -107,8 +107,8 @@ def command(
         )
         return
     if old is not None:
-        if read.mended:
-            note(f"{some(len(read.mended), 'document')} read again, of which a part was lost: {_first(read.mended)}")
+        if read.again:
+            note(f"{some(len(read.again), 'damaged document')} read again: {_first(read.again)}")
         _tell_changes(read.new, read.changed, collection.unchanged, dropped)
     _tell_files(collection)
     if read.tokens:

@@ -54,13 +54,13 @@ def check_settings(output: Path, manifest: Manifest, keep_all: bool, storage: st
         raise UserError(f"{output} has storage={manifest.storage!r}: --append keeps that storage.")
 
 
-def hashes(manifest: Manifest | None, hurt: set[str]) -> dict[str, str]:
-    """Name of a finished document, not one of the `hurt`, → hash of its file when it was read."""
+def hashes(manifest: Manifest | None, damaged: set[str]) -> dict[str, str]:
+    """Name of a finished document, none of those `damaged`, → hash of its file when it was read."""
     documents = manifest.documents if manifest is not None else ()
-    return {d.name: d.origin.sha256 for d in documents if d.finished and d.origin is not None and d.name not in hurt}
+    return {d.name: d.origin.sha256 for d in documents if d.finished and d.origin is not None and d.name not in damaged}
 
 
-def damaged(output: Path, manifest: Manifest, collection: Collection) -> set[str]:
+def find_damaged(output: Path, manifest: Manifest, collection: Collection) -> set[str]:
     """The names of a memory's documents that have lost a part, among those whose files are given. Reads all their blocks."""
     given = set(collection.names)
     theirs = tuple(document for document in manifest.documents if document.name in given)
@@ -117,13 +117,13 @@ def forget(output: Path, names: list[str]) -> None:
 @dataclass
 class Read:
     """What was read: tokens, in how many seconds, without loading the model, and the names of documents that the memory
-    did not have whole before, of others that have other text now, and of those that had lost a part."""
+    did not have whole before, of others that have other text now, and of damaged ones, read again."""
 
     tokens: int = 0
     seconds: float = 0.0
     new: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
-    mended: list[str] = field(default_factory=list)
+    again: list[str] = field(default_factory=list)
 
 
 def read_all(
@@ -135,14 +135,14 @@ def read_all(
     keep_all: bool,
     storage: Any,
     changed: bool,
-    hurt: set[str],
+    damaged: set[str],
     batch_tokens: int | None,
 ) -> Read:
     """Read the documents of a collection into a memory. A document whose file was not known turns out to be unchanged here.
 
     Args:
         goes_on: into the memory that is there; else a new one. changed: read changed documents again.
-        hurt: names of documents that have lost a part; they are read again, and replaced once they are whole.
+        damaged: names of documents that have lost a part; these are read again, and replaced once they are whole.
 
     Raises:
         UserError: the memory is another model's, or a document changed and `changed` is not set.
@@ -167,7 +167,7 @@ def read_all(
             name, shown = _name(taken, opened.path), _Shown(opened.nbytes, bytes_per_token, advance)
             options = {"origin": opened.origin, "batch_tokens": batch_tokens, "progress": shown.tokens}
             try:
-                new = writer.read(loaded, tokenizer, name, opened.pieces(), anew=name in hurt, **options)
+                new = writer.read(loaded, tokenizer, name, opened.pieces(), anew=name in damaged, **options)
             except Changed as error:
                 if not changed:
                     raise UserError(f"{error} Or read it with --sync, which takes changed files up.") from None
@@ -175,8 +175,8 @@ def read_all(
             bytes_per_token = opened.nbytes / new if new and opened.nbytes else bytes_per_token
             shown.done()
             read.tokens += new
-            if name in hurt:
-                read.mended.append(name)
+            if name in damaged:
+                read.again.append(name)
             elif not new:
                 collection.unchanged.append(name)
             else:

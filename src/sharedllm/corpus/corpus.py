@@ -110,7 +110,7 @@ class Corpus:
             question: its text. asked: (1, Q) its tokens, as they follow the prefix. own: (1, Q) bool, the question's own.
 
         Raises:
-            UserError: the corpus is another model's, or a part of it is lost or damaged.
+            UserError: the corpus is another model's, or a part of it is missing or damaged.
         """
         model.check_fingerprint(self.fingerprint)
         return self._opened(

@@ -165,7 +165,7 @@ def _committed(place: Place, shards: Sequence[Shard], known: dict[str, Part]) ->
         known: parts that need not be read.
 
     Raises:
-        UserError: a shard was not read, or its part is lost or damaged.
+        UserError: a shard was not read, or its part is missing or damaged.
     """
     parts = [known.get(shard.id) or read_part(place, shard.id) for shard in shards]
     lost = sum(part is None for part in parts)

@@ -1,4 +1,4 @@
-"""Recovers the undamaged blocks of a memory whose manifest is lost or damaged, as a new memory. The old one is not changed."""
+"""Recovers the undamaged blocks of a memory whose manifest is missing or damaged, as a new memory. The old one is not changed."""
 
 import hashlib
 import itertools

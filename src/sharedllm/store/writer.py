@@ -214,7 +214,7 @@ class Writer:
                     BlockFile(other, block, theirs, verify=True)
                     copy_block(path, self.folder)
                 except FileNotFoundError:
-                    raise UserError(f"{other} has lost a block of {document.name}: {again}") from None
+                    raise UserError(f"{other} lacks a block of {document.name}: {again}") from None
                 except UserError as error:
                     raise UserError(
                         f"{document.name} of {other} is damaged, so nothing is merged: {error} {again}"
