@@ -92,12 +92,12 @@ def sweep(folder: Path, manifest: Manifest) -> None:
     Nothing is deleted if blocks that it names are missing: the manifest may belong to another memory.
     """
     named = {f"{b.file}.memory" for d in manifest.documents for b in d.blocks}
-    there = {path.name: path for path in (folder / "blocks").iterdir() if is_block(path.name)}
-    if named - there.keys():
+    held = {path.name: path for path in (folder / "blocks").iterdir() if is_block(path.name)}
+    if named - held.keys():
         return
-    for name in there.keys() - named:
+    for name in held.keys() - named:
         with suppress(PermissionError):  # on Windows another process may read it; the next writer deletes it
-            _remove(there[name])
+            _remove(held[name])
 
 
 def _remove(path: Path) -> None:
