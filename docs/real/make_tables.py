@@ -38,7 +38,7 @@ EVEN = ("kv75", "kv140", "kv75-line", "kv140-line")
 LENGTHS = {0: "whole", 8192: "8K", 31744: "31K", 32768: "32K", 131072: "128K", 1048576: "1M"}
 # Cells of an earlier rule: asked with the instruction last, before pieces ended with paragraphs and before meaning could decide.
 Cells = tuple[tuple[str, int], ...]
-BEFORE: Cells = (("nq", 1048576), ("nq", 31744))
+BEFORE: Cells = (("nq", 31744),)
 # Sets of whole documents, of which the length is the greatest.
 DOCUMENTS = ("narrativeqa",)
 SYSTEMS = {
