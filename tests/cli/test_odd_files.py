@@ -290,14 +290,21 @@ def test_names_in_any_language_are_shown_as_they_are():
     assert harmless("a\udcff") == r"a\udcff"
 
 
-def test_a_memory_that_lost_its_manifest_names_the_way_out(run, tmp_path, model_folder):
+def test_a_memory_that_lost_its_manifest_names_the_way_out(run, tmp_path, model_folder, monkeypatch):
     text, memory = tmp_path / "a.txt", tmp_path / "a"
     text.write_text("The harbour master counted crates. " * 4)
     assert run("read", text, "-o", memory, "--model", model_folder)[0] == 0
     (memory / "manifest.json").unlink()
     for command in (["ask", memory, "Who?"], ["info", memory], ["memory", "check", memory]):
         code, _, err = run(*command)
-        assert code == 2 and f"{memory} lacks its manifest.json: `sharedllm memory recover {memory} -o NEW`" in err
+        assert (
+            code == 2
+            and f"{memory} lacks its manifest.json: `sharedllm memory recover {memory} -o NEW --model MODEL`" in err
+        )
+    with monkeypatch.context() as patched:
+        patched.setattr("sharedllm.cli.loading.tokenizer_fingerprint", lambda tokenizer: "other")
+        code, _, err = run("memory", "recover", memory, "-o", tmp_path / "b")
+        assert code == 2 and "use the model that made it, with --model (here tiny;" in err
     assert run("memory", "recover", memory, "-o", tmp_path / "b", "--model", model_folder)[0] == 0
 
 

@@ -10,6 +10,7 @@ from helpers import byte_tokenizer, tiny_base, tiny_shared
 from served import ASKED, TEXT, clients_of, small_model, store_of
 
 from sharedllm.serving import memories, server
+from sharedllm.serving.errors import ServingError
 from sharedllm.serving.memories import Memories
 from sharedllm.store import MemoryStore
 from sharedllm.store.writer import writing
@@ -285,3 +286,8 @@ def test_numbers_that_are_none(serve):
             said = client.post("/v1/chat/completions", content=body, headers=headers)
             assert said.status_code == 400 and said.json()["error"]["param"] == field, said.text
             assert message(said).startswith(f"{field}=") and "is not accepted" in message(said)
+
+
+def test_a_server_without_memories_names_none():
+    with pytest.raises(ServingError, match="memory='letters' is not served: none is; leave it out"):
+        Memories([])["letters"]

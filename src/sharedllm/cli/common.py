@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..context.policies import POLICIES
 from ..scoring import SCORES
-from ..utils.errors import UserError
+from ..utils.errors import UserError, recovery
 from ..utils.files import check_writable, is_uri, there
 from ..utils.model_names import checkpoint, hides_bundled
 from ..utils.text_files import check_file, check_named, harmless
@@ -193,9 +193,7 @@ def check_source(name: str, *, lost: bool = False) -> None:
     if there(name):
         path = Path(name)
         if not lost and (path / "blocks").is_dir() and not (path / "manifest.json").exists():
-            raise UserError(
-                f"{name} lacks its manifest.json: `sharedllm memory recover {name} -o NEW` makes a memory of its blocks."
-            )
+            raise UserError(f"{name} lacks its manifest.json: {recovery(name)} makes a memory of its blocks.")
         return
     if Path(name).suffix == ".memory":
         raise UserError(f"{name} does not exist: check the name, or make it with `sharedllm read`.")

@@ -8,13 +8,14 @@ import typer
 from ..utils.errors import UserError
 from ..utils.text_files import harmless
 from .common import ModelOption, check_source, note, note_mending, output_option, progress_bar
+from .naming import NamedCommand
 
 app = typer.Typer(help="Remove documents from a memory, merge memories, check or recover one.", no_args_is_help=True)
 
 MemoryArgument = Annotated[Path, typer.Argument(help="A memory.")]
 
 
-@app.command()
+@app.command(cls=NamedCommand)
 def forget(
     memory: MemoryArgument,
     names: Annotated[list[str], typer.Argument(help="Documents, as `sharedllm info` lists them.")],
@@ -30,7 +31,7 @@ def forget(
     _report(memory)
 
 
-@app.command()
+@app.command(cls=NamedCommand)
 def merge(
     memories: Annotated[list[Path], typer.Argument(help="Memories of one model.")],
     output: Annotated[Path, output_option("Memory to write; the others are not changed.")],
@@ -48,7 +49,7 @@ def merge(
     _report(output)
 
 
-@app.command()
+@app.command(cls=NamedCommand)
 def recover(
     memory: Annotated[
         Path, typer.Argument(help="A memory whose manifest.json is missing or damaged; it is not changed.")
@@ -72,7 +73,7 @@ def recover(
     _report(output)
 
 
-@app.command()
+@app.command(cls=NamedCommand)
 def check(memory: Annotated[str, typer.Argument(help="A memory, a corpus or its URI.")]) -> None:
     """Read every byte of a memory and compare checksums; exit code 1 if something is lost."""
     check_source(memory)

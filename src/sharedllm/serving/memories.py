@@ -137,8 +137,8 @@ class Memories:
             ServingError: no memory of that name.
         """
         if name not in self.names:
-            there = ", ".join(self.names) or "none"
-            raise ServingError(404, f"memory={shown(name)} is not served: name one of {there}.", "memory")
+            fix = f"name one of {', '.join(self.names)}" if self.names else "none is; leave it out"
+            raise ServingError(404, f"memory={shown(name)} is not served: {fix}.", "memory")
         return self._opened[name]
 
     def meant(self, name: str | None) -> str | None:

@@ -18,7 +18,7 @@ from typing import Any
 from ..documents.places import Origin
 from ..memory.file import Storage, library
 from ..memory.schema import CHUNK_SIZE, LAYERS, SHA256, STORAGE
-from ..utils.errors import UserError, shown
+from ..utils.errors import UserError, recovery, shown
 from ..utils.fields import TRUTH, each, misfit_of, pair, record, text, whole
 from ..utils.files import there, write_text
 from ..utils.scratch import is_scratch
@@ -187,10 +187,9 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _damaged(path: Path, what: str) -> UserError:
-    folder = path.parent
     return UserError(
-        f"{path} is damaged: {what}; save the content of its blocks with `sharedllm memory recover {folder} -o NEW`, or read "
-        "the texts again, into another memory."
+        f"{path} is damaged: {what}; save the content of its blocks with {recovery(path.parent)}, or read the texts again, "
+        "into another memory."
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, recovery
 from ..utils.files import put, synchronise, there
 from .manifest import NAME, Manifest, is_block, read_manifest
 
@@ -62,8 +62,8 @@ def _check_ours(folder: Path) -> None:
     inside = list(blocks.iterdir()) if blocks.is_dir() else []
     if any(is_block(path.name) for path in inside):
         raise UserError(
-            f"{folder} has blocks of a memory but no {NAME} that names them: `sharedllm memory recover {folder} -o NEW` "
-            "makes a memory from them; or name another one."
+            f"{folder} has blocks of a memory but no {NAME} that names them: {recovery(folder)} makes a memory from them; or "
+            "name another one."
         )
     if inside or any(p.name not in ("lock", "blocks", f".{NAME}.part") for p in folder.iterdir()):
         raise UserError(f"{folder} is a folder with other content: name a memory, such as notes.memory.")

@@ -33,6 +33,11 @@ def shown(value: Any, most: int = 100) -> str:
 ITS_MODEL = "use the model that made it"
 
 
+def recovery(folder: str | os.PathLike[str]) -> str:
+    """The command that saves the blocks of a memory without its manifest, for messages."""
+    return f"`sharedllm memory recover {folder} -o NEW --model MODEL`"
+
+
 def as_path(name: str, value: Any) -> Path:
     """A path, of which Python's own error would not say for which argument it was meant.
 
