@@ -19,7 +19,7 @@ from sharedllm.evaluation.corpus import Documents, open_documents
 from sharedllm.evaluation.report import index
 from sharedllm.evaluation.results import load_runs
 from sharedllm.evaluation.run import Plan, evaluate, load_cells
-from sharedllm.evaluation.statistics import holm, over_documents, paired_difference, wilson
+from sharedllm.evaluation.statistics import holm, over_documents, paired_difference, share_over_groups, wilson
 from sharedllm.evaluation.tasks import TASKS
 from sharedllm.evaluation.tasks.base import Setting, score_texts
 from sharedllm.evaluation.tasks.mentions import GROUPS, distances
@@ -144,6 +144,21 @@ def test_wilson_by_hand():
     centre, half = (0.8 + 0.192073) / 1.3841459, 1.959964 / 1.3841459 * math.sqrt(0.016 + 3.841459 / 400)
     assert (estimate.mean, estimate.low, estimate.high) == pytest.approx((0.8, centre - half, centre + half), abs=1e-5)
     assert wilson([1.0] * 5).high == 1.0 and wilson([0.0] * 5).low == pytest.approx(0.0)
+
+
+def test_shares_of_questions_that_depend_on_their_text_have_wider_intervals():
+    """Two texts with 5 of 5 and 0 of 5 right: the variance over texts is 2·(2.5² + 2.5²)/100 = 0.25, that of independent questions
+    0.025, so the ten are worth one, and with t of one degree of freedom, 12.706, 0.0238."""
+    split = share_over_groups({"a": [1.0] * 5, "b": [0.0] * 5})
+    worth = (1.959964 / 12.7062047) ** 2
+    by_hand = wilson([1.0] * 5 + [0.0] * 5, worth)
+    assert (split.mean, split.low, split.high) == pytest.approx((0.5, by_hand.low, by_hand.high), abs=1e-5)
+    assert split.high - split.low > 0.97
+    alone = share_over_groups({str(i): [float(i < 8)] for i in range(10)})
+    assert alone == wilson([1.0] * 8 + [0.0] * 2)
+    same = share_over_groups({str(text): [1.0] * 20 for text in range(5)})
+    assert same.n == 100 and wilson([1.0] * 100).low > same.low > 0.9 and same.percent == "100% [93%, 100%]"
+    assert share_over_groups({"one": [1.0, 0.0]}).percent == "50%"
 
 
 def test_students_interval_over_documents_by_hand():

@@ -9,7 +9,7 @@ from typing import Any
 from ..systems import SYSTEMS
 from ..utils.errors import UserError
 from .results import Run
-from .statistics import Estimate, by_document, holm, over_documents, paired_difference, wilson
+from .statistics import Estimate, by_document, holm, over_documents, paired_difference, share_over_groups
 from .tasks.mentions import GROUPS
 
 Cell = dict[str, Any]
@@ -94,7 +94,7 @@ def estimate(cell: Cell, column: str | None = None) -> Estimate:
     """A cell's number with its interval."""
     column = column or main_column(cell)
     if cell["accuracy"]:
-        return wilson([record["values"][column] for record in cell["records"]])
+        return share_over_groups(by_document(cell["records"], column))
     return over_documents(by_document(cell["records"], column), cell.get("trainings", ()))
 
 
@@ -151,7 +151,7 @@ def _controls(cells: Index, window: int, ours: str, domain: str) -> list[str]:
 def _plain(cell: Cell) -> str:
     e = estimate(cell)
     spread = f" ± {stdev(cell['trainings']):.3f}" if "trainings" in cell else ""
-    return f"{e.mean:.0%} [{e.low:.0%}, {e.high:.0%}]" if cell["accuracy"] else f"{e.mean:.3f}{spread}"
+    return e.percent if cell["accuracy"] else f"{e.mean:.3f}{spread}"
 
 
 def _and_trainings(cell: Cell) -> str:

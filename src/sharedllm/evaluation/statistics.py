@@ -1,4 +1,5 @@
-"""Intervals: Student's t over documents for means, Wilson for shares; Holm's correction for a table of differences.
+"""Intervals: Student's t over documents for means, Wilson for shares, also of questions that are grouped by text; Holm's
+correction for a table of differences.
 
 Wilson's not by scipy, which takes whole successes only. A bootstrap over five documents gives too short an interval, so it serves
 only where groups of many questions differ in size.
@@ -14,6 +15,8 @@ from scipy.special import stdtr, stdtrit
 from ..utils.errors import UserError
 
 DRAWS = 10_000
+# Quantile of the normal distribution for 95 %.
+Z = 1.959964
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,12 @@ class Estimate:
     high: float
     n: int
     p: float = math.nan
+
+    @property
+    def percent(self) -> str:
+        """A share in per cent, with its interval if there is one."""
+        interval = "" if math.isnan(self.low) else f" [{self.low:.0%}, {self.high:.0%}]"
+        return f"{self.mean:.0%}{interval}"
 
 
 def over_documents(values: Mapping[str, Sequence[float]], trainings: Sequence[float] = ()) -> Estimate:
@@ -65,13 +74,41 @@ def holm(p: Sequence[float], level: float = 0.05) -> list[bool]:
     return refused
 
 
-def wilson(values: Sequence[float]) -> Estimate:
-    """Share of successes with Wilson's interval; values between 0 and 1 count partially."""
-    n, z = len(values), 1.959964
+def wilson(values: Sequence[float], independent: float | None = None) -> Estimate:
+    """Share of successes with Wilson's interval; values between 0 and 1 count partially.
+
+    Args:
+        independent: how many independent values they are worth; default: all of them.
+    """
+    n, z = independent or len(values), Z
     share = float(np.mean(values))
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), n)
+    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), len(values))
+
+
+def share_over_groups(values: Mapping[str, Sequence[float]]) -> Estimate:
+    """Share of successes of all values, each counted once, where those of a group, such as questions about one text, are not
+    independent: Wilson's interval for as many independent values as have the same variance, fewer for few groups (Korn and
+    Graubard 1998, Survey Methodology 24, 193).
+
+    With one group nothing is known of how groups differ: low and high are NaN.
+
+    Args:
+        values: by group; between 0 and 1.
+    """
+    groups = list(values.values())
+    every = [value for group in groups for value in group]
+    if all(len(group) == 1 for group in groups):
+        return wilson(every)
+    n, share, count = len(every), float(np.mean(every)), len(groups)
+    if count == 1:
+        return Estimate(share, math.nan, math.nan, n)
+    spread = sum((sum(group) - share * len(group)) ** 2 for group in groups) * count / (count - 1) / n**2
+    alone = share * (1 - share) / n
+    # Where all values are the same, nothing tells that they depend on each other.
+    worth = n * alone / spread if alone and spread else n
+    return wilson(every, min(n, worth * (Z / float(stdtrit(count - 1, 0.975))) ** 2))
 
 
 def by_document(records: Sequence[Mapping], column: str) -> dict[str, list[float]]:

@@ -4,13 +4,14 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 from ...utils.errors import UserError
 from ...utils.files import write_text
 from ...utils.text_files import some
-from ..statistics import Estimate, pooled_bootstrap, wilson
+from ..statistics import Estimate, pooled_bootstrap, share_over_groups
 from .run import rows_of
 
 SAME = "same-pieces-text"
@@ -64,14 +65,11 @@ def load(folder: Path) -> list[Cell]:
 
 
 def estimate(rows: Sequence[dict[str, Any]], metric: str) -> Estimate:
-    """Mean of a score, with Wilson's interval for shares of independent questions, else a bootstrap over groups of
-    questions."""
+    """Mean of a score over questions, which are grouped by text: with an interval of a share, else of a bootstrap."""
     values: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         values[row["group"]].append(row["scores"][metric])
-    if metric in SHARES and len(values) == len(rows):
-        return wilson([v for some in values.values() for v in some])
-    return pooled_bootstrap(values)
+    return share_over_groups(values) if metric in SHARES else pooled_bootstrap(values)
 
 
 def difference(ours: Contender, theirs: Contender, metric: str) -> Estimate | None:
@@ -91,7 +89,8 @@ def write_report(folder: Path) -> Path:
     lines += [
         "",
         "Every system gets the same texts and the same prompt, and writes greedily up to the same number of tokens. n: questions. "
-        "95 % intervals: Wilson's where questions are independent, else bootstrap over stories, books or texts; "
+        "95 % intervals over stories, books or texts: of shares Wilson's for as many independent questions as have the same "
+        "variance, else of a bootstrap; "
         f"the difference to {SAME} is paired, by question. Read: seconds for the text, once. A question: seconds for each, "
         "after that; operations in 10⁹.",
         "",
@@ -188,7 +187,8 @@ def _kinds(cell: Cell, metric: str) -> list[str]:
 
 def shown(found: Estimate, signed: bool = False) -> str:
     sign = "+" if signed else ""
-    return f"{100 * found.mean:{sign}.1f} [{100 * found.low:{sign}.1f}, {100 * found.high:{sign}.1f}]"
+    interval = "" if isnan(found.low) else f" [{100 * found.low:{sign}.1f}, {100 * found.high:{sign}.1f}]"
+    return f"{100 * found.mean:{sign}.1f}{interval}"
 
 
 def _count(budget: int | None) -> str:

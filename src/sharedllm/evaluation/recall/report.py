@@ -5,7 +5,7 @@ from typing import Any
 
 from ...utils.drawing import pyplot
 from ...utils.files import write_text
-from ..statistics import wilson
+from ..statistics import share_over_groups
 from .ask import AS_TEXT, WINDOW
 from .forms import FORMS, LEAD
 from .results import NAME, Cell, Cells, load, save
@@ -42,7 +42,8 @@ def markdown(cells: Cells, run: dict[str, Any]) -> str:
         *(f"    {' '.join(command)}" for command in run["commands"]),
         "",
         f"{_counted(about.get('asked', LEAD))}; for several values also "
-        f"the share named in any order; 95 % intervals (Wilson). Each text of {about['data']['domain']} "
+        "the share named in any order; 95 % intervals over texts (Wilson's for as many independent questions as have the same "
+        f"variance; none where there is one text). Each text of {about['data']['domain']} "
         f"holds {about['per_text']} facts of each kind, is read once, and is asked about each of them; {asked}; "
         f"seed {about['seed']}. Keys, and one of the five phrasings, were never trained on.",
         "",
@@ -54,7 +55,7 @@ def markdown(cells: Cells, run: dict[str, Any]) -> str:
         lines += ["|---|--:|" + "--:|" * len(lengths)]
         for (policy, budget), row in sorted(rows.items(), key=lambda item: (item[0][1] or 0, item[0][0])):
             size = f"{budget:,}" if budget is not None else "–"
-            values = " | ".join(_cell(row.get(length)) for length in lengths)
+            values = " | ".join(_cell(row.get(length), about["per_text"]) for length in lengths)
             lines.append(f"| {named(policy)} | {size} | {values} |")
         lines.append("")
     most = {p: max(max(c.read) for c in row.values()) for (_, p, b), row in cells.items() if b is None}
@@ -100,11 +101,12 @@ def draw(cells: Cells, path: Path) -> Path:
     return path
 
 
-def _cell(cell: Cell | None) -> str:
+def _cell(cell: Cell | None, per_text: int) -> str:
+    """A share with its interval. Answers are in the order of the texts, `per_text` about each."""
     if cell is None:
         return "–"
-    found = wilson(cell.right)
-    return f"{found.mean:.0%} [{found.low:.0%}, {found.high:.0%}]"
+    texts = {str(start): cell.right[start : start + per_text] for start in range(0, len(cell.right), per_text)}
+    return share_over_groups(texts).percent
 
 
 def _mean(cell: Cell | None) -> float:
