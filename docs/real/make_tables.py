@@ -36,9 +36,6 @@ SOLVED = 0.2
 EVEN = ("kv75", "kv140", "kv75-line", "kv140-line")
 # 0: texts as they are.
 LENGTHS = {0: "whole", 8192: "8K", 31744: "31K", 32768: "32K", 131072: "128K", 1048576: "1M"}
-# Cells of an earlier rule: asked with the instruction last, before pieces ended with paragraphs and before meaning could decide.
-Cells = tuple[tuple[str, int], ...]
-BEFORE: Cells = (("nq", 31744),)
 # Sets of whole documents, of which the length is the greatest.
 DOCUMENTS = ("narrativeqa",)
 SYSTEMS = {
@@ -123,9 +120,9 @@ def cells(answers: Found, budget: int = BUDGET, whole: bool = False) -> list[tup
     return sorted(ours & read if whole else ours - read)
 
 
-def size(name: str, length: int, marked: Cells = BEFORE) -> str:
-    """The tokens of the texts, and a mark for cells of an earlier rule."""
-    return ("to " if name in DOCUMENTS else "") + LENGTHS[length] + (" †" if (name, length) in marked else "")
+def size(name: str, length: int) -> str:
+    """The tokens of the texts."""
+    return ("to " if name in DOCUMENTS else "") + LENGTHS[length]
 
 
 def score(contender: Contender, metric: str) -> str:
@@ -153,7 +150,7 @@ def solved(answers: Found, name: str, length: int, metric: str) -> bool:
     return oracle is None or estimate(list(oracle.rows.values()), metric).mean >= SOLVED
 
 
-def main_table(answers: Found, metrics: dict[str, str], hard: bool = False, marked: Cells = BEFORE) -> Iterator[str]:
+def main_table(answers: Found, metrics: dict[str, str], hard: bool = False) -> Iterator[str]:
     """Sets and lengths by system, and ours against the strongest simple rivals. hard: those that the base can't solve."""
     yield f"| set, score | tokens | n | groups | {' | '.join(SYSTEMS.values())} | minus the same pieces | minus BM25 |"
     yield "|---|--:|--:|--:|" + "--:|" * (len(SYSTEMS) + 2)
@@ -164,7 +161,7 @@ def main_table(answers: Found, metrics: dict[str, str], hard: bool = False, mark
         shown = [score(here[s], metric) if s in here else "–" for s in SYSTEMS]
         ours = here["sharedllm"]
         signed = " | ".join(minus(ours, here[rival], metric) for rival in ("same-pieces-text", "bm25-text"))
-        yield f"| {name}, {metric} | {size(name, length, marked)} | {len(ours.rows)} | {groups(ours)} | {' | '.join(shown)} | {signed} |"
+        yield f"| {name}, {metric} | {size(name, length)} | {len(ours.rows)} | {groups(ours)} | {' | '.join(shown)} | {signed} |"
 
 
 def reworded_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
@@ -181,7 +178,7 @@ def reworded_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
 
 def whole_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
     """Where full attention can read the text: its answers, and those of its cache when it is compressed."""
-    names = {s: SYSTEMS[s] for s in PIECES if s != "minilm-text"} | WHOLE
+    names = {s: name for s, name in SYSTEMS.items() if s not in ("minilm-text", "closed", "wrong")} | WHOLE
     yield f"| set, score | tokens | n | {' | '.join(names.values())} | minus full attention |"
     yield "|---|--:|--:|" + "--:|" * (len(names) + 1)
     for name, length in cells(answers, whole=True):
@@ -374,9 +371,9 @@ TABLES = {
     "wording": (CELLS, wording_table),
     "reworded": (CELLS, reworded_table),
     "whole": (CELLS, whole_table),
-    "gemma": (GEMMA, partial(main_table, marked=())),
+    "gemma": (GEMMA, main_table),
     "cost": (CELLS, cost_table),
-    "gpu": (EARLIER, partial(main_table, marked=())),
+    "gpu": (EARLIER, main_table),
     "budget": (EARLIER, budget_table),
     "depth": (EARLIER, depth_table),
 }
