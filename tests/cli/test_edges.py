@@ -162,7 +162,7 @@ def test_a_file_that_the_system_refuses_is_named(monkeypatch, capsys):
     monkeypatch.setattr("sharedllm.cli.parser", lambda: full)
     with pytest.raises(SystemExit):
         main(["models"])
-    assert capsys.readouterr().err == "error: /disk/a.memory can't be used: No space left on device.\n"
+    assert capsys.readouterr().err == "error: /disk/a.memory can't be used: No space left on device; free some space.\n"
 
 
 def listens() -> None:

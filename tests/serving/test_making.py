@@ -160,6 +160,20 @@ def test_another_process_that_makes_the_same_name_is_not_disturbed(serve, tmp_pa
         assert said.status_code == 409 and "another process" in message(said)
 
 
+def test_a_folder_that_may_not_be_looked_into_is_told_once(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    said: list[str] = []
+
+    def is_memory(path):
+        raise UserError(f"{path} can't be read: Permission denied.")
+
+    monkeypatch.setattr(memories, "is_memory", is_memory)
+    served = Memories([], folder=tmp_path, left_out=said.append)
+    served.scan()
+    closed = tmp_path / "closed"
+    assert said == [f"{closed} is not served: {closed} can't be read: Permission denied."] and served.names == []
+
+
 def test_every_memory_of_a_folder_is_served_but_what_can_not_be(model, tmp_path):
     tokenizer, said = byte_tokenizer(), []
     for name in ("b.memory", "a.memory"):

@@ -8,7 +8,8 @@ import sys
 import traceback
 from contextlib import suppress
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, clipped, refusal
+from ..utils.files import refused
 from ..utils.text_files import harmless
 from .app import parser
 from .usage import usage_line
@@ -62,7 +63,9 @@ def _without_number(error: Exception) -> str:
     """An error's message; of the operating system's errors the file and the reason."""
     if not (isinstance(error, OSError) and error.strerror):
         return str(error)
-    return f"{error.filename} can't be used: {error.strerror}." if isinstance(error.filename, str) else error.strerror
+    if not isinstance(error.filename, str):
+        return error.strerror
+    return f"{clipped(refused(error))} can't be used: {refusal(error)}."
 
 
 def _device_first(arguments: list[str]) -> list[str]:

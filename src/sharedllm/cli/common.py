@@ -81,8 +81,6 @@ def output_file_option(about: str) -> Any:
 
 
 def _check_file_output(file: Path) -> Path:
-    if file.is_dir():
-        raise UserError(f"-o {file} is a folder: name a file in it.")
     check_writable(file.parent, "-o", file)
     return file
 

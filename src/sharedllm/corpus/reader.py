@@ -23,7 +23,7 @@ from ..store.blocks import BlockFile
 from ..store.manifest import Document
 from ..store.writer import Writer, writing
 from ..utils.checkpoints import load_model, load_tokenizer
-from ..utils.errors import UserError
+from ..utils.errors import UserError, refusal
 from ..utils.files import is_full
 from ..utils.hardware import default_device, inference_dtype
 from ..utils.scratch import scratch, sweep
@@ -174,7 +174,7 @@ def _reason(name: str, error: Exception) -> str:
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and is_full(error)):
         raise error
     if isinstance(error, OSError):
-        return f"{name} can't be read: {error.strerror or error}."
+        return f"{name} can't be read: {refusal(error)}."
     return (str(error) if isinstance(error, UserError) else f"{name}: {type(error).__name__}: {error}")[:1000]
 
 

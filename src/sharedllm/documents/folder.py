@@ -1,5 +1,6 @@
 """The files of folders and globs: in a stable order, without hidden files, what .gitignore names, and what is installed."""
 
+import errno
 import glob
 import os
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, refusal
 from ..utils.files import slashes
 from ..utils.text_files import check_file, check_named, expand
 
@@ -45,6 +46,7 @@ def find(names: Sequence[str], exclude: Sequence[str] = ()) -> Found:
     for name in names:
         check_named(name)
         if name != "-" and Path(name).is_dir():
+            _check_open(Path(name))
             _check_no_memory(Path(name))
             _search(name, without, found)
         elif name == "-" or not glob.has_magic(name) or Path(name).exists():
@@ -95,6 +97,10 @@ def _search(folder: str, without: GitIgnoreSpec, found: Found) -> None:
         found.unreadable.append((slashes(str(error.filename)), error.strerror or str(error)))
 
     for at, folders, files in os.walk(top, onerror=failed):
+        if not os.access(at, os.X_OK):  # what is in it may be listed, but not be looked at
+            failed(_denied(at))
+            folders.clear()
+            continue
         below = os.path.relpath(at, top)
         below = "" if below == "." else Path(below).as_posix() + "/"
         if ".gitignore" in files and Path(at, ".gitignore").is_file():
@@ -138,7 +144,7 @@ def _ignored(rules: dict[str, GitIgnoreSpec], path: str) -> bool:
 
 def _foreign(folder: Path) -> bool:
     """Whether a folder is a memory, a corpus or a virtual environment."""
-    return _is_memory(folder) or _is_corpus(folder) or (folder / "pyvenv.cfg").exists()
+    return os.access(folder, os.X_OK) and (_is_memory(folder) or _is_corpus(folder) or (folder / "pyvenv.cfg").exists())
 
 
 def _is_memory(folder: Path) -> bool:
@@ -147,6 +153,19 @@ def _is_memory(folder: Path) -> bool:
 
 def _is_corpus(folder: Path) -> bool:
     return (folder / "corpus.json").exists() and (folder / "parts").is_dir()
+
+
+def _check_open(folder: Path) -> None:
+    """
+    Raises:
+        UserError: a folder may not be listed, or what is in it not be looked at.
+    """
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise UserError(f"{folder} can't be read: {refusal(_denied(folder))}.")
+
+
+def _denied(folder: str | Path) -> PermissionError:
+    return PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def _check_no_memory(folder: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, refusal
 from ..utils.text_files import PIECE, check_file, is_text, line_feeds, pieces_of
 from .extract import Part
 from .kinds import KINDS, kind_of
@@ -68,7 +68,7 @@ def open_document(name: str) -> Opened:
         # Last, since a long file that is refused need not be hashed.
         sha256 = "" if blank else hash_of(path)
     except OSError as error:
-        raise UserError(f"{name} can't be read: {error.strerror or error}.") from None
+        raise UserError(f"{name} can't be read: {refusal(error)}.") from None
     if blank:
         raise _empty(name)
     origin = Origin(sha256, extract.title, extract.unit, places)

@@ -8,8 +8,10 @@ With storage "int8" each token's keys and values are kept as 8-bit integers, hea
 `keys.0.scale` (B, G, S): reading gives scale · integer, in the memory's original dtype.
 """
 
+import errno
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable
 from functools import cache
@@ -22,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..utils.errors import ITS_MODEL, UserError, as_path
+from ..utils.errors import ITS_MODEL, UserError, as_path, refusal
 from ..utils.fields import misfit_of
 from ..utils.files import put, there
 from ..utils.scratch import scratch
@@ -173,7 +175,10 @@ def _open(path: Path):
     except SafetensorError:
         raise UserError(f"{path} is not a memory, or was cut short; read the text again.") from None
     except OSError as error:
-        raise UserError(f"{path} can't be opened: {error}.") from None
+        # safetensors says of a file that may not be read that it does not exist.
+        denied = not os.access(path, os.R_OK)
+        why = refusal(PermissionError(errno.EACCES, os.strerror(errno.EACCES))) if denied else error
+        raise UserError(f"{path} can't be opened: {why}.") from None
 
 
 def read_header(path: str | Path) -> dict:

@@ -88,16 +88,18 @@ class Memories:
             paths = [opened.path for opened in self._opened.values()]
             inside = {path.name for path in paths if isinstance(path, Path) and path.parent == self.folder}
             for path in sorted(self.folder.iterdir()):
-                if path.name not in inside and is_memory(path) and not self._serves(path):
+                if path.name not in inside:
                     self._offer(path)
 
     def _serves(self, path: Path) -> bool:
         return path.resolve() in {Path(opened.path).resolve() for opened in self._opened.values()}
 
     def _offer(self, path: Path) -> None:
-        """Serve a memory of the folder, or say once why it can't be."""
+        """Serve a memory of the folder, or say once why it can't be. What is none, or served, is passed over."""
         state: Label | str | None = None
         try:
+            if not is_memory(path) or self._serves(path):
+                return
             state = look(path)
             if self._refused.get(path) != state:
                 self._open(path)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..memory.context_memory import ContextMemory
 from ..memory.file import heads, open_tensors, read_header
 from ..memory.segment import Segment, columns_of
-from ..utils.errors import UserError
+from ..utils.errors import UserError, refusal
 from .manifest import Block, Manifest
 
 # Name, dtype, heads and dimensions of each of a block's keys, values and residual streams.
@@ -62,7 +62,7 @@ class BlockFile:
             if not os.path.lexists(path):  # a writer removed it meanwhile
                 raise FileNotFoundError(path) from None
             if isinstance(error, OSError):  # a link to nowhere or to itself, or no permission
-                raise UserError(f"{path} can't be opened: {error.strerror}; read the document again.") from None
+                raise UserError(f"{path} can't be opened: {refusal(error, 'read the document again')}.") from None
             raise
         self.pairs, self.form = self.header["layers"], form_of(self.tensors)
 

@@ -18,7 +18,7 @@ from typing import Any
 from ..documents.places import Origin
 from ..memory.file import Storage, library
 from ..memory.schema import CHUNK_SIZE, LAYERS, SHA256, STORAGE
-from ..utils.errors import UserError, recovery, shown
+from ..utils.errors import UserError, recovery, refusal, shown
 from ..utils.fields import TRUTH, each, misfit_of, pair, record, text, whole
 from ..utils.files import there, write_text
 from ..utils.scratch import is_scratch
@@ -177,6 +177,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(f"{folder} is not a memory: it has no {NAME}; make one with `sharedllm read`.") from None
     except UserError:
         raise
+    except PermissionError as error:
+        raise UserError(f"{path} can't be read: {refusal(error)}.") from None
     except OSError:
         raise _damaged(path, "it can't be read") from None
     content = unsealed(raw, path, FORMAT, VERSION, "a memory", lambda what: _damaged(path, what))

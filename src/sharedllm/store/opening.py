@@ -8,7 +8,7 @@ from typing import Any
 
 from ..memory.file import open_file, read_header
 from ..memory.interface import Memory
-from ..utils.errors import as_path
+from ..utils.errors import UserError, as_path, refusal
 from ..utils.files import is_uri, there
 from ..utils.registry import Registry
 from .manifest import NAME, Manifest, read_manifest
@@ -40,10 +40,17 @@ class Label:
 
 
 def is_memory(name: str | Path) -> bool:
-    """Whether a name is a memory's: a URI, a path with the suffix .memory, or a folder with a manifest."""
-    return (
-        is_uri(name) or Path(name).suffix == ".memory" or (Path(name) / NAME).is_file() or _elsewhere(name) is not None
-    )
+    """Whether a name is a memory's: a URI, a path with the suffix .memory, or a folder with a manifest.
+
+    Raises:
+        UserError: a folder may not be looked into.
+    """
+    if is_uri(name) or Path(name).suffix == ".memory":
+        return True
+    try:
+        return (Path(name) / NAME).is_file() or _elsewhere(name) is not None
+    except PermissionError as error:
+        raise UserError(f"{name} can't be read: {refusal(error)}.") from None
 
 
 def _elsewhere(name: str | Path) -> Any:

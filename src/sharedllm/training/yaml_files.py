@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, refusal
 
 
 class _Loader(yaml.SafeLoader):
@@ -34,7 +34,7 @@ def read_yaml(path: Path, what: str = "") -> Any:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise UserError(f"can't read {what}{' ' if what else ''}{path}: {error.strerror}.") from None
+        raise UserError(f"can't read {what}{' ' if what else ''}{path}: {refusal(error)}.") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8: byte {error.start}; convert it.") from None
     return parse_yaml(text, str(path))

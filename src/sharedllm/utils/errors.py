@@ -1,5 +1,6 @@
 """Errors that the user can fix, as opposed to faults of the program."""
 
+import errno
 import os
 from numbers import Integral
 from pathlib import Path
@@ -36,6 +37,26 @@ ITS_MODEL = "use the model that made it"
 def recovery(folder: str | os.PathLike[str]) -> str:
     """The command that saves the blocks of a memory without its manifest, for messages."""
     return f"`sharedllm memory recover {folder} -o NEW --model MODEL`"
+
+
+# What to do about what the operating system refuses, by its number.
+_FIXES = {
+    errno.EACCES: "ask for the right to it (`ls -ld` shows who has it), or name another",
+    errno.EPERM: "ask for the right to it, or name another",
+    errno.ENAMETOOLONG: "name one that is shorter",
+    errno.ENOENT: "check the name",
+    errno.ENOSPC: "free some space",
+}
+
+
+def refusal(error: Exception, otherwise: str = "") -> str:
+    """Why the operating system refuses a file, and the fix, for messages.
+
+    Args:
+        otherwise: the fix of what has none here.
+    """
+    fix = _FIXES.get(getattr(error, "errno", None) or 0, otherwise)
+    return f"{getattr(error, 'strerror', None) or error}" + (f"; {fix}" if fix else "")
 
 
 def as_path(name: str, value: Any) -> Path:

@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from .errors import UserError, clipped
+from .errors import UserError, clipped, refusal
 
 WINDOWS = sys.platform == "win32"
 _URI = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
@@ -42,8 +42,14 @@ def there(path: str | Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError) as error:
-        raise UserError(f"{clipped(str(path))} can't be opened: {getattr(error, 'strerror', None) or error}.") from None
+        raise UserError(f"{clipped(str(path))} can't be opened: {refusal(error)}.") from None
     return True
+
+
+def refused(error: OSError) -> str:
+    """The name of the file that an error is about; if a folder above it may not be entered, that folder's."""
+    above = reversed(Path(error.filename).parents) if isinstance(error, PermissionError) else ()
+    return next((str(path) for path in above if path.is_dir() and not os.access(path, os.X_OK)), error.filename)
 
 
 def check_writable(folder: Path, option: str, file: Path | None = None) -> None:
@@ -53,18 +59,20 @@ def check_writable(folder: Path, option: str, file: Path | None = None) -> None:
         option, file: that name it, for the message; without a file it was named itself.
 
     Raises:
-        UserError: it, or the nearest folder above it that exists, is no folder or can't be written to.
+        UserError: it, or the nearest folder above it that exists, is no folder or can't be written to; or the file is a folder.
     """
-    if folder.is_file():
-        raise UserError(f"{option} {folder} is a file, not a folder: name another one.")
-    above = next(path for path in (folder, *folder.absolute().parents) if there(path) or path.is_symlink())
+    named = clipped(str(file or folder))
     try:
+        if file is not None and file.is_dir():
+            raise UserError(f"{option} {named} is a folder: name a file in it.")
+        if folder.is_file():
+            raise UserError(f"{option} {clipped(str(folder))} is a file, not a folder: name another one.")
+        above = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
         with tempfile.TemporaryFile(dir=above):
             pass
     except OSError as error:
-        raise UserError(
-            f"{option} {file or folder} can't be written: {error.strerror or error}; name another folder."
-        ) from None
+        fix = "use a shorter name" if error.errno == errno.ENAMETOOLONG else "name another folder"
+        raise UserError(f"{option} {named} can't be written: {error.strerror or error}; {fix}.") from None
 
 
 def put(temporary: Path, final: Path) -> None:

@@ -6,7 +6,7 @@ Imports nothing slow, so that a wrong name is reported before any library is loa
 import importlib.util
 from pathlib import Path
 
-from .errors import UserError, clipped
+from .errors import UserError, clipped, refusal
 
 MODELS = Path(__file__).parent.parent / "bundled"
 BUNDLED = ("tiny", "base")
@@ -42,9 +42,7 @@ def checkpoint(name: str | Path) -> str:
         path.exists()
     except (RuntimeError, OSError) as error:
         # No such user's home, or a name that no file can have.
-        raise UserError(
-            f"{clipped(name)} can't be a model's folder: {getattr(error, 'strerror', None) or error}."
-        ) from None
+        raise UserError(f"{clipped(name)} can't be a model's folder: {refusal(error)}.") from None
     if is_gguf(name) and not path.is_dir():
         return str(gguf_file(name))
     if path.is_dir():

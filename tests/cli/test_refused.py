@@ -1,0 +1,104 @@
+"""What the operating system refuses is one line that names the file, the reason and the fix."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from sharedllm.cli import info, main
+from sharedllm.memory.file import read_header
+from sharedllm.store import is_memory, look
+from sharedllm.utils.errors import UserError
+
+FIX = "Permission denied; ask for the right to it (`ls -ld` shows who has it), or name another."
+LONG = "a" * 300
+
+
+@pytest.fixture
+def close(monkeypatch):
+    """Makes folders that may not be entered, and files that may not be read, also for root."""
+    access, stat, shut = os.access, Path.stat, []
+
+    def closed(*paths):
+        shut.extend(map(str, paths))
+
+    def looks(path, *args, **kwargs):
+        if any(str(parent) in shut for parent in path.parents):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) not in shut and access(path, mode))
+    monkeypatch.setattr(Path, "stat", looks)
+    return closed
+
+
+def test_a_folder_that_may_not_be_entered(tmp_path, monkeypatch, run, close):
+    monkeypatch.chdir(tmp_path)
+    Path("pr").mkdir()
+    Path("pr/a.txt").write_text("a text")
+    close("pr")
+    assert run("read", "pr", "-o", "a.memory") == (2, "", f"error: pr can't be read: {FIX}\n")
+    for command in (["ask", "pr", "q"], ["info", "pr"], ["read", "pr/a.txt", "-o", "a.memory"]):
+        code, out, err = run(*command)
+        assert (code, out) == (2, "") and err == f"error: pr can't be used: {FIX}\n"
+    with pytest.raises(UserError, match=r"^pr can't be read: Permission denied; ask"):
+        is_memory("pr")
+
+
+def test_a_folder_inside_that_may_not_be_entered(tmp_path, monkeypatch, run, close, model_folder):
+    monkeypatch.chdir(tmp_path)
+    for name in ("in/a.txt", "in/below/b.txt"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("The harbour master counted crates.")
+    close("in/below")
+    code, _, err = run("read", "in", "-o", "a.memory", "--model", model_folder)
+    assert code == 0 and "1 file could not be read:\n  in/below: Permission denied\n" in err, err
+
+
+def test_a_manifest_and_a_block_that_may_not_be_read(tmp_path, monkeypatch, close):
+    memory = tmp_path / "a.memory"
+    memory.mkdir()
+    (memory / "manifest.json").write_text("{}")
+    close(memory)
+    with pytest.raises(UserError, match=r"manifest\.json can't be read: Permission denied; ask"):
+        look(memory)
+    file = tmp_path / "b.memory"
+    file.write_text("")
+    close(file)
+
+    def opens(*_, **__):
+        raise FileNotFoundError(f"No such file or directory: {file}")
+
+    monkeypatch.setattr("sharedllm.memory.file.safe_open", opens)
+    with pytest.raises(UserError, match=r"b\.memory can't be opened: Permission denied; ask"):
+        read_header(file)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.EACCES, FIX),
+        (errno.ENOSPC, "No space left on device; free some space."),
+        (errno.ENAMETOOLONG, "File name too long; name one that is shorter."),
+        (errno.EIO, "Input/output error."),
+    ],
+)
+def test_what_the_system_refuses_has_a_fix(tmp_path, monkeypatch, capsys, number, said):
+    def fails(_):
+        raise OSError(number, os.strerror(number), str(tmp_path / "lock"))
+
+    monkeypatch.setattr(info, "describe_model", fails)
+    with pytest.raises(SystemExit):
+        main(["info"])
+    assert capsys.readouterr().err == f"error: {tmp_path / 'lock'} can't be used: {said}\n"
+
+
+def test_a_name_that_is_too_long_to_write(tmp_path, monkeypatch, run):
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("a text")
+    said = f"error: -o {'a' * 99}… can't be written: File name too long; use a shorter name.\n"
+    assert run("read", "a.txt", "-o", LONG) == (2, "", said)
+    assert run("explain", "a.txt", "q", "-o", f"{LONG}.html") == (2, "", said)
+    said = f"error: {'a' * 99}… can't be used: File name too long; name one that is shorter.\n"
+    assert run("read", LONG, "-o", "a.memory") == (2, "", said)
