@@ -385,6 +385,9 @@ def test_a_setting_of_nought_is_no_default(run, base_folder, tmp_path):
 
 def test_unknown_commands_and_models(run, base_folder):
     assert run("frobnicate")[::2] == (2, "error: No such command 'frobnicate'. `sharedllm --help` lists them.\n")
+    lists, removes = "`sharedllm info MEMORY` lists the doc", "`sharedllm memory forget MEMORY NAME` removes a doc"
+    assert run("memory", "list")[2].startswith(f"error: No such command 'list': {lists}")
+    assert run("memory", "remove", "a.memory", "x")[2].startswith(f"error: No such command 'remove': {removes}")
     assert "ordinary LlamaForCausalLM" in run("info", base_folder)[2]
     assert "does not exist" in run("info", "./nowhere")[2]
     code, out, _ = run()

@@ -105,34 +105,50 @@ def test_a_document_that_lost_a_part_is_read_again(run, tmp_path, model_folder, 
     assert [document.name for document in open_memory(memory).documents] == [str(text) for text in texts]
 
 
+def stop_at_second_block(patch):
+    block, before = Writer._block, []
+
+    def second_fails(self, *args, **options):
+        before.append(1)
+        if len(before) == 2:
+            raise KeyboardInterrupt
+        return block(self, *args, **options)
+
+    patch.setattr(Writer, "_block", second_fails)
+
+
 def test_what_was_read_in_part_is_called_incomplete(run, tmp_path, model_folder, monkeypatch):
     text, memory = tmp_path / "a.txt", tmp_path / "a.memory"
     text.write_text("The harbour master counted crates. " * 40)
     monkeypatch.setattr("sharedllm.store.writer.BLOCK_TOKENS", 512)
     read = ["read", text, "-o", memory, "--keep-all", "--model", model_folder]
-    block, read_before = Writer._block, []
-
-    def second_fails(self, *args, **options):
-        read_before.append(1)
-        if len(read_before) == 2:
-            raise KeyboardInterrupt
-        return block(self, *args, **options)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Writer, "_block", second_fails)
+        stop_at_second_block(patch)
         assert run(*read)[0] == 130
     assert not json.loads(run("info", memory, "--json")[1])["complete"]
     code, _, err = run("ask", memory, "crates?", "--model", model_folder)
     told = f"incomplete: {text} was read up to 512 tokens: go on with `sharedllm read --append`."
     assert code == 0 and told in " ".join(err.split())
     with monkeypatch.context() as patch:
-        patch.setattr(Writer, "_block", second_fails)
-        read_before.clear()
+        stop_at_second_block(patch)
         code, _, err = run(*read)
         told = f"{memory} was read in part: with --append this would go on after 512 tokens; it begins anew"
         assert code == 130 and told in " ".join(err.split())
     assert run(*read, "--append")[0] == 0 and json.loads(run("info", memory, "--json")[1])["complete"]
     assert "incomplete" not in run("ask", memory, "crates?", "--model", model_folder)[2]
+
+
+def test_a_text_that_changed_after_a_part_of_it_was_read_is_not_called_new(run, tmp_path, model_folder, monkeypatch):
+    text, memory = tmp_path / "a.txt", tmp_path / "a.memory"
+    text.write_text("The harbour master counted crates. " * 40)
+    monkeypatch.setattr("sharedllm.store.writer.BLOCK_TOKENS", 512)
+    read = ["read", text, "-o", memory, "--keep-all", "--model", model_folder]
+    with monkeypatch.context() as patch:
+        stop_at_second_block(patch)
+        assert run(*read)[0] == 130
+    text.write_text("The harbour master.")
+    code, _, err = run(*read, "--sync")
+    assert code == 0 and f"1 document changed: {text}" in " ".join(err.split()) and " new" not in err, err
 
 
 @pytest.mark.parametrize(

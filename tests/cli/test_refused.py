@@ -102,3 +102,26 @@ def test_a_name_that_is_too_long_to_write(tmp_path, monkeypatch, run):
     assert run("explain", "a.txt", "q", "-o", f"{LONG}.html") == (2, "", said)
     said = f"error: {'a' * 99}… can't be used: File name too long; name one that is shorter.\n"
     assert run("read", LONG, "-o", "a.memory") == (2, "", said)
+
+
+def test_nan_is_no_number(run):
+    said = "error: --temperature nan is not allowed: nan is no number; it must be greater than or equal to 0.\n"
+    assert run("generate", "--prompt", "a", "--temperature", "nan") == (2, "", said)
+    assert "nan is no number; it must be a valid integer" in run("ask", "a", "q", "--budget", "NaN")[2]
+    assert "--limit-s nan is not allowed: nan is no number" in run("qa", "tiny", "-o", "q", "--limit-s", "nan")[2]
+    assert "no number" not in run("read", "a", "-o", "b", "--storage", "nan")[2]
+
+
+def test_settings_that_exclude_each_other_say_which_to_leave_out(run, tmp_path, model_folder):
+    text, memory = tmp_path / "a.txt", tmp_path / "a.memory"
+    text.write_text("The harbour master counted crates.")
+    read = ["read", text, "-o", memory, "--model", model_folder]
+    assert run(*read)[0] == 0
+    said = "are both given: leave out --replace to continue a memory, --append to write it anew"
+    assert said in run(*read, "--append", "--replace")[2]
+    for option, what in (
+        ("--keep-all", "so --keep-all can't be turned on: leave it out"),
+        ("--storage=int8", "which stays"),
+    ):
+        code, _, err = run(*read, "--append", option)
+        assert code == 2 and what in err and "anew with --replace" in err, err

@@ -289,7 +289,7 @@ WRONG_SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"
         ({"logprobs": True, "top_logprobs": 21}, 400, "top_logprobs", "less than or equal to 20"),
         ({"presence_penalty": 3}, 400, "presence_penalty", "presence_penalty=3"),
         ({"frequency_penalty": -3}, 400, "frequency_penalty", "frequency_penalty=-3"),
-        ({"model": "gpt"}, 404, "model", "use 'small' or 'small:notes'"),
+        ({"model": "gpt"}, 404, "model", "use one of small, small:notes"),
         ({"model": "notes"}, 404, "model", "is a memory: use 'small:notes', or 'small' with memory='notes'"),
         ({"model": "small:none"}, 404, "model", "is not served"),
         ({"model": "small:notes", "memory": "other"}, 400, "memory", "differ: leave one of them out"),

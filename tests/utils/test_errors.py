@@ -3,7 +3,7 @@
 import pytest
 
 from sharedllm.cli import info, main
-from sharedllm.utils.errors import UserError, clipped, shown
+from sharedllm.utils.errors import UserError, clipped, first_of, shown
 
 
 @pytest.mark.parametrize(("error", "code"), [(UserError("field=1: use 2."), 2), (PermissionError("no entry"), 2)])
@@ -32,3 +32,11 @@ def test_a_wrong_value_is_shown_as_far_as_a_line_has_room():
     assert clipped("a" * 100) == "a" * 100 and clipped("a" * 101) == "a" * 99 + "…"
     assert shown("it's") == '"it\'s"' and shown("a" * 600, 5) == "'aaaa…'" and shown([1, 2]) == "[1, 2]"
     assert len(shown(list(range(100)))) == 100 and shown(deep) == "a list of 1"
+
+
+def test_the_first_names_begin_with_those_that_resemble_a_wrong_one():
+    names = [f"papers/{name}.txt" for name in ("owl", "crane", "heron", "badger", "falcon", "captain")]
+    assert first_of(names[:5]) == ", ".join(names[:5]) and first_of([]) == ""
+    assert first_of(names, 2) == "papers/owl.txt, papers/crane.txt, …"
+    assert first_of(names, 1, like="papers/captian.txt") == "papers/captain.txt, …"
+    assert first_of(["a" * 200]) == "a" * 99 + "…"

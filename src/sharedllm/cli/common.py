@@ -213,7 +213,7 @@ def note(line: str, style: str | None = None) -> None:
     stderr.print(harmless(" ".join(line.split("\n"))), style=style, highlight=False, markup=False, soft_wrap=True)
 
 
-def note_mending(memory: str | Path) -> None:
+def note_repair(memory: str | Path) -> None:
     """Say what reads the lost parts of a memory again."""
     note(
         f"what is lost is read again by `sharedllm read FILES -o {memory} --append`, with the files of these documents"

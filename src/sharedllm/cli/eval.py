@@ -7,7 +7,7 @@ import typer
 
 from ..evaluation.tasks import TASKS
 from ..systems import SYSTEMS
-from ..utils.errors import UserError
+from ..utils.errors import UserError, first_of
 from .common import ModelOption, ResultsOption, check_model, note, tokens_of_length
 
 
@@ -89,7 +89,6 @@ def command(
     for part in documents:
         fits, short = part.long_enough(setting.longest + window // 4)
         if short:
-            shown = ", ".join(short[:3]) + (", …" if len(short) > 3 else "")
-            note(f"{part.domain}: {len(fits)} documents; {len(short)} are too short: {shown}")
+            note(f"{part.domain}: {len(fits)} documents; {len(short)} are too short: {first_of(short, 3)}")
     evaluate(plan, output, {"models": models}, note)
     note(f"wrote {output}: `sharedllm report {output}` makes tables and figures")

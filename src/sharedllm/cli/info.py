@@ -11,7 +11,7 @@ from rich.text import Text
 from ..utils.errors import UserError
 from ..utils.files import is_uri
 from ..utils.text_files import harmless, some
-from .common import JsonOption, check_model, check_source, note_mending, print_json
+from .common import JsonOption, check_model, check_source, note_repair, print_json
 
 
 def command(
@@ -43,7 +43,7 @@ def command(
         table.add_row(name.replace("_", " "), Text(_shown(value)))
     Console().print(table)
     if values.get("damaged"):
-        note_mending(source)
+        note_repair(source)
 
 
 def _shown(value: Any) -> str:

@@ -22,7 +22,7 @@ from ..utils.errors import UserError
 from ..utils.hardware import default_device, inference_dtype
 from ..utils.text import tokenize
 from ..utils.text_files import some
-from .common import note, note_mending, progress_bar
+from .common import note, note_repair, progress_bar
 
 
 def load(name: str) -> tuple[SharedLLMForCausalLM, PreTrainedTokenizerBase]:
@@ -87,7 +87,7 @@ def note_damage(memory: Memory, name: str | Path) -> None:
     for lost in memory.damaged:
         note(f"lost: {lost.document}, tokens {lost.start:,}–{lost.end:,}: {lost.reason}")
     if memory.damaged:
-        note_mending(name)
+        note_repair(name)
     for document in memory.contents:
         if not document.get("finished", True):
             note(

@@ -7,7 +7,7 @@ import typer
 
 from ..utils.errors import UserError
 from ..utils.text_files import harmless
-from .common import ModelOption, check_source, note, note_mending, output_option, progress_bar
+from .common import ModelOption, check_source, note, note_repair, output_option, progress_bar
 from .naming import NamedCommand
 
 app = typer.Typer(help="Remove documents from a memory, merge memories, check or recover one.", no_args_is_help=True)
@@ -86,7 +86,7 @@ def check(memory: Annotated[str, typer.Argument(help="A memory, a corpus or its 
         print(harmless(line))
     if lost:
         if not recognised(memory):  # a corpus says it for every object
-            note_mending(memory)
+            note_repair(memory)
         raise typer.Exit(1)
     _report(memory)
 

@@ -49,7 +49,9 @@ def command(
     half: HalfOption = "odd",
     quoted: QuotedOption = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of texts and their order.")] = 0,
-    limit_s: Annotated[float, typer.Option(help="Longest time for full attention to read a text, in seconds.")] = 3600,
+    limit_s: Annotated[
+        float, typer.Option(min=0, help="Longest time for full attention to read a text, in seconds.")
+    ] = 3600,
     plot: Annotated[
         bool, typer.Option("--plot", help="Draw scores by length, and time by number of questions.")
     ] = False,

@@ -7,7 +7,7 @@ import typer
 
 from ..documents import find
 from ..documents.collection import Collection
-from ..utils.errors import UserError
+from ..utils.errors import UserError, first_of
 from ..utils.text_files import some
 from .common import BatchTokensOption, JsonOption, KeepAllOption, ModelOption, note, output_option, print_json
 
@@ -56,7 +56,9 @@ def command(
     """
     if replace and (append or sync):
         which = "--append" if append else "--sync"
-        raise UserError(f"{which} and --replace are both given: a memory is continued, or written anew.")
+        raise UserError(
+            f"{which} and --replace are both given: leave out --replace to continue a memory, {which} to write it anew."
+        )
     # Names are checked before anything slow is imported.
     found = find(files, exclude or [])
     from ..store import MemoryStore
@@ -108,7 +110,7 @@ def command(
         return
     if old is not None:
         if read.again:
-            note(f"{some(len(read.again), 'damaged document')} read again: {_first(read.again)}")
+            note(f"{some(len(read.again), 'damaged document')} read again: {first_of(read.again)}")
         _tell_changes(read.new, read.changed, collection.unchanged, dropped)
     _tell_files(collection)
     if read.tokens:
@@ -124,15 +126,11 @@ def _tell_changes(new: list[str], changed: list[str], unchanged: list[str], drop
     """How the documents of a memory differ from before, on stderr."""
     for names, state in ((new, "new"), (changed, "changed")):
         if names:
-            note(f"{some(len(names), 'document')} {state}: {_first(names)}")
+            note(f"{some(len(names), 'document')} {state}: {first_of(names)}")
     if unchanged:
         note(f"{some(len(unchanged), 'document')} unchanged")
     if dropped:
-        note(f"dropped {some(len(dropped), 'document')}: {_first(dropped)}")
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        note(f"dropped {some(len(dropped), 'document')}: {first_of(dropped)}")
 
 
 def _tell_files(collection: Collection) -> None:

@@ -49,9 +49,15 @@ def held(output: Path, found: Found, *, append: bool, sync: bool, replace: bool)
 def check_settings(output: Path, manifest: Manifest, keep_all: bool, storage: str | None) -> None:
     """Refuse settings that a memory can't change."""
     if keep_all and not manifest.complete:
-        raise UserError(f"{output} does not hold every token: --keep-all can't be turned on with --append.")
+        raise UserError(
+            f"{output} does not hold every token, so --keep-all can't be turned on: leave it out, or write the memory anew "
+            "with --replace."
+        )
     if storage not in (None, manifest.storage):
-        raise UserError(f"{output} has storage={manifest.storage!r}: --append keeps that storage.")
+        raise UserError(
+            f"{output} has --storage {manifest.storage}, which stays: leave --storage out, or write the memory anew with "
+            "--replace."
+        )
 
 
 def hashes(manifest: Manifest | None, damaged: set[str]) -> dict[str, str]:
@@ -117,7 +123,7 @@ def forget(output: Path, names: list[str]) -> None:
 @dataclass
 class Read:
     """What was read: tokens, in how many seconds, without loading the model, and the names of documents that the memory
-    did not have whole before, of others that have other text now, and of damaged ones, read again."""
+    did not have whole before, of those that have other text now than what was read, and of damaged ones, read again."""
 
     tokens: int = 0
     seconds: float = 0.0
@@ -161,7 +167,7 @@ def read_all(
             if (there.fingerprint, there.tokenizer) != (loaded.fingerprint(), mark):
                 other = "with another tokenizer" if there.tokenizer != mark else "by another model"
                 raise UserError(f"{output} was made {other}: {ITS_MODEL}, or --replace it.")
-        whole = {document.name for document in writer.present().documents if document.finished}
+        before = {document.name for document in writer.present().documents if document.finished}
         for opened in collection.rest():
             taken = {document.name for document in writer.present().documents}
             name, shown = _name(taken, opened.path), _Shown(opened.nbytes, bytes_per_token, advance)
@@ -172,6 +178,7 @@ def read_all(
                 if not changed:
                     raise UserError(f"{error} Or read it with --sync, which takes changed files up.") from None
                 new = writer.read(loaded, tokenizer, name, opened.pieces(), anew=True, **options)
+                before.add(name)  # also of a text that was read in part
             bytes_per_token = opened.nbytes / new if new and opened.nbytes else bytes_per_token
             shown.done()
             read.tokens += new
@@ -180,7 +187,7 @@ def read_all(
             elif not new:
                 collection.unchanged.append(name)
             else:
-                (read.changed if name in whole else read.new).append(name)
+                (read.changed if name in before else read.new).append(name)
         writer.commit()
     read.seconds = time.perf_counter() - start
     return read

@@ -4,6 +4,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+_REMOVES = "`sharedllm memory forget MEMORY NAME` removes a document."
+# What people call what has another name here.
+_MEANT = {
+    "memory list": "`sharedllm info MEMORY` lists the documents of a memory.",
+    "memory remove": _REMOVES,
+    "memory delete": _REMOVES,
+}
+
 
 def usage_line(error: Any, arguments: Sequence[str]) -> str:
     """
@@ -17,15 +25,20 @@ def usage_line(error: Any, arguments: Sequence[str]) -> str:
         allowed = re.sub(r"^Value error, |, unable to parse .*$", "", error.message)
         allowed = re.sub(r"^Input should be ", "it must be ", allowed).rstrip(".")
         given = _given(arguments, options)
+        if given is not None and given.lower() == "nan" and allowed.startswith("it must be"):
+            allowed = f"nan is no number; {allowed}"
         shown = options[-1] if given is None else f"{options[-1]} {given or repr(given)}"
         return f"{shown} is not allowed: {allowed}."
     if kind == "NoSuchOption" and context is not None and error.option_name == "--model":
         taken = [param.name for param in context.command.params if param.param_type_name == "argument"]
         if named := [name for name in taken if name in ("model", "base", "source")]:
             return f"No such option: --model. It is an argument here: `{context.command_path} {named[0].upper()}`."
+    missing = re.match(r"No such command '(.*?)'", line)
+    if context is not None and missing and (meant := _MEANT.get(f"{context.info_name} {missing[1]}")):
+        return f"{missing[0]}: {meant}"
     if context is None or line.endswith("?"):  # it says which command may have been meant
         return line
-    if line.startswith("No such command"):
+    if missing:
         return f"{line} `{context.command_path} --help` lists them."
     called = " ".join(context.get_usage().removeprefix("Usage:").split())
     called = re.sub(r"\{(\w+)\}", lambda argument: argument[1].upper(), called)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, first_of
 from ..utils.scratch import whole_folder
 from ..utils.text import tokenize
 from .shards import SHARD, VERSION, TokenStore, digest_of, read_manifest, sha256_of, tokenizer_fingerprint
@@ -161,7 +161,7 @@ def _keep(folder: Path, header: dict) -> dict:
         names = list(dict.fromkeys(s[0] for s in there + here if (s in there) != (s in here))) or [
             "their order or number"
         ]
-        different.append(f"sources ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})")
+        different.append(f"sources ({first_of(names, 3)})")
     if different:
         raise UserError(
             f"{folder} holds tokens that differ in {', '.join(different)}: choose another folder or delete it."

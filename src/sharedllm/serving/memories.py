@@ -15,7 +15,7 @@ from ..memory.fingerprint import tokenizer_fingerprint
 from ..memory.interface import Memory, Searched
 from ..store.opening import Label, is_memory, look, open_memory
 from ..store.writer import Changed, Writer, writing
-from ..utils.errors import UserError, shown
+from ..utils.errors import UserError, first_of, shown
 from ..utils.files import is_full, is_uri
 from ..utils.text_files import pieces_of
 from .errors import ServingError, invalid
@@ -139,7 +139,7 @@ class Memories:
             ServingError: no memory of that name.
         """
         if name not in self.names:
-            fix = f"name one of {', '.join(self.names)}" if self.names else "none is; leave it out"
+            fix = f"name one of {first_of(self.names, like=name)}" if self.names else "none is; leave it out"
             raise ServingError(404, f"memory={shown(name)} is not served: {fix}.", "memory")
         return self._opened[name]
 

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..memory.interface import Memory, Searched
 from ..memory.segment import placed
-from ..utils.errors import shown
+from ..utils.errors import first_of, shown
 from ..utils.text import decode_pieces
 from .errors import ServingError, invalid
 
@@ -29,8 +29,10 @@ def passage(
     """
     if end is not None and end < start:
         raise invalid("end", f"end={end} is before start={start}: send an end from {start}, or leave it out.")
-    if name not in {document["name"] for document in memory.contents}:
-        raise ServingError(404, f"document={shown(name)} is not in this memory: name one of its documents.", "document")
+    names = [document["name"] for document in memory.contents]
+    if name not in names:
+        held = first_of(names, like=name) or "none"
+        raise ServingError(404, f"document={shown(name)} is not in this memory: it holds {held}.", "document")
     segments = list((memory.only(name) if isinstance(memory, Searched) else memory).segments)
     found = [source for segment in segments for source in placed(segment.sources[0]) if source["name"] == name]
     if not found:  # all of it is lost

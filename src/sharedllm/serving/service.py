@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
 from ..rows import Row
-from ..utils.errors import shown
+from ..utils.errors import first_of, shown
 from .answering import Answered, Hooks, answer
 from .errors import ServingError, invalid
 from .explaining import Explanations
@@ -77,7 +77,7 @@ class Service:
         if model in self.memories.names:
             said = f"model={model!r} is a memory: use '{self.name}:{model}', or {self.name!r} with memory={model!r}."
         else:
-            said = f"model={shown(model)} is not served: use {' or '.join(map(repr, there[:5]))}."
+            said = f"model={shown(model)} is not served: use one of {first_of(there, like=model)}."
         raise ServingError(404, said, "model")
 
     def named(self, request: Sampled) -> str | None:
@@ -132,8 +132,10 @@ class Service:
         there = self.memories.names
         if named is not None or len(there) < 2:
             return None
-        some = ", ".join(there[:5])
-        return f"no memory was read: name one in model ({self.name}:{there[0]}) or in memory ({some}); memory='' asks without."
+        return (
+            f"no memory was read: name one in model ({self.name}:{there[0]}) or in memory ({first_of(there)}); memory='' asks "
+            "without."
+        )
 
     def _described(self, name: str) -> dict[str, Any]:
         model = {"id": name, "object": "model", "created": 0, "owned_by": "sharedllm"}

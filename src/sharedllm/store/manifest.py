@@ -18,7 +18,7 @@ from typing import Any
 from ..documents.places import Origin
 from ..memory.file import Storage, library
 from ..memory.schema import CHUNK_SIZE, LAYERS, SHA256, STORAGE
-from ..utils.errors import UserError, recovery, refusal, shown
+from ..utils.errors import UserError, first_of, recovery, refusal, shown
 from ..utils.fields import TRUTH, each, misfit_of, pair, record, text, whole
 from ..utils.files import there, write_text
 from ..utils.scratch import is_scratch
@@ -141,7 +141,7 @@ class Manifest:
         for document in self.documents:
             if document.name == name:
                 return document
-        held = ", ".join(d.name for d in self.documents[:5]) + (", …" if len(self.documents) > 5 else "")
+        held = first_of((d.name for d in self.documents), like=name)
         raise UserError(f"no document is named {shown(name)}: the memory holds {held or 'none'}.")
 
 

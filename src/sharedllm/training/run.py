@@ -19,7 +19,7 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..data.questions import QUESTIONS
 from ..data.rows import RowMaker, load_instructions
 from ..data.shards import TokenStore
-from ..utils.errors import UserError
+from ..utils.errors import UserError, first_of
 from ..utils.files import write_text
 from ..utils.hardware import count_operations, peak_memory_mb, peak_operations
 from .batches import Batch, Batches
@@ -319,10 +319,9 @@ class _Run:
                 spans = self.batches.spans(name, phase.length)
                 short = spans.short()
                 if short:
-                    shown = ", ".join(short[:3]) + (", …" if len(short) > 3 else "")
                     self.say(
                         f"{name}: {len(short)} of {len(spans.store)} documents are shorter than a sample of {spans.length} "
-                        f"tokens and are left out: {shown}"
+                        f"tokens and are left out: {first_of(short, 3)}"
                     )
 
     def say(self, text: str) -> None:

@@ -1,7 +1,9 @@
 """Errors that the user can fix, as opposed to faults of the program."""
 
+import difflib
 import errno
 import os
+from collections.abc import Iterable
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,18 @@ def shown(value: Any, most: int = 100) -> str:
         return clipped(repr(value), most)
     except RecursionError:  # Python writes lists of lists down to some depth
         return f"a {type(value).__name__} of {len(value)}"
+
+
+def first_of(names: Iterable[str], most: int = 5, like: str = "") -> str:
+    """Some names and "…" for the others, for messages and notes: the first, but before them those that resemble a wrong one.
+
+    Args:
+        like: the wrong one.
+    """
+    names = list(names)
+    near = difflib.get_close_matches(like, names, n=most) if like else []
+    names = [clipped(name) for name in dict.fromkeys([*near, *names])]
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 # What to do about a memory of another model, for messages; a command adds its option.
