@@ -239,9 +239,14 @@ def test_names_that_no_document_can_have_however_they_are_sent(serve):
     client, url = serve(), "/v1/memories/notes/documents"
     for name in NO_DOCUMENT:
         escaped = quote(name, safe="").replace(".", "%2E")
-        for said in (client.post(url, json={"name": name, "text": OWLS}), client.put(f"{url}/{escaped}", content=OWLS)):
+        sent = {
+            "name": client.post(url, json={"name": name, "text": OWLS}),
+            "document": client.put(f"{url}/{escaped}", content=OWLS),
+        }
+        for field, said in sent.items():
             assert said.status_code == 400 and "is no name of a document: " in message(said), (name, said.text)
-            assert said.json()["error"]["param"] == "document" and message(said).isprintable()
+            assert said.json()["error"]["param"] == field and message(said).isprintable()
+            assert message(said).startswith(f"{field}=")
             assert "x" * 40 not in message(said) or "x…'" in message(said)
     assert [d["name"] for d in client.get("/v1/memories").json()["data"][0]["documents"]] == ["foxes"]
 

@@ -17,6 +17,7 @@ from .errors import ServingError, left
 from .explaining import facts
 from .guard import Guard
 from .metrics import CONTENT_TYPE
+from .parsing import BARE, StrictRoute, asked_once, elsewhere
 from .replies import Json
 from .requests import ChatRequest, CompletionRequest, explained, unread
 from .responses import ResponsesRequest
@@ -49,8 +50,9 @@ def application(service: Service) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         default_response_class=Json,
-        dependencies=[Depends(scanned)],
+        dependencies=[Depends(asked_once), Depends(scanned)],
     )
+    app.router.route_class = StrictRoute
     app.add_middleware(
         Guard, key=service.key, most_bytes=service.most_bytes, hosts=service.hosts, most_upload=service.most_upload
     )
@@ -67,11 +69,11 @@ def application(service: Service) -> FastAPI:
         text = service.metrics.text(service.worker.waiting, service.worker.running, memories)
         return PlainTextResponse(text, media_type=CONTENT_TYPE)
 
-    @app.get("/v1/models")
+    @app.get("/v1/models", dependencies=BARE)
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": service.models()}
 
-    @app.get("/v1/models/{name:path}")
+    @app.get("/v1/models/{name:path}", dependencies=BARE)
     async def model(name: str) -> dict[str, Any]:
         return service.described(name)
 
@@ -87,7 +89,7 @@ def application(service: Service) -> FastAPI:
     async def responses(body: ResponsesRequest, request: Request) -> Response:
         return await respond(service, body, request)
 
-    @app.get("/v1/explanations/{name}")
+    @app.get("/v1/explanations/{name}", dependencies=BARE)
     async def explanation(name: str) -> dict[str, Any]:
         read = service.explanations[name]
         job = Job(lambda _: facts(read, service.model, service.tokenizer, service.name), service.seconds)
@@ -129,5 +131,5 @@ def report_errors(app: FastAPI, refused: Callable[[str], None] | None = None) ->
             if refused is not None:
                 refused(request.url.path)
             return sent(unread(cause, request.headers.get("content-encoding", "")))
-        path = f"{request.method} {request.url.path}: " if error.status_code in (404, 405) else ""
-        return sent(ServingError(error.status_code, f"{path}{error.detail}"))
+        there = elsewhere(app, request) if error.status_code in (404, 405) else error.detail
+        return sent(ServingError(error.status_code, there))

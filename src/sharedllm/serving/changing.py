@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Query, Request
+from fastapi import FastAPI, Query, Request
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import Response
 
@@ -15,9 +15,10 @@ from ..utils.text_files import line_feeds
 from .completing import disconnected, worked
 from .errors import ServingError, left
 from .names import check_document, check_memory
+from .parsing import BARE
 from .passages import passage
 from .replies import DONE, Json, event, streamed
-from .requests import DocumentRequest, MemoryRequest, NoQuery, PassageQuery, UploadQuery
+from .requests import DocumentRequest, MemoryRequest, PassageQuery, UploadQuery
 from .service import Service
 from .uploads import Extractions
 from .worker import Job
@@ -32,24 +33,17 @@ class _Name(PathConvertor):
 register_url_convertor("document", _Name())
 
 
-def _asks_nothing(_: Annotated[NoQuery, Query()]) -> None:
-    """A dependency of routes whose address takes no query."""
-
-
-_BARE = [Depends(_asks_nothing)]
-
-
 def add_changes(app: FastAPI, service: Service) -> None:
     """The routes below /v1/memories."""
     extractions = Extractions()
 
-    @app.get("/v1/memories")
+    @app.get("/v1/memories", dependencies=BARE)
     async def memories() -> dict[str, Any]:
         await asyncio.to_thread(service.memories.refresh)
         listed = {"object": "list", "data": service.memories.listed(), "most_upload": service.most_upload}
         return listed | {"makes_memories": service.memories.folder is not None}
 
-    @app.post("/v1/memories", dependencies=_BARE)
+    @app.post("/v1/memories", dependencies=BARE)
     async def make(body: MemoryRequest) -> Response:
         """A new memory without documents, in the server's folder."""
         if service.memories.folder is None:
@@ -62,11 +56,11 @@ def add_changes(app: FastAPI, service: Service) -> None:
         )
         return Json(await _result(service, work), 201)
 
-    @app.post("/v1/memories/{name}/documents", dependencies=_BARE)
+    @app.post("/v1/memories/{name}/documents", dependencies=BARE)
     async def add(name: str, body: DocumentRequest) -> dict[str, Any]:
         """Once begun, this continues even if the client disconnects."""
         _ = service.memories[name]
-        check_document(body.name)
+        check_document(body.name, "name")
         job = _reading(service, name, body.name, body.text)
         return await _result(service, job)
 
@@ -105,7 +99,7 @@ def add_changes(app: FastAPI, service: Service) -> None:
 
         return streamed(stream())
 
-    @app.delete("/v1/memories/{name}/documents/{document:document}", dependencies=_BARE)
+    @app.delete("/v1/memories/{name}/documents/{document:document}", dependencies=BARE)
     async def remove(name: str, document: str) -> dict[str, Any]:
         _ = service.memories[name]
         return await _result(

@@ -14,8 +14,11 @@ _FORBIDDEN = set('<>:"/\\|?*')
 _DEVICES = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
 
 
-def check_document(name: str) -> None:
+def check_document(name: str, field: str = "document") -> None:
     """Refuse what a list, a terminal or an address can't show, however the document is sent. Names are paths: ../a.txt is one.
+
+    Args:
+        field: in which the client sent it.
 
     Raises:
         ServingError: no document can have that name.
@@ -30,7 +33,7 @@ def check_document(name: str) -> None:
         fix = "name a file, not a folder"
     else:
         return
-    raise invalid("document", f"document={_shown(name)} is no name of a document: {fix}.")
+    raise invalid(field, f"{field}={_shown(name)} is no name of a document: {fix}.")
 
 
 def check_memory(name: str) -> None:

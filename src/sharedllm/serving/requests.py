@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from ..utils.errors import shown
+from ..utils.errors import clipped, shown
 from ..utils.fields import MOST
 from .errors import ServingError, invalid
 from .messages import Body, Message, ResponseFormat, Tool, ToolChoice, Whole
@@ -185,6 +185,10 @@ class MemoryRequest(Body):
     name: str
 
 
+class Repeated(ValueError):
+    """A JSON object has a key twice, of which Python's parser would take the last. Its text is the key."""
+
+
 class NoQuery(BaseModel):
     """An address that asks for nothing. Completions take any: OpenAI's clients send some, as `beta=true`."""
 
@@ -236,6 +240,8 @@ def unread(cause: ValueError | RecursionError, encoding: str) -> ServingError:
 
     cause: what the parser raised. encoding: the request's header Content-Encoding, "" for none.
     """
+    if isinstance(cause, Repeated):
+        return invalid(str(cause), f"{clipped(str(cause))} is in one JSON object twice: send it once.")
     raw = cause.object if isinstance(cause, UnicodeDecodeError) else b""
     if encoding.strip().lower() not in ("", "identity") or raw[:2] == b"\x1f\x8b":
         why = f" (Content-Encoding: {encoding[:40]})" if encoding else " by gzip"
