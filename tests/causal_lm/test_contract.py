@@ -10,7 +10,7 @@ from combined import combined
 from helpers import FAMILIES, VOCAB, pad, random_texts, tiny_base, tiny_shared
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import AutoModel, AutoModelForCausalLM, Trainer, TrainingArguments
+from transformers import AutoModel, AutoModelForCausalLM
 
 from sharedllm import SharedLLMForCausalLM
 from sharedllm.model import backbone, lower
@@ -180,6 +180,8 @@ class Texts(torch.utils.data.Dataset):
 
 def trained(model: SharedLLMForCausalLM, folder: str, batch: int, steps: int) -> tuple[SharedLLMForCausalLM, float]:
     """One optimizer step of the Trainer over four texts; also returns its loss."""
+    from transformers import Trainer, TrainingArguments  # slow to import
+
     arguments = TrainingArguments(
         output_dir=folder,
         max_steps=1,

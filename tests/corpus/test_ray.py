@@ -5,9 +5,9 @@ import random
 import pytest
 from clusters import begin, cluster, kill, report, wait_for_parts
 from corpora import documents, objects, run
+from needs import needs
 
-ray = pytest.importorskip("ray")
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [needs("ray"), pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 SETTINGS = ("--batch-tokens", 256, "--shard-bytes", 300)
 
 

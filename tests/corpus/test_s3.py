@@ -3,6 +3,7 @@
 import pytest
 from buckets import empty, s3
 from corpora import documents, objects, run
+from needs import needs
 from stores import TOKENIZER
 
 from sharedllm.answering.ask import ask
@@ -10,9 +11,7 @@ from sharedllm.corpus.objects import Place
 from sharedllm.store import check, open_memory
 from sharedllm.utils.errors import UserError
 
-pytest.importorskip("moto")
-pytest.importorskip("s3fs")
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [needs("moto", "s3fs"), pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 URI = "s3://books/old/c"
 
 

@@ -4,7 +4,6 @@ import gzip
 import json
 import sys
 
-import datasets
 import pyarrow
 import pytest
 import zstandard
@@ -91,7 +90,7 @@ def test_hub_datasets_are_streamed(tmp_path):
 
 
 def test_a_hub_dataset_out_of_reach(monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match=r"^hub:no-one/nothing can't be read: Couldn't reach"):
         read("hub:no-one/nothing")

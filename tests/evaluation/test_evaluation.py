@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import scipy.stats
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -180,7 +179,8 @@ def test_trainings_that_differ_widen_the_interval():
     found = over_documents(documents, [2.8, 3.0, 3.2])
     variance = 7 / 3 + 0.04 / 3
     freedom = variance**2 / ((7 / 3) ** 2 / 2 + (0.04 / 3) ** 2 / 2)
-    half = scipy.stats.t.ppf(0.975, freedom) * math.sqrt(variance)
+    assert freedom == pytest.approx(2.0228564)
+    half = 4.2563986 * math.sqrt(variance)  # Student's t
     assert (found.low, found.high) == pytest.approx((3 - half, 3 + half))
     assert over_documents(documents, [3.0]) == over_documents(documents), (
         "one training doesn't say how trainings differ"

@@ -12,17 +12,22 @@ import torch
 from helpers import byte_tokenizer, tiny_base, tiny_shared
 from hypothesis import given
 from hypothesis import strategies as st
+from needs import needs
 
-lm_eval = pytest.importorskip("lm_eval")
+from sharedllm.evaluation.pieces import border, spans
 
-from lm_eval.api.instance import Instance  # noqa: E402
-from lm_eval.tasks import TaskManager  # noqa: E402
-
-from sharedllm.evaluation.lm_eval import SharedLLMHarness, main  # noqa: E402
-from sharedllm.evaluation.pieces import border, spans  # noqa: E402
-
+# The harness, and what of ours needs it, take seconds to import: only in a process that runs these tests.
+pytestmark = needs("lm_eval")
 TASK = Path(__file__).parents[1] / "fixtures" / "lm_eval" / "tales.yaml"
 WINDOW = 32
+
+
+@pytest.fixture(scope="module")
+def ours():
+    """The module that is tested."""
+    from sharedllm.evaluation import lm_eval
+
+    return lm_eval
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +43,8 @@ def model():
 
 
 @pytest.fixture
-def harness(model, tokenizer):
-    return SharedLLMHarness(model, tokenizer=tokenizer, batch_size=3)
+def harness(ours, model, tokenizer):
+    return ours.SharedLLMHarness(model, tokenizer=tokenizer, batch_size=3)
 
 
 def text(length: int, seed: int = 0) -> str:
@@ -47,7 +52,9 @@ def text(length: int, seed: int = 0) -> str:
     return "".join(chr(97 + int(i)) for i in torch.randint(0, 26, (length,), generator=generator))
 
 
-def requests(kind: str, arguments: list[tuple]) -> list[Instance]:
+def requests(kind: str, arguments: list[tuple]) -> list:
+    from lm_eval.api.instance import Instance
+
     return [Instance(kind, {}, args, i) for i, args in enumerate(arguments)]
 
 
@@ -138,9 +145,9 @@ def test_generation_is_that_of_the_model(model, tokenizer, harness, length):
     assert stopped == got[0].split(stop)[0]
 
 
-def test_a_budget_selects_for_the_question(tokenizer):
+def test_a_budget_selects_for_the_question(ours, tokenizer):
     model = tiny_shared("llama", base=tiny_base("llama", vocab_size=256), encoding="chunk", injection="joint")
-    harness = SharedLLMHarness(model, tokenizer=tokenizer, budget=8, score="bm25")
+    harness = ours.SharedLLMHarness(model, tokenizer=tokenizer, budget=8, score="bm25")
     context = text(100)
     ((total, _),) = harness.loglikelihood(requests("loglikelihood", [(context, " yes")]), disable_tqdm=True)
     ids = torch.tensor([tokenizer.encode(context + " yes")])
@@ -171,6 +178,9 @@ def offline(monkeypatch, tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_simple_evaluate_with_an_instance(harness, task, offline):
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
     manager = TaskManager(include_path=str(task), include_defaults=False)
     results = lm_eval.simple_evaluate(harness, tasks=["tales"], task_manager=manager, bootstrap_iters=0)
     answers = [
@@ -214,7 +224,9 @@ def test_the_harness_s_own_command_line(model, tokenizer, task, offline):
         ("pretrained=tiny,foo=3", "foo=3 is no argument of the model: leave it out."),
     ],
 )
-def test_a_mistake_on_the_command_line_is_one_line(task, offline, monkeypatch, capsys, arguments, said):
+def test_a_mistake_on_the_command_line_is_one_line(ours, task, offline, monkeypatch, capsys, arguments, said):
+    from lm_eval.tasks import TaskManager
+
     command = [
         "run",
         "--model",
@@ -230,7 +242,7 @@ def test_a_mistake_on_the_command_line_is_one_line(task, offline, monkeypatch, c
     # To list the harness's thousands of tasks takes seconds.
     monkeypatch.setattr(TaskManager, "__init__", partialmethod(TaskManager.__init__, include_defaults=False))
     with pytest.raises(SystemExit) as ended:
-        main()
+        ours.main()
     assert ended.value.code == 2 and f"error: {said}" in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -243,20 +255,20 @@ def test_a_mistake_on_the_command_line_is_one_line(task, offline, monkeypatch, c
         ({"batch_size": "auto"}, "batch_size='auto'"),
     ],
 )
-def test_what_cannot_work(model, tokenizer, options, said):
+def test_what_cannot_work(ours, model, tokenizer, options, said):
     with pytest.raises(ValueError, match=said):
-        SharedLLMHarness(model, tokenizer=tokenizer, **options)
+        ours.SharedLLMHarness(model, tokenizer=tokenizer, **options)
 
 
-def test_an_ordinary_model_and_too_many_new_tokens_are_refused(harness, tokenizer):
+def test_an_ordinary_model_and_too_many_new_tokens_are_refused(ours, harness, tokenizer):
     with pytest.raises(ValueError, match="not a SharedLLM"):
-        SharedLLMHarness(tiny_base("llama", vocab_size=256), tokenizer=tokenizer)
+        ours.SharedLLMHarness(tiny_base("llama", vocab_size=256), tokenizer=tokenizer)
     with pytest.raises(ValueError, match="max_gen_toks=40 must be between 1 and 31"):
         harness.generate_until(requests("generate_until", [("a", {"max_gen_toks": 40})]), disable_tqdm=True)
 
 
 @pytest.mark.parametrize("add", [False, True, None])
-def test_a_text_begins_once(model, add):
+def test_a_text_begins_once(ours, model, add):
     """A tokenizer that puts BOS in front of every text does not put it behind the harness's own prefix."""
     from tokenizers.processors import TemplateProcessing
 
@@ -266,11 +278,11 @@ def test_a_text_begins_once(model, add):
         single="^ $A", special_tokens=[("^", adding.bos_token_id)]
     )
     options = {} if add is None else {"add_bos_token": add}
-    plain = SharedLLMHarness(model, tokenizer=adding, batch_size=1, **options)
-    as_hflm = SharedLLMHarness(model, tokenizer=adding, batch_size=1, rolling_as_hflm=True, **options)
+    plain = ours.SharedLLMHarness(model, tokenizer=adding, batch_size=1, **options)
+    as_hflm = ours.SharedLLMHarness(model, tokenizer=adding, batch_size=1, rolling_as_hflm=True, **options)
     story, bos = text(90), adding.bos_token_id
     ids = [bos, *adding(story, add_special_tokens=False).input_ids]
-    wanted = SharedLLMHarness(model, tokenizer=byte_tokenizer_with(bos="^"), batch_size=1)
+    wanted = ours.SharedLLMHarness(model, tokenizer=byte_tokenizer_with(bos="^"), batch_size=1)
     expected = wanted.loglikelihood_rolling(requests("loglikelihood_rolling", [(story,)]), disable_tqdm=True)
     got = plain.loglikelihood_rolling(requests("loglikelihood_rolling", [(story,)]), disable_tqdm=True)
     assert got == pytest.approx(expected, abs=1e-4) and len(ids) == 91

@@ -2,10 +2,8 @@
 
 import json
 
-import openai
 import pytest
 from helpers import byte_tokenizer
-from openai import OpenAI
 from served import TEXT, TOOLS_TEMPLATE, clients_of, listening, small_model
 
 from sharedllm.prompts import PromptForm
@@ -30,14 +28,22 @@ TOOLS = [
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory):
+def openai():
+    """The official client. It takes a second to import, so that only a process that runs these tests does."""
+    import openai
+
+    return openai
+
+
+@pytest.fixture(scope="module")
+def client(openai, tmp_path_factory):
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = TOOLS_TEMPLATE
     with clients_of(small_model(), tokenizer, tmp_path_factory.mktemp("memories")) as start:
         served = start(key="hush")
         with (
             listening(served.app, lifespan="off") as port,
-            OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="hush", max_retries=0) as made,
+            openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="hush", max_retries=0) as made,
         ):
             yield made
 
@@ -46,7 +52,7 @@ def chat(client, **more):
     return client.chat.completions.create(**{"model": "small:notes", "messages": ASK, "max_tokens": 20} | more)
 
 
-def test_memories_are_models(client):
+def test_memories_are_models(openai, client):
     assert [model.id for model in client.models.list()] == ["small", "small:notes"]
     assert client.models.retrieve("small:notes").owned_by == "sharedllm"
     said = chat(client)
@@ -155,7 +161,7 @@ LIST_OF_ITSELF = {"type": "array", "items": {"$ref": "#"}, "minItems": 1}
 
 
 @pytest.mark.parametrize("schema", [NESTED, LIST_OF_ITSELF, {"$ref": "#"}], ids=["object", "array", "itself"])
-def test_a_schema_without_end_is_refused(client, schema, capfd):
+def test_a_schema_without_end_is_refused(openai, client, schema, capfd):
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     for stream in (False, True):
         with pytest.raises(openai.BadRequestError, match="asks for itself without end") as refused:
@@ -175,7 +181,7 @@ def test_that_a_schema_has_no_end_may_show_in_the_answer(client):
     assert said.message.content.startswith('{"text": "') and said.finish_reason == "length"
 
 
-def test_an_error_of_the_grammar_is_no_end(client, monkeypatch):
+def test_an_error_of_the_grammar_is_no_end(openai, client, monkeypatch):
     monkeypatch.setattr(Grammar, "_trial", lambda self: None)
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": NESTED}}
     with pytest.raises(openai.BadRequestError, match="asks for itself without end"):
@@ -194,7 +200,7 @@ def test_a_schema_that_allows_anything(client, schema):
     assert client.responses.create(model="small", input="Who?", text=form, max_output_tokens=8).usage.output_tokens > 0
 
 
-def test_a_schema_that_allows_nothing(client):
+def test_a_schema_that_allows_nothing(openai, client):
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": False}}
     with pytest.raises(openai.BadRequestError, match="the schema false allows no answer: send one that allows some"):
         chat(client, response_format=form)
@@ -239,7 +245,7 @@ def test_tools_that_are_not_called_are_text(client):
     assert none == chat(client).choices[0].message.content
 
 
-def test_the_responses_api_in_plain_text(client):
+def test_the_responses_api_in_plain_text(openai, client):
     said = client.responses.create(model="small:notes", input="What jumps?", max_output_tokens=20)
     assert said.output_text == chat(client).choices[0].message.content
     assert (said.status, said.incomplete_details.reason) == ("incomplete", "max_output_tokens")
@@ -268,14 +274,14 @@ def test_the_responses_api_in_plain_text(client):
     ("field", "value"),
     [("audio", {"voice": "alloy", "format": "wav"}), ("modalities", ["audio"]), ("prediction", {"type": "content", "content": "x"}), ("reasoning_effort", "high"), ("store", True), ("metadata", {"a": "b"}), ("web_search_options", {"search_context_size": "low"}), ("verbosity", "low"), ("functions", [{"name": "f"}])],
 )  # fmt: skip
-def test_what_is_not_there_is_refused_by_name(client, field, value):
+def test_what_is_not_there_is_refused_by_name(openai, client, field, value):
     with pytest.raises(openai.BadRequestError, match=f"{field} is not supported: leave it out") as refused:
         chat(client, **{field: value})
     assert refused.value.param == field
 
 
 @pytest.mark.parametrize(("field", "value"), [("echo", True), ("suffix", "x"), ("best_of", 2)])
-def test_what_plain_completions_lack(client, field, value):
+def test_what_plain_completions_lack(openai, client, field, value):
     with pytest.raises(openai.BadRequestError, match=f"{field} is not supported"):
         client.completions.create(model="small", prompt=TEXT[:20], **{field: value})
 

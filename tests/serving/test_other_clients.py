@@ -8,7 +8,6 @@ import sys
 
 import pytest
 from helpers import byte_tokenizer
-from openai import OpenAI
 from served import TOOLS_TEMPLATE, clients_of, listening, small_model
 
 pytestmark = pytest.mark.slow
@@ -36,6 +35,8 @@ def url(tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected(url):
     """What the official client is answered."""
+    from openai import OpenAI
+
     with OpenAI(base_url=url, api_key="hush") as client:
         said = client.chat.completions.create(
             model="small:notes", messages=[{"role": "user", "content": QUESTION}], max_tokens=20

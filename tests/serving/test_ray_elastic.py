@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from helpers import byte_tokenizer, tiny_base, tiny_shared
+from needs import needs
 from rayserved import PATIENCE, get, post, replicas, serving, until
 
-pytest.importorskip("ray")
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [needs("ray"), pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 # Bytes of an answer that nobody should wait for.
 LONG = 3000
 

@@ -9,10 +9,10 @@ import sys
 import psutil
 import pytest
 from clusters import cluster
+from needs import needs
 from rayserved import PATIENCE, post, replicas, serving, until
 
-pytest.importorskip("ray")
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [needs("ray"), pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 BODY = {"messages": [{"role": "user", "content": "What jumps?"}], "max_tokens": 12, "temperature": 0}
 # Another user of the cluster at an address, who begins to serve, or only looks: says what is served there.
 OTHER = """

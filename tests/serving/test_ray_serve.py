@@ -5,6 +5,7 @@ import signal
 
 import psutil
 import pytest
+from needs import needs
 from rayserved import asked_by_many, get, post, replicas, serving, until, words
 from starlette.testclient import TestClient
 
@@ -14,8 +15,7 @@ from sharedllm.serving.memories import Memories
 from sharedllm.serving.service import Service
 from sharedllm.serving.worker import Worker
 
-pytest.importorskip("ray")
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [needs("ray"), pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 CLIENTS = 30
 NAMES = ["ash", "birch", "cedar"]

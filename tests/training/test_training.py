@@ -9,7 +9,6 @@ import time
 import warnings
 from pathlib import Path
 
-import peft
 import pytest
 import torch
 import yaml
@@ -281,6 +280,8 @@ def test_adapters_train_save_and_reload(run, recipe, tmp_path, base_folder):
 
 def test_get_peft_model_as_for_any_model(tmp_path, model_folder):
     """Adapters by target names: trained with the context as an argument, saved, loaded onto the same checkpoint, merged."""
+    import peft  # slow to import
+
     options = {"input_ids": torch.arange(40).reshape(2, 20), "context_ids": torch.arange(200).reshape(2, 100)}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)

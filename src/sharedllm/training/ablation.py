@@ -10,6 +10,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from rich.console import Console
+from scipy.special import stdtrit
 
 from ..utils.errors import UserError
 from ..utils.files import write_text
@@ -176,11 +177,9 @@ def write_table(study: Study, rows: list[dict[str, Any]]) -> Path:
 
 
 def _half_width(differences: list[float]) -> float:
-    from scipy.stats import t  # slow to import
-
     if len(differences) < 2:
         return math.inf
-    quantile = float(t.ppf(0.975, len(differences) - 1))
+    quantile = float(stdtrit(len(differences) - 1, 0.975))
     return quantile * stdev(differences) / math.sqrt(len(differences))
 
 
