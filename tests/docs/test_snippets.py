@@ -55,10 +55,14 @@ def blocks(page: str) -> list[Block]:
 
 
 def shell(block: Block, run, monkeypatch) -> None:
-    """Run the lines of a block: our commands, possibly after a pipe from `echo`."""
+    """Run the lines of a block: our commands, possibly after a pipe from `echo`, and an `echo` into a file. Who asks for the
+    code is told it."""
     for line in block.text.splitlines():
         words = shlex.split(line, comments=True)
         if not words:
+            continue
+        if words[:1] == ["echo"] and words[-2] == ">":
+            Path(words[-1]).write_text(f"{words[1]}\n")
             continue
         if words[0] == "echo":
             bar = words.index("|")
@@ -68,6 +72,8 @@ def shell(block: Block, run, monkeypatch) -> None:
         code, out, err = run(*words[1:])
         assert code == 0, f"{block.page}:{block.line}: {line}\n{err}"
         assert out or err, line
+        if "secret code" in line:
+            assert "48213" in out, f"{block.page}:{block.line}: {line}\n{out}"
 
 
 @pytest.mark.parametrize("page", PAGES)
