@@ -9,7 +9,6 @@ Run: python docs/real/make_tables.py                      makes the tables again
 """
 
 import json
-import math
 import re
 import sys
 from collections import defaultdict
@@ -20,7 +19,7 @@ from statistics import fmean
 from typing import Any
 
 from sharedllm.evaluation.qa.report import Contender, difference, estimate, load, total_operations
-from sharedllm.evaluation.statistics import holm
+from sharedllm.evaluation.statistics import holm, sign_test
 
 HERE = Path(__file__).parent
 CELLS, EARLIER, GEMMA = HERE / "cells.jsonl", HERE / "cells-gpu.jsonl", HERE / "cells-gemma.jsonl"
@@ -187,12 +186,6 @@ def whole_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
         ours = here["sharedllm"]
         against = minus(ours, here["full"], metric) if "full" in here else "–"
         yield f"| {name}, {metric} | {size(name, length)} | {len(ours.rows)} | {' | '.join(shown)} | {against} |"
-
-
-def sign_test(better: int, worse: int) -> float:
-    """Two-sided: how often chance alone gives counts at least as far apart."""
-    n = better + worse
-    return min(1.0, 2 * sum(math.comb(n, k) for k in range(min(better, worse) + 1)) / 2**n)
 
 
 def changes(answers: Found, metrics: dict[str, str], rival: str) -> dict[str, list[float]]:

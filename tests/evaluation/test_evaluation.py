@@ -18,7 +18,7 @@ from sharedllm.evaluation.corpus import Documents, open_documents
 from sharedllm.evaluation.report import index
 from sharedllm.evaluation.results import load_runs
 from sharedllm.evaluation.run import Plan, evaluate, load_cells
-from sharedllm.evaluation.statistics import holm, over_documents, paired_difference, share_over_groups, wilson
+from sharedllm.evaluation.statistics import holm, over_documents, paired_difference, share_over_groups, sign_test, wilson
 from sharedllm.evaluation.tasks import TASKS
 from sharedllm.evaluation.tasks.base import Setting, score_texts
 from sharedllm.evaluation.tasks.mentions import GROUPS, distances
@@ -192,6 +192,12 @@ def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == [True, False, False, True]
     assert holm([0.03, 0.04, 0.03, 0.005]) == [False, False, False, True]
     assert holm([math.nan, 0.04]) == [False, True] and holm([]) == []
+
+
+def test_signs_by_hand():
+    """Of 3 and 0 by chance: both tails of 2 to the power of 3. Equal counts are never too far apart."""
+    assert sign_test(3, 0) == sign_test(0, 3) == 0.25
+    assert sign_test(4, 1) == 2 * (1 + 5) / 32 and sign_test(2, 2) == sign_test(0, 0) == 1.0
 
 
 def test_pairs_must_be_pairs():

@@ -74,6 +74,12 @@ def holm(p: Sequence[float], level: float = 0.05) -> list[bool]:
     return refused
 
 
+def sign_test(better: int, worse: int) -> float:
+    """How often chance alone gives counts of better and worse that are at least as far apart, in either direction."""
+    n = better + worse
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(min(better, worse) + 1)) / 2**n)
+
+
 def wilson(values: Sequence[float], independent: float | None = None) -> Estimate:
     """Share of successes with Wilson's interval; values between 0 and 1 count partially.
 
