@@ -18,7 +18,14 @@ from sharedllm.evaluation.corpus import Documents, open_documents
 from sharedllm.evaluation.report import index
 from sharedllm.evaluation.results import load_runs
 from sharedllm.evaluation.run import Plan, evaluate, load_cells
-from sharedllm.evaluation.statistics import holm, over_documents, paired_difference, share_over_groups, sign_test, wilson
+from sharedllm.evaluation.statistics import (
+    holm,
+    over_documents,
+    paired_difference,
+    share_over_groups,
+    sign_test,
+    wilson,
+)
 from sharedllm.evaluation.tasks import TASKS
 from sharedllm.evaluation.tasks.base import Setting, score_texts
 from sharedllm.evaluation.tasks.mentions import GROUPS, distances
