@@ -194,6 +194,12 @@ for _system in (
     ),
     System("minilm-text-rank", "the same with the best piece last", "#b9a7cf", asked=f"{_ASKED}:pieces"),
     System(
+        "both-few-text",
+        "the base with the best pieces by words and a sentence encoder, without those that score much less",
+        "#2f6f9f",
+        asked=f"{_ASKED}:pieces",
+    ),
+    System(
         "same-pieces-text",
         "the base with exactly the pieces that sharedllm selected, as text",
         "#e0a030",

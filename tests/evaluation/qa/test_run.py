@@ -2,10 +2,10 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from sharedllm.evaluation.qa.memory import Memory, spans_of
 from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.pieces import Piece, cut, joined
 from sharedllm.evaluation.qa.plot import draw
-from sharedllm.evaluation.qa.rankings import SentenceEmbeddings, Words, ranked
+from sharedllm.evaluation.qa.rankings import Both, SentenceEmbeddings, Words, ranked
 from sharedllm.evaluation.qa.reader import Reader, TooLong
 from sharedllm.evaluation.qa.report import Contender, load, total_operations, write_report
 from sharedllm.evaluation.qa.run import Plan, measure, rows_of
@@ -161,7 +161,7 @@ def test_what_each_system_shows(harness, plan):
 def test_the_registry_names_every_system(harness, plan):
     """Each entry leads to a system of its name; the error for another name lists the known ones."""
 
-    encoders: dict[str, Any] = {name: SimpleNamespace(name=name) for name in ("minilm", "minilm-sentences")}
+    encoders: dict[str, Any] = {name: SimpleNamespace(name=name) for name in ("minilm", "minilm-sentences", "both")}
     resources = Resources(
         harness,
         plan.texts(harness.meter),
@@ -284,6 +284,28 @@ def test_selection_finds_what_words_say(harness, plan):
     words = np.mean([row["top"][1] for row in rows if row["ranking"] == "bm25"])
     hybrid = np.mean([row["top"][4] for row in rows if row["ranking"] == "bm25+oracle"])
     assert words > 0.5 and hybrid == 1
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A ranking whose scores are given."""
+
+    given: tuple[float, ...]
+    name: str = "fixed"
+
+    def index(self, text, pieces) -> None: ...
+
+    def scores(self, index, question) -> np.ndarray:
+        return np.array(self.given)
+
+
+def test_words_and_meaning_together_by_hand():
+    """Words 2, 0, 4 are 0.5, 0, 1 of the way from the worst to the best; meaning 0.3, 0.5, 0.1 is 0.5, 1, 0 of it."""
+    both = Both(Fixed((2.0, 0.0, 4.0)), Fixed((0.3, 0.5, 0.1)), weight=0.75)
+    text, question = cast(Any, None), cast(Any, None)
+    assert both.scores(both.index(text, []), question) == pytest.approx([0.5, 0.75, 0.25])
+    nothing = Both(Fixed((0.0, 0.0, 0.0)), Fixed((0.3, 0.5, 0.1)), weight=0.5)
+    assert nothing.scores(nothing.index(text, []), question) == pytest.approx([0.25, 0.5, 0.0])
 
 
 def test_a_piece_counts_as_much_as_its_best_sentence():
