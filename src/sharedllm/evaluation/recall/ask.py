@@ -63,7 +63,8 @@ class Asker:
         cosines = CosineScore().many(self.model.model, segments_of(memory), prompts) if "tree" in self.scores else None
         for number, question in enumerate(text.questions):
             query = prompts[number][None]
-            found = self._scores(memory, query, own_words(query, form), question)
+            words = own_words(query, form)
+            found = self._scores(memory, query, words, question)
             if cosines is not None:
                 found["tree"] = cosines[number : number + 1]
             for policy, scores in found.items():
@@ -77,7 +78,7 @@ class Asker:
                     for kind, right in self._marks(self.model, question, before=before):
                         yield Answer(f"{policy}{AS_TEXT}", None, kind, len(before), right)
             if retrieval is not None:
-                found = retrieval.best(index, torch.from_numpy(question.prompt), len(question.prompt) + question.room)
+                found = retrieval.best(index, query[words].cpu(), len(question.prompt) + question.room)
                 for kind, right in self._marks(self.base, question, before=found):
                     yield Answer(WINDOW, None, kind, len(found), right)
 
