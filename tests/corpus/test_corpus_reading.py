@@ -134,7 +134,7 @@ def test_a_full_disk_ends_the_run_and_no_document_is_blamed(whole, corpus_model,
 def test_poison_is_listed_and_not_fatal(docs, corpus_model, tmp_path, monkeypatch):
     (docs / "1b.txt").write_text("")
     (docs / "2b.pdf").write_bytes(b"%PDF-1.4 broken")
-    (docs / "records.jsonl").write_text('{"text": "good and whole"}\n{"text": \n')
+    (docs / "records.jsonl").write_text('{"text": "good and whole"}\n{"text": \n{"text": "a", "text": "b"}\n')
     real = reader.counted
 
     def fails(pieces):
@@ -146,9 +146,10 @@ def test_poison_is_listed_and_not_fatal(docs, corpus_model, tmp_path, monkeypatc
     report = run(corpus_model, docs, tmp_path / "a")
     assert report.documents == 6, "five files and one record"
     said = {name.rpartition("/")[2]: reason for name, reason in report.failed}
-    assert said.keys() == {"1b.txt", "2b.pdf", "records.jsonl:2", "2.txt"}
+    assert said.keys() == {"1b.txt", "2b.pdf", "records.jsonl:2", "records.jsonl:3", "2.txt"}
     assert "is empty" in said["1b.txt"] and "ZeroDivisionError: in a library" in said["2.txt"]
-    assert read_manifest(Place(tmp_path / "a")).totals.failed == 4
+    assert "records.jsonl:3: 'text' is there twice" in said["records.jsonl:3"]
+    assert read_manifest(Place(tmp_path / "a")).totals.failed == 5
     assert {d["name"].rpartition("/")[2] for d in open_corpus(tmp_path / "a").contents} == {
         "0.txt", "1.txt", "3.txt", "4.txt", "5.txt", "records.jsonl:1",
     }  # fmt: skip

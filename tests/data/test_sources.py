@@ -105,6 +105,7 @@ def test_a_hub_dataset_out_of_reach(monkeypatch):
         ("a.jsonl", b"", "a.jsonl is empty: it holds no record"),
         ("a.jsonl", b"\n\n", "a.jsonl is empty: it holds no record"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "b"\n', "a.jsonl:2 is not JSON: Expecting ',' delimiter"),
+        ("a.jsonl", b'{"text": "a", "text": "b"}\n', "a.jsonl:1 is not JSON: 'text' is there twice; fix the line"),
         ("a.jsonl", b"[" * 100_000, "a.jsonl:1 is not JSON"),
         ("a.jsonl", b'\n{"text": "\xff"}\n', "a.jsonl:2 is not UTF-8: byte 10 of the line is 0xff"),
         ("a.jsonl", b'"text"\n', "a.jsonl:1 is a str, not a record"),

@@ -343,6 +343,8 @@ REFUSED = {
     "protected.epub": "is locked: it is protected against copying",
     "broken.json": "is not JSON: ",
     "broken.jsonl": "broken.jsonl:2 is not JSON: ",
+    "repeated.json": "repeated.json: 'content' is there twice: rename one, or name the file .txt",
+    "repeated.jsonl": "repeated.jsonl:2: 'text' is there twice: rename one",
     "broken.ipynb": "is not a notebook of format 4",
     "photo.png": "is of a kind that can't be read: make its text readable with OCR first",
     "old.doc": "is of a kind that can't be read: save it as .docx",
@@ -375,6 +377,8 @@ def refused(tmp_path):
         )
     (tmp_path / "broken.json").write_text('{"a": ')
     (tmp_path / "broken.jsonl").write_text('{"a": 1}\n{"a"\n')
+    (tmp_path / "repeated.json").write_text('{"messages": [{"role": "user", "content": "a", "content": "b"}]}')
+    (tmp_path / "repeated.jsonl").write_text('{"text": "a"}\n{"text": "b", "text": "c"}\n')
     (tmp_path / "broken.ipynb").write_text("{}")
     (tmp_path / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
     (tmp_path / "old.doc").write_bytes(b"\xd0\xcf\x11\xe0\0")

@@ -2,7 +2,6 @@
 
 import codecs
 import glob
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from ..utils.compressed import DAMAGED, decompressed
 from ..utils.errors import UserError
+from ..utils.json_text import parse_json
 from ..utils.text_files import expand, read_text
 
 TEXTS = (".txt", ".md", ".py")
@@ -170,7 +170,7 @@ def _json_lines(source: str) -> Iterator[tuple[int, object]]:
 
 def _parsed(line: bytes, place: str) -> object:
     try:
-        return json.loads(line.removeprefix(codecs.BOM_UTF8).decode("utf-8"))
+        return parse_json(line.removeprefix(codecs.BOM_UTF8).decode("utf-8"))
     except UnicodeDecodeError as error:
         bad = f"byte {error.start} of the line is 0x{line[error.start]:02x}"
         raise UserError(f"{place} is not UTF-8: {bad}; convert it.") from None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..utils.errors import UserError
+from ..utils.json_text import Repeated, parse_json
 from ..utils.text_files import pieces_of, read_text, text_pieces
 from .chats import conversation, conversations, parts
 from .encoding import legacy_encoding
@@ -19,7 +20,7 @@ SHORT = 300
 def extract_json(path: Path) -> Extract:
     """
     Raises:
-        UserError: it is empty, of no known encoding, or not JSON.
+        UserError: it is empty, of no known encoding, or not JSON, or a key is there twice.
     """
     encoding = legacy_encoding(path)
     text = "".join(text_pieces(str(path), encoding))
@@ -54,7 +55,7 @@ def extract_lines(path: Path) -> Extract:
     """A record is the line with its number.
 
     Raises:
-        UserError: it is empty, of no known encoding, or a line is not JSON.
+        UserError: it is empty, of no known encoding, or a line is not JSON or has a key twice.
     """
     encoding = legacy_encoding(path)
     return Extract(_lines(path, encoding), read_as=encoding)
@@ -113,9 +114,11 @@ def _joined(value: Any) -> str:
 
 def parsed(text: str, place: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except RecursionError:
         raise _nested(place) from None
+    except Repeated as error:
+        raise UserError(f"{place}: {error}: rename one, or name the file .txt to read it as text.") from None
     except ValueError as error:
         if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
             raise UserError(

@@ -1,6 +1,5 @@
 """How requests are taken apart: nothing is taken that is sent twice, and who asks at a wrong address learns the right ones."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
@@ -11,8 +10,9 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from ..utils.errors import clipped, first_of
+from ..utils.json_text import parse_json
 from .errors import invalid
-from .requests import NoQuery, Repeated
+from .requests import NoQuery
 
 
 def asks_nothing(_: Annotated[NoQuery, Query()]) -> None:
@@ -40,17 +40,8 @@ class _Strict(Request):
             Repeated: an object has a key twice. ValueError: the body is not JSON.
         """
         if not hasattr(self, "_json"):
-            self._json = json.loads(await self.body(), object_pairs_hook=_once)
+            self._json = parse_json(await self.body())
         return self._json
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise Repeated(name)
-        found[name] = value
-    return found
 
 
 class StrictRoute(APIRoute):

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..utils.errors import clipped, shown
 from ..utils.fields import MOST
+from ..utils.json_text import Repeated
 from .errors import ServingError, invalid
 from .messages import Body, Message, ResponseFormat, Tool, ToolChoice, Whole
 
@@ -185,10 +186,6 @@ class MemoryRequest(Body):
     name: str
 
 
-class Repeated(ValueError):
-    """A JSON object has a key twice, of which Python's parser would take the last. Its text is the key."""
-
-
 class NoQuery(BaseModel):
     """An address that asks for nothing. Completions take any: OpenAI's clients send some, as `beta=true`."""
 
@@ -241,7 +238,7 @@ def unread(cause: ValueError | RecursionError, encoding: str) -> ServingError:
     cause: what the parser raised. encoding: the request's header Content-Encoding, "" for none.
     """
     if isinstance(cause, Repeated):
-        return invalid(str(cause), f"{clipped(str(cause))} is in one JSON object twice: send it once.")
+        return invalid(cause.key, f"{clipped(cause.key)} is in one JSON object twice: send it once.")
     raw = cause.object if isinstance(cause, UnicodeDecodeError) else b""
     if encoding.strip().lower() not in ("", "identity") or raw[:2] == b"\x1f\x8b":
         why = f" (Content-Encoding: {encoding[:40]})" if encoding else " by gzip"
