@@ -29,7 +29,8 @@ from .tools import Call
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of an answer's text. choice: of which answer. scored: its tokens, if their log probabilities are wanted."""
+    """A piece of an answer's text. choice: of which answer. scored: the tokens since the piece before, if their log probabilities
+    are wanted; the last piece may have no text but tokens."""
 
     choice: int
     text: str
@@ -39,7 +40,7 @@ class Piece:
 @dataclass(frozen=True)
 class Choice:
     """One answer. finish: why its text ended, "stop", "length" or "tool_calls". tokens: how many were generated.
-    scored: the tokens of the text, if their log probabilities are wanted."""
+    scored: all of these, if their log probabilities are wanted."""
 
     text: str
     finish: str
@@ -266,6 +267,11 @@ class _Pieces:
             self.said = len(self.steering.scored)
         self.send(Piece(self.index, text, scored))
 
+    def finish(self) -> None:
+        """Send the tokens that are in no piece: white space before a text that didn't begin, and what ended the text."""
+        if self.said < len(self.steering.scored):
+            self.say("")
+
 
 class _Writer(StopOnText):
     """Writes one answer as its row is continued: checks before each token whether the client is still waiting, and ends an
@@ -314,16 +320,16 @@ class _Writer(StopOnText):
         return super().took(token) or self._stopped
 
     def ended(self) -> None:
-        request, text, scored = self._request, self.stream.finish(), None
+        request, text = self._request, self.stream.finish()
+        self._pieces.finish()
+        scored = None if request.alternatives is None else self.steering.scored
         finish = "stop" if self._stopped or self.last in self._ends else "length"
-        if request.alternatives is not None:
-            scored = self.steering.scored[: self._pieces.said]
         calls = []
         if isinstance(request, ChatRequest) and self._prompt.calls is not None:
             text, calls = self._prompt.calls.read(text, request.forced or request.offered)
             calls = calls[:1] if request.parallel_tool_calls is False else calls
             finish = "tool_calls" if calls else finish
-            if text:
+            if text or scored:
                 self._hooks.piece(Piece(self._index, text, scored))
         self.choice = Choice(text, finish, self.tokens, scored, calls)
 
