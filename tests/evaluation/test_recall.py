@@ -18,6 +18,7 @@ from sharedllm.evaluation.recall.results import load
 from sharedllm.evaluation.recall.texts import KINDS, make_text
 from sharedllm.prompts import NOTHING, own_words, plain
 from sharedllm.scoring.words import words_of
+from sharedllm.systems.retrieval import Retrieval
 from sharedllm.utils.text import tokenize
 
 WORDS = "It was a dark and stormy night. Nobody was on the road, and the inn was far away.\n"
@@ -139,9 +140,17 @@ def test_recall_and_its_report(run, files, tmp_path, monkeypatch):
     folder = tmp_path / "out"
     options = ["--data", f"books={files}", "-o", folder, "--cases", 1, "--per-text", 1, "--budgets", "128"]
     options += ["--scores", "bm25,oracle"]
+    searched, best = [], Retrieval.best
+
+    def noted(self, index, question, running):
+        searched.append(self.tokenizer.decode(question))
+        return best(self, index, question, running)
+
+    monkeypatch.setattr(Retrieval, "best", noted)
     assert run("recall", *options, "--lengths", "500")[0] == 0
     written = {path: path.read_bytes() for path in (folder / "texts").rglob("*.json")}
     assert len(written) == 1
+    assert len(searched) == 3 and not any("Question" in words or "Answer" in words for words in searched)
     code, _, err = run("recall", *options, "--lengths", "500,600")
     assert code == 0 and "500 tokens" not in err, "existing answers are not asked again"
     assert all(path.read_bytes() == content for path, content in written.items())
