@@ -2,16 +2,21 @@
 
     python docs/training/band.py measure RUN CHECKPOINT >> docs/training/real/band.jsonl   # also for the control
     python docs/training/band.py lengths RUN CHECKPOINT >> docs/training/real/band.jsonl   # by the length of the memory
+    python docs/training/band.py base RUN BASE OUT                          # the trained weights as an ordinary checkpoint
+    python docs/training/band.py asked RUN FOLDER… >> docs/training/real/band.jsonl   # what `sharedllm qa` asked a model of it
     python docs/training/band.py tables                                                    # fills in the tables of real.md
 
 Texts and targets of `measure` are those of depths.py, so before the training its results stand in depths.jsonl.
 """
 
 import json
+import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
+from math import nan
 from pathlib import Path
 from statistics import fmean
 
@@ -19,7 +24,9 @@ import torch
 from depths import BAND, ROWS, STRIDES, minus
 from depths import cells as untrained
 from real import KEPT, PAGE, SHORT, TOKENS_A_STEP, WINDOWS, filled, load, loss_of, read, recipe_of, selected, targets_of
+from safetensors.torch import load_file, save_file
 
+from sharedllm.evaluation.qa import report as qa
 from sharedllm.model.targets import IGNORE
 from sharedllm.training.setup import make_tokenizer
 
@@ -28,6 +35,13 @@ LENGTHS = (((1, 3, 7), ROWS), ((3, 15), ROWS // 2))
 SEEDS = (0, 1)
 # Most tokens of text in the window beside them.
 MOST = 768
+# With fewer groups of questions, which are about one text, a difference has no interval.
+FEWEST = 6
+ASKED = {
+    "closed": "closed book",
+    "sharedllm": "a memory of {} tokens",
+    "same-pieces-text": "the same pieces of {} tokens as text",
+}
 WAYS = {
     "own": "the memory of its own 6,144 tokens",
     "other": "the memory of another text",
@@ -85,6 +99,56 @@ def by_length(run: Path, checkpoint: str) -> Iterator[dict]:
                     loss = loss_of(losses, recipe, ids, wanted, (nothing if losses.empty else context)[None])
                     about = {"run": run.name, "checkpoint": checkpoint, "domain": domain, "row": row}
                     yield about | {"longest": longest, "length": length, "beside": beside, "loss": loss}
+
+
+def export(run: Path, base: Path, out: Path) -> None:
+    """Write the weights that a run trained as a checkpoint of the base's own kind, for `sharedllm extend`."""
+    trained, plain = (load_file(folder / "model.safetensors") for folder in (run / "model", base))
+    weights = {name: trained.get(name, trained.get(name.replace("model.", "model.upper.", 1))) for name in plain}
+    assert all(weights[name].shape == tensor.shape for name, tensor in plain.items())
+    shutil.copytree(base, out, ignore=shutil.ignore_patterns("*.gguf", "*.safetensors"))
+    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+
+
+def asked(run: Path, folders: list[Path]) -> Iterator[dict]:
+    """The answers in folders of `sharedllm qa`, by set, length and system."""
+    for cell in (cell for folder in folders for cell in qa.load(folder)):
+        for c in cell.contenders:
+            rows = {key: [row["group"], row["scores"][cell.about["metrics"][0]]] for key, row in c.rows.items()}
+            yield {
+                "run": run.name,
+                "set": cell.about["set"],
+                "length": cell.about["length"],
+                "system": c.system,
+                "rows": rows,
+            }
+
+
+def kept() -> str:
+    """Whether what the base knew and could do before the training is lost by it: answers to the same questions."""
+    found: dict[tuple, dict[str, qa.Contender]] = defaultdict(dict)
+    for r in read("band.jsonl"):
+        if "set" in r:
+            rows = {
+                key: {"question": key, "group": group, "scores": {"": score}}
+                for key, (group, score) in r["rows"].items()
+            }
+            found[r["set"], r["length"], r["system"]][r["run"]] = qa.Contender(r["system"], None, rows, [])
+    lines = [
+        "| | n | before | ours | the control | ours, difference | the control, difference |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for (name, length, system), runs in found.items():
+        before, *after = (runs[run] for run in ("base", "real-band", "band-control"))
+        shown = [f"{100 * qa.estimate(list(c.rows.values()), '').mean:.1f}" for c in (before, *after)]
+        changed = [c for c in (qa.difference(c, before, "") for c in after) if c]
+        if len({row["group"] for row in before.rows.values()}) < FEWEST:
+            changed = [replace(c, low=nan) for c in changed]
+        what = f"{name}, {ASKED[system].format(f'{length // 1024}K')}"
+        lines.append(
+            f"| {what} | {len(before.rows)} | {' | '.join(shown)} | {' | '.join(qa.shown(c, True) for c in changed)} |"
+        )
+    return "\n".join(lines)
 
 
 def cells(*names: str, seed: int = 0) -> dict[tuple, dict[tuple, float]]:
@@ -216,10 +280,18 @@ if __name__ == "__main__":
             ("band-seeds", seeds()),
             ("band-lengths", lengths()),
             ("band-steps", steps()),
+            ("band-kept", kept()),
         ):
             page = filled(page, name, table)
         PAGE.write_text(page, encoding="utf-8")
+    elif sys.argv[1] == "base":
+        export(*map(Path, sys.argv[2:5]))
     else:
-        way = {"measure": measured, "lengths": by_length}[sys.argv[1]]
-        for record in way(Path(sys.argv[2]), sys.argv[3]):
+        run, rest = Path(sys.argv[2]), sys.argv[3:]
+        ways = {
+            "measure": lambda: measured(run, *rest),
+            "lengths": lambda: by_length(run, *rest),
+            "asked": lambda: asked(run, [Path(folder) for folder in rest]),
+        }
+        for record in ways[sys.argv[1]]():
             print(json.dumps(record), flush=True)
