@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from choose_weights import asked
+from choose_weights import BUDGET, asked
 from torch import Tensor
 
 from sharedllm.cli.loading import load, load_any
@@ -32,7 +32,7 @@ CELLS = (
     ("keys-4", 40, True),
 )
 SHARES = (0.4, 0.5, 0.6, 0.7, 0.8)
-BUDGET, ROWS = 512, 8
+ROWS = 8
 
 
 @dataclass

@@ -1,25 +1,37 @@
 """How well words and heads rank the evidence of even ids, by the weight of heads and the letters of a beginning: the table
-of docs/real/README.md. Takes 15 minutes on two cores for a model of 0.5B parameters.
+of docs/real/README.md. Takes 15 minutes on two cores for a model of 0.5B parameters. And, for the rival `both-few-text`, how much of
+the evidence it shows by the weight of meaning beside words.
 
-Run: python docs/real/choose_weights.py MODEL DATA    # MODEL: of `sharedllm extend`; DATA: the folder of the question sets
+Run: python docs/real/choose_weights.py MODEL DATA            # MODEL: of `sharedllm extend`; DATA: the folder of the question sets
+     python docs/real/choose_weights.py MODEL DATA ENCODER    # the rival, with a sentence encoder's folder
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import AutoTokenizer
 
 from sharedllm.cli.loading import load
 from sharedllm.evaluation.qa.meter import Meter
+from sharedllm.evaluation.qa.pieces import cut, golden, within
+from sharedllm.evaluation.qa.rankings import Both, ranked, ranking_of
 from sharedllm.evaluation.qa.run import Plan
 from sharedllm.evaluation.qa.sets import SETS, TextSpec
 from sharedllm.memory.segments import segments_of
 from sharedllm.prompts import NOTHING, PromptForm, own_words
 from sharedllm.scoring import words
+from sharedllm.scoring.rankings import LEAST_SHARE
 from sharedllm.scoring.text_index import TextIndex
 from sharedllm.utils.text import tokenize
 
+BUDGET = 512
+RIVAL, MEANINGS = (
+    {"nq": 100, "hotpotqa": 55, "fairytaleqa": 100, "reworded": 64, "keys-4": 40},
+    (0.0, 0.25, 0.5, 0.75, 1.0),
+)
 QUESTIONS = {"nq": 160, "fairytaleqa": 160, "hotpotqa": 50, "keys-4": 60}
 WEIGHTS, LETTERS = (0.0, 0.2, 0.3, 0.5, 1.0), (4, 5, 6)
 
@@ -43,6 +55,36 @@ def asked(model, tokenizer, name: str, count: int, data: Path, quoted: bool = Fa
         yield index, questions
 
 
+def evidence_shown(pieces, scores: np.ndarray, gold) -> tuple[float, int]:
+    """The share of the evidence in the pieces that a rival shows, and their tokens."""
+    order = [i for i in ranked(scores) if scores[i] >= LEAST_SHARE * scores.max()]
+    chosen = set(within(pieces, order, BUDGET))
+    return float(np.mean([bool(chosen & set(some)) for some in gold])), sum(pieces[i].tokens for i in chosen)
+
+
+def rival(meter: Meter, data: Path, encoder: str) -> None:
+    both = ranking_of("both", encoder)
+    assert isinstance(both, Both)
+    print(
+        "Evidence, tokens.\n\n| set, even ids | n | "
+        + " | ".join(map(str, MEANINGS))
+        + " |\n|---|--:|"
+        + "--:|" * len(MEANINGS)
+    )
+    for name, count in RIVAL.items():
+        found = {weight: [] for weight in MEANINGS}
+        for text in Plan(SETS.find(name), TextSpec(data, 32_768, "even", 50, 0), [], [], count).texts(meter):
+            pieces = cut(text, meter)
+            index = both.index(text, pieces)
+            for question in text.questions:
+                for weight in MEANINGS if (gold := golden(pieces, question.evidence)) else ():
+                    found[weight].append(
+                        evidence_shown(pieces, replace(both, weight=weight).scores(index, question), gold)
+                    )
+        cells = ("{:.1f}, {:.0f}".format(*(np.mean(found[weight], 0) * (100, 1))) for weight in MEANINGS)
+        print(f"| {name} | {len(found[0.0])} | {' | '.join(cells)} |", flush=True)
+
+
 def main() -> None:
     model, tokenizer = load(sys.argv[1])
     for name, count in QUESTIONS.items():
@@ -64,4 +106,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[3:]:
+        rival(Meter(AutoTokenizer.from_pretrained(sys.argv[1])), Path(sys.argv[2]), sys.argv[3])
+    else:
+        main()

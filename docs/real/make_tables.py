@@ -43,6 +43,7 @@ SYSTEMS = {
     "bm25-text": "BM25 as text",
     "bm25-few-text": "BM25, fewer, as text",
     "minilm-text": "MiniLM as text",
+    "both-few-text": "words and MiniLM, fewer, as text",
     "oracle-text": "oracle as text",
     "closed": "closed book",
     "wrong": "wrong text",
@@ -59,7 +60,7 @@ WHOLE = {
 FRONT = ("fairytaleqa", "hotpotqa", "keys-4", "nq", "reworded")
 # The sets of odd ids that the base can solve, and those whom ours is counted against on them.
 ODD_SETS = ("nq", "hotpotqa", "fairytaleqa", "narrativeqa", "keys-4", "keys-16", "keys-64", "values", "reworded")
-RIVALS = ("same-pieces-text", "bm25-text", "bm25-few-text", "minilm-text", "full")
+RIVALS = ("same-pieces-text", "bm25-text", "bm25-few-text", "minilm-text", "both-few-text", "full")
 # A rival for questions in other words.
 SENTENCES = {"minilm-sentences-text": "MiniLM by sentences as text"}
 # Those that are shown pieces of the text.
@@ -151,13 +152,14 @@ def solved(answers: Found, name: str, length: int, metric: str) -> bool:
 
 def main_table(answers: Found, metrics: dict[str, str], hard: bool = False) -> Iterator[str]:
     """Sets and lengths by system, and ours against the strongest simple rivals. hard: those that the base can't solve."""
-    yield f"| set, score | tokens | n | groups | {' | '.join(SYSTEMS.values())} | minus the same pieces | minus BM25 |"
-    yield "|---|--:|--:|--:|" + "--:|" * (len(SYSTEMS) + 2)
+    names = {s: name for s, name in SYSTEMS.items() if any(key[3] == s for key in answers)}
+    yield f"| set, score | tokens | n | groups | {' | '.join(names.values())} | minus the same pieces | minus BM25 |"
+    yield "|---|--:|--:|--:|" + "--:|" * (len(names) + 2)
     for name, length in cells(answers):
         here, metric = cell(answers, name, length), metrics[name]
         if solved(answers, name, length, metric) == hard:
             continue
-        shown = [score(here[s], metric) if s in here else "–" for s in SYSTEMS]
+        shown = [score(here[s], metric) if s in here else "–" for s in names]
         ours = here["sharedllm"]
         signed = " | ".join(minus(ours, here[rival], metric) for rival in ("same-pieces-text", "bm25-text"))
         yield f"| {name}, {metric} | {size(name, length)} | {len(ours.rows)} | {groups(ours)} | {' | '.join(shown)} | {signed} |"
@@ -177,7 +179,9 @@ def reworded_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
 
 def whole_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
     """Where full attention can read the text: its answers, and those of its cache when it is compressed."""
-    names = {s: name for s, name in SYSTEMS.items() if s not in ("minilm-text", "closed", "wrong")} | WHOLE
+    names = {
+        s: name for s, name in SYSTEMS.items() if s not in ("minilm-text", "both-few-text", "closed", "wrong")
+    } | WHOLE
     yield f"| set, score | tokens | n | {' | '.join(names.values())} | minus full attention |"
     yield "|---|--:|--:|" + "--:|" * (len(names) + 1)
     for name, length in cells(answers, whole=True):
