@@ -42,7 +42,7 @@ def test_a_key_that_is_sent_twice(client):
     assert refused(post("/v1/chat/completions", inner))[0] == "role"
     twice = '{"name": "a", "name": "b", "text": "c"}'
     assert refused(post("/v1/memories/notes/documents", twice))[0] == "name"
-    assert "not a JSON object" in refused(post("/v1/chat/completions", "{"))[1]
+    assert "not JSON (line 1, column 2: expecting" in refused(post("/v1/chat/completions", "{"))[1]
     assert [d["name"] for d in client.get("/v1/memories").json()["data"][0]["documents"]] == ["foxes"]
 
 

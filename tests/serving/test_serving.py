@@ -553,9 +553,28 @@ def test_bad_bodies(serve):
     client = serve(most_bytes=100_000)
     json_type, gzipped = {"Content-Type": "application/json"}, gzip.compress(b'{"prompt": "x"}')
     for arguments, status, message in (
-        ({"content": b"{", "headers": json_type}, 400, "not a JSON object"),
+        (
+            {"content": b"{", "headers": json_type},
+            400,
+            "the body is not JSON (line 1, column 2: expecting property name enclosed in double quotes): send one JSON object.",
+        ),
+        (
+            {"content": '{"prompt": "ü",\n "n": }'.encode(), "headers": json_type},
+            400,
+            "(line 2, column 7: expecting value)",
+        ),
+        (
+            {"content": b'{"prompt": "a\nb"}', "headers": json_type},
+            400,
+            "(line 1, column 14: invalid control character):",
+        ),
         ({"content": b"[1]", "headers": json_type}, 400, "not a JSON object"),
-        ({"content": b'{"prompt": "x"}', "headers": {"Content-Type": "text/plain"}}, 400, "not a JSON object"),
+        (
+            {"content": b'{"prompt": "x"}', "headers": {"Content-Type": "text/plain"}},
+            400,
+            "the body has Content-Type text/plain: send one JSON object, with Content-Type: application/json.",
+        ),
+        ({"content": b'{"prompt": "x"}'}, 400, "the body has no Content-Type: send"),
         ({"content": b'{"prompt": "caf\xe9"}', "headers": json_type}, 400, "not text in UTF-8 (byte 15 is 0xe9)"),
         ({"content": gzipped, "headers": json_type}, 400, "the body is compressed by gzip"),
         ({"content": gzipped, "headers": json_type | {"Content-Encoding": "br"}}, 400, "(Content-Encoding: br)"),

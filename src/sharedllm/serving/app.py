@@ -122,7 +122,7 @@ def report_errors(app: FastAPI, refused: Callable[[str], None] | None = None) ->
     async def validation(request: Request, error: RequestValidationError) -> Json:
         if refused is not None:
             refused(request.url.path)
-        return sent(explained(list(error.errors())))
+        return sent(explained(list(error.errors()), error.body, request.headers.get("content-type")))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Json:

@@ -205,8 +205,11 @@ class UploadQuery(NoQuery):
     replace: bool = False
 
 
-def explained(errors: list[Any]) -> ServingError:
-    """Pydantic's errors about the first wrong field as field, value and fix."""
+def explained(errors: list[Any], body: Any = None, kind: str | None = None) -> ServingError:
+    """Pydantic's errors about the first wrong field as field, value and fix.
+
+    body: the request's, as text where it is not JSON. kind: its header Content-Type.
+    """
     # Of what may have one of several forms each has its error; the one that got furthest is the form that was meant.
     same = [error for error in errors if error["loc"][:2] == errors[0]["loc"][:2]]
     first = max(same, key=lambda error: len(error["loc"]))
@@ -217,8 +220,13 @@ def explained(errors: list[Any]) -> ServingError:
     parts = [str(p) for p in where[: len(where) - len(last)] if "[" not in str(p) and p != "str"]
     field = ".".join([p for p in parts if not p[:1].isupper()] + last) or None
     no_object = first["type"] in ("model_type", "model_attributes_type", "dict_type")
-    if first["type"] == "json_invalid" or (no_object and field is None):
-        return invalid(None, "the body is not a JSON object: send one, with Content-Type: application/json.")
+    if first["type"] == "json_invalid":
+        return _no_json(body, first["loc"][1], first["ctx"]["error"])
+    if no_object and field is None:
+        what = "is not a JSON object"
+        if isinstance(first["input"], bytes):  # so arrives what is not declared as JSON
+            what = f"has {'no Content-Type' if kind is None else f'Content-Type {clipped(kind)}'}"
+        return invalid(None, f"the body {what}: send one JSON object, with Content-Type: application/json.")
     if first["type"] == "extra_forbidden":
         return invalid(field, f"{field} is not supported: leave it out.")
     if first["type"] == "missing":
@@ -230,6 +238,14 @@ def explained(errors: list[Any]) -> ServingError:
         return invalid(field, f"{field}={given} is empty: send at least {first['ctx']['min_length']}.")
     reason = first["msg"].removeprefix("Value error, ")
     return invalid(field, f"{field or 'the body'}={given} is not accepted: {reason[:1].lower()}{reason[1:]}.")
+
+
+def _no_json(body: str, place: int, reason: str) -> ServingError:
+    """place: the first character that can't be parsed."""
+    line, column = body.count("\n", 0, place) + 1, place - body.rfind("\n", 0, place)
+    # Some of Python's reasons expect the place behind them.
+    reason = (reason[:1].lower() + reason[1:]).removesuffix(" at").removesuffix(" starting")
+    return invalid(None, f"the body is not JSON (line {line:,}, column {column:,}: {reason}): send one JSON object.")
 
 
 def unread(cause: ValueError | RecursionError, encoding: str) -> ServingError:
