@@ -99,6 +99,8 @@ WRONG = [
     (["memory", "check", "nosuch.memory"], "nosuch.memory does not exist"),
     (["memory", "merge", "nosuch.memory", "-o", "x.memory"], "nosuch.memory does not exist"),
     (["questions", "nosuch.txt", "-o", "x.jsonl"], "nosuch.txt does not exist"),
+    (["questions", "here.txt", "-o", "none/sub/x.jsonl"], "the folder none/sub does not exist: create it"),
+    (["explain", "here.txt", "q", "-o", "none/sub/x.html"], "the folder none/sub does not exist: create it"),
     (["questions", "here.txt", "-o", "."], "-o . is a folder: name a file in it."),
     (["questions", "here.txt", "-o", "here.txt/x.jsonl"], "-o here.txt is a file, not a folder: name another one."),
     (["info", "here.txt"], "here.txt is a file: name a memory, a corpus, a model's folder, or a .gguf file."),

@@ -199,3 +199,11 @@ def test_a_terminal_is_not_controlled_by_an_answer(capsys, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     say(said)
     assert capsys.readouterr().out == "red \\x1b[31mtext\\x07\tand\nmore\n"
+
+
+def test_a_source_that_is_a_whole_document_is_cut(capsys):
+    source = {"document": "a.txt", "place": "", "characters": [0, 360_000], "excerpt": "many words " * 30_000}
+    common.show_sources([source, source | {"excerpt": "a few words"}])
+    long, short = capsys.readouterr().err.splitlines()
+    assert long.startswith("a.txt, characters 0–360,000: “many words many") and len(long) < 1_100
+    assert long.endswith("…” (329,999 characters)") and short.endswith("“a few words”")

@@ -19,12 +19,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..context.policies import POLICIES
 from ..scoring import SCORES
-from ..utils.errors import UserError, recovery
+from ..utils.errors import UserError, clipped, recovery
 from ..utils.files import check_writable, is_uri, there
 from ..utils.model_names import checkpoint, hides_bundled
 from ..utils.text_files import check_file, check_named, harmless
 
 stderr = Console(stderr=True)
+# Most characters of a source's text that are shown: with a large budget it can be the whole document.
+MOST_SHOWN = 1_000
 # Between two lines of progress where no bar can be drawn.
 SECONDS_A_LINE = 15.0
 
@@ -76,12 +78,18 @@ def output_option(about: str) -> Any:
 
 def output_file_option(about: str) -> Any:
     """The option -o of a command that writes one file; see `check_not_read`."""
-    about = f"{about} One of that name is replaced, and missing folders are made."
+    about = f"{about} One of that name is replaced."
     return typer.Option("-o", "--output", parser=_path, metavar="<path>", callback=_check_file_output, help=about)
 
 
 def _check_file_output(file: Path) -> Path:
+    """
+    Raises:
+        UserError: it can't be written, or its folder is missing: a mistyped one is not made.
+    """
     check_writable(file.parent, "-o", file)
+    if not there(file.parent):
+        raise UserError(f"-o: the folder {clipped(str(file.parent))} does not exist: create it, or name another one.")
     return file
 
 
@@ -261,12 +269,15 @@ def show_found(found: bool | None) -> None:
 
 def show_sources(sources: list[dict[str, Any]]) -> None:
     """Print the sources of an answer (see `answering.citations.describe`) on stderr: one line each, cut to the
-    terminal's width."""
+    terminal's width, and to `MOST_SHOWN` characters elsewhere."""
     cut = stderr.is_terminal
     for found in sources:
         characters = f"characters {found['characters'][0]:,}–{found['characters'][1]:,}"
         place = f"{found['document']}, {found['place'] or characters}"
-        line = harmless(" ".join(f"{place}: “{' '.join(found['excerpt'].split())}”".split("\n")))
+        excerpt, more = " ".join(found["excerpt"].split()), ""
+        if len(excerpt) > MOST_SHOWN:
+            excerpt, more = clipped(excerpt, MOST_SHOWN), f" ({len(excerpt):,} characters)"
+        line = harmless(" ".join(f"{place}: “{excerpt}”{more}".split("\n")))
         stderr.print(
             line,
             style="dim",
