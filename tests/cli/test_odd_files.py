@@ -138,6 +138,27 @@ def test_what_was_read_in_part_is_called_incomplete(run, tmp_path, model_folder,
     assert "incomplete" not in run("ask", memory, "crates?", "--model", model_folder)[2]
 
 
+def test_a_memory_that_keeps_every_token_is_not_begun_anew_without(run, tmp_path, model_folder, monkeypatch):
+    text, memory = tmp_path / "a.txt", tmp_path / "a.memory"
+    text.write_text("The harbour master counted crates. " * 40)
+    read = ["read", text, "-o", memory, "--model", model_folder]
+    with monkeypatch.context() as patch:
+        patch.setattr("sharedllm.store.writer.BLOCK_TOKENS", 512)
+        stop_at_second_block(patch)
+        assert run(*read, "--keep-all")[0] == 130
+    said = (
+        f"error: {memory} keeps every token, and begun anew without --keep-all it would not: add --keep-all, go on with "
+        "--append, or give it up with --replace.\n"
+    )
+    assert run(*read) == (2, "", said), "what was read in part"
+    assert run(*read, "--append")[0] == 0
+    for options in ([], ["--storage", "int8"]):
+        assert run(*read, *options) == (2, "", said)
+    assert run(*read, "--keep-all")[0] == 0 and open_memory(memory).complete
+    assert run(*read, "--replace")[0] == 0 and not open_memory(memory).complete
+    assert run(*read)[0] == 0, "there is nothing to lose"
+
+
 def test_a_text_that_changed_after_a_part_of_it_was_read_is_not_called_new(run, tmp_path, model_folder, monkeypatch):
     text, memory = tmp_path / "a.txt", tmp_path / "a.memory"
     text.write_text("The harbour master counted crates. " * 40)

@@ -35,7 +35,10 @@ def command(
         ),
     ] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Write the memory anew although it holds documents of other files.")
+        bool,
+        typer.Option(
+            "--replace", help="Write the memory anew although it holds documents of other files, or every token."
+        ),
     ] = False,
     exclude: Annotated[
         list[str] | None,
@@ -74,11 +77,10 @@ def command(
     dropped = reading.deleted(output, old, collection) if sync and old is not None else []
     collection.check()
     read = reading.Read()
-    left = reading.would_go_on(output) if old is None and not replace else 0
-    if left:
-        note(f"{output} was read in part: with --append this would go on after {some(left, 'token')}; it begins anew")
     if collection.begin():
         settings = {
+            "goes_on": old is not None,
+            "replaces": replace,
             "keep_all": keep_all,
             "storage": storage,
             "changed": sync,
@@ -86,7 +88,7 @@ def command(
             "batch_tokens": batch_tokens,
         }
         with reading.room(output, anew=old is None and (output / reading.NAME).exists()):
-            read = reading.read_all(output, collection, model, goes_on=old is not None, **settings)
+            read = reading.read_all(output, collection, model, **settings)
     if dropped:
         reading.forget(output, dropped)
     store = MemoryStore.open(output, verify=False)

@@ -18,8 +18,8 @@ from ..store.manifest import NAME, Manifest, read_manifest
 from ..store.writer import Changed, writing
 from ..utils.errors import ITS_MODEL, UserError
 from ..utils.files import is_full
-from ..utils.text_files import readable
-from .common import progress_bar
+from ..utils.text_files import readable, some
+from .common import note, progress_bar
 from .loading import load, tokenizer_fingerprint
 
 
@@ -75,11 +75,17 @@ def find_damaged(output: Path, manifest: Manifest, collection: Collection) -> se
     return {lost.document for lost in store.damaged}
 
 
-def would_go_on(output: Path) -> int:
-    """How many tokens a memory holds of documents whose reading was interrupted."""
-    if not (output / NAME).exists():
-        return 0
-    return sum(document.tokens for document in read_manifest(output).documents if not document.finished)
+def check_anew(output: Path, manifest: Manifest, keep_all: bool) -> None:
+    """Refuse to begin a memory anew that would hold less than the one that is there. Says what is read again of documents
+    whose reading was interrupted."""
+    if manifest.complete and manifest.documents and not keep_all:
+        raise UserError(
+            f"{output} keeps every token, and begun anew without --keep-all it would not: add --keep-all, go on with --append, or "
+            "give it up with --replace."
+        )
+    left = sum(document.tokens for document in manifest.documents if not document.finished)
+    if left:
+        note(f"{output} was read in part: with --append this would go on after {some(left, 'token')}; it begins anew")
 
 
 def deleted(output: Path, manifest: Manifest, collection: Collection) -> list[str]:
@@ -138,6 +144,7 @@ def read_all(
     model: str,
     *,
     goes_on: bool,
+    replaces: bool,
     keep_all: bool,
     storage: Any,
     changed: bool,
@@ -147,11 +154,12 @@ def read_all(
     """Read the documents of a collection into a memory. A document whose file was not known turns out to be unchanged here.
 
     Args:
-        goes_on: into the memory that is there; else a new one. changed: read changed documents again.
+        goes_on: into the memory that is there; else a new one. replaces: whatever the one that is there holds.
+        changed: read changed documents again.
         damaged: names of documents that have lost a part; these are read again, and replaced once they are whole.
 
     Raises:
-        UserError: the memory is another model's, or a document changed and `changed` is not set.
+        UserError: the memory is another model's or would hold less than before, or a document changed and `changed` is not set.
     """
     loaded, tokenizer = load(model)
     start = time.perf_counter()
@@ -160,6 +168,8 @@ def read_all(
     mark, read, bytes_per_token = tokenizer_fingerprint(tokenizer), Read(), 3.5
     with writing(output) as writer, progress_bar(_label(collection.found), collection.nbytes or None) as advance:
         if not goes_on:
+            if writer.manifest is not None and not replaces:
+                check_anew(output, writer.manifest, keep_all)
             writer.begin(loaded, mark, keep_all=keep_all, storage=storage or "model")
         else:
             there = writer.present()
