@@ -2,7 +2,7 @@
 the wording: the table of docs/real/README.md. Takes half an hour on one core for a base of 0.5B parameters.
 
 Run: python docs/real/choose_wording.py MODEL BASE DATA [SET[:QUESTIONS],…] [WORDING,…] [INSTRUCTION]    # MODEL: of `sharedllm extend`; DATA: the folder of the question sets;
-     INSTRUCTION: instead of the one of each set
+     INSTRUCTION: instead of the one of each set; answers then have as much room as `ask` gives, instead of as much as the set asks for
 """
 
 import sys
@@ -12,6 +12,7 @@ import torch
 from choose_links import RULES, Make, asked
 from choose_shares import Chosen, answer
 
+from sharedllm.answering.asked import ANSWER_TOKENS
 from sharedllm.cli.loading import load_any
 from sharedllm.evaluation.qa.reader import Reader
 from sharedllm.evaluation.qa.sets import SETS
@@ -56,7 +57,7 @@ def main() -> None:
                 said = reader.form.question(after, after_context=True, lead=lead)
                 prompt = torch.cat([reader.form.head(), reader.ids(before + shown), said], 1)
                 rows.append(Chosen(0.0, 0, prompt, tuple(question.answers)))
-            answer(reader, rows, questions.new_tokens)
+            answer(reader, rows, ANSWER_TOKENS if sys.argv[6:] else questions.new_tokens)
             cells.append("{:.1f}, {:.1f}".format(*100 * np.mean([row.scores for row in rows], 0)))
         print(f"| {name} | {len(picks)} | {' | '.join(cells)} |", flush=True)
 

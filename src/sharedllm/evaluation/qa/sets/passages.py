@@ -71,8 +71,8 @@ class Records:
     name: str
     between: str = ",\n"
     metrics: tuple[str, ...] = ("hit",)
-    instruction: str = "Answer with the value only."
-    new_tokens: int = 48
+    instruction: str = FEW_WORDS
+    new_tokens: int = 128  # the key may be said too: two UUIDs have up to 80 tokens
 
     def texts(self, spec: TextSpec, meter: Meter) -> Iterator[PackedText]:
         wanted, others = [], []
@@ -85,7 +85,7 @@ class Records:
         lines = [f'"{key}": "{value}"{self.between}' for key, value in record["records"]]
         (place,) = (i for i, (key, _) in enumerate(record["records"]) if key == record["key"])
         start = sum(map(len, lines[:place]))
-        asked = f'Which value stands beside the key "{record["key"]}"?'
+        asked = f'What is the value of the key "{record["key"]}"?'
         question = Question(
             record["id"], asked, (record["value"],), ((start, start + len(lines[place])),), record["id"]
         )  # fmt: skip
