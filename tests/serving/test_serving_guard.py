@@ -62,6 +62,23 @@ def test_another_sites_name_reaches_nothing(serve, method, path):
 
 
 @pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /health HTTP/1.0", b"200"),
+        (b"GET /health HTTP/1.1\r\nConnection: close", b"400"),
+        (b"GET /v1/models HTTP/1.0", b"400"),
+        (b"GET /v1/models HTTP/1.1\r\nConnection: close", b"400"),
+        (b"GET /v1/models HTTP/1.0\r\nHost: localhost", b"200"),
+    ],
+)
+def test_only_a_monitor_may_name_no_host(serve, sent, status):
+    client = serve(hosts=Hosts("127.0.0.1"))
+    with listening(client.app, lifespan="off") as number, socket.create_connection(("127.0.0.1", number)) as connection:
+        connection.sendall(sent + b"\r\n\r\n")
+        assert answer_to(connection).split()[1] == status
+
+
+@pytest.mark.parametrize(
     "body",
     [
         {"messages": [{"role": "user", "content": "a" * 60}, {"role": "user", "content": "b" * 60}]},

@@ -82,11 +82,7 @@ class Guard:
 
         upload = scope["method"] == "PUT"
         most = self.most_upload if upload else self.most_bytes
-        error = (
-            _long(headers)
-            or self._refused(scope["method"], scope["path"], headers)
-            or self._large(headers, most, upload)
-        )
+        error = _long(headers) or self._refused(scope, headers) or self._large(headers, most, upload)
         if error is not None:
             await Json(error.body, error.status, error.headers)(scope, receive, named)
             return
@@ -108,10 +104,13 @@ class Guard:
 
         await self.app(scope, counted, named)
 
-    def _refused(self, method: str, path: str, headers: Headers) -> ServingError | None:
-        hosts = headers.getlist("host")
-        # A request without Host is not from a browser.
-        if self.hosts is not None and hosts and (len(hosts) > 1 or hosts[0] not in self.hosts):
+    def _refused(self, scope: Scope, headers: Headers) -> ServingError | None:
+        method, path, hosts = scope["method"], scope["path"], headers.getlist("host")
+        if self.hosts is not None and not hosts:
+            # HTTP/1.0, by which some monitors ask, has no Host.
+            if path != "/health" or scope["http_version"] != "1.0":
+                return ServingError(400, "the header Host is missing: send it, with the name of this server.")
+        elif self.hosts is not None and (len(hosts) > 1 or hosts[0] not in self.hosts):
             given = clipped(", ".join(hosts))
             return ServingError(
                 421, f"Host: {given} is not served here: use localhost, or start the server with `--allow-host`."
