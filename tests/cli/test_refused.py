@@ -99,6 +99,7 @@ def test_a_name_that_is_too_long_to_write(tmp_path, monkeypatch, run):
     Path("a.txt").write_text("a text")
     said = f"error: -o {'a' * 99}… can't be written: File name too long; use a shorter name.\n"
     assert run("read", "a.txt", "-o", LONG) == (2, "", said)
+    assert run("read-corpus", "a.txt", "-o", LONG, "--workers", 0) == (2, "", said)
     assert run("explain", "a.txt", "q", "-o", f"{LONG}.html") == (2, "", said)
     said = f"error: {'a' * 99}… can't be used: File name too long; name one that is shorter.\n"
     assert run("read", LONG, "-o", "a.memory") == (2, "", said)

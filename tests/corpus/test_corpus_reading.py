@@ -11,7 +11,7 @@ from corpora import documents, objects, run
 from sharedllm.corpus import reader
 from sharedllm.corpus.engines import OneProcess, Workers
 from sharedllm.corpus.manifest import read_manifest, read_part, write_part
-from sharedllm.corpus.objects import Place
+from sharedllm.corpus.objects import Place, named
 from sharedllm.corpus.opening import open_corpus
 from sharedllm.store.writer import writing
 from sharedllm.utils.errors import UserError
@@ -202,6 +202,19 @@ def test_another_corpus_is_refused_with_the_field(docs, corpus_model, tmp_path, 
 
 def _failed():
     return reader.Outcome("", error="not read.")
+
+
+@pytest.mark.parametrize(
+    ("uri", "fix"),
+    [
+        ("here.corpus", "can't be used: Permission denied; ask for the right to it"),
+        ("file:///here", "can't be used: Permission denied; ask for the right to it"),
+        ("s3://there/notes", "can't be used: no permission .*; check the credentials and the bucket's rules"),
+    ],
+)
+def test_only_a_bucket_has_rules(uri, fix):
+    with pytest.raises(UserError, match=f"{uri} {fix}"), named(uri):
+        raise PermissionError(errno.EACCES, "Permission denied")
 
 
 def test_a_folder_of_something_else_is_left_alone(docs, corpus_model, model, tmp_path):

@@ -2,13 +2,15 @@
 
 import contextlib
 import sys
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
 from ..utils.errors import UserError
-from .common import JsonOption, ModelOption, filled, note, print_json, progress_bar, stderr
+from ..utils.files import is_uri
+from .common import JsonOption, ModelOption, check_output, filled, note, print_json, progress_bar, stderr
 from .read import SHOWN
 
 
@@ -65,6 +67,8 @@ def command(
 
     for name in (output, *sources):
         check_uri(name)
+    if not is_uri(output):
+        check_output(Path(output))
     if gpus and not workers:
         raise UserError("--gpus needs --workers of at least 1: this process takes the GPU that --device names.")
     from ..corpus.engines import OneProcess, Workers

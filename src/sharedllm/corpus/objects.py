@@ -9,7 +9,7 @@ from typing import Any
 import fsspec
 from fsspec.core import url_to_fs
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, refusal
 from ..utils.extras import missing
 from ..utils.files import is_full, is_uri, put
 from ..utils.scratch import scratch, sweep
@@ -183,9 +183,9 @@ def named(uri: str, *, needed: bool = False) -> Iterator[None]:
             missing("cloud", "s3fs") if "s3fs" in library else UserError(f"{uri} can't be opened: {error}.")
         ) from None
     except PermissionError as error:
-        raise UserError(
-            f"{uri} can't be used: no permission ({error}); check the credentials and the bucket's rules."
-        ) from None
+        there = is_uri(uri) and not uri.startswith("file:")
+        said = f"no permission ({error}); check the credentials and the bucket's rules" if there else refusal(error)
+        raise UserError(f"{uri} can't be used: {said}.") from None
     except Exception as error:
         kind = type(error).__name__
         if kind == "NoCredentialsError":
