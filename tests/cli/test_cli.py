@@ -176,6 +176,11 @@ def test_ask_within_a_budget(run, tmp_path, model_folder, text_file, memory_file
     for arguments, message in (
         (["ask", memory_file, *options], "--keep-all"),
         (["ask", whole, *options[:-1], "best"], "--score best is not known"),
+        (
+            ["ask", whole, *options[:-1], "meaning"],
+            "--score meaning is for models with injection='deep', which `sharedllm extend`",
+        ),
+        (["ask", whole, *options, "--max-new-tokens", 1000], "--max-new-tokens 1000 does not fit: the question has"),
         (["ask", whole, *options, "--selection", "right"], "both given"),
         (["ask", whole, *options[:-1], "attention"], "injection='joint'"),
         (["chat", whole, *options[1:-1], "hybrid"], "injection='joint'"),

@@ -196,3 +196,9 @@ def test_commands_for_memories_say_what_a_corpus_is(corpus, run, tmp_path):
         assert code == 2 and err.count("\n") == 1
         assert f"{corpus} is a corpus, and this is for memories: run `sharedllm read-corpus`" in err
     assert not (tmp_path / "m").exists()
+    (tmp_path / "a.txt").write_text("one more")
+    before = objects(corpus)
+    for option in ("--append", "--sync", "--replace", "--keep-all"):
+        code, _, err = run("read", tmp_path / "a.txt", "-o", corpus, option)
+        assert code == 2 and f"{corpus} is a corpus, and this is for memories: run `sharedllm read-corpus`" in err
+    assert objects(corpus) == before

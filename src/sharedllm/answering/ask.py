@@ -12,13 +12,15 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
 from ..memory.segments import Source, roots, segments_of
 from ..prompts import PromptForm, own_words
+from ..scoring import SCORES
 from ..scoring.base import TokenScore, get_score
 from ..scoring.bm25 import in_whole_words
 from ..scoring.defaults import default_budget, default_score
 from ..scoring.hybrid import HybridScore
 from ..scoring.meaning import Compared
 from ..scoring.passages import select_pieces
-from ..scoring.rankings import FOUND, check_ranking
+from ..scoring.rankings import FOUND, RANKINGS, check_ranking
+from ..utils.errors import UserError
 from ..utils.hardware import now
 from .asked import answer_length, prompt_of, searched_for
 from .citations import Citation, cite, describe, supporting
@@ -108,6 +110,10 @@ def checked_score(model: SharedLLMForCausalLM, score: str | None) -> str:
     score = score or default_score(model.config)
     if model.config.injection == "deep":
         check_ranking(model.config, score)
+    elif score in RANKINGS and score not in SCORES:
+        raise UserError(
+            f"score={score!r} is for models with injection='deep', which `sharedllm extend` makes: use one of {SCORES.names}."
+        )
     else:
         get_score(score, model.config)
     return score

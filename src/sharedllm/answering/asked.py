@@ -46,13 +46,17 @@ def prompt_of(
     ids = asked_ids(model, tokenizer, with_instruction(tokenizer, checked_question(question), instruction)).to(
         model.device
     )
-    new = answer_length(model.config, max_new_tokens)
-    room = model.config.window - new
-    if ids.shape[1] > room:
+    new, window = answer_length(model.config, max_new_tokens), model.config.window
+    if (most := window - ids.shape[1]) < new:
         asked = "the question with its instruction" if instruction else "the question"
+        if max_new_tokens is not None and most > 0:
+            raise UserError(
+                f"max_new_tokens={max_new_tokens} does not fit: {asked} has {ids.shape[1]:,} tokens of the window={window}; "
+                f"ask for at most {most}, or shorten the question."
+            )
         raise UserError(
-            f"{asked} has {ids.shape[1]:,} tokens; {max(0, room):,} fit alongside {new} new ones in the "
-            f"window={model.config.window}: " + ("shorten it." if room > 0 else "ask for fewer new tokens.")
+            f"{asked} has {ids.shape[1]:,} tokens; {max(0, window - new):,} fit alongside {new} new ones in the "
+            f"window={window}: shorten it."
         )
     return ids
 

@@ -206,6 +206,20 @@ def check_source(name: str, *, lost: bool = False) -> None:
     check_file(name)
 
 
+def check_no_corpus(memory: Path) -> None:
+    """Refuse a corpus where a memory is to be changed.
+
+    Raises:
+        UserError: it is one.
+    """
+    from ..corpus.opening import recognised
+
+    if recognised(memory):
+        raise UserError(
+            f"{memory} is a corpus, and this is for memories: run `sharedllm read-corpus` with all sources that it is to have."
+        )
+
+
 def check_recipe(path: Path) -> None:
     """Refuse a missing recipe, before anything is loaded for it.
 

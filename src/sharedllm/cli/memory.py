@@ -7,7 +7,7 @@ import typer
 
 from ..utils.errors import UserError
 from ..utils.text_files import harmless
-from .common import ModelOption, check_source, note, note_repair, output_option, progress_bar
+from .common import ModelOption, check_no_corpus, check_source, note, note_repair, output_option, progress_bar
 from .naming import NamedCommand
 
 app = typer.Typer(help="Remove documents from a memory, merge memories, check or recover one.", no_args_is_help=True)
@@ -98,12 +98,7 @@ def _check_folder(memory: Path, *, lost: bool = False) -> None:
         UserError: it is one of them.
     """
     check_source(str(memory), lost=lost)
-    from ..corpus.opening import recognised
-
-    if recognised(memory):
-        raise UserError(
-            f"{memory} is a corpus, and this is for memories: run `sharedllm read-corpus` with all sources that it is to have."
-        )
+    check_no_corpus(memory)
 
 
 def _check_new(output: Path) -> None:

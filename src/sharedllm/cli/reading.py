@@ -19,7 +19,7 @@ from ..store.writer import Changed, writing
 from ..utils.errors import ITS_MODEL, UserError
 from ..utils.files import is_full
 from ..utils.text_files import readable, some
-from .common import note, progress_bar
+from .common import check_no_corpus, note, progress_bar
 from .loading import load, tokenizer_fingerprint
 
 
@@ -27,9 +27,10 @@ def held(output: Path, found: Found, *, append: bool, sync: bool, replace: bool)
     """The memory that reading goes on with; None begins a new one.
 
     Raises:
-        UserError: there is none to append to, or one whose documents are not read again.
+        UserError: there is a corpus, no memory to append to, or one whose documents are not read again.
     """
     if not (output / NAME).exists():
+        check_no_corpus(output)
         if append:
             raise UserError(f"{output} holds no memory to append to: leave out --append.")
         return None
