@@ -50,7 +50,7 @@ def command(
     quoted: QuotedOption = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of texts and their order.")] = 0,
     limit_s: Annotated[
-        float, typer.Option(min=0, help="Longest time for full attention to read a text, in seconds.")
+        float, typer.Option(min=0, help="Longest time for full attention to read a text, in seconds; inf: no limit.")
     ] = 3600,
     plot: Annotated[
         bool, typer.Option("--plot", help="Draw scores by length, and time by number of questions.")
@@ -85,8 +85,6 @@ def command(
             raise UserError(
                 f"--budgets {budgets}: with no token of the text there is nothing to compare; --system closed is that."
             )
-    if not limit_s >= 0:  # nor a number that is none
-        raise UserError(f"--limit-s {limit_s} is not a time: give seconds, or inf for no limit.")
     loaded, tokenizer = load_any(model)
     shared = loaded if isinstance(loaded, SharedLLMForCausalLM) else None
     if shared is not None and base is None:

@@ -18,8 +18,8 @@ def folder(tmp_path_factory):
         (["--system", "closed,best"], "--system best is not known"),
         (["--budgets", "0"], "--budgets 0: with no token"),
         (["--budgets", "20,0K"], "--budgets 20,0K: with no token"),
-        (["--limit-s", "-1"], "--limit-s -1.0 is not a time"),
-        (["--limit-s", "nan"], "--limit-s nan is not a time"),
+        (["--limit-s", "-1"], "--limit-s -1 is not allowed: it must be greater"),
+        (["--limit-s", "nan"], "--limit-s nan is not allowed: nan is no number"),
     ],
     ids=str,
 )
