@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 MOST_BYTES = 25e6
 # Modules that can't be imported without an extra, besides all of `serving`; all others can.
 NEED = {"evaluation.lm_eval", "integrations.langchain", "integrations.llama_index"} | {
-    f"training.{name}" for name in ("ablation", "output", "parallel", "run")
+    f"training.{name}" for name in ("ablation", "output", "parallel", "run", "stopping")
 }
 # Runs a program in which the libraries of all extras are not installed.
 WITHOUT = f"""
