@@ -97,7 +97,7 @@ def test_what_goes_wrong_is_said(url, tmp_path, run):
     memory = tmp_path / "x.memory"
     memory.mkdir()
     with (
-        pytest.raises(ValueError, match="did not start: .*is not a memory"),
+        pytest.raises(ValueError, match=r"did not start: .*is not a memory"),
         serving(replace(PLAN, memories=[str(memory)], model="tiny")),
     ):
         pass

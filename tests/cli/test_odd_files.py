@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -117,35 +118,40 @@ def stop_at_second_block(patch):
     patch.setattr(Writer, "_block", second_fails)
 
 
-def test_what_was_read_in_part_is_called_incomplete(run, tmp_path, model_folder, monkeypatch):
+@pytest.fixture
+def partly(run, tmp_path, model_folder, monkeypatch):
+    """Arguments that read a text into a memory, and what does so but is interrupted after 512 tokens: it returns stderr."""
     text, memory = tmp_path / "a.txt", tmp_path / "a.memory"
     text.write_text("The harbour master counted crates. " * 40)
-    monkeypatch.setattr("sharedllm.store.writer.BLOCK_TOKENS", 512)
-    read = ["read", text, "-o", memory, "--keep-all", "--model", model_folder]
-    with monkeypatch.context() as patch:
-        stop_at_second_block(patch)
-        assert run(*read)[0] == 130
+
+    def in_part(*options):
+        with monkeypatch.context() as patch:
+            patch.setattr("sharedllm.store.writer.BLOCK_TOKENS", 512)
+            stop_at_second_block(patch)
+            code, _, err = run(*arguments, *options)
+        assert code == 130
+        return err
+
+    arguments = ["read", text, "-o", memory, "--model", model_folder]
+    return SimpleNamespace(text=text, memory=memory, arguments=arguments, in_part=in_part)
+
+
+def test_what_was_read_in_part_is_called_incomplete(run, partly, model_folder):
+    text, memory, read = partly.text, partly.memory, [*partly.arguments, "--keep-all"]
+    partly.in_part("--keep-all")
     assert not json.loads(run("info", memory, "--json")[1])["complete"]
     code, _, err = run("ask", memory, "crates?", "--model", model_folder)
     told = f"incomplete: {text} was read up to 512 tokens: go on with `sharedllm read --append`."
     assert code == 0 and told in " ".join(err.split())
-    with monkeypatch.context() as patch:
-        stop_at_second_block(patch)
-        code, _, err = run(*read)
-        told = f"{memory} was read in part: with --append this would go on after 512 tokens; it begins anew"
-        assert code == 130 and told in " ".join(err.split())
+    told = f"{memory} was read in part: with --append this would go on after 512 tokens; it begins anew"
+    assert told in " ".join(partly.in_part("--keep-all").split())
     assert run(*read, "--append")[0] == 0 and json.loads(run("info", memory, "--json")[1])["complete"]
     assert "incomplete" not in run("ask", memory, "crates?", "--model", model_folder)[2]
 
 
-def test_a_memory_that_keeps_every_token_is_not_begun_anew_without(run, tmp_path, model_folder, monkeypatch):
-    text, memory = tmp_path / "a.txt", tmp_path / "a.memory"
-    text.write_text("The harbour master counted crates. " * 40)
-    read = ["read", text, "-o", memory, "--model", model_folder]
-    with monkeypatch.context() as patch:
-        patch.setattr("sharedllm.store.writer.BLOCK_TOKENS", 512)
-        stop_at_second_block(patch)
-        assert run(*read, "--keep-all")[0] == 130
+def test_a_memory_that_keeps_every_token_is_not_begun_anew_without(run, partly):
+    memory, read = partly.memory, partly.arguments
+    partly.in_part("--keep-all")
     said = (
         f"error: {memory} keeps every token, and begun anew without --keep-all it would not: add --keep-all, go on with "
         "--append, or give it up with --replace.\n"
@@ -159,17 +165,11 @@ def test_a_memory_that_keeps_every_token_is_not_begun_anew_without(run, tmp_path
     assert run(*read)[0] == 0, "there is nothing to lose"
 
 
-def test_a_text_that_changed_after_a_part_of_it_was_read_is_not_called_new(run, tmp_path, model_folder, monkeypatch):
-    text, memory = tmp_path / "a.txt", tmp_path / "a.memory"
-    text.write_text("The harbour master counted crates. " * 40)
-    monkeypatch.setattr("sharedllm.store.writer.BLOCK_TOKENS", 512)
-    read = ["read", text, "-o", memory, "--keep-all", "--model", model_folder]
-    with monkeypatch.context() as patch:
-        stop_at_second_block(patch)
-        assert run(*read)[0] == 130
-    text.write_text("The harbour master.")
-    code, _, err = run(*read, "--sync")
-    assert code == 0 and f"1 document changed: {text}" in " ".join(err.split()) and " new" not in err, err
+def test_a_text_that_changed_after_a_part_of_it_was_read_is_not_called_new(run, partly):
+    partly.in_part("--keep-all")
+    partly.text.write_text("The harbour master.")
+    code, _, err = run(*partly.arguments, "--keep-all", "--sync")
+    assert code == 0 and f"1 document changed: {partly.text}" in " ".join(err.split()) and " new" not in err, err
 
 
 @pytest.mark.parametrize(
