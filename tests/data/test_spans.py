@@ -124,5 +124,8 @@ def test_instructions_name_the_broken_line(tmp_path):
     path.write_text("{oops\n")
     with pytest.raises(ValueError, match="line 1: not JSON"):
         load_instructions([str(path)])
+    path.write_text('{"context": "a", "question": "b", "answer": "c", "answer": "d"}\n')
+    with pytest.raises(ValueError, match=r"line 1: not JSON \('answer' is there twice\)"):
+        load_instructions([str(path)])
     with pytest.raises(ValueError, match="does not exist"):
         load_instructions([str(tmp_path / "none.jsonl")])

@@ -100,6 +100,7 @@ def test_bad_records_name_file_and_line(tmp_path):
         read_task("hotpotqa", str(tmp_path))
     for bad, message in (
         ('{"input": ', r"hotpotqa.jsonl:2 is not JSON"),
+        ('{"input": "a", "input": "b"}', r"hotpotqa.jsonl:2 is not JSON: 'input' is there twice"),
         ("[1]", r"hotpotqa.jsonl:2 is a list, not a record"),
         (good.replace('"answers"', '"answer"'), r"hotpotqa.jsonl:2 has no field 'answers'"),
         (good.replace('["Arden", "in Arden"]', '"Arden"'), r"hotpotqa.jsonl:2 .*'answers' must be a list"),

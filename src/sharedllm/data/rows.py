@@ -7,7 +7,6 @@ questions about some of them.
 """
 
 import functools
-import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..model.targets import IGNORE
 from ..utils.errors import UserError
+from ..utils.json_text import parse_json
 from ..utils.text import decode, tokenize
 from .questions import MIX, QUESTIONS
 from .questions.base import Quiz, Split, encode, hide, sentence_borders
@@ -189,9 +189,9 @@ def load_instructions(files: list[str]) -> list[dict[str, str]]:
             if not line.strip():
                 continue
             try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{file}, line {number}: not JSON ({error.msg}).") from None
+                record = parse_json(line)
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{file}, line {number}: not JSON ({error}); fix the line.") from None
             if not isinstance(record, dict):
                 raise UserError(f"{file}, line {number}: a record must hold keys and values.")
             for key in ("context", "question", "answer"):

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...data.sources import HUB
 from ...utils.errors import UserError, shown
+from ...utils.json_text import parse_json
 from .base import Record, Task, fill, templates
 
 # The published fields that a prompt or a score needs.
@@ -131,7 +132,7 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line.decode("utf-8"))
+                row = parse_json(line.decode("utf-8"))
             except (ValueError, RecursionError) as error:
                 raise UserError(f"{path}:{number} is not JSON: {error}; fix the line.") from None
             if not isinstance(row, dict):
