@@ -179,9 +179,7 @@ def reworded_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
 
 def whole_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
     """Where full attention can read the text: its answers, and those of its cache when it is compressed."""
-    names = {
-        s: name for s, name in SYSTEMS.items() if s not in ("minilm-text", "both-few-text", "closed", "wrong")
-    } | WHOLE
+    names = {s: name for s, name in SYSTEMS.items() if s not in ("minilm-text", "closed", "wrong")} | WHOLE
     yield f"| set, score | tokens | n | {' | '.join(names.values())} | minus full attention |"
     yield "|---|--:|--:|" + "--:|" * (len(names) + 1)
     for name, length in cells(answers, whole=True):
