@@ -61,8 +61,8 @@ for seed in $seeds; do
 done
 run report "$out"/recall-cells/* -o "$out/recall"
 run report "$out"/control-cells/* -o "$out/control"
+run report "$out"/paper-cells/* -o "$out/paper"
 
 for domain in books code proofs; do
   run report "$out"/cells/"$domain"-* -o "$out/$domain"
-  run report "$out"/paper-cells/"$domain"-* -o "$out/$domain-paper"
 done
