@@ -12,12 +12,13 @@ import pytest
 import torch
 from helpers import byte_tokenizer, tiny_base, tiny_shared
 from qa_files import write_sets
+from transformers import BertConfig, BertModel
 
 from sharedllm.evaluation.qa.memory import Memory, spans_of
 from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.pieces import Piece, cut, joined
 from sharedllm.evaluation.qa.plot import draw
-from sharedllm.evaluation.qa.rankings import Both, SentenceEmbeddings, Words, ranked
+from sharedllm.evaluation.qa.rankings import Both, Embeddings, Ranking, SentenceEmbeddings, Words, ranked
 from sharedllm.evaluation.qa.reader import Reader, TooLong
 from sharedllm.evaluation.qa.report import Contender, load, total_operations, write_report
 from sharedllm.evaluation.qa.run import Plan, measure, rows_of
@@ -27,6 +28,7 @@ from sharedllm.evaluation.qa.systems import Ask, Harness, Resources, Skipped, as
 from sharedllm.evaluation.qa.text_systems import ClosedBook
 from sharedllm.evaluation.statistics import pooled_bootstrap
 from sharedllm.scoring.rankings import LEAST_SHARE
+from sharedllm.utils.hardware import count_operations
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}"
@@ -287,7 +289,7 @@ def test_selection_finds_what_words_say(harness, plan):
 
 
 @dataclass(frozen=True)
-class Fixed:
+class Fixed(Ranking):
     """A ranking whose scores are given."""
 
     given: tuple[float, ...]
@@ -310,6 +312,8 @@ def test_words_and_meaning_together_by_hand():
 
 def test_a_piece_counts_as_much_as_its_best_sentence():
     class Letters:
+        operations = 0.0
+
         def embed(self, texts):
             counts = np.array(
                 [[text.lower().count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts]
@@ -325,6 +329,22 @@ def test_a_piece_counts_as_much_as_its_best_sentence():
     assert index[1].tolist() == [0, 2, 4] and len(index[0]) == 5
     scores = ranking.scores(index, Question("q", "an owl sat", ("owl",), (), ""))
     assert scores[0] == pytest.approx(1) and scores[1] < 1 and scores[2] == 0
+
+
+def test_an_encoders_operations_are_those_counted(tmp_path):
+    tokenizer = byte_tokenizer()
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
+    tokenizer.save_pretrained(tmp_path)
+    BertModel(
+        BertConfig(
+            vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+        ),
+        add_pooling_layer=False,
+    ).save_pretrained(tmp_path)
+    ranking = Embeddings(str(tmp_path))
+    counted = count_operations(lambda: ranking.embed(["An owl sat here."] * 2))
+    # The model also pools the first token of each text, which is not counted because nothing uses it.
+    assert ranking.operations == counted - 2 * 2 * 16 * 16 > 0
 
 
 def test_reciprocal_ranks_prefer_what_both_prefer():

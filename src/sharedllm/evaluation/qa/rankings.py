@@ -28,6 +28,11 @@ class Ranking(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def operations(self) -> float:
+        """Floating-point operations of an encoder until now."""
+        return 0.0
+
     def index(self, text: PackedText, pieces: Sequence[Piece]) -> Any: ...
 
     def scores(self, index: Any, question: Question) -> np.ndarray:
@@ -41,7 +46,7 @@ def ranked(scores: np.ndarray) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Words:
+class Words(Ranking):
     """BM25 over words (`bm25s`, Lucene's variant, its English stop words)."""
 
     name: str = "bm25"
@@ -60,7 +65,7 @@ class Words:
 
 
 @dataclass(frozen=True)
-class OwnWords:
+class OwnWords(Ranking):
     """The package's own ranking by words, as `memory:bm25`, without reading the text into a memory."""
 
     name: str = "words"
@@ -72,7 +77,7 @@ class OwnWords:
         return index.scores(question.question).double().numpy()
 
 
-class Embeddings:
+class Embeddings(Ranking):
     """Cosine of sentence embeddings: the mean of an encoder's last states (all-MiniLM-L6-v2 and similar)."""
 
     name = "minilm"
@@ -82,6 +87,14 @@ class Embeddings:
         self.model = AutoModel.from_pretrained(checkpoint(model), dtype=torch.float32).eval().to(default_device())
         self.batch = batch
         self.longest = min(512, int(self.model.config.max_position_embeddings))
+        # What no embedding needs is not counted: tables of embeddings, and the pooler of the first token.
+        used = {n: w for n, w in self.model.named_parameters() if w.ndim > 1 and "embed" not in n and "pooler" not in n}
+        self._linear, self._spent = 2.0 * sum(weight.numel() for weight in used.values()), 0.0
+        self._attention = 4.0 * self.model.config.num_hidden_layers * self.model.config.hidden_size
+
+    @property
+    def operations(self) -> float:
+        return self._spent
 
     def index(self, text: PackedText, pieces: Sequence[Piece]) -> np.ndarray:
         return self.embed([text.text[p.start : p.end] for p in pieces])
@@ -99,23 +112,32 @@ class Embeddings:
                 [texts[i] for i in rows], padding=True, truncation=True, max_length=self.longest, return_tensors="pt"
             ).to(self.model.device)
             states, mask = self.model(**encoded).last_hidden_state, encoded["attention_mask"][..., None]
+            lengths = mask.sum((1, 2)).double()
+            self._spent += float((self._linear * lengths + self._attention * lengths**2).sum())
             means = normalize((states * mask).sum(1) / mask.sum(1), dim=-1)
             found |= dict(zip(rows, means.float().cpu().numpy(), strict=True))
         return np.stack([found[i] for i in range(len(texts))])
 
 
 class Encoder(Protocol):
-    """Embeds texts: (n, E), normalised."""
+    """Embeds texts: (n, E), normalised. operations: see `Ranking`."""
+
+    @property
+    def operations(self) -> float: ...
 
     def embed(self, texts: list[str]) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
-class SentenceEmbeddings:
+class SentenceEmbeddings(Ranking):
     """A piece counts as much as its best sentence, which is embedded alone."""
 
     encoder: Encoder
     name: str = "minilm-sentences"
+
+    @property
+    def operations(self) -> float:
+        return self.encoder.operations
 
     def index(self, text: PackedText, pieces: Sequence[Piece]) -> tuple[np.ndarray, np.ndarray]:
         """The embeddings of all sentences (s, E), and where those of each piece begin (pieces,)."""
@@ -130,7 +152,7 @@ class SentenceEmbeddings:
 
 
 @dataclass(frozen=True)
-class Both:
+class Both(Ranking):
     """Words and meaning, each between 0 for the worst piece of a text and 1 for the best one, in a weighted mean (Bruch et al., ACM
     TOIS 2023): the strongest rival without a memory."""
 
@@ -138,6 +160,10 @@ class Both:
     meaning: Ranking
     weight: float = MEANING
     name: str = "both"
+
+    @property
+    def operations(self) -> float:
+        return self.words.operations + self.meaning.operations
 
     def index(self, text: PackedText, pieces: Sequence[Piece]) -> tuple[Any, Any]:
         return self.words.index(text, pieces), self.meaning.index(text, pieces)
@@ -155,7 +181,7 @@ def _scaled(scores: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Oracle:
+class Oracle(Ranking):
     """The pieces with the evidence first, then their neighbours from near to far."""
 
     name: str = "oracle"

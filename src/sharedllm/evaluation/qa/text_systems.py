@@ -84,23 +84,25 @@ class RankedText:
         few = "-few" if self.share else ""
         return f"{self.ranking.name}{few}-text" + ("" if self.order == "text" else "-rank")
 
-    def prepare(self, text: PackedText) -> tuple[PackedText, list[Piece], Any]:
+    def prepare(self, text: PackedText) -> tuple[PackedText, list[Piece], Any, float]:
         self.harness.reader.head()
-        pieces = self.harness.pieces(text)
-        return text, pieces, self.ranking.index(text, pieces)
+        pieces, before = self.harness.pieces(text), self.ranking.operations
+        return text, pieces, self.ranking.index(text, pieces), self.ranking.operations - before
 
-    def answer(self, state: tuple[PackedText, list[Piece], Any], ask: Ask) -> Reply:
-        text, pieces, index = state
+    def answer(self, state: tuple[PackedText, list[Piece], Any, float], ask: Ask) -> Reply:
+        text, pieces, index, read = state
         assert ask.budget is not None
         if isinstance(self.ranking, Oracle) and not ask.question.evidence:
             raise Skipped("the set does not say where the answer is")
-        begin = now()
+        begin, before = now(), self.ranking.operations
         scores = self.ranking.scores(index, ask.question)
         least = self.share * scores.max() if self.share else -np.inf
         chosen = within(pieces, [i for i in ranked(scores) if scores[i] >= least], ask.budget)
         chosen = sorted(chosen) if self.order == "text" else chosen[::-1]
         selecting = now() - begin
-        return _shown(self.harness, text.text, _spans(pieces, chosen), ask, {"select": selecting})
+        reply = _shown(self.harness, text.text, _spans(pieces, chosen), ask, {"select": selecting})
+        spent = reply.operations + self.ranking.operations - before
+        return replace(reply, operations=spent, read_operations=read)
 
 
 @dataclass(frozen=True)
