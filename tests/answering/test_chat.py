@@ -44,7 +44,7 @@ def said(chat: Chat) -> list[int]:
     return history + chat.running[0].tolist()
 
 
-@pytest.mark.parametrize("template", [None, TEMPLATE])
+@pytest.mark.parametrize("template", [pytest.param(None, marks=pytest.mark.slow), TEMPLATE])
 def test_all_turns_are_kept_and_the_oldest_are_folded(model, tokenizer, document, template):
     tokenizer.chat_template = template
     chat = Chat(model, tokenizer, document, budget=60, max_new_tokens=20)

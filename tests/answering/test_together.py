@@ -27,7 +27,9 @@ def model(request):
     return tiny_shared("llama", base=base, window=256, encoding="chunk", **settings)
 
 
-@pytest.fixture(scope="module", params=[None, TEMPLATE], ids=["plain", "chat"])
+@pytest.fixture(
+    scope="module", params=[pytest.param(None, id="plain", marks=pytest.mark.slow), pytest.param(TEMPLATE, id="chat")]
+)
 def tokenizer(request):
     made = byte_tokenizer()
     made.chat_template = request.param

@@ -140,7 +140,7 @@ def test_a_fresh_process_is_told_how(tmp_path):
     assert done.returncode and "sharedllm" in done.stderr
 
 
-@pytest.mark.parametrize("injection", ["cross", "joint"])
+@pytest.mark.parametrize("injection", [pytest.param("cross", marks=pytest.mark.slow), "joint"])
 @torch.no_grad()
 def test_export_of_running_text(injection):
     model = tiny_shared("llama", injection=injection, encoding="chunk")

@@ -104,7 +104,11 @@ def test_rows_get_what_generate_gives(injection):
 
 
 @pytest.mark.parametrize(
-    "family", ["llama", "mistral", "gemma2", "gemma3_text", "gpt_oss", "cohere2", "phi3", "qwen3_moe"]
+    "family",
+    [
+        *("llama", "gemma3_text", "gpt_oss", "cohere2"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("mistral", "gemma2", "phi3", "qwen3_moe")),
+    ],
 )
 def test_every_kind_of_layer(family):
     """Sliding windows shorter than the text, capped scores, sinks, experts; frequencies that go by the length."""
@@ -117,7 +121,7 @@ def test_every_kind_of_layer(family):
     assert [s.tokens for s in said] == expected
 
 
-@pytest.mark.parametrize("injection", ["cross", "joint"])
+@pytest.mark.parametrize("injection", [pytest.param("cross", marks=pytest.mark.slow), "joint"])
 def test_rows_that_outgrow_the_window_are_folded(injection):
     """Each folds when its own text is too long, and reads on beside the others; so does a prompt that is too long."""
     model = of_kind(injection, window=32, chunk_size=8)
@@ -240,7 +244,9 @@ def test_memories_in_8_bits():
     assert [s.tokens for s in said] == expected
 
 
-@pytest.mark.parametrize("injection", ["joint", "cross", "deep"])
+@pytest.mark.parametrize(
+    "injection", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("joint", "cross")), "deep"]
+)
 def test_in_bf16_rows_are_as_close_as_rounding_allows(injection):
     """Sums of a batch are rounded in another order. Given the same tokens, the logits of a row among others differ from
     those of the row alone by no more than bf16 differs from float32, and the likeliest token is the same unless two are as

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from combined import combined
 from corpora import documents, objects, run
 
 from sharedllm.corpus import reader
@@ -252,8 +253,7 @@ def test_a_store_that_fails_leaves_what_is_committed(docs, corpus_model, tmp_pat
     assert run(corpus_model, docs, tmp_path / "a").known == 1
 
 
-@pytest.mark.parametrize("kind", ["corpus", "part", "index"])
-@pytest.mark.parametrize("how", ["cut", "flip", "other"])
+@pytest.mark.parametrize(("kind", "how"), combined(["corpus", "part", "index"], ["cut", "flip", "other"]))
 def test_damage_is_named(docs, corpus_model, tmp_path, kind, how):
     run(corpus_model, docs, tmp_path / "a")
     path = {"corpus": "corpus.json", "part": "parts/*.json", "index": "index/*.index"}[kind]

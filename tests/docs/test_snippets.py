@@ -14,6 +14,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", *(f"docs/{name}.md" for name in "install guide documents corpus python serving training".split())]
+# The longest pages.
+LONG = ("docs/guide.md", "docs/python.md")
 NOT_RUN = {
     "documents": "installs; tests/documents and test_first_five_minutes read folders",
     "install": "installs; tests/installation build the wheel",
@@ -76,7 +78,7 @@ def shell(block: Block, run, monkeypatch) -> None:
             assert "48213" in out, f"{block.page}:{block.line}: {line}\n{out}"
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [pytest.param(p, marks=[pytest.mark.slow] if p in LONG else []) for p in PAGES])
 def test_snippets_run(page, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("book.txt").write_text(BOOK)

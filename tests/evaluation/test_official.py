@@ -28,7 +28,7 @@ from sharedllm.systems.window import AnsweringWindow
 DATA = str(Path(__file__).parents[1] / "fixtures" / "official")
 
 
-@pytest.fixture(scope="module", params=["bytes", "tiny"])
+@pytest.fixture(scope="module", params=["bytes", pytest.param("tiny", marks=pytest.mark.slow)])
 def tokenizer(request, base_folder):
     return AutoTokenizer.from_pretrained(base_folder if request.param == "bytes" else bundled_model("tiny"))
 
@@ -266,7 +266,7 @@ def test_a_budget_goes_by_what_a_template_asks(byte_tokenizer, monkeypatch):
     assert seen == [asked.removesuffix("?")]
 
 
-@pytest.mark.parametrize("budget", [None, 24])
+@pytest.mark.parametrize("budget", [pytest.param(None, marks=pytest.mark.slow), 24])
 def test_shared_and_window_answer(byte_tokenizer, tmp_path, budget):
     """Answers longer than the window are written; far text matters to one system and not to the other."""
     base = tiny_base("llama", vocab_size=256)

@@ -57,7 +57,12 @@ def test_a_fold_makes_room_and_keeps_half(length, window, chunk_size):
 )
 @pytest.mark.parametrize(
     "lengths",
-    [pytest.param((0, 10), marks=pytest.mark.slow), pytest.param((37, 10), marks=pytest.mark.slow), (0, 70), (48, 32)],
+    [
+        pytest.param((0, 10), marks=pytest.mark.slow),
+        pytest.param((37, 10), marks=pytest.mark.slow),
+        (0, 70),
+        pytest.param((48, 32), marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_greedy_equals_the_slow_loop(injection, encoding, overlap, lengths):
@@ -70,7 +75,7 @@ def test_greedy_equals_the_slow_loop(injection, encoding, overlap, lengths):
     assert out[0].tolist() == slowly(model, context, prompt, new)
 
 
-@pytest.mark.parametrize("family", ["mistral", "qwen2", "qwen3"])
+@pytest.mark.parametrize("family", ["mistral", *(pytest.param(f, marks=pytest.mark.slow) for f in ("qwen2", "qwen3"))])
 def test_families(family):
     model, prompt = tiny_shared(family), ids_of(10)
     out = model.generate(prompt, max_new_tokens=2 * WINDOW, **GREEDY)

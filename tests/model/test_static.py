@@ -50,7 +50,8 @@ def test_buckets():
     assert all(bucket(size) == size for size in set(sizes))
 
 
-@pytest.mark.parametrize("injection", [pytest.param("cross", marks=pytest.mark.slow), "joint"])
+@pytest.mark.slow
+@pytest.mark.parametrize("injection", ["cross", "joint"])
 def test_one_graph_for_a_bucket(injection, monkeypatch):
     """A step compiles to one graph without breaks; longer and shorter memories in the bucket need no other graph."""
     unchecked(monkeypatch)

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from combined import combined
 from helpers import byte_tokenizer
 from safetensors import SafetensorError
 from served import clients_of, listening, small_model, streamed
@@ -159,8 +160,7 @@ def fails_after(function, calls: int, fail):
     return lambda *arguments, **options: (function if next(left, None) is not None else fail)(*arguments, **options)
 
 
-@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-@pytest.mark.parametrize("place", ["temporary file", "block", "manifest"])
+@pytest.mark.parametrize(("place", "stream"), combined(["temporary file", "block", "manifest"], [True, False]))
 def test_a_full_disk(serve, monkeypatch, tmp_path, place, stream):
     client, said = serve(), "the disk of memory='notes' is full: free space, then send it again"
     monkeypatch.setattr(writer, "BLOCK_TOKENS", 64)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from combined import kinds
 from helpers import random_texts, tiny_base, tiny_shared
 from transformers import AutoTokenizer
 
@@ -36,7 +37,7 @@ def expected(model, text: torch.Tensor, targets: int) -> torch.Tensor:
     return logits[:, -targets - 1 : -1].gather(-1, text[:, -targets:, None])[..., 0]
 
 
-@pytest.mark.parametrize("family", TABLE)
+@pytest.mark.parametrize("family", kinds(TABLE))
 def test_window_and_full_are_the_base(family):
     model, far, running = tiny_base(family), ids_of(37, 2), ids_of(12, 2, 1)
     got = scores(Window(model, 12), far, running, 5)
@@ -89,7 +90,7 @@ def test_interpolated_positions_are_those_of_transformers():
         )
 
 
-@pytest.mark.parametrize("family", TABLE)
+@pytest.mark.parametrize("family", kinds(TABLE))
 def test_streaming_is_the_base_while_nothing_is_dropped(family):
     model, far, running = tiny_base(family), ids_of(20, 2), ids_of(17, 2, 1)
     got = scores(Streaming(model, window=64, block=8), far, running, 9)

@@ -30,7 +30,7 @@ def split(system: TimedSystem, length: int) -> tuple[Tensor, Tensor]:
     return ids[:, :border], ids[:, border:]
 
 
-@pytest.mark.parametrize("length", [64, 101])
+@pytest.mark.parametrize("length", [pytest.param(64, marks=pytest.mark.slow), 101])
 @pytest.mark.parametrize("name", timed_names())
 def test_operations_are_those_counted(made, name, length, monkeypatch):
     """Exact to the last multiplication, except for a budget, of which whole nodes may leave 2 %. Full attention in blocks."""

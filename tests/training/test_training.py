@@ -197,10 +197,11 @@ def test_how_a_context_is_read_may_change_when_training_goes_on(run, recipe, tmp
             },
             "encoder",
         ),
-        (
+        pytest.param(
             "tuned",
             {"model": {"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "train": {"everything": 0.001}},
             "",
+            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from combined import combined
 from helpers import byte_tokenizer
 from replicated import front_of
 from served import ASKED, TOOLS_TEMPLATE, streamed
@@ -30,9 +31,10 @@ def test_a_request_is_asked_again(start, body, dies):
     assert replicas.memories[0] == "notes" and answer.json()["choices"][0]["message"]["content"] is not None
 
 
-@pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/responses"])
-@pytest.mark.parametrize("after", [1, 300, 900])
-@pytest.mark.parametrize("sampled", [{}, {"temperature": 1.5}])
+@pytest.mark.parametrize(
+    ("path", "after", "sampled"),
+    combined([CHAT, "/v1/completions", "/v1/responses"], [1, 300, 900], [{}, {"temperature": 1.5}]),
+)
 def test_a_stream_goes_on_at_another_replica(start, path, after, sampled):
     client, replicas = start()
     body = {"stream": True, "memory": "notes"} | sampled
