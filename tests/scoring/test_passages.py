@@ -12,7 +12,7 @@ from sharedllm.memory.segments import segments_of
 from sharedllm.scoring.heads import HeadIndex
 from sharedllm.scoring.links import linked
 from sharedllm.scoring.passages import select_pieces
-from sharedllm.scoring.rankings import LEAST_SHARE, follow, join, least_score, rank_pieces
+from sharedllm.scoring.rankings import LEAST_OF_WHOLE, LEAST_SHARE, follow, join, least_score, rank_pieces
 from sharedllm.scoring.text_index import TextIndex, index_of
 from sharedllm.scoring.words import WordIndex, names_of, quotes
 from sharedllm.utils.errors import UserError
@@ -184,7 +184,9 @@ def test_a_sentence_that_goes_on_is_no_quotation(text, question, quoted):
     assert quotes(text, question) is quoted
 
 
-@pytest.mark.parametrize(("covered", "share"), [(0.29, -math.inf), (0.31, LEAST_SHARE), (1.0, LEAST_SHARE)])
+@pytest.mark.parametrize(
+    ("covered", "share"), [(0.29, -math.inf), (0.31, LEAST_SHARE), (0.79, LEAST_SHARE), (0.81, LEAST_OF_WHOLE)]
+)
 def test_others_are_compared_with_the_best_piece_if_any_contains_much(covered, share):
     ranked, every = torch.tensor([0.5, 2.0, 1.0]), np.ones(3, dtype=bool)
     assert least_score(ranked, np.array([0.1, covered, 0.2]), every) == pytest.approx(2.0 * share)

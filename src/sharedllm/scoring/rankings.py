@@ -56,6 +56,8 @@ NAMED = 1 / 3
 # and confuse a small model. On even ids hardly any evidence is lost by this, and answers are as good or better with fewer tokens
 # (docs/real/choose_shares.py).
 LEAST_SHARE = 0.6
+# Where one piece has so much of a question, the others are likelier to be about something alike, and need the larger share.
+WHOLE, LEAST_OF_WHOLE = 0.8, 0.75
 
 
 @dataclass(frozen=True)
@@ -160,15 +162,20 @@ def least_score(
     ranked: Float[Tensor, " n"], covered: Float[np.ndarray, " n"] | None, free: Bool[np.ndarray, " n"]
 ) -> float:
     """The lowest score with which a piece is still read: a share of the best one's. If hardly any piece contains much of
-    the question, every one may help.
+    the question, every one may help; if one contains nearly all of it, others need a larger share.
 
     Args:
         covered, free: of `TextIndex.covered`; only pieces that don't quote the question are compared with.
     """
-    most = 1.0 if covered is None else float(covered[free].max())
-    if most < FOUND:
+    most = None if covered is None else float(covered[free].max())
+    if most is not None and most < FOUND:
         return -math.inf
-    return LEAST_SHARE * float(ranked[torch.from_numpy(free)].max())
+    return least_share(most) * float(ranked[torch.from_numpy(free)].max())
+
+
+def least_share(covered: float | None) -> float:
+    """The share of the best score that a piece needs, by how much of the question one piece contains, if that is known."""
+    return LEAST_SHARE if covered is None or covered < WHOLE else LEAST_OF_WHOLE
 
 
 def check_ranking(config: SharedLLMConfig, score: str) -> tuple[Ranking, Heads]:

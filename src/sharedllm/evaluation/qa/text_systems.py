@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ...scoring.rankings import LEAST_SHARE
+from ...scoring.rankings import least_share
+from ...scoring.words import WordIndex
 from ...utils.errors import UserError
 from ...utils.hardware import now
 from .pieces import Piece, cut, joined, within
-from .rankings import Oracle, Ranking, ranked
+from .rankings import Oracle, OwnWords, Ranking, ranked
 from .reader import Start, TooLong, Written
 from .sets import PackedText, Span
 from .systems import Ask, AskedSystem, Harness, Reply, Resources, Skipped
@@ -69,34 +70,39 @@ class RankedText:
     """The best pieces by a ranking, as text in the window.
 
     order: "text", the order of the text, or "rank", with the best one last and so next to the question.
-    share: pieces that score less than this share of the best one are left out, as a memory leaves them out.
+    few: pieces that score much less than the best one are left out, as a memory leaves them out.
     """
 
     harness: Harness
     ranking: Ranking
     order: Literal["text", "rank"] = "text"
-    share: float = 0.0
+    few: bool = False
     budgeted: bool = True
     follows: str = ""
 
     @property
     def name(self) -> str:
-        few = "-few" if self.share else ""
+        few = "-few" if self.few else ""
         return f"{self.ranking.name}{few}-text" + ("" if self.order == "text" else "-rank")
 
-    def prepare(self, text: PackedText) -> tuple[PackedText, list[Piece], Any, float]:
+    def prepare(self, text: PackedText) -> tuple[PackedText, list[Piece], Any, WordIndex | None, float]:
         self.harness.reader.head()
         pieces, before = self.harness.pieces(text), self.ranking.operations
-        return text, pieces, self.ranking.index(text, pieces), self.ranking.operations - before
+        index = self.ranking.index(text, pieces)
+        words = OwnWords().index(text, pieces) if self.few else None
+        return text, pieces, index, words, self.ranking.operations - before
 
-    def answer(self, state: tuple[PackedText, list[Piece], Any, float], ask: Ask) -> Reply:
-        text, pieces, index, read = state
+    def answer(self, state: tuple[PackedText, list[Piece], Any, WordIndex | None, float], ask: Ask) -> Reply:
+        text, pieces, index, words, read = state
         assert ask.budget is not None
         if isinstance(self.ranking, Oracle) and not ask.question.evidence:
             raise Skipped("the set does not say where the answer is")
         begin, before = now(), self.ranking.operations
         scores = self.ranking.scores(index, ask.question)
-        least = self.share * scores.max() if self.share else -np.inf
+        least = -np.inf
+        if words is not None:
+            covered = words.covered(ask.question.question)
+            least = least_share(None if covered is None else float(covered.max())) * scores.max()
         chosen = within(pieces, [i for i in ranked(scores) if scores[i] >= least], ask.budget)
         chosen = sorted(chosen) if self.order == "text" else chosen[::-1]
         selecting = now() - begin
@@ -201,7 +207,7 @@ def pieces(name: str, variant: str, resources: Resources) -> AskedSystem:
         resources.harness,
         resources.ranking(ranking.removesuffix("-few")),
         "rank" if order == "-rank" else "text",
-        LEAST_SHARE if few else 0.0,
+        few,
     )
 
 
