@@ -34,6 +34,7 @@ def alone(docs, corpus_model, tmp_path_factory):
 def test_equal_to_one_process(made, docs, corpus_model, alone, tmp_path, workers):
     said = report(begin(docs, str(tmp_path / "c"), corpus_model, made.address, workers, *SETTINGS))
     assert (said["documents"], said["read"], said["failed"]) == (30, 15, [])
+    assert all(line.startswith("reading shards: ") for line in said["told"]), said["told"]
     assert objects(tmp_path / "c") == alone
 
 

@@ -62,9 +62,10 @@ def begin(source: Path, uri: str, model: str, address: str, workers: int = 3, *m
 
 
 def report(process: subprocess.Popen, seconds: float = 300) -> dict[str, Any]:
+    """What a command that reads says with --json, and as "told" its lines on stderr."""
     out, err = process.communicate(timeout=seconds)
     assert process.returncode == 0, err[-3000:]
-    return json.loads(out)
+    return json.loads(out) | {"told": err.splitlines()}
 
 
 def wait_for_parts(folder: Path, count: int, process: subprocess.Popen, seconds: float = 120) -> None:

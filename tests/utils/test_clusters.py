@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from sharedllm.utils.clusters import without_core
+
 # As Ray's thread for errors of its processes prints them; Ray reads its settings when it is imported.
 SAYS = """
 import sys
@@ -28,3 +30,11 @@ def test_lines_of_rays_processes_are_left_out(chosen):
     environment |= {} if chosen is None else {"RAY_DEDUP_LOGS_SKIP_REGEX": chosen}
     done = subprocess.run([sys.executable, "-c", SAYS], capture_output=True, text=True, env=environment, check=True)
     assert ("(raylet)" in done.stdout + done.stderr) == (chosen is not None), done.stdout + done.stderr
+
+
+def test_what_is_not_python_is_left_out_of_stderr(capfd):
+    with without_core():
+        os.write(2, b"Ray's core\n")
+        print("ours", file=sys.stderr)
+    os.write(2, b"later\n")
+    assert capfd.readouterr().err == "ours\nlater\n"

@@ -73,12 +73,17 @@ def command(
         raise UserError("--gpus needs --workers of at least 1: this process takes the GPU that --device names.")
     from ..corpus.engines import OneProcess, Workers
     from ..corpus.run import read_corpus
+    from ..utils.clusters import without_core
     from .loading import quiet
 
     quiet()
     engine = Workers(workers, threads, gpus, cluster) if workers else OneProcess(threads)
     # Ray writes notices to stdout, where nothing but the answer belongs.
-    with contextlib.redirect_stdout(sys.stderr), progress_bar("reading shards", None) as advance:
+    with (
+        contextlib.redirect_stdout(sys.stderr),
+        without_core() if workers else contextlib.nullcontext(),
+        progress_bar("reading shards", None) as advance,
+    ):
 
         def show(outcome: Any, total: int) -> None:
             advance(0 if outcome is None else 1, total=total)

@@ -1,6 +1,7 @@
 """What runs the readers of a corpus: this process, or the workers of a Ray cluster. Results are the same."""
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -61,14 +62,17 @@ class Workers:
             # As rows, because arguments of an actor that is started again must not lie in a store that died with its machine.
             rows = [{"shard": json.dumps(asdict(shard))} for shard in shards]
             data = ray.data.from_items(rows, override_num_blocks=len(shards))
-            read = data.map(
-                _Worker,
-                fn_constructor_args=(model, uri, settings, self.threads),
-                compute=ActorPoolStrategy(size=min(self.count, len(shards)), max_tasks_in_flight_per_actor=2),
-                num_cpus=self.threads,
-                num_gpus=self.gpus or None,
-                ray_remote_args_fn=lambda: {"max_task_retries": _RETRIES},
-            )
+            with warnings.catch_warnings():
+                # Nothing else that Ray Data takes ends the retries of a shard that kills every worker.
+                warnings.filterwarnings("ignore", "`ray_remote_args_fn` is deprecated")
+                read = data.map(
+                    _Worker,
+                    fn_constructor_args=(model, uri, settings, self.threads),
+                    compute=ActorPoolStrategy(size=min(self.count, len(shards)), max_tasks_in_flight_per_actor=2),
+                    num_cpus=self.threads,
+                    num_gpus=self.gpus or None,
+                    ray_remote_args_fn=lambda: {"max_task_retries": _RETRIES},
+                )
             for row in read.iter_rows():
                 yield Outcome(**row)
         finally:

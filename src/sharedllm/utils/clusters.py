@@ -3,6 +3,10 @@
 import logging
 import os
 import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
 from typing import Any
 
 from .errors import UserError
@@ -26,6 +30,8 @@ def connect(address: str, processors: int, store_mb: int = _STORE_MB) -> tuple[A
     # Ray reports its use to its makers unless it is told not to.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    # Ray Data sets the level of its own log when it is imported, which is later.
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
     # What goes wrong in its processes Ray prints on stdout, whatever it is told about logging: leave out every line. Their
     # logs have it, and what matters here is an error of ours.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^")
@@ -36,7 +42,7 @@ def connect(address: str, processors: int, store_mb: int = _STORE_MB) -> tuple[A
         import ray
     except ImportError:
         raise missing("ray", "ray") from None
-    for name in ("ray", "ray.data", "ray.serve"):
+    for name in ("ray", "ray.serve"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if ray.is_initialized():
         return ray, False
@@ -61,6 +67,23 @@ def connect(address: str, processors: int, store_mb: int = _STORE_MB) -> tuple[A
         said = " ".join(str(error).split())[:300].rstrip(".")
         raise UserError(f"no Ray cluster {where}: {said}{fix}.") from None
     return ray, True
+
+
+@contextmanager
+def without_core() -> Iterator[None]:
+    """Leave out what Ray's core, which is not Python, writes on this process's stderr; the logs in /tmp/ray have it.
+
+    It prints an error for every pool of workers of Ray Data, which no setting leaves out:
+    https://github.com/ray-project/ray/issues/57733.
+    """
+    sys.stderr.flush()
+    shown = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors=sys.stderr.errors)
+    with shown, Path(os.devnull).open("w") as nothing, redirect_stderr(shown):
+        os.dup2(nothing.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(shown.fileno(), 2)
 
 
 def _check_reachable(address: str) -> None:
