@@ -1,6 +1,7 @@
 """Protection against strangers: they can't reach a server by another site's name, fill its memory, or keep connections
 open."""
 
+import json
 import socket
 import time
 
@@ -8,6 +9,7 @@ import pytest
 from combined import combined
 from helpers import byte_tokenizer
 from served import ASKED, TEMPLATE, clients_of, listening, small_model
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sharedllm.serving import guard, server
 from sharedllm.serving.guard import Hosts
@@ -148,7 +150,7 @@ def port(serve, monkeypatch):
     """The port of a server that waits a quarter of a second for headers, and half a second for bodies."""
     monkeypatch.setattr(guard, "BODY_SECONDS", 0.5)
     client = serve()
-    protocol = server.closing_half_open(server.AutoHTTPProtocol, 0.25)
+    protocol = server.careful(server.AutoHTTPProtocol, 0.25)
     with listening(client.app, http=protocol, lifespan="off", timeout_keep_alive=5) as number:
         yield number
 
@@ -205,3 +207,17 @@ def test_a_body_that_does_not_come_is_answered_in_time(port):
         connection.settimeout(10)
         assert b"408" in connection.recv(65536).split(b"\r\n")[0]
     assert 0.4 < time.monotonic() - begun < 8
+
+
+@pytest.mark.parametrize("protocol", [server.AutoHTTPProtocol, H11Protocol], ids=["installed", "h11"])
+@pytest.mark.parametrize(
+    "sent", [b"no HTTP\r\n\r\n", b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n"], ids=["words", "long"]
+)
+def test_what_is_no_http_gets_an_error_like_others(serve, protocol, sent):
+    options = {"http": server.careful(protocol, 5), "lifespan": "off", "h11_max_incomplete_event_size": 2**16}
+    with listening(serve().app, **options) as port, socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(sent)
+        head, body = answer_to(connection).split(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ") and b"application/json" in head
+    error = json.loads(body)["error"]
+    assert error["type"] == "invalid_request_error" and "no request of HTTP" in error["message"]

@@ -11,13 +11,21 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from ..utils.errors import UserError
+from .errors import ServingError
 from .guard import HEADER_BYTES
+from .replies import Json
 
 # Most connections at once, and seconds for open connections to end once the server is told to stop.
 CONNECTIONS = 1024
 GRACE = 5
 # Seconds within which the headers of a request have to arrive.
 HEADER_SECONDS = 20
+# To what no parser of HTTP takes; theirs end at 2¹⁶ bytes of an address.
+_UNREADABLE = ServingError(
+    400,
+    "this is no request of HTTP/1.1: check its first line, its headers and an address of more than 65,000 characters.",
+)
+_HEAD = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -73,8 +81,9 @@ class _Server(uvicorn.Server):
         ending.cancel()
 
 
-def closing_half_open(protocol: type[asyncio.Protocol], seconds: float) -> type[asyncio.Protocol]:
-    """A uvicorn protocol that closes a connection if a request's headers are not complete in time."""
+def careful(protocol: type[asyncio.Protocol], seconds: float) -> type[asyncio.Protocol]:
+    """A uvicorn protocol that closes a connection if a request's headers are not complete in time, and that answers what
+    is not HTTP in the form of all errors."""
 
     class Limited(protocol):
         _late: asyncio.TimerHandle | None = None
@@ -96,6 +105,12 @@ def closing_half_open(protocol: type[asyncio.Protocol], seconds: float) -> type[
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop()
             super().connection_lost(exc)
+
+        def send_400_response(self, msg: str) -> None:
+            """In place of every protocol's plain text."""
+            body = Json(_UNREADABLE.body).body
+            self.transport.write(_HEAD % len(body) + body)
+            self.transport.close()
 
         def _answers(self) -> bool:
             return self.cycle is not None and not self.cycle.response_complete
@@ -120,7 +135,7 @@ def run(app: FastAPI, worker: Stopped, bound: socket.socket) -> None:
     """Serve until Ctrl-C or SIGTERM; running requests then have some seconds to end."""
     config = uvicorn.Config(
         app,
-        http=closing_half_open(AutoHTTPProtocol, HEADER_SECONDS),
+        http=careful(AutoHTTPProtocol, HEADER_SECONDS),
         log_level="warning",
         access_log=False,
         server_header=False,
