@@ -69,7 +69,9 @@ def test_the_page_needs_no_key_and_loads_nothing_from_elsewhere(serve):
         == client.put(f"{URL}/x").status_code
         == 401
     )
-    assert serve().get("/page/secrets.js").status_code == 404
+    said = serve().get("/page/explained.js")
+    assert said.status_code == 404
+    assert ": nothing is there; there are explain.js, " in said.json()["error"]["message"]
 
 
 def test_a_file_is_read_with_its_progress(serve):

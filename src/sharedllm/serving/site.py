@@ -6,7 +6,7 @@ from importlib.resources import files
 from fastapi import FastAPI
 from starlette.responses import Response
 
-from ..utils.errors import clipped
+from ..utils.errors import clipped, first_of
 from .errors import ServingError
 
 # Scripts and styles come from this server alone, nothing is inline, and no other site may frame the page.
@@ -53,7 +53,8 @@ def add_page(app: FastAPI) -> None:
         if name == "explain.html":
             return _file("html", _explaining())
         if name not in _names():
-            raise ServingError(404, f"GET /page/{clipped(name)}: Not Found")
+            there = first_of(sorted(_names()), len(_names()), like=name)
+            raise ServingError(404, f"GET /page/{clipped(name)}: nothing is there; there are {there}.")
         package, source = ("explain", _EXPLAIN[name]) if name in _EXPLAIN else ("serving", name)
         return _file(name.rpartition(".")[2], _read(package, source))
 
