@@ -99,13 +99,11 @@ def rank_pieces(
     ranking, heads = check_ranking(model.config, score or default_score(model.config))
     covered, free = index.covered(question)
     coverage = None if covered is None else float(covered.max())
-    said = 1.0 if covered is None else float(covered[free].max())
     words = index.words.scores(question) if ranking.words else None
-    named = words is not None and said >= FOUND and _stands_out(words[torch.from_numpy(free)])
-    if ranking.meaning and (words is None or (said < HARDLY_SAID and not named and model.config.meaning_layers)):
+    if ranking.meaning and (words is None or (model.config.meaning_layers and by_meaning(covered, free, words))):
         scores, compared = index.meaning(model, segments).scores(question, progress)
         if words is not None:
-            if said >= UNSAID:
+            if covered is None or float(covered[free].max()) >= UNSAID:
                 scores = follow(with_words(scores, words), index, question, free)
             # What quotes the question is nearest to it, and does not answer it.
             known = scores.isfinite()
@@ -119,6 +117,14 @@ def rank_pieces(
         return Ranked(scores, coverage)
     least = least_score(scores, covered, free)
     return Ranked(follow(scores, index, question, free), coverage, least)
+
+
+def by_meaning(
+    covered: Float[np.ndarray, " n"] | None, free: Bool[np.ndarray, " n"], words: Float[Tensor, " n"]
+) -> bool:
+    """Whether a text says so few words of a question that meaning decides, too. Arguments are those of `least_score`."""
+    said = 1.0 if covered is None else float(covered[free].max())
+    return said < HARDLY_SAID and not (said >= FOUND and _stands_out(words[torch.from_numpy(free)]))
 
 
 def _stands_out(scores: Float[Tensor, " n"]) -> bool:
