@@ -27,7 +27,7 @@ from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.reader import Reader
 from sharedllm.evaluation.qa.run import Plan
 from sharedllm.evaluation.qa.sets import SETS, TextSpec
-from sharedllm.scoring.rankings import least_score
+from sharedllm.scoring.rankings import kept_pieces
 from sharedllm.scoring.words import WordIndex
 from sharedllm.utils.text import tokenize
 
@@ -114,8 +114,8 @@ def main() -> None:
                 pieces, words, texts = index(kinds, ids)
                 for question in some:
                     scores, covered = words.scores(question.question), words.covered(question.question)
-                    low = least_score(scores, covered, np.ones(len(texts), dtype=bool))
-                    best = choose_pieces(scores.masked_fill(scores < low, -torch.inf), pieces, BUDGET)
+                    kept = kept_pieces(scores, covered, np.ones(len(texts), dtype=bool))
+                    best = choose_pieces(scores.masked_fill(~kept, -torch.inf), pieces, BUDGET)
                     shown = "".join(texts[piece] for piece in best.tolist())
                     said = reader.prompt(
                         shown, reader.form.with_instruction(question.question, questions.instruction), bool(shown)

@@ -26,7 +26,7 @@ from sharedllm.evaluation.qa.sets import SETS, Question, TextSpec
 from sharedllm.evaluation.qa.sets.base import Half
 from sharedllm.model.config import SharedLLMConfig
 from sharedllm.scoring import links
-from sharedllm.scoring.rankings import follow, least_score
+from sharedllm.scoring.rankings import follow, kept_pieces
 from sharedllm.scoring.text_index import TextIndex
 from sharedllm.utils.text import tokenize
 
@@ -70,11 +70,11 @@ class Text(TextIndex):
     def chosen(self, question: Question, rule: tuple[float, float, int, int]) -> Tensor:
         """The pieces that are read by a rule of `RULES`."""
         scores, (covered, free) = self.words.scores(question.question), self.covered(question.question)
-        least = least_score(scores, covered, free)
+        kept = kept_pieces(scores, covered, free)
         names = ("LEAST_NAMES", "LEAST_ADDED", "FOLLOWED", "FEW")
         with mock.patch.multiple(links, **dict(zip(names, rule, strict=True))):
-            scores = follow(scores, self, question.question, free)
-        return choose_pieces(scores.masked_fill(scores < least, -torch.inf), self.pieces, BUDGET)
+            after = follow(scores, self, question.question, free)
+        return choose_pieces(after.masked_fill(~kept & (after <= scores), -torch.inf), self.pieces, BUDGET)
 
     def found(self, question: Question, chosen: Tensor) -> np.ndarray:
         """For each part of the evidence, whether a piece has half of it, or is half of it."""

@@ -1,7 +1,5 @@
 """Meaning: sentences are compared as written down naively here, in states that are the base's own, and only where words say little."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -143,7 +141,7 @@ def test_only_where_words_say_little(model):
     assert index.covered(said)[0].max() >= UNSAID > index.covered(unsaid)[0].max()
     assert torch.equal(ranked(said).scores, index.words.scores(said)) and len(ranked(said).compared.read) == 0
     by_meaning = ranked(unsaid)
-    assert by_meaning.least == -math.inf and by_meaning.compared.read.tolist() == index.pieces.lengths.tolist()
+    assert by_meaning.kept is None and by_meaning.compared.read.tolist() == index.pieces.lengths.tolist()
     assert torch.equal(by_meaning.scores, ranked(said, "meaning").scores) is False
     assert torch.equal(by_meaning.scores, ranked(unsaid, "meaning").scores)
     # Word ranking stays what it was.

@@ -1,7 +1,5 @@
 """Pieces by words, by heads and by both: the words of the question decide, and heads pay what the base's attention pays."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +10,7 @@ from sharedllm.memory.segments import segments_of
 from sharedllm.scoring.heads import HeadIndex
 from sharedllm.scoring.links import linked
 from sharedllm.scoring.passages import select_pieces
-from sharedllm.scoring.rankings import LEAST_OF_WHOLE, LEAST_SHARE, follow, join, least_score, rank_pieces
+from sharedllm.scoring.rankings import LEAST_SHARE, follow, join, kept_pieces, rank_pieces
 from sharedllm.scoring.text_index import TextIndex, index_of
 from sharedllm.scoring.words import WordIndex, names_of, quotes
 from sharedllm.utils.errors import UserError
@@ -158,7 +156,7 @@ def test_a_piece_that_quotes_the_question_does_not_set_the_measure(model):
     ranked = index.words.scores(asked)
     best, other = ranked.max(), ranked[torch.from_numpy(free)].max()
     assert other < best and covered[free].max() < 0.8
-    assert least_score(ranked, covered, free) == pytest.approx(LEAST_SHARE * float(other))
+    assert torch.equal(kept_pieces(ranked, covered, free), ranked >= LEAST_SHARE * float(other))
     # Where every piece quotes it, all count; other words in between are no quotation.
     alone = TextIndex(segments_of(model.read(ids(asked), keep_all=True)), byte_tokenizer(), 256)
     assert alone.covered(asked)[1].tolist() == [True]
@@ -185,12 +183,20 @@ def test_a_sentence_that_goes_on_is_no_quotation(text, question, quoted):
 
 
 @pytest.mark.parametrize(
-    ("covered", "share"), [(0.29, -math.inf), (0.31, LEAST_SHARE), (0.79, LEAST_SHARE), (0.81, LEAST_OF_WHOLE)]
+    ("covered", "kept"),
+    [
+        ([0.1, 0.29, 0.2, 0.2], [True, True, True, True]),
+        ([0.1, 0.31, 0.1, 0.2], [False, True, True, False]),
+        ([0.1, 0.79, 0.1, 0.2], [False, True, True, False]),
+        ([0.1, 0.81, 0.4, 0.8], [False, True, False, False]),
+        ([0.9, 0.81, 0.5, 0.2], [False, True, False, False]),
+        (None, [False, True, True, False]),
+    ],
 )
-def test_others_are_compared_with_the_best_piece_if_any_contains_much(covered, share):
-    ranked, every = torch.tensor([0.5, 2.0, 1.0]), np.ones(3, dtype=bool)
-    assert least_score(ranked, np.array([0.1, covered, 0.2]), every) == pytest.approx(2.0 * share)
-    assert least_score(ranked, None, every) == pytest.approx(2.0 * LEAST_SHARE)
+def test_others_are_compared_with_the_best_piece_if_any_contains_much(covered, kept):
+    """By their scores, and by what they have of the question if one has nearly all of it."""
+    ranked, every = torch.tensor([0.5, 2.0, 1.3, 1.1]), np.ones(4, dtype=bool)
+    assert kept_pieces(ranked, covered and np.array(covered), every).tolist() == kept
 
 
 def test_pieces_that_have_little_of_the_question_are_left_out(model):
@@ -262,9 +268,9 @@ def test_what_is_followed_is_read_right_after_the_best_piece():
     index = TextIndex([], byte_tokenizer(), 256, Pieces(torch.cat([ends.new_zeros(1), ends[:-1]]), ends))
     index.ids = ids("".join(pieces))[0]
     scores, every = index.words.scores(asked), np.ones(42, dtype=bool)
-    least = least_score(scores, index.words.covered(asked), every)
+    kept = kept_pieces(scores, index.words.covered(asked), every)
     after = follow(scores, index, asked, every)
-    assert scores[0] < least and after.argsort(descending=True, stable=True).tolist()[:2] == [41, 0]
-    assert after[0] >= least and torch.equal(after[1:], scores[1:])
+    assert not kept[0] and after.argsort(descending=True, stable=True).tolist()[:2] == [41, 0]
+    assert after[0] > scores[0] and torch.equal(after[1:], scores[1:])
     # Neither is followed what quotes the question.
     assert torch.equal(follow(scores, index, asked, np.arange(42) > 0), scores)

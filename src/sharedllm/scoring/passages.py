@@ -69,7 +69,7 @@ def needed_pieces(
     index = index_of(segments, tokenizer, model.config.window, model.config.marks)
     question = decode(tokenizer, question_ids[0][own[0].to(question_ids.device)].tolist())
     ranked = rank_pieces(model, segments, index, question, question_ids, own, score, progress)
-    scores = ranked.scores.masked_fill(ranked.scores < ranked.least, -torch.inf)
+    scores = ranked.scores if ranked.kept is None else ranked.scores.masked_fill(~ranked.kept, -torch.inf)
     chosen = choose_pieces(scores, index.pieces, budget)
     return Needed(index.pieces[chosen], scores[chosen].float(), ranked.coverage, ranked.compared)
 

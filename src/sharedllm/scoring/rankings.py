@@ -1,6 +1,5 @@
 """How much each piece of a text matters to a question: by its words, by shallow heads, by meaning, or by all of them."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -54,10 +53,9 @@ UNSAID, HARDLY_SAID = 0.4, 0.5
 NAMED = 1 / 3
 # Pieces whose score is a smaller share of the best one's are left out even if they fit into the budget: they cost time,
 # and confuse a small model. On even ids hardly any evidence is lost by this, and answers are as good or better with fewer tokens
-# (docs/real/choose_shares.py).
-LEAST_SHARE = 0.6
-# Where one piece has so much of a question, the others are likelier to be about something alike, and need the larger share.
-WHOLE, LEAST_OF_WHOLE = 0.8, 0.75
+# (docs/real/choose_shares.py). Where one piece has so much of a question, they need this share of its coverage too: what has less
+# is about something alike.
+LEAST_SHARE, WHOLE = 0.6, 0.8
 
 
 @dataclass(frozen=True)
@@ -66,13 +64,13 @@ class Ranked:
 
     scores    (n,) how much each piece matters
     coverage  how much of the question one piece contains (see `WordIndex.covered`)
-    least     the lowest score with which a piece is read
+    kept      (n,) which pieces may be read; None for all
     compared  what was done to compare meanings
     """
 
     scores: Float[Tensor, " n"]
     coverage: float | None
-    least: float = -math.inf
+    kept: Bool[Tensor, " n"] | None = None
     compared: Compared = field(default_factory=Compared)
 
 
@@ -115,14 +113,14 @@ def rank_pieces(
     scores = found[0] if len(found) == 1 else join(*found)
     if not ranking.words:
         return Ranked(scores, coverage)
-    least = least_score(scores, covered, free)
-    return Ranked(follow(scores, index, question, free), coverage, least)
+    after = follow(scores, index, question, free)
+    return Ranked(after, coverage, kept_pieces(scores, covered, free) | (after > scores))
 
 
 def by_meaning(
     covered: Float[np.ndarray, " n"] | None, free: Bool[np.ndarray, " n"], words: Float[Tensor, " n"]
 ) -> bool:
-    """Whether a text says so few words of a question that meaning decides, too. Arguments are those of `least_score`."""
+    """Whether a text says so few words of a question that meaning decides, too. Arguments are those of `kept_pieces`."""
     said = 1.0 if covered is None else float(covered[free].max())
     return said < HARDLY_SAID and not (said >= FOUND and _stands_out(words[torch.from_numpy(free)]))
 
@@ -164,24 +162,28 @@ def join(words: Float[Tensor, " n"], heads: Float[Tensor, " n"]) -> Float[Tensor
     return torch.stack([weight * share for weight, share in zip((1.0, HEADS), shares, strict=True)]).sum(0)
 
 
-def least_score(
+def kept_pieces(
     ranked: Float[Tensor, " n"], covered: Float[np.ndarray, " n"] | None, free: Bool[np.ndarray, " n"]
-) -> float:
-    """The lowest score with which a piece is still read: a share of the best one's. If hardly any piece contains much of
-    the question, every one may help; if one contains nearly all of it, others need a larger share.
+) -> Bool[Tensor, " n"]:
+    """(n,) which pieces are read: those near the best one. If hardly any contains much of the question, every one may help.
 
     Args:
         covered, free: of `TextIndex.covered`; only pieces that don't quote the question are compared with.
     """
-    most = None if covered is None else float(covered[free].max())
-    if most is not None and most < FOUND:
-        return -math.inf
-    return least_share(most) * float(ranked[torch.from_numpy(free)].max())
+    if covered is not None and covered[free].max() < FOUND:
+        return torch.ones(len(ranked), dtype=torch.bool)
+    return near_best(ranked, covered, free)
 
 
-def least_share(covered: float | None) -> float:
-    """The share of the best score that a piece needs, by how much of the question one piece contains, if that is known."""
-    return LEAST_SHARE if covered is None or covered < WHOLE else LEAST_OF_WHOLE
+def near_best(
+    ranked: Float[Tensor, " n"], covered: Float[np.ndarray, " n"] | None, free: Bool[np.ndarray, " n"]
+) -> Bool[Tensor, " n"]:
+    """(n,) pieces whose score is not much smaller than the best one's, nor their coverage where one has nearly all of the
+    question. Arguments are those of `kept_pieces`."""
+    near = ranked >= LEAST_SHARE * float(ranked[torch.from_numpy(free)].max())
+    if covered is not None and covered[free].max() >= WHOLE:
+        near &= torch.from_numpy(covered >= LEAST_SHARE * covered[free].max())
+    return near
 
 
 def check_ranking(config: SharedLLMConfig, score: str) -> tuple[Ranking, Heads]:

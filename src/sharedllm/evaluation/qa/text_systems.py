@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
-from ...scoring.rankings import least_share
+from ...scoring.rankings import near_best
 from ...scoring.words import WordIndex
 from ...utils.errors import UserError
 from ...utils.hardware import now
@@ -99,11 +100,10 @@ class RankedText:
             raise Skipped("the set does not say where the answer is")
         begin, before = now(), self.ranking.operations
         scores = self.ranking.scores(index, ask.question)
-        least = -np.inf
+        near = np.ones(len(pieces), dtype=bool)
         if words is not None:
-            covered = words.covered(ask.question.question)
-            least = least_share(None if covered is None else float(covered.max())) * scores.max()
-        chosen = within(pieces, [i for i in ranked(scores) if scores[i] >= least], ask.budget)
+            near = near_best(torch.from_numpy(scores), words.covered(ask.question.question), near).numpy()
+        chosen = within(pieces, [i for i in ranked(scores) if near[i]], ask.budget)
         chosen = sorted(chosen) if self.order == "text" else chosen[::-1]
         selecting = now() - begin
         reply = _shown(self.harness, text.text, _spans(pieces, chosen), ask, {"select": selecting})
