@@ -367,15 +367,16 @@ def test_what_is_lost_is_named(run, memory_file, model_folder):
     assert (code, out) == (2, "") and "lost: " in err and "holds no readable text" in err.replace("\n", " ")
 
 
-def test_memory_of_another_model_is_refused(run, base_folder, memory_file, tmp_path):
+def test_memory_of_another_model_is_refused(run, base_folder, memory_file, model_folder, tmp_path):
     other = tmp_path / "other"
     assert run("extend", base_folder, "-o", other, "--paper", "--chunk-size", "32", "--lower-layers", "2")[0] == 0
     code, _, err = run("ask", memory_file, "what?", "--model", other)
     assert code == 2
-    made = json.loads(run("info", memory_file, "--json")[1])["fingerprint"]
+    its = json.loads(run("info", memory_file, "--json")[1])
+    assert its["model"] == model_folder.name
     given = json.loads(run("info", other, "--json")[1])["fingerprint"]
     assert (
-        f"was made by another model: fingerprint {made} in it, {given} here; use the model that made it, with --model"
+        f"was made by another model: fingerprint {its['fingerprint']} of {its['model']} in it, {given} here; use the model that made it, with --model"
         in err
     )
     assert f"(here {other}; `sharedllm info MODEL` shows the fingerprint of one)" in err

@@ -38,7 +38,7 @@ def command(
         return
     table = Table(title=Text(harmless(source)), show_header=False, title_justify="left")
     for name, value in values.items():
-        if name == "damaged" and not value:
+        if name in ("damaged", "model") and not value:
             continue
         table.add_row(name.replace("_", " "), Text(_shown(value)))
     Console().print(table)
@@ -85,6 +85,7 @@ def describe_memory(name: str) -> dict:
         "injected_layers": memory.pairs,
         "storage": label.storage,
         "bytes": memory.nbytes,
+        "model": label.model,
         "fingerprint": memory.fingerprint,
         "sources": memory.contents,
         "damaged": [vars(lost) for lost in memory.damaged],

@@ -60,6 +60,7 @@ def recover(
     """Make a new memory from the remaining blocks of a memory.
 
     A block stores its document's name and its place in it. If one is missing, the text after it becomes a separate document.
+    Of --model only the tokenizer is read: the new memory can be asked with the model that made the old one, and with no other.
     """
     _check_folder(memory, lost=True)
     from ..store.recover import recover as recover_blocks

@@ -41,7 +41,7 @@ class NamedGroup(_Named, TyperGroup):
 
 def in_options(message: str, parameters: Iterable[Any], given: Mapping[str, Any]) -> str:
     """A message in which the values of arguments that are options here are written as on the command line, and the model that
-    made a memory as what --model names. A memory knows that model by its fingerprint alone, so how to find it is told too.
+    made a memory as what --model names. A memory knows that model by its fingerprint, so how to find it is told too.
 
     Args:
         parameters: of the command; only its options count. given: their values by name.

@@ -31,7 +31,7 @@ _BLOCK = re.compile(r"[0-9a-f]{32}\.memory(\.tmp[0-9a-f]{8})?")
 
 
 # Manifests of older versions lack the fields in `_NEWER`.
-_NEWER = frozenset({"lines", "origin", "place"})
+_NEWER = frozenset({"lines", "origin", "place", "model"})
 _BLOCK_FIELDS = {
     "file": text("[0-9a-f]{32}"),
     "tokens": whole(1),
@@ -64,6 +64,7 @@ _MANIFEST = {
     "documents": each(_DOCUMENT, optional=_NEWER),
     "generation": whole(0),
     "library": text(),
+    "model": text(),
 }
 
 
@@ -115,7 +116,7 @@ class Document:
 class Manifest:
     """fingerprint: of the model. tokenizer: of its vocabulary. complete: every token is kept. storage: dtype of keys
     and values on disk, "model" or "int8". generation: how many times the store was written. library: version of the
-    package that wrote it last."""
+    package that wrote it last. model: the last part of the model's name, to tell people; "" if unknown."""
 
     fingerprint: str
     tokenizer: str
@@ -126,6 +127,7 @@ class Manifest:
     documents: tuple[Document, ...] = ()
     generation: int = 0
     library: str = ""
+    model: str = ""
 
     def with_document(self, document: Document) -> "Manifest":
         """The manifest with a document in place of the one with its name, or after all others."""
@@ -182,7 +184,7 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError:
         raise _damaged(path, "it can't be read") from None
     content = unsealed(raw, path, FORMAT, VERSION, "a memory", lambda what: _damaged(path, what))
-    wrong = misfit_of(content, _MANIFEST) or _contradiction(content)
+    wrong = misfit_of(content, _MANIFEST, _NEWER) or _contradiction(content)
     if wrong is not None:
         raise _damaged(path, wrong)
     return _manifest(content)
@@ -208,7 +210,7 @@ def _manifest(content: dict[str, Any]) -> Manifest:
         for d in content["documents"]
     )
     known = {f.name for f in fields(Manifest)} - {"documents"}
-    return Manifest(**{name: content[name] for name in known}, documents=documents)
+    return Manifest(**{name: content[name] for name in known if name in content}, documents=documents)
 
 
 def origin_of(content: dict[str, Any] | None) -> Origin | None:

@@ -30,6 +30,7 @@ class Label:
     tokenizer    identifies the vocabulary; "" for a file saved without it
     storage      of keys and values: "model" or "int8"
     state        two equal states mean that nothing has changed in between
+    model        the last part of its name; "" if unknown
     """
 
     kind: str
@@ -37,6 +38,7 @@ class Label:
     tokenizer: str
     storage: str
     state: Manifest | str
+    model: str = ""
 
 
 def is_memory(name: str | Path) -> bool:
@@ -73,7 +75,7 @@ def look(path: str | Path) -> Label:
     path = as_path("path", path)
     if not there(path) or path.is_dir():
         manifest = read_manifest(path)
-        return Label("memory", manifest.fingerprint, manifest.tokenizer, manifest.storage, manifest)
+        return Label("memory", manifest.fingerprint, manifest.tokenizer, manifest.storage, manifest, manifest.model)
     header = read_header(path)
     return Label("memory file", header["fingerprint"], header["tokenizer"], header["storage"], header["checksum"])
 

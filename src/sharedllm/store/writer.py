@@ -90,7 +90,7 @@ class Writer:
         generation = self.manifest.generation if self.manifest is not None else 0
         self.manifest = Manifest(
             model.fingerprint(), tokenizer, config.chunk_size, len(config.injection_map), keep_all, storage,
-            generation=generation,
+            generation=generation, model=Path(model.name_or_path or "").name,
         )  # fmt: skip
         self._name()
 
