@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from combined import rarely
 from helpers import byte_tokenizer, tiny_base, tiny_shared
 from transformers import AutoTokenizer
 
@@ -44,7 +45,7 @@ def said(chat: Chat) -> list[int]:
     return history + chat.running[0].tolist()
 
 
-@pytest.mark.parametrize("template", [pytest.param(None, marks=pytest.mark.slow), TEMPLATE])
+@pytest.mark.parametrize("template", [*rarely(None), TEMPLATE])
 def test_all_turns_are_kept_and_the_oldest_are_folded(model, tokenizer, document, template):
     tokenizer.chat_template = template
     chat = Chat(model, tokenizer, document, budget=60, max_new_tokens=20)

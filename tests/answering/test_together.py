@@ -1,6 +1,7 @@
 """Questions that are answered together get what each gets alone."""
 
 import pytest
+from combined import rarely
 from helpers import byte_tokenizer, tiny_base, tiny_shared
 from served import TEMPLATE, TEXT
 
@@ -50,7 +51,7 @@ def alone(model, tokenizer, memory):
     return [ask(model, tokenizer, memory, question, **OPTIONS) for question in QUESTIONS]
 
 
-@pytest.mark.parametrize("rows", [pytest.param(1, marks=pytest.mark.slow), 2, 8])
+@pytest.mark.parametrize("rows", [2, *rarely(1, 8)])
 def test_together_is_one_by_one(model, tokenizer, memory, alone, rows):
     together = ask_together(model, tokenizer, memory, QUESTIONS, rows=rows, **OPTIONS)
     assert [reply.text for reply in together] == [answer.text for answer in alone]

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from combined import rarely
 from helpers import random_texts, tiny_base, tiny_shared
 from transformers import AutoModelForCausalLM
 
@@ -140,7 +141,7 @@ def test_a_fresh_process_is_told_how(tmp_path):
     assert done.returncode and "sharedllm" in done.stderr
 
 
-@pytest.mark.parametrize("injection", [pytest.param("cross", marks=pytest.mark.slow), "joint"])
+@pytest.mark.parametrize("injection", [*rarely("cross"), "joint"])
 @torch.no_grad()
 def test_export_of_running_text(injection):
     model = tiny_shared("llama", injection=injection, encoding="chunk")

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from combined import rarely
 from helpers import random_texts, tiny_base, tiny_shared
 from torch import Tensor
 from transformers import LogitsProcessor
@@ -91,7 +92,7 @@ def test_rows_get_what_generate_gives(injection):
     memories = [model.read(ids, keep_all=injection == "deep") for ids in contexts]
     given = [memories[0], None, memories[1], memories[2], memories[3], memories[0]]
     options = [GREEDY, SAMPLED, GREEDY, {"do_sample": True, "top_k": 0}, SAMPLED, GREEDY]
-    lengths = [12, 7, 20, 1, 15, 9]
+    lengths = [8, 5, 12, 1, 10, 7]
     own = [[], [Plus(5, 2.0)], [], [Plus(7, 1.0)], [], [Plus(3, 30.0)]]
     arguments = list(zip(prompts, given, lengths, range(6), own, options, strict=True))
     expected = [written(model, *a[:5], **a[5]) for a in arguments]
@@ -105,28 +106,25 @@ def test_rows_get_what_generate_gives(injection):
 
 @pytest.mark.parametrize(
     "family",
-    [
-        *("llama", "gemma3_text", "gpt_oss", "cohere2"),
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("mistral", "gemma2", "phi3", "qwen3_moe")),
-    ],
+    ["llama", "gemma3_text", "gpt_oss", "cohere2", *rarely("mistral", "gemma2", "phi3", "qwen3_moe")],
 )
 def test_every_kind_of_layer(family):
     """Sliding windows shorter than the text, capped scores, sinks, experts; frequencies that go by the length."""
     model = of_kind("joint", family, window=128)
     prompts = [torch.tensor([ids]) for ids in random_texts([9, 70, 30])]
     memory = model.read(torch.tensor(random_texts([40], 1)))
-    expected = [written(model, ids, memory, 12, do_sample=False) for ids in prompts]
+    expected = [written(model, ids, memory, 6, do_sample=False) for ids in prompts]
     said = [Said() for _ in prompts]
-    run(Batch(), [Row(Begun(model, ids, memory, 12, do_sample=False), s) for ids, s in zip(prompts, said, strict=True)])
+    run(Batch(), [Row(Begun(model, ids, memory, 6, do_sample=False), s) for ids, s in zip(prompts, said, strict=True)])
     assert [s.tokens for s in said] == expected
 
 
-@pytest.mark.parametrize("injection", [pytest.param("cross", marks=pytest.mark.slow), "joint"])
+@pytest.mark.parametrize("injection", [*rarely("cross"), "joint"])
 def test_rows_that_outgrow_the_window_are_folded(injection):
     """Each folds when its own text is too long, and reads on beside the others; so does a prompt that is too long."""
     model = of_kind(injection, window=32, chunk_size=8)
     prompts = [torch.tensor([ids]) for ids in random_texts([9, 20, 90, 25])]
-    news = [70, 40, 50, 10]
+    news = [44, 20, 30, 10]
     expected = [written(model, ids, None, new, **GREEDY) for ids, new in zip(prompts, news, strict=True)]
     said = [Said() for _ in prompts]
     rows = [Row(Begun(model, ids, None, new, **GREEDY), s) for ids, new, s in zip(prompts, news, said, strict=True)]
@@ -244,9 +242,7 @@ def test_memories_in_8_bits():
     assert [s.tokens for s in said] == expected
 
 
-@pytest.mark.parametrize(
-    "injection", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("joint", "cross")), "deep"]
-)
+@pytest.mark.parametrize("injection", [*rarely("joint", "cross"), "deep"])
 def test_in_bf16_rows_are_as_close_as_rounding_allows(injection):
     """Sums of a batch are rounded in another order. Given the same tokens, the logits of a row among others differ from
     those of the row alone by no more than bf16 differs from float32, and the likeliest token is the same unless two are as
@@ -258,12 +254,12 @@ def test_in_bf16_rows_are_as_close_as_rounding_allows(injection):
     contexts = [torch.tensor([ids]) for ids in random_texts([40, 3, 17, 60], 1)]
 
     def logits(model, together: bool) -> Tensor:
-        """(4, 12, V) of each row after tokens that are the same for all."""
+        """(4, 8, V) of each row after tokens that are the same for all."""
         memories = [model.read(ids, keep_all=injection == "deep") for ids in contexts]
         seen = [[] for _ in prompts]
 
         def row(i: int) -> Row:
-            return Row(Begun(model, prompts[i], memories[i], 12, do_sample=False), Said(), [Kept(seen[i])])
+            return Row(Begun(model, prompts[i], memories[i], 8, do_sample=False), Said(), [Kept(seen[i])])
 
         if together:
             run(Batch(), [row(i) for i in range(4)])

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from combined import FEW, kinds
 from helpers import FAMILIES, VOCAB, tiny_base
 from transformers import AutoTokenizer
 
@@ -21,7 +22,7 @@ def ids():
     return torch.randint(0, VOCAB, (2, CONTEXT + RUNNING), generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("family", TABLE)
+@pytest.mark.parametrize("family", kinds(TABLE, ("llama", *FEW)))
 @torch.no_grad()
 def test_all_layers_is_the_base(family, ids):
     model = tiny_base(family)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from combined import rarely
 from helpers import tiny_base, tiny_shared
 from transformers import AutoTokenizer
 
@@ -28,7 +29,7 @@ from sharedllm.systems.window import AnsweringWindow
 DATA = str(Path(__file__).parents[1] / "fixtures" / "official")
 
 
-@pytest.fixture(scope="module", params=["bytes", pytest.param("tiny", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["bytes", *rarely("tiny")])
 def tokenizer(request, base_folder):
     return AutoTokenizer.from_pretrained(base_folder if request.param == "bytes" else bundled_model("tiny"))
 
@@ -266,7 +267,7 @@ def test_a_budget_goes_by_what_a_template_asks(byte_tokenizer, monkeypatch):
     assert seen == [asked.removesuffix("?")]
 
 
-@pytest.mark.parametrize("budget", [pytest.param(None, marks=pytest.mark.slow), 24])
+@pytest.mark.parametrize("budget", [*rarely(None), 24])
 def test_shared_and_window_answer(byte_tokenizer, tmp_path, budget):
     """Answers longer than the window are written; far text matters to one system and not to the other."""
     base = tiny_base("llama", vocab_size=256)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from combined import KINDS, combined, kinds
+from combined import FEW, combined, kinds
 from helpers import FAMILIES, SPECIAL, pad, random_texts, tiny_base, tiny_shared
 
 from sharedllm import SharedLLMForCausalLM
@@ -53,7 +53,7 @@ def test_a_memory_of_everything_is_full_attention(family, settings):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", kinds(TABLE))
+@pytest.mark.parametrize("family", kinds(TABLE, ("llama", *FEW)))
 def test_an_mlp_takes_some_tokens_at_a_time(family, monkeypatch):
     """For batches too, with the same result; mixtures of experts take all tokens, because router decisions are recorded
     per call."""
@@ -71,7 +71,7 @@ def test_an_mlp_takes_some_tokens_at_a_time(family, monkeypatch):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", kinds(MORE))
+@pytest.mark.parametrize("family", kinds(MORE, FEW))
 def test_cross_attention_changes_nothing_until_it_is_trained(family):
     base = tiny_base(family)
     model = SharedLLMForCausalLM.from_base(base, window=32, chunk_size=16, strides=[4, 2, 1], lower_layers=3).eval()
@@ -81,7 +81,7 @@ def test_cross_attention_changes_nothing_until_it_is_trained(family):
     assert_same(model.read(*contexts, plain=True), memory)
 
 
-@pytest.mark.parametrize(("family", "injection"), combined(MORE, ("cross", "joint"), fast=KINDS.__contains__))
+@pytest.mark.parametrize(("family", "injection"), combined(MORE, ("cross", "joint"), fast=FEW.__contains__))
 def test_reads_decodes_trains_and_comes_back(family, injection, tmp_path):
     """Over a memory, left-padded running text token by token equals one pass; gradients reach every part that reads the
     memory."""

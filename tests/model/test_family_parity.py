@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from combined import KINDS, combined, kinds
+from combined import FEW, combined, kinds
 from helpers import pad, random_texts, tiny_base
 from transformers import DynamicCache
 
@@ -26,12 +26,14 @@ SLIDING = (
     "starcoder2",
 )
 CASES = [*((family, {}) for family in TABLE), *((family, {"sliding_window": 8}) for family in SLIDING)]
-CASES += [
+CHANGED = [
     ("stablelm", {"use_parallel_residual": False, "qk_layernorm": False}),
     ("glm4_moe", {"use_qk_norm": False}),
     ("cohere", {"use_qk_norm": False}),
     ("olmo", {"clip_qkv": None}),
 ]
+CASES += CHANGED
+OFTEN = [*((family, {}) for family in FEW), ("gemma3_text", {"sliding_window": 8}), CHANGED[0]]
 BALANCED = [family for family, entry in TABLE.items() if entry.balanced]
 LONGROPE = {
     "rope_type": "longrope",
@@ -45,10 +47,6 @@ LONGROPE = {
 BORDERED = [family for family, entry in TABLE.items() if entry.border is not TABLE["llama"].border]
 
 
-def of_a_kind(case) -> bool:
-    return case[0] in KINDS
-
-
 def extended(base, **settings):
     """A model whose gates are at 0."""
     settings = {"window": 64, "chunk_size": 16, "strides": [4, 2, 1], "lower_layers": 3} | settings
@@ -56,7 +54,7 @@ def extended(base, **settings):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("case", "weights"), combined(CASES, ["shared", "copy"], fast=of_a_kind), ids=str)
+@pytest.mark.parametrize(("case", "weights"), combined(CASES, ["shared", "copy"], fast=OFTEN.__contains__), ids=str)
 def test_the_lower_model_is_the_base_over_a_chunk(case, weights):
     """Keys and values of all layers equal the base's cache, and the streams entering them equal its hidden states."""
     family, settings = case
@@ -85,7 +83,7 @@ def test_the_lower_model_is_the_base_over_a_chunk(case, weights):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("case", "injection"), combined(CASES, ["cross", "joint"], fast=of_a_kind), ids=str)
+@pytest.mark.parametrize(("case", "injection"), combined(CASES, ["cross", "joint"], fast=OFTEN.__contains__), ids=str)
 def test_generates_as_its_base(case, injection):
     """Left-padded, beyond the sliding window; also joint attention without a memory."""
     family, settings = case
@@ -96,7 +94,7 @@ def test_generates_as_its_base(case, injection):
     assert torch.equal(extended(base, injection=injection).generate(ids, **options), expected)
 
 
-@pytest.mark.parametrize("family", kinds(TABLE))
+@pytest.mark.parametrize("family", kinds(TABLE, ("llama", *FEW)))
 def test_labels_as_its_base(family):
     """The loss, and its gradient in the embedding."""
     base, (ids, mask) = tiny_base(family), pad(random_texts([20, 13], seed=3), side="right")

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from combined import combined, rarely
 from helpers import pad, random_texts, tiny_shared
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from sharedllm.model.folding import Folding, running_after_fold
 
 GREEDY = {"do_sample": False}
 WINDOW, CHUNK = 32, 16
-NEW = 2 * WINDOW
+NEW = 3 * CHUNK  # folded twice
 
 
 def ids_of(*lengths: int, seed: int = 0) -> Tensor:
@@ -53,20 +54,17 @@ def test_a_fold_makes_room_and_keeps_half(length, window, chunk_size):
 
 
 @pytest.mark.parametrize(
-    ("injection", "encoding", "overlap"), [("cross", "node", 0), ("joint", "chunk", 0), ("joint", "chunk", 8)], ids=str
-)
-@pytest.mark.parametrize(
-    "lengths",
-    [
-        pytest.param((0, 10), marks=pytest.mark.slow),
-        pytest.param((37, 10), marks=pytest.mark.slow),
-        (0, 70),
-        pytest.param((48, 32), marks=pytest.mark.slow),
-    ],
+    ("lengths", "kind"),
+    combined(
+        [(48, 32), (0, 70), (37, 10), (0, 10)],
+        [("cross", "node", 0), ("joint", "chunk", 8), ("joint", "chunk", 0)],
+        fast=[(48, 32), (0, 70)].__contains__,
+    ),
     ids=str,
 )
-def test_greedy_equals_the_slow_loop(injection, encoding, overlap, lengths):
+def test_greedy_equals_the_slow_loop(lengths, kind):
     """With and without a memory, which may end inside a chunk, and prompts shorter and longer than the window."""
+    injection, encoding, overlap = kind
     model = tiny_shared("llama", injection=injection, encoding=encoding, overlap=overlap)
     context, prompt = random_texts(list(lengths), 3)
     memory = model.read(torch.tensor([context])) if context else None
@@ -75,11 +73,11 @@ def test_greedy_equals_the_slow_loop(injection, encoding, overlap, lengths):
     assert out[0].tolist() == slowly(model, context, prompt, new)
 
 
-@pytest.mark.parametrize("family", ["mistral", *(pytest.param(f, marks=pytest.mark.slow) for f in ("qwen2", "qwen3"))])
+@pytest.mark.parametrize("family", ["mistral", *rarely("qwen2", "qwen3")])
 def test_families(family):
     model, prompt = tiny_shared(family), ids_of(10)
-    out = model.generate(prompt, max_new_tokens=2 * WINDOW, **GREEDY)
-    assert out[0].tolist() == slowly(model, [], prompt[0].tolist(), 2 * WINDOW)
+    out = model.generate(prompt, max_new_tokens=NEW, **GREEDY)
+    assert out[0].tolist() == slowly(model, [], prompt[0].tolist(), NEW)
 
 
 def test_a_memory_of_everything_goes_on_holding_everything(monkeypatch):
@@ -213,9 +211,9 @@ def test_end_of_text_and_stopping_criteria():
 
     class Longest(StoppingCriteria):
         def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs) -> Tensor:
-            return torch.full((len(input_ids),), input_ids.shape[1] >= 60)
+            return torch.full((len(input_ids),), input_ids.shape[1] >= 50)
 
-    assert torch.equal(model.generate(ids, max_new_tokens=NEW, stopping_criteria=[Longest()], **GREEDY), free[:, :60])
+    assert torch.equal(model.generate(ids, max_new_tokens=NEW, stopping_criteria=[Longest()], **GREEDY), free[:, :50])
     end = int(free[0, 40])
     out = model.generate(ids, max_new_tokens=NEW, eos_token_id=end, pad_token_id=0, **GREEDY)
     ends = [row.index(end, 10) if end in row[10:] else len(row) - 1 for row in free.tolist()]

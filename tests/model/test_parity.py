@@ -4,11 +4,10 @@ transformers."""
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import product
 
 import pytest
 import torch
-from combined import combined
+from combined import combined, rarely
 from helpers import FAMILIES, pad, random_texts, tiny_base, tiny_shared
 from torch import Tensor, nn
 from transformers.models.llama import modeling_llama
@@ -23,7 +22,6 @@ ENCODINGS = ("node", "chunk")
 POLICIES = ("right", "cosine")
 # Pairs of different layers in both directions, including the last upper layer, and one pair of equal layers.
 MAPS = {"default": None, "mixed": [[2, 0], [1, 1], [0, 3]], "only_different": [[0, 2], [2, 3]]}
-WEIGHTS = ("shared", "copy")
 
 # Around the chunk size of 16: no tokens, one, two (one level of splits), C ± 1, and not a multiple of C.
 CONTEXT_LENGTHS = [0, 1, 16, 2, 15, 17, 45]
@@ -203,22 +201,23 @@ def test_families(family, encoding, selection):
     assert_parity(tiny_shared(family, encoding=encoding, selection=selection), ragged_batch())
 
 
+# Copied weights with every map are slow; the default map tests them always.
+OFTEN = [("default", "copy"), ("mixed", "shared"), ("only_different", "shared")]
+
+
 @pytest.mark.parametrize(
-    ("family", "encoding", "selection", "injection_map", "lower_weights"),
-    [
-        # Copied weights with every map are slow; the default map tests them always.
-        pytest.param(
-            *(family, encoding, selection, injection_map, weights),
-            marks=[pytest.mark.slow] if weights == "copy" and injection_map != "default" else [],
-        )
-        for (family, selection), encoding, injection_map, weights in product(
-            [("qwen2", "right"), ("qwen3", "cosine")], ENCODINGS, MAPS, WEIGHTS
-        )
-        if (injection_map, weights) != ("default", "shared")
-    ],
+    ("layers", "kind", "encoding"),
+    combined(
+        [*OFTEN, ("mixed", "copy"), ("only_different", "copy")],
+        [("qwen2", "right"), ("qwen3", "cosine")],
+        ENCODINGS,
+        fast=OFTEN.__contains__,
+    ),
+    ids=str,
 )
 @pytest.mark.usefixtures("float64_norms")
-def test_injection_maps_and_lower_weights(family, encoding, selection, injection_map, lower_weights):
+def test_injection_maps_and_lower_weights(layers, kind, encoding):
+    (injection_map, lower_weights), (family, selection) = layers, kind
     model = tiny_shared(
         family,
         encoding=encoding,
@@ -345,7 +344,7 @@ def test_many_chunks(encoding):
     assert_parity(tiny_shared("llama", encoding=encoding), batch)
 
 
-@pytest.mark.parametrize(("encoding", "selection"), list(product(ENCODINGS, POLICIES)))
+@pytest.mark.parametrize(("encoding", "selection"), combined(ENCODINGS, POLICIES))
 def test_memory(encoding, selection):
     """The kept tokens, one by one, before any is read."""
     model = tiny_shared("qwen3", encoding=encoding, selection=selection, injection_map=MAPS["mixed"])
@@ -377,7 +376,7 @@ def test_bounded_lower_batches(batch_tokens):
     assert_parity(model, batch, [row[-len(text) :] for row, text in zip(logits, batch.running, strict=True)])
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
+@pytest.mark.parametrize("seed", [0, *rarely(1, 2, 3)])
 def test_split_noise(seed):
     """In training each level draws one ε / l, shared by all trees of the batch."""
     model, batch = tiny_shared("llama", selection="cosine", split_noise=0.2).train(), ragged_batch(seed)
@@ -394,7 +393,7 @@ def test_split_noise(seed):
 # --- precision --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("family", "encoding"), combined(FAMILIES, ENCODINGS))
+@pytest.mark.parametrize(("family", "encoding"), combined(FAMILIES, ENCODINGS, fast=("mistral", "qwen3").__contains__))
 def test_bfloat16(family, encoding):
     """In bfloat16 the fast path is as close to the exact result as the reference in bfloat16 is.
 

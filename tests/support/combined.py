@@ -1,6 +1,6 @@
 """Combinations of settings, of which some run each time, and all in `make test-all`."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import fields
 from itertools import product
 from typing import Any
@@ -16,8 +16,18 @@ def _wiring(entry: Family) -> tuple:
     return tuple(repr(getattr(entry, f.name)) for f in fields(entry) if f.name not in ("combine", "check", "tested"))
 
 
-# The first family of each wiring.
+# The first family of each wiring; and a few that differ most, for what says little about wiring.
 KINDS = set({_wiring(entry): name for name, entry in reversed(FAMILIES.items())}.values())
+FEW = (
+    "cohere2",  # attention and MLP in parallel, full layers without positions, scaled logits
+    "gemma3_text",  # four norms, two rotations
+    "gpt_oss",  # sinks, experts, eager
+    "granite",  # factors
+    "hunyuan_v1_dense",  # norms after RoPE
+    "olmo2",  # norms after attention
+    "phi3",  # one projection for queries, keys and values
+    "stablelm",  # a norm for each head
+)
 
 
 def combined(*settings: Sequence[Any], fast: Callable[[Any], bool] = lambda first: True) -> list:
@@ -38,10 +48,16 @@ def combined(*settings: Sequence[Any], fast: Callable[[Any], bool] = lambda firs
     ]
 
 
-def kinds(cases: Iterable[Any]) -> list:
-    """Families for `parametrize`, or cases that begin with one; of those that are wired alike the first one of the table is fast."""
+def rarely(*values: Any) -> list:
+    """Values for `parametrize` that are slow, beside others that are not."""
+    return [_row(value, fast=False) for value in values]
+
+
+def kinds(cases: Iterable[Any], fast: Container[str] = KINDS) -> list:
+    """Families for `parametrize`, or cases that begin with one: by default, of those that are wired alike the first one of the table
+    is fast."""
     rows = [case if isinstance(case, tuple) else (case,) for case in cases]
-    return [_row(*row, fast=row[0] in KINDS) for row in rows]
+    return [_row(*row, fast=row[0] in fast) for row in rows]
 
 
 def _row(*values: Any, fast: bool) -> Any:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from combined import kinds
+from combined import FEW, kinds
 from helpers import random_texts, tiny_base, tiny_shared
 from transformers import AutoTokenizer
 
@@ -90,7 +90,7 @@ def test_interpolated_positions_are_those_of_transformers():
         )
 
 
-@pytest.mark.parametrize("family", kinds(TABLE))
+@pytest.mark.parametrize("family", kinds(TABLE, ("llama", *FEW)))
 def test_streaming_is_the_base_while_nothing_is_dropped(family):
     model, far, running = tiny_base(family), ids_of(20, 2), ids_of(17, 2, 1)
     got = scores(Streaming(model, window=64, block=8), far, running, 9)
