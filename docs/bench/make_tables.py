@@ -1,9 +1,10 @@
 """Fills in tables of pages from the results in this folder. Run: python docs/bench/make_tables.py
 
 In a page `<!-- bench: FOLDER SYSTEM LENGTH,… -->` up to `<!-- end -->` is such a table; ratios are to SYSTEM, in one run.
-`<!-- serve: FOLDER -->` is the table of a server by clients.
+`<!-- serve: FOLDER -->` is the table of a server by clients, `<!-- tree -->` that of tree.json.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from sharedllm.benchmark.serve import loaded
 from sharedllm.benchmark.serve_report import table as by_clients
 
 HERE = Path(__file__).parent
-PAGES = [HERE.parent / name for name in ("results.md", "real/README.md", "serving.md")]
+PAGES = [HERE.parent / name for name in ("results.md", "real/README.md", "serving.md", "paper.md")]
 NAMES = {
     "sharedllm": "sharedllm, every {} token kept",
     "budget": "every token kept, a question selects",
@@ -62,6 +63,17 @@ def table(folder: str, first: str, lengths: list[int]) -> Iterator[str]:
             yield f"| {length:,} | {name} | {' | '.join(shown)} | {f'{used:.0%}' if used is not None else '–'} |"
 
 
+def by_tree() -> Iterator[str]:
+    """Rows by setting of the tree: seconds, and their ratio to the first setting's, the smallest and largest of each round."""
+    rows = json.loads((HERE / "tree.json").read_text(encoding="utf-8"))["rows"]
+    yield "| | seconds | × |"
+    yield "|---|--:|--:|"
+    for row in rows:
+        ratios = [a / b for a, b in zip(row["seconds"], rows[0]["seconds"], strict=True)]
+        around = "" if row is rows[0] else f" ({min(ratios):.2f}–{max(ratios):.2f})"
+        yield f"| {row['change']} | {number(row['median'])} | {row['median'] / rows[0]['median']:.2f}{around} |"
+
+
 def made(page: Path) -> str:
     """A page with its tables made anew."""
 
@@ -72,8 +84,12 @@ def made(page: Path) -> str:
     def served(match: re.Match[str]) -> str:
         return f"{match[1]}\n" + "\n".join(by_clients(loaded(HERE / match[2]))) + "\n<!-- end -->"
 
+    def tree(match: re.Match[str]) -> str:
+        return f"{match[1]}\n" + "\n".join(by_tree()) + "\n<!-- end -->"
+
     pattern = re.compile(r"(<!-- bench: (\S+) (\S+) (\S+) -->)\n.*?<!-- end -->", re.DOTALL)
     text = pattern.sub(fill, page.read_text(encoding="utf-8"))
+    text = re.sub(r"(<!-- tree -->)\n.*?<!-- end -->", tree, text, flags=re.DOTALL)
     return re.sub(r"(<!-- serve: (\S+) -->)\n.*?<!-- end -->", served, text, flags=re.DOTALL)
 
 

@@ -80,8 +80,6 @@ class OwnWords(Ranking):
 class Embeddings(Ranking):
     """Cosine of sentence embeddings: the mean of an encoder's last states (all-MiniLM-L6-v2 and similar)."""
 
-    name = "minilm"
-
     def __init__(self, model: str, batch: int = 32):
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(model)
         self.model = AutoModel.from_pretrained(checkpoint(model), dtype=torch.float32).eval().to(default_device())
@@ -91,6 +89,10 @@ class Embeddings(Ranking):
         used = {n: w for n, w in self.model.named_parameters() if w.ndim > 1 and "embed" not in n and "pooler" not in n}
         self._linear, self._spent = 2.0 * sum(weight.numel() for weight in used.values()), 0.0
         self._attention = 4.0 * self.model.config.num_hidden_layers * self.model.config.hidden_size
+
+    @property
+    def name(self) -> str:
+        return "minilm"
 
     @property
     def operations(self) -> float:

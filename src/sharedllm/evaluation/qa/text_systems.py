@@ -107,8 +107,8 @@ class RankedText:
         chosen = sorted(chosen) if self.order == "text" else chosen[::-1]
         selecting = now() - begin
         reply = _shown(self.harness, text.text, _spans(pieces, chosen), ask, {"select": selecting})
-        spent = reply.operations + self.ranking.operations - before
-        return replace(reply, operations=spent, read_operations=read)
+        spent = self.ranking.operations - before
+        return replace(reply, operations=(reply.operations or 0.0) + spent, read_operations=read)
 
 
 @dataclass(frozen=True)
