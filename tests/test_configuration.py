@@ -3,14 +3,13 @@
 import ast
 import copy
 import dataclasses
-from pathlib import Path
 
 import pytest
 import torch
 from helpers import byte_tokenizer, pad, random_texts, tiny_base, tiny_shared
+from sources import PACKAGE, trees
 from transformers import PreTrainedConfig
 
-import sharedllm
 from sharedllm import SharedLLMConfig
 from sharedllm.diagnosis.heads import measure_heads
 from sharedllm.memory.int8 import Int8Keys
@@ -186,12 +185,11 @@ def sets_on_configurations(tree: ast.AST) -> list[str]:
 
 def test_no_source_sets_anything_on_a_configuration():
     """Outside the construction of configurations and models."""
-    package = Path(sharedllm.__file__).parent
     found = {}
-    for path in package.rglob("*.py"):
+    for path, tree in trees().items():
         # A model and its base share one base configuration from the start.
-        if attributes := set(sets_on_configurations(ast.parse(path.read_text(encoding="utf-8")))) - {"text_config"}:
-            found[str(path.relative_to(package))] = attributes
+        if attributes := set(sets_on_configurations(tree)) - {"text_config"}:
+            found[str(path.relative_to(PACKAGE))] = attributes
     made = found.pop("model/base_config.py")
     assert "_attn_implementation" in made and "window" in made, "the search finds the planted ones"
     assert found == {}

@@ -9,13 +9,12 @@ from pathlib import Path, PureWindowsPath
 
 import pytest
 import yaml
+from sources import trees
 
-import sharedllm
 from sharedllm.documents import folder
 from sharedllm.store.ownership import owning
 from sharedllm.utils import files
 
-SOURCES = sorted(Path(sharedllm.__file__).parent.rglob("*.py"))
 POSIX = ("fcntl", "grp", "pwd", "resource", "termios")
 # Imports everything of the package with the modules missing that Windows lacks; to other packages they are there.
 IMPORT_ALL = f"""
@@ -46,8 +45,8 @@ def test_every_module_is_imported_without_what_windows_lacks():
     assert int(done.stdout.split()[-1]) > 200
 
 
-def calls(path: Path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def calls(tree: ast.Module):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             yield node, node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
@@ -59,7 +58,7 @@ def is_binary(call: ast.Call) -> bool:
 
 def test_texts_are_opened_as_utf_8():
     """Windows would take its own encoding."""
-    for path, (call, name) in ((source, found) for source in SOURCES for found in calls(source)):
+    for path, (call, name) in ((path, found) for path, tree in trees().items() for found in calls(tree)):
         text = name in ("read_text", "write_text") and isinstance(call.func, ast.Attribute)
         opens = name == "open" and not is_binary(call) and isinstance(call.func, ast.Attribute)
         opens = opens and not (
@@ -72,8 +71,8 @@ def test_texts_are_opened_as_utf_8():
 
 
 def test_signals_that_windows_lacks_are_guarded():
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for path, tree in trees().items():
+        for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and node.attr in ("SIGKILL", "SIGHUP", "SIGALRM", "SIGUSR1", "fork"):
                 raise AssertionError(f"{path}:{node.lineno}: signal.{node.attr}")
 

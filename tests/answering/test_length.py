@@ -4,6 +4,7 @@ import copy
 from typing import get_args
 
 import pytest
+from combined import combined
 from helpers import byte_tokenizer, tiny_base, tiny_shared
 from served import TEMPLATE, TEXT
 
@@ -35,8 +36,7 @@ def test_the_default_fits_into_the_window(model):
     assert answer_length(narrow, None) == 20 and answer_length(narrow, 33) == 33
 
 
-@pytest.mark.parametrize("template", [None, TEMPLATE], ids=["plain", "chat"])
-@pytest.mark.parametrize("injection", ["joint", "deep"])
+@pytest.mark.parametrize(("injection", "template"), combined(["joint", "deep"], [None, TEMPLATE]))
 def test_the_least_window_holds_a_question(injection, template):
     made = byte_tokenizer()
     made.chat_template = template

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 from benches import NEW, TOY, toy_systems
+from combined import rarely
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -315,7 +316,11 @@ def test_environment_and_peak():
     assert peak_operations(torch.device("cpu"), torch.float32, 0.0, 64, lambda: next(ticks)) == 2 * 64**3 / 2
 
 
-def test_real_systems_run_in_the_plan(made, tmp_path):
+@pytest.mark.parametrize("apart", [False, *rarely(True)])
+def test_real_systems_run_in_the_plan(made, tmp_path, monkeypatch, apart):
+    """Their peak memory is measured in a process of its own, which takes seconds to start, or here in this one."""
+    if not apart:
+        monkeypatch.setattr("sharedllm.benchmark.measure.in_child", lambda function, *arguments: function(*arguments))
     small = Plan(TOY, ["sharedllm", "beacon"], [64], dtype="fp32", repeats=1, new_tokens=NEW)
     results = bench(small, tmp_path, systems=made)
     assert all(cell["status"] == DONE and cell["peak_bytes"] >= 0 for cell in results.cells)
@@ -336,7 +341,7 @@ def test_wrong_lengths(text):
         tokens_of_length(text, window=32)
 
 
-@pytest.mark.parametrize("option", ["--system", pytest.param("--contenders", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("option", ["--system", *rarely("--contenders")])
 def test_command(monkeypatch, tmp_path, option):
     import typer
 

@@ -130,8 +130,7 @@ def test_gates_have_gradients_at_the_start():
 # --- invariances ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("encoding", ["node", "chunk"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "encoding"), combined(FAMILIES, ["node", "chunk"]))
 def test_batched_equals_single(family, encoding):
     """Ragged contexts padded on either side, left-padded running texts; a row without context equals no context."""
     model = tiny_shared(family, encoding=encoding)

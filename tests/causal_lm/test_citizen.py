@@ -6,7 +6,6 @@ import sys
 
 import pytest
 import torch
-from combined import rarely
 from helpers import random_texts, tiny_base, tiny_shared
 from transformers import AutoModelForCausalLM
 
@@ -141,7 +140,8 @@ def test_a_fresh_process_is_told_how(tmp_path):
     assert done.returncode and "sharedllm" in done.stderr
 
 
-@pytest.mark.parametrize("injection", [*rarely("cross"), "joint"])
+@pytest.mark.slow  # of joint attention tests/causal_lm/test_table.py exports one each time
+@pytest.mark.parametrize("injection", ["cross", "joint"])
 @torch.no_grad()
 def test_export_of_running_text(injection):
     model = tiny_shared("llama", injection=injection, encoding="chunk")

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from helpers import pad, random_texts, tiny_base, tiny_shared
+from combined import combined
+from helpers import FAMILIES, pad, random_texts, tiny_base, tiny_shared
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
@@ -20,8 +21,7 @@ def forward(model: SharedLLMForCausalLM, ids: Tensor, **options) -> Tensor:
         return model(ids, **options).logits
 
 
-@pytest.mark.parametrize("injection", ["cross", "joint"])
-@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
+@pytest.mark.parametrize(("family", "injection"), combined(FAMILIES, ["cross", "joint"]))
 def test_cached_decoding_equals_the_full_forward(family, injection):
     """Logits of every step, in a batch with left padding, over contexts of different lengths and none."""
     model, new = tiny_shared(family, injection=injection), 8

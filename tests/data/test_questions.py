@@ -116,10 +116,11 @@ def test_training_phrasings_are_many_and_none_is_held_out(name):
     held_out = {key for split in SPLITS[1:] for key in needle_keys(split)}
     last = [re.escape(part).replace(r"\{key\}", ".+").replace(r"\{value\}", ".+") for part in PHRASINGS[-1][:2]]
     phrasings, keys = set(), set()
-    for seed in range(1000):
+    for seed in range(500):
         quiz = QUESTIONS.find(name).make(random.Random(seed), "", "train")
         shown = [*quiz.facts, quiz.question]
-        assert not any(key in line for key in held_out for line in shown)
+        together = "\n".join(shown)
+        assert not any(key in together for key in held_out)
         assert not any(re.fullmatch(pattern, line) for pattern in last for line in shown)
         values = quiz.answer.split(", ")
         assert all(any(value in fact for fact in quiz.facts) for value in values)
@@ -128,7 +129,7 @@ def test_training_phrasings_are_many_and_none_is_held_out(name):
         phrasings.add(
             tuple(line.replace(key, "").replace(values[0], "") for line in (quiz.facts[0], quiz.question, quiz.lead))
         )
-    assert len(phrasings) > 300 and len(keys) > 300
+    assert len(phrasings) > 150 and len(keys) > 150
 
 
 def longest_common(a: str, b: str) -> str:

@@ -40,7 +40,7 @@ def check(path) -> None:
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.ipynb"])
 @given(value=VALUES)
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_any_json(tmp_path_factory, name, value):
     path = tmp_path_factory.getbasetemp() / name
     path.write_text(json.dumps(value) + "\n")

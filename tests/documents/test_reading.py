@@ -54,11 +54,11 @@ def test_sources_name_the_place(run, read, model_folder):
         assert code == 0, err
         said = json.loads(out)["sources"][0]
         assert said["document"] == document and re.search(place, said["place"]), said
-        err = run("ask", "x.memory", question, *options)[2]
-        assert f"{document}, {said['place']}: " in err
         # A document that is asked directly, and a memory in one file, name the same.
         code, out, _ = run("ask", document, question, *options, "--json")
         assert code == 0 and re.search(place, json.loads(out)["sources"][0]["place"])
+    err = run("ask", "x.memory", question, *options)[2]
+    assert f"{document}, {said['place']}: " in err
 
 
 def test_places_equal_those_of_the_text(read):

@@ -1,6 +1,7 @@
 """The form of a prompt: the template's control tokens remain control tokens, and users' text remains text."""
 
 import re
+from functools import cache
 
 import pytest
 import torch
@@ -134,10 +135,13 @@ def test_the_tokenizer_is_left_as_it_was():
     assert tokenizer("<|end|>").input_ids == [2]
 
 
+FORMS = cache(lambda template: PromptForm.of(fast(template)))
+
+
 @given(st.text(st.characters(codec="utf-8", exclude_characters="<"), min_size=1, max_size=30))
 def test_ordinary_words_are_tokenised_as_the_template_has_them(text):
     for template in (CHAT_ML, BRACKETS, TOOLS):
-        form = PromptForm.of(fast(template))
+        form = FORMS(template)
         turn = [{"role": "user", "content": text.strip()}]
         expected = form.tokenizer.apply_chat_template(turn, add_generation_prompt=True).input_ids
         assert form.whole(text)[0].tolist() == expected

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from combined import combined
 from helpers import byte_tokenizer, tiny_base, tiny_shared
 from stores import build
 
@@ -235,8 +236,7 @@ def kept_by(lower_layers: int, closing=CLOSING, family: str = "qwen2"):
     return model, segments, TextIndex(segments, byte_tokenizer(), 256, marks=model.config.marks)
 
 
-@pytest.mark.parametrize("family", ["qwen2", "gemma3_text"])
-@pytest.mark.parametrize("lower_layers", [1, 2, 3])
+@pytest.mark.parametrize(("lower_layers", "family"), combined([1, 2, 3], ["qwen2", "gemma3_text"]))
 def test_states_go_on_from_the_memory(lower_layers, family):
     model, segments, index = kept_by(lower_layers, family=family)
     assert layers_kept(model.config) == lower_layers and len(index.units.lengths.unique()) > 2

@@ -350,45 +350,56 @@ def test_who_is_being_answered_at_the_end_is_told(serve, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) is before and not service.worker.alive
 
 
-def test_the_command_serves_until_it_is_told_to_stop(run, model_folder, tmp_path):
-    text, memory = tmp_path / "text.txt", tmp_path / "text.memory"
+def test_the_command_serves_until_it_is_told_to_stop(run, model_folder, tmp_path, monkeypatch):
+    """In this process, which is signalled when its client has been answered."""
+    text, memory, seen = tmp_path / "text.txt", tmp_path / "text.memory", []
     text.write_text(TEXT)
     assert run("read", text, "--keep-all", "-o", memory, "--model", model_folder)[0] == 0
-    arguments = [
-        memory,
-        "--model",
-        model_folder,
-        "--port",
-        "0",
-        "--budget",
-        "40",
-        "--score",
-        "bm25",
-        "--api-key-env",
-        "SERVE_KEY",
-    ]
-    command = [sys.executable, "-m", "sharedllm", "serve", *map(str, arguments)]
-    environment = os.environ | {"SERVE_KEY": "hush", "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+
+    def talk(url: str) -> None:
+        def post(body: dict, key: str = "hush"):
+            headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+            return urllib.request.urlopen(
+                urllib.request.Request(f"{url}/chat/completions", json.dumps(body).encode(), headers)
+            )
+
         try:
-            line = process.stderr.readline()
-            assert line.startswith("model at http://127.0.0.1:") and "memories: text." in line, line
-            url = line.split()[2].removesuffix(";")
-
-            def post(body: dict, key: str = "hush"):
-                headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
-                return urllib.request.urlopen(
-                    urllib.request.Request(f"{url}/chat/completions", json.dumps(body).encode(), headers)
-                )
-
             body = ASKED | {"memory": "text"}
             with post(body) as response:
-                assert json.load(response)["sharedllm"]["sources"][0]["document"] == str(text)
+                seen.append(json.load(response)["sharedllm"]["sources"][0]["document"])
             with pytest.raises(urllib.error.HTTPError, match="401") as refused:
                 post(body, key="wrong")
             refused.value.close()
             with post(body | {"stream": True}) as response:
-                assert response.read().endswith(b"data: [DONE]\n\n")
+                seen.append(response.read().endswith(b"data: [DONE]\n\n"))
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    serves = server.run
+
+    def served(app, worker, bound) -> None:
+        port = bound.getsockname()[1]
+        client = threading.Thread(target=talk, args=(f"http://127.0.0.1:{port}/v1",))
+        client.start()
+        serves(app, worker, bound)
+        client.join()
+        seen.append(port)
+
+    monkeypatch.setattr(server, "run", served)
+    monkeypatch.setenv("SERVE_KEY", "hush")
+    options = ["--port", 0, "--budget", 40, "--score", "bm25", "--api-key-env", "SERVE_KEY"]
+    code, out, err = run("serve", memory, "--model", model_folder, *options)
+    assert (code, out, seen[:2]) == (0, "", [str(text), True])
+    assert err.startswith(f"model at http://127.0.0.1:{seen[2]}/v1; ") and "memories: text." in err, err
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_ends_without_a_word(model_folder):
+    command = [sys.executable, "-m", "sharedllm", "serve", "--model", str(model_folder), "--port", "0"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stderr.readline().startswith("model at http://127.0.0.1:")
         finally:
             process.send_signal(signal.SIGTERM)
             _, err = process.communicate(timeout=20)

@@ -105,7 +105,7 @@ def test_reading_is_bounded(tmp_path, monkeypatch, overlap):
 
     monkeypatch.setattr(model, "read", spied)
     block, before = max(32, -(-overlap // 16) * 16), -(-overlap // 16) * 16
-    for length in (100, 2000):
+    for length in (100, 600):
         build(tmp_path / f"{length}.memory", model, {"text": words(length)}, piece=10_000)
         assert max(most) == block + before
         most.clear()
@@ -212,7 +212,7 @@ def test_reading_goes_on_at_a_whole_character(tmp_path, model, text):
     """Interrupted anywhere, a document never continues after half of a character."""
     whole = build(tmp_path / "whole.memory", model, {"text": text})
     ids, goes_on = whole.load().token_ids, 0
-    for cut in range(1, len(text), 7):
+    for cut in range(1, len(text), 13):
         folder = tmp_path / f"{cut}.memory"
 
         def cut_off(cut=cut):

@@ -210,7 +210,7 @@ def test_other_systems_train_and_are_evaluated(
 ):
     """With the same trainer and the same samples; only the system's own weights change."""
     monkeypatch.undo()  # with their curves and their count of operations
-    code, out, err = run("train", recipe(system=system, steps=8, **settings), "--json")
+    code, out, err = run("train", recipe(system=system, steps=3, **settings), "--json")
     assert code == 0, err
     folder = json.loads(out)["output"]
     trained = AutoModelForCausalLM.from_pretrained(folder)
