@@ -126,3 +126,13 @@ def test_settings_that_exclude_each_other_say_which_to_leave_out(run, tmp_path, 
     ):
         code, _, err = run(*read, "--append", option)
         assert code == 2 and what in err and "anew with --replace" in err, err
+
+
+def test_where_no_memory_can_be_is_refused_before_a_model_is_loaded(tmp_path, monkeypatch, run):
+    monkeypatch.setattr("sharedllm.cli.reading.load", None)
+    text = tmp_path / "things" / "a.txt"
+    text.parent.mkdir()
+    text.write_text("a text")
+    for output, said in ((text.parent, "other content"), (tmp_path / "none" / "a.memory", "does not exist")):
+        code, _, err = run("read", text, "-o", output)
+        assert code == 2 and said in err

@@ -15,6 +15,7 @@ from ..documents.folder import inside
 from ..store import MemoryStore
 from ..store.blocks import BlockFile
 from ..store.manifest import NAME, Manifest, read_manifest
+from ..store.ownership import check_ours
 from ..store.writer import Changed, writing
 from ..utils.errors import ITS_MODEL, UserError
 from ..utils.files import is_full
@@ -27,14 +28,16 @@ def held(output: Path, found: Found, *, append: bool, sync: bool, replace: bool)
     """The memory that reading goes on with; None begins a new one.
 
     Raises:
-        UserError: there is a corpus, no memory to append to, or one whose documents are not read again.
+        UserError: there is a corpus, no memory to append to, one whose documents are not read again, or a name where no
+            memory can be written.
     """
-    if not (output / NAME).exists():
+    anew = not (output / NAME).exists()
+    if anew:
         check_no_corpus(output)
         if append:
             raise UserError(f"{output} holds no memory to append to: leave out --append.")
-        return None
-    if replace:
+    check_ours(output)
+    if anew or replace:
         return None
     manifest = read_manifest(output)
     if append or sync:

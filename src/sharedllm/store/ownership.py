@@ -26,7 +26,7 @@ def owning(folder: Path) -> Iterator[None]:
     Raises:
         UserError: the folder may hold someone else's files, or another process is writing to it.
     """
-    _check_ours(folder)
+    check_ours(folder)
     new, begun = not folder.exists(), not (folder / NAME).exists()
     folder.mkdir(exist_ok=True)
     # A lock of the system, never a mere file, which a killed process would leave locked.
@@ -44,7 +44,7 @@ def owning(folder: Path) -> Iterator[None]:
             raise
 
 
-def _check_ours(folder: Path) -> None:
+def check_ours(folder: Path) -> None:
     """Refuse a folder that may hold someone else's files, before anything in it is deleted or written.
 
     Raises:
