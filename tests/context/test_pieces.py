@@ -9,7 +9,7 @@ from helpers import byte_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharedllm.context.pieces import Pieces, choose_pieces, cut_chunks, cut_pieces, piece_size
+from sharedllm.context.pieces import RULE, Pieces, choose_pieces, cut_chunks, cut_pieces, piece_size
 from sharedllm.context.stops import KINDS, Marks, Stops, stops
 from sharedllm.reference_deep import _alone
 from sharedllm.utils.errors import UserError
@@ -176,3 +176,11 @@ def test_several_pieces_fit_into_a_part_of_every_window():
     assert [piece_size(window) for window in (4, 64, 512, 32_768)] == [1, 8, 64, 96]
     with pytest.raises(UserError, match="least=0"):
         cut_chunks(Marks(), torch.zeros(3, dtype=torch.long), 3, 0)
+
+
+def test_the_rule_has_a_version():
+    """If this fails because pieces are to end elsewhere, raise `RULE`: memories of before are then refused, and not mixed with new ones."""
+    random = torch.Generator().manual_seed(0)
+    marks = Stops(*(torch.rand(20_000, generator=random) < share for share in (0.03, 0.06, 0.1, 0.12, 0.2)))
+    cut = cut_pieces(marks, torch.tensor([0, 9000]), torch.tensor([9000, 20_000]))
+    assert (RULE, len(cut), int((cut.start * torch.arange(len(cut))).sum())) == (1, 223, 332_630_645)

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
 
 from sharedllm import SharedLLMConfig
+from sharedllm.context import pieces
 from sharedllm.memory.fingerprint import (
     BASE_DECIDING,
     BASE_INDIFFERENT,
@@ -93,3 +94,10 @@ def test_it_changes_with_what_decides(change):
 )
 def test_it_stays_with_what_does_not(change):
     assert fingerprint(**change) == fingerprint()
+
+
+def test_it_changes_with_the_rule_that_cuts_pieces(monkeypatch):
+    cut = {"encoding": "chunk", "injection": "deep", "closing": [3]}
+    before, whole = fingerprint(**cut), fingerprint()
+    monkeypatch.setattr(pieces, "RULE", 2)
+    assert fingerprint(**cut) != before and fingerprint() == whole

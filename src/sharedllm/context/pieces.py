@@ -16,6 +16,9 @@ from torch import Tensor
 from ..utils.errors import UserError, at_least_one
 from .stops import Marks, Stops, blank_lines
 
+# The version of the rule by which texts are cut. A memory read by one can't be asked or continued by another: raise it with every
+# change of where pieces end.
+RULE = 1
 # Least tokens of a piece. It ends at the first good place after that, and at twice that length in any case.
 LEAST = 96
 # A section may have so many times fewer: what stands between two headings belongs together.

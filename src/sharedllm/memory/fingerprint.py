@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from ..context import pieces
+
 # Every setting is in one of the tables below. A test goes through all fields of `SharedLLMConfig` and of each family's
 # configuration, so that a new one can't be forgotten.
 
@@ -123,6 +125,8 @@ class Fingerprint:
         ]
         settings = {hashed: (instead or {}).get(name, getattr(config, name)) for hashed, name in DECIDING.items()}
         settings |= {name: list(value) for name in DECIDING_IF_SET if (value := getattr(config, name))}
+        if config.closing and pieces.RULE > 1:  # models that the first rule cut keep their fingerprint
+            settings["pieces"] = pieces.RULE
         held = base.to_dict()
         settings["base"] = {name: held.get(name) for name in BASE_DECIDING}
         settings["base"] |= {name: held[name] for name in FAMILY_DECIDING if name in held}
