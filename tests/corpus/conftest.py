@@ -1,6 +1,7 @@
 """What tests of corpora share: a random model on disk, and short blocks."""
 
 import pytest
+from everywhere import loaded_once
 from stores import TOKENIZER, model_of
 
 from sharedllm.store import writer
@@ -17,6 +18,11 @@ def corpus_model(model, tmp_path_factory) -> str:
     model.save_pretrained(folder)
     TOKENIZER.save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(autouse=True)
+def models_are_loaded_once(monkeypatch):
+    monkeypatch.setattr("sharedllm.corpus.reader.load_model", loaded_once)
 
 
 @pytest.fixture

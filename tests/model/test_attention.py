@@ -170,11 +170,13 @@ def model_of(
 
 
 @pytest.mark.parametrize(
-    ("length", "head_dim", "implementation", "injection"),
-    combined([70, 0], [8, 64], ["sdpa", "eager"], ["cross", "joint"]),
+    ("sizes", "implementation", "injection"),
+    combined([(70, 8), (0, 8), (70, 64), (0, 64)], ["sdpa", "eager"], ["cross", "joint"]),
+    ids=str,
 )
-def test_one_memory_for_many_questions(injection, implementation, head_dim, length):
+def test_one_memory_for_many_questions(injection, implementation, sizes):
     """Step by step and at once, left-padded: the same as with a repeated memory, and as each question alone."""
+    length, head_dim = sizes
     model, (ids, mask) = model_of(injection, head_dim, implementation), pad(QUESTIONS)
     memory = model.read(torch.tensor(random_texts([length], 1), dtype=torch.long).view(1, length))
     asked = {"max_new_tokens": 6, "output_logits": True, "return_dict_in_generate": True, **GREEDY}
