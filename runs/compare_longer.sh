@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # What more training does for the rivals of runs/compare_tiny.sh: 4 million tokens instead of half a million, CEPE's encoder with
-# 12 million before. Losses on the validation texts on the way, and whether the text itself is used in the end. About two
-# hours on two cores; an interrupted run resumes.
+# 12 million before; and 6.4 million for the paper's settings. Losses on the validation texts on the way, and whether the
+# text itself is used in the end. About three hours on two cores; an interrupted run resumes.
 #
 #   runs/compare_longer.sh CORPUS OUT     # CORPUS: folder with {books,code,proofs}-{train,validation}-*.jsonl.zst
 set -euo pipefail
 export CORPUS=${1:?"usage: runs/compare_longer.sh CORPUS OUT"}
 out=${2:?"name the folder of the results"}
-systems=${SYSTEMS:-cepe beacon}
+systems=${SYSTEMS:-cepe beacon paper}
 encoder=build/compare/encoder-long
 run() { python -m sharedllm "$@"; }
 
@@ -22,8 +22,11 @@ for system in $systems; do only+=(--only "$system"); done
 run ablate recipes/compare/longer.yaml "${only[@]}"
 for system in $systems; do
   for domain in books code proofs; do
-    run eval loss loss-other --data "$domain=build/tokens-tiny/$domain-validation" --trained "build/compare/longer/$system/seed-0/model" \
-      --cases 4 --lengths 0,1W,4W,16W --longest 16W --system "$system" -o "$out/cells/$system-$domain"
+    model=build/compare/longer/$system/seed-0/model
+    which=(--trained "$model" --system "$system")
+    [ "$system" = paper ] && which=(--model "$model" --system sharedllm)
+    run eval loss loss-other --data "$domain=build/tokens-tiny/$domain-validation" "${which[@]}" \
+      --cases 4 --lengths 0,1W,4W,16W --longest 16W -o "$out/cells/$system-$domain"
   done
   run report "$out/cells/$system"-* -o "$out/$system"
 done
