@@ -399,7 +399,10 @@ def test_a_process_of_its_own_ends_without_a_word(model_folder):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:
-            assert process.stderr.readline().startswith("model at http://127.0.0.1:")
+            line = process.stderr.readline()
+            assert line.startswith("model at http://127.0.0.1:"), line
+            # Only what answers is ready for a signal.
+            urllib.request.urlopen(line.split()[2].partition("/v1")[0] + "/health").close()
         finally:
             process.send_signal(signal.SIGTERM)
             _, err = process.communicate(timeout=20)
