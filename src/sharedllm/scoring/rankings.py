@@ -178,21 +178,14 @@ def join(words: Float[Tensor, " n"], heads: Float[Tensor, " n"]) -> Float[Tensor
 def kept_pieces(
     ranked: Float[Tensor, " n"], covered: Float[np.ndarray, " n"] | None, free: Bool[np.ndarray, " n"]
 ) -> Bool[Tensor, " n"]:
-    """(n,) which pieces are read: those near the best one. If hardly any contains much of the question, every one may help.
+    """(n,) which pieces are read: those whose score is not much smaller than the best one's, nor, where one has nearly all of the
+    question, what they have of it. If hardly any contains much of the question, every one may help.
 
     Args:
         covered, free: of `TextIndex.covered`; only pieces that don't quote the question are compared with.
     """
     if covered is not None and covered[free].max() < FOUND:
         return torch.ones(len(ranked), dtype=torch.bool)
-    return near_best(ranked, covered, free)
-
-
-def near_best(
-    ranked: Float[Tensor, " n"], covered: Float[np.ndarray, " n"] | None, free: Bool[np.ndarray, " n"]
-) -> Bool[Tensor, " n"]:
-    """(n,) pieces whose score is not much smaller than the best one's, nor their coverage where one has nearly all of the
-    question. Arguments are those of `kept_pieces`."""
     near = ranked >= LEAST_SHARE * float(ranked[torch.from_numpy(free)].max())
     if covered is not None and covered[free].max() >= WHOLE:
         near &= torch.from_numpy(covered >= LEAST_SHARE * covered[free].max())

@@ -18,7 +18,7 @@ from sharedllm.evaluation.qa.memory import Memory, spans_of
 from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.pieces import Piece, cut, joined
 from sharedllm.evaluation.qa.plot import draw
-from sharedllm.evaluation.qa.rankings import Both, Embeddings, OwnWords, Ranking, SentenceEmbeddings, Words, ranked
+from sharedllm.evaluation.qa.rankings import Both, Embeddings, Ranking, SentenceEmbeddings, Words, ranked
 from sharedllm.evaluation.qa.reader import Reader, TooLong
 from sharedllm.evaluation.qa.report import Contender, load, total_operations, write_report
 from sharedllm.evaluation.qa.run import Plan, measure, rows_of
@@ -27,7 +27,7 @@ from sharedllm.evaluation.qa.sets import SETS, PackedText, Question, TextSpec
 from sharedllm.evaluation.qa.systems import Ask, Harness, Resources, Skipped, asked_names, make
 from sharedllm.evaluation.qa.text_systems import ClosedBook
 from sharedllm.evaluation.statistics import pooled_bootstrap
-from sharedllm.scoring.rankings import near_best
+from sharedllm.scoring.rankings import LEAST_SHARE
 from sharedllm.utils.hardware import count_operations
 
 TEMPLATE = (
@@ -146,9 +146,9 @@ def test_what_each_system_shows(harness, plan):
         ordered, by_rank = shown["bm25-text"].spans, shown["bm25-text-rank"].spans
         assert list(ordered) == sorted(ordered) and set(ordered) == set(by_rank)
         scores = Words().scores(Words().index(text, pieces), question)
-        covered, every = OwnWords().index(text, pieces).covered(question.question), np.ones(len(pieces), dtype=bool)
-        kept = near_best(torch.from_numpy(scores), covered, every).tolist()
-        near = {(p.start, p.end) for p, shown_too in zip(pieces, kept, strict=True) if shown_too}
+        near = {
+            (p.start, p.end) for p, score in zip(pieces, scores, strict=True) if score >= LEAST_SHARE * scores.max()
+        }
         few = set(shown["bm25-few-text"].spans)
         assert few == near & set(ordered)
         left_out |= set(ordered) - few

@@ -9,14 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
-from ...scoring.rankings import near_best
-from ...scoring.words import WordIndex
+from ...scoring.rankings import LEAST_SHARE
 from ...utils.errors import UserError
 from ...utils.hardware import now
 from .pieces import Piece, cut, joined, within
-from .rankings import Oracle, OwnWords, Ranking, ranked
+from .rankings import Oracle, Ranking, ranked
 from .reader import Start, TooLong, Written
 from .sets import PackedText, Span
 from .systems import Ask, AskedSystem, Harness, Reply, Resources, Skipped
@@ -71,7 +69,8 @@ class RankedText:
     """The best pieces by a ranking, as text in the window.
 
     order: "text", the order of the text, or "rank", with the best one last and so next to the question.
-    few: pieces that score much less than the best one are left out, as a memory leaves them out.
+    few: pieces that score much less than the best one are left out, as a memory leaves them out. What they have of the question
+        does not count, which harms rankings by more than words (docs/real/README.md).
     """
 
     harness: Harness
@@ -86,24 +85,20 @@ class RankedText:
         few = "-few" if self.few else ""
         return f"{self.ranking.name}{few}-text" + ("" if self.order == "text" else "-rank")
 
-    def prepare(self, text: PackedText) -> tuple[PackedText, list[Piece], Any, WordIndex | None, float]:
+    def prepare(self, text: PackedText) -> tuple[PackedText, list[Piece], Any, float]:
         self.harness.reader.head()
         pieces, before = self.harness.pieces(text), self.ranking.operations
-        index = self.ranking.index(text, pieces)
-        words = OwnWords().index(text, pieces) if self.few else None
-        return text, pieces, index, words, self.ranking.operations - before
+        return text, pieces, self.ranking.index(text, pieces), self.ranking.operations - before
 
-    def answer(self, state: tuple[PackedText, list[Piece], Any, WordIndex | None, float], ask: Ask) -> Reply:
-        text, pieces, index, words, read = state
+    def answer(self, state: tuple[PackedText, list[Piece], Any, float], ask: Ask) -> Reply:
+        text, pieces, index, read = state
         assert ask.budget is not None
         if isinstance(self.ranking, Oracle) and not ask.question.evidence:
             raise Skipped("the set does not say where the answer is")
         begin, before = now(), self.ranking.operations
         scores = self.ranking.scores(index, ask.question)
-        near = np.ones(len(pieces), dtype=bool)
-        if words is not None:
-            near = near_best(torch.from_numpy(scores), words.covered(ask.question.question), near).numpy()
-        chosen = within(pieces, [i for i in ranked(scores) if near[i]], ask.budget)
+        least = LEAST_SHARE * scores.max() if self.few else -np.inf
+        chosen = within(pieces, [i for i in ranked(scores) if scores[i] >= least], ask.budget)
         chosen = sorted(chosen) if self.order == "text" else chosen[::-1]
         selecting = now() - begin
         reply = _shown(self.harness, text.text, _spans(pieces, chosen), ask, {"select": selecting})
