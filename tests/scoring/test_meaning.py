@@ -13,7 +13,7 @@ from sharedllm.model.config import SharedLLMConfig
 from sharedllm.scoring import meaning, rankings
 from sharedllm.scoring.meaning import MeaningIndex
 from sharedllm.scoring.passages import select_pieces
-from sharedllm.scoring.rankings import HARDLY_SAID, UNSAID, quotations, rank_pieces, with_words
+from sharedllm.scoring.rankings import HARDLY_SAID, UNSAID, rank_pieces, with_words
 from sharedllm.scoring.sentences import Sentences, cut_sentences
 from sharedllm.scoring.states import KeptStates, layers_kept, read_alone
 from sharedllm.scoring.text_index import TextIndex, index_of
@@ -205,16 +205,7 @@ def test_a_question_without_words_and_one_that_the_text_quotes(model):
     assert not free.all() and free.any()
     alone = index.meaning(model.model, []).scores(question)[0]
     ranked = rank_pieces(model.model, [], index, question, asked, torch.ones_like(asked, dtype=torch.bool)).scores
-    assert int(alone.argmax()) in np.flatnonzero(~free) and int(ranked.argmax()) in np.flatnonzero(~free)
-
-
-def test_of_pieces_that_quote_the_question_two_are_read_first_and_others_last():
-    """The best two by words, whether or not their meaning is known; those of which it isn't stay unknown."""
-    free = np.array([True, False, False, False, True, False])
-    words = torch.tensor([9.0, 3.0, 2.0, 4.0, 1.0, 1.0])
-    near = torch.tensor([0.5, 0.9, 0.8, -torch.inf, 0.1, -torch.inf])
-    assert quotations(near, words, free).tolist() == pytest.approx([0.5, 0.9, 0.1, 0.9, 0.1, -torch.inf])
-    assert torch.equal(quotations(near, words, free | True), near)
+    assert int(alone.argmax()) in np.flatnonzero(~free) and int(ranked.argmax()) in np.flatnonzero(free)
 
 
 def test_an_answer_below_its_question_is_read(model):

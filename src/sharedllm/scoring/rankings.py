@@ -47,8 +47,6 @@ FOUND = 0.3
 # ids nearly all questions that share no word with their fact are below `UNSAID` in texts of 32K tokens, or below `HARDLY_SAID` in
 # 128K, of which some piece has more of a question's words by chance; of FairytaleQA and NQ one in ten (docs/real/README.md).
 UNSAID, HARDLY_SAID = 0.4, 0.5
-# So many pieces that repeat the question are read where meaning decides. One may be the heading above its answer.
-QUOTATIONS = 2
 # But where the next piece has less than this share of the best one's score, and the best one is at `FOUND` or above, it has something
 # that the question names, such as a number, and words decide. On even ids so it is for all questions about UUIDs, for one in a
 # hundred of NQ, whose evidence it is, and for none that shares no word with its fact.
@@ -105,7 +103,9 @@ def rank_pieces(
         if words is not None:
             if covered is None or float(covered[free].max()) >= UNSAID:
                 scores = follow(with_words(scores, words), index, question, free)
-            scores = quotations(scores, words, free)
+            # What quotes the question is nearest to it, and does not answer it.
+            known = scores.isfinite()
+            scores = scores.masked_fill(torch.from_numpy(~free) & known, float(scores[known].min()))
         return Ranked(scores, coverage, compared=compared)
     found = [] if words is None else [words]
     if heads:
@@ -115,19 +115,6 @@ def rank_pieces(
         return Ranked(scores, coverage)
     after = follow(scores, index, question, free)
     return Ranked(after, coverage, kept_pieces(scores, covered, free) | (after > scores))
-
-
-def quotations(
-    meaning: Float[Tensor, " n"], words: Float[Tensor, " n"], free: Bool[np.ndarray, " n"]
-) -> Float[Tensor, " n"]:
-    """(n,) scores of n pieces by meaning. Those that quote the question are nearest to it, and many would leave no room: the best
-    `QUOTATIONS` by words, which have little else in them, stay first, and the others come last."""
-    quoting = torch.from_numpy(~free)
-    known = meaning[meaning.isfinite()]
-    first = words.masked_fill(~quoting, -torch.inf).topk(min(QUOTATIONS, int(quoting.sum()))).indices
-    scores = meaning.masked_fill(quoting & meaning.isfinite(), float(known.min()))
-    scores[first] = float(known.max())
-    return scores
 
 
 def by_meaning(

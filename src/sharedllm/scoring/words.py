@@ -21,9 +21,11 @@ from ..utils.bm25 import BM25
 
 # A letter with + or # after it is a name of its own (C++, C#, F#); longer words are not (count++).
 _WORD = regex.compile(r"(?<![\p{L}\p{N}\p{M}])[\p{Latin}](?:\+{1,2}|#)(?![\p{L}\p{N}\p{M}+#])|[\p{L}\p{N}\p{M}]+")
-# What stands between two words, and behind the last one of a sentence or line.
+# What stands between two words, and what makes a question of them.
 _BETWEEN = r"[^\p{L}\p{N}\p{M}]+"
-_ENDED = r"(?=[.!?…\"'”’»)\]]|[^\S\n]*(?:\n|$))"
+_ASKED = r"[^\p{L}\p{N}\p{M}\n]*?[?？؟]"
+# What may stand before a question that is a heading, an item of a list, or "Q:".
+_HEADING = regex.compile(r"[\s#>*_•\-–—.):(\]\[\d]*(?:q(?:uestion)?[\s\d]*[:.)])?[\s*_]*")
 # Scripts that are written without spaces: their words count by pairs of characters.
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _RUNS = regex.compile(f"([{_UNSPACED}]+)|[^{_UNSPACED}]+")
@@ -43,13 +45,18 @@ def said(text: str) -> list[str]:
 
 
 def quotes(text: str, question: str) -> bool:
-    """Whether a text has a question word for word. Words that are no question ("The capital of Peru is") have to end a
-    sentence there: where the text goes on, it may answer them."""
-    asked = said(question)
-    if question.rstrip().endswith(("?", "？")):
-        return f" {' '.join(asked)} " in f" {' '.join(said(text))} "
+    """Whether a text repeats a question word for word, with its question mark, without more of it right below. A heading, or a line of
+    its own, that more text follows is no quotation: the answer stands there. Nor are a question's words in a statement."""
     plain = unicodedata.normalize("NFKC", text).casefold()
-    return regex.search(_BETWEEN.join(map(regex.escape, asked)) + _ENDED, plain) is not None
+    asked = _BETWEEN.join(map(regex.escape, said(question)))
+    found = list(regex.finditer(rf"(?<![\p{{L}}\p{{N}}\p{{M}}]){asked}{_ASKED}", plain))
+    return bool(found) and not any(_answered(plain, match.start(), match.end()) for match in found)
+
+
+def _answered(text: str, start: int, end: int) -> bool:
+    """Whether a question in a text begins a line and more words follow it."""
+    before = text[text.rfind("\n", 0, start) + 1 : start]
+    return _HEADING.fullmatch(before) is not None and regex.search(r"[\p{L}\p{N}]", text[end:]) is not None
 
 
 def words_of(text: str) -> list[str]:
