@@ -78,7 +78,7 @@ def without_core() -> Iterator[None]:
     """
     sys.stderr.flush()
     shown = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors=sys.stderr.errors)
-    with shown, Path(os.devnull).open("w") as nothing, redirect_stderr(shown):
+    with shown, Path(os.devnull).open("w", encoding="utf-8") as nothing, redirect_stderr(shown):
         os.dup2(nothing.fileno(), 2)
         try:
             yield
