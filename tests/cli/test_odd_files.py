@@ -138,7 +138,8 @@ def partly(run, tmp_path, model_folder, monkeypatch):
 
 def test_what_was_read_in_part_is_called_incomplete(run, partly, model_folder):
     text, memory, read = partly.text, partly.memory, [*partly.arguments, "--keep-all"]
-    partly.in_part("--keep-all")
+    goes_on = "what was read is kept: the same command with --append goes on"
+    assert goes_on in " ".join(partly.in_part("--keep-all").split())
     assert not json.loads(run("info", memory, "--json")[1])["complete"]
     code, _, err = run("ask", memory, "crates?", "--model", model_folder)
     told = f"incomplete: {text} was read up to 512 tokens: go on with `sharedllm read --append`."

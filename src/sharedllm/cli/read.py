@@ -87,8 +87,13 @@ def command(
             "damaged": damaged,
             "batch_tokens": batch_tokens,
         }
-        with reading.room(output, anew=old is None and (output / reading.NAME).exists()):
-            read = reading.read_all(output, collection, model, **settings)
+        try:
+            with reading.room(output, anew=old is None and (output / reading.NAME).exists()):
+                read = reading.read_all(output, collection, model, **settings)
+        except KeyboardInterrupt:
+            if (output / reading.NAME).exists():
+                note(f"what was read is kept: the same command {'' if append or sync else 'with --append '}goes on")
+            raise
     if dropped:
         reading.forget(output, dropped)
     store = MemoryStore.open(output, verify=False)
