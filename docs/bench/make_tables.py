@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 from sharedllm.benchmark.report import Row, rows
 from sharedllm.benchmark.results import DONE, Results
@@ -64,14 +65,14 @@ def table(folder: str, first: str, lengths: list[int]) -> Iterator[str]:
 
 
 def by_tree() -> Iterator[str]:
-    """Rows by setting of the tree: seconds, and their ratio to the first setting's, the smallest and largest of each round."""
+    """Rows by setting of the tree: median seconds, and their ratio to the first setting's in the same round, the median, smallest and largest."""
     rows = json.loads((HERE / "tree.json").read_text(encoding="utf-8"))["rows"]
     yield "| | seconds | × |"
     yield "|---|--:|--:|"
     for row in rows:
         ratios = [a / b for a, b in zip(row["seconds"], rows[0]["seconds"], strict=True)]
         around = "" if row is rows[0] else f" ({min(ratios):.2f}–{max(ratios):.2f})"
-        yield f"| {row['change']} | {number(row['median'])} | {row['median'] / rows[0]['median']:.2f}{around} |"
+        yield f"| {row['change']} | {number(row['median'])} | {median(ratios):.2f}{around} |"
 
 
 def made(page: Path) -> str:
