@@ -150,7 +150,7 @@ def test_a_killed_sync_loses_nothing(read, folder, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(writer.Writer, "_block", killed)
-        assert read("docs", "--sync", code=130) .endswith("goes on\nstopped\n")
+        assert read("docs", "--sync", code=130).endswith("goes on\nstopped\n")
     assert len(calls) == 4
     store = MemoryStore.open("x.memory")
     assert not store.damaged and {d.name: d for d in store.documents} == old
