@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 
 import pytest
@@ -173,6 +174,10 @@ def test_ask_within_a_budget(run, tmp_path, model_folder, text_file, memory_file
         assert source["document"] == str(text_file) and TEXT[start:end] == source["text"] != ""
         assert [start, end] == source["tokens"], "one token per character here"
     assert f"{text_file}, {answer['sources'][0]['place']}: " in run("ask", whole, *options)[2].replace("\n", "")
+    code, out, err = run("ask", text_file, "What is it?", "--model", model_folder, "--budget", 1)
+    assert (code, out) == (2, "") and re.search(
+        r"--budget 1 is less than the (\d+) tokens of one part .* least \1", err
+    )
     for arguments, message in (
         (["ask", memory_file, *options], "--keep-all"),
         (["ask", whole, *options[:-1], "best"], "--score best is not known"),

@@ -58,6 +58,8 @@ def test_read_ask_append_without_any_option(run, deep_folder, tmp_path):
     assert {k: v for k, v in again.items() if k != "seconds"} == {k: v for k, v in answer.items() if k != "seconds"}
     code, out, err = run("ask", memory, "Does photosynthesis need chlorophyll?", *options[1:])
     assert code == 0 and not json.loads(out)["found"]
+    code, out, err = run("ask", memory, *options, "--budget", 1)
+    assert (code, out) == (2, "") and "--budget 1 is less than the" in err and "of one piece: raise it" in err
     code, out, err = run("ask", memory, "Does photosynthesis need chlorophyll?", *options[1:-1])
     assert code == 0 and "may not be in the text" in err
     code, out, err = run("ask", memory, "What is it?", *options[1:-1])

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharedllm.context.budget import kept_within
+from sharedllm.utils.errors import UserError
 
 
 def within(scores, chunk_size, strides, budget, gist=0.5):
@@ -67,8 +68,13 @@ def test_equals_slow_loops(length, chunk_size, strides, budget, gist, worth, see
     """A queue orders equal scores differently; they are rare in practice, so scores are drawn without ties."""
     scores = torch.randperm(length, generator=torch.Generator().manual_seed(seed)).double()
     scores[scores >= worth * length] = -torch.inf
+    expected = slow(scores.tolist(), chunk_size, strides, budget, gist)
+    if not expected[0] and scores.isfinite().any():
+        with pytest.raises(UserError, match=f"budget={budget} is less than"):
+            within(scores, chunk_size, strides, budget, gist)
+        return
     positions, kept_at = within(scores, chunk_size, strides, budget, gist)
-    assert (positions.tolist(), kept_at.tolist()) == slow(scores.tolist(), chunk_size, strides, budget, gist)
+    assert (positions.tolist(), kept_at.tolist()) == expected
     assert len(positions) <= budget
 
 
@@ -115,7 +121,7 @@ def test_places_between_chunks_are_no_tokens():
     starts, ends = torch.tensor([0, 16, 32]), torch.tensor([16, 21, 40])
     dense = torch.cat([scores[:21], scores[32:]])
     close = torch.tensor([0, 16, 21]), torch.tensor([16, 21, 29])
-    for budget in (1, 5, 12, 20, 29):
+    for budget in (4, 5, 12, 20, 29):
         places, strides = kept_within(scores, (starts, ends), [4, 2, 1], budget)
         expected, expected_strides = kept_within(dense, close, [4, 2, 1], budget)
         assert torch.where(places >= 32, places - 11, places).tolist() == expected.tolist()
@@ -125,7 +131,7 @@ def test_places_between_chunks_are_no_tokens():
 @given(
     length=st.integers(1, 120),
     strides=st.sampled_from([[4, 1], [8, 4, 2], [8, 4, 2, 1]]),
-    budget=st.integers(1, 60),
+    budget=st.integers(4, 60),
     seed=st.integers(0, 5),
 )
 def test_keep_first(length, strides, budget, seed):
@@ -140,6 +146,13 @@ def test_keep_first(length, strides, budget, seed):
     assert ((last - first >= 0) & (last - first < strides_last)).all()
     begun = {int(place) // 16 * 16 for place in first}
     assert begun <= set(first.tolist())
+
+
+def test_a_budget_in_which_no_part_fits_names_the_least_that_does():
+    scores = torch.rand(64)
+    with pytest.raises(UserError, match="budget=1 is less than the 4 tokens of one part of the text: give at least 4"):
+        within(scores, 16, [4, 1], 1)
+    assert len(within(scores, 16, [4, 1], 4)[0]) == 4
 
 
 def test_no_budget():

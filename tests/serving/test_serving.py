@@ -323,11 +323,15 @@ def test_a_body_that_is_no_object_and_a_field_of_the_responses_api(client):
     assert "images are not supported" in error["message"]
 
 
-def test_a_budget_that_reads_nothing_is_said(client):
+def test_a_budget_that_reads_nothing_whole_is_said(client):
     """As the command line says it; also at the end of a stream, and together with other warnings."""
     body = ASKED | {"memory": "notes", "budget": 1, "tools": [TOOL], "max_tokens": 4}
+    refused = client.post("/v1/chat/completions", json=body)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "budget")
+    least = int(refused.json()["error"]["message"].removesuffix(".").split()[-1])
+    body |= {"budget": least}
     said = client.post("/v1/chat/completions", json=body).json()["sharedllm"]
-    little = "Only 0 tokens of the text were read for this: raise budget."
+    little = f"Only {least} tokens of the text were read for this: raise budget."
     assert said["sources"] == [] and said["warning"].startswith(f"{little} no tool can be called")
     events = streamed(client.post("/v1/chat/completions", json=body | {"stream": True, "tools": []}))
     assert events[-1]["sharedllm"]["warning"] == little

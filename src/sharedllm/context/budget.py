@@ -41,7 +41,7 @@ def kept_within(
         Ascending positions (s,) of the kept tokens, s ≤ budget, and the stride (s,) of each.
 
     Raises:
-        UserError: the budget is below 1.
+        UserError: the budget is below 1, or smaller than what the best chunk keeps at the coarsest stride.
     """
     budget = at_least_one("budget", budget, "keeps nothing")
     if not 0 <= gist <= 1:
@@ -62,6 +62,11 @@ def kept_within(
     order = order[torch.argsort(torch.cat(ranks)[order], descending=True, stable=True)]
     spent, worth = torch.cumsum(torch.cat(costs)[order], 0), ~torch.cat(ranks)[order].isneginf()
     taken = torch.zeros(len(order), dtype=torch.bool)
+    least = int(spent[0])
+    if worth[0] and least > budget:
+        raise UserError(
+            f"budget={budget} is less than the {least:,} tokens of one part of the text: give at least {least}."
+        )
     over = torch.nonzero((spent > budget) | ~worth)
     taken[order[: int(over[0]) if len(over) else None]] = True
     return _kept(taken.split([len(c) for c in costs]), starts, ends, strides, keep)

@@ -44,7 +44,8 @@ def select(
         gist: see `context.budget.kept_within`.
 
     Raises:
-        UserError: a memory does not hold every token or is another model's, or there is no such score.
+        UserError: a memory does not hold every token or is another model's, there is no such score, or the budget
+            is less than any part of a text takes.
     """
     if strides is not None:
         check_strides(strides)

@@ -99,7 +99,7 @@ class Job:
 
     @staticmethod
     def _told(error: Exception) -> Exception:
-        # The budget is the one field that only the text can tell to be wrong: it may be less than a piece.
+        # The budget is the one field that only the text can tell to be wrong: it may be less than one part.
         field = "budget" if str(error).startswith("budget=") else None
         return invalid(field, str(error)) if isinstance(error, UserError) else error
 
