@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sharedllm.cli import info, main
+from sharedllm.cli import common, info, main
 from sharedllm.memory.file import read_header
 from sharedllm.store import is_memory, look
 from sharedllm.utils.errors import UserError
@@ -136,3 +136,17 @@ def test_where_no_memory_can_be_is_refused_before_a_model_is_loaded(tmp_path, mo
     for output, said in ((text.parent, "other content"), (tmp_path / "none" / "a.memory", "does not exist")):
         code, _, err = run("read", text, "-o", output)
         assert code == 2 and said in err
+
+
+def test_progress_ends_at_its_total_without_files_that_are_left_out(run, tmp_path, monkeypatch, model_folder):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(common, "SECONDS_A_LINE", 0)
+    (tmp_path / "in").mkdir()
+    for name, text in {"a": b"", "b": b"Fields. " * 9, "c": b"\0" * 99, "d": b"Rivers. " * 9, "e": b"\0" * 50}.items():
+        (tmp_path / "in" / f"{name}.txt").write_bytes(text)
+    options = ["in", "-o", "in.memory", "--model", model_folder]
+    code, _, err = run("read", *options)
+    assert code == 0 and "reading 5 files: 144 of 144\n3 files could not be read:" in err, err
+    (tmp_path / "in" / "d.txt").write_text("Rivers. " * 10)
+    code, _, err = run("read", *options, "--append")
+    assert code == 0 and "reading 5 files: 80 of 80\n" in err and "1 document unchanged" in err, err

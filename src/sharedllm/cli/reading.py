@@ -183,6 +183,7 @@ def read_all(
                 raise UserError(f"{output} was made {other}: {ITS_MODEL}, or --replace it.")
         before = {document.name for document in writer.present().documents if document.finished}
         for opened in collection.rest():
+            advance(0, collection.nbytes or None)
             taken = {document.name for document in writer.present().documents}
             name, shown = _name(taken, opened.path), _Shown(opened.nbytes, bytes_per_token, advance)
             options = {"origin": opened.origin, "batch_tokens": batch_tokens, "progress": shown.tokens}
@@ -202,6 +203,7 @@ def read_all(
                 collection.unchanged.append(name)
             else:
                 (read.changed if name in before else read.new).append(name)
+        advance(0, collection.nbytes or None)  # without the last files too, if they were left out
         writer.commit()
     read.seconds = time.perf_counter() - start
     return read

@@ -32,6 +32,8 @@ class Collection:
         self._held: dict[str, Opened] = {}
         self._first: Opened | None = None
         self._coming: Iterator[Opened] = iter(())
+        self._sizes = {file: _size(file) for file in self.found.files}
+        self._nbytes = sum(self._sizes.values())
 
     @property
     def names(self) -> list[str]:
@@ -40,8 +42,8 @@ class Collection:
 
     @property
     def nbytes(self) -> int:
-        """The size of all files."""
-        return sum(_size(file) for file in self.found.files)
+        """The size of all files, without those that turned out so far to be unchanged or unreadable."""
+        return self._nbytes
 
     def check(self) -> None:
         """Refuse a file that was named and can't be read, before anything is done with the others.
@@ -87,6 +89,7 @@ class Collection:
         for file in self.found.files:
             if self._same(file):
                 self.unchanged.append(readable(file))
+                self._nbytes -= self._sizes[file]
                 continue
             try:
                 opened = self._held.pop(file, None) or open_document(file)
@@ -94,6 +97,7 @@ class Collection:
                 if file in self.found.named:
                     raise
                 self.unreadable.append((readable(file), str(error)))
+                self._nbytes -= self._sizes[file]
                 continue
             if opened.read_as:
                 self.guessed[readable(file)] = opened.read_as
