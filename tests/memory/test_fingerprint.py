@@ -12,6 +12,7 @@ from sharedllm.context import pieces
 from sharedllm.memory.fingerprint import (
     BASE_DECIDING,
     BASE_INDIFFERENT,
+    CUTTING,
     DECIDING,
     DECIDING_IF_SET,
     FAMILY_DECIDING,
@@ -24,9 +25,9 @@ COMMON = {field.name for field in dataclasses.fields(PreTrainedConfig)}
 
 
 def test_every_setting_is_decided_about():
-    """A new field of SharedLLMConfig belongs in DECIDING or in INDIFFERENT."""
+    """A new field of SharedLLMConfig belongs in DECIDING, CUTTING or INDIFFERENT."""
     own = {field.name for field in dataclasses.fields(SharedLLMConfig)} - COMMON
-    deciding = {*DECIDING.values(), *DECIDING_IF_SET}
+    deciding = {*DECIDING.values(), *DECIDING_IF_SET, *CUTTING}
     assert own == deciding | (INDIFFERENT & own)
     assert not deciding & INDIFFERENT and own | COMMON >= INDIFFERENT
 
@@ -42,7 +43,7 @@ def fingerprint(**changes) -> str:
     base = {"num_hidden_layers": 4, "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2} | {
         name: changes.pop(name)
         for name in list(changes)
-        if name not in {*DECIDING.values(), *DECIDING_IF_SET, *INDIFFERENT}
+        if name not in {*DECIDING.values(), *DECIDING_IF_SET, *CUTTING, *INDIFFERENT}
     }
     settings = {"window": 32, "chunk_size": 16, "lower_layers": 2, "strides": [4, 2]} | changes
     config = SharedLLMConfig(text_config=LlamaConfig(vocab_size=97, **base), **settings)
@@ -101,3 +102,12 @@ def test_it_changes_with_the_rule_that_cuts_pieces(monkeypatch):
     before, whole = fingerprint(**cut), fingerprint()
     monkeypatch.setattr(pieces, "RULE", 2)
     assert fingerprint(**cut) != before and fingerprint() == whole
+
+
+def test_it_changes_with_the_size_of_pieces():
+    """Models of windows that hold pieces of the usual size open each other's memories, and those of before."""
+    cut = {"encoding": "chunk", "injection": "deep", "closing": [3]}
+    usual = fingerprint(**cut, window=768)
+    assert usual == fingerprint(**cut, window=4096) == "0b60f06c08305db2a446b4d5ac95af4a"
+    assert len({usual, fingerprint(**cut, window=256), fingerprint(**cut, window=128)}) == 3
+    assert fingerprint(**cut, window=256) == fingerprint(**cut, window=257)

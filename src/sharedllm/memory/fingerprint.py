@@ -21,9 +21,11 @@ DECIDING = {"ratios": "strides"} | {
 }
 # Settings that were added later: hashed only if they are set, so that models without them keep their fingerprint.
 DECIDING_IF_SET = ("prefix", "parting", "closing", "pausing", "breaking", "heading")
+# Where chunks are read in pieces, the window decides by the size of these.
+CUTTING = ("window",)
 # Settings that don't: how a memory is attended to, how the model is trained, and options of a single read.
 INDIFFERENT = frozenset(
-    "window injection reach anchor start lower_weights key_position score_scaling selection selection_heads meaning_layers split_noise "
+    "injection reach anchor start lower_weights key_position score_scaling selection selection_heads meaning_layers split_noise "
     "memory_dtype initializer_range tie_word_embeddings text_config".split()
 )
 
@@ -125,8 +127,9 @@ class Fingerprint:
         ]
         settings = {hashed: (instead or {}).get(name, getattr(config, name)) for hashed, name in DECIDING.items()}
         settings |= {name: list(value) for name in DECIDING_IF_SET if (value := getattr(config, name))}
-        if config.closing and pieces.RULE > 1:  # models that the first rule cut keep their fingerprint
-            settings["pieces"] = pieces.RULE
+        if config.closing:  # models of the first rule and of the usual size keep their fingerprint
+            cut = {"pieces": (pieces.RULE, 1), "piece_size": (pieces.piece_size(config.window), pieces.LEAST)}
+            settings |= {name: value for name, (value, usual) in cut.items() if value != usual}
         held = base.to_dict()
         settings["base"] = {name: held.get(name) for name in BASE_DECIDING}
         settings["base"] |= {name: held[name] for name in FAMILY_DECIDING if name in held}
