@@ -14,9 +14,7 @@ import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import product
-from math import nan
 from pathlib import Path
 from statistics import fmean
 
@@ -35,8 +33,6 @@ LENGTHS = (((1, 3, 7), ROWS), ((3, 15), ROWS // 2))
 SEEDS = (0, 1)
 # Most tokens of text in the window beside them.
 MOST = 768
-# With fewer groups of questions, which are about one text, a difference has no interval.
-FEWEST = 6
 ASKED = {
     "closed": "closed book",
     "sharedllm": "a memory of {} tokens",
@@ -142,8 +138,6 @@ def kept() -> str:
         before, *after = (runs[run] for run in ("base", "real-band", "band-control"))
         shown = [f"{100 * qa.estimate(list(c.rows.values()), '').mean:.1f}" for c in (before, *after)]
         changed = [c for c in (qa.difference(c, before, "") for c in after) if c]
-        if len({row["group"] for row in before.rows.values()}) < FEWEST:
-            changed = [replace(c, low=nan) for c in changed]
         what = f"{name}, {ASKED[system].format(f'{length // 1024}K')}"
         lines.append(
             f"| {what} | {len(before.rows)} | {' | '.join(shown)} | {' | '.join(qa.shown(c, True) for c in changed)} |"

@@ -122,11 +122,13 @@ def test_figures_of_the_readme_are_those_of_the_results():
 
 
 def tables_of(script: str):
-    """A script that makes the tables of pages."""
+    """A script that makes the tables of pages, and may import those beside it."""
     spec = importlib.util.spec_from_file_location("make_tables", ROOT / script)
     assert spec is not None and spec.loader is not None
     tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend((ROOT / script).parent)
+        spec.loader.exec_module(tables)
     return tables
 
 

@@ -20,7 +20,7 @@ from sharedllm.evaluation.qa.pieces import Piece, cut, joined
 from sharedllm.evaluation.qa.plot import draw
 from sharedllm.evaluation.qa.rankings import Both, Embeddings, Ranking, SentenceEmbeddings, Words, ranked
 from sharedllm.evaluation.qa.reader import Reader, TooLong
-from sharedllm.evaluation.qa.report import Contender, load, total_operations, write_report
+from sharedllm.evaluation.qa.report import FEWEST, Contender, difference, load, shown, total_operations, write_report
 from sharedllm.evaluation.qa.run import Plan, measure, rows_of
 from sharedllm.evaluation.qa.selection import fused, measure_selection
 from sharedllm.evaluation.qa.sets import SETS, PackedText, Question, TextSpec
@@ -235,6 +235,16 @@ def test_nothing_is_asked_twice_and_a_torn_line_is_asked_again(harness, plan, pl
     late = Plan(plan.questions, plan.spec, ("same-pieces-text",), (400,), 6)
     with pytest.raises(ValueError, match="takes the pieces of sharedllm, which was not asked"):
         measure(late, texts, Resources(harness, texts), tmp_path, {"base": "a"})
+
+
+@pytest.mark.parametrize(("groups", "said"), [(FEWEST - 1, "+100.0"), (FEWEST, "+100.0 [+100.0, +100.0]")])
+def test_a_difference_over_few_texts_has_no_interval(groups, said):
+    ours, theirs = (
+        Contender(name, None, {str(i): {"group": i % groups, "scores": {"f1": score}} for i in range(20)}, [])
+        for name, score in (("ours", 1.0), ("theirs", 0.0))
+    )
+    found = difference(ours, theirs, "f1")
+    assert found is not None and shown(found, signed=True) == said
 
 
 def test_a_skipped_text_stands_in_the_report(harness, plan, tmp_path):

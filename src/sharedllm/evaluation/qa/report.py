@@ -3,8 +3,8 @@
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import isnan
+from dataclasses import dataclass, replace
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ SAME = "same-pieces-text"
 # Scores whose values are 0 or 1.
 SHARES = ("hit", "em", "number", "all_named", "line")
 TIMES = (1, 10, 100, 1000)
+# With fewer groups of questions a difference has no interval: a bootstrap over two stories has only their two values.
+FEWEST = 6
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,16 @@ def estimate(rows: Sequence[dict[str, Any]], metric: str) -> Estimate:
 
 
 def difference(ours: Contender, theirs: Contender, metric: str) -> Estimate | None:
-    """Ours minus theirs on the questions that both answered, with a bootstrap over groups of questions."""
+    """Ours minus theirs on the questions that both answered, with a bootstrap over groups of questions: without interval if these
+    are fewer than `FEWEST`, None if there is no question."""
     values: dict[str, list[float]] = defaultdict(list)
     for key in sorted(ours.rows.keys() & theirs.rows.keys()):
         row = ours.rows[key]
         values[row["group"]].append(row["scores"][metric] - theirs.rows[key]["scores"][metric])
-    return pooled_bootstrap(values) if values else None
+    if not values:
+        return None
+    found = pooled_bootstrap(values)
+    return found if len(values) >= FEWEST else replace(found, low=nan, high=nan)
 
 
 def write_report(folder: Path) -> Path:
@@ -91,7 +97,7 @@ def write_report(folder: Path) -> Path:
         "Every system gets the same texts and the same prompt, and writes greedily up to the same number of tokens. n: questions. "
         "95 % intervals over stories, books or texts: of shares Wilson's for as many independent questions as have the same "
         "variance, else of a bootstrap; "
-        f"the difference to {SAME} is paired, by question. Read: seconds for the text, once. A question: seconds for each, "
+        f"the difference to {SAME} is paired, by question, and has an interval over {FEWEST} or more of these. Read: seconds for the text, once. A question: seconds for each, "
         "after that; operations in 10⁹.",
         "",
     ]
