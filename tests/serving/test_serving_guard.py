@@ -210,6 +210,24 @@ def test_a_body_that_does_not_come_is_answered_in_time(port):
 
 
 @pytest.mark.parametrize("protocol", [server.AutoHTTPProtocol, H11Protocol], ids=["installed", "h11"])
+def test_more_connections_than_allowed_get_an_error_like_others(serve, protocol):
+    asked = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with (
+        listening(serve().app, http=server.careful(protocol, 5, most=1), lifespan="off") as port,
+        socket.create_connection(("127.0.0.1", port)) as first,
+    ):
+        first.sendall(asked)
+        first.settimeout(10)
+        assert b"200 OK" in first.recv(65536)
+        with socket.create_connection(("127.0.0.1", port)) as second:
+            second.sendall(asked)
+            head, body = answer_to(second).split(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ") and b"retry-after: 5" in head.lower()
+    error = json.loads(body)["error"]
+    assert error["type"] == "server_error" and "are open already: try again in 5 s." in error["message"]
+
+
+@pytest.mark.parametrize("protocol", [server.AutoHTTPProtocol, H11Protocol], ids=["installed", "h11"])
 @pytest.mark.parametrize(
     "sent", [b"no HTTP\r\n\r\n", b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n"], ids=["words", "long"]
 )

@@ -4,16 +4,19 @@ import asyncio
 import ipaddress
 import signal
 import socket
+from collections.abc import Sized
 from typing import Any, Protocol
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from ..utils.errors import UserError
 from .errors import ServingError
 from .guard import HEADER_BYTES
 from .replies import Json
+from .worker import RETRY
 
 # Most connections at once, and seconds for open connections to end once the server is told to stop.
 CONNECTIONS = 1024
@@ -81,15 +84,35 @@ class _Server(uvicorn.Server):
         ending.cancel()
 
 
-def careful(protocol: type[asyncio.Protocol], seconds: float) -> type[asyncio.Protocol]:
+def few(app: ASGIApp, connections: Sized, most: int) -> ASGIApp:
+    """An app that refuses requests while more connections than these are open. In place of uvicorn's own limit, whose error is
+    plain text."""
+
+    async def limited(scope: Scope, receive: Receive, send: Send) -> None:
+        if len(connections) <= most:
+            await app(scope, receive, send)
+            return
+        error = ServingError(503, f"{most:,} connections are open already: try again in {RETRY} s.", retry=RETRY)
+        await Json(error.body, error.status, error.headers | {"Connection": "close"})(scope, receive, send)
+
+    return limited
+
+
+def careful(protocol: type[asyncio.Protocol], seconds: float, most: int = CONNECTIONS) -> type[asyncio.Protocol]:
     """A uvicorn protocol that closes a connection if a request's headers are not complete in time, and that answers what
-    is not HTTP in the form of all errors."""
+    is not HTTP, or is asked while more than `most` connections are open, in the form of all errors."""
 
     class Limited(protocol):
         _late: asyncio.TimerHandle | None = None
-        # Of every protocol of uvicorn: the request that is being answered, and the connection.
+        # Of every protocol of uvicorn: the request that is being answered, the connection, what answers, and all connections.
         cycle: Any
         transport: asyncio.Transport
+        app: ASGIApp
+        connections: Sized
+
+        def __init__(self, *args: Any, **options: Any):
+            super().__init__(*args, **options)
+            self.app = few(self.app, self.connections, most)
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(transport)
@@ -139,7 +162,6 @@ def run(app: FastAPI, worker: Stopped, bound: socket.socket) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
-        limit_concurrency=CONNECTIONS,
         # Of headers that are not complete yet; complete ones are measured by `Guard`, which says what is wrong.
         h11_max_incomplete_event_size=2 * HEADER_BYTES,
         timeout_graceful_shutdown=2 * GRACE,
