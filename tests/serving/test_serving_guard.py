@@ -227,6 +227,19 @@ def test_more_connections_than_allowed_get_an_error_like_others(serve, protocol)
     assert error["type"] == "server_error" and "are open already: try again in 5 s." in error["message"]
 
 
+def test_a_body_that_has_not_come_when_the_server_ends_gets_an_error_like_others(serve):
+    options = {"http": server.careful(server.AutoHTTPProtocol, 5), "lifespan": "off", "timeout_graceful_shutdown": 1}
+    with socket.socket() as connection:
+        with listening(serve().app, **options) as port:
+            connection.connect(("127.0.0.1", port))
+            head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            connection.sendall(head + b"Content-Length: 99\r\nExpect: 100-continue\r\n\r\n")
+            connection.settimeout(10)
+            assert b"100 Continue" in connection.recv(65536)
+        head, body = answer_to(connection).split(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ") and "the server is stopping" in json.loads(body)["error"]["message"]
+
+
 @pytest.mark.parametrize("protocol", [server.AutoHTTPProtocol, H11Protocol], ids=["installed", "h11"])
 @pytest.mark.parametrize(
     "sent", [b"no HTTP\r\n\r\n", b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n"], ids=["words", "long"]

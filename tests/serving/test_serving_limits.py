@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from served import ASKED, TEXT, clients_of, small_model, store_of
 from starlette.testclient import TestClient
 
+import sharedllm
 from sharedllm import save_memory
 from sharedllm.cli.loading import tokenizer_fingerprint
 from sharedllm.serving import server
@@ -441,6 +442,7 @@ def test_bad_input(run, model_folder, tmp_path, monkeypatch):
         ):
             code, out, err = run("serve", *arguments)
             assert (code, out, err.count("\n")) == (2, "", 1) and message in err, err
+    monkeypatch.setattr(sharedllm, "serving", sharedllm.serving)  # importing it again replaces it
     for name in [m for m in sys.modules if m.startswith("sharedllm.serving")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "fastapi", None)

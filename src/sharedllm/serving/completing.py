@@ -11,7 +11,7 @@ from fastapi import Request
 from starlette.responses import Response
 
 from .answering import Answered, Piece
-from .errors import ServingError
+from .errors import ServingError, stopping
 from .identity import Identity
 from .replies import Json, Reply, streamed
 from .requests import ChatRequest, CompletionRequest
@@ -118,7 +118,7 @@ async def worked(worker: Worker, job: Job) -> AsyncGenerator[Any, None]:
             async for item in events:
                 yield item
     except Cancelled:
-        raise ServingError(503, "the server is stopping: try again later.") from None
+        raise stopping() from None
     except ServingError:
         raise
     except Exception:

@@ -37,6 +37,11 @@ def late(seconds: float) -> ServingError:
     )
 
 
+def stopping() -> ServingError:
+    """The error for what is not done any more before the server ends."""
+    return ServingError(503, "the server is stopping: try again later.")
+
+
 def left() -> ServingError:
     """The error for a request whose client left. Nobody reads it."""
     return ServingError(499, "the client left.")

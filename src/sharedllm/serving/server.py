@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 import uvicorn
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from ..utils.errors import UserError
-from .errors import ServingError
+from .errors import ServingError, stopping
 from .guard import HEADER_BYTES
 from .replies import Json
 from .worker import RETRY
@@ -84,15 +84,27 @@ class _Server(uvicorn.Server):
         ending.cancel()
 
 
-def few(app: ASGIApp, connections: Sized, most: int) -> ASGIApp:
-    """An app that refuses requests while more connections than these are open. In place of uvicorn's own limit, whose error is
-    plain text."""
+def refusing(app: ASGIApp, connections: Sized, most: int) -> ASGIApp:
+    """An app that refuses requests while more connections than these are open, and ends one that has no answer yet when it is
+    cancelled, which uvicorn does at the end. In place of uvicorn's own errors, which are plain text."""
 
     async def limited(scope: Scope, receive: Receive, send: Send) -> None:
-        if len(connections) <= most:
-            await app(scope, receive, send)
-            return
-        error = ServingError(503, f"{most:,} connections are open already: try again in {RETRY} s.", retry=RETRY)
+        begun = False
+
+        async def begins(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            if len(connections) <= most:
+                await app(scope, receive, begins)
+                return
+            error = ServingError(503, f"{most:,} connections are open already: try again in {RETRY} s.", retry=RETRY)
+        except asyncio.CancelledError:
+            if begun:
+                raise
+            error = stopping()
         await Json(error.body, error.status, error.headers | {"Connection": "close"})(scope, receive, send)
 
     return limited
@@ -112,7 +124,7 @@ def careful(protocol: type[asyncio.Protocol], seconds: float, most: int = CONNEC
 
         def __init__(self, *args: Any, **options: Any):
             super().__init__(*args, **options)
-            self.app = few(self.app, self.connections, most)
+            self.app = refusing(self.app, self.connections, most)
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(transport)

@@ -12,7 +12,7 @@ from starlette.types import Message
 
 from ..app import report_errors
 from ..completing import disconnected
-from ..errors import ServingError, late
+from ..errors import ServingError, late, stopping
 from ..guard import Guard, Hosts
 from ..metrics import CONTENT_TYPE, joined
 from ..replies import DONE, Json, event
@@ -151,7 +151,7 @@ class Front:
         except TimeoutError:
             said.put_nowait(late(self.seconds))
         except asyncio.CancelledError:
-            said.put_nowait(ServingError(503, "the server is stopping: try again later."))
+            said.put_nowait(stopping())
         except Exception:
             logger.exception("a request failed")
             said.put_nowait(ServingError(500, "the server failed: its log says how; try again."))
