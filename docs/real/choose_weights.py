@@ -37,10 +37,10 @@ WEIGHTS, LETTERS = (0.0, 0.2, 0.3, 0.5, 1.0), (4, 5, 6)
 
 
 @torch.no_grad()
-def asked(model, tokenizer, name: str, count: int, data: Path, quoted: bool = False):
+def asked(model, tokenizer, name: str, count: int, data: Path, quoted: bool = False, length: int = 32_768):
     """(index of the text, [(question of the set, the heads' scores (n,), pieces of each evidence)]) for each text."""
     meter, form = Meter(tokenizer), PromptForm.of(tokenizer)
-    plan = Plan(SETS.find(name), TextSpec(data, 32_768, "even", 50, 0), [], [], count, quoted)
+    plan = Plan(SETS.find(name), TextSpec(data, length, "even", 50, 0), [], [], count, quoted)
     for text in plan.texts(meter):
         memory = model.read(tokenize(tokenizer, text.text), keep_all=True, fingerprint=False)
         segments, ends = segments_of(memory), np.append(meter.tokens(text.text)[1], 0)

@@ -11,9 +11,9 @@ from sharedllm.context.pieces import Pieces
 from sharedllm.memory.segments import segments_of
 from sharedllm.model.config import SharedLLMConfig
 from sharedllm.scoring import meaning, rankings
-from sharedllm.scoring.meaning import MeaningIndex
+from sharedllm.scoring.meaning import Compared, MeaningIndex
 from sharedllm.scoring.passages import select_pieces
-from sharedllm.scoring.rankings import HARDLY_SAID, UNSAID, rank_pieces, with_words
+from sharedllm.scoring.rankings import HARDLY_SAID, UNSAID, rank_pieces, with_meaning, with_words
 from sharedllm.scoring.sentences import Sentences, cut_sentences
 from sharedllm.scoring.states import KeptStates, layers_kept, read_alone
 from sharedllm.scoring.text_index import TextIndex, index_of
@@ -281,6 +281,53 @@ def test_a_long_text_is_compared_by_what_its_memory_keeps(lower_layers):
     assert last[0] == pytest.approx(scores, abs=1e-6)
     by_two = MeaningIndex(model.model, byte_tokenizer(), index.ids, index.pieces, 2).scores(question)[0]
     assert scores.isfinite()[by_two.argmax()] and not scores.isfinite()[by_two.argmin()]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("lower_layers", [2, 3])
+def test_some_pieces_are_compared_as_the_memory_keeps_them(lower_layers):
+    model, segments, index = kept_by(lower_layers)
+    question, some = "Which birds swam over there?", torch.tensor([0, 2, 5])
+    near, compared = index.meaning(model.model, segments).as_kept(question, some)
+    assert compared.tokens == int(index.pieces.lengths[some].sum()) and not len(compared.read)
+    assert (compared.asked, compared.layers) == (len(question), lower_layers)
+    # As in a text of nothing but these, in which each token is as rare as in the whole.
+    by_ids = MeaningIndex(model.model, byte_tokenizer(), index.ids, index.pieces, lower_layers)
+    by_ids._read_missing(some)
+    expected = by_ids._sentences_of(some).scores(*by_ids._asked(ids(question)[0], lower_layers))
+    assert near == pytest.approx(expected, abs=1e-6)
+    model, segments, index = kept_by(4)  # deeper than meanings are compared
+    assert index.meaning(model.model, segments).as_kept(question, some) is None
+
+
+def test_of_what_words_find_the_nearest_in_meaning_comes_first(monkeypatch):
+    model, segments, index = kept_by(2)
+    asked = ids("Which town has a red bridge?")
+    own = torch.ones_like(asked, dtype=torch.bool)
+    wanted = {"score": "hybrid", "question_ids": asked, "own": own}
+    plain = rank_pieces(model.model, segments, index, "Which town has a red bridge?", **wanted | {"score": "bm25"})
+    best = plain.scores.topk(2).indices
+    near = {int(piece): float(place) for place, piece in enumerate(best)}  # the second one is nearer
+    given = lambda _, __, chosen: (torch.tensor([near.get(int(p), -1.0) for p in chosen]), Compared(7))  # noqa: E731
+    monkeypatch.setattr(MeaningIndex, "as_kept", given)
+    monkeypatch.setattr(rankings, "COMPARED", 3)
+    found = rank_pieces(model.model, segments, index, "Which town has a red bridge?", **wanted)
+    assert int(found.scores.argmax()) == int(best[1]) and found.compared.tokens == 7
+    monkeypatch.setattr(MeaningIndex, "as_kept", lambda *_: None)
+    found = rank_pieces(model.model, segments, index, "Which town has a red bridge?", **wanted)
+    assert found.scores == pytest.approx(plain.scores) and found.compared.tokens == 0
+
+
+def test_words_and_meaning_count_the_same():
+    scores, near = torch.tensor([4.0, 1.0, 3.0, 2.0]), torch.tensor([0.5, 2.5, 1.5])
+    chosen, free = torch.tensor([0, 2, 3]), np.ones(4, dtype=bool)
+    expected = [(1 + 0) / 2, 0.25 / 2, (0.75 + 1) / 2, (0.5 + 0.5) / 2]
+    assert with_meaning(scores, chosen, near, free) == pytest.approx(torch.tensor(expected))
+    # What quotes the question counts as the nearest of the others; if nothing else was compared, words decide.
+    free[2] = False
+    expected = [(1 + 0) / 2, 0.25 / 2, (0.75 + 1) / 2, (0.5 + 1) / 2]
+    assert with_meaning(scores, chosen, near, free) == pytest.approx(torch.tensor(expected))
+    assert torch.equal(with_meaning(scores, torch.tensor([2]), near[:1], free), scores)
 
 
 def test_of_a_text_that_was_appended_to_only_what_is_new_is_read():

@@ -70,10 +70,13 @@ class Compared:
     """What was done to compare meanings.
 
     tokens  of the text that were compared with the question; those that were compared twice, before and after, count twice
+    asked   tokens of the question. layers: how many it was read through
     read    (m,) lengths of the pieces that had to be read for it; without those that an earlier question needed too
     """
 
     tokens: int = 0
+    asked: int = 0
+    layers: int = 0
     read: Int[Tensor, " m"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
 
 
@@ -143,8 +146,25 @@ class MeaningIndex:
         states, weights = self._asked(mine, self._depth)
         found = torch.full((len(self._pieces),), -torch.inf)
         found[chosen] = self._last[1].scores(states, weights)
-        before = len(self._ids) if self._kept and len(chosen) < len(found) else 0
-        return found, Compared(before + int(self._pieces.lengths[chosen].sum()), self._pieces.lengths[read])
+        tokens, layers = int(self._pieces.lengths[chosen].sum()), self._depth
+        if self._kept and len(chosen) < len(found):
+            tokens, layers = tokens + len(self._ids), layers + self._kept.depth
+        return found, Compared(tokens, len(mine), layers, self._pieces.lengths[read])
+
+    @torch.no_grad()
+    def as_kept(self, question: str, chosen: Int[Tensor, " m"]) -> tuple[Float[Tensor, " m"], Compared] | None:
+        """(m,) how near the best sentence of each of some pieces is to a question in the states that the memory keeps, so that
+        nothing is read for it; None if these are of no use.
+
+        chosen: (m,) pieces, ascending.
+        """
+        (mine,) = self._tokenized([question])
+        if self._kept is None or not len(mine):
+            return None
+        depth, lengths = self._kept.depth, self._pieces.lengths[chosen]
+        states = torch.cat(list(self._kept.blocks(self._slots[self._tokens_of(chosen)])()))
+        sentences = self._by_states(list(states.split(lengths.tolist())), chosen)
+        return sentences.scores(*self._asked(mine, depth)), Compared(int(lengths.sum()), len(mine), depth)
 
     @torch.no_grad()
     def by_depth(

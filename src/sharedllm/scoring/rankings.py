@@ -23,8 +23,8 @@ from .text_index import TextIndex
 @dataclass(frozen=True)
 class Ranking:
     """What pieces are ranked by: the question's words, the model's selection heads, their meaning. If all count, meaning
-    decides alone where the text says hardly any word of the question, together with words where it says few, and not at all
-    elsewhere."""
+    decides alone where the text says hardly any word of the question, and together with words where it says few. Elsewhere words and
+    heads find some pieces, and the states of these that the memory keeps say how near they are in meaning."""
 
     words: bool = False
     heads: bool = False
@@ -47,6 +47,9 @@ FOUND = 0.3
 # ids nearly all questions that share no word with their fact are below `UNSAID` in texts of 32K tokens, or below `HARDLY_SAID` in
 # 128K, of which some piece has more of a question's words by chance; of FairytaleQA and NQ one in ten (docs/real/README.md).
 UNSAID, HARDLY_SAID = 0.4, 0.5
+# Elsewhere so many pieces, the best by words and heads, are compared by meaning in the states that the memory keeps, which costs
+# nothing to speak of, and both count the same. Chosen on even ids (docs/real/README.md).
+COMPARED = 16
 # But where the next piece has less than this share of the best one's score, and the best one is at `FOUND` or above, it has something
 # that the question names, such as a number, and words decide. On even ids so it is for all questions about UUIDs, for one in a
 # hundred of NQ, whose evidence it is, and for none that shares no word with its fact.
@@ -113,8 +116,13 @@ def rank_pieces(
     scores = found[0] if len(found) == 1 else join(*found)
     if not ranking.words:
         return Ranked(scores, coverage)
+    compared = Compared()
+    if ranking.meaning and model.config.meaning_layers:
+        chosen = scores.topk(min(COMPARED, len(scores))).indices.sort().values
+        if (near := index.meaning(model, segments).as_kept(question, chosen)) is not None:
+            scores, compared = with_meaning(scores, chosen, near[0], free), near[1]
     after = follow(scores, index, question, free)
-    return Ranked(after, coverage, kept_pieces(scores, covered, free) | (after > scores))
+    return Ranked(after, coverage, kept_pieces(scores, covered, free) | (after > scores), compared)
 
 
 def by_meaning(
@@ -160,6 +168,27 @@ def join(words: Float[Tensor, " n"], heads: Float[Tensor, " n"]) -> Float[Tensor
     matches, heads alone decide."""
     shares = (each / each.max().clamp(min=1e-20) for each in (words, heads.float()))
     return torch.stack([weight * share for weight, share in zip((1.0, HEADS), shares, strict=True)]).sum(0)
+
+
+def with_meaning(
+    scores: Float[Tensor, " n"],
+    chosen: Int[Tensor, " m"],
+    near: Float[Tensor, " m"],
+    free: Bool[np.ndarray, " n"],
+) -> Float[Tensor, " n"]:
+    """(n,) scores of n pieces as shares of the greatest, and how near some are in meaning, from 0 to 1, with equal weights.
+
+    Args:
+        chosen: (m,) the pieces that were compared. near: (m,) how near these are to the question.
+        free: of `TextIndex.covered`; what quotes the question is nearest to it, and counts as the nearest of the others.
+    """
+    others = near[torch.from_numpy(free)[chosen]]
+    if not len(others):
+        return scores
+    least, most = float(others.min()), float(others.max())
+    scores = scores / scores.max().clamp(min=1e-20)
+    scores[chosen] += (near.clamp(least, most) - least) / max(most - least, 1e-20)
+    return scores / 2
 
 
 def kept_pieces(

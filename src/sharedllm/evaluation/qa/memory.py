@@ -81,7 +81,7 @@ class Memory:
         kept, running = int(answer.memory.kept[0]), answer.question_ids.shape[1]
         heads = check_ranking(config, answer.score)[1]
         select = deep_select(config, length, running, causal=True) if heads else 0
-        select += deep_compare(config, answer.compared, running, causal=True)
+        select += deep_compare(config, answer.compared, causal=True)
         # The pass over the question gives the first token of the answer.
         new = answer.answer_ids.shape[1] - 1
         first, again = (deep_answer(config, kept, running, new, causal=True, again=a) for a in (False, True))

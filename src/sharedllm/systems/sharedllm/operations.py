@@ -94,9 +94,9 @@ def deep_select(config: SharedLLMConfig, length: int, question: int, causal: boo
     )
 
 
-def deep_compare(config: SharedLLMConfig, compared: Compared, question: int, causal: bool = False) -> int:
-    """Pieces that are read on through the model's `meaning_layers` layers, and the product of each token that is compared with
-    each of the question's."""
+def deep_compare(config: SharedLLMConfig, compared: Compared, causal: bool = False) -> int:
+    """The question and pieces that are read through layers to be compared, and the product of each token that is compared with each of
+    the question's."""
     costs, before, kept = Costs.of(config.text_config), len(config.prefix or []), layers_kept(config)
     total = 0
     for length in compared.read.tolist():
@@ -104,8 +104,9 @@ def deep_compare(config: SharedLLMConfig, compared: Compared, question: int, cau
         tokens, past = (length + before, 0) if kept is None else (length, before)
         total += tokens * costs.layer + pairs(tokens, past, causal) * costs.pair
     layers = (config.meaning_layers or 0) - (kept or 0)
-    products = 2 * config.text_config.hidden_size * compared.tokens * question
-    return layers * total + products
+    asked = compared.asked * costs.layer + pairs(compared.asked, before, causal) * costs.pair
+    products = 2 * config.text_config.hidden_size * compared.tokens * compared.asked
+    return layers * total + compared.layers * asked + products
 
 
 def deep_answer(
