@@ -196,7 +196,7 @@ def depth_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
 
 
 RANKINGS = {
-    "default": "words and heads, or meaning (ours, the default)",
+    "default": "words, heads and meaning (ours, the default)",
     "memory:hybrid": "words and heads",
     "memory:meaning": "meaning alone (ours)",
     "memory:bm25": "words alone (ours)",
@@ -205,6 +205,7 @@ RANKINGS = {
     "minilm": "all-MiniLM-L6-v2",
     "minilm-sentences": "all-MiniLM-L6-v2, a piece by its best sentence",
     "bm25+minilm": "BM25 and MiniLM",
+    "both": "words and MiniLM's best sentence, the strongest rival",
 }
 
 

@@ -117,7 +117,7 @@ def rank_pieces(
     if not ranking.words:
         return Ranked(scores, coverage)
     compared = Compared()
-    if ranking.meaning and model.config.meaning_layers:
+    if ranking.meaning and model.config.meaning_layers and float(scores.max()) > 0:
         chosen = scores.topk(min(COMPARED, len(scores))).indices.sort().values
         if (near := index.meaning(model, segments).as_kept(question, chosen)) is not None:
             scores, compared = with_meaning(scores, chosen, near[0], free), near[1]
