@@ -222,7 +222,7 @@ def selection_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
     names = ("nq", "fairytaleqa", "hotpotqa", "nq-128k", "fairytaleqa-128k", "hotpotqa-128k", "nq-1m")
     reports += [(name, (HERE / f"selection-{name}.md").read_text(encoding="utf-8"), False) for name in names]
     for label, text, by_meaning in reports:
-        name = label.removesuffix("-32768").replace("-131072", "-128k")
+        name = label.removesuffix("-32768").replace("-131072", "-128k").replace("-1048576", "-1m")
         rows = text.partition("| all questions |")[2].partition("\n\n")[0]
         for ranking, n, first, eighth in re.findall(
             r"^\| (\S+) \| (\d+) \| ([\d.]+) .*?\| .*?\| ([\d.]+) ", rows, re.MULTILINE
