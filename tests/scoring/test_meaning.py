@@ -313,6 +313,10 @@ def test_of_what_words_find_the_nearest_in_meaning_comes_first(monkeypatch):
     monkeypatch.setattr(rankings, "COMPARED", 3)
     found = rank_pieces(model.model, segments, index, "Which town has a red bridge?", **wanted)
     assert int(found.scores.argmax()) == int(best[1]) and found.compared.tokens == 7
+    assert found.kept is not None and found.kept[best[0]], "what words find first is read, too"
+    monkeypatch.setattr(rankings, "COMPARED", len(index.pieces))  # a text of few pieces
+    assert rank_pieces(model.model, segments, index, "Which town has a red bridge?", **wanted).compared.tokens == 0
+    monkeypatch.setattr(rankings, "COMPARED", 3)
     monkeypatch.setattr(MeaningIndex, "as_kept", lambda *_: None)
     found = rank_pieces(model.model, segments, index, "Which town has a red bridge?", **wanted)
     assert found.scores == pytest.approx(plain.scores) and found.compared.tokens == 0

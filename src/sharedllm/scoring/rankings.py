@@ -116,13 +116,16 @@ def rank_pieces(
     scores = found[0] if len(found) == 1 else join(*found)
     if not ranking.words:
         return Ranked(scores, coverage)
-    compared = Compared()
-    if ranking.meaning and model.config.meaning_layers and float(scores.max()) > 0:
-        chosen = scores.topk(min(COMPARED, len(scores))).indices.sort().values
+    compared, best = Compared(), int(scores.masked_fill(torch.from_numpy(~free), -torch.inf).argmax())
+    # In a text of fewer pieces the farthest would count for nothing, however near it is.
+    if ranking.meaning and model.config.meaning_layers and len(scores) > COMPARED and float(scores.max()) > 0:
+        chosen = scores.topk(COMPARED).indices.sort().values
         if (near := index.meaning(model, segments).as_kept(question, chosen)) is not None:
             scores, compared = with_meaning(scores, chosen, near[0], free), near[1]
     after = follow(scores, index, question, free)
-    return Ranked(after, coverage, kept_pieces(scores, covered, free) | (after > scores), compared)
+    kept = kept_pieces(scores, covered, free) | (after > scores)
+    kept[best] = True  # what words find first is read, whatever is nearer
+    return Ranked(after, coverage, kept, compared)
 
 
 def by_meaning(
