@@ -53,18 +53,18 @@ def main() -> None:
     for part in (sys.argv[4] if sys.argv[4:] else CELLS).split(","):
         name, count, length = part.split(":")
         questions, chosen = SETS.find(name), {rule: [] for rule in RULES}
-        tokens = 1024 * int(length.removesuffix("K"))
-        for index, text in asked(model, tokenizer, name, int(count), Path(sys.argv[3]), length=tokens):
+        size = 1024 * int(length.removesuffix("K"))
+        for index, text in asked(model, tokenizer, name, int(count), Path(sys.argv[3]), length=size):
             for question, heads, gold in text:
                 words = index.words.scores(question.question)
                 covered, free = index.covered(question.question)
                 if rankings.by_meaning(covered, free, words):
                     continue
                 found = rankings.join(words, torch.from_numpy(heads))
-                for rule, (count, weight, further) in RULES.items():
+                for rule, (most, weight, further) in RULES.items():
                     ranked = found
-                    if count:
-                        some = found.topk(min(count, len(found))).indices.sort().values
+                    if most:
+                        some = found.topk(min(most, len(found))).indices.sort().values
                         near = nearness(index.meaning(model.model, index._segments), question.question, some, further)
                         share = found / found.max().clamp(min=1e-20)
                         both = rankings.with_meaning(found, some, near, free)
