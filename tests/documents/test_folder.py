@@ -88,8 +88,8 @@ def test_files_that_can_not_be_read_are_collected(tree):
     assert collection.begin()
     assert [opened.path for opened in collection.rest()] == ALL
     assert [path for path, _ in collection.unreadable] == ["docs/x.bin", "docs/z.txt"]
-    for named in (["docs/x.bin"], ["docs", "docs/z.txt"]):
-        with pytest.raises(UserError, match=r"docs/(x\.bin is of a kind|z\.txt is empty)"):
+    for named in (["docs/x.bin"], ["docs", "docs/x.bin"]):
+        with pytest.raises(UserError, match=r"docs/x\.bin is of a kind"):
             Collection(find(named), {}).check()
 
 

@@ -178,6 +178,21 @@ def test_unreadable_files_are_listed(run, read, folder, model_folder):
     assert names() == before
 
 
+def test_empty_files_that_are_named_are_listed(run, read, folder, model_folder):
+    """As in folders; if all are empty, there is nothing to read."""
+    (folder / "empty.txt").write_text("")
+    (folder / "blank.csv").write_text(" \n")
+    said = read("docs/notes.md", "docs/empty.txt", "docs/blank.csv", "docs/table.csv")
+    assert names() == ["docs/notes.md", "docs/table.csv"]
+    reasons = [f"docs/{name} is empty: there is nothing to read." for name in ("empty.txt", "blank.csv")]
+    assert [entry["reason"] for entry in said["unreadable"]] == reasons
+    code, _, err = run("read", "docs/notes.md", "docs/empty.txt", "-o", "x.memory", "--append", "--model", model_folder)
+    assert code == 0 and f"1 file could not be read:\n  {reasons[0]}\n" in err
+    err = read("docs/empty.txt", "docs/blank.csv", "--append", code=2)
+    assert err == f"error: {reasons[0]} 1 more can't be read either.\n"
+    assert names() == ["docs/notes.md", "docs/table.csv"]
+
+
 @pytest.mark.parametrize("arguments", [["docs/photo.png"], ["empty"], ["only"], ["docs", "docs/photo.png"]])
 def test_an_error_leaves_no_memory(read, folder, tmp_path, arguments):
     (folder / "photo.png").write_bytes(b"\x89PNG\0")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..utils.errors import UserError
-from ..utils.text_files import readable
+from ..utils.text_files import Empty, readable
 from .folder import Found
 from .opening import HELD, Opened, hash_of, open_document
 
@@ -46,7 +46,7 @@ class Collection:
         return self._nbytes
 
     def check(self) -> None:
-        """Refuse a file that was named and can't be read, before anything is done with the others.
+        """Refuse a file that was named and can't be read, before anything is done with the others. An empty one is left out.
 
         Raises:
             UserError: see `open_document`.
@@ -54,7 +54,10 @@ class Collection:
         room = HELD
         for file in self.found.files:
             if file in self.found.named and file != "-" and Path(file).is_file() and not self._same(file):
-                opened = open_document(file)
+                try:
+                    opened = open_document(file)
+                except Empty:
+                    continue
                 room -= opened.nbytes
                 if room > 0:
                     self._held[file] = opened
@@ -71,11 +74,10 @@ class Collection:
         self._coming = self._opened()
         self._first = next(self._coming, None)
         if self._first is None and not self.unchanged:
-            where, reason = self.unreadable[0]
+            reason = self.unreadable[0][1]
             more = f" {len(self.unreadable) - 1} more can't be read either." if len(self.unreadable) > 1 else ""
-            raise UserError(
-                f"{', '.join(filter(None, self.found.folders)) or where} holds no file that can be read: {reason}{more}"
-            )
+            where = ", ".join(filter(None, self.found.folders))
+            raise UserError((f"{where} holds no file that can be read: " if where else "") + reason + more)
         return self._first is not None
 
     def rest(self) -> Iterator[Opened]:
@@ -94,7 +96,7 @@ class Collection:
             try:
                 opened = self._held.pop(file, None) or open_document(file)
             except UserError as error:
-                if file in self.found.named:
+                if file in self.found.named and not isinstance(error, Empty):
                     raise
                 self.unreadable.append((readable(file), str(error)))
                 self._nbytes -= self._sizes[file]

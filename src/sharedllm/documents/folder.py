@@ -21,7 +21,7 @@ class Found:
     """What was found.
 
     files       paths, in order, each once
-    named       those of them that were named one by one, and so must be readable
+    named       those of them that were named one by one, and so must be readable; empty ones are left out
     folders     the folders that were searched; "" is the current one
     unreadable  path and reason of folders and files that could not even be listed
     """

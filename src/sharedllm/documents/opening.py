@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..utils.errors import UserError, refusal
-from ..utils.text_files import PIECE, check_file, is_text, line_feeds, pieces_of
+from ..utils.text_files import PIECE, Empty, check_file, is_text, line_feeds, pieces_of
 from .extract import Part
 from .kinds import KINDS, kind_of
 from .places import Origin
@@ -50,7 +50,8 @@ def open_document(name: str) -> Opened:
     before anything is done with its text.
 
     Raises:
-        UserError: it is missing, a folder, empty, damaged, locked, without text, or of a kind that can't be read. Names
+        Empty: it holds nothing but spaces.
+        UserError: it is missing, a folder, damaged, locked, without text, or of a kind that can't be read. Names
             the file and the fix.
     """
     try:
@@ -61,7 +62,7 @@ def open_document(name: str) -> Opened:
             return Opened(name, "text", 0, Origin(unit=extract.unit), lambda: _pieces(extract.parts))
         kind, nbytes = kind_of(path), path.stat().st_size
         if not nbytes:  # to some extractors that is a damaged file
-            raise _empty(name)
+            raise Empty(name)
         extract = kind.read(path)
         held = list(extract.parts) if nbytes <= HELD or isinstance(extract.parts, list) else None
         places, blank = _places(held if held is not None else extract.parts)
@@ -70,7 +71,7 @@ def open_document(name: str) -> Opened:
     except OSError as error:
         raise UserError(f"{name} can't be read: {refusal(error)}.") from None
     if blank:
-        raise _empty(name)
+        raise Empty(name)
     origin = Origin(sha256, extract.title, extract.unit, places)
     return Opened(
         name,
@@ -80,10 +81,6 @@ def open_document(name: str) -> Opened:
         lambda: _pieces(held if held is not None else kind.read(path).parts),
         extract.read_as,
     )
-
-
-def _empty(name: str) -> UserError:
-    return UserError(f"{name} is empty: there is nothing to read.")
 
 
 def hash_of(path: Path) -> str:

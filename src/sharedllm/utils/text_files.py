@@ -27,6 +27,13 @@ _RETURN, _LAST_RETURN = re.compile(r"\r(?=[^\n])"), re.compile(r"\r(?!\n)")
 PIECE = 200_000
 
 
+class Empty(UserError):
+    """A text that holds nothing, or nothing but spaces."""
+
+    def __init__(self, name: str):
+        super().__init__(f"{name} is empty: there is nothing to read.")
+
+
 def pieces_of(text: str) -> list[str]:
     """A text in pieces of about `PIECE` characters, cut after a line, else before a space, else anywhere, because
     tokenising a longer piece takes much memory and can't be interrupted."""
@@ -197,4 +204,4 @@ def text_pieces(name: str, encoding: str = "") -> Iterator[str]:
             if not raw:
                 break
     if empty:
-        raise UserError(f"{shown} is empty: there is nothing to read.")
+        raise Empty(shown)
