@@ -1,5 +1,5 @@
 """How much of the evidence of even ids is read, how many tokens, and how well the base answers from them as text in its window, by how
-pieces that words and heads find are compared by meaning too: the table of docs/real/README.md. Questions that meaning decides are left
+pieces that words and heads find are compared by meaning too: the table of docs/real/choices.md. Questions that meaning decides are left
 out. Takes half an hour on one core for a model of 0.5B parameters.
 
 Run: python docs/real/choose_beside.py MODEL BASE DATA [SET:QUESTIONS:TOKENS,…]    # as choose_shares.py

@@ -1,6 +1,6 @@
 """Where pieces should end: with sentences or lines alone, or with paragraphs and records where one ends in time, or before headings too.
 Even ids, pieces chosen by words, the base's answers from them as text in its window; and how many records stand whole in one
-piece: the tables of docs/real/README.md. Takes half an hour on one core for a base of 0.5B parameters.
+piece: the tables of docs/real/choices.md. Takes half an hour on one core for a base of 0.5B parameters.
 
 Run: python docs/real/choose_ends.py MODEL BASE DATA           # MODEL: of `sharedllm extend`; DATA: the folder of the question sets
      python docs/real/choose_ends.py MODEL BASE DATA evidence  # of both halves, with and without headings; two minutes

@@ -1,5 +1,5 @@
 """Whether to follow the names that the best piece of a question shares with other pieces, and how many: the evidence of even ids in the
-pieces that words choose, and the base's answers from them as text in its window: the tables of docs/real/README.md.
+pieces that words choose, and the base's answers from them as text in its window: the tables of docs/real/choices.md.
 Takes a quarter of an hour on one core for a base of 0.5B parameters.
 
 Run: python docs/real/choose_links.py MODEL BASE DATA        # MODEL: of `sharedllm extend`; DATA: the folder of the question sets

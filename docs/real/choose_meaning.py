@@ -1,5 +1,5 @@
 """How well meaning ranks the evidence of even ids, by the layers that read it, and when it should decide instead of words and
-heads: the tables of docs/real/README.md. Takes half an hour on one core for a model of 0.5B parameters.
+heads: the tables of docs/real/choices.md. Takes half an hour on one core for a model of 0.5B parameters.
 
 Run: python docs/real/choose_meaning.py MODEL DATA    # MODEL: of `sharedllm extend`; DATA: the folder of the question sets
 """

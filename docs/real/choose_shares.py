@@ -1,5 +1,5 @@
 """How much of the evidence of even ids is read, how many tokens, and how well the base answers from them as text in its window, by
-the share of the best score that a piece needs: the tables of docs/real/README.md. Questions that meaning decides are left out.
+the share of the best score that a piece needs: the tables of docs/real/choices.md. Questions that meaning decides are left out.
 Takes an hour on one core for a model of 0.5B parameters.
 
 Run: python docs/real/choose_shares.py MODEL BASE DATA [SET:QUESTIONS,…]    # MODEL: of `sharedllm extend`; DATA: the folder of the question sets

@@ -1,5 +1,5 @@
 """How near a memory comes to the same tokens as text in the base's window, by what is read alone: chunks of some size with an
-overlap, or the selected pieces themselves. The table of docs/real/README.md, on even ids.
+overlap, or the selected pieces themselves. The table of docs/real/choices.md, on even ids.
 
 Run: python docs/real/choose_units.py MODEL DATA    # MODEL: of `sharedllm extend`; DATA: the folder of the question sets
 """

@@ -1,4 +1,4 @@
-"""How much of a question one piece has by chance, in shorter and longer texts: a table of docs/real/README.md. Words only; takes
+"""How much of a question one piece has by chance, in shorter and longer texts: a table of docs/real/choices.md. Words only; takes
 a minute.
 
 Run: python docs/real/choose_unsaid.py MODEL DATA LENGTH …    # MODEL: of `sharedllm extend`; LENGTH: 32K, 128K

@@ -1,5 +1,5 @@
 """How well words and heads rank the evidence of even ids, by the weight of heads and the letters of a beginning: the table
-of docs/real/README.md. Takes 15 minutes on two cores for a model of 0.5B parameters. And, for the rival `both-few-text`, how much of
+of docs/real/choices.md. Takes 15 minutes on two cores for a model of 0.5B parameters. And, for the rival `both-few-text`, how much of
 the evidence it shows by the weight of meaning beside words.
 
 Run: python docs/real/choose_weights.py MODEL DATA            # MODEL: of `sharedllm extend`; DATA: the folder of the question sets

@@ -1,5 +1,5 @@
 """How to put a question to a chat model: the base's answers to even ids from pieces chosen by words, as text in its window, by
-the wording: the table of docs/real/README.md. Takes half an hour on one core for a base of 0.5B parameters.
+the wording: the table of docs/real/choices.md. Takes half an hour on one core for a base of 0.5B parameters.
 
 Run: python docs/real/choose_wording.py MODEL BASE DATA [SET[:QUESTIONS],…] [WORDING,…] [INSTRUCTION]    # MODEL: of `sharedllm extend`; DATA: the folder of the question sets;
      INSTRUCTION: instead of the one of each set; answers then have as much room as `ask` gives, instead of as much as the set asks for

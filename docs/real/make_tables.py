@@ -1,4 +1,4 @@
-"""Fills in the tables of this folder's README.md, and of the package's, from answers (see answered.py).
+"""Fills in the tables of this folder's pages, and of the package's README.md, from answers (see answered.py).
 
 Run: python docs/real/make_tables.py                      makes the tables again
      python docs/real/make_tables.py cells.jsonl FOLDER …  takes the answers of a file from folders that `sharedllm qa` wrote
@@ -40,7 +40,7 @@ from answered import (
 from sharedllm.evaluation.qa.report import Contender, total_operations
 from sharedllm.evaluation.statistics import holm, sign_test
 
-PAGES = HERE / "README.md", HERE.parent.parent / "README.md"
+PAGES = *sorted(HERE.glob("*.md")), HERE.parent.parent / "README.md"
 # One set of each kind: questions about stories, over two passages, about alike facts, search queries, and in other words.
 FRONT = ("fairytaleqa", "hotpotqa", "keys-4", "nq", "reworded")
 # The sets of odd ids that the base can solve, and those whom ours is counted against on them.
@@ -156,24 +156,25 @@ def front_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
 
 
 def cost_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
-    """Operations by number of questions about one text, for ours and the same pieces as text."""
+    """Operations of the same pieces as text and of ours: for each question, and for so many about one text with reading it."""
     counts = (1, 10, 100, 1000)
     yield (
-        "| set | tokens | system | of the text, tokens | a question, 10⁹ operations | its pieces read already | "
+        "| set | tokens | of the text, tokens | as text, 10⁹ | sharedllm, 10⁹ | × | its pieces read already, 10⁹ | "
         f"{' | '.join(f'{n:,}' for n in counts)} |"
     )
-    yield "|---|--:|---|--:|--:|--:|" + "--:|" * len(counts)
-    for name, length in cells(answers):
+    yield "|---|--:|--:|--:|--:|--:|--:|" + "--:|" * len(counts)
+    for name, length in sorted(cells(answers) + cells(answers, whole=True)):
+        if not solved(answers, name, length, metrics[name]):
+            continue
         here = cell(answers, name, length)
-        for system in ("same-pieces-text", "sharedllm"):
-            c = here[system]
-            totals = [total_operations(c, n) or 0.0 for n in counts]
-            each, tokens = mean(c, lambda row: row["operations"]) / 1e9, mean(c, lambda row: row["selected_tokens"])
-            shown = " | ".join(f"{t:.3g}" if t < 1000 else f"{t:,.0f}" for t in totals)
-            again = "–"
-            if system == "sharedllm":
-                again = f"{mean(c, lambda row: row['again_operations']) / 1e9:,.0f}"
-            yield f"| {name} | {size(name, length)} | {SYSTEMS[system]} | {tokens:,.0f} | {each:,.0f} | {again} | {shown} |"
+        both = here["same-pieces-text"], here["sharedllm"]
+        text, ours = (mean(c, lambda row: row["operations"]) / 1e9 for c in both)
+        tokens = mean(both[1], lambda row: row["selected_tokens"])
+        again = mean(both[1], lambda row: row["again_operations"]) / 1e9
+        totals = [[total_operations(c, n) or 0.0 for c in both] for n in counts]
+        shown = [" / ".join(f"{t:.3g}" if t < 1000 else f"{t:,.0f}" for t in pair) for pair in totals]
+        figures = f"{tokens:,.0f} | {text:,.0f} | {ours:,.0f} | {ours / text:.2f} | {again:,.0f}"
+        yield f"| {name} | {size(name, length)} | {figures} | {' | '.join(shown)} |"
 
 
 def depth_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
@@ -209,18 +210,22 @@ RANKINGS = {
 }
 
 
+# The questions of the table of selection, and how long their texts are.
+SELECTED = ("reworded", "reworded-128k", "nq", "fairytaleqa", "hotpotqa", "nq-128k", "fairytaleqa-128k", "hotpotqa-128k", "nq-1m")  # fmt: skip
+
+
 def selection_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
     """The share of the evidence among the best piece and the best 8, from the reports of `sharedllm selection`."""
     shares: dict[str, dict[str, str]] = {}
     counts: dict[str, str] = {}
-    # In those of this file meaning decides where the text has few words of a question.
-    meaning = (HERE / "selection-meaning.md").read_text(encoding="utf-8")
+    # In those of the second file meaning counts too, and decides where the text has few words of a question.
     reports = [
-        (label, text, True)
-        for label, text in re.findall(r"^# .*?: (\S+)\n(.*?)(?=^# |\Z)", meaning, re.DOTALL | re.MULTILINE)
+        (label, text, by_meaning)
+        for file, by_meaning in (("selection-words.md", False), ("selection-meaning.md", True))
+        for label, text in re.findall(
+            r"^# .*?: (\S+)\n(.*?)(?=^# |\Z)", (HERE / file).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+        )
     ]
-    names = ("nq", "fairytaleqa", "hotpotqa", "nq-128k", "fairytaleqa-128k", "hotpotqa-128k", "nq-1m")
-    reports += [(name, (HERE / f"selection-{name}.md").read_text(encoding="utf-8"), False) for name in names]
     for label, text, by_meaning in reports:
         name = label.removesuffix("-32768").replace("-131072", "-128k").replace("-1048576", "-1m")
         rows = text.partition("| all questions |")[2].partition("\n\n")[0]
@@ -231,11 +236,10 @@ def selection_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
             # Words rank alike with and without a memory.
             row = {"words": "memory:bm25", "memory:hybrid": "default" if by_meaning else ranking}.get(ranking, ranking)
             shares.setdefault(row, {})[name] = f"{first} / {eighth}"
-    sets = [name for name in ("reworded", "reworded-128k", *names) if name in counts]
-    yield f"| ranking | {' | '.join(f'{name} (n={counts[name]})' for name in sets)} |"
-    yield "|---|" + "--:|" * len(sets)
+    yield f"| ranking | {' | '.join(f'{name} (n={counts[name]})' for name in SELECTED)} |"
+    yield "|---|" + "--:|" * len(SELECTED)
     for ranking, shown in RANKINGS.items():
-        yield f"| {shown} | {' | '.join(shares[ranking].get(name, '–') for name in sets)} |"
+        yield f"| {shown} | {' | '.join(shares[ranking].get(name, '–') for name in SELECTED)} |"
 
 
 # Each table's answers, and what makes it.

@@ -132,7 +132,7 @@ def tables_of(script: str):
     return tables
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/real/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/real/README.md", "docs/real/choices.md", "docs/real/earlier.md"])
 def test_tables_of_the_real_checkpoint_are_made_from_its_answers(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     assert text.count("<!-- table: ") > 0
