@@ -29,7 +29,7 @@ def test_a_corpus_is_asked_over_http(run, monkeypatch, tmp_path):
     assert seen["models"] == ["tiny", "tiny:trees"]
     assert (seen["memory"]["id"], len(seen["memory"]["documents"])) == ("trees", 4)
     extra = seen["answer"]["sharedllm"]
-    assert extra["memory"] == "trees" and 0 < extra["read_tokens"] <= 64
+    assert extra["memory"] == "trees" and 0 < extra["selected_tokens"] <= 64
     # Number 3 is the only document with that word.
     assert any(source["document"].endswith("/3.txt") and "elder" in source["text"] for source in extra["sources"])
     assert seen["stream"].endswith("data: [DONE]\n\n") and extra["sources"][0]["text"] in seen["passage"]["text"]

@@ -269,7 +269,7 @@ def test_an_answer_can_be_explained(serve):
         and facts["question"] == "Who is Mina?"
     )
     assert [d["name"] for d in facts["documents"]] == ["foxes", "owls"] and facts["kept"] == said["sharedllm"][
-        "read_tokens"
+        "selected_tokens"
     ]
     assert [s["text"] for s in facts["sources"]] == [s["text"] for s in said["sharedllm"]["sources"]]
     assert sum(layer["memory"] for layer in facts["layers"]) > 0

@@ -97,7 +97,7 @@ def test_streaming_equals_not_streaming(serve, template, more):
     assert (events[-1]["choices"], events[-1]["usage"]) == ([], whole["usage"])
     assert events[-2].get("sharedllm") == whole.get("sharedllm")
     if "memory" in more:
-        assert whole["sharedllm"]["read_tokens"] <= 40 == whole["sharedllm"]["budget"]
+        assert whole["sharedllm"]["selected_tokens"] <= 40 == whole["sharedllm"]["budget"]
         for source in whole["sharedllm"]["sources"]:
             start, end = source["characters"]
             assert source["document"] == "foxes" and TEXT[start:end] == source["text"] != ""

@@ -282,5 +282,7 @@ def test_bad_requests(tmp_path, model):
     assert not (tmp_path / "b.memory").exists(), "a store that was not begun leaves no files"
     with pytest.raises(ValueError, match="does not hold every token"):
         model.scores(build(tmp_path / "tree.memory", model, {"one": words(40)}, keep_all=False), ids_of("a"))
-    with pytest.raises(ValueError, match="holds no readable text"):
-        build(tmp_path / "none.memory", model, {}).load()
+    empty = build(tmp_path / "none.memory", model, {}, keep_all=False)
+    for used in (empty.load, lambda: model.scores(empty, ids_of("a"))):
+        with pytest.raises(ValueError, match="holds no readable text"):
+            used()

@@ -216,6 +216,9 @@ def test_recover_says_what_is_lost(tmp_path, model):
     (tmp_path / "none.memory" / "blocks").mkdir(parents=True)
     with pytest.raises(ValueError, match="has no undamaged block"):
         recover(tmp_path / "none.memory", tmp_path / "newer.memory", TOKENIZER, "tok")
+    build(tmp_path / "emptied.memory", model, {})
+    with pytest.raises(ValueError, match=r"emptied\.memory holds no document, so there is nothing to recover"):
+        recover(tmp_path / "emptied.memory", tmp_path / "newer.memory", TOKENIZER, "tok")
     assert not (tmp_path / "newer.memory").exists()
 
 

@@ -144,8 +144,8 @@ def answer(
         asked = _narrowed(model, tokenizer, store, prompt)
         chosen = _selected(model, tokenizer, asked, prompt, budget, score, hooks.step)
         memory = chosen.memory
-        read = int(memory.kept[0])
-        extra = {"memory": name, "budget": budget, "score": score, "read_tokens": read}
+        selected = int(memory.kept[0])
+        extra = {"memory": name, "budget": budget, "score": score, "selected_tokens": selected}
         extra |= {"found": chosen.found, "sources": chosen.sources}
         warnings = [chosen.too_little("budget"), prompt.warning]
         hooks.check()

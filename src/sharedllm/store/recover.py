@@ -19,7 +19,7 @@ from ..utils.fields import whole
 from ..utils.text import decode_pieces
 from ..utils.text_files import is_text
 from .blocks import Form, form_of
-from .manifest import ORIGIN, Block, Document, Manifest, is_block, origin_of
+from .manifest import ORIGIN, Block, Document, Manifest, is_block, origin_of, read_manifest
 from .writer import writing
 
 # Header fields that are equal in all blocks of a memory.
@@ -71,7 +71,7 @@ def recover(
         say: called with one line for each block that is left out.
 
     Raises:
-        UserError: there is no undamaged block, they are another tokenizer's, or `output` holds documents.
+        UserError: there is no document or no undamaged block, they are another tokenizer's, or `output` holds documents.
     """
     blocks = _whole_blocks(folder, say)
     kind = Counter(b.alike for b in blocks for _ in b.ids).most_common(1)[0][0]
@@ -121,8 +121,20 @@ def _whole_blocks(folder: Path, say: Callable[[str], None]) -> list[_Found]:
         ids = tensors["token_ids"][0, :length].clone()
         found.append(_Found(path, header, ids, complete, form_of(tensors), name, start, place, ends, origin))
     if not found:
+        if not paths and _is_empty(folder):
+            raise UserError(
+                f"{folder} holds no document, so there is nothing to recover: read one with `sharedllm read … -o {folder}`."
+            )
         raise UserError(f"{folder} has no undamaged block: read the texts again.")
     return found
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether a manifest says that there is no document, as when all were removed."""
+    try:
+        return not read_manifest(folder).documents
+    except UserError:
+        return False
 
 
 def _runs(blocks: list[_Found], chunk_size: int, say: Callable[[str], None]) -> list[tuple[str, list[_Found]]]:

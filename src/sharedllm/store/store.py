@@ -166,13 +166,14 @@ class MemoryStore:
 
     @cached_property
     def _segments(self) -> list[Segment]:
+        found = self._whole()  # first, since an emptied store should not be called incomplete
         if not self.manifest.complete:
             raise UserError(
                 f"{self.folder} does not hold every token: to select from it, read its texts with `sharedllm read --keep-all`."
             )
         # A document is a source of the first of its segments.
         left = {source["name"]: source for source in self._sources()}
-        whole = [(slot, file, left.pop(p.document.name, None)) for p, slot, file in self._whole()]
+        whole = [(slot, file, left.pop(p.document.name, None)) for p, slot, file in found]
         return [file.segment(slot, (source,) if source else ()) for slot, file, source in whole]
 
     def load(self) -> ContextMemory:

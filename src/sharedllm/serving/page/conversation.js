@@ -104,7 +104,7 @@ export async function ask(question) {
       if (event.choices[0]?.finish_reason === "length") turn.cut = true;
       if (event.sharedllm) {
         turn.sources = event.sharedllm.sources;
-        turn.read = event.sharedllm.read_tokens;
+        turn.read = event.sharedllm.selected_tokens;
         turn.found = event.sharedllm.found;
         turn.explanation = event.sharedllm.explanation ?? null;
       }
