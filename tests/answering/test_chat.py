@@ -222,6 +222,7 @@ def test_chat_by_pipe(run, talk, text_file, model_folder, tmp_path):
     assert turns[0]["history_tokens"] == 0 < turns[-1]["history_tokens"]
     for turn in turns:
         assert (turn["context_tokens"], turn["budget"], turn["score"]) == (len(TEXT), 50, "bm25")
+        assert 0 < turn["selected_tokens"] <= 50
         assert 1 <= len(turn["sources"]) <= 3
         for source in turn["sources"]:
             start, end = source["characters"]

@@ -121,6 +121,7 @@ def _show(chat: Chat, turn: Turn, json: bool, line: int, seconds: float) -> None
             "stopped": turn.stopped,
             "cut": turn.cut,
             "context_tokens": chat.tokens,
+            "selected_tokens": int(turn.memory.kept[0]),
             "history_tokens": int(chat.history.lengths[0]) if chat.history is not None else 0,
             "running_tokens": turn.running,
             "budget": chat.budget,
