@@ -100,7 +100,7 @@ class PromptForm:
         """The user's words for a question and how to answer it.
 
         In a chat template the instruction comes first and the question is marked as one: a small chat model answers so more
-        often right than with the instruction behind it (docs/real/README.md).
+        often right than with the instruction behind it (docs/real/choices.md).
         """
         if not instruction:
             return question

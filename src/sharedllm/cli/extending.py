@@ -84,7 +84,7 @@ def measured_depth(
     other words.
 
     What reading and questions cost together is linear in the depth, so one of two depths is the cheapest: the shallowest
-    that selects well, or all layers, which leave nothing to do for a question (docs/real/README.md).
+    that selects well, or all layers, which leave nothing to do for a question (docs/real/choices.md).
 
     Args:
         settings: those of `DEEP`, and others of `SharedLLMConfig`.

@@ -37,7 +37,7 @@ RANKINGS = {
     "meaning": Ranking(meaning=True),
     "hybrid": Ranking(words=True, heads=True, meaning=True),
 }
-# The weight of heads relative to words. Chosen on even ids of NQ, FairytaleQA and HotpotQA (docs/real/README.md).
+# The weight of heads relative to words. Chosen on even ids of NQ, FairytaleQA and HotpotQA (docs/real/choices.md).
 HEADS = 0.2
 # Below this coverage a text hardly answers a question. Measured on NQ (60 questions, 240 passages): without the
 # answering passage half are below, with it none. If a whole text is about the same people (FairytaleQA, 80 questions),
@@ -45,10 +45,10 @@ HEADS = 0.2
 FOUND = 0.3
 # Below this coverage words say less than meaning, and a little above it both together say most. On even
 # ids nearly all questions that share no word with their fact are below `UNSAID` in texts of 32K tokens, or below `HARDLY_SAID` in
-# 128K, of which some piece has more of a question's words by chance; of FairytaleQA and NQ one in ten (docs/real/README.md).
+# 128K, of which some piece has more of a question's words by chance; of FairytaleQA and NQ one in ten (docs/real/choices.md).
 UNSAID, HARDLY_SAID = 0.4, 0.5
 # Elsewhere so many pieces, the best by words and heads, are compared by meaning in the states that the memory keeps, which costs
-# nothing to speak of, and both count the same. Chosen on even ids (docs/real/README.md).
+# nothing to speak of, and both count the same. Chosen on even ids (docs/real/choices.md).
 COMPARED = 16
 # But where the next piece has less than this share of the best one's score, and the best one is at `FOUND` or above, it has something
 # that the question names, such as a number, and words decide. On even ids so it is for all questions about UUIDs, for one in a

@@ -18,7 +18,7 @@ from ...utils.model_names import checkpoint
 from .pieces import ENDS, Piece, golden
 from .sets import PackedText, Question
 
-# The weight of meaning beside words. Chosen by the evidence of even ids (docs/real/README.md).
+# The weight of meaning beside words. Chosen by the evidence of even ids (docs/real/choices.md).
 MEANING = 0.75
 
 

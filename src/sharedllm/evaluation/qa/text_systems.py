@@ -70,7 +70,7 @@ class RankedText:
 
     order: "text", the order of the text, or "rank", with the best one last and so next to the question.
     few: pieces that score much less than the best one are left out, as a memory leaves them out. What they have of the question
-        does not count, which harms rankings by more than words (docs/real/README.md).
+        does not count, which harms rankings by more than words (docs/real/choices.md).
     """
 
     harness: Harness
