@@ -82,6 +82,9 @@ def test_a_damaged_memory_is_described_as_damaged(run, tmp_path, model_folder):
     )
     path.unlink()
     assert run("memory", "check", memory)[1].endswith(f"are lost: blocks/{file}.memory is missing\n")
+    (memory / "manifest.json").unlink()
+    code, _, err = run("read", tmp_path / "b.txt", "-o", memory, "--append")
+    assert code == 2 and f"`sharedllm memory recover {memory} -o NEW --model MODEL`" in err
 
 
 @pytest.mark.parametrize("option", ["--append", "--sync"])

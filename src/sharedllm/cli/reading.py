@@ -34,9 +34,9 @@ def held(output: Path, found: Found, *, append: bool, sync: bool, replace: bool)
     anew = not (output / NAME).exists()
     if anew:
         check_no_corpus(output)
-        if append:
-            raise UserError(f"{output} holds no memory to append to: leave out --append.")
     check_ours(output)
+    if anew and append:
+        raise UserError(f"{output} holds no memory to append to: leave out --append.")
     if anew or replace:
         return None
     manifest = read_manifest(output)

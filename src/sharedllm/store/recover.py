@@ -98,7 +98,7 @@ def _whole_blocks(folder: Path, say: Callable[[str], None]) -> list[_Found]:
         raise UserError(f"{folder} is not a memory: it has no folder blocks.")
     paths = [p for p in (folder / "blocks").iterdir() if is_block(p.name) and p.suffix == ".memory"]
     found = []
-    for path in sorted(paths, key=lambda p: (p.stat().st_mtime_ns, p.name)):
+    for path in sorted(paths, key=lambda p: (p.lstat().st_mtime_ns, p.name)):
         try:
             header = read_header(path)
             tensors = open_tensors(path, header)
