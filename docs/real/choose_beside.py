@@ -6,17 +6,14 @@ Run: python docs/real/choose_beside.py MODEL BASE DATA [SET:QUESTIONS:TOKENS,…
 """
 
 import sys
-from pathlib import Path
 
-import numpy as np
 import torch
-from choose_shares import Chosen, answer
-from choose_weights import BUDGET, asked
+from choose_weights import asked
+from choosing import BUDGET, Asker, changed, gains, share_of, table, with_evidence
 from torch import Tensor
 
 from sharedllm.cli.loading import load, load_any
 from sharedllm.context.pieces import choose_pieces
-from sharedllm.evaluation.qa.reader import Reader
 from sharedllm.evaluation.qa.sets import SETS
 from sharedllm.scoring import rankings
 from sharedllm.scoring.meaning import MeaningIndex
@@ -47,14 +44,13 @@ def nearness(index: MeaningIndex, question: str, chosen: Tensor, further: bool) 
 @torch.no_grad()
 def main() -> None:
     (model, tokenizer), base = load(sys.argv[1]), load_any(sys.argv[2])[0]
-    reader, head = Reader(base, tokenizer), Reader(base, tokenizer).form.head()
-    print("Evidence, tokens, hit, f1.\n\n| set, even ids | tokens | n | " + " | ".join(RULES) + " |")
-    print("|---|--:|--:|" + "--:|" * len(RULES))
+    asker = Asker(base, tokenizer)
+    table("Evidence, tokens, hit, f1; better, worse.", ("set, even ids", "tokens", "n"), list(RULES))
     for part in (sys.argv[4] if sys.argv[4:] else CELLS).split(","):
         name, count, length = part.split(":")
         questions, chosen = SETS.find(name), {rule: [] for rule in RULES}
         size = 1024 * int(length.removesuffix("K"))
-        for index, text in asked(model, tokenizer, name, int(count), Path(sys.argv[3]), length=size):
+        for index, text in asked(model, tokenizer, name, int(count), sys.argv[3], length=size):
             for question, heads, gold in text:
                 words = index.words.scores(question.question)
                 covered, free = index.covered(question.question)
@@ -72,25 +68,13 @@ def main() -> None:
                     scores = rankings.follow(ranked, index, question.question, free)
                     kept = rankings.kept_pieces(ranked, covered, free) | (scores > ranked)
                     best = choose_pieces(scores.masked_fill(~kept, -torch.inf), index.pieces, BUDGET)
-                    read, shown = set(best.tolist()), "".join(index.texts[piece] for piece in best.tolist())
-                    said = reader.prompt(
-                        shown, reader.form.with_instruction(question.question, questions.instruction), bool(shown)
-                    )
-                    evidence = float(np.mean([bool(set(one.tolist()) & read) for one in gold if len(one)]))
-                    shown_tokens = int(index.pieces.lengths[best].sum())
-                    chosen[rule].append(
-                        Chosen(evidence, shown_tokens, torch.cat([head, said], 1), tuple(question.answers))
-                    )
-        answer(reader, [row for rows in chosen.values() for row in rows], questions.new_tokens)
-        before, cells = next(iter(chosen.values())), []
-        for rows in chosen.values():
-            hits, same = np.mean([row.scores for row in rows], 0)
-            evidence, tokens = np.mean([row.evidence for row in rows]), np.mean([row.tokens for row in rows])
-            change = np.array([row.scores[1] - old.scores[1] for row, old in zip(rows, before, strict=True)])
-            cells.append(
-                f"{100 * evidence:.1f}, {tokens:.0f}, {100 * hits:.1f}, {100 * same:.1f}"
-                + (f"; {(change > 0).sum()}, {(change < 0).sum()}" if rows is not before else "")
-            )
+                    row = asker.chosen(index, best, question, questions.instruction)
+                    row.evidence = share_of(gold, best)
+                    chosen[rule].append(row)
+        asker.answer([row for rows in chosen.values() for row in rows], questions.new_tokens)
+        before, *others = chosen.values()
+        cells = [with_evidence(before)]
+        cells += [f"{with_evidence(rows)}; {changed(gains(before, rows))}" for rows in others]
         print(f"| {name} | {length} | {len(before)} | {' | '.join(cells)} |", flush=True)
 
 

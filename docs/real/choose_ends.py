@@ -12,21 +12,19 @@ import sys
 import uuid
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
 from choose_links import RULES, Make, asked
-from choose_shares import BUDGET, Chosen, answer
+from choose_links import evidence as evidence_of
+from choosing import BUDGET, Asker, Chosen, changed, figures, gained, gains, table, texts
 from torch import Tensor
 
 from sharedllm.cli.loading import load, load_any
 from sharedllm.context.pieces import Pieces, choose_pieces, cut_chunks, piece_size
 from sharedllm.context.stops import Marks
 from sharedllm.evaluation.qa.meter import Meter
-from sharedllm.evaluation.qa.reader import Reader
-from sharedllm.evaluation.qa.run import Plan
-from sharedllm.evaluation.qa.sets import SETS, TextSpec
+from sharedllm.evaluation.qa.sets import SETS
 from sharedllm.scoring.rankings import kept_pieces
 from sharedllm.scoring.words import WordIndex
 from sharedllm.utils.text import tokenize
@@ -63,23 +61,22 @@ def evidence() -> None:
     """Parts of the evidence that are read, questions with all of it, and tokens."""
     make = Make(sys.argv[1])
     marks = make.config.breaking, make.config.heading
-    print("| set | tokens | ids | n | with paragraphs | before headings too |\n|---|--:|---|--:|--:|--:|")
+    table("Parts of the evidence, questions with all of it, tokens.", ("set", "tokens", "ids", "n"), ("with paragraphs", "before headings too"))  # fmt: skip
     for name, count, length in (*CELLS_READ, *((name, count, 131_072) for name, count, _ in CELLS_READ[:2])):
         for half in ("even", "odd"):
             cells = []
             for make.config.breaking, make.config.heading in ((None, None), marks):
-                picks = [(*row, row[0].chosen(row[1], RULES[1])) for row in asked(name, count, length, sys.argv[3], make, half)]  # fmt: skip
-                parts = [text.found(question, chosen) for text, question, chosen in picks]
-                tokens = np.mean([int(text.pieces.lengths[chosen].sum()) for text, _, chosen in picks])
-                share, whole = np.mean([p.mean() for p in parts]), np.mean([p.all() for p in parts])
-                cells.append(f"{100 * share:.1f}, {100 * whole:.1f}, {tokens:.0f}")
-            print(f"| {name} | {length // 1024}K | {half} | {len(picks)} | {' | '.join(cells)} |", flush=True)
+                rows = list(asked(name, count, length, sys.argv[3], make, half))
+                cells.append(
+                    evidence_of([(text, question, text.chosen(question, RULES[1])) for text, question in rows])
+                )
+            print(f"| {name} | {length // 1024}K | {half} | {len(rows)} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
     (model, tokenizer), base = load(sys.argv[1]), load_any(sys.argv[2])[0]
-    reader, meter, config = Reader(base, tokenizer), Meter(tokenizer), model.config
-    head, marks, least = reader.form.head(), config.marks, piece_size(config.window)
+    asker, meter, config = Asker(base, tokenizer), Meter(tokenizer), model.config
+    marks, least = config.marks, piece_size(config.window)
     assert marks is not None
     paragraphs = Marks(marks.parting, marks.closing, marks.pausing)
     rules = {"sentences": Marks((), marks.closing, marks.pausing), "paragraphs": paragraphs, "headings": marks}
@@ -88,11 +85,11 @@ def main() -> None:
         """The pieces' lengths, their words and their texts."""
         pieces = cut_chunks(rule, ids, config.chunk_size, least)
         spans = zip(pieces.start.tolist(), pieces.end.tolist(), strict=True)
-        texts = tokenizer.batch_decode([ids[start:end].tolist() for start, end in spans])
-        return pieces, WordIndex(texts), texts
+        written = tokenizer.batch_decode([ids[start:end].tolist() for start, end in spans])
+        return pieces, WordIndex(written), written
 
     every = {"lines": Marks((), marks.closing)} | rules
-    print("Records whole in one piece, %.\n\n| 400 records | " + " | ".join(every) + " |\n|---|" + "--:|" * len(every))
+    table("Records whole in one piece, %.", ("400 records",), list(every))
     for name, text, spans in records():
         ids, stops = tokenize(tokenizer, text)[0], np.append(meter.tokens(text)[1], 0)
         cells = []
@@ -102,38 +99,30 @@ def main() -> None:
             cells.append(np.mean([bool(((first <= a) & (b <= last)).any()) for a, b in spans]))
         print(f"| {name} | " + " | ".join(f"{100 * cell:.1f}" for cell in cells) + " |", flush=True)
     steps = [f"{new} minus {old}: f1; better, worse" for old, new in pairwise(rules)]
-    print("\nTokens, hit, f1.\n\n| set, even ids | n | " + " | ".join([*rules, *steps]) + " |")
-    print("|---|--:|" + "--:|" * len([*rules, *steps]))
+    print()
+    table("Tokens, hit, f1.", ("set, even ids", "n"), [*rules, *steps])
     for name, count in CELLS.items():
-        questions, chosen = SETS.find(name), {rule: [] for rule in rules}
-        spec, done = TextSpec(Path(sys.argv[3]), 32_768, "even", 50, 0), 0
-        for text in Plan(questions, spec, [], [], count).texts(meter):
+        questions, chosen, done = SETS.find(name), {rule: [] for rule in rules}, 0
+        for text in texts(name, count, sys.argv[3], meter):
             ids = tokenize(tokenizer, text.text)[0]
             some = text.questions[: count - done]
             for rule, kinds in rules.items():
-                pieces, words, texts = index(kinds, ids)
+                pieces, words, written = index(kinds, ids)
                 for question in some:
                     scores, covered = words.scores(question.question), words.covered(question.question)
-                    kept = kept_pieces(scores, covered, np.ones(len(texts), dtype=bool))
+                    kept = kept_pieces(scores, covered, np.ones(len(written), dtype=bool))
                     best = choose_pieces(scores.masked_fill(~kept, -torch.inf), pieces, BUDGET)
-                    shown = "".join(texts[piece] for piece in best.tolist())
-                    said = reader.prompt(
-                        shown, reader.form.with_instruction(question.question, questions.instruction), bool(shown)
-                    )
-                    prompt, tokens = torch.cat([head, said], 1), int(pieces.lengths[best].sum())
-                    chosen[rule].append(Chosen(0.0, tokens, prompt, tuple(question.answers)))
+                    shown = "".join(written[piece] for piece in best.tolist())
+                    prompt = asker.prompt(shown, question, questions.instruction)
+                    chosen[rule].append(Chosen(int(pieces.lengths[best].sum()), prompt, tuple(question.answers)))
             done += len(some)
             if done == count:
                 break
-        cells = []
         for rows in chosen.values():
-            answer(reader, rows, questions.new_tokens)
-            hits, same = 100 * np.mean([row.scores for row in rows], 0)
-            cells.append(f"{np.mean([row.tokens for row in rows]):.0f}, {hits:.1f}, {same:.1f}")
-        for before, after in pairwise(chosen.values()):
-            gain = np.array([new.scores[1] - old.scores[1] for old, new in zip(before, after, strict=True)])
-            error = 100 * gain.std(ddof=1) / len(gain) ** 0.5
-            cells.append(f"{100 * gain.mean():+.1f} ± {error:.1f}; {(gain > 0).sum()}, {(gain < 0).sum()}")
+            asker.answer(rows, questions.new_tokens)
+        cells = [figures(rows) for rows in chosen.values()]
+        changes = [gains(before, after) for before, after in pairwise(chosen.values())]
+        cells += [f"{gained(gain)}; {changed(gain)}" for gain in changes]
         print(f"| {name} | {done} | {' | '.join(cells)} |", flush=True)
 
 

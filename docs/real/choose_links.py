@@ -8,21 +8,18 @@ Run: python docs/real/choose_links.py MODEL BASE DATA        # MODEL: of `shared
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import torch
-from choose_shares import BUDGET, Chosen, answer
+from choosing import BUDGET, Asker, changed, figures, gained, gains, table, texts
 from torch import Tensor
 from transformers import AutoTokenizer
 
 from sharedllm.cli.loading import load_any
 from sharedllm.context.pieces import choose_pieces, cut_chunks, piece_size
 from sharedllm.evaluation.qa.meter import Meter
-from sharedllm.evaluation.qa.reader import Reader
-from sharedllm.evaluation.qa.run import Plan
-from sharedllm.evaluation.qa.sets import SETS, Question, TextSpec
+from sharedllm.evaluation.qa.sets import SETS, Question
 from sharedllm.evaluation.qa.sets.base import Half
 from sharedllm.model.config import SharedLLMConfig
 from sharedllm.scoring import links
@@ -87,8 +84,7 @@ class Text(TextIndex):
 
 def asked(name: str, count: int, length: int, data: str, make, half: Half = "even") -> Iterator[tuple[Text, Question]]:
     """Questions of one half of the ids, each with its text."""
-    spec = TextSpec(Path(data), length, half, 50, 0)
-    for packed in Plan(SETS.find(name), spec, [], [], count).texts(make.meter):
+    for packed in texts(name, count, data, make.meter, length, half):
         text = Text(packed.text, make.tokenizer, make.config, make.meter)
         yield from ((text, question) for question in packed.questions[:count])
         count -= len(packed.questions[:count])
@@ -104,54 +100,42 @@ class Make:
         self.config, self.meter = SharedLLMConfig.from_pretrained(folder), Meter(self.tokenizer)
 
 
+def evidence(picks: list[tuple[Text, Question, Tensor]]) -> str:
+    """Parts of the evidence, questions with all of it, in per cent, and tokens, of the pieces that were chosen for questions."""
+    parts = [text.found(question, chosen) for text, question, chosen in picks]
+    tokens = np.mean([int(text.pieces.lengths[chosen].sum()) for text, _, chosen in picks])
+    share, whole = np.mean([p.mean() for p in parts]), np.mean([p.all() for p in parts])
+    return f"{100 * share:.1f}, {100 * whole:.1f}, {tokens:.0f}"
+
+
 def main() -> None:
     make, half = Make(sys.argv[1]), "odd" if sys.argv[4:] == ["odd"] else "even"
     rules = RULES if half == "even" else RULES[:2]
-    print(f"Parts of the evidence, questions with all of it, tokens.\n\n| set, {half} ids | n | tokens | " + " | ".join(map(str, rules)) + " |")  # fmt: skip
-    print("|---|--:|--:|" + "--:|" * len(rules))
+    table("Parts of the evidence, questions with all of it, tokens.", (f"set, {half} ids", "n", "tokens"), list(map(str, rules)))  # fmt: skip
     every = {}
     for name, count, length in CELLS:
         every[name, length] = rows = list(asked(name, count, length, sys.argv[3], make, half))
-        cells = []
-        for rule in rules:
-            picks = [(text, question, text.chosen(question, rule)) for text, question in rows]
-            parts = [text.found(question, chosen) for text, question, chosen in picks]
-            tokens = np.mean([int(text.pieces.lengths[chosen].sum()) for text, _, chosen in picks])
-            share, whole = np.mean([p.mean() for p in parts]), np.mean([p.all() for p in parts])
-            cells.append(f"{100 * share:.1f}, {100 * whole:.1f}, {tokens:.0f}")
-        print(
-            f"| {name} | {len(rows)} | {f'{length // 1024}K'.replace('1024K', '1M')} | {' | '.join(cells)} |",
-            flush=True,
-        )
+        cells = [evidence([(text, question, text.chosen(question, rule)) for text, question in rows]) for rule in rules]
+        size = f"{length // 1024}K".replace("1024K", "1M")
+        print(f"| {name} | {len(rows)} | {size} | {' | '.join(cells)} |", flush=True)
     if half != "even":
         return
-    base = load_any(sys.argv[2])[0]
-    reader, head = Reader(base, make.tokenizer), Reader(base, make.tokenizer).form.head()
-    print(
-        "\nTokens, hit, f1.\n\n| set, even ids | n | none followed | names followed | difference in f1 | better, worse |"
-    )
-    print("|---|--:|--:|--:|--:|--:|")
+    asker = Asker(load_any(sys.argv[2])[0], make.tokenizer)
+    print()
+    table("Tokens, hit, f1.", ("set, even ids", "n"), ("none followed", "names followed", "difference in f1", "better, worse"))  # fmt: skip
     for name in ("hotpotqa", "nq", "fairytaleqa"):
-        questions, both = SETS.find(name), []
-        for rule in RULES[:2]:
-            both.append([])
-            for text, question in every[name, 32_768]:
-                chosen = text.chosen(question, rule)
-                shown = "".join(text.texts[piece] for piece in chosen.tolist())
-                said = reader.prompt(
-                    shown, reader.form.with_instruction(question.question, questions.instruction), bool(shown)
-                )
-                tokens = int(text.pieces.lengths[chosen].sum())
-                both[-1].append(Chosen(0.0, tokens, torch.cat([head, said], 1), tuple(question.answers)))
-        answer(reader, both[0] + both[1], questions.new_tokens)
-        cells = []
-        for rows in both:
-            hits, same = 100 * np.mean([row.scores for row in rows], 0)
-            cells.append(f"{np.mean([row.tokens for row in rows]):.0f}, {hits:.1f}, {same:.1f}")
-        gain = np.array([new.scores[1] - old.scores[1] for old, new in zip(*both, strict=True)])
-        error = 100 * gain.std(ddof=1) / len(gain) ** 0.5
-        cells += [f"{100 * gain.mean():+.1f} ± {error:.1f}", f"{(gain > 0).sum()}, {(gain < 0).sum()}"]
-        print(f"| {name} | {len(both[0])} | {' | '.join(cells)} |", flush=True)
+        questions = SETS.find(name)
+        before, after = (
+            [
+                asker.chosen(text, text.chosen(question, rule), question, questions.instruction)
+                for text, question in every[name, 32_768]
+            ]
+            for rule in RULES[:2]
+        )
+        asker.answer(before + after, questions.new_tokens)
+        gain = gains(before, after)
+        cells = figures(before), figures(after), gained(gain), changed(gain)
+        print(f"| {name} | {len(before)} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Run: python docs/real/choose_meaning.py MODEL DATA    # MODEL: of `sharedllm ext
 """
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ def main() -> None:
         by_depth: dict[int, list[float]] = {depth: [] for depth in DEPTHS}
         by_gate: dict[float, list[tuple[float, bool]]] = {gate: [] for gate in GATES}
         covers: list[float] = []
-        for index, questions in asked(model, tokenizer, name, count, Path(sys.argv[2])):
+        for index, questions in asked(model, tokenizer, name, count, sys.argv[2]):
             meaning = MeaningIndex(model.model, tokenizer, index.ids, index.pieces, max(DEPTHS))
             scores = meaning.by_depth([question.question for question, _, _ in questions], DEPTHS)
             for number, (question, heads, gold) in enumerate(questions):

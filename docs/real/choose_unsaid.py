@@ -5,16 +5,14 @@ Run: python docs/real/choose_unsaid.py MODEL DATA LENGTH …    # MODEL: of `sha
 """
 
 import sys
-from pathlib import Path
 
 import numpy as np
+from choosing import texts
 
 from sharedllm.cli.common import tokens_of_length
 from sharedllm.cli.loading import load
 from sharedllm.context.pieces import cut_chunks, piece_size
 from sharedllm.evaluation.qa.meter import Meter
-from sharedllm.evaluation.qa.run import Plan
-from sharedllm.evaluation.qa.sets import SETS, TextSpec
 from sharedllm.scoring.words import WordIndex
 from sharedllm.utils.text import tokenize
 
@@ -28,9 +26,8 @@ def main() -> None:
     assert config.marks
     for length in sys.argv[3:]:
         for name, count in QUESTIONS.items():
-            spec = TextSpec(Path(sys.argv[2]), tokens_of_length(length, 1), "even", 50, 0)
             found, sizes = [], []
-            for text in Plan(SETS.find(name), spec, [], [], count).texts(meter):
+            for text in texts(name, count, sys.argv[2], meter, tokens_of_length(length, 1)):
                 ids = tokenize(tokenizer, text.text)[0]
                 pieces = cut_chunks(config.marks, ids, config.chunk_size, piece_size(config.window))
                 spans = zip(pieces.start.tolist(), pieces.end.tolist(), strict=True)

@@ -8,18 +8,16 @@ Run: python docs/real/choose_weights.py MODEL DATA            # MODEL: of `share
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
+from choosing import BUDGET, table, texts
 from transformers import AutoTokenizer
 
 from sharedllm.cli.loading import load
 from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.pieces import cut, golden, within
 from sharedllm.evaluation.qa.rankings import Both, ranked, ranking_of
-from sharedllm.evaluation.qa.run import Plan
-from sharedllm.evaluation.qa.sets import SETS, TextSpec
 from sharedllm.memory.segments import segments_of
 from sharedllm.prompts import NOTHING, PromptForm, own_words
 from sharedllm.scoring import words
@@ -27,21 +25,17 @@ from sharedllm.scoring.rankings import LEAST_SHARE
 from sharedllm.scoring.text_index import TextIndex
 from sharedllm.utils.text import tokenize
 
-BUDGET = 512
-RIVAL, MEANINGS = (
-    {"nq": 100, "hotpotqa": 55, "fairytaleqa": 100, "reworded": 64, "keys-4": 40},
-    (0.0, 0.25, 0.5, 0.75, 1.0),
-)
+RIVAL = {"nq": 100, "hotpotqa": 55, "fairytaleqa": 100, "reworded": 64, "keys-4": 40}
+MEANINGS = (0.0, 0.25, 0.5, 0.75, 1.0)
 QUESTIONS = {"nq": 160, "fairytaleqa": 160, "hotpotqa": 50, "keys-4": 60}
 WEIGHTS, LETTERS = (0.0, 0.2, 0.3, 0.5, 1.0), (4, 5, 6)
 
 
 @torch.no_grad()
-def asked(model, tokenizer, name: str, count: int, data: Path, quoted: bool = False, length: int = 32_768):
+def asked(model, tokenizer, name: str, count: int, data: str, quoted: bool = False, length: int = 32_768):
     """(index of the text, [(question of the set, the heads' scores (n,), pieces of each evidence)]) for each text."""
     meter, form = Meter(tokenizer), PromptForm.of(tokenizer)
-    plan = Plan(SETS.find(name), TextSpec(data, length, "even", 50, 0), [], [], count, quoted)
-    for text in plan.texts(meter):
+    for text in texts(name, count, data, meter, length, quoted=quoted):
         memory = model.read(tokenize(tokenizer, text.text), keep_all=True, fingerprint=False)
         segments, ends = segments_of(memory), np.append(meter.tokens(text.text)[1], 0)
         index = TextIndex(segments, tokenizer, model.config.window, marks=model.config.marks)
@@ -62,18 +56,13 @@ def evidence_shown(pieces, scores: np.ndarray, gold) -> tuple[float, int]:
     return float(np.mean([bool(chosen & set(some)) for some in gold])), sum(pieces[i].tokens for i in chosen)
 
 
-def rival(meter: Meter, data: Path, encoder: str) -> None:
+def rival(meter: Meter, data: str, encoder: str) -> None:
     both = ranking_of("both", encoder)
     assert isinstance(both, Both)
-    print(
-        "Evidence, tokens.\n\n| set, even ids | n | "
-        + " | ".join(map(str, MEANINGS))
-        + " |\n|---|--:|"
-        + "--:|" * len(MEANINGS)
-    )
+    table("Evidence, tokens.", ("set, even ids", "n"), list(map(str, MEANINGS)))
     for name, count in RIVAL.items():
         found = {weight: [] for weight in MEANINGS}
-        for text in Plan(SETS.find(name), TextSpec(data, 32_768, "even", 50, 0), [], [], count).texts(meter):
+        for text in texts(name, count, data, meter):
             pieces = cut(text, meter)
             index = both.index(text, pieces)
             for question in text.questions:
@@ -88,12 +77,12 @@ def rival(meter: Meter, data: Path, encoder: str) -> None:
 def main() -> None:
     model, tokenizer = load(sys.argv[1])
     for name, count in QUESTIONS.items():
-        texts = list(asked(model, tokenizer, name, count, Path(sys.argv[2])))
+        every = list(asked(model, tokenizer, name, count, sys.argv[2]))
         for letters in LETTERS:
             words._BEGINNING = letters
             words._distinct.cache_clear()
             found: dict[float, list[float]] = {weight: [] for weight in WEIGHTS}
-            for text, questions in texts:
+            for text, questions in every:
                 index = words.WordIndex(text.texts)
                 for question, heads, gold in questions:
                     by_words = index.scores(question.question).numpy()
@@ -107,6 +96,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[3:]:
-        rival(Meter(AutoTokenizer.from_pretrained(sys.argv[1])), Path(sys.argv[2]), sys.argv[3])
+        rival(Meter(AutoTokenizer.from_pretrained(sys.argv[1])), sys.argv[2], sys.argv[3])
     else:
         main()

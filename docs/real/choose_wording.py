@@ -10,11 +10,10 @@ import sys
 import numpy as np
 import torch
 from choose_links import RULES, Make, asked
-from choose_shares import Chosen, answer
+from choosing import Asker, Chosen, table
 
 from sharedllm.answering.asked import ANSWER_TOKENS
 from sharedllm.cli.loading import load_any
-from sharedllm.evaluation.qa.reader import Reader
 from sharedllm.evaluation.qa.sets import SETS
 
 CELLS = {"nq": 60, "hotpotqa": 40, "fairytaleqa": 60, "keys-4": 24, "kv75-line": 19}
@@ -34,12 +33,13 @@ WORDINGS = {
 
 def main() -> None:
     make, base = Make(sys.argv[1]), load_any(sys.argv[2])[0]
-    reader = Reader(base, make.tokenizer)
+    asker = Asker(base, make.tokenizer)
+    reader = asker.reader
     sets, names = (
         given.split(",") if given else list(every)
         for given, every in zip((sys.argv[4:6] + ["", ""])[:2], (CELLS, WORDINGS), strict=True)
     )
-    print("Hit, f1.\n\n| set, even ids | n | " + " | ".join(names) + " |\n|---|--:|" + "--:|" * len(names))
+    table("Hit, f1.", ("set, even ids", "n"), names)
     for asked_for in sets:
         name, _, count = asked_for.partition(":")
         questions, cells = SETS.find(name), []
@@ -55,9 +55,9 @@ def main() -> None:
             for question, shown in picks:
                 before, after, lead = (part.format(question=question.question, how=how) for part in WORDINGS[wording])
                 said = reader.form.question(after, after_context=True, lead=lead)
-                prompt = torch.cat([reader.form.head(), reader.ids(before + shown), said], 1)
-                rows.append(Chosen(0.0, 0, prompt, tuple(question.answers)))
-            answer(reader, rows, ANSWER_TOKENS if sys.argv[6:] else questions.new_tokens)
+                prompt = torch.cat([asker.head, reader.ids(before + shown), said], 1)
+                rows.append(Chosen(0, prompt, tuple(question.answers)))
+            asker.answer(rows, ANSWER_TOKENS if sys.argv[6:] else questions.new_tokens)
             cells.append("{:.1f}, {:.1f}".format(*100 * np.mean([row.scores for row in rows], 0)))
         print(f"| {name} | {len(picks)} | {' | '.join(cells)} |", flush=True)
 
