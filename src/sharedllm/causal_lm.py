@@ -1,6 +1,7 @@
 """SharedLLMForCausalLM: a language model that reads texts far longer than its window."""
 
 import copy
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, Unpack
@@ -27,6 +28,7 @@ from .model.families import balance_loss, family_of
 from .model.targets import IGNORE, counted, targets_of, without_padding
 from .scoring import DEFAULT_SCORE
 from .scoring.base import TokenScore
+from .scoring.encoder import SentenceEncoder, encoder_of
 from .scoring.select import scores, select
 from .utils.checkpoints import check_dense, load_model
 from .utils.errors import UserError
@@ -195,6 +197,27 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
     ) -> Tensor:
         """(B, Z) how much the token at each slot of a memory matters to a question; see `scoring.select.scores`."""
         return scores(self.model, source, query_ids, query_attention_mask, query_words=query_words, score=score)
+
+    def use_encoder(self, encoder: SentenceEncoder | None) -> None:
+        """Compare meanings with a sentence encoder, which is saved with this model; or no longer with one.
+
+        Raises:
+            UserError: the model does not read deeper what a question selects.
+        """
+        if encoder is not None and self.config.injection != "deep":
+            raise UserError(
+                f"a sentence encoder ranks what a model with injection='deep' reads; this one has {self.config.injection!r}."
+            )
+        self.config.sentence_encoder = None if encoder is None else dict(encoder.settings)
+        self.model.sentence_encoder = encoder
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, *args: Any, is_main_process: bool = True, **kwargs: Any
+    ):
+        """As in transformers, with the sentence encoder if there is one."""
+        if is_main_process and (encoder := encoder_of(self.model)) is not None:
+            encoder.save(Path(save_directory))
+        super().save_pretrained(save_directory, *args, is_main_process=is_main_process, **kwargs)
 
     def fingerprint(self, strides: Sequence[int] | None = None) -> str:
         """Identifies everything that decides what a memory holds; see `SharedLLMModel.fingerprint`."""

@@ -4,9 +4,13 @@ import io
 import json
 
 import pytest
-from helpers import tiny_shared
+import torch
+from helpers import byte_tokenizer, tiny_base, tiny_shared
+from transformers import BertConfig, BertModel
 
 from sharedllm.cli import common
+from sharedllm.memory.file import read_header
+from sharedllm.scoring.encoder import SentenceEncoder
 
 TEXT = "".join(
     f"The keeper of the {place} is called {name}. It rained there on day {day}.\n"
@@ -209,3 +213,66 @@ def test_a_source_that_is_a_whole_document_is_cut(capsys):
     long, short = capsys.readouterr().err.splitlines()
     assert long.startswith("a.txt, characters 0–360,000: “many words many") and len(long) < 1_100
     assert long.endswith("…” (329,999 characters)") and short.endswith("“a few words”")
+
+
+@pytest.fixture
+def encoder_folder(tmp_path):
+    """A sentence encoder's folder, of random weights."""
+    folder, tokenizer = tmp_path / "encoder", byte_tokenizer()
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
+    tokenizer.save_pretrained(folder)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=256, **sizes), add_pooling_layer=False).save_pretrained(folder)
+    return folder
+
+
+def test_a_sentence_encoder_embeds_a_text_once(run, wide_base_folder, encoder_folder, tmp_path, monkeypatch):
+    """`extend --encoder` copies it; `read` keeps what it makes of a text, so that a question needs nothing but its own embedding."""
+    model, text, memory = tmp_path / "model", tmp_path / "notes.txt", tmp_path / "notes.memory"
+    (tmp_path / "prose.txt").write_text(
+        "".join(f"Sentence {i} tells about apples, rivers, windows, gardens and letters. " for i in range(60))
+    )
+    text.write_text(TEXT)
+    arguments = ["--data", tmp_path / "prose.txt", "--window", 256, "--chunk-size", 64]
+    code, _, err = run("extend", wide_base_folder, "-o", model, *arguments, "--encoder", encoder_folder)
+    assert code == 0 and "or the sentence encoder" in err, err
+    assert json.loads((model / "config.json").read_text())["sentence_encoder"]["pooling"] == "mean"
+    assert run("read", text, "-o", memory, "--model", model)[0] == 0
+    headers = [read_header(block) for block in sorted((memory / "blocks").glob("*.memory"))]
+    assert headers and all(header["encoder"] and header["format_version"] == 3 for header in headers)
+    asked, embed = [], SentenceEncoder._embed
+    monkeypatch.setattr(
+        SentenceEncoder, "_embed", lambda self, texts, *rest: asked.extend(texts) or embed(self, texts, *rest)
+    )
+    options = ["Who keeps the castle?", "--model", model, "--max-new-tokens", 4, "--json"]
+    code, out, err = run("ask", memory, *options)
+    assert code == 0 and asked == ["Who keeps the castle?"], err
+    # A text that is not kept is embedded for its first question, with the same result.
+    again = json.loads(run("ask", text, *options)[1])
+    assert len(asked) > 10
+    assert {k: v for k, v in again.items() if k != "seconds"} == {
+        k: v for k, v in json.loads(out).items() if k != "seconds"
+    }
+
+
+def test_an_encoder_that_can_not_be_used_is_refused(run, wide_base_folder, encoder_folder, tmp_path):
+    code, _, err = run("extend", wide_base_folder, "-o", tmp_path / "m", "--paper", "--encoder", encoder_folder)
+    assert code == 2 and f"--encoder {encoder_folder} ranks what a model with injection deep reads" in err
+    code, _, err = run("extend", wide_base_folder, "-o", tmp_path / "m", "--encoder", tmp_path / "none")
+    assert code == 2 and "does not exist" in err and not (tmp_path / "m").exists()
+
+
+def test_a_base_is_measured_in_the_dtype_that_the_machine_multiplies_fast(monkeypatch):
+    """And has its own again afterwards, to the bit."""
+    from sharedllm.cli import extending
+
+    base = tiny_base("llama", dtype=torch.bfloat16)
+    before = {name: weight.clone() for name, weight in base.state_dict().items()}
+    monkeypatch.setattr(extending, "inference_dtype", lambda device: torch.float32)
+    with extending._fast(base):
+        assert all(weight.dtype == torch.float32 for weight in base.parameters())
+    assert all(weight.dtype == torch.bfloat16 for weight in base.parameters())
+    assert all(torch.equal(weight, before[name]) for name, weight in base.state_dict().items())
+    monkeypatch.setattr(extending, "inference_dtype", lambda device: "auto")
+    with extending._fast(base):
+        assert all(weight.dtype == torch.bfloat16 for weight in base.parameters())

@@ -83,6 +83,13 @@ def command(
         str | None,
         typer.Option(help="Text file for measuring the base (deep); default: prose that comes with Python."),
     ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="Sentence encoder (deep), a folder or hub id such as sentence-transformers/all-MiniLM-L6-v2: finds what a question "
+            "means in long texts. It is copied into the model's folder, and reads texts too."
+        ),
+    ] = None,
     window: Annotated[int | None, typer.Option(help="W, tokens of running text; default: the base's.")] = None,
     chunk_size: Annotated[int | None, typer.Option(help=f"C, tokens per chunk. {default('chunk_size')}")] = None,
     strides: Annotated[str, typer.Option(help="Strides of the tree's levels, coarse to fine.")] = "16,8,4",
@@ -123,7 +130,7 @@ def command(
             f"--paper means --injection cross, but --injection {injection} is given: leave one of them out."
         )
     if adapter is not None:
-        own = (window, chunk_size, lower_layers, injection_map, injection, encoding, data, ratios)
+        own = (window, chunk_size, lower_layers, injection_map, injection, encoding, data, ratios, encoder)
         if paper or overlap or any(value is not None for value in own):
             raise UserError("--adapter brings all settings with it: leave the other options out.")
         adapted(base, adapter, output, json)
@@ -137,6 +144,10 @@ def command(
     if data is not None and not deep:
         raise UserError(
             f"--data {data} is for measuring the base, and {other} measures nothing: leave one of them out."
+        )
+    if encoder is not None and not deep:
+        raise UserError(
+            f"--encoder {encoder} ranks what a model with injection deep reads, and {other} makes another one: leave one of them out."
         )
     POLICIES.check(selection)
     chunk: int = defaults["chunk_size"] if chunk_size is None else chunk_size
@@ -160,6 +171,7 @@ def command(
     from ..answering.asked import least_window
     from ..causal_lm import SharedLLMForCausalLM
     from ..model.base_config import positions_of
+    from ..scoring.encoder import SentenceEncoder
     from ..training.card import extended_card
     from ..utils.checkpoints import load_model
     from ..utils.hardware import default_device
@@ -175,6 +187,7 @@ def command(
         raise UserError(
             f"--window {window} is too small for a question of one word and its answer: give at least {least}, or leave it out."
         )
+    sentences = SentenceEncoder.load(encoder) if encoder is not None else None
     loaded = load_model(base, default_device(), dtype="auto")
     most = positions_of(loaded.config)
     if window is not None and most is not None and window > most:
@@ -197,6 +210,7 @@ def command(
         model = SharedLLMForCausalLM.from_base(
             loaded, **settings, lower_layers=defaults["lower_layers"] if lower_layers is None else lower_layers
         )
+    model.use_encoder(sentences)
     count = sum(p.numel() for p in model.parameters())
     save(model, tokenizer, extended_card(output.absolute().name, base, model.config, count), output)
     new = sum(p.numel() for n, p in model.named_parameters() if ".injection." in n or "lower_layers" in n)
@@ -211,4 +225,5 @@ def command(
         note(
             f"reads through {model.config.lower_layers} of {loaded.config.num_hidden_layers} layers; heads that select: {heads}; "
             f"layers that compare meanings: {model.config.meaning_layers or 'none'}"
+            + (f"; or the sentence encoder {encoder}" if encoder else "")
         )

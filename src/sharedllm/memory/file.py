@@ -31,10 +31,13 @@ from ..utils.scratch import scratch
 from .context_memory import ContextMemory
 from .fingerprint import raw_bytes
 from .int8 import dequantised, quantised
-from .schema import HEADER, INTEGERS, OPTIONAL, SOURCES, impossible, misshapen
+from .schema import HEADER, INTEGERS, OPTIONAL, SENTENCES, SOURCES, impossible, misshapen
+from .segment import Stored
 
 FORMAT = "sharedllm.memory"
-VERSION = 2
+VERSION = 3
+# What files without embedded sentences say, which earlier versions of the package can read.
+_WITHOUT_SENTENCES = 2
 # Entries that had another name in format version 1, which can still be read.
 _FIRST_NAMES = {"ratio": "stride"}
 Storage = Literal["model", "int8"]
@@ -90,12 +93,20 @@ def _sources(memory: ContextMemory) -> list:
     return sources
 
 
-def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "", storage: Storage = "model") -> str:
+def save_memory(
+    memory: ContextMemory,
+    path: str | Path,
+    *,
+    tokenizer: str = "",
+    storage: Storage = "model",
+    embedded: Stored | None = None,
+) -> str:
     """Write a memory to one file. An existing memory of that name stays whole until the new one is complete.
 
     Args:
         tokenizer: identifies the tokenizer of the ids, compared when the file is opened; "" if unknown.
         storage: "model" keeps keys and values as they are, "int8" rounds them to 8 bits, half the size of 16.
+        embedded: the sentences of its pieces.
 
     Returns:
         The checksum of the header, which identifies the whole content of the file.
@@ -117,9 +128,11 @@ def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "",
     if path.is_file() and not _ours(path):
         raise UserError(f"{path} is there and not a memory: name another file, or delete it first.")
     tensors = _plain(memory, storage)
+    if embedded is not None:
+        tensors[SENTENCES] = embedded.sentences.cpu().contiguous()
     header = {
         "format": FORMAT,
-        "format_version": VERSION,
+        "format_version": _WITHOUT_SENTENCES if embedded is None else VERSION,
         "fingerprint": memory.fingerprint,
         "tokenizer": tokenizer,
         "library": library(),
@@ -130,6 +143,7 @@ def save_memory(memory: ContextMemory, path: str | Path, *, tokenizer: str = "",
         "layers": len(memory.keys),
         "residuals": len(memory.residuals),
         "sources": _sources(memory),
+        **({} if embedded is None else {"encoder": embedded.encoder}),
         "checksums": {name: checksum(t) for name, t in tensors.items()},
     }
     header["checksum"] = _header_checksum(header)
@@ -261,7 +275,7 @@ def open_tensors(path: Path, header: dict, verify: bool = True) -> dict[str, Ten
     names |= {f"residuals.{i}" for i in range(header.get("residuals", 0))}
     if header["storage"] == "int8":
         names |= {f"{name}.scale" for name in names}
-    names |= INTEGERS.keys()
+    names |= INTEGERS.keys() | ({SENTENCES} if "encoder" in header else set())
     # Entry in the file → current name.
     entries = {name: name for name in names}
     if header["format_version"] == 1:

@@ -25,8 +25,8 @@ DECIDING_IF_SET = ("prefix", "parting", "closing", "pausing", "breaking", "headi
 CUTTING = ("window",)
 # Settings that don't: how a memory is attended to, how the model is trained, and options of a single read.
 INDIFFERENT = frozenset(
-    "injection reach anchor start lower_weights key_position score_scaling selection selection_heads meaning_layers split_noise "
-    "memory_dtype initializer_range tie_word_embeddings text_config".split()
+    "injection reach anchor start lower_weights key_position score_scaling selection selection_heads meaning_layers sentence_encoder "
+    "split_noise memory_dtype initializer_range tie_word_embeddings text_config".split()
 )
 
 # Fields of the base's configuration that change keys and values without changing a weight, and fields of single families.

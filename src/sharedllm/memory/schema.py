@@ -29,12 +29,15 @@ HEADER: dict[str, Kind] = {
     "texts": whole(0, 2**31),
     "layers": LAYERS,
     "residuals": whole(0, 1),
+    "encoder": text(),
     "sources": SOURCES,
     "checksums": mapping(SHA256),
     "checksum": SHA256,
 }
-# Old files have none.
-OPTIONAL = frozenset({"residuals"})
+# Old files have none, or only those of models with a sentence encoder have one.
+OPTIONAL = frozenset({"residuals", "encoder"})
+# The embedded sentences.
+SENTENCES = "sentences"
 
 
 def misshapen(header: dict, tensors: dict[str, Tensor]) -> str | None:
@@ -48,6 +51,10 @@ def misshapen(header: dict, tensors: dict[str, Tensor]) -> str | None:
     if header["storage"] != "model" and (first.dtype != torch.int8 or header["dtype"] not in DTYPES):
         return f"keys.0 has dtype {first.dtype} for storage {header['storage']!r}"
     for name, tensor in tensors.items():
+        if name == SENTENCES:
+            if tensor.dtype != torch.float16 or tensor.ndim != 2:
+                return f"{name} has dtype {tensor.dtype} and shape {tuple(tensor.shape)}"
+            continue
         dtype = torch.float32 if name.endswith(".scale") else INTEGERS.get(name, first.dtype)
         if tensor.dtype != dtype:
             return f"{name} has dtype {tensor.dtype}, not {dtype}"

@@ -53,6 +53,8 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         config.text_config = base.config
         self._fingerprint = Fingerprint()
         self._deepened = Deepened()
+        # What compares meanings beside this model, loaded when it is needed (see `scoring.encoder`).
+        self.sentence_encoder: Any = None
         self.lower_layers = None
         if config.lower_weights == "copy":
             self.lower_layers = nn.ModuleList(copy.deepcopy(layer) for layer in base.layers[: config.lower_layers])

@@ -48,6 +48,7 @@ class Settings(TypedDict, total=False):
     selection: str
     selection_heads: Sequence[Sequence[float]] | None
     meaning_layers: int | None
+    sentence_encoder: dict[str, str] | None
     split_noise: float
     memory_dtype: Literal["model", "int8"]
     initializer_range: float
@@ -138,6 +139,8 @@ class SharedLLMConfig(PreTrainedConfig):
             by `sharedllm calibrate`. None: all heads of all injected layers, equally weighted.
         meaning_layers: with injection="deep" how many layers read sentences to compare their meaning with that of a question
             whose words the text hardly has, found by `sharedllm extend`. None: meaning is never compared.
+        sentence_encoder: with injection="deep" the `settings` of a `scoring.encoder.SentenceEncoder` in the model's folder, which
+            then compares meanings; `use_encoder` sets them. None: the model has none.
         memory_dtype: format of keys and values during generation: "model", the weights' dtype, or "int8", rounded to 8
             bits, half the size of 16 (see `memory.int8`); for memories that are not limited by a budget.
         split_noise: σ of the split noise during training, as a share of the node's length (paper: 0.2; 0 is off).
@@ -174,6 +177,7 @@ class SharedLLMConfig(PreTrainedConfig):
     selection: str = "right"
     selection_heads: list[Any] | tuple[Any, ...] | None = None
     meaning_layers: int | None = None
+    sentence_encoder: dict[str, str] | None = None
     split_noise: float | int = 0.2
     memory_dtype: Literal["model", "int8"] = "model"
     initializer_range: float = 0.02
@@ -301,6 +305,13 @@ class SharedLLMConfig(PreTrainedConfig):
             raise UserError(
                 f"meaning_layers={self.meaning_layers} with injection={self.injection!r} must be between 1 and the base's "
                 f"{layers} layers, and is for injection='deep'."
+            )
+        if self.sentence_encoder is not None and (
+            self.injection != "deep" or set(self.sentence_encoder) != {"fingerprint", "pooling", "question", "text"}
+        ):
+            raise UserError(
+                f"sentence_encoder={self.sentence_encoder} with injection={self.injection!r}: it is for injection='deep'; let "
+                "use_encoder set it."
             )
         if not 0 <= self.split_noise < 0.5:
             raise UserError(f"split_noise={self.split_noise} must be in [0, 0.5): it is a share of the node's length.")

@@ -18,7 +18,7 @@ def default_score(config: Any, chat: bool = False) -> str:
         config: the model's `SharedLLMConfig`. chat: the text to search holds earlier turns.
     """
     if config.injection == "deep":
-        return "hybrid" if config.selection_heads or config.meaning_layers else "bm25"
+        return "hybrid" if config.selection_heads or config.meaning_layers or config.sentence_encoder else "bm25"
     if chat:
         return "attention" if config.injection == "joint" else "bm25"
     return DEFAULT_SCORE

@@ -72,12 +72,14 @@ class Compared:
     tokens  of the text that were compared with the question; those that were compared twice, before and after, count twice
     asked   tokens of the question. layers: how many it was read through
     read    (m,) lengths of the pieces that had to be read for it; without those that an earlier question needed too
+    encoded floating-point operations of a sentence encoder
     """
 
     tokens: int = 0
     asked: int = 0
     layers: int = 0
     read: Int[Tensor, " m"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+    encoded: float = 0.0
 
 
 class MeaningIndex:

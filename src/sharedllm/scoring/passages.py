@@ -67,7 +67,7 @@ def needed_pieces(
     model.check_fingerprint(segments[0].fingerprint)
     score = score or default_score(model.config)
     index = index_of(segments, tokenizer, model.config.window, model.config.marks)
-    question = decode(tokenizer, question_ids[0][own[0].to(question_ids.device)].tolist())
+    question = _said(tokenizer, question_ids[0].tolist(), own[0].tolist())
     ranked = rank_pieces(model, segments, index, question, question_ids, own, score, progress)
     scores = ranked.scores if ranked.kept is None else ranked.scores.masked_fill(~ranked.kept, -torch.inf)
     chosen = choose_pieces(scores, index.pieces, budget)
@@ -98,3 +98,11 @@ def select_pieces(
     scores = torch.full((1, extent(segments)), -torch.inf)
     scores[0, slots] = torch.repeat_interleave(needed.scores, needed.pieces.lengths)
     return Selected(take(segments, [slots], [torch.ones_like(slots)]), scores, needed.coverage, needed.compared)
+
+
+def _said(tokenizer: PreTrainedTokenizerBase, ids: list[int], own: list[bool]) -> str:
+    """A question's text: its own tokens, and a question mark after them, which prompts with a placeholder question have too."""
+    said = decode(tokenizer, [token for token, mine in zip(ids, own, strict=True) if mine]).strip()
+    after = len(own) - own[::-1].index(True) if any(own) else len(own)
+    marked = after < len(ids) and decode(tokenizer, ids[after : after + 1]).startswith("?")
+    return said + "?" * marked

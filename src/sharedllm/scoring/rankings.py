@@ -13,6 +13,7 @@ from ..model.backbone import SharedLLMModel
 from ..model.config import SharedLLMConfig
 from ..utils.errors import UserError
 from .defaults import default_score
+from .encoder import encoder_of
 from .heads import Heads
 from .links import linked
 from .meaning import Compared
@@ -24,7 +25,9 @@ from .text_index import TextIndex
 class Ranking:
     """What pieces are ranked by: the question's words, the model's selection heads, their meaning. If all count, meaning
     decides alone where the text says hardly any word of the question, and together with words where it says few. Elsewhere words and
-    heads find some pieces, and the states of these that the memory keeps say how near they are in meaning."""
+    heads find some pieces, and the states of these that the memory keeps say how near they are in meaning.
+
+    A model with a sentence encoder needs no heads: the encoder says how near all pieces are in meaning."""
 
     words: bool = False
     heads: bool = False
@@ -50,6 +53,8 @@ UNSAID, HARDLY_SAID = 0.4, 0.5
 # Elsewhere so many pieces, the best by words and heads, are compared by meaning in the states that the memory keeps, which costs
 # nothing to speak of, and both count the same. Chosen on even ids (docs/real/choices.md).
 COMPARED = 16
+# The weight of a sentence encoder beside words, and where these say little. Chosen on even ids (docs/real/choices.md).
+ENCODED, ENCODED_UNSAID = 0.5, 0.75
 # But where the next piece has less than this share of the best one's score, and the best one is at `FOUND` or above, it has something
 # that the question names, such as a number, and words decide. On even ids so it is for all questions about UUIDs, for one in a
 # hundred of NQ, whose evidence it is, and for none that shares no word with its fact.
@@ -101,7 +106,9 @@ def rank_pieces(
     covered, free = index.covered(question)
     coverage = None if covered is None else float(covered.max())
     words = index.words.scores(question) if ranking.words else None
-    if ranking.meaning and (words is None or (model.config.meaning_layers and by_meaning(covered, free, words))):
+    encoder = encoder_of(model) if ranking.meaning else None
+    unsaid = words is None or by_meaning(covered, free, words)
+    if ranking.meaning and encoder is None and (words is None or model.config.meaning_layers) and unsaid:
         scores, compared = index.meaning(model, segments).scores(question, progress)
         if words is not None:
             if covered is None or float(covered[free].max()) >= UNSAID:
@@ -110,21 +117,25 @@ def rank_pieces(
             known = scores.isfinite()
             scores = scores.masked_fill(torch.from_numpy(~free) & known, float(scores[known].min()))
         return Ranked(scores, coverage, compared=compared)
-    found = [] if words is None else [words]
-    if heads:
+    found, compared = [] if words is None else [words], Compared()
+    if encoder is not None:
+        near, compared = index.sentences(encoder, segments, progress).scores(question)
+        found = [near if words is None else with_encoded(words, near, free, ENCODED_UNSAID if unsaid else ENCODED)]
+    elif heads:
         found.append(index.heads(model, segments).scores(question_ids, own, progress))
     scores = found[0] if len(found) == 1 else join(*found)
-    if not ranking.words:
-        return Ranked(scores, coverage)
-    compared, best = Compared(), int(scores.masked_fill(torch.from_numpy(~free), -torch.inf).argmax())
+    if words is None:
+        return Ranked(scores, coverage, compared=compared)
+    best = int(scores.masked_fill(torch.from_numpy(~free), -torch.inf).argmax())
     # In a text of fewer pieces the farthest would count for nothing, however near it is.
-    if ranking.meaning and model.config.meaning_layers and len(scores) > COMPARED and float(scores.max()) > 0:
+    beside = ranking.meaning and encoder is None and model.config.meaning_layers
+    if beside and len(scores) > COMPARED and float(scores.max()) > 0:
         chosen = scores.topk(COMPARED).indices.sort().values
-        if (near := index.meaning(model, segments).as_kept(question, chosen)) is not None:
-            scores, compared = with_meaning(scores, chosen, near[0], free), near[1]
+        if (kept := index.meaning(model, segments).as_kept(question, chosen)) is not None:
+            scores, compared = with_meaning(scores, chosen, kept[0], free), kept[1]
     after = follow(scores, index, question, free)
     kept = kept_pieces(scores, covered, free) | (after > scores)
-    kept[best] = True  # what words find first is read, whatever is nearer
+    kept[best] = True  # what words find first is read, whatever is nearer in the states of a few layers
     return Ranked(after, coverage, kept, compared)
 
 
@@ -171,6 +182,23 @@ def join(words: Float[Tensor, " n"], heads: Float[Tensor, " n"]) -> Float[Tensor
     matches, heads alone decide."""
     shares = (each / each.max().clamp(min=1e-20) for each in (words, heads.float()))
     return torch.stack([weight * share for weight, share in zip((1.0, HEADS), shares, strict=True)]).sum(0)
+
+
+def with_encoded(
+    words: Float[Tensor, " n"], near: Float[Tensor, " n"], free: Bool[np.ndarray, " n"], weight: float = ENCODED
+) -> Float[Tensor, " n"]:
+    """(n,) the scores of n pieces by words, and how near they are to the question by a sentence encoder, each from 0 for the worst to 1 for
+    the best one, in a weighted mean (Bruch et al., ACM TOIS 2023).
+
+    Args:
+        free: of `TextIndex.covered`; what quotes the question is nearest to it, and counts as the nearest of the others.
+        weight: of the encoder.
+    """
+    others = near[torch.from_numpy(free)]
+    least, most = float(near.min()), float(others.max())
+    near = (near.clamp(max=most) - least) / max(most - least, 1e-20)
+    words = (words - words.min()) / (words.max() - words.min()).clamp(min=1e-20)
+    return (1 - weight) * words + weight * near
 
 
 def with_meaning(
@@ -223,9 +251,11 @@ def check_ranking(config: SharedLLMConfig, score: str) -> tuple[Ranking, Heads]:
             f"{', '.join(sorted(RANKINGS))}."
         )
     ranking, layers = RANKINGS[score], config.meaning_layers
-    heads = (config.selection_heads or ()) if ranking.heads else ()
-    if ranking.heads and not heads and not (ranking.meaning and layers):
+    encoded = ranking.meaning and config.sentence_encoder is not None
+    heads = (config.selection_heads or ()) if ranking.heads and not encoded else ()
+    meaning = encoded or (ranking.meaning and layers is not None)
+    if ranking.heads and not heads and not meaning:
         raise UserError(f"score={score!r} needs selection_heads: find them with `sharedllm extend`, or use bm25.")
-    if ranking.meaning and not layers and not heads:
+    if ranking.meaning and not meaning and not heads:
         raise UserError(f"score={score!r} needs meaning_layers: find them with `sharedllm extend`, or use bm25.")
     return ranking, heads

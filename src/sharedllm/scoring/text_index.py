@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -11,11 +11,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..context.pieces import Pieces, cut_pieces, piece_size
+from ..context.pieces import Pieces, cut_chunks, cut_pieces, piece_size
 from ..context.stops import Marks, stops
+from ..memory.segment import Stored
 from ..memory.segments import Segment
 from ..model.backbone import SharedLLMModel
 from .base import token_ids
+from .embedded import SentenceIndex, embedded
+from .encoder import SentenceEncoder, encoder_of
 from .heads import HeadIndex
 from .meaning import MeaningIndex
 from .states import KeptStates, layers_kept
@@ -46,12 +49,14 @@ class TextIndex:
         self._heads: HeadIndex | None = None
         self._meaning: MeaningIndex | None = None
         self._earlier: MeaningIndex | None = None
+        self._sentences: SentenceIndex | None = None
 
     def go_on_from(self, earlier: "TextIndex") -> None:
         """Use what was read for the questions about a text with which this one begins; of any other text nothing is taken."""
         begun = len(earlier.ids)
         if begun <= len(self.ids) and torch.equal(self.ids[:begun], earlier.ids):
             self._earlier = earlier._meaning or earlier._earlier or self._earlier
+            self._sentences = earlier._sentences or self._sentences
 
     @cached_property
     def pieces(self) -> Pieces:
@@ -68,8 +73,7 @@ class TextIndex:
     @cached_property
     def texts(self) -> list[str]:
         """The text of each piece."""
-        spans = zip(self.pieces.start.tolist(), self.pieces.end.tolist(), strict=True)
-        return self._tokenizer.batch_decode([self.ids[start:end].tolist() for start, end in spans])
+        return _texts(self._tokenizer, self.ids, self.pieces)
 
     @cached_property
     def words(self) -> WordIndex:
@@ -104,6 +108,37 @@ class TextIndex:
                 self._meaning.go_on_from(self._earlier)
                 self._earlier = None
         return self._meaning
+
+    def sentences(
+        self, encoder: SentenceEncoder, segments: Sequence[Segment], progress: Callable[[int], None] | None = None
+    ) -> SentenceIndex:
+        """By a sentence encoder; what the memory does not hold of its embeddings is made. progress: of `SentenceIndex`."""
+        known = self._sentences
+        if known is None or known.encoder is not encoder or len(known) != len(self.pieces):
+            begin, stored = self.pieces.start.tolist(), []
+            if self.pieces is self.units:
+                parts = [(s, bisect_left(begin, s.start), bisect_left(begin, s.end)) for s in segments]
+                stored = [(first, last, s.embedded) for s, first, last in parts if s.embedded is not None]
+            self._sentences = SentenceIndex(encoder, self.texts, stored, known, progress)
+        assert self._sentences is not None
+        return self._sentences
+
+
+def embedded_sentences(
+    model: SharedLLMModel, tokenizer: PreTrainedTokenizerBase, ids: Int[Tensor, " T"]
+) -> Stored | None:
+    """The sentences of a text in the pieces in which a model reads it, to be kept with its memory; None if the model has no sentence
+    encoder, or reads chunks whole."""
+    encoder, config = encoder_of(model), model.config
+    if encoder is None or config.marks is None:
+        return None
+    pieces = cut_chunks(config.marks, ids, config.chunk_size, piece_size(config.window))
+    return embedded(encoder, _texts(tokenizer, ids, pieces))
+
+
+def _texts(tokenizer: PreTrainedTokenizerBase, ids: Int[Tensor, " T"], pieces: Pieces) -> list[str]:
+    spans = zip(pieces.start.tolist(), pieces.end.tolist(), strict=True)
+    return tokenizer.batch_decode([ids[start:end].tolist() for start, end in spans])
 
 
 _KEPT: OrderedDict[tuple, TextIndex] = OrderedDict()

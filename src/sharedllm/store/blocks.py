@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..memory.context_memory import ContextMemory
 from ..memory.file import heads, open_tensors, read_header
-from ..memory.segment import Segment, columns_of
+from ..memory.schema import SENTENCES
+from ..memory.segment import Segment, Stored, columns_of
 from ..utils.errors import UserError, refusal
 from .manifest import Block, Manifest
 
@@ -85,6 +86,7 @@ class BlockFile:
 
     def segment(self, start: int, sources: tuple[dict, ...]) -> Segment:
         """The block as a segment whose first token is at slot `start`."""
+        embedded = Stored(self.header["encoder"], self.tensors[SENTENCES]) if "encoder" in self.header else None
         return Segment(
             token_ids=self.tensors["token_ids"],
             lengths=self.tensors["lengths"],
@@ -93,6 +95,7 @@ class BlockFile:
             keys=lambda pair, columns: self._heads(f"keys.{pair}", columns),
             values=lambda pair, columns: self._heads(f"values.{pair}", columns),
             residuals=partial(self._heads, "residuals.0") if "residuals.0" in self.tensors else None,
+            embedded=embedded,
             start=start,
             sources=(sources,),
             fingerprint=self.header["fingerprint"],

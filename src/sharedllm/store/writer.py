@@ -19,6 +19,7 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..context.policies.base import without_query
 from ..documents.places import Origin
 from ..memory.file import Storage, save_memory
+from ..scoring.text_index import embedded_sentences
 from ..utils.errors import ITS_MODEL, UserError
 from ..utils.text import tokenized
 from .alike import check_alike
@@ -154,7 +155,8 @@ class Writer:
                     source["ends"] = True
                 if origin is not None:
                     source["origin"] = asdict(origin.within(before, before + int(characters[:size].sum())))
-                block = self._block(model, context, ids[:size], characters[:size], source, batch_tokens, progress)
+                reads = (model, tokenizer, context, ids[:size], characters[:size])
+                block = self._block(*reads, source, batch_tokens, progress)
                 new = block.characters - known
                 digest.update(written[:new].encode())
                 blocks.append(replace(block, lines=lines + written[:new].count("\n") if lines >= 0 else -1))
@@ -293,6 +295,7 @@ class Writer:
     def _block(
         self,
         model: SharedLLMForCausalLM,
+        tokenizer: PreTrainedTokenizerBase,
         context: Tensor,
         ids: Tensor,
         characters: Tensor,
@@ -314,7 +317,9 @@ class Writer:
         memory = replace(memory.slice(again, memory.lengths), sources=((source,),))
         name = secrets.token_hex(16)
         path = self.folder / "blocks" / f"{name}.memory"
-        checksum = save_memory(memory, path, tokenizer=manifest.tokenizer, storage=manifest.storage)
+        sentences = embedded_sentences(model.model, tokenizer, ids) if manifest.complete else None
+        how = {"tokenizer": manifest.tokenizer, "storage": manifest.storage, "embedded": sentences}
+        checksum = save_memory(memory, path, **how)
         return Block(name, len(ids), int(characters.sum()), checksum)
 
     def _block_tokens(self, model: SharedLLMForCausalLM) -> int:

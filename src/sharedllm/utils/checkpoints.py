@@ -22,8 +22,8 @@ class NoModel(UserError):
     """There is no model of a name, neither here nor on the hub."""
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint.
+def load_tokenizer(name: str, **options: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint. options: as for `AutoTokenizer.from_pretrained`.
 
     Raises:
         UserError: it can't be loaded.
@@ -32,16 +32,18 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     try:
         if is_gguf(folder):
             return load_gguf_tokenizer(Path(folder))
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, **options)
     except Exception as error:
         raise _unreadable("tokenizer", name, error) from error
 
 
-def load_model(name: str, device: torch.device | None = None, **options: Any) -> PreTrainedModel:
-    """Load any causal language model. Its weights must be safetensors or a .gguf file, which can't hold code.
+def load_model(
+    name: str, device: torch.device | None = None, auto: Any = AutoModelForCausalLM, **options: Any
+) -> PreTrainedModel:
+    """Load any causal language model, or of another kind. Its weights must be safetensors or a .gguf file, which can't hold code.
 
     Args:
-        device: where it goes once it is checked; default: where the options put it.
+        device: where it goes once it is checked; default: where the options put it. auto: transformers' class of its kind.
         options: as for `AutoModelForCausalLM.from_pretrained`.
 
     Raises:
@@ -60,9 +62,7 @@ def load_model(name: str, device: torch.device | None = None, **options: Any) ->
         if is_gguf(folder):
             model, found = load_gguf(path, **options), {"missing_keys": []}
         else:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder, use_safetensors=True, output_loading_info=True, **options
-            )
+            loaded: Any = auto.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **options)
             model, found = loaded
     except UserError:
         raise
@@ -70,7 +70,8 @@ def load_model(name: str, device: torch.device | None = None, **options: Any) ->
         # Damaged or foreign files raise all kinds of errors in the libraries. They are the user's files; --debug shows
         # the error.
         raise _unreadable("model", name, error) from error
-    if lacking := sorted(found["missing_keys"]):
+    # No state depends on a pooler, which transformers adds to encoders.
+    if lacking := sorted(name for name in found["missing_keys"] if not name.startswith("pooler.")):
         # transformers would initialise them at random.
         raise UserError(
             f"can't load the model {name}: {len(lacking)} of its weights are missing, such as {lacking[0]}; its files are "

@@ -336,7 +336,6 @@ def test_a_piece_counts_as_much_as_its_best_sentence():
     pieces = [Piece(end - len(part), end, 1) for part, end in zip(parts, ends, strict=True)]
     ranking = SentenceEmbeddings(Letters())
     index = ranking.index(text, pieces)
-    assert index[1].tolist() == [0, 2, 4] and len(index[0]) == 5
     scores = ranking.scores(index, Question("q", "an owl sat", ("owl",), (), ""))
     assert scores[0] == pytest.approx(1) and scores[1] < 1 and scores[2] == 0
 

@@ -15,8 +15,9 @@ from ...memory.context_memory import ContextMemory
 from ...memory.segments import segments_of
 from ...model.encode import pieces_of
 from ...prompts import NOTHING, PromptForm, own_words
+from ...scoring.encoder import encoder_of
 from ...scoring.rankings import check_ranking, rank_pieces
-from ...scoring.text_index import TextIndex
+from ...scoring.text_index import TextIndex, index_of
 from ...systems.sharedllm.operations import deep_answer, deep_compare, deep_select, shared_read
 from ...utils.text import tokenize
 from .meter import Meter
@@ -47,6 +48,10 @@ class Memory:
         memory = self.model.read(ids.to(self.model.device), keep_all=True, fingerprint=False)
         pieces = pieces_of(config, ids, torch.tensor([ids.shape[1]])).length if config.closing else None
         read = shared_read(config, ids.shape[1], True, causal=True, pieces=pieces)
+        if (encoder := encoder_of(self.model.model)) is not None:
+            before, segments = encoder.operations, segments_of(memory)
+            index_of(segments, self.tokenizer, config.window, config.marks).sentences(encoder, segments)
+            read += int(encoder.operations - before)
         return memory, self.meter.tokens(text.text)[1], read
 
     @torch.no_grad()

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...scoring.embedded import ENDS
 from .meter import Meter
 from .sets import PackedText, Span
 
 SIZE = 160
-# The ends of sentences, and where a piece ends in which there is none.
-ENDS, PAUSES = re.compile(r"[.!?][\"'”’)]*(?=\s)|\n"), re.compile("[,;]")
+# Where a piece ends in which no sentence does.
+PAUSES = re.compile("[,;]")
 
 
 @dataclass(frozen=True)

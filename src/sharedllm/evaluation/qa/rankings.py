@@ -5,17 +5,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import torch
-from torch.nn.functional import normalize
-from transformers import AutoModel, PreTrainedTokenizerBase
+from torch import Tensor
 
+from ...scoring.embedded import SentenceIndex
+from ...scoring.encoder import SentenceEncoder
 from ...scoring.words import WordIndex
 from ...utils.bm25 import BM25, tokenize
-from ...utils.checkpoints import load_tokenizer
 from ...utils.errors import UserError
-from ...utils.hardware import default_device
-from ...utils.model_names import checkpoint
-from .pieces import ENDS, Piece, golden
+from .pieces import Piece, golden
 from .sets import PackedText, Question
 
 # The weight of meaning beside words. Chosen by the evidence of even ids (docs/real/choices.md).
@@ -77,80 +74,40 @@ class OwnWords(Ranking):
         return index.scores(question.question).double().numpy()
 
 
+@dataclass(frozen=True)
 class Embeddings(Ranking):
-    """Cosine of sentence embeddings: the mean of an encoder's last states (all-MiniLM-L6-v2 and similar)."""
+    """Cosine of the embeddings of question and piece (all-MiniLM-L6-v2 and similar)."""
 
-    def __init__(self, model: str, batch: int = 32):
-        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(model)
-        self.model = AutoModel.from_pretrained(checkpoint(model), dtype=torch.float32).eval().to(default_device())
-        self.batch = batch
-        self.longest = min(512, int(self.model.config.max_position_embeddings))
-        # What no embedding needs is not counted: tables of embeddings, and the pooler of the first token.
-        used = {n: w for n, w in self.model.named_parameters() if w.ndim > 1 and "embed" not in n and "pooler" not in n}
-        self._linear, self._spent = 2.0 * sum(weight.numel() for weight in used.values()), 0.0
-        self._attention = 4.0 * self.model.config.num_hidden_layers * self.model.config.hidden_size
-
-    @property
-    def name(self) -> str:
-        return "minilm"
+    encoder: SentenceEncoder
+    name: str = "minilm"
 
     @property
     def operations(self) -> float:
-        return self._spent
+        return self.encoder.operations
 
-    def index(self, text: PackedText, pieces: Sequence[Piece]) -> np.ndarray:
-        return self.embed([text.text[p.start : p.end] for p in pieces])
+    def index(self, text: PackedText, pieces: Sequence[Piece]) -> Tensor:
+        return self.encoder.sentences([text.text[p.start : p.end] for p in pieces]).float()
 
-    def scores(self, index: np.ndarray, question: Question) -> np.ndarray:
-        return index @ self.embed([question.question])[0]
-
-    @torch.no_grad()
-    def embed(self, texts: list[str]) -> np.ndarray:
-        """(n, E) normalised embeddings; texts of similar length are batched together."""
-        order, found = sorted(range(len(texts)), key=lambda i: len(texts[i])), {}
-        for start in range(0, len(order), self.batch):
-            rows = order[start : start + self.batch]
-            encoded = self.tokenizer(
-                [texts[i] for i in rows], padding=True, truncation=True, max_length=self.longest, return_tensors="pt"
-            ).to(self.model.device)
-            states, mask = self.model(**encoded).last_hidden_state, encoded["attention_mask"][..., None]
-            lengths = mask.sum((1, 2)).double()
-            self._spent += float((self._linear * lengths + self._attention * lengths**2).sum())
-            means = normalize((states * mask).sum(1) / mask.sum(1), dim=-1)
-            found |= dict(zip(rows, means.float().cpu().numpy(), strict=True))
-        return np.stack([found[i] for i in range(len(texts))])
-
-
-class Encoder(Protocol):
-    """Embeds texts: (n, E), normalised. operations: see `Ranking`."""
-
-    @property
-    def operations(self) -> float: ...
-
-    def embed(self, texts: list[str]) -> np.ndarray: ...
+    def scores(self, index: Tensor, question: Question) -> np.ndarray:
+        return (index @ self.encoder.question(question.question).float()).numpy()
 
 
 @dataclass(frozen=True)
 class SentenceEmbeddings(Ranking):
     """A piece counts as much as its best sentence, which is embedded alone."""
 
-    encoder: Encoder
+    encoder: SentenceEncoder
     name: str = "minilm-sentences"
 
     @property
     def operations(self) -> float:
         return self.encoder.operations
 
-    def index(self, text: PackedText, pieces: Sequence[Piece]) -> tuple[np.ndarray, np.ndarray]:
-        """The embeddings of all sentences (s, E), and where those of each piece begin (pieces,)."""
-        sentences = [ENDS.sub("\\g<0>\0", text.text[p.start : p.end]).split("\0") for p in pieces]
-        sentences = [[s for s in some if s.strip()] or some[:1] for some in sentences]
-        begin = np.cumsum([0, *map(len, sentences[:-1])])
-        return self.encoder.embed([sentence for some in sentences for sentence in some]), begin
+    def index(self, text: PackedText, pieces: Sequence[Piece]) -> SentenceIndex:
+        return SentenceIndex(self.encoder, [text.text[p.start : p.end] for p in pieces])
 
-    def scores(self, index: tuple[np.ndarray, np.ndarray], question: Question) -> np.ndarray:
-        sentences, begin = index
-        return np.maximum.reduceat(sentences @ self.encoder.embed([question.question])[0], begin)
+    def scores(self, index: SentenceIndex, question: Question) -> np.ndarray:
+        return index.scores(question.question)[0].numpy()
 
 
 @dataclass(frozen=True)
@@ -208,9 +165,9 @@ def ranking_of(name: str, embeddings: str = "") -> Ranking:
         "bm25": Words,
         "words": OwnWords,
         "oracle": Oracle,
-        "minilm": lambda: Embeddings(embeddings),
-        "minilm-sentences": lambda: SentenceEmbeddings(Embeddings(embeddings)),
-        "both": lambda: Both(OwnWords(), SentenceEmbeddings(Embeddings(embeddings))),
+        "minilm": lambda: Embeddings(SentenceEncoder.load(embeddings)),
+        "minilm-sentences": lambda: SentenceEmbeddings(SentenceEncoder.load(embeddings)),
+        "both": lambda: Both(OwnWords(), SentenceEmbeddings(SentenceEncoder.load(embeddings))),
     }
     if name not in made:
         raise UserError(f"the ranking {name!r} is not known: use {', '.join(made)}, or memory:SCORE.")

@@ -106,7 +106,7 @@ def deep_compare(config: SharedLLMConfig, compared: Compared, causal: bool = Fal
     layers = (config.meaning_layers or 0) - (kept or 0)
     asked = compared.asked * costs.layer + pairs(compared.asked, before, causal) * costs.pair
     products = 2 * config.text_config.hidden_size * compared.tokens * compared.asked
-    return layers * total + compared.layers * asked + products
+    return layers * total + compared.layers * asked + products + int(compared.encoded)
 
 
 def deep_answer(
