@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from sharedllm.context.pieces import choose_pieces
+from sharedllm.evaluation.qa.memory import unread
 from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.run import Plan
 from sharedllm.evaluation.qa.sets import SETS, TextSpec
-from sharedllm.memory.segment import Segment
 from sharedllm.model.config import SharedLLMConfig
 from sharedllm.scoring import rankings
 from sharedllm.scoring.encoder import SentenceEncoder
@@ -41,16 +41,6 @@ WEIGHTS = (
 RULES = {"today's": (0.6, True), "always a share": (0.6, False), "0.7": (0.7, False), "0.8": (0.8, False)}
 
 
-def without_memory(config: SharedLLMConfig, tokenizer, text: str) -> tuple[TextIndex, Segment]:
-    """The index of a text that nobody has read."""
-    ids = tokenize(tokenizer, text).int()
-    nothing = lambda pair, columns: torch.zeros(0)  # noqa: E731
-    segment = Segment(
-        ids, torch.tensor([ids.shape[1]]), config.chunk_size, 0, nothing, nothing, sources=(({"start": 0},),)
-    )
-    return TextIndex([segment], tokenizer, config.window, marks=config.marks), segment
-
-
 def main() -> None:
     config, tokenizer = SharedLLMConfig.from_pretrained(sys.argv[1]), load_tokenizer(sys.argv[1])
     encoder, meter = SentenceEncoder.load(sys.argv[3]), Meter(tokenizer)
@@ -63,7 +53,8 @@ def main() -> None:
         for text in Plan(SETS.find(name), TextSpec(Path(sys.argv[2]), size, half, 50, 0), [], [], int(count)).texts(
             meter
         ):
-            index, segment = without_memory(config, tokenizer, text.text)
+            segment = unread(tokenize(tokenizer, text.text), config.chunk_size)
+            index = TextIndex([segment], tokenizer, config.window, marks=config.marks)
             ends = np.append(meter.tokens(text.text)[1], 0)
             starts, stops = ends[index.pieces.start.numpy() - 1], ends[index.pieces.end.numpy() - 1]
             sentences = index.sentences(encoder, [segment])

@@ -260,6 +260,9 @@ def test_an_encoder_that_can_not_be_used_is_refused(run, wide_base_folder, encod
     assert code == 2 and f"--encoder {encoder_folder} ranks what a model with injection deep reads" in err
     code, _, err = run("extend", wide_base_folder, "-o", tmp_path / "m", "--encoder", tmp_path / "none")
     assert code == 2 and "does not exist" in err and not (tmp_path / "m").exists()
+    (encoder_folder / "config.json").write_text(json.dumps({"model_type": "t5", "d_model": 16}))
+    code, _, err = run("extend", wide_base_folder, "-o", tmp_path / "m", "--encoder", encoder_folder)
+    assert code == 2 and err.count("\n") == 1 and str(encoder_folder) in err
 
 
 def test_a_base_is_measured_in_the_dtype_that_the_machine_multiplies_fast(monkeypatch):

@@ -5,6 +5,7 @@ import torch
 from stores import build, words
 
 from sharedllm.corpus.ranged import RangedBlock, _runs
+from sharedllm.memory.segment import Stored
 from sharedllm.store.blocks import BlockFile
 from sharedllm.store.manifest import Block
 from sharedllm.utils.errors import UserError
@@ -42,6 +43,20 @@ def test_equal_to_the_file(pair, columns):
         assert torch.equal(ours.keys(index, at), theirs.keys(index, at))
         assert torch.equal(ours.values(index, at), theirs.values(index, at))
     assert all(torch.equal(ranged.kept()[name], tensor) for name, tensor in whole.kept().items())
+
+
+def test_embedded_sentences(tmp_path, model, monkeypatch):
+    kept = Stored("its encoder", torch.randn(7, 4).half())
+    monkeypatch.setattr("sharedllm.store.writer.embedded_sentences", lambda *_: kept)
+    store = build(tmp_path / "a.memory", model, {"a": words(200)})
+    block = store.documents[0].blocks[0]
+    raw = (tmp_path / "a.memory" / "blocks" / f"{block.file}.memory").read_bytes()
+    inside = Block(f"0+{len(raw)}", block.tokens, block.characters, block.sha256, block.lines)
+    ranged = RangedBlock(inside, store.manifest, Counting(raw), "shards/x.blocks")
+    for opened in (BlockFile(tmp_path / "a.memory", block, store.manifest, verify=True), ranged):
+        embedded = opened.segment(0, ()).embedded
+        assert embedded is not None and embedded().encoder == "its encoder"
+        assert torch.equal(embedded().sentences, kept.sentences)
 
 
 def test_only_what_is_needed_is_fetched(pair):

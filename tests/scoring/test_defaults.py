@@ -12,17 +12,20 @@ from sharedllm.scoring.defaults import default_budget, default_score
 
 
 @pytest.mark.parametrize(
-    ("injection", "heads", "meaning", "score", "chat", "budget"),
+    ("injection", "heads", "meaning", "encoder", "score", "chat", "budget"),
     [
-        ("cross", None, None, "focus", "bm25", 4096),
-        ("joint", [[1, 2, 0.5]], None, "focus", "attention", 4096),
-        ("deep", None, None, "bm25", "bm25", 512),
-        ("deep", None, 3, "hybrid", "hybrid", 512),
-        ("deep", [[1, 2, 0.5]], None, "hybrid", "hybrid", 512),
+        ("cross", None, None, None, "focus", "bm25", 4096),
+        ("joint", [[1, 2, 0.5]], None, None, "focus", "attention", 4096),
+        ("deep", None, None, None, "bm25", "bm25", 512),
+        ("deep", None, 3, None, "hybrid", "hybrid", 512),
+        ("deep", [[1, 2, 0.5]], None, None, "hybrid", "hybrid", 512),
+        ("deep", None, None, {"pooling": "mean"}, "hybrid", "hybrid", 512),
     ],
 )
-def test_by_the_way_a_model_reads(injection, heads, meaning, score, chat, budget):
-    config = SimpleNamespace(injection=injection, selection_heads=heads, meaning_layers=meaning, window=4096)
+def test_by_the_way_a_model_reads(injection, heads, meaning, encoder, score, chat, budget):
+    config = SimpleNamespace(
+        injection=injection, selection_heads=heads, meaning_layers=meaning, sentence_encoder=encoder, window=4096
+    )
     assert (default_score(config), default_score(config, chat=True), default_budget(config)) == (score, chat, budget)
     assert {score, chat} <= set(SCORES)
 

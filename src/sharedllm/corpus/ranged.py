@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ..memory.int8 import dequantised
-from ..memory.segment import Segment
+from ..memory.schema import SENTENCES
+from ..memory.segment import Segment, Stored
 from ..store.blocks import Form
 from ..store.manifest import Block, Manifest
 from ..utils.errors import UserError
@@ -75,6 +76,7 @@ class RangedBlock:
 
     def segment(self, start: int, sources: tuple[dict, ...]) -> Segment:
         """The block as a segment whose first token is at slot `start`."""
+        made_by = self.header.get("encoder")
         return Segment(
             token_ids=self.token_ids,
             lengths=self.lengths,
@@ -83,6 +85,7 @@ class RangedBlock:
             keys=lambda pair, columns: self._heads(f"keys.{pair}", columns),
             values=lambda pair, columns: self._heads(f"values.{pair}", columns),
             residuals=partial(self._heads, "residuals.0") if "residuals.0" in self._entries else None,
+            embedded=None if made_by is None else lambda: Stored(made_by, self._whole(SENTENCES)),
             start=start,
             sources=(sources,),
             fingerprint=self.header["fingerprint"],

@@ -29,7 +29,7 @@ class Segment:
     keys        pair, columns (B, c) or None for all → (B, G, c or T, D), before RoPE; read on demand
     values      as keys
     residuals   columns → (B, 1, c or T, E), the residual stream to continue from; None where it is not kept
-    embedded    its sentences, if the model had a sentence encoder when it was read
+    embedded    reads its sentences; None where the model had no sentence encoder when it was read
     start       slot of the first token, a multiple of C
     sources     for each text its documents, with the slots at which they begin
     fingerprint identifies the model that read it; "" if unknown
@@ -42,7 +42,7 @@ class Segment:
     keys: Callable[[int, Tensor | None], Tensor]
     values: Callable[[int, Tensor | None], Tensor]
     residuals: Callable[[Tensor | None], Tensor] | None = None
-    embedded: Stored | None = None
+    embedded: Callable[[], Stored] | None = None
     start: int = 0
     sources: tuple[tuple[dict, ...], ...] = ()
     fingerprint: str = ""

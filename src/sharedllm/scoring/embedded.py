@@ -45,7 +45,7 @@ class SentenceIndex:
         Args:
             pieces: the text of each. stored: what is kept of the sentences of pieces i … j − 1, as (i, j, sentences).
             earlier: of a text that began as this one.
-            progress: called with the number of sentences embedded since the last call.
+            progress: called with the number of tokens embedded since the last call.
         """
         self.encoder = encoder
         self._sentences, self._begin = cut_sentences(pieces)

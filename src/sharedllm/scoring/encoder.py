@@ -86,7 +86,7 @@ class SentenceEncoder:
         self.settings = {"fingerprint": fingerprint_tensors(_used(model), asdict(self.form))}
         self.settings |= asdict(self.form)
         self.operations = 0.0
-        self._longest = min(512, int(model.config.max_position_embeddings))
+        self._longest = min(512, int(getattr(model.config, "max_position_embeddings", 512)))
         # What no embedding needs is not counted: tables of embeddings, and the pooler of the first token.
         used = {n: w for n, w in model.named_parameters() if w.ndim > 1 and "embed" not in n and "pooler" not in n}
         self._linear = 2.0 * sum(weight.numel() for weight in used.values())
@@ -101,7 +101,13 @@ class SentenceEncoder:
         """
         tokenizer = load_tokenizer(name, **options)
         model = load_model(name, default_device(), auto=AutoModel, dtype="auto", **options)
-        return cls(model, tokenizer, form or Form.of(name))
+        form = form or Form.of(name)
+        try:
+            encoder = cls(model, tokenizer, form)
+            encoder.question("?")
+        except Exception as error:  # whatever a model that is no encoder lacks
+            raise UserError(f"{name} is no sentence encoder that can be used: {error}") from error
+        return encoder
 
     @property
     def size(self) -> int:
@@ -121,7 +127,7 @@ class SentenceEncoder:
         """(n, E) embeddings of sentences, of length 1, in 16 bits, on the CPU. Of one with more tokens than the encoder takes only
         the beginning counts.
 
-        progress: called with the number of sentences embedded since the last call.
+        progress: called with the number of tokens embedded since the last call.
         """
         return self._embed([self.form.text + text for text in texts], progress)
 
@@ -154,7 +160,7 @@ class SentenceEncoder:
                 found = torch.empty(len(texts), pooled.shape[1], dtype=torch.float16)
             found[rows] = normalize(pooled, dim=-1).half().cpu()
             if progress is not None:
-                progress(count)
+                progress(int(lengths[rows].sum()))
         some = lengths.double()
         self.operations += float((self._linear * some + self._attention * some**2).sum())
         assert found is not None

@@ -107,8 +107,9 @@ def rank_pieces(
     coverage = None if covered is None else float(covered.max())
     words = index.words.scores(question) if ranking.words else None
     encoder = encoder_of(model) if ranking.meaning else None
+    by_states = ranking.meaning and encoder is None and model.config.meaning_layers is not None
     unsaid = words is None or by_meaning(covered, free, words)
-    if ranking.meaning and encoder is None and (words is None or model.config.meaning_layers) and unsaid:
+    if by_states and unsaid:
         scores, compared = index.meaning(model, segments).scores(question, progress)
         if words is not None:
             if covered is None or float(covered[free].max()) >= UNSAID:
@@ -128,11 +129,10 @@ def rank_pieces(
         return Ranked(scores, coverage, compared=compared)
     best = int(scores.masked_fill(torch.from_numpy(~free), -torch.inf).argmax())
     # In a text of fewer pieces the farthest would count for nothing, however near it is.
-    beside = ranking.meaning and encoder is None and model.config.meaning_layers
-    if beside and len(scores) > COMPARED and float(scores.max()) > 0:
+    if by_states and len(scores) > COMPARED and float(scores.max()) > 0:
         chosen = scores.topk(COMPARED).indices.sort().values
-        if (kept := index.meaning(model, segments).as_kept(question, chosen)) is not None:
-            scores, compared = with_meaning(scores, chosen, kept[0], free), kept[1]
+        if (near := index.meaning(model, segments).as_kept(question, chosen)) is not None:
+            scores, compared = with_meaning(scores, chosen, near[0], free), near[1]
     after = follow(scores, index, question, free)
     kept = kept_pieces(scores, covered, free) | (after > scores)
     kept[best] = True  # what words find first is read, whatever is nearer in the states of a few layers

@@ -118,7 +118,7 @@ class TextIndex:
             begin, stored = self.pieces.start.tolist(), []
             if self.pieces is self.units:
                 parts = [(s, bisect_left(begin, s.start), bisect_left(begin, s.end)) for s in segments]
-                stored = [(first, last, s.embedded) for s, first, last in parts if s.embedded is not None]
+                stored = [(first, last, s.embedded()) for s, first, last in parts if s.embedded is not None]
             self._sentences = SentenceIndex(encoder, self.texts, stored, known, progress)
         assert self._sentences is not None
         return self._sentences

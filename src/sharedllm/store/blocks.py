@@ -86,7 +86,7 @@ class BlockFile:
 
     def segment(self, start: int, sources: tuple[dict, ...]) -> Segment:
         """The block as a segment whose first token is at slot `start`."""
-        embedded = Stored(self.header["encoder"], self.tensors[SENTENCES]) if "encoder" in self.header else None
+        made_by = self.header.get("encoder")
         return Segment(
             token_ids=self.tensors["token_ids"],
             lengths=self.tensors["lengths"],
@@ -95,7 +95,7 @@ class BlockFile:
             keys=lambda pair, columns: self._heads(f"keys.{pair}", columns),
             values=lambda pair, columns: self._heads(f"values.{pair}", columns),
             residuals=partial(self._heads, "residuals.0") if "residuals.0" in self.tensors else None,
-            embedded=embedded,
+            embedded=None if made_by is None else lambda: Stored(made_by, self.tensors[SENTENCES]),
             start=start,
             sources=(sources,),
             fingerprint=self.header["fingerprint"],

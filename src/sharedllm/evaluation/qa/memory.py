@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ...answering.ask import Answer
@@ -12,6 +14,7 @@ from ...answering.ask import ask as ask_memory
 from ...causal_lm import SharedLLMForCausalLM
 from ...context.pieces import Pieces
 from ...memory.context_memory import ContextMemory
+from ...memory.segment import Segment
 from ...memory.segments import segments_of
 from ...model.encode import pieces_of
 from ...prompts import NOTHING, PromptForm, own_words
@@ -95,7 +98,8 @@ class Memory:
 
 @dataclass(frozen=True)
 class MemoryRanking:
-    """Pieces ranked by a memory's token score: by their best token, or with "~mean" by the mean of all tokens.
+    """Pieces ranked by a memory's token score: by their best token, or with "~mean" by the mean of all tokens. Where a model that
+    reads deeper ranks by words or by a sentence encoder, it need not read the text.
 
     name: "memory:SCORE" or "memory:SCORE~mean".
     """
@@ -107,31 +111,38 @@ class MemoryRanking:
     _indexed: dict = field(default_factory=dict)
 
     @torch.no_grad()
-    def index(self, text: PackedText, pieces: Sequence[Piece]) -> tuple[ContextMemory, np.ndarray]:
-        """The memory, and the token at which each piece begins (pieces,)."""
-        ids = tokenize(self.tokenizer, text.text).to(self.model.device)
-        memory = self.model.read(ids, keep_all=True, fingerprint=False)
-        starts = [piece.start for piece in pieces]
-        return memory, np.searchsorted(self.meter.tokens(text.text)[1], starts, side="right")
+    def index(self, text: PackedText, pieces: Sequence[Piece]) -> tuple[ContextMemory | Segment, np.ndarray]:
+        """The memory, or the text alone if that is enough, and the token at which each piece begins (pieces,)."""
+        ids, config = tokenize(self.tokenizer, text.text).to(self.model.device), self.model.config
+        begin = np.searchsorted(self.meter.tokens(text.text)[1], [piece.start for piece in pieces], side="right")
+        if config.injection == "deep":
+            ranking, heads = check_ranking(config, self._score)
+            if not heads and not (ranking.meaning and config.sentence_encoder is None):
+                return unread(ids, config.chunk_size), begin
+        return self.model.read(ids, keep_all=True, fingerprint=False), begin
+
+    @property
+    def _score(self) -> str:
+        return self.name.removeprefix("memory:").partition("~")[0]
 
     @torch.no_grad()
-    def scores(self, index: tuple[ContextMemory, np.ndarray], question: Question) -> np.ndarray:
+    def scores(self, index: tuple[ContextMemory | Segment, np.ndarray], question: Question) -> np.ndarray:
         memory, starts = index
-        score, _, pooled = self.name.removeprefix("memory:").partition("~")
+        if self.model.config.injection == "deep":
+            return self._by_pieces(memory, starts, question.question)
+        assert isinstance(memory, ContextMemory)
         form = PromptForm.of(self.tokenizer)
         prompt = form.whole(question.question)
         words = form.own_words(prompt).to(self.model.device)
         prompt = prompt.to(self.model.device)
-        if self.model.config.injection == "deep":
-            return self._by_pieces(memory, starts, question.question, score)
-        tokens = self.model.scores(memory, prompt, query_words=words, score=score)[0].float().cpu().numpy()
-        if pooled == "mean":
+        tokens = self.model.scores(memory, prompt, query_words=words, score=self._score)[0].float().cpu().numpy()
+        if self.name.endswith("~mean"):
             sizes = np.diff([*starts, len(tokens)])
             return np.add.reduceat(tokens, starts) / np.maximum(sizes, 1)
         return np.maximum.reduceat(tokens, starts)
 
-    def _by_pieces(self, memory: ContextMemory, starts: np.ndarray, question: str, score: str) -> np.ndarray:
-        segments, end = segments_of(memory), int(memory.lengths[0])
+    def _by_pieces(self, memory: ContextMemory | Segment, starts: np.ndarray, question: str) -> np.ndarray:
+        segments, end = [memory] if isinstance(memory, Segment) else segments_of(memory), int(memory.lengths[0])
         cut = Pieces(torch.from_numpy(starts), torch.from_numpy(np.append(starts[1:], end)))
         key = (id(memory), starts.tobytes())
         if self._indexed.get("key") != key:
@@ -142,8 +153,18 @@ class MemoryRanking:
         asked, nothing = (form.question(text, after_context=True) for text in (question, NOTHING))
         own = own_words(asked, nothing)
         asked = asked.to(self.model.device)
-        ranked = rank_pieces(self.model.model, segments, self._indexed["index"], question, asked, own, score)
+        ranked = rank_pieces(self.model.model, segments, self._indexed["index"], question, asked, own, self._score)
         return ranked.scores.double().numpy()
+
+
+def unread(ids: Tensor, chunk_size: int) -> Segment:
+    """A text (1, T) that no model has read, in place of its memory where only its tokens count."""
+
+    def nothing(*_: Any) -> Tensor:
+        raise AssertionError("nobody has read this text")
+
+    lengths = torch.tensor([ids.shape[1]])
+    return Segment(ids.int().cpu(), lengths, chunk_size, 0, nothing, nothing, sources=(({"start": 0},),))
 
 
 def spans_of(positions: np.ndarray, ends: np.ndarray) -> tuple[Span, ...]:
