@@ -17,6 +17,7 @@ ALLOWED = {
     "SharedLLMForCausalLM.from_base": "the keywords are named and typed by `Settings`, and unknown ones are refused",
     "SharedLLMForCausalLM.extended_config": "the keywords are named and typed by `Settings`, and unknown ones are refused",
     "SharedLLMForCausalLM.from_pretrained": TRANSFORMERS,
+    "SharedLLMForCausalLM.save_pretrained": "all of it is for transformers' own, after the sentence encoder is saved",
     "SharedLLMForCausalLM.continuous_batching_context_manager": "refused, whatever it is given",
     "SharedLLMForCausalLM.generate_batch": "refused, whatever it is given",
     "SharedLLMForCausalLM.init_continuous_batching": "refused, whatever it is given",

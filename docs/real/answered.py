@@ -1,7 +1,7 @@
 """The answers of which tables are made, and what these say of them.
 
 cells.jsonl has the answers with the package's rule of how many pieces a question reads; cells-gpu.jsonl those with an earlier
-rule, and of every depth and budget; cells-gemma.jsonl those of another base; cells-instruction-last.jsonl those of the same
+rule, and of every depth and budget; cells-gemma.jsonl those of another base; cells-encoder.jsonl those of a model with a sentence encoder; cells-instruction-last.jsonl those of the same
 questions with the wording of before. No table shows cells-six-even.jsonl, of a model that reads through six layers: the text cites it.
 """
 
@@ -17,7 +17,7 @@ from sharedllm.evaluation.qa.report import Contender, difference, estimate, load
 
 HERE = Path(__file__).parent
 CELLS, EARLIER, GEMMA = HERE / "cells.jsonl", HERE / "cells-gpu.jsonl", HERE / "cells-gemma.jsonl"
-LAST = HERE / "cells-instruction-last.jsonl"
+ENCODER, LAST = HERE / "cells-encoder.jsonl", HERE / "cells-instruction-last.jsonl"
 KEPT = ("question", "group", "operations", "read_operations", "again_operations", "selected_tokens")
 BUDGET = 512
 # A set is too hard for the base if it answers less than this share of the questions from the evidence itself.

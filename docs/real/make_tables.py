@@ -15,6 +15,7 @@ from answered import (
     BUDGET,
     CELLS,
     EARLIER,
+    ENCODER,
     GEMMA,
     HERE,
     LAST,
@@ -155,6 +156,24 @@ def front_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
         yield f"| {name}, {metrics[name]} | {size(name, length)} | {len(here['sharedllm'].rows)} | {shown} |"
 
 
+def encoder_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
+    """A model with a sentence encoder, beside the rival with the same encoder and, of the same questions, the model without one."""
+    without, _ = found(CELLS)
+    yield "| set, score | tokens | n | with an encoder | the same pieces as text | words and MiniLM, fewer, as text | minus the same pieces | minus words and MiniLM | without one | with it, of text, tokens | × |"
+    yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+    for name, length in cells(answers):
+        here, metric = cell(answers, name, length), metrics[name]
+        ours, text, both = (here[system] for system in ("sharedllm", "same-pieces-text", "both-few-text"))
+        before = without[name, length, "3", "sharedllm", BUDGET].rows
+        asked = Contender("sharedllm", BUDGET, {q: before[q] for q in sorted(ours.rows)}, [])
+        share = mean(ours, lambda r: r["operations"]) / mean(text, lambda r: r["operations"])
+        shown = " | ".join(score(c, metric) for c in (ours, text, both))
+        yield (
+            f"| {name}, {metric} | {size(name, length)} | {len(ours.rows)} | {shown} | {minus(ours, text, metric)} | "
+            f"{minus(ours, both, metric)} | {score(asked, metric)} | {mean(ours, lambda r: r['selected_tokens']):,.0f} | {share:.2f} |"
+        )
+
+
 def cost_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
     """Operations of the same pieces as text and of ours: for each question, and for so many about one text with reading it."""
     counts = (1, 10, 100, 1000)
@@ -198,6 +217,7 @@ def depth_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
 
 RANKINGS = {
     "default": "words, heads and meaning (ours, the default)",
+    "encoder": "words and a sentence encoder (ours, `extend --encoder`)",
     "memory:hybrid": "words and heads",
     "memory:meaning": "meaning alone (ours)",
     "memory:bm25": "words alone (ours)",
@@ -218,15 +238,16 @@ def selection_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
     """The share of the evidence among the best piece and the best 8, from the reports of `sharedllm selection`."""
     shares: dict[str, dict[str, str]] = {}
     counts: dict[str, str] = {}
-    # In those of the second file meaning counts too, and decides where the text has few words of a question.
+    # What a memory's own ranking is by: without meaning, with it, and by a sentence encoder.
+    own = {"selection-words.md": "memory:hybrid", "selection-meaning.md": "default", "selection-encoder.md": "encoder"}
     reports = [
-        (label, text, by_meaning)
-        for file, by_meaning in (("selection-words.md", False), ("selection-meaning.md", True))
+        (label, text, hybrid)
+        for file, hybrid in own.items()
         for label, text in re.findall(
             r"^# .*?: (\S+)\n(.*?)(?=^# |\Z)", (HERE / file).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
         )
     ]
-    for label, text, by_meaning in reports:
+    for label, text, hybrid in reports:
         name = label.removesuffix("-32768").replace("-131072", "-128k").replace("-1048576", "-1m")
         rows = text.partition("| all questions |")[2].partition("\n\n")[0]
         for ranking, n, first, eighth in re.findall(
@@ -234,7 +255,7 @@ def selection_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
         ):
             assert counts.setdefault(name, n) == n, f"{label} has {n} questions, another report of it {counts[name]}"
             # Words rank alike with and without a memory.
-            row = {"words": "memory:bm25", "memory:hybrid": "default" if by_meaning else ranking}.get(ranking, ranking)
+            row = {"words": "memory:bm25", "memory:hybrid": hybrid}.get(ranking, ranking)
             shares.setdefault(row, {})[name] = f"{first} / {eighth}"
     yield f"| ranking | {' | '.join(f'{name} (n={counts[name]})' for name in SELECTED)} |"
     yield "|---|" + "--:|" * len(SELECTED)
@@ -252,6 +273,7 @@ TABLES = {
     "wording": (CELLS, wording_table),
     "reworded": (CELLS, reworded_table),
     "whole": (CELLS, whole_table),
+    "encoder": (ENCODER, encoder_table),
     "gemma": (GEMMA, main_table),
     "cost": (CELLS, cost_table),
     "gpu": (EARLIER, main_table),

@@ -198,22 +198,23 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
         """(B, Z) how much the token at each slot of a memory matters to a question; see `scoring.select.scores`."""
         return scores(self.model, source, query_ids, query_attention_mask, query_words=query_words, score=score)
 
-    def use_encoder(self, encoder: SentenceEncoder | None) -> None:
-        """Compare meanings with a sentence encoder, which is saved with this model; or no longer with one.
+    def use_encoder(self, encoder: SentenceEncoder) -> None:
+        """Take the sentence encoder that the configuration names, to be saved with this model. One that was saved is found in the
+        model's folder.
 
         Raises:
-            UserError: the model does not read deeper what a question selects.
+            UserError: the configuration does not name it.
         """
-        if encoder is not None and self.config.injection != "deep":
+        if self.config.sentence_encoder != encoder.settings:
             raise UserError(
-                f"a sentence encoder ranks what a model with injection='deep' reads; this one has {self.config.injection!r}."
+                f"sentence_encoder={self.config.sentence_encoder} is not this encoder: make the model with "
+                "from_base(base, injection='deep', sentence_encoder=encoder.settings)."
             )
-        self.config.sentence_encoder = None if encoder is None else dict(encoder.settings)
         self.model.sentence_encoder = encoder
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, *args: Any, is_main_process: bool = True, **kwargs: Any
-    ):
+    ) -> None:
         """As in transformers, with the sentence encoder if there is one."""
         if is_main_process and (encoder := encoder_of(self.model)) is not None:
             encoder.save(Path(save_directory))

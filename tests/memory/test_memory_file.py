@@ -161,9 +161,9 @@ def test_damage_names_the_tensor(saved, name):
 
 
 def test_a_newer_format(path):
-    rewrite(path, random_memory([9]), format_version=3, something="new")
+    rewrite(path, random_memory([9]), format_version=4, something="new")
     for read in (open_file, read_header):
-        with pytest.raises(ValueError, match=r"format_version=3, this package reads 1 … 2: upgrade sharedllm"):
+        with pytest.raises(ValueError, match=r"format_version=4, this package reads 1 … 3: upgrade sharedllm"):
             read(path)
 
 

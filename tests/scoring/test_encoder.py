@@ -37,12 +37,22 @@ def encoder(form: Form | None = None, seed: int = 0, size: int = 16) -> Sentence
     return SentenceEncoder(BertModel(config, add_pooling_layer=False), tokenizer(), form)
 
 
-@pytest.fixture(scope="module")
-def model():
+def deep(**settings):
     base = tiny_base("qwen2", vocab_size=256, max_position_embeddings=256)
-    settings = {"injection": "deep", "encoding": "chunk", "prefix": [5, 3], "window": 256, "chunk_size": 64}
+    settings |= {"injection": "deep", "encoding": "chunk", "prefix": [5, 3], "window": 256, "chunk_size": 64}
     closing = byte_tokenizer().convert_tokens_to_ids([".", "!"])
     return tiny_shared("qwen2", base=base, lower_layers=1, closing=closing, **settings)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return deep()
+
+
+def with_encoder(encoder: SentenceEncoder):
+    made = deep(sentence_encoder=encoder.settings)
+    made.use_encoder(encoder)
+    return made
 
 
 @pytest.mark.parametrize("form", [Form(), Form("first", "query: ", "passage: ")])
@@ -175,58 +185,49 @@ def test_a_model_with_an_encoder_ranks_by_words_and_by_it(model):
     with pytest.raises(UserError, match="score='meaning' needs meaning_layers"):
         rank(model, "meaning")
     ours = encoder()
-    model.use_encoder(ours)
-    try:
-        index, ranked = rank(model, question="the old geese")
-        near = SentenceIndex(ours, index.texts).scores("the old geese")[0]
-        by_words = index.words.scores("the old geese")
-        expected = with_encoded(by_words, near, np.ones(len(near), dtype=bool))
-        # Pieces that are linked to the best one may rank higher.
-        assert (ranked.scores >= expected - 1e-6).all() and ranked.scores.argmax() == expected.argmax()
-        assert torch.equal(rank(model, "meaning", "the old geese")[1].scores, near)
-        assert torch.equal(rank(model, "bm25", "the old geese")[1].scores.argmax(), by_words.argmax())
-        assert ranked.compared.encoded > 0
-    finally:
-        model.use_encoder(None)
-    assert model.config.sentence_encoder is None
+    index, ranked = rank(with_encoder(ours), question="the old geese")
+    near = SentenceIndex(ours, index.texts).scores("the old geese")[0]
+    by_words = index.words.scores("the old geese")
+    expected = with_encoded(by_words, near, np.ones(len(near), dtype=bool))
+    # Pieces that are linked to the best one may rank higher.
+    assert (ranked.scores >= expected - 1e-6).all() and ranked.scores.argmax() == expected.argmax()
+    assert torch.equal(rank(with_encoder(ours), "meaning", "the old geese")[1].scores, near)
+    assert torch.equal(rank(with_encoder(ours), "bm25", "the old geese")[1].scores.argmax(), by_words.argmax())
+    assert ranked.compared.encoded > 0
 
 
 def test_an_encoder_is_saved_with_its_model_and_checked(model, tmp_path):
     ours = encoder(Form("first", "q: "))
-    model.use_encoder(ours)
-    try:
-        model.save_pretrained(tmp_path)
-        again = SharedLLMForCausalLM.from_pretrained(tmp_path)
-    finally:
-        model.use_encoder(None)
+    with_encoder(ours).save_pretrained(tmp_path)
+    again = SharedLLMForCausalLM.from_pretrained(tmp_path)
     loaded = encoder_of(again.model)
     assert loaded is not None and loaded is encoder_of(again.model)
     assert loaded.form == ours.form and loaded.fingerprint == ours.fingerprint
     assert torch.equal(loaded.question("Who?"), ours.question("Who?"))
     assert again.fingerprint() == model.fingerprint()
     # One that was put there since is refused.
-    other = encoder(Form("first", "q: "), seed=1)
-    other.model.save_pretrained(tmp_path / FOLDER)
+    encoder(Form("first", "q: "), seed=1).model.save_pretrained(tmp_path / FOLDER)
     with pytest.raises(UserError, match="is not the sentence encoder that"):
         encoder_of(SharedLLMForCausalLM.from_pretrained(tmp_path).model)
 
 
-def test_only_a_model_that_reads_deeper_takes_one():
-    with pytest.raises(UserError, match="a sentence encoder ranks what a model with injection='deep' reads"):
-        tiny_shared("llama", injection="joint").use_encoder(encoder())
+def test_only_a_model_that_names_an_encoder_takes_it(model):
+    with pytest.raises(UserError, match="sentence_encoder=None is not this encoder"):
+        model.use_encoder(encoder())
+    with pytest.raises(UserError, match="injection='joint': it is for injection='deep'"):
+        tiny_shared("llama", injection="joint", sentence_encoder=encoder().settings)
+    with pytest.raises(UserError, match="is the `settings` of a SentenceEncoder"):
+        tiny_shared("llama", injection="deep", encoding="chunk", sentence_encoder={"fingerprint": "x"})
 
 
 def test_the_sentences_of_pieces_are_those_of_the_index(model):
     ours = encoder()
-    model.use_encoder(ours)
-    try:
-        index, _ = rank(model)
-        kept = embedded_sentences(model.model, byte_tokenizer(), index.ids)
-        before = ours.operations
-        SentenceIndex(ours, index.texts, [(0, len(index.pieces), kept)])
-        assert ours.operations == before
-    finally:
-        model.use_encoder(None)
+    named = with_encoder(ours)
+    index, _ = rank(named)
+    kept = embedded_sentences(named.model, byte_tokenizer(), index.ids)
+    before = ours.operations
+    SentenceIndex(ours, index.texts, [(0, len(index.pieces), kept)])
+    assert ours.operations == before
     assert embedded_sentences(model.model, byte_tokenizer(), index.ids) is None
 
 

@@ -188,6 +188,7 @@ def command(
             f"--window {window} is too small for a question of one word and its answer: give at least {least}, or leave it out."
         )
     sentences = SentenceEncoder.load(encoder) if encoder is not None else None
+    settings["sentence_encoder"] = None if sentences is None else sentences.settings
     loaded = load_model(base, default_device(), dtype="auto")
     most = positions_of(loaded.config)
     if window is not None and most is not None and window > most:
@@ -210,7 +211,8 @@ def command(
         model = SharedLLMForCausalLM.from_base(
             loaded, **settings, lower_layers=defaults["lower_layers"] if lower_layers is None else lower_layers
         )
-    model.use_encoder(sentences)
+    if sentences is not None:
+        model.use_encoder(sentences)
     count = sum(p.numel() for p in model.parameters())
     save(model, tokenizer, extended_card(output.absolute().name, base, model.config, count), output)
     new = sum(p.numel() for n, p in model.named_parameters() if ".injection." in n or "lower_layers" in n)

@@ -140,7 +140,7 @@ class SharedLLMConfig(PreTrainedConfig):
         meaning_layers: with injection="deep" how many layers read sentences to compare their meaning with that of a question
             whose words the text hardly has, found by `sharedllm extend`. None: meaning is never compared.
         sentence_encoder: with injection="deep" the `settings` of a `scoring.encoder.SentenceEncoder` in the model's folder, which
-            then compares meanings; `use_encoder` sets them. None: the model has none.
+            then compares meanings. None: the model has none.
         memory_dtype: format of keys and values during generation: "model", the weights' dtype, or "int8", rounded to 8
             bits, half the size of 16 (see `memory.int8`); for memories that are not limited by a budget.
         split_noise: σ of the split noise during training, as a share of the node's length (paper: 0.2; 0 is off).
@@ -310,8 +310,8 @@ class SharedLLMConfig(PreTrainedConfig):
             self.injection != "deep" or set(self.sentence_encoder) != {"fingerprint", "pooling", "question", "text"}
         ):
             raise UserError(
-                f"sentence_encoder={self.sentence_encoder} with injection={self.injection!r}: it is for injection='deep'; let "
-                "use_encoder set it."
+                f"sentence_encoder={self.sentence_encoder} with injection={self.injection!r}: it is for injection='deep', and is the "
+                "`settings` of a SentenceEncoder."
             )
         if not 0 <= self.split_noise < 0.5:
             raise UserError(f"split_noise={self.split_noise} must be in [0, 0.5): it is a share of the node's length.")

@@ -101,7 +101,9 @@ class SentenceEncoder:
         """
         tokenizer = load_tokenizer(name, **options)
         model = load_model(name, default_device(), auto=AutoModel, dtype="auto", **options)
-        form = form or Form.of(name)
+        if form is not None:
+            return cls(model, tokenizer, form)
+        form = Form.of(name)
         try:
             encoder = cls(model, tokenizer, form)
             encoder.question("?")

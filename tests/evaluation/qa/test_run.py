@@ -18,7 +18,7 @@ from sharedllm.evaluation.qa.memory import Memory, spans_of
 from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.pieces import Piece, cut, joined
 from sharedllm.evaluation.qa.plot import draw
-from sharedllm.evaluation.qa.rankings import Both, Embeddings, Ranking, SentenceEmbeddings, Words, ranked
+from sharedllm.evaluation.qa.rankings import Both, Ranking, Words, ranked, ranking_of
 from sharedllm.evaluation.qa.reader import Reader, TooLong
 from sharedllm.evaluation.qa.report import FEWEST, Contender, difference, load, shown, total_operations, write_report
 from sharedllm.evaluation.qa.run import Plan, measure, rows_of
@@ -28,7 +28,6 @@ from sharedllm.evaluation.qa.systems import Ask, Harness, Resources, Skipped, as
 from sharedllm.evaluation.qa.text_systems import ClosedBook
 from sharedllm.evaluation.statistics import pooled_bootstrap
 from sharedllm.scoring.rankings import LEAST_SHARE
-from sharedllm.utils.hardware import count_operations
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}"
@@ -320,40 +319,24 @@ def test_words_and_meaning_together_by_hand():
     assert nothing.scores(nothing.index(text, []), question) == pytest.approx([0.25, 0.5, 0.0])
 
 
-def test_a_piece_counts_as_much_as_its_best_sentence():
-    class Letters:
-        operations = 0.0
-
-        def embed(self, texts):
-            counts = np.array(
-                [[text.lower().count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts]
-            )
-            return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-9)
-
+def test_embeddings_rank_pieces_and_their_sentences(tmp_path):
+    """As `tests/scoring/test_encoder.py` defines them."""
+    tokenizer = byte_tokenizer()
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
+    tokenizer.save_pretrained(tmp_path)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(tokenizer), **sizes), add_pooling_layer=False).save_pretrained(tmp_path)
     parts = ("Zzz zzz zzz. An owl sat.", " Oaks wait\nlast, anew. ", "\n")
     text = PackedText("one", "".join(parts), (), (), (), 0)
     ends = np.cumsum([len(part) for part in parts]).tolist()
     pieces = [Piece(end - len(part), end, 1) for part, end in zip(parts, ends, strict=True)]
-    ranking = SentenceEmbeddings(Letters())
-    index = ranking.index(text, pieces)
-    scores = ranking.scores(index, Question("q", "an owl sat", ("owl",), (), ""))
-    assert scores[0] == pytest.approx(1) and scores[1] < 1 and scores[2] == 0
-
-
-def test_an_encoders_operations_are_those_counted(tmp_path):
-    tokenizer = byte_tokenizer()
-    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
-    tokenizer.save_pretrained(tmp_path)
-    BertModel(
-        BertConfig(
-            vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
-        ),
-        add_pooling_layer=False,
-    ).save_pretrained(tmp_path)
-    ranking = Embeddings(str(tmp_path))
-    counted = count_operations(lambda: ranking.embed(["An owl sat here."] * 2))
-    # The model also pools the first token of each text, which is not counted because nothing uses it.
-    assert ranking.operations == counted - 2 * 2 * 16 * 16 > 0
+    question = Question("q", " An owl sat.", ("owl",), (), "")
+    for name in ("minilm", "minilm-sentences"):
+        ranking = ranking_of(name, str(tmp_path))
+        scores = ranking.scores(ranking.index(text, pieces), question)
+        # The question is a sentence of the first piece, but not all of it.
+        assert (scores[0] == pytest.approx(1, abs=2e-3)) == (name == "minilm-sentences")
+        assert len(scores) == 3 and ranking.operations > 0
 
 
 def test_reciprocal_ranks_prefer_what_both_prefer():
