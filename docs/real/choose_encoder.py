@@ -1,20 +1,21 @@
 """How much of the evidence of even ids is read, and how many tokens, by the weight of a sentence encoder beside words, and by the rule of
-how many pieces are read: the table of docs/real/choices.md. No answers are written and the base reads nothing, so 32K tokens take a minute.
+how many pieces are read: the table of docs/real/choices.md. The base reads nothing, so texts of 32K tokens take minutes. With BASE the
+base answers from the pieces as text in its window, by words alone and by the chosen weights.
 
-Run: python docs/real/choose_encoder.py MODEL DATA ENCODER [HALF [SET:QUESTIONS:TOKENS,…]]    # MODEL: of `sharedllm extend`
+Run: python docs/real/choose_encoder.py MODEL DATA ENCODER [HALF [SET:QUESTIONS:TOKENS,… [BASE]]]    # MODEL: of `sharedllm extend`
 """
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import torch
+from choosing import BUDGET, Asker, changed, gains, share_of, texts, with_evidence
 
+from sharedllm.cli.loading import load_any
 from sharedllm.context.pieces import choose_pieces
 from sharedllm.evaluation.qa.memory import unread
 from sharedllm.evaluation.qa.meter import Meter
-from sharedllm.evaluation.qa.run import Plan
-from sharedllm.evaluation.qa.sets import SETS, TextSpec
+from sharedllm.evaluation.qa.sets import SETS
 from sharedllm.model.config import SharedLLMConfig
 from sharedllm.scoring import rankings
 from sharedllm.scoring.encoder import SentenceEncoder
@@ -22,7 +23,6 @@ from sharedllm.scoring.text_index import TextIndex
 from sharedllm.utils.checkpoints import load_tokenizer
 from sharedllm.utils.text import tokenize
 
-BUDGET = 512
 CELLS = "nq:100:32K,hotpotqa:55:32K,fairytaleqa:100:32K,reworded:64:32K,keys-4:40:32K,keys-64:40:32K"
 # Where the text has the question's words, and where it has few.
 WEIGHTS = (
@@ -37,6 +37,8 @@ WEIGHTS = (
     (0.75, 1.0),
     (1.0, 1.0),
 )
+# Those of which answers are asked: by words alone, and as chosen.
+ASKED = ((0.0, 0.0), (0.5, 0.75))
 # The least share of the best score that a piece needs, and whether any piece is read where none has much of the question.
 RULES = {"today's": (0.6, True), "always a share": (0.6, False), "0.7": (0.7, False), "0.8": (0.8, False)}
 
@@ -45,14 +47,15 @@ def main() -> None:
     config, tokenizer = SharedLLMConfig.from_pretrained(sys.argv[1]), load_tokenizer(sys.argv[1])
     encoder, meter = SentenceEncoder.load(sys.argv[3]), Meter(tokenizer)
     half = sys.argv[4] if sys.argv[4:] else "even"
+    assert half in ("even", "odd", "all")
+    asker = Asker(load_any(sys.argv[6])[0], tokenizer) if sys.argv[6:] else None
     for part in (sys.argv[5] if sys.argv[5:] else CELLS).split(","):
         name, count, length = part.split(":")
         size = 1024 * (int(length[:-1]) * 1024 if length.endswith("M") else int(length[:-1]))
         found = {(weight, rule): [] for weight in WEIGHTS for rule in RULES}
         ranks = {weight: [] for weight in WEIGHTS}
-        for text in Plan(SETS.find(name), TextSpec(Path(sys.argv[2]), size, half, 50, 0), [], [], int(count)).texts(
-            meter
-        ):
+        answered = {weight: [] for weight in ASKED}
+        for text in texts(name, int(count), sys.argv[2], meter, size, half):
             segment = unread(tokenize(tokenizer, text.text), config.chunk_size)
             index = TextIndex([segment], tokenizer, config.window, marks=config.marks)
             ends = np.append(meter.tokens(text.text)[1], 0)
@@ -76,14 +79,28 @@ def main() -> None:
                         kept |= after > scores
                         kept[int(scores.masked_fill(torch.from_numpy(~free), -torch.inf).argmax())] = True
                         best = choose_pieces(after.masked_fill(~kept, -torch.inf), index.pieces, BUDGET)
-                        read = set(best.tolist())
-                        shown = float(np.mean([bool(set(one.tolist()) & read) for one in gold if len(one)]))
-                        found[weight, rule].append((shown, int(index.pieces.lengths[best].sum())))
+                        found[weight, rule].append((share_of(gold, best), int(index.pieces.lengths[best].sum())))
+                        if asker is not None and weight in ASKED and rule == "today's":
+                            one = asker.chosen(index, best, question, SETS.find(name).instruction)
+                            one.evidence = share_of(gold, best)
+                            answered[weight].append(one)
         print(f"\n{name}, {length}, {half} ids, n = {len(found[WEIGHTS[0], next(iter(RULES))])}", flush=True)
         for weight in WEIGHTS:
             first, eight = 100 * np.mean(ranks[weight], 0)
             cells = ("{:.1f}, {:.0f}".format(*(np.mean(found[weight, rule], 0) * (100, 1))) for rule in RULES)
             print(f"| {weight} | {first:.1f} / {eight:.1f} | {' | '.join(cells)} |", flush=True)
+        if asker is not None:
+            asker.answer([row for rows in answered.values() for row in rows], SETS.find(name).new_tokens)
+            before, after = answered.values()
+            print(
+                "evidence, tokens, hit, f1, by words and chosen; better, worse:",
+                with_evidence(before),
+                "and",
+                with_evidence(after),
+                ";",
+                changed(gains(before, after)),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
