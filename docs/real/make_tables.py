@@ -159,7 +159,7 @@ def front_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
 def encoder_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
     """A model with a sentence encoder, beside the rival with the same encoder and, of the same questions, the model without one."""
     without, _ = found(CELLS)
-    yield "| set, score | tokens | n | with an encoder | the same pieces as text | words and MiniLM, fewer, as text | minus the same pieces | minus words and MiniLM | without one | with it, of text, tokens | × |"
+    yield "| set, score | tokens | n | with an encoder | the same pieces as text | words and MiniLM, fewer, as text | minus the same pieces | minus words and MiniLM | without one | of the text, tokens | × of text |"
     yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     for name, length in cells(answers):
         here, metric = cell(answers, name, length), metrics[name]
