@@ -231,6 +231,27 @@ def test_the_sentences_of_pieces_are_those_of_the_index(model):
     assert embedded_sentences(model.model, byte_tokenizer(), index.ids) is None
 
 
+def test_a_text_that_is_appended_to_embeds_only_what_is_new():
+    """Also where it has as many pieces as before."""
+    ours = encoder()
+    named = with_encoder(ours)
+
+    def index_of_text(text, earlier=None):
+        segments = segments_of(named.read(torch.tensor([byte_tokenizer().encode(text)]), keep_all=True))
+        index = TextIndex(segments, byte_tokenizer(), 256, marks=named.config.marks)
+        if earlier is not None:
+            index.go_on_from(earlier)
+        before = ours.operations
+        index.sentences(ours, segments)
+        return index, ours.operations - before
+
+    first, all_of_it = index_of_text("The mill is old. Rain fell")
+    longer, spent = index_of_text("The mill is old. Rain fell on us!", first)
+    assert len(longer.pieces) == len(first.pieces) and 0 < spent < all_of_it
+    anew = SentenceIndex(ours, longer.texts)
+    assert torch.equal(longer.sentences(ours, []).scores("Rain?")[0], anew.scores("Rain?")[0])
+
+
 def test_an_encoder_is_asked_with_the_question_mark():
     tokens = byte_tokenizer()
     ids = tokens.encode("<Who sat?>")

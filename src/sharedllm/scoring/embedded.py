@@ -64,10 +64,6 @@ class SentenceIndex:
         if len(missing):
             self._embeddings[missing] = encoder.sentences([self._sentences[i] for i in missing], progress)
 
-    def __len__(self) -> int:
-        """n."""
-        return len(self._begin)
-
     def scores(self, question: str) -> tuple[Float[Tensor, " n"], Compared]:
         """(n,) the cosine of a question and the nearest sentence of each piece; and what was done for it."""
         before = self.encoder.operations

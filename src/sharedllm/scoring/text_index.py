@@ -50,13 +50,14 @@ class TextIndex:
         self._meaning: MeaningIndex | None = None
         self._earlier: MeaningIndex | None = None
         self._sentences: SentenceIndex | None = None
+        self._earlier_sentences: SentenceIndex | None = None
 
     def go_on_from(self, earlier: "TextIndex") -> None:
         """Use what was read for the questions about a text with which this one begins; of any other text nothing is taken."""
         begun = len(earlier.ids)
         if begun <= len(self.ids) and torch.equal(self.ids[:begun], earlier.ids):
             self._earlier = earlier._meaning or earlier._earlier or self._earlier
-            self._sentences = earlier._sentences or self._sentences
+            self._earlier_sentences = earlier._sentences or earlier._earlier_sentences or self._earlier_sentences
 
     @cached_property
     def pieces(self) -> Pieces:
@@ -113,14 +114,13 @@ class TextIndex:
         self, encoder: SentenceEncoder, segments: Sequence[Segment], progress: Callable[[int], None] | None = None
     ) -> SentenceIndex:
         """By a sentence encoder; what the memory does not hold of its embeddings is made. progress: of `SentenceIndex`."""
-        known = self._sentences
-        if known is None or known.encoder is not encoder or len(known) != len(self.pieces):
+        if self._sentences is None or self._sentences.encoder is not encoder:
             begin, stored = self.pieces.start.tolist(), []
             if self.pieces is self.units:
                 parts = [(s, bisect_left(begin, s.start), bisect_left(begin, s.end)) for s in segments]
                 stored = [(first, last, s.embedded()) for s, first, last in parts if s.embedded is not None]
-            self._sentences = SentenceIndex(encoder, self.texts, stored, known, progress)
-        assert self._sentences is not None
+            self._sentences = SentenceIndex(encoder, self.texts, stored, self._earlier_sentences, progress)
+            self._earlier_sentences = None
         return self._sentences
 
 
