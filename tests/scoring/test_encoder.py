@@ -220,6 +220,11 @@ def test_only_a_model_that_names_an_encoder_takes_it(model):
         tiny_shared("llama", injection="deep", encoding="chunk", sentence_encoder={"fingerprint": "x"})
 
 
+def test_a_model_without_a_folder_has_to_be_given_its_encoder():
+    with pytest.raises(UserError, match=r"give it with use_encoder\(encoder\)"):
+        encoder_of(deep(sentence_encoder=encoder().settings).model)
+
+
 def test_the_sentences_of_pieces_are_those_of_the_index(model):
     ours = encoder()
     named = with_encoder(ours)

@@ -145,7 +145,8 @@ class SentenceEncoder:
         encoded: Any = self.tokenizer(list(texts), truncation=True, max_length=self._longest)
         lengths = torch.tensor([len(ids) for ids in encoded["input_ids"]])
         order, found = lengths.argsort(stable=True), None
-        padding = {"input_ids": self.tokenizer.pad_token_id or 0}
+        pad: Any = self.tokenizer.pad_token_id
+        padding = {"input_ids": pad or 0}
         while len(order):
             count = int((torch.arange(1, len(order) + 1) * lengths[order] <= _BATCH).sum().clamp(min=1))
             rows, order = order[:count], order[count:]
@@ -179,8 +180,11 @@ def encoder_of(model: SharedLLMModel) -> SentenceEncoder | None:
     if settings is None:
         return None
     if model.sentence_encoder is None:
+        if not model.config.name_or_path:
+            raise UserError("the model has no folder with its sentence encoder: give it with use_encoder(encoder).")
         name = checkpoint(model.config.name_or_path)
-        form = Form(**{key: value for key, value in settings.items() if key != "fingerprint"})
+        fields: Any = {key: value for key, value in settings.items() if key != "fingerprint"}
+        form = Form(**fields)
         inside = Path(name) / FOLDER
         found = (
             SentenceEncoder.load(str(inside), form)
