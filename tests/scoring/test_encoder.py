@@ -1,6 +1,7 @@
 """Sentence encoders: embeddings as written down naively here, made once and kept, and ranked beside words."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -209,6 +210,27 @@ def test_an_encoder_is_saved_with_its_model_and_checked(model, tmp_path):
     encoder(Form("first", "q: "), seed=1).model.save_pretrained(tmp_path / FOLDER)
     with pytest.raises(UserError, match="is not the sentence encoder that"):
         encoder_of(SharedLLMForCausalLM.from_pretrained(tmp_path).model)
+    shutil.rmtree(tmp_path / FOLDER)
+    with pytest.raises(UserError, match="lacks its sentence encoder, the folder encoder: copy"):
+        encoder_of(SharedLLMForCausalLM.from_pretrained(tmp_path).model)
+
+
+def test_what_is_no_encoder_is_refused(tmp_path):
+    """A language model, and a folder whose tokenizer is missing."""
+    tiny_base("qwen2", vocab_size=256).save_pretrained(tmp_path / "base")
+    tokenizer().save_pretrained(tmp_path / "base")
+    with pytest.raises(UserError, match=r"is a language model \(Qwen2ForCausalLM\): name a sentence encoder"):
+        SentenceEncoder.load(str(tmp_path / "base"))
+    encoder().model.save_pretrained(tmp_path / "without")
+    with pytest.raises(UserError):
+        SentenceEncoder.load(str(tmp_path / "without"))
+
+
+def test_another_tokenizer_is_another_encoder():
+    ours = encoder()
+    other = tokenizer()
+    other.add_tokens(["owl"])
+    assert SentenceEncoder(ours.model, other).fingerprint != ours.fingerprint
 
 
 def test_only_a_model_that_names_an_encoder_takes_it(model):

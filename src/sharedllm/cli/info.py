@@ -113,6 +113,7 @@ def describe_model(name: str) -> dict:
         "encoding": config.encoding,
         "lower_weights": config.lower_weights,
         "selection": config.selection,
+        "sentence_encoder": config.sentence_encoder is not None,
         "vocabulary": len(tokenizer),
         "fingerprint": model.fingerprint(),
     }

@@ -306,8 +306,11 @@ class SharedLLMConfig(PreTrainedConfig):
                 f"meaning_layers={self.meaning_layers} with injection={self.injection!r} must be between 1 and the base's "
                 f"{layers} layers, and is for injection='deep'."
             )
-        if self.sentence_encoder is not None and (
-            self.injection != "deep" or set(self.sentence_encoder) != {"fingerprint", "pooling", "question", "text"}
+        encoder = self.sentence_encoder
+        if encoder is not None and (
+            self.injection != "deep"
+            or set(encoder) != {"fingerprint", "pooling", "question", "text"}
+            or encoder["pooling"] not in ("mean", "first")
         ):
             raise UserError(
                 f"sentence_encoder={self.sentence_encoder} with injection={self.injection!r}: it is for injection='deep', and is the "

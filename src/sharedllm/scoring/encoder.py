@@ -1,8 +1,8 @@
 """A sentence encoder: a small second model that embeds sentences, so that those which say alike are near each other.
 
 It is optional. A model's folder may hold one; then sentences are embedded when a text is read, and a question is compared with
-all of them. Encoders of the simplest form are known, which all-MiniLM-L6-v2, GTE, E5 and BGE have: a transformer whose last
-states are pooled, and normalised (Reimers and Gurevych, EMNLP 2019).
+all of them. Encoders of the simplest form are known, such as all-MiniLM-L6-v2: a transformer whose last states are pooled, and
+normalised (Reimers and Gurevych, EMNLP 2019). What is put before a question is what the encoder's files say, or nothing.
 """
 
 import json
@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
-from ..memory.fingerprint import fingerprint_tensors
+from ..memory.fingerprint import fingerprint_tensors, tokenizer_fingerprint
 from ..model.backbone import SharedLLMModel
 from ..utils.checkpoints import load_model, load_tokenizer
 from ..utils.errors import UserError
@@ -83,7 +83,8 @@ class SentenceEncoder:
             model: gives `last_hidden_state`, in the dtype of its checkpoint.
         """
         self.model, self.tokenizer, self.form = model.eval(), tokenizer, form or Form()
-        self.settings = {"fingerprint": fingerprint_tensors(_used(model), asdict(self.form))}
+        known = asdict(self.form) | {"tokenizer": tokenizer_fingerprint(tokenizer)}
+        self.settings = {"fingerprint": fingerprint_tensors(_used(model), known)}
         self.settings |= asdict(self.form)
         self.operations = 0.0
         self._longest = min(512, int(getattr(model.config, "max_position_embeddings", 512)))
@@ -103,7 +104,13 @@ class SentenceEncoder:
         model = load_model(name, default_device(), auto=AutoModel, dtype="auto", **options)
         if form is not None:
             return cls(model, tokenizer, form)
-        form = Form.of(name)
+        form, kinds = Form.of(name), model.config.architectures or []
+        if any(kind.endswith("ForCausalLM") for kind in kinds):
+            raise UserError(f"{name} is a language model ({kinds[0]}): name a sentence encoder.")
+        if (
+            2 * len(tokenizer) < model.config.vocab_size
+        ):  # transformers makes a tokenizer of nothing where its files are missing
+            raise UserError(f"the tokenizer of {name} is missing or cut short: copy the encoder's folder again.")
         try:
             encoder = cls(model, tokenizer, form)
             encoder.question("?")
@@ -186,6 +193,8 @@ def encoder_of(model: SharedLLMModel) -> SentenceEncoder | None:
         fields: Any = {key: value for key, value in settings.items() if key != "fingerprint"}
         form = Form(**fields)
         inside = Path(name) / FOLDER
+        if Path(name).is_dir() and not inside.is_dir():
+            raise UserError(f"{name} lacks its sentence encoder, the folder {FOLDER}: copy the model's folder again.")
         found = (
             SentenceEncoder.load(str(inside), form)
             if Path(name).is_dir()
