@@ -114,7 +114,8 @@ def test_memories(tmp_path):
     torch.testing.assert_close(logits, EXPECTED["over the memory"], rtol=1e-4, atol=1e-4)
     save_memory(memory, tmp_path / "new.memory")
     header = read_header(tmp_path / "new.memory")
-    assert header["format_version"] == VERSION and "stride" in header["checksums"]
+    # Without embedded sentences it can be read by the version before, too.
+    assert header["format_version"] == VERSION - 1 and "stride" in header["checksums"]
     assert torch.equal(open_memory(tmp_path / "new.memory").stride, memory.stride)
 
 

@@ -39,7 +39,10 @@ def test_padding_to_a_bucket_changes_nothing(injection):
     sizes = [{keys.shape[2] for keys, *_ in prepared.layers.values()} for prepared in (plain, static)]
     assert sizes == [{memory.mask.shape[1]}, {bucket(memory.mask.shape[1])}] and sizes[0] != sizes[1]
     with torch.no_grad():
-        torch.testing.assert_close(model(ids, memory=static).logits, model(ids, memory=plain).logits)
+        # Some CPUs add in another order where there are more columns.
+        torch.testing.assert_close(
+            model(ids, memory=static).logits, model(ids, memory=plain).logits, rtol=1e-4, atol=5e-5
+        )
 
 
 def test_buckets():
