@@ -107,9 +107,8 @@ class SentenceEncoder:
         form, kinds = Form.of(name), model.config.architectures or []
         if any(kind.endswith("ForCausalLM") for kind in kinds):
             raise UserError(f"{name} is a language model ({kinds[0]}): name a sentence encoder.")
-        if (
-            2 * len(tokenizer) < model.config.vocab_size
-        ):  # transformers makes a tokenizer of nothing where its files are missing
+        # Where a tokenizer's files are missing, transformers makes one of nothing.
+        if 2 * len(tokenizer) < model.config.vocab_size:
             raise UserError(f"the tokenizer of {name} is missing or cut short: copy the encoder's folder again.")
         try:
             encoder = cls(model, tokenizer, form)
@@ -192,14 +191,11 @@ def encoder_of(model: SharedLLMModel) -> SentenceEncoder | None:
         name = checkpoint(model.config.name_or_path)
         fields: Any = {key: value for key, value in settings.items() if key != "fingerprint"}
         form = Form(**fields)
-        inside = Path(name) / FOLDER
-        if Path(name).is_dir() and not inside.is_dir():
+        inside, here = Path(name) / FOLDER, Path(name).is_dir()
+        if here and not inside.is_dir():
             raise UserError(f"{name} lacks its sentence encoder, the folder {FOLDER}: copy the model's folder again.")
-        found = (
-            SentenceEncoder.load(str(inside), form)
-            if Path(name).is_dir()
-            else SentenceEncoder.load(name, form, subfolder=FOLDER)
-        )
+        of_hub = {} if here else {"subfolder": FOLDER}
+        found = SentenceEncoder.load(str(inside) if here else name, form, **of_hub)
         if found.settings != settings:
             raise UserError(
                 f"{inside} is not the sentence encoder that {name} was made with: copy the model's folder again."
