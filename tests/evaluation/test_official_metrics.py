@@ -43,6 +43,7 @@ def test_rouge_of_infinitebench():
     assert rouge_lsum("", "a") == 0
 
 
+@pytest.mark.slow  # importing the package takes seconds
 def test_rouge_equals_the_package():
     rouge_scorer = pytest.importorskip("rouge_score.rouge_scorer")
     scorer = rouge_scorer.RougeScorer(["rougeLsum"])

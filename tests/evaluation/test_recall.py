@@ -115,6 +115,7 @@ def test_the_form_of_a_question_is_none_of_its_words(documents, tokenizer):
         assert said == asked + lead
 
 
+@pytest.mark.slow
 def test_every_policy_answers_every_question(documents, tokenizer):
     model = SharedLLMForCausalLM.from_pretrained(bundled_model()).eval()
     base = None

@@ -306,8 +306,7 @@ def largest_of_a_step(model: SharedLLMForCausalLM, rows: int, tokens: int = 4096
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("memory_dtype", ["model", "int8"])
-@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize(("in_place", "memory_dtype"), combined([False, True], ["model", "int8"]))
 def test_a_memory_is_prepared_with_little_beside_it(monkeypatch, in_place, memory_dtype):
     """Some tokens at a time: no temporary tensor is as large as a layer of the memory, and in place not even keys exist
     twice."""

@@ -31,7 +31,7 @@ def split(system: TimedSystem, length: int) -> tuple[Tensor, Tensor]:
     return ids[:, :border], ids[:, border:]
 
 
-@pytest.mark.parametrize("length", [*rarely(64), 101])
+@pytest.mark.parametrize("length", [64, *rarely(101)])
 @pytest.mark.parametrize("name", timed_names())
 def test_operations_are_those_counted(made, name, length, monkeypatch):
     """Exact to the last multiplication, except for a budget, of which whole nodes may leave 2 %. Full attention in blocks."""

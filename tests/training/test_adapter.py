@@ -33,12 +33,14 @@ def bf16_base(tmp_path_factory):
     ],
     ids=["frozen in bf16", "frozen in fp32", "joint"],
 )
-def test_an_adapter_makes_the_runs_model(run, recipe, tmp_path, bf16_base, changes):
+def test_an_adapter_makes_the_runs_model(run, recipe, tmp_path, bf16_base, changes, monkeypatch):
     """Bit by bit, in the base's dtype."""
     train = {"lora": 0.05} if "model" in changes else TRAIN
     settings = {"base": str(bf16_base), "lora": LORA, "train": train, "steps": 2, "save_dtype": "bfloat16"}
+    monkeypatch.setattr("sharedllm.training.run.fast_bf16", lambda: False)
     code, _, err = run("train", recipe(**settings | changes))
     assert code == 0, err
+    assert ("this CPU emulates products in bf16" in err) == ("precision" in changes)
     adapter = tmp_path / "run" / "adapter"
     assert sorted(p.name for p in adapter.iterdir()) == ["README.md", "adapter.json", "adapter.safetensors"]
     code, out, err = run("extend", bf16_base, "--adapter", adapter, "-o", tmp_path / "made", "--json")

@@ -188,7 +188,7 @@ def test_how_a_context_is_read_may_change_when_training_goes_on(run, recipe, tmp
     ("system", "settings", "part"),
     [
         ("beacon", {"model": {"window": 64}, "train": {"beacon": 0.01}}, "beacon"),
-        (
+        pytest.param(
             "cepe",
             {
                 "model": {"window": 64, "chunk_size": 16},
@@ -196,6 +196,7 @@ def test_how_a_context_is_read_may_change_when_training_goes_on(run, recipe, tmp
                 "schedule": [{"share": 0.4, "kinds": {"echo": 1.0}}, {"share": 0.6}],
             },
             "encoder",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             "tuned",

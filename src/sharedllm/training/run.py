@@ -21,7 +21,7 @@ from ..data.rows import RowMaker, load_instructions
 from ..data.shards import TokenStore
 from ..utils.errors import UserError, first_of
 from ..utils.files import write_text
-from ..utils.hardware import count_operations, peak_memory_mb, peak_operations
+from ..utils.hardware import count_operations, fast_bf16, peak_memory_mb, peak_operations
 from .batches import Batch, Batches
 from .checkpoint import check_recipe, latest, load_checkpoint, read_state, save_checkpoint
 from .curves import draw_curves
@@ -169,6 +169,8 @@ class _Run:
         # On a CPU a second of its own time, so that the share is of what a busy machine leaves to this program.
         self.clock = time.process_time if self.device.type == "cpu" else time.perf_counter
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+        if dtype == torch.bfloat16 and self.device.type == "cpu" and not fast_bf16():
+            self.say("this CPU emulates products in bf16, slowly: with precision: fp32 it trains faster")
         self.peak = _peak(self.device, dtype, clock=self.clock)
         trainable = sum(p.numel() for p in self.live)
         self.say(f"{sum(p.numel() for p in parameters.values()):,} parameters, {trainable:,} of them trainable")

@@ -84,18 +84,22 @@ def peak_operations(
     """Operations per second of a large matrix product, the reference for measured rates.
 
     Args:
-        size: rows of the matrices; default: 2,048 on a CPU, 8,192 elsewhere.
+        size: rows of the largest matrices; default: 2,048 on a CPU, 8,192 elsewhere. Where products are slow, smaller
+            ones are all there is time for: a CPU that emulates bf16 takes a minute for a large one.
         clock: what counts as a second; `time.process_time` leaves out what other programs take of a CPU.
     """
     size = size or (2048 if device.type == "cpu" else 8192)
-    left = torch.randn(size, size, device=device, dtype=dtype)
-    best, end = 0.0, time.perf_counter() + seconds
+    rows, best, end = min(size, 256), 0.0, time.perf_counter() + seconds
+    left = torch.randn(rows, rows, device=device, dtype=dtype)
     while best == 0 or time.perf_counter() < end:
         start = clock()
         _ = left @ left
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        best = max(best, 2 * size**3 / (clock() - start))
+        best = max(best, 2 * rows**3 / (clock() - start))
+        if rows < size:
+            rows = min(2 * rows, size)
+            left = torch.randn(rows, rows, device=device, dtype=dtype)
     return best
 
 
