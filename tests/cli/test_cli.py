@@ -15,6 +15,7 @@ from sharedllm.store import MemoryStore
 from sharedllm.store import writer as edit
 
 TEXT = "".join(f"Line {i}: the quick brown fox jumps over the lazy dog.\n" for i in range(8))
+FEW = ["--max-new-tokens", 4]
 
 
 @pytest.fixture
@@ -161,7 +162,7 @@ def test_ask_within_a_budget(run, tmp_path, model_folder, text_file, memory_file
     """A memory of every token gives the same as the text itself; other memories say what is missing."""
     whole = tmp_path / "whole.memory"
     assert run("read", text_file, "--keep-all", "-o", whole, "--model", model_folder)[0] == 0
-    options = ["What is it?", "--model", model_folder, "--budget", 40, "--score", "bm25"]
+    options = ["What is it?", "--model", model_folder, "--max-new-tokens", 4, "--budget", 40, "--score", "bm25"]
     code, out, err = run("ask", whole, *options, "--json")
     assert code == 0, err
     answer = json.loads(out)
@@ -201,7 +202,7 @@ def test_ask_within_a_budget(run, tmp_path, model_folder, text_file, memory_file
 def test_what_is_lost_is_not_read_again(run, tmp_path, model_folder, text_file, monkeypatch):
     """A question that reads the text again reads the undamaged rest, and counts tokens without empty slots."""
     monkeypatch.setattr(edit, "BLOCK_TOKENS", 32)
-    memory, rest, options = tmp_path / "x.memory", tmp_path / "rest.txt", ["What jumps?", "--model", model_folder]
+    memory, rest, options = tmp_path / "x.memory", tmp_path / "rest.txt", ["What jumps?", *FEW, "--model", model_folder]
     rest.write_text(TEXT[32:])
     assert run("read", text_file, "-o", memory, "--model", model_folder)[0] == 0
     (memory / "blocks" / f"{MemoryStore.open(memory).documents[0].blocks[0].file}.memory").unlink()
@@ -220,10 +221,10 @@ def test_a_model_that_selects_by_the_question(run, tmp_path, model_folder, text_
     config = json.loads((model / "config.json").read_text()) | {"selection": "cosine"}
     (model / "config.json").write_text(json.dumps(config))
     assert run("read", text_file, "-o", memory, "--model", model)[0] == 0
-    expected = run("ask", text_file, "What jumps?", "--selection", "cosine", "--model", model_folder)[1]
+    expected = run("ask", text_file, "What jumps?", *FEW, "--selection", "cosine", "--model", model_folder)[1]
     for source in (memory, text_file):
-        assert run("ask", source, "What jumps?", "--model", model)[:2] == (0, expected)
-    assert run("generate", "--context", text_file, "--prompt", "A", "--model", model)[0] == 0
+        assert run("ask", source, "What jumps?", *FEW, "--model", model)[:2] == (0, expected)
+    assert run("generate", "--context", text_file, "--prompt", "A", *FEW, "--model", model)[0] == 0
 
 
 @torch.no_grad()
@@ -237,14 +238,14 @@ def test_a_file_of_save_memory_is_a_memory_too(run, tmp_path, model_folder, text
     ):
         save_memory(memory, tmp_path / f"{name}.memory")
     whole, tree, two = (tmp_path / f"{name}.memory" for name in ("whole", "tree", "two"))
-    options = ["What is it?", "--model", model_folder]
+    options = ["What is it?", *FEW, "--model", model_folder]
     budget = [*options, "--budget", 40, "--score", "bm25", "--json"]
     from_memory, from_text = said(run("ask", whole, *budget)[1]), said(run("ask", text_file, *budget)[1])
     # Only a file has lines.
     assert all(source.pop("place").startswith("line") for source in from_text["sources"])
     assert not any(source.pop("place") for source in from_memory["sources"])
     assert from_memory == from_text
-    assert run("generate", "--context", tree, "--prompt", "A", "--model", model_folder)[0] == 0
+    assert run("generate", "--context", tree, "--prompt", "A", *FEW, "--model", model_folder)[0] == 0
     assert run("memory", "check", whole)[0] == 0
     # By default a question selects from a memory of every token, as from a folder.
     assert json.loads(run("ask", whole, *options, "--json")[1])["budget"] == 64
@@ -294,7 +295,7 @@ def test_odd_names_are_shown_in_one_line(run, tmp_path, model_folder, monkeypatc
     code, _, err = run("read", text, "-o", path, "--keep-all", "--model", model_folder)
     assert code == 0 and "x[/b].memory" in err and err.count("\n") == 1
     assert "x[/b].memory" in run("info", path)[1]
-    _, _, err = run("ask", path, "fox?", "--budget", 40, "--score", "bm25", "--model", model_folder)
+    _, _, err = run("ask", path, "fox?", *FEW, "--budget", 40, "--score", "bm25", "--model", model_folder)
     assert all('a [red] "b".txt, line' in line for line in err.splitlines() if "The answer is cut" not in line)
     code, _, err = run("read", text, "-o", path, "--append", "--storage", "int8", "--model", model_folder)
     assert code == 2 and "has --storage model" in err

@@ -35,22 +35,13 @@ def start(*arguments, folder, **environment):
     return done.returncode, done.stdout, said, imported.split()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "shown"),
-    [
-        (["--help"], "Read texts far longer than a model's window"),
-        (["read", "--help"], "--keep-all"),
-        (["memory", "--help"], "forget"),
-        (["memory"], "forget"),
-        (["--version"], f"sharedllm {__version__}"),
-    ],
-)
-def test_help_and_version_load_nothing_slow(tmp_path, arguments, shown):
-    code, out, err, imported = start(*arguments, folder=tmp_path)
-    assert (code, err, imported) == (0, "", [])
-    assert shown in out
-
-
+HELP = [
+    (["--help"], "Read texts far longer than a model's window"),
+    (["read", "--help"], "--keep-all"),
+    (["memory", "--help"], "forget"),
+    (["memory"], "forget"),
+    (["--version"], f"sharedllm {__version__}"),
+]
 WRONG = [
     (["reed"], "No such command 'reed'. Did you mean 'read'"),
     (
@@ -144,10 +135,17 @@ for number, arguments in enumerate(json.load(sys.stdin)):
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
     """By arguments: exit code, stdout, stderr, imported libraries and what is in the folder afterwards."""
-    asked = [arguments for arguments, _ in WRONG]
+    asked = [arguments for arguments, _ in HELP + WRONG]
     command = [sys.executable, "-c", ALL, str(tmp_path_factory.mktemp("wrong"))]
     done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=True)
     return {" ".join(a): json.loads(line) for a, line in zip(asked, done.stdout.splitlines(), strict=True)}
+
+
+@pytest.mark.parametrize(("arguments", "shown"), HELP, ids=" ".join)
+def test_help_and_version_load_nothing_slow(answers, arguments, shown):
+    code, out, err, imported, _ = answers[" ".join(arguments)]
+    assert (code, err, imported) == (0, "", [])
+    assert shown in out
 
 
 @pytest.mark.parametrize(("arguments", "said"), WRONG, ids=" ".join)

@@ -191,7 +191,7 @@ def test_many_questions_read_through_all_layers(run, wide_base_folder, deep_fold
         assert all(layer <= max(1, layers // 3) for layer, _, _ in config["selection_heads"] or [])
     (tmp_path / "notes.txt").write_text(TEXT)
     # The meanings and heads of a random base say nothing.
-    options = ["--model", tmp_path / "many", "--json", "--score", "bm25"]
+    options = ["--model", tmp_path / "many", "--json", "--score", "bm25", "--max-new-tokens", 4]
     code, out, err = run("ask", tmp_path / "notes.txt", "Who keeps the mill?", *options)
     assert code == 0 and any("mill" in source["text"] for source in json.loads(out)["sources"]), err
     code, _, err = run("extend", wide_base_folder, "-o", tmp_path / "no", "--questions", "many", "--lower-layers", 2)

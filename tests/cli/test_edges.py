@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from combined import rarely
 from served import ASKED
 
 from sharedllm.cli import main
@@ -144,7 +145,7 @@ def shell(line: str, **options) -> subprocess.CompletedProcess:
     return subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=environment, check=False, **options)
 
 
-@pytest.mark.parametrize("arguments", [pytest.param("info tiny", marks=pytest.mark.slow), "--version", "--help"])
+@pytest.mark.parametrize("arguments", [*rarely("info tiny", "--version"), "--help"])
 def test_an_answer_that_can_not_be_written_is_an_error(arguments):
     command = f"{sys.executable} -m sharedllm {arguments}"
     closed = shell(f"{command} >&-")

@@ -31,7 +31,7 @@ def pipe(model):
 
 def test_a_trained_model_answers():
     pipe = pipeline(TASK, model=bundled_model(), device="cpu")
-    filler = "The lanterns burned low in the harbour, and nobody came ashore. " * 30
+    filler = "The lanterns burned low in the harbour, and nobody came ashore. " * 8
     text = f"{filler}The secret code of the silver falcon is 48213. {filler}The secret code of the red owl is 77120. {filler}"
     questions = ["What is the secret code of the silver falcon?", "What is the secret code of the red owl?"]
     said = pipe(text, questions=questions, return_sources=True)

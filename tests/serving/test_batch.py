@@ -149,7 +149,7 @@ def texts(answers: list) -> list:
 
 def test_streams_start_before_others_end(service):
     served, order = service(), []
-    requests = [asked(f"Prompt {i}", 40 - 10 * i, temperature=1, seed=i) for i in range(4)]
+    requests = [asked(f"Prompt {i}", 25 - 5 * i, temperature=1, seed=i) for i in range(4)]
     alone = [texts(asyncio.run(followed(served, [request])))[0] for request in requests]
     answers = asyncio.run(
         followed(served, requests, lambda i, event, _: order.append(i) if isinstance(event, Piece) else None)
@@ -162,13 +162,13 @@ def test_streams_start_before_others_end(service):
 
 def test_a_client_that_leaves_takes_its_row_along(service):
     served = service(rows=2)
-    requests = [asked("A long one", 2**20), *(asked(f"Prompt {i}", 30) for i in range(3))]
+    requests = [asked("A long one", 2**20), *(asked(f"Prompt {i}", 15) for i in range(3))]
     alone = [texts(asyncio.run(followed(served, [request])))[0] for request in requests[1:]]
     pieces = []
 
     def leave(i, event, jobs):
         pieces.append(i)
-        if pieces.count(0) == 12:
+        if pieces.count(0) == 6:
             jobs[0].cancel()
 
     answers = asyncio.run(followed(served, requests, leave))
@@ -178,14 +178,14 @@ def test_a_client_that_leaves_takes_its_row_along(service):
 
 def test_an_answer_that_fails_is_the_only_one(service, monkeypatch):
     served = service()
-    requests = [asked(f"Prompt {i}", 25, presence_penalty=0.5 * i) for i in range(4)]
-    requests[2] = asked("Prompt 2", 25, n=2)
+    requests = [asked(f"Prompt {i}", 12, presence_penalty=0.5 * i) for i in range(4)]
+    requests[2] = asked("Prompt 2", 12, n=2)
     alone = [texts(asyncio.run(followed(served, [request])))[0] for request in requests]
     own, taken = Steering.took, []
 
     def fails(steering, token):
         taken.append(steering.presence)
-        if steering.presence == 0.5 and taken.count(0.5) == 7:
+        if steering.presence == 0.5 and taken.count(0.5) == 4:
             raise RuntimeError("this row fails")
         own(steering, token)
 
@@ -200,16 +200,16 @@ def test_a_time_limit_ends_one_row(service):
     served = service()
 
     async def talk():
-        late = Job(lambda job: served.answer(asked("A long one", 2**20), job), 0.5)
+        late = Job(lambda job: served.answer(asked("A long one", 2**20), job), 0.2)
         served.worker.submit(late)
-        others = asyncio.create_task(followed(served, [asked("Prompt", 30)]))
+        others = asyncio.create_task(followed(served, [asked("Prompt", 10)]))
         with pytest.raises(ServingError, match="the request took longer"):
             async for _ in late.events():
                 pass
         return await others
 
     (answer,) = asyncio.run(talk())
-    assert answer.choices[0].tokens == 30
+    assert answer.choices[0].tokens == 10
 
 
 def test_answers_go_on_while_a_document_is_read(service):

@@ -49,7 +49,7 @@ def client(openai, tmp_path_factory):
 
 
 def chat(client, **more):
-    return client.chat.completions.create(**{"model": "small:notes", "messages": ASK, "max_tokens": 20} | more)
+    return client.chat.completions.create(**{"model": "small:notes", "messages": ASK, "max_tokens": 8} | more)
 
 
 def test_memories_are_models(openai, client):
@@ -70,7 +70,7 @@ def test_memories_are_models(openai, client):
 
 def test_streams_say_the_same(client):
     # A null is as if the field were not sent; max_tokens of another number would be refused.
-    asked = {"temperature": 0.8, "seed": 3, "max_tokens": None, "max_completion_tokens": 30}
+    asked = {"temperature": 0.8, "seed": 3, "max_tokens": None, "max_completion_tokens": 12}
     whole = chat(client, **asked)
     events = [*chat(client, **asked, stream=True, stream_options={"include_usage": True})]
     said = "".join(e.choices[0].delta.content or "" for e in events if e.choices)
@@ -88,7 +88,7 @@ def test_several_answers(client):
     texts = [choice.message.content for choice in said.choices]
     assert [choice.index for choice in said.choices] == [0, 1, 2] and len(set(texts)) == 3
     assert texts[0] == chat(client, temperature=1.5, seed=1).choices[0].message.content
-    assert said.usage.completion_tokens == 60
+    assert said.usage.completion_tokens == 24
     streamed = ["", "", ""]
     ends = []
     for event in chat(client, n=3, temperature=1.5, seed=1, stream=True):
@@ -99,8 +99,8 @@ def test_several_answers(client):
 
 
 def test_stop(client):
-    free = chat(client, max_tokens=60).choices[0].message.content
-    said = chat(client, max_tokens=60, stop=[free[10:12], "never said"]).choices[0]
+    free = chat(client, max_tokens=24).choices[0].message.content
+    said = chat(client, max_tokens=24, stop=[free[10:12], "never said"]).choices[0]
     assert (said.message.content, said.finish_reason) == (free[: free.index(free[10:12])], "stop")
 
 
@@ -127,13 +127,13 @@ def test_log_probabilities(client):
 
 
 def test_penalties_and_bias_change_the_answer(client):
-    free = chat(client, max_tokens=40).choices[0].message.content
+    free = chat(client, max_tokens=24).choices[0].message.content
     for penalty in ({"frequency_penalty": 2}, {"presence_penalty": 2}):
-        held = chat(client, max_tokens=40, **penalty).choices[0].message.content
+        held = chat(client, max_tokens=24, **penalty).choices[0].message.content
         assert len(set(held)) > len(set(free)), penalty
-    assert chat(client, frequency_penalty=0, presence_penalty=0, max_tokens=40).choices[0].message.content == free
+    assert chat(client, frequency_penalty=0, presence_penalty=0, max_tokens=24).choices[0].message.content == free
     token = byte_tokenizer()("Z").input_ids[0]
-    assert chat(client, logit_bias={str(token): 100}).choices[0].message.content == "Z" * 20
+    assert chat(client, logit_bias={str(token): 100}).choices[0].message.content == "Z" * 8
     (byte,) = chat(client, logprobs=True).choices[0].logprobs.content[0].bytes
     first = byte_tokenizer().convert_tokens_to_ids({code: letter for letter, code in byte_letters().items()}[byte])
     other = chat(client, logit_bias={str(first): -100}, logprobs=True).choices[0].logprobs.content
@@ -146,7 +146,8 @@ def test_json_by_schema(client):
         value = json.loads(said.message.content)
         assert value["colour"] in ("red", "blue") and isinstance(value["sure"], bool) and len(value) == 2
         assert said.finish_reason == "stop"
-    anything = chat(client, response_format={"type": "json_object"}, max_tokens=80).choices[0].message.content
+    ends = {str(byte_tokenizer().encode("}")[0]): 100}
+    anything = chat(client, response_format={"type": "json_object"}, logit_bias=ends).choices[0].message.content
     assert isinstance(json.loads(anything), dict)
     cut = chat(client, response_format=FORM, max_tokens=5).choices[0]
     assert cut.message.content == '{"col' and cut.finish_reason == "length"
@@ -246,10 +247,10 @@ def test_tools_that_are_not_called_are_text(client):
 
 
 def test_the_responses_api_in_plain_text(openai, client):
-    said = client.responses.create(model="small:notes", input="What jumps?", max_output_tokens=20)
+    said = client.responses.create(model="small:notes", input="What jumps?", max_output_tokens=8)
     assert said.output_text == chat(client).choices[0].message.content
     assert (said.status, said.incomplete_details.reason) == ("incomplete", "max_output_tokens")
-    assert (said.usage.output_tokens, said.model_extra["sharedllm"]["memory"]) == (20, "notes")
+    assert (said.usage.output_tokens, said.model_extra["sharedllm"]["memory"]) == (8, "notes")
     turns = [
         *ASK,
         {"role": "assistant", "content": "A fox."},
@@ -257,7 +258,7 @@ def test_the_responses_api_in_plain_text(openai, client):
     ]
     other = client.responses.create(model="small:notes", input=turns, instructions="Be brief.", max_output_tokens=5)
     assert other.output_text and other.usage.input_tokens > said.usage.input_tokens
-    events = [*client.responses.create(model="small:notes", input="What jumps?", max_output_tokens=20, stream=True)]
+    events = [*client.responses.create(model="small:notes", input="What jumps?", max_output_tokens=8, stream=True)]
     assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == said.output_text
     assert [e.sequence_number for e in events] == [*range(len(events))]
     assert events[0].type == "response.created" and events[-1].response.output_text == said.output_text

@@ -7,9 +7,9 @@ from urllib.parse import quote
 
 import pytest
 from helpers import byte_tokenizer, tiny_base, tiny_shared
-from served import ASKED, TEXT, clients_of, small_model, store_of
+from served import ASKED, TEXT, OpenedHere, clients_of, small_model, store_of
 
-from sharedllm.serving import memories, server
+from sharedllm.serving import memories, server, uploads
 from sharedllm.serving.errors import ServingError
 from sharedllm.serving.memories import Memories
 from sharedllm.store import MemoryStore
@@ -25,7 +25,8 @@ def model():
 
 
 @pytest.fixture
-def serve(model, tmp_path):
+def serve(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "Apart", OpenedHere)
     with clients_of(model, byte_tokenizer(), tmp_path) as start:
         yield start
 

@@ -61,7 +61,7 @@ def test_a_completion_is_what_the_model_generates(client, model, tokenizer, leng
     """For prompts of any length, also beyond the window."""
     prompt = (TEXT * 2)[:length]
     ids = tokenize(tokenizer, prompt)
-    for new in (30, 120):
+    for new in (5, 112):
         expected = model.generate(ids, max_new_tokens=new, do_sample=False)[0, ids.shape[1] :]
         said = client.post(
             "/v1/completions", json={"model": "small", "prompt": prompt, "max_tokens": new, "memory": ""}
@@ -83,7 +83,7 @@ def test_streaming_equals_not_streaming(serve, template, more):
     client = serve(tokenizer=tokenizer)
     turns = [{"role": "system", "content": "Be brief."}, *ASKED["messages"], {"role": "assistant", "content": "A fox."}]
     turns.append({"role": "user", "content": [{"type": "text", "text": "Is it "}, {"type": "text", "text": "quick?"}]})
-    body = {"messages": turns, "max_completion_tokens": 25, **more}
+    body = {"messages": turns, "max_completion_tokens": 10, **more}
     whole = client.post("/v1/chat/completions", json=body).json()
     assert client.post("/v1/chat/completions", json=body).json()["choices"] == whole["choices"]
     events = streamed(
@@ -128,7 +128,7 @@ def test_a_long_prompt_and_a_long_answer_over_a_memory(serve, model, tokenizer):
 def test_a_seed_repeats_and_none_does_not(client):
 
     def text(**more) -> str:
-        body = {"prompt": "The fox", "max_tokens": 15, "temperature": 1.5, **more}
+        body = {"prompt": "The fox", "max_tokens": 10, "temperature": 1.5, **more}
         return client.post("/v1/completions", json=body).json()["choices"][0]["text"]
 
     assert text(seed=3) == text(seed=3) != text(seed=4)
@@ -136,9 +136,9 @@ def test_a_seed_repeats_and_none_does_not(client):
 
 
 def test_stops(client):
-    body = {"prompt": TEXT[:100], "max_tokens": 30}
+    body = {"prompt": TEXT[:100], "max_tokens": 16}
     free = client.post("/v1/completions", json=body).json()["choices"][0]["text"]
-    stop = free[20:23]
+    stop = free[8:11]
     for stream in (False, True):
         response = client.post("/v1/completions", json=body | {"stop": [stop, "never said"], "stream": stream})
         if stream:
@@ -284,7 +284,7 @@ WRONG_SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"
         ({"response_format": WRONG_SCHEMA}, 400, "response_format", "can't be kept"),
         ({"audio": {"voice": "x"}}, 400, "audio", "leave it out"),
         ({"store": True}, 400, "store", "leave it out"),
-        ({"max_completion_tokens": 9}, 400, "max_tokens", "max_tokens=20 and max_completion_tokens=9 differ: send one"),
+        ({"max_completion_tokens": 9}, 400, "max_tokens", "max_tokens=8 and max_completion_tokens=9 differ: send one"),
         ({"top_logprobs": 1}, 400, "top_logprobs", "needs logprobs=true"),
         ({"logprobs": True, "top_logprobs": 21}, 400, "top_logprobs", "less than or equal to 20"),
         ({"presence_penalty": 3}, 400, "presence_penalty", "presence_penalty=3"),

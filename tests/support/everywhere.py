@@ -22,7 +22,7 @@ from sharedllm.utils.model_names import BUNDLED, MODELS, hides_bundled
 
 torch.set_num_threads(1)
 os.fsync = lambda descriptor: None  # no test cuts the power, and disks take milliseconds for each
-settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+settings.register_profile("repeatable", deadline=None, max_examples=50, derandomize=True, database=None)
 settings.load_profile("repeatable")
 
 

@@ -6,12 +6,16 @@ import socket
 import threading
 import time
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 
 import uvicorn
 from helpers import tiny_base, tiny_shared
 from starlette.testclient import TestClient
 
 from sharedllm.cli.loading import tokenizer_fingerprint
+from sharedllm.documents.apart import Text
+from sharedllm.documents.opening import open_document
 from sharedllm.serving.app import Service, application
 from sharedllm.serving.memories import Memories
 from sharedllm.serving.worker import Worker
@@ -30,12 +34,30 @@ TOOLS_TEMPLATE = (
     '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}'
     "\n</tool_call>{% endfor %}\n{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
 )
-ASKED = {"messages": [{"role": "user", "content": "What jumps?"}], "max_tokens": 20, "memory": ""}
+ASKED = {"messages": [{"role": "user", "content": "What jumps?"}], "max_tokens": 8, "memory": ""}
 
 
+@cache
 def small_model():
-    base = tiny_base("llama", vocab_size=256, max_position_embeddings=256)
-    return tiny_shared("llama", base=base, window=128, injection="joint", encoding="chunk")
+    """Of two layers, not four: what is tested is what is around it. All tests of a process share it, so none changes it."""
+    base = tiny_base("llama", vocab_size=256, max_position_embeddings=256, num_hidden_layers=2)
+    return tiny_shared("llama", base=base, lower_layers=1, window=128, injection="joint", encoding="chunk")
+
+
+NOTES: dict[tuple, dict[Path, bytes]] = {}
+
+
+def notes_of(folder, model, tokenizer) -> Path:
+    """A store of `TEXT`, which each process reads once for a model and a tokenizer, and then copies."""
+    key, store = (model, tokenizer_fingerprint(tokenizer)), folder / "notes.memory"
+    if key in NOTES:
+        (store / "blocks").mkdir(parents=True)
+        for path, content in NOTES[key].items():
+            (store / path).write_bytes(content)
+    else:
+        store_of(store, model, tokenizer, foxes=TEXT)
+        NOTES[key] = {path.relative_to(store): path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    return store
 
 
 def store_of(folder, model, tokenizer, **documents: str) -> MemoryStore:
@@ -55,13 +77,14 @@ def clients_of(model, tokenizer, folder):
     def start(**options) -> TestClient:
         makes = options.pop("makes", False)
         worker = Worker(options.pop("waiting", 4), options.pop("rows", 4))
-        stores = [store_of(folder / "notes.memory", model, tokenizer, foxes=TEXT)]
+        store = folder / "notes.memory"
+        store = store if store.exists() else notes_of(folder, model, tokenizer)
         settings = {"tokenizer": tokenizer, "budget": 60, "score": "bm25"} | options
         service = Service(
             model,
             settings.pop("tokenizer"),
             "small",
-            Memories([store.folder for store in stores], folder=folder if makes else None),
+            Memories([store], folder=folder if makes else None),
             worker,
             **settings,
         )
@@ -91,6 +114,20 @@ def listening(app, **options):
         finally:
             running.should_exit = True
             thread.join()
+
+
+class OpenedHere:
+    """In place of `Apart`: a document that this process opens, which saves the start of another. `test_uploads` starts them."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def result(self) -> Text:
+        opened = open_document(str(self.path))
+        return Text(opened.text(), opened.origin, opened.read_as)
+
+    def stop(self) -> None:
+        pass
 
 
 def streamed(response) -> list[dict]:

@@ -23,6 +23,7 @@ except UserError:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", [None, "^nothing$"], ids=["by default", "unless it is asked for"])
 def test_lines_of_rays_processes_are_left_out(chosen):
     pytest.importorskip("ray")

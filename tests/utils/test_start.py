@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import pytest
-from combined import rarely
 
 import sharedllm
 
@@ -30,19 +29,26 @@ def test_public_names():
         _ = sharedllm.Nothing
 
 
+def test_the_auto_classes_of_this_process_know_the_models():
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder = sharedllm.bundled_model()
+    assert AutoConfig.from_pretrained(folder).model_type == "sharedllm"
+    assert type(AutoModelForCausalLM.from_pretrained(folder)) is sharedllm.SharedLLMForCausalLM
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "imports",
     [
         "import sharedllm; from transformers import AutoModelForCausalLM, AutoConfig",
-        *rarely(
-            "from transformers import AutoModelForCausalLM, AutoConfig; import sharedllm",
-            "from transformers import AutoConfig; import sharedllm; from transformers import AutoModelForCausalLM",
-            "import sharedllm; from transformers import AutoTokenizer, AutoConfig, AutoModelForCausalLM",
-            "from sharedllm.utils.checkpoints import load_model; from transformers import AutoModelForCausalLM, AutoConfig",
-            "import sharedllm; from transformers import AutoModelForSequenceClassification as _, AutoModelForCausalLM, AutoConfig",
-            "import sharedllm; from transformers import LlamaForCausalLM, AutoConfig, AutoModelForCausalLM",
-            "import sharedllm.prompts; from transformers import AutoModelForCausalLM, AutoConfig; import sharedllm",
-        ),
+        "from transformers import AutoModelForCausalLM, AutoConfig; import sharedllm",
+        "from transformers import AutoConfig; import sharedllm; from transformers import AutoModelForCausalLM",
+        "import sharedllm; from transformers import AutoTokenizer, AutoConfig, AutoModelForCausalLM",
+        "from sharedllm.utils.checkpoints import load_model; from transformers import AutoModelForCausalLM, AutoConfig",
+        "import sharedllm; from transformers import AutoModelForSequenceClassification as _, AutoModelForCausalLM, AutoConfig",
+        "import sharedllm; from transformers import LlamaForCausalLM, AutoConfig, AutoModelForCausalLM",
+        "import sharedllm.prompts; from transformers import AutoModelForCausalLM, AutoConfig; import sharedllm",
     ],
 )
 def test_the_auto_classes_know_the_models(imports):

@@ -21,9 +21,8 @@ READ = ASKED | {"memory": "notes", "budget": 60}
 SAMPLED = READ | {"temperature": 1.5, "max_tokens": 12}
 
 
-@pytest.mark.parametrize("body", [READ, SAMPLED, SAMPLED | {"n": 2}])
-@pytest.mark.parametrize("dies", [[0], [0, 0]])
-def test_a_request_is_asked_again(start, body, dies):
+@pytest.mark.parametrize(("dies", "body"), combined([[0], [0, 0]], [READ, SAMPLED, SAMPLED | {"n": 2}]))
+def test_a_request_is_asked_again(start, dies, body):
     client, replicas = start()
     replicas.deaths = list(dies)
     answer = client.post(CHAT, json=body)
@@ -60,10 +59,8 @@ def test_a_call_of_a_tool_goes_on_at_another_replica(model):
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = TOOLS_TEMPLATE
     service = Service(model, tokenizer, "small", Memories([]), Worker(9, 4), budget=60)
-    tool = {
-        "type": "function",
-        "function": {"name": "paint", "description": "Paints.", "parameters": {"type": "object"}},
-    }
+    nothing = {"type": "object", "properties": {}, "additionalProperties": False}
+    tool = {"type": "function", "function": {"name": "paint", "description": "Paints.", "parameters": nothing}}
     asked = ASKED | {"tools": [tool], "tool_choice": "required", "max_tokens": 200, "n": 2, "stream": True}
     app, replicas = front_of([service, service])
     with TestClient(app) as client:
