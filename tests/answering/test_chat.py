@@ -8,7 +8,8 @@ import sys
 import pytest
 import torch
 from combined import rarely
-from helpers import byte_tokenizer, tiny_base, tiny_shared
+from helpers import byte_tokenizer
+from served import small_model
 from transformers import AutoTokenizer
 
 from sharedllm import SharedLLMForCausalLM, bundled_model
@@ -25,8 +26,7 @@ TEMPLATE = (
 
 @pytest.fixture(scope="module")
 def model():
-    base = tiny_base("llama", vocab_size=256, max_position_embeddings=256)
-    return tiny_shared("llama", base=base, window=128, injection="joint", encoding="chunk")
+    return small_model()
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def text_file(tmp_path):
 
 
 @pytest.fixture
-def talk(run, monkeypatch, model_folder):
+def talk(run, monkeypatch, small_folder):
     """Run `sharedllm chat` with lines on standard input, from a pipe or as if typed."""
 
     def call(lines: str, *arguments, typed: bool = False):
@@ -206,14 +206,14 @@ def talk(run, monkeypatch, model_folder):
         )  # strict, as most locales are
         stdin.isatty = lambda: typed
         monkeypatch.setattr(sys, "stdin", stdin)
-        return run("chat", *arguments, "--model", model_folder, "--score", "bm25", "--max-new-tokens", 12)
+        return run("chat", *arguments, "--model", small_folder, "--score", "bm25", "--max-new-tokens", 12)
 
     return call
 
 
-def test_chat_by_pipe(run, talk, text_file, model_folder, tmp_path):
+def test_chat_by_pipe(run, talk, text_file, small_folder, tmp_path):
     memory = tmp_path / "text.memory"
-    assert run("read", text_file, "--keep-all", "-o", memory, "--model", model_folder)[0] == 0
+    assert run("read", text_file, "--keep-all", "-o", memory, "--model", small_folder)[0] == 0
     lines = "What jumps?\n\n  \nIs it lazy?\n" + "Line 5?\n" * 2 + "/exit\nNever asked\n"
     code, out, err = talk(lines, memory, "--budget", 50, "--json")
     assert (code, err) == (0, "")
@@ -240,9 +240,9 @@ def test_chat_by_pipe(run, talk, text_file, model_folder, tmp_path):
     assert talk("", memory)[:2] == (0, "")
 
 
-def test_bad_input(run, talk, text_file, model_folder, tmp_path):
+def test_bad_input(run, talk, text_file, small_folder, tmp_path):
     tree = tmp_path / "tree.memory"
-    assert run("read", text_file, "-o", tree, "--model", model_folder)[0] == 0
+    assert run("read", text_file, "-o", tree, "--model", small_folder)[0] == 0
     for lines, arguments, message in (
         ("What?\n", [tree], "--keep-all"),
         ("What?\n", ["-"], "standard input is for the questions"),

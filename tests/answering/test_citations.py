@@ -16,7 +16,13 @@ LINES = "The lanterns burned low.\nThe code of the falcon is 48,213.5 today; nob
 @pytest.fixture(scope="module")
 def cited():
     """Describes bytes start … end − 1 of a text, each of which is a token."""
-    model = tiny_shared("llama", base=tiny_base("llama", vocab_size=256), window=64, encoding="chunk")
+    model = tiny_shared(
+        "llama",
+        base=tiny_base("llama", vocab_size=256, num_hidden_layers=1),
+        lower_layers=1,
+        window=64,
+        encoding="chunk",
+    )
     tokenizer = byte_tokenizer()
 
     def call(text: str, start: int, end: int) -> dict:

@@ -16,8 +16,8 @@ from sharedllm.utils.text import tokenize
 
 @pytest.fixture(scope="module")
 def model():
-    base = tiny_base("llama", vocab_size=256, max_position_embeddings=512)
-    return tiny_shared("llama", base=base, window=256, encoding="chunk", injection="joint")
+    base = tiny_base("llama", vocab_size=256, max_position_embeddings=512, num_hidden_layers=2)
+    return tiny_shared("llama", base=base, window=256, encoding="chunk", injection="joint", lower_layers=1)
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +40,10 @@ def test_the_default_fits_into_the_window(model):
 def test_the_least_window_holds_a_question(injection, template):
     made = byte_tokenizer()
     made.chat_template = template
-    base = tiny_base("llama", vocab_size=256, max_position_embeddings=512)
+    base = tiny_base("llama", vocab_size=256, max_position_embeddings=512, num_hidden_layers=2)
     least = least_window(made, injection)
     for window, fits in ((least, True), (least - 1, False)):
-        model = tiny_shared("llama", base=base, window=window, encoding="chunk", injection=injection)
+        model = tiny_shared("llama", base=base, window=window, encoding="chunk", injection=injection, lower_layers=1)
         memory = model.read(tokenize(made, TEXT), keep_all=True)
         if fits:
             assert ask(model, made, memory, "Who?").answer_ids.shape[1] > 0

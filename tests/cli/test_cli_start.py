@@ -168,7 +168,7 @@ def test_shell_completion(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs named pipes in the file system")
-def test_a_pipe_is_read_once(run, tmp_path, model_folder):
+def test_a_pipe_is_read_once(run, tmp_path, small_folder):
     """As in `read <(command)`: bytes that are looked at before reading are lost."""
     import threading
 
@@ -176,5 +176,5 @@ def test_a_pipe_is_read_once(run, tmp_path, model_folder):
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_text, args=(text,), daemon=True)
     writer.start()
-    code, out, _ = run("read", pipe, "-o", tmp_path / "x.memory", "--model", model_folder, "--json")
+    code, out, _ = run("read", pipe, "-o", tmp_path / "x.memory", "--model", small_folder, "--json")
     assert code == 0 and f'"tokens": {len(text)}' in out

@@ -83,7 +83,7 @@ def test_marks_and_other_encodings_in_records_and_recipes(tmp_path):
         load_recipe(recipe)
 
 
-def test_what_can_be_read_only_once_is_read_once_or_refused(tmp_path, run, model_folder):
+def test_what_can_be_read_only_once_is_read_once_or_refused(tmp_path, run, small_folder):
     """A pipe with a name, whose writer writes once."""
     text = "The harbour master counted crates.\n" * 40
     for name, command in (
@@ -96,13 +96,13 @@ def test_what_can_be_read_only_once_is_read_once_or_refused(tmp_path, run, model
         with subprocess.Popen(
             [sys.executable, "-c", "import sys; open(sys.argv[1], 'w').write(sys.argv[2])", str(pipe), text]
         ) as writer:
-            code, _, err = run(*[str(pipe) if part == "{}" else part for part in command], "--model", model_folder)
+            code, _, err = run(*[str(pipe) if part == "{}" else part for part in command], "--model", small_folder)
             assert code == 0, err
             assert writer.wait(timeout=20) == 0
     assert open_memory(tmp_path / "a.memory").tokens == len(text)
     os.mkfifo(tmp_path / "tokens.txt")
     for sources in ([tmp_path / "tokens.txt"], ["/dev/null"]):
-        code, _, err = run("tokenize", *sources, "-o", tmp_path / "tokens", "--tokenizer", model_folder)
+        code, _, err = run("tokenize", *sources, "-o", tmp_path / "tokens", "--tokenizer", small_folder)
         assert code == 2 and "can be read only once" in err and err.count("\n") == 1, err
 
 
@@ -115,21 +115,21 @@ def test_instructions_come_through_a_pipe(tmp_path):
 
 
 @pytest.mark.parametrize("temperature", ["1e-45", "1e-38", "1e-7", "0"])
-def test_next_to_no_temperature_takes_the_likeliest(run, model_folder, temperature):
-    arguments = ["generate", "--prompt", "The old", "--model", model_folder, "--max-new-tokens", 6]
+def test_next_to_no_temperature_takes_the_likeliest(run, small_folder, temperature):
+    arguments = ["generate", "--prompt", "The old", "--model", small_folder, "--max-new-tokens", 6]
     code, out, err = run(*arguments, "--temperature", temperature)
     assert (code, err) == (0, "") and out == run(*arguments, "--temperature", 0)[1]
 
 
 @pytest.mark.parametrize("seed", [2**63, 2**64, -(2**70), "x"])
-def test_a_seed_that_no_generator_takes(run, model_folder, seed):
-    code, out, err = run("generate", "--prompt", "a", "--model", model_folder, "--seed", seed)
+def test_a_seed_that_no_generator_takes(run, small_folder, seed):
+    code, out, err = run("generate", "--prompt", "a", "--model", small_folder, "--seed", seed)
     assert (code, out, err.count("\n")) == (2, "", 1) and "--seed" in err
 
 
-def test_no_temperature_is_refused(run, model_folder):
+def test_no_temperature_is_refused(run, small_folder):
     for temperature in ("nan", "inf", "-1"):
-        code, out, err = run("generate", "--prompt", "a", "--model", model_folder, "--temperature", temperature)
+        code, out, err = run("generate", "--prompt", "a", "--model", small_folder, "--temperature", temperature)
         assert (code, out, err.count("\n")) == (2, "", 1) and "temperature" in err
 
 

@@ -66,9 +66,9 @@ def test_what_can_not_be_meant_is_refused(run, base_folder, tmp_path, options, m
     assert not (tmp_path / "made").exists()
 
 
-def test_a_sharedllm_is_no_base(run, model_folder, tmp_path):
+def test_a_sharedllm_is_no_base(run, small_folder, tmp_path):
     for options in ([], ["--paper"]):
-        code, _, err = run("extend", model_folder, "-o", tmp_path / "made", *options)
+        code, _, err = run("extend", small_folder, "-o", tmp_path / "made", *options)
         assert code == 2 and "is a SharedLLM already" in err and err.count("\n") == 1, err
 
 

@@ -36,9 +36,9 @@ def documents(folder: Path) -> dict[str, tuple[bool, list[int]]]:
 
 
 @counts(few=4, full=100)
-def test_kills(tmp_path, model_folder, run, monkeypatch, count):
+def test_kills(tmp_path, small_folder, run, monkeypatch, count):
     monkeypatch.setattr(writer, "BLOCK_TOKENS", 32)
-    texts, model = [], ["--keep-all", "--model", str(model_folder)]
+    texts, model = [], ["--keep-all", "--model", str(small_folder)]
     for name, text in (OLD | {"new.txt": NEW}).items():
         (tmp_path / name).write_text(text)
         texts.append(str(tmp_path / name))

@@ -41,11 +41,11 @@ def test_names_of_options(command, message, shown):
     assert in_options(message, parameters, given) == (message if shown == "=same" else shown)
 
 
-def test_commands_name_their_options(run, base_folder, model_folder, tmp_path):
+def test_commands_name_their_options(run, base_folder, small_folder, tmp_path):
     text = tmp_path / "a.txt"
     text.write_text("Foxes jump over dogs. " * 30)
     for arguments in (["ask", text, "Who?"], ["chat", text], ["explain", text, "Who?", "-o", tmp_path / "a.html"]):
-        code, out, err = run(*arguments, "--model", model_folder, "--score", "foo")
+        code, out, err = run(*arguments, "--model", small_folder, "--score", "foo")
         assert (code, out) == (2, "") and err.startswith("error: --score foo is not known: use one of "), err
     code, _, err = run("extend", base_folder, "-o", tmp_path / "x", "--paper", "--chunk-size", 1)
     assert code == 2 and err.startswith("error: --chunk-size 1 must be at least 2"), err

@@ -46,13 +46,13 @@ def test_a_folder_that_may_not_be_entered(tmp_path, monkeypatch, run, close):
         is_memory("pr")
 
 
-def test_a_folder_inside_that_may_not_be_entered(tmp_path, monkeypatch, run, close, model_folder):
+def test_a_folder_inside_that_may_not_be_entered(tmp_path, monkeypatch, run, close, small_folder):
     monkeypatch.chdir(tmp_path)
     for name in ("in/a.txt", "in/below/b.txt"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("The harbour master counted crates.")
     close("in/below")
-    code, _, err = run("read", "in", "-o", "a.memory", "--model", model_folder)
+    code, _, err = run("read", "in", "-o", "a.memory", "--model", small_folder)
     assert code == 0 and "1 file could not be read:\n  in/below: Permission denied\n" in err, err
 
 
@@ -113,10 +113,10 @@ def test_nan_is_no_number(run):
     assert "no number" not in run("read", "a", "-o", "b", "--storage", "nan")[2]
 
 
-def test_settings_that_exclude_each_other_say_which_to_leave_out(run, tmp_path, model_folder):
+def test_settings_that_exclude_each_other_say_which_to_leave_out(run, tmp_path, small_folder):
     text, memory = tmp_path / "a.txt", tmp_path / "a.memory"
     text.write_text("The harbour master counted crates.")
-    read = ["read", text, "-o", memory, "--model", model_folder]
+    read = ["read", text, "-o", memory, "--model", small_folder]
     assert run(*read)[0] == 0
     said = "are both given: leave out --replace to continue a memory, --append to write it anew"
     assert said in run(*read, "--append", "--replace")[2]
@@ -138,13 +138,13 @@ def test_where_no_memory_can_be_is_refused_before_a_model_is_loaded(tmp_path, mo
         assert code == 2 and said in err
 
 
-def test_progress_ends_at_its_total_without_files_that_are_left_out(run, tmp_path, monkeypatch, model_folder):
+def test_progress_ends_at_its_total_without_files_that_are_left_out(run, tmp_path, monkeypatch, small_folder):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(common, "SECONDS_A_LINE", 0)
     (tmp_path / "in").mkdir()
     for name, text in {"a": b"", "b": b"Fields. " * 9, "c": b"\0" * 99, "d": b"Rivers. " * 9, "e": b"\0" * 50}.items():
         (tmp_path / "in" / f"{name}.txt").write_bytes(text)
-    options = ["in", "-o", "in.memory", "--model", model_folder]
+    options = ["in", "-o", "in.memory", "--model", small_folder]
     code, _, err = run("read", *options)
     assert code == 0 and "reading 5 files: 144 of 144\n3 files could not be read:" in err, err
     (tmp_path / "in" / "d.txt").write_text("Rivers. " * 10)

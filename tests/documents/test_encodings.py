@@ -99,11 +99,11 @@ def test_without_the_extra_the_library_is_named(opened, monkeypatch):
         opened(WESTERN[0].encode("cp1252"))
 
 
-def test_the_terminal_says_what_was_guessed(run, model_folder, tmp_path, monkeypatch):
+def test_the_terminal_says_what_was_guessed(run, small_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.txt").write_bytes(WESTERN[0].encode("cp1252"))
     (tmp_path / "rows.json").write_text('{"a": 1}\n{"a": 2}\n')
-    options = ["--model", model_folder]
+    options = ["--model", small_folder]
     err = run("read", "notes.txt", "rows.json", "-o", "a.memory", "--keep-all", *options)[2]
     assert "notes.txt: read as windows-1252\n" in err and "rows.json: read as JSON lines\n" in err
     assert "notes.txt: read as windows-1252\n" in run("ask", "notes.txt", "Käse?", *options)[2]

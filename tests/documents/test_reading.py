@@ -14,7 +14,7 @@ from sharedllm.store.manifest import read_manifest
 def folder(tmp_path, monkeypatch):
     """Documents of several kinds, each with a fact at a known place; blocks so small that there are many."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(writer, "BLOCK_TOKENS", 32)
+    monkeypatch.setattr(writer, "BLOCK_TOKENS", 64)
     docs = tmp_path / "docs"
     docs.mkdir()
     filler = "The lanterns burned low in the harbour.\n"
@@ -27,9 +27,9 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def read(run, model_folder, folder):
+def read(run, small_folder, folder):
     def call(*arguments, code=0):
-        got, out, err = run("read", *arguments, "-o", "x.memory", "--keep-all", "--model", model_folder, "--json")
+        got, out, err = run("read", *arguments, "-o", "x.memory", "--keep-all", "--model", small_folder, "--json")
         assert got == code, err
         return json.loads(out) if code == 0 else err
 
@@ -40,9 +40,9 @@ def names() -> list[str]:
     return [document.name for document in MemoryStore.open("x.memory").documents]
 
 
-def test_sources_name_the_place(run, read, model_folder):
+def test_sources_name_the_place(run, read, small_folder):
     read("docs")
-    options = ["--model", model_folder, "--score", "bm25", "--budget", 24, "--max-new-tokens", 2]
+    options = ["--model", small_folder, "--score", "bm25", "--budget", 24, "--max-new-tokens", 2]
     for question, document, place in (
         ("falcon 48213", "docs/report.pdf", "page 2"),
         ("walrus 771", "docs/notes.md", 'lines 6–7, section "Start"|line 7, section "Codes"'),
@@ -99,9 +99,9 @@ def test_sync(read, folder):
     assert blocks == {block.file for document in store.documents for block in document.blocks}
 
 
-def test_sync_says_what_it_did(run, folder, model_folder):
+def test_sync_says_what_it_did(run, folder, small_folder):
     def sync() -> str:
-        return run("read", "docs", "-o", "x.memory", "--sync", "--keep-all", "--model", model_folder)[2]
+        return run("read", "docs", "-o", "x.memory", "--sync", "--keep-all", "--model", small_folder)[2]
 
     assert "new" not in sync()
     nothing = sync()
@@ -165,10 +165,10 @@ def test_append_says_how_to_take_up_a_changed_file(read, folder):
     assert "--sync, which takes changed files up" in read("docs", "--append", code=2)
 
 
-def test_unreadable_files_are_listed(run, read, folder, model_folder):
+def test_unreadable_files_are_listed(run, read, folder, small_folder):
     (folder / "photo.png").write_bytes(b"\x89PNG\0")
     (folder / "empty.txt").write_text("")
-    code, _, err = run("read", "docs", "-o", "x.memory", "--keep-all", "--model", model_folder)
+    code, _, err = run("read", "docs", "-o", "x.memory", "--keep-all", "--model", small_folder)
     lines = err.splitlines()
     assert code == 0 and lines[0] == "2 files could not be read:" and len(lines) == 4
     assert lines[1].strip().startswith("docs/empty.txt is empty") and "photo.png is of a kind" in lines[2]
@@ -178,7 +178,7 @@ def test_unreadable_files_are_listed(run, read, folder, model_folder):
     assert names() == before
 
 
-def test_empty_files_that_are_named_are_listed(run, read, folder, model_folder):
+def test_empty_files_that_are_named_are_listed(run, read, folder, small_folder):
     """As in folders; if all are empty, there is nothing to read."""
     (folder / "empty.txt").write_text("")
     (folder / "blank.csv").write_text(" \n")
@@ -186,7 +186,7 @@ def test_empty_files_that_are_named_are_listed(run, read, folder, model_folder):
     assert names() == ["docs/notes.md", "docs/table.csv"]
     reasons = [f"docs/{name} is empty: there is nothing to read." for name in ("empty.txt", "blank.csv")]
     assert [entry["reason"] for entry in said["unreadable"]] == reasons
-    code, _, err = run("read", "docs/notes.md", "docs/empty.txt", "-o", "x.memory", "--append", "--model", model_folder)
+    code, _, err = run("read", "docs/notes.md", "docs/empty.txt", "-o", "x.memory", "--append", "--model", small_folder)
     assert code == 0 and f"1 file could not be read:\n  {reasons[0]}\n" in err
     err = read("docs/empty.txt", "docs/blank.csv", "--append", code=2)
     assert err == f"error: {reasons[0]} 1 more can't be read either.\n"

@@ -325,19 +325,19 @@ def test_command_on_the_bundled_model(run, tmp_path):
     assert [f.name for f in tmp_path.iterdir() if "html" in f.name] == ["x.html"], "no temporary file is left"
 
 
-def test_places_are_right_behind_lost_blocks(run, tmp_path, model_folder, monkeypatch):
+def test_places_are_right_behind_lost_blocks(run, tmp_path, small_folder, monkeypatch):
     """If a store's second document has a damaged first block and one in the middle, the rest keeps its place."""
     monkeypatch.setattr(edit, "BLOCK_TOKENS", 32)
     texts = {"one": "The quick brown fox – jumps. " * 2, "two": "".join(f"Day {i}: rain 😀. " for i in range(12))}
     for name, content in texts.items():
         (tmp_path / name).write_text(content)
     memory, page = tmp_path / "x.memory", tmp_path / "x.html"
-    arguments = [tmp_path / "one", tmp_path / "two", "-o", memory, "--keep-all", "--model", model_folder]
+    arguments = [tmp_path / "one", tmp_path / "two", "-o", memory, "--keep-all", "--model", small_folder]
     assert run("read", *arguments)[0] == 0
     blocks = json.loads((memory / "manifest.json").read_text())["documents"][1]["blocks"]
     for block in (blocks[0], blocks[3]):
         (memory / "blocks" / f"{block['file']}.memory").write_bytes(b"no more")
-    options = ["--model", model_folder, "--score", "bm25", "--budget", 200, "-o", page, "--json"]
+    options = ["--model", small_folder, "--score", "bm25", "--budget", 200, "-o", page, "--json"]
     code, out, err = run("explain", memory, "Day 9?", *options)
     assert code == 0 and "lost" in err, err
     facts = json.loads(out)
@@ -354,12 +354,12 @@ def test_places_are_right_behind_lost_blocks(run, tmp_path, model_folder, monkey
         assert source["text"] == texts[source["document"].rpartition("/")[2]][slice(*source["characters"])]
 
 
-def test_bad_requests(run, tmp_path, model_folder):
+def test_bad_requests(run, tmp_path, small_folder):
     text, memory, page = tmp_path / "a.txt", tmp_path / "a.memory", tmp_path / "a.html"
     text.write_text("The quick brown fox. " * 9)
-    assert run("read", text, "-o", memory, "--model", model_folder)[0] == 0
+    assert run("read", text, "-o", memory, "--model", small_folder)[0] == 0
     (tmp_path / "folder.html").mkdir()
-    options = ["--model", model_folder, "--score", "bm25"]
+    options = ["--model", small_folder, "--score", "bm25"]
     for arguments, message in (
         ([text, "What?", "-o", tmp_path / "folder.html", *options], "is a folder"),
         ([text, "What?", "-o", text / "a.html", *options], "is a file, not a folder"),

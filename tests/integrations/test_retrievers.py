@@ -73,12 +73,12 @@ def test_memories_in_ram_and_in_a_file(retriever, folder, model, tmp_path):
     assert all(f == found[0] for f in found) and found[0][0] in SHIPS
 
 
-def test_places_are_named(retriever, run, model_folder, tmp_path):
+def test_places_are_named(retriever, run, small_folder, tmp_path):
     (tmp_path / "ships.md").write_text(SHIPS)
     assert (
-        run("read", tmp_path / "ships.md", "-o", tmp_path / "m.memory", "--keep-all", "--model", model_folder)[0] == 0
+        run("read", tmp_path / "ships.md", "-o", tmp_path / "m.memory", "--keep-all", "--model", small_folder)[0] == 0
     )
-    found = ask(retriever(tmp_path / "m.memory", model=str(model_folder), tokenizer=None, k=1))
+    found = ask(retriever(tmp_path / "m.memory", model=str(small_folder), tokenizer=None, k=1))
     assert 'section "Ships"' in found[0][1]["place"]
 
 

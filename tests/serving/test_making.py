@@ -209,9 +209,9 @@ def test_every_memory_of_a_folder_is_served_but_what_can_not_be(model, tmp_path)
         Memories([tmp_path / "third.memory"], opens)
 
 
-def test_the_command_takes_a_folder(run, model_folder, tmp_path, monkeypatch):
+def test_the_command_takes_a_folder(run, small_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(server, "run", lambda app, worker, bound: worker.stop())
-    options = ["--model", model_folder, "--port", 0, "--folder"]
+    options = ["--model", small_folder, "--port", 0, "--folder"]
     code, _, err = run("serve", *options, tmp_path / "new" / "memories")
     assert code == 0 and "memories: none." in err and (tmp_path / "new" / "memories").is_dir()
     (tmp_path / "file").write_text("text")

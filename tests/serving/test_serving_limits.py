@@ -351,11 +351,11 @@ def test_who_is_being_answered_at_the_end_is_told(serve, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) is before and not service.worker.alive
 
 
-def test_the_command_serves_until_it_is_told_to_stop(run, model_folder, tmp_path, monkeypatch):
+def test_the_command_serves_until_it_is_told_to_stop(run, small_folder, tmp_path, monkeypatch):
     """In this process, which is signalled when its client has been answered."""
     text, memory, seen = tmp_path / "text.txt", tmp_path / "text.memory", []
     text.write_text(TEXT)
-    assert run("read", text, "--keep-all", "-o", memory, "--model", model_folder)[0] == 0
+    assert run("read", text, "--keep-all", "-o", memory, "--model", small_folder)[0] == 0
 
     def talk(url: str) -> None:
         def post(body: dict, key: str = "hush"):
@@ -389,14 +389,14 @@ def test_the_command_serves_until_it_is_told_to_stop(run, model_folder, tmp_path
     monkeypatch.setattr(server, "run", served)
     monkeypatch.setenv("SERVE_KEY", "hush")
     options = ["--port", 0, "--budget", 40, "--score", "bm25", "--api-key-env", "SERVE_KEY"]
-    code, out, err = run("serve", memory, "--model", model_folder, *options)
+    code, out, err = run("serve", memory, "--model", small_folder, *options)
     assert (code, out, seen[:2]) == (0, "", [str(text), True])
     assert err.startswith(f"model at http://127.0.0.1:{seen[2]}/v1; ") and "memories: text." in err, err
 
 
 @pytest.mark.slow
-def test_a_process_of_its_own_ends_without_a_word(model_folder):
-    command = [sys.executable, "-m", "sharedllm", "serve", "--model", str(model_folder), "--port", "0"]
+def test_a_process_of_its_own_ends_without_a_word(small_folder):
+    command = [sys.executable, "-m", "sharedllm", "serve", "--model", str(small_folder), "--port", "0"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:
@@ -410,7 +410,7 @@ def test_a_process_of_its_own_ends_without_a_word(model_folder):
     assert (process.returncode, err) == (0, "")
 
 
-def test_other_machines_are_warned_of(run, model_folder, monkeypatch):
+def test_other_machines_are_warned_of(run, small_folder, monkeypatch):
     monkeypatch.setattr(server, "run", lambda app, worker, bound: worker.stop())
     monkeypatch.setenv("SERVE_KEY", "hush\n")
     for host, more, message in (
@@ -418,17 +418,17 @@ def test_other_machines_are_warned_of(run, model_folder, monkeypatch):
         ("0.0.0.0", ["--api-key-env", "SERVE_KEY"], "other machines can reach 0.0.0.0."),
         ("localhost", [], ""),
     ):
-        code, out, err = run("serve", "--model", model_folder, "--host", host, "--port", 0, *more)
+        code, out, err = run("serve", "--model", small_folder, "--host", host, "--port", 0, *more)
         assert (code, out) == (0, "") and f"http://{host}:" in err
         assert message in err and ("warning" in err) == bool(message)
 
 
-def test_bad_input(run, model_folder, tmp_path, monkeypatch):
+def test_bad_input(run, small_folder, tmp_path, monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        options = ["--model", model_folder, "--port"]
+        options = ["--model", small_folder, "--port"]
         monkeypatch.setenv("BLANK_KEY", " \n")
         monkeypatch.setenv("LONG_KEY", "hush\nhush\n")
         for arguments, message in (

@@ -51,8 +51,8 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def shared(model_folder):
-    return load(str(model_folder))
+def shared(small_folder):
+    return load(str(small_folder))
 
 
 @pytest.fixture(scope="module")
@@ -346,11 +346,11 @@ def check_asked(folder: Path, model, tokenizer) -> None:
         unless_refused(lambda: model.select(opened, question, budget=64, score="bm25"))
 
 
-def check_command(rng, did: list[str], store: Made, folder: Path, model_folder: Path, run) -> None:
+def check_command(rng, did: list[str], store: Made, folder: Path, small_folder: Path, run) -> None:
     """One command over the damaged store: an exit code of ours, at most one line of error, and nothing lost by it."""
     new, text = folder.parent / "new.memory", folder.parent / "new.txt"
     text.write_text("A new text about a lantern.")
-    model = ("--model", model_folder)
+    model = ("--model", small_folder)
     arguments = {
         "info": ["info", folder],
         "check": ["memory", "check", folder],
@@ -390,7 +390,7 @@ def check_command(rng, did: list[str], store: Made, folder: Path, model_folder: 
 
 
 @counts(few=6, full=1000)
-def test_damaged_stores(made, shared, model_folder, tmp_path, run, count):
+def test_damaged_stores(made, shared, small_folder, tmp_path, run, count):
     model, tokenizer = shared
 
     def case(rng: random.Random, did: list[str]) -> None:
@@ -413,6 +413,6 @@ def test_damaged_stores(made, shared, model_folder, tmp_path, run, count):
         with at_most(60):
             check_opened(store, folder, model)
             check_asked(folder, model, tokenizer)
-            check_command(rng, did, store, folder, model_folder, run)
+            check_command(rng, did, store, folder, small_folder, run)
 
     run_cases("damaged stores", count, case)

@@ -53,10 +53,23 @@ def wide_base_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def model_folder(base_folder):
-    folder = base_folder.parent / "model"
-    arguments = ["--chunk-size", "16", "--strides", "4,2,1", "--lower-layers", "2", "--encoding", "chunk"]
+    return extended(base_folder, 2)
+
+
+@pytest.fixture(scope="session")
+def small_folder(tmp_path_factory):
+    """A model of another base with two layers, for tests that look at what is around it."""
+    base = tmp_path_factory.mktemp("small") / "base"
+    byte_tokenizer().save_pretrained(base)
+    tiny_base("llama", vocab_size=256, num_hidden_layers=2).save_pretrained(base)
+    return extended(base, 1)
+
+
+def extended(base: Path, lower_layers: int) -> Path:
+    folder = base.parent / "model"
+    arguments = ["--chunk-size", "16", "--strides", "4,2,1", "--lower-layers", str(lower_layers), "--encoding", "chunk"]
     with pytest.raises(SystemExit, match="0"):
-        main(["extend", str(base_folder), "-o", str(folder), "--paper", *arguments])
+        main(["extend", str(base), "-o", str(folder), "--paper", *arguments])
     # Open gates, as if trained: with gates at 0 `ask` says that the text is ignored.
     model = SharedLLMForCausalLM.from_pretrained(folder)
     for name, parameter in model.named_parameters():

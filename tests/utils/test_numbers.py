@@ -1,6 +1,7 @@
 """Numbers that users give: whole, from 1, and of any size."""
 
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ HUGE = [2**31, 2**63 - 1, 2**63, 10**20, 10**400]
 ODD = [1.5, math.nan, math.inf, True, "9", None, torch.tensor(1.5)]
 
 
+@cache
 def model_of(**settings):
     base = tiny_base("llama", vocab_size=256)
     return tiny_shared("llama", base=base, **{"window": 64, "injection": "joint", "encoding": "chunk"} | settings)
