@@ -165,7 +165,7 @@ def sets_on_configurations(tree: ast.AST) -> list[str]:
     for function in ast.walk(tree):  # inner functions come later, and add their own
         if isinstance(function, ast.FunctionDef):
             made = made_here(function)
-            for node in ast.walk(function):
+            for node in ast.walk(function) if made else ():
                 own[node] = own.get(node, set()) | made
     for node in ast.walk(tree):
         targets = node.targets if isinstance(node, ast.Assign | ast.Delete) else [getattr(node, "target", None)]

@@ -35,7 +35,7 @@ def test_a_prompt_is_followed_to_its_end(injection):
 
 
 @pytest.mark.parametrize("command", ["ask", "ask all", "chat", "chat --json", "explain"])
-def test_lines_where_there_is_no_terminal(run, small_folder, tmp_path, monkeypatch, command):
+def test_lines_where_there_is_no_terminal(run, model_folder, tmp_path, monkeypatch, command):
     text = tmp_path / "foxes.txt"
     text.write_text(TEXT)
     monkeypatch.setattr(common, "SECONDS_A_LINE", 0)
@@ -44,7 +44,7 @@ def test_lines_where_there_is_no_terminal(run, small_folder, tmp_path, monkeypat
     asked = [] if name == "chat" else ["Who?"]
     more = {"explain": ["-o", tmp_path / "a.html"], "ask all": ["--selection", "right"]}.get(command, [])
     more += ["--json"] if "--json" in rest else []
-    code, out, err = run(name, text, *asked, *more, "--model", small_folder, "--max-new-tokens", 2)
+    code, out, err = run(name, text, *asked, *more, "--model", model_folder, "--max-new-tokens", 2)
     assert code == 0, err
     lines = [line for line in err.splitlines() if line.startswith("reading the question: ")]
     assert len(lines) == 4 and "reading the question" not in out

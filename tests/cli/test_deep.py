@@ -8,7 +8,7 @@ import torch
 from helpers import byte_tokenizer, tiny_base, tiny_shared
 from transformers import BertConfig, BertModel
 
-from sharedllm.cli import common
+from sharedllm.cli import common, extending
 from sharedllm.memory.file import read_header
 from sharedllm.scoring.encoder import SentenceEncoder
 
@@ -165,8 +165,9 @@ def test_a_chat_model_is_asked_for_few_words(wide_base_folder):
     assert "In French.\nQuestion: Who?\nAnswer:>" in asked(instruction="In French.")
 
 
-def test_a_window_too_small_to_measure(run, wide_base_folder, tmp_path):
+def test_a_window_too_small_to_measure(run, wide_base_folder, tmp_path, monkeypatch):
     """Without a text of the user's, words alone select; a text that was named has to be long enough."""
+    monkeypatch.setattr(extending, "CHARACTERS", 8_000)
     options = ["--window", 64, "--chunk-size", 16, "--lower-layers", 1]
     code, _, err = run("extend", wide_base_folder, "-o", tmp_path / "small", *options)
     assert code == 0 and "words alone select" in err

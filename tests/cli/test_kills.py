@@ -35,7 +35,7 @@ def documents(folder: Path) -> dict[str, tuple[bool, list[int]]]:
     return found
 
 
-@counts(few=4, full=100)
+@counts(few=2, full=100)
 def test_kills(tmp_path, small_folder, run, monkeypatch, count):
     monkeypatch.setattr(writer, "BLOCK_TOKENS", 32)
     texts, model = [], ["--keep-all", "--model", str(small_folder)]

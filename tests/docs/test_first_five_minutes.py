@@ -29,7 +29,7 @@ def test_the_first_five_minutes(run, tmp_path, monkeypatch):
         words = shlex.split(line)
         if words[0] == "mkdir":
             Path(words[1]).mkdir()
-            filler = "The lanterns burned low in the harbour, and nobody came ashore.\n" * 20
+            filler = "The lanterns burned low in the harbour, and nobody came ashore.\n" * 8
             page = f"{filler}The secret code of the silver falcon is 48213.\n{filler}"
             pdf(tmp_path / "papers/report.pdf", [filler, page, filler])
         elif words[0] == "echo":

@@ -32,9 +32,9 @@ NOT_RUN = {
 }
 # The facts that the examples ask about.
 BOOK = (
-    "The captain of the ship was an old man who seldom spoke. " * 150
+    "The captain of the ship was an old man who seldom spoke. " * 110
     + "The secret code of the silver falcon is 48213. "
-    + "In the harbour the lanterns burned low, and nobody came ashore. " * 150
+    + "In the harbour the lanterns burned low, and nobody came ashore. " * 110
 )
 
 

@@ -40,7 +40,7 @@ def check(path) -> None:
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.ipynb"])
 @given(value=VALUES)
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_any_json(tmp_path_factory, name, value):
     path = tmp_path_factory.getbasetemp() / name
     path.write_text(json.dumps(value) + "\n")
@@ -48,7 +48,7 @@ def test_any_json(tmp_path_factory, name, value):
 
 
 @given(markup=st.lists(st.sampled_from("<p> </p> <td> <table> </table> <li> <ul> </ul> <main> </main> <h1> </h1> <pre> </pre> <nav> </nav> <br> <!-- --> <title> </title> &amp; text <".split()), max_size=14))  # fmt: skip
-@settings(max_examples=200)
+@settings(max_examples=80)
 def test_any_markup(tmp_path_factory, markup):
     path = tmp_path_factory.getbasetemp() / "a.html"
     path.write_text("".join(markup))
@@ -56,7 +56,7 @@ def test_any_markup(tmp_path_factory, markup):
 
 
 @given(table=st.text(alphabet='ab1,;|\t"\n\r ', max_size=40))
-@settings(max_examples=200)
+@settings(max_examples=80)
 def test_any_table(tmp_path_factory, table):
     path = tmp_path_factory.getbasetemp() / "a.csv"
     path.write_text(table, newline="")

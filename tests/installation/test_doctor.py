@@ -1,5 +1,6 @@
 """`sharedllm doctor`: a report to paste, and a self-check that fails when something is wrong."""
 
+import copy
 import json
 import re
 
@@ -28,10 +29,15 @@ def test_all_is_well(run):
     assert set(report["kernels"].values()) <= {"products", "shared", "grouped", "library"}
 
 
+@pytest.fixture(scope="module")
+def this_machine():
+    return machine.describe_machine(torch.device("cpu"))
+
+
 @pytest.fixture
-def quick(monkeypatch):
+def quick(monkeypatch, this_machine):
     """A machine that is described at once, and checks that take no time."""
-    described = machine.describe_machine(torch.device("cpu"))
+    described = copy.deepcopy(this_machine)
     monkeypatch.setattr(machine, "describe_machine", lambda device: described)
     monkeypatch.setattr(
         check, "STEPS", {"one": lambda parts: (True, "found it"), "two": lambda parts: (True, "this too")}

@@ -37,7 +37,8 @@ def folder(model, tmp_path):
     return store_of(tmp_path / "notes.memory", model, byte_tokenizer(), foxes=TEXT, ships=SHIPS).folder
 
 
-@pytest.fixture(params=sorted(LIBRARIES))
+# LlamaIndex takes five seconds to import.
+@pytest.fixture(params=["langchain", pytest.param("llama_index", marks=pytest.mark.slow)])
 def retriever(request, model):
     """Makes a retriever of a library; its `ask` gives (text, metadata, score) of each piece."""
     pytest.importorskip(LIBRARIES[request.param])

@@ -212,7 +212,7 @@ def test_reading_goes_on_at_a_whole_character(tmp_path, model, text):
     """Interrupted anywhere, a document never continues after half of a character."""
     whole = build(tmp_path / "whole.memory", model, {"text": text})
     ids, goes_on = whole.load().token_ids, 0
-    for cut in range(1, len(text), 13):
+    for cut in range(1, len(text), 21):
         folder = tmp_path / f"{cut}.memory"
 
         def cut_off(cut=cut):
