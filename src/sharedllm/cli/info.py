@@ -38,7 +38,7 @@ def command(
         return
     table = Table(title=Text(harmless(source)), show_header=False, title_justify="left")
     for name, value in values.items():
-        if name in ("damaged", "model") and not value:
+        if value is None or (name in ("damaged", "model") and not value):
             continue
         table.add_row(name.replace("_", " "), Text(_shown(value)))
     Console().print(table)
@@ -84,12 +84,23 @@ def describe_memory(name: str) -> dict:
         "complete": memory.complete and not memory.damaged and finished,
         "injected_layers": memory.pairs,
         "storage": label.storage,
+        "sentences_embedded": _embedded(memory),
         "bytes": memory.nbytes,
         "model": label.model,
         "fingerprint": memory.fingerprint,
         "sources": memory.contents,
         "damaged": [vars(lost) for lost in memory.damaged],
     }
+
+
+def _embedded(memory: Any) -> bool | None:
+    """Whether a sentence encoder's sentences are kept for every part that a question selects from. None: of a corpus, which may
+    have too many to look at, and of a memory that no question selects from."""
+    from ..memory.interface import Searched
+
+    if isinstance(memory, Searched) or not memory.complete:
+        return None
+    return all(segment.embedded is not None for segment in memory.segments)
 
 
 def describe_model(name: str) -> dict:
