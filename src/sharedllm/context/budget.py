@@ -2,7 +2,8 @@
 
 The paper expands one path in every tree. Here any node may be expanded, best first over the whole forest, until the
 budget of kept tokens is spent. Both children of an expanded node are kept at the next stride, so every cut partitions
-its chunk and unexpanded nodes stay coarse. A node's score is the best score of its tokens. A parent therefore never
+its chunk and unexpanded nodes stay coarse, but for those of nothing but −∞, which are left out: of what a score excludes,
+even coarse tokens take attention from the rest. A node's score is the best score of its tokens. A parent therefore never
 ranks below its child, best-first order is the order of the scores, and no loop over nodes is needed.
 
 Models that read pieces deeper select whole pieces instead: `pieces.choose_pieces` spends their budget.
@@ -50,7 +51,12 @@ def kept_within(
         return torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
     starts, ends = _levels(*roots, len(strides))
     best = _best(scores.double().cpu(), starts, ends)
-    sizes = [-(-(end - start) // stride) for start, end, stride in zip(starts, ends, strides, strict=True)]
+    none = [b.isneginf() for b in best]
+    # Of a node of nothing but −∞ nothing is kept, also beside one that is.
+    sizes = [
+        (-(-(end - start) // stride)).masked_fill(nothing, 0)
+        for start, end, stride, nothing in zip(starts, ends, strides, none, strict=True)
+    ]
     # The extra cost of each expansion over its node's. The first expansion is keeping a chunk at all.
     costs = [sizes[0]] + [fine.view(-1, 2).sum(1) - coarse for coarse, fine in itertools.pairwise(sizes)]
     ranks = [best[0], *best[:-1]]
@@ -69,7 +75,7 @@ def kept_within(
         )
     over = torch.nonzero((spent > budget) | ~worth)
     taken[order[: int(over[0]) if len(over) else None]] = True
-    return _kept(taken.split([len(c) for c in costs]), starts, ends, strides, keep)
+    return _kept(taken.split([len(c) for c in costs]), none, starts, ends, strides, keep)
 
 
 def _levels(start: Int[Tensor, " N"], end: Int[Tensor, " N"], depths: int) -> tuple[list[Tensor], list[Tensor]]:
@@ -97,12 +103,18 @@ def _best(scores: Float[Tensor, " Z"], starts: list[Tensor], ends: list[Tensor])
 
 
 def _kept(
-    taken: tuple[Bool[Tensor, " _"], ...], starts: list[Tensor], ends: list[Tensor], strides: list[int], keep: str
+    taken: tuple[Bool[Tensor, " _"], ...],
+    none: list[Bool[Tensor, " _"]],
+    starts: list[Tensor],
+    ends: list[Tensor],
+    strides: list[int],
+    keep: str,
 ) -> tuple[Int[Tensor, " s"], Int[Tensor, " s"]]:
-    """One token per stride of every node in the cut, ascending, and its stride."""
+    """One token per stride of every node in the cut, without those of nothing but −∞ (`none`), ascending, and its stride."""
     # A node is in the cut if the expansion that created it was taken and its own was not.
     made = [taken[0], *(t.repeat_interleave(2) for t in taken[1:])]
-    cut = torch.cat([m & ~t for m, t in zip(made, [*taken[1:], torch.zeros_like(made[-1])], strict=True)])
+    left = zip(made, [*taken[1:], torch.zeros_like(made[-1])], none, strict=True)
+    cut = torch.cat([m & ~t & ~nothing for m, t, nothing in left])
     stride = torch.cat([torch.full_like(start, stride) for start, stride in zip(starts, strides, strict=True)])[cut]
     node, position = one_a_stride(torch.cat(starts)[cut], torch.cat(ends)[cut], stride, keep)
     order = torch.argsort(position)
