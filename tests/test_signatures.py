@@ -23,6 +23,7 @@ ALLOWED = {
     "SharedLLMForCausalLM.init_continuous_batching": "refused, whatever it is given",
     "SharedLLMForCausalLM.generate": "GenerationMixin turns keywords into fields of a GenerationConfig",
     "SharedLLMForCausalLM.prepare_inputs_for_generation": TRANSFORMERS,
+    "SentenceEncoder.load": "options, as `subfolder`, are for transformers' own",
     "SharedLLMModel.forward": TRANSFORMERS,
     "SharedLLMModel.from_pretrained": TRANSFORMERS,
 }

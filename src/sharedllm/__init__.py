@@ -16,6 +16,7 @@ from .utils.version import __version__
 _PLACES = {
     "Chat": "answering.chat",
     "ContextMemory": "memory.context_memory",
+    "SentenceEncoder": "scoring.encoder",
     "SharedLLMConfig": "causal_lm",
     "SharedLLMForCausalLM": "causal_lm",
     "SharedLLMModel": "model.backbone",
@@ -26,6 +27,7 @@ _PLACES = {
 __all__ = [
     "Chat",
     "ContextMemory",
+    "SentenceEncoder",
     "SharedLLMConfig",
     "SharedLLMForCausalLM",
     "SharedLLMModel",

@@ -4,6 +4,7 @@ from .memory.context_memory import ContextMemory as ContextMemory
 from .memory.file import save_memory as save_memory
 from .model.backbone import SharedLLMModel as SharedLLMModel
 from .model.config import SharedLLMConfig as SharedLLMConfig
+from .scoring.encoder import SentenceEncoder as SentenceEncoder
 from .store.opening import open_memory as open_memory
 from .utils.model_names import bundled_model as bundled_model
 from .utils.version import __version__ as __version__

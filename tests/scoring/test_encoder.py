@@ -109,6 +109,10 @@ def test_the_form_is_what_the_files_say(tmp_path):
     )
     with pytest.raises(UserError, match="makes embeddings by Dense"):
         Form.of(str(tmp_path))
+    write("modules.json", [{"type": "sentence_transformers.models.Pooling"}])
+    (tmp_path / "1_Pooling" / "config.json").unlink()
+    with pytest.raises(UserError, match=r"lacks 1_Pooling/config\.json"):
+        Form.of(str(tmp_path))
 
 
 def test_sentences_end_with_their_pieces():

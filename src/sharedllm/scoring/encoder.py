@@ -69,6 +69,11 @@ class Form:
                 f"the sentence encoder {name} makes embeddings by {', '.join(odd or modes)}: use one that takes the mean over "
                 "all tokens, or the first token, such as sentence-transformers/all-MiniLM-L6-v2."
             )
+        if "Pooling" in steps and not modes:
+            raise UserError(
+                f"the sentence encoder {name} lacks 1_Pooling/config.json, which says how it makes one embedding of a text: copy "
+                "its folder again."
+            )
         prompts = (_json(name, "config_sentence_transformers.json") or {}).get("prompts") or {}
         text = prompts.get("document") or prompts.get("passage") or ""
         return cls(known[modes[0]] if modes else "mean", prompts.get("query") or "", text)
