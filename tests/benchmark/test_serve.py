@@ -39,6 +39,7 @@ def made(seconds: dict[tuple[int, int], float], clients=(1, 2)) -> dict:
     return {"about": {"plan": plan, "environment": where, "sharedllm": "0"}, "sessions": [], "cells": cells}
 
 
+@pytest.mark.slow
 def test_numbers_of_clients_take_turns_and_a_run_resumes(url, tmp_path):
     notes, times = [], iter(range(1000))
     served = Served(url, lambda: next(times))

@@ -201,6 +201,7 @@ def trained(model: SharedLLMForCausalLM, folder: str, batch: int, steps: int) ->
     return model, result.training_loss
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*:UserWarning")  # the Trainer's own schedule of a single step
 def test_trainer(tmp_path):
     """A step changes gates and all other weights; two accumulated half batches equal one whole batch."""

@@ -33,6 +33,7 @@ def test_chosen_heads_count_by_their_weights():
     torch.testing.assert_close(model.scores(memory, query, score="attention")[0], spread(expected[None])[0])
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_bundled_model_has_heads_that_find(tmp_path):
     model = SharedLLMForCausalLM.from_pretrained(bundled_model()).eval()

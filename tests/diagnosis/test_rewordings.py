@@ -24,6 +24,7 @@ def test_the_best_depth_if_it_finds_something():
     assert Meaning({}, 0, 100).choose() is None
 
 
+@pytest.mark.slow
 def test_measured_twice_alike():
     base = tiny_base("llama", vocab_size=256, max_position_embeddings=1024)
     settings = {"injection": "deep", "encoding": "chunk", "lower_layers": 2, "window": 1024, "chunk_size": 64}

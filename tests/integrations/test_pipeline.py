@@ -29,6 +29,7 @@ def pipe(model):
     return pipeline(TASK, model=model, tokenizer=byte_tokenizer(), device="cpu", max_new_tokens=8)
 
 
+@pytest.mark.slow
 def test_a_trained_model_answers():
     pipe = pipeline(TASK, model=bundled_model(), device="cpu")
     filler = "The lanterns burned low in the harbour, and nobody came ashore. " * 8

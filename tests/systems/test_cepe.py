@@ -183,6 +183,7 @@ def test_the_encoder_is_a_small_share_of_the_decoder():
     assert 0.05 < share < 0.08
 
 
+@pytest.mark.slow
 def test_an_encoder_is_trained_and_put_beside_a_decoder(tmp_path):
     rng = random.Random(0)
     tokenizer = byte_tokenizer()

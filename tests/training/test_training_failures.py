@@ -25,6 +25,7 @@ def test_a_loss_that_is_no_number_is_caught_with_its_batch(run, recipe, tmp_path
         assert len(json.loads(file.metadata()["kinds"])) == 4 and json.loads(file.metadata()["shifts"]) == [0]
 
 
+@pytest.mark.slow
 def test_a_run_that_diverged_goes_on_elsewhere_as_its_error_says(run, recipe, tmp_path):
     """Weights that are no numbers are not saved; the last whole checkpoint starts a run of another folder."""
     assert run("train", recipe(checkpoint_every=1), "--max-steps", 1)[0] == 0
@@ -155,6 +156,7 @@ def test_a_run_that_is_stopped_says_from_where_it_goes_on(run, recipe, tmp_path,
     assert said in run("train", recipe(checkpoint_every=1))[2].replace("\n", "")
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_with_more_steps(run, recipe, tmp_path):
     """With the samples that a run of that length from the start draws; not where phases would begin elsewhere."""
     constant = {"decay": "constant", "warmup": 0.0}

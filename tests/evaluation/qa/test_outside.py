@@ -46,6 +46,7 @@ def outside(base, tokenizer, prompts, replies):
     replies.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+@pytest.mark.slow
 def test_what_another_program_answers_is_scored_as_a_system(harness, plan, tmp_path):
     one = plan("full", f"replies:{tmp_path / 'other.jsonl'}")
     texts = one.texts(harness.meter)
