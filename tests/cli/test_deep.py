@@ -243,8 +243,8 @@ def test_a_sentence_encoder_embeds_a_text_once(run, wide_base_folder, encoder_fo
     assert run("read", text, "-o", memory, "--model", model)[0] == 0
     headers = [read_header(block) for block in sorted((memory / "blocks").glob("*.memory"))]
     assert headers and all(header["encoder"] and header["format_version"] == 3 for header in headers)
-    assert json.loads(run("info", memory, "--json")[1])["sentences_embedded"]
-    assert "sentences embedded" in run("info", memory)[1]
+    assert json.loads(run("info", memory, "--json")[1])["embedded"]
+    assert "embedded" in run("info", memory)[1]
     asked, embed = [], SentenceEncoder._embed
     monkeypatch.setattr(
         SentenceEncoder, "_embed", lambda self, texts, *rest: asked.extend(texts) or embed(self, texts, *rest)

@@ -38,7 +38,7 @@ def command(
         return
     table = Table(title=Text(harmless(source)), show_header=False, title_justify="left")
     for name, value in values.items():
-        if value is None or (name in ("damaged", "model") and not value):
+        if name in ("damaged", "embedded", "model") and not value:
             continue
         table.add_row(name.replace("_", " "), Text(_shown(value)))
     Console().print(table)
@@ -84,7 +84,7 @@ def describe_memory(name: str) -> dict:
         "complete": memory.complete and not memory.damaged and finished,
         "injected_layers": memory.pairs,
         "storage": label.storage,
-        "sentences_embedded": _embedded(memory),
+        "embedded": _embedded(memory),
         "bytes": memory.nbytes,
         "model": label.model,
         "fingerprint": memory.fingerprint,
