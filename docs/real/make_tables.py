@@ -157,7 +157,8 @@ def front_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
 
 
 def encoder_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
-    """A model with a sentence encoder, beside the rival with the same encoder and, of the same questions, the model without one."""
+    """A model with a sentence encoder, beside the rival with the same encoder and, of the same questions as far as it was asked them, the
+    model without one."""
     without, _ = found(CELLS)
     yield "| set, score | tokens | n | with an encoder | the same pieces as text | words and MiniLM, fewer, as text | minus the same pieces | minus words and MiniLM | without one | of the text, tokens | × of text |"
     yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
@@ -165,7 +166,7 @@ def encoder_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
         here, metric = cell(answers, name, length), metrics[name]
         ours, text, both = (here[system] for system in ("sharedllm", "same-pieces-text", "both-few-text"))
         before = without[name, length, "3", "sharedllm", BUDGET].rows
-        asked = Contender("sharedllm", BUDGET, {q: before[q] for q in sorted(ours.rows)}, [])
+        asked = Contender("sharedllm", BUDGET, {q: before[q] for q in sorted(ours.rows.keys() & before.keys())}, [])
         share = mean(ours, lambda r: r["operations"]) / mean(text, lambda r: r["operations"])
         shown = " | ".join(score(c, metric) for c in (ours, text, both))
         yield (
