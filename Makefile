@@ -55,7 +55,8 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "sharedllm needs Python 3.11 or newer: name one with make PYTHON=…"; exit 1; }
 	@test -x $(BIN)/python || { echo "setting up $(VENV) …"; $(PYTHON) -m venv $(VENV); }
 	@echo "installing …"
-	@$(PIP) torch uv
+	@$(PIP) torch
+	@$(PIP) uv || echo "no uv for this machine: pip goes on …"
 	$(call install,$(DEMO))
 	@touch $@
 

@@ -140,7 +140,10 @@ def test_the_workflow_sets_up_and_tests_as_the_makefile_does():
     ran = [step["run"].split() for job in jobs.values() for step in job["steps"] if "run" in step]
     installs = [run[run.index("constraints.txt") + 1 :] for run in ran if "install" in run]
     assert installs == 2 * [["torch"], ["--editable", "'.[dev]'"]]
-    assert re.findall(r"^\t@\$\(PIP\) (.*)", makefile, re.M) == ["torch uv"]
+    assert re.findall(r"^\t@\$\(PIP\) (.*)", makefile, re.M) == [
+        "torch",
+        'uv || echo "no uv for this machine: pip goes on …"',
+    ]
     assert re.findall(r"\$\(call install,(.*)\)", makefile) == ["'.[docs]'", "$(DEMO)", "'.[dev]'"]
     commands = [" ".join(run) for run in ran if "install" not in run]
     assert commands[0] == "python -m pytest --numprocesses auto" and commands[1:3] == [

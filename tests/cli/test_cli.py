@@ -48,6 +48,7 @@ def test_info(run, small_folder, memory_file):
     code, out, _ = run("info", memory_file, "--json")
     assert (code, json.loads(out)["tokens"]) == (0, len(TEXT))
     assert json.loads(out)["fingerprint"] == described["fingerprint"]
+    assert json.loads(out)["embedded"] in (None, False) and "embedded" not in run("info", memory_file)[1]
     assert "kept tokens" in run("info", memory_file)[1]
 
 

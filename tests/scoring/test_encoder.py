@@ -109,9 +109,18 @@ def test_the_form_is_what_the_files_say(tmp_path):
     )
     with pytest.raises(UserError, match="makes embeddings by Dense"):
         Form.of(str(tmp_path))
+    # Some copies lack the file that says how it pools: the mean, as for sentence-transformers.
     write("modules.json", [{"type": "sentence_transformers.models.Pooling"}])
     (tmp_path / "1_Pooling" / "config.json").unlink()
-    with pytest.raises(UserError, match=r"lacks 1_Pooling/config\.json"):
+    assert Form.of(str(tmp_path)).pooling == "mean"
+
+
+@pytest.mark.parametrize("file", ["modules.json", "1_Pooling/config.json", "config_sentence_transformers.json"])
+@pytest.mark.parametrize("content", ["{bad", "3", "[3]", '"text"'])
+def test_a_damaged_file_of_the_form_is_named(tmp_path, file, content):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(content)
+    with pytest.raises(UserError, match=f"has a damaged {file}: copy its folder again"):
         Form.of(str(tmp_path))
 
 

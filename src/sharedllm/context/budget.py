@@ -30,7 +30,8 @@ def kept_within(
     """Choose the tokens of one text to keep.
 
     Args:
-        scores: (Z,) how much the token at each slot matters; −∞: never kept, even if the budget is not used up.
+        scores: (Z,) how much the token at each slot matters; nodes of nothing but −∞ are never kept, even if the budget is
+            not used up.
         roots: slots at which chunks begin and end, ascending; one tree each. Slots between chunks hold no token.
         strides: stride at each depth, coarse to fine: of whole chunks, of their halves, quarters, ….
         budget: most tokens to keep.

@@ -51,10 +51,10 @@ class Form:
         """That of a folder or hub id; without the files of sentence-transformers the mean, and nothing put before.
 
         Raises:
-            UserError: its embeddings are made in another way.
+            UserError: its embeddings are made in another way, or a file can't be read.
         """
-        steps = [step["type"].rpartition(".")[2] for step in _json(name, "modules.json") or []]
-        pooling = _json(name, "1_Pooling/config.json") or {}
+        steps = [str(step.get("type")).rpartition(".")[2] for step in _json(name, "modules.json", list)]
+        pooling = _json(name, "1_Pooling/config.json", dict)
         modes = [key.removeprefix("pooling_mode_") for key, on in pooling.items() if on is True and "mode" in key]
         modes += [pooling["pooling_mode"]] if isinstance(pooling.get("pooling_mode"), str) else []
         known: dict[str, Literal["mean", "first"]] = {
@@ -69,12 +69,7 @@ class Form:
                 f"the sentence encoder {name} makes embeddings by {', '.join(odd or modes)}: use one that takes the mean over "
                 "all tokens, or the first token, such as sentence-transformers/all-MiniLM-L6-v2."
             )
-        if "Pooling" in steps and not modes:
-            raise UserError(
-                f"the sentence encoder {name} lacks 1_Pooling/config.json, which says how it makes one embedding of a text: copy "
-                "its folder again."
-            )
-        prompts = (_json(name, "config_sentence_transformers.json") or {}).get("prompts") or {}
+        prompts = _json(name, "config_sentence_transformers.json", dict).get("prompts") or {}
         text = prompts.get("document") or prompts.get("passage") or ""
         return cls(known[modes[0]] if modes else "mean", prompts.get("query") or "", text)
 
@@ -209,15 +204,27 @@ def encoder_of(model: SharedLLMModel) -> SentenceEncoder | None:
     return model.sentence_encoder
 
 
-def _json(name: str, file: str) -> Any:
-    """What a file of a checkpoint says; None if there is none."""
+def _json(name: str, file: str, kind: type[list] | type[dict]) -> Any:
+    """What a file of a checkpoint says, an object or a list of objects; an empty one if there is no such file.
+
+    Raises:
+        UserError: it says something else.
+    """
     path = cached_file(
         checkpoint(name),
         file,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
-    return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    if path is None:
+        return kind()
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, kind) or not all(isinstance(entry, dict) for entry in found if kind is list):
+        raise UserError(f"the sentence encoder {name} has a damaged {file}: copy its folder again.")
+    return found
 
 
 def _used(model: PreTrainedModel) -> list[tuple[str, Tensor]]:

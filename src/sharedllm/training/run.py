@@ -171,6 +171,7 @@ class _Run:
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         if dtype == torch.bfloat16 and self.device.type == "cpu" and not fast_bf16():
             self.say("this CPU emulates products in bf16, slowly: with precision: fp32 it trains faster")
+            dtype = torch.float32  # in which it multiplies fastest: the share is of that
         self.peak = _peak(self.device, dtype, clock=self.clock)
         trainable = sum(p.numel() for p in self.live)
         self.say(f"{sum(p.numel() for p in parameters.values()):,} parameters, {trainable:,} of them trainable")
