@@ -315,6 +315,8 @@ def test_environment_and_peak():
     # Where there is no time for more, a small product is all: a large one in bf16 takes a minute on some CPUs.
     ticks = itertools.count(0.0, 2.0)
     assert peak_operations(torch.device("cpu"), torch.float32, 0.0, clock=lambda: next(ticks)) == 2 * 256**3 / 2
+    ticks = iter([0.0, 0.0, 0.0, 2.0])  # of a clock that did not tick during the first one
+    assert peak_operations(torch.device("cpu"), torch.float32, 0.0, clock=lambda: next(ticks)) == 2 * 512**3 / 2
     ticks = itertools.count(0.0, 2.0)
     assert peak_operations(torch.device("cpu"), torch.float32, 0.0, 64, lambda: next(ticks)) == 2 * 64**3 / 2
 

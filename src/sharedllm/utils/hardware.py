@@ -96,7 +96,9 @@ def peak_operations(
         _ = left @ left
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        best = max(best, 2 * rows**3 / (clock() - start))
+        spent = clock() - start
+        if spent > 0:  # some clocks tick too rarely for a small product
+            best = max(best, 2 * rows**3 / spent)
         if rows < size:
             rows = min(2 * rows, size)
             left = torch.randn(rows, rows, device=device, dtype=dtype)
