@@ -18,7 +18,7 @@ def every_file(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else b"" for p in sorted(folder.rglob("*"))}
 
 
-@counts(few=2, full=40)
+@counts(few=1, full=40)
 def test_kills_of_a_corpus(tmp_path, corpus_model, count):
     docs, killed, left = documents(tmp_path / "docs"), [], []
     options = ["--model", corpus_model, "--workers", "0", "--shard-bytes", "300", "--batch-tokens", "256"]

@@ -32,6 +32,7 @@ def script(tmp_path, monkeypatch):
     torch.set_grad_enabled(True)
 
 
+@pytest.mark.slow
 def test_from_passages_to_figures(script, tmp_path, monkeypatch):
     source, model, base = tmp_path / "nq.jsonl", tmp_path / "model", tmp_path / "base"
     source.write_text("".join(json.dumps(record) + "\n" for record in RECORDS))

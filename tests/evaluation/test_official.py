@@ -294,6 +294,7 @@ def test_pieces_of_the_window_equal_one_generation(byte_tokenizer):
     assert told == byte_tokenizer.decode(plain[0, 6:], skip_special_tokens=True)
 
 
+@pytest.mark.slow
 def test_command(model_folder, base_folder, tmp_path, capsys):
     arguments = {"model": str(model_folder), "base": str(base_folder), "limit": 1, "data": DATA}
     command(["hotpotqa", "niah_single_1"], tmp_path, lengths="900", json=True, **arguments)

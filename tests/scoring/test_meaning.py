@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from combined import combined
+from combined import combined, rarely
 from helpers import byte_tokenizer, tiny_base, tiny_shared
 from stores import build
 
@@ -439,7 +439,7 @@ def test_other_questions_may_be_asked_while_a_text_is_read(monkeypatch):
     assert torch.equal(stopped.scores(first)[0], alone)
 
 
-@pytest.mark.parametrize("kind", ["store", "store in 8 bits", "memories", "appended", "in 8 bits"])
+@pytest.mark.parametrize("kind", ["store in 8 bits", "appended", *rarely("store", "memories", "in 8 bits")])
 @torch.no_grad()
 def test_wherever_a_memory_is_kept_meanings_are_the_same(kind, tmp_path):
     """Documents end in the middle of chunks and pieces; the states of their pieces are those of reading them alone."""

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from combined import rarely
 from helpers import byte_tokenizer
 from served import TEXT, TOOLS_TEMPLATE, clients_of, listening, small_model
 
@@ -140,6 +141,7 @@ def test_penalties_and_bias_change_the_answer(client):
     assert all(token.bytes != [byte] for token in other)
 
 
+@pytest.mark.slow
 def test_json_by_schema(client):
     for more in ({}, {"temperature": 3.0, "seed": 5}, {"frequency_penalty": 2}):
         said = chat(client, response_format=FORM, max_tokens=80, **more).choices[0]
@@ -213,7 +215,7 @@ def test_a_schema_that_allows_nothing(openai, client):
             chat(client, response_format={"type": "json_schema", "json_schema": {"name": "x", **missing}})
 
 
-@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "print"}}], ids=str)
+@pytest.mark.parametrize("choice", ["required", *rarely({"type": "function", "function": {"name": "print"}})], ids=str)
 def test_a_tool_is_called(client, choice):
     said = chat(client, tools=TOOLS, tool_choice=choice, max_tokens=120).choices[0]
     (call,) = said.message.tool_calls

@@ -131,6 +131,7 @@ def test_beyond_its_reach_the_oldest_beacons_go():
     assert not torch.equal(changed.layers[-1][0], memory.layers[-1][0])
 
 
+@pytest.mark.slow
 def test_cached_generation_equals_the_whole_sequence():
     model = tiny_beacon()
     before, prompts = random_texts([29])[0], random_texts([4, 2], seed=3)

@@ -126,6 +126,7 @@ def test_same_losses_however_a_step_is_shared(run, recipe, tmp_path, launch, cha
         assert torch.allclose(a, b, atol=2e-3), name
 
 
+@pytest.mark.slow
 def test_base_from_scratch_then_extended(run, recipe, tmp_path):
     data = yaml.safe_load(recipe().read_text())["data"] | {"tokenizer": 300}
     model = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -187,7 +188,7 @@ def test_how_a_context_is_read_may_change_when_training_goes_on(run, recipe, tmp
 @pytest.mark.parametrize(
     ("system", "settings", "part"),
     [
-        ("beacon", {"model": {"window": 64}, "train": {"beacon": 0.01}}, "beacon"),
+        pytest.param("beacon", {"model": {"window": 64}, "train": {"beacon": 0.01}}, "beacon", marks=pytest.mark.slow),
         pytest.param(
             "cepe",
             {
@@ -307,6 +308,7 @@ def test_get_peft_model_as_for_any_model(tmp_path, model_folder):
         torch.testing.assert_close(loaded.merge_and_unload()(**options).logits, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_tensorboard_holds_the_log(run, recipe, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
