@@ -64,12 +64,12 @@ def test_paper_settings(monkeypatch):
 def test_numbers_texts_and_overrides(recipe_file, monkeypatch):
     monkeypatch.setenv("PLACE", "/somewhere")
     path = recipe_file(train={"gates": "1e-5", "everything": 1}, output="${PLACE}/out")
-    recipe = load_recipe(path, ["steps=25", "model.window=128", "validation.every=5"])
+    recipe = load_recipe(path, ["steps=25", "model.window=1024", "validation.every=5"])
     assert recipe.train == {"gates": 1e-5, "everything": 1.0}
     assert (recipe.output, recipe.steps, recipe.model, recipe.validation.every) == (
         "/somewhere/out",
         25,
-        {"window": 128},
+        {"window": 1024},
         5,
     )
 
@@ -168,3 +168,15 @@ def test_weights_of_domains(recipe_file):
     recipe = load_recipe(recipe_file(data={"folder": "d", "mixture": "redpajama", "sources": sources}))
     assert recipe.domain_weights() == {"arxiv": 0.25, "mine": 0.75}
     assert isinstance(recipe, Recipe)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"running": 1024, "context": 0}, {"schedule": [{}, {"running": 1024, "context": 0}]}]
+)
+def test_running_text_beyond_the_window_is_refused_at_once(recipe_file, changes):
+    changes |= {"model": {"window": 512}}
+    message = "running=1024 does not fit into the model's window=512: lower running and raise context by as much, or raise model.window"
+    with pytest.raises(ValueError, match=message):
+        load_recipe(recipe_file(**changes))
+    # Activation Beacon cuts a longer text into windows itself.
+    assert load_recipe(recipe_file(**changes, system="beacon", train={"beacon": 1e-3})).model == {"window": 512}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from sharedllm import SharedLLMForCausalLM
 from sharedllm.training.log import read_log
@@ -119,7 +119,7 @@ def test_a_model_that_cannot_be_written_leaves_nothing_but_the_checkpoint(run, r
         ({"base": "/nowhere"}, "/nowhere does not exist"),
         ({"context": 4032, "batch_tokens": 4096, "micro_tokens": 4096}, "no document holds a sample of 4,096 tokens"),
         (
-            {"context": 6144, "running": 2048, "batch_tokens": 8192, "micro_tokens": 8192},
+            {"context": 8128, "batch_tokens": 8192, "micro_tokens": 8192},
             "no document holds a sample of 8,192",
         ),
         ({"model": {"chunksize": 16}}, "chunksize: no such setting"),
@@ -196,3 +196,13 @@ def test_a_folder_that_no_training_wrote_is_not_replaced(run, recipe, tmp_path, 
     code, _, err = run("train", recipe())
     assert code == 2 and f"has '{name}' in it, but no recipe.json" in err
     assert foreign.read_text() == "mine"
+
+
+def test_running_text_beyond_the_window_of_the_base_is_refused_before_the_text_is_read(
+    run, recipe, base_folder, tmp_path
+):
+    window = AutoConfig.from_pretrained(base_folder).max_position_embeddings
+    long = 2 * window
+    code, _, err = run("train", recipe(model={}, context=0, running=long, batch_tokens=long, micro_tokens=long))
+    assert code == 2 and f"running={long} does not fit into the model's window={window}: lower running" in err, err
+    assert not (tmp_path / "tokens").exists()

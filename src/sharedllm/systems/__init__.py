@@ -45,6 +45,7 @@ for _system in (
                 Part("top_layers", "the base's layers from M on"),
                 Part("embeddings", "token embedding, final norm and head"),
             ),
+            windowed=True,
         ),
     ),
     System(
@@ -145,6 +146,7 @@ for _system in (
                 Part("cross_attention", "cross-attention in every layer", ".injection."),
                 Part("encoder", "the encoder of CEPE", "encoder"),
             ),
+            windowed=True,
         ),
     ),
     System(

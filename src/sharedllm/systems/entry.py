@@ -25,11 +25,13 @@ class Trained:
                 other settings
     model_type  of its saved configuration
     parts       parts that can train, besides `everything`
+    windowed    whether the running text must fit into its setting `window`
     """
 
     model: str = ""
     model_type: str = ""
     parts: tuple[Part, ...] = ()
+    windowed: bool = False
 
     def model_class(self) -> Any:
         return load(self.model)

@@ -68,6 +68,22 @@ def check_numbers(recipe: Any) -> None:
             raise UserError(f"distractors={phase.distractors} must be numbers of other contexts, none below 0.")
 
 
+def check_running(recipe: Any, window: int) -> None:
+    """
+    Args:
+        window: the model's, in tokens.
+
+    Raises:
+        UserError: the running text of a phase is longer.
+    """
+    longest = max(phase.running for phase in recipe.phases())
+    if longest > window:
+        raise UserError(
+            f"running={longest} does not fit into the model's window={window}: lower running and raise context by as much, or raise "
+            "model.window."
+        )
+
+
 def _value(recipe: Any, name: str) -> Any:
     """The value of a key, such as `lora.rank`; None where what holds it is missing."""
     for part in name.split("."):

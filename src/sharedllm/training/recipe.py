@@ -7,9 +7,12 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..data.sources import resolve
 from ..systems.trained import trained_systems
 from ..utils.errors import UserError
-from .limits import check_numbers
+from ..utils.files import there
+from ..utils.model_names import checkpoint
+from .limits import check_numbers, check_running
 
 # The paper's training mixture (arXiv 2603.04759, after RedPajama), in per cent.
 MIXTURES = {
@@ -187,12 +190,38 @@ class Recipe:
             raise UserError(
                 f"base is missing: stage {self.stage!r} starts from a checkpoint; name its folder or hub id."
             )
+        window = self.model.get("window")
+        if self.stage != "base" and trained_systems()[self.system].windowed and type(window) is int:
+            check_running(self, window)
         for phase in self.phases():
             if self.micro_tokens % phase.length or self.batch_tokens % self.micro_tokens:
                 raise UserError(
                     f"micro_tokens={self.micro_tokens} must hold whole samples of {phase.length:,} tokens, and "
                     f"batch_tokens={self.batch_tokens} whole micro-batches: make them multiples."
                 )
+
+    def check_files(self) -> None:
+        """Refuse text and models that are not there, before anything slow is loaded for them.
+
+        Raises:
+            UserError: one is missing or of no supported kind.
+        """
+        for name, source in self.data.sources.items():
+            for key, files in (("files", source.files), ("validation", source.validation)):
+                try:
+                    if files:
+                        resolve(files)
+                except UserError as error:
+                    raise UserError(f"data.sources.{name}.{key}: {error}") from None
+        for key, named in (("base", self.base), ("data.tokenizer", self.data.tokenizer)):
+            try:
+                if isinstance(named, str):
+                    checkpoint(named)
+            except UserError as error:
+                raise UserError(f"{key}: {error}") from None
+        for file in self.data.instructions:
+            if not there(file):
+                raise UserError(f"data.instructions: {file} does not exist: check the name.")
 
     def phases(self) -> list[Phase]:
         """The schedule with the recipe's own values filled in; contexts of the stage `base` are empty."""

@@ -31,7 +31,7 @@ from .output import check_output, write_model
 from .parallel import distribute, make_accelerator
 from .parts import add_lora, checkpoint_activations, frozen_in, learning_rates, make_optimizers, multiplier
 from .recipe import Recipe
-from .setup import decoder_layers, make_model, make_stores, make_tokenizer
+from .setup import check_model, decoder_layers, make_model, make_stores, make_tokenizer
 from .stopping import Stopping
 from .teacher import check_teacher
 from .validate import lengths_of, loss_before, validation_of
@@ -119,6 +119,7 @@ class _Run:
         self.checkpoints = self.output / "checkpoints"
         start = resume_from or latest(self.checkpoints)
         check_output(self.output)
+        check_model(recipe)
         digests: dict[str, str] = {}
         with self.accelerator.main_process_first():
             self.tokenizer: PreTrainedTokenizerBase = make_tokenizer(recipe)

@@ -25,6 +25,7 @@ from ..utils.checkpoints import load_tokenizer
 from ..utils.errors import UserError
 from ..utils.model_names import checkpoint
 from ..utils.scratch import whole_folder
+from .limits import check_running
 from .recipe import Recipe
 
 SPECIAL = {"bos_token": "<|bos|>", "eos_token": "<|eos|>", "pad_token": "<|pad|>"}
@@ -178,7 +179,9 @@ def check_model(recipe: Recipe) -> None:
     if kind is not None:
         with torch.device("meta"):
             base = AutoModelForCausalLM.from_config(config)
-        kind.extended_config(base, **recipe.model)
+        config = kind.extended_config(base, **recipe.model)
+    if recipe.stage != "base" and trained_systems()[recipe.system].windowed:
+        check_running(recipe, config.window)
 
 
 def _config(recipe: Recipe) -> PreTrainedConfig:
