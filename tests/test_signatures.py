@@ -8,7 +8,8 @@ import pytest
 from transformers import PreTrainedConfig
 
 import sharedllm
-from sharedllm.model.config import Settings, SharedLLMConfig
+from sharedllm.model.config import SharedLLMConfig
+from sharedllm.model.settings import Settings
 
 TRANSFORMERS = "transformers calls it with keywords of its own, which the base may know"
 # Method → why it may take what it does not name.

@@ -21,10 +21,11 @@ from .generation import MemoryGenerationMixin
 from .memory.context_memory import ContextMemory
 from .memory.segments import Source
 from .model.backbone import SharedLLMModel
-from .model.config import Settings, SharedLLMConfig, check_settings
+from .model.config import SharedLLMConfig
 from .model.cross_attention import PreparedMemory
 from .model.decoder import has_head
 from .model.families import balance_loss, family_of
+from .model.settings import Settings, check_settings
 from .model.targets import IGNORE, counted, targets_of, without_padding
 from .scoring import DEFAULT_SCORE
 from .scoring.base import TokenScore

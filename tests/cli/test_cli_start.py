@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,7 @@ HELP = [
     (["memory"], "forget"),
     (["--version"], f"sharedllm {__version__}"),
 ]
+TRAIN = ["train", str(Path(__file__).parents[2] / "recipes/minute.yaml")]
 WRONG = [
     (["reed"], "No such command 'reed'. Did you mean 'read'"),
     (
@@ -111,6 +113,13 @@ WRONG = [
     (["qa", "nosuch", "--data", ".", "-o", "x"], "there is no folder nosuch"),
     (["recall", "--data", "here.txt", "-o", "x", "--base", "nosuch"], "there is no folder nosuch"),
     (["train", "nosuch.yaml"], "can't read the recipe nosuch.yaml: it does not exist"),
+    ([*TRAIN, "--set", "step=3"], "step is not a key of a recipe: do you mean steps?"),
+    ([*TRAIN, "--set", "model.windw=64"], "windw: no such setting"),
+    ([*TRAIN, "--set", "steps=many"], "steps='many' must be of type int"),
+    ([*TRAIN, "--set", "model.window=64"], "running=512 does not fit into the model's window=64"),
+    ([*TRAIN, "--set", "data.sources.a.files=nosuch.txt"], "data.sources.a.files: nosuch.txt does not exist"),
+    ([*TRAIN, "--set", "base=nosuch"], "base: there is no folder nosuch"),
+    ([*TRAIN, "--set", "data.instructions=[no.jsonl]"], "data.instructions: no.jsonl does not exist"),
     (["ablate", "nosuch.yaml"], "can't read the recipe nosuch.yaml: it does not exist"),
 ]
 # One process for all, each beginning in a new folder; what one imported would be seen from there on.

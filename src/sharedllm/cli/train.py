@@ -20,16 +20,19 @@ def command(
 ) -> None:
     """Train a model by a recipe. Run the same command again to resume."""
     check_recipe(recipe)
+    from ..training import load_recipe
+
+    loaded = load_recipe(recipe, set_)
+    loaded.check_files()
+    # All of this loads torch and transformers.
     from .loading import quiet
 
     try:
-        from ..training import load_recipe
         from ..training.checkpoint import latest
         from ..training.run import train
     except ImportError as error:
         raise UserError(f"{error.name} is not installed: pip install 'sharedllm[train]'.") from None
     quiet()
-    loaded = load_recipe(recipe, set_)
     try:
         folder = train(loaded, max_steps=max_steps, resume_from=resume_from, console=stderr)
     except (KeyboardInterrupt, SystemExit):

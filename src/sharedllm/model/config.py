@@ -1,9 +1,8 @@
 """SharedLLMConfig: the base model's own configuration, and how the context is read and injected."""
 
-import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict, type_validator, validated_field
 from transformers import AutoConfig, PreTrainedConfig
@@ -14,48 +13,10 @@ from ..context.stops import KINDS, Marks
 from ..utils.errors import UserError
 from .base_config import keep_attention, of_base, take_over
 from .families import family_of
+from .settings import RENAMED
 
 # For a process that has not imported the package, which transformers tells that it does not know the architecture.
 HOW_TO_LOAD = "install sharedllm from its sources, and `import sharedllm` before AutoModelForCausalLM.from_pretrained"
-# Current fields by their old names, for configurations saved earlier.
-RENAMED = {"ratios": "strides"}
-
-
-class Settings(TypedDict, total=False):
-    """What `from_base` takes: fields of `SharedLLMConfig`, and token ids in place of the base's."""
-
-    window: int | None
-    chunk_size: int
-    strides: Sequence[int]
-    lower_layers: int
-    injection_map: Sequence[Sequence[int]] | None
-    injection: Literal["cross", "joint", "deep"]
-    prefix: Sequence[int] | None
-    reach: int
-    anchor: bool
-    start: Literal["gate", "zero", "random"]
-    encoding: Literal["node", "chunk"]
-    overlap: int
-    parting: Sequence[int] | None
-    closing: Sequence[int] | None
-    pausing: Sequence[int] | None
-    breaking: Sequence[int] | None
-    heading: Sequence[int] | None
-    lower_weights: Literal["shared", "copy"]
-    keep: Literal["last", "first"]
-    key_position: Literal["chunk", "offset"]
-    score_scaling: Literal["none", "log"]
-    selection: str
-    selection_heads: Sequence[Sequence[float]] | None
-    meaning_layers: int | None
-    sentence_encoder: dict[str, str] | None
-    split_noise: float
-    memory_dtype: Literal["model", "int8"]
-    initializer_range: float
-    tie_word_embeddings: bool
-    bos_token_id: int | None
-    eos_token_id: int | list[int] | None
-    pad_token_id: int | None
 
 
 def _filled_in(name: str, given: Any) -> Any:
@@ -324,19 +285,6 @@ class SharedLLMConfig(PreTrainedConfig):
                 f"window={self.window} is longer than the base's original_max_position_embeddings={border}, beyond which "
                 "its rotary frequencies change, the memory's too: make it at most that for injection='joint'."
             )
-
-
-def check_settings(names: Iterable[str]) -> None:
-    """Refuse names that are no settings of `SharedLLMForCausalLM.from_base`.
-
-    Raises:
-        UserError: one is none.
-    """
-    known = (
-        {field.name for field in dataclasses.fields(SharedLLMConfig)} | RENAMED.keys() | Settings.__annotations__.keys()
-    )
-    if unknown := sorted(set(names) - known):
-        raise UserError(f"{', '.join(unknown)}: no such setting; see SharedLLMConfig for all settings.")
 
 
 AutoConfig.register("sharedllm", SharedLLMConfig, exist_ok=True)

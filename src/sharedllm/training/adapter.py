@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from ..causal_lm import SharedLLMForCausalLM
-from ..model.config import Settings, SharedLLMConfig
+from ..model.config import SharedLLMConfig
+from ..model.settings import Settings
 from ..utils.checkpoints import load_model
 from ..utils.errors import UserError
 from ..utils.files import write_text

@@ -13,7 +13,7 @@ import types
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ..model.config import RENAMED, check_settings
+from ..model.settings import RENAMED, check_settings
 from ..systems.trained import trained_systems
 from ..utils.errors import UserError
 from .recipe import Recipe

@@ -1,0 +1,56 @@
+"""The names of a model's settings. Imports nothing slow, so that a recipe with a wrong name is refused at once."""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypedDict
+
+from ..utils.errors import UserError
+
+# Current fields by their old names, for configurations saved earlier.
+RENAMED = {"ratios": "strides"}
+
+
+class Settings(TypedDict, total=False):
+    """What `from_base` takes: fields of `SharedLLMConfig`, and token ids in place of the base's."""
+
+    window: int | None
+    chunk_size: int
+    strides: Sequence[int]
+    lower_layers: int
+    injection_map: Sequence[Sequence[int]] | None
+    injection: Literal["cross", "joint", "deep"]
+    prefix: Sequence[int] | None
+    reach: int
+    anchor: bool
+    start: Literal["gate", "zero", "random"]
+    encoding: Literal["node", "chunk"]
+    overlap: int
+    parting: Sequence[int] | None
+    closing: Sequence[int] | None
+    pausing: Sequence[int] | None
+    breaking: Sequence[int] | None
+    heading: Sequence[int] | None
+    lower_weights: Literal["shared", "copy"]
+    keep: Literal["last", "first"]
+    key_position: Literal["chunk", "offset"]
+    score_scaling: Literal["none", "log"]
+    selection: str
+    selection_heads: Sequence[Sequence[float]] | None
+    meaning_layers: int | None
+    sentence_encoder: dict[str, str] | None
+    split_noise: float
+    memory_dtype: Literal["model", "int8"]
+    initializer_range: float
+    tie_word_embeddings: bool
+    bos_token_id: int | None
+    eos_token_id: int | list[int] | None
+    pad_token_id: int | None
+
+
+def check_settings(names: Iterable[str]) -> None:
+    """Refuse names that are no settings of `SharedLLMForCausalLM.from_base`.
+
+    Raises:
+        UserError: one is none.
+    """
+    if unknown := sorted(set(names) - RENAMED.keys() - Settings.__annotations__.keys()):
+        raise UserError(f"{', '.join(unknown)}: no such setting; see SharedLLMConfig for all settings.")
