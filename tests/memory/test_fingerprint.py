@@ -1,6 +1,7 @@
 """Fingerprints: no setting is forgotten, and models keep theirs from version to version."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -37,6 +38,15 @@ def test_every_setting_of_a_family_is_decided_about(family):
     fields = set(AutoConfig.for_model(family).to_dict()) - set(PreTrainedConfig().to_dict())
     assert fields - {*BASE_DECIDING, *FAMILY_DECIDING} - BASE_INDIFFERENT == set()
     assert not BASE_INDIFFERENT & {*BASE_DECIDING, *FAMILY_DECIDING}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_configuration_is_hashed_as_it_is_saved(family):
+    """Its fields are taken without the copy that `to_dict` makes."""
+    config = AutoConfig.for_model(family)
+    saved, held = config.to_dict(), vars(config)
+    for name in {*BASE_DECIDING, *FAMILY_DECIDING} - {"model_type"}:
+        assert (name in saved, json.dumps(saved.get(name))) == (name in held, json.dumps(held.get(name)))
 
 
 def fingerprint(**changes) -> str:

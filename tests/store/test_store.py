@@ -9,6 +9,7 @@ from helpers import tiny_shared
 from stores import TOKENIZER, build, build_on, ids_of, model_of, words
 
 from sharedllm.answering.citations import cite, excerpt
+from sharedllm.memory.fingerprint import Fingerprint
 from sharedllm.store import MemoryStore
 from sharedllm.store.blocks import BlockFile
 from sharedllm.store.writer import writing
@@ -286,3 +287,15 @@ def test_bad_requests(tmp_path, model):
     for used in (empty.load, lambda: model.scores(empty, ids_of("a"))):
         with pytest.raises(ValueError, match="holds no readable text"):
             used()
+
+
+def test_the_fingerprint_is_taken_once_for_a_document(tmp_path, model, monkeypatch):
+    """Of a small text it takes a good part of the reading; a block gets the one that was compared."""
+    taken, take = [], Fingerprint.of
+    monkeypatch.setattr(Fingerprint, "of", lambda *given: taken.append(1) or take(*given))
+    with writing(tmp_path / "a.memory") as writer:
+        writer.begin(model, "tok")
+        taken.clear()
+        writer.read(model, TOKENIZER, "text", [words(100)])
+    assert len(taken) == 1
+    assert MemoryStore.open(tmp_path / "a.memory").load().fingerprint == model.fingerprint()

@@ -130,7 +130,8 @@ class Fingerprint:
         if config.closing:  # models of the first rule and of the usual size keep their fingerprint
             cut = {"pieces": (pieces.RULE, 1), "piece_size": (pieces.piece_size(config.window), pieces.LEAST)}
             settings |= {name: value for name, (value, usual) in cut.items() if value != usual}
-        held = base.to_dict()
+        # As `base.to_dict()`, which copies everything and takes a fifth of the time.
+        held = vars(base) | {"model_type": base.model_type}
         settings["base"] = {name: held.get(name) for name in BASE_DECIDING}
         settings["base"] |= {name: held[name] for name in FAMILY_DECIDING if name in held}
         state = (json.dumps(settings, sort_keys=True), [(id(t), t.data_ptr(), t._version) for _, t in tensors])

@@ -313,8 +313,10 @@ class Writer:
             memory = model.read(
                 torch.cat([context[len(context) - again :], ids])[None].to(model.device),
                 keep_all=manifest.complete, selection=without_query(model.config.selection), batch_tokens=batch_tokens, progress=progress,
+                fingerprint=False,
             )  # fmt: skip
-        memory = replace(memory.slice(again, memory.lengths), sources=((source,),))
+        # `read` has compared the fingerprints.
+        memory = replace(memory.slice(again, memory.lengths), sources=((source,),), fingerprint=manifest.fingerprint)
         name = secrets.token_hex(16)
         path = self.folder / "blocks" / f"{name}.memory"
         sentences = embedded_sentences(model.model, tokenizer, ids) if manifest.complete else None
