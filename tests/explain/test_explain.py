@@ -156,6 +156,7 @@ def test_nothing_kept_gets_no_attention():
     assert int(nothing.kept[0]) == 0
     facts = gather(model, byte_tokenizer(), answer, "random")
     assert all(layer.memory == 0 for layer in facts.layers) and all(chunk.stride == 0 for chunk in facts.chunks)
+    assert all(chunk.score is None for chunk in facts.chunks), "left out, not of a score of 0"
     assert json.loads(embedded(render(facts)))["kept"] == 0
 
 
@@ -230,7 +231,7 @@ def test_facts_add_up(explained):
         assert (chunk.kept, chunk.stride) == (len(strides), min(strides, default=0))
         assert len(chunk.excerpt) <= 80
         best = float(answer.scores[0, slice(*chunk.tokens)].max())
-        assert chunk.score == pytest.approx(best if math.isfinite(best) else 0, rel=1e-4)
+        assert chunk.score == (pytest.approx(best, rel=1e-4) if math.isfinite(best) else None)
         assert facts.documents[chunk.document].tokens[0] <= chunk.tokens[0] < facts.documents[chunk.document].tokens[1]
     # Attention: for each layer all chunks together, and the mean over all pieces.
     for place, layer in enumerate(facts.layers):
@@ -412,4 +413,4 @@ def test_a_chunk_that_was_read_for_a_negative_score_is_told_from_one_that_was_no
     scores = torch.tensor([[-2.0, -1.0, -math.inf, -math.inf, 3.0, -math.inf]])
     starts, ends = torch.tensor([0, 2, 4]), torch.tensor([2, 4, 6])
     answer: Any = SimpleNamespace(scores=scores, chunks=(starts, ends))
-    assert _best(answer).tolist() == [-1.0, 0.0, 3.0]
+    assert _best(answer).tolist() == [-1.0, -math.inf, 3.0]

@@ -59,7 +59,7 @@ class Chunk:
     tokens, characters  its start and end
     kept       number of its kept tokens
     stride     the finest stride of its pieces; 0: nothing is kept
-    score      the best score of its tokens
+    score      the best score of its tokens; None if the score leaves all of them out, unread or not compared
     attention  by layer, in the order of `Facts.layers`; empty if nothing is kept
     pieces     pieces that partition it; none if nothing is kept and it comes without its text
     """
@@ -69,7 +69,7 @@ class Chunk:
     characters: list[int]
     kept: int
     stride: int
-    score: float
+    score: float | None
     attention: list[float]
     excerpt: str
     pieces: list[TextPiece]
@@ -169,7 +169,7 @@ def gather(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, answ
                 characters=text.characters(start, end),
                 kept=sum(kept for _, _, _, kept, _ in pieces),
                 stride=min((stride for _, _, stride, _, _ in runs[index] if stride), default=0),
-                score=_rounded(float(best[index])),
+                score=_rounded(float(best[index])) if best[index] > -torch.inf else None,
                 attention=[_rounded(mass) for mass in masses[index].tolist()] if runs[index] else [],
                 excerpt=_excerpt(text.between(start, end)),
                 pieces=[
@@ -249,14 +249,13 @@ def _runs(
 
 
 def _best(answer: Answer) -> Tensor:
-    """(N,) the best score of each chunk's tokens; 0 for −∞. Scores may be negative."""
+    """(N,) the best score of each chunk's tokens; −∞ where the score leaves all of them out. Scores may be negative."""
     starts, ends = answer.chunks
     lengths = ends - starts
     chunk = torch.repeat_interleave(torch.arange(len(starts)), lengths)
     slots = torch.arange(len(chunk)) - (torch.cumsum(lengths, 0) - lengths)[chunk] + starts[chunk]
     scores = answer.scores[0].float().cpu()[slots]
-    best = torch.zeros(len(starts)).scatter_reduce(0, chunk, scores, "amax", include_self=False)
-    return best.nan_to_num(neginf=0.0)
+    return torch.zeros(len(starts)).scatter_reduce(0, chunk, scores, "amax", include_self=False)
 
 
 def _by_chunk(answer: Answer, layers: list[LayerAttention]) -> Tensor:

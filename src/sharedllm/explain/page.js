@@ -40,9 +40,10 @@ tellApart(documents.map(document => document.name));
 
 /* The values by which chunks are coloured, sorted and described. */
 const attention = chunks.map(chunk => mean(chunk.attention));
-const score = chunks.map(chunk => chunk.score);
+const score = chunks.map(chunk => chunk.score);  // null: the score leaves it out
+const scored = score.filter(value => value !== null);
 const rank = new Array(chunks.length);
-[...score.keys()].sort((a, b) => score[b] - score[a]).forEach((chunk, place) => { rank[chunk] = place + 1; });
+[...score.keys()].sort((a, b) => (score[b] ?? -Infinity) - (score[a] ?? -Infinity)).forEach((chunk, place) => { rank[chunk] = place + 1; });
 const cited = new Set();
 for (const source of sources) for (let i = source.chunks[0]; i <= source.chunks[1]; i++) cited.add(i);
 const kept = chunks.flatMap((chunk, i) => chunk.kept ? [i] : []);
@@ -63,10 +64,10 @@ function onRamp(share) {
 function ofStride(stride) {
   return stride === 0 ? none : onRamp(strides.length < 2 ? 1 : strides.indexOf(stride) / (strides.length - 1));
 }
-const highest = { score: Math.max(...score), attention: Math.max(...attention, 1e-12) };
-const lowest = { score: Math.min(...score), attention: 0 };
+const highest = { score: scored.length ? Math.max(...scored) : 0, attention: Math.max(...attention, 1e-12) };
+const lowest = { score: scored.length ? Math.min(...scored) : 0, attention: 0 };
 /* Values are transformed so that half of the chunks stay in the lowest part of the ramp, and outliers stand out. */
-const bent = Object.fromEntries(Object.entries({ score, attention: attention.filter(value => value > 0) }).map(([mode, values]) => {
+const bent = Object.fromEntries(Object.entries({ score: scored, attention: attention.filter(value => value > 0) }).map(([mode, values]) => {
   const middle = [...values].sort((a, b) => a - b)[values.length >> 1] ?? 0;
   const share = (middle - lowest[mode]) / (highest[mode] - lowest[mode]);
   return [mode, share > 0 && share < 1 ? Math.min(Math.max(Math.log(0.15) / Math.log(share), 0.3), 2) : 1];
@@ -76,7 +77,7 @@ function scaled(mode, value) {
 }
 const colourOf = {
   stride: i => ofStride(chunks[i].stride),
-  score: i => onRamp(scaled("score", score[i])),
+  score: i => score[i] === null ? none : onRamp(scaled("score", score[i])),
   attention: i => attention[i] ? onRamp(scaled("attention", attention[i])) : none,
 };
 const meaning = {
@@ -181,6 +182,7 @@ function drawLegend() {
     : [make("span", { class: "key" }, digits(lowest[mode]), make("span", { class: "gradient", style: `background:linear-gradient(90deg, ${[0, 1, 2, 3, 4].map(i => `${ramp[i]} ${100 * (i / 4) ** (1 / bent[mode])}%`).join(", ")})` }),
         mode === "score" ? digits(highest.score) : percent(highest.attention))];
   if (mode === "attention") items.unshift(key(none, "not read"));
+  if (mode === "score" && scored.length < chunks.length) items.unshift(key(none, "left out by the score"));
   if (together) items.push(make("span", { class: "key" }, make("b", {}, "▏"), "a document begins"));
   $("reading").textContent = `${meaning[mode]} In reading order, line by line: touch or point at a cell, or go there by arrow keys, to see its text; click or press Enter to pin it.`;
   $("legend").replaceChildren(...items, key("transparent", "read for the answer", "ring"));
@@ -220,7 +222,7 @@ function show(i) {
   const rows = [
     ["Where", `${characters}`],
     ["Read", chunk.kept ? readOf(chunk) : `nothing of its ${some(size, "token")}`],
-    ["Score", `${digits(chunk.score)}, number ${whole(rank[i])} of ${whole(chunks.length)}`],
+    ["Score", chunk.score === null ? `none: ${facts.score} leaves it out` : `${digits(chunk.score)}, number ${whole(rank[i])} of ${whole(chunks.length)}`],
     ["Attention", chunk.kept ? percent(attention[i]) : "none: it was not read"],
   ];
   const step = (label, target) => {
@@ -305,7 +307,7 @@ function drawLayers() {
   $("layers").append(make("thead", {}, make("tr", {}, ...head.map((text, i) => make("th", { scope: "col", class: i > 1 ? "number" : "" }, text)))), make("tbody", {}, ...rows));
 }
 function drawTop(by) {
-  const values = { score, attention }, order = [...chunks.keys()].sort((a, b) => values[by][b] - values[by][a] || a - b).slice(0, 25);
+  const values = { score, attention }, order = [...chunks.keys()].sort((a, b) => (values[by][b] ?? -Infinity) - (values[by][a] ?? -Infinity) || a - b).slice(0, 25);
   const sorter = (name, label) => {
     const button = make("button", { type: "button" }, label);
     button.addEventListener("click", () => { drawTop(name); document.querySelector("#top [aria-sort] button").focus(); });
@@ -316,7 +318,7 @@ function drawTop(by) {
     const button = make("button", { type: "button", "aria-label": `Show chunk ${i + 1} in the map` }, `${whole(i + 1)}`);
     button.addEventListener("click", () => { pin(i); $("map-title").scrollIntoView(); reveal(); });
     return make("tr", {}, make("td", {}, button), make("td", { class: "from" }, where(chunks[i]).join(", ")), make("td", { "data-label": "Read" }, readOf(chunks[i])),
-      make("td", { class: "number", "data-label": "Score" }, digits(score[i])), make("td", { class: "number", "data-label": "Attention" }, percent(attention[i])),
+      make("td", { class: "number", "data-label": "Score" }, score[i] === null ? "–" : digits(score[i])), make("td", { class: "number", "data-label": "Attention" }, percent(attention[i])),
       make("td", { class: "wide" }, chunks[i].excerpt));
   });
   $("top").replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows));
