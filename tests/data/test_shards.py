@@ -169,10 +169,17 @@ def test_equal_texts_are_kept_once(tmp_path, corpus, tokenizer, validation):
 def test_a_side_without_documents(tmp_path, tokenizer):
     (tmp_path / "one.txt").write_text("only one")
     with pytest.raises(
-        ValueError, match=r"a validation share of 0.3 leaves none of 1 documents for (train|validation): give more"
+        ValueError, match=r"a validation share of 0.3 leaves none of 1 document for (train|validation): give more"
     ):
         build_shards([str(tmp_path / "one.txt")], tokenizer, tmp_path / "tokens", validation=0.3)
     assert [p.name for p in tmp_path.iterdir()] == ["one.txt"]
+    for name in ("two.txt", "three.txt"):
+        (tmp_path / name).write_text("only one")
+    message = (
+        r"of 1 different document \(others are equal to them: 2\) for (train|validation): give more different documents"
+    )
+    with pytest.raises(ValueError, match=message):
+        build_shards([str(tmp_path)], tokenizer, tmp_path / "tokens", validation=0.3)
 
 
 def test_the_same_again_is_kept(tmp_path, corpus, tokenizer):

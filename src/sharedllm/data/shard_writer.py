@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from ..utils.errors import UserError, first_of
 from ..utils.scratch import whole_folder
 from ..utils.text import tokenize
+from ..utils.text_files import some
 from .shards import SHARD, VERSION, TokenStore, digest_of, read_manifest, sha256_of, tokenizer_fingerprint
 from .sources import HUB, documents, parse_hub, resolve
 
@@ -115,8 +116,10 @@ def _written(
         if progress is not None:
             progress(len(ids))
     if empty := [name for name, writer in writers.items() if not writer.shards]:
-        none = f"a validation share of {validation} leaves none of {len(seen)} documents for {empty[0]}"
-        raise UserError(f"{none}: give more documents, or name separate sources for validation.")
+        equal = sum(writer.duplicates for writer in writers.values())
+        kind, apart = ("different document", f" (others are equal to them: {equal})") if equal else ("document", "")
+        none = f"a validation share of {validation} leaves none of {some(len(seen), kind)}{apart} for {empty[0]}"
+        raise UserError(f"{none}: give more {kind}s, or name separate sources for validation.")
     return writers
 
 
