@@ -78,6 +78,14 @@ def test_embeddings_as_defined(form):
     assert torch.equal(ours.sentences(["x" * 64 + "y"]), ours.sentences(["x" * 64 + "z"]))
 
 
+def test_half_of_a_character_is_refused():
+    embeds = encoder()
+    with pytest.raises(UserError, match="sentence 1 contains half of a character, or bytes that are not UTF-8"):
+        embeds.sentences(["whole", "half \ud800"])
+    with pytest.raises(UserError, match="the question contains half of a character"):
+        embeds.question("\ud800?")
+
+
 def test_operations_are_those_counted():
     ours = encoder()
     counted = count_operations(lambda: ours.sentences(["An owl sat here."] * 2))

@@ -25,6 +25,7 @@ from ..utils.checkpoints import load_model, load_tokenizer
 from ..utils.errors import UserError
 from ..utils.hardware import default_device
 from ..utils.model_names import checkpoint
+from ..utils.text_files import check_text
 
 # Where a model's folder holds its encoder.
 FOLDER = "encoder"
@@ -136,11 +137,21 @@ class SentenceEncoder:
         the beginning counts.
 
         progress: called with the number of tokens embedded since the last call.
+
+        Raises:
+            UserError: one contains half of a character.
         """
+        for number, text in enumerate(texts):
+            check_text(text, f"sentence {number}")
         return self._embed([self.form.text + text for text in texts], progress)
 
     def question(self, question: str) -> Float[Tensor, " E"]:
-        """(E,) the embedding of a question."""
+        """(E,) the embedding of a question.
+
+        Raises:
+            UserError: it contains half of a character.
+        """
+        check_text(question, "the question")
         return self._embed([self.form.question + question])[0]
 
     @torch.no_grad()

@@ -14,8 +14,7 @@ from typing import Any
 
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-from .errors import UserError
-from .text_files import is_text, pieces_of
+from .text_files import check_text, pieces_of
 
 _MARKER = re.compile(r"<\|.+\|>")
 # Texts are tokenised in threads, but a fast tokenizer stores its treatment of special tokens as mutable state.
@@ -93,8 +92,7 @@ def _is_special(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str, split: bool) -> Any:
-    if not is_text(text):
-        raise UserError("the text contains half of a character, or bytes that are not UTF-8: send whole characters.")
+    check_text(text)
     if (check := _CHECK.get()) is not None:
         check()
     with _LOCK:

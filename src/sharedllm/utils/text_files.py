@@ -127,6 +127,15 @@ def is_text(text: str) -> bool:
     return True
 
 
+def check_text(text: str, what: str = "the text") -> None:
+    """
+    Raises:
+        UserError: a text can't be tokenised; see `is_text`.
+    """
+    if not is_text(text):
+        raise UserError(f"{what} contains half of a character, or bytes that are not UTF-8: send whole characters.")
+
+
 def check_named(name: str) -> None:
     """Refuse a blank name, as of a variable of the shell that isn't set: it would stand for the current folder.
 
