@@ -4,6 +4,7 @@ import json
 import os
 import re
 import stat
+import sys
 from dataclasses import replace
 
 import pytest
@@ -53,6 +54,20 @@ def test_round_trip_is_exact(path, lengths, dtype):
     save_memory(memory, path, tokenizer="tok")
     assert_same(open_file(path, fingerprint="abc"), memory)
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="replaces no open file")
+def test_a_file_that_is_replaced_while_it_is_opened_is_read_as_it_was(path, monkeypatch):
+    before, real = random_memory([20]), memory_file.header_of
+    save_memory(before, path)
+
+    def overtaken(*arguments):
+        header = real(*arguments)
+        save_memory(random_memory([9, 4]), path)
+        return header
+
+    monkeypatch.setattr(memory_file, "header_of", overtaken)
+    assert_same(open_file(path), before)
 
 
 def test_round_trip_keeps_every_bit_pattern(path):
@@ -278,11 +293,11 @@ def test_a_memory_of_another_model(saved):
 
 
 def test_a_memory_of_another_tokenizer(saved):
-    with pytest.raises(ValueError, match=r"another tokenizer: \(none\) in the file, tok here; use the model"):
+    with pytest.raises(ValueError, match=r"another tokenizer: tokenizer \(none\) in the file, tok here; use the model"):
         open_file(saved, tokenizer="tok")
     save_memory(random_memory([3]), saved, tokenizer="tok")
     assert_same(open_file(saved, tokenizer="tok"), random_memory([3]))
-    with pytest.raises(ValueError, match="another tokenizer: tok in the file, other here"):
+    with pytest.raises(ValueError, match="another tokenizer: tokenizer tok in the file, other here"):
         open_file(saved, tokenizer="other")
 
 

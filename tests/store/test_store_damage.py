@@ -176,7 +176,7 @@ def test_a_block_that_goes_away_while_it_is_opened_is_not_damage(tmp_path, model
 
     folder = tmp_path / "a.memory"
     build(folder, model, {"one": words(20, 1), "two": words(40, 2)})
-    real, calls = module.open_tensors, []
+    real, calls = module.opened, []
 
     def overtaken(*arguments):
         if not calls:
@@ -185,7 +185,7 @@ def test_a_block_that_goes_away_while_it_is_opened_is_not_damage(tmp_path, model
                 writer.forget("one")
         return real(*arguments)
 
-    monkeypatch.setattr(module, "open_tensors", overtaken)
+    monkeypatch.setattr(module, "opened", overtaken)
     store = MemoryStore.open(folder)
     assert store.tokens == 40 and not store.damaged
 

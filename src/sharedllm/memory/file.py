@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -177,7 +177,12 @@ def _damaged(path: Path, what: str) -> UserError:
     return UserError(f"{path} is damaged: {what}; read the text again.")
 
 
-def _open(path: Path):
+def opened(path: Path) -> Any:
+    """An open memory, whose header and tensors `header_of` and `tensors_of` read: of one file, whatever replaces it meanwhile.
+
+    Raises:
+        UserError: no such file, or no safetensors file.
+    """
     if not there(path):
         raise UserError(f"{path} does not exist: check the name, or make it with `sharedllm read`.")
     if path.is_dir():
@@ -202,8 +207,17 @@ def read_header(path: str | Path) -> dict:
         UserError: no such file, not a memory, a damaged header, or a newer format.
     """
     path = Path(path)
-    with _open(path) as file:
-        text = (file.metadata() or {}).get("sharedllm")
+    with opened(path) as file:
+        return header_of(path, file)
+
+
+def header_of(path: Path, file: Any) -> dict:
+    """The header of an `opened` memory.
+
+    Raises:
+        UserError: as `read_header`.
+    """
+    text = (file.metadata() or {}).get("sharedllm")
     if text is None:
         raise UserError(f"{path} is a safetensors file but not a memory: make one with `sharedllm read`.")
     try:
@@ -241,18 +255,16 @@ def open_file(
         UserError: as `read_header`; a damaged, missing or misshapen tensor; a memory of another model or tokenizer.
     """
     path = Path(path)
-    header = read_header(path)
-    if fingerprint is not None and header["fingerprint"] != fingerprint:
-        raise UserError(
-            f"{path} was made by another model: fingerprint {header['fingerprint'] or '(none)'} in the file, "
-            f"{fingerprint} here; {ITS_MODEL}, or read the text again with this one."
-        )
-    if tokenizer is not None and header["tokenizer"] != tokenizer:
-        raise UserError(
-            f"{path} was made with another tokenizer: {header['tokenizer'] or '(none)'} in the file, "
-            f"{tokenizer} here; {ITS_MODEL}, or read the text again with this one."
-        )
-    tensors = open_tensors(path, header, verify)
+    with opened(path) as file:
+        header = header_of(path, file)
+        made = ("fingerprint", fingerprint, "by another model"), ("tokenizer", tokenizer, "with another tokenizer")
+        for name, given, what in made:
+            if given is not None and header[name] != given:
+                raise UserError(
+                    f"{path} was made {what}: {name} {header[name] or '(none)'} in the file, {given} here; {ITS_MODEL}, or read "
+                    "the text again with this one."
+                )
+        tensors = tensors_of(path, file, header, verify)
     layers = range(header["layers"])
     return ContextMemory(
         keys=tuple(heads(header, tensors, f"keys.{i}") for i in layers),
@@ -265,8 +277,8 @@ def open_file(
     )
 
 
-def open_tensors(path: Path, header: dict, verify: bool = True) -> dict[str, Tensor]:
-    """All tensors of a memory as the file holds them, memory-mapped: without `verify` bytes are read when they are used.
+def tensors_of(path: Path, file: Any, header: dict, verify: bool = True) -> dict[str, Tensor]:
+    """All tensors of an `opened` memory as the file holds them, memory-mapped: without `verify` bytes are read when they are used.
 
     Raises:
         UserError: a checksum does not match, or tensors are missing, unexpected, or inconsistent with each other.
@@ -280,11 +292,10 @@ def open_tensors(path: Path, header: dict, verify: bool = True) -> dict[str, Ten
     entries = {name: name for name in names}
     if header["format_version"] == 1:
         entries |= {before: entries.pop(name) for before, name in _FIRST_NAMES.items()}
-    with _open(path) as file:
-        if set(file.keys()) != entries.keys() or header["checksums"].keys() != entries.keys():
-            odd = sorted(entries.keys() ^ (set(file.keys()) & header["checksums"].keys()))
-            raise _damaged(path, f"tensors {', '.join(odd)} are missing or unexpected")
-        tensors = {entries[entry]: file.get_tensor(entry) for entry in sorted(entries)}
+    if set(file.keys()) != entries.keys() or header["checksums"].keys() != entries.keys():
+        odd = sorted(entries.keys() ^ (set(file.keys()) & header["checksums"].keys()))
+        raise _damaged(path, f"tensors {', '.join(odd)} are missing or unexpected")
+    tensors = {entries[entry]: file.get_tensor(entry) for entry in sorted(entries)}
     for entry, name in entries.items() if verify else ():
         if checksum(tensors[name]) != header["checksums"][entry]:
             raise _damaged(path, f"the checksum of {name} does not match")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..memory.context_memory import ContextMemory
-from ..memory.file import heads, open_tensors, read_header
+from ..memory.file import header_of, heads, opened, tensors_of
 from ..memory.schema import SENTENCES
 from ..memory.segment import Segment, Stored, columns_of
 from ..utils.errors import UserError, refusal
@@ -54,10 +54,11 @@ class BlockFile:
         path = folder / "blocks" / f"{block.file}.memory"
         try:
             self.nbytes = path.stat().st_size
-            self.header = read_header(path)
-            if self.header["checksum"] != block.sha256:
-                raise UserError(f"{path} is not the block that was written; read the document again.")
-            self.tensors = open_tensors(path, self.header, verify)
+            with opened(path) as file:
+                self.header = header_of(path, file)
+                if self.header["checksum"] != block.sha256:
+                    raise UserError(f"{path} is not the block that was written; read the document again.")
+                self.tensors = tensors_of(path, file, self.header, verify)
             self._check(path, block, manifest)
         except (ValueError, OSError) as error:
             if not os.path.lexists(path):  # a writer removed it meanwhile

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..documents.places import Origin
-from ..memory.file import open_tensors, read_header
+from ..memory.file import header_of, opened, tensors_of
 from ..utils.errors import ITS_MODEL, UserError
 from ..utils.fields import whole
 from ..utils.text import decode_pieces
@@ -100,8 +100,9 @@ def _whole_blocks(folder: Path, say: Callable[[str], None]) -> list[_Found]:
     found = []
     for path in sorted(paths, key=lambda p: (p.lstat().st_mtime_ns, p.name)):
         try:
-            header = read_header(path)
-            tensors = open_tensors(path, header)
+            with opened(path) as file:
+                header = header_of(path, file)
+                tensors = tensors_of(path, file, header)
         except UserError as error:
             say(f"left out: {error}")
             continue
