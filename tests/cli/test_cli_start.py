@@ -120,6 +120,7 @@ WRONG = [
     ([*TRAIN, "--set", "data.sources.a.files=nosuch.txt"], "data.sources.a.files: nosuch.txt does not exist"),
     ([*TRAIN, "--set", "base=nosuch"], "base: there is no folder nosuch"),
     ([*TRAIN, "--set", "data.instructions=[no.jsonl]"], "data.instructions: no.jsonl does not exist"),
+    (["ablate", TRAIN[1]], "must hold recipe, variants and, if wanted, change and seeds."),
     (["ablate", "nosuch.yaml"], "can't read the recipe nosuch.yaml: it does not exist"),
 ]
 # One process for all, each beginning in a new folder; what one imported would be seen from there on.

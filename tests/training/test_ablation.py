@@ -9,7 +9,8 @@ from statistics import stdev
 import pytest
 import yaml
 
-from sharedllm.training.ablation import Study, _half_width, load_study, markdown, run_study, settings, table
+from sharedllm.training.ablation import _half_width, markdown, run_study, table
+from sharedllm.training.study import Study, load_study, settings
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

@@ -19,14 +19,17 @@ def command(
 ) -> None:
     """Run every variant with every seed (finished runs are kept), and write one table."""
     check_recipe(study)
+    from ..training.study import load_study
+
+    loaded = load_study(study, set_)
+    # All of this loads torch and transformers.
     from .loading import quiet
 
     try:
-        from ..training.ablation import load_study, markdown, run_study, write_table
+        from ..training.ablation import markdown, run_study, write_table
     except ImportError as error:
         raise UserError(f"{error.name} is not installed: pip install 'sharedllm[train]'.") from None
     quiet()
-    loaded = load_study(study, set_)
     try:
         rows = run_study(loaded, stderr, only)
     except (KeyboardInterrupt, SystemExit):
