@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModel, AutoModelForCausalLM
 
 from sharedllm import SharedLLMForCausalLM
-from sharedllm.model import backbone, lower
+from sharedllm.model import backbone, layer_run
 from sharedllm.model import encode as reading
 from sharedllm.model.cross_attention import prepare
 from sharedllm.reference import reference_logits
@@ -264,7 +264,7 @@ def without_causality(*args, allowed):
     return attend(*args, allowed=torch.ones_like(allowed))
 
 
-sample, attend = reading.sample, lower.attend
+sample, attend = reading.sample, layer_run.attend
 MISTAKES = {
     "padding is read": change_prepared(mask=lambda m: torch.ones_like(m.mask)),
     "texts without context read padding": (backbone, "prepare", without_presence),
@@ -273,7 +273,7 @@ MISTAKES = {
     "queries one chunk early": change_prepared(lengths=lambda m: m.lengths - m.chunk_size),
     "keys one pair further": change_prepared(keys=lambda m: m.keys[1:] + m.keys[:1]),
     "first of each stride": (reading, "sample", first_of_stride),
-    "future visible in the lower model": (lower, "attend", without_causality),
+    "future visible in the lower model": (layer_run, "attend", without_causality),
     "chunks one token longer": (
         reading,
         "chunks",

@@ -11,11 +11,9 @@ A text of one chunk, selected whole, is read exactly as the base reads it in its
 
 import hashlib
 from collections import OrderedDict
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache
 
 from ..memory.context_memory import ContextMemory
 from ..memory.fingerprint import raw_bytes
@@ -24,12 +22,11 @@ from .attention import KeyValueSpan
 from .config import SharedLLMConfig
 from .cross_attention import PreparedMemory
 from .decoder import Decoder
-from .families import Rotations, family_of, sliding_window
-from .lower import causal_mask, recomputed
-from .rope import rotate
+from .layer_run import Before, LayerRun
+from .lower import LowerModel
 
 # Rotated keys and values (1, G, p, D) of the prefix, for each of the N layers.
-Prefix = list[tuple[Tensor, Tensor]]
+Prefix = list[Before]
 
 
 def deepen(
@@ -73,7 +70,7 @@ def deepen(
     start = [(keys.expand(texts, -1, -1, -1), values.expand(texts, -1, -1, -1)) for keys, values in prefix]
     pair = {index: place for place, (index, _) in enumerate(config.injection_map)}
     layers: dict[int, KeyValueSpan] = {}
-    run, last = _Run(upper, hidden, before), len(upper.layers) - 1
+    run, last = LayerRun(upper.layers, upper.rotary_emb, upper.config, hidden, before), len(upper.layers) - 1
     for index in range(config.lower_layers):
         keys, values = start[index]
         if index in pair:
@@ -92,14 +89,10 @@ def deepen(
 def read_prefix(config: SharedLLMConfig, upper: Decoder) -> Prefix:
     """Rotated keys and values (1, G, p, D) of the prefix in each of the N layers. No token before it changes them, so they
     are the same for every selection."""
-    weight = upper.embed_tokens.weight
-    ids = torch.tensor([list(config.prefix or [])], dtype=torch.long, device=weight.device)
-    hidden = family_of(upper.config).embed(upper.config, upper.embed_tokens(ids))
-    run, last, found = _Run(upper, hidden, 0), len(upper.layers) - 1, []
-    for index in range(last + 1):
-        hidden, keys, values = run.layer(index, hidden, None, whole=index < last)
-        found.append((keys, values))
-    return found
+    lower = LowerModel(
+        upper.layers, upper.embed_tokens, upper.rotary_emb, upper.config, prefix=tuple(config.prefix or ())
+    )
+    return lower.read_prefix(len(upper.layers))
 
 
 def read_on(hidden: Tensor, config: SharedLLMConfig, upper: Decoder, prefix: Prefix, depth: int) -> Tensor:
@@ -112,91 +105,10 @@ def read_on(hidden: Tensor, config: SharedLLMConfig, upper: Decoder, prefix: Pre
     Returns:
         (B, L, E) the residual streams entering layer `depth`.
     """
-    run = _Run(upper, hidden, len(config.prefix or []))
+    run = LayerRun(upper.layers, upper.rotary_emb, upper.config, hidden, len(config.prefix or []))
     for index in range(config.lower_layers, depth):
-        keys, values = (tensor.expand(len(hidden), -1, -1, -1) for tensor in prefix[index])
-        hidden = run.layer(index, hidden, (keys, values))[0]
+        hidden = run.layer(index, hidden, prefix[index])[0]
     return hidden
-
-
-class _Seen(Cache):
-    """In place of a cache: holds the keys and values before the tokens that a layer runs over, and keeps those that it
-    attended to."""
-
-    last: tuple[Tensor, Tensor]
-
-    def __init__(self, before: tuple[Tensor, Tensor] | None) -> None:
-        super().__init__(layers=[])
-        self.before = before
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        self.last = _after(self.before, key_states, value_states)
-        return self.last
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return 0 if self.before is None else self.before[0].shape[2]
-
-    def get_query_offset(self, layer_idx: int = 0) -> int:
-        return self.get_seq_length()
-
-    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
-        return self.get_seq_length() + query_length, 0
-
-
-def _after(before: tuple[Tensor, Tensor] | None, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys and values after those before them, each in one piece: products with what is not are slow in half precision."""
-    if before is not None and before[0].shape[2]:
-        keys, values = torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
-    return keys.contiguous(), values.contiguous()
-
-
-class _Run:
-    """Runs layers of the base over (B, L, E) at positions starting from `start`, one layer after the other."""
-
-    def __init__(self, upper: Decoder, hidden: Tensor, start: int):
-        self.upper, self.family = upper, family_of(upper.config)
-        positions = torch.arange(start, start + hidden.shape[1], device=hidden.device)[None]
-        self.by = Rotations(upper.rotary_emb, upper.config, positions, hidden)
-        self.masks: dict[bool, Tensor | None] = {}
-
-    def turned(self, index: int, keys: Tensor) -> Tensor:
-        """Keys (B, G, L, D) of a layer, rotated to their positions."""
-        attention = getattr(self.upper.layers[index], self.family.attention)
-        return rotate(keys, self.by.keys(index, attention))
-
-    def layer(
-        self, index: int, hidden: Tensor, before: tuple[Tensor, Tensor] | None, whole: bool = True
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """One layer's output (B, L, E), and the rotated keys and the values (B, G, p + L, D) that it attended to.
-
-        before: keys and values (B, G, p, D) of tokens before these. whole: False for keys and values only; the output is
-        then the input.
-        """
-        return recomputed(self.upper.layers[index], self._layer, index, hidden, before, whole)
-
-    def _layer(
-        self, index: int, hidden: Tensor, before: tuple[Tensor, Tensor] | None, whole: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        layer, family = self.upper.layers[index], self.family
-        attention, normed = getattr(layer, family.attention), family.attention_input(layer, hidden)
-        if not whole or not hidden.shape[1]:
-            keys, values = (t.transpose(1, 2) for t in family.keys_values(attention, normed))
-            return hidden, *_after(before, self.turned(index, keys), values)
-        # Run the base's own attention; what stands in for a cache records its keys and values.
-        seen, sliding = _Seen(before), sliding_window(self.upper.config, index) is not None
-        if sliding not in self.masks:
-            self.masks[sliding] = causal_mask(self.upper.config, hidden, sliding, seen)
-        attended, *_ = attention(
-            hidden_states=normed,
-            position_embeddings=self.by.given(index),
-            position_ids=self.by.positions,
-            attention_mask=self.masks[sliding],
-            past_key_values=seen,
-        )
-        hidden = family.combine(layer, hidden, attended)
-        return hidden, *seen.last
 
 
 class Deepened:

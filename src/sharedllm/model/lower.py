@@ -8,26 +8,22 @@ projected from these states, so nothing else of layer M runs.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig
-from transformers.cache_utils import Cache
-from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
 from ..context.tree import Nodes
 from ..utils.hardware import free_memory
-from .attention import attend
-from .families import Family, Rotations, family_of, sliding_window
-from .rope import rotate
+from .families import Family, family_of
+from .layer_run import Before, LayerRun, taken
 
 # More at once is not faster: on a CPU activations no longer fit into its caches.
 MOST_TOKENS, MOST_ON_CPU = 32_768, 4_096
+# Units that are read together are at least so long as a share of the longest: larger products are faster, padding is waste.
+ALIKE = 0.95
 # Residual streams entering layers 0 … depth, each (s, E) → tensors of leading dimension s.
 Project = Callable[[list[Tensor]], list[Tensor]]
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ class LowerModel:
     rotary   the base's rotary embedding
     config   the base's configuration
     plain    run every layer whole, the last one included, to measure what the shortcut saves
-    prefix   token ids put before every unit; without them its first tokens would look like the beginning of a text
+    prefix   token ids before every unit, read once; without them its first tokens would look like the beginning of a text
     """
 
     layers: nn.ModuleList
@@ -94,12 +90,17 @@ class LowerModel:
         """
         batch_tokens = batch_tokens or self.fitting(depth, ids.device)
         gathered = _Gathered(len(unit), ids.device)
+        before = self.read_prefix(depth + self.plain) if self.prefix else None
         for samples, token_ids, offsets in self._batches(ids, units, unit, position, batch_tokens):
-            gathered.add(
-                samples, project([state.flatten(0, 1) for state in self._run(token_ids, offsets, depth, layer)])
-            )
+            states = [state.flatten(0, 1) for state in self._run(token_ids, offsets, depth, before, layer)]
+            real = samples.flatten() >= 0
+            padded = int((~real).sum())
+            if padded:
+                samples, real = samples.flatten()[real], real.to(ids.device)
+                states = [state[real] for state in states]
+            gathered.add(samples, project(states))
             if progress is not None:
-                progress(token_ids.numel() - len(token_ids) * len(self.prefix))
+                progress(token_ids.numel() - padded)
         if not len(unit):
             none = self.embed.weight.new_zeros(0, self.config.hidden_size)
             return project([none] * (depth + 1))
@@ -108,97 +109,74 @@ class LowerModel:
     def _batches(
         self, ids: Tensor, units: Nodes, unit: Tensor, position: Tensor, batch_tokens: int
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Batches of units of equal length and number of samples, so that nothing is padded.
+        """Batches of units that are alike (see `_alike`), padded on the right, which changes nothing, because attention is
+        causal.
 
-        Yields sample indices (u', k), token ids (u', l) and sampled offsets (u', k).
+        Yields sample indices (u', k), −1 for padding, token ids (u', l) and sampled offsets (u', k).
         """
         counts = torch.bincount(unit, minlength=len(units))
         first = torch.cumsum(counts, 0) - counts
-        groups = torch.unique(torch.stack([units.length, counts], 1), dim=0) if len(units) else []
-        for length, count in (g.tolist() for g in groups):
-            if count == 0:
-                continue
-            members = torch.where((units.length == length) & (counts == count))[0]
-            for part in members.split(max(1, batch_tokens // (length + len(self.prefix)))):
-                samples = first[part][:, None] + torch.arange(count)
-                offsets = (position[samples] - units.start[part][:, None]).to(ids.device)
-                columns = (units.start[part][:, None] + torch.arange(length)).to(ids.device)
-                token_ids = ids[units.row[part].to(ids.device)[:, None], columns].long()
-                if self.prefix:
-                    before = token_ids.new_tensor(self.prefix).expand(len(part), -1)
-                    token_ids, offsets = torch.cat([before, token_ids], 1), offsets + len(self.prefix)
-                yield samples, token_ids, offsets
+        for members in _alike(units.length, counts):
+            longest = int(units.length[members].max())
+            columns, places = torch.arange(longest), torch.arange(int(counts[members].max()))
+            for part in members.split(max(1, batch_tokens // longest)):
+                start, end = units.start[part][:, None], units.end[part][:, None]
+                samples = torch.where(places < counts[part][:, None], first[part][:, None] + places, -1)
+                offsets = torch.where(samples < 0, places, position[samples] - start)
+                rows, places_in_text = units.row[part][:, None], (start + columns).clamp(max=end - 1)
+                token_ids = ids[rows.to(ids.device), places_in_text.to(ids.device)].long()
+                yield samples, token_ids, offsets.to(ids.device)
 
-    def _run(self, ids: Tensor, offsets: Tensor, depth: int, ran: Callable[[], None] | None = None) -> list[Tensor]:
-        """States (u, k, E) at `offsets` (u, k) entering layers 0 … depth, for units `ids` (u, l) of equal length."""
+    def _run(
+        self,
+        ids: Tensor,
+        offsets: Tensor,
+        depth: int,
+        before: list[Before] | None = None,
+        ran: Callable[[], None] | None = None,
+    ) -> list[Tensor]:
+        """States (u, k, E) at `offsets` (u, k) entering layers 0 … depth, for units `ids` (u, l)."""
         hidden = self.family.embed(self.config, self.embed(ids))
-        states = [_take(hidden, offsets)]
+        states = [taken(hidden, offsets)]
         if depth == 0 and not self.plain:
             return states
-        positions = torch.arange(ids.shape[1], device=ids.device)[None]
-        by, masks = Rotations(self.rotary, self.config, positions, hidden), {}
+        run = LayerRun(self.layers, self.rotary, self.config, hidden, len(self.prefix))
         for index in range(depth + self.plain):
-            layer = self.layers[index]
-            if index == depth - 1 and not self.plain and offsets.shape[1] + len(self.prefix) < ids.shape[1]:
-                states.append(recomputed(layer, self._run_sampled, index, hidden, offsets, by))
+            seen = before[index] if before else None
+            if index == depth - 1 and not self.plain and offsets.shape[1] < ids.shape[1]:
+                states.append(run.sampled(index, hidden, seen, offsets))
             else:
-                sliding = sliding_window(self.config, index) is not None
-                if sliding not in masks:
-                    masks[sliding] = causal_mask(self.config, hidden, sliding)
-                hidden = recomputed(layer, self._run_whole, index, hidden, by, masks[sliding])
-                states.append(_take(hidden, offsets))
+                hidden = run.layer(index, hidden, seen)[0]
+                states.append(taken(hidden, offsets))
             if ran is not None:
                 ran()
         return states[: depth + 1]
 
-    def _run_whole(self, index: int, hidden: Tensor, by: Rotations, mask: Tensor | None) -> Tensor:
-        """One layer's output (u, l, E)."""
-        layer = self.layers[index]
-        attended, *_ = getattr(layer, self.family.attention)(
-            hidden_states=self.family.attention_input(layer, hidden),
-            position_embeddings=by.given(index),
-            position_ids=by.positions,
-            attention_mask=mask,
-            past_key_values=None,
-        )
-        return self.family.combine(layer, hidden, attended)
-
-    def _run_sampled(self, index: int, hidden: Tensor, offsets: Tensor, by: Rotations) -> Tensor:
-        """One layer's output at `offsets` only: keys and values of all tokens, everything else only at the sampled ones."""
-        family, layer = self.family, self.layers[index]
-        attention = getattr(layer, family.attention)
-        columns = torch.arange(hidden.shape[1], device=hidden.device)
-        distance = offsets[..., None] - columns
-        sliding = sliding_window(self.config, index)
-        normed = family.attention_input(layer, hidden)
-        keys, values = (t.transpose(1, 2) for t in family.keys_values(attention, normed))
-        queries = family.queries(attention, _take(normed, offsets)).transpose(1, 2)
-        attended = attend(
-            attention,
-            self.config._attn_implementation,
-            rotate(queries, by.queries(index, attention).at(offsets)),
-            rotate(keys, by.keys(index, attention)),
-            values,
-            allowed=((distance >= 0) if sliding is None else (distance >= 0) & (distance < sliding))[:, None],
-        )
-        return family.combine(layer, _take(hidden, offsets), getattr(attention, family.output)(attended))
+    def read_prefix(self, layers: int) -> list[Before]:
+        """Rotated keys and values (1, G, p, D) of the prefix in so many layers. No token before it changes them, so they are
+        the same for every unit."""
+        ids = torch.tensor([list(self.prefix)], dtype=torch.long, device=self.embed.weight.device)
+        hidden = self.family.embed(self.config, self.embed(ids))
+        run, found = LayerRun(self.layers, self.rotary, self.config, hidden, 0), []
+        for index in range(layers):
+            hidden, keys, values = run.layer(index, hidden, None, whole=index < layers - 1)
+            found.append((keys, values))
+        return found
 
 
-def recomputed(layer: nn.Module, run: Callable[..., _Result], *args: Any) -> _Result:
-    """What `run` makes of its arguments. If the layer checkpoints its activations, the backward pass runs it again."""
-    if getattr(layer, "gradient_checkpointing", False) and layer.training and torch.is_grad_enabled():
-        return checkpoint(run, *args, use_reentrant=False)
-    return run(*args)
-
-
-def causal_mask(config: PreTrainedConfig, hidden: Tensor, sliding: bool, cache: Cache | None = None) -> Tensor | None:
-    """The mask that transformers would give to self-attention over (u, l, E) without padding.
-
-    Args:
-        config: the base's. sliding: whether the layer sees a sliding window only. cache: has the tokens before these.
-    """
-    create = create_sliding_window_causal_mask if sliding else create_causal_mask
-    return create(config=config, inputs_embeds=hidden, attention_mask=None, past_key_values=cache, position_ids=None)
+def _alike(lengths: Tensor, counts: Tensor) -> Iterator[Tensor]:
+    """Indices (m,) of units that are read together: those of the same length (u,) and number of samples (u,), or of nearly the
+    same length, if every token is sampled. Units without samples are in none."""
+    whole = lengths == counts
+    some = torch.where(~whole & (counts > 0))[0]
+    shapes = torch.stack([lengths[some], counts[some]], 1)
+    for shape in torch.unique(shapes, dim=0) if len(some) else []:
+        yield some[(shapes == shape).all(1)]
+    rest = torch.where(whole & (counts > 0))[0]
+    while len(rest):
+        near = lengths[rest] >= ALIKE * int(lengths[rest].max())
+        yield rest[near]
+        rest = rest[~near]
 
 
 class _Gathered:
@@ -227,13 +205,3 @@ class _Gathered:
             return self._whole
         inverse = torch.argsort(torch.cat(self._order))
         return [torch.cat(tensors)[inverse] for tensors in zip(*self._parts, strict=True)]
-
-
-def _take(hidden: Tensor, offsets: Tensor) -> Tensor:
-    """(u, l, E) at offsets (u, k), ascending → (u, k, E)."""
-    if offsets.shape[1] and bool((offsets[:, -1] - offsets[:, 0] == offsets.shape[1] - 1).all()):
-        # The offsets of each unit are one stretch, usually all of it: no gather is needed.
-        first = offsets[:, 0]
-        if bool((first == first[0]).all()):
-            return hidden[:, int(first[0]) : int(first[0]) + offsets.shape[1]]
-    return hidden.gather(1, offsets[..., None].expand(-1, -1, hidden.shape[-1]))

@@ -45,20 +45,20 @@ def shared_read(
         assert pieces is not None and keep_all, "the text decides where its pieces end"
         lengths, unit = pieces, torch.repeat_interleave(torch.arange(len(pieces)), pieces)
         start = torch.cumsum(pieces, 0) - pieces
-    # Every unit is read after the prefix.
+    # Every unit is read after the prefix, which is read once.
     before = len(config.prefix or [])
-    lengths = lengths + before
-    seen = samples.position - start[unit] + 1 + before if causal else lengths[unit]
-    whole = sum(pairs(n, 0, causal) for n in lengths.tolist())
+    seen = samples.position - start[unit] + 1 + before if causal else lengths[unit] + before
+    whole = sum(pairs(n, before, causal) for n in lengths.tolist())
     # Deepening goes on from what enters layer M, so all of the layers below it run.
     depth = config.lower_layers - (config.injection != "deep")
     tokens, kept = int(lengths.sum()), len(samples)
     full = tokens * costs.layer + whole * costs.pair
     total = len(config.injection_map) * kept * costs.kv
-    if plain:
-        return total + config.lower_layers * full
-    if kept + before * len(lengths) == tokens:
-        return total + depth * full
+    layers = config.lower_layers if plain else depth
+    if before and layers:
+        total += (layers - 1) * (before * costs.layer + pairs(before, 0, causal) * costs.pair) + before * costs.kv
+    if plain or kept == tokens:
+        return total + layers * full
     if depth > 0:
         total += (depth - 1) * full + tokens * costs.kv + kept * costs.rest + int(seen.sum()) * costs.pair
     return total
@@ -100,9 +100,7 @@ def deep_compare(config: SharedLLMConfig, compared: Compared, causal: bool = Fal
     costs, before, kept = Costs.of(config.text_config), len(config.prefix or []), layers_kept(config)
     total = 0
     for length in compared.read.tolist():
-        # What is read on attends to the prefix, but doesn't read it again.
-        tokens, past = (length + before, 0) if kept is None else (length, before)
-        total += tokens * costs.layer + pairs(tokens, past, causal) * costs.pair
+        total += length * costs.layer + pairs(length, before, causal) * costs.pair
     layers = (config.meaning_layers or 0) - (kept or 0)
     asked = compared.asked * costs.layer + pairs(compared.asked, before, causal) * costs.pair
     products = 2 * config.text_config.hidden_size * compared.tokens * compared.asked
