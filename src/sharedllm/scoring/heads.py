@@ -203,14 +203,14 @@ def _queries(
     positions = torch.arange(length, device=question_ids.device)[None] + prefix
     positions = positions + _alone(config, config.chunk_size)
     by = Rotations(model.upper.rotary_emb, model.upper.config, positions, states[0])
-    found = []
-    for layer, head, _ in heads:
-        block = model.upper.layers[int(layer)]
+    turned = {}
+    for layer in {int(layer) for layer, _, _ in heads}:
+        block = model.upper.layers[layer]
         attention = getattr(block, lower.family.attention)
-        normed = lower.family.attention_input(block, states[int(layer)][None])
-        turned = rotate(lower.family.queries(attention, normed).transpose(1, 2), by.queries(int(layer), attention))
-        found.append(turned[0, int(head)][own[0].to(turned.device)] * attention.scaling)
-    return found
+        normed = lower.family.attention_input(block, states[layer][None])
+        queries = rotate(lower.family.queries(attention, normed).transpose(1, 2), by.queries(layer, attention))
+        turned[layer] = queries[0, :, own[0].to(queries.device)] * attention.scaling
+    return [turned[int(layer)][int(head)] for layer, head, _ in heads]
 
 
 def _alone(config: SharedLLMConfig, chunk_size: int) -> int:
