@@ -47,7 +47,7 @@ def measure_meaning(
     """Measure a base that is extended to read pieces.
 
     Args:
-        text: to hide facts in; some 20,000 tokens. depths: ascending numbers of layers to try.
+        text: to hide facts in; some 10,000 tokens. depths: ascending numbers of layers to try.
         progress: called with the number of tokens read since the last call.
     """
     whole = with_facts(random.Random(seed), text, [fact for fact, _ in REWORDINGS])
