@@ -24,21 +24,24 @@ from sharedllm.utils.checkpoints import load_tokenizer
 from sharedllm.utils.text import tokenize
 
 CELLS = "nq:100:32K,hotpotqa:55:32K,fairytaleqa:100:32K,reworded:64:32K,keys-4:40:32K,keys-64:40:32K"
-# Where the text has the question's words, and where it has few.
+# Where the text has the question's words, where it has few, and where it has hardly any.
 WEIGHTS = (
-    (0.0, 0.0),
-    (0.25, 1.0),
-    (0.5, 0.5),
-    (0.5, 0.75),
-    (0.5, 0.85),
-    (0.5, 1.0),
-    (0.65, 1.0),
-    (0.75, 0.75),
-    (0.75, 1.0),
-    (1.0, 1.0),
+    (0.0, 0.0, 0.0),
+    (0.25, 1.0, 1.0),
+    (0.5, 0.5, 0.5),
+    (0.5, 0.75, 0.75),
+    (0.5, 0.75, 0.85),
+    (0.5, 0.75, 1.0),
+    (0.5, 0.85, 1.0),
+    (0.5, 1.0, 1.0),
+    (0.65, 1.0, 1.0),
+    (0.75, 0.75, 0.75),
+    (0.75, 1.0, 1.0),
+    (1.0, 1.0, 1.0),
 )
 # Those of which answers are asked: by words alone, and as chosen.
-ASKED = ((0.0, 0.0), (0.5, 0.75))
+ASKED = ((0.0, 0.0, 0.0), (0.5, 0.75, 1.0))
+TODAY = (rankings.ENCODED, rankings.ENCODED_LITTLE, rankings.ENCODED_UNSAID)
 # The least share of the best score that a piece needs, and whether any piece is read where none has much of the question.
 RULES = {"today's": (0.6, True), "always a share": (0.6, False), "0.7": (0.7, False), "0.8": (0.8, False)}
 
@@ -66,8 +69,8 @@ def main() -> None:
                 covered, free = index.covered(question.question)
                 words, near = index.words.scores(question.question), sentences.scores(question.question)[0]
                 for weight in WEIGHTS if gold else ():
-                    share = weight[rankings.by_meaning(covered, free, words)]
-                    scores = rankings.with_encoded(words, near, free, share)
+                    case = TODAY.index(rankings.encoder_weight(covered, free, words))
+                    scores = rankings.with_encoded(words, near, free, weight[case])
                     after = rankings.follow(scores, index, question.question, free)
                     rank = np.argsort(np.argsort(-after.numpy(), kind="stable"))
                     ranks[weight] += [(rank[some].min() < 1, rank[some].min() < 8) for some in gold if len(some)]

@@ -53,8 +53,9 @@ UNSAID, HARDLY_SAID = 0.4, 0.5
 # Elsewhere so many pieces, the best by words and heads, are compared by meaning in the states that the memory keeps, which costs
 # nothing to speak of, and both count the same. Chosen on even ids (docs/real/choices.md).
 COMPARED = 16
-# The weight of a sentence encoder beside words, and where these say little. Chosen on even ids (docs/real/choices.md).
-ENCODED, ENCODED_UNSAID = 0.5, 0.75
+# The weight of a sentence encoder beside words: where these say much, little, and hardly anything. Chosen on even ids
+# (docs/real/choices.md).
+ENCODED, ENCODED_LITTLE, ENCODED_UNSAID = 0.5, 0.75, 1.0
 # But where the next piece has less than this share of the best one's score, and the best one is at `FOUND` or above, it has something
 # that the question names, such as a number, and words decide. On even ids so it is for all questions about UUIDs, for one in a
 # hundred of NQ, whose evidence it is, and for none that shares no word with its fact.
@@ -112,7 +113,7 @@ def rank_pieces(
     if by_states and unsaid:
         scores, compared = index.meaning(model, segments).scores(question, progress)
         if words is not None:
-            if covered is None or float(covered[free].max()) >= UNSAID:
+            if _said(covered, free) >= UNSAID:
                 scores = follow(with_words(scores, words), index, question, free)
             # What quotes the question is nearest to it, and does not answer it.
             known = scores.isfinite()
@@ -121,7 +122,7 @@ def rank_pieces(
     found, compared = [] if words is None else [words], Compared()
     if encoder is not None:
         near, compared = index.sentences(encoder, segments, progress).scores(question)
-        found = [near if words is None else with_encoded(words, near, free, ENCODED_UNSAID if unsaid else ENCODED)]
+        found = [near if words is None else with_encoded(words, near, free, encoder_weight(covered, free, words))]
     elif heads:
         found.append(index.heads(model, segments).scores(question_ids, own, progress))
     scores = found[0] if len(found) == 1 else join(*found)
@@ -143,8 +144,22 @@ def by_meaning(
     covered: Float[np.ndarray, " n"] | None, free: Bool[np.ndarray, " n"], words: Float[Tensor, " n"]
 ) -> bool:
     """Whether a text says so few words of a question that meaning decides, too. Arguments are those of `kept_pieces`."""
-    said = 1.0 if covered is None else float(covered[free].max())
+    said = _said(covered, free)
     return said < HARDLY_SAID and not (said >= FOUND and _stands_out(words[torch.from_numpy(free)]))
+
+
+def encoder_weight(
+    covered: Float[np.ndarray, " n"] | None, free: Bool[np.ndarray, " n"], words: Float[Tensor, " n"]
+) -> float:
+    """How much a sentence encoder counts beside words. Arguments are those of `by_meaning`."""
+    if not by_meaning(covered, free, words):
+        return ENCODED
+    return ENCODED_UNSAID if _said(covered, free) < UNSAID else ENCODED_LITTLE
+
+
+def _said(covered: Float[np.ndarray, " n"] | None, free: Bool[np.ndarray, " n"]) -> float:
+    """How much of a question one piece contains; 1 for a question of nothing but words such as "what is it"."""
+    return 1.0 if covered is None else float(covered[free].max())
 
 
 def _stands_out(scores: Float[Tensor, " n"]) -> bool:
