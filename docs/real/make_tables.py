@@ -296,6 +296,7 @@ def made(page: Path) -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:]:
+        assert sys.argv[1].endswith(".jsonl") and sys.argv[2:], __doc__
         lines = [json.dumps(line) + "\n" for line in taken(sys.argv[2:])]
         (HERE / sys.argv[1]).write_text("".join(lines), encoding="utf-8")
     for page in PAGES:
