@@ -51,7 +51,8 @@ class KeptStates:
         model, config = self.model, self.model.config
         device = model.get_input_embeddings().weight.device
         units = self._units[self._units.owners(int(self._units.end[-1]))[slots].unique()]
-        every, prefix, most = units.slots(), read_prefix(config, model.upper), model.lower().fitting(depth, device)
+        every, prefix = units.slots(), read_prefix(config, model.upper, depth)
+        most = model.lower().fitting(depth, device)
         found: Tensor | None = None
         by_length = units.lengths.argsort(descending=True)
         while len(by_length):
