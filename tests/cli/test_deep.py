@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import pytest
 import torch
@@ -76,6 +77,19 @@ def test_read_ask_append_without_any_option(run, deep_folder, tmp_path):
     assert run("read", text, "-o", memory, "--append", "--model", deep_folder)[0] == 0
     found = json.loads(run("ask", memory, "Who keeps the well?", *options[1:], "--score", "bm25")[1])
     assert "Frieda" in found["sources"][0]["text"]
+
+
+def test_reading_on_for_one_question_says_what_spares_it(run, deep_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "MANY_READ_ON", 100)
+    folder, text = tmp_path / "model", tmp_path / "notes.txt"
+    shutil.copytree(deep_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"meaning_layers": config["lower_layers"] + 1}))
+    text.write_text(TEXT)
+    asked = ["ask", text, "Does photosynthesis need chlorophyll?", "--model", folder, "--max-new-tokens", 2]
+    code, _, err = run(*asked)
+    assert code == 0 and f"{len(TEXT):,} tokens had to be read deeper for this question" in " ".join(err.split())
+    assert "read deeper" not in run(*asked, "--score", "bm25")[2]
 
 
 def test_choosing_says_how_far_it_is(run, deep_folder, tmp_path, monkeypatch):

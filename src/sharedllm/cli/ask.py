@@ -17,6 +17,7 @@ from .common import (
     choosing_line,
     note,
     note_cut,
+    note_read_on,
     print_json,
     reading_line,
     say,
@@ -125,3 +126,5 @@ def command(
         note("Nothing in this question can be searched for: ask with a word of what you look for.", style="yellow")
     show_found(found)
     show_sources(sources)
+    if budget is not None:
+        note_read_on(int(answered.compared.read.sum()))

@@ -27,6 +27,8 @@ from ..utils.text_files import check_file, check_named, harmless
 stderr = Console(stderr=True)
 # Most characters of a source's text that are shown: with a large budget it can be the whole document.
 MOST_SHOWN = 1_000
+# Tokens that take long to be read on for a single question.
+MANY_READ_ON = 32_768
 # Between two lines of progress where no bar can be drawn.
 SECONDS_A_LINE = 15.0
 
@@ -279,6 +281,15 @@ def show_found(found: bool | None) -> None:
     """Say so where a text hardly contains the question's words; see `answering.ask.Chosen`."""
     if found is False:
         note("This may not be in the text: it contains hardly any word of the question.", style="yellow")
+
+
+def note_read_on(tokens: int) -> None:
+    """Say how to spare it where much of a text was read on for one question."""
+    if tokens >= MANY_READ_ON:
+        note(
+            f"{tokens:,} tokens had to be read deeper for this question, because the text has few of its words. `chat` and `serve` do so "
+            "once for all questions, and a model of `sharedllm extend --encoder` never does."
+        )
 
 
 def show_sources(sources: list[dict[str, Any]]) -> None:
