@@ -54,7 +54,7 @@ def main() -> None:
             for question, heads, gold in text:
                 words = index.words.scores(question.question)
                 covered, free = index.covered(question.question)
-                if rankings.by_meaning(covered, free, words):
+                if rankings.by_meaning(covered, free, words, index.texts, question.question):
                     continue
                 found = rankings.join(words, torch.from_numpy(heads))
                 for rule, (most, weight, further) in RULES.items():

@@ -69,7 +69,8 @@ def main() -> None:
                 covered, free = index.covered(question.question)
                 words, near = index.words.scores(question.question), sentences.scores(question.question)[0]
                 for weight in WEIGHTS if gold else ():
-                    case = TODAY.index(rankings.encoder_weight(covered, free, words))
+                    unsaid = rankings.by_meaning(covered, free, words, index.texts, question.question)
+                    case = TODAY.index(rankings.encoder_weight(covered, free, unsaid))
                     scores = rankings.with_encoded(words, near, free, weight[case])
                     after = rankings.follow(scores, index, question.question, free)
                     rank = np.argsort(np.argsort(-after.numpy(), kind="stable"))

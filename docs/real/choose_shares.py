@@ -45,7 +45,9 @@ def main() -> None:
             for question, heads, gold in text:
                 ranked = rankings.join(index.words.scores(question.question), torch.from_numpy(heads))
                 covered, free = index.covered(question.question)
-                if rankings.by_meaning(covered, free, index.words.scores(question.question)):
+                if rankings.by_meaning(
+                    covered, free, index.words.scores(question.question), index.texts, question.question
+                ):
                     continue
                 scores = rankings.follow(ranked, index, question.question, free)
                 for rule, (rankings.LEAST_SHARE, rankings.WHOLE) in RULES.items():

@@ -192,16 +192,14 @@ def test_scores_of_words_and_encoder_are_scaled_alike():
 
 
 def test_the_less_words_say_the_more_the_encoder_counts():
-    free, words = np.array([True, True, False]), torch.tensor([2.0, 1.9, 9.0])
+    free = np.array([True, True, False])
 
-    def weight(covered: float) -> float:
+    def weight(covered: float, unsaid: bool = True) -> float:
         # The last one quotes the question.
-        return rankings.encoder_weight(np.array([covered, 0.1, 1.0]), free, words)
+        return rankings.encoder_weight(np.array([covered, 0.1, 1.0]), free, unsaid)
 
-    assert [weight(covered) for covered in (0.6, 0.5, 0.45, 0.4, 0.35, 0.0)] == [0.5, 0.5, 0.75, 0.75, 1.0, 1.0]
-    assert rankings.encoder_weight(None, free, words) == 0.5
-    # One piece alone has something that the question names.
-    assert rankings.encoder_weight(np.array([0.35, 0.1, 1.0]), free, torch.tensor([9.0, 1.0, 9.0])) == 0.5
+    assert [weight(covered) for covered in (0.45, 0.4, 0.35, 0.0)] == [0.75, 0.75, 1.0, 1.0]
+    assert weight(0.6, unsaid=False) == weight(0.35, unsaid=False) == 0.5
 
 
 def rank(model, score: str | None = None, question: str = "qqq"):

@@ -170,6 +170,24 @@ def test_words_decide_where_one_piece_stands_out(model):
             assert "48213" in index.texts[int(ranked.scores.argmax())]
 
 
+def test_what_stands_out_has_a_name_or_a_number_of_the_question():
+    """Otherwise any piece that alone has two common words of it would be read instead of what is meant."""
+    covered, free, words = np.array([0.35, 0.1]), np.array([True, True]), torch.tensor([4.0, 0.0])
+
+    def by_meaning(text: str, question: str) -> bool:
+        return rankings.by_meaning(covered, free, words, [text, "Rain fell."], question)
+
+    common = "so together they cost more, and come at the same moment"
+    assert by_meaning(common, "Where do the people who love plants come together?")
+    assert not by_meaning(
+        "The boat to Lindholm leaves at noon.", "What must travellers show before they go to Lindholm?"
+    )
+    assert not by_meaning("row 4b-77 is full", "Which thing is stored as 4b-77?")
+    # The first word has a capital letter anyway.
+    assert by_meaning("Together they cost more.", "Together where do people who love plants come?")
+    assert not rankings.by_meaning(np.array([0.5, 0.1]), free, words, [common, "Rain fell."], "Where do they come?")
+
+
 def test_where_words_say_few_both_count(model):
     """Between the two limits meaning and words are added, and a piece that was not compared can still be found by its words."""
     text = "".join(TEXT)

@@ -178,7 +178,7 @@ def _damaged(path: Path, what: str) -> UserError:
 
 
 def opened(path: Path) -> Any:
-    """An open memory, whose header and tensors `header_of` and `tensors_of` read: of one file, whatever replaces it meanwhile.
+    """An open memory, whose header and tensors `header_of` and `tensors_of` read: of one file, also if another one takes its place meanwhile.
 
     Raises:
         UserError: no such file, or no safetensors file.

@@ -20,7 +20,7 @@ from .layer_run import Before, LayerRun, taken
 
 # More at once is not faster: on a CPU activations no longer fit into its caches.
 MOST_TOKENS, MOST_ON_CPU = 32_768, 4_096
-# Units that are read together are at least so long as a share of the longest: larger products are faster, padding is waste.
+# Units that are read together have at least this share of the longest one's length: larger products are faster, padding is waste.
 ALIKE = 0.95
 # Residual streams entering layers 0 … depth, each (s, E) → tensors of leading dimension s.
 Project = Callable[[list[Tensor]], list[Tensor]]
@@ -119,7 +119,7 @@ class LowerModel:
         for members in _alike(units.length, counts):
             longest = int(units.length[members].max())
             columns, places = torch.arange(longest), torch.arange(int(counts[members].max()))
-            for part in members.split(max(1, batch_tokens // longest)):
+            for part in members.split(max(1, batch_tokens // (longest + len(self.prefix)))):
                 start, end = units.start[part][:, None], units.end[part][:, None]
                 samples = torch.where(places < counts[part][:, None], first[part][:, None] + places, -1)
                 offsets = torch.where(samples < 0, places, position[samples] - start)

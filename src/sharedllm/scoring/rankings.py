@@ -19,6 +19,7 @@ from .links import linked
 from .meaning import Compared
 from .sentences import standard
 from .text_index import TextIndex
+from .words import names_of, words_of
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,9 @@ COMPARED = 16
 # The weight of a sentence encoder beside words: where these say much, little, and hardly anything. Chosen on even ids
 # (docs/real/choices.md).
 ENCODED, ENCODED_LITTLE, ENCODED_UNSAID = 0.5, 0.75, 1.0
-# But where the next piece has less than this share of the best one's score, and the best one is at `FOUND` or above, it has something
-# that the question names, such as a number, and words decide. On even ids so it is for all questions about UUIDs, for one in a
-# hundred of NQ, whose evidence it is, and for none that shares no word with its fact.
+# But where the next piece has less than this share of the best one's score, and the best one is at `FOUND` or above and has a name or a
+# number of the question, words decide. On even ids so it was for all questions about UUIDs, of whose words `FOUND` was less then, and
+# is for no other one.
 NAMED = 1 / 3
 # Pieces whose score is a smaller share of the best one's are left out even if they fit into the budget: they cost time,
 # and confuse a small model. On even ids hardly any evidence is lost by this, and answers are as good or better with fewer tokens
@@ -109,7 +110,7 @@ def rank_pieces(
     words = index.words.scores(question) if ranking.words else None
     encoder = encoder_of(model) if ranking.meaning else None
     by_states = ranking.meaning and encoder is None and model.config.meaning_layers is not None
-    unsaid = words is None or by_meaning(covered, free, words)
+    unsaid = words is None or by_meaning(covered, free, words, index.texts, question)
     if by_states and unsaid:
         scores, compared = index.meaning(model, segments).scores(question, progress)
         if words is not None:
@@ -122,7 +123,7 @@ def rank_pieces(
     found, compared = [] if words is None else [words], Compared()
     if encoder is not None:
         near, compared = index.sentences(encoder, segments, progress).scores(question)
-        found = [near if words is None else with_encoded(words, near, free, encoder_weight(covered, free, words))]
+        found = [near if words is None else with_encoded(words, near, free, encoder_weight(covered, free, unsaid))]
     elif heads:
         found.append(index.heads(model, segments).scores(question_ids, own, progress))
     scores = found[0] if len(found) == 1 else join(*found)
@@ -141,20 +142,36 @@ def rank_pieces(
 
 
 def by_meaning(
-    covered: Float[np.ndarray, " n"] | None, free: Bool[np.ndarray, " n"], words: Float[Tensor, " n"]
+    covered: Float[np.ndarray, " n"] | None,
+    free: Bool[np.ndarray, " n"],
+    words: Float[Tensor, " n"],
+    texts: Sequence[str],
+    question: str,
 ) -> bool:
-    """Whether a text says so few words of a question that meaning decides, too. Arguments are those of `kept_pieces`."""
+    """Whether a text says so few words of a question that meaning decides, too.
+
+    Args:
+        covered, free: of `TextIndex.covered`. words: (n,) the scores by words. texts: of the n pieces.
+    """
     said = _said(covered, free)
-    return said < HARDLY_SAID and not (said >= FOUND and _stands_out(words[torch.from_numpy(free)]))
+    if said >= HARDLY_SAID:
+        return False
+    best = int(words.masked_fill(torch.from_numpy(~free), -torch.inf).argmax())
+    stands_out = said >= FOUND and _stands_out(words[torch.from_numpy(free)])
+    return not (stands_out and _has_name(texts[best], question))
 
 
-def encoder_weight(
-    covered: Float[np.ndarray, " n"] | None, free: Bool[np.ndarray, " n"], words: Float[Tensor, " n"]
-) -> float:
-    """How much a sentence encoder counts beside words. Arguments are those of `by_meaning`."""
-    if not by_meaning(covered, free, words):
+def encoder_weight(covered: Float[np.ndarray, " n"] | None, free: Bool[np.ndarray, " n"], unsaid: bool) -> float:
+    """How much a sentence encoder counts beside words. unsaid: the result of `by_meaning`."""
+    if not unsaid:
         return ENCODED
     return ENCODED_UNSAID if _said(covered, free) < UNSAID else ENCODED_LITTLE
+
+
+def _has_name(text: str, question: str) -> bool:
+    """Whether a text has a name or a number of a question, whose first word has a capital letter anyway."""
+    names = {*names_of(question[:1].lower() + question[1:]), *(w for w in words_of(question) if not w.isalpha())}
+    return not names.isdisjoint(words_of(text))
 
 
 def _said(covered: Float[np.ndarray, " n"] | None, free: Bool[np.ndarray, " n"]) -> float:

@@ -315,7 +315,7 @@ class Writer:
                 keep_all=manifest.complete, selection=without_query(model.config.selection), batch_tokens=batch_tokens, progress=progress,
                 fingerprint=False,
             )  # fmt: skip
-        # `read` has compared the fingerprints.
+        # `Writer.read` has compared the model's fingerprint with this one.
         memory = replace(memory.slice(again, memory.lengths), sources=((source,),), fingerprint=manifest.fingerprint)
         name = secrets.token_hex(16)
         path = self.folder / "blocks" / f"{name}.memory"

@@ -69,9 +69,7 @@ def check_numbers(recipe: Any) -> None:
 
 
 def check_running(recipe: Any, window: int) -> None:
-    """
-    Args:
-        window: the model's, in tokens.
+    """Refuse running text that does not fit into the model's window, in tokens.
 
     Raises:
         UserError: the running text of a phase is longer.
