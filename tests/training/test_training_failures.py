@@ -123,6 +123,7 @@ def test_a_model_that_cannot_be_written_leaves_nothing_but_the_checkpoint(run, r
             "no document holds a sample of 8,192",
         ),
         ({"model": {"chunksize": 16}}, "chunksize: no such setting"),
+        ({"model": {"window": "512"}}, "model.window='512' must be"),
     ],
 )
 def test_bad_runs_are_refused_in_one_line(run, recipe, tmp_path, changes, message):

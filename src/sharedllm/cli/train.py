@@ -23,7 +23,10 @@ def command(
     from ..training import load_recipe
 
     loaded = load_recipe(recipe, set_)
-    loaded.check_files()
+    try:
+        loaded.check_files()
+    except UserError as error:
+        raise UserError(f"{recipe}: {error}") from None
     # All of this loads torch and transformers.
     from .loading import quiet
 

@@ -13,7 +13,7 @@ import types
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ..model.settings import RENAMED, check_settings
+from ..model.settings import RENAMED, Settings, check_settings
 from ..systems.trained import trained_systems
 from ..utils.errors import UserError
 from .recipe import Recipe
@@ -62,6 +62,11 @@ def build_recipe(content: dict[str, Any]) -> Recipe:
     recipe = _build(Recipe, substitute(todays_names(content)), "")
     if recipe.stage == "extend" and recipe.system == "sharedllm":
         check_settings(recipe.model)
+        for name, hint in get_type_hints(Settings).items():
+            kinds = get_args(hint) if get_origin(hint) is types.UnionType else (hint,)
+            # The configuration checks the others.
+            if name in recipe.model and {int, float, bool, str, types.NoneType}.issuperset(kinds):
+                _build(hint, recipe.model[name], f"model.{name}")
     return recipe
 
 
