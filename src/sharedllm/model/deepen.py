@@ -89,10 +89,10 @@ def deepen(
 def read_prefix(config: SharedLLMConfig, upper: Decoder, layers: int | None = None) -> Prefix:
     """Rotated keys and values (1, G, p, D) of the prefix in so many layers, all N by default. No token before it changes
     them, so they are the same for every selection."""
-    lower = LowerModel(
+    whole = LowerModel(
         upper.layers, upper.embed_tokens, upper.rotary_emb, upper.config, prefix=tuple(config.prefix or ())
     )
-    return lower.read_prefix(layers or len(upper.layers))
+    return whole.read_prefix(layers or len(upper.layers))
 
 
 def read_on(hidden: Tensor, config: SharedLLMConfig, upper: Decoder, prefix: Prefix, depth: int) -> Tensor:

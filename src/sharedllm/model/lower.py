@@ -90,7 +90,7 @@ class LowerModel:
         """
         batch_tokens = batch_tokens or self.fitting(depth, ids.device)
         gathered = _Gathered(len(unit), ids.device)
-        before = self.read_prefix(depth + self.plain) if self.prefix else None
+        before = self.read_prefix(depth + self.plain) if self.prefix and len(unit) else None
         for samples, token_ids, offsets in self._batches(ids, units, unit, position, batch_tokens):
             states = [state.flatten(0, 1) for state in self._run(token_ids, offsets, depth, before, layer)]
             real = samples.flatten() >= 0

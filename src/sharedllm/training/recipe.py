@@ -191,7 +191,7 @@ class Recipe:
                 f"base is missing: stage {self.stage!r} starts from a checkpoint; name its folder or hub id."
             )
         window = self.model.get("window")
-        if self.stage != "base" and trained_systems()[self.system].windowed and type(window) is int:
+        if self.windowed and type(window) is int:
             check_running(self, window)
         for phase in self.phases():
             if self.micro_tokens % phase.length or self.batch_tokens % self.micro_tokens:
@@ -199,6 +199,11 @@ class Recipe:
                     f"micro_tokens={self.micro_tokens} must hold whole samples of {phase.length:,} tokens, and "
                     f"batch_tokens={self.batch_tokens} whole micro-batches: make them multiples."
                 )
+
+    @property
+    def windowed(self) -> bool:
+        """Whether running text must fit into the model's window."""
+        return self.stage != "base" and trained_systems()[self.system].windowed
 
     def check_files(self) -> None:
         """Refuse text and models that are not there, before anything slow is loaded for them.

@@ -180,7 +180,7 @@ def check_model(recipe: Recipe) -> None:
         with torch.device("meta"):
             base = AutoModelForCausalLM.from_config(config)
         config = kind.extended_config(base, **recipe.model)
-    if recipe.stage != "base" and trained_systems()[recipe.system].windowed:
+    if recipe.windowed:
         check_running(recipe, config.window)
 
 

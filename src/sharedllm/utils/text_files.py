@@ -128,7 +128,8 @@ def is_text(text: str) -> bool:
 
 
 def check_text(text: str, what: str = "the text") -> None:
-    """
+    """Refuse a text that no tokenizer takes.
+
     Raises:
         UserError: a text can't be tokenised; see `is_text`.
     """
