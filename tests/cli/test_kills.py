@@ -1,7 +1,7 @@
 """SIGKILL at any moment of `read -o`, `read --append`, `read --replace` and `memory merge`.
 
 Documents that were committed stay, a new one is whole or unfinished, and the same command, run again, gives what it would
-have given. Half of the kills are at a random moment, the others just before a random operation on a file."""
+have given. Every other kill is just before a random operation on a file, the others are at a random moment."""
 
 import random
 import shutil
@@ -11,15 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fuzzing import counts, run_cases
-from killing import in_a_child
+from killing import in_a_child, operations
 
 from sharedllm import open_memory
 from sharedllm.store import writer
 
 OLD = {"one.txt": "The harbour master counted crates of copper. ", "two.txt": "Anna keeps the mill by the river. " * 4}
 NEW = "The code of the silver falcon is 48213. A lantern burned low in the quiet harbour. " * 4
-# About how many there are in a command.
-MOST_OPERATIONS = {"read": 60, "append": 40, "replace": 40, "merge": 40}
 
 
 def documents(folder: Path) -> dict[str, tuple[bool, list[int]]]:
@@ -59,17 +57,28 @@ def test_kills(tmp_path, small_folder, run, monkeypatch, count):
     }
     # How long each took, undisturbed.
     seconds: dict[str, float] = {}
+    # How many operations on files each does.
+    most: dict[str, int] = {}
+    tried = 0
     killed = dict.fromkeys(commands, 0)
 
-    def case(rng: random.Random, did: list[str]) -> None:
-        name = rng.choice(sorted(commands))
-        there, command, wanted = commands[name]
+    def fresh(there: bool) -> None:
         shutil.rmtree(folder.parent, ignore_errors=True)
         folder.parent.mkdir()
         if there:
             shutil.copytree(start, folder)
-        if rng.random() < 0.5:
-            moment = {"operation": rng.randrange(MOST_OPERATIONS[name])}
+
+    def case(rng: random.Random, did: list[str]) -> None:
+        nonlocal tried
+        name = rng.choice(sorted(commands))
+        there, command, wanted = commands[name]
+        fresh(there)
+        tried += 1
+        if tried % 2:
+            if name not in most:
+                most[name] = operations(command(), folder)
+                fresh(there)
+            moment = {"operation": rng.randrange(most[name])}
         else:
             moment = {"seconds": rng.uniform(0, seconds.get(name, 0.2))}
         did += [name, str(moment)]
@@ -97,5 +106,5 @@ def test_kills(tmp_path, small_folder, run, monkeypatch, count):
         assert {p.name for p in (folder / "blocks").iterdir()} == named
 
     run_cases("kills", count, case)
-    # A command may be done before its moment, so of a few cases only some are sure to be killed.
-    assert sum(killed.values()) > (count // 2 if count > 20 else 0), killed
+    # A command may be done before a moment in time, never before one of its own operations.
+    assert sum(killed.values()) >= (count + 1) // 2, killed

@@ -8,10 +8,7 @@ from pathlib import Path
 
 from corpora import documents
 from fuzzing import counts, run_cases
-from killing import in_a_child
-
-# About how many operations on files in the corpus a run of three shards has.
-MOST_OPERATIONS = 120
+from killing import in_a_child, operations
 
 
 def every_file(folder: Path) -> dict[str, bytes]:
@@ -27,7 +24,7 @@ def test_kills_of_a_corpus(tmp_path, corpus_model, count):
         return ["read-corpus", str(docs), "-o", str(folder), *options]
 
     begun = time.perf_counter()
-    assert in_a_child(command(tmp_path / "whole"), tmp_path / "whole") == 0
+    most = operations(command(tmp_path / "whole"), tmp_path / "whole")
     seconds = time.perf_counter() - begun
     whole = every_file(tmp_path / "whole")
     assert len([name for name in whole if name.startswith("parts/")]) == 3
@@ -35,11 +32,9 @@ def test_kills_of_a_corpus(tmp_path, corpus_model, count):
 
     def case(rng: random.Random, did: list[str]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
-        for _ in range(2):
-            at_random = rng.random() < 0.3
-            moment = (
-                {"seconds": rng.uniform(0, seconds)} if at_random else {"operation": rng.randrange(MOST_OPERATIONS)}
-            )
+        # A whole run reaches each of its operations; one that goes on may be done before the second moment.
+        at_random = {"seconds": rng.uniform(0, seconds)} if rng.random() < 0.6 else {"operation": rng.randrange(most)}
+        for moment in ({"operation": rng.randrange(most)}, at_random):
             did.append(str(moment))
             killed.append(in_a_child(command(folder), folder, **moment) == -signal.SIGKILL)
         left.extend(folder.glob(".writing*"))
@@ -47,5 +42,5 @@ def test_kills_of_a_corpus(tmp_path, corpus_model, count):
         assert every_file(folder) == whole
 
     run_cases("kills of a corpus", count, case)
-    assert any(killed)
+    assert sum(killed) >= count
     assert left or count < 20, "some are killed while they put an object"

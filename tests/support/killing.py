@@ -39,6 +39,30 @@ def in_a_child(command: list[str], folder: Path, operation: int | None = None, s
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def operations(command: list[str], folder: Path) -> int:
+    """How many operations on files in a folder a command does, which is run to its end in a child process."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        done = 0
+
+        def hook(event: str, arguments: tuple) -> None:
+            nonlocal done
+            done += event in OPERATIONS and str(arguments[0]).startswith(str(folder))
+
+        with suppress(BaseException), open(os.devnull, "w") as nothing:  # noqa: PTH123
+            os.dup2(nothing.fileno(), 1)
+            os.dup2(nothing.fileno(), 2)
+            sys.addaudithook(hook)
+            main(command)
+        os.write(writing, str(done).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writing)
+    with open(reading, "rb") as counted:  # noqa: PTH123
+        return int(counted.read())
+
+
 def killer(operation: int, folder: Path) -> Callable[[str, tuple], None]:
     """An audit hook that kills this process just before its n-th operation on a file in a folder."""
     left = operation
