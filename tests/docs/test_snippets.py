@@ -3,6 +3,7 @@
 A block that can't run here has a comment `<!-- block: NAME -->` above it, and an entry in `NOT_RUN` with the reason.
 """
 
+import contextlib
 import io
 import re
 import shlex
@@ -92,7 +93,10 @@ def test_snippets_run(page, run, tmp_path, monkeypatch):
         if block.language == "sh":
             shell(block, run, monkeypatch)
         else:
-            exec(compile(block.text, f"{page}:{block.line}", "exec"), space)
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                exec(compile(block.text, f"{page}:{block.line}", "exec"), space)
+            if "# 48213." in block.text:
+                assert "48213." in out.getvalue(), f"{page}:{block.line}"
         ran += 1
     assert ran or page == "docs/serving.md"
 

@@ -27,6 +27,12 @@ def test_sizes(lengths):
     assert memory.nbytes == heads + slots * (1 + 3 * 8) + memory.token_ids.numel() * 4 + len(lengths) * 8
 
 
+def test_prints_its_shape():
+    memory = random_memory([5, 9])
+    shown = f"ContextMemory(texts=2, kept={memory.mask.shape[1]}, read=9, layers=2, bytes={memory.nbytes})"
+    assert repr(memory) == shown and repr(memory.to("meta")) == shown
+
+
 def test_sources_default_to_none_for_each_text():
     assert replace(random_memory([3, 4]), sources=()).sources == ((), ())
 

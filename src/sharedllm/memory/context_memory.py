@@ -57,6 +57,11 @@ class ContextMemory:
         if not self.sources:
             object.__setattr__(self, "sources", tuple(() for _ in range(len(self.lengths))))
 
+    def __repr__(self) -> str:
+        """Shapes in place of tensors: kept tokens and tokens read are those of the longest text."""
+        kept, read = self.mask.shape[1], self.token_ids.shape[1]
+        return f"ContextMemory(texts={len(self)}, kept={kept}, read={read}, layers={self.pairs}, bytes={self.nbytes})"
+
     def __len__(self) -> int:
         """B, the number of texts."""
         return len(self.lengths)
