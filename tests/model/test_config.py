@@ -95,7 +95,8 @@ BAD_SETTINGS = {
     "unknown policy": ({"selection": "best"}, "selection='best' is not known: use one of right, cosine"),
     "unknown encoding": ({"encoding": "letter"}, "encoding.*letter"),
     "unknown weights": ({"lower_weights": "none"}, "lower_weights.*none"),
-    "misspelt": ({"chunksize": 16}, "chunksize"),
+    "misspelt": ({"chunk_sze": 16}, "^chunk_sze is not a setting of a SharedLLM: do you mean chunk_size[?]$"),
+    "like no setting": ({"zzz": 16}, "^zzz is not a setting of a SharedLLM: see SharedLLMConfig"),
 }
 
 

@@ -143,7 +143,7 @@ def test_a_model_that_can_not_be_is_refused_before_another_trains(
         ({"recipe": RECIPE | {"output": "o"}, "variants": {"bad": {"batch_token": 1}}}, "variant bad: .*batch_token"),
         (
             {"recipe": RECIPE | {"output": "o"}, "variants": {"a": None, "bad": {"model.odd": 1}}},
-            "variant bad: odd: no such setting",
+            "variant bad: model.odd is not a setting of a SharedLLM: see SharedLLMConfig",
         ),
         ({"recipe": RECIPE | {"output": "o"}, "variants": {}}, "must hold recipe, variants"),
         ({"recipe": RECIPE | {"output": "o"}, "variants": {"a": None}, "seed": 1}, "must hold recipe, variants"),

@@ -122,7 +122,7 @@ def test_a_model_that_cannot_be_written_leaves_nothing_but_the_checkpoint(run, r
             {"context": 8128, "batch_tokens": 8192, "micro_tokens": 8192},
             "no document holds a sample of 8,192",
         ),
-        ({"model": {"chunksize": 16}}, "chunksize: no such setting"),
+        ({"model": {"chunksize": 16}}, "model.chunksize is not a setting of a SharedLLM: do you mean chunk_size?"),
         ({"model": {"window": "512"}}, "model.window='512' must be"),
     ],
 )

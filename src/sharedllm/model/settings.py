@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Literal, TypedDict
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, meant
 
 # Current fields by their old names, for configurations saved earlier.
 RENAMED = {"ratios": "strides"}
@@ -46,11 +46,17 @@ class Settings(TypedDict, total=False):
     pad_token_id: int | None
 
 
-def check_settings(names: Iterable[str]) -> None:
+def check_settings(names: Iterable[str], prefix: str = "") -> None:
     """Refuse names that are no settings of `SharedLLMForCausalLM.from_base`.
 
+    Args:
+        prefix: of the names in messages, such as "model." in a recipe.
+
     Raises:
-        UserError: one is none.
+        UserError: one is none; names the setting that it resembles.
     """
-    if unknown := sorted(set(names) - RENAMED.keys() - Settings.__annotations__.keys()):
-        raise UserError(f"{', '.join(unknown)}: no such setting; see SharedLLMConfig for all settings.")
+    known = Settings.__annotations__
+    for name in names:
+        if name not in known and name not in RENAMED:
+            fix = meant(str(name), known, "see SharedLLMConfig for all settings.")
+            raise UserError(f"{prefix}{name} is not a setting of a SharedLLM: {fix}")

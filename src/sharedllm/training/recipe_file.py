@@ -4,7 +4,6 @@ Unknown keys are refused by name.
 """
 
 import dataclasses
-import difflib
 import math
 import os
 import re
@@ -15,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..model.settings import RENAMED, Settings, check_settings
 from ..systems.trained import trained_systems
-from ..utils.errors import UserError
+from ..utils.errors import UserError, meant
 from .recipe import Recipe
 from .yaml_files import parse_yaml, read_yaml
 
@@ -61,7 +60,7 @@ def build_recipe(content: dict[str, Any]) -> Recipe:
     """A recipe from its keys; see `load_recipe`."""
     recipe = _build(Recipe, substitute(todays_names(content)), "")
     if recipe.stage == "extend" and recipe.system == "sharedllm":
-        check_settings(recipe.model)
+        check_settings(recipe.model, "model.")
         for name, hint in get_type_hints(Settings).items():
             kinds = get_args(hint) if get_origin(hint) is types.UnionType else (hint,)
             # The configuration checks the others.
@@ -171,9 +170,7 @@ def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
                     f"method is now called system: write system: with one of {', '.join(trained_systems())} "
                     "(method: full is system: tuned)."
                 )
-            near = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f" do you mean {near[0]}?" if near else f" use one of {', '.join(hints)}."
-            raise UserError(f"{prefix}{key} is not a key of a recipe:{hint}")
+            raise UserError(f"{prefix}{key} is not a key of a recipe: {meant(str(key), hints)}")
     for entry in dataclasses.fields(kind):
         required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
         if required and entry.name not in value:

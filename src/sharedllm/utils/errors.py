@@ -44,6 +44,18 @@ def first_of(names: Iterable[str], most: int = 5, like: str = "") -> str:
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
+def meant(wrong: str, names: Iterable[str], otherwise: str = "") -> str:
+    """The fix of a name that is none of the known ones, for the end of a message: the one that resembles it, if one does.
+
+    Args:
+        otherwise: the fix if none does; default: all names.
+    """
+    names = list(names)
+    if near := difflib.get_close_matches(wrong, names, n=1):
+        return f"do you mean {near[0]}?"
+    return otherwise or f"use one of {', '.join(names)}."
+
+
 # What to do about a memory of another model, for messages; a command adds its option.
 ITS_MODEL = "use the model that made it"
 
