@@ -44,6 +44,7 @@ HELP = [
     (["--version"], f"sharedllm {__version__}"),
 ]
 TRAIN = ["train", str(Path(__file__).parents[2] / "recipes/minute.yaml")]
+LONG = ["--set", "model={}", "--set", "running=1024", "--set", "context=0"]
 WRONG = [
     (["reed"], "No such command 'reed'. Did you mean 'read'"),
     (
@@ -117,6 +118,9 @@ WRONG = [
     ([*TRAIN, "--set", "model.windw=64"], "model.windw is not a setting of a SharedLLM: do you mean window?"),
     ([*TRAIN, "--set", "steps=many"], "steps='many' must be of type int"),
     ([*TRAIN, "--set", "model.window=64"], "running=512 does not fit into the model's window=64"),
+    # The window is the base's own.
+    ([*TRAIN, *LONG, "--set", "base=base"], "running=1024 does not fit into the model's window=512"),
+    ([*TRAIN, *LONG, "--set", "base=tiny"], "running=1024 does not fit into the model's window=512"),
     ([*TRAIN, "--set", "data.sources.a.files=nosuch.txt"], "data.sources.a.files: nosuch.txt does not exist"),
     ([*TRAIN, "--set", "base=nosuch"], "base: there is no folder nosuch"),
     ([*TRAIN, "--set", "data.instructions=[no.jsonl]"], "data.instructions: no.jsonl does not exist"),

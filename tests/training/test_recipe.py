@@ -1,11 +1,13 @@
 """Recipes: values are read as written, and invalid keys and values are refused by name."""
 
+import json
 import math
 from pathlib import Path
 
 import pytest
 import yaml
 
+from sharedllm.training.limits import window_said
 from sharedllm.training.recipe import MIXTURES, Recipe
 from sharedllm.training.recipe_file import load_recipe
 from sharedllm.training.yaml_files import read_yaml
@@ -180,3 +182,21 @@ def test_running_text_beyond_the_window_is_refused_at_once(recipe_file, changes)
         load_recipe(recipe_file(**changes))
     # Activation Beacon cuts a longer text into windows itself.
     assert load_recipe(recipe_file(**changes, system="beacon", train={"beacon": 1e-3})).model == {"window": 512}
+
+
+@pytest.mark.parametrize(
+    ("config", "window"),
+    [
+        ({"model_type": "llama", "max_position_embeddings": 64}, 64),
+        ({"model_type": "gemma3", "text_config": {"max_position_embeddings": 64}}, 64),
+        ({"model_type": "sharedllm", "window": 32, "text_config": {"max_position_embeddings": 64}}, 32),
+        ({"model_type": "llama"}, None),
+        ({"model_type": "llama", "max_position_embeddings": "64"}, None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_window_of_a_configuration(tmp_path, config, window):
+    if config is not None:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    assert window_said(str(tmp_path)) == window

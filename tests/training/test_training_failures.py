@@ -199,11 +199,20 @@ def test_a_folder_that_no_training_wrote_is_not_replaced(run, recipe, tmp_path, 
     assert foreign.read_text() == "mine"
 
 
+@pytest.mark.parametrize("said", [True, False], ids=["said", "transformers' default"])
 def test_running_text_beyond_the_window_of_the_base_is_refused_before_the_text_is_read(
-    run, recipe, base_folder, tmp_path
+    run, recipe, base_folder, tmp_path, said
 ):
-    window = AutoConfig.from_pretrained(base_folder).max_position_embeddings
+    config = json.loads((base_folder / "config.json").read_text())
+    if not said:
+        del config["max_position_embeddings"]
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text(json.dumps(config))
+    window = AutoConfig.from_pretrained(base).max_position_embeddings
     long = 2 * window
-    code, _, err = run("train", recipe(model={}, context=0, running=long, batch_tokens=long, micro_tokens=long))
+    code, _, err = run(
+        "train", recipe(base=str(base), model={}, context=0, running=long, batch_tokens=long, micro_tokens=long)
+    )
     assert code == 2 and f"running={long} does not fit into the model's window={window}: lower running" in err, err
     assert not (tmp_path / "tokens").exists()

@@ -1,9 +1,13 @@
 """What the numbers of a recipe may be."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from ..systems.trained import system_of_type
 from ..utils.errors import UserError
+from ..utils.model_names import checkpoint
 
 # By the name of a key: the least value.
 LEAST = {
@@ -80,6 +84,20 @@ def check_running(recipe: Any, window: int) -> None:
             f"running={longest} does not fit into the model's window={window}: lower running and raise context by as much, or raise "
             "model.window."
         )
+
+
+def window_said(base: str) -> int | None:
+    """The window, in tokens, that a model in a folder here has by its config.json; None if that does not say it.
+
+    Transformers knows the window of every model, but takes seconds to load.
+    """
+    try:
+        said = json.loads((Path(checkpoint(base)) / "config.json").read_text(encoding="utf-8"))
+        extended = system_of_type(said.get("model_type", "")) is not None
+        window = said["window"] if extended else said.get("text_config", said)["max_position_embeddings"]
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
+        return None  # what is wrong with it is said when the model is loaded
+    return window if type(window) is int else None
 
 
 def _value(recipe: Any, name: str) -> Any:

@@ -12,7 +12,7 @@ from ..systems.trained import trained_systems
 from ..utils.errors import UserError
 from ..utils.files import there
 from ..utils.model_names import checkpoint
-from .limits import check_numbers, check_running
+from .limits import check_numbers, check_running, window_said
 
 # The paper's training mixture (arXiv 2603.04759, after RedPajama), in per cent.
 MIXTURES = {
@@ -206,10 +206,11 @@ class Recipe:
         return self.stage != "base" and trained_systems()[self.system].windowed
 
     def check_files(self) -> None:
-        """Refuse text and models that are not there, before anything slow is loaded for them.
+        """Refuse text and models that are not there, and running text beyond the base's window where its file says it, before
+        anything slow is loaded for them.
 
         Raises:
-            UserError: one is missing or of no supported kind.
+            UserError: one is missing or of no supported kind, or the running text of a phase is longer.
         """
         for name, source in self.data.sources.items():
             for key, files in (("files", source.files), ("validation", source.validation)):
@@ -227,6 +228,10 @@ class Recipe:
         for file in self.data.instructions:
             if not there(file):
                 raise UserError(f"data.instructions: {file} does not exist: check the name.")
+        if self.windowed and self.base and self.model.get("window") is None:
+            window = window_said(self.base)
+            if window is not None:
+                check_running(self, window)
 
     def phases(self) -> list[Phase]:
         """The schedule with the recipe's own values filled in; contexts of the stage `base` are empty."""
