@@ -11,6 +11,7 @@ from sharedllm.memory.segments import segments_of, take
 from sharedllm.model import deepen as deepening
 from sharedllm.model.deepen import Deepened, deepen
 from sharedllm.model.encode import pieces_of
+from sharedllm.model.layer_run import Before, LayerRun
 from sharedllm.reference_deep import reference_deep_logits
 from sharedllm.scoring.text_index import TextIndex
 from sharedllm.utils.errors import UserError
@@ -37,6 +38,27 @@ def fast(model: SharedLLMForCausalLM, running: list[list[int]], contexts: list[l
     logits = model(ids, attention_mask=mask, memory=selected_memory(model, contexts, SELECTED)).logits
     assert torch.isfinite(logits).all()
     return [row[-len(text) :] for row, text in zip(logits, running, strict=True)]
+
+
+@pytest.mark.parametrize("lower_layers", [2, 4])
+@torch.no_grad()
+def test_reading_plainly_runs_the_same_layers(lower_layers, monkeypatch):
+    """The layers below M, all of their tokens: there is no layer above the states from which deepening goes on."""
+    model = deep("llama", lower_layers, base=tiny_base("llama")).eval()
+    ran: list[tuple[int, int]] = []
+    layer = LayerRun.layer
+
+    def counted(run: LayerRun, index: int, hidden: Tensor, before: Before | None, whole: bool = True):
+        ran.append((index, hidden.shape[1]))
+        return layer(run, index, hidden, before, whole)
+
+    monkeypatch.setattr(LayerRun, "layer", counted)
+    ids = torch.tensor(random_texts([13]))
+    memories = [model.read(ids, keep_all=True, plain=plain) for plain in (False, True)]
+    layers = [(index, tokens) for tokens in (len(PREFIX), 13) for index in range(lower_layers)]
+    assert ran == [*layers, *layers]
+    for ours, theirs in zip(*(m.keys + m.values + m.residuals for m in memories), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize(("family", "lower_layers", "prefix"), combined(FAMILIES, (1, 2, 4), (PREFIX, None)))

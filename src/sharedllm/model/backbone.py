@@ -70,10 +70,11 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         self.upper.set_input_embeddings(value)
 
     def lower(self, plain: bool = False) -> LowerModel:
-        """The lower model, over this model's weights; `plain` runs every layer whole, to measure what the shortcut saves."""
+        """The lower model, over this model's weights; `plain` runs all M layers whole, to measure what the shortcut saves."""
         layers = self.lower_layers if self.lower_layers is not None else self.upper.layers
         text_config, prefix = self.upper.config, tuple(self.config.prefix or ())
-        return LowerModel(layers, self.get_input_embeddings(), self.upper.rotary_emb, text_config, plain, prefix)
+        whole = self.config.lower_layers if plain else None
+        return LowerModel(layers, self.get_input_embeddings(), self.upper.rotary_emb, text_config, whole, prefix)
 
     def _encoder(
         self,

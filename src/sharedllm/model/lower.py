@@ -34,7 +34,7 @@ class LowerModel:
     embed    token embedding
     rotary   the base's rotary embedding
     config   the base's configuration
-    plain    run every layer whole, the last one included, to measure what the shortcut saves
+    plain    how many layers to run whole at least, to measure what the shortcut saves; None: no more than states need
     prefix   token ids before every unit, read once; without them its first tokens would look like the beginning of a text
     """
 
@@ -42,7 +42,7 @@ class LowerModel:
     embed: nn.Embedding
     rotary: nn.Module
     config: PreTrainedConfig
-    plain: bool = False
+    plain: int | None = None
     prefix: tuple[int, ...] = ()
 
     @property
@@ -90,7 +90,7 @@ class LowerModel:
         """
         batch_tokens = batch_tokens or self.fitting(depth, ids.device)
         gathered = _Gathered(len(unit), ids.device)
-        before = self.read_prefix(depth + self.plain) if self.prefix and len(unit) else None
+        before = self.read_prefix(self._layers(depth)) if self.prefix and len(unit) else None
         for samples, token_ids, offsets in self._batches(ids, units, unit, position, batch_tokens):
             states = [state.flatten(0, 1) for state in self._run(token_ids, offsets, depth, before, layer)]
             real = samples.flatten() >= 0
@@ -105,6 +105,10 @@ class LowerModel:
             none = self.embed.weight.new_zeros(0, self.config.hidden_size)
             return project([none] * (depth + 1))
         return gathered.tensors()
+
+    def _layers(self, depth: int) -> int:
+        """How many layers run for states up to a depth."""
+        return max(depth, self.plain or 0)
 
     def _batches(
         self, ids: Tensor, units: Nodes, unit: Tensor, position: Tensor, batch_tokens: int
@@ -138,12 +142,13 @@ class LowerModel:
         """States (u, k, E) at `offsets` (u, k) entering layers 0 … depth, for units `ids` (u, l)."""
         hidden = self.family.embed(self.config, self.embed(ids))
         states = [taken(hidden, offsets)]
-        if depth == 0 and not self.plain:
+        layers = self._layers(depth)
+        if layers == 0:
             return states
         run = LayerRun(self.layers, self.rotary, self.config, hidden, len(self.prefix))
-        for index in range(depth + self.plain):
+        for index in range(layers):
             seen = before[index] if before else None
-            if index == depth - 1 and not self.plain and offsets.shape[1] < ids.shape[1]:
+            if index == depth - 1 and self.plain is None and offsets.shape[1] < ids.shape[1]:
                 states.append(run.sampled(index, hidden, seen, offsets))
             else:
                 hidden = run.layer(index, hidden, seen)[0]
