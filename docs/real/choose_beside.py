@@ -9,7 +9,7 @@ import sys
 
 import torch
 from choose_weights import asked
-from choosing import BUDGET, Asker, changed, gains, share_of, table, with_evidence
+from choosing import BUDGET, Asker, cells_of, changed, gains, share_of, table, with_evidence
 from torch import Tensor
 
 from sharedllm.cli.loading import load, load_any
@@ -36,9 +36,7 @@ def nearness(index: MeaningIndex, question: str, chosen: Tensor, further: bool) 
         found = index.as_kept(question, chosen)
         assert found is not None, "the model's memories keep no states of use"
         return found[0]
-    (mine,) = index._tokenized([question])
-    index._read_missing(chosen)
-    return index._sentences_of(chosen).scores(*index._asked(mine, index._depth))
+    return index.scores(question, chosen=chosen)[0][chosen]
 
 
 @torch.no_grad()
@@ -46,11 +44,9 @@ def main() -> None:
     (model, tokenizer), base = load(sys.argv[1]), load_any(sys.argv[2])[0]
     asker = Asker(base, tokenizer)
     table("Evidence, tokens, hit, f1; better, worse.", ("set, even ids", "tokens", "n"), list(RULES))
-    for part in (sys.argv[4] if sys.argv[4:] else CELLS).split(","):
-        name, count, length = part.split(":")
+    for name, count, length, size in cells_of(sys.argv[4] if sys.argv[4:] else CELLS):
         questions, chosen = SETS.find(name), {rule: [] for rule in RULES}
-        size = 1024 * int(length.removesuffix("K"))
-        for index, text in asked(model, tokenizer, name, int(count), sys.argv[3], length=size):
+        for index, text in asked(model, tokenizer, name, count, sys.argv[3], length=size):
             for question, heads, gold in text:
                 words = index.words.scores(question.question)
                 covered, free = index.covered(question.question)
@@ -61,7 +57,7 @@ def main() -> None:
                     ranked = found
                     if most:
                         some = found.topk(min(most, len(found))).indices.sort().values
-                        near = nearness(index.meaning(model.model, index._segments), question.question, some, further)
+                        near = nearness(index.meaning(model.model, index.segments), question.question, some, further)
                         share = found / found.max().clamp(min=1e-20)
                         both = rankings.with_meaning(found, some, near, free)
                         ranked = (1 - weight) * share + weight * (2 * both - share)

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import torch
-from choosing import BUDGET, Asker, changed, gains, share_of, texts, with_evidence
+from choosing import BUDGET, Asker, cells_of, changed, gains, holding, share_of, spans_of, texts, with_evidence
 
 from sharedllm.cli.loading import load_any
 from sharedllm.context.pieces import choose_pieces
@@ -52,20 +52,17 @@ def main() -> None:
     half = sys.argv[4] if sys.argv[4:] else "even"
     assert half in ("even", "odd", "all")
     asker = Asker(load_any(sys.argv[6])[0], tokenizer) if sys.argv[6:] else None
-    for part in (sys.argv[5] if sys.argv[5:] else CELLS).split(","):
-        name, count, length = part.split(":")
-        size = 1024 * (int(length[:-1]) * 1024 if length.endswith("M") else int(length[:-1]))
+    for name, count, length, size in cells_of(sys.argv[5] if sys.argv[5:] else CELLS):
         found = {(weight, rule): [] for weight in WEIGHTS for rule in RULES}
         ranks = {weight: [] for weight in WEIGHTS}
         answered = {weight: [] for weight in ASKED}
-        for text in texts(name, int(count), sys.argv[2], meter, size, half):
+        for text in texts(name, count, sys.argv[2], meter, size, half):
             segment = unread(tokenize(tokenizer, text.text), config.chunk_size)
             index = TextIndex([segment], tokenizer, config.window, marks=config.marks)
-            ends = np.append(meter.tokens(text.text)[1], 0)
-            starts, stops = ends[index.pieces.start.numpy() - 1], ends[index.pieces.end.numpy() - 1]
+            spans = spans_of(index.pieces, text.text, meter)
             sentences = index.sentences(encoder, [segment])
             for question in text.questions:
-                gold = [np.flatnonzero((starts < end) & (stops > start)) for start, end in question.evidence]
+                gold = holding(spans, question)
                 covered, free = index.covered(question.question)
                 words, near = index.words.scores(question.question), sentences.scores(question.question)[0]
                 for weight in WEIGHTS if gold else ():

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from choose_links import RULES, Make, asked
 from choose_links import evidence as evidence_of
-from choosing import BUDGET, Asker, Chosen, changed, figures, gained, gains, table, texts
+from choosing import BUDGET, Asker, Chosen, changed, figures, gained, gains, spans_of, table, texts
 from torch import Tensor
 
 from sharedllm.cli.loading import load, load_any
@@ -91,11 +91,11 @@ def main() -> None:
     every = {"lines": Marks((), marks.closing)} | rules
     table("Records whole in one piece, %.", ("400 records",), list(every))
     for name, text, spans in records():
-        ids, stops = tokenize(tokenizer, text)[0], np.append(meter.tokens(text)[1], 0)
+        ids = tokenize(tokenizer, text)[0]
         cells = []
         for rule in every.values():
             pieces = index(rule, ids)[0]
-            first, last = stops[pieces.start.numpy() - 1], stops[pieces.end.numpy() - 1]
+            first, last = spans_of(pieces, text, meter).T
             cells.append(np.mean([bool(((first <= a) & (b <= last)).any()) for a, b in spans]))
         print(f"| {name} | " + " | ".join(f"{100 * cell:.1f}" for cell in cells) + " |", flush=True)
     steps = [f"{new} minus {old}: f1; better, worse" for old, new in pairwise(rules)]

@@ -12,7 +12,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from choosing import BUDGET, Asker, changed, figures, gained, gains, table, texts
+from choosing import BUDGET, Asker, changed, figures, gained, gains, spans_of, table, texts
 from torch import Tensor
 from transformers import AutoTokenizer
 
@@ -61,8 +61,7 @@ class Text(TextIndex):
         assert config.marks is not None
         super().__init__([], tokenizer, config.window, cut_chunks(config.marks, ids, config.chunk_size, least))
         self.ids = ids
-        stops = np.append(meter.tokens(text)[1], 0)
-        self.spans = np.stack([stops[self.pieces.start.numpy() - 1], stops[self.pieces.end.numpy() - 1]], 1)
+        self.spans = spans_of(self.pieces, text, meter)
 
     def chosen(self, question: Question, rule: tuple[float, float, int, int]) -> Tensor:
         """The pieces that are read by a rule of `RULES`."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from choosing import BUDGET, table, texts
+from choosing import BUDGET, holding, spans_of, table, texts
 from transformers import AutoTokenizer
 
 from sharedllm.cli.loading import load
@@ -37,15 +37,13 @@ def asked(model, tokenizer, name: str, count: int, data: str, quoted: bool = Fal
     meter, form = Meter(tokenizer), PromptForm.of(tokenizer)
     for text in texts(name, count, data, meter, length, quoted=quoted):
         memory = model.read(tokenize(tokenizer, text.text), keep_all=True, fingerprint=False)
-        segments, ends = segments_of(memory), np.append(meter.tokens(text.text)[1], 0)
+        segments = segments_of(memory)
         index = TextIndex(segments, tokenizer, model.config.window, marks=model.config.marks)
-        starts, stops = ends[index.pieces.start.numpy() - 1], ends[index.pieces.end.numpy() - 1]
-        questions = []
+        spans, questions = spans_of(index.pieces, text.text, meter), []
         for question in text.questions:
             ids, nothing = (form.question(t, after_context=True) for t in (question.question, NOTHING))
             heads = index.heads(model.model, segments).scores(ids.to(model.device), own_words(ids, nothing))
-            gold = [np.flatnonzero((starts < end) & (stops > start)) for start, end in question.evidence]
-            questions.append((question, heads.numpy(), gold))
+            questions.append((question, heads.numpy(), holding(spans, question)))
         yield index, questions
 
 
@@ -79,8 +77,8 @@ def main() -> None:
     for name, count in QUESTIONS.items():
         every = list(asked(model, tokenizer, name, count, sys.argv[2]))
         for letters in LETTERS:
-            words._BEGINNING = letters
-            words._distinct.cache_clear()
+            words.BEGINNING = letters
+            words.asked_terms.cache_clear()
             found: dict[float, list[float]] = {weight: [] for weight in WEIGHTS}
             for text, questions in every:
                 index = words.WordIndex(text.texts)

@@ -1,4 +1,4 @@
-"""What the scripts that choose settings share: texts of the sets, answers to chosen pieces as text, and cells of their tables."""
+"""What the scripts that choose settings share: texts of the sets, where their pieces and the evidence are, answers to chosen pieces as text, and cells of their tables."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sharedllm.cli.common import tokens_of_length
+from sharedllm.context.pieces import Pieces
 from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.metrics import f1, hit
 from sharedllm.evaluation.qa.reader import Reader
@@ -24,6 +26,24 @@ ROWS = 8
 def texts(name: str, count: int, data: str, meter: Meter, length: int = 32_768, half: Half = "even", quoted: bool = False) -> Iterator[PackedText]:  # fmt: skip
     """The texts of so many questions of a set, some 50 questions a text. length: tokens; 0 for texts as they are."""
     return Plan(SETS.find(name), TextSpec(Path(data), length, half, 50, 0), [], [], count, quoted).texts(meter)
+
+
+def cells_of(given: str) -> Iterator[tuple[str, int, str, int]]:
+    """Set, number of questions, length as it is written, and in tokens, of cells SET:QUESTIONS:TOKENS,…"""
+    for part in given.split(","):
+        name, count, length = part.split(":")
+        yield name, int(count), length, tokens_of_length(length, 1)
+
+
+def spans_of(pieces: Pieces, text: str, meter: Meter) -> np.ndarray:
+    """(n, 2) the characters of a text at which its pieces begin and end."""
+    ends = np.append(meter.tokens(text)[1], 0)
+    return np.stack([ends[pieces.start.numpy() - 1], ends[pieces.end.numpy() - 1]], 1)
+
+
+def holding(spans: np.ndarray, question: Question) -> list[np.ndarray]:
+    """The pieces, of which `spans` has the characters, that have some of each part of the evidence."""
+    return [np.flatnonzero((spans[:, 0] < end) & (spans[:, 1] > start)) for start, end in question.evidence]
 
 
 @dataclass

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from choosing import holding, spans_of
 
 from sharedllm.cli.common import tokens_of_length
 from sharedllm.cli.loading import load
@@ -30,16 +31,13 @@ def main() -> None:
             SETS.find("reworded"), TextSpec(Path(sys.argv[2]), tokens_of_length(length, 1), "odd", 50, 0), [], [], 32
         )
         (text,) = plan.texts(meter)
-        ids, stops = tokenize(tokenizer, text.text), np.append(meter.tokens(text.text)[1], 0)
-        segments = segments_of(model.read(ids, keep_all=True, fingerprint=False))
+        segments = segments_of(model.read(tokenize(tokenizer, text.text), keep_all=True, fingerprint=False))
         index = TextIndex(segments, tokenizer, model.config.window, marks=model.config.marks)
         meaning, pieces = index.meaning(model.model, segments), index.pieces
-        starts, ends = stops[pieces.start.numpy() - 1], stops[pieces.end.numpy() - 1]
-        found = []
+        spans, found = spans_of(pieces, text.text, meter), []
         for question in text.questions:
             compared = set(meaning.nearest(question.question).tolist())
-            gold = [np.flatnonzero((starts < end) & (ends > start)) for start, end in question.evidence]
-            found += [bool(compared & set(some.tolist())) for some in gold]
+            found += [bool(compared & set(some.tolist())) for some in holding(spans, question)]
         print(
             f"{length}: {len(pieces):,} pieces, {100 * np.mean(found):.1f} % of {len(found)} facts in {NEAREST:,} tokens"
         )

@@ -119,6 +119,14 @@ def test_of_a_long_text_the_nearest_pieces_are_read(model):
     assert len(compared.read) == int(scores.isfinite().sum())
 
 
+def test_only_given_pieces_are_compared(model):
+    """As those of a long text that are nearest would be, and counted without a search."""
+    index, question = index_of_text(model), "Seven geese crossed the river."
+    scores, compared = index.scores(question, chosen=torch.tensor([0, 2]))
+    assert scores.isfinite().nonzero()[:, 0].tolist() == [0, 2] and int(scores.argmax()) == 2
+    assert compared.read.tolist() == [len(TEXT[0]), len(TEXT[2])] and compared.tokens == len(TEXT[0] + TEXT[2])
+
+
 def test_all_depths_from_one_reading(model):
     questions = ["Which birds swam?", "Where did it sleep?"]
     found = index_of_text(model).by_depth(questions, [1, 2, 3])

@@ -131,17 +131,24 @@ class MeaningIndex:
 
     @torch.no_grad()
     def scores(
-        self, question: str, progress: Callable[[int], None] | None = None
+        self,
+        question: str,
+        progress: Callable[[int], None] | None = None,
+        chosen: Int[Tensor, " m"] | None = None,
     ) -> tuple[Float[Tensor, " n"], Compared]:
         """(n,) how near the best sentence of each piece is to a question in meaning, −∞ for pieces that were not compared;
         and what was done for it.
 
-        progress: called with the number of tokens read since the last call; it may ask other questions, or stop by raising.
+        Args:
+            progress: called with the number of tokens read since the last call; it may ask other questions, or stop by raising.
+            chosen: (m,) the pieces to compare, ascending; default: `nearest`. If nothing has to be read, all are compared.
         """
         (mine,) = self._tokenized([question])
         if not len(mine):
             return torch.zeros(len(self._pieces)), Compared()
-        chosen = self.nearest(question)
+        given = chosen is not None
+        if chosen is None or self._read_enough:
+            chosen = self.nearest(question)
         read = self._read_missing(chosen, progress)
         if self._last is None or not torch.equal(self._last[0], chosen):
             self._last = chosen, self._sentences_of(chosen)
@@ -149,7 +156,7 @@ class MeaningIndex:
         found = torch.full((len(self._pieces),), -torch.inf)
         found[chosen] = self._last[1].scores(states, weights)
         tokens, layers = int(self._pieces.lengths[chosen].sum()), self._depth
-        if self._kept and len(chosen) < len(found):
+        if self._kept and not given and len(chosen) < len(found):
             tokens, layers = tokens + len(self._ids), layers + self._kept.depth
         return found, Compared(tokens, len(mine), layers, self._pieces.lengths[read])
 

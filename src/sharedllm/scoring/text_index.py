@@ -44,7 +44,7 @@ class TextIndex:
         self._least, self._marks = piece_size(window), marks
         if pieces is not None:
             self.pieces = pieces
-        self._segments, self._tokenizer = list(segments), tokenizer
+        self.segments, self._tokenizer = list(segments), tokenizer
         self.ids = token_ids(segments, 0)
         self._heads: HeadIndex | None = None
         self._meaning: MeaningIndex | None = None
@@ -67,7 +67,7 @@ class TextIndex:
     @cached_property
     def units(self) -> Pieces:
         """The pieces in which a text is cut by its form; a model with `marks` has read them, each by itself."""
-        starts, ends = _stretches(self._segments, chunks=self._marks is not None)
+        starts, ends = _stretches(self.segments, chunks=self._marks is not None)
         found = stops(self._tokenizer, self.ids) if self._marks is None else self._marks.at(self.ids)
         return cut_pieces(found, starts, ends, self._least)
 

@@ -29,7 +29,8 @@ _HEADING = regex.compile(r"[\s#>*_•\-–—.):(\]\[\d]*(?:q(?:uestion)?[\s\d]*
 # Scripts that are written without spaces: their words count by pairs of characters.
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _RUNS = regex.compile(f"([{_UNSPACED}]+)|[^{_UNSPACED}]+")
-_BEGINNING = 5  # letters
+# Letters by which words are found in another form.
+BEGINNING = 5
 # In a short text every word occurs in most pieces and is still informative.
 _LEAST_IDF = 2.0
 # Words that carry a question's form, not its subject.
@@ -79,7 +80,7 @@ def names_of(text: str) -> list[str]:
 def terms_of(words: Iterable[str]) -> list[str]:
     """The counted terms: words and their beginnings. Names with digits have no separate beginning."""
     words = list(words)
-    return words + ["~" + (word[:_BEGINNING] if word.isalpha() else word) for word in words]
+    return words + ["~" + (word[:BEGINNING] if word.isalpha() else word) for word in words]
 
 
 class WordIndex:
@@ -104,7 +105,7 @@ class WordIndex:
         """(n,) BM25 score of each piece for the words of a question; 0 for a piece with none of them."""
         if self._index is None:
             return torch.zeros(self._pieces)
-        known = [word for word in _distinct(question) if word in self._index.vocab_dict]
+        known = [word for word in asked_terms(question) if word in self._index.vocab_dict]
         if not known:
             return torch.zeros(self._pieces)
         return torch.from_numpy(np.asarray(self._index.get_scores(known), dtype=np.float32))
@@ -115,13 +116,13 @@ class WordIndex:
 
         beyond: a piece; only words that it lacks are counted, as shares of all.
         """
-        terms = [term for term in _distinct(question) if term.startswith("~")]
+        terms = [term for term in asked_terms(question) if term.startswith("~")]
         if not terms:
             return None
         covered, total = np.zeros(self._pieces), 0.0
         for term in dict.fromkeys(terms):
             # A short word and its form in -s have different beginnings.
-            forms = {term, term + "s", term.removesuffix("s")} if len(term) <= _BEGINNING + 1 else {term}
+            forms = {term, term + "s", term.removesuffix("s")} if len(term) <= BEGINNING + 1 else {term}
             holding = np.unique(np.concatenate([self.holding(form) for form in forms]))
             weight = max(_LEAST_IDF, self.idf(len(holding)))
             total += weight
@@ -142,5 +143,6 @@ class WordIndex:
 
 
 @lru_cache(maxsize=256)
-def _distinct(question: str) -> tuple[str, ...]:
+def asked_terms(question: str) -> tuple[str, ...]:
+    """The distinct terms of a question."""
     return tuple(dict.fromkeys(terms_of(dict.fromkeys(words_of(question)))))
