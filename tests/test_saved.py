@@ -14,7 +14,8 @@ from helpers import byte_tokenizer, tiny_base, tiny_shared
 from safetensors.torch import load_file, save_file
 
 from sharedllm import SharedLLMConfig, SharedLLMForCausalLM, open_memory, save_memory
-from sharedllm.memory.file import VERSION, read_header
+from sharedllm.memory.file import VERSION
+from sharedllm.memory.opening import read_header
 from sharedllm.store import MemoryStore
 from sharedllm.systems.cepe import CepeForCausalLM
 from sharedllm.training.recipe_file import build_recipe, load_recipe, saved_keys, todays_names

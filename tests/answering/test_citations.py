@@ -8,7 +8,7 @@ from helpers import byte_tokenizer, tiny_base, tiny_shared
 
 from sharedllm.answering import citations
 from sharedllm.answering.citations import Citation, describe, excerpt
-from sharedllm.cli.common import show_sources
+from sharedllm.cli.answers import show_sources
 
 LINES = "The lanterns burned low.\nThe code of the falcon is 48,213.5 today; nobody wrote it down.\nThe end of it."
 

@@ -9,8 +9,8 @@ import torch
 from helpers import byte_tokenizer, tiny_base, tiny_shared
 from transformers import BertConfig, BertModel
 
-from sharedllm.cli import common, extending
-from sharedllm.memory.file import read_header
+from sharedllm.cli import answers, common, extending
+from sharedllm.memory.opening import read_header
 from sharedllm.scoring.encoder import SentenceEncoder
 
 TEXT = "".join(
@@ -80,7 +80,7 @@ def test_read_ask_append_without_any_option(run, deep_folder, tmp_path):
 
 
 def test_reading_on_for_one_question_says_what_spares_it(run, deep_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(common, "MANY_READ_ON", 100)
+    monkeypatch.setattr(answers, "MANY_READ_ON", 100)
     folder, text = tmp_path / "model", tmp_path / "notes.txt"
     shutil.copytree(deep_folder, folder)
     config = json.loads((folder / "config.json").read_text())
@@ -214,19 +214,17 @@ def test_many_questions_read_through_all_layers(run, wide_base_folder, deep_fold
 
 
 def test_a_terminal_is_not_controlled_by_an_answer(capsys, monkeypatch):
-    from sharedllm.cli.common import say
-
     said = "red \x1b[31mtext\x07\tand\nmore"
-    say(said)
+    answers.say(said)
     assert capsys.readouterr().out == said + "\n", "a file or a pipe gets the words as they are"
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    say(said)
+    answers.say(said)
     assert capsys.readouterr().out == "red \\x1b[31mtext\\x07\tand\nmore\n"
 
 
 def test_a_source_that_is_a_whole_document_is_cut(capsys):
     source = {"document": "a.txt", "place": "", "characters": [0, 360_000], "excerpt": "many words " * 30_000}
-    common.show_sources([source, source | {"excerpt": "a few words"}])
+    answers.show_sources([source, source | {"excerpt": "a few words"}])
     long, short = capsys.readouterr().err.splitlines()
     assert long.startswith("a.txt, characters 0–360,000: “many words many") and len(long) < 1_100
     assert long.endswith("…” (329,999 characters)") and short.endswith("“a few words”")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sharedllm.cli import common, info, main
-from sharedllm.memory.file import read_header
+from sharedllm.memory.opening import read_header
 from sharedllm.store import is_memory, look
 from sharedllm.utils.errors import UserError
 
@@ -70,7 +70,7 @@ def test_a_manifest_and_a_block_that_may_not_be_read(tmp_path, monkeypatch, clos
     def opens(*_, **__):
         raise FileNotFoundError(f"No such file or directory: {file}")
 
-    monkeypatch.setattr("sharedllm.memory.file.safe_open", opens)
+    monkeypatch.setattr("sharedllm.memory.opening.safe_open", opens)
     with pytest.raises(UserError, match=r"b\.memory can't be opened: Permission denied; ask"):
         read_header(file)
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sharedllm.context.chunking import check_ids, left_align, split_context
+from sharedllm.context.chunking import cat_ragged, check_ids, left_align, split_context
 
 
 @st.composite
@@ -43,6 +43,13 @@ def test_left_align(batch):
     assert lengths.tolist() == [len(text) for text in texts]
     assert aligned.tolist() == [text + [0] * (width - len(text)) for text in texts]
     assert aligned.dtype == ids.dtype
+
+
+def test_cat_ragged():
+    first, second = torch.tensor([[1, 2, 9], [3, 9, 9]]), torch.tensor([[4, 9], [5, 6]])
+    joined = cat_ragged(first, torch.tensor([2, 1]), second, torch.tensor([1, 2]))
+    assert joined.tolist() == [[1, 2, 4], [3, 5, 6]]
+    assert cat_ragged(first[:0], torch.tensor([]).long(), second[:0], torch.tensor([]).long()).shape == (0, 0)
 
 
 @given(padded(), st.integers(1, 15))

@@ -9,8 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from memories import CHUNK, assert_padding_is_zero, assert_same, random_memory, texts
 
-from sharedllm.memory.context_memory import cat_ragged
-
 BATCHES = [[0], [1], [CHUNK], [0, 1, 7, 8, 9, 30]]
 LENGTHS = st.lists(st.integers(0, 30), min_size=1, max_size=4)
 SEEDS = st.integers(0, 99)
@@ -154,13 +152,6 @@ def test_append_refuses_another_kind_of_memory(later, message):
 def test_append_refuses_an_unfinished_chunk():
     with pytest.raises(ValueError, match=r"lengths=\[16, 9\] end inside a chunk of 8"):
         random_memory([16, 9]).append(random_memory([3, 3]))
-
-
-def test_cat_ragged():
-    first, second = torch.tensor([[1, 2, 9], [3, 9, 9]]), torch.tensor([[4, 9], [5, 6]])
-    joined = cat_ragged(first, torch.tensor([2, 1]), second, torch.tensor([1, 2]))
-    assert joined.tolist() == [[1, 2, 4], [3, 5, 6]]
-    assert cat_ragged(first[:0], torch.tensor([]).long(), second[:0], torch.tensor([]).long()).shape == (0, 0)
 
 
 def test_a_memory_of_everything_is_one_segment():

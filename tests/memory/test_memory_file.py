@@ -14,8 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from sharedllm.memory import file as memory_file
-from sharedllm.memory.file import open_file, read_header, save_memory
+from sharedllm.memory import opening
+from sharedllm.memory.file import save_memory
 from sharedllm.memory.fingerprint import fingerprint_tensors
+from sharedllm.memory.opening import open_file, read_header
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 BATCHES = [[20], [9, 30], [5, 0, 17], [0], [0, 0], []]
@@ -39,7 +41,7 @@ def rewrite(path, memory, **changes):
 
     def save(tensors, name, metadata):
         header = json.loads(metadata["sharedllm"]) | changes
-        header["checksum"] = memory_file._header_checksum(header)
+        header["checksum"] = memory_file.header_checksum(header)
         written(tensors, name, metadata={"sharedllm": json.dumps(header)})
 
     with pytest.MonkeyPatch.context() as patch:
@@ -58,7 +60,7 @@ def test_round_trip_is_exact(path, lengths, dtype):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="replaces no open file")
 def test_a_file_that_is_replaced_while_it_is_opened_is_read_as_it_was(path, monkeypatch):
-    before, real = random_memory([20]), memory_file.header_of
+    before, real = random_memory([20]), opening.header_of
     save_memory(before, path)
 
     def overtaken(*arguments):
@@ -66,7 +68,7 @@ def test_a_file_that_is_replaced_while_it_is_opened_is_read_as_it_was(path, monk
         save_memory(random_memory([9, 4]), path)
         return header
 
-    monkeypatch.setattr(memory_file, "header_of", overtaken)
+    monkeypatch.setattr(opening, "header_of", overtaken)
     assert_same(open_file(path), before)
 
 

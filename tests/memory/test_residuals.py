@@ -5,7 +5,8 @@ import torch
 from helpers import random_texts, tiny_shared
 from memories import assert_same
 
-from sharedllm.memory.file import open_file, save_memory
+from sharedllm.memory.file import save_memory
+from sharedllm.memory.opening import open_file
 from sharedllm.memory.segments import segments_of, take
 
 SETTINGS = {"injection": "deep", "encoding": "chunk", "lower_layers": 2, "prefix": [4, 2], "window": 64}

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from sharedllm import open_memory
 from sharedllm.cli.loading import load, tokenizer_fingerprint
-from sharedllm.memory.file import _header_checksum, checksum
+from sharedllm.memory.file import checksum, header_checksum
 from sharedllm.store import writer
 from sharedllm.store.sealed import checksum as sealed_sum
 from sharedllm.store.writer import writing
@@ -235,7 +235,7 @@ def forge_block(rng, folder):
             tensors |= {n: t[:, :1].contiguous() for n, t in tensors.items() if n.startswith(("keys.", "values."))}
         sums = {name: checksum(tensor) for name, tensor in tensors.items()}
     header = (header if isinstance(header, dict) else {}) | {"checksums": sums}
-    header["checksum"] = _header_checksum(header)
+    header["checksum"] = header_checksum(header)
     if header["checksum"] == before:
         return  # nothing has changed
     save_file(tensors, path, metadata={"sharedllm": json.dumps(header)})

@@ -11,7 +11,7 @@ import torch
 from stores import TOKENIZER, build, model_of, words
 
 from sharedllm.documents.places import Origin
-from sharedllm.memory.file import open_file
+from sharedllm.memory.opening import open_file
 from sharedllm.store import MemoryStore
 from sharedllm.store import writer as edit
 from sharedllm.store.recover import recover

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ..utils.errors import UserError
+from .answers import choosing_line, note_cut, note_read_on, reading_line, say, show_found, show_sources
 from .common import (
     BatchTokensOption,
     JsonOption,
@@ -14,15 +15,8 @@ from .common import (
     ScoreOption,
     SelectionOption,
     check_source,
-    choosing_line,
     note,
-    note_cut,
-    note_read_on,
     print_json,
-    reading_line,
-    say,
-    show_found,
-    show_sources,
     status_line,
 )
 

@@ -5,8 +5,6 @@ are answered at once. Code that needs a model is in `loading`, which commands im
 """
 
 import json
-import re
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,10 +23,6 @@ from ..utils.model_names import checkpoint, hides_bundled
 from ..utils.text_files import check_file, check_named, harmless
 
 stderr = Console(stderr=True)
-# Most characters of a source's text that are shown: with a large budget it can be the whole document.
-MOST_SHOWN = 1_000
-# Tokens that take long to be read on for a single question.
-MANY_READ_ON = 32_768
 # Between two lines of progress where no bar can be drawn.
 SECONDS_A_LINE = 15.0
 
@@ -169,23 +163,6 @@ def status_line(label: str) -> Iterator[Callable[[str], None]]:
         yield status.update
 
 
-def reading_line(tell: Callable[[str], None]) -> Callable[[int, int], None]:
-    """What `answering` calls while a question is read, to tell it in a line."""
-    return lambda done, tokens: tell(f"reading the question: {done:,} of {tokens:,} tokens …")
-
-
-def choosing_line(tell: Callable[[str], None]) -> Callable[[int], None]:
-    """What `answering` calls while it chooses what to read, to tell in a line how much it has read and compared for it."""
-    compared = 0
-
-    def progress(tokens: int) -> None:
-        nonlocal compared
-        compared += tokens
-        tell(f"choosing what to read: {compared:,} tokens compared …")
-
-    return progress
-
-
 def check_source(name: str, *, lost: bool = False) -> None:
     """Refuse a missing memory or text file, and a memory without its manifest, before anything is loaded for it.
 
@@ -261,54 +238,3 @@ def tokens_of_length(text: str, window: int, option: str = "--lengths") -> int:
     if not value >= 0 or not value.is_integer():
         raise UserError(f"{option}: {text!r} is not a number of tokens or windows: write, for instance, 0,512,64K,4W.")
     return int(value)
-
-
-def say(text: str, end: str = "\n") -> None:
-    """Print a model's words on stdout. A text can make a model repeat sequences that control a terminal: there they are
-    escaped."""
-    if sys.stdout.isatty():
-        text = "".join(part if part in ("\n", "\t") else harmless(part) for part in re.split(r"([\n\t])", text))
-    print(text, end=end, flush=True)
-
-
-def note_cut(cut: bool) -> None:
-    """Say so where an answer had to end before its text did."""
-    if cut:
-        note("The answer is cut: raise --max-new-tokens.", style="yellow")
-
-
-def show_found(found: bool | None) -> None:
-    """Say so where a text hardly contains the question's words; see `answering.ask.Chosen`."""
-    if found is False:
-        note("This may not be in the text: it contains hardly any word of the question.", style="yellow")
-
-
-def note_read_on(tokens: int) -> None:
-    """Say how to spare it where much of a text was read on for one question."""
-    if tokens >= MANY_READ_ON:
-        note(
-            f"{tokens:,} tokens had to be read deeper for this question, because the text has few of its words. `chat` and `serve` do so "
-            "once for all questions, and a model of `sharedllm extend --encoder` never does."
-        )
-
-
-def show_sources(sources: list[dict[str, Any]]) -> None:
-    """Print the sources of an answer (see `answering.citations.describe`) on stderr: one line each, cut to the
-    terminal's width, and to `MOST_SHOWN` characters elsewhere."""
-    cut = stderr.is_terminal
-    for found in sources:
-        characters = f"characters {found['characters'][0]:,}–{found['characters'][1]:,}"
-        place = f"{found['document']}, {found['place'] or characters}"
-        excerpt, more = " ".join(found["excerpt"].split()), ""
-        if len(excerpt) > MOST_SHOWN:
-            excerpt, more = clipped(excerpt, MOST_SHOWN), f" ({len(excerpt):,} characters)"
-        line = harmless(" ".join(f"{place}: “{excerpt}”{more}".split("\n")))
-        stderr.print(
-            line,
-            style="dim",
-            highlight=False,
-            markup=False,
-            no_wrap=cut or None,
-            overflow="ellipsis" if cut else None,
-            soft_wrap=not cut,
-        )

@@ -8,6 +8,7 @@ import typer
 
 from ..utils.errors import UserError
 from ..utils.files import write_text
+from .answers import choosing_line, note_cut, reading_line, say
 from .common import (
     BatchTokensOption,
     JsonOption,
@@ -16,13 +17,9 @@ from .common import (
     ScoreOption,
     check_not_read,
     check_source,
-    choosing_line,
     note,
-    note_cut,
     output_file_option,
     print_json,
-    reading_line,
-    say,
     status_line,
     stderr,
 )

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 import typer
 
 from ..utils.errors import UserError
-from .common import BatchTokensOption, JsonOption, ModelOption, check_source, print_json, say
+from .answers import say
+from .common import BatchTokensOption, JsonOption, ModelOption, check_source, print_json
 
 
 def command(

@@ -12,7 +12,8 @@ import typer
 
 from ..answering.chat import Chat, Turn
 from ..utils.errors import UserError
-from .common import choosing_line, note, note_cut, reading_line, say, show_found, show_sources, status_line, stderr
+from .answers import choosing_line, note_cut, reading_line, say, show_found, show_sources
+from .common import note, status_line, stderr
 
 KEYS = "Ctrl-C stops an answer; /exit or Ctrl-D leaves."
 

@@ -66,6 +66,21 @@ def left_align(
     return ids.gather(1, order) * real, lengths
 
 
+def cat_ragged(
+    first: Int[Tensor, "B T"],
+    first_lengths: Int[Tensor, " B"],
+    second: Int[Tensor, "B U"],
+    second_lengths: Int[Tensor, " B"],
+) -> Int[Tensor, "B V"]:
+    """Rows of `first` (cut to their lengths) followed by rows of `second`, padded with 0 at the end."""
+    lengths = first_lengths + second_lengths
+    out = first.new_zeros(len(first), int(lengths.max()) if len(lengths) else 0)
+    for row, (a, b) in enumerate(zip(first_lengths.tolist(), second_lengths.tolist(), strict=True)):
+        out[row, :a] = first[row, :a]
+        out[row, a : a + b] = second[row, :b]
+    return out
+
+
 @dataclass(frozen=True)
 class Split:
     """Input cut in two: the running text at the end, the context before it.

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..context.chunking import cat_ragged
 from ..utils.errors import UserError
 from .segment import Segment, columns_of, placed
 
@@ -166,11 +167,7 @@ class ContextMemory:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "ContextMemory":
         """Move to a device; `dtype` applies to keys and values only."""
-
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
-
-        return self._map(move)
+        return self._map(lambda t: t.to(device=device, dtype=dtype if t.is_floating_point() else None))
 
     def detach(self) -> "ContextMemory":
         return self._map(Tensor.detach)
@@ -287,29 +284,15 @@ _BY_HEAD = ("keys", "values", "residuals")
 _PER_TOKEN = ("mask", "chunk", "position", "stride")
 
 
-def cat_ragged(first: Tensor, first_lengths: Tensor, second: Tensor, second_lengths: Tensor) -> Tensor:
-    """Rows of `first` (cut to their lengths) followed by rows of `second`, padded with 0 at the end."""
-    lengths = first_lengths + second_lengths
-    out = first.new_zeros(len(first), int(lengths.max()) if len(lengths) else 0)
-    for row, (a, b) in enumerate(zip(first_lengths.tolist(), second_lengths.tolist(), strict=True)):
-        out[row, :a] = first[row, :a]
-        out[row, a : a + b] = second[row, :b]
-    return out
-
-
 def stack(memories: list[ContextMemory]) -> ContextMemory:
     """Stack memories of one model into one batch, padded to the longest."""
     width = max(memory.mask.shape[1] for memory in memories)
     memories = [memory.padded(width) for memory in memories]
     first, tokens = memories[0], max(memory.token_ids.shape[1] for memory in memories)
-
-    def join(name: str) -> Tensor:
-        return torch.cat([memory.tensors()[name] for memory in memories])
-
     return replace(
         first,
-        **{kind: tuple(join(f"{kind}.{i}") for i in range(len(getattr(first, kind)))) for kind in _BY_HEAD},
+        **{k: tuple(map(torch.cat, zip(*(getattr(m, k) for m in memories), strict=True))) for k in _BY_HEAD},
         token_ids=torch.cat([pad(m.token_ids, (0, tokens - m.token_ids.shape[1])) for m in memories]),
         sources=tuple(texts for memory in memories for texts in memory.sources),
-        **{name: join(name) for name in (*_PER_TOKEN, "lengths")},
+        **{name: torch.cat([getattr(m, name) for m in memories]) for name in (*_PER_TOKEN, "lengths")},
     )

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..context.chunking import check_ids, left_align
+from ..context.chunking import cat_ragged, check_ids, left_align
 from ..context.pieces import cut_chunks, piece_size
 from ..context.policies.base import SelectionPolicy, chooser
 from ..context.tree import Nodes, Samples, choose_right, chunks, preserved_nodes, sample
-from ..memory.context_memory import ContextMemory, cat_ragged
+from ..memory.context_memory import ContextMemory
 from ..utils.errors import UserError
 from .config import SharedLLMConfig
 from .injection import KeyValueProjection

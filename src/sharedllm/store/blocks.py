@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..memory.context_memory import ContextMemory
-from ..memory.file import header_of, heads, opened, tensors_of
+from ..memory.opening import header_of, heads, opened, tensors_of
 from ..memory.schema import SENTENCES
 from ..memory.segment import Segment, Stored, columns_of
 from ..utils.errors import UserError, refusal

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..memory.file import open_file, read_header
 from ..memory.interface import Memory
+from ..memory.opening import open_file, read_header
 from ..utils.errors import UserError, as_path, refusal
 from ..utils.files import is_uri, there
 from ..utils.registry import Registry

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..documents.places import Origin
-from ..memory.file import header_of, opened, tensors_of
+from ..memory.opening import header_of, opened, tensors_of
 from ..utils.errors import ITS_MODEL, UserError
 from ..utils.fields import whole
 from ..utils.text import decode_pieces
