@@ -66,12 +66,20 @@ def _alone(config: SharedLLMConfig, ids: list[int]) -> list[tuple[int, int]]:
         breaks = [token in (config.breaking or ()) for token in ids[begin:end]]
         twice = [both == (True, True) for both in itertools.pairwise([False, *breaks])]
         parts = [two or token in (config.parting or ()) for two, token in zip(twice, ids[begin:end], strict=True)]
-        closes = [token in config.closing for token in ids[begin:end]]
+        closes = [_closes(config, ids[begin:end], slot) for slot in range(end - begin)]
         pauses = [token in (config.pausing or ()) for token in ids[begin:end]]
         signs = [token in (config.heading or ()) for token in ids[begin:end]]
         for start, stop in _sections(parts, closes, breaks, signs, max(1, least // 4)):
             found += [(begin + a, begin + b) for a, b in _cut(start, stop, least, (parts, closes, pauses))]
     return found
+
+
+def _closes(config: SharedLLMConfig, ids: list[int], slot: int) -> bool:
+    """Whether a sentence ends with a token, which a full stop between two digits does not."""
+    numeric = config.numeric or ()
+    around = ids[slot - 1 : slot] + ids[slot + 1 : slot + 2]
+    inner = len(around) == 2 and all(token in numeric and token not in config.closing for token in around)
+    return ids[slot] in config.closing and not (inner and ids[slot] in numeric)
 
 
 def _cut(start: int, end: int, least: int, kinds: tuple[list[bool], ...]) -> list[tuple[int, int]]:

@@ -21,13 +21,20 @@ HEADING, LONGER = 16, 3
 class Stops:
     """Where pieces of a text may end, (T,) bool each: with the token at that slot ends a paragraph or a record, a sentence or a
     line, a clause or an item of a list. breaking: a line ends that ends no sentence. heading: the token begins a heading if a
-    paragraph ends before it."""
+    paragraph ends before it. numeric: numbers are written with the token, a digit or a full stop."""
 
     parting: Bool[Tensor, " T"]
     closing: Bool[Tensor, " T"]
     pausing: Bool[Tensor, " T"]
     breaking: Bool[Tensor, " T"]
     heading: Bool[Tensor, " T"]
+    numeric: Bool[Tensor, " T"]
+
+    def points(self) -> Bool[np.ndarray, " T"]:
+        """(T,) where a full stop stands between two digits: no sentence ends with it."""
+        closing, numeric = self.closing.numpy(), self.numeric.numpy()
+        digit, size = numeric & ~closing, len(numeric)
+        return numeric & closing & np.append(False, digit)[:size] & np.append(digit, False)[1:]
 
     def headings(self, start: int, end: int) -> Int[np.ndarray, " h"]:
         """(h,) ascending slots between `start` and `end` at which headings begin, after the end of a paragraph: with a token for it,
@@ -68,6 +75,7 @@ class Marks:
     pausing: tuple[int, ...] = ()
     breaking: tuple[int, ...] = ()
     heading: tuple[int, ...] = ()
+    numeric: tuple[int, ...] = ()
 
     def at(self, ids: Int[Tensor, " T"]) -> Stops:
         """Where they stand in a text."""
@@ -92,7 +100,10 @@ def stops(tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> Stops:
     def begins_heading(text: str) -> bool:
         return bool(text) and not text.strip("#")
 
-    kinds = (ends_part, _ends_sentence, ends_clause, breaks_off, begins_heading)
+    def writes_number(text: str) -> bool:
+        return text == "." or text.isdecimal()
+
+    kinds = (ends_part, _ends_sentence, ends_clause, breaks_off, begins_heading, writes_number)
     return Stops(*_where(kinds, tokenizer, ids))
 
 

@@ -29,6 +29,7 @@ class Settings(TypedDict, total=False):
     pausing: Sequence[int] | None
     breaking: Sequence[int] | None
     heading: Sequence[int] | None
+    numeric: Sequence[int] | None
     lower_weights: Literal["shared", "copy"]
     keep: Literal["last", "first"]
     key_position: Literal["chunk", "offset"]
