@@ -76,10 +76,10 @@ def _alone(config: SharedLLMConfig, ids: list[int]) -> list[tuple[int, int]]:
 
 def _closes(config: SharedLLMConfig, ids: list[int], slot: int) -> bool:
     """Whether a sentence ends with a token, which a full stop between two digits does not."""
-    numeric = config.numeric or ()
+    closing, numeric = config.closing or (), config.numeric or ()
     around = ids[slot - 1 : slot] + ids[slot + 1 : slot + 2]
-    inner = len(around) == 2 and all(token in numeric and token not in config.closing for token in around)
-    return ids[slot] in config.closing and not (inner and ids[slot] in numeric)
+    inner = len(around) == 2 and all(token in numeric and token not in closing for token in around)
+    return ids[slot] in closing and not (inner and ids[slot] in numeric)
 
 
 def _cut(start: int, end: int, least: int, kinds: tuple[list[bool], ...]) -> list[tuple[int, int]]:
