@@ -75,7 +75,7 @@ def main() -> None:
                     for rule, (share, everything) in RULES.items():
                         rankings.LEAST_SHARE = share
                         kept = rankings.kept_pieces(scores, covered, free)
-                        if not everything and covered is not None and covered[free].max() < rankings.FOUND:
+                        if not everything and covered is not None and covered[free].max() < rankings.HARDLY_ANY:
                             kept = scores >= share * float(scores[torch.from_numpy(free)].max())
                         kept |= after > scores
                         kept[int(scores.masked_fill(torch.from_numpy(~free), -torch.inf).argmax())] = True

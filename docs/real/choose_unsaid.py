@@ -1,44 +1,76 @@
-"""How much of a question one piece has by chance, in shorter and longer texts: a table of docs/real/choices.md. Words only; takes
-a minute.
+"""How much of a question one piece has by chance, in shorter and longer texts, and whether that tells a text that answers from one that
+doesn't: tables of docs/real/choices.md. The base reads nothing. Words take a minute; an encoder embeds 32K tokens in half of one.
 
-Run: python docs/real/choose_unsaid.py MODEL DATA LENGTH …    # MODEL: of `sharedllm extend`; LENGTH: 32K, 128K
+Each question is put to its own text and to the next one, unless that has the answer too.
+
+Run: python docs/real/choose_unsaid.py MODEL DATA SET:QUESTIONS:LENGTH:PERTEXT,… [HALF [ENCODER]]    # MODEL: of `sharedllm extend`
 """
 
 import sys
+from pathlib import Path
 
 import numpy as np
-from choosing import texts
+import torch
 
 from sharedllm.cli.common import tokens_of_length
-from sharedllm.cli.loading import load
-from sharedllm.context.pieces import cut_chunks, piece_size
+from sharedllm.evaluation.qa.memory import unread
 from sharedllm.evaluation.qa.meter import Meter
-from sharedllm.scoring.words import WordIndex
+from sharedllm.evaluation.qa.run import Plan
+from sharedllm.evaluation.qa.sets import SETS, TextSpec
+from sharedllm.model.config import SharedLLMConfig
+from sharedllm.scoring.encoder import SentenceEncoder
+from sharedllm.scoring.found import seems_answered
+from sharedllm.scoring.text_index import TextIndex
+from sharedllm.utils.checkpoints import load_tokenizer
 from sharedllm.utils.text import tokenize
 
-QUESTIONS = {"reworded": 64, "nq": 60, "fairytaleqa": 60, "hotpotqa": 40}
-GATES = (0.3, 0.4, 0.5, 0.6)
+GATES = (0.3, 0.35, 0.4, 0.45, 0.5, 0.6)
 
 
 def main() -> None:
-    model, tokenizer = load(sys.argv[1])
-    meter, config = Meter(tokenizer), model.config
-    assert config.marks
-    for length in sys.argv[3:]:
-        for name, count in QUESTIONS.items():
-            found, sizes = [], []
-            for text in texts(name, count, sys.argv[2], meter, tokens_of_length(length, 1)):
-                ids = tokenize(tokenizer, text.text)[0]
-                pieces = cut_chunks(config.marks, ids, config.chunk_size, piece_size(config.window))
-                spans = zip(pieces.start.tolist(), pieces.end.tolist(), strict=True)
-                words = WordIndex(tokenizer.batch_decode([ids[start:end].tolist() for start, end in spans]))
-                asked = [words.covered(question.question) for question in text.questions[: count - len(found)]]
-                found += [1.0 if covered is None else float(covered.max()) for covered in asked]
-                sizes.append(len(pieces))
-                if len(found) == count:
-                    break
-            below = ", ".join(f"{gate}: {100 * np.mean(np.array(found) < gate):.0f} %" for gate in GATES)
-            print(f"{length}, {name}: {len(found)} questions, {np.mean(sizes):,.0f} pieces, below {below}", flush=True)
+    config, tokenizer = SharedLLMConfig.from_pretrained(sys.argv[1]), load_tokenizer(sys.argv[1])
+    half, meter = sys.argv[4] if sys.argv[4:] else "even", Meter(tokenizer)
+    assert half in ("even", "odd", "all")
+    encoder = SentenceEncoder.load(sys.argv[5]) if sys.argv[5:] else None
+    for part in sys.argv[3].split(","):
+        name, count, length, per_text = part.split(":")
+        size = 0 if length == "whole" else tokens_of_length(length, 1)
+        plan = Plan(
+            SETS.find(name), TextSpec(Path(sys.argv[2]), size, half, int(per_text), 0), [], [], int(count), False
+        )
+        texts = list(plan.texts(meter))
+        indexes = []
+        for text in texts:
+            segment = unread(tokenize(tokenizer, text.text), config.chunk_size)
+            index = TextIndex([segment], tokenizer, config.window, marks=config.marks)
+            indexes.append((index, index.sentences(encoder, [segment]) if encoder else None))
+        # For questions of the text and of another: how much one piece has by words, and by both; what is said of it.
+        has: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+        said: dict[bool, list[tuple[bool, bool]]] = {True: [], False: []}
+        for place, text in enumerate(texts):
+            for other in {place, (place + 1) % len(texts)}:
+                (index, sentences), written = indexes[other], texts[other].text.casefold()
+                for question in text.questions:
+                    covered, free = index.covered(question.question)
+                    answered = any(answer.casefold() in written for answer in question.answers)
+                    if covered is None or (other != place and answered):
+                        continue
+                    near = torch.from_numpy(covered)
+                    if sentences is not None:
+                        near = sentences.scores(question.question)[0]
+                    nearer = ((near - near.mean()) / (1 - near.mean())).numpy()
+                    has[other == place].append((covered[free].max(), ((covered + nearer) / 2)[free].max()))
+                    said[other == place].append((seems_answered(covered, free), seems_answered(covered, free, near)))  # type: ignore
+        sizes = np.mean([len(index.texts) for index, _ in indexes])
+        print(f"\n{name}, {length}, {half} ids, {len(texts)} texts of {sizes:,.0f} pieces: own and other questions {len(has[True])}, {len(has[False])}")  # fmt: skip
+        for column, by in enumerate(("words", "words and encoder")[: 1 + (encoder is not None)]):
+            rates = {
+                gate: [100 * np.mean([row[column] >= gate for row in has[own]] or [np.nan]) for own in (True, False)]
+                for gate in GATES
+            }
+            today = [100 * np.mean([row[column] for row in said[own]] or [np.nan]) for own in (True, False)]
+            shown = ", ".join(f"{gate}: {own:.0f} / {other:.0f}" for gate, (own, other) in rates.items())
+            print(f"by {by}, found in per cent at {shown}; as chosen {today[0]:.0f} / {today[1]:.0f}", flush=True)
 
 
 if __name__ == "__main__":

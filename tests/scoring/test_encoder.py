@@ -229,6 +229,15 @@ def test_a_model_with_an_encoder_ranks_by_words_and_by_it(model):
     assert ranked.compared.encoded > 0
 
 
+def test_the_encoder_says_too_whether_it_is_found(model, monkeypatch):
+    given = []
+    monkeypatch.setattr(rankings, "seems_answered", lambda covered, free, near=None: given.append(near))
+    for score in (None, "meaning", "bm25"):
+        index, _ = rank(with_encoder(encoder()), score, "the old geese")
+    near = SentenceIndex(encoder(), index.texts).scores("the old geese")[0]
+    assert torch.equal(given[0], near) and torch.equal(given[1], near) and given[2] is None
+
+
 def test_an_encoder_is_saved_with_its_model_and_checked(model, tmp_path):
     ours = encoder(Form("first", "q: "))
     with_encoder(ours).save_pretrained(tmp_path)

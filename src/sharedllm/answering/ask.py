@@ -19,7 +19,7 @@ from ..scoring.defaults import default_budget, default_score
 from ..scoring.hybrid import HybridScore
 from ..scoring.meaning import Compared
 from ..scoring.passages import select_pieces
-from ..scoring.rankings import FOUND, RANKINGS, check_ranking
+from ..scoring.rankings import RANKINGS, check_ranking
 from ..utils.errors import UserError
 from ..utils.hardware import now
 from .asked import answer_length, prompt_of, searched_for
@@ -40,7 +40,7 @@ class Chosen:
     scores     (1, Z) how much the token at each slot of the text matters to the question
     citations  the parts that were kept whole, best first; of an `Answer` those that have its words before others
     sources    the citations for display (see `citations.describe`)
-    found      None where it is not known: for models that do not read deeper, and for questions of nothing but words such as "what is it"; False: the text contains hardly any word of the question and may not answer it
+    found      None where it is not known: for models that do not read deeper, and for questions of nothing but words such as "what is it"; False: the text has hardly anything of the question and may not answer it
     compared   what was done to compare meanings
     """
 
@@ -185,8 +185,7 @@ def choose(
         selected = select_pieces(
             model.model, segments_of(everything), tokenizer, asked, own[:, -asked.shape[1] :], budget, ranking, progress
         )
-        found = None if selected.coverage is None else selected.coverage >= FOUND
-        return _chosen(tokenizer, selected.memory, selected.scores, found, selected.compared)
+        return _chosen(tokenizer, selected.memory, selected.scores, selected.found, selected.compared)
     scores = token_scores(model, tokenizer, everything, prompt, words, score)
     memory = model.select(everything, prompt, budget=budget, score=scores)
     return _chosen(tokenizer, memory, scores)

@@ -50,9 +50,9 @@ def note_cut(cut: bool) -> None:
 
 
 def show_found(found: bool | None) -> None:
-    """Say so where a text hardly contains the question's words; see `answering.ask.Chosen`."""
+    """Say so where a text seems not to answer the question; see `answering.ask.Chosen`."""
     if found is False:
-        note("This may not be in the text: it contains hardly any word of the question.", style="yellow")
+        note("This may not be in the text: no part of it says much of the question.", style="yellow")
 
 
 def note_read_on(tokens: int) -> None:

@@ -27,12 +27,12 @@ class Needed:
 
     pieces    n of them, in the text's order
     scores    (n,) how much each matters
-    coverage, compared  as in `Ranked`
+    found, compared  as in `Ranked`
     """
 
     pieces: Pieces
     scores: Float[Tensor, " n"]
-    coverage: float | None
+    found: bool | None
     compared: Compared
 
 
@@ -42,12 +42,12 @@ class Selected:
 
     memory    the chosen tokens, in the text's order
     scores    (1, T) the score of the kept piece at each slot, −∞ elsewhere
-    coverage, compared  as in `Ranked`
+    found, compared  as in `Ranked`
     """
 
     memory: ContextMemory
     scores: Tensor
-    coverage: float | None
+    found: bool | None
     compared: Compared
 
 
@@ -71,7 +71,7 @@ def needed_pieces(
     ranked = rank_pieces(model, segments, index, question, question_ids, own, score, progress)
     scores = ranked.scores if ranked.kept is None else ranked.scores.masked_fill(~ranked.kept, -torch.inf)
     chosen = choose_pieces(scores, index.pieces, budget)
-    return Needed(index.pieces[chosen], scores[chosen].float(), ranked.coverage, ranked.compared)
+    return Needed(index.pieces[chosen], scores[chosen].float(), ranked.found, ranked.compared)
 
 
 def select_pieces(
@@ -97,7 +97,7 @@ def select_pieces(
     slots = needed.pieces.slots()
     scores = torch.full((1, extent(segments)), -torch.inf)
     scores[0, slots] = torch.repeat_interleave(needed.scores, needed.pieces.lengths)
-    return Selected(take(segments, [slots], [torch.ones_like(slots)]), scores, needed.coverage, needed.compared)
+    return Selected(take(segments, [slots], [torch.ones_like(slots)]), scores, needed.found, needed.compared)
 
 
 def _said(tokenizer: PreTrainedTokenizerBase, ids: list[int], own: list[bool]) -> str:

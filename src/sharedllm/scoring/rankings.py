@@ -14,6 +14,7 @@ from ..model.config import SharedLLMConfig
 from ..utils.errors import UserError
 from .defaults import default_score
 from .encoder import encoder_of
+from .found import seems_answered
 from .heads import Heads
 from .links import linked
 from .meaning import Compared
@@ -43,10 +44,8 @@ RANKINGS = {
 }
 # The weight of heads relative to words. Chosen on even ids of NQ, FairytaleQA and HotpotQA (docs/real/choices.md).
 HEADS = 0.2
-# Below this coverage a text hardly answers a question. Measured on NQ (60 questions, 240 passages): without the
-# answering passage half are below, with it none. If a whole text is about the same people (FairytaleQA, 80 questions),
-# hardly any is.
-FOUND = 0.3
+# Below this share of a question's words, by idf, words say hardly anything about which piece answers it.
+HARDLY_ANY = 0.3
 # Below this coverage words say less than meaning, and a little above it both together say most. On even
 # ids nearly all questions that share no word with their fact are below `UNSAID` in texts of 32K tokens, or below `HARDLY_SAID` in
 # 128K, of which some piece has more of a question's words by chance; of FairytaleQA and NQ one in ten (docs/real/choices.md).
@@ -57,8 +56,8 @@ COMPARED = 16
 # The weight of a sentence encoder beside words: where these say much, little, and hardly anything. Chosen on even ids
 # (docs/real/choices.md).
 ENCODED, ENCODED_LITTLE, ENCODED_UNSAID = 0.5, 0.75, 1.0
-# But where the next piece has less than this share of the best one's score, and the best one is at `FOUND` or above and has a name or a
-# number of the question, words decide. On even ids so it was for all questions about UUIDs, of whose words `FOUND` was less then, and
+# But where the next piece has less than this share of the best one's score, and the best one is at `HARDLY_ANY` or above and has a name or a
+# number of the question, words decide. On even ids so it was for all questions about UUIDs, of whose words `HARDLY_ANY` was less then, and
 # is for no other one.
 NAMED = 1 / 3
 # Pieces whose score is a smaller share of the best one's are left out even if they fit into the budget: they cost time,
@@ -73,13 +72,13 @@ class Ranked:
     """The n pieces of a text, ranked for a question.
 
     scores    (n,) how much each piece matters
-    coverage  how much of the question one piece contains (see `WordIndex.covered`)
+    found     whether one may answer the question (see `seems_answered`)
     kept      (n,) which pieces may be read; None for all
     compared  what was done to compare meanings
     """
 
     scores: Float[Tensor, " n"]
-    coverage: float | None
+    found: bool | None
     kept: Bool[Tensor, " n"] | None = None
     compared: Compared = field(default_factory=Compared)
 
@@ -106,7 +105,6 @@ def rank_pieces(
     """
     ranking, heads = check_ranking(model.config, score or default_score(model.config))
     covered, free = index.covered(question)
-    coverage = None if covered is None else float(covered.max())
     words = index.words.scores(question) if ranking.words else None
     encoder = encoder_of(model) if ranking.meaning else None
     by_states = ranking.meaning and encoder is None and model.config.meaning_layers is not None
@@ -119,26 +117,26 @@ def rank_pieces(
             # What quotes the question is nearest to it, and does not answer it.
             known = scores.isfinite()
             scores = scores.masked_fill(torch.from_numpy(~free) & known, float(scores[known].min()))
-        return Ranked(scores, coverage, compared=compared)
-    found, compared = [] if words is None else [words], Compared()
+        return Ranked(scores, seems_answered(covered, free), compared=compared)
+    by, near, compared = [] if words is None else [words], None, Compared()
     if encoder is not None:
         near, compared = index.sentences(encoder, segments, progress).scores(question)
-        found = [near if words is None else with_encoded(words, near, free, encoder_weight(covered, free, unsaid))]
+        by = [near if words is None else with_encoded(words, near, free, encoder_weight(covered, free, unsaid))]
     elif heads:
-        found.append(index.heads(model, segments).scores(question_ids, own, progress))
-    scores = found[0] if len(found) == 1 else join(*found)
+        by.append(index.heads(model, segments).scores(question_ids, own, progress))
+    scores, found = by[0] if len(by) == 1 else join(*by), seems_answered(covered, free, near)
     if words is None:
-        return Ranked(scores, coverage, compared=compared)
+        return Ranked(scores, found, compared=compared)
     best = int(scores.masked_fill(torch.from_numpy(~free), -torch.inf).argmax())
     # In a text of fewer pieces the farthest would count for nothing, however near it is.
     if by_states and len(scores) > COMPARED and float(scores.max()) > 0:
         chosen = scores.topk(COMPARED).indices.sort().values
-        if (near := index.meaning(model, segments).as_kept(question, chosen)) is not None:
-            scores, compared = with_meaning(scores, chosen, near[0], free), near[1]
+        if (kept_near := index.meaning(model, segments).as_kept(question, chosen)) is not None:
+            scores, compared = with_meaning(scores, chosen, kept_near[0], free), kept_near[1]
     after = follow(scores, index, question, free)
     kept = kept_pieces(scores, covered, free) | (after > scores)
     kept[best] = True  # what words find first is read, whatever is nearer in the states of a few layers
-    return Ranked(after, coverage, kept, compared)
+    return Ranked(after, found, kept, compared)
 
 
 def by_meaning(
@@ -157,7 +155,7 @@ def by_meaning(
     if said >= HARDLY_SAID:
         return False
     best = int(words.masked_fill(torch.from_numpy(~free), -torch.inf).argmax())
-    stands_out = said >= FOUND and _stands_out(words[torch.from_numpy(free)])
+    stands_out = said >= HARDLY_ANY and _stands_out(words[torch.from_numpy(free)])
     return not (stands_out and _has_name(texts[best], question))
 
 
@@ -263,7 +261,7 @@ def kept_pieces(
     Args:
         covered, free: of `TextIndex.covered`; only pieces that don't quote the question are compared with.
     """
-    if covered is not None and covered[free].max() < FOUND:
+    if covered is not None and covered[free].max() < HARDLY_ANY:
         return torch.ones(len(ranked), dtype=torch.bool)
     near = ranked >= LEAST_SHARE * float(ranked[torch.from_numpy(free)].max())
     if covered is not None and covered[free].max() >= WHOLE:

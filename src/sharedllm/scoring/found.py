@@ -1,0 +1,36 @@
+"""Whether a text seems to answer a question: by how many of its words one piece has, and by how near a sentence encoder finds it.
+
+In a longer text some piece has more of any question by chance, so more is asked of it. Chosen on even ids, with texts that answer
+and others (docs/real/choices.md#is-it-in-the-text)."""
+
+import math
+
+import numpy as np
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+# What a piece needs in a text of so many pieces, some 8K tokens; so much more with each doubling; and at most.
+SHORT = 64
+WORDS, WORDS_MORE, WORDS_MOST = 0.3, 0.04, 0.5
+# The same where an encoder counts too.
+BOTH, BOTH_MORE, BOTH_MOST = 0.35, 0.01, 0.4
+
+
+def seems_answered(
+    covered: Float[np.ndarray, " n"] | None, free: Bool[np.ndarray, " n"], near: Float[Tensor, " n"] | None = None
+) -> bool | None:
+    """Whether one of n pieces may answer a question; None for a question of nothing but words such as "what is it".
+
+    Args:
+        covered, free: of `TextIndex.covered`; a piece that only quotes the question doesn't answer it.
+        near: (n,) cosines of pieces and question by a sentence encoder, if there is one.
+    """
+    if covered is None:
+        return None
+    longer = max(0.0, math.log2(len(covered) / SHORT))
+    if near is None:
+        return bool(covered[free].max() >= min(WORDS + WORDS_MORE * longer, WORDS_MOST))
+    # For some encoders all texts are near each other, so a piece counts by how much nearer it is than the mean.
+    cosines = near.numpy()
+    nearer = (cosines - cosines.mean()) / max(1 - float(cosines.mean()), 1e-6)
+    return bool(((covered + nearer) / 2)[free].max() >= min(BOTH + BOTH_MORE * longer, BOTH_MOST))
