@@ -19,7 +19,7 @@ from sharedllm.evaluation.qa.run import Plan
 from sharedllm.evaluation.qa.sets import SETS, TextSpec
 from sharedllm.model.config import SharedLLMConfig
 from sharedllm.scoring.encoder import SentenceEncoder
-from sharedllm.scoring.found import seems_answered
+from sharedllm.scoring.found import above_mean, seems_answered
 from sharedllm.scoring.text_index import TextIndex
 from sharedllm.utils.checkpoints import load_tokenizer
 from sharedllm.utils.text import tokenize
@@ -58,7 +58,7 @@ def main() -> None:
                     near = torch.from_numpy(covered)
                     if sentences is not None:
                         near = sentences.scores(question.question)[0]
-                    nearer = ((near - near.mean()) / (1 - near.mean())).numpy()
+                    nearer = above_mean(near).numpy()
                     has[other == place].append((covered[free].max(), ((covered + nearer) / 2)[free].max()))
                     said[other == place].append((seems_answered(covered, free), seems_answered(covered, free, near)))  # type: ignore
         sizes = np.mean([len(index.texts) for index, _ in indexes])

@@ -45,4 +45,11 @@ def test_an_encoder_says_as_much_as_words():
     assert seems_answered(of(64, 0.2), all_of(64), torch.full((64,), 0.8)) is False
     alike = torch.from_numpy(of(64, 0.92, 0.8))
     assert seems_answered(of(64, 0.2), all_of(64), alike) is True, "nearer by three fifths of what is left"
-    assert seems_answered(of(1, 0.9), all_of(1), torch.ones(1)) is True
+
+
+def test_a_short_text_has_no_mean_to_speak_of():
+    """What is nearest in one piece, or in three alike ones, counts as it is."""
+    for pieces in (1, 3):
+        near = torch.full((pieces,), 0.6)
+        assert seems_answered(of(pieces, 0.3, 0.3), all_of(pieces), near) is True
+        assert seems_answered(of(pieces, 0.3, 0.3), all_of(pieces), near / 6) is False

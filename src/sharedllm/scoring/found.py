@@ -14,6 +14,8 @@ SHORT = 64
 WORDS, WORDS_MORE, WORDS_MOST = 0.3, 0.04, 0.5
 # The same where an encoder counts too.
 BOTH, BOTH_MORE, BOTH_MOST = 0.35, 0.01, 0.4
+# So many pieces of cosine 0 are imagined beside those of a text: the mean of a few says nothing.
+IMAGINED = 16
 
 
 def seems_answered(
@@ -30,7 +32,11 @@ def seems_answered(
     longer = max(0.0, math.log2(len(covered) / SHORT))
     if near is None:
         return bool(covered[free].max() >= min(WORDS + WORDS_MORE * longer, WORDS_MOST))
-    # For some encoders all texts are near each other, so a piece counts by how much nearer it is than the mean.
-    cosines = near.numpy()
-    nearer = (cosines - cosines.mean()) / max(1 - float(cosines.mean()), 1e-6)
+    nearer = above_mean(near).numpy()
     return bool(((covered + nearer) / 2)[free].max() >= min(BOTH + BOTH_MORE * longer, BOTH_MOST))
+
+
+def above_mean(near: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """(n,) cosines from their mean on, as parts of the way from there to 1: for some encoders all texts are near each other."""
+    mean = near.sum() / (len(near) + IMAGINED)
+    return (near - mean) / (1 - mean)
