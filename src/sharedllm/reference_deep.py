@@ -75,11 +75,10 @@ def _alone(config: SharedLLMConfig, ids: list[int]) -> list[tuple[int, int]]:
 
 
 def _closes(config: SharedLLMConfig, ids: list[int], slot: int) -> bool:
-    """Whether a sentence ends with a token, which a full stop between two digits does not."""
+    """Whether a sentence ends with a token, as none does with a full stop right before a digit."""
     closing, numeric = config.closing or (), config.numeric or ()
-    around = ids[slot - 1 : slot] + ids[slot + 1 : slot + 2]
-    inner = len(around) == 2 and all(token in numeric and token not in closing for token in around)
-    return ids[slot] in closing and not (inner and ids[slot] in numeric)
+    before_digit = any(token in numeric and token not in closing for token in ids[slot + 1 : slot + 2])
+    return ids[slot] in closing and not (before_digit and ids[slot] in numeric)
 
 
 def _cut(start: int, end: int, least: int, kinds: tuple[list[bool], ...]) -> list[tuple[int, int]]:

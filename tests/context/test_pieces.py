@@ -145,7 +145,7 @@ def test_records_on_one_line_are_not_cut_apart(separators):
     ],
 )
 def test_no_piece_ends_inside_a_number(text, first):
-    """A full stop between two digits ends no sentence, any other one does."""
+    """A full stop right before a digit ends no sentence, any other one does."""
     tokenizer = AutoTokenizer.from_pretrained(bundled_model())
     ids = tokenize(tokenizer, text)[0]
     pieces = cut_pieces(stops(tokenizer, ids), torch.tensor([0]), torch.tensor([len(ids)]), 5)
@@ -214,3 +214,10 @@ def test_the_rule_has_a_version():
     marks = Stops(*(torch.rand(20_000, generator=random) < share for share in (0.05, 0.01, 0.05, 0.02, 0.5, 0)))
     cut = cut_pieces(marks, torch.tensor([0, 9000]), torch.tensor([9000, 20_000]))
     assert (RULE, len(cut), int((cut.start * torch.arange(len(cut))).sum())) == (1, 334, 740_882_119)
+
+
+def test_a_digit_after_the_full_stop_is_enough():
+    """Where numbers are tokens with the space before them, as " 61" of GPT-2's kind, they are no digits to begin with."""
+    closing, numeric = torch.tensor([False, True, False, True]), torch.tensor([False, True, True, True])
+    nowhere = torch.zeros(4, dtype=torch.bool)
+    assert Stops(nowhere, closing, nowhere, nowhere, nowhere, numeric).points().tolist() == [False, True, False, False]

@@ -179,6 +179,8 @@ def test_a_piece_that_quotes_the_question_does_not_set_the_measure(model):
         ("He asked: who keeps the red castle?\n\nWho keeps the red castle?\nAnna.", "Who keeps the red castle?", False),
         ("Nobody who keeps the red castle?", "Who keeps the red castle?", True),
         ("C++ is older.", "c++", False),
+        ("Who saw the wreck of the Marigold? Nobody.", "Marigold", False),
+        ("Who saw the wreck of the Marigold? Nobody.", "Marigold?", False),
     ],
 )
 def test_what_is_a_quotation(text, question, quoted):

@@ -214,5 +214,15 @@ def test_running_text_beyond_the_window_of_the_base_is_refused_before_the_text_i
     code, _, err = run(
         "train", recipe(base=str(base), model={}, context=0, running=long, batch_tokens=long, micro_tokens=long)
     )
-    assert code == 2 and f"running={long} does not fit into the model's window={window}: lower running" in err, err
+    whose = f"the base {base}'s" if said else "the model's"
+    assert code == 2 and f"running={long} does not fit into {whose} window={window}: lower running" in err, err
     assert not (tmp_path / "tokens").exists()
+
+
+@pytest.mark.parametrize("wrong", [{"model_type": ["a"]}, {"max_position_embeddings": True}], ids=str)
+def test_a_base_with_an_odd_configuration_is_refused(run, recipe, base_folder, tmp_path, wrong):
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text(json.dumps(json.loads((base_folder / "config.json").read_text()) | wrong))
+    code, _, err = run("train", recipe(base=str(base), model={}))
+    assert code == 2 and f"can't load the base {base}" in err, err

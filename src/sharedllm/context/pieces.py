@@ -75,10 +75,9 @@ def cut_pieces(stops: Stops, starts: Int[Tensor, " m"], ends: Int[Tensor, " m"],
     if least < 1:
         raise UserError(f"least={least} must be at least 1 token.")
     most = 2 * least
-    blank, points = blank_lines(stops.breaking.numpy()), stops.points()
-    begins = starts[starts < len(blank)].numpy()
-    blank[begins] = points[begins] = False  # for a stretch that is read alone there is nothing before it
-    kinds = (stops.parting.numpy() | blank, stops.closing.numpy() & ~points, stops.pausing.numpy())
+    blank = blank_lines(stops.breaking.numpy())
+    blank[starts[starts < len(blank)].numpy()] = False
+    kinds = (stops.parting.numpy() | blank, stops.closing.numpy() & ~stops.points(), stops.pausing.numpy())
     places = [np.flatnonzero(kind) + 1 for kind in kinds]
     first: list[int] = []
     last: list[int] = []

@@ -31,10 +31,9 @@ class Stops:
     numeric: Bool[Tensor, " T"]
 
     def points(self) -> Bool[np.ndarray, " T"]:
-        """(T,) where a full stop stands between two digits: no sentence ends with it."""
+        """(T,) where a full stop stands right before a digit: no sentence ends with it."""
         closing, numeric = self.closing.numpy(), self.numeric.numpy()
-        digit, size = numeric & ~closing, len(numeric)
-        return numeric & closing & np.append(False, digit)[:size] & np.append(digit, False)[1:]
+        return numeric & closing & np.append(numeric & ~closing, False)[1:]
 
     def headings(self, start: int, end: int) -> Int[np.ndarray, " h"]:
         """(h,) ascending slots between `start` and `end` at which headings begin, after the end of a paragraph: with a token for it,

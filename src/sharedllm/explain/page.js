@@ -270,7 +270,7 @@ function drawFigures() {
     ["Attention to passages", percent(found), `mean over ${some(layers.length, "layer")}`],
   ];
   $("figures").append(...figures.map(([term, value, note]) => make("div", {}, make("dt", {}, term), make("dd", {}, value), make("dd", {}, note))));
-  $("about").textContent = `Answered by ${facts.model} from ${some(facts.tokens, "token")}, of which ${whole(facts.kept)} were chosen by ${facts.score}.${facts.found === false ? " This may not be in the text: it contains hardly any word of the question." : ""}`;
+  $("about").textContent = `Answered by ${facts.model} from ${some(facts.tokens, "token")}, of which ${whole(facts.kept)} were chosen by ${facts.score}.${facts.found === false ? " This may not be in the text: no part of it says much of the question." : ""}`;
 }
 function drawSources() {
   $("sources-note").textContent = sources.length

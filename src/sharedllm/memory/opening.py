@@ -77,7 +77,7 @@ def header_of(path: Path, file: Any) -> dict:
         raise _damaged(path, "its header can't be read") from None
     if kind != FORMAT:
         raise UserError(f"{path} has format {kind!r}, not {FORMAT!r}: it is not a memory.")
-    if made_as not in range(1, VERSION + 1):
+    if type(made_as) is not int or made_as not in range(1, VERSION + 1):
         raise UserError(f"{path} has format_version={made_as!r}, this package reads 1 … {VERSION}: upgrade sharedllm.")
     wrong = misfit_of(header, HEADER, OPTIONAL)
     if wrong is not None:

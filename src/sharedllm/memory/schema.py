@@ -24,7 +24,7 @@ HEADER: dict[str, Kind] = {
     "tokenizer": text(),
     "library": text(),
     "storage": STORAGE,
-    "dtype": text(),
+    "dtype": one_of(*DTYPES, ""),  # none of a memory without layers
     "chunk_size": CHUNK_SIZE,
     "texts": whole(0, 2**31),
     "layers": LAYERS,

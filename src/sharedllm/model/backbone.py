@@ -73,8 +73,8 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         """The lower model, over this model's weights; `plain` runs all M layers whole, to measure what the shortcut saves."""
         layers = self.lower_layers if self.lower_layers is not None else self.upper.layers
         text_config, prefix = self.upper.config, tuple(self.config.prefix or ())
-        whole = self.config.lower_layers if plain else None
-        return LowerModel(layers, self.get_input_embeddings(), self.upper.rotary_emb, text_config, whole, prefix)
+        least = self.config.lower_layers if plain else None
+        return LowerModel(layers, self.get_input_embeddings(), self.upper.rotary_emb, text_config, least, prefix)
 
     def _encoder(
         self,

@@ -89,8 +89,8 @@ class SharedLLMConfig(PreTrainedConfig):
         breaking: ids of the tokens that end a line, but no sentence. A short line that ends with one, between one of `parting` and a
             much longer line, is a heading: a piece ends before it.
         heading: ids of the tokens that begin a heading after one of `parting`.
-        numeric: ids of the tokens that numbers are written with, digits and the full stop: no piece ends with a full stop between two
-            digits.
+        numeric: ids of the tokens that numbers are written with, digits and the full stop: no piece ends with a full stop right before
+            a digit.
         lower_weights: "shared", the lower model is the upper model's own layers; "copy", it has its own parameters.
         keep: the "last" token of each stride, which has seen the others, or the "first", as in the authors' code.
         key_position: "chunk", all keys of chunk i are at position i (paper); "offset", a key is at i plus its offset in

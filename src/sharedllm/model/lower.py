@@ -34,7 +34,7 @@ class LowerModel:
     embed    token embedding
     rotary   the base's rotary embedding
     config   the base's configuration
-    plain    how many layers to run whole at least, to measure what the shortcut saves; None: no more than states need
+    least    how many layers to run at least, all of them whole, to measure what the shortcut saves; None: those that states need
     prefix   token ids before every unit, read once; without them its first tokens would look like the beginning of a text
     """
 
@@ -42,7 +42,7 @@ class LowerModel:
     embed: nn.Embedding
     rotary: nn.Module
     config: PreTrainedConfig
-    plain: int | None = None
+    least: int | None = None
     prefix: tuple[int, ...] = ()
 
     @property
@@ -108,7 +108,7 @@ class LowerModel:
 
     def _layers(self, depth: int) -> int:
         """How many layers run for states up to a depth."""
-        return max(depth, self.plain or 0)
+        return max(depth, self.least or 0)
 
     def _batches(
         self, ids: Tensor, units: Nodes, unit: Tensor, position: Tensor, batch_tokens: int
@@ -148,7 +148,7 @@ class LowerModel:
         run = LayerRun(self.layers, self.rotary, self.config, hidden, len(self.prefix))
         for index in range(layers):
             seen = before[index] if before else None
-            if index == depth - 1 and self.plain is None and offsets.shape[1] < ids.shape[1]:
+            if index == depth - 1 and self.least is None and offsets.shape[1] < ids.shape[1]:
                 states.append(run.sampled(index, hidden, seen, offsets))
             else:
                 hidden = run.layer(index, hidden, seen)[0]

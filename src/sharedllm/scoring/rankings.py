@@ -46,7 +46,7 @@ RANKINGS = {
 HEADS = 0.2
 # Below this share of a question's words, by idf, words say hardly anything about which piece answers it.
 HARDLY_ANY = 0.3
-# Below this coverage words say less than meaning, and a little above it both together say most. On even
+# Below this share of them words say less than meaning, and a little above it both together say most. On even
 # ids nearly all questions that share no word with their fact are below `UNSAID` in texts of 32K tokens, or below `HARDLY_SAID` in
 # 128K, of which some piece has more of a question's words by chance; of FairytaleQA and NQ one in ten (docs/real/choices.md).
 UNSAID, HARDLY_SAID = 0.4, 0.5
@@ -56,13 +56,13 @@ COMPARED = 16
 # The weight of a sentence encoder beside words: where these say much, little, and hardly anything. Chosen on even ids
 # (docs/real/choices.md).
 ENCODED, ENCODED_LITTLE, ENCODED_UNSAID = 0.5, 0.75, 1.0
-# But where the next piece has less than this share of the best one's score, and the best one is at `HARDLY_ANY` or above and has a name or a
-# number of the question, words decide. On even ids so it was for all questions about UUIDs, of whose words `HARDLY_ANY` was less then, and
-# is for no other one.
+# But where the next piece has less than this share of the best one's score, and the best one has `HARDLY_ANY` of the words or more and a name or a
+# number of the question, words decide. It guards questions about names that the text hardly repeats; on even ids it holds for none now
+# (docs/real/choices.md).
 NAMED = 1 / 3
 # Pieces whose score is a smaller share of the best one's are left out even if they fit into the budget: they cost time,
 # and confuse a small model. On even ids hardly any evidence is lost by this, and answers are as good or better with fewer tokens
-# (docs/real/choose_shares.py). Where one piece has so much of a question, they need this share of its coverage too: what has less
+# (docs/real/choose_shares.py). Where one piece has so much of a question's words, others need this share of what it has: what has less
 # is about something alike.
 LEAST_SHARE, WHOLE = 0.6, 0.8
 

@@ -47,9 +47,13 @@ def said(text: str) -> list[str]:
 
 def quotes(text: str, question: str) -> bool:
     """Whether a text repeats a question word for word, with its question mark, without more of it right below. A heading, or a line of
-    its own, that more text follows is no quotation: the answer stands there. Nor are a question's words in a statement."""
+    its own, that more text follows is no quotation: the answer stands there. Nor are a question's words in a statement. A single word
+    is no question to repeat: it ends many."""
+    words = said(question)
+    if len(words) < 2:
+        return False
     plain = unicodedata.normalize("NFKC", text).casefold()
-    asked = _BETWEEN.join(map(regex.escape, said(question)))
+    asked = _BETWEEN.join(map(regex.escape, words))
     found = list(regex.finditer(rf"(?<![\p{{L}}\p{{N}}\p{{M}}]){asked}{_ASKED}", plain))
     return bool(found) and not any(_answered(plain, match.start(), match.end()) for match in found)
 

@@ -19,12 +19,12 @@ import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..causal_lm import SharedLLMForCausalLM
 from ..model.config import SharedLLMConfig
 from ..model.settings import Settings
-from ..utils.checkpoints import load_model
+from ..utils.checkpoints import load_config, load_model
 from ..utils.errors import UserError
 from ..utils.files import write_text
 from ..utils.model_names import checkpoint, is_gguf
@@ -187,10 +187,7 @@ def _config_of(name: str) -> PreTrainedConfig:
     # The configuration of a .gguf file is only known when it is loaded.
     if is_gguf(found):
         return load_model(name, dtype="auto").config
-    try:
-        return AutoConfig.from_pretrained(found)
-    except (OSError, ValueError) as error:
-        raise UserError(f"can't load the base {name}: {str(error).splitlines()[0]}") from None
+    return load_config(name)
 
 
 def read_about(folder: Path) -> dict[str, Any]:

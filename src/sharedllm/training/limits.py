@@ -72,8 +72,11 @@ def check_numbers(recipe: Any) -> None:
             raise UserError(f"distractors={phase.distractors} must be numbers of other contexts, none below 0.")
 
 
-def check_running(recipe: Any, window: int) -> None:
-    """Refuse running text that does not fit into the model's window, in tokens.
+def check_running(recipe: Any, window: int, whose: str = "the model's") -> None:
+    """Refuse running text that does not fit into a window, in tokens.
+
+    Args:
+        whose: window it is, for the message.
 
     Raises:
         UserError: the running text of a phase is longer.
@@ -81,7 +84,7 @@ def check_running(recipe: Any, window: int) -> None:
     longest = max(phase.running for phase in recipe.phases())
     if longest > window:
         raise UserError(
-            f"running={longest} does not fit into the model's window={window}: lower running and raise context by as much, or raise "
+            f"running={longest} does not fit into {whose} window={window}: lower running and raise context by as much, or raise "
             "model.window."
         )
 
@@ -95,9 +98,9 @@ def window_said(base: str) -> int | None:
         said = json.loads((Path(checkpoint(base)) / "config.json").read_text(encoding="utf-8"))
         extended = system_of_type(said.get("model_type", "")) is not None
         window = said["window"] if extended else said.get("text_config", said)["max_position_embeddings"]
-    except (OSError, ValueError, AttributeError, TypeError, KeyError):
+    except (OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError):
         return None  # what is wrong with it is said when the model is loaded
-    return window if type(window) is int else None
+    return window if type(window) is int and window > 0 else None
 
 
 def _value(recipe: Any, name: str) -> Any:

@@ -21,7 +21,7 @@ from ..data.shards import TokenStore, check_tokenizer
 from ..data.sources import documents
 from ..model.config import SharedLLMConfig
 from ..systems.trained import import_models, system_of_type, trained_systems
-from ..utils.checkpoints import load_tokenizer
+from ..utils.checkpoints import load_config, load_tokenizer
 from ..utils.errors import UserError
 from ..utils.model_names import checkpoint
 from ..utils.scratch import whole_folder
@@ -188,8 +188,8 @@ def _config(recipe: Recipe) -> PreTrainedConfig:
     """The configuration of the recipe's base, changed where it is the base's own that the recipe changes."""
     name = checkpoint(recipe.base or "")
     import_models()
+    config = load_config(recipe.base or "")
     try:
-        config = AutoConfig.from_pretrained(name)
         if isinstance(config, SharedLLMConfig) and recipe.model:
             config = _changed(config, recipe)
         elif not trained_systems()[recipe.system].model and recipe.model:

@@ -8,7 +8,14 @@ from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_
 from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from .errors import UserError
 from .gguf import load_gguf, load_gguf_tokenizer
@@ -81,6 +88,18 @@ def load_model(
     if device is not None:
         nn.Module.to(model, device)
     return model
+
+
+def load_config(name: str) -> PreTrainedConfig:
+    """The configuration of any model but one in a .gguf file, without its weights.
+
+    Raises:
+        UserError: it can't be loaded; the message says why.
+    """
+    try:
+        return AutoConfig.from_pretrained(checkpoint(name))
+    except Exception as error:
+        raise _unreadable("base", name, error) from error
 
 
 def _source(name: str | Path) -> str:

@@ -169,7 +169,7 @@ function drawTurn(turn) {
   const answer = make("p", { class: "answer" }, turn.answer);
   const whole = make("article", { class: "turn" }, make("p", { class: "asked" }, turn.question));
   if (turn.answer || !(turn.error || turn.stopped)) whole.append(answer);
-  if (turn.found === false) whole.append(make("p", { class: "quiet" }, "This may not be in the documents: they contain hardly any word of the question."));
+  if (turn.found === false) whole.append(make("p", { class: "quiet" }, "This may not be in the documents: no part of them says much of the question."));
   if (turn.cut) whole.append(make("p", { class: "quiet" }, `The answer is cut after ${ANSWER} tokens.`));
   if (turn.stopped) whole.append(make("p", { class: "quiet" }, "Stopped."));
   if (turn.error) {
