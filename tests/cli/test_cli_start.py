@@ -117,10 +117,10 @@ WRONG = [
     ([*TRAIN, "--set", "step=3"], "step is not a key of a recipe: do you mean steps?"),
     ([*TRAIN, "--set", "model.windw=64"], "model.windw is not a setting of a SharedLLM: do you mean window?"),
     ([*TRAIN, "--set", "steps=many"], "steps='many' must be of type int"),
-    ([*TRAIN, "--set", "model.window=64"], "running=512 does not fit into the model's window=64"),
+    ([*TRAIN, "--set", "model.window=64"], "running=512 does not fit into window=64 of the model"),
     # The window is the base's own.
-    ([*TRAIN, *LONG, "--set", "base=base"], "running=1024 does not fit into the model's window=512"),
-    ([*TRAIN, *LONG, "--set", "base=tiny"], "running=1024 does not fit into the model's window=512"),
+    ([*TRAIN, *LONG, "--set", "base=base"], "running=1024 does not fit into window=512 of the base base"),
+    ([*TRAIN, *LONG, "--set", "base=tiny"], "running=1024 does not fit into window=512 of the base tiny"),
     ([*TRAIN, "--set", "data.sources.a.files=nosuch.txt"], "data.sources.a.files: nosuch.txt does not exist"),
     ([*TRAIN, "--set", "base=nosuch"], "base: there is no folder nosuch"),
     ([*TRAIN, "--set", "data.instructions=[no.jsonl]"], "data.instructions: no.jsonl does not exist"),

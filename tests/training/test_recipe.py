@@ -177,7 +177,7 @@ def test_weights_of_domains(recipe_file):
 )
 def test_running_text_beyond_the_window_is_refused_at_once(recipe_file, changes):
     changes |= {"model": {"window": 512}}
-    message = "running=1024 does not fit into the model's window=512: lower running and raise context by as much, or raise model.window"
+    message = "running=1024 does not fit into window=512 of the model: lower running and raise context by as much, or raise model.window"
     with pytest.raises(ValueError, match=message):
         load_recipe(recipe_file(**changes))
     # Activation Beacon cuts a longer text into windows itself.

@@ -214,8 +214,8 @@ def test_running_text_beyond_the_window_of_the_base_is_refused_before_the_text_i
     code, _, err = run(
         "train", recipe(base=str(base), model={}, context=0, running=long, batch_tokens=long, micro_tokens=long)
     )
-    whose = f"the base {base}'s" if said else "the model's"
-    assert code == 2 and f"running={long} does not fit into {whose} window={window}: lower running" in err, err
+    of = f"the base {base}" if said else "the model"
+    assert code == 2 and f"running={long} does not fit into window={window} of {of}: lower running" in err, err
     assert not (tmp_path / "tokens").exists()
 
 

@@ -72,11 +72,11 @@ def check_numbers(recipe: Any) -> None:
             raise UserError(f"distractors={phase.distractors} must be numbers of other contexts, none below 0.")
 
 
-def check_running(recipe: Any, window: int, whose: str = "the model's") -> None:
+def check_running(recipe: Any, window: int, of: str = "the model") -> None:
     """Refuse running text that does not fit into a window, in tokens.
 
     Args:
-        whose: window it is, for the message.
+        of: what has it, for the message.
 
     Raises:
         UserError: the running text of a phase is longer.
@@ -84,7 +84,7 @@ def check_running(recipe: Any, window: int, whose: str = "the model's") -> None:
     longest = max(phase.running for phase in recipe.phases())
     if longest > window:
         raise UserError(
-            f"running={longest} does not fit into {whose} window={window}: lower running and raise context by as much, or raise "
+            f"running={longest} does not fit into window={window} of {of}: lower running and raise context by as much, or raise "
             "model.window."
         )
 

@@ -231,7 +231,7 @@ class Recipe:
         if self.windowed and self.base and self.model.get("window") is None:
             window = window_said(self.base)
             if window is not None:
-                check_running(self, window, f"the base {self.base}'s")
+                check_running(self, window, f"the base {self.base}")
 
     def phases(self) -> list[Phase]:
         """The schedule with the recipe's own values filled in; contexts of the stage `base` are empty."""
