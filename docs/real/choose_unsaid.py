@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from sharedllm.cli.common import tokens_of_length
 from sharedllm.evaluation.qa.memory import unread
@@ -19,7 +18,7 @@ from sharedllm.evaluation.qa.run import Plan
 from sharedllm.evaluation.qa.sets import SETS, TextSpec
 from sharedllm.model.config import SharedLLMConfig
 from sharedllm.scoring.encoder import SentenceEncoder
-from sharedllm.scoring.found import above_mean, seems_answered
+from sharedllm.scoring.found import seems_answered, share_said
 from sharedllm.scoring.text_index import TextIndex
 from sharedllm.utils.checkpoints import load_tokenizer
 from sharedllm.utils.text import tokenize
@@ -44,9 +43,9 @@ def main() -> None:
             segment = unread(tokenize(tokenizer, text.text), config.chunk_size)
             index = TextIndex([segment], tokenizer, config.window, marks=config.marks)
             indexes.append((index, index.sentences(encoder, [segment]) if encoder else None))
-        # For questions of the text and of another: how much one piece has by words, and by both; what is said of it.
-        has: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
-        said: dict[bool, list[tuple[bool, bool]]] = {True: [], False: []}
+        # For questions of the text and of another: how much one piece says by words, and by both; and whether that is enough.
+        has: dict[bool, list[list[float]]] = {True: [], False: []}
+        enough: dict[bool, list[list[bool | None]]] = {True: [], False: []}
         for place, text in enumerate(texts):
             for other in {place, (place + 1) % len(texts)}:
                 (index, sentences), written = indexes[other], texts[other].text.casefold()
@@ -55,12 +54,9 @@ def main() -> None:
                     answered = any(answer.casefold() in written for answer in question.answers)
                     if covered is None or (other != place and answered):
                         continue
-                    near = torch.from_numpy(covered)
-                    if sentences is not None:
-                        near = sentences.scores(question.question)[0]
-                    nearer = above_mean(near).numpy()
-                    has[other == place].append((covered[free].max(), ((covered + nearer) / 2)[free].max()))
-                    said[other == place].append((seems_answered(covered, free), seems_answered(covered, free, near)))  # type: ignore
+                    by = [None] if sentences is None else [None, sentences.scores(question.question)[0]]
+                    has[other == place].append([share_said(covered, free, near) for near in by])
+                    enough[other == place].append([seems_answered(covered, free, near) for near in by])
         sizes = np.mean([len(index.texts) for index, _ in indexes])
         print(f"\n{name}, {length}, {half} ids, {len(texts)} texts of {sizes:,.0f} pieces: own and other questions {len(has[True])}, {len(has[False])}")  # fmt: skip
         for column, by in enumerate(("words", "words and encoder")[: 1 + (encoder is not None)]):
@@ -68,7 +64,7 @@ def main() -> None:
                 gate: [100 * np.mean([row[column] >= gate for row in has[own]] or [np.nan]) for own in (True, False)]
                 for gate in GATES
             }
-            today = [100 * np.mean([row[column] for row in said[own]] or [np.nan]) for own in (True, False)]
+            today = [100 * np.mean([row[column] for row in enough[own]] or [np.nan]) for own in (True, False)]
             shown = ", ".join(f"{gate}: {own:.0f} / {other:.0f}" for gate, (own, other) in rates.items())
             print(f"by {by}, found in per cent at {shown}; as chosen {today[0]:.0f} / {today[1]:.0f}", flush=True)
 

@@ -29,14 +29,18 @@ def seems_answered(
     """
     if covered is None:
         return None
+    short, more, most = (WORDS, WORDS_MORE, WORDS_MOST) if near is None else (BOTH, BOTH_MORE, BOTH_MOST)
     longer = max(0.0, math.log2(len(covered) / SHORT))
+    return share_said(covered, free, near) >= min(short + more * longer, most)
+
+
+def share_said(
+    covered: Float[np.ndarray, " n"], free: Bool[np.ndarray, " n"], near: Float[Tensor, " n"] | None = None
+) -> float:
+    """How much of a question one of n pieces says, at most 1. Arguments are those of `seems_answered`."""
     if near is None:
-        return bool(covered[free].max() >= min(WORDS + WORDS_MORE * longer, WORDS_MOST))
-    nearer = above_mean(near).numpy()
-    return bool(((covered + nearer) / 2)[free].max() >= min(BOTH + BOTH_MORE * longer, BOTH_MOST))
-
-
-def above_mean(near: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """(n,) cosines from their mean on, as parts of the way from there to 1: for some encoders all texts are near each other."""
+        return float(covered[free].max())
+    # Cosines count from their mean on: for some encoders all texts are near each other.
     mean = near.sum() / (len(near) + IMAGINED)
-    return (near - mean) / (1 - mean)
+    nearer = ((near - mean) / (1 - mean)).numpy()
+    return float(((covered + nearer) / 2)[free].max())

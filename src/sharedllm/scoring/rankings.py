@@ -14,7 +14,7 @@ from ..model.config import SharedLLMConfig
 from ..utils.errors import UserError
 from .defaults import default_score
 from .encoder import encoder_of
-from .found import seems_answered
+from .found import seems_answered, share_said
 from .heads import Heads
 from .links import linked
 from .meaning import Compared
@@ -56,8 +56,8 @@ COMPARED = 16
 # The weight of a sentence encoder beside words: where these say much, little, and hardly anything. Chosen on even ids
 # (docs/real/choices.md).
 ENCODED, ENCODED_LITTLE, ENCODED_UNSAID = 0.5, 0.75, 1.0
-# But where the next piece has less than this share of the best one's score, and the best one has `HARDLY_ANY` of the words or more and a name or a
-# number of the question, words decide. It guards questions about names that the text hardly repeats; on even ids it holds for none now
+# But where the next piece has less than this share of the best one's score, and the best one has `HARDLY_ANY` of the words or more, and
+# a name or a number of the question, words decide. It guards questions about names that the text hardly repeats; on even ids it holds for none now
 # (docs/real/choices.md).
 NAMED = 1 / 3
 # Pieces whose score is a smaller share of the best one's are left out even if they fit into the budget: they cost time,
@@ -174,7 +174,7 @@ def _has_name(text: str, question: str) -> bool:
 
 def _said(covered: Float[np.ndarray, " n"] | None, free: Bool[np.ndarray, " n"]) -> float:
     """How much of a question one piece contains; 1 for a question of nothing but words such as "what is it"."""
-    return 1.0 if covered is None else float(covered[free].max())
+    return 1.0 if covered is None else share_said(covered, free)
 
 
 def _stands_out(scores: Float[Tensor, " n"]) -> bool:
