@@ -45,7 +45,7 @@ def main() -> None:
             indexes.append((index, index.sentences(encoder, [segment]) if encoder else None))
         # For questions of the text and of another: how much one piece says by words, and by both; and whether that is enough.
         has: dict[bool, list[list[float]]] = {True: [], False: []}
-        enough: dict[bool, list[list[bool | None]]] = {True: [], False: []}
+        enough: dict[bool, list[list[bool]]] = {True: [], False: []}
         for place, text in enumerate(texts):
             for other in {place, (place + 1) % len(texts)}:
                 (index, sentences), written = indexes[other], texts[other].text.casefold()
@@ -56,7 +56,7 @@ def main() -> None:
                         continue
                     by = [None] if sentences is None else [None, sentences.scores(question.question)[0]]
                     has[other == place].append([share_said(covered, free, near) for near in by])
-                    enough[other == place].append([seems_answered(covered, free, near) for near in by])
+                    enough[other == place].append([bool(seems_answered(covered, free, near)) for near in by])
         sizes = np.mean([len(index.texts) for index, _ in indexes])
         print(f"\n{name}, {length}, {half} ids, {len(texts)} texts of {sizes:,.0f} pieces: own and other questions {len(has[True])}, {len(has[False])}")  # fmt: skip
         for column, by in enumerate(("words", "words and encoder")[: 1 + (encoder is not None)]):
