@@ -32,7 +32,7 @@ from .scoring.base import TokenScore
 from .scoring.encoder import SentenceEncoder, encoder_of
 from .scoring.select import scores, select
 from .utils.checkpoints import check_dense, load_model
-from .utils.errors import UserError
+from .utils.errors import UserError, shown
 
 
 class SharedLLMForCausalLM(MemoryGenerationMixin):
@@ -88,6 +88,9 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
                 f"base is a {type(base).__name__}: name a folder or a hub id, or pass a model of transformers (of a peft model "
                 "what merge_and_unload() returns)."
             )
+        if "torch_dtype" in settings:
+            value = shown(settings.get("torch_dtype"))
+            raise UserError(f"torch_dtype={value} is called dtype here, as in transformers 5: pass dtype={value}.")
         if not isinstance(base, PreTrainedModel):
             base = load_model(str(base), dtype=dtype or "auto")
         elif dtype is not None:

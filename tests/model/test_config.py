@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig
 
 from sharedllm import SharedLLMConfig, SharedLLMForCausalLM
+from sharedllm.utils.errors import UserError
 
 
 def ids_of(*lengths: int, seed: int = 0) -> Tensor:
@@ -104,6 +105,11 @@ BAD_SETTINGS = {
 def test_bad_setting(settings, message):
     with pytest.raises(ValueError, match=message):
         SharedLLMForCausalLM.from_base(tiny_base("llama"), **{"lower_layers": 3} | settings)
+
+
+def test_a_dtype_by_its_earlier_name_is_not_taken_for_that_of_memories(tmp_path):
+    with pytest.raises(UserError, match=r"^torch_dtype=torch.float16 is .*: pass dtype=torch.float16\.$"):
+        SharedLLMForCausalLM.from_base(str(tmp_path), torch_dtype=torch.float16)
 
 
 LONGROPE = {
