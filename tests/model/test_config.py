@@ -97,6 +97,10 @@ BAD_SETTINGS = {
     "unknown encoding": ({"encoding": "letter"}, "encoding.*letter"),
     "unknown weights": ({"lower_weights": "none"}, "lower_weights.*none"),
     "misspelt": ({"chunk_sze": 16}, "^chunk_sze is not a setting of a SharedLLM: do you mean chunk_size[?]$"),
+    "two misspelt": (
+        {"chunk_sze": 16, "windw": 32},
+        "^chunk_sze is not .*: do you mean chunk_size[?] windw is not .*: do you mean window[?]$",
+    ),
     "like no setting": ({"zzz": 16}, "^zzz is not a setting of a SharedLLM: see SharedLLMConfig"),
 }
 

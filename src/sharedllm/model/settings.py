@@ -54,10 +54,13 @@ def check_settings(names: Iterable[str], prefix: str = "") -> None:
         prefix: of the names in messages, such as "model." in a recipe.
 
     Raises:
-        UserError: one is none; names the setting that it resembles.
+        UserError: some are none; names all of them, each with the setting that it resembles.
     """
     known = Settings.__annotations__
-    for name in names:
-        if name not in known and name not in RENAMED:
-            fix = meant(str(name), known, "see SharedLLMConfig for all settings.")
-            raise UserError(f"{prefix}{name} is not a setting of a SharedLLM: {fix}")
+    wrong = [
+        f"{prefix}{name} is not a setting of a SharedLLM: {meant(str(name), known, 'see SharedLLMConfig for all settings.')}"
+        for name in names
+        if name not in known and name not in RENAMED
+    ]
+    if wrong:
+        raise UserError(" ".join(wrong))
