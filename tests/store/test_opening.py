@@ -5,8 +5,10 @@ import torch
 from stores import build, ids_of, model_of, words
 
 from sharedllm import ContextMemory, open_memory, save_memory
+from sharedllm.integrations.finder import Finder
 from sharedllm.memory.interface import Memory
 from sharedllm.store import MemoryStore, is_memory, look
+from sharedllm.store.writer import writing
 from sharedllm.utils.errors import UserError
 
 SURFACE = [name for name in vars(Memory) if not name.startswith("_")]
@@ -98,3 +100,16 @@ def test_what_is_no_path_is_named(path):
     for use in (open_memory, lambda path: save_memory(None, path)):
         with pytest.raises(UserError, match=r"^path=.* is a \w+: pass a path, as a text or a Path\.$"):
             use(path)
+
+
+def test_an_empty_path_is_not_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def write(folder):
+        with writing(folder):
+            pass
+
+    for use in (open_memory, is_memory, look, MemoryStore.open, write, lambda path: save_memory(None, path), Finder):
+        with pytest.raises(UserError, match=r"^\w+='' is empty: name a file or a folder"):
+            use("")
+    assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ from ..memory.interface import Memory
 from ..memory.segments import Source, segments_of
 from ..store import is_memory, look, open_memory
 from ..utils.checkpoints import load_model, load_tokenizer
-from ..utils.errors import UserError, at_least_one
+from ..utils.errors import UserError, as_path, at_least_one
 from ..utils.hardware import default_device, inference_dtype
 
 # Models and indexes are not made for several threads at once, and libraries ask from several.
@@ -47,7 +47,7 @@ class Finder:
         """
         self.k = None if k is None else at_least_one("k", k)
         self.budget = None if budget is None else at_least_one("budget", budget)
-        self._path = Path(memory) if isinstance(memory, str | Path) else None
+        self._path = as_path("memory", memory) if isinstance(memory, str | Path) else None
         # A wrong name is reported before a model is loaded.
         self._state = None if self._path is None else _state(self._path)
         self.model, self.tokenizer = loaded(model, tokenizer)

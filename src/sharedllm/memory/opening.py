@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..utils.errors import ITS_MODEL, UserError, refusal
+from ..utils.errors import ITS_MODEL, UserError, as_path, refusal
 from ..utils.fields import misfit_of
 from ..utils.files import there
 from .context_memory import ContextMemory
@@ -56,7 +56,7 @@ def read_header(path: str | Path) -> dict:
     Raises:
         UserError: no such file, not a memory, a damaged header, or a newer format.
     """
-    path = Path(path)
+    path = as_path("path", path)
     with opened(path) as file:
         return header_of(path, file)
 
@@ -104,7 +104,7 @@ def open_file(
     Raises:
         UserError: as `read_header`; a damaged, missing or misshapen tensor; a memory of another model or tokenizer.
     """
-    path = Path(path)
+    path = as_path("path", path)
     with opened(path) as file:
         header = header_of(path, file)
         made = ("fingerprint", fingerprint, "by another model"), ("tokenizer", tokenizer, "with another tokenizer")

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..memory.context_memory import ContextMemory
 from ..memory.interface import Damage
 from ..memory.segment import Segment
-from ..utils.errors import ITS_MODEL, UserError
+from ..utils.errors import ITS_MODEL, UserError, as_path
 from .blocks import BlockFile, OpenBlock, joined
 from .manifest import Block, Document, Manifest, read_manifest
 
@@ -65,7 +65,7 @@ class MemoryStore:
         Raises:
             UserError: no store, a damaged manifest, or a store of another model or tokenizer.
         """
-        folder = Path(folder)
+        folder = as_path("folder", folder)
         while True:
             manifest = read_manifest(folder)
             for name, given in (("fingerprint", fingerprint), ("tokenizer", tokenizer)):

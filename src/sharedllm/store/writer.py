@@ -20,7 +20,7 @@ from ..context.policies.base import without_query
 from ..documents.places import Origin
 from ..memory.file import Storage, save_memory
 from ..scoring.text_index import embedded_sentences
-from ..utils.errors import ITS_MODEL, UserError
+from ..utils.errors import ITS_MODEL, UserError, as_path
 from ..utils.text import tokenized
 from .alike import check_alike
 from .blocks import BlockFile
@@ -38,7 +38,7 @@ def writing(folder: str | Path) -> Iterator["Writer"]:
     Raises:
         UserError: the folder is not a store, or another process is writing to it.
     """
-    folder = Path(folder)
+    folder = as_path("folder", folder)
     with owning(folder):
         writer = Writer(folder)
         try:
@@ -194,7 +194,7 @@ class Writer:
         Raises:
             UserError: it is another model's or of another kind, shares a document name with this one, or lacks a block.
         """
-        other = Path(other)
+        other = as_path("other", other)
         theirs = read_manifest(other)
         ours = self._take_after(theirs, other)
         check_alike(self._like, ours, other, theirs)

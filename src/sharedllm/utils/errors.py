@@ -89,10 +89,12 @@ def as_path(name: str, value: Any) -> Path:
     """A path, of which Python's own error would not say for which argument it was meant.
 
     Raises:
-        UserError: it is no path.
+        UserError: it is no path, or an empty one, which Python takes for the current folder.
     """
     if not isinstance(value, str | os.PathLike):
         raise UserError(f"{name}={value!r} is a {type(value).__name__}: pass a path, as a text or a Path.")
+    if not str(value):
+        raise UserError(f"{name}={value!r} is empty: name a file or a folder, '.' for the current one.")
     return Path(value)
 
 
