@@ -43,8 +43,10 @@ HELP = [
     (["memory"], "forget"),
     (["--version"], f"sharedllm {__version__}"),
 ]
-TRAIN = ["train", str(Path(__file__).parents[2] / "recipes/minute.yaml")]
+RECIPES = Path(__file__).parents[2] / "recipes"
+TRAIN = ["train", str(RECIPES / "minute.yaml")]
 LONG = ["--set", "model={}", "--set", "running=1024", "--set", "context=0"]
+ABLATE = ["ablate", str(RECIPES / "ablations/tiny.yaml"), "--set", "data.sources={a: {files: here.txt}}"]
 WRONG = [
     (["reed"], "No such command 'reed'. Did you mean 'read'"),
     (
@@ -125,6 +127,12 @@ WRONG = [
     ([*TRAIN, "--set", "base=nosuch"], "base: there is no folder nosuch"),
     ([*TRAIN, "--set", "data.instructions=[no.jsonl]"], "data.instructions: no.jsonl does not exist"),
     (["ablate", TRAIN[1]], "must hold recipe, variants and, if wanted, change and seeds."),
+    ([*ABLATE, "--only", "nosuch"], "--only nosuch is not a variant: use some of joint softmax, "),
+    ([*ABLATE, "--set", "base=nosuch"], "variant joint softmax: base: there is no folder nosuch"),
+    (
+        [*ABLATE, *LONG],
+        "variant joint softmax: running=1024 does not fit into window=512 of the base base",
+    ),
     (["ablate", "nosuch.yaml"], "can't read the recipe nosuch.yaml: it does not exist"),
 ]
 # One process for all, each beginning in a new folder; what one imported would be seen from there on.

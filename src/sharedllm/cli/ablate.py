@@ -19,9 +19,10 @@ def command(
 ) -> None:
     """Run every variant with every seed (finished runs are kept), and write one table."""
     check_recipe(study)
-    from ..training.study import load_study
+    from ..training.study import chosen, load_study
 
     loaded = load_study(study, set_)
+    chosen(loaded, only)
     # All of this loads torch and transformers.
     from .loading import quiet
 

@@ -17,31 +17,27 @@ from .log import read_log
 from .recipe_file import build_recipe
 from .run import train
 from .setup import check_model
-from .study import Study, settings
+from .study import Study, chosen, settings
 
 
 def run_study(study: Study, console: Console | None = None, only: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Run all missing runs; returns one row per variant (see `table`).
 
     Args:
-        only: variants to run, besides the first one, the reference; default: all.
+        only: as for `chosen`.
 
     Raises:
-        UserError: an existing run was made by another recipe, there is no such variant, or one has a model that can't be;
-            before anything is trained.
+        UserError: an existing run was made by another recipe; as `chosen`; or a variant has a model that can't be; before
+            anything is trained.
     """
-    unknown = sorted(set(only or ()) - set(study.variants))
-    if unknown:
-        raise UserError(f"only={unknown[0]!r} is not a variant: use some of {', '.join(study.variants)}.")
-    reference = next(iter(study.variants))
-    chosen = [v for v in study.variants if only is None or v in only or v == reference]
-    for variant in chosen:
+    recipes = chosen(study, only)
+    for variant, recipe in recipes.items():
         try:
-            check_model(build_recipe(settings(study, variant, study.seeds[0])))
+            check_model(recipe)
         except UserError as error:
             raise UserError(f"variant {variant}: {error}") from None
     for seed in study.seeds:
-        for variant in chosen:
+        for variant in recipes:
             recipe = build_recipe(settings(study, variant, seed))
             # For a finished run the paths of its text do not matter; for a run to resume, hashes of the data are compared.
             check_recipe(recipe, FREE | {"data"})

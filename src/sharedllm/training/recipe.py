@@ -206,11 +206,10 @@ class Recipe:
         return self.stage != "base" and trained_systems()[self.system].windowed
 
     def check_files(self) -> None:
-        """Refuse text and models that are not there, and running text beyond the base's window where its file says it, before
-        anything slow is loaded for them.
+        """Refuse text and models that are not there, before anything slow is loaded for them.
 
         Raises:
-            UserError: one is missing or of no supported kind, or the running text of a phase is longer.
+            UserError: one is missing or of no supported kind, or as `check_base`.
         """
         for name, source in self.data.sources.items():
             for key, files in (("files", source.files), ("validation", source.validation)):
@@ -219,16 +218,23 @@ class Recipe:
                         resolve(files)
                 except UserError as error:
                     raise UserError(f"data.sources.{name}.{key}: {error}") from None
-        for key, named in (("base", self.base), ("data.tokenizer", self.data.tokenizer)):
-            try:
-                if isinstance(named, str):
-                    checkpoint(named)
-            except UserError as error:
-                raise UserError(f"{key}: {error}") from None
+        if isinstance(self.data.tokenizer, str):
+            _check_there("data.tokenizer", self.data.tokenizer)
+        self.check_base()
         for file in self.data.instructions:
             if not there(file):
                 raise UserError(f"data.instructions: {file} does not exist: check the name.")
-        if self.windowed and self.base and self.model.get("window") is None:
+
+    def check_base(self) -> None:
+        """Refuse a base that is not there, and running text beyond its window where its file says it, before it is loaded.
+
+        Raises:
+            UserError: the base is missing, or the running text of a phase is longer.
+        """
+        if self.base is None:
+            return
+        _check_there("base", self.base)
+        if self.windowed and self.model.get("window") is None:
             window = window_said(self.base)
             if window is not None:
                 check_running(self, window, f"the base {self.base}")
@@ -266,3 +272,14 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+def _check_there(key: str, model: str) -> None:
+    """
+    Raises:
+        UserError: there can be no model of that name; names the key.
+    """
+    try:
+        checkpoint(model)
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from None

@@ -1,11 +1,13 @@
 """The file of an ablation: variants of one recipe. Imports nothing slow, so that a fault in it is told at once."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..utils.errors import UserError
+from .recipe import Recipe
 from .recipe_file import build_recipe, replace_keys, substitute
 from .yaml_files import read_yaml
 
@@ -70,6 +72,29 @@ def load_study(path: Path, overrides: list[str] | None = None) -> Study:
         except ValueError as error:
             raise UserError(f"{path}: variant {name}: {error}") from None
     return study
+
+
+def chosen(study: Study, only: Sequence[str] | None = None) -> dict[str, Recipe]:
+    """By variant to run: its recipe with the first seed.
+
+    Args:
+        only: variants to run, besides the first one, the reference; default: all.
+
+    Raises:
+        UserError: there is no such variant; or one's base is not there, or has a window too small for it.
+    """
+    unknown = sorted(set(only or ()) - set(study.variants))
+    if unknown:
+        raise UserError(f"only={unknown[0]!r} is not a variant: use some of {', '.join(study.variants)}.")
+    recipes = {}
+    for number, variant in enumerate(study.variants):
+        if number == 0 or only is None or variant in only:
+            recipes[variant] = build_recipe(settings(study, variant, study.seeds[0]))
+            try:
+                recipes[variant].check_base()
+            except UserError as error:
+                raise UserError(f"variant {variant}: {error}") from None
+    return recipes
 
 
 def settings(study: Study, variant: str, seed: int) -> dict[str, Any]:
