@@ -32,7 +32,7 @@ from .scoring.base import TokenScore
 from .scoring.encoder import SentenceEncoder, encoder_of
 from .scoring.select import scores, select
 from .utils.checkpoints import check_dense, load_model
-from .utils.errors import UserError, shown
+from .utils.errors import UserError, of_wrong_type, shown
 
 
 class SharedLLMForCausalLM(MemoryGenerationMixin):
@@ -113,8 +113,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
             fields: dict[str, Any] = {**settings}
             return SharedLLMConfig(text_config=base.config, **fields)
         except StrictDataclassError as error:
-            # A field of the wrong type; the last line says what its value should be.
-            raise UserError(str(error).splitlines()[-1].strip()) from None
+            raise of_wrong_type(error) from None
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.model.get_input_embeddings()

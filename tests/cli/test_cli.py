@@ -427,4 +427,4 @@ def test_info_shows_no_python_list(run, base_folder, memory_file, tmp_path):
     for source in (folder, memory_file):
         code, out, _ = run("info", source)
         assert code == 0 and not set("[]{}'") & set(out)
-    assert "0:0, 1:1" in run("info", folder)[1]
+    assert "0:0, 1:1" in run("info", folder)[1] and "pieces end" not in run("info", folder)[1]

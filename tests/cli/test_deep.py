@@ -36,10 +36,14 @@ def deep_folder(wide_base_folder, tmp_path_factory):
     return folder
 
 
-def test_extend_writes_what_it_measured(deep_folder):
+def test_extend_writes_what_it_measured(run, deep_folder):
     config = json.loads((deep_folder / "config.json").read_text())
     assert config["injection"] == "deep" and config["encoding"] == "chunk" and config["lower_layers"] >= 1
     assert all(layer <= config["lower_layers"] for layer, _, _ in config["selection_heads"] or [])
+    # No token of one byte ends a paragraph.
+    ends = "with sentences, with clauses, before headings, with no full stop before a digit"
+    assert json.loads(run("info", deep_folder, "--json")[1])["pieces_end"] == ends
+    assert "pieces end" in run("info", deep_folder)[1]
 
 
 def test_read_ask_append_without_any_option(run, deep_folder, tmp_path):

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig
 
 from sharedllm import SharedLLMConfig, SharedLLMForCausalLM
+from sharedllm.utils.checkpoints import load_model
 from sharedllm.utils.errors import UserError
 
 
@@ -131,6 +132,17 @@ def test_a_joint_window_ends_where_positions_turn_otherwise():
     assert SharedLLMForCausalLM.from_base(base).config.window == 64
     with pytest.raises(ValueError, match="window=33 is longer than the base's original_max_position_embeddings=32"):
         SharedLLMForCausalLM.from_base(base, injection="joint", window=33)
+
+
+def test_a_saved_field_of_a_wrong_type_is_a_users_mistake(tmp_path):
+    SharedLLMConfig(text_config=tiny_base("llama").config).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"numeric": "yes"}))
+    for load in (AutoConfig.from_pretrained, SharedLLMForCausalLM.from_pretrained):
+        with pytest.raises(UserError, match=r"^Field 'numeric' with value 'yes' doesn't match any type in .list"):
+            load(tmp_path)
+    with pytest.raises(UserError, match=f"^can't load the model {tmp_path}: Field 'numeric' with value 'yes'"):
+        load_model(str(tmp_path))
 
 
 def test_text_config_is_needed_whole():

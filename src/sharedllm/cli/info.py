@@ -13,6 +13,16 @@ from ..utils.files import is_uri
 from ..utils.text_files import harmless, some
 from .common import JsonOption, check_model, check_source, note_repair, print_json
 
+# How pieces of a text end, by the tokens that the model's settings name.
+_ENDS = {
+    "parting": "with paragraphs",
+    "closing": "with sentences",
+    "pausing": "with clauses",
+    "breaking": "before headings",
+    "heading": "before headings",
+    "numeric": "with no full stop before a digit",
+}
+
 
 def command(
     source: Annotated[
@@ -38,7 +48,7 @@ def command(
         return
     table = Table(title=Text(harmless(source)), show_header=False, title_justify="left")
     for name, value in values.items():
-        if name in ("damaged", "embedded", "model") and not value:
+        if name in ("damaged", "embedded", "model", "pieces_end") and not value:
             continue
         table.add_row(name.replace("_", " "), Text(_shown(value)))
     Console().print(table)
@@ -124,6 +134,7 @@ def describe_model(name: str) -> dict:
         "encoding": config.encoding,
         "lower_weights": config.lower_weights,
         "selection": config.selection,
+        "pieces_end": ", ".join(dict.fromkeys(end for kind, end in _ENDS.items() if getattr(config, kind))),
         "sentence_encoder": config.sentence_encoder is not None,
         "vocabulary": len(tokenizer),
         "fingerprint": model.fingerprint(),

@@ -18,7 +18,7 @@ from ..memory.fingerprint import Fingerprint
 from ..utils.checkpoints import check_dense
 from ..utils.errors import UserError, at_least_one
 from .cache import with_room
-from .config import SharedLLMConfig, check_strides
+from .config import SharedLLMConfig
 from .cross_attention import PreparedMemory, bucket, check_memory, prepare
 from .decoder import Decoder, is_decoder
 from .deepen import Deepened
@@ -26,6 +26,7 @@ from .encode import ContextEncoder, append_context, read_context
 from .injection import injection_of
 from .lower import LowerModel
 from .pretrained import SharedLLMPreTrainedModel
+from .settings import check_strides
 from .upper import inject, make_injections
 
 

@@ -1,19 +1,18 @@
 """SharedLLMConfig: the base model's own configuration, and how the context is read and injected."""
 
-from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict, type_validator, validated_field
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 
 from ..context.policies import POLICIES
 from ..context.policies.base import get_policy
 from ..context.stops import KINDS, Marks
-from ..utils.errors import UserError
+from ..utils.errors import UserError, of_wrong_type
 from .base_config import keep_attention, of_base, take_over
 from .families import family_of
-from .settings import RENAMED
+from .settings import RENAMED, check_strides
 
 # For a process that has not imported the package, which transformers tells that it does not know the architecture.
 HOW_TO_LOAD = "install sharedllm from its sources, and `import sharedllm` before AutoModelForCausalLM.from_pretrained"
@@ -33,18 +32,6 @@ def _filled_in(name: str, given: Any) -> Any:
         type_validator(name, value, given | None)
 
     return validated_field(check, default=None)
-
-
-def check_strides(strides: Sequence[int]) -> None:
-    """Refuse strides that are impossible for a tree.
-
-    Raises:
-        UserError: there are none, one is not positive, or a deeper level is coarser.
-    """
-    if not strides or any(type(r) is not int or r < 1 for r in strides):
-        raise UserError(f"strides={strides} must be one positive stride per tree level, such as [16, 8, 4].")
-    if any(coarse < fine for coarse, fine in pairwise(strides)):
-        raise UserError(f"strides={strides} must not grow with depth: deeper nodes are finer.")
 
 
 @strict
@@ -170,6 +157,18 @@ class SharedLLMConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         keep_attention(self, attention)
         self._check()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """A configuration from a config.json.
+
+        Raises:
+            UserError: a field is of a wrong type, or impossible.
+        """
+        try:
+            return super().from_dict(config_dict, **kwargs)
+        except StrictDataclassError as error:
+            raise of_wrong_type(error) from None
 
     # Of the base, where code that knows no nested configuration looks for them.
     vocab_size = of_base("vocab_size")

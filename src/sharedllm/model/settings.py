@@ -1,6 +1,7 @@
-"""The names of a model's settings. Imports nothing slow, so that a recipe with a wrong name is refused at once."""
+"""The names of a model's settings, and checks of them. Imports nothing slow, so that a recipe with a wrong name is refused at once."""
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Literal, TypedDict
 
 from ..utils.errors import UserError, meant
@@ -64,3 +65,15 @@ def check_settings(names: Iterable[str], prefix: str = "") -> None:
     ]
     if wrong:
         raise UserError(" ".join(wrong))
+
+
+def check_strides(strides: Sequence[int]) -> None:
+    """Refuse strides that are impossible for a tree.
+
+    Raises:
+        UserError: there are none, one is not positive, or a deeper level is coarser.
+    """
+    if not strides or any(type(r) is not int or r < 1 for r in strides):
+        raise UserError(f"strides={strides} must be one positive stride per tree level, such as [16, 8, 4].")
+    if any(coarse < fine for coarse, fine in pairwise(strides)):
+        raise UserError(f"strides={strides} must not grow with depth: deeper nodes are finer.")

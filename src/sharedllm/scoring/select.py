@@ -12,7 +12,7 @@ from ..context.paths import kept_by_paths
 from ..memory.context_memory import ContextMemory
 from ..memory.segments import Source, roots, segments_of, take
 from ..model.backbone import SharedLLMModel
-from ..model.config import check_strides
+from ..model.settings import check_strides
 from ..utils.errors import UserError
 from . import DEFAULT_SCORE
 from .base import TokenScore, get_score

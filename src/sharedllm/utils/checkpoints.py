@@ -71,8 +71,8 @@ def load_model(
         else:
             loaded: Any = auto.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **options)
             model, found = loaded
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(f"can't load the model {name}: {error}") from None
     except Exception as error:
         # Damaged or foreign files raise all kinds of errors in the libraries. They are the user's files; --debug shows
         # the error.

@@ -85,6 +85,12 @@ def refusal(error: Exception, otherwise: str = "") -> str:
     return f"{getattr(error, 'strerror', None) or error}" + (f"; {fix}" if fix else "")
 
 
+def of_wrong_type(error: Exception) -> UserError:
+    """What huggingface_hub raises about a field of a configuration, as the user's mistake: its last line names the field, its value,
+    and of which types it may be."""
+    return UserError(str(error).splitlines()[-1].strip().removeprefix("TypeError: "))
+
+
 def as_path(name: str, value: Any) -> Path:
     """A path, of which Python's own error would not say for which argument it was meant.
 
