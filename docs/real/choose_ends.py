@@ -17,17 +17,14 @@ import numpy as np
 import torch
 from choose_links import RULES, Make, asked
 from choose_links import evidence as evidence_of
-from choosing import BUDGET, Asker, Chosen, changed, figures, gained, gains, spans_of, table, texts
-from torch import Tensor
+from choosing import BUDGET, Asker, Unread, changed, figures, gained, gains, spans_of, table, texts
 
 from sharedllm.cli.loading import load, load_any
-from sharedllm.context.pieces import Pieces, choose_pieces, cut_chunks, piece_size
+from sharedllm.context.pieces import choose_pieces
 from sharedllm.context.stops import Marks
 from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.sets import SETS
 from sharedllm.scoring.rankings import kept_pieces
-from sharedllm.scoring.words import WordIndex
-from sharedllm.utils.text import tokenize
 
 NAMES, CITIES = ("Ottilie Brandt", "Jan Kos", "Mia Vale", "Ada Quill"), ("Turku", "Trieste", "Oslo")
 CELLS_READ = (("nq", 100, 32_768), ("hotpotqa", 55, 32_768), ("fairytaleqa", 100, 32_768), ("keys-64", 40, 32_768))
@@ -76,26 +73,17 @@ def evidence() -> None:
 def main() -> None:
     (model, tokenizer), base = load(sys.argv[1]), load_any(sys.argv[2])[0]
     asker, meter, config = Asker(base, tokenizer), Meter(tokenizer), model.config
-    marks, least = config.marks, piece_size(config.window)
+    marks = config.marks
     assert marks is not None
     paragraphs = Marks(marks.parting, marks.closing, marks.pausing)
     rules = {"sentences": Marks((), marks.closing, marks.pausing), "paragraphs": paragraphs, "headings": marks}
 
-    def index(rule: Marks, ids: Tensor) -> tuple[Pieces, WordIndex, list[str]]:
-        """The pieces' lengths, their words and their texts."""
-        pieces = cut_chunks(rule, ids, config.chunk_size, least)
-        spans = zip(pieces.start.tolist(), pieces.end.tolist(), strict=True)
-        written = tokenizer.batch_decode([ids[start:end].tolist() for start, end in spans])
-        return pieces, WordIndex(written), written
-
     every = {"lines": Marks((), marks.closing)} | rules
     table("Records whole in one piece, %.", ("400 records",), list(every))
     for name, text, spans in records():
-        ids = tokenize(tokenizer, text)[0]
         cells = []
         for rule in every.values():
-            pieces = index(rule, ids)[0]
-            first, last = spans_of(pieces, text, meter).T
+            first, last = spans_of(Unread(text, tokenizer, config, rule).pieces, text, meter).T
             cells.append(np.mean([bool(((first <= a) & (b <= last)).any()) for a, b in spans]))
         print(f"| {name} | " + " | ".join(f"{100 * cell:.1f}" for cell in cells) + " |", flush=True)
     steps = [f"{new} minus {old}: f1; better, worse" for old, new in pairwise(rules)]
@@ -104,17 +92,14 @@ def main() -> None:
     for name, count in CELLS.items():
         questions, chosen, done = SETS.find(name), {rule: [] for rule in rules}, 0
         for text in texts(name, count, sys.argv[3], meter):
-            ids = tokenize(tokenizer, text.text)[0]
             some = text.questions[: count - done]
             for rule, kinds in rules.items():
-                pieces, words, written = index(kinds, ids)
+                index = Unread(text.text, tokenizer, config, kinds)
                 for question in some:
-                    scores, covered = words.scores(question.question), words.covered(question.question)
-                    kept = kept_pieces(scores, covered, np.ones(len(written), dtype=bool))
-                    best = choose_pieces(scores.masked_fill(~kept, -torch.inf), pieces, BUDGET)
-                    shown = "".join(written[piece] for piece in best.tolist())
-                    prompt = asker.prompt(shown, question, questions.instruction)
-                    chosen[rule].append(Chosen(int(pieces.lengths[best].sum()), prompt, tuple(question.answers)))
+                    scores, covered = index.words.scores(question.question), index.words.covered(question.question)
+                    kept = kept_pieces(scores, covered, np.ones(len(scores), dtype=bool))
+                    best = choose_pieces(scores.masked_fill(~kept, -torch.inf), index.pieces, BUDGET)
+                    chosen[rule].append(asker.chosen(index, best, question, questions.instruction))
             done += len(some)
             if done == count:
                 break

@@ -12,20 +12,18 @@ from unittest import mock
 
 import numpy as np
 import torch
-from choosing import BUDGET, Asker, changed, figures, gained, gains, spans_of, table, texts
+from choosing import BUDGET, Asker, Unread, changed, figures, gained, gains, spans_of, table, texts
 from torch import Tensor
 from transformers import AutoTokenizer
 
 from sharedllm.cli.loading import load_any
-from sharedllm.context.pieces import choose_pieces, cut_chunks, piece_size
+from sharedllm.context.pieces import choose_pieces
 from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.sets import SETS, Question
 from sharedllm.evaluation.qa.sets.base import Half
 from sharedllm.model.config import SharedLLMConfig
 from sharedllm.scoring import links
 from sharedllm.scoring.rankings import follow, kept_pieces
-from sharedllm.scoring.text_index import TextIndex
-from sharedllm.utils.text import tokenize
 
 CELLS = (
     ("hotpotqa", 55, 32_768),
@@ -53,14 +51,11 @@ RULES = (
 )
 
 
-class Text(TextIndex):
-    """A text that nothing has read yet. spans: (n, 2) the characters of its pieces."""
+class Text(Unread):
+    """spans: (n, 2) the characters of its pieces."""
 
     def __init__(self, text: str, tokenizer, config: SharedLLMConfig, meter: Meter):
-        ids, least = tokenize(tokenizer, text)[0], piece_size(config.window)
-        assert config.marks is not None
-        super().__init__([], tokenizer, config.window, cut_chunks(config.marks, ids, config.chunk_size, least))
-        self.ids = ids
+        super().__init__(text, tokenizer, config)
         self.spans = spans_of(self.pieces, text, meter)
 
     def chosen(self, question: Question, rule: tuple[float, float, int, int]) -> Tensor:

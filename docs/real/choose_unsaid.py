@@ -10,18 +10,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from choosing import Unread
 
 from sharedllm.cli.common import tokens_of_length
-from sharedllm.evaluation.qa.memory import unread
 from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.run import Plan
 from sharedllm.evaluation.qa.sets import SETS, TextSpec
 from sharedllm.model.config import SharedLLMConfig
 from sharedllm.scoring.encoder import SentenceEncoder
 from sharedllm.scoring.found import seems_answered, share_said
-from sharedllm.scoring.text_index import TextIndex
 from sharedllm.utils.checkpoints import load_tokenizer
-from sharedllm.utils.text import tokenize
 
 GATES = (0.3, 0.35, 0.4, 0.45, 0.5, 0.6)
 
@@ -40,9 +38,8 @@ def main() -> None:
         texts = list(plan.texts(meter))
         indexes = []
         for text in texts:
-            segment = unread(tokenize(tokenizer, text.text), config.chunk_size)
-            index = TextIndex([segment], tokenizer, config.window, marks=config.marks)
-            indexes.append((index, index.sentences(encoder, [segment]) if encoder else None))
+            index = Unread(text.text, tokenizer, config)
+            indexes.append((index, index.sentences(encoder, index.segments) if encoder else None))
         # For questions of the text and of another: how much one piece says by words, and by both; and whether that is enough.
         has: dict[bool, list[list[float]]] = {True: [], False: []}
         enough: dict[bool, list[list[bool]]] = {True: [], False: []}

@@ -10,13 +10,17 @@ from torch import Tensor
 
 from sharedllm.cli.common import tokens_of_length
 from sharedllm.context.pieces import Pieces
+from sharedllm.context.stops import Marks
+from sharedllm.evaluation.qa.memory import unread
 from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.metrics import f1, hit
 from sharedllm.evaluation.qa.reader import Reader
 from sharedllm.evaluation.qa.run import Plan
 from sharedllm.evaluation.qa.sets import SETS, PackedText, Question, TextSpec
 from sharedllm.evaluation.qa.sets.base import Half
+from sharedllm.model.config import SharedLLMConfig
 from sharedllm.scoring.text_index import TextIndex
+from sharedllm.utils.text import tokenize
 
 BUDGET = 512
 # Prompts that are answered together.
@@ -44,6 +48,14 @@ def spans_of(pieces: Pieces, text: str, meter: Meter) -> np.ndarray:
 def holding(spans: np.ndarray, question: Question) -> list[np.ndarray]:
     """The pieces, of which `spans` has the characters, that have some of each part of the evidence."""
     return [np.flatnonzero((spans[:, 0] < end) & (spans[:, 1] > start)) for start, end in question.evidence]
+
+
+class Unread(TextIndex):
+    """The index of a text that no model has read. marks: at which pieces end; default: the model's."""
+
+    def __init__(self, text: str, tokenizer, config: SharedLLMConfig, marks: Marks | None = None):
+        segment = unread(tokenize(tokenizer, text), config.chunk_size)
+        super().__init__([segment], tokenizer, config.window, marks=marks or config.marks)
 
 
 @dataclass
