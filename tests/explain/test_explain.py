@@ -15,7 +15,7 @@ from helpers import byte_tokenizer, tiny_base, tiny_shared
 from sharedllm import reference
 from sharedllm.answering.ask import ask
 from sharedllm.explain import attention_paid, gather, render
-from sharedllm.explain.facts import _best, stands_in
+from sharedllm.explain.gathering import _best, stands_in
 from sharedllm.explain.text import ChunkText
 from sharedllm.store import writer as edit
 from sharedllm.utils.text import decode_pieces

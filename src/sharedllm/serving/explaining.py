@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..answering.ask import Answer
 from ..causal_lm import SharedLLMForCausalLM
-from ..explain.facts import gather
+from ..explain.gathering import gather
 from ..memory.segments import roots, segments_of
 from ..utils.errors import clipped
 from .answering import Answered, Read
