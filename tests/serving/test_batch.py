@@ -11,8 +11,9 @@ from helpers import byte_tokenizer
 from served import TEXT, TOOLS_TEMPLATE, clients_of, small_model, store_of
 
 from sharedllm.decoding import Group
-from sharedllm.serving.answering import Answered, Piece
+from sharedllm.serving.answering import Answered
 from sharedllm.serving.app import Service
+from sharedllm.serving.choice import Piece
 from sharedllm.serving.errors import ServingError
 from sharedllm.serving.memories import Memories
 from sharedllm.serving.requests import CompletionRequest

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..answering.ask import Chosen, after_prefix, choose
 from ..answering.nearest import narrowed
-from ..answering.stream import COLDEST, AnswerStream, StopOnText, end_tokens, ending
+from ..answering.stream import COLDEST, ending
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
 from ..memory.interface import Memory
@@ -19,34 +19,10 @@ from ..prompts import PromptForm, own_words
 from ..rows import Begun, Row
 from ..scoring.defaults import default_score
 from ..utils.control_tokens import checked
+from .choice import Choice, Hooks, Writer
 from .errors import invalid
-from .grammar import Grammar
 from .prompting import Prompt, prompt_of
 from .requests import ChatRequest, CompletionRequest, Sampled
-from .steering import Scored, Steering
-from .tools import Call
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A piece of an answer's text. choice: of which answer. scored: the tokens since the piece before, if their log probabilities
-    are wanted; the last piece may have no text but tokens."""
-
-    choice: int
-    text: str
-    scored: list[Scored] | None
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One answer. finish: why its text ended, "stop", "length" or "tool_calls". tokens: how many were generated.
-    scored: all of these, if their log probabilities are wanted."""
-
-    text: str
-    finish: str
-    tokens: int
-    scored: list[Scored] | None = None
-    calls: list[Call] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -76,26 +52,6 @@ class Answered:
     @property
     def tokens(self) -> int:
         return sum(choice.tokens for choice in self.choices)
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """Called while a request is answered.
-
-    check   often; stops the work by raising an exception. prompt: with the number of prompt tokens
-    token   for each token. piece: with each piece of text
-    pause   between two steps of reading a long prompt, or of comparing meanings; may answer other requests
-    """
-
-    check: Callable[..., None]
-    prompt: Callable[[int], None]
-    token: Callable[[], None]
-    piece: Callable[[Piece], None]
-    pause: Callable[[], None]
-
-    def step(self, _: int = 0) -> None:
-        self.check()
-        self.pause()
 
 
 @torch.no_grad()
@@ -133,7 +89,7 @@ def answer(
     memory, chosen, asked = None, None, None
     extra: dict[str, Any] = {} if warning is None else {"memory": None}
     warnings = [warning, prompt.warning]
-    writers = [_Writer(model, tokenizer, request, prompt, index, hooks) for index in range(request.choices)]
+    writers = [Writer(model, tokenizer, request, prompt, index, hooks) for index in range(request.choices)]
     hooks.prompt(ids.shape[1])
     wanted = named or request.budget is not None
     if source is not None and (wanted or prompt.question.shape[1] <= model.config.window):
@@ -172,18 +128,6 @@ def answer(
         cut = first.finish == "length"
         explained = Read(chosen, asked, prompt.text, budget, str(score), prompted, first.text, cut, said)
     return Answered(choices, ids.shape[1], extra, explained)
-
-
-def _steering(
-    model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, request: Sampled, prompt: Prompt
-) -> Steering:
-    vocabulary = model.config.text_config.vocab_size
-    schema, where, grammar = request.schema_of_text, "response_format", None
-    if isinstance(request, ChatRequest) and request.forced and prompt.calls is not None:
-        schema, where = prompt.calls.schema(request.forced), "tools"
-    if schema is not None:
-        grammar = Grammar(tokenizer, end_tokens(model, PromptForm.of(tokenizer)), vocabulary, schema, where)
-    return Steering(request, vocabulary, grammar)
 
 
 def _narrowed(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, store: Memory, prompt: Prompt) -> Source:
@@ -249,90 +193,3 @@ def _sampling(model: SharedLLMForCausalLM, request: Sampled) -> dict[str, Any]:
     if own is None or own.top_k is None:
         said["top_k"] = 0
     return said
-
-
-class _Pieces:
-    """Sends the pieces of an answer, each with the log probabilities of its tokens.
-
-    said  how many tokens the pieces so far are made of
-    """
-
-    def __init__(self, index: int, steering: Steering, send: Callable[[Piece], None]):
-        self.index, self.steering, self.send, self.said = index, steering, send, 0
-
-    def say(self, text: str) -> None:
-        scored = None
-        if self.steering.alternatives is not None:
-            scored = self.steering.scored[self.said :]
-            self.said = len(self.steering.scored)
-        self.send(Piece(self.index, text, scored))
-
-    def finish(self) -> None:
-        """Send the tokens that are in no piece: white space before a text that didn't begin, and what ended the text."""
-        if self.said < len(self.steering.scored):
-            self.say("")
-
-
-class _Writer(StopOnText):
-    """Writes one answer as its row is continued: checks before each token whether the client is still waiting, and ends an
-    answer whose grammar has ended.
-
-    said    the tokens of the text, without those that end it
-    choice  the whole answer, once it has ended
-    """
-
-    choice: Choice
-
-    def __init__(
-        self,
-        model: SharedLLMForCausalLM,
-        tokenizer: PreTrainedTokenizerBase,
-        request: ChatRequest | CompletionRequest,
-        prompt: Prompt,
-        index: int,
-        hooks: Hooks,
-    ):
-        """
-        Raises:
-            ServingError: the model can't do what a field asks for.
-        """
-        self.steering = _steering(model, tokenizer, request, prompt)
-        plain = prompt.one_line and self.steering.grammar is None
-        # Whether a text is a call is known at its end, so it is not sent in pieces.
-        self._pieces = _Pieces(index, self.steering, (lambda _: None) if prompt.calls is not None else hooks.piece)
-        say = self._pieces.say
-        # A forced call is JSON that its grammar ends: a stop within it would leave half a call.
-        stops = () if isinstance(request, ChatRequest) and request.forced else request.stops
-        super().__init__(AnswerStream(tokenizer, say, stops=stops, one_line=plain, strip=prompt.one_line))
-        self._ends = end_tokens(model, PromptForm.of(tokenizer))
-        self._request, self._prompt, self._index, self._hooks = request, prompt, index, hooks
-        self._written: list[int] = []
-
-    @property
-    def said(self) -> list[int]:
-        return self._written[: self.needed or self.tokens]
-
-    def took(self, token: int) -> bool:
-        self._hooks.check()
-        self._hooks.token()
-        self._written.append(token)
-        self.steering.took(token)
-        return super().took(token) or self._stopped
-
-    def ended(self) -> None:
-        request, text = self._request, self.stream.finish()
-        self._pieces.finish()
-        scored = None if request.alternatives is None else self.steering.scored
-        finish = "stop" if self._stopped or self.last in self._ends else "length"
-        calls = []
-        if isinstance(request, ChatRequest) and self._prompt.calls is not None:
-            text, calls = self._prompt.calls.read(text, request.forced or request.offered)
-            calls = calls[:1] if request.parallel_tool_calls is False else calls
-            finish = "tool_calls" if calls else finish
-            if text or scored:
-                self._hooks.piece(Piece(self._index, text, scored))
-        self.choice = Choice(text, finish, self.tokens, scored, calls)
-
-    @property
-    def _stopped(self) -> bool:
-        return self.stream.stopped or (self.steering.grammar is not None and self.steering.grammar.ended)

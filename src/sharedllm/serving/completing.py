@@ -10,7 +10,8 @@ from typing import Any
 from fastapi import Request
 from starlette.responses import Response
 
-from .answering import Answered, Piece
+from .answering import Answered
+from .choice import Piece
 from .errors import ServingError, stopping
 from .identity import Identity
 from .replies import Json, Reply, streamed

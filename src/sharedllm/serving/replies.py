@@ -10,7 +10,8 @@ from typing import Any
 from starlette.responses import JSONResponse, StreamingResponse
 from transformers import PreTrainedTokenizerBase
 
-from .answering import Answered, Choice, Piece
+from .answering import Answered
+from .choice import Choice, Piece
 from .errors import ServingError
 from .steering import Scored, spelled
 

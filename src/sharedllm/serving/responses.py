@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from .answering import Answered, Piece
+from .answering import Answered
+from .choice import Piece
 from .errors import ServingError
 from .messages import Body, JsonSchema, Message, ResponseFormat, Schema, Whole
 from .replies import event, extra_of

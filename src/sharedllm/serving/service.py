@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerBase
 from ..causal_lm import SharedLLMForCausalLM
 from ..rows import Row
 from ..utils.errors import first_of, shown
-from .answering import Answered, Hooks, answer
+from .answering import Answered, answer
+from .choice import Hooks
 from .errors import ServingError, invalid
 from .explaining import Explanations
 from .guard import Hosts
