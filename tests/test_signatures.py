@@ -25,6 +25,7 @@ ALLOWED = {
     "SharedLLMForCausalLM.generate": "GenerationMixin turns keywords into fields of a GenerationConfig",
     "SharedLLMForCausalLM.prepare_inputs_for_generation": TRANSFORMERS,
     "SentenceEncoder.load": "options, as `subfolder`, are for transformers' own",
+    "SharedLLMConfig.from_dict": TRANSFORMERS,
     "SharedLLMModel.forward": TRANSFORMERS,
     "SharedLLMModel.from_pretrained": TRANSFORMERS,
 }
