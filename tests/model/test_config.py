@@ -145,6 +145,26 @@ def test_a_saved_field_of_a_wrong_type_is_a_users_mistake(tmp_path):
         load_model(str(tmp_path))
 
 
+def test_a_saved_configuration_is_refused_for_what_would_be_ignored(tmp_path):
+    SharedLLMConfig(text_config=tiny_base("llama").config).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    saved = json.loads(path.read_text())
+    SharedLLMConfig.from_dict(saved | {"torch_dtype": "float32", "of_a_later_version": 1})
+    for wrong, message in (
+        (saved | {"text_config": None}, "^text_config is missing, the configuration of the base"),
+        ({k: v for k, v in saved.items() if k != "text_config"}, "^text_config is missing"),
+        (
+            saved | {"windw": 3, "chunksize": 5},
+            r"^windw is .* do you mean window\? chunksize is .* do you mean chunk_size\?$",
+        ),
+        (saved | {"window": "512"}, r"^Field 'window' with value '512' doesn't match any type in \(int, None\)\.$"),
+        (saved | {"selection_heads": [5]}, r"^selection_heads has 5: use triples"),
+    ):
+        path.write_text(json.dumps(wrong))
+        with pytest.raises(UserError, match=message):
+            AutoConfig.from_pretrained(tmp_path)
+
+
 def test_text_config_is_needed_whole():
     assert SharedLLMConfig().text_config.model_type == "llama"
     with pytest.raises(ValueError, match="text_config has no model_type"):

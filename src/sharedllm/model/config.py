@@ -12,7 +12,7 @@ from ..context.stops import KINDS, Marks
 from ..utils.errors import UserError, of_wrong_type
 from .base_config import keep_attention, of_base, take_over
 from .families import family_of
-from .settings import RENAMED, check_strides
+from .settings import RENAMED, check_saved, check_strides
 
 # For a process that has not imported the package, which transformers tells that it does not know the architecture.
 HOW_TO_LOAD = "install sharedllm from its sources, and `import sharedllm` before AutoModelForCausalLM.from_pretrained"
@@ -163,8 +163,9 @@ class SharedLLMConfig(PreTrainedConfig):
         """A configuration from a config.json.
 
         Raises:
-            UserError: a field is of a wrong type, or impossible.
+            UserError: a field is of a wrong type, or impossible; or as `check_saved`.
         """
+        check_saved(config_dict)
         try:
             return super().from_dict(config_dict, **kwargs)
         except StrictDataclassError as error:
@@ -259,7 +260,13 @@ class SharedLLMConfig(PreTrainedConfig):
             raise UserError(f"window={self.window} must be at least 1 token.")
         heads = self.text_config.num_attention_heads
         for entry in self.selection_heads or []:
-            if len(entry) != 3 or entry[0] not in uppers or not 0 <= entry[1] < heads or not entry[2] > 0:
+            if (
+                not isinstance(entry, list | tuple)
+                or len(entry) != 3
+                or entry[0] not in uppers
+                or not 0 <= entry[1] < heads
+                or not entry[2] > 0
+            ):
                 raise UserError(
                     f"selection_heads has {entry}: use triples of an injected layer ({', '.join(map(str, uppers))}), a head "
                     f"0 … {heads - 1} and a positive weight."

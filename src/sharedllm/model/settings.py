@@ -1,8 +1,9 @@
 """The names of a model's settings, and checks of them. Imports nothing slow, so that a recipe with a wrong name is refused at once."""
 
-from collections.abc import Iterable, Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from ..utils.errors import UserError, meant
 
@@ -65,6 +66,23 @@ def check_settings(names: Iterable[str], prefix: str = "") -> None:
     ]
     if wrong:
         raise UserError(" ".join(wrong))
+
+
+def check_saved(saved: Mapping[str, Any]) -> None:
+    """Refuse a saved configuration without its base's, and names that nearly are a setting's. Others are transformers' own.
+
+    Raises:
+        UserError: `text_config` is missing, or names are misspelt; names all of these.
+    """
+    if not saved.get("text_config"):
+        # transformers would fill in a Llama of 7B parameters.
+        raise UserError("text_config is missing, the configuration of the base: take config.json as it was saved.")
+    check_settings(
+        name
+        for name in saved
+        if name not in Settings.__annotations__
+        and difflib.get_close_matches(name, Settings.__annotations__, cutoff=0.8)
+    )
 
 
 def check_strides(strides: Sequence[int]) -> None:

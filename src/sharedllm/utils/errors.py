@@ -3,6 +3,7 @@
 import difflib
 import errno
 import os
+import re
 from collections.abc import Iterable
 from numbers import Integral
 from pathlib import Path
@@ -87,8 +88,9 @@ def refusal(error: Exception, otherwise: str = "") -> str:
 
 def of_wrong_type(error: Exception) -> UserError:
     """What huggingface_hub raises about a field of a configuration, as the user's mistake: its last line names the field, its value,
-    and of which types it may be."""
-    return UserError(str(error).splitlines()[-1].strip().removeprefix("TypeError: "))
+    and of which types it may be, and then says the same of each type."""
+    said = str(error).splitlines()[-1].strip().removeprefix("TypeError: ").partition(" Errors: ")[0]
+    return UserError(re.sub(r"<class '([\w.]+)'>", r"\1", said).replace("NoneType", "None"))
 
 
 def as_path(name: str, value: Any) -> Path:
