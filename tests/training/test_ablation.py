@@ -97,8 +97,8 @@ def test_a_study_runs_once(run, tmp_path, base_folder, monkeypatch):
     assert [row["seeds"] for row in rows] == [[0], [0], []]
     monkeypatch.setattr("sharedllm.training.ablation.train", lambda *a, **k: pytest.fail("it has already run"))
     assert run_study(load_study(path), only=["b"]) == rows
-    with pytest.raises(ValueError, match="only='d' is not a variant: use some of a, b, c"):
-        run_study(load_study(path), only=["d"])
+    with pytest.raises(ValueError, match="only='d', 'e' is not a variant: use some of 'a', 'b', 'c'"):
+        run_study(load_study(path), only=["e", "a", "d"])
     path.write_text(path.read_text().replace("steps: 1", "steps: 3"))
     with pytest.raises(ValueError, match=r"out/b/seed-0 holds a run with steps=1, the recipe says 3"):
         run_study(load_study(path))
@@ -154,6 +154,7 @@ def test_a_model_that_can_not_be_is_refused_before_another_trains(
         ({"recipe": RECIPE | {"output": "o"}, "variants": {"../a": None}}, r"variant '../a': .* leave out slashes"),
         ({"recipe": RECIPE | {"output": "o"}, "variants": {"a": [1]}}, r"variant 'a': \[1\] must be keys"),
         ({"recipe": RECIPE | {"output": "o"}, "variants": {"a": None}, "seeds": ["x"]}, r"seeds=\['x'\] must be"),
+        ({"recipe": RECIPE | {"output": "o"}, "variants": {"a": None}, "seeds": []}, r"seeds=\[\] must be"),
         (
             {"recipe": RECIPE | {"output": "o"}, "variants": {"a": None}, "change": {"steps.x": 1}},
             "steps=.* holds no keys",

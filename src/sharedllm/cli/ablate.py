@@ -6,11 +6,13 @@ from typing import Annotated
 import typer
 
 from ..utils.errors import UserError
-from .common import JsonOption, check_recipe, note, print_json, stderr
+from .common import JsonOption, check_recipe, given_path, note, print_json, stderr
 
 
 def command(
-    study: Annotated[Path, typer.Argument(help="YAML file with recipe, variants and seeds.")],
+    study: Annotated[
+        Path, typer.Argument(parser=given_path, metavar="<path>", help="YAML file with recipe, variants and seeds.")
+    ],
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value for all variants.")] = None,
     only: Annotated[
         list[str] | None, typer.Option("--only", help="A variant to run, besides the first one; repeatable.")

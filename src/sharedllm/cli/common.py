@@ -41,18 +41,18 @@ def check_model(name: str | None) -> str | None:
 
 
 def filled(value: str) -> str:
-    """The name of what to write. Blank, as of a variable of the shell that isn't set, it would be the current folder.
+    """The name of a file or folder. Blank, as of a variable of the shell that isn't set, it would be the current folder.
 
     Raises:
         UserError: it is blank.
     """
     if not value.strip():
-        raise UserError("it is blank: name what to write; the current folder is `.`.")
+        raise UserError("it is blank: name a file or a folder; the current one is `.`.")
     return value
 
 
-def _path(value: str | Path) -> Path:
-    """The path of an option, or its default. Raises as `filled`."""
+def given_path(value: str | Path) -> Path:
+    """The path of an argument or option, or its default. Raises as `filled`."""
     return value if isinstance(value, Path) else Path(filled(value))
 
 
@@ -69,13 +69,13 @@ def check_output(folder: Path | None) -> Path | None:
 
 def output_option(about: str) -> Any:
     """The option -o of a command that writes a folder."""
-    return typer.Option("-o", "--output", parser=_path, metavar="<path>", callback=check_output, help=about)
+    return typer.Option("-o", "--output", parser=given_path, metavar="<path>", callback=check_output, help=about)
 
 
 def output_file_option(about: str) -> Any:
     """The option -o of a command that writes one file; see `check_not_read`."""
     about = f"{about} One of that name is replaced."
-    return typer.Option("-o", "--output", parser=_path, metavar="<path>", callback=_check_file_output, help=about)
+    return typer.Option("-o", "--output", parser=given_path, metavar="<path>", callback=_check_file_output, help=about)
 
 
 def _check_file_output(file: Path) -> Path:

@@ -7,12 +7,21 @@ import typer
 
 from ..utils.errors import UserError
 from ..utils.text_files import harmless
-from .common import ModelOption, check_no_corpus, check_source, note, note_repair, output_option, progress_bar
+from .common import (
+    ModelOption,
+    check_no_corpus,
+    check_source,
+    given_path,
+    note,
+    note_repair,
+    output_option,
+    progress_bar,
+)
 from .naming import NamedCommand
 
 app = typer.Typer(help="Remove documents from a memory, merge memories, check or recover one.", no_args_is_help=True)
 
-MemoryArgument = Annotated[Path, typer.Argument(help="A memory.")]
+MemoryArgument = Annotated[Path, typer.Argument(parser=given_path, metavar="<path>", help="A memory.")]
 
 
 @app.command(cls=NamedCommand)
@@ -33,7 +42,7 @@ def forget(
 
 @app.command(cls=NamedCommand)
 def merge(
-    memories: Annotated[list[Path], typer.Argument(help="Memories of one model.")],
+    memories: Annotated[list[Path], typer.Argument(parser=given_path, metavar="<path>", help="Memories of one model.")],
     output: Annotated[Path, output_option("Memory to write; the others are not changed.")],
 ) -> None:
     """Merge memories into a new one. Nothing is read again, and each document keeps its name and offsets."""
@@ -52,7 +61,12 @@ def merge(
 @app.command(cls=NamedCommand)
 def recover(
     memory: Annotated[
-        Path, typer.Argument(help="A memory whose manifest.json is missing or damaged; it is not changed.")
+        Path,
+        typer.Argument(
+            parser=given_path,
+            metavar="<path>",
+            help="A memory whose manifest.json is missing or damaged; it is not changed.",
+        ),
     ],
     output: Annotated[Path, output_option("Memory to write.")],
     model: ModelOption = "tiny",

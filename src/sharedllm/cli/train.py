@@ -6,11 +6,14 @@ from typing import Annotated
 import typer
 
 from ..utils.errors import UserError
-from .common import JsonOption, check_recipe, note, print_json, stderr
+from .common import JsonOption, check_recipe, given_path, note, print_json, stderr
 
 
 def command(
-    recipe: Annotated[Path, typer.Argument(help="YAML file; recipes/reference.yaml shows every key.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(parser=given_path, metavar="<path>", help="YAML file; recipes/reference.yaml shows every key."),
+    ],
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value that overrides the recipe's.")] = None,
     max_steps: Annotated[
         int | None, typer.Option(min=1, help="Stop after this step, with a checkpoint; run again to resume.")

@@ -60,8 +60,8 @@ def load_study(path: Path, overrides: list[str] | None = None) -> Study:
             raise UserError(f"{path.parent / content['recipe']} must hold keys and values.")
     shared = _changed(shared, content.get("change") or {})
     replace_keys(shared, overrides or [])
-    seeds = content.get("seeds") or [0, 1, 2]
-    if not all(type(seed) is int for seed in seeds):
+    seeds = [0, 1, 2] if content.get("seeds") is None else content["seeds"]
+    if not seeds or not all(type(seed) is int for seed in seeds):
         raise UserError(f"{path}: seeds={seeds} must be {_SHAPE['seeds'][1]}.")
     if "output" not in shared:
         raise UserError(f"{path}: output is missing: name the folder of the runs under change, or in the recipe.")
@@ -85,7 +85,8 @@ def chosen(study: Study, only: Sequence[str] | None = None) -> dict[str, Recipe]
     """
     unknown = sorted(set(only or ()) - set(study.variants))
     if unknown:
-        raise UserError(f"only={unknown[0]!r} is not a variant: use some of {', '.join(study.variants)}.")
+        wrong = ", ".join(map(repr, unknown))
+        raise UserError(f"only={wrong} is not a variant: use some of {', '.join(map(repr, study.variants))}.")
     recipes = {}
     for number, variant in enumerate(study.variants):
         if number == 0 or only is None or variant in only:
