@@ -122,6 +122,10 @@ WRONG = [
     (["recall", "--data", "here.txt", "-o", "x", "--base", "nosuch"], "there is no folder nosuch"),
     (["train", "nosuch.yaml"], "can't read the recipe nosuch.yaml: it does not exist"),
     ([*TRAIN, "--set", "step=3"], "step is not a key of a recipe: do you mean steps?"),
+    (
+        [*TRAIN, "--set", "wramup=3", "--set", "step=3"],
+        "do you mean warmup? step is not a key of a recipe: do you mean",
+    ),
     ([*TRAIN, "--set", "model.windw=64"], "model.windw is not a setting of a SharedLLM: do you mean window?"),
     ([*TRAIN, "--set", "steps=many"], "steps='many' must be of type int"),
     ([*TRAIN, "--set", "model.window=64"], "running=512 does not fit into window=64 of the model"),

@@ -163,14 +163,14 @@ def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
         raise UserError(f"{where or 'the recipe'}={value!r} must hold keys and values.")
     prefix = f"{where}." if where else ""
     hints = get_type_hints(kind)
-    for key in value:
-        if key not in hints:
-            if kind is Recipe and key == "method":
-                raise UserError(
-                    f"method is now called system: write system: with one of {', '.join(trained_systems())} "
-                    "(method: full is system: tuned)."
-                )
-            raise UserError(f"{prefix}{key} is not a key of a recipe: {meant(str(key), hints)}")
+    if kind is Recipe and "method" in value:
+        raise UserError(
+            f"method is now called system: write system: with one of {', '.join(trained_systems())} "
+            "(method: full is system: tuned)."
+        )
+    wrong = [f"{prefix}{key} is not a key of a recipe: {meant(str(key), hints)}" for key in value if key not in hints]
+    if wrong:
+        raise UserError(" ".join(wrong))
     for entry in dataclasses.fields(kind):
         required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
         if required and entry.name not in value:
