@@ -111,7 +111,7 @@ def test_a_client_that_goes_away_ends_the_tokenising(monkeypatch, text, template
         if len(calls) > 3:
             raise InterruptedError
 
-    from sharedllm.serving.answering import prompt_of
+    from sharedllm.serving.prompting import prompt_of
     from sharedllm.serving.requests import ChatRequest
 
     begun = time.monotonic()

@@ -134,7 +134,7 @@ def describe_model(name: str) -> dict:
         "encoding": config.encoding,
         "lower_weights": config.lower_weights,
         "selection": config.selection,
-        "pieces_end": ", ".join(dict.fromkeys(end for kind, end in _ENDS.items() if getattr(config, kind))),
+        "pieces_end": ", ".join(dict.fromkeys(end for kind, end in _ENDS.items() if getattr(config, kind))) or None,
         "sentence_encoder": config.sentence_encoder is not None,
         "vocabulary": len(tokenizer),
         "fingerprint": model.fingerprint(),
