@@ -9,19 +9,16 @@ import sys
 
 import numpy as np
 import torch
-from choosing import BUDGET, Asker, cells_of, changed, gains, holding, share_of, spans_of, texts, with_evidence
+from choosing import BUDGET, Asker, Unread, cells_of, changed, gains, holding, share_of, spans_of, texts, with_evidence
 
 from sharedllm.cli.loading import load_any
 from sharedllm.context.pieces import choose_pieces
-from sharedllm.evaluation.qa.memory import unread
 from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.sets import SETS
 from sharedllm.model.config import SharedLLMConfig
 from sharedllm.scoring import rankings
 from sharedllm.scoring.encoder import SentenceEncoder
-from sharedllm.scoring.text_index import TextIndex
 from sharedllm.utils.checkpoints import load_tokenizer
-from sharedllm.utils.text import tokenize
 
 CELLS = "nq:100:32K,hotpotqa:55:32K,fairytaleqa:100:32K,reworded:64:32K,keys-4:40:32K,keys-64:40:32K"
 # Where the text has the question's words, where it has few, and where it has hardly any.
@@ -57,10 +54,9 @@ def main() -> None:
         ranks = {weight: [] for weight in WEIGHTS}
         answered = {weight: [] for weight in ASKED}
         for text in texts(name, count, sys.argv[2], meter, size, half):
-            segment = unread(tokenize(tokenizer, text.text), config.chunk_size)
-            index = TextIndex([segment], tokenizer, config.window, marks=config.marks)
+            index = Unread(text.text, tokenizer, config)
             spans = spans_of(index.pieces, text.text, meter)
-            sentences = index.sentences(encoder, [segment])
+            sentences = index.sentences(encoder, index.segments)
             for question in text.questions:
                 gold = holding(spans, question)
                 covered, free = index.covered(question.question)

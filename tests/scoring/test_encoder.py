@@ -192,14 +192,16 @@ def test_scores_of_words_and_encoder_are_scaled_alike():
 
 
 def test_the_less_words_say_the_more_the_encoder_counts():
-    free = np.array([True, True, False])
-
-    def weight(covered: float, unsaid: bool = True) -> float:
+    def weight(covered: float, unsaid: bool = True, pieces: int = 3) -> float:
+        some = np.array([covered, *[0.1] * (pieces - 2), 1.0])
         # The last one quotes the question.
-        return rankings.encoder_weight(np.array([covered, 0.1, 1.0]), free, unsaid)
+        return rankings.encoder_weight(some, some < 1, unsaid)
 
-    assert [weight(covered) for covered in (0.45, 0.4, 0.35, 0.0)] == [0.75, 0.75, 1.0, 1.0]
-    assert weight(0.6, unsaid=False) == weight(0.35, unsaid=False) == 0.5
+    assert [weight(covered) for covered in (0.45, 0.3, 0.29, 0.0)] == [0.75, 0.75, 1.0, 1.0]
+    assert weight(0.6, unsaid=False) == weight(0.25, unsaid=False) == 0.5
+    # In a longer text some piece has more of any question by chance.
+    assert [weight(0.34, pieces=pieces) for pieces in (256, 512, 1024, 10_000)] == [0.75, 1.0, 1.0, 1.0]
+    assert [weight(0.4, pieces=pieces) for pieces in (1024, 10_000)] == [0.75, 0.75]
 
 
 def rank(model, score: str | None = None, question: str = "qqq"):
