@@ -59,7 +59,7 @@ def main() -> None:
                     asker.answer(rows, questions.new_tokens)
                     asked[below].append(rows)
         for share, found in asked.items():
-            cells = [with_evidence(column) for column in zip(*found, strict=True)]
+            cells = [with_evidence(column) for column in zip(*found, strict=True)] or ["–"] * len(WEIGHTS)
             about = f"{name}, {length} | below {share} | {seen[share]} | {len(found)}"
             print(f"| {about} | {' | '.join(cells)} |", flush=True)
 
