@@ -30,8 +30,13 @@ def seems_answered(
     if covered is None:
         return None
     short, more, most = (WORDS, WORDS_MORE, WORDS_MOST) if near is None else (BOTH, BOTH_MORE, BOTH_MOST)
-    longer = max(0.0, math.log2(len(covered) / SHORT))
-    return share_said(covered, free, near) >= min(short + more * longer, most)
+    return share_said(covered, free, near) >= by_length(len(covered), short, more, most, SHORT)
+
+
+def by_length(pieces: int, least: float, more: float, most: float, short: int) -> float:
+    """A share of a question that a text of so many pieces must pass: `least` up to `short` pieces, `more` with each doubling, and `most` at
+    the most."""
+    return min(least + more * max(0.0, math.log2(pieces / short)), most)
 
 
 def share_said(

@@ -1,6 +1,5 @@
 """How much each piece of a text matters to a question: by its words, by shallow heads, by meaning, or by all of them."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +14,7 @@ from ..model.config import SharedLLMConfig
 from ..utils.errors import UserError
 from .defaults import default_score
 from .encoder import encoder_of
-from .found import seems_answered, share_said
+from .found import by_length, seems_answered, share_said
 from .heads import Heads
 from .links import linked
 from .meaning import Compared
@@ -59,7 +58,7 @@ COMPARED = 16
 ENCODED, ENCODED_LITTLE, ENCODED_UNSAID = 0.5, 0.75, 1.0
 # Hardly anything is less than `HARDLY_ANY` of a question in texts of up to so many pieces. With each doubling some piece has more of
 # any question by chance, so it is so much more, up to `UNSAID`.
-SHORT, MORE = 256, 0.05
+HARDLY_SHORT, HARDLY_MORE = 256, 0.05
 # But where the next piece has less than this share of the best one's score, and the best one has `HARDLY_ANY` of the words or more, and
 # a name or a number of the question, words decide. It guards questions about names that the text hardly repeats; on even ids it holds for none now
 # (docs/real/choices.md).
@@ -167,8 +166,8 @@ def encoder_weight(covered: Float[np.ndarray, " n"] | None, free: Bool[np.ndarra
     """How much a sentence encoder counts beside words. unsaid: the result of `by_meaning`."""
     if not unsaid:
         return ENCODED
-    least = min(HARDLY_ANY + MORE * max(0.0, math.log2(len(free) / SHORT)), UNSAID)
-    return ENCODED_UNSAID if _said(covered, free) < least else ENCODED_LITTLE
+    hardly = by_length(len(free), HARDLY_ANY, HARDLY_MORE, UNSAID, HARDLY_SHORT)
+    return ENCODED_UNSAID if _said(covered, free) < hardly else ENCODED_LITTLE
 
 
 def _has_name(text: str, question: str) -> bool:
