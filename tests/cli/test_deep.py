@@ -127,10 +127,13 @@ def test_a_chat_says_what_may_not_be_there(run, deep_folder, tmp_path, monkeypat
     assert code == 0 and [json.loads(line)["found"] for line in out.splitlines()] == [False, False, True, None]
 
 
-def test_scores_that_do_not_rank_pieces_are_refused(run, deep_folder, tmp_path):
+def test_scores_that_do_not_rank_pieces_are_refused(run, deep_folder, tmp_path, monkeypatch):
+    """Before the weights are loaded."""
+    monkeypatch.setattr("sharedllm.cli.loading.load_any", lambda *_: pytest.fail("a model is loaded"))
     (tmp_path / "notes.txt").write_text(TEXT)
-    code, _, err = run("ask", tmp_path / "notes.txt", "Who?", "--model", deep_folder, "--score", "cosine")
-    assert code == 2 and err.count("\n") == 1 and "use one of attention, bm25, hybrid" in err
+    for command in (["ask", tmp_path / "notes.txt", "Who?"], ["chat", tmp_path / "notes.txt"]):
+        code, _, err = run(*command, "--model", deep_folder, "--score", "cosine")
+        assert code == 2 and err.count("\n") == 1 and "use one of attention, bm25, hybrid" in err
 
 
 def test_the_papers_way_says_that_it_is_untrained(run, wide_base_folder, tmp_path):

@@ -150,3 +150,33 @@ def test_progress_ends_at_its_total_without_files_that_are_left_out(run, tmp_pat
     (tmp_path / "in" / "d.txt").write_text("Rivers. " * 10)
     code, _, err = run("read", *options, "--append")
     assert code == 0 and "reading 5 files: 80 of 80\n" in err and "1 document unchanged" in err, err
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "said"),
+    [
+        ("ask", ["  "], "the question is empty: ask something."),
+        ("ask", ["?"], "the question '?' has no word: ask with one of what you look for."),
+        ("ask", ["q", "--score", "nonsense"], "--score nonsense is not known: use one of attention, bm25, "),
+        ("ask", ["q", "--selection", "nonsense"], "--selection nonsense is not known: use one of "),
+        ("ask", ["q", "--model", "base"], "base is an ordinary LlamaForCausalLM: make a SharedLLM from it"),
+        ("chat", ["--score", "nonsense"], "--score nonsense is not known: use one of attention, bm25, "),
+        ("explain", [""], "the question is empty: ask something."),
+        ("explain", ["q", "--score", "nonsense"], "--score nonsense is not known: use one of attention, bm25, "),
+    ],
+)
+def test_what_can_not_be_asked_is_refused_before_the_weights_are_loaded(
+    tmp_path, monkeypatch, run, command, options, said
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sharedllm.cli.loading.load_any", lambda *_: pytest.fail("a model is loaded"))
+    Path("a.txt").write_text("The harbour master counted crates.")
+    code, out, err = run(command, "a.txt", *options)
+    assert (code, out, err.count("\n")) == (2, "", 1) and err.startswith(f"error: {said}"), err
+
+
+def test_what_can_not_be_served_is_refused_before_the_weights_are_loaded(tmp_path, monkeypatch, run):
+    pytest.importorskip("starlette")
+    monkeypatch.setattr("sharedllm.cli.loading.load_any", lambda *_: pytest.fail("a model is loaded"))
+    code, _, err = run("serve", "--score", "nonsense", "--port", 0)
+    assert code == 2 and err.startswith("error: --score nonsense is not known"), err

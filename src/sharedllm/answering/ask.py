@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
 from ..memory.segments import Source, roots, segments_of
+from ..model.config import SharedLLMConfig
 from ..prompts import PromptForm, own_words
 from ..scoring import SCORES
 from ..scoring.base import TokenScore, get_score
@@ -101,21 +102,21 @@ class Written:
     seconds: dict[str, float]
 
 
-def checked_score(model: SharedLLMForCausalLM, score: str | None) -> str:
-    """The name of a score, checked for a model; None gives the default.
+def checked_score(config: SharedLLMConfig, score: str | None) -> str:
+    """The name of a score, checked for a model of a configuration; None gives the default.
 
     Raises:
         UserError: no score of that name, or the model does not support it.
     """
-    score = score or default_score(model.config)
-    if model.config.injection == "deep":
-        check_ranking(model.config, score)
+    score = score or default_score(config)
+    if config.injection == "deep":
+        check_ranking(config, score)
     elif score in RANKINGS and score not in SCORES:
         raise UserError(
             f"score={score!r} is for models with injection='deep', which `sharedllm extend` makes: use one of {SCORES.names}."
         )
     else:
-        get_score(score, model.config)
+        get_score(score, config)
     return score
 
 

@@ -48,16 +48,18 @@ def command(
     import torch
 
     from ..answering.ask import answer_over, ask, checked_score
-    from ..answering.asked import prompt_of
+    from ..answering.asked import checked_question, prompt_of
     from ..context.policies.base import get_policy
     from ..model.cross_attention import untrained
     from ..scoring.defaults import default_budget
-    from .loading import load, open_source, tokens_behind
+    from .loading import config_of, load, open_source, tokens_behind
 
+    checked_question(question)
+    config = config_of(model)
+    score = checked_score(config, score)
+    policy = get_policy(selection or config.selection)
     loaded, tokenizer = load(model)
     started = time.perf_counter()  # as for `read`: without loading the model
-    score = checked_score(loaded, score)
-    policy = get_policy(selection or loaded.config.selection)
     prompt = prompt_of(loaded, tokenizer, question, max_new_tokens, instruction)
     sources, found, little = [], None, None
     # Of a model that reads deeper it is known whether the text has the question's words, if it has any.

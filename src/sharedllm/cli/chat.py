@@ -30,12 +30,12 @@ def command(
     check_source(source)
     from ..answering.ask import checked_score
     from ..answering.chat import Chat
-    from .loading import load, open_source
+    from .loading import config_of, load, open_source
     from .talking import talk
 
-    loaded, tokenizer = load(model)
     if score is not None:
-        checked_score(loaded, score)
+        checked_score(config_of(model), score)
+    loaded, tokenizer = load(model)
     document = open_source(loaded, tokenizer, source, batch_tokens, keep_all=True)
     options = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens, "batch_tokens": batch_tokens}
     chat = Chat(loaded, tokenizer, document, **options)

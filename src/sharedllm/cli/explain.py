@@ -49,13 +49,14 @@ def command(
     check_source(source)
     check_not_read(output, source)
     from ..answering.ask import ask, checked_score
-    from ..answering.asked import prompt_of
+    from ..answering.asked import checked_question, prompt_of
     from ..explain import gather, render
     from ..scoring.defaults import default_budget
-    from .loading import load, open_source
+    from .loading import config_of, load, open_source
 
+    checked_question(question)
+    score = checked_score(config_of(model), score)
     loaded, tokenizer = load(model)
-    score = checked_score(loaded, score)
     prompt_of(loaded, tokenizer, question, max_new_tokens)
     everything = open_source(loaded, tokenizer, source, batch_tokens, keep_all=True)
     with status_line("choosing what to read, and answering …") as tell:

@@ -16,22 +16,36 @@ from ..documents import open_document
 from ..memory.context_memory import ContextMemory
 from ..memory.fingerprint import tokenizer_fingerprint
 from ..memory.interface import Memory
+from ..model.config import SharedLLMConfig
 from ..store import is_memory, open_memory
-from ..utils.checkpoints import load_model, load_tokenizer
+from ..utils.checkpoints import load_config, load_model, load_tokenizer
 from ..utils.errors import UserError
 from ..utils.hardware import default_device, inference_dtype
+from ..utils.model_names import is_gguf
 from ..utils.text import tokenize
 from ..utils.text_files import some
 from .common import note, note_repair, progress_bar
 
 
+def config_of(name: str) -> SharedLLMConfig:
+    """The configuration of a SharedLLM: what is impossible with it can be refused before the weights are loaded.
+
+    Raises:
+        UserError: it can't be loaded, or is that of another model.
+    """
+    quiet()
+    config = None if is_gguf(name) else load_config(name)
+    if not isinstance(config, SharedLLMConfig):
+        kind = "base" if config is None else (config.architectures or [config.model_type])[0]
+        raise UserError(f"{name} is an ordinary {kind}: make a SharedLLM from it with `sharedllm extend`.")
+    return config
+
+
 def load(name: str) -> tuple[SharedLLMForCausalLM, PreTrainedTokenizerBase]:
     """Load a SharedLLM and its tokenizer, ready for use."""
+    config_of(name)
     model, tokenizer = load_any(name)
-    if not isinstance(model, SharedLLMForCausalLM):
-        raise UserError(
-            f"{name} is an ordinary {type(model).__name__}: make a SharedLLM from it with `sharedllm extend`."
-        )
+    assert isinstance(model, SharedLLMForCausalLM)
     return model, tokenizer
 
 

@@ -60,15 +60,15 @@ def command(
     from ..systems.sharedllm.answering import AnsweringShared
     from ..systems.window import AnsweringWindow
     from ..utils.text_files import read_text
-    from .loading import load, load_any
+    from .loading import config_of, load, load_any
 
     names = task_names(tasks)
     generated = [name for name in names if name in GROUPS["ruler"]]
     if len(generated) < len(names) and data is None:
         raise UserError(f"{next(n for n in names if n not in generated)} needs its records: give --data FOLDER.")
-    shared, tokenizer = load(model)
     score = score or DEFAULT_SCORE
-    get_score(score, shared.config)
+    get_score(score, config_of(model))
+    shared, tokenizer = load(model)
     window = shared.config.window
     wanted = [tokens_of_length(part, window) for part in lengths.split(",")]
     hay = None if haystack is None else read_text(haystack)

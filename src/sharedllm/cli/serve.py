@@ -84,7 +84,7 @@ def command(
     on_ray = checked(ray, given)
     from ..answering.ask import checked_score
     from ..scoring.defaults import default_budget
-    from .loading import load, open_own
+    from .loading import config_of, load, open_own
 
     try:
         from ..serving.app import Service, application
@@ -97,13 +97,14 @@ def command(
             raise
         raise UserError(f"{error.name} is not installed: pip install 'sharedllm[serve]'.") from None
     key = None if api_key_env is None else _key(api_key_env)
+    config = config_of(model)
+    score = checked_score(config, score)
+    if folder is not None and config.encoding != "chunk":
+        raise UserError(f"--folder {folder}: {model} can't keep every token, so no memory of it can be served.")
     with bind(host, port) as bound:
         loaded, tokenizer = load(model)
         if folder is not None:
-            if loaded.config.encoding != "chunk":
-                raise UserError(f"--folder {folder}: {model} can't keep every token, so no memory of it can be served.")
             folder.mkdir(parents=True, exist_ok=True)
-        score = checked_score(loaded, score)
         opens = partial(open_own, loaded, tokenizer)
         opened = Memories(memories or [], opens, folder=folder, left_out=partial(note, style="yellow"))
         name = Path(model).expanduser().resolve().name if Path(model).is_dir() else model

@@ -51,7 +51,7 @@ class Finder:
         # A wrong name is reported before a model is loaded.
         self._state = None if self._path is None else _state(self._path)
         self.model, self.tokenizer = loaded(model, tokenizer)
-        self.score = checked_score(self.model, score)
+        self.score = checked_score(self.model.config, score)
         self._source = self._checked(memory if not isinstance(memory, str | Path) else self._open(Path(memory)))
 
     def find(self, question: str) -> list[Passage]:

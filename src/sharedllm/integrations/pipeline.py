@@ -81,7 +81,7 @@ class QuestionAnsweringPipeline(Pipeline):
             if options.get(name) is not None:
                 options[name] = at_least_one(name, options[name])
         if options.get("score") is not None:
-            checked_score(self.model, options["score"])
+            checked_score(self.model.config, options["score"])
         limits = {
             name: options[name] for name in ("budget", "score", "max_new_tokens", "instruction") if name in options
         }

@@ -187,7 +187,7 @@ def _config_of(name: str) -> PreTrainedConfig:
     # The configuration of a .gguf file is only known when it is loaded.
     if is_gguf(found):
         return load_model(name, dtype="auto").config
-    return load_config(name)
+    return load_config(name, "base")
 
 
 def read_about(folder: Path) -> dict[str, Any]:

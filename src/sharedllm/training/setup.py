@@ -188,7 +188,7 @@ def _config(recipe: Recipe) -> PreTrainedConfig:
     """The configuration of the recipe's base, changed where it is the base's own that the recipe changes."""
     name = checkpoint(recipe.base or "")
     import_models()
-    config = load_config(recipe.base or "")
+    config = load_config(recipe.base or "", "base")
     try:
         if isinstance(config, SharedLLMConfig) and recipe.model:
             config = _changed(config, recipe)

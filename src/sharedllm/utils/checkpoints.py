@@ -90,16 +90,22 @@ def load_model(
     return model
 
 
-def load_config(name: str) -> PreTrainedConfig:
+def load_config(name: str, what: str = "model") -> PreTrainedConfig:
     """The configuration of any model but one in a .gguf file, without its weights.
+
+    Args:
+        what: what messages call it.
 
     Raises:
         UserError: it can't be loaded; the message says why.
     """
+    folder = _source(name)
     try:
-        return AutoConfig.from_pretrained(checkpoint(name))
+        return AutoConfig.from_pretrained(folder)
+    except UserError as error:
+        raise UserError(f"can't load the {what} {name}: {error}") from None
     except Exception as error:
-        raise _unreadable("base", name, error) from error
+        raise _unreadable(what, name, error) from error
 
 
 def _source(name: str | Path) -> str:
