@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sharedllm.integrations import finder
-from sharedllm.utils.checkpoints import NoModel, load_model, load_tokenizer
+from sharedllm.utils.checkpoints import NoModel, load_config, load_model, load_tokenizer
 from sharedllm.utils.errors import UserError
 
 
@@ -50,6 +50,17 @@ def test_a_configuration_that_is_none(folder, text):
     (folder / "config.json").write_text(text)
     with pytest.raises(UserError, match="can't load the model"):
         load_model(str(folder))
+
+
+@pytest.mark.parametrize("load", [load_model, load_config])
+def test_a_family_that_transformers_does_not_know(folder, load):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "nosuch"}))
+    with pytest.raises(
+        UserError, match=r"can't load the model .*: transformers [\d.]+ does not know its model_type='nosuch'\. "
+    ) as caught:
+        load(str(folder))
+    assert "a supported family (docs/families.md), or update transformers" in str(caught.value)
 
 
 def test_weights_that_may_hold_a_program_are_refused(folder):

@@ -1,9 +1,11 @@
 """Loading any model or tokenizer by name; `model_names` resolves names."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from safetensors import SafetensorError
@@ -17,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from .errors import UserError
+from .errors import UserError, shown
 from .gguf import load_gguf, load_gguf_tokenizer
 from .model_names import checkpoint, is_gguf
 
@@ -54,8 +56,9 @@ def load_model(
         options: as for `AutoModelForCausalLM.from_pretrained`.
 
     Raises:
-        UserError: it can't be loaded; the message says why.
+        UserError: it can't be loaded; the message says why. Or there is no such dtype.
     """
+    check_dtype(options.get("dtype"))
     folder = _source(name)
     path = Path(folder)
     if path.is_dir() and not any(path.glob("*.safetensors")):
@@ -108,6 +111,19 @@ def load_config(name: str, what: str = "model") -> PreTrainedConfig:
         raise _unreadable(what, name, error) from error
 
 
+def check_dtype(dtype: Any) -> None:
+    """
+    Raises:
+        UserError: weights can't be loaded in it.
+    """
+    named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype not in (None, "auto") and not (isinstance(named, torch.dtype) and named.is_floating_point):
+        raise UserError(
+            f"dtype={shown(dtype)} is no dtype that weights can have: use 'float32', 'bfloat16' or 'float16', or 'auto' for "
+            "the saved one."
+        )
+
+
 def _source(name: str | Path) -> str:
     """What a model is loaded from: as `checkpoint`, or where the hub can't be reached its copy here. The hub is asked once, for a
     few seconds: without a network its library would try each file again for half a minute, and the name may be mistyped.
@@ -151,6 +167,11 @@ def _check_finite(name: str, model: PreTrainedModel) -> None:
 
 
 def _unreadable(what: str, name: str, error: Exception) -> UserError:
+    if unknown := re.search(r"model type `(.*)` but Transformers does not recognize", str(error)):
+        return UserError(
+            f"can't load the {what} {name}: transformers {transformers.__version__} does not know its model_type={unknown[1]!r}. Use a "
+            "model of a supported family (docs/families.md), or update transformers if a later version knows it."
+        )
     folder = Path(checkpoint(name))
     if not folder.exists():
         return NoModel(

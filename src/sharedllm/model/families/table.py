@@ -164,19 +164,28 @@ _REASONS = {
 REFUSED: dict[str, str] = {name: reason for reason, names in _REASONS.items() for name in names.split()}
 
 
-def family_of(config: PreTrainedConfig) -> Family:
-    """The table entry of a base configuration.
+def check_family(name: str) -> None:
+    """Refuse a base by its `model_type`.
 
     Raises:
         UserError: the family is not supported; says why, or lists the supported ones.
     """
-    name = config.model_type
     if name == "sharedllm":
         raise UserError("the base is a SharedLLM already: use it as it is, or name the base that it was made from.")
     if name in REFUSED:
         raise UserError(f"model_type={name!r} can't be extended: {REFUSED[name]}.")
     if name not in FAMILIES:
         raise UserError(f"model_type={name!r} is not supported: use one of {', '.join(sorted(FAMILIES))}.")
+
+
+def family_of(config: PreTrainedConfig) -> Family:
+    """The table entry of a base configuration.
+
+    Raises:
+        UserError: as `check_family`, or this configuration is not supported.
+    """
+    name = config.model_type
+    check_family(name)
     if (reason := FAMILIES[name].check(config)) is not None:
         raise UserError(f"this {name} can't be extended: {reason}.")
     return FAMILIES[name]
