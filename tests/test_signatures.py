@@ -14,6 +14,7 @@ from sharedllm.model.settings import Settings
 TRANSFORMERS = "transformers calls it with keywords of its own, which the base may know"
 # Method → why it may take what it does not name.
 ALLOWED = {
+    "SharedLLMForCausalLM.__init__": "refused, with the name that is meant: transformers passes on what is misspelt",
     "SharedLLMForCausalLM.forward": TRANSFORMERS,
     "SharedLLMForCausalLM.from_base": "the keywords are named and typed by `Settings`, and unknown ones are refused",
     "SharedLLMForCausalLM.extended_config": "the keywords are named and typed by `Settings`, and unknown ones are refused",
@@ -26,6 +27,7 @@ ALLOWED = {
     "SharedLLMForCausalLM.prepare_inputs_for_generation": TRANSFORMERS,
     "SentenceEncoder.load": "options, as `subfolder`, are for transformers' own",
     "SharedLLMConfig.from_dict": TRANSFORMERS,
+    "SharedLLMModel.__init__": "refused, with the name that is meant: transformers passes on what is misspelt",
     "SharedLLMModel.forward": TRANSFORMERS,
     "SharedLLMModel.from_pretrained": TRANSFORMERS,
 }

@@ -48,15 +48,15 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
 
     lm_head: nn.Linear
 
-    def __init__(self, config: SharedLLMConfig, base: PreTrainedModel | None = None):
+    def __init__(self, config: SharedLLMConfig, base: PreTrainedModel | None = None, **unknown: Any):
         """
         Args:
             base: causal language model to build on; its modules are shared, not copied. Random if None.
 
         Raises:
-            UserError: the base has no head.
+            UserError: the base has no head; or as `SharedLLMPreTrainedModel`.
         """
-        super().__init__(config)
+        super().__init__(config, **unknown)
         if base is not None and not has_head(base):
             raise UserError(f"{type(base).__name__} has no head: pass a causal language model.")
         if config.injection != "cross" or config.start != "gate":
@@ -91,6 +91,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
         if "torch_dtype" in settings:
             value = shown(settings.get("torch_dtype"))
             raise UserError(f"torch_dtype={value} is called dtype here, as in transformers 5: pass dtype={value}.")
+        check_settings(settings)
         if not isinstance(base, PreTrainedModel):
             base = load_model(str(base), dtype=dtype or "auto")
         elif dtype is not None:

@@ -1,6 +1,7 @@
 """Configuration: defaults and round trips; refused settings and inputs, with field, value and fix."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from helpers import VOCAB, random_texts, tiny_base, tiny_shared
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig
 
-from sharedllm import SharedLLMConfig, SharedLLMForCausalLM
+from sharedllm import SharedLLMConfig, SharedLLMForCausalLM, SharedLLMModel
 from sharedllm.utils.checkpoints import load_model
 from sharedllm.utils.errors import UserError
 
@@ -117,6 +118,56 @@ def test_a_dtype_by_its_earlier_name_is_not_taken_for_that_of_memories(tmp_path)
         SharedLLMForCausalLM.from_base(str(tmp_path), torch_dtype=torch.float16)
 
 
+def test_wrong_names_are_refused_before_the_weights_are_loaded(tmp_path, monkeypatch):
+    tiny_base("llama").save_pretrained(tmp_path / "base")
+    tiny_shared("llama").save_pretrained(tmp_path / "model")
+    base, model = str(tmp_path / "base"), str(tmp_path / "model")
+    extend, load = SharedLLMForCausalLM.from_base, SharedLLMForCausalLM.from_pretrained
+    monkeypatch.setattr("transformers.modeling_utils.safe_open", lambda *_, **__: pytest.fail("weights are loaded"))
+    with pytest.raises(pytest.fail.Exception):
+        extend(base)
+    with pytest.raises(UserError, match=r"^windw is no.* mean window[?]$"):
+        extend(base, windw=32)  # pyright: ignore[reportCallIssue]
+    said = "is no dtype that weights can have: use 'float32', 'bfloat16' or 'float16', or 'auto' for the saved one[.]$"
+    for dtype in ("flot16", "float15", "cuda", 16, torch.int8, ["float16"]):
+        for use, name in ((extend, base), (load_model, base), (load, model)):
+            with pytest.raises(UserError, match=f"^dtype={re.escape(repr(dtype))} {said}"):
+                use(name, dtype=dtype)
+
+
+MISSPELT = {
+    "a setting": ({"windw": 32}, "^windw=32 is no setting of a SharedLLM, and no argument of from_pretrained: do you mean window[?]$"),
+    "an argument": ({"devcie_map": "cpu"}, "^devcie_map='cpu' is no setting .* do you mean device_map[?]$"),
+    "two": ({"windw": 32, "zzz": 1}, "do you mean window[?] zzz=1 is no setting .*: leave it out[.]$"),
+    "an old name": ({"ratios": [4, 2]}, r"^ratios=\[4, 2\] is no setting .*: it is called strides[.]$"),
+    "beside a configuration": ({"config": None, "window": 32}, "^window=32 is given beside config: set it there[.]$"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [SharedLLMForCausalLM, SharedLLMModel, AutoModelForCausalLM])
+@pytest.mark.parametrize(("given", "message"), MISSPELT.values(), ids=MISSPELT)
+def test_what_from_pretrained_does_not_know(tmp_path, kind, given, message):
+    tiny_shared("llama").save_pretrained(tmp_path)
+    if "config" in given:
+        given = given | {"config": AutoConfig.from_pretrained(tmp_path)}
+    with pytest.raises(UserError, match=message):
+        kind.from_pretrained(tmp_path, **given)
+
+
+def test_what_from_pretrained_knows(tmp_path):
+    """Settings, and arguments of transformers."""
+    tiny_shared("llama").save_pretrained(tmp_path)
+    files = {"revision": "main", "token": None, "cache_dir": None, "local_files_only": True, "use_safetensors": True}
+    files |= {"trust_remote_code": False, "subfolder": "", "variant": None, "ignore_mismatched_sizes": True}
+    where = {"device_map": "cpu", "low_cpu_mem_usage": True, "attn_implementation": "eager"}
+    for dtype in ({"dtype": "bfloat16"}, {"torch_dtype": torch.bfloat16}, {"dtype": {"": "bfloat16"}}):
+        settings = {"window": 48, "strides": [2, 2, 1], "selection": "cosine"}
+        model = SharedLLMForCausalLM.from_pretrained(tmp_path, **files, **where, **dtype, **settings)
+        assert (model.config.window, model.config.strides, model.config.selection) == (48, [2, 2, 1], "cosine")
+        assert model.dtype == torch.bfloat16 and model.config._attn_implementation == "eager"
+    assert SharedLLMForCausalLM.from_pretrained(tmp_path, dtype="auto").dtype == torch.float32
+
+
 LONGROPE = {
     "rope_type": "longrope",
     "rope_theta": 1e4,
@@ -163,6 +214,15 @@ def test_a_saved_configuration_is_refused_for_what_would_be_ignored(tmp_path):
         path.write_text(json.dumps(wrong))
         with pytest.raises(UserError, match=message):
             AutoConfig.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("load", [AutoConfig.from_pretrained, SharedLLMForCausalLM.from_pretrained, load_model])
+def test_a_base_that_transformers_does_not_know(tmp_path, load):
+    SharedLLMConfig(text_config=tiny_base("llama").config).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace('"llama"', '"nosuch"'))
+    with pytest.raises(UserError, match=r"model_type='nosuch' is not supported: use one of arcee, .*llama, .*qwen3"):
+        load(str(tmp_path))
 
 
 def test_text_config_is_needed_whole():

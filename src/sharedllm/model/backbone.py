@@ -36,15 +36,15 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
     lower_layers: nn.ModuleList | None
     upper: Decoder
 
-    def __init__(self, config: SharedLLMConfig, base: PreTrainedModel | None = None):
+    def __init__(self, config: SharedLLMConfig, base: PreTrainedModel | None = None, **unknown: Any):
         """
         Args:
             base: decoder to build on, such as a LlamaModel; its modules are shared, not copied. Random weights if None.
 
         Raises:
-            UserError: the base is no decoder.
+            UserError: the base is no decoder; or as `SharedLLMPreTrainedModel`.
         """
-        super().__init__(config)
+        super().__init__(config, **unknown)
         base = AutoModel.from_config(config.text_config) if base is None else base
         if base is None or not is_decoder(base):
             raise UserError(

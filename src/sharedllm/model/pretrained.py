@@ -1,11 +1,12 @@
 """The base class of both models: what transformers needs to know about them."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 
 from .config import SharedLLMConfig
 from .renamed import LoadsRenamed
+from .settings import check_known
 
 
 class SharedLLMPreTrainedModel(LoadsRenamed):
@@ -21,6 +22,17 @@ class SharedLLMPreTrainedModel(LoadsRenamed):
     _supports_attention_backend = False
     _supports_flash_attn = False
     _supports_flex_attn = False
+
+    def __init__(self, config: SharedLLMConfig, **unknown: Any):
+        """
+        Args:
+            unknown: what neither transformers nor the configuration knows of the arguments of `from_pretrained`.
+
+        Raises:
+            UserError: there is anything.
+        """
+        check_known(unknown)
+        super().__init__(config)
 
     def _init_weights(self, module: nn.Module) -> None:
         """New modules start as copies of the base's; only a model made from a bare configuration is initialised at random."""

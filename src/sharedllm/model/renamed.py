@@ -7,6 +7,8 @@ from typing import Any
 from transformers import PreTrainedModel
 from transformers.core_model_loading import WeightRenaming
 
+from ..utils.checkpoints import check_dtype
+
 # Pattern of a part of a name → its replacement.
 RENAMED_WEIGHTS = {
     r"\.cross_attention\.reader\.": ".injection.projection.",
@@ -32,7 +34,14 @@ class LoadsRenamed(PreTrainedModel):
         key_mapping: dict[str, str] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """As in transformers, whose arguments these are; `key_mapping` is applied in addition to the old names."""
+        """As in transformers, whose arguments these are; `key_mapping` is applied in addition to the old names.
+
+        Raises:
+            UserError: there is no such dtype.
+        """
+        dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
+        if not isinstance(dtype, dict):  # one for each nested configuration, which transformers checks
+            check_dtype(dtype)
         mapping = RENAMED_WEIGHTS | (key_mapping or {})
         loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, key_mapping=mapping, **kwargs)
         model: Any = loaded[0] if isinstance(loaded, tuple) else loaded

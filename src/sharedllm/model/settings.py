@@ -5,10 +5,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal, TypedDict
 
-from ..utils.errors import UserError, meant
+from ..utils.errors import UserError, meant, shown
 
 # Current fields by their old names, for configurations saved earlier.
 RENAMED = {"ratios": "strides"}
+# What transformers' from_pretrained takes, so that it can be proposed for what is misspelt.
+LOADING = (
+    "attn_implementation",
+    "cache_dir",
+    "device_map",
+    "dtype",
+    "local_files_only",
+    "max_memory",
+    "revision",
+    "token",
+)
 
 
 class Settings(TypedDict, total=False):
@@ -64,6 +75,24 @@ def check_settings(names: Iterable[str], prefix: str = "") -> None:
         for name in names
         if name not in known and name not in RENAMED
     ]
+    if wrong:
+        raise UserError(" ".join(wrong))
+
+
+def check_known(unknown: Mapping[str, Any]) -> None:
+    """Refuse what is left of the arguments of `from_pretrained` when transformers and the configuration have taken theirs.
+
+    Raises:
+        UserError: something is; names each, with the setting or the argument that it resembles.
+    """
+    known = [*Settings.__annotations__, *LOADING]
+    wrong = []
+    for name, value in unknown.items():
+        if name in Settings.__annotations__:
+            wrong.append(f"{name}={shown(value)} is given beside config: set it there.")
+            continue
+        fix = f"it is called {RENAMED[name]}." if name in RENAMED else meant(name, known, "leave it out.")
+        wrong.append(f"{name}={shown(value)} is no setting of a SharedLLM, and no argument of from_pretrained: {fix}")
     if wrong:
         raise UserError(" ".join(wrong))
 
