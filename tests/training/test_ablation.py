@@ -145,6 +145,21 @@ def test_a_model_that_can_not_be_is_refused_before_another_trains(
             {"recipe": RECIPE | {"output": "o"}, "variants": {"a": None, "bad": {"model.odd": 1}}},
             "variant bad: model.odd is not a setting of a SharedLLM: see SharedLLMConfig",
         ),
+        (
+            {
+                "recipe": RECIPE | {"output": "o", "batch_token": 1},
+                "variants": {"joint softmax": None, "b": {"step": 1}},
+            },
+            r"study.yaml: the recipe, which all variants inherit: batch_token is not a key of a recipe: do you mean batch_tokens\?$",
+        ),
+        (
+            {"recipe": RECIPE | {"output": "o"}, "change": {"model.odd": 1}, "variants": {"a": {"step": 1}}},
+            r"study.yaml: variant a: step is not a key of a recipe: do you mean steps\?$",
+        ),
+        (
+            {"recipe": RECIPE | {"output": "o", "batch_token": 1}, "variants": {"a": {"step": 1}}},
+            r"the recipe, which all variants inherit: batch_token is not a key of a recipe: do you mean batch_tokens\?$",
+        ),
         ({"recipe": RECIPE | {"output": "o"}, "variants": {}}, "must hold recipe, variants"),
         ({"recipe": RECIPE | {"output": "o"}, "variants": {"a": None}, "seed": 1}, "must hold recipe, variants"),
         ({"recipe": "none.yaml", "variants": {"a": None}}, "can't read the recipe .*none.yaml"),

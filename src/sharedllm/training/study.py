@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,24 @@ class Study:
     variants: dict[str, dict[str, Any]]
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
 
+    @cached_property
+    def recipes(self) -> dict[str, Recipe]:
+        """By variant: its recipe with the first seed.
+
+        Raises:
+            UserError: one is not valid; names the variant, or says that all inherit what is wrong.
+        """
+        recipes = {}
+        for variant in self.variants:
+            try:
+                recipes[variant] = build_recipe(settings(self, variant, self.seeds[0]))
+            except ValueError as error:
+                inherited = _fault(self.recipe)
+                if inherited and str(error).startswith(inherited):
+                    raise UserError(f"the recipe, which all variants inherit: {inherited}") from None
+                raise UserError(f"variant {variant}: {error}") from None
+        return recipes
+
 
 def load_study(path: Path, overrides: list[str] | None = None) -> Study:
     """Read an ablation file: `recipe` (a file in the same folder, or keys), `change` (keys for all), `variants`, `seeds`.
@@ -40,7 +59,7 @@ def load_study(path: Path, overrides: list[str] | None = None) -> Study:
     Environment variables are substituted as in recipes; `overrides` are `key=value` for all variants.
 
     Raises:
-        UserError: the file is missing or not YAML, or a variant is not a valid recipe; names it.
+        UserError: the file is missing or not YAML, or a recipe is not valid; as `Study.recipes`.
     """
     content = read_yaml(path)
     if not isinstance(content, dict) or set(content) - _SHAPE.keys() or not content.get("variants"):
@@ -66,11 +85,10 @@ def load_study(path: Path, overrides: list[str] | None = None) -> Study:
     if "output" not in shared:
         raise UserError(f"{path}: output is missing: name the folder of the runs under change, or in the recipe.")
     study = Study(substitute(shared), substitute(content["variants"]), seeds)
-    for name in study.variants:
-        try:
-            build_recipe(settings(study, name, study.seeds[0]))
-        except ValueError as error:
-            raise UserError(f"{path}: variant {name}: {error}") from None
+    try:
+        _ = study.recipes
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     return study
 
 
@@ -87,14 +105,13 @@ def chosen(study: Study, only: Sequence[str] | None = None) -> dict[str, Recipe]
     if unknown:
         wrong = ", ".join(map(repr, unknown))
         raise UserError(f"only={wrong} is not a variant: use some of {', '.join(map(repr, study.variants))}.")
-    recipes = {}
-    for number, variant in enumerate(study.variants):
-        if number == 0 or only is None or variant in only:
-            recipes[variant] = build_recipe(settings(study, variant, study.seeds[0]))
-            try:
-                recipes[variant].check_base()
-            except UserError as error:
-                raise UserError(f"variant {variant}: {error}") from None
+    wanted = study.variants if only is None else {next(iter(study.variants)), *only}
+    recipes = {variant: recipe for variant, recipe in study.recipes.items() if variant in wanted}
+    for variant, recipe in recipes.items():
+        try:
+            recipe.check_base()
+        except UserError as error:
+            raise UserError(f"variant {variant}: {error}") from None
     return recipes
 
 
@@ -103,6 +120,15 @@ def settings(study: Study, variant: str, seed: int) -> dict[str, Any]:
     changed = _changed(study.recipe, study.variants[variant] or {})
     output = str(Path(study.recipe["output"]) / variant.replace(" ", "-") / f"seed-{seed}")
     return changed | {"seed": seed, "output": output}
+
+
+def _fault(keys: dict[str, Any]) -> str:
+    """What is wrong with a recipe of these keys; "" for nothing."""
+    try:
+        build_recipe(keys)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _changed(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
