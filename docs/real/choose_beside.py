@@ -9,11 +9,10 @@ import sys
 
 import torch
 from choose_weights import asked
-from choosing import BUDGET, Asker, cells_of, changed, gains, share_of, table, with_evidence
+from choosing import Asker, cells_of, changed, gains, read, share_of, table, with_evidence
 from torch import Tensor
 
 from sharedllm.cli.loading import load, load_any
-from sharedllm.context.pieces import choose_pieces
 from sharedllm.evaluation.qa.sets import SETS
 from sharedllm.scoring import rankings
 from sharedllm.scoring.meaning import MeaningIndex
@@ -61,9 +60,7 @@ def main() -> None:
                         share = found / found.max().clamp(min=1e-20)
                         both = rankings.with_meaning(found, some, near, free)
                         ranked = (1 - weight) * share + weight * (2 * both - share)
-                    scores = rankings.follow(ranked, index, question.question, free)
-                    kept = rankings.kept_pieces(ranked, covered, free) | (scores > ranked)
-                    best = choose_pieces(scores.masked_fill(~kept, -torch.inf), index.pieces, BUDGET)
+                    best = read(index, question.question, ranked)
                     row = asker.chosen(index, best, question, questions.instruction)
                     row.evidence = share_of(gold, best)
                     chosen[rule].append(row)

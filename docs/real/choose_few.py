@@ -6,11 +6,9 @@ Run: python docs/real/choose_few.py MODEL BASE DATA ENCODER [SET:QUESTIONS:LENGT
 
 import sys
 
-import torch
-from choosing import BUDGET, Asker, Chosen, Unread, cells_of, holding, share_of, spans_of, table, texts, with_evidence
+from choosing import Asker, Chosen, Unread, cells_of, holding, read, share_of, spans_of, table, texts, with_evidence
 
 from sharedllm.cli.loading import load_any
-from sharedllm.context.pieces import choose_pieces
 from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.sets import SETS
 from sharedllm.model.config import SharedLLMConfig
@@ -49,10 +47,7 @@ def main() -> None:
                 rows: list[Chosen] = []
                 for weight in WEIGHTS:
                     scores = rankings.with_encoded(words, near, free, weight)
-                    after = rankings.follow(scores, index, question.question, free)
-                    kept = rankings.kept_pieces(scores, covered, free) | (after > scores)
-                    kept[int(scores.masked_fill(torch.from_numpy(~free), -torch.inf).argmax())] = True
-                    best = choose_pieces(after.masked_fill(~kept, -torch.inf), index.pieces, BUDGET)
+                    best = read(index, question.question, scores, surely=True)
                     rows.append(asker.chosen(index, best, question, questions.instruction))
                     rows[-1].evidence = share_of(gold, best)
                 if len({tuple(row.prompt[0].tolist()) for row in rows}) > 1:

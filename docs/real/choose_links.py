@@ -11,19 +11,16 @@ from collections.abc import Iterator
 from unittest import mock
 
 import numpy as np
-import torch
-from choosing import BUDGET, Asker, Unread, changed, figures, gained, gains, spans_of, table, texts
+from choosing import Asker, Unread, changed, figures, gained, gains, read, spans_of, table, texts
 from torch import Tensor
 from transformers import AutoTokenizer
 
 from sharedllm.cli.loading import load_any
-from sharedllm.context.pieces import choose_pieces
 from sharedllm.evaluation.qa.meter import Meter
 from sharedllm.evaluation.qa.sets import SETS, Question
 from sharedllm.evaluation.qa.sets.base import Half
 from sharedllm.model.config import SharedLLMConfig
 from sharedllm.scoring import links
-from sharedllm.scoring.rankings import follow, kept_pieces
 
 CELLS = (
     ("hotpotqa", 55, 32_768),
@@ -60,12 +57,9 @@ class Text(Unread):
 
     def chosen(self, question: Question, rule: tuple[float, float, int, int]) -> Tensor:
         """The pieces that are read by a rule of `RULES`."""
-        scores, (covered, free) = self.words.scores(question.question), self.covered(question.question)
-        kept = kept_pieces(scores, covered, free)
         names = ("LEAST_NAMES", "LEAST_ADDED", "FOLLOWED", "FEW")
         with mock.patch.multiple(links, **dict(zip(names, rule, strict=True))):
-            after = follow(scores, self, question.question, free)
-        return choose_pieces(after.masked_fill(~kept & (after <= scores), -torch.inf), self.pieces, BUDGET)
+            return read(self, question.question, self.words.scores(question.question))
 
     def found(self, question: Question, chosen: Tensor) -> np.ndarray:
         """For each part of the evidence, whether a piece has half of it, or is half of it."""

@@ -9,10 +9,9 @@ import sys
 
 import torch
 from choose_weights import asked
-from choosing import BUDGET, Asker, share_of, table, with_evidence
+from choosing import Asker, read, share_of, table, with_evidence
 
 from sharedllm.cli.loading import load, load_any
-from sharedllm.context.pieces import choose_pieces
 from sharedllm.evaluation.qa.sets import SETS
 from sharedllm.scoring import rankings
 
@@ -49,10 +48,8 @@ def main() -> None:
                     covered, free, index.words.scores(question.question), index.texts, question.question
                 ):
                     continue
-                scores = rankings.follow(ranked, index, question.question, free)
                 for rule, (rankings.LEAST_SHARE, rankings.WHOLE) in RULES.items():
-                    kept = rankings.kept_pieces(ranked, covered, free) | (scores > ranked)
-                    best = choose_pieces(scores.masked_fill(~kept, -torch.inf), index.pieces, BUDGET)
+                    best = read(index, question.question, ranked)
                     row = asker.chosen(index, best, question, questions.instruction)
                     row.evidence = share_of(gold, best)
                     chosen[rule].append(row)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sharedllm.cli.common import tokens_of_length
-from sharedllm.context.pieces import Pieces
+from sharedllm.context.pieces import Pieces, choose_pieces
 from sharedllm.context.stops import Marks
 from sharedllm.evaluation.qa.memory import unread
 from sharedllm.evaluation.qa.meter import Meter
@@ -19,6 +19,7 @@ from sharedllm.evaluation.qa.run import Plan
 from sharedllm.evaluation.qa.sets import SETS, PackedText, Question, TextSpec
 from sharedllm.evaluation.qa.sets.base import Half
 from sharedllm.model.config import SharedLLMConfig
+from sharedllm.scoring import rankings
 from sharedllm.scoring.text_index import TextIndex
 from sharedllm.utils.text import tokenize
 
@@ -115,6 +116,19 @@ class Asker:
 def share_of(gold: Sequence[np.ndarray], best: Tensor) -> float:
     """The share of the evidence, by the pieces of each part, that some pieces have."""
     return float(np.mean([bool(set(some.tolist()) & set(best.tolist())) for some in gold if len(some)]))
+
+
+def read(text: TextIndex, question: str, scores: Tensor, surely: bool = False) -> Tensor:
+    """The pieces of a text that are read for a question by scores (n,), with what the best one leads to.
+
+    surely: the best one is read whatever it has of the question's words, as in `rankings.rank_pieces`.
+    """
+    covered, free = text.covered(question)
+    after = rankings.follow(scores, text, question, free)
+    kept = rankings.kept_pieces(scores, covered, free) | (after > scores)
+    if surely:
+        kept[int(scores.masked_fill(torch.from_numpy(~free), -torch.inf).argmax())] = True
+    return choose_pieces(after.masked_fill(~kept, -torch.inf), text.pieces, BUDGET)
 
 
 def table(about: str, first: Sequence[str], columns: Sequence[str]) -> None:
