@@ -221,7 +221,11 @@ def test_the_harness_s_own_command_line(model, tokenizer, task, offline):
     [
         ("pretrained=nope", "there is no folder nope"),
         ("pretrained=tiny,budget=-4", "budget=-4.0 must be a number of tokens"),
-        ("pretrained=tiny,foo=3", "foo=3 is no argument of the model: leave it out."),
+        (
+            "pretrained=tiny,foo=3",
+            "foo=3 is no setting of a SharedLLM, and no argument of from_pretrained: leave it out.",
+        ),
+        ("pretrained=base,foo=3", "foo=3 is no argument of the model: leave it out."),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_line(ours, task, offline, monkeypatch, capsys, arguments, said):
