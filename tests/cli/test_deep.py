@@ -94,6 +94,15 @@ def test_reading_on_for_one_question_says_what_spares_it(run, deep_folder, tmp_p
     code, _, err = run(*asked)
     assert code == 0 and f"{len(TEXT):,} tokens had to be read deeper for this question" in " ".join(err.split())
     assert "read deeper" not in run(*asked, "--score", "bm25")[2]
+    memory = tmp_path / "notes.memory"
+    assert run("read", text, "-o", memory, "--model", folder)[0] == 0
+    info = json.loads(run("info", memory, "--json")[1])
+    assert info["meanings_bytes"] == 0 and "meanings" not in run("info", memory)[1]
+    asked[1] = memory
+    (_, first, told), (_, second, untold) = run(*asked), run(*asked)
+    assert first == second and "read deeper" in told and "read deeper" not in untold
+    assert "meanings bytes" in run("info", memory)[1]
+    assert json.loads(run("info", memory, "--json")[1]) | {"meanings_bytes": 0} == info
 
 
 def test_choosing_says_how_far_it_is(run, deep_folder, tmp_path, monkeypatch):

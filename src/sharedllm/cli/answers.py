@@ -56,11 +56,13 @@ def show_found(found: bool | None) -> None:
 
 
 def note_read_on(tokens: int) -> None:
-    """Say how to spare it where much of a text was read on for one question."""
+    """Say why much of a text was read on for one question, and how to spare it."""
+    from ..scoring.meaning import WHOLE
+
     if tokens >= MANY_READ_ON:
         note(
-            f"{tokens:,} tokens had to be read deeper for this question, because the text has few of its words. `chat` and `serve` do so "
-            "once for all questions, and a model of `sharedllm extend --encoder` never does."
+            f"{tokens:,} tokens had to be read deeper for this question, because the text has few of its words. In a memory's folder of "
+            f"up to {WHOLE:,} tokens that is kept for all later questions; a model of `sharedllm extend --encoder` never needs it."
         )
 
 

@@ -48,7 +48,7 @@ def command(
         return
     table = Table(title=Text(harmless(source)), show_header=False, title_justify="left")
     for name, value in values.items():
-        if name in ("damaged", "embedded", "model", "pieces_end") and not value:
+        if name in ("damaged", "embedded", "meanings_bytes", "model", "pieces_end") and not value:
             continue
         table.add_row(name.replace("_", " "), Text(_shown(value)))
     Console().print(table)
@@ -80,6 +80,7 @@ def _source(source: dict[str, Any]) -> str:
 
 def describe_memory(name: str) -> dict:
     from ..store import look, open_memory
+    from ..store.meanings import meanings_bytes
 
     label, memory = look(name), open_memory(name, verify=False)
     finished = all(document.get("finished", True) for document in memory.contents)
@@ -96,6 +97,8 @@ def describe_memory(name: str) -> dict:
         "storage": label.storage,
         "embedded": _embedded(memory),
         "bytes": memory.nbytes,
+        # Beside the blocks: what questions had read deeper.
+        "meanings_bytes": meanings_bytes(Path(name)),
         "model": label.model,
         "fingerprint": memory.fingerprint,
         "sources": memory.contents,

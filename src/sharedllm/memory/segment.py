@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
@@ -18,6 +19,21 @@ class Stored:
     sentences: Tensor
 
 
+class Meanings(Protocol):
+    """Where a segment's states after more layers are kept, for other processes.
+
+    layers: identifies the layers that read them.
+    """
+
+    def load(self, layers: str) -> Tensor | None:
+        """(T, E) the states of all tokens; None if they are not kept."""
+        ...
+
+    def save(self, layers: str, states: Tensor) -> Tensor:
+        """Keep the states of all tokens (T, E), if that can be done, and return them as `load` would."""
+        ...
+
+
 @dataclass(frozen=True)
 class Segment:
     """One stretch from each of B texts.
@@ -30,6 +46,7 @@ class Segment:
     values      as keys
     residuals   columns → (B, 1, c or T, E), the residual stream to continue from; None where it is not kept
     embedded    reads its sentences; None where the model had no sentence encoder when it was read
+    meanings    keeps its tokens' states after more layers; None where nothing may be kept
     start       slot of the first token, a multiple of C
     sources     for each text its documents, with the slots at which they begin
     fingerprint identifies the model that read it; "" if unknown
@@ -43,6 +60,7 @@ class Segment:
     values: Callable[[int, Tensor | None], Tensor]
     residuals: Callable[[Tensor | None], Tensor] | None = None
     embedded: Callable[[], Stored] | None = None
+    meanings: Meanings | None = None
     start: int = 0
     sources: tuple[tuple[dict, ...], ...] = ()
     fingerprint: str = ""

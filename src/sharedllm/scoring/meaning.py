@@ -8,6 +8,7 @@ subtracted before, and each coordinate is divided by its standard deviation, bec
 (Timkey and van Schijndel, EMNLP 2021).
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -115,6 +116,7 @@ class MeaningIndex:
         self._count = int(self._sentences[-1]) + 1
         # The states of pieces that questions needed, the latest last; and the sentences of the last question's.
         self._states: dict[int, Tensor] = {}
+        self._looked = False
         self._last: tuple[Tensor, Sentences] | None = None
         self._common: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
 
@@ -246,6 +248,9 @@ class MeaningIndex:
         """Read those of some pieces that have not been read deeply enough, and say which."""
         if self._read_enough:
             return chosen[:0]
+        if not self._looked and self._kept is not None and len(self._ids) <= self._whole:
+            self._load(self._kept)
+        self._looked = True
         read = []
         # A question that is asked meanwhile may make this one's pieces forgotten.
         while len(missing := chosen[[int(piece) not in self._states for piece in chosen]]):
@@ -266,6 +271,13 @@ class MeaningIndex:
         while excess > 0:
             excess -= len(self._states.pop(next(iter(self._states))))
         return torch.cat(read) if read else chosen[:0]
+
+    def _load(self, kept: KeptStates) -> None:
+        """Take over what another process has read on."""
+        starts, ends = self._pieces.start.tolist(), self._pieces.end.tolist()
+        for begin, end, states in kept.loaded(self._depth):
+            for piece in range(bisect_left(starts, begin), bisect_left(starts, end)):
+                self._states.setdefault(piece, states[starts[piece] - begin : ends[piece] - begin])
 
     def _sentences_of(self, chosen: Int[Tensor, " m"]) -> Sentences:
         """The sentences of some pieces, after `depth` layers."""

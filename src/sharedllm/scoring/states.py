@@ -1,6 +1,6 @@
 """The base's states of a text's tokens after some layers: of pieces that are read alone, after the prefix."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..context.pieces import Pieces
 from ..context.tree import Nodes
+from ..memory.fingerprint import fingerprint_tensors
 from ..memory.segments import Segment, states_at
 from ..model.backbone import SharedLLMModel
 from ..model.config import SharedLLMConfig
@@ -35,19 +36,56 @@ class KeptStates:
         """
         self.model, self.depth = model, model.config.lower_layers
         self._segments, self._units = segments, units
+        self._marks: dict[int, str] = {}
 
     def blocks(self, slots: Int[Tensor, " s"]) -> States:
         """The states of the tokens at ascending slots (s,), as the memory keeps them."""
         return lambda: (states_at(self._segments, part).cpu() for part in slots.split(_BLOCK))
 
+    def loaded(self, depth: int) -> Iterator[tuple[int, int, Float[Tensor, "t E"]]]:
+        """The slots i … j − 1 of each segment that was read on before, by whichever process, and their states after so many
+        layers."""
+        for segment in self._segments:
+            states = segment.meanings.load(self._mark(depth)) if segment.meanings is not None else None
+            if states is not None:
+                yield segment.start, segment.end, states
+
     @torch.no_grad()
     def read_on(
         self, slots: Int[Tensor, " s"], depth: int, progress: Callable[[int], None] | None = None
     ) -> Float[Tensor, "s E"]:
-        """The states of the tokens at ascending slots (s,) after so many layers, on the CPU.
+        """The states of the tokens at ascending slots (s,) after so many layers, on the CPU. Those of segments that are read
+        whole are kept for other processes.
 
         progress: called with the number of tokens read since the last call.
         """
+        left, found = torch.ones(len(slots), dtype=torch.bool), []
+        for segment in self._segments:
+            here = (slots >= segment.start) & (slots < segment.end)
+            if segment.meanings is not None and int(here.sum()) == int(segment.lengths[0]):
+                states = self._read_on(slots[here], depth, progress)
+                found.append((here, segment.meanings.save(self._mark(depth), states)))
+                left &= ~here
+        if left.any():
+            found.append((left, self._read_on(slots[left], depth, progress)))
+        if len(found) == 1:
+            return found[0][1]
+        whole = found[0][1].new_empty(len(slots), found[0][1].shape[1])
+        for here, states in found:
+            whole[here] = states
+        return whole
+
+    def _mark(self, depth: int) -> str:
+        """Identifies the layers that read on to `depth`; what comes before them a memory's own fingerprint identifies."""
+        if depth not in self._marks:
+            layers = enumerate(self.model.upper.layers[self.depth : depth], self.depth)
+            named = [(f"{i}.{name}", t) for i, layer in layers for name, t in sorted(layer.state_dict().items())]
+            self._marks[depth] = fingerprint_tensors(named, {"layers": depth})
+        return self._marks[depth]
+
+    def _read_on(
+        self, slots: Int[Tensor, " s"], depth: int, progress: Callable[[int], None] | None
+    ) -> Float[Tensor, "s E"]:
         model, config = self.model, self.model.config
         device = model.get_input_embeddings().weight.device
         units = self._units[self._units.owners(int(self._units.end[-1]))[slots].unique()]

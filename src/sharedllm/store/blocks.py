@@ -14,6 +14,7 @@ from ..memory.schema import SENTENCES
 from ..memory.segment import Segment, Stored, columns_of
 from ..utils.errors import UserError, refusal
 from .manifest import Block, Manifest
+from .meanings import BlockMeanings
 
 # Name, dtype, heads and dimensions of each of a block's keys, values and residual streams.
 Form = tuple[tuple[str, torch.dtype, int, int], ...]
@@ -67,6 +68,7 @@ class BlockFile:
                 raise UserError(f"{path} can't be opened: {refusal(error, 'read the document again')}.") from None
             raise
         self.pairs, self.form = self.header["layers"], form_of(self.tensors)
+        self._meanings = BlockMeanings(folder, path.name, block.sha256, block.tokens)
 
     def _check(self, path: Path, block: Block, manifest: Manifest) -> None:
         """Compare the manifest's fields with the block's."""
@@ -97,6 +99,7 @@ class BlockFile:
             values=lambda pair, columns: self._heads(f"values.{pair}", columns),
             residuals=partial(self._heads, "residuals.0") if "residuals.0" in self.tensors else None,
             embedded=None if made_by is None else lambda: Stored(made_by, self.tensors[SENTENCES]),
+            meanings=self._meanings,
             start=start,
             sources=(sources,),
             fingerprint=self.header["fingerprint"],

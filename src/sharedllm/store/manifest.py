@@ -3,6 +3,7 @@
     notes.memory/
       manifest.json          format and version, model, tokenizer, documents and their blocks; SHA-256 of all of it
       blocks/1f0c….memory    keys and values of up to some thousand tokens (`memory.file`), never changed once written
+      meanings/              what questions had read deeper of blocks (`meanings`)
       lock                   held by the writer
 
 The manifest is authoritative: it is replaced atomically by a rename, and names all blocks that belong to the store. A

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from ..utils.errors import UserError, recovery
 from ..utils.files import put, synchronise, there
 from .manifest import NAME, Manifest, is_block, read_manifest
+from .meanings import FOLDER as MEANINGS
 
 
 @contextmanager
@@ -87,7 +88,8 @@ def _undo(folder: Path, new: bool) -> None:
 
 
 def sweep(folder: Path, manifest: Manifest) -> None:
-    """Delete blocks that the manifest does not name: removed documents, or remains of a killed writer.
+    """Delete blocks that the manifest does not name, and what is kept beside them: removed documents, or remains of a killed
+    writer.
 
     Nothing is deleted if blocks that it names are missing: the manifest may belong to another memory.
     """
@@ -98,6 +100,11 @@ def sweep(folder: Path, manifest: Manifest) -> None:
     for name in held.keys() - named:
         with suppress(PermissionError):  # on Windows another process may read it; the next writer deletes it
             _remove(held[name])
+    beside = folder / MEANINGS
+    for path in beside.glob("*.memory") if not beside.is_symlink() else ():
+        if is_block(path.name) and path.name not in named:
+            with suppress(PermissionError):
+                _remove(path)
 
 
 def _remove(path: Path) -> None:

@@ -34,7 +34,7 @@ class _Placed:
 
 
 class MemoryStore:
-    """Documents read into a memory on disk. Reading never changes it, any number of processes may read at once, and an
+    """Documents read into a memory on disk. Reading never changes them, any number of processes may read at once, and an
     open store stays as it was while others write to it.
 
     Documents follow one another, each beginning at a chunk border; `model.select(store, …)` chooses from all of them.

@@ -1,0 +1,88 @@
+"""What questions had read deeper of a block, kept beside it, so that no later process reads it again.
+
+    notes.memory/
+      meanings/1f0c….memory    of the block of that name: its tokens' states after the layers that compare meanings
+
+Such a file is never needed: one that is missing, damaged, or of other layers is read anew from the block and replaced. So
+whoever asks may write it, and where that can't be done it is left out.
+"""
+
+import hashlib
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..memory.fingerprint import raw_bytes
+from ..memory.int8 import dequantised, quantised
+from ..utils.files import put
+from ..utils.scratch import scratch
+
+FOLDER = "meanings"
+_FORMAT = "sharedllm.meanings"
+
+
+def meanings_bytes(store: Path) -> int:
+    """How many bytes are kept in a store's folder, 0 for anything else."""
+    return sum(path.stat().st_size for path in (store / FOLDER).glob("*.memory"))
+
+
+class BlockMeanings:
+    """The states of one block's tokens, in 8 bits."""
+
+    def __init__(self, store: Path, name: str, block: str, tokens: int):
+        """
+        Args:
+            store: its folder. name: the block's file. block: the checksum of its header. tokens: how many it holds.
+        """
+        self._beside, self._path = store / "blocks" / name, store / FOLDER / name
+        self._block, self._tokens = block, tokens
+
+    def load(self, layers: str) -> Float[Tensor, "T E"] | None:
+        """The states of all tokens; None if they are not kept, or can't be read.
+
+        Args:
+            layers: identifies the layers that read them.
+        """
+        if self._path.is_symlink() or self._path.parent.is_symlink() or not self._path.is_file():
+            return None
+        try:
+            with safe_open(self._path, framework="pt") as file:
+                said = json.loads((file.metadata() or {}).get("sharedllm", "{}"))
+                codes, scale = file.get_tensor("states"), file.get_tensor("scale")
+        except (SafetensorError, OSError, ValueError):
+            return None
+        fits = codes.dtype == torch.int8 and codes.ndim == 2 and codes.shape[1] == self._tokens
+        if not fits or scale.dtype != torch.float32 or scale.shape != codes.shape[:1]:
+            return None
+        dtype = getattr(torch, str(said.get("dtype")), None) if isinstance(said, dict) else None
+        if not isinstance(dtype, torch.dtype) or said != self._header(layers, dtype, codes, scale):
+            return None
+        return dequantised(codes, scale, dtype).T.contiguous()
+
+    def save(self, layers: str, states: Float[Tensor, "T E"]) -> Float[Tensor, "T E"]:
+        """Keep the states of all tokens, and return them as `load` will."""
+        # A scale for each coordinate, not for each token: a few coordinates are much larger than all others.
+        codes, scale = quantised(states.T)
+        header = json.dumps(self._header(layers, states.dtype, codes, scale))
+        folder = self._path.parent
+        with suppress(OSError, SafetensorError):
+            folder.mkdir(exist_ok=True)
+            if not folder.is_symlink():
+                with scratch(folder) as temporary:
+                    file = temporary / "states"
+                    save_file({"states": codes, "scale": scale}, file, metadata={"sharedllm": header})
+                    file.chmod(self._beside.stat().st_mode & 0o777)  # save_file lets only the owner read
+                    put(file, self._path)
+        return dequantised(codes, scale, states.dtype).T.contiguous()
+
+    def _header(self, layers: str, dtype: torch.dtype, codes: Tensor, scale: Tensor) -> dict[str, str | int]:
+        content = hashlib.sha256(raw_bytes(codes))
+        content.update(raw_bytes(scale))
+        said = {"dtype": str(dtype).removeprefix("torch."), "sha256": content.hexdigest()}
+        return {"format": _FORMAT, "version": 1, "block": self._block, "layers": layers, **said}

@@ -1,0 +1,139 @@
+"""What a question had read deeper is kept beside the memory: no other process reads it again, and nobody depends on it."""
+
+import json
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers import byte_tokenizer, tiny_base, tiny_shared
+from safetensors.torch import load_file, save_file
+from stores import build, build_on
+
+from sharedllm.memory.segments import segments_of
+from sharedllm.scoring.text_index import TextIndex
+from sharedllm.store import MemoryStore
+from sharedllm.store.writer import writing
+
+QUESTION = "Which birds swam over there?"
+TEXT = "The mill is old. Rain fell on the hills. Seven geese crossed the river. An owl slept in the tower. " * 3
+CLOSING = sorted({byte_tokenizer().encode(c)[0] for c in ".!?"})
+
+
+@pytest.fixture
+def model(small_blocks):
+    """Reads two layers, and compares meanings after three."""
+    settings = {"injection": "deep", "prefix": [5, 3, 9], "window": 256, "chunk_size": 64, "closing": CLOSING}
+    base = tiny_base("qwen2", vocab_size=256, max_position_embeddings=256)
+    map_of = [[0, 0], [1, 1]]
+    return tiny_shared(
+        "qwen2", base=base, lower_layers=2, injection_map=map_of, encoding="chunk", meaning_layers=3, **settings
+    )
+
+
+@pytest.fixture
+def memory(tmp_path, model):
+    build(tmp_path / "a.memory", model, {"one": TEXT, "two": TEXT[40:160]})
+    return tmp_path / "a.memory"
+
+
+def compared(memory, model, progress=None, keep: bool = True) -> tuple[torch.Tensor, int]:
+    """As a process does that opens a memory: the scores of its pieces, and how many tokens were read for them."""
+    segments = segments_of(MemoryStore.open(memory))
+    segments = segments if keep else [replace(segment, meanings=None) for segment in segments]
+    index = TextIndex(segments, byte_tokenizer(), 256, marks=model.config.marks)
+    scores, done = index.meaning(model.model, segments).scores(QUESTION, progress)
+    return scores, int(done.read.sum())
+
+
+def kept(memory):
+    return sorted((memory / "meanings").glob("*.memory"))
+
+
+def test_another_process_reads_nothing_again(memory, model):
+    scores, read = compared(memory, model)
+    assert read == MemoryStore.open(memory).tokens
+    assert [path.name for path in kept(memory)] == sorted(path.name for path in (memory / "blocks").iterdir())
+    again, read = compared(memory, model)
+    assert torch.equal(again, scores) and read == 0
+    torch.testing.assert_close(compared(memory, model, keep=False)[0], scores, atol=0.05, rtol=0.0)
+    build_on(memory, model, {"three": ["A lake. Many birds swam over it."]})
+    scores, read = compared(memory, model)
+    assert read == len("A lake. Many birds swam over it.")
+    assert torch.equal(compared(memory, model)[0], scores)
+
+
+def test_what_was_read_before_an_interruption_is_kept(memory, model):
+    told = []
+
+    def stop(tokens: int) -> None:
+        told.append(tokens)
+        if len(told) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compared(memory, model, stop)
+    tokens, already = MemoryStore.open(memory).tokens, sum(load_file(p)["states"].shape[1] for p in kept(memory))
+    assert 0 < already < tokens
+    assert compared(memory, model)[1] == tokens - already
+
+
+def flip(path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def of_another_shape(path) -> None:
+    tensors = load_file(path)
+    tensors["states"] = tensors["states"][:, 1:].contiguous()
+    save_file(tensors, path, metadata={"sharedllm": "{}"})
+
+
+def of_another_block(path) -> None:
+    other = next(p for p in kept(path.parents[1]) if p != path and p.stat().st_size == path.stat().st_size)
+    path.write_bytes(other.read_bytes())
+
+
+def no_object(path) -> None:
+    save_file(load_file(path), path, metadata={"sharedllm": json.dumps([1])})
+
+
+@pytest.mark.parametrize("damage", [flip, of_another_shape, of_another_block, no_object, lambda p: p.write_bytes(b"")])
+def test_what_is_damaged_is_read_anew_and_replaced(memory, model, damage):
+    scores, _ = compared(memory, model)
+    whole = {path.name: path.read_bytes() for path in kept(memory)}
+    damage(next(path for path in kept(memory) if load_file(path)["states"].shape[1] == 64))
+    again, read = compared(memory, model)
+    assert torch.equal(again, scores) and read == 64
+    assert {path.name: path.read_bytes() for path in kept(memory)} == whole
+
+
+def test_other_weights_above_read_it_anew(memory, model):
+    scores, _ = compared(memory, model)
+    with torch.no_grad():
+        model.model.upper.layers[2].mlp.down_proj.weight *= -1
+    other, read = compared(memory, model)
+    assert read == MemoryStore.open(memory).tokens and not torch.allclose(other, scores)
+    assert compared(memory, model)[1] == 0
+
+
+def test_where_nothing_can_be_kept_the_question_is_asked_all_the_same(memory, model, tmp_path):
+    (memory / "meanings").write_text("a file of somebody else's")
+    read = [compared(memory, model)[1] for _ in range(2)]
+    (memory / "meanings").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    (memory / "meanings").symlink_to(tmp_path / "elsewhere")
+    read += [compared(memory, model)[1] for _ in range(2)]
+    assert read == [MemoryStore.open(memory).tokens] * 4 and not os.listdir(tmp_path / "elsewhere")
+
+
+def test_what_is_kept_goes_with_its_block_and_nothing_else_does(memory, model):
+    compared(memory, model)
+    (memory / "meanings" / "notes.memory").write_text("a file of somebody else's")
+    with writing(memory) as writer:
+        writer.forget("two")
+    left = {path.name for path in kept(memory)} - {"notes.memory"}
+    assert left == {path.name for path in (memory / "blocks").iterdir()}
+    assert (memory / "meanings" / "notes.memory").exists()
+    assert compared(memory, model)[1] == 0
