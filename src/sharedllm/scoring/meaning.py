@@ -22,6 +22,7 @@ from ..context.pieces import Pieces
 from ..context.stops import ends_sentence
 from ..model.backbone import SharedLLMModel
 from ..utils.text import tokenize
+from .questions import QUESTIONS
 from .sentences import Sentences, cut_sentences
 from .states import KeptStates, read_alone
 
@@ -29,41 +30,6 @@ from .states import KeptStates, read_alone
 WHOLE, NEAREST = 163_840, 32_768
 # Pieces whose states are compared at once.
 _BLOCK = 128
-# What questions have in common, whatever they ask for.
-_ASKED = (
-    "Who wrote the first letter that is mentioned?",
-    "Where does the story take place?",
-    "When did the war end?",
-    "What is the name of the ship?",
-    "Why did they leave the city?",
-    "How many people were hurt?",
-    "Which animal lives in the forest?",
-    "Whom did she meet at the station?",
-    "What did the old man want to sell?",
-    "How does the machine work?",
-    "Who was responsible for the accident?",
-    "What happened after dinner?",
-    "In which year was the company founded?",
-    "What do the authors conclude?",
-    "Where was the money kept?",
-    "What colour is the door?",
-    "Which country won the match?",
-    "How long did the journey take?",
-    "What was the cause of the fire?",
-    "Who sings the song in the film?",
-    "What is the largest city in the region?",
-    "Why was the king angry?",
-    "How much does a ticket cost?",
-    "What language do they speak there?",
-    "Which method gives the best results?",
-    "Who became president afterwards?",
-    "What must be done before the test starts?",
-    "At what age did she begin to paint?",
-    "What did the doctor advise?",
-    "Where can one buy the book?",
-    "What are the rules of the game?",
-    "How did the brothers escape?",
-)
 
 
 @dataclass(frozen=True)
@@ -185,7 +151,7 @@ class MeaningIndex:
 
         progress: called with the number of tokens read since the last call.
         """
-        every, common = self._ids.split(self._lengths), self._tokenized(_ASKED)
+        every, common = self._ids.split(self._lengths), self._tokenized(QUESTIONS)
         asked = self._tokenized(questions)
         found = []
         for read, known, own in zip(
@@ -228,7 +194,7 @@ class MeaningIndex:
         """The states (Q, E) and weights (Q,) of a question and of those that have nothing in common but their form, which
         are read once."""
         if depth not in self._common:
-            common = self._tokenized(_ASKED)
+            common = self._tokenized(QUESTIONS)
             self._common[depth] = read_alone(self.model, common, [depth])[0], [self._weights(ids) for ids in common]
         states, weights = self._common[depth]
         return [*read_alone(self.model, [question], [depth])[0], *states], [self._weights(question), *weights]
