@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 from stores import build, build_on
 
 from sharedllm.memory.segments import segments_of
+from sharedllm.scoring import states
+from sharedllm.scoring.meaning import MeaningIndex
 from sharedllm.scoring.text_index import TextIndex
 from sharedllm.store import MemoryStore
 from sharedllm.store.writer import writing
@@ -63,7 +65,8 @@ def test_another_process_reads_nothing_again(memory, model):
     assert torch.equal(compared(memory, model)[0], scores)
 
 
-def test_what_was_read_before_an_interruption_is_kept(memory, model):
+def test_what_was_read_before_an_interruption_is_kept(memory, model, monkeypatch):
+    monkeypatch.setattr(states, "_BLOCK", 128)  # a block of the store at a time
     told = []
 
     def stop(tokens: int) -> None:
@@ -107,6 +110,22 @@ def test_what_is_damaged_is_read_anew_and_replaced(memory, model, damage):
     again, read = compared(memory, model)
     assert torch.equal(again, scores) and read == 64
     assert {path.name: path.read_bytes() for path in kept(memory)} == whole
+
+
+def test_of_a_text_that_is_narrowed_whole_blocks_are_kept_too(memory, model):
+    def narrowed(most: int) -> tuple[torch.Tensor, int]:
+        segments = segments_of(MemoryStore.open(memory))
+        index = TextIndex(segments, byte_tokenizer(), 256, marks=model.config.marks)
+        kept = states.KeptStates(model.model, segments, index.units)
+        meant = MeaningIndex(model.model, byte_tokenizer(), index.ids, index.pieces, 3, kept, whole=1, most=most)
+        scores, done = meant.scores(QUESTION)
+        return scores, int(done.read.sum())
+
+    scores, read = narrowed(most=350)
+    kept_tokens = sum(load_file(path)["states"].shape[1] for path in kept(memory))
+    assert 0 < kept_tokens <= read <= 350
+    again, less = narrowed(most=350)
+    assert torch.equal(again, scores) and less == read - kept_tokens
 
 
 def test_other_weights_above_read_it_anew(memory, model):

@@ -82,7 +82,6 @@ class MeaningIndex:
         self._count = int(self._sentences[-1]) + 1
         # The states of pieces that questions needed, the latest last; and the sentences of the last question's.
         self._states: dict[int, Tensor] = {}
-        self._looked = False
         self._last: tuple[Tensor, Sentences] | None = None
         self._common: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
 
@@ -214,12 +213,10 @@ class MeaningIndex:
         """Read those of some pieces that have not been read deeply enough, and say which."""
         if self._read_enough:
             return chosen[:0]
-        if not self._looked and self._kept is not None and len(self._ids) <= self._whole:
-            self._load(self._kept)
-        self._looked = True
+        self._load(self._missing(chosen))
         read = []
         # A question that is asked meanwhile may make this one's pieces forgotten.
-        while len(missing := chosen[[int(piece) not in self._states for piece in chosen]]):
+        while len(missing := self._missing(chosen)):
             here, lengths = self._tokens_of(missing), self._pieces.lengths[missing].tolist()
             if self._kept is not None:
                 states = self._kept.read_on(self._slots[here], self._depth, progress).split(lengths)
@@ -238,12 +235,18 @@ class MeaningIndex:
             excess -= len(self._states.pop(next(iter(self._states))))
         return torch.cat(read) if read else chosen[:0]
 
-    def _load(self, kept: KeptStates) -> None:
-        """Take over what another process has read on."""
+    def _missing(self, chosen: Int[Tensor, " m"]) -> Int[Tensor, " k"]:
+        """Those of some pieces that have not been read deeply enough, or are forgotten."""
+        return chosen[[int(piece) not in self._states for piece in chosen]]
+
+    def _load(self, missing: Int[Tensor, " k"]) -> None:
+        """Take over what another process has read on of some pieces."""
+        if self._kept is None or not len(missing):
+            return
         starts, ends = self._pieces.start.tolist(), self._pieces.end.tolist()
-        for begin, end, states in kept.loaded(self._depth):
+        for begin, end, states in self._kept.loaded(self._slots[self._tokens_of(missing)], self._depth):
             for piece in range(bisect_left(starts, begin), bisect_left(starts, end)):
-                self._states.setdefault(piece, states[starts[piece] - begin : ends[piece] - begin])
+                self._states[piece] = states[starts[piece] - begin : ends[piece] - begin]
 
     def _sentences_of(self, chosen: Int[Tensor, " m"]) -> Sentences:
         """The sentences of some pieces, after `depth` layers."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..context.pieces import Pieces
 from ..context.tree import Nodes
 from ..memory.fingerprint import fingerprint_tensors
+from ..memory.segment import Meanings
 from ..memory.segments import Segment, states_at
 from ..model.backbone import SharedLLMModel
 from ..model.config import SharedLLMConfig
@@ -42,38 +43,48 @@ class KeptStates:
         """The states of the tokens at ascending slots (s,), as the memory keeps them."""
         return lambda: (states_at(self._segments, part).cpu() for part in slots.split(_BLOCK))
 
-    def loaded(self, depth: int) -> Iterator[tuple[int, int, Float[Tensor, "t E"]]]:
-        """The slots i … j − 1 of each segment that was read on before, by whichever process, and their states after so many
-        layers."""
-        for segment in self._segments:
-            states = segment.meanings.load(self._mark(depth)) if segment.meanings is not None else None
-            if states is not None:
-                yield segment.start, segment.end, states
+    def loaded(self, slots: Int[Tensor, " s"], depth: int) -> Iterator[tuple[int, int, Float[Tensor, "t E"]]]:
+        """Of each segment whose tokens are all at the ascending slots (s,), and were read on to `depth` before, by whichever
+        process: its slots i … j − 1, and their states."""
+        for meanings, first, last in self._whole(slots):
+            if (states := meanings.load(self._mark(depth))) is not None:
+                yield int(slots[first]), int(slots[last - 1]) + 1, states
 
     @torch.no_grad()
     def read_on(
         self, slots: Int[Tensor, " s"], depth: int, progress: Callable[[int], None] | None = None
     ) -> Float[Tensor, "s E"]:
-        """The states of the tokens at ascending slots (s,) after so many layers, on the CPU. Those of segments that are read
-        whole are kept for other processes.
+        """The states of the tokens at ascending slots (s,) after so many layers, on the CPU. Those of segments whose tokens are
+        all read are kept for other processes.
 
         progress: called with the number of tokens read since the last call.
         """
-        left, found = torch.ones(len(slots), dtype=torch.bool), []
-        for segment in self._segments:
-            here = (slots >= segment.start) & (slots < segment.end)
-            if segment.meanings is not None and int(here.sum()) == int(segment.lengths[0]):
-                states = self._read_on(slots[here], depth, progress)
-                found.append((here, segment.meanings.save(self._mark(depth), states)))
-                left &= ~here
+        found: list[tuple[Tensor, Tensor]] = []
+        left = torch.ones(len(slots), dtype=torch.bool)
+        for some in _together(self._whole(slots)):
+            here = [torch.arange(first, last) for _, first, last in some]
+            states = self._read_on(slots[torch.cat(here)], depth, progress).split([len(part) for part in here])
+            for part, (meanings, _, _), read in zip(here, some, states, strict=True):
+                found.append((part, meanings.save(self._mark(depth), read)))
+                left[part] = False
         if left.any():
-            found.append((left, self._read_on(slots[left], depth, progress)))
+            found.append((left.nonzero()[:, 0], self._read_on(slots[left], depth, progress)))
         if len(found) == 1:
             return found[0][1]
-        whole = found[0][1].new_empty(len(slots), found[0][1].shape[1])
-        for here, states in found:
-            whole[here] = states
-        return whole
+        every = found[0][1].new_empty(len(slots), found[0][1].shape[1])
+        for part, states in found:
+            every[part] = states
+        return every
+
+    def _whole(self, slots: Int[Tensor, " s"]) -> list[tuple[Meanings, int, int]]:
+        """The segments beside which states are kept, and whose tokens are all at ascending slots (s,): at i … j − 1 of these."""
+        borders = torch.tensor([[segment.start, segment.end] for segment in self._segments])
+        places = zip(self._segments, torch.searchsorted(slots.contiguous(), borders).tolist(), strict=True)
+        return [
+            (segment.meanings, first, last)
+            for segment, (first, last) in places
+            if segment.meanings is not None and last - first == int(segment.lengths[0])
+        ]
 
     def _mark(self, depth: int) -> str:
         """Identifies the layers that read on to `depth`; what comes before them a memory's own fingerprint identifies."""
@@ -109,6 +120,18 @@ class KeptStates:
                 progress(len(read))
         assert found is not None
         return found[torch.isin(every, slots)]
+
+
+def _together(whole: list[tuple[Meanings, int, int]]) -> Iterator[list[tuple[Meanings, int, int]]]:
+    """Segments that are read at once: small ones together, so that a store of many short documents is read as fast as a long one."""
+    some: list[tuple[Meanings, int, int]] = []
+    for each in whole:
+        if some and sum(last - first for _, first, last in [*some, each]) > _BLOCK // 2:
+            yield some
+            some = []
+        some.append(each)
+    if some:
+        yield some
 
 
 def read_alone(
