@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig
 
 from sharedllm import SharedLLMConfig, SharedLLMForCausalLM, SharedLLMModel
+from sharedllm.model.settings import Settings
 from sharedllm.utils.checkpoints import load_model
 from sharedllm.utils.errors import UserError
 
@@ -111,6 +112,23 @@ BAD_SETTINGS = {
 def test_bad_setting(settings, message):
     with pytest.raises(ValueError, match=message):
         SharedLLMForCausalLM.from_base(tiny_base("llama"), **{"lower_layers": 3} | settings)
+
+
+BAD_VALUES = {name: case for name, case in BAD_SETTINGS.items() if case[0].keys() <= Settings.__annotations__.keys()}
+
+
+@pytest.mark.parametrize(("settings", "message"), BAD_VALUES.values(), ids=BAD_VALUES)
+def test_a_bad_setting_in_place_of_the_saved_one(tmp_path, settings, message):
+    tiny_shared("llama").save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=message):
+        SharedLLMForCausalLM.from_pretrained(tmp_path, **settings)
+
+
+def test_settings_in_place_of_the_saved_ones_are_brought_into_form(tmp_path):
+    tiny_shared("llama").save_pretrained(tmp_path)
+    given = {"window": None, "injection_map": [[1, 2], [0, 0]], "strides": (4, 2)}
+    config = SharedLLMForCausalLM.from_pretrained(tmp_path, **given, ignore_mismatched_sizes=True).config
+    assert (config.window, config.injection_map, config.strides) == (64, [[0, 0], [1, 2]], [4, 2])
 
 
 def test_a_dtype_by_its_earlier_name_is_not_taken_for_that_of_memories(tmp_path):

@@ -12,7 +12,7 @@ from ..context.stops import KINDS, Marks
 from ..utils.errors import UserError, of_wrong_type
 from .base_config import keep_attention, of_base, take_over
 from .families import family_of
-from .settings import RENAMED, check_saved, check_strides
+from .settings import RENAMED, Settings, check_saved, check_strides
 
 # For a process that has not imported the package, which transformers tells that it does not know the architecture.
 HOW_TO_LOAD = "install sharedllm from its sources, and `import sharedllm` before AutoModelForCausalLM.from_pretrained"
@@ -160,14 +160,20 @@ class SharedLLMConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """A configuration from a config.json.
+        """A configuration from a config.json. kwargs: settings in place of the saved ones, and as in transformers.
 
         Raises:
             UserError: a field is of a wrong type, or impossible; or as `check_saved`.
         """
         check_saved(config_dict)
+        # transformers would set them when everything is checked. Whether weights are tied is the base's matter there.
+        given = {
+            name: kwargs.pop(name)
+            for name in [*kwargs]
+            if name in Settings.__annotations__ and name != "tie_word_embeddings"
+        }
         try:
-            return super().from_dict(config_dict, **kwargs)
+            return super().from_dict(config_dict | given, **kwargs)
         except StrictDataclassError as error:
             raise of_wrong_type(error) from None
 
