@@ -8,13 +8,15 @@ import pytest
 import torch
 from helpers import byte_tokenizer, tiny_base, tiny_shared
 from safetensors.torch import load_file, save_file
-from stores import build, build_on
+from stores import TOKENIZER, build, build_on
 
 from sharedllm.memory.segments import segments_of
 from sharedllm.scoring import states
 from sharedllm.scoring.meaning import MeaningIndex
-from sharedllm.scoring.text_index import TextIndex
+from sharedllm.scoring.text_index import TextIndex, index_of
 from sharedllm.store import MemoryStore
+from sharedllm.store.meanings import meanings_bytes
+from sharedllm.store.recover import recover
 from sharedllm.store.writer import writing
 
 QUESTION = "Which birds swam over there?"
@@ -43,7 +45,7 @@ def compared(memory, model, progress=None, keep: bool = True) -> tuple[torch.Ten
     """As a process does that opens a memory: the scores of its pieces, and how many tokens were read for them."""
     segments = segments_of(MemoryStore.open(memory))
     segments = segments if keep else [replace(segment, meanings=None) for segment in segments]
-    index = TextIndex(segments, byte_tokenizer(), 256, marks=model.config.marks)
+    index = TextIndex(segments, TOKENIZER, 256, marks=model.config.marks)
     scores, done = index.meaning(model.model, segments).scores(QUESTION, progress)
     return scores, int(done.read.sum())
 
@@ -87,6 +89,10 @@ def flip(path) -> None:
     path.write_bytes(data)
 
 
+def deep(path) -> None:
+    save_file(load_file(path), path, metadata={"sharedllm": "[" * 100_000})
+
+
 def of_another_shape(path) -> None:
     tensors = load_file(path)
     tensors["states"] = tensors["states"][:, 1:].contiguous()
@@ -102,7 +108,9 @@ def no_object(path) -> None:
     save_file(load_file(path), path, metadata={"sharedllm": json.dumps([1])})
 
 
-@pytest.mark.parametrize("damage", [flip, of_another_shape, of_another_block, no_object, lambda p: p.write_bytes(b"")])
+@pytest.mark.parametrize(
+    "damage", [flip, deep, of_another_shape, of_another_block, no_object, lambda p: p.write_bytes(b"")]
+)
 def test_what_is_damaged_is_read_anew_and_replaced(memory, model, damage):
     scores, _ = compared(memory, model)
     whole = {path.name: path.read_bytes() for path in kept(memory)}
@@ -115,9 +123,9 @@ def test_what_is_damaged_is_read_anew_and_replaced(memory, model, damage):
 def test_of_a_text_that_is_narrowed_whole_blocks_are_kept_too(memory, model):
     def narrowed(most: int) -> tuple[torch.Tensor, int]:
         segments = segments_of(MemoryStore.open(memory))
-        index = TextIndex(segments, byte_tokenizer(), 256, marks=model.config.marks)
+        index = TextIndex(segments, TOKENIZER, 256, marks=model.config.marks)
         kept = states.KeptStates(model.model, segments, index.units)
-        meant = MeaningIndex(model.model, byte_tokenizer(), index.ids, index.pieces, 3, kept, whole=1, most=most)
+        meant = MeaningIndex(model.model, TOKENIZER, index.ids, index.pieces, 3, kept, whole=1, most=most)
         scores, done = meant.scores(QUESTION)
         return scores, int(done.read.sum())
 
@@ -126,6 +134,47 @@ def test_of_a_text_that_is_narrowed_whole_blocks_are_kept_too(memory, model):
     assert 0 < kept_tokens <= read <= 350
     again, less = narrowed(most=350)
     assert torch.equal(again, scores) and less == read - kept_tokens
+
+
+def test_a_text_of_which_a_part_was_asked_in_the_same_process_is_kept_whole(memory, model, tmp_path):
+    def asked(memory=memory) -> int:
+        segments = segments_of(MemoryStore.open(memory))
+        index = index_of(segments, TOKENIZER, 256, model.config.marks)
+        return int(index.meaning(model.model, segments).scores(QUESTION)[1].read.sum())
+
+    assert asked() == len(TEXT) + 120
+    build_on(memory, model, {"two": [TEXT[40:160], "A lake. Many birds swam over it."]})
+    assert 0 < asked() <= 120 + len("A lake. Many birds swam over it.")
+    assert compared(memory, model)[1] == 0
+    longer = tmp_path / "b.memory"
+    build(longer, model, {"one": TEXT, "two": TEXT[40:]})
+    assert asked(longer) == len(TEXT) + len(TEXT[40:])
+    assert compared(longer, model)[1] == 0
+
+
+def test_merged_and_recovered_memories_take_it_along(memory, model, tmp_path):
+    compared(memory, model)
+    with writing(tmp_path / "b.memory") as writer:
+        writer.merge(memory)
+        writer.commit()
+    assert compared(tmp_path / "b.memory", model)[1] == 0
+    (memory / "manifest.json").unlink()
+    recover(memory, tmp_path / "c.memory", TOKENIZER, "tok")
+    assert compared(tmp_path / "c.memory", model)[1] == 0
+
+
+def test_what_lies_there_is_in_nobodys_way(memory, model):
+    compared(memory, model)
+    meanings, name = memory / "meanings", "ab" * 16 + ".memory"
+    (meanings / name).mkdir()
+    (meanings / ("cd" * 16 + ".memory")).symlink_to("nowhere")
+    whole = sum(path.stat().st_size for path in kept(memory) if path.is_file())
+    assert meanings_bytes(memory) == whole > 0
+    build_on(memory, model, {"three": ["A lake."]})
+    assert (meanings / name).is_dir() and meanings_bytes(memory) == whole
+    meanings.rename(memory / "elsewhere")
+    meanings.symlink_to("elsewhere")
+    assert meanings_bytes(memory) == 0
 
 
 def test_other_weights_above_read_it_anew(memory, model):

@@ -93,7 +93,7 @@ class SharedLLMHarness(HFLM):
         try:
             super().__init__(pretrained, backend="causal", device=device, **kwargs)
         except TypeError as error:
-            # The harness passes on what it doesn't know, at last to the model; a SharedLLM refuses it by itself.
+            # The harness passes on what it doesn't know, at last to the model. A SharedLLM refuses it with a line of its own.
             unknown = next((name for name in kwargs if f"unexpected keyword argument {name!r}" in str(error)), None)
             if unknown is None:
                 raise

@@ -26,7 +26,7 @@ def take_over(config: Any, given: dict[str, Any]) -> str | None:
         text = dict(config.text_config)
         if "model_type" not in text:
             raise UserError("text_config has no model_type: pass the base model's whole configuration.")
-        check_family(text["model_type"])  # of a name that transformers does not know it would list hundreds
+        check_family(text["model_type"])  # transformers would answer an unknown one with a list of hundreds
         config.text_config = AutoConfig.for_model(text.pop("model_type"), **text)
     base: PreTrainedConfig = config.text_config
     family_of(base)

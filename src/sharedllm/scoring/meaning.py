@@ -93,7 +93,8 @@ class MeaningIndex:
         here = {place: piece for piece, place in enumerate(places)}
         for piece, states in earlier._states.items():
             place = int(earlier._pieces.start[piece]), int(earlier._pieces.end[piece])
-            if place in here:
+            # What is kept beside a memory is loaded; a block that grew is read whole, so that it can be kept whole.
+            if place in here and not (self._kept is not None and self._kept.keeps(place[0])):
                 self._states[here[place]] = states
 
     @torch.no_grad()

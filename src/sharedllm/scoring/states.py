@@ -1,5 +1,6 @@
 """The base's states of a text's tokens after some layers: of pieces that are read alone, after the prefix."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -49,6 +50,11 @@ class KeptStates:
         for meanings, first, last in self._whole(slots):
             if (states := meanings.load(self._mark(depth))) is not None:
                 yield int(slots[first]), int(slots[last - 1]) + 1, states
+
+    def keeps(self, slot: int) -> bool:
+        """Whether states are kept beside the segment of a slot."""
+        place = bisect_right(self._segments, slot, key=lambda segment: segment.start) - 1
+        return self._segments[place].meanings is not None
 
     @torch.no_grad()
     def read_on(

@@ -29,7 +29,17 @@ _FORMAT = "sharedllm.meanings"
 
 def meanings_bytes(store: Path) -> int:
     """How many bytes are kept in a store's folder, 0 for anything else."""
-    return sum(path.stat().st_size for path in (store / FOLDER).glob("*.memory"))
+    found = [path for path in (store / FOLDER).glob("*.memory") if _regular(path)]
+    total = 0
+    for path in found:
+        with suppress(FileNotFoundError):  # a writer removed it meanwhile
+            total += path.stat().st_size
+    return total
+
+
+def _regular(path: Path) -> bool:
+    """Whether it is a file of the store's own folder, and no link to somewhere else."""
+    return path.is_file() and not path.is_symlink() and not path.parent.is_symlink()
 
 
 class BlockMeanings:
@@ -49,13 +59,13 @@ class BlockMeanings:
         Args:
             layers: identifies the layers that read them.
         """
-        if self._path.is_symlink() or self._path.parent.is_symlink() or not self._path.is_file():
+        if not _regular(self._path):
             return None
         try:
             with safe_open(self._path, framework="pt") as file:
                 said = json.loads((file.metadata() or {}).get("sharedllm", "{}"))
                 codes, scale = file.get_tensor("states"), file.get_tensor("scale")
-        except (SafetensorError, OSError, ValueError):
+        except (SafetensorError, OSError, ValueError, RecursionError):
             return None
         fits = codes.dtype == torch.int8 and codes.ndim == 2 and codes.shape[1] == self._tokens
         if not fits or scale.dtype != torch.float32 or scale.shape != codes.shape[:1]:

@@ -103,8 +103,8 @@ def sweep(folder: Path, manifest: Manifest) -> None:
     beside = folder / MEANINGS
     for path in beside.glob("*.memory") if not beside.is_symlink() else ():
         if is_block(path.name) and path.name not in named:
-            with suppress(PermissionError):
-                _remove(path)
+            with suppress(OSError):  # never needed, so never in a writer's way
+                path.unlink()
 
 
 def _remove(path: Path) -> None:
@@ -116,8 +116,18 @@ def _remove(path: Path) -> None:
 
 
 def copy_block(source: Path, folder: Path) -> None:
-    """Put a block of another store into this one: as a second name of the file where the file system has that."""
-    target = folder / "blocks" / source.name
+    """Put a block of another store into this one, with what questions had read deeper of it."""
+    _copy(source, folder / "blocks")
+    beside = source.parent.parent / MEANINGS / source.name
+    if beside.is_file() and not (folder / MEANINGS).is_symlink():
+        with suppress(OSError):
+            (folder / MEANINGS).mkdir(exist_ok=True)
+            _copy(beside, folder / MEANINGS)
+
+
+def _copy(source: Path, folder: Path) -> None:
+    """As a second name of the file where the file system has that."""
+    target = folder / source.name
     try:
         os.link(source, target)
         synchronise(target.parent)
