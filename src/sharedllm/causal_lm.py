@@ -21,6 +21,7 @@ from .generation import MemoryGenerationMixin
 from .memory.context_memory import ContextMemory
 from .memory.segments import Source
 from .model.backbone import SharedLLMModel
+from .model.base_config import check_base
 from .model.config import SharedLLMConfig
 from .model.cross_attention import PreparedMemory
 from .model.decoder import has_head
@@ -93,6 +94,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
             raise UserError(f"torch_dtype={value} is called dtype here, as in transformers 5: pass dtype={value}.")
         check_settings(settings)
         if not isinstance(base, PreTrainedModel):
+            check_base(str(base))
             base = load_model(str(base), dtype=dtype or "auto")
         elif dtype is not None:
             raise UserError("dtype applies to a checkpoint that is loaded; a model instance has its own.")

@@ -5,7 +5,7 @@ import re
 
 import pytest
 from helpers import tiny_base
-from transformers import PreTrainedConfig
+from transformers import BertConfig, PreTrainedConfig
 
 from sharedllm.cli.extend import DEFAULTS
 from sharedllm.model.base_config import positions_of
@@ -70,6 +70,14 @@ def test_a_sharedllm_is_no_base(run, small_folder, tmp_path):
     for options in ([], ["--paper"]):
         code, _, err = run("extend", small_folder, "-o", tmp_path / "made", *options)
         assert code == 2 and "is a SharedLLM already" in err and err.count("\n") == 1, err
+
+
+def test_another_family_is_refused_before_anything_is_loaded(run, tmp_path):
+    BertConfig().save_pretrained(tmp_path / "bert")
+    code, out, err = run("extend", tmp_path / "bert", "-o", tmp_path / "made")
+    assert (code, out) == (2, "") and err.startswith("error: model_type='bert' is not supported: use one of arcee,"), (
+        err
+    )
 
 
 def test_scaled_positions_count():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import VOCAB, random_texts, tiny_base, tiny_shared
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, GPT2Config, GPT2LMHeadModel, LlamaConfig
 
 from sharedllm import SharedLLMConfig, SharedLLMForCausalLM, SharedLLMModel
 from sharedllm.model.settings import Settings
@@ -253,6 +253,12 @@ def test_unsupported_family():
     base = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=10, bos_token_id=1, eos_token_id=2))
     with pytest.raises(ValueError, match=r"model_type='gpt2' is not supported: use one of arcee, .*llama, .*qwen3"):
         SharedLLMForCausalLM.from_base(base)
+
+
+def test_an_unsupported_family_is_refused_before_its_weights_are_loaded(tmp_path):
+    BertConfig().save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"^model_type='bert' is not supported: use one of arcee, .*llama, .*qwen3"):
+        SharedLLMForCausalLM.from_base(str(tmp_path))
 
 
 def test_dtype_of_an_instance():

@@ -6,7 +6,7 @@ import pytest
 from helpers import EAGER, tiny_base
 from transformers import AutoConfig
 
-from sharedllm.model.families import FAMILIES, REFUSED, family_of, plain_family_of
+from sharedllm.model.families import FAMILIES, REFUSED, check_extendable, family_of, plain_family_of
 
 DOCS = Path(__file__).parents[2] / "docs" / "families.md"
 
@@ -47,6 +47,12 @@ def test_bases_that_read_in_both_directions_are_refused(name):
 def test_others_are_told_what_there_is():
     with pytest.raises(ValueError, match=r"model_type='gpt2' is not supported: use one of arcee, .*gemma3_text"):
         family_of(AutoConfig.for_model("gpt2"))
+
+
+def test_a_model_of_which_the_text_model_is_loaded():
+    with pytest.raises(ValueError, match="model_type='gemma3' can't be extended: it reads more than text"):
+        check_extendable(AutoConfig.for_model("gemma3"))
+    check_extendable(AutoConfig.for_model("llava"))  # its text model is a Llama
 
 
 @pytest.mark.parametrize("name", ["gemma3_text", "granite", "smollm3", "cohere2", "glm"])

@@ -170,7 +170,7 @@ def command(
         check_file(data)
     from ..answering.asked import least_window
     from ..causal_lm import SharedLLMForCausalLM
-    from ..model.base_config import positions_of
+    from ..model.base_config import check_base, positions_of
     from ..scoring.encoder import SentenceEncoder
     from ..training.card import extended_card
     from ..utils.checkpoints import load_model
@@ -181,6 +181,7 @@ def command(
     from .loading import quiet
 
     quiet()
+    check_base(base)
     measured_with = needed_tokenizer(base) if deep else None
     tokenizer = tokenizer_of(base, output) if measured_with is None else measured_with
     if window is not None and tokenizer is not None and window < (least := least_window(tokenizer, injection)):

@@ -1,11 +1,28 @@
 """Settings that a model takes over from its base's configuration, which is nested in its own."""
 
+from contextlib import suppress
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from ..utils.checkpoints import load_config
 from ..utils.errors import UserError
-from .families import check_family, family_of
+from ..utils.model_names import is_gguf
+from .families import check_extendable, check_family, family_of
+
+
+def check_base(name: str) -> None:
+    """Refuse a base checkpoint by its configuration, before its weights are loaded. That of a .gguf file is only known then.
+
+    Raises:
+        UserError: its family is not supported.
+    """
+    config = None
+    # An adapter has none of its own, and transformers finds its base. Why another can't be loaded, loading the weights says.
+    with suppress(UserError):
+        config = None if is_gguf(name) else load_config(name, "base")
+    if config is not None:
+        check_extendable(config)
 
 
 def take_over(config: Any, given: dict[str, Any]) -> str | None:

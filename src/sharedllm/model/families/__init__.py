@@ -8,7 +8,7 @@ another kind is one more entry in the table.
 from .around import balance_loss
 from .family import Family
 from .rotations import Rotations
-from .table import FAMILIES, REFUSED, check_family, family_of, plain_family_of, sliding_window
+from .table import FAMILIES, REFUSED, check_extendable, check_family, family_of, plain_family_of, sliding_window
 
 __all__ = [
     "FAMILIES",
@@ -16,6 +16,7 @@ __all__ = [
     "Family",
     "Rotations",
     "balance_loss",
+    "check_extendable",
     "check_family",
     "family_of",
     "plain_family_of",

@@ -191,6 +191,17 @@ def family_of(config: PreTrainedConfig) -> Family:
     return FAMILIES[name]
 
 
+def check_extendable(config: PreTrainedConfig) -> None:
+    """Refuse a base by its configuration, before its weights are loaded.
+
+    Raises:
+        UserError: as `family_of`.
+    """
+    text = config.get_text_config()
+    # Of some models that read more than text, transformers loads the text model.
+    family_of(text if text.model_type in FAMILIES and config.model_type not in REFUSED else config)
+
+
 def plain_family_of(config: PreTrainedConfig, system: str) -> Family:
     """`family_of` for a system that does not support the special needs of some families.
 
