@@ -160,6 +160,11 @@ def test_progress_ends_at_its_total_without_files_that_are_left_out(run, tmp_pat
         ("ask", ["q", "--score", "nonsense"], "--score nonsense is not known: use one of attention, bm25, "),
         ("ask", ["q", "--selection", "nonsense"], "--selection nonsense is not known: use one of "),
         ("ask", ["q", "--model", "base"], "base is an ordinary LlamaForCausalLM: make a SharedLLM from it"),
+        (
+            "ask",
+            ["q", "--model", "bert"],
+            "bert is an ordinary bert, which can't be extended: model_type='bert' is not ",
+        ),
         ("chat", ["--score", "nonsense"], "--score nonsense is not known: use one of attention, bm25, "),
         ("explain", [""], "the question is empty: ask something."),
         ("explain", ["q", "--score", "nonsense"], "--score nonsense is not known: use one of attention, bm25, "),
@@ -171,6 +176,8 @@ def test_what_can_not_be_asked_is_refused_before_the_weights_are_loaded(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sharedllm.cli.loading.load_any", lambda *_: pytest.fail("a model is loaded"))
     Path("a.txt").write_text("The harbour master counted crates.")
+    Path("bert").mkdir()
+    Path("bert/config.json").write_text('{"model_type": "bert"}')
     code, out, err = run(command, "a.txt", *options)
     assert (code, out, err.count("\n")) == (2, "", 1) and err.startswith(f"error: {said}"), err
 

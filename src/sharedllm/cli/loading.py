@@ -17,6 +17,7 @@ from ..memory.context_memory import ContextMemory
 from ..memory.fingerprint import tokenizer_fingerprint
 from ..memory.interface import Memory
 from ..model.config import SharedLLMConfig
+from ..model.families import check_extendable
 from ..store import is_memory, open_memory
 from ..utils.checkpoints import load_config, load_model, load_tokenizer
 from ..utils.errors import UserError
@@ -37,6 +38,11 @@ def config_of(name: str) -> SharedLLMConfig:
     config = None if is_gguf(name) else load_config(name)
     if not isinstance(config, SharedLLMConfig):
         kind = "base" if config is None else (config.architectures or [config.model_type])[0]
+        try:
+            if config is not None:
+                check_extendable(config)
+        except UserError as error:
+            raise UserError(f"{name} is an ordinary {kind}, which can't be extended: {error}") from None
         raise UserError(f"{name} is an ordinary {kind}: make a SharedLLM from it with `sharedllm extend`.")
     return config
 
