@@ -214,6 +214,19 @@ def test_a_saved_field_of_a_wrong_type_is_a_users_mistake(tmp_path):
         load_model(str(tmp_path))
 
 
+def test_an_ordinary_model_has_to_be_extended(tmp_path):
+    for base, message in (
+        (
+            LlamaConfig(),
+            "^this is an ordinary model, of model_type='llama': make a SharedLLM from it with .*from_base, or",
+        ),
+        (BertConfig(), "^model_type='bert' is not supported: use one of arcee"),
+    ):
+        base.save_pretrained(tmp_path)
+        with pytest.raises(UserError, match=message):
+            SharedLLMForCausalLM.from_pretrained(tmp_path)
+
+
 def test_a_saved_configuration_is_refused_for_what_would_be_ignored(tmp_path):
     SharedLLMConfig(text_config=tiny_base("llama").config).save_pretrained(tmp_path)
     path = tmp_path / "config.json"
