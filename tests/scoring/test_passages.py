@@ -239,8 +239,9 @@ def test_a_question_that_is_only_its_form(model):
 def test_what_can_not_rank(model):
     segments = segments_of(model.read(ids(TEXT), keep_all=True))
     index, asked = TextIndex(segments, byte_tokenizer(), 256), ids("Who?")
-    with pytest.raises(UserError, match="score='focus' does not rank pieces"):
-        rank_pieces(model.model, segments, index, "Who?", asked, torch.ones_like(asked, dtype=torch.bool), "focus")
+    for score, said in (("focus", "does not rank pieces, .*"), ("bm52", "is not known")):
+        with pytest.raises(UserError, match=f"score='{score}' {said}: use one of attention, bm25, hybrid, meaning[.]"):
+            rank_pieces(model.model, segments, index, "Who?", asked, torch.ones_like(asked, dtype=torch.bool), score)
 
 
 def test_a_piece_leads_to_another_that_shares_a_rare_name_with_it(model):

@@ -12,6 +12,7 @@ from ..memory.segments import Segment
 from ..model.backbone import SharedLLMModel
 from ..model.config import SharedLLMConfig
 from ..utils.errors import UserError
+from . import SCORES
 from .defaults import default_score
 from .encoder import encoder_of
 from .found import by_length, seems_answered, share_said
@@ -280,10 +281,8 @@ def check_ranking(config: SharedLLMConfig, score: str) -> tuple[Ranking, Heads]:
         UserError: no such ranking, or the model names no heads or layers for it.
     """
     if score not in RANKINGS:
-        raise UserError(
-            f"score={score!r} does not rank pieces, which a model with injection='deep' reads: use one of "
-            f"{', '.join(sorted(RANKINGS))}."
-        )
+        wrong = "does not rank pieces, which a model with injection='deep' reads" if score in SCORES else "is not known"
+        raise UserError(f"score={score!r} {wrong}: use one of {', '.join(sorted(RANKINGS))}.")
     ranking, layers = RANKINGS[score], config.meaning_layers
     encoded = ranking.meaning and config.sentence_encoder is not None
     heads = (config.selection_heads or ()) if ranking.heads and not encoded else ()
