@@ -8,7 +8,8 @@ from helpers import tiny_base
 from transformers import BertConfig, PreTrainedConfig
 
 from sharedllm.cli.extend import DEFAULTS
-from sharedllm.model.base_config import positions_of
+from sharedllm.model.base_config import check_base, positions_of
+from sharedllm.utils.errors import UserError
 
 
 @pytest.mark.parametrize("options", [["--injection", "joint"], ["--injection", "cross"], ["--paper"]], ids=str)
@@ -78,6 +79,30 @@ def test_another_family_is_refused_before_anything_is_loaded(run, tmp_path):
     assert (code, out) == (2, "") and err.startswith("error: model_type='bert' is not supported: use one of arcee,"), (
         err
     )
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (None, "{} has no config.json: name the folder of a model."),
+        ("{", "can't load the model {}: "),
+        ('{"model_type": "nosuch"}', "can't load the model {}: transformers "),
+    ],
+)
+def test_the_fault_of_a_configuration_comes_before_a_missing_tokenizer(run, tmp_path, config, said):
+    base = tmp_path / "base"
+    base.mkdir()
+    if config is not None:
+        (base / "config.json").write_text(config)
+    code, out, err = run("extend", base, "-o", tmp_path / "made")
+    assert (code, out) == (2, "") and err.startswith(f"error: {said.format(base)}"), err
+
+
+def test_an_adapter_is_a_base_without_a_configuration(tmp_path):
+    with pytest.raises(UserError, match="has no config[.]json"):
+        check_base(str(tmp_path))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    check_base(str(tmp_path))
 
 
 def test_scaled_positions_count():

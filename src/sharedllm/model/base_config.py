@@ -1,28 +1,29 @@
 """Settings that a model takes over from its base's configuration, which is nested in its own."""
 
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from ..utils.checkpoints import load_config
+from ..utils.checkpoints import NoModel, load_config
 from ..utils.errors import UserError
-from ..utils.model_names import is_gguf
+from ..utils.model_names import checkpoint, is_gguf
 from .families import check_extendable, check_family, family_of
 
 
 def check_base(name: str) -> None:
-    """Refuse a base checkpoint by its configuration, before its weights are loaded. That of a .gguf file is only known then.
+    """Refuse a base checkpoint by its configuration, before its tokenizer and its weights are loaded.
 
     Raises:
-        UserError: its family is not supported.
+        UserError: the configuration is missing or damaged, or its family is not supported.
     """
-    config = None
-    # An adapter has none of its own, and transformers finds its base. Why another can't be loaded, loading the weights says.
-    with suppress(UserError):
-        config = None if is_gguf(name) else load_config(name, "base")
-    if config is not None:
-        check_extendable(config)
+    # A .gguf file's is only known with its weights. An adapter has none of its own; transformers finds its base.
+    if is_gguf(name) or (Path(checkpoint(name)) / "adapter_config.json").is_file():
+        return
+    # If nothing is found, it may be an adapter on the hub; loading the weights says it.
+    with suppress(NoModel):
+        check_extendable(load_config(name))
 
 
 def take_over(config: Any, given: dict[str, Any]) -> str | None:
