@@ -99,7 +99,7 @@ def test_the_fault_of_a_configuration_comes_before_a_missing_tokenizer(run, tmp_
 
 
 def test_an_adapter_is_a_base_without_a_configuration(tmp_path):
-    with pytest.raises(UserError, match="has no config[.]json"):
+    with pytest.raises(UserError, match=r"has no config[.]json"):
         check_base(str(tmp_path))
     (tmp_path / "adapter_config.json").write_text("{}")
     check_base(str(tmp_path))

@@ -94,6 +94,12 @@ def test_a_page_without_what_surrounds_it(tmp_path):
         ("<ul><li hidden>x</ul><p>After.", "After.\n"),
         ("<table><tr><td>a<td>b<tr><td>c<td>d</table>z", "a | b\nc | d\n\nz\n"),
         ("<ul><li>A<ul><li>B</ul><li>C</ul>", "- A\n- B\n- C\n"),
+        (
+            "<ol><li>A<ul><li>B</ul><li><p>C</p><ol start=7><li>D</ol><li value=9>E<li></li><li>F</ol>",
+            "1. A\n- B\n2. C\n7. D\n9. E\n11. F\n",
+        ),
+        ('<ol start="x"><li>A</ol></ol><li>B', "1. A\n- B\n"),
+        ("<table><tr><td><ol><li>A<li>B</ol><td>C</table><ul><li>D</ul>", "A\nB | C\n\n- D\n"),
     ],
 )
 def test_what_has_no_end_tag_ends_as_in_a_browser(tmp_path, page, text):
@@ -141,7 +147,7 @@ def test_a_word_document_by_section(tmp_path):
     assert (opened.kind, opened.origin.title) == ("DOCX", "Animals")
     (birds, first), (fish, second) = placed(opened)
     assert (birds, fish) == ('section "Birds"', 'section "Fish"')
-    assert "The falcon.\n" in first and "name | code\nsilver | 48213\n" in first and "A note below." in second
+    assert "The falcon.\n" in first and "name | code\nsilver | 48213\n" in first and "[1] A note below." in second
 
 
 def test_a_book_by_chapter(tmp_path):

@@ -40,8 +40,11 @@ _SPACES = re.compile(r"[ \t\r\n\f]+")
 class _Reader(HTMLParser):
     """Collects blocks of text. `lines` has (tag of its block, text, whether it is in the page's main part)."""
 
-    def __init__(self) -> None:
+    def __init__(self, numbered: bool) -> None:
         super().__init__(convert_charrefs=True)
+        # For each open list the number of its next item, None if it has none; and how many notes there were.
+        self._lists: list[int | None] = []
+        self._numbered, self._notes, self._marker = numbered, 0, ""
         self.lines: list[tuple[str, str, bool]] = []
         self.title = ""
         self._held: list[str] = []
@@ -82,7 +85,8 @@ class _Reader(HTMLParser):
             self._close()
             self._tag = tag
             if tag == "li":
-                self._held.append("- ")
+                self._marker = self._marker_of(given)
+                self._held.append(self._marker)
             self._preformatted += tag == "pre"
         if tag not in _EMPTY:
             main = tag == "main" or given.get("role") == "main"
@@ -93,6 +97,8 @@ class _Reader(HTMLParser):
             self._opened[tag] += 1
             if tag in ("td", "th", "table"):
                 self._tables.append(tag)
+            elif tag in ("ul", "ol"):
+                self._lists.append(_whole(given.get("start"), 1) if tag == "ol" and self._numbered else None)
 
     def handle_endtag(self, tag: str) -> None:
         if self._skipping:
@@ -119,6 +125,8 @@ class _Reader(HTMLParser):
         self._opened[name] -= 1
         if name in ("td", "th", "table"):
             self._tables.pop()
+        elif name in ("ul", "ol"):
+            self._lists.pop()
         if main:
             self._close()
             self._main -= 1
@@ -134,8 +142,20 @@ class _Reader(HTMLParser):
         """Whether the innermost table is in a cell now."""
         return bool(self._tables) and self._tables[-1] != "table"
 
+    def _marker_of(self, given: dict[str, str | None]) -> str:
+        """What an item of a list begins with: its number, as the page shows it."""
+        if (given.get("id") or "").startswith(("footnote-", "endnote-")):
+            self._notes += 1
+            return f"[{self._notes}] "
+        number = self._lists[-1] if self._lists else None
+        if number is None:
+            return "- "
+        number = _whole(given.get("value"), number)
+        self._lists[-1] = number + 1
+        return f"{number}. "
+
     def _has(self, start: int = 0) -> bool:
-        return any(piece.strip(" -\n") for piece in self._held[start:])
+        return any(piece.strip(" -\n") for piece in self._held[start:] if piece is not self._marker)
 
     def _close(self) -> None:
         """End a block."""
@@ -143,18 +163,26 @@ class _Reader(HTMLParser):
         if not self._preformatted:
             text = "\n".join(_SPACES.sub(" ", line).strip() for line in text.split("\n"))
         text = text.strip("\n") if self._preformatted else text.strip()
-        if text and text != "-":
+        if text and text not in ("-", self._marker.strip()):
             self.lines.append((self._tag, text, self._main > 0))
-        self._held, self._tag, self._cell = [], "", 0
+        self._held, self._tag, self._cell, self._marker = [], "", 0, ""
 
     def close(self) -> None:
         super().close()
         self._close()
 
 
-def parts_of(markup: str) -> tuple[str, list[Part]]:
-    """The title of a page, and its text with headings as places."""
-    reader = _Reader()
+def _whole(text: str | None, otherwise: int) -> int:
+    """A whole number of at most nine digits."""
+    return int(text) if text is not None and re.fullmatch(r"-?[0-9]{1,9}", text.strip()) else otherwise
+
+
+def parts_of(markup: str, numbered: bool = True) -> tuple[str, list[Part]]:
+    """The title of a page, and its text with headings as places.
+
+    numbered: the items of ordered lists have the right numbers.
+    """
+    reader = _Reader(numbered)
     reader.feed(markup)
     reader.close()
     parts: list[Part] = []
