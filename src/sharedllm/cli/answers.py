@@ -61,8 +61,8 @@ def note_read_on(tokens: int) -> None:
 
     if tokens >= MANY_READ_ON:
         note(
-            f"{tokens:,} tokens had to be read deeper for this question, because the text has few of its words. A memory in a "
-            f"folder keeps that for later questions, of texts of up to {WHOLE:,} tokens; a model of `sharedllm extend --encoder` never needs it."
+            f"{tokens:,} tokens had to be read deeper for this question, because the text has few of its words. The folder of "
+            f"a memory of up to {WHOLE:,} tokens keeps that for later questions; a model of `sharedllm extend --encoder` never needs it."
         )
 
 
