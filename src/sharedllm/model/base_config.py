@@ -26,6 +26,23 @@ def check_base(name: str) -> None:
         check_extendable(load_config(name))
 
 
+def check_own(saved: dict[str, Any], own: str) -> None:
+    """Refuse a config.json of another model than a SharedLLM.
+
+    Args:
+        own: the model_type of a SharedLLM.
+
+    Raises:
+        UserError: it is a base's; or as `check_family`.
+    """
+    if (kind := saved.get("model_type", own)) != own:
+        check_family(kind)
+        raise UserError(
+            f"this is an ordinary model, of model_type={kind!r}: make a SharedLLM from it with "
+            "SharedLLMForCausalLM.from_base, or with `sharedllm extend`."
+        )
+
+
 def take_over(config: Any, given: dict[str, Any]) -> str | None:
     """Make `config.text_config` an object, and take token ids, weight tying and, if none is given, the window from it.
 

@@ -10,8 +10,8 @@ from ..context.policies import POLICIES
 from ..context.policies.base import get_policy
 from ..context.stops import KINDS, Marks
 from ..utils.errors import UserError, of_wrong_type
-from .base_config import keep_attention, of_base, take_over
-from .families import check_family, family_of
+from .base_config import check_own, keep_attention, of_base, take_over
+from .families import family_of
 from .settings import RENAMED, Settings, check_saved, check_strides
 
 # For a process that has not imported the package, which transformers tells that it does not know the architecture.
@@ -165,12 +165,7 @@ class SharedLLMConfig(PreTrainedConfig):
         Raises:
             UserError: it is that of another model, or a field is of a wrong type, or impossible; or as `check_saved`.
         """
-        if (kind := config_dict.get("model_type", cls.model_type)) != cls.model_type:
-            check_family(kind)
-            raise UserError(
-                f"this is an ordinary model, of model_type={kind!r}: make a SharedLLM from it with "
-                "SharedLLMForCausalLM.from_base, or with `sharedllm extend`."
-            )
+        check_own(config_dict, cls.model_type)
         check_saved(config_dict)
         # transformers would set them when everything is checked. Whether weights are tied is the base's matter there.
         given = {
