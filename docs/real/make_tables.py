@@ -165,13 +165,14 @@ def encoder_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
     for name, length in cells(answers):
         here, metric = cell(answers, name, length), metrics[name]
         ours, text, both = (here[system] for system in ("sharedllm", "same-pieces-text", "both-few-text"))
-        before = without[name, length, "3", "sharedllm", BUDGET].rows
-        asked = Contender("sharedllm", BUDGET, {q: before[q] for q in sorted(ours.rows.keys() & before.keys())}, [])
+        alone = without.get((name, length, "3", "sharedllm", BUDGET))
+        rows = {} if alone is None else {q: alone.rows[q] for q in sorted(ours.rows.keys() & alone.rows.keys())}
+        before = score(Contender("sharedllm", BUDGET, rows, []), metric) if rows else "–"
         share = mean(ours, lambda r: r["operations"]) / mean(text, lambda r: r["operations"])
         shown = " | ".join(score(c, metric) for c in (ours, text, both))
         yield (
             f"| {name}, {metric} | {size(name, length)} | {len(ours.rows)} | {shown} | {minus(ours, text, metric)} | "
-            f"{minus(ours, both, metric)} | {score(asked, metric)} | {mean(ours, lambda r: r['selected_tokens']):,.0f} | {share:.2f} |"
+            f"{minus(ours, both, metric)} | {before} | {mean(ours, lambda r: r['selected_tokens']):,.0f} | {share:.2f} |"
         )
 
 
