@@ -7,7 +7,6 @@ Such a file is never needed: one that is missing, damaged, or of other layers is
 whoever asks may write it, and where that can't be done it is left out.
 """
 
-import hashlib
 import json
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..memory.fingerprint import raw_bytes
+from ..memory.file import checksum
 from ..memory.int8 import dequantised, quantised
 from ..utils.files import put
 from ..utils.scratch import scratch
@@ -29,15 +28,14 @@ _FORMAT = "sharedllm.meanings"
 
 def meanings_bytes(store: Path) -> int:
     """How many bytes are kept in a store's folder, 0 for anything else."""
-    found = [path for path in (store / FOLDER).glob("*.memory") if _regular(path)]
     total = 0
-    for path in found:
+    for path in filter(own_file, (store / FOLDER).glob("*.memory")):
         with suppress(FileNotFoundError):  # a writer removed it meanwhile
             total += path.stat().st_size
     return total
 
 
-def _regular(path: Path) -> bool:
+def own_file(path: Path) -> bool:
     """Whether it is a file of the store's own folder, and no link to somewhere else."""
     return path.is_file() and not path.is_symlink() and not path.parent.is_symlink()
 
@@ -59,7 +57,7 @@ class BlockMeanings:
         Args:
             layers: identifies the layers that read them.
         """
-        if not _regular(self._path):
+        if not own_file(self._path):
             return None
         try:
             with safe_open(self._path, framework="pt") as file:
@@ -92,7 +90,12 @@ class BlockMeanings:
         return dequantised(codes, scale, states.dtype).T.contiguous()
 
     def _header(self, layers: str, dtype: torch.dtype, codes: Tensor, scale: Tensor) -> dict[str, str | int]:
-        content = hashlib.sha256(raw_bytes(codes))
-        content.update(raw_bytes(scale))
-        said = {"dtype": str(dtype).removeprefix("torch."), "sha256": content.hexdigest()}
-        return {"format": _FORMAT, "version": 1, "block": self._block, "layers": layers, **said}
+        return {
+            "format": _FORMAT,
+            "version": 1,
+            "block": self._block,
+            "layers": layers,
+            "dtype": str(dtype).removeprefix("torch."),
+            "states": checksum(codes),
+            "scale": checksum(scale),
+        }

@@ -17,6 +17,7 @@ from ..utils.errors import UserError, recovery
 from ..utils.files import put, synchronise, there
 from .manifest import NAME, Manifest, is_block, read_manifest
 from .meanings import FOLDER as MEANINGS
+from .meanings import own_file
 
 
 @contextmanager
@@ -119,7 +120,7 @@ def copy_block(source: Path, folder: Path) -> None:
     """Put a block of another store into this one, with what questions had read deeper of it."""
     _copy(source, folder / "blocks")
     beside = source.parent.parent / MEANINGS / source.name
-    if beside.is_file() and not (folder / MEANINGS).is_symlink():
+    if own_file(beside) and not (folder / MEANINGS).is_symlink():
         with suppress(OSError):
             (folder / MEANINGS).mkdir(exist_ok=True)
             _copy(beside, folder / MEANINGS)
