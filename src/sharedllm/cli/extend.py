@@ -1,14 +1,18 @@
 """`sharedllm extend`: make a SharedLLM from a base checkpoint, ready for questions or, with --paper, for training."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ..context.policies import POLICIES
 from ..utils.errors import UserError
-from ..utils.text_files import check_file, read_text
+from ..utils.text_files import check_file
 from .common import JsonOption, check_model, note, output_option, print_json
+
+if TYPE_CHECKING:
+    from ..causal_lm import SharedLLMForCausalLM
+    from ..model.config import SharedLLMConfig
 
 Injection = Literal["deep", "joint", "cross"]
 # What is taken where nothing is said. A depth of None is measured.
@@ -41,22 +45,40 @@ def pairs(text: str) -> list[list[int]]:
         raise UserError(f"--injection-map {text!r} must be lower:upper pairs, such as 0:0,1:1,3:5.") from None
 
 
-def adapted(base: str, adapter: Path, output: Path, json: bool) -> None:
-    """Write a base with an adapter added to its weights."""
-    from ..training.adapter import load_adapter
-    from .extending import save, tokenizer_of
-    from .loading import quiet
+def parameters(model: "SharedLLMForCausalLM") -> int:
+    return sum(p.numel() for p in model.parameters())
 
-    quiet()
-    model = load_adapter(base, adapter)
-    tokenizer = tokenizer_of(base, output)
-    card = adapter / "README.md"
-    save(model, tokenizer, card.read_text(encoding="utf-8") if card.is_file() else None, output)
-    count = sum(p.numel() for p in model.parameters())
-    if json:
-        print_json(model=str(output), parameters=count)
-    else:
-        note(f"wrote {output}: {base} with {adapter}, {count:,} parameters")
+
+def measured_line(config: "SharedLLMConfig", encoder: str | None) -> str:
+    """What was measured for a model with injection deep."""
+    heads = ", ".join(f"{layer}:{head}" for layer, head, _ in config.selection_heads or []) or "none, words alone"
+    return (
+        f"reads through {config.lower_layers} of {config.get_text_config().num_hidden_layers} layers; heads that select: {heads}; "
+        f"layers that compare meanings: {config.meaning_layers or 'none'}"
+        + (f"; or the sentence encoder {encoder}" if encoder else "")
+    )
+
+
+def check_together(
+    injection: Injection, other: str, questions: str, lower_layers: int | None, data: str | None, encoder: str | None
+) -> None:
+    """Refuse what only injection deep has, with another one. other: the option that asks for that one.
+
+    Raises:
+        UserError: two options contradict each other.
+    """
+    deep = injection == "deep"
+    if questions == "many" and (lower_layers is not None or not deep):
+        wrong = [*([] if deep else [other]), *(["--lower-layers"] if lower_layers is not None else [])]
+        raise UserError(f"--questions many means all layers, and injection deep: leave out {' and '.join(wrong)}.")
+    if data is not None and not deep:
+        raise UserError(
+            f"--data {data} is for measuring the base, and {other} measures nothing: leave one of them out."
+        )
+    if encoder is not None and not deep:
+        raise UserError(
+            f"--encoder {encoder} ranks what a model with injection deep reads, and {other} makes another one: leave one of them out."
+        )
 
 
 def command(
@@ -133,23 +155,20 @@ def command(
         own = (window, chunk_size, lower_layers, injection_map, injection, encoding, data, ratios, encoder)
         if paper or overlap or any(value is not None for value in own):
             raise UserError("--adapter brings all settings with it: leave the other options out.")
-        adapted(base, adapter, output, json)
+        from .extending import adapted, save
+
+        model, tokenizer, card = adapted(base, adapter, output)
+        save(model, tokenizer, card, output)
+        count = parameters(model)
+        if json:
+            print_json(model=str(output), parameters=count)
+        else:
+            note(f"wrote {output}: {base} with {adapter}, {count:,} parameters")
         return
     asked, injection = injection, injection or ("cross" if paper else "deep")
-    defaults, deep = DEFAULTS[injection], injection == "deep"
-    other = "--paper" if paper else f"--injection {asked}"
-    if questions == "many" and (lower_layers is not None or not deep):
-        wrong = [*([] if deep else [other]), *(["--lower-layers"] if lower_layers is not None else [])]
-        raise UserError(f"--questions many means all layers, and injection deep: leave out {' and '.join(wrong)}.")
-    if data is not None and not deep:
-        raise UserError(
-            f"--data {data} is for measuring the base, and {other} measures nothing: leave one of them out."
-        )
-    if encoder is not None and not deep:
-        raise UserError(
-            f"--encoder {encoder} ranks what a model with injection deep reads, and {other} makes another one: leave one of them out."
-        )
+    check_together(injection, "--paper" if paper else f"--injection {asked}", questions, lower_layers, data, encoder)
     POLICIES.check(selection)
+    defaults = DEFAULTS[injection]
     chunk: int = defaults["chunk_size"] if chunk_size is None else chunk_size
     if overlap > chunk:
         raise UserError(f"--overlap {overlap} is more than a chunk, of {chunk} tokens: lower it.")
@@ -168,65 +187,16 @@ def command(
     }
     if data is not None:
         check_file(data)
-    from ..answering.asked import least_window
-    from ..causal_lm import SharedLLMForCausalLM
-    from ..model.base_config import check_base, positions_of
-    from ..scoring.encoder import SentenceEncoder
     from ..training.card import extended_card
-    from ..utils.checkpoints import load_model
-    from ..utils.hardware import default_device
-    from ..utils.model_names import is_gguf
-    from ..utils.prose import library_prose
-    from .extending import CHARACTERS, measured_depth, needed_tokenizer, save, tokenizer_of
-    from .loading import quiet
+    from .extending import extended, save
 
-    quiet()
-    check_base(base)
-    measured_with = needed_tokenizer(base) if deep else None
-    tokenizer = tokenizer_of(base, output) if measured_with is None else measured_with
-    if window is not None and tokenizer is not None and window < (least := least_window(tokenizer, injection)):
-        raise UserError(
-            f"--window {window} is too small for a question of one word and its answer: give at least {least}, or leave it out."
-        )
-    sentences = SentenceEncoder.load(encoder) if encoder is not None else None
-    settings["sentence_encoder"] = None if sentences is None else sentences.settings
-    loaded = load_model(base, default_device(), dtype="auto")
-    most = positions_of(loaded.config)
-    if window is not None and most is not None and window > most:
-        raise UserError(
-            f"--window {window} is longer than the {most} positions of {base}: leave it out, or scale the base's positions in "
-            "its config.json (rope_parameters)."
-        )
-    layers: int = loaded.config.get_text_config().num_hidden_layers
-    if lower_layers is not None and not 1 <= lower_layers <= layers:
-        raise UserError(f"--lower-layers {lower_layers} must be between 1 and the base's {layers} layers.")
-    if is_gguf(base):
-        note(f"{base} is dequantised to bfloat16")
-    measured = {}
-    if measured_with is not None:
-        text = read_text(data) if data is not None else library_prose(CHARACTERS)
-        model, measured = measured_depth(
-            loaded, measured_with, text[: 2 * CHARACTERS], settings, lower_layers, questions, data is not None
-        )
-    else:
-        model = SharedLLMForCausalLM.from_base(
-            loaded, **settings, lower_layers=defaults["lower_layers"] if lower_layers is None else lower_layers
-        )
-    if sentences is not None:
-        model.use_encoder(sentences)
-    count = sum(p.numel() for p in model.parameters())
+    model, tokenizer, measured = extended(base, settings, lower_layers, questions, data, encoder, output)
+    count = parameters(model)
     save(model, tokenizer, extended_card(output.absolute().name, base, model.config, count), output)
     new = sum(p.numel() for n, p in model.named_parameters() if ".injection." in n or "lower_layers" in n)
     if json:
         print_json(model=str(output), parameters=count, new_parameters=new, **measured)
         return
     note(f"wrote {output}: {count:,} parameters, {new:,} of them new")
-    if deep:
-        heads = (
-            ", ".join(f"{layer}:{head}" for layer, head, _ in model.config.selection_heads or []) or "none, words alone"
-        )
-        note(
-            f"reads through {model.config.lower_layers} of {loaded.config.num_hidden_layers} layers; heads that select: {heads}; "
-            f"layers that compare meanings: {model.config.meaning_layers or 'none'}"
-            + (f"; or the sentence encoder {encoder}" if encoder else "")
-        )
+    if injection == "deep":
+        note(measured_line(model.config, encoder))

@@ -1,24 +1,32 @@
-"""Measures how deep a base has to read, for `sharedllm extend`, and writes what it makes."""
+"""Extends a base for `sharedllm extend`, measures how deep it has to read, and writes the result."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..answering.asked import least_window
 from ..causal_lm import SharedLLMForCausalLM
 from ..context.stops import KINDS, stops
+from ..model.base_config import check_base, positions_of
 from ..prompts import PromptForm
-from ..utils.checkpoints import NoModel, load_tokenizer
+from ..scoring.encoder import SentenceEncoder
+from ..utils.checkpoints import NoModel, load_model, load_tokenizer
 from ..utils.errors import UserError
 from ..utils.files import write_text
-from ..utils.hardware import inference_dtype
+from ..utils.hardware import default_device, inference_dtype
+from ..utils.model_names import is_gguf
+from ..utils.prose import library_prose
 from ..utils.scratch import whole_folder
 from ..utils.text import tokenize
+from ..utils.text_files import read_text
 from .common import note, progress_bar
 from .extend import DEFAULTS
+from .loading import quiet
 
 # A model that reads deeper what a question selects; its chunks are read in pieces, so they may be long.
 DEEP = {"injection": "deep", "injection_map": None, "overlap": 0} | {
@@ -73,6 +81,70 @@ def save(
                 write_text(folder / "README.md", card)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{output} can't be written ({error}); nothing of it is left.") from error
+
+
+def adapted(
+    base: str, adapter: Path, output: Path
+) -> tuple[SharedLLMForCausalLM, PreTrainedTokenizerBase | None, str | None]:
+    """A base with an adapter added to its weights, its tokenizer, and the adapter's card."""
+    from ..training.adapter import load_adapter
+
+    quiet()
+    model, card = load_adapter(base, adapter), adapter / "README.md"
+    return model, tokenizer_of(base, output), card.read_text(encoding="utf-8") if card.is_file() else None
+
+
+def extended(
+    base: str,
+    settings: dict[str, Any],
+    lower_layers: int | None,
+    questions: str,
+    data: str | None,
+    encoder: str | None,
+    output: Path,
+) -> tuple[SharedLLMForCausalLM, PreTrainedTokenizerBase | None, dict]:
+    """An extended base, its tokenizer, and what was measured. All that needs no weights is checked before they are loaded.
+
+    Args:
+        settings: of `SharedLLMConfig`; others as the options of `sharedllm extend`.
+    """
+    quiet()
+    check_base(base)
+    deep, window = settings["injection"] == "deep", settings["window"]
+    tokenizer = needed_tokenizer(base) if deep else tokenizer_of(base, output)
+    if (
+        window is not None
+        and tokenizer is not None
+        and window < (least := least_window(tokenizer, settings["injection"]))
+    ):
+        raise UserError(
+            f"--window {window} is too small for a question of one word and its answer: give at least {least}, or leave it out."
+        )
+    sentences = SentenceEncoder.load(encoder) if encoder is not None else None
+    settings = settings | {"sentence_encoder": None if sentences is None else sentences.settings}
+    loaded = load_model(base, default_device(), dtype="auto")
+    most = positions_of(loaded.config)
+    if window is not None and most is not None and window > most:
+        raise UserError(
+            f"--window {window} is longer than the {most} positions of {base}: leave it out, or scale the base's positions in "
+            "its config.json (rope_parameters)."
+        )
+    layers: int = loaded.config.get_text_config().num_hidden_layers
+    if lower_layers is not None and not 1 <= lower_layers <= layers:
+        raise UserError(f"--lower-layers {lower_layers} must be between 1 and the base's {layers} layers.")
+    if is_gguf(base):
+        note(f"{base} is dequantised to bfloat16")
+    if deep and tokenizer is not None:
+        text = (read_text(data) if data is not None else library_prose(CHARACTERS))[: 2 * CHARACTERS]
+        model, measured = measured_depth(
+            loaded, tokenizer, text, settings, lower_layers, questions, needed=data is not None
+        )
+    else:
+        through = DEFAULTS[settings["injection"]]["lower_layers"] if lower_layers is None else lower_layers
+        model, measured = SharedLLMForCausalLM.from_base(loaded, **settings, lower_layers=through), {}
+    if sentences is not None:
+        model.use_encoder(sentences)
+    return model, tokenizer, measured
 
 
 def measured_depth(
