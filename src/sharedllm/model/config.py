@@ -7,12 +7,11 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 
 from ..context.policies import POLICIES
-from ..context.policies.base import get_policy
 from ..context.stops import KINDS, Marks
 from ..utils.errors import UserError, of_wrong_type
 from .base_config import check_own, keep_attention, of_base, take_over
-from .families import family_of
-from .settings import RENAMED, Settings, check_saved, check_strides
+from .possible import check_possible
+from .settings import RENAMED, Settings, check_saved
 
 # For a process that has not imported the package, which transformers tells that it does not know the architecture.
 HOW_TO_LOAD = "install sharedllm from its sources, and `import sharedllm` before AutoModelForCausalLM.from_pretrained"
@@ -156,7 +155,7 @@ class SharedLLMConfig(PreTrainedConfig):
         kwargs.pop("how_to_load", None)
         super().__post_init__(**kwargs)
         keep_attention(self, attention)
-        self._check()
+        check_possible(self)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -207,100 +206,6 @@ class SharedLLMConfig(PreTrainedConfig):
     def height(self) -> int:
         """Levels of the context tree below its root."""
         return len(self.strides)
-
-    def _check(self) -> None:
-        """Refuse what can't work, naming the field, its value and the fix."""
-        get_policy(self.selection)
-        layers = self.text_config.num_hidden_layers
-        if not 1 <= self.lower_layers <= layers:
-            raise UserError(f"lower_layers={self.lower_layers} must be between 1 and the base's {layers} layers.")
-        if not self.injection_map:
-            raise UserError("injection_map=[] injects nothing: give at least one [lower, upper] pair, or None.")
-        for lower, upper in self.injection_map:
-            if self.injection == "deep" and lower != upper:
-                raise UserError(
-                    f"injection_map has [{lower}, {upper}]: with injection='deep' a layer can only read its own keys."
-                )
-            if not 0 <= lower < self.lower_layers + (self.injection == "deep"):
-                raise UserError(
-                    f"injection_map reads lower layer {lower}, but lower_layers={self.lower_layers}: "
-                    f"use 0 … {self.lower_layers - 1}."
-                )
-            if not 0 <= upper < layers:
-                raise UserError(f"injection_map feeds upper layer {upper}, but the base has layers 0 … {layers - 1}.")
-        uppers = [upper for _, upper in self.injection_map]
-        if len(set(uppers)) != len(uppers):
-            raise UserError(f"injection_map={self.injection_map} feeds an upper layer twice: give each layer one pair.")
-        check_strides(self.strides)
-        if self.injection == "deep" and (self.encoding != "chunk" or self.lower_weights != "shared"):
-            raise UserError(
-                f"encoding={self.encoding!r} with lower_weights={self.lower_weights!r}: injection='deep' continues where the "
-                "lower model stopped, so it needs encoding='chunk' and lower_weights='shared'."
-            )
-        vocabulary = self.text_config.vocab_size
-        if any(not 0 <= token < vocabulary for token in self.prefix or ()):
-            raise UserError(f"prefix={self.prefix} has an id outside the base's vocabulary of {vocabulary}.")
-        if self.injection != "cross" and self.start != "gate":
-            raise UserError(f"start={self.start!r} is for injection='cross'; a joint softmax has no weights to start.")
-        if self.anchor and self.injection != "joint":
-            raise UserError(f"anchor=True is for injection='joint', the model has {self.injection!r}: leave it out.")
-        if self.chunk_size < 2:
-            raise UserError(f"chunk_size={self.chunk_size} must be at least 2 tokens.")
-        if self.overlap < 0 or (self.overlap and self.encoding != "chunk"):
-            raise UserError(f"overlap={self.overlap} must be 0, or a number of tokens with encoding='chunk'.")
-        if self.closing and (self.encoding != "chunk" or self.overlap):
-            raise UserError(
-                f"closing with encoding={self.encoding!r} and overlap={self.overlap}: pieces are read by themselves, so it needs "
-                "encoding='chunk' and overlap=0."
-            )
-        for name in KINDS:
-            tokens = getattr(self, name) or ()
-            if tokens and not self.closing:
-                raise UserError(
-                    f"{name} without closing: pieces end with a sentence at the least, so give closing too."
-                )
-            if any(not 0 <= token < vocabulary for token in tokens):
-                raise UserError(f"{name} has an id outside the base's vocabulary of {vocabulary}.")
-        if self.reach < 1:
-            raise UserError(f"reach={self.reach} must be at least 1 chunk.")
-        if self.window < 1:
-            raise UserError(f"window={self.window} must be at least 1 token.")
-        heads = self.text_config.num_attention_heads
-        for entry in self.selection_heads or []:
-            if (
-                not isinstance(entry, list | tuple)
-                or len(entry) != 3
-                or entry[0] not in uppers
-                or not 0 <= entry[1] < heads
-                or not entry[2] > 0
-            ):
-                raise UserError(
-                    f"selection_heads has {entry}: use triples of an injected layer ({', '.join(map(str, uppers))}), a head "
-                    f"0 … {heads - 1} and a positive weight."
-                )
-        if self.meaning_layers is not None and (self.injection != "deep" or not 1 <= self.meaning_layers <= layers):
-            raise UserError(
-                f"meaning_layers={self.meaning_layers} with injection={self.injection!r} must be between 1 and the base's "
-                f"{layers} layers, and is for injection='deep'."
-            )
-        encoder = self.sentence_encoder
-        if encoder is not None and (
-            self.injection != "deep"
-            or set(encoder) != {"fingerprint", "pooling", "question", "text"}
-            or encoder["pooling"] not in ("mean", "first")
-        ):
-            raise UserError(
-                f"sentence_encoder={self.sentence_encoder} with injection={self.injection!r}: it is for injection='deep', and is the "
-                "`settings` of a SentenceEncoder."
-            )
-        if not 0 <= self.split_noise < 0.5:
-            raise UserError(f"split_noise={self.split_noise} must be in [0, 0.5): it is a share of the node's length.")
-        border = family_of(self.text_config).border(self.text_config)
-        if self.injection == "joint" and border is not None and self.window > border:
-            raise UserError(
-                f"window={self.window} is longer than the base's original_max_position_embeddings={border}, beyond which "
-                "its rotary frequencies change, the memory's too: make it at most that for injection='joint'."
-            )
 
 
 AutoConfig.register("sharedllm", SharedLLMConfig, exist_ok=True)
