@@ -16,7 +16,7 @@ ORDER = [
     ["memory"],
     ["model"],
     ["scoring"],
-    ["causal_lm", "generation", "rows", "decoding", "reference", "reference_deep"],
+    ["causal_lm", "loading", "generation", "rows", "decoding", "reference", "reference_deep"],
     ["store"],
     ["answering"],
     ["corpus"],

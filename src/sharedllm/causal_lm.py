@@ -10,7 +10,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from torch.nn.functional import pad
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast, MoeCausalLMOutputWithPast
 from transformers.utils.generic import ModelOutput
@@ -94,7 +94,10 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
             raise UserError(f"torch_dtype={value} is called dtype here, as in transformers 5: pass dtype={value}.")
         check_settings(settings)
         if not isinstance(base, PreTrainedModel):
-            check_base(str(base))
+            if (known := check_base(str(base))) is not None:
+                cls.extended_config(
+                    known, **settings
+                )  # what is impossible with it is said before its weights are loaded
             base = load_model(str(base), dtype=dtype or "auto")
         elif dtype is not None:
             raise UserError("dtype applies to a checkpoint that is loaded; a model instance has its own.")
@@ -105,8 +108,11 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
         return model
 
     @staticmethod
-    def extended_config(base: PreTrainedModel, **settings: Unpack[Settings]) -> SharedLLMConfig:
+    def extended_config(base: PreTrainedModel | PreTrainedConfig, **settings: Unpack[Settings]) -> SharedLLMConfig:
         """The configuration with which `from_base` extends a base, whose weights may be anywhere.
+
+        Args:
+            base: the model, or its configuration.
 
         Raises:
             UserError: as `from_base`.
@@ -114,7 +120,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
         check_settings(settings)
         try:
             fields: dict[str, Any] = {**settings}
-            return SharedLLMConfig(text_config=base.config, **fields)
+            return SharedLLMConfig(text_config=base if isinstance(base, PreTrainedConfig) else base.config, **fields)
         except StrictDataclassError as error:
             raise of_wrong_type(error) from None
 

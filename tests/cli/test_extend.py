@@ -61,13 +61,13 @@ def test_a_joint_model_keeps_every_token_and_is_calibrated(run, wide_base_folder
     ],
     ids=str,
 )
-def test_what_can_not_be_meant_is_refused(run, base_folder, tmp_path, options, message):
+def test_what_can_not_be_meant_is_refused(run, base_folder, tmp_path, no_weights, options, message):
     code, _, err = run("extend", base_folder, "-o", tmp_path / "made", *options)
     assert code == 2 and message in err and err.count("\n") == 1, err
     assert not (tmp_path / "made").exists()
 
 
-def test_a_sharedllm_is_no_base(run, small_folder, tmp_path):
+def test_a_sharedllm_is_no_base(run, small_folder, tmp_path, no_weights):
     for options in ([], ["--paper"]):
         code, _, err = run("extend", small_folder, "-o", tmp_path / "made", *options)
         assert code == 2 and "is a SharedLLM already" in err and err.count("\n") == 1, err

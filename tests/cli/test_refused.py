@@ -187,3 +187,22 @@ def test_what_can_not_be_served_is_refused_before_the_weights_are_loaded(tmp_pat
     monkeypatch.setattr("sharedllm.cli.loading.load_any", lambda *_: pytest.fail("a model is loaded"))
     code, _, err = run("serve", "--score", "nonsense", "--port", 0)
     assert code == 2 and err.startswith("error: --score nonsense is not known"), err
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("qa", ["tiny", "--data", ".", "-o", "out"]),
+        ("recall", ["--data", "prose.txt", "-o", "out"]),
+        ("eval", ["loss", "--data", "prose.txt", "--system", "window", "-o", "out"]),
+        ("official", ["niah_single_1", "-o", "out"]),
+        ("demo", ["-o", "out"]),
+    ],
+)
+def test_a_sharedllm_as_the_base_is_refused_before_any_weights_are_loaded(
+    run, small_folder, tmp_path, monkeypatch, no_weights, command, options
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prose.txt").write_text("Foxes jump over dogs. " * 99)
+    code, _, err = run(command, *options, "--base", small_folder)
+    assert (code, err.count("\n")) == (2, 1) and "is a SharedLLM already" in err, err

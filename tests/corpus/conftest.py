@@ -22,7 +22,7 @@ def corpus_model(model, tmp_path_factory) -> str:
 
 @pytest.fixture(autouse=True)
 def models_are_loaded_once(monkeypatch):
-    monkeypatch.setattr("sharedllm.corpus.reader.load_model", loaded_once)
+    monkeypatch.setattr("sharedllm.loading.load_model", loaded_once)
 
 
 @pytest.fixture

@@ -165,6 +165,13 @@ def test_of_two_documents_of_one_name_the_first_is_read(docs, corpus_model, tmp_
     assert name == f"{docs}/0.txt" and reason == f"{docs}/0.txt is named twice: only the first is read."
 
 
+def test_an_ordinary_model_is_refused_before_its_weights_are_loaded(docs, tmp_path, no_weights):
+    with pytest.raises(
+        UserError, match=r"^base is an ordinary LlamaForCausalLM: make a SharedLLM from it with `sharedllm extend`"
+    ):
+        run("base", docs, tmp_path / "a")
+
+
 def test_nothing_but_poison(tmp_path, corpus_model):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "a.txt").write_text(" ")

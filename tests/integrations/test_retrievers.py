@@ -159,6 +159,13 @@ def test_what_can_not_be_is_refused(retriever, folder, model, tmp_path):
             ask(retriever(folder), question)
 
 
+def test_an_ordinary_model_is_refused_before_its_weights_are_loaded(retriever, folder, no_weights):
+    with pytest.raises(
+        UserError, match=r"^base is an ordinary LlamaForCausalLM: make a SharedLLM from it with `sharedllm extend`"
+    ):
+        retriever(folder, model="base")
+
+
 def test_unknown_options_are_refused(model, folder):
     pytest.importorskip("langchain_core")
     from sharedllm.integrations.langchain import SharedLLMRetriever

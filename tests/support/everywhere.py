@@ -97,9 +97,17 @@ def loaded_once(name, *settings, **options):
 
 
 @pytest.fixture
+def no_weights(monkeypatch):
+    """Loading any weights fails the test."""
+    monkeypatch.setattr(f"{__name__}.LOADED", {})
+    monkeypatch.setattr("transformers.modeling_utils.safe_open", lambda *_, **__: pytest.fail("weights are loaded"))
+
+
+@pytest.fixture
 def run(capsys, monkeypatch):
     """Run a command; returns exit code, stdout and stderr."""
-    monkeypatch.setattr("sharedllm.cli.loading.load_model", loaded_once)
+    for module in ("sharedllm.loading", "sharedllm.cli.loading"):
+        monkeypatch.setattr(f"{module}.load_model", loaded_once)
 
     def call(*arguments) -> tuple[int, str, str]:
         capsys.readouterr()

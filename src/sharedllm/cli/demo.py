@@ -63,8 +63,10 @@ def command(
     from ..causal_lm import SharedLLMForCausalLM
     from ..demo.plot import draw, draw_asked
     from .demo_asked import asked, show_asked
-    from .loading import load_any
+    from .loading import check_named_base, load_any
 
+    if base is not None:
+        check_named_base(base)
     loaded, tokenizer = load_any(model)
     extended = isinstance(loaded, SharedLLMForCausalLM)
     asks = not extended or loaded.config.injection == "deep"

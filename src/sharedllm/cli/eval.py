@@ -54,13 +54,15 @@ def command(
     from ..memory.fingerprint import fingerprint_tensors
     from ..systems.evaluated import make_evaluated, name_of_trained, parsed
     from ..systems.trained import import_models
-    from .loading import load, load_any
+    from .loading import check_named_base, load, load_any
 
     chosen = [TASKS.find(name) for name in tasks]
-    shared, tokenizer = load(model)
-    window = shared.config.window
     names = [name.strip() for name in (method or systems).split(",") if name.strip()]
     needs = {parsed(name)[0].needs for name in names}
+    if "base" in needs:
+        check_named_base(base)
+    shared, tokenizer = load(model)
+    window = shared.config.window
     folders = [*trained, *rival]
     if folders:
         import_models()

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..answering.asked import least_window
 from ..causal_lm import SharedLLMForCausalLM
@@ -94,6 +94,25 @@ def adapted(
     return model, tokenizer_of(base, output), card.read_text(encoding="utf-8") if card.is_file() else None
 
 
+def check_sizes(base: str, config: PreTrainedConfig, window: int | None, lower_layers: int | None) -> None:
+    """
+    Args:
+        config: of the base.
+
+    Raises:
+        UserError: the base has fewer positions than the window, or fewer layers.
+    """
+    most = positions_of(config)
+    if window is not None and most is not None and window > most:
+        raise UserError(
+            f"--window {window} is longer than the {most} positions of {base}: leave it out, or scale the base's positions in "
+            "its config.json (rope_parameters)."
+        )
+    layers: int = config.get_text_config().num_hidden_layers
+    if lower_layers is not None and not 1 <= lower_layers <= layers:
+        raise UserError(f"--lower-layers {lower_layers} must be between 1 and the base's {layers} layers.")
+
+
 def extended(
     base: str,
     settings: dict[str, Any],
@@ -109,8 +128,9 @@ def extended(
         settings: of `SharedLLMConfig`; others as the options of `sharedllm extend`.
     """
     quiet()
-    check_base(base)
     deep, window = settings["injection"] == "deep", settings["window"]
+    if (known := check_base(base)) is not None:
+        check_sizes(base, known, window, lower_layers)
     tokenizer = needed_tokenizer(base) if deep else tokenizer_of(base, output)
     if (
         window is not None
@@ -123,15 +143,8 @@ def extended(
     sentences = SentenceEncoder.load(encoder) if encoder is not None else None
     settings = settings | {"sentence_encoder": None if sentences is None else sentences.settings}
     loaded = load_model(base, default_device(), dtype="auto")
-    most = positions_of(loaded.config)
-    if window is not None and most is not None and window > most:
-        raise UserError(
-            f"--window {window} is longer than the {most} positions of {base}: leave it out, or scale the base's positions in "
-            "its config.json (rope_parameters)."
-        )
-    layers: int = loaded.config.get_text_config().num_hidden_layers
-    if lower_layers is not None and not 1 <= lower_layers <= layers:
-        raise UserError(f"--lower-layers {lower_layers} must be between 1 and the base's {layers} layers.")
+    if known is None:
+        check_sizes(base, loaded.config, window, lower_layers)
     if is_gguf(base):
         note(f"{base} is dequantised to bfloat16")
     if deep and tokenizer is not None:

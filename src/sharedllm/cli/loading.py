@@ -13,46 +13,37 @@ from ..answering.citations import documents
 from ..answering.reading import read_document
 from ..causal_lm import SharedLLMForCausalLM
 from ..documents import open_document
+from ..loading import load_shared, load_shared_config
 from ..memory.context_memory import ContextMemory
 from ..memory.fingerprint import tokenizer_fingerprint
 from ..memory.interface import Memory
+from ..model.base_config import check_base
 from ..model.config import SharedLLMConfig
-from ..model.families import check_extendable
 from ..store import is_memory, open_memory
-from ..utils.checkpoints import load_config, load_model, load_tokenizer
+from ..utils.checkpoints import load_model, load_tokenizer
 from ..utils.errors import UserError
 from ..utils.hardware import default_device, inference_dtype
-from ..utils.model_names import is_gguf
 from ..utils.text import tokenize
 from ..utils.text_files import some
 from .common import note, note_repair, progress_bar
 
 
 def config_of(name: str) -> SharedLLMConfig:
-    """The configuration of a SharedLLM: what is impossible with it can be refused before the weights are loaded.
-
-    Raises:
-        UserError: it can't be loaded, or is that of another model.
-    """
+    """As `load_shared_config`."""
     quiet()
-    config = None if is_gguf(name) else load_config(name)
-    if not isinstance(config, SharedLLMConfig):
-        kind = "base" if config is None else (config.architectures or [config.model_type])[0]
-        try:
-            if config is not None:
-                check_extendable(config)
-        except UserError as error:
-            raise UserError(f"{name} is an ordinary {kind}, which can't be extended: {error}") from None
-        raise UserError(f"{name} is an ordinary {kind}: make a SharedLLM from it with `sharedllm extend`.")
-    return config
+    return load_shared_config(name)
 
 
 def load(name: str) -> tuple[SharedLLMForCausalLM, PreTrainedTokenizerBase]:
     """Load a SharedLLM and its tokenizer, ready for use."""
-    config_of(name)
-    model, tokenizer = load_any(name)
-    assert isinstance(model, SharedLLMForCausalLM)
-    return model, tokenizer
+    quiet()
+    return load_shared(name), load_tokenizer(name)
+
+
+def check_named_base(name: str) -> None:
+    """As `check_base`, for an option of a command that also loads a model: its base is refused before either is loaded."""
+    quiet()
+    check_base(name)
 
 
 def load_any(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -60,7 +60,7 @@ def command(
     from ..systems.sharedllm.answering import AnsweringShared
     from ..systems.window import AnsweringWindow
     from ..utils.text_files import read_text
-    from .loading import config_of, load, load_any
+    from .loading import check_named_base, config_of, load, load_any
 
     names = task_names(tasks)
     generated = [name for name in names if name in GROUPS["ruler"]]
@@ -68,6 +68,8 @@ def command(
         raise UserError(f"{next(n for n in names if n not in generated)} needs its records: give --data FOLDER.")
     score = score or DEFAULT_SCORE
     get_score(score, config_of(model))
+    if base is not None:
+        check_named_base(base)
     shared, tokenizer = load(model)
     window = shared.config.window
     wanted = [tokens_of_length(part, window) for part in lengths.split(",")]

@@ -75,7 +75,7 @@ def command(
     from ..evaluation.qa.sets import SETS
     from ..evaluation.qa.systems import Harness, Resources, listed
     from ..memory.fingerprint import fingerprint_tensors
-    from .loading import load_any
+    from .loading import check_named_base, load_any
 
     names = None if system is None else listed(system)
     asked = [SETS.find(one.strip()) for one in sets.split(",")]
@@ -85,6 +85,8 @@ def command(
             raise UserError(
                 f"--budgets {budgets}: with no token of the text there is nothing to compare; --system closed is that."
             )
+    if base is not None:
+        check_named_base(base)
     loaded, tokenizer = load_any(model)
     shared = loaded if isinstance(loaded, SharedLLMForCausalLM) else None
     if shared is not None and base is None:

@@ -39,7 +39,7 @@ def command(
     from ..evaluation.recall.report import write_report
     from ..evaluation.recall.run import RecallPlan, measure
     from ..memory.fingerprint import fingerprint_tensors
-    from .loading import load, load_any
+    from .loading import check_named_base, load, load_any
 
     names = [name.strip() for name in scores.split(",") if name.strip()]
     for name in names:
@@ -47,6 +47,8 @@ def command(
             raise UserError(f"--scores: {name!r} is not known: use {SCORES.names}, oracle or tree.")
     if asked not in FORMS:
         raise UserError(f"--asked {asked!r} is not known: use one of {', '.join(FORMS)}.")
+    if base != "none":
+        check_named_base(base)
     loaded, tokenizer = load(model)
     plain = load_any(base)[0] if base != "none" else None
     window = loaded.config.window

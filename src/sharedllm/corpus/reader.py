@@ -15,6 +15,7 @@ from safetensors.torch import save
 from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
+from ..loading import load_shared, load_shared_config
 from ..memory.file import Storage
 from ..memory.fingerprint import tokenizer_fingerprint
 from ..memory.segment import Segment
@@ -22,10 +23,9 @@ from ..store import MemoryStore
 from ..store.blocks import BlockFile
 from ..store.manifest import Document
 from ..store.writer import Writer, writing
-from ..utils.checkpoints import load_model, load_tokenizer
+from ..utils.checkpoints import load_tokenizer
 from ..utils.errors import UserError, refusal
 from ..utils.files import is_full
-from ..utils.hardware import default_device, inference_dtype
 from ..utils.scratch import scratch, sweep
 from .cache import digest
 from .items import Text, texts
@@ -57,17 +57,9 @@ def load_for_reading(name: str) -> tuple[SharedLLMForCausalLM, PreTrainedTokeniz
     Raises:
         UserError: there is no such model, or it is no SharedLLM that can keep every token.
     """
-    device = default_device()
-    model = load_model(name, device, dtype=inference_dtype(device)).eval()
-    if not isinstance(model, SharedLLMForCausalLM):
-        raise UserError(
-            f"{name} is an ordinary {type(model).__name__}: make a SharedLLM from it with `sharedllm extend`."
-        )
-    if model.config.encoding != "chunk":
-        raise UserError(
-            f"{name} has encoding={model.config.encoding!r}: a corpus keeps every token, which needs 'chunk'."
-        )
-    return model, load_tokenizer(name)
+    if (encoding := load_shared_config(name).encoding) != "chunk":
+        raise UserError(f"{name} has encoding={encoding!r}: a corpus keeps every token, which needs 'chunk'.")
+    return load_shared(name), load_tokenizer(name)
 
 
 def settings_of(

@@ -9,13 +9,13 @@ from transformers import PreTrainedTokenizerBase
 from ..answering.ask import checked_score
 from ..answering.retrieve import Passage, retrieve
 from ..causal_lm import SharedLLMForCausalLM
+from ..loading import load_shared
 from ..memory.fingerprint import tokenizer_fingerprint
 from ..memory.interface import Memory
 from ..memory.segments import Source, segments_of
 from ..store import is_memory, look, open_memory
-from ..utils.checkpoints import load_model, load_tokenizer
+from ..utils.checkpoints import load_tokenizer
 from ..utils.errors import UserError, as_path, at_least_one
-from ..utils.hardware import default_device, inference_dtype
 
 # Models and indexes are not made for several threads at once, and libraries ask from several.
 _ONE_AT_A_TIME = threading.Lock()
@@ -108,11 +108,7 @@ def loaded(
         UserError: it can't be loaded, is no SharedLLM, or its tokenizer is missing.
     """
     if isinstance(model, str | Path):
-        name, device = str(model), default_device()
-        found = load_model(name, device, dtype=inference_dtype(device)).eval()
-        if not isinstance(found, SharedLLMForCausalLM):
-            raise UserError(f"model={name!r} is an ordinary {type(found).__name__}: extend it with `sharedllm extend`.")
-        return found, tokenizer or load_tokenizer(name)
+        return load_shared(str(model)), tokenizer or load_tokenizer(str(model))
     if not isinstance(model, SharedLLMForCausalLM):
         raise UserError(f"model is a {type(model).__name__}: pass a SharedLLMForCausalLM, or its name.")
     if tokenizer is None:

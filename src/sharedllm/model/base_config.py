@@ -12,18 +12,22 @@ from ..utils.model_names import checkpoint, is_gguf
 from .families import check_extendable, check_family, family_of
 
 
-def check_base(name: str) -> None:
+def check_base(name: str) -> PreTrainedConfig | None:
     """Refuse a base checkpoint by its configuration, before its tokenizer and its weights are loaded.
 
+    Returns:
+        As `check_extendable`; None where it is only known with the weights.
+
     Raises:
-        UserError: the configuration is missing or damaged, or its family is not supported.
+        UserError: the configuration is missing or damaged, its family is not supported, or it is that of a SharedLLM.
     """
     # A .gguf file's is only known with its weights. An adapter has none of its own; transformers finds its base.
     if is_gguf(name) or (Path(checkpoint(name)) / "adapter_config.json").is_file():
-        return
+        return None
     # If nothing is found, it may be an adapter on the hub; loading the weights says it.
     with suppress(NoModel):
-        check_extendable(load_config(name))
+        return check_extendable(load_config(name))
+    return None
 
 
 def check_own(saved: dict[str, Any], own: str) -> None:

@@ -8,6 +8,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from ..context.policies import POLICIES
 from ..context.stops import KINDS, Marks
+from ..utils.checkpoints import check_dtype
 from ..utils.errors import UserError, of_wrong_type
 from .base_config import check_own, keep_attention, of_base, take_over
 from .possible import check_possible
@@ -162,10 +163,14 @@ class SharedLLMConfig(PreTrainedConfig):
         """A configuration from a config.json. kwargs: settings in place of the saved ones, and as in transformers.
 
         Raises:
-            UserError: it is that of another model, or a field is of a wrong type, or impossible; or as `check_saved`.
+            UserError: it is that of another model, or a field is of a wrong type, or impossible; or as `check_saved` and
+                `check_dtype`.
         """
         check_own(config_dict, cls.model_type)
         check_saved(config_dict)
+        # AutoModelForCausalLM passes on its dtype, before the model's class has it.
+        for name in ("torch_dtype", "dtype"):
+            check_dtype(kwargs.get(name, config_dict.get(name)))
         # transformers would set them when everything is checked. Whether weights are tied is the base's matter there.
         given = {
             name: kwargs.pop(name)

@@ -39,9 +39,7 @@ class LoadsRenamed(PreTrainedModel):
         Raises:
             UserError: there is no such dtype.
         """
-        dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
-        if not isinstance(dtype, dict):  # one for each nested configuration, which transformers checks
-            check_dtype(dtype)
+        check_dtype(kwargs.get("dtype", kwargs.get("torch_dtype")))
         mapping = RENAMED_WEIGHTS | (key_mapping or {})
         loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, key_mapping=mapping, **kwargs)
         model: Any = loaded[0] if isinstance(loaded, tuple) else loaded

@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from .errors import UserError, shown
+from .errors import UserError, of_wrong_type, shown
 from .gguf import load_gguf, load_gguf_tokenizer
 from .model_names import checkpoint, is_gguf
 
@@ -113,9 +113,14 @@ def load_config(name: str, what: str = "model") -> PreTrainedConfig:
 
 def check_dtype(dtype: Any) -> None:
     """
+    Args:
+        dtype: what `from_pretrained` takes; one for each nested configuration is left to transformers.
+
     Raises:
         UserError: weights can't be loaded in it.
     """
+    if isinstance(dtype, dict):
+        return
     named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if dtype not in (None, "auto") and not (isinstance(named, torch.dtype) and named.is_floating_point):
         raise UserError(
@@ -184,10 +189,9 @@ def _unreadable(what: str, name: str, error: Exception) -> UserError:
         return UserError(
             f"can't load the {what} {name}: its .safetensors files are damaged or were cut short; copy or fetch them again."
         )
-    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    # For a field of the wrong type the first line names the field, and the last line says what is wrong.
-    said = lines[0] if len(lines) == 1 or not isinstance(error, StrictDataclassError) else f"{lines[0]} {lines[-1]}"
-    return UserError(f"can't load the {what} {name}: {said[:300]}")
+    told = of_wrong_type(error) if isinstance(error, StrictDataclassError) else error
+    lines = [" ".join(line.split()) for line in str(told).splitlines() if line.strip()] or [type(error).__name__]
+    return UserError(f"can't load the {what} {name}: {lines[0][:300]}")
 
 
 def check_dense(model: PreTrainedModel) -> None:

@@ -86,11 +86,29 @@ def refusal(error: Exception, otherwise: str = "") -> str:
     return f"{getattr(error, 'strerror', None) or error}" + (f"; {fix}" if fix else "")
 
 
+# What huggingface_hub says about a field of a configuration: one of some texts, of some types, or of one type.
+_OF_WRONG_TYPE = re.compile(
+    r"Field '(?P<field>\w+)' (?:expected one of \((?P<known>.*?)\), got (?P<text>.*)"
+    r"|with value (?P<value>.*?) doesn't match any type in \((?P<types>.*?)\)\. Errors: .*"
+    r"|expected (?P<type>[\w.]+), got \w+ \(value: (?P<single>.*)\))",
+    re.DOTALL,
+)
+
+
 def of_wrong_type(error: Exception) -> UserError:
-    """What huggingface_hub raises about a field of a configuration, as the user's mistake: its last line names the field, its value,
-    and of which types it may be, and then says the same of each type."""
-    said = str(error).splitlines()[-1].strip().removeprefix("TypeError: ").partition(" Errors: ")[0]
-    return UserError(re.sub(r"<class '([\w.]+)'>", r"\1", said).replace("NoneType", "None"))
+    """What huggingface_hub raises about a field of a configuration, as the user's mistake."""
+    said = str(error).partition("\n")[2].strip().removeprefix("TypeError: ")
+    if (found := _OF_WRONG_TYPE.fullmatch(said)) is None:
+        return UserError(said or str(error))
+    if found["known"]:
+        known = re.findall(r"'(.*?)'", found["known"])
+        return UserError(f"{found['field']}={shown(found['text'])} is not known: {meant(found['text'], known)}")
+    types = re.sub(r"<class '([\w.]+)'>|typing\.", r"\1", found["types"] or found["type"]).replace("NoneType", "None")
+    *others, last = re.split(r", (?![^\[]*\])", types)
+    fitting = f"{', '.join(others)} or {last}" if others else last
+    return UserError(
+        f"{found['field']}={clipped(found['value'] or found['single'])} is of a wrong type: give {fitting}."
+    )
 
 
 def as_path(name: str, value: Any) -> Path:

@@ -191,15 +191,21 @@ def family_of(config: PreTrainedConfig) -> Family:
     return FAMILIES[name]
 
 
-def check_extendable(config: PreTrainedConfig) -> None:
+def check_extendable(config: PreTrainedConfig) -> PreTrainedConfig:
     """Refuse a base by its configuration, before its weights are loaded.
+
+    Returns:
+        The configuration of what is extended: of some models that read more than text, transformers loads the text model.
 
     Raises:
         UserError: as `family_of`.
     """
     text = config.get_text_config()
-    # Of some models that read more than text, transformers loads the text model.
-    family_of(text if text.model_type in FAMILIES and config.model_type not in REFUSED else config)
+    # A model that was extended also holds its base's configuration, but is loaded as what it is.
+    whole = config.model_type in REFUSED or config.model_type.startswith("sharedllm") or text.model_type not in FAMILIES
+    extended = config if whole else text
+    family_of(extended)
+    return extended
 
 
 def plain_family_of(config: PreTrainedConfig, system: str) -> Family:

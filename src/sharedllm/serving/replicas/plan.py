@@ -6,12 +6,10 @@ from pathlib import Path
 
 import torch
 
-from ...causal_lm import SharedLLMForCausalLM
+from ...loading import load_shared
 from ...memory.fingerprint import tokenizer_fingerprint
 from ...store.opening import open_memory
-from ...utils.checkpoints import load_model, load_tokenizer
-from ...utils.errors import UserError
-from ...utils.hardware import default_device, inference_dtype
+from ...utils.checkpoints import load_tokenizer
 from ..memories import Memories
 from ..service import Service
 from ..worker import Worker
@@ -46,13 +44,7 @@ class Plan:
             UserError: it is no more what it was when the plan was made.
         """
         torch.set_num_threads(self.threads)
-        device = default_device()
-        model, tokenizer = (
-            load_model(self.model, device, dtype=inference_dtype(device)).eval(),
-            load_tokenizer(self.model),
-        )
-        if not isinstance(model, SharedLLMForCausalLM):
-            raise UserError(f"{self.model} is no SharedLLM any more: make one from it with `sharedllm extend`.")
+        model, tokenizer = load_shared(self.model), load_tokenizer(self.model)
         marks = {"fingerprint": model.fingerprint(), "tokenizer": tokenizer_fingerprint(tokenizer)}
         # Every byte was compared when the server was started.
         opens = partial(open_memory, **marks, verify=False)
