@@ -1,7 +1,7 @@
 """`sharedllm extend`: make a SharedLLM from a base checkpoint, ready for questions or, with --paper, for training."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -9,10 +9,6 @@ from ..context.policies import POLICIES
 from ..utils.errors import UserError
 from ..utils.text_files import check_file
 from .common import JsonOption, check_model, note, output_option, print_json
-
-if TYPE_CHECKING:
-    from ..causal_lm import SharedLLMForCausalLM
-    from ..model.config import SharedLLMConfig
 
 Injection = Literal["deep", "joint", "cross"]
 # What is taken where nothing is said. A depth of None is measured.
@@ -43,20 +39,6 @@ def pairs(text: str) -> list[list[int]]:
         return [[int(n) for n in pair.split(":", 1)] for pair in text.split(",") if ":" in pair or int("")]
     except ValueError:
         raise UserError(f"--injection-map {text!r} must be lower:upper pairs, such as 0:0,1:1,3:5.") from None
-
-
-def parameters(model: "SharedLLMForCausalLM") -> int:
-    return sum(p.numel() for p in model.parameters())
-
-
-def measured_line(config: "SharedLLMConfig", encoder: str | None) -> str:
-    """What was measured for a model with injection deep."""
-    heads = ", ".join(f"{layer}:{head}" for layer, head, _ in config.selection_heads or []) or "none, words alone"
-    return (
-        f"reads through {config.lower_layers} of {config.get_text_config().num_hidden_layers} layers; heads that select: {heads}; "
-        f"layers that compare meanings: {config.meaning_layers or 'none'}"
-        + (f"; or the sentence encoder {encoder}" if encoder else "")
-    )
 
 
 def check_together(
@@ -155,7 +137,7 @@ def command(
         own = (window, chunk_size, lower_layers, injection_map, injection, encoding, data, ratios, encoder)
         if paper or overlap or any(value is not None for value in own):
             raise UserError("--adapter brings all settings with it: leave the other options out.")
-        from .extending import adapted, save
+        from .extending import adapted, parameters, save
 
         model, tokenizer, card = adapted(base, adapter, output)
         save(model, tokenizer, card, output)
@@ -188,7 +170,7 @@ def command(
     if data is not None:
         check_file(data)
     from ..training.card import extended_card
-    from .extending import extended, save
+    from .extending import extended, measured_line, parameters, save
 
     model, tokenizer, measured = extended(base, settings, lower_layers, questions, data, encoder, output)
     count = parameters(model)

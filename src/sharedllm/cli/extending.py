@@ -13,6 +13,7 @@ from ..answering.asked import least_window
 from ..causal_lm import SharedLLMForCausalLM
 from ..context.stops import KINDS, stops
 from ..model.base_config import check_base, positions_of
+from ..model.config import SharedLLMConfig
 from ..prompts import PromptForm
 from ..scoring.encoder import SentenceEncoder
 from ..utils.checkpoints import NoModel, load_model, load_tokenizer
@@ -158,6 +159,20 @@ def extended(
     if sentences is not None:
         model.use_encoder(sentences)
     return model, tokenizer, measured
+
+
+def parameters(model: SharedLLMForCausalLM) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def measured_line(config: SharedLLMConfig, encoder: str | None) -> str:
+    """What was measured for a model with injection deep."""
+    heads = ", ".join(f"{layer}:{head}" for layer, head, _ in config.selection_heads or []) or "none, words alone"
+    return (
+        f"reads through {config.lower_layers} of {config.get_text_config().num_hidden_layers} layers; heads that select: {heads}; "
+        f"layers that compare meanings: {config.meaning_layers or 'none'}"
+        + (f"; or the sentence encoder {encoder}" if encoder else "")
+    )
 
 
 def measured_depth(
