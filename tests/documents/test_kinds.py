@@ -150,6 +150,38 @@ def test_a_word_document_by_section(tmp_path):
     assert "The falcon.\n" in first and "name | code\nsilver | 48213\n" in first and "[1] A note below." in second
 
 
+def _rules(kind: int, *levels: tuple[str, str], start: int = 1) -> str:
+    """A kind of lists, and list `kind` of it. levels: form and text of the numbers of each."""
+    each = "".join(
+        f'<w:lvl w:ilvl="{i}"><w:start w:val="{start}"/><w:numFmt w:val="{form}"/><w:lvlText w:val="{text}"/></w:lvl>'
+        for i, (form, text) in enumerate(levels)
+    )
+    return f'<w:abstractNum w:abstractNumId="{kind}">{each}</w:abstractNum>' + _list(kind, kind)
+
+
+def _list(number: int, kind: int, anew: int | None = None) -> str:
+    again = f'<w:lvlOverride w:ilvl="0"><w:startOverride w:val="{anew}"/></w:lvlOverride>' if anew is not None else ""
+    return f'<w:num w:numId="{number}"><w:abstractNumId w:val="{kind}"/>{again}</w:num>'
+
+
+def test_lists_and_headings_of_a_word_document_keep_their_numbers(tmp_path):
+    rules = _rules(1, ("decimal", "%1."), ("lowerLetter", "(%2)"), ("upperRoman", "%1.%3")) + _list(2, 1, anew=7)
+    rules += _rules(3, ("bullet", "o")) + _rules(4, ("lowerRoman", "§ %1"), start=9)
+    rules += _rules(9, ("decimal", "%1"), ("decimal", "%1.%2"))
+    rules += '<w:abstractNum w:abstractNumId="5"><w:numStyleLink w:val="Legal"/></w:abstractNum>' + _list(5, 5)
+    blocks = [
+        ("Heading1", "Terms"), ("1:0", "A"), ("1:1", "B"), ("1:1", "C"), ("1:2", "D"), ("1:0", "E"), ("1:1", "F"), ("", "Between."),
+        ("1:0", "G"), ("2:0", "H"), ("2:0", "I"), ("Heading2", "Rent"), ("3:0", "J"), ("4:0", "K"), ("4:0", "L"), ("5:0", "M"), ("7:0", "N"),
+        ("Heading2", "Pets"), ("", "None."),
+    ]  # fmt: skip
+    opened = open_document(str(docx(tmp_path / "a.docx", blocks, rules=rules)))
+    assert placed(opened) == [
+        ('section "1 Terms"', "1 Terms\n\n1. A\n(a) B\n(b) C\n1.I D\n2. E\n(a) F\n\nBetween.\n\n3. G\n7. H\n8. I\n"),
+        ('section "1.1 Rent"', "\n1.1 Rent\n\n- J\n§ ix K\n§ x L\n§ xi M\n\nN\n"),
+        ('section "1.2 Pets"', "\n1.2 Pets\n\nNone.\n"),
+    ]
+
+
 def test_a_book_by_chapter(tmp_path):
     chapters = {"The Sea": "<h2>I</h2><p>Waves.</p>", "The Land": "<p>Hills.</p>"}
     opened = open_document(str(epub(tmp_path / "a.epub", chapters, title="A Book")))

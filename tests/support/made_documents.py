@@ -38,8 +38,9 @@ def pdf(path: Path, pages: list[str], title: str = "", locked: bool = False) -> 
     return path
 
 
-def docx(path: Path, blocks: list[tuple[str, str]], title: str = "", footnote: str = "") -> Path:
-    """A Word document of (style, text) blocks: "Heading1", "" for a paragraph, "table" for cells "a|b" in lines."""
+def docx(path: Path, blocks: list[tuple[str, str]], title: str = "", footnote: str = "", rules: str = "") -> Path:
+    """A Word document of (style, text) blocks: "Heading1", "" for a paragraph, "2:0" for one of list 2 at level 0, "table" for cells "a|b"
+    in lines. rules: of its lists, the content of numbering.xml."""
     body = ""
     for style, text in blocks:
         if style == "table":
@@ -60,14 +61,17 @@ def docx(path: Path, blocks: list[tuple[str, str]], title: str = "", footnote: s
         "word/document.xml": f'<w:document xmlns:w="{W}"><w:body>{body}{note}</w:body></w:document>',
         "word/styles.xml": f'<w:styles xmlns:w="{W}">'
         + "".join(
-            f'<w:style w:type="paragraph" w:styleId="Heading{n}"><w:name w:val="heading {n}"/></w:style>'
+            f'<w:style w:type="paragraph" w:styleId="Heading{n}"><w:name w:val="heading {n}"/>'
+            f'<w:pPr><w:numPr><w:ilvl w:val="{n - 1}"/><w:numId w:val="9"/></w:numPr></w:pPr></w:style>'
             for n in (1, 2)
         )
-        + "</w:styles>",
+        + '<w:style w:type="numbering" w:styleId="Legal"><w:pPr><w:numPr><w:numId w:val="4"/></w:numPr></w:pPr></w:style></w:styles>',
         "word/_rels/document.xml.rels": f'<Relationships xmlns="{package}/relationships">'
         f'<Relationship Id="r2" Type="{relation}/styles" Target="styles.xml"/>'
+        f'<Relationship Id="r4" Type="{relation}/numbering" Target="numbering.xml"/>'
         f'<Relationship Id="r3" Type="{relation}/footnotes" Target="footnotes.xml"/></Relationships>',
         "word/footnotes.xml": f'<w:footnotes xmlns:w="{W}"><w:footnote w:id="2">{_paragraph("", footnote)}</w:footnote></w:footnotes>',
+        "word/numbering.xml": f'<w:numbering xmlns:w="{W}">{rules}</w:numbering>',
         "docProps/core.xml": f'<c xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>{title}</dc:title></c>',
     }
     return archive(path, members)
@@ -104,4 +108,7 @@ def archive(path: Path, members: dict[str, str]) -> Path:
 
 def _paragraph(style: str, text: str) -> str:
     styled = f'<w:pPr><w:pStyle w:val="{style}"/></w:pPr>' if style else ""
+    if ":" in style:
+        number, level = style.split(":")
+        styled = f'<w:pPr><w:numPr><w:ilvl w:val="{level}"/><w:numId w:val="{number}"/></w:numPr></w:pPr>'
     return f'<w:p>{styled}<w:r><w:t xml:space="preserve">{text}</w:t></w:r></w:p>'

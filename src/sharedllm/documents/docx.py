@@ -6,6 +6,7 @@ from pathlib import Path
 from ..utils.errors import UserError
 from .extract import Extract, Kind, library
 from .html import parts_of
+from .numbering import with_numbers
 from .package import holds, package, tree
 
 # The container of old Office files, and of new ones with a password.
@@ -27,12 +28,12 @@ def extract(path: Path) -> Extract:
         title = ""
         if "docProps/core.xml" in members.namelist():
             title = " ".join((tree(members, "docProps/core.xml", path).findtext(_TITLE) or "").split())
+        numbered = with_numbers(members, path)
     try:
-        with path.open("rb") as file:
+        with numbered or path.open("rb") as file:
             markup = mammoth.convert_to_html(file, convert_image=mammoth.images.img_element(lambda image: {})).value
     except Exception as error:  # from mammoth, zipfile or the XML parser: there is no common class
         raise UserError(f"{path} is damaged: {str(error) or type(error).__name__}; save it again.") from None
-    # Each list begins with 1 there, also one that goes on in the document.
     _, parts = parts_of(markup, numbered=False)
     if not parts:
         raise UserError(f"{path} has no text: leave it out, or make the text of its pictures readable with OCR.")

@@ -42,8 +42,8 @@ class _Reader(HTMLParser):
 
     def __init__(self, numbered: bool) -> None:
         super().__init__(convert_charrefs=True)
-        # For each open list the number of its next item, None if it has none; and how many notes there were.
-        self._lists: list[int | None] = []
+        # For each open list the number of its next item, or what each begins with; and how many notes there were.
+        self._lists: list[int | str] = []
         self._numbered, self._notes, self._marker = numbered, 0, ""
         self.lines: list[tuple[str, str, bool]] = []
         self.title = ""
@@ -98,7 +98,8 @@ class _Reader(HTMLParser):
             if tag in ("td", "th", "table"):
                 self._tables.append(tag)
             elif tag in ("ul", "ol"):
-                self._lists.append(_whole(given.get("start"), 1) if tag == "ol" and self._numbered else None)
+                numbers = _whole(given.get("start"), 1) if self._numbered else ""
+                self._lists.append(numbers if tag == "ol" else "- ")
 
     def handle_endtag(self, tag: str) -> None:
         if self._skipping:
@@ -147,9 +148,9 @@ class _Reader(HTMLParser):
         if (given.get("id") or "").startswith(("footnote-", "endnote-")):
             self._notes += 1
             return f"[{self._notes}] "
-        number = self._lists[-1] if self._lists else None
-        if number is None:
-            return "- "
+        number = self._lists[-1] if self._lists else "- "
+        if isinstance(number, str):
+            return number
         number = _whole(given.get("value"), number)
         self._lists[-1] = number + 1
         return f"{number}. "
@@ -180,7 +181,7 @@ def _whole(text: str | None, otherwise: int) -> int:
 def parts_of(markup: str, numbered: bool = True) -> tuple[str, list[Part]]:
     """The title of a page, and its text with headings as places.
 
-    numbered: the items of ordered lists have the right numbers.
+    numbered: the items of ordered lists get numbers; else they have them in their text.
     """
     reader = _Reader(numbered)
     reader.feed(markup)
