@@ -3,9 +3,10 @@
 import json
 import sys
 import time
+import zipfile
 
 import pytest
-from made_documents import archive, docx, epub, pdf
+from made_documents import W, archive, docx, epub, pdf
 
 from sharedllm.documents import KINDS, Extract, Kind, Part, open_document
 from sharedllm.documents.places import place_of
@@ -180,6 +181,23 @@ def test_lists_and_headings_of_a_word_document_keep_their_numbers(tmp_path):
         ('section "1.1 Rent"', "\n1.1 Rent\n\n- J\n§ ix K\n§ x L\n§ xi M\n\nN\n"),
         ('section "1.2 Pets"', "\n1.2 Pets\n\nNone.\n"),
     ]
+
+
+def test_what_a_word_document_has_in_two_forms_is_counted_once(tmp_path):
+    item = (
+        '<w:p><w:pPr><w:numPr><w:ilvl w:val="0"/><w:numId w:val="1"/></w:numPr></w:pPr><w:r><w:t>{}</w:t></w:r></w:p>'
+    )
+    forms = f"<mc:Choice>{item.format('A')}</mc:Choice><mc:Fallback>{item.format('A')}</mc:Fallback>"
+    made = docx(tmp_path / "a.docx", [("1:0", "FORMS"), ("1:0", "B")], rules=_rules(1, ("decimal", "%1.")))
+    with zipfile.ZipFile(made) as members:
+        parts = {name: members.read(name).decode() for name in members.namelist()}
+    text = f'<mc:AlternateContent xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006">{forms}</mc:AlternateContent>'
+    parts["word/document.xml"] = parts["word/document.xml"].replace(
+        item.format("FORMS").replace("<w:t>", '<w:t xml:space="preserve">'), text
+    )
+    assert open_document(str(archive(made, parts))).text() == "1. A\n2. B\n"
+    strict = {name: part.replace(W, "http://purl.oclc.org/ooxml/wordprocessingml/main") for name, part in parts.items()}
+    assert open_document(str(archive(tmp_path / "strict.docx", strict))).text() == "- A\n- B\n"
 
 
 def test_a_book_by_chapter(tmp_path):

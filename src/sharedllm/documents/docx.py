@@ -34,7 +34,7 @@ def extract(path: Path) -> Extract:
             markup = mammoth.convert_to_html(file, convert_image=mammoth.images.img_element(lambda image: {})).value
     except Exception as error:  # from mammoth, zipfile or the XML parser: there is no common class
         raise UserError(f"{path} is damaged: {str(error) or type(error).__name__}; save it again.") from None
-    _, parts = parts_of(markup, numbered=False)
+    _, parts = parts_of(markup, ordered="- " if numbered is None else "")
     if not parts:
         raise UserError(f"{path} has no text: leave it out, or make the text of its pictures readable with OCR.")
     return Extract(parts, title)

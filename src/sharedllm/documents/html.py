@@ -40,11 +40,11 @@ _SPACES = re.compile(r"[ \t\r\n\f]+")
 class _Reader(HTMLParser):
     """Collects blocks of text. `lines` has (tag of its block, text, whether it is in the page's main part)."""
 
-    def __init__(self, numbered: bool) -> None:
+    def __init__(self, ordered: str | None) -> None:
         super().__init__(convert_charrefs=True)
         # For each open list the number of its next item, or what each begins with; and how many notes there were.
         self._lists: list[int | str] = []
-        self._numbered, self._notes, self._marker = numbered, 0, ""
+        self._ordered, self._notes, self._marker = ordered, 0, ""
         self.lines: list[tuple[str, str, bool]] = []
         self.title = ""
         self._held: list[str] = []
@@ -98,7 +98,7 @@ class _Reader(HTMLParser):
             if tag in ("td", "th", "table"):
                 self._tables.append(tag)
             elif tag in ("ul", "ol"):
-                numbers = _whole(given.get("start"), 1) if self._numbered else ""
+                numbers = _whole(given.get("start"), 1) if self._ordered is None else self._ordered
                 self._lists.append(numbers if tag == "ol" else "- ")
 
     def handle_endtag(self, tag: str) -> None:
@@ -178,12 +178,12 @@ def _whole(text: str | None, otherwise: int) -> int:
     return int(text) if text is not None and re.fullmatch(r"-?[0-9]{1,9}", text.strip()) else otherwise
 
 
-def parts_of(markup: str, numbered: bool = True) -> tuple[str, list[Part]]:
+def parts_of(markup: str, ordered: str | None = None) -> tuple[str, list[Part]]:
     """The title of a page, and its text with headings as places.
 
-    numbered: the items of ordered lists get numbers; else they have them in their text.
+    ordered: what each item of an ordered list begins with; default: its number.
     """
-    reader = _Reader(numbered)
+    reader = _Reader(ordered)
     reader.feed(markup)
     reader.close()
     parts: list[Part] = []

@@ -36,10 +36,14 @@ class _List:
 
 
 def with_numbers(members: zipfile.ZipFile, path: Path) -> BytesIO | None:
-    """A copy of a document in which each numbered paragraph begins with its number; None if there are no rules for them."""
+    """A copy of a document in which each numbered paragraph begins with its number; None if the rules for them are not found."""
     if not {DOCUMENT, RULES} <= set(members.namelist()):
         return None
     document, rules = tree(members, DOCUMENT, path), tree(members, RULES, path)
+    if (
+        document.find(f"{_W}body") is None
+    ):  # of the strict standard, whose names are others, and which hardly a program writes
+        return None
     styles = tree(members, STYLES, path) if STYLES in members.namelist() else Element("none")
     by_id = {style.get(f"{_W}styleId"): style for style in styles.iter(f"{_W}style")}
     lists, counts = _lists(rules, by_id), {}
