@@ -33,7 +33,8 @@ def reference_deep_logits(
     # 1. Every chunk, or each piece of it, is read by itself, after the prefix, through the bottom M layers.
     states: dict[int, list[Tensor]] = {}
     for start, end in _alone(config, context_ids):
-        read = _run(model, upper.layers, prefix + context_ids[start:end], config.lower_layers)
+        first = _begun(config, context_ids[start])
+        read = _run(model, upper.layers, [*prefix, first, *context_ids[start + 1 : end]], config.lower_layers)
         for offset in range(end - start):
             states[start + offset] = [state[len(prefix) + offset] for state in read]
     none = upper.embed_tokens.weight.new_zeros(0, upper.config.hidden_size)
@@ -53,6 +54,12 @@ def reference_deep_logits(
     for index, seen in enumerate(far):
         running = _layer(model, index, running, seen, len(prefix) + len(selected))
     return model.lm_head(upper.norm(running))
+
+
+def _begun(config: SharedLLMConfig, token: int) -> int:
+    """The token with which a piece begins in place of another one: without its space."""
+    pairs = dict(map(int, pair.split(":")) for pair in (config.bare or "").split())
+    return pairs.get(token, token)
 
 
 def _alone(config: SharedLLMConfig, ids: list[int]) -> list[tuple[int, int]]:

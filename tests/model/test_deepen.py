@@ -84,10 +84,14 @@ def test_equals_the_loops(family, lower_layers, prefix):
 CLOSING = {"parting": [1, 31], "closing": [0, 20, 40, 60], "pausing": list(range(5, 64, 10)), "breaking": list(range(1, 64, 5)), "chunk_size": 24}  # fmt: skip
 
 
-@pytest.mark.parametrize(("family", "prefix"), combined(FAMILIES, (PREFIX, None)))
-def test_pieces_read_alone_equal_the_loops(family, prefix):
+# Half of the tokens have another form for the beginning of a piece.
+BARE = " ".join(f"{token}:{63 - token}" for token in range(0, 64, 2))
+
+
+@pytest.mark.parametrize(("family", "prefix", "bare"), combined(FAMILIES, (PREFIX, None), (BARE, None)))
+def test_pieces_read_alone_equal_the_loops(family, prefix, bare):
     """In values and gradients, for ragged texts with ragged selections, padded on the left and on the right."""
-    model = deep(family, 2, base=tiny_base(family, dtype=torch.float64), prefix=prefix, **CLOSING)
+    model = deep(family, 2, base=tiny_base(family, dtype=torch.float64), prefix=prefix, bare=bare, **CLOSING)
     running, contexts = random_texts([6, 9, 1, 4], 1), random_texts(LENGTHS, 2)
     for kind in ("parting", "closing", "pausing"):
         assert any(token in CLOSING[kind] for text in contexts for token in text)
@@ -104,21 +108,24 @@ def test_pieces_read_alone_equal_the_loops(family, prefix):
         assert float((gradient - gradients[1][name]).abs().max()) <= 1e-5 * float(gradients[1][name].abs().max()), name
 
 
-def test_a_selected_piece_is_read_as_the_base_reads_it():
+@pytest.mark.parametrize("bare", [None, BARE])
+def test_a_selected_piece_is_read_as_the_base_reads_it(bare):
     """Whatever stands around it in the text, to the last bit but rounding: it is the base's window."""
-    model, (context, asked) = deep("llama", 2, **CLOSING), random_texts([45, 6], 2)
+    model, (context, asked) = deep("llama", 2, bare=bare, **CLOSING), random_texts([45, 6], 2)
     pieces = pieces_of(model.config, torch.tensor([context]), torch.tensor([45]))
     assert len(pieces) > 3
     for start, end in zip(pieces.start.tolist(), pieces.end.tolist(), strict=True):
         memory = selected_memory(model, [context], [list(range(start, end))])
         with torch.no_grad():
             ours = model(torch.tensor([asked]), memory=memory).logits
-            plain = model(torch.tensor([PREFIX + context[start:end] + asked])).logits[:, -len(asked) :]
+            first = 63 - context[start] if bare and context[start] < 64 and context[start] % 2 == 0 else context[start]
+            plain = model(torch.tensor([[*PREFIX, first, *context[start + 1 : end], *asked]])).logits[:, -len(asked) :]
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+        assert memory.token_ids[0].tolist() == context  # what the memory says of the text stays as it is written
 
 
 def test_text_that_is_appended_is_cut_as_in_one_go():
-    model, (context,) = deep("llama", 2, **CLOSING), random_texts([45], 2)
+    model, (context,) = deep("llama", 2, bare=BARE, **CLOSING), random_texts([45], 2)
     ids = torch.tensor([context])
     whole = model.read(ids, keep_all=True)
     for at in (5, 24, 31):
@@ -206,6 +213,12 @@ def test_more_than_the_base_has_positions_for():
         ({"injection_map": [[3, 3]]}, "injection_map reads lower layer 3"),
         ({"encoding": "node"}, "injection='deep' continues"),
         ({"prefix": [101]}, "outside the base's vocabulary of 101"),
+        ({"bare": "1:2"}, "bare without closing"),
+        ({"bare": "1:101", **CLOSING}, "bare has an id outside the base's vocabulary of 101"),
+        *(
+            ({"bare": wrong, **CLOSING}, "bare must be pairs of token ids")
+            for wrong in ("1:2 3", "1:-2", "one:1", "1:2 ")
+        ),
     ],
 )
 def test_settings_that_can_not_work(changes, message):

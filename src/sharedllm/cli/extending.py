@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from ..answering.asked import least_window
 from ..causal_lm import SharedLLMForCausalLM
+from ..context.spaces import without_space
 from ..context.stops import KINDS, stops
 from ..model.base_config import check_base, positions_of
 from ..model.config import SharedLLMConfig
@@ -206,7 +207,8 @@ def measured_depth(
     if settings["overlap"] or not marks["closing"]:
         marks = dict.fromkeys(marks)
     prefix = PromptForm.of(tokenizer).head()[0].tolist() or None
-    settings = settings | {"prefix": prefix} | marks
+    bare = without_space(tokenizer, len(every)) or None if marks["closing"] else None
+    settings = settings | {"prefix": prefix, "bare": bare} | marks
     given = settings.pop("injection_map")
     layers = base.config.num_hidden_layers if questions == "many" else lower_layers
     # Deeper heads find nothing more.

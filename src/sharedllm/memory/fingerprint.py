@@ -20,7 +20,7 @@ DECIDING = {"ratios": "strides"} | {
     name: name for name in ("chunk_size", "lower_layers", "injection_map", "encoding", "keep", "overlap")
 }
 # Settings that were added later: hashed only if they are set, so that models without them keep their fingerprint.
-DECIDING_IF_SET = ("prefix", "parting", "closing", "pausing", "breaking", "heading", "numeric")
+DECIDING_IF_SET = ("prefix", "parting", "closing", "pausing", "breaking", "heading", "numeric", "bare")
 # Where chunks are read in pieces, the window decides by the size of these.
 CUTTING = ("window",)
 # Settings that don't: how a memory is attended to, how the model is trained, and options of a single read.

@@ -75,7 +75,8 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         layers = self.lower_layers if self.lower_layers is not None else self.upper.layers
         text_config, prefix = self.upper.config, tuple(self.config.prefix or ())
         least = self.config.lower_layers if plain else None
-        return LowerModel(layers, self.get_input_embeddings(), self.upper.rotary_emb, text_config, least, prefix)
+        embed, rotary = self.get_input_embeddings(), self.upper.rotary_emb
+        return LowerModel(layers, embed, rotary, text_config, least, prefix, self.config.bare)
 
     def _encoder(
         self,

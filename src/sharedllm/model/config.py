@@ -78,6 +78,8 @@ class SharedLLMConfig(PreTrainedConfig):
         heading: ids of the tokens that begin a heading after one of `parting`.
         numeric: ids of the tokens that numbers are written with, digits and the full stop: no piece ends with a full stop right before
             a digit.
+        bare: pairs "ID:ID …" of tokens that begin with a space, and of the same without it: with `closing` a piece is read as if it
+            began with the latter, as a text begins that is shown to a model (`context.spaces`).
         lower_weights: "shared", the lower model is the upper model's own layers; "copy", it has its own parameters.
         keep: the "last" token of each stride, which has seen the others, or the "first", as in the authors' code.
         key_position: "chunk", all keys of chunk i are at position i (paper); "offset", a key is at i plus its offset in
@@ -121,6 +123,7 @@ class SharedLLMConfig(PreTrainedConfig):
     breaking: list[int] | tuple[int, ...] | None = None
     heading: list[int] | tuple[int, ...] | None = None
     numeric: list[int] | tuple[int, ...] | None = None
+    bare: str | None = None
     lower_weights: Literal["shared", "copy"] = "shared"
     keep: Literal["last", "first"] = "last"
     key_position: Literal["chunk", "offset"] = "chunk"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
+from ..context.spaces import beginnings
 from ..context.tree import Nodes
 from ..utils.hardware import free_memory
 from .families import Family, family_of
@@ -36,6 +37,7 @@ class LowerModel:
     config   the base's configuration
     least    how many layers to run at least, all of them whole, to measure what the shortcut saves; None: those that states need
     prefix   token ids before every unit, read once; without them its first tokens would look like the beginning of a text
+    bare     the setting of this name: units begin without a space
     """
 
     layers: nn.ModuleList
@@ -44,6 +46,7 @@ class LowerModel:
     config: PreTrainedConfig
     least: int | None = None
     prefix: tuple[int, ...] = ()
+    bare: str | None = None
 
     @property
     def family(self) -> Family:
@@ -120,6 +123,7 @@ class LowerModel:
         """
         counts = torch.bincount(unit, minlength=len(units))
         first = torch.cumsum(counts, 0) - counts
+        begun = torch.from_numpy(beginnings(self.bare, self.config.vocab_size)).to(ids.device) if self.bare else None
         for members in _alike(units.length, counts):
             longest = int(units.length[members].max())
             columns, places = torch.arange(longest), torch.arange(int(counts[members].max()))
@@ -129,6 +133,8 @@ class LowerModel:
                 offsets = torch.where(samples < 0, places, position[samples] - start)
                 rows, places_in_text = units.row[part][:, None], (start + columns).clamp(max=end - 1)
                 token_ids = ids[rows.to(ids.device), places_in_text.to(ids.device)].long()
+                if begun is not None:
+                    token_ids[:, 0] = begun[token_ids[:, 0]]
                 yield samples, token_ids, offsets.to(ids.device)
 
     def _run(

@@ -3,6 +3,7 @@
 from typing import Any
 
 from ..context.policies.base import get_policy
+from ..context.spaces import beginnings
 from ..context.stops import KINDS
 from ..utils.errors import UserError
 from .families import family_of
@@ -66,6 +67,9 @@ def check_possible(config: Any) -> None:
             raise UserError(f"{name} without closing: pieces end with a sentence at the least, so give closing too.")
         if any(not 0 <= token < vocabulary for token in tokens):
             raise UserError(f"{name} has an id outside the base's vocabulary of {vocabulary}.")
+    if config.bare and not config.closing:
+        raise UserError("bare without closing: it says how pieces begin, so give closing too.")
+    beginnings(config.bare or "", vocabulary)
     if config.reach < 1:
         raise UserError(f"reach={config.reach} must be at least 1 chunk.")
     if config.window < 1:

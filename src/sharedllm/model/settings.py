@@ -43,6 +43,7 @@ class Settings(TypedDict, total=False):
     breaking: Sequence[int] | None
     heading: Sequence[int] | None
     numeric: Sequence[int] | None
+    bare: str | None
     lower_weights: Literal["shared", "copy"]
     keep: Literal["last", "first"]
     key_position: Literal["chunk", "offset"]
