@@ -58,8 +58,8 @@ def reference_deep_logits(
 
 def _begun(config: SharedLLMConfig, token: int) -> int:
     """The token with which a piece begins in place of another one: without its space."""
-    pairs = dict(map(int, pair.split(":")) for pair in (config.bare or "").split())
-    return pairs.get(token, token)
+    pairs = [pair.split(":") for pair in (config.bare or "").split()]
+    return next((int(bare) for spaced, bare in pairs if int(spaced) == token), token)
 
 
 def _alone(config: SharedLLMConfig, ids: list[int]) -> list[tuple[int, int]]:

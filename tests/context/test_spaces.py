@@ -11,7 +11,7 @@ from sharedllm.context.spaces import beginnings, without_space
 def test_each_pair_is_one_text_with_and_without_its_space():
     tokenizer = AutoTokenizer.from_pretrained(bundled_model())
     bare = without_space(tokenizer, len(tokenizer))
-    bare = dict(map(int, pair.split(":")) for pair in bare.split())
+    bare = {int(spaced): int(one) for spaced, one in (pair.split(":") for pair in bare.split())}
     assert len(bare) > 100
     for spaced, one in bare.items():
         text = tokenizer.decode([spaced])
