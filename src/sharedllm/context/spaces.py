@@ -11,7 +11,9 @@ import numpy as np
 from jaxtyping import Int
 from transformers import PreTrainedTokenizerBase
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, shown
+
+_PAIR = re.compile(r"\d{1,9}:\d{1,9}", re.ASCII)
 
 
 def without_space(tokenizer: PreTrainedTokenizerBase, size: int) -> str:
@@ -35,11 +37,13 @@ def beginnings(bare: str, size: int) -> Int[np.ndarray, " V"]:
         UserError: it has no pairs of tokens of this vocabulary.
     """
     begun = np.arange(size)
-    if bare:
-        if not re.fullmatch(r"\d+:\d+( \d+:\d+)*", bare, re.ASCII):
-            raise UserError('bare must be pairs of token ids, "ID:ID ID:ID …": with its space, and without.')
-        pairs = np.array(bare.replace(":", " ").split(" "), dtype=np.int64).reshape(-1, 2)
-        if pairs.max() >= size:
-            raise UserError(f"bare has an id outside the base's vocabulary of {size}.")
-        begun[pairs[:, 0]] = pairs[:, 1]
+    seen = set()
+    for pair in bare.split(" ") if bare else []:
+        if not _PAIR.fullmatch(pair) or max(ids := [int(one) for one in pair.split(":")]) >= size or ids[0] in seen:
+            raise UserError(
+                f'bare has {shown(pair)}: each pair "ID:ID" must be two tokens of the base\'s vocabulary of {size}, the first one in no '
+                "other pair. Leave it out, or extend the base again."
+            )
+        seen.add(ids[0])
+        begun[ids[0]] = ids[1]
     return begun

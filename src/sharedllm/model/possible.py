@@ -68,7 +68,9 @@ def check_possible(config: Any) -> None:
         if any(not 0 <= token < vocabulary for token in tokens):
             raise UserError(f"{name} has an id outside the base's vocabulary of {vocabulary}.")
     if config.bare and not config.closing:
-        raise UserError("bare without closing: it says how pieces begin, so give closing too.")
+        raise UserError(
+            "bare without closing: it says how the pieces begin that end as closing says, so give both or none."
+        )
     beginnings(config.bare or "", vocabulary)
     if config.reach < 1:
         raise UserError(f"reach={config.reach} must be at least 1 chunk.")
