@@ -1,6 +1,7 @@
 """Every kind of document: its text, title and places; and the files that can't be read, by name and with the fix."""
 
 import json
+import re
 import sys
 import time
 import zipfile
@@ -181,6 +182,30 @@ def test_lists_and_headings_of_a_word_document_keep_their_numbers(tmp_path):
         ('section "1.1 Rent"', "\n1.1 Rent\n\n- J\n§ ix K\n§ x L\n§ xi M\n\nN\n"),
         ('section "1.2 Pets"', "\n1.2 Pets\n\nNone.\n"),
     ]
+
+
+def test_rules_for_the_numbers_of_a_word_document(tmp_path):
+    """All numbers of a label in digits; a level that one list has instead; levels that go on counting, or begin anew later."""
+
+    def read(rules: str, *styles: str) -> str:
+        return open_document(str(docx(tmp_path / "a.docx", [(style, "x") for style in styles], rules=rules))).text()
+
+    rules = _rules(1, ("upperRoman", "Article %1."), ("decimalZero", "Section %1.%2"), ("lowerLetter", "(%3)"))
+    lawful = rules.replace('<w:numFmt w:val="decimalZero"/>', '<w:numFmt w:val="decimalZero"/><w:isLgl{}/>')
+    assert read(lawful.format(""), "1:0", "1:1") == "Article I. x\nSection 1.01 x\n"
+    assert read(lawful.format(' w:val="0"'), "1:0", "1:1") == "Article I. x\nSection I.01 x\n"
+
+    level = (
+        '<w:lvl w:ilvl="0"><w:start w:val="5"/><w:numFmt w:val="upperLetter"/><w:lvlText w:val="Annex %1:"/></w:lvl>'
+    )
+    instead = _list(2, 1).replace("</w:num>", f'<w:lvlOverride w:ilvl="0">{level}</w:lvlOverride></w:num>')
+    assert read(rules + instead, "2:0", "2:0", "2:1") == "Annex E: x\nAnnex F: x\nSection F.01 x\n"
+    assert read(rules + instead, "1:0", "1:0") == "Article I. x\nArticle II. x\n"
+
+    for after, numbers in ((0, "abcd"), (1, "abca"), (2, "abaa"), (9, "abaa")):
+        later = rules.replace('"lowerLetter"/>', f'"lowerLetter"/><w:lvlRestart w:val="{after}"/>')
+        text = read(later, "1:0", "1:1", "1:2", "1:2", "1:1", "1:2", "1:0", "1:2")
+        assert re.findall(r"\((.)\)", text) == list(numbers)
 
 
 def test_what_a_word_document_has_in_two_forms_is_counted_once(tmp_path):

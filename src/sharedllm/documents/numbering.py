@@ -18,11 +18,14 @@ _ROMAN = list(zip((1000, 900, 500, 400, 100, 90, 50, 40, 10, 9, 5, 4, 1), "m cm 
 
 @dataclass
 class _Level:
-    """start: the first number. form: how numbers are written. text: around them, "%1.%2" for those of two levels."""
+    """start: the first number. form: how numbers are written. text: around them, "%1.%2" for those of two levels. digits: all of these
+    are in decimal digits. after: paragraphs of levels before this one let it begin anew."""
 
     start: int
     form: str
     text: str
+    digits: bool
+    after: int
 
 
 @dataclass
@@ -71,15 +74,7 @@ def _paragraphs(document: Element) -> Iterator[Element]:
 
 def _lists(rules: Element, styles: dict[str | None, Element]) -> dict[str | None, _List]:
     """The lists by the number that paragraphs name."""
-    kinds = {
-        kind.get(f"{_W}abstractNumId"): {
-            _whole(level.get(f"{_W}ilvl"), 0): _Level(
-                _whole(_said(level, "start"), 1), _said(level, "numFmt") or "decimal", _said(level, "lvlText") or ""
-            )
-            for level in kind.iter(f"{_W}lvl")
-        }
-        for kind in rules.iter(f"{_W}abstractNum")
-    }
+    kinds = {kind.get(f"{_W}abstractNumId"): _levels(kind) for kind in rules.iter(f"{_W}abstractNum")}
     found: dict[str | None, _List] = {}
     for one in rules.iter(f"{_W}num"):
         kind = _said(one, "abstractNumId") or ""
@@ -88,14 +83,29 @@ def _lists(rules: Element, styles: dict[str | None, Element]) -> dict[str | None
             for anew in one.iter(f"{_W}lvlOverride")
             if _said(anew, "startOverride") is not None
         }
-        found[one.get(f"{_W}numId")] = _List(kind, kinds.get(kind, {}), starts)
+        found[one.get(f"{_W}numId")] = _List(kind, kinds.get(kind, {}) | _levels(one), starts)
     # Some kinds only name a style, which names a list of the kind that is meant.
     links = {kind.get(f"{_W}abstractNumId"): _said(kind, "numStyleLink") for kind in rules.iter(f"{_W}abstractNum")}
     for one in found.values():
         style = styles.get(links.get(one.kind) or "")
         meant = None if style is None else found.get(_said(style, "pPr", "numPr", "numId"))
         if meant is not None:
-            one.kind, one.levels = meant.kind, meant.levels
+            one.kind, one.levels = meant.kind, meant.levels | one.levels
+    return found
+
+
+def _levels(holder: Element) -> dict[int, _Level]:
+    """The levels of a kind of lists, or those that one list has instead."""
+    found = {}
+    for level in holder.iter(f"{_W}lvl"):
+        at = _whole(level.get(f"{_W}ilvl"), 0)
+        found[at] = _Level(
+            start=_whole(_said(level, "start"), 1),
+            form=_said(level, "numFmt") or "decimal",
+            text=_said(level, "lvlText") or "",
+            digits=level.find(f"{_W}isLgl") is not None and _said(level, "isLgl") not in ("0", "false", "off"),
+            after=min(at, _whole(_said(level, "lvlRestart"), at)),
+        )
     return found
 
 
@@ -119,15 +129,16 @@ def _next(one: _List, level: int, counts: dict[int, int]) -> str:
     else:
         counts[level] = counts[level] + 1 if level in counts else one.levels[level].start
     one.begun.add(level)
-    for deeper in [each for each in counts if each > level]:
+    own = one.levels[level]
+    for deeper in [each for each in counts if level < (one.levels[each].after if each in one.levels else each)]:
         del counts[deeper]
 
     def written(match: re.Match) -> str:
-        upper = one.levels.get(int(match[1]) - 1, one.levels[level])
-        return _written(counts.get(int(match[1]) - 1, upper.start), upper.form)
+        upper = one.levels.get(int(match[1]) - 1, own)
+        in_digits = own.digits and upper.form not in ("decimalZero", "none")
+        return _written(counts.get(int(match[1]) - 1, upper.start), "decimal" if in_digits else upper.form)
 
-    form = one.levels[level]
-    return "" if form.form == "bullet" else re.sub("%([1-9])", written, form.text).strip()
+    return "" if own.form == "bullet" else re.sub("%([1-9])", written, own.text).strip()
 
 
 def _written(number: int, form: str) -> str:
