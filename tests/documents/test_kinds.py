@@ -5,6 +5,7 @@ import re
 import sys
 import time
 import zipfile
+from pathlib import Path
 
 import pytest
 from made_documents import W, archive, docx, epub, pdf
@@ -166,6 +167,18 @@ def _list(number: int, kind: int, anew: int | None = None) -> str:
     return f'<w:num w:numId="{number}"><w:abstractNumId w:val="{kind}"/>{again}</w:num>'
 
 
+def _parts(path: Path) -> dict[str, str]:
+    with zipfile.ZipFile(path) as members:
+        return {name: members.read(name).decode() for name in members.namelist()}
+
+
+def _changed(path: Path, old: str, new: str) -> Path:
+    """A Word document with other XML in its text."""
+    parts = _parts(path)
+    assert old in parts["word/document.xml"]
+    return archive(path, parts | {"word/document.xml": parts["word/document.xml"].replace(old, new)})
+
+
 def test_lists_and_headings_of_a_word_document_keep_their_numbers(tmp_path):
     rules = _rules(1, ("decimal", "%1."), ("lowerLetter", "(%2)"), ("upperRoman", "%1.%3")) + _list(2, 1, anew=7)
     rules += _rules(3, ("bullet", "o")) + _rules(4, ("lowerRoman", "§ %1"), start=9)
@@ -202,10 +215,39 @@ def test_rules_for_the_numbers_of_a_word_document(tmp_path):
     assert read(rules + instead, "2:0", "2:0", "2:1") == "Annex E: x\nAnnex F: x\nSection F.01 x\n"
     assert read(rules + instead, "1:0", "1:0") == "Article I. x\nArticle II. x\n"
 
+    assert read(_rules(1, ("decimal", "%1" + "-" * 98)), "1:0") == "1" + "-" * 98 + " x\n"
+    assert read(_rules(1, ("decimal", "%1" + "-" * 99)), "1:0") == "x\n"
+
     for after, numbers in ((0, "abcd"), (1, "abca"), (2, "abaa"), (9, "abaa")):
         later = rules.replace('"lowerLetter"/>', f'"lowerLetter"/><w:lvlRestart w:val="{after}"/>')
         text = read(later, "1:0", "1:1", "1:2", "1:2", "1:1", "1:2", "1:0", "1:2")
         assert re.findall(r"\((.)\)", text) == list(numbers)
+
+
+def test_what_is_deleted_in_a_word_document_is_not_counted(tmp_path):
+    """A paragraph without its end goes on in the next one; one without text is counted, but has nothing to show."""
+
+    def item(content: str, end: str = "") -> str:
+        return f'<w:p><w:pPr><w:numPr><w:ilvl w:val="0"/><w:numId w:val="1"/></w:numPr><w:rPr>{end}</w:rPr></w:pPr>{content}</w:p>'
+
+    def run(text: str) -> str:
+        return f'<w:r><w:t xml:space="preserve">{text}</w:t></w:r>'
+
+    def read(*items: str) -> str:
+        made = docx(tmp_path / "a.docx", [("", "ITEMS")], rules=_rules(1, ("decimal", "%1.")))
+        return open_document(str(_changed(made, f"<w:p>{run('ITEMS')}</w:p>", "".join(items)))).text()
+
+    gone = "<w:del><w:r><w:delText>gone</w:delText></w:r></w:del>"
+    a, b, deleted = item(run("A")), item(run("B")), "<w:del/>"
+    assert read(a, item(gone, deleted), b) == "1. A\n2. B\n"
+    assert read(a, item(run("B "), deleted), item(gone, deleted), item(run("C")), b) == "1. A\n2. B C\n3. B\n"
+    assert read(a, item(f"<w:moveFrom>{run('B')}</w:moveFrom>", "<w:moveFrom/>"), b) == "1. A\n2. B\n"
+    assert read(a, item(f"<w:del><w:r><w:txbxContent>{a}</w:txbxContent></w:r></w:del>", deleted), b) == "1. A\n2. B\n"
+    assert read(item(run("A"), deleted), item("", "<w:moveFrom/>"), b) == "A\n1. B\n"
+    row = f"<w:tbl><w:tr><w:trPr><w:del/></w:trPr><w:tc>{item(gone, deleted)}</w:tc></w:tr></w:tbl>"
+    assert read(a, row, b) == "1. A\n2. B\n"
+    for nothing in ("", run("  "), gone):
+        assert read(a, item(nothing), b) == "1. A\n3. B\n"
 
 
 def test_what_a_word_document_has_in_two_forms_is_counted_once(tmp_path):
@@ -214,15 +256,21 @@ def test_what_a_word_document_has_in_two_forms_is_counted_once(tmp_path):
     )
     forms = f"<mc:Choice>{item.format('A')}</mc:Choice><mc:Fallback>{item.format('A')}</mc:Fallback>"
     made = docx(tmp_path / "a.docx", [("1:0", "FORMS"), ("1:0", "B")], rules=_rules(1, ("decimal", "%1.")))
-    with zipfile.ZipFile(made) as members:
-        parts = {name: members.read(name).decode() for name in members.namelist()}
     text = f'<mc:AlternateContent xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006">{forms}</mc:AlternateContent>'
-    parts["word/document.xml"] = parts["word/document.xml"].replace(
-        item.format("FORMS").replace("<w:t>", '<w:t xml:space="preserve">'), text
-    )
-    assert open_document(str(archive(made, parts))).text() == "1. A\n2. B\n"
-    strict = {name: part.replace(W, "http://purl.oclc.org/ooxml/wordprocessingml/main") for name, part in parts.items()}
+    _changed(made, item.format("FORMS").replace("<w:t>", '<w:t xml:space="preserve">'), text)
+    assert open_document(str(made)).text() == "1. A\n2. B\n"
+    strict = {
+        name: part.replace(W, "http://purl.oclc.org/ooxml/wordprocessingml/main") for name, part in _parts(made).items()
+    }
     assert open_document(str(archive(tmp_path / "strict.docx", strict))).text() == "- A\n- B\n"
+
+
+@pytest.mark.parametrize("name", ["word/numbering.xml", "word/styles.xml"])
+def test_a_damaged_part_of_a_word_document_is_named(tmp_path, name):
+    made = docx(tmp_path / "a.docx", [("1:0", "A")], rules=_rules(1, ("decimal", "%1.")))
+    archive(made, _parts(made) | {name: "<w:numbering>"})
+    with pytest.raises(UserError, match=f"a.docx is damaged: its part {name} is no XML, unbound prefix"):
+        open_document(str(made)).text()
 
 
 def test_a_book_by_chapter(tmp_path):

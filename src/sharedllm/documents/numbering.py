@@ -13,6 +13,9 @@ from .package import tree
 DOCUMENT, RULES, STYLES = "word/document.xml", "word/numbering.xml", "word/styles.xml"
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _CHOICE = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Choice"
+_DELETED = {f"{_W}del", f"{_W}moveFrom"}
+# The text around numbers has some words at most. A longer one is no number, and fills the memory if thousands of paragraphs have it.
+_LONGEST = 100
 _ROMAN = list(zip((1000, 900, 500, 400, 100, 90, 50, 40, 10, 9, 5, 4, 1), "m cm d cd c xc l xl x ix v iv i".split(), strict=True))  # fmt: skip
 
 
@@ -50,14 +53,14 @@ def with_numbers(members: zipfile.ZipFile, path: Path) -> BytesIO | None:
     styles = tree(members, STYLES, path) if STYLES in members.namelist() else Element("none")
     by_id = {style.get(f"{_W}styleId"): style for style in styles.iter(f"{_W}style")}
     lists, counts = _lists(rules, by_id), {}
-    for paragraph in _paragraphs(document):
-        number, level = _place(paragraph, by_id)
+    for line in _lines(document):
+        number, level = _place(line[-1], by_id)
         if number in lists and level in lists[number].levels:
             label = _next(lists[number], level, counts.setdefault(lists[number].kind, {}))
-            if label and any(text.text for text in paragraph.iter(f"{_W}t")):
+            if label and any((text.text or "").strip() for part in line for text in part.iter(f"{_W}t")):
                 run = Element(f"{_W}r")
                 SubElement(run, f"{_W}t").text = f"{label} "
-                paragraph.insert(int(paragraph[0].tag == f"{_W}pPr"), run)
+                line[0].insert(int(line[0][0].tag == f"{_W}pPr"), run)
     copy = BytesIO()
     with zipfile.ZipFile(copy, "w") as written:
         for name in members.namelist():
@@ -66,10 +69,22 @@ def with_numbers(members: zipfile.ZipFile, path: Path) -> BytesIO | None:
     return copy
 
 
-def _paragraphs(document: Element) -> Iterator[Element]:
-    """Those of the text, in its order. What has a choice of two forms is read in the other one, as mammoth does."""
-    twice = {paragraph for choice in document.iter(_CHOICE) for paragraph in choice.iter(f"{_W}p")}
-    return (paragraph for paragraph in document.iter(f"{_W}p") if paragraph not in twice)
+def _lines(document: Element) -> Iterator[list[Element]]:
+    """The paragraphs of the text, in its order, as mammoth reads them. Of what has a choice of two forms, it reads the other one. Those
+    whose end was deleted and the one after them are one line, with the number of the last."""
+    gone = [*document.iter(_CHOICE), *(part for name in _DELETED for part in document.iter(name))]
+    gone += [row for row in document.iter(f"{_W}tr") if row.find(f"{_W}trPr/{_W}del") is not None]
+    unread = {paragraph for part in gone for paragraph in part.iter(f"{_W}p")}
+    line: list[Element] = []
+    for paragraph in document.iter(f"{_W}p"):
+        end = {mark.tag for mark in paragraph.findall(f"{_W}pPr/{_W}rPr/*")}
+        if paragraph in unread:
+            continue
+        line.append(paragraph)
+        if f"{_W}del" not in end:
+            if f"{_W}moveFrom" not in end:
+                yield line
+            line = []
 
 
 def _lists(rules: Element, styles: dict[str | None, Element]) -> dict[str | None, _List]:
@@ -98,11 +113,11 @@ def _levels(holder: Element) -> dict[int, _Level]:
     """The levels of a kind of lists, or those that one list has instead."""
     found = {}
     for level in holder.iter(f"{_W}lvl"):
-        at = _whole(level.get(f"{_W}ilvl"), 0)
+        at, text = _whole(level.get(f"{_W}ilvl"), 0), _said(level, "lvlText") or ""
         found[at] = _Level(
             start=_whole(_said(level, "start"), 1),
             form=_said(level, "numFmt") or "decimal",
-            text=_said(level, "lvlText") or "",
+            text=text if len(text) <= _LONGEST else "",
             digits=level.find(f"{_W}isLgl") is not None and _said(level, "isLgl") not in ("0", "false", "off"),
             after=min(at, _whole(_said(level, "lvlRestart"), at)),
         )

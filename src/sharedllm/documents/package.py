@@ -55,5 +55,13 @@ def package(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def tree(members: zipfile.ZipFile, name: str, path: Path) -> ElementTree.Element:
-    """The XML of a member. Entities that expand without end are refused by the parser."""
-    return ElementTree.fromstring(members.read(name))
+    """The XML of a member. Entities that expand without end are refused by the parser.
+
+    Raises:
+        UserError: it is no XML.
+    """
+    raw = members.read(name)
+    try:
+        return ElementTree.fromstring(raw)
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
+        raise UserError(f"{path} is damaged: its part {name} is no XML, {error}; get or save it again.") from None
