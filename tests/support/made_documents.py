@@ -112,3 +112,10 @@ def _paragraph(style: str, text: str) -> str:
         number, level = style.split(":")
         styled = f'<w:pPr><w:numPr><w:ilvl w:val="{level}"/><w:numId w:val="{number}"/></w:numPr></w:pPr>'
     return f'<w:p>{styled}<w:r><w:t xml:space="preserve">{text}</w:t></w:r></w:p>'
+
+
+def placed(opened) -> list[tuple[str, str]]:
+    """(place, text from there to the next place)."""
+    text, places = opened.text(), opened.origin.places
+    ends = [*(begin for begin, _ in places[1:]), len(text)]
+    return [(place, text[begin:end]) for (begin, place), end in zip(places, ends, strict=True)]
