@@ -1,8 +1,8 @@
 """The answers of which tables are made, and what these say of them.
 
 cells.jsonl has the answers with the package's rule of how many pieces a question reads; cells-gpu.jsonl those with an earlier
-rule, and of every depth and budget; cells-gemma.jsonl those of another base; cells-encoder.jsonl those of a model with a sentence encoder; cells-instruction-last.jsonl those of the same
-questions with the wording of before. No table shows cells-six-even.jsonl, of a model that reads through six layers: the text cites it.
+rule, and of every depth and budget; cells-others.jsonl those of other bases; cells-encoder.jsonl those of a model with a sentence encoder; cells-spaces.jsonl those of pieces that begin with a
+space and without it; cells-instruction-last.jsonl those of the same questions with the wording of before. No table shows cells-six-even.jsonl, of a model that reads through six layers: the text cites it.
 """
 
 import json
@@ -16,7 +16,8 @@ from typing import Any
 from sharedllm.evaluation.qa.report import Contender, difference, estimate, load, shown
 
 HERE = Path(__file__).parent
-CELLS, EARLIER, GEMMA = HERE / "cells.jsonl", HERE / "cells-gpu.jsonl", HERE / "cells-gemma.jsonl"
+CELLS, EARLIER, OTHERS = HERE / "cells.jsonl", HERE / "cells-gpu.jsonl", HERE / "cells-others.jsonl"
+SPACES = HERE / "cells-spaces.jsonl"
 ENCODER, LAST = HERE / "cells-encoder.jsonl", HERE / "cells-instruction-last.jsonl"
 KEPT = ("question", "group", "operations", "read_operations", "again_operations", "selected_tokens")
 BUDGET = 512
@@ -71,10 +72,12 @@ def taken(folders: list[str]) -> Iterator[dict[str, Any]]:
             }  # fmt: skip
 
 
-def found(file: Path) -> tuple[Found, dict[str, str]]:
-    """Answers by set, length, depth, system and budget; and the main score of each set."""
+def found(file: Path, base: str = "") -> tuple[Found, dict[str, str]]:
+    """Answers by set, length, depth, system and budget; and the main score of each set. base: the model of a file with several."""
     answers, metrics = {}, {}
     for line in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
+        if not line["named"].startswith(base):
+            continue
         depth = re.search(r"M = (\d+)", line["named"])
         odd = line["half"] == "odd" or line["set"] in EVEN
         assert depth is not None and odd, "tables show odd ids, and say how deep the model reads"

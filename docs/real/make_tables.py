@@ -16,12 +16,13 @@ from answered import (
     CELLS,
     EARLIER,
     ENCODER,
-    GEMMA,
     HERE,
     LAST,
     LENGTHS,
+    OTHERS,
     PIECES,
     SENTENCES,
+    SPACES,
     SYSTEMS,
     WHOLE,
     Found,
@@ -176,6 +177,21 @@ def encoder_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
         )
 
 
+def spaces_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
+    """Pieces that begin with the space before their first word, and without it."""
+    yield "| set, score | tokens | n | with the space | without it | the same pieces as text | with it minus these | without it minus these |"
+    yield "|---|--:|--:|--:|--:|--:|--:|--:|"
+    for name, length, depth in sorted({key[:3] for key in answers}):
+        before, ours, text = (
+            answers[name, length, depth, system, BUDGET]
+            for system in ("sharedllm:spaced", "sharedllm", "same-pieces-text")
+        )
+        metric = metrics[name]
+        shown = " | ".join(score(c, metric) for c in (before, ours, text))
+        differ = " | ".join(minus(c, text, metric) for c in (before, ours))
+        yield f"| {name}, {metric} | {size(name, length)} | {len(text.rows)} | {shown} | {differ} |"
+
+
 def cost_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
     """Operations of the same pieces as text and of ours: for each question, and for so many about one text with reading it."""
     counts = (1, 10, 100, 1000)
@@ -265,7 +281,7 @@ def selection_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
         yield f"| {shown} | {' | '.join(shares[ranking].get(name, '–') for name in SELECTED)} |"
 
 
-# Each table's answers, and what makes it.
+# Each table's answers, by file and, in a file of several bases, by base, and what makes it.
 TABLES = {
     "selection": (CELLS, selection_table),
     "front": (CELLS, front_table),
@@ -276,7 +292,9 @@ TABLES = {
     "reworded": (CELLS, reworded_table),
     "whole": (CELLS, whole_table),
     "encoder": (ENCODER, encoder_table),
-    "gemma": (GEMMA, main_table),
+    "gemma": (OTHERS, main_table, "Gemma 3"),
+    "smollm2": (OTHERS, main_table, "SmolLM2"),
+    "spaces": (SPACES, spaces_table),
     "cost": (CELLS, cost_table),
     "gpu": (EARLIER, main_table),
     "budget": (EARLIER, budget_table),
@@ -287,10 +305,10 @@ TABLES = {
 def made(page: Path) -> str:
     """A page with its tables made anew."""
     text = page.read_text(encoding="utf-8")
-    for name, (file, table) in TABLES.items():
+    for name, (file, table, *base) in TABLES.items():
         pattern = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if pattern.search(text):
-            rows = "\n".join(table(*found(file))).strip()
+            rows = "\n".join(table(*found(file, *base))).strip()
             text = pattern.sub(lambda m, rows=rows: f"{m[1]}{rows}\n{m[2]}", text)
     return text
 
