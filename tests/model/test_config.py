@@ -242,6 +242,12 @@ def test_a_saved_field_of_a_wrong_type_is_a_users_mistake(tmp_path):
         load_model(str(tmp_path))
 
 
+def test_a_file_that_has_no_settings(tmp_path):
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(UserError, match=r"^config[.]json has \[1\], where a model's settings are meant"):
+        SharedLLMForCausalLM.from_pretrained(tmp_path)
+
+
 def test_an_ordinary_model_has_to_be_extended(tmp_path):
     for base, message in (
         (

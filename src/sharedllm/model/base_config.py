@@ -7,7 +7,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 
 from ..utils.checkpoints import NoModel, load_config
-from ..utils.errors import UserError
+from ..utils.errors import UserError, shown
 from ..utils.model_names import checkpoint, is_gguf
 from .families import check_extendable, check_family, family_of
 
@@ -30,15 +30,17 @@ def check_base(name: str) -> PreTrainedConfig | None:
     return None
 
 
-def check_own(saved: dict[str, Any], own: str) -> None:
+def check_own(saved: Any, own: str) -> None:
     """Refuse a config.json of another model than a SharedLLM.
 
     Args:
-        own: the model_type of a SharedLLM.
+        saved: what the file has. own: the model_type of a SharedLLM.
 
     Raises:
-        UserError: it is a base's; or as `check_family`.
+        UserError: it is a base's, or no settings; or as `check_family`.
     """
+    if not isinstance(saved, dict):
+        raise UserError(f"config.json has {shown(saved)}, where a model's settings are meant: get the file again.")
     if (kind := saved.get("model_type", own)) != own:
         check_family(kind)
         raise UserError(
