@@ -95,9 +95,8 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
         check_settings(settings)
         if not isinstance(base, PreTrainedModel):
             if (known := check_base(str(base))) is not None:
-                cls.extended_config(
-                    known, **settings
-                )  # what is impossible with it is said before its weights are loaded
+                # What is impossible with it is said before its weights are loaded.
+                cls.extended_config(known, **settings)
             base = load_model(str(base), dtype=dtype or "auto")
         elif dtype is not None:
             raise UserError("dtype applies to a checkpoint that is loaded; a model instance has its own.")

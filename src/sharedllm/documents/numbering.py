@@ -46,9 +46,8 @@ def with_numbers(members: zipfile.ZipFile, path: Path) -> BytesIO | None:
     if not {DOCUMENT, RULES} <= set(members.namelist()):
         return None
     document, rules = tree(members, DOCUMENT, path), tree(members, RULES, path)
-    if (
-        document.find(f"{_W}body") is None
-    ):  # of the strict standard, whose names are others, and which hardly a program writes
+    # Documents of the strict standard have other names, and hardly a program writes them.
+    if document.find(f"{_W}body") is None:
         return None
     styles = tree(members, STYLES, path) if STYLES in members.namelist() else Element("none")
     by_id = {style.get(f"{_W}styleId"): style for style in styles.iter(f"{_W}style")}
@@ -77,10 +76,10 @@ def _lines(document: Element) -> Iterator[list[Element]]:
     unread = {paragraph for part in gone for paragraph in part.iter(f"{_W}p")}
     line: list[Element] = []
     for paragraph in document.iter(f"{_W}p"):
-        end = {mark.tag for mark in paragraph.findall(f"{_W}pPr/{_W}rPr/*")}
         if paragraph in unread:
             continue
         line.append(paragraph)
+        end = {mark.tag for mark in paragraph.findall(f"{_W}pPr/{_W}rPr/*")}
         if f"{_W}del" not in end:
             if f"{_W}moveFrom" not in end:
                 yield line
