@@ -134,6 +134,8 @@ def test_a_chat_says_what_may_not_be_there(run, deep_folder, tmp_path, monkeypat
     assert code == 0 and err.count("may not be in the text") == 2
     code, out, _ = chat(questions + known, "--json")
     assert code == 0 and [json.loads(line)["found"] for line in out.splitlines()] == [False, False, True, None]
+    code, _, err = chat(known, "--instruction", "In French, please. " * 99)
+    assert code == 2 and err.count("the question with its instruction has") == 2
 
 
 def test_scores_that_do_not_rank_pieces_are_refused(run, deep_folder, tmp_path, monkeypatch):

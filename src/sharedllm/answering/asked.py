@@ -76,17 +76,22 @@ def searched_for(
 
 
 def with_instruction(tokenizer: PreTrainedTokenizerBase, question: str, instruction: str | None) -> str:
-    """The user's words for a question and how to answer it; None: the default, "": nothing.
-
-    Raises:
-        UserError: the instruction is no text.
-    """
+    """The user's words for a question and how to answer it; None: the default, "": nothing. Raises as `checked_instruction`."""
     form = PromptForm.of(tokenizer)
     if instruction is None:
         instruction = FEW_WORDS if form.chat else ""
+    return form.with_instruction(question, checked_instruction(instruction))
+
+
+def checked_instruction(instruction: Any) -> str:
+    """An instruction without spaces around it.
+
+    Raises:
+        UserError: it is no text.
+    """
     if not isinstance(instruction, str):
         raise UserError(f"instruction={instruction!r} is a {type(instruction).__name__}: pass a text.")
-    return form.with_instruction(question, instruction.strip())
+    return instruction.strip()
 
 
 def asked_ids(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, question: str) -> Tensor:

@@ -21,7 +21,7 @@ from ..scoring.base import TokenScore, get_score
 from ..scoring.defaults import default_budget, default_score
 from ..utils.errors import UserError, at_least_one
 from .ask import after_prefix, choose
-from .asked import checked_question
+from .asked import checked_instruction, checked_question
 from .conversation import sought
 from .prefill import Progress, following
 from .stream import AnswerStream, StopOnText, cut_off, ending
@@ -68,6 +68,7 @@ class Chat:
         budget: int | None = None,
         score: str | TokenScore | None = None,
         max_new_tokens: int = 128,
+        instruction: str = "",
         batch_tokens: int | None = None,
     ):
         """
@@ -77,11 +78,13 @@ class Chat:
             score: how the budget is spent (see `scoring`); default: `default_score`.
             max_new_tokens: longest answer. If it does not fit into the window, half the window is kept free, and the
                 answer continues by folding (see `folding`).
+            instruction: how to answer each question, as for `ask.ask`. Default: none, because people talk in whole sentences.
+                Nothing is chosen by it, and earlier turns are read without it.
             batch_tokens: most tokens of the history read at once.
 
         Raises:
             UserError: the document is another model's, has several texts, or does not hold every token; `budget` or
-                `max_new_tokens` is below 1, or there is no such score.
+                `max_new_tokens` is below 1; there is no such score, or the instruction is no text.
         """
         # A corpus has segments for a question only.
         segments = [] if isinstance(document, Searched) else segments_of(document)
@@ -97,6 +100,7 @@ class Chat:
         self.budget = budget
         self._given = None if score is None else self._scored(score)
         self.max_new_tokens, self.batch_tokens = max_new_tokens, batch_tokens
+        self.instruction = checked_instruction(instruction)
         self.history: ContextMemory | None = None
         self._earlier: tuple[str, str] | None = None
         self.running = torch.zeros(1, 0, dtype=torch.long, device=model.device)
@@ -139,11 +143,12 @@ class Chat:
         """
         question = checked_question(question)
         window, new = self.model.config.window, self.max_new_tokens
-        asked = self._form(question)
+        plain, asked = self._form(question), self._form(self.form.with_instruction(question, self.instruction))
         room = window - (new if new < window else window // 2)
         if asked.shape[1] > room:
+            told = "the question with its instruction" if self.instruction else "the question"
             raise UserError(
-                f"the question has {asked.shape[1]:,} tokens; {room:,} fit alongside {window - room} new ones in the "
+                f"{told} has {asked.shape[1]:,} tokens; {room:,} fit alongside {window - room} new ones in the "
                 f"window={window}: shorten it, or allow fewer new tokens."
             )
         self._fold(room - asked.shape[1])
@@ -151,7 +156,7 @@ class Chat:
         form = self._form(NOTHING)
         whole = sought(question, self._earlier)
         searched = self._form(whole)
-        searched = searched if searched.shape[1] <= room else asked
+        searched = searched if searched.shape[1] <= room else plain
         choosing = {"budget": self.budget, "score": self.score, "progress": progress}
         chosen = choose(self.model, self.tokenizer, everything, searched, form, **choosing)
         prompt = after_prefix(self.model, torch.cat([self.running, asked], 1))
@@ -171,7 +176,8 @@ class Chat:
         sources = chosen.supporting(question, said).sources
         found = chosen.found if whole == question else None
         turn = Turn(question, said, chosen.memory, self.running.shape[1], sources, stopped, cut, found)
-        self.running = torch.cat([prompt, self.form.answer(said).to(prompt.device)], 1)
+        turns = [self.running, plain, self.form.answer(said).to(plain.device)]
+        self.running = after_prefix(self.model, torch.cat(turns, 1))
         self._earlier = question, said
         return turn
 

@@ -19,6 +19,9 @@ def command(
     ] = None,
     score: Annotated[str | None, typer.Option(help=f"{SCORE_HELP} Default: {CHAT_SCORES}.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
+    instruction: Annotated[
+        str, typer.Option(help="How to answer each question. Default: none, so chat models use whole sentences.")
+    ] = "",
     batch_tokens: BatchTokensOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line for each turn.")] = False,
 ) -> None:
@@ -37,6 +40,6 @@ def command(
         checked_score(config_of(model), score)
     loaded, tokenizer = load(model)
     document = open_source(loaded, tokenizer, source, batch_tokens, keep_all=True)
-    options = {"budget": budget, "score": score, "max_new_tokens": max_new_tokens, "batch_tokens": batch_tokens}
-    chat = Chat(loaded, tokenizer, document, **options)
+    answering = {"max_new_tokens": max_new_tokens, "instruction": instruction, "batch_tokens": batch_tokens}
+    chat = Chat(loaded, tokenizer, document, budget=budget, score=score, **answering)
     talk(chat, source, json)
