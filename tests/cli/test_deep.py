@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -34,6 +35,25 @@ def deep_folder(wide_base_folder, tmp_path_factory):
     with pytest.raises(SystemExit, match="0"):
         main(["extend", str(wide_base_folder), "-o", str(folder), *arguments])
     return folder
+
+
+def test_measuring_ends_at_its_total(run, wide_base_folder, deep_folder, tmp_path, monkeypatch):
+    """What is hidden in the text is read too."""
+    bars: list[list[int]] = []
+
+    @contextmanager
+    def bar(label, total):
+        bars.append([total, 0])
+
+        def advance(step):
+            bars[-1][1] += step
+
+        yield advance
+
+    monkeypatch.setattr(extending, "progress_bar", bar)
+    options = ["--data", deep_folder.parent / "prose.txt", "--window", 256, "--chunk-size", 64]
+    code, _, err = run("extend", wide_base_folder, "-o", tmp_path / "model", *options)
+    assert code == 0 and [total == done > 0 for total, done in bars] == [True], (bars, err)
 
 
 def test_extend_writes_what_it_measured(run, deep_folder):

@@ -4,6 +4,7 @@ import pytest
 from helpers import byte_tokenizer, tiny_base, tiny_shared
 
 from sharedllm.diagnosis.meaning import Meaning, measure_meaning
+from sharedllm.diagnosis.posed import pose_reworded
 from sharedllm.diagnosis.rewordings import REWORDINGS
 from sharedllm.evaluation.qa.sets.reworded import FACTS
 from sharedllm.scoring.words import terms_of, words_of
@@ -30,9 +31,9 @@ def test_measured_twice_alike():
     settings = {"injection": "deep", "encoding": "chunk", "lower_layers": 2, "window": 1024, "chunk_size": 64}
     model = tiny_shared("llama", base=base, **settings)
     text = "\n\n".join(f"Paragraph {i} speaks of gardens, windows and horses." for i in range(40))
-    read: list[int] = []
-    first = measure_meaning(model, byte_tokenizer(), text, range(1, 4), progress=read.append)
-    assert first == measure_meaning(model, byte_tokenizer(), text, range(1, 4))
+    posed, read = pose_reworded(1024, byte_tokenizer(), text), []
+    first = measure_meaning(model, byte_tokenizer(), posed, range(1, 4), read.append)
+    assert first == measure_meaning(model, byte_tokenizer(), posed, range(1, 4))
     assert list(first.found) == [1, 2, 3] and 0 < first.questions <= len(REWORDINGS) and first.pieces > 10
     assert all(1 / first.pieces <= found <= 1 for found in first.found.values())
-    assert sum(read) == len(text) + sum(len(fact) + 1 for fact, _ in REWORDINGS)
+    assert sum(read) == posed.tokens == len(text) + sum(len(fact) + 1 for fact, _ in REWORDINGS)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from helpers import byte_tokenizer, tiny_base, tiny_shared
 
-from sharedllm.diagnosis.shallow import Asked, Depth, Shallow, _best_of, _cut, measure_shallow, reciprocal
+from sharedllm.diagnosis.posed import Asked, _cut, pose
+from sharedllm.diagnosis.shallow import Depth, Shallow, _best_of, measure_shallow, reciprocal
 from sharedllm.memory.segments import segments_of
 from sharedllm.scoring.text_index import TextIndex
 from sharedllm.utils.errors import UserError
@@ -48,13 +49,14 @@ def test_measured_twice_alike_and_texts_that_are_too_short():
     text = "\n\n".join(
         f"Paragraph {i} speaks of gardens, windows, letters, rivers, apples and horses." for i in range(40)
     )
-    first, again = (measure_shallow(model, byte_tokenizer(), text, questions=6) for _ in range(2))
-    assert first == again
+    posed, read = pose(model.config, byte_tokenizer(), text, questions=6), []
+    first, again = (measure_shallow(model, byte_tokenizer(), posed, read.append) for _ in range(2))
+    assert first == again and sum(read) == 2 * (posed.tokens + len(posed.asked))
     assert [depth.layers for depth in first.depths] == [1, 2] and first.words > 0.2 and first.questions >= 6
 
 
 @pytest.mark.parametrize("marks", [{}, {"closing": [46], "pausing": [44]}], ids=["whole chunks", "pieces"])
-def test_what_is_too_little_is_known_before_it_is_read(marks, monkeypatch):
+def test_what_is_too_little_is_known_before_it_is_read(marks):
     base = tiny_base("llama", vocab_size=256, max_position_embeddings=256)
     settings = {"injection": "deep", "encoding": "chunk", "lower_layers": 2, "window": 64, "chunk_size": 48} | marks
     model = tiny_shared("llama", base=base, injection_map=[[i, i] for i in range(3)], **settings)
@@ -62,6 +64,5 @@ def test_what_is_too_little_is_known_before_it_is_read(marks, monkeypatch):
     index = TextIndex(segments_of(model.read(ids, keep_all=True)), byte_tokenizer(), 64, marks=model.config.marks)
     early = _cut(model.config, byte_tokenizer(), ids[0])
     assert early.start.tolist() == index.units.start.tolist() and early.end.tolist() == index.units.end.tolist()
-    monkeypatch.setattr(type(model), "read", None)
     with pytest.raises(UserError, match="sentences to ask about"):
-        measure_shallow(model, byte_tokenizer(), "Too short. " * 900, questions=6)
+        pose(model.config, byte_tokenizer(), "Too short. " * 900, questions=6)

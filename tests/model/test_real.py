@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sharedllm import SharedLLMForCausalLM
 from sharedllm.diagnosis.meaning import measure_meaning
+from sharedllm.diagnosis.posed import pose_reworded
 from sharedllm.model.families import Rotations
 from sharedllm.model.rope import rotate
 from sharedllm.utils.prose import library_prose
@@ -45,7 +46,9 @@ def test_meaning_finds_what_words_can_not():
     tokenizer, layers = AutoTokenizer.from_pretrained(FOLDER), base.config.num_hidden_layers
     settings = {"injection": "deep", "encoding": "chunk", "window": 2048, "lower_layers": 1}
     model = SharedLLMForCausalLM.from_base(base, **settings).eval()
-    meaning = measure_meaning(model, tokenizer, library_prose(40_000), range(1, layers // 3 + 1))
+    meaning = measure_meaning(
+        model, tokenizer, pose_reworded(2048, tokenizer, library_prose(40_000)), range(1, layers // 3 + 1)
+    )
     depth = meaning.choose()
     assert depth is not None and depth > 1
     assert meaning.found[depth] > max(0.4, meaning.found[1] + 0.1)

@@ -24,7 +24,6 @@ from ..utils.hardware import default_device, inference_dtype
 from ..utils.model_names import is_gguf
 from ..utils.prose import library_prose
 from ..utils.scratch import whole_folder
-from ..utils.text import tokenize
 from ..utils.text_files import read_text
 from .common import note, progress_bar
 from .extend import DEFAULTS
@@ -197,7 +196,8 @@ def measured_depth(
         needed: False to go on without measurements where the base's tokens or window are too small for the text.
     """
     from ..diagnosis.meaning import measure_meaning
-    from ..diagnosis.shallow import QUESTIONS, TooLittle, measure_shallow
+    from ..diagnosis.posed import TooLittle, pose, pose_reworded
+    from ..diagnosis.shallow import measure_shallow
 
     vocabulary = base.config.get_text_config().vocab_size
     every = torch.arange(min(len(tokenizer), vocabulary))
@@ -215,17 +215,18 @@ def measured_depth(
     third = max(1, base.config.num_hidden_layers // 3)
     most = third if layers is None else min(layers, third)
     tried = SharedLLMForCausalLM.from_base(base, **settings, **_through(most, base)).eval()
-    reworded = text[:REWORDED]
-    size = sum(tokenize(tokenizer, each).shape[1] for each in (text, reworded))
     try:
-        with torch.no_grad(), _fast(base), progress_bar("measuring the base", size + 2 * QUESTIONS) as advance:
-            shallow = measure_shallow(tried, tokenizer, text, progress=advance)
-            meaning = measure_meaning(tried, tokenizer, reworded, range(1, third + 1), progress=advance)
+        posed = pose(tried.config, tokenizer, text)
     except TooLittle:
         if needed:
             raise
         note("no sentence fits into a piece of the window: not measured, and words alone select", style="yellow")
         return SharedLLMForCausalLM.from_base(base, **settings, **_through(layers or min(most, 4), base)), {}
+    reworded = pose_reworded(tried.config.window, tokenizer, text[:REWORDED])
+    size = posed.tokens + len(posed.asked) + reworded.tokens
+    with torch.no_grad(), _fast(base), progress_bar("measuring the base", size) as advance:
+        shallow = measure_shallow(tried, tokenizer, posed, advance)
+        meaning = measure_meaning(tried, tokenizer, reworded, range(1, third + 1), advance)
     depth = shallow.choose(SHARE) if layers is None else shallow.depths[-1]
     layers = layers or depth.layers
     through = _through(layers, base) | ({"injection_map": given} if given is not None else {})
