@@ -57,6 +57,8 @@ def test_a_joint_model_keeps_every_token_and_is_calibrated(run, wide_base_folder
             "--window 1 is too small for a question of one word and its answer: give at least 45, or leave",
         ),
         (["--window", 44, "--paper"], "give at least 45, or leave it out"),
+        (["--chunk-size", 7], "--chunk-size 7 is less than a piece, of 8 tokens or more,"),
+        (["--chunk-size", 6, "--window", 60], "give at least 7, or leave it out"),
         (["--window", 65], "--window 65 is longer than the 64 positions"),
     ],
     ids=str,

@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from ..answering.asked import least_window
 from ..causal_lm import SharedLLMForCausalLM
+from ..context.pieces import piece_size
 from ..context.spaces import without_space
 from ..context.stops import KINDS, stops
 from ..model.base_config import check_base, positions_of
@@ -95,15 +96,15 @@ def adapted(
     return model, tokenizer_of(base, output), card.read_text(encoding="utf-8") if card.is_file() else None
 
 
-def check_sizes(base: str, config: PreTrainedConfig, window: int | None, lower_layers: int | None) -> None:
+def check_sizes(base: str, config: PreTrainedConfig, settings: dict[str, Any], lower_layers: int | None) -> None:
     """
     Args:
-        config: of the base.
+        config: of the base. settings: as for `extended`.
 
     Raises:
-        UserError: the base has fewer positions than the window, or fewer layers.
+        UserError: the base has fewer positions than the window, or fewer layers; or a chunk is too small for a piece.
     """
-    most = positions_of(config)
+    most, window, chunk = positions_of(config), settings["window"], settings["chunk_size"]
     if window is not None and most is not None and window > most:
         raise UserError(
             f"--window {window} is longer than the {most} positions of {base}: leave it out, or scale the base's positions in "
@@ -112,6 +113,13 @@ def check_sizes(base: str, config: PreTrainedConfig, window: int | None, lower_l
     layers: int = config.get_text_config().num_hidden_layers
     if lower_layers is not None and not 1 <= lower_layers <= layers:
         raise UserError(f"--lower-layers {lower_layers} must be between 1 and the base's {layers} layers.")
+    # With an overlap pieces may cross the border of a chunk.
+    pieces = settings["injection"] == "deep" and not settings["overlap"]
+    if pieces and chunk < (least := piece_size(window or config.get_text_config().max_position_embeddings)):
+        raise UserError(
+            f"--chunk-size {chunk} is less than a piece, of {least} tokens or more, in which the text is read and selected: give "
+            f"at least {least}, or leave it out."
+        )
 
 
 def extended(
@@ -131,7 +139,7 @@ def extended(
     quiet()
     deep, window = settings["injection"] == "deep", settings["window"]
     if (known := check_base(base)) is not None:
-        check_sizes(base, known, window, lower_layers)
+        check_sizes(base, known, settings, lower_layers)
     tokenizer = needed_tokenizer(base) if deep else tokenizer_of(base, output)
     if (
         window is not None
@@ -145,7 +153,7 @@ def extended(
     settings = settings | {"sentence_encoder": None if sentences is None else sentences.settings}
     loaded = load_model(base, default_device(), dtype="auto")
     if known is None:
-        check_sizes(base, loaded.config, window, lower_layers)
+        check_sizes(base, loaded.config, settings, lower_layers)
     if is_gguf(base):
         note(f"{base} is dequantised to bfloat16")
     if deep and tokenizer is not None:
