@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sharedllm import SharedLLMConfig, SharedLLMForCausalLM, SharedLLMModel
 from sharedllm.integrations import finder
 from sharedllm.utils.checkpoints import NoModel, load_config, load_model, load_tokenizer
 from sharedllm.utils.errors import UserError
@@ -50,6 +51,30 @@ def test_a_configuration_that_is_none(folder, text):
     (folder / "config.json").write_text(text)
     with pytest.raises(UserError, match="can't load the model"):
         load_model(str(folder))
+
+
+@pytest.mark.parametrize("text", ["{oops", "", b"\xff"])
+def test_a_configuration_that_is_not_json(folder, text):
+    """Whichever way a model is loaded: the message names the file, and what to do."""
+    file = folder / "config.json"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    said = f"{re.escape(str(file))} is damaged, it is not JSON: get the file again"
+    for load in (load_config, load_model, load_tokenizer, SharedLLMForCausalLM.from_base):
+        with pytest.raises(UserError, match=f"^can't load the .*: {said}"):
+            load(str(folder))
+    for ours in (SharedLLMForCausalLM, SharedLLMModel, SharedLLMConfig):
+        with pytest.raises(UserError, match=f"^{said}"):
+            ours.from_pretrained(folder)
+    with pytest.raises(OSError, match="connect"):
+        SharedLLMConfig.from_pretrained("nosuch/none", local_files_only=True)
+
+
+def test_a_folder_that_has_only_a_gguf_file(tmp_path):
+    for name in ("small.Q4.GGUF", "other.gguf"):
+        (tmp_path / name).touch()
+    for load in (load_config, load_model, load_tokenizer, SharedLLMForCausalLM.from_base):
+        with pytest.raises(UserError, match=re.escape(f"but a .gguf file: name it, {tmp_path / 'other.gguf'}.")):
+            load(str(tmp_path))
 
 
 @pytest.mark.parametrize("load", [load_model, load_config])

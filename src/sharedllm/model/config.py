@@ -1,5 +1,6 @@
 """SharedLLMConfig: the base model's own configuration, and how the context is read and injected."""
 
+import os
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict, type_validator, validated_field
@@ -8,7 +9,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from ..context.policies import POLICIES
 from ..context.stops import KINDS, Marks
-from ..utils.checkpoints import check_dtype
+from ..utils.checkpoints import check_dtype, not_json
 from ..utils.errors import UserError, of_wrong_type
 from .base_config import check_own, keep_attention, of_base, take_over
 from .possible import check_possible
@@ -160,6 +161,22 @@ class SharedLLMConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         keep_attention(self, attention)
         check_possible(self)
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As in transformers.
+
+        Raises:
+            UserError: the config.json is not JSON.
+        """
+        try:
+            return super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        except OSError as error:
+            if said := not_json(error):
+                raise UserError(said) from None
+            raise
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

@@ -184,7 +184,11 @@ def _unreadable(what: str, name: str, error: Exception) -> UserError:
             "the Hugging Face hub: check the name."
         )
     if folder.is_dir() and not (folder / "config.json").is_file():
+        if files := sorted(file.name for file in folder.iterdir() if is_gguf(file.name)):
+            return UserError(f"{name} has no config.json, but a .gguf file: name it, {Path(name) / files[0]}.")
         return UserError(f"{name} has no config.json: name the folder of a model.")
+    if said := not_json(error):
+        return UserError(f"can't load the {what} {name}: {said}")
     if isinstance(error, SafetensorError) or "deserializing header" in str(error):
         return UserError(
             f"can't load the {what} {name}: its .safetensors files are damaged or were cut short; copy or fetch them again."
@@ -192,6 +196,12 @@ def _unreadable(what: str, name: str, error: Exception) -> UserError:
     told = of_wrong_type(error) if isinstance(error, StrictDataclassError) else error
     lines = [" ".join(line.split()) for line in str(told).splitlines() if line.strip()] or [type(error).__name__]
     return UserError(f"can't load the {what} {name}: {lines[0][:300]}")
+
+
+def not_json(error: Exception) -> str | None:
+    """What to say of a configuration's file that transformers refused because it is not JSON; None for another error."""
+    found = re.search("the config file at '(.*)' is not a valid JSON file", str(error))
+    return None if found is None else f"{found[1]} is damaged, it is not JSON: get the file again."
 
 
 def check_dense(model: PreTrainedModel) -> None:
