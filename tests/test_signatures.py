@@ -27,6 +27,7 @@ ALLOWED = {
     "SharedLLMForCausalLM.prepare_inputs_for_generation": TRANSFORMERS,
     "SentenceEncoder.load": "options, as `subfolder`, are for transformers' own",
     "SharedLLMConfig.from_dict": TRANSFORMERS,
+    "SharedLLMConfig.get_config_dict": TRANSFORMERS,
     "SharedLLMModel.__init__": "refused, with the name that is meant: transformers passes on what is misspelt",
     "SharedLLMModel.forward": TRANSFORMERS,
     "SharedLLMModel.from_pretrained": TRANSFORMERS,
