@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Self, Unpack
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
-from torch.nn.functional import pad
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast, MoeCausalLMOutputWithPast
@@ -27,7 +26,7 @@ from .model.cross_attention import PreparedMemory
 from .model.decoder import has_head
 from .model.families import balance_loss, family_of
 from .model.settings import Settings, check_settings
-from .model.targets import IGNORE, counted, targets_of, without_padding
+from .model.targets import IGNORE, counted, loss_of, targets_of
 from .scoring import DEFAULT_SCORE
 from .scoring.base import TokenScore
 from .scoring.encoder import SentenceEncoder, encoder_of
@@ -266,13 +265,14 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
             return_dict: False for a tuple.
             Other arguments as in `SharedLLMModel.forward`.
         """
+        text_config = self.config.text_config
         if input_ids is not None:
             check_some("input_ids", input_ids)
         if input_ids is not None and past_key_values is None:
             mask_2d = attention_mask if attention_mask is None or attention_mask.ndim == 2 else None
-            mask = check_ids("input_ids", input_ids, mask_2d, self.config.text_config.vocab_size)
+            mask = check_ids("input_ids", input_ids, mask_2d, text_config.vocab_size)
         inputs = input_ids if input_ids is not None else inputs_embeds
-        targets = self._targets(inputs, attention_mask, labels, shift_labels, logits_to_keep)
+        targets = targets_of(inputs, attention_mask, labels, shift_labels, text_config.vocab_size, logits_to_keep)
         if input_ids is not None and past_key_values is None and input_ids.shape[1] > self.config.window:
             if memory is not None or context_ids is not None:
                 raise UserError(
@@ -293,7 +293,6 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
                 f"selection={self.config.selection!r} needs query_ids when there are labels: the running text holds the "
                 "answer, so it can't be the query."
             )
-        text_config = self.config.text_config
         family = family_of(text_config)
         balanced = kwargs.pop("output_router_logits", None)
         if family.balanced:
@@ -319,7 +318,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
             )
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = family.logits(text_config, self.lm_head(outputs.last_hidden_state[:, keep, :]))
-        loss = None if targets is None else self._loss(logits, targets, num_items_in_batch)
+        loss = None if targets is None else loss_of(self.loss_function, logits, targets, num_items_in_batch)
         output = CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -331,44 +330,11 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
         if not kwargs.get("output_router_logits"):
             return _tuple(output) if as_tuple else output
         running = outputs.last_hidden_state.shape[1]
-        balance = self._balance(outputs.router_logits, running, attention_mask)
+        balance = balance_loss(self.model.upper, outputs.router_logits, running, attention_mask)
         if loss is not None:
             output["loss"] = loss + text_config.router_aux_loss_coef * balance.to(loss.device)
         mixed = MoeCausalLMOutputWithPast(**output, aux_loss=balance, router_logits=outputs.router_logits)
         return _tuple(mixed) if as_tuple else mixed
-
-    def _targets(
-        self,
-        inputs: Tensor | None,
-        attention_mask: Tensor | None,
-        labels: Tensor | None,
-        shift_labels: Tensor | None,
-        logits_to_keep: int | Tensor,
-    ) -> Tensor | None:
-        """(B, L) the next token of each place, `IGNORE` where nothing is learnt; None without labels."""
-        if labels is None and shift_labels is None:
-            return None
-        if not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
-            raise UserError(
-                f"logits_to_keep={logits_to_keep} with labels: the loss needs all logits; leave one of them out."
-            )
-        real = None
-        if attention_mask is not None and inputs is not None and attention_mask.shape == inputs.shape[:2]:
-            real = attention_mask.bool()
-        targets = targets_of(inputs, labels, shift_labels, self.config.text_config.vocab_size)
-        return without_padding(targets, real, shift_labels is None)
-
-    def _loss(self, logits: Tensor, targets: Tensor, items: Tensor | int | None) -> Tensor:
-        """Of targets as `_targets` gives them; items: what their sum is divided by, if not by their number."""
-        unshifted = pad(targets[:, :-1], (1, 0), value=IGNORE)  # for loss functions that shift by themselves
-        divided = {} if items is None else {"num_items_in_batch": items}
-        return self.loss_function(logits, unshifted, vocab_size=logits.shape[-1], shift_labels=targets, **divided)
-
-    def _balance(self, router_logits: Any, running: int, attention_mask: Tensor | None) -> Tensor:
-        """The base's load-balancing loss, over the running text (with a cache: over the new tokens)."""
-        if attention_mask is not None:
-            attention_mask = attention_mask[:, -running:] if attention_mask.ndim == 2 else None
-        return balance_loss(self.model.upper, router_logits, attention_mask)
 
 
 def _tuple(output: ModelOutput) -> Any:

@@ -35,14 +35,16 @@ def longrope_border(config: PreTrainedConfig) -> int | None:
     return rope.get("original_max_position_embeddings") if rope.get("rope_type") == "longrope" else None
 
 
-def balance_loss(decoder: Any, router_logits: Any, attention_mask: Tensor | None) -> Tensor:
-    """The load-balancing loss of a mixture of experts, computed by the base's own module; not yet weighted.
+def balance_loss(decoder: Any, router_logits: Any, running: int, attention_mask: Tensor | None) -> Tensor:
+    """The load-balancing loss of a mixture of experts, computed by the base's own module over the running text (with a
+    cache: over the new tokens); not yet weighted.
 
     Args:
         decoder: its class identifies the family. router_logits: by layer, as transformers records them.
-        attention_mask: (B, L); None if there is no padding.
+        running: L, its number of tokens. attention_mask: (B, ≥ L) of 0 and 1, its own last; any other, or None: no padding.
     """
+    mask = None if attention_mask is None or attention_mask.ndim != 2 else attention_mask[:, -running:]
     config = decoder.config
     experts = getattr(config, "num_local_experts", None) or config.num_experts
     loss = sys.modules[type(decoder).__module__].load_balancing_loss_func
-    return loss(router_logits, experts, config.num_experts_per_tok, attention_mask)
+    return loss(router_logits, experts, config.num_experts_per_tok, mask)
