@@ -1,7 +1,7 @@
 """`sharedllm eval`: tasks over documents, systems side by side; every cell is saved."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -53,7 +53,6 @@ def command(
     from ..evaluation.tasks.base import Setting
     from ..memory.fingerprint import fingerprint_tensors
     from ..systems.evaluated import make_evaluated, name_of_trained, parsed
-    from ..systems.trained import import_models
     from .loading import check_named_base, load, load_any
 
     chosen = [TASKS.find(name) for name in tasks]
@@ -63,15 +62,8 @@ def command(
         check_named_base(base)
     shared, tokenizer = load(model)
     window = shared.config.window
-    folders = [*trained, *rival]
-    if folders:
-        import_models()
-    others = [(folder, load_any(folder)[0]) for folder in folders]
+    others = _loaded([*trained, *rival])
     by_name = {name_of_trained(other): other for _, other in others}
-    if len(by_name) < len(folders):
-        raise UserError(
-            f"--trained {' --trained '.join(folders)}: two of them are of one system; measure them into separate folders."
-        )
     plain = None
     if "base" in needs:
         plain, _ = load_any(base)
@@ -94,3 +86,23 @@ def command(
             note(f"{part.domain}: {len(fits)} documents; {len(short)} are too short: {first_of(short, 3)}")
     evaluate(plan, output, {"models": models}, note)
     note(f"wrote {output}: `sharedllm report {output}` makes tables and figures")
+
+
+def _loaded(folders: list[str]) -> list[tuple[str, Any]]:
+    """Trained systems, each with its folder.
+
+    Raises:
+        UserError: two are of one system; or one can't be loaded.
+    """
+    from ..systems.evaluated import name_of_trained
+    from ..systems.trained import import_models
+    from .loading import load_any
+
+    if folders:
+        import_models()
+    models = [(folder, load_any(folder)[0]) for folder in folders]
+    if len({name_of_trained(model) for _, model in models}) < len(models):
+        raise UserError(
+            f"--trained {' --trained '.join(folders)}: two of them are of one system; measure them into separate folders."
+        )
+    return models

@@ -80,11 +80,7 @@ def command(
     names = None if system is None else listed(system)
     asked = [SETS.find(one.strip()) for one in sets.split(",")]
     spec = text_spec(data, length, half, per_text, seed)
-    for part in budgets.split(","):
-        if tokens_of_length(part, 1, "--budgets") == 0:
-            raise UserError(
-                f"--budgets {budgets}: with no token of the text there is nothing to compare; --system closed is that."
-            )
+    _check_budgets(budgets)
     if base is not None:
         check_named_base(base)
     loaded, tokenizer = load_any(model)
@@ -119,6 +115,17 @@ def command(
     note(f"wrote {write_report(output)}")
     for path in draw(output) if plot else []:
         note(f"wrote {path}")
+
+
+def _check_budgets(budgets: str) -> None:
+    """
+    Raises:
+        UserError: one is no number of tokens, or 0.
+    """
+    if any(tokens_of_length(part, 1, "--budgets") == 0 for part in budgets.split(",")):
+        raise UserError(
+            f"--budgets {budgets}: with no token of the text there is nothing to compare; --system closed is that."
+        )
 
 
 def text_spec(data: Path, length: str, half: str, per_text: int, seed: int):

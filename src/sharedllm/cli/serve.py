@@ -1,6 +1,7 @@
 """`sharedllm serve`: an OpenAI-compatible server over a model and memories."""
 
 import os
+import socket
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -90,7 +91,7 @@ def command(
         from ..serving.app import Service, application
         from ..serving.guard import Hosts
         from ..serving.memories import Memories
-        from ..serving.server import bind, is_local, run
+        from ..serving.server import bind, run
         from ..serving.worker import Worker
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("sharedllm"):
@@ -117,19 +118,8 @@ def command(
             "most_characters": max_characters,
             "most_upload": max_upload * 2**20,
         }
-        names = ", ".join(m["id"] for m in opened.listed()) or "none"
-
-        def begun(more: str = "") -> None:
-            if not is_local(host):
-                note(
-                    f"warning: other machines can reach {host}" + (", and no key is asked for." if key is None else ".")
-                )
-            # From here on clients can connect; they wait until the server starts.
-            bound.listen()
-            address = f"[{host}]" if ":" in host else host
-            url = f"http://{address}:{bound.getsockname()[1]}"
-            note(f"{name} at {url}/v1{more}; memories: {names}. A page to ask in: {url}/. Ctrl-C stops.")
-
+        served = ", ".join(m["id"] for m in opened.listed()) or "none"
+        begun = partial(_listen, bound, host, name, served, key is not None)
         if on_ray is None:
             service = Service(
                 loaded, tokenizer, name, opened, Worker(max_waiting, batch), key=key, hosts=host_names, **limits
@@ -141,6 +131,22 @@ def command(
         # Replicas have their own.
         del loaded, tokenizer, opens, opened
         serve(on_ray, plan, bound, {"key": key, "hosts": host_names}, max_waiting, begun)
+
+
+def _listen(bound: socket.socket, host: str, name: str, memories: str, keyed: bool, more: str = "") -> None:
+    """Let clients connect to a server, who wait until it starts, and say where it is.
+
+    Args:
+        name: of the model. keyed: it asks for a key. more: what there is to say of its replicas.
+    """
+    from ..serving.server import is_local
+
+    if not is_local(host):
+        note(f"warning: other machines can reach {host}" + ("." if keyed else ", and no key is asked for."))
+    bound.listen()
+    address = f"[{host}]" if ":" in host else host
+    url = f"http://{address}:{bound.getsockname()[1]}"
+    note(f"{name} at {url}/v1{more}; memories: {memories}. A page to ask in: {url}/. Ctrl-C stops.")
 
 
 def _key(variable: str) -> str:
