@@ -79,7 +79,8 @@ class Chat:
             max_new_tokens: longest answer. If it does not fit into the window, half the window is kept free, and the
                 answer continues by folding (see `folding`).
             instruction: how to answer each question, as for `ask.ask`. Default: none, because people talk in whole sentences.
-                Nothing is chosen by it, and earlier turns are read without it.
+                Nothing is chosen by it. Earlier turns keep it: a small model that finds them in another form than the new
+                question repeats their answers.
             batch_tokens: most tokens of the history read at once.
 
         Raises:
@@ -143,7 +144,7 @@ class Chat:
         """
         question = checked_question(question)
         window, new = self.model.config.window, self.max_new_tokens
-        plain, asked = self._form(question), self._form(self.form.with_instruction(question, self.instruction))
+        asked = self._form(self.form.with_instruction(question, self.instruction))
         room = window - (new if new < window else window // 2)
         if asked.shape[1] > room:
             told = "the question with its instruction" if self.instruction else "the question"
@@ -156,7 +157,7 @@ class Chat:
         form = self._form(NOTHING)
         whole = sought(question, self._earlier)
         searched = self._form(whole)
-        searched = searched if searched.shape[1] <= room else plain
+        searched = searched if searched.shape[1] <= room else self._form(question)
         choosing = {"budget": self.budget, "score": self.score, "progress": progress}
         chosen = choose(self.model, self.tokenizer, everything, searched, form, **choosing)
         prompt = after_prefix(self.model, torch.cat([self.running, asked], 1))
@@ -176,8 +177,7 @@ class Chat:
         sources = chosen.supporting(question, said).sources
         found = chosen.found if whole == question else None
         turn = Turn(question, said, chosen.memory, self.running.shape[1], sources, stopped, cut, found)
-        turns = [self.running, plain, self.form.answer(said).to(plain.device)]
-        self.running = after_prefix(self.model, torch.cat(turns, 1))
+        self.running = torch.cat([prompt, self.form.answer(said).to(prompt.device)], 1)
         self._earlier = question, said
         return turn
 
