@@ -79,7 +79,6 @@ def test_a_manifest_and_a_block_that_may_not_be_read(tmp_path, monkeypatch, clos
     ("number", "said"),
     [
         (errno.EACCES, FIX),
-        (errno.ENOSPC, "No space left on device; free some space."),
         (errno.ENAMETOOLONG, "File name too long; name one that is shorter."),
         (errno.EIO, "Input/output error."),
     ],

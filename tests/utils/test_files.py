@@ -50,6 +50,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("sharedllm.utils.files.os.fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="No space") as error:
         write_text(path, "new")
+    assert error.value.filename == str(path), "a full disk names no file"
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]

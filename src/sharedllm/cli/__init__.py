@@ -8,7 +8,7 @@ import sys
 import traceback
 from contextlib import suppress
 
-from ..utils.errors import UserError, clipped, refusal
+from ..utils.errors import UserError, clipped, no_room, refusal
 from ..utils.files import refused
 from ..utils.text_files import harmless
 from .app import parser
@@ -64,8 +64,9 @@ def _without_number(error: Exception) -> str:
     if not (isinstance(error, OSError) and error.strerror):
         return str(error)
     if not isinstance(error.filename, str):
-        return error.strerror
-    return f"{clipped(refused(error))} can't be used: {refusal(error)}."
+        return no_room("a file or standard output", error) or error.strerror
+    name = clipped(refused(error))
+    return no_room(name, error) or f"{name} can't be used: {refusal(error)}."
 
 
 def _device_first(arguments: list[str]) -> list[str]:

@@ -19,7 +19,7 @@ from ..model.config import SharedLLMConfig
 from ..prompts import PromptForm
 from ..scoring.encoder import SentenceEncoder
 from ..utils.checkpoints import NoModel, load_model, load_tokenizer
-from ..utils.errors import UserError
+from ..utils.errors import UserError, no_room
 from ..utils.files import write_text
 from ..utils.hardware import default_device, inference_dtype
 from ..utils.model_names import is_gguf
@@ -82,7 +82,8 @@ def save(
             if card is not None:
                 write_text(folder / "README.md", card)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{output} can't be written ({error}); nothing of it is left.") from error
+        said = no_room(output, error) or f"{output} can't be written ({error}); nothing of it is left."
+        raise UserError(said) from error
 
 
 def adapted(

@@ -49,9 +49,10 @@ def merge(
     for memory in memories:
         _check_folder(memory)
     from ..store.writer import writing
+    from .reading import room
 
     _check_new(output)
-    with writing(output) as writer:
+    with room(output, anew=True), writing(output) as writer:
         for memory in memories:
             writer.merge(memory)
         writer.commit()
@@ -80,11 +81,13 @@ def recover(
     from ..store.recover import recover as recover_blocks
     from ..utils.checkpoints import load_tokenizer
     from .loading import quiet, tokenizer_fingerprint
+    from .reading import room
 
     _check_new(output)
     quiet()
     tokenizer = load_tokenizer(model)
-    recover_blocks(memory, output, tokenizer, tokenizer_fingerprint(tokenizer), note)
+    with room(output, anew=True):
+        recover_blocks(memory, output, tokenizer, tokenizer_fingerprint(tokenizer), note)
     _report(output)
 
 

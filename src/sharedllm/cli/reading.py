@@ -1,6 +1,5 @@
 """What `sharedllm read` does with a memory: what it holds already, what is read, and what is dropped. Imports torch."""
 
-import errno
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,8 +16,7 @@ from ..store.blocks import BlockFile
 from ..store.manifest import NAME, Manifest, read_manifest
 from ..store.ownership import check_ours
 from ..store.writer import Changed, writing
-from ..utils.errors import ITS_MODEL, UserError
-from ..utils.files import is_full
+from ..utils.errors import ITS_MODEL, UserError, no_room
 from ..utils.text_files import readable, some
 from .common import check_no_corpus, note, progress_bar
 from .loading import load, tokenizer_fingerprint
@@ -214,7 +212,7 @@ def room(output: Path, *, anew: bool) -> Iterator[None]:
     """Says how to go on where a memory has no room to grow.
 
     Args:
-        anew: it replaces one that is there, which stays.
+        anew: it is not gone on with; one that is there stays until it is replaced.
 
     Raises:
         UserError: the disk or a quota is full, or a file would be larger than allowed.
@@ -222,14 +220,11 @@ def room(output: Path, *, anew: bool) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if not is_full(error) and error.errno != errno.EFBIG:
-            raise
-        what, fix = ("there is no space left on its disk", "free some")
-        if error.errno == errno.EFBIG:
-            what, fix = "a file would be larger than the system allows", "raise that limit (`ulimit -f`)"
         kept = not anew and (output / NAME).exists()
-        then = "the same command with --append goes on" if kept else "run the same command again"
-        raise UserError(f"{output} can't be written, because {what}: {fix}, then {then}.") from error
+        then = {"then": "the same command with --append goes on"} if kept else {}
+        if (said := no_room(output, error, **then)) is None:
+            raise
+        raise UserError(said) from error
 
 
 class _Shown:

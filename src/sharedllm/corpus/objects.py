@@ -9,9 +9,9 @@ from typing import Any
 import fsspec
 from fsspec.core import url_to_fs
 
-from ..utils.errors import UserError, refusal
+from ..utils.errors import UserError, is_full, refusal
 from ..utils.extras import missing
-from ..utils.files import is_full, is_uri, put
+from ..utils.files import is_uri, put
 from ..utils.scratch import scratch, sweep
 
 # A secret may stand in a URI: s3://KEY:SECRET@bucket.

@@ -24,8 +24,7 @@ from ..store.blocks import BlockFile
 from ..store.manifest import Document
 from ..store.writer import Writer, writing
 from ..utils.checkpoints import load_tokenizer
-from ..utils.errors import UserError, refusal
-from ..utils.files import is_full
+from ..utils.errors import UserError, is_full, refusal
 from ..utils.scratch import scratch, sweep
 from .cache import digest
 from .items import Text, texts

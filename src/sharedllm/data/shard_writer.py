@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ..utils.errors import UserError, first_of
+from ..utils.errors import UserError, first_of, no_room
 from ..utils.scratch import whole_folder
 from ..utils.text import tokenize
 from ..utils.text_files import some
@@ -83,7 +83,8 @@ def build_shards(
             manifest["checksum"] = digest_of(manifest)
             (temporary / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     except OSError as error:
-        raise OSError(f"{folder} can't be made ({error.strerror or error}); nothing of it is left.") from error
+        said = f"{folder} can't be made ({error.strerror or error}); nothing of it is left."
+        raise OSError(no_room(folder, error) or said) from error
     return ShardSummary(_totals(manifest), reused=False)
 
 

@@ -10,7 +10,6 @@ With storage "int8" each token's keys and values are kept as 8-bit integers, hea
 
 import hashlib
 import json
-import re
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..utils.errors import UserError, as_path
+from ..utils.errors import UserError, as_path, number_of
 from ..utils.files import put
 from ..utils.scratch import scratch
 from .context_memory import ContextMemory
@@ -151,9 +150,9 @@ def save_memory(
             put(temporary, path)
     except SafetensorError as error:
         # The system's number tells a full disk from other faults.
-        number = re.search(r"\(os error (\d+)\)", str(error))
-        said = f"{path} can't be written: {error}"
-        raise (OSError(said) if number is None else OSError(int(number[1]), said)) from error
+        if (number := number_of(error)) is None:
+            raise OSError(f"{path} can't be written: {error}") from error
+        raise OSError(number, str(error), str(path)) from error
     return header["checksum"]
 
 

@@ -15,8 +15,8 @@ from ..memory.fingerprint import tokenizer_fingerprint
 from ..memory.interface import Memory, Searched
 from ..store.opening import Label, is_memory, look, open_memory
 from ..store.writer import Changed, Writer, writing
-from ..utils.errors import UserError, first_of, shown
-from ..utils.files import is_full, is_uri
+from ..utils.errors import UserError, first_of, is_full, shown
+from ..utils.files import is_uri
 from ..utils.text_files import pieces_of
 from .errors import ServingError, invalid
 from .opened import Opened

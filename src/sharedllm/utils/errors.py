@@ -72,7 +72,12 @@ _FIXES = {
     errno.EPERM: "ask for the right to it, or name another",
     errno.ENAMETOOLONG: "name one that is shorter",
     errno.ENOENT: "check the name",
-    errno.ENOSPC: "free some space",
+}
+# Why there is no room to write a file, and the fix.
+_NO_ROOM = {
+    errno.ENOSPC: ("there is no space left on its disk", "free some"),
+    errno.EDQUOT: ("your share of its disk is full", "free some of it"),
+    errno.EFBIG: ("a file would be larger than the system allows", "raise that limit (`ulimit -f`)"),
 }
 
 
@@ -84,6 +89,23 @@ def refusal(error: Exception, otherwise: str = "") -> str:
     """
     fix = _FIXES.get(getattr(error, "errno", None) or 0, otherwise)
     return f"{getattr(error, 'strerror', None) or error}" + (f"; {fix}" if fix else "")
+
+
+def number_of(error: Exception) -> int | None:
+    """The operating system's number of an error; safetensors has it in words only."""
+    said = re.search(r"\(os error (\d+)\)", str(error))
+    return getattr(error, "errno", None) or (int(said[1]) if said else None)
+
+
+def is_full(error: Exception) -> bool:
+    """Whether an error says that the disk, or the user's share of it, is full."""
+    return number_of(error) in (errno.ENOSPC, errno.EDQUOT)
+
+
+def no_room(target: object, error: Exception, then: str = "run the same command again") -> str | None:
+    """What to say where there was no room to write a file or folder, `target`; None for other errors. then: what goes on."""
+    why, fix = _NO_ROOM.get(number_of(error) or 0, ("", ""))
+    return f"{clipped(str(target))} can't be written, because {why}: {fix}, then {then}." if why else None
 
 
 # What huggingface_hub says about a field of a configuration: one of some texts, of some types, or of one type.

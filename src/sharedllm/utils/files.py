@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from .errors import UserError, clipped, refusal
+from .errors import UserError, clipped, is_full, refusal
 
 WINDOWS = sys.platform == "win32"
 _URI = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
@@ -27,6 +27,9 @@ def write_text(path: Path, text: str) -> None:
     try:
         temporary.write_text(text, encoding="utf-8")
         put(temporary, path)
+    except OSError as error:
+        error.filename = str(path)  # a full disk names no file
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -47,7 +50,10 @@ def there(path: str | Path) -> bool:
 
 
 def refused(error: OSError) -> str:
-    """The name of the file that an error is about; if a folder above it may not be entered, that folder's."""
+    """The name of the file that an error is about: of a copy on a full disk the new one's; if a folder above it may not be
+    entered, that folder's."""
+    if is_full(error) and error.filename2:
+        return error.filename2
     above = reversed(Path(error.filename).parents) if isinstance(error, PermissionError) else ()
     return next((str(path) for path in above if path.is_dir() and not os.access(path, os.X_OK)), error.filename)
 
@@ -89,11 +95,6 @@ def put(temporary: Path, final: Path) -> None:
                 raise
             time.sleep(0.02)
     synchronise(final.parent)
-
-
-def is_full(error: OSError) -> bool:
-    """Whether an error says that the disk, or the user's share of it, is full."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_uri(name: str | Path) -> bool:
