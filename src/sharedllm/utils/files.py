@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from .errors import UserError, clipped, is_full, refusal
+from .errors import UserError, clipped, is_full, no_room, refusal
 
 WINDOWS = sys.platform == "win32"
 _URI = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
@@ -65,7 +65,8 @@ def check_writable(folder: Path, option: str, file: Path | None = None) -> None:
         option, file: that name it, for the message; without a file it was named itself.
 
     Raises:
-        UserError: it, or the nearest folder above it that exists, is no folder or can't be written to; or the file is a folder.
+        UserError: it, or the nearest folder above it that exists, is no folder or can't be written to, or its disk is full; or the
+            file is a folder.
     """
     named = clipped(str(file or folder))
     try:
@@ -74,9 +75,11 @@ def check_writable(folder: Path, option: str, file: Path | None = None) -> None:
         if folder.is_file():
             raise UserError(f"{option} {clipped(str(folder))} is a file, not a folder: name another one.")
         above = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
-        with tempfile.TemporaryFile(dir=above):
-            pass
+        with tempfile.TemporaryFile(dir=above, buffering=0) as probe:
+            probe.write(b"a")  # on a full disk an empty file can be made
     except OSError as error:
+        if said := no_room(f"{option} {named}", error):
+            raise UserError(said) from None
         fix = "use a shorter name" if error.errno == errno.ENAMETOOLONG else "name another folder"
         raise UserError(f"{option} {named} can't be written: {error.strerror or error}; {fix}.") from None
 
