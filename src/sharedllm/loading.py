@@ -8,7 +8,7 @@ from .model.families import check_extendable
 from .utils.checkpoints import load_config, load_model
 from .utils.errors import UserError
 from .utils.hardware import default_device, inference_dtype
-from .utils.model_names import is_gguf
+from .utils.model_names import checkpoint, is_gguf
 
 
 def load_shared_config(name: str) -> SharedLLMConfig:
@@ -17,7 +17,7 @@ def load_shared_config(name: str) -> SharedLLMConfig:
     Raises:
         UserError: it can't be loaded, or is that of another model.
     """
-    config = None if is_gguf(name) else load_config(name)
+    config = None if is_gguf(checkpoint(name)) else load_config(name)
     if not isinstance(config, SharedLLMConfig):
         kind = "base" if config is None else (config.architectures or [config.model_type])[0]
         try:

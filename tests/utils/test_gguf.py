@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers import tiny_base
 
+from sharedllm.loading import load_shared_config
 from sharedllm.utils.checkpoints import load_model, load_tokenizer
 from sharedllm.utils.errors import UserError
 
@@ -93,12 +94,28 @@ def test_it_is_extended_like_any_other(base, tmp_path, run):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(None, "there is no file"), (b"", "can't load"), (b"GGUF junk", "can't load")]
+    ("content", "message"),
+    [
+        (None, "there is no file"),
+        (b"", "is no GGUF file, or a damaged one: it does not begin with GGUF"),
+        (b"x", "is no GGUF"),
+        (b"GGUF junk", "is damaged or was cut short; get it again"),
+    ],
 )
 def test_no_such_file_or_a_damaged_one(tmp_path, content, message):
     if content is not None:
         (tmp_path / "bad.gguf").write_bytes(content)
-    for load in (load_model, load_tokenizer):
+    loads = (load_model, load_tokenizer, *([] if content == b"GGUF junk" else [load_shared_config]))
+    for load in loads:
         with pytest.raises(UserError, match=message) as caught:
             load(str(tmp_path / "bad.gguf"))
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("left", [1, 6, 600, -100])
+def test_a_file_that_was_cut_short_is_not_said_to_lack_a_tokenizer(base, tmp_path, run, left):
+    path = written(base, tmp_path / "small.gguf")
+    path.write_bytes(path.read_bytes()[:left])
+    for options in ([], ["--paper"]):
+        code, out, err = run("extend", path, "-o", tmp_path / "model", *options)
+        assert (code, out, err.count("\n")) == (2, "", 1) and "damaged" in err and "tokenizer, which" not in err, err

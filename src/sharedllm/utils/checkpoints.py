@@ -1,6 +1,7 @@
 """Loading any model or tokenizer by name; `model_names` resolves names."""
 
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ SECONDS = 5.0
 
 
 class NoModel(UserError):
-    """There is no model of a name, neither here nor on the hub."""
+    """There is no model of a name, neither here nor on the hub, or its file is damaged."""
 
 
 def load_tokenizer(name: str, **options: Any) -> PreTrainedTokenizerBase:
@@ -193,6 +194,8 @@ def _unreadable(what: str, name: str, error: Exception) -> UserError:
         return UserError(
             f"can't load the {what} {name}: its .safetensors files are damaged or were cut short; copy or fetch them again."
         )
+    if is_gguf(name) and (isinstance(error, struct.error) or "reshape array" in str(error)):
+        return NoModel(f"can't load the {what} {name}: it is damaged or was cut short; get it again.")
     told = of_wrong_type(error) if isinstance(error, StrictDataclassError) else error
     lines = [" ".join(line.split()) for line in str(told).splitlines() if line.strip()] or [type(error).__name__]
     return UserError(f"can't load the {what} {name}: {lines[0][:300]}")

@@ -74,11 +74,20 @@ def gguf_file(name: str) -> Path:
     """The path of the file.
 
     Raises:
-        UserError: there is no such file, or the library that reads it is not installed.
+        UserError: there is no such file, it is of another kind, or the library that reads it is not installed.
     """
     path = Path(name).expanduser()
     if not path.is_file():
         raise UserError(f"there is no file {name}: name a .gguf file.")
+    try:
+        with path.open("rb") as file:
+            begins = file.read(4)
+    except OSError as error:
+        raise UserError(f"{clipped(name)} can't be read: {refusal(error)}.") from None
+    if begins != b"GGUF":
+        raise UserError(
+            f"{name} is no GGUF file, or a damaged one: it does not begin with GGUF. Get it again, or name another."
+        )
     if importlib.util.find_spec("gguf") is None:
         raise UserError("gguf is not installed: pip install 'sharedllm[gguf]' reads .gguf files.")
     return path
