@@ -149,6 +149,31 @@ def test_upload_ask_open_the_source_and_reload(opened, served, tmp_path):
     assert page.locator(".turn").count() == 0
 
 
+def test_a_text_from_right_to_left_is_laid_out_so(opened, served):
+    for name, text in {"owls": OWLS, "letters": "النسر يسكن الجبل\n" * 9}.items():
+        served.post("/v1/memories/notes/documents", json={"name": name, "text": text}, headers=KEY)
+    page = opened()
+    # Whether an element's first letter stands at its right border, and the second one to the left of it.
+    turned = """one => {
+      const text = one.firstChild, range = document.createRange();
+      const at = place => { range.setStart(text, place); range.setEnd(text, place + 1); return range.getBoundingClientRect(); };
+      return one.getBoundingClientRect().right - at(0).right < 30 && at(1).right < at(0).right;
+    }"""
+    ask(page, "هل Who is the night owl Mina?")
+    assert page.locator(".turn .asked").evaluate(turned)
+    assert page.locator(".source .words").first.get_attribute("dir") == "auto"
+    page.locator("#question").fill("النسر")
+    assert page.locator("#question").evaluate("one => getComputedStyle(one).direction") == "rtl"
+    page.get_by_title("letters").click()
+    page.wait_for_selector("#panel .text")
+    assert page.locator("#panel .text").evaluate(turned)
+    page.keyboard.press("Escape")
+    page.locator(".map").click()
+    frame = page.frame_locator("#panel iframe")
+    frame.locator("canvas").first.wait_for()
+    assert frame.locator("#sources .words").first.evaluate("one => getComputedStyle(one).unicodeBidi") == "plaintext"
+
+
 def test_an_explanation_tells_documents_of_one_name_apart(opened, browser, served, tmp_path):
     """In the page beside the conversation, and in one that is opened from disk, where no script can be loaded."""
     for name in ("a/notes.txt", "b/notes.txt"):

@@ -192,7 +192,7 @@ function drawSource(source) {
   const open = button("", () => openSource(memory, source, open), { class: "source" });
   const place = make("span", { class: "place" }, placeOf(source));
   sourceOf.set(place, source);
-  open.append(place, make("span", { class: "words" }, source.excerpt ?? source.text.trim()));
+  open.append(place, make("span", { class: "words", dir: "auto" }, source.excerpt ?? source.text.trim()));
   return make("li", {}, open);
 }
 
