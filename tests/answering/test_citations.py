@@ -1,5 +1,6 @@
 """The texts of sources for readers: whole words, with a mark where a line goes on."""
 
+import itertools
 import random
 
 import pytest
@@ -63,6 +64,25 @@ def test_what_has_no_words_is_left_as_it_was_cut(cited, text):
     for start, end in ((150, 180), (201, 222), (size - 240, size - 180)):
         found = cited(text, start, end)
         assert found["excerpt"] == f"…{found['text']}…"
+
+
+@pytest.mark.parametrize(
+    "characters",
+    [["ที่", "น้ำ", "กุ้", "ง", "เ"], ["👨‍👩‍👧", "👍🏽", "❤️", "🇩🇪"], ["e\u0301", "a\u0308\u0304", "x"]],
+    ids=["Thai", "emoji", "accents"],
+)
+def test_no_visible_character_is_cut(cited, characters):
+    rng = random.Random(0)
+    parts = [rng.choice(characters) for _ in range(400)]
+    text, borders = "".join(parts), {0, *itertools.accumulate(map(len, parts))}
+    size = len(text.encode())
+    for _ in range(40):
+        start = rng.randrange(300, size - 300)
+        found = cited(text, start, start + 60)
+        shown = found["excerpt"].strip("…")
+        assert found["text"] in shown and len(shown) < len(found["text"]) + 10
+        first = found["characters"][0] - shown.index(found["text"])
+        assert text[first:].startswith(shown) and {first, first + len(shown)} <= borders
 
 
 def test_any_part_of_a_text_is_shown_in_words_of_it(cited):

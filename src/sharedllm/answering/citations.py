@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import regex
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -19,6 +20,8 @@ from ..utils.text import decode_pieces
 # A word with more letters than this is none: it is not completed.
 _LONGEST_WORD = 40
 _WORD_BEFORE, _WORD_AFTER = re.compile(r"\S*\Z"), re.compile(r"\S*")
+# What readers see as one: a letter with its accents and vowel signs, a family or a flag of several emoji.
+_VISIBLE = regex.compile(r"\X")
 
 
 @dataclass(frozen=True)
@@ -93,20 +96,29 @@ class _Located:
 
     @property
     def readable(self) -> str:
-        """The text for readers: with the rest of the words or numbers in which it begins and ends, and an ellipsis where
-        its first line begins earlier or its last line goes on."""
+        """The text for readers: with the rest of the words, numbers or visible characters in which it begins and ends, and an
+        ellipsis where its first line begins earlier or its last line goes on."""
         left, right = _WORD_BEFORE.search(self.before), _WORD_AFTER.match(self.after)
         left = left[0] if left and not self.text[:1].isspace() else ""
         right = right[0] if right and not self.text[-1:].isspace() else ""
-        # What has no spaces, as Chinese, has no words to complete.
-        right = "" if self.more and right == self.after else right
-        left, right = (part if len(part) < _LONGEST_WORD else "" for part in (left, right))
+        begin, end = _visible(left + self.text + right, len(left), len(left + self.text))
+        # What has no spaces, as Chinese or Thai, has no words to complete, only visible characters.
+        if len(right) >= _LONGEST_WORD or (self.more and right == self.after):
+            right = right[: end - len(left + self.text)]
+        if len(left) >= _LONGEST_WORD:
+            left = left[begin:]
         text = left + self.text + right
         before = self.before[: len(self.before) - len(left)] if self.before or not self.start else " "
         after = self.after[len(right) :]
         begins = not before or before.endswith("\n") or text.startswith("\n")
         ends = not after or after.startswith("\n") or text.endswith("\n")
         return ("" if begins else "…") + text.strip() + ("" if ends else "…")
+
+
+def _visible(text: str, begin: int, end: int) -> tuple[int, int]:
+    """The borders of a part of a text, moved outwards to where no visible character is cut."""
+    borders = [0, *(found.end() for found in _VISIBLE.finditer(text))]
+    return max(border for border in borders if border <= begin), min(border for border in borders if border >= end)
 
 
 def _located(tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, citation: Citation, row: int) -> _Located:
