@@ -70,6 +70,7 @@ WRONG = [
     (["read", "a.txt"], "Missing option '-o'"),
     (["qa", "--model", "tiny"], "No such option: --model. It is an argument here: `sharedllm qa MODEL`."),
     (["extend", "--model=x"], "No such option: --model. It is an argument here: `sharedllm extend BASE`."),
+    (["info", "x", "--model", "y"], "`sharedllm info` needs no --model: leave it out, or name a model as SOURCE."),
     (["models", "--model", "x"], "No such option: --model"),
     (["recall", "--seed", "-1"], "--seed -1 is not allowed: it must be greater than or equal to 0."),
     (["read", "nosuch.txt", "-o", "x.memory"], "nosuch.txt does not exist: check the name."),

@@ -31,7 +31,9 @@ def usage_line(error: Any, arguments: Sequence[str]) -> str:
         return f"{shown} is not allowed: {allowed}."
     if kind == "NoSuchOption" and context is not None and error.option_name == "--model":
         taken = [param.name for param in context.command.params if param.param_type_name == "argument"]
-        if named := [name for name in taken if name in ("model", "base", "source")]:
+        if "source" in taken:
+            return f"`{context.command_path}` needs no --model: leave it out, or name a model as SOURCE."
+        if named := [name for name in taken if name in ("model", "base")]:
             return f"No such option: --model. It is an argument here: `{context.command_path} {named[0].upper()}`."
     missing = re.match(r"No such command '(.*?)'", line)
     if context is not None and missing and (meant := _MEANT.get(f"{context.info_name} {missing[1]}")):
