@@ -337,6 +337,17 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
         return _tuple(mixed) if as_tuple else mixed
 
 
+# help() has no links: it shows the whole text of what a method passes its arguments on to.
+for _method, _done in (
+    (SharedLLMForCausalLM.read, SharedLLMModel.read),
+    (SharedLLMForCausalLM.append, SharedLLMModel.append),
+    (SharedLLMForCausalLM.select, select),
+    (SharedLLMForCausalLM.scores, scores),
+    (SharedLLMForCausalLM.fingerprint, SharedLLMModel.fingerprint),
+):
+    _method.__doc__ = _done.__doc__
+
+
 def _tuple(output: ModelOutput) -> Any:
     """What `return_dict=False` asks for. Its type is no part of `forward`'s, as in transformers."""
     return output.to_tuple()

@@ -4,12 +4,20 @@ import pytest
 import torch
 from helpers import VOCAB, random_texts, tiny_shared
 
+from sharedllm import SharedLLMForCausalLM
+
 IDS = torch.tensor(random_texts([12, 12]))
 
 
 @pytest.fixture(scope="module")
 def model():
     return tiny_shared("llama", injection="joint", encoding="chunk")
+
+
+@pytest.mark.parametrize("name", ["read", "append", "select", "scores", "fingerprint"])
+def test_help_tells_what_a_method_takes(name):
+    said = getattr(SharedLLMForCausalLM, name).__doc__
+    assert "; see " not in said and ("Args:" in said or "as `select`" in said or "those of `read`" in said)
 
 
 class Store:
