@@ -2,7 +2,8 @@
 
 cells.jsonl has the answers with the package's rule of how many pieces a question reads; cells-gpu.jsonl those with an earlier
 rule, and of every depth and budget; cells-others.jsonl those of other bases; cells-encoder.jsonl those of a model with a sentence encoder; cells-spaces.jsonl those of pieces that begin with a
-space and without it; cells-instruction-last.jsonl those of the same questions with the wording of before. No table shows cells-six-even.jsonl, of a model that reads through six layers: the text cites it.
+space and without it; cells-today.jsonl those to a set that was asked again; cells-summaries.jsonl those to sets of summaries;
+cells-instruction-last.jsonl those of the same questions with the wording of before. No table shows cells-six-even.jsonl, of a model that reads through six layers: the text cites it.
 """
 
 import json
@@ -17,7 +18,7 @@ from sharedllm.evaluation.qa.report import Contender, difference, estimate, load
 
 HERE = Path(__file__).parent
 CELLS, EARLIER, OTHERS = HERE / "cells.jsonl", HERE / "cells-gpu.jsonl", HERE / "cells-others.jsonl"
-SPACES = HERE / "cells-spaces.jsonl"
+SPACES, TODAY, SUMMARIES = (HERE / f"cells-{name}.jsonl" for name in ("spaces", "today", "summaries"))
 ENCODER, LAST = HERE / "cells-encoder.jsonl", HERE / "cells-instruction-last.jsonl"
 KEPT = ("question", "group", "operations", "read_operations", "again_operations", "selected_tokens")
 BUDGET = 512

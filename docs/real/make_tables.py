@@ -23,7 +23,9 @@ from answered import (
     PIECES,
     SENTENCES,
     SPACES,
+    SUMMARIES,
     SYSTEMS,
+    TODAY,
     WHOLE,
     Found,
     cell,
@@ -177,6 +179,18 @@ def encoder_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
         )
 
 
+def beside_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
+    """Ours beside the systems that were asked the same."""
+    names = {s: name for s, name in SYSTEMS.items() if any(key[3] == s for key in answers)}
+    yield f"| set, score | tokens | n | groups | {' | '.join(names.values())} | minus the same pieces |"
+    yield "|---|--:|--:|--:|" + "--:|" * (len(names) + 1)
+    for name, length in cells(answers):
+        here, metric = cell(answers, name, length), metrics[name]
+        ours, shown = here["sharedllm"], " | ".join(score(here[s], metric) for s in names)
+        counts = f"{size(name, length)} | {len(ours.rows)} | {groups(ours)}"
+        yield f"| {name}, {metric} | {counts} | {shown} | {minus(ours, here['same-pieces-text'], metric)} |"
+
+
 def spaces_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
     """Pieces that begin with the space before their first word, and without it."""
     yield "| set, score | tokens | n | with the space | without it | the same pieces as text | with it minus these | without it minus these |"
@@ -295,6 +309,8 @@ TABLES = {
     "gemma": (OTHERS, main_table, "Gemma 3"),
     "smollm2": (OTHERS, main_table, "SmolLM2"),
     "spaces": (SPACES, spaces_table),
+    "today": (TODAY, beside_table),
+    "summaries": (SUMMARIES, beside_table),
     "cost": (CELLS, cost_table),
     "gpu": (EARLIER, main_table),
     "budget": (EARLIER, budget_table),
