@@ -22,7 +22,7 @@ def test_report_is_that_of_its_cells(name):
     assert markdown(index(runs), runs[0].about["window"]) == text
 
 
-@pytest.mark.parametrize("name", ["recall", "recall-1M", "recall-cut", "recall-text", "recall-plain", "recall-lead"])
+@pytest.mark.parametrize("name", sorted(path.name for path in DOCS.glob("recall*")))
 def test_recall_report_is_that_of_its_cells(name):
     text = (DOCS / name / "report.md").read_text(encoding="utf-8")
     assert recall.markdown(*load(DOCS / name)) == text
