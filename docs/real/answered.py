@@ -2,7 +2,7 @@
 
 cells.jsonl has the answers with the package's rule of how many pieces a question reads; cells-gpu.jsonl those with an earlier
 rule, and of every depth and budget; cells-others.jsonl those of other bases; cells-encoder.jsonl those of a model with a sentence encoder; cells-spaces.jsonl those of pieces that begin with a
-space and without it; cells-today.jsonl those to a set that was asked again; cells-summaries.jsonl those to sets of summaries;
+space and without it; cells-today.jsonl those to sets that were asked again; cells-summaries.jsonl those to sets of summaries;
 cells-instruction-last.jsonl those of the same questions with the wording of before. No table shows cells-six-even.jsonl, of a model that reads through six layers: the text cites it.
 """
 
