@@ -50,20 +50,23 @@ FRONT = ("fairytaleqa", "hotpotqa", "keys-4", "nq", "reworded")
 # The sets of odd ids that the base can solve, and those whom ours is counted against on them.
 ODD_SETS = ("nq", "hotpotqa", "fairytaleqa", "narrativeqa", "keys-4", "keys-16", "keys-64", "values", "reworded")
 RIVALS = ("same-pieces-text", "bm25-text", "bm25-few-text", "minilm-text", "both-few-text", "full")
+# The strongest simple ones, by how they are called where ours is compared with them.
+SIMPLE = {"same-pieces-text": "the same pieces", "bm25-text": "BM25"}
 
 
 def main_table(answers: Found, metrics: dict[str, str], hard: bool = False) -> Iterator[str]:
-    """Sets and lengths by system, and ours against the strongest simple rivals. hard: those that the base can't solve."""
+    """Sets and lengths by system, and ours against the strongest simple rivals that were asked. hard: those that the base can't solve."""
     names = {s: name for s, name in SYSTEMS.items() if any(key[3] == s for key in answers)}
-    yield f"| set, score | tokens | n | groups | {' | '.join(names.values())} | minus the same pieces | minus BM25 |"
-    yield "|---|--:|--:|--:|" + "--:|" * (len(names) + 2)
+    rivals = {s: f"minus {name}" for s, name in SIMPLE.items() if s in names}
+    yield f"| set, score | tokens | n | groups | {' | '.join([*names.values(), *rivals.values()])} |"
+    yield "|---|--:|--:|--:|" + "--:|" * (len(names) + len(rivals))
     for name, length in cells(answers):
         here, metric = cell(answers, name, length), metrics[name]
         if solved(answers, name, length, metric) == hard:
             continue
         shown = [score(here[s], metric) if s in here else "–" for s in names]
         ours = here["sharedllm"]
-        signed = " | ".join(minus(ours, here[rival], metric) for rival in ("same-pieces-text", "bm25-text"))
+        signed = " | ".join(minus(ours, here[rival], metric) for rival in rivals)
         yield f"| {name}, {metric} | {size(name, length)} | {len(ours.rows)} | {groups(ours)} | {' | '.join(shown)} | {signed} |"
 
 
@@ -177,18 +180,6 @@ def encoder_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
             f"| {name}, {metric} | {size(name, length)} | {len(ours.rows)} | {shown} | {minus(ours, text, metric)} | "
             f"{minus(ours, both, metric)} | {before} | {mean(ours, lambda r: r['selected_tokens']):,.0f} | {share:.2f} |"
         )
-
-
-def beside_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
-    """Ours beside the systems that were asked the same."""
-    names = {s: name for s, name in SYSTEMS.items() if any(key[3] == s for key in answers)}
-    yield f"| set, score | tokens | n | groups | {' | '.join(names.values())} | minus the same pieces |"
-    yield "|---|--:|--:|--:|" + "--:|" * (len(names) + 1)
-    for name, length in cells(answers):
-        here, metric = cell(answers, name, length), metrics[name]
-        ours, shown = here["sharedllm"], " | ".join(score(here[s], metric) for s in names)
-        counts = f"{size(name, length)} | {len(ours.rows)} | {groups(ours)}"
-        yield f"| {name}, {metric} | {counts} | {shown} | {minus(ours, here['same-pieces-text'], metric)} |"
 
 
 def spaces_table(answers: Found, metrics: dict[str, str]) -> Iterator[str]:
@@ -309,8 +300,8 @@ TABLES = {
     "gemma": (OTHERS, main_table, "Gemma 3"),
     "smollm2": (OTHERS, main_table, "SmolLM2"),
     "spaces": (SPACES, spaces_table),
-    "today": (TODAY, beside_table),
-    "summaries": (SUMMARIES, beside_table),
+    "today": (TODAY, main_table),
+    "summaries": (SUMMARIES, main_table),
     "cost": (CELLS, cost_table),
     "gpu": (EARLIER, main_table),
     "budget": (EARLIER, budget_table),

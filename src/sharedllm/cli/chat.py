@@ -40,6 +40,14 @@ def command(
         checked_score(config_of(model), score)
     loaded, tokenizer = load(model)
     document = open_source(loaded, tokenizer, source, batch_tokens, keep_all=True)
-    answering = {"max_new_tokens": max_new_tokens, "instruction": instruction, "batch_tokens": batch_tokens}
-    chat = Chat(loaded, tokenizer, document, budget=budget, score=score, **answering)
+    chat = Chat(
+        loaded,
+        tokenizer,
+        document,
+        budget=budget,
+        score=score,
+        max_new_tokens=max_new_tokens,
+        instruction=instruction,
+        batch_tokens=batch_tokens,
+    )
     talk(chat, source, json)
