@@ -19,6 +19,7 @@ from ..memory.segments import Segment
 from ..model.backbone import SharedLLMModel
 from ..utils.text import decode
 from .base import TokenScore, extent, token_ids
+from .quotations import quotation
 
 # Replaces tokens of the question that do not count: no text contains it, and no pair crosses it.
 NO_WORD = -2
@@ -29,8 +30,9 @@ class BM25Score:
     """piece: number of tokens ranked together; pieces overlap by half, and a token has the better score of its two.
 
     k1, b: saturation of a word's count, and how much a piece's length matters.
-    continues: whether a token continues the previous word. If given, the last token of a question's word counts only
-    where the text's word ends too, so that "town7" does not match "town70".
+    tokenizer: if given, words are compared whole: the last token of a question's word counts only where the text's word
+    ends too, so that "town7" does not match "town70". And a quotation of the question does not count, which is looked for in
+    pieces of at least `close` of the best score, unless what is left has nowhere `least` of it.
     """
 
     name: str = "bm25"
@@ -38,7 +40,9 @@ class BM25Score:
     piece: int = 32
     k1: float = 1.5
     b: float = 0.75
-    continues: Callable[[int], bool] | None = None
+    close: float = 0.9
+    least: float = 0.25
+    tokenizer: PreTrainedTokenizerBase | None = None
 
     def scores(
         self,
@@ -58,7 +62,35 @@ class BM25Score:
 
     def _of(self, text: Int[Tensor, " Z"], asked: list[int]) -> Float[Tensor, " Z"]:
         """(Z,) scores of one text."""
-        return self.per_token(self.total(text, asked), len(text))
+        return self.per_token(self.unquoted(text, asked)[1], len(text))
+
+    def unquoted(
+        self, text: Int[Tensor, " Z"], asked: list[int]
+    ) -> tuple[Int[Tensor, " Z"], Float[Tensor, " pieces"]]:
+        """The text without quotations of the question, and the scores of its pieces; the text itself if then none is left
+        with a score of at least `least` of what the quotation has."""
+        total = self.total(text, asked)
+        if self.tokenizer is None:
+            return text, total
+        left, rest = text, total
+        while len(found := self._quotations(left, rest, [i for i in asked if i >= 0])):
+            left = left.index_fill(0, found, -1)
+            rest = self.total(left, asked)
+        return (left, rest) if rest.max() >= self.least * total.max() else (text, total)
+
+    def _quotations(
+        self, text: Int[Tensor, " Z"], total: Float[Tensor, " pieces"], asked: list[int]
+    ) -> Int[Tensor, " quoted"]:
+        """The places of quotations of a question in the best pieces and beside them."""
+        assert self.tokenizer is not None
+        half, beside, found = self.piece // 2, len(asked) + self.piece // 2, []
+        question = decode(self.tokenizer, asked)
+        for piece in torch.nonzero((total > 0) & (total >= self.close * total.max())).flatten().tolist():
+            first, last = max(0, piece * half - beside), min(len(text), piece * half + self.piece + beside)
+            quoted = quotation(text, first, last, question, self.tokenizer)
+            if quoted is not None:
+                found.append(torch.arange(*quoted))
+        return torch.cat(found) if found else torch.zeros(0, dtype=torch.long)
 
     def total(self, text: Int[Tensor, " Z"], asked: list[int]) -> Float[Tensor, " pieces"]:
         """(pieces,) scores of the pieces of a text. Adds word by word, because a question may have thousands."""
@@ -96,18 +128,20 @@ class BM25Score:
 
     def _asked(self, asked: list[int]) -> Counter[tuple[tuple[int, ...], bool]]:
         """The tokens and pairs of a question, whether a word ends with each, and their counts."""
-        ends = [self.continues is not None] * len(asked)
-        if self.continues is not None:
-            ends[:-1] = [after == NO_WORD or not self.continues(after) for after in asked[1:]]
+        ends = [self.tokenizer is not None] * len(asked)
+        if self.tokenizer is not None:
+            continues = _continuing(self.tokenizer)
+            ends[:-1] = [after == NO_WORD or not continues(after) for after in asked[1:]]
         singles = [((i,), end) for i, end in zip(asked, ends, strict=True)]
         return Counter([*singles, *zip(pairwise(asked), ends[1:], strict=True)])
 
     def _ending(self, text: Int[Tensor, " Z"], places: Int[Tensor, " places"], last: int) -> Int[Tensor, " ending"]:
         """The places at which a word of the text ends `last` tokens later."""
-        assert self.continues is not None
+        assert self.tokenizer is not None
+        continues = _continuing(self.tokenizer)
         after = (places + last + 1).clamp(max=len(text) - 1)
         known, inverse = text[after].unique(return_inverse=True)
-        going = torch.tensor([i >= 0 and self.continues(i) for i in known.tolist()], dtype=torch.bool)
+        going = torch.tensor([i >= 0 and continues(i) for i in known.tolist()], dtype=torch.bool)
         return places[~going[inverse] | (after == places + last)]
 
     def per_token(self, scores: Float[Tensor, " pieces"], length: int) -> Float[Tensor, " {length}"]:
@@ -129,8 +163,8 @@ class BM25Score:
 
 
 def in_whole_words(score: TokenScore, tokenizer: PreTrainedTokenizerBase) -> TokenScore:
-    """The score; a lexical score is changed to match whole words of the tokenizer."""
-    return replace(score, continues=_continuing(tokenizer)) if isinstance(score, BM25Score) else score
+    """The score; a lexical score is changed to match whole words of the tokenizer, and to leave out quotations."""
+    return replace(score, tokenizer=tokenizer) if isinstance(score, BM25Score) else score
 
 
 @lru_cache(maxsize=8)

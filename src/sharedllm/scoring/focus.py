@@ -28,7 +28,7 @@ class FocusScore(BM25Score):
     near: int = 8
 
     def _of(self, text: Int[Tensor, " Z"], asked: list[int]) -> Float[Tensor, " Z"]:
-        total = self.total(text, asked)
+        text, total = self.unquoted(text, asked)
         left = torch.zeros_like(total)
         for word in self.by_word(text, asked):
             have = total.where(word > 0, 0)

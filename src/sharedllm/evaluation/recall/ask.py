@@ -13,6 +13,7 @@ from ...memory.context_memory import ContextMemory
 from ...memory.segments import segments_of
 from ...prompts import NOTHING, own_words, plain
 from ...scoring.base import get_score
+from ...scoring.bm25 import in_whole_words
 from ...scoring.cosine import CosineScore
 from ...scoring.hybrid import HybridScore
 from ...scoring.oracle import OracleScore
@@ -101,10 +102,12 @@ class Asker:
             if name == "oracle":
                 found[name] = self.model.scores(memory, query, score=OracleScore([question.spans]))
             elif name not in ("hybrid", "tree"):
-                found[name] = self.model.scores(memory, query, query_words=words, score=name)
+                score = in_whole_words(get_score(name), self.tokenizer)
+                found[name] = self.model.scores(memory, query, query_words=words, score=score)
         if "hybrid" in self.scores:
             hybrid = get_score("hybrid")
             assert isinstance(hybrid, HybridScore)
+            hybrid = hybrid.in_whole_words(self.tokenizer)
             members = [
                 found[m.name] if m.name in found else self.model.scores(memory, query, query_words=words, score=m)
                 for m in hybrid.members
