@@ -64,9 +64,7 @@ class BM25Score:
         """(Z,) scores of one text."""
         return self.per_token(self.unquoted(text, asked)[1], len(text))
 
-    def unquoted(
-        self, text: Int[Tensor, " Z"], asked: list[int]
-    ) -> tuple[Int[Tensor, " Z"], Float[Tensor, " pieces"]]:
+    def unquoted(self, text: Int[Tensor, " Z"], asked: list[int]) -> tuple[Int[Tensor, " Z"], Float[Tensor, " pieces"]]:
         """The text without quotations of the question, and the scores of its pieces; the text itself if then none is left
         with a score of at least `least` of what the quotation has."""
         total = self.total(text, asked)
