@@ -157,6 +157,13 @@ def test_before_training_a_short_text_is_the_base():
     assert {part_of(n, model.config) for n, _ in model.named_parameters()} == {"beacon", "everything"}
 
 
+def test_beacons_begin_as_the_end_of_text_or_the_token_that_is_named():
+    base = tiny_base("llama")
+    base.config.eos_token_id, embeddings = 7, base.get_input_embeddings().weight
+    assert torch.equal(BeaconForCausalLM.from_base(base).beacon_embedding, embeddings[7])
+    assert torch.equal(BeaconForCausalLM.from_base(base, initial_token=5).beacon_embedding, embeddings[5])
+
+
 def test_training_draws_a_ratio_for_each_window():
     model = tiny_beacon(ratios=[2, 4, 8]).train()
     ids = torch.tensor(random_texts([40]))
@@ -182,7 +189,12 @@ def test_saved_and_loaded(tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "said"),
-    [({"stride": 24}, "stride=24"), ({"ratios": [16]}, "ratios="), ({"ratios": []}, "ratios=")],
+    [
+        ({"stride": 24}, "stride=24"),
+        ({"ratios": [16]}, "ratios="),
+        ({"ratios": []}, "ratios="),
+        ({"initial_token": 10**6}, "initial_token=1000000"),
+    ],
 )
 def test_what_cannot_work(settings, said):
     with pytest.raises(ValueError, match=said):

@@ -20,6 +20,8 @@ class BeaconConfig(PreTrainedConfig):
         stride: w, number of raw tokens condensed at once; the memory has W − w tokens. Default: W / 2.
         ratios: α, raw tokens per beacon; one is drawn for each window in training. Default: 2, 4, 8, 16, 32.
         sinks: number of first tokens of a text that stay in the memory as raw tokens.
+        initial_token: id of the token with whose embedding the beacons' begins. Default: the base's end of text, as in their
+            paper; a base that has seen nothing behind it needs another one.
     """
 
     model_type = "sharedllm_beacon"
@@ -31,6 +33,7 @@ class BeaconConfig(PreTrainedConfig):
     stride: int | None = None
     ratios: list[int] | tuple[int, ...] | None = None
     sinks: int = 1
+    initial_token: int | None = None
     initializer_range: float = 0.02
     tie_word_embeddings: bool = False
 
@@ -48,6 +51,11 @@ class BeaconConfig(PreTrainedConfig):
             )
         if not self.ratios or self.ratios[0] < 1 or self.ratios[-1] > self.stride:
             raise UserError(f"ratios={self.ratios} must be between 1 and stride={self.stride} raw tokens per beacon.")
+        ends, vocabulary = self.eos_token_id, self.text_config.vocab_size
+        if self.initial_token is None:
+            self.initial_token = (ends[0] if isinstance(ends, list) else ends) or 0
+        if not 0 <= self.initial_token < vocabulary:
+            raise UserError(f"initial_token={self.initial_token} is no token of the base: give an id below {vocabulary}.")
         if getattr(self.text_config, "sliding_window", None):
             raise UserError("a base with a sliding_window can't attend to beacons before it: use another base.")
 

@@ -52,8 +52,7 @@ class BeaconForCausalLM(PreTrainedModel, GenerationMixin):
         self.lm_head = base.lm_head
         attentions = [getattr(layer, self.family.attention) for layer in self.model.layers]
         self.beacon = nn.ModuleList(BeaconProjections(attention, self.family) for attention in attentions)
-        eos = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
-        self.beacon_embedding = nn.Parameter(self.model.embed_tokens.weight[eos or 0].detach().clone())
+        self.beacon_embedding = nn.Parameter(self.model.embed_tokens.weight[config.initial_token].detach().clone())
         self.post_init()
 
     @classmethod
