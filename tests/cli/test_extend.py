@@ -7,7 +7,7 @@ import pytest
 from helpers import tiny_base
 from transformers import BertConfig, PreTrainedConfig
 
-from sharedllm.cli.extend import DEFAULTS
+from sharedllm.cli.injections import DEFAULTS
 from sharedllm.model.base_config import check_base, positions_of
 from sharedllm.utils.errors import UserError
 

@@ -1,7 +1,7 @@
 """`sharedllm extend`: make a SharedLLM from a base checkpoint, ready for questions or, with --paper, for training."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -9,22 +9,7 @@ from ..context.policies import POLICIES
 from ..utils.errors import UserError
 from ..utils.text_files import check_file
 from .common import JsonOption, check_model, note, output_option, print_json
-
-Injection = Literal["deep", "joint", "cross"]
-# What is taken where nothing is said. A depth of None is measured.
-DEFAULTS: dict[Injection, dict[str, Any]] = {
-    "deep": {"encoding": "chunk", "chunk_size": 2048, "lower_layers": None},
-    "joint": {"encoding": "chunk", "chunk_size": 1024, "lower_layers": 4},
-    "cross": {"encoding": "node", "chunk_size": 1024, "lower_layers": 4},
-}
-
-
-def default(field: str) -> str:
-    """The default of an option, for its help: "2048 (deep), 1024 (joint, cross)"."""
-    values: dict[str, list[str]] = {}
-    for injection, defaults in DEFAULTS.items():
-        values.setdefault("measured" if defaults[field] is None else str(defaults[field]), []).append(injection)
-    return "Default: " + ", ".join(f"{value} ({', '.join(names)})" for value, names in values.items()) + "."
+from .injections import DEFAULTS, Injection, default
 
 
 def numbers(field: str, text: str) -> list[int]:

@@ -27,7 +27,7 @@ from ..utils.prose import library_prose
 from ..utils.scratch import whole_folder
 from ..utils.text_files import read_text
 from .common import note, progress_bar
-from .extend import DEFAULTS
+from .injections import DEFAULTS
 from .loading import quiet
 
 # A model that reads deeper what a question selects; its chunks are read in pieces, so they may be long.

@@ -55,7 +55,9 @@ class BeaconConfig(PreTrainedConfig):
         if self.initial_token is None:
             self.initial_token = (ends[0] if isinstance(ends, list) else ends) or 0
         if not 0 <= self.initial_token < vocabulary:
-            raise UserError(f"initial_token={self.initial_token} is no token of the base: give an id below {vocabulary}.")
+            raise UserError(
+                f"initial_token={self.initial_token} is no token of the base: give an id below {vocabulary}."
+            )
         if getattr(self.text_config, "sliding_window", None):
             raise UserError("a base with a sliding_window can't attend to beacons before it: use another base.")
 
