@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ..model.config import SharedLLMConfig
 from ..systems.trained import parts_of_type, trained_systems
 from ..utils.errors import UserError
+from .muon import Muon
 from .recipe import Lora
 
 # Parts of all trained systems, and of every model.
@@ -140,7 +141,7 @@ def make_optimizers(
 
     optimizers: list[torch.optim.Optimizer] = []
     if chosen(True):
-        optimizers.append(torch.optim.Muon(chosen(True), weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+        optimizers.append(Muon(chosen(True), weight_decay))
     if chosen(False):
         decay = 0.0 if kind == "muon" else weight_decay
         optimizers.append(torch.optim.AdamW(chosen(False), betas=(betas[0], betas[1]), weight_decay=decay))

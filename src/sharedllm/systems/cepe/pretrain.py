@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, ModernBertConfig, Mod
 from ...data.shards import TokenStore
 from ...data.spans import Spans
 from ...utils.errors import UserError
+from ...utils.hardware import fast_bf16
 from ...utils.model_names import checkpoint
 from ...utils.scratch import whole_folder
 from .config import encoder_config
@@ -68,7 +69,7 @@ def pretrain(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
     )
-    bf16 = model.device.type == "cuda" or torch.backends.mkldnn.is_available()
+    bf16 = model.device.type == "cuda" or fast_bf16()
     spans, generator, losses = [Spans(store, SAMPLE, seed) for store in stores], torch.Generator(), []
     for step in range(steps):
         generator.manual_seed(seed * 1_000_003 + step)
