@@ -52,12 +52,10 @@ class BeaconConfig(PreTrainedConfig):
         if not self.ratios or self.ratios[0] < 1 or self.ratios[-1] > self.stride:
             raise UserError(f"ratios={self.ratios} must be between 1 and stride={self.stride} raw tokens per beacon.")
         ends, vocabulary = self.eos_token_id, self.text_config.vocab_size
-        if self.initial_token is None:
-            self.initial_token = (ends[0] if isinstance(ends, list) else ends) or 0
-        if not 0 <= self.initial_token < vocabulary:
-            raise UserError(
-                f"initial_token={self.initial_token} is no token of the base: give an id below {vocabulary}."
-            )
+        end = (ends[0] if isinstance(ends, list) else ends) or 0
+        first = self.initial_token = end if self.initial_token is None else self.initial_token
+        if not 0 <= first < vocabulary:
+            raise UserError(f"initial_token={first} is no token of the base: give an id below {vocabulary}.")
         if getattr(self.text_config, "sliding_window", None):
             raise UserError("a base with a sliding_window can't attend to beacons before it: use another base.")
 
