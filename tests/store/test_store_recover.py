@@ -228,6 +228,47 @@ def test_recover_says_what_is_lost(tmp_path, model):
     assert not (tmp_path / "newer.memory").exists()
 
 
+@torch.no_grad()
+def test_recover_beside_a_manifest_takes_what_it_names(tmp_path, model):
+    """No older version of a text returns, whichever file is newer; what the manifest names and is lost is said."""
+    folder, said = tmp_path / "a.memory", []
+    store = build(folder, model, TEXTS | {"three": words(40, 3), "four": words(20, 4)})
+    old = {path: path.read_bytes() for path in (folder / "blocks").iterdir()}
+    with writing(folder) as writer:
+        writer.read(model, TOKENIZER, "two", [words(39, 5)], anew=True)
+        writer.forget("four")
+    before = MemoryStore.open(folder).documents
+    for path in old.keys() - set((folder / "blocks").iterdir()):
+        path.write_bytes(old[path])  # left by a killed writer, copied last
+    recover(folder, tmp_path / "whole.memory", TOKENIZER, "tok", said.append)
+    assert MemoryStore.open(tmp_path / "whole.memory").documents == before
+    assert len(said) == 3 and all("is none of the blocks that manifest.json names" in line for line in said)
+    one, _, three = before
+    (folder / "blocks" / f"{one.blocks[0].file}.memory").unlink()
+    for block in three.blocks:
+        (folder / "blocks" / f"{block.file}.memory").unlink()
+    said.clear()
+    recover(folder, tmp_path / "rest.memory", TOKENIZER, "tok", said.append)
+    rest = MemoryStore.open(tmp_path / "rest.memory").documents
+    assert [(d.name, d.tokens) for d in rest] == [("one from 32", 68), ("two", 39)] and rest[1] == before[1]
+    assert said[3:] == [
+        f"left out: {name}, tokens {span}: blocks/{block.file}.memory is missing or damaged"
+        for name, span, block in (
+            ("one", "0–32", one.blocks[0]), ("three", "0–32", three.blocks[0]), ("three", "32–40", three.blocks[1])
+        )
+    ]  # fmt: skip
+    assert store.documents[1] != before[1]
+
+
+def test_recover_takes_all_blocks_beside_the_manifest_of_another_memory(tmp_path, model):
+    folder = tmp_path / "a.memory"
+    build(folder, model, TEXTS)
+    other = build(tmp_path / "b.memory", model, {"three": words(20)})
+    (folder / "manifest.json").write_bytes((other.folder / "manifest.json").read_bytes())
+    recover(folder, tmp_path / "new.memory", TOKENIZER, "tok")
+    assert [d.name for d in MemoryStore.open(tmp_path / "new.memory").documents] == ["one", "two"]
+
+
 def test_recover_blocks_of_before_which_name_no_document(tmp_path, model, monkeypatch):
     real = edit.save_memory
 

@@ -66,7 +66,7 @@ def recover(
         typer.Argument(
             parser=given_path,
             metavar="<path>",
-            help="A memory whose manifest.json is missing or damaged; it is not changed.",
+            help="A memory whose manifest.json or blocks are missing or damaged; it is not changed.",
         ),
     ],
     output: Annotated[Path, output_option("Memory to write.")],
@@ -74,7 +74,8 @@ def recover(
 ) -> None:
     """Make a new memory from the remaining blocks of a memory.
 
-    A block stores its document's name and its place in it. If one is missing, the text after it becomes a separate document.
+    A block stores its document's name and its place in it. If one is missing, the text after it becomes a separate document. An
+    undamaged manifest.json says which blocks are taken; what it names and is lost is listed.
     Of --model only the tokenizer is read: the new memory can be asked with the model that made the old one, and with no other.
     """
     _check_folder(memory, lost=True)

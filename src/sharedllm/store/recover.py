@@ -1,10 +1,11 @@
-"""Recovers the undamaged blocks of a memory whose manifest is missing or damaged, as a new memory. The old one is not changed."""
+"""Recovers the undamaged blocks of a memory whose manifest or blocks are missing or damaged, as a new memory. The old one is
+not changed."""
 
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ..utils.fields import whole
 from ..utils.text import decode_pieces
 from ..utils.text_files import is_text
 from .blocks import Form, form_of
-from .manifest import ORIGIN, Block, Document, Manifest, is_block, origin_of, read_manifest
+from .manifest import NAME, ORIGIN, Block, Document, Manifest, is_block, origin_of, read_manifest
 from .writer import writing
 
 # Header fields that are equal in all blocks of a memory.
@@ -45,6 +46,11 @@ class _Found:
     origin: Origin | None
 
     @property
+    def key(self) -> tuple[str, str]:
+        """What a manifest names it by."""
+        return self.path.stem, self.header["checksum"]
+
+    @property
     def alike(self) -> tuple[Any, ...]:
         return *(self.header[field] for field in _ALIKE), self.form
 
@@ -62,18 +68,19 @@ def recover(
 ) -> None:
     """Make a new memory from the blocks in a folder.
 
-    Blocks store the name of their document, their place in it, and its pages, sections and the like. If one is missing, the
-    text after it becomes a separate document, without numbers of lines. Documents are in their old order, and finished if
-    all of their text is there; blocks of older versions do not say these two.
+    An undamaged manifest says which blocks belong to the memory, and how; only without one, or where it is another memory's, are
+    all blocks taken. These store the name of their document, their place in it, and its pages, sections and the like. If one
+    is missing, the text after it becomes a separate document, without numbers of lines. Documents are in their old order, and
+    finished if all of their text is there; blocks of older versions do not say these two.
 
     Args:
         tokenizer: of the model that read them; decoding gives the numbers of characters. tokenizer_mark: identifies it.
-        say: called with one line for each block that is left out.
+        say: called with one line for all that is left out.
 
     Raises:
         UserError: there is no document or no undamaged block, they are another tokenizer's, or `output` holds documents.
     """
-    blocks = _whole_blocks(folder, say)
+    named, blocks = _named(folder, _whole_blocks(folder, say), say)
     kind = Counter(b.alike for b in blocks for _ in b.ids).most_common(1)[0][0]
     for block in blocks:
         if block.alike != kind:
@@ -82,13 +89,14 @@ def recover(
     fingerprint, mark, chunk_size, layers, storage, _ = kind
     if mark != tokenizer_mark:
         raise UserError(f"{folder} was made with another tokenizer: {ITS_MODEL}.")
-    runs = _runs(blocks, chunk_size, say)
-    documents = tuple(_document(tokenizer, name, run) for name, run in runs)
+    made = _Made(tokenizer, chunk_size, say)
+    parts = list(made.of_blocks(blocks) if named is None else made.of_named(named, blocks))
     manifest = Manifest(
-        fingerprint, mark, chunk_size, layers, all(b.complete for _, run in runs for b in run), storage, documents
-    )
+        fingerprint, mark, chunk_size, layers, all(b.complete for _, run in parts for b in run), storage,
+        tuple(document for document, _ in parts), model=named.model if named is not None else "",
+    )  # fmt: skip
     with writing(output) as writer:
-        writer.adopt(manifest, (b.path for _, run in runs for b in run))
+        writer.adopt(manifest, (b.path for _, run in parts for b in run))
         writer.commit()
 
 
@@ -122,7 +130,8 @@ def _whole_blocks(folder: Path, say: Callable[[str], None]) -> list[_Found]:
         ids = tensors["token_ids"][0, :length].clone()
         found.append(_Found(path, header, ids, complete, form_of(tensors), name, start, place, ends, origin))
     if not found:
-        if not paths and _is_empty(folder):
+        named = _manifest(folder)
+        if not paths and named is not None and not named.documents:
             raise UserError(
                 f"{folder} holds no document, so there is nothing to recover: read one with `sharedllm read … -o {folder}`."
             )
@@ -130,42 +139,82 @@ def _whole_blocks(folder: Path, say: Callable[[str], None]) -> list[_Found]:
     return found
 
 
-def _is_empty(folder: Path) -> bool:
-    """Whether a manifest says that there is no document, as when all were removed."""
+def _named(folder: Path, blocks: list[_Found], say: Callable[[str], None]) -> tuple[Manifest | None, list[_Found]]:
+    """The manifest, and the blocks that it names. Where it is lost, or names none of them: None, and all blocks."""
+    manifest = _manifest(folder)
+    keys = {(b.file, b.sha256) for d in manifest.documents for b in d.blocks} if manifest is not None else set()
+    if keys.isdisjoint(b.key for b in blocks):
+        return None, blocks
+    for block in blocks:
+        if block.key not in keys:
+            say(f"left out: {block.path.name} is none of the blocks that {NAME} names")
+    return manifest, [b for b in blocks if b.key in keys]
+
+
+def _manifest(folder: Path) -> Manifest | None:
+    """What an undamaged manifest says."""
     try:
-        return not read_manifest(folder).documents
+        return read_manifest(folder)
     except UserError:
-        return False
+        return None
 
 
-def _runs(blocks: list[_Found], chunk_size: int, say: Callable[[str], None]) -> list[tuple[str, list[_Found]]]:
-    """Runs of blocks without a gap, each with the name of the resulting document."""
-    runs: list[tuple[str, list[_Found]]] = []
-    names = dict.fromkeys(b.name for b in sorted(blocks, key=lambda block: block.place))
-    for name in names:
-        run: list[_Found] = []
-        # If two blocks begin at the same token, the longer, newer one was meant to replace the other.
-        own = [
-            ((b.start, -len(b.ids), -place) if name else (place,), b)
-            for place, b in enumerate(blocks)
-            if b.name == name
-        ]
-        for _, block in sorted(own, key=lambda entry: entry[0]):
-            if run and name and block.start < run[-1].end:
-                say(f"left out: {block.path.name} holds an older end of {name}")
-            elif run and name and block.start == run[-1].end and len(run[-1].ids) % chunk_size == 0:
-                run.append(block)
-            else:
-                run = [block]
-                runs.append((name, run))
-    taken: set[str] = set()
-    named = []
-    for name, run in runs:
-        shown = name if name and is_text(name) and run[0].start == 0 else f"{name or 'recovered'} from {run[0].start:,}"
-        shown = _free(shown if name else "recovered", taken)
-        taken.add(shown)
-        named.append((shown, run))
-    return named
+@dataclass
+class _Made:
+    """Makes documents of blocks, each with the blocks that it has. taken: their names so far."""
+
+    tokenizer: PreTrainedTokenizerBase
+    chunk_size: int
+    say: Callable[[str], None]
+    taken: set[str] = field(default_factory=set)
+
+    def of_named(self, manifest: Manifest, blocks: list[_Found]) -> Iterator[tuple[Document, list[_Found]]]:
+        """The documents of a manifest: those that have lost nothing as it says, and the rest of the others."""
+        found = {block.key: block for block in blocks}
+        own = {d.name: [found.get((b.file, b.sha256)) for b in d.blocks] for d in manifest.documents}
+        self.taken |= {name for name, theirs in own.items() if None not in theirs}
+        for document in manifest.documents:
+            theirs, start = own[document.name], 0
+            rest = [block for block in theirs if block is not None]
+            if len(rest) == len(theirs):
+                yield document, rest
+                continue
+            for named, block in zip(document.blocks, theirs, strict=True):
+                if block is None:
+                    lost = f"{document.name}, tokens {start:,}–{start + named.tokens:,}"
+                    self.say(f"left out: {lost}: blocks/{named.file}.memory is missing or damaged")
+                start += named.tokens
+            yield from self.of_blocks(rest)
+
+    def of_blocks(self, blocks: list[_Found]) -> Iterator[tuple[Document, list[_Found]]]:
+        """Documents of blocks, as these say."""
+        for name, run in self._runs(blocks):
+            shown = name if name and is_text(name) and run[0].start == 0 else f"{name} from {run[0].start:,}"
+            shown = _free(shown if name else "recovered", self.taken)
+            self.taken.add(shown)
+            yield _document(self.tokenizer, shown, run), run
+
+    def _runs(self, blocks: list[_Found]) -> Iterable[tuple[str, list[_Found]]]:
+        """Runs of blocks without a gap, each with the name of its document."""
+        runs: list[tuple[str, list[_Found]]] = []
+        names = dict.fromkeys(b.name for b in sorted(blocks, key=lambda block: block.place))
+        for name in names:
+            run: list[_Found] = []
+            # If two blocks begin at the same token, the longer, newer one was meant to replace the other.
+            own = [
+                ((b.start, -len(b.ids), -place) if name else (place,), b)
+                for place, b in enumerate(blocks)
+                if b.name == name
+            ]
+            for _, block in sorted(own, key=lambda entry: entry[0]):
+                if run and name and block.start < run[-1].end:
+                    self.say(f"left out: {block.path.name} holds an older end of {name}")
+                elif run and name and block.start == run[-1].end and len(run[-1].ids) % self.chunk_size == 0:
+                    run.append(block)
+                else:
+                    run = [block]
+                    runs.append((name, run))
+        return runs
 
 
 def _free(name: str, taken: set[str]) -> str:
