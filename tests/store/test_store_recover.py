@@ -251,6 +251,7 @@ def test_recover_beside_a_manifest_takes_what_it_names(tmp_path, model):
     recover(folder, tmp_path / "rest.memory", TOKENIZER, "tok", said.append)
     rest = MemoryStore.open(tmp_path / "rest.memory").documents
     assert [(d.name, d.tokens) for d in rest] == [("one from 32", 68), ("two", 39)] and rest[1] == before[1]
+    assert [d.part_of for d in rest] == ["one", ""]
     assert said[3:] == [
         f"left out: {name}, tokens {span}: blocks/{block.file}.memory is missing or damaged"
         for name, span, block in (

@@ -74,7 +74,8 @@ def _source(source: dict[str, Any]) -> str:
     if "reason" in source:
         return f"{source['document']}: tokens {source['start']:,}–{source['end']:,} are lost: {source['reason']}"
     sizes = [some(source[f"{unit}s"], unit) for unit in ("token", "character") if source.get(f"{unit}s") is not None]
-    cut_off = [] if source.get("finished", True) else ["incomplete: continue with read --append"]
+    rest = "it lacks its beginning, read it with --sync" if source.get("part_of") else "continue with read --append"
+    cut_off = [] if source.get("finished", True) else [f"incomplete: {rest}"]
     return f"{source['name']}: " + ", ".join([*sizes, *cut_off])
 
 

@@ -2,8 +2,10 @@
 bodies."""
 
 import os
+import shlex
 from logging import CRITICAL, getLogger
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -101,11 +103,19 @@ def note_damage(memory: Memory, name: str | Path) -> None:
         note_repair(name)
     for document in memory.contents:
         if not document.get("finished", True):
-            note(
-                f"incomplete: {document['name']} was read up to {some(document['tokens'], 'token')}: go on with `sharedllm "
-                "read --append`.",
-                style="yellow",
-            )
+            note(f"incomplete: {document['name']} {_rest_of(document, name)}.", style="yellow")
+
+
+def _rest_of(document: dict[str, Any], memory: str | Path) -> str:
+    """How much of an incomplete document a memory holds, and what reads the rest of it."""
+    if not (whole := document.get("part_of")):
+        return f"was read up to {some(document['tokens'], 'token')}: go on with `sharedllm read --append`"
+    if os.path.isfile(whole):  # noqa: PTH113 (false also for what can be no name)
+        return f"lacks its beginning: `sharedllm read {shlex.quote(whole)} -o {memory} --sync` reads all of it"
+    return (
+        f"lacks its beginning, and {whole} is not here to read it again: `sharedllm memory forget {memory} "
+        f"{shlex.quote(document['name'])}` drops it"
+    )
 
 
 @torch.no_grad()

@@ -94,6 +94,8 @@ def command(
             if (output / reading.NAME).exists():
                 note(f"what was read is kept: the same command {'' if append or sync else 'with --append '}goes on")
             raise
+    if sync:
+        dropped += reading.replaced(output, collection)
     if dropped:
         reading.forget(output, dropped)
     store = MemoryStore.open(output, verify=False)

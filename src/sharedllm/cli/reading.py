@@ -122,6 +122,13 @@ def deleted(output: Path, manifest: Manifest, collection: Collection) -> list[st
     ]
 
 
+def replaced(output: Path, collection: Collection) -> list[str]:
+    """The parts of documents that `memory recover` saved without their beginning, where the whole is held now."""
+    documents = read_manifest(output).documents
+    whole = {document.name for document in documents if document.finished}.intersection(collection.names)
+    return [document.name for document in documents if document.part_of in whole]
+
+
 def forget(output: Path, names: list[str]) -> None:
     """Remove documents from a memory."""
     with writing(output) as writer:

@@ -151,7 +151,7 @@ def write_part(place: Place, part: Part) -> None:
     """Commit a shard: its objects are there already."""
     content = asdict(part)
     for document in content["documents"]:
-        del document["finished"], document["place"]
+        del document["finished"], document["place"], document["part_of"]
         for block in document["blocks"]:
             block["offset"], block["nbytes"] = map(int, block.pop("file").split("+"))
     place.write(f"parts/{part.shard}.json", _written(PART, content))

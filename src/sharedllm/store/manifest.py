@@ -32,7 +32,7 @@ _BLOCK = re.compile(r"[0-9a-f]{32}\.memory(\.tmp[0-9a-f]{8})?")
 
 
 # Manifests of older versions lack the fields in `_NEWER`.
-_NEWER = frozenset({"lines", "origin", "place", "model"})
+_NEWER = frozenset({"lines", "origin", "place", "model", "part_of"})
 _BLOCK_FIELDS = {
     "file": text("[0-9a-f]{32}"),
     "tokens": whole(1),
@@ -54,6 +54,7 @@ _DOCUMENT = {
     "finished": TRUTH,
     "origin": ORIGIN,
     "place": whole(0),
+    "part_of": text(),
 }
 _MANIFEST = {
     "fingerprint": text(),
@@ -95,6 +96,7 @@ class Document:
     finished  False while it is being read. It stays False if reading is interrupted; reading again continues there
     origin    the file it was read from; None for texts that come from elsewhere, and in memories of older versions
     place     among the documents that were read here: grows from one to the next. −1 is unknown, in memories of older versions
+    part_of   the document of which `recover` found only this part, not its beginning; "" for a whole one
     """
 
     name: str
@@ -103,6 +105,7 @@ class Document:
     finished: bool = True
     origin: Origin | None = None
     place: int = -1
+    part_of: str = ""
 
     @property
     def tokens(self) -> int:
@@ -155,6 +158,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     for document in content["documents"]:
         if document["place"] < 0:
             del document["place"]
+        if not document["part_of"]:
+            del document["part_of"]
         for block in document["blocks"]:
             if block["lines"] < 0:
                 del block["lines"]
@@ -207,6 +212,7 @@ def _manifest(content: dict[str, Any]) -> Manifest:
             d["finished"],
             origin_of(d.get("origin")),
             d.get("place", -1),
+            d.get("part_of", ""),
         )
         for d in content["documents"]
     )

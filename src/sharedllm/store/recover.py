@@ -232,7 +232,8 @@ def _document(tokenizer: PreTrainedTokenizerBase, name: str, run: list[_Found]) 
     )
     digest = hashlib.sha256("".join(texts).encode()).hexdigest()
     origin = _origin(run, [len(text) for text in texts])
-    return Document(name, blocks, digest, run[0].start == 0 and run[-1].ends, origin, run[0].place)
+    part_of = run[0].name if run[0].start else ""
+    return Document(name, blocks, digest, not run[0].start and run[-1].ends, origin, run[0].place, part_of)
 
 
 def _origin(run: list[_Found], lengths: list[int]) -> Origin | None:

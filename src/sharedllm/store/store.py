@@ -137,11 +137,12 @@ class MemoryStore:
 
     @property
     def contents(self) -> list[dict[str, Any]]:
-        """For each document: "name", "tokens", "characters", "finished", False if its reading was interrupted, and its
-        "title" if it has one."""
+        """For each document: "name", "tokens", "characters", "finished", False if its reading was interrupted, its
+        "title" if it has one, and "part_of", the document of which it is only a part, if `recover` made it."""
         return [
             {"name": d.name, "tokens": d.tokens, "characters": d.characters, "finished": d.finished}
             | ({"title": d.origin.title} if d.origin is not None and d.origin.title else {})
+            | ({"part_of": d.part_of} if d.part_of else {})
             for d in self.documents
         ]
 
