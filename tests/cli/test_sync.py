@@ -1,5 +1,6 @@
 """`sharedllm read --sync`: which text stays in a memory, which goes, and what is said of it."""
 
+import json
 from pathlib import Path
 
 from sharedllm.store import open_memory
@@ -41,3 +42,43 @@ def test_a_part_that_was_recovered_goes_when_its_text_is_read_again(run, tmp_pat
     code, _, err = run("read", "f", "-o", "r.memory", "--sync", *model)
     assert code == 0 and f"dropped 1 document: {part}\n" in err and "incomplete" not in err
     assert names() == ["f/short.txt", "f/long one.txt"]
+
+
+def test_the_document_of_an_emptied_file_goes(run, tmp_path, small_folder, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("d").mkdir()
+    for name in ("a", "b", "c"):
+        Path(f"d/{name}.txt").write_text(f"The gate {name} opens at nine.")
+    read = ["read", "d", "-o", "m.memory", "--keep-all", "--model", small_folder]
+    assert run(*read)[0] == 0
+    Path("d/b.txt").write_text(" \n")
+    Path("d/c.txt").write_text("")
+    Path("d/new.txt").write_text("")
+    code, _, err = run(*read, "--append")
+    stays = "d/c.txt is empty: there is nothing to read; its former text stays in the memory.\n"
+    assert code == 0 and stays in err and "d/new.txt is empty: there is nothing to read.\n" in err
+    assert len(open_memory("m.memory").contents) == 3
+    code, _, err = run(*read, "--sync")
+    assert (
+        code == 0 and "1 document unchanged\ndropped 2 documents, empty now: d/b.txt, d/c.txt\n1 file could" in err
+    ), err
+    assert "nothing to read; m.memory holds" in err and "stays" not in err
+    assert [document.name for document in open_memory("m.memory").documents] == ["d/a.txt"]
+    Path("d/a.txt").write_text("")
+    code, out, _ = run(*read, "--sync", "--json")
+    assert code == 0 and json.loads(out)["dropped"] == ["d/a.txt"] and open_memory("m.memory").contents == []
+
+
+def test_a_file_that_became_binary_keeps_its_former_text_and_says_so(run, tmp_path, small_folder, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("d").mkdir()
+    for name in ("a", "b"):
+        Path(f"d/{name}.txt").write_text(f"The gate {name} opens at nine.")
+    read = ["read", "d", "-o", "m.memory", "--keep-all", "--model", small_folder]
+    assert run(*read)[0] == 0
+    Path("d/b.txt").write_bytes(bytes(range(256)))
+    Path("d/c.txt").write_bytes(bytes(range(256)))
+    code, out, _ = run(*read, "--sync", "--json")
+    told = {entry["file"]: entry["reason"] for entry in json.loads(out)["unreadable"]}
+    assert code == 0 and len(open_memory("m.memory").contents) == 2
+    assert told["d/b.txt"].endswith("; its former text stays in the memory.") and "stays" not in told["d/c.txt"]

@@ -74,7 +74,10 @@ def command(
     collection = Collection(found)
     damaged = reading.find_damaged(output, old, collection) if old is not None else set()
     collection.known = reading.hashes(old, damaged)
-    dropped = reading.deleted(output, old, collection) if sync and old is not None else []
+    dropped: list[str] = []
+    if sync and old is not None:
+        collection.following = frozenset(name for d in old.documents for name in (d.name, d.part_of))
+        dropped = reading.deleted(output, old, collection)
     collection.check()
     read = reading.Read()
     if collection.begin():
@@ -95,10 +98,11 @@ def command(
                 note(f"what was read is kept: the same command {'' if append or sync else 'with --append '}goes on")
             raise
     if sync:
-        dropped += reading.replaced(output, collection)
+        dropped += reading.outdated(output, collection)
     if dropped:
         reading.forget(output, dropped)
     store = MemoryStore.open(output, verify=False)
+    reading.note_held(collection, store.documents)
     if json:
         print_json(
             memory=str(output),
@@ -120,7 +124,7 @@ def command(
     if old is not None:
         if read.again:
             note(f"{some(len(read.again), 'damaged document')} read again: {first_of(read.again)}")
-        _tell_changes(read.new, read.changed, collection.unchanged, dropped)
+        _tell_changes(read.new, read.changed, collection, dropped)
     _tell_files(collection)
     if read.tokens:
         what = f"read {read.tokens:,} tokens in {read.seconds:.1f} s ({read.tokens / read.seconds:,.0f} tokens/s)"
@@ -131,15 +135,17 @@ def command(
     note_damage(store, output)
 
 
-def _tell_changes(new: list[str], changed: list[str], unchanged: list[str], dropped: list[str]) -> None:
+def _tell_changes(new: list[str], changed: list[str], collection: Collection, dropped: list[str]) -> None:
     """How the documents of a memory differ from before, on stderr."""
     for names, state in ((new, "new"), (changed, "changed")):
         if names:
             note(f"{some(len(names), 'document')} {state}: {first_of(names)}")
-    if unchanged:
-        note(f"{some(len(unchanged), 'document')} unchanged")
-    if dropped:
-        note(f"dropped {some(len(dropped), 'document')}: {first_of(dropped)}")
+    if collection.unchanged:
+        note(f"{some(len(collection.unchanged), 'document')} unchanged")
+    gone = [name for name in dropped if name not in collection.emptied]
+    for names, why in ((gone, ""), (collection.emptied, ", empty now")):
+        if names:
+            note(f"dropped {some(len(names), 'document')}{why}: {first_of(names)}")
 
 
 def _tell_files(collection: Collection) -> None:

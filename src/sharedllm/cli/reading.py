@@ -1,7 +1,7 @@
 """What `sharedllm read` does with a memory: what it holds already, what is read, and what is dropped. Imports torch."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,7 +13,7 @@ from ..documents.collection import Collection
 from ..documents.folder import inside
 from ..store import MemoryStore
 from ..store.blocks import BlockFile
-from ..store.manifest import NAME, Manifest, read_manifest
+from ..store.manifest import NAME, Document, Manifest, read_manifest
 from ..store.ownership import check_ours
 from ..store.writer import Changed, writing
 from ..utils.errors import ITS_MODEL, UserError, no_room
@@ -122,11 +122,20 @@ def deleted(output: Path, manifest: Manifest, collection: Collection) -> list[st
     ]
 
 
-def replaced(output: Path, collection: Collection) -> list[str]:
-    """The parts of documents that `memory recover` saved without their beginning, where the whole is held now."""
-    documents = read_manifest(output).documents
+def outdated(output: Path, collection: Collection) -> list[str]:
+    """The documents whose files are empty now, and the parts that `memory recover` saved without their beginning of documents
+    that are empty or held as a whole now."""
+    documents, emptied = read_manifest(output).documents, set(collection.emptied)
     whole = {document.name for document in documents if document.finished}.intersection(collection.names)
-    return [document.name for document in documents if document.part_of in whole]
+    return [d.name for d in documents if d.name in emptied or d.part_of in emptied | whole]
+
+
+def note_held(collection: Collection, documents: Iterable[Document]) -> None:
+    """Say of each file that can't be read, or each folder that can't be listed, that former text of it stays."""
+    names = [document.name for document in documents]
+    for i, (path, reason) in enumerate(collection.unreadable):
+        if any(name == path or inside(name, path) for name in names):
+            collection.unreadable[i] = path, f"{reason.removesuffix('.')}; its former text stays in the memory."
 
 
 def forget(output: Path, names: list[str]) -> None:

@@ -16,14 +16,18 @@ class Collection:
 
     found       the files
     known       name of a document that is held already → hash of its file when it was read
+    following   names of documents that go where their file is empty now, instead of an empty file being unreadable
     unchanged   names of documents that are held as their files are now
+    emptied     names of the documents that go
     unreadable  path and reason of what was left out
     guessed     name of a document → what was guessed to read it (see `extract.Extract`)
     """
 
     found: Found
     known: Mapping[str, str] = field(default_factory=dict)
+    following: frozenset[str] = frozenset()
     unchanged: list[str] = field(default_factory=list)
+    emptied: list[str] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     guessed: dict[str, str] = field(default_factory=dict)
 
@@ -66,14 +70,14 @@ class Collection:
         """Open the first document to read, so that nothing is done if there is none.
 
         Returns:
-            Whether there is one; if not, all documents are unchanged.
+            Whether there is one; if not, all documents are unchanged or go.
 
         Raises:
             UserError: no file can be read.
         """
         self._coming = self._opened()
         self._first = next(self._coming, None)
-        if self._first is None and not self.unchanged:
+        if self._first is None and not self.unchanged and not self.emptied:
             reason = self.unreadable[0][1]
             more = f" {len(self.unreadable) - 1} more can't be read either." if len(self.unreadable) > 1 else ""
             where = ", ".join(filter(None, self.found.folders))
@@ -96,9 +100,13 @@ class Collection:
             try:
                 opened = self._held.pop(file, None) or open_document(file)
             except UserError as error:
-                if file in self.found.named and not isinstance(error, Empty):
+                empty = isinstance(error, Empty)
+                if file in self.found.named and not empty:
                     raise
-                self.unreadable.append((readable(file), str(error)))
+                if empty and readable(file) in self.following:
+                    self.emptied.append(readable(file))
+                else:
+                    self.unreadable.append((readable(file), str(error)))
                 self._nbytes -= self._sizes[file]
                 continue
             if opened.read_as:
