@@ -178,6 +178,11 @@ def test_a_text_that_changed_after_a_part_of_it_was_read_is_not_called_new(run, 
     assert code == 0 and f"1 document changed: {partly.text}" in " ".join(err.split()) and " new" not in err, err
 
 
+def test_a_stopped_reading_that_would_replace_a_memory_keeps_nothing_and_says_nothing_else(run, partly):
+    assert run(*partly.arguments, "--keep-all")[0] == 0
+    assert "kept" not in partly.in_part("--keep-all") and open_memory(partly.memory).complete
+
+
 @pytest.mark.parametrize(
     ("number", "said"),
     [
@@ -185,7 +190,11 @@ def test_a_text_that_changed_after_a_part_of_it_was_read_is_not_called_new(run, 
         (27, "because a file would be larger than the system allows: raise that limit (`ulimit -f`), then"),
     ],
 )
-def test_reading_without_room_says_how_to_go_on(run, tmp_path, small_folder, monkeypatch, number, said):
+@pytest.mark.parametrize(
+    ("options", "again"),
+    [([], "with --append "), (["--sync"], ""), (["--replace"], "with --append instead of --replace ")],
+)
+def test_reading_without_room_says_how_to_go_on(run, tmp_path, small_folder, monkeypatch, number, said, options, again):
     text, memory = tmp_path / "a.txt", tmp_path / "a.memory"
     text.write_text("The harbour master counted crates. " * 40)
     monkeypatch.setattr("sharedllm.store.writer.BLOCK_TOKENS", 512)
@@ -200,10 +209,11 @@ def test_reading_without_room_says_how_to_go_on(run, tmp_path, small_folder, mon
     read = ["read", text, "-o", memory, "--keep-all", "--model", small_folder]
     with monkeypatch.context() as patch:
         patch.setattr(file, "save_file", second_fails)
-        code, out, err = run(*read)
-    line = f"error: {memory} can't be written, {said} the same command with --append goes on."
+        code, out, err = run(*read, *options)
+    line = f"error: {memory} can't be written, {said} the same command {again}goes on."
     assert (code, out) == (2, "") and line in " ".join(err.split()) and "os error" not in err
-    assert run(*read, "--append")[0] == 0 and json.loads(run("info", memory, "--json")[1])["complete"]
+    then = options if options == ["--sync"] else ["--append"]
+    assert run(*read, *then)[0] == 0 and json.loads(run("info", memory, "--json")[1])["complete"]
     blocks.clear()
     with monkeypatch.context() as patch:
         patch.setattr(file, "save_file", second_fails)

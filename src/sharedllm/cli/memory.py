@@ -52,7 +52,7 @@ def merge(
     from .reading import room
 
     _check_new(output)
-    with room(output, anew=True), writing(output) as writer:
+    with room(output), writing(output) as writer:
         for memory in memories:
             writer.merge(memory)
         writer.commit()
@@ -87,7 +87,7 @@ def recover(
     _check_new(output)
     quiet()
     tokenizer = load_tokenizer(model)
-    with room(output, anew=True):
+    with room(output):
         recover_blocks(memory, output, tokenizer, tokenizer_fingerprint(tokenizer), note)
     _report(output)
 

@@ -90,13 +90,12 @@ def command(
             "damaged": damaged,
             "batch_tokens": batch_tokens,
         }
-        try:
-            with reading.room(output, anew=old is None and (output / reading.NAME).exists()):
-                read = reading.read_all(output, collection, model, **settings)
-        except KeyboardInterrupt:
-            if (output / reading.NAME).exists():
-                note(f"what was read is kept: the same command {'' if append or sync else 'with --append '}goes on")
-            raise
+        again = "the same command" if append or sync else "the same command with --append"
+        again += " instead of --replace" if replace else ""
+        # A memory that is begun anew stays as it was until the new one is whole.
+        kept = old is not None or not (output / reading.NAME).exists()
+        with reading.room(output, goes_on=again if kept else ""):
+            read = reading.read_all(output, collection, model, **settings)
     if sync:
         dropped += reading.outdated(output, collection)
     if dropped:

@@ -224,20 +224,24 @@ def read_all(
 
 
 @contextmanager
-def room(output: Path, *, anew: bool) -> Iterator[None]:
-    """Says how to go on where a memory has no room to grow.
+def room(output: Path, *, goes_on: str = "") -> Iterator[None]:
+    """Says how to go on where a memory has no room to grow, or the user stops it.
 
     Args:
-        anew: it is not gone on with; one that is there stays until it is replaced.
+        goes_on: the command that goes on with what was read; "" if nothing of it is kept, as where a memory stays until it is
+            replaced.
 
     Raises:
         UserError: the disk or a quota is full, or a file would be larger than allowed.
     """
     try:
         yield
+    except KeyboardInterrupt:
+        if goes_on and (output / NAME).exists():
+            note(f"what was read is kept: {goes_on} goes on")
+        raise
     except OSError as error:
-        kept = not anew and (output / NAME).exists()
-        then = {"then": "the same command with --append goes on"} if kept else {}
+        then = {"then": f"{goes_on} goes on"} if goes_on and (output / NAME).exists() else {}
         if (said := no_room(output, error, **then)) is None:
             raise
         raise UserError(said) from error
