@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -141,14 +142,23 @@ def test_progress_ends_at_its_total_without_files_that_are_left_out(run, tmp_pat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(common, "SECONDS_A_LINE", 0)
     (tmp_path / "in").mkdir()
-    for name, text in {"a": b"", "b": b"Fields. " * 9, "c": b"\0" * 99, "d": b"Rivers. " * 9, "e": b"\0" * 50}.items():
+    texts = {
+        "a": b"",
+        "b": b"Fields. " * 9,
+        "c": b"\0" * 99,
+        "d": b"Rivers. " * 9,
+        "e": b"\0" * 50,
+        "f": b"Meadows.\n" * 50,
+    }
+    for name, text in texts.items():
         (tmp_path / "in" / f"{name}.txt").write_bytes(text)
     options = ["in", "-o", "in.memory", "--model", small_folder]
     code, _, err = run("read", *options)
-    assert code == 0 and "reading 5 files: 144 of 144\n3 files could not be read:" in err, err
+    assert code == 0 and "reading 6 files: 594 of 594\n3 files could not be read:" in err, err
     (tmp_path / "in" / "d.txt").write_text("Rivers. " * 10)
     code, _, err = run("read", *options, "--append")
-    assert code == 0 and "reading 5 files: 80 of 80\n" in err and "1 document unchanged" in err, err
+    assert code == 0 and "reading 4 files: 80 of 80\n" in err and "2 documents unchanged" in err, err
+    assert max(map(int, re.findall(r"of (\d+)\n", err))) <= 80 + 99 + 50, "a file after it that is unchanged counts"
 
 
 @pytest.mark.parametrize(

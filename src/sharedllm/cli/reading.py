@@ -184,7 +184,7 @@ def read_all(
     # A model that reads selected tokens deeper always selects.
     keep_all = keep_all or loaded.config.injection == "deep"
     mark, read, bytes_per_token = tokenizer_fingerprint(tokenizer), Read(), 3.5
-    with writing(output) as writer, progress_bar(_label(collection.found), collection.nbytes or None) as advance:
+    with writing(output) as writer, progress_bar(f"reading {collection.label}", collection.nbytes or None) as advance:
         if not goes_on:
             if writer.manifest is not None and not replaces:
                 check_anew(output, writer.manifest, keep_all)
@@ -261,10 +261,6 @@ class _Shown:
     def done(self) -> None:
         self.advance(self.left)
         self.left = 0
-
-
-def _label(found: Found) -> str:
-    return f"reading {found.files[0]}" if len(found.files) == 1 else f"reading {len(found.files):,} files"
 
 
 def _name(taken: set[str], path: str) -> str:

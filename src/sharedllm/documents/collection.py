@@ -12,7 +12,7 @@ from .opening import HELD, Opened, hash_of, open_document
 
 @dataclass
 class Collection:
-    """Opening the files, once, fills `unchanged`, `unreadable` and `guessed`.
+    """`begin` fills `unchanged`; opening the files, once, fills `emptied`, `unreadable` and `guessed`.
 
     found       the files
     known       name of a document that is held already → hash of its file when it was read
@@ -36,8 +36,8 @@ class Collection:
         self._held: dict[str, Opened] = {}
         self._first: Opened | None = None
         self._coming: Iterator[Opened] = iter(())
-        self._sizes = {file: _size(file) for file in self.found.files}
-        self._nbytes = sum(self._sizes.values())
+        self._to_read: dict[str, int] = {}  # with their sizes
+        self._nbytes = 0
 
     @property
     def names(self) -> list[str]:
@@ -45,8 +45,13 @@ class Collection:
         return [readable(file) for file in self.found.files]
 
     @property
+    def label(self) -> str:
+        """What is read, for messages; known once it has begun."""
+        return next(iter(self._to_read)) if len(self._to_read) == 1 else f"{len(self._to_read):,} files"
+
+    @property
     def nbytes(self) -> int:
-        """The size of all files, without those that turned out so far to be unchanged or unreadable."""
+        """The size of the files to read, without those that turned out so far to be empty or unreadable."""
         return self._nbytes
 
     def check(self) -> None:
@@ -67,7 +72,7 @@ class Collection:
                     self._held[file] = opened
 
     def begin(self) -> bool:
-        """Open the first document to read, so that nothing is done if there is none.
+        """Tell the unchanged files, and open the first document to read, so that nothing is done if there is none.
 
         Returns:
             Whether there is one; if not, all documents are unchanged or go.
@@ -75,6 +80,12 @@ class Collection:
         Raises:
             UserError: no file can be read.
         """
+        for file in self.found.files:
+            if self._same(file):
+                self.unchanged.append(readable(file))
+            else:
+                self._to_read[file] = _size(file)
+        self._nbytes = sum(self._to_read.values())
         self._coming = self._opened()
         self._first = next(self._coming, None)
         if self._first is None and not self.unchanged and not self.emptied:
@@ -92,11 +103,7 @@ class Collection:
             yield from self._coming
 
     def _opened(self) -> Iterator[Opened]:
-        for file in self.found.files:
-            if self._same(file):
-                self.unchanged.append(readable(file))
-                self._nbytes -= self._sizes[file]
-                continue
+        for file in self._to_read:
             try:
                 opened = self._held.pop(file, None) or open_document(file)
             except UserError as error:
@@ -107,7 +114,7 @@ class Collection:
                     self.emptied.append(readable(file))
                 else:
                     self.unreadable.append((readable(file), str(error)))
-                self._nbytes -= self._sizes[file]
+                self._nbytes -= self._to_read[file]
                 continue
             if opened.read_as:
                 self.guessed[readable(file)] = opened.read_as
