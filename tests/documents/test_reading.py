@@ -221,3 +221,7 @@ def test_sync_with_an_emptied_folder_drops_nothing(read, folder, tmp_path):
     (tmp_path / "more" / "z.txt").unlink()
     said = read("docs", "more", "--sync", code=2)
     assert "more holds no file now" in said and "memory forget" in said and "more/z.txt" in names()
+    alone = read("more", "--sync", code=2)
+    for line in (said, alone):
+        assert "x.memory stays as it is; `sharedllm memory forget" in line
+    assert "more holds no file to read: hidden files" in alone and "more/z.txt" in names()

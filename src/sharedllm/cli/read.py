@@ -7,6 +7,7 @@ import typer
 
 from ..documents import find
 from ..documents.collection import Collection
+from ..documents.folder import NoFile
 from ..utils.errors import UserError, first_of
 from ..utils.text_files import some
 from .common import BatchTokensOption, JsonOption, KeepAllOption, ModelOption, note, output_option, print_json
@@ -63,7 +64,12 @@ def command(
             f"{which} and --replace are both given: leave out --replace to continue a memory, {which} to write it anew."
         )
     # Names are checked before anything slow is imported.
-    found = find(files, exclude or [])
+    try:
+        found = find(files, exclude or [])
+    except NoFile as error:
+        if not (output / "manifest.json").exists():
+            raise
+        raise UserError(f"{error} {output} stays as it is; `sharedllm memory forget` drops documents.") from None
     from ..store import MemoryStore
     from . import reading
     from .loading import note_damage

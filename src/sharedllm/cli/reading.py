@@ -108,7 +108,7 @@ def deleted(output: Path, manifest: Manifest, collection: Collection) -> list[st
         if gone and not any(inside(name, folder) for name in there):
             raise UserError(
                 f"{folder or 'this folder'} holds no file now, but {output} has {len(gone)} of its documents: is a disk missing? "
-                f"`sharedllm memory forget {output} NAME` drops them."
+                f"{output} stays as it is; `sharedllm memory forget {output} NAME` drops them."
             )
     # What can't be listed now is not gone.
     hidden = [readable(path) for path, _ in collection.found.unreadable]

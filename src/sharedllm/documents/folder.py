@@ -16,6 +16,10 @@ from ..utils.text_files import check_file, check_named, expand
 LEFT_OUT = {"node_modules", "__pycache__", "site-packages"}
 
 
+class NoFile(UserError):
+    """What was named holds no file to read."""
+
+
 @dataclass
 class Found:
     """What was found.
@@ -40,7 +44,7 @@ def find(names: Sequence[str], exclude: Sequence[str] = ()) -> Found:
             folders and globs.
 
     Raises:
-        UserError: a name is blank, missing or a memory, or no file was found. Files are not opened.
+        UserError: a name is blank, missing or a memory. NoFile: no file was found. Files are not opened.
     """
     found, without = Found(), _patterns(exclude)
     for name in names:
@@ -62,9 +66,7 @@ def find(names: Sequence[str], exclude: Sequence[str] = ()) -> Found:
     if not found.files:
         shown = ", ".join(names)
         kept_out = ", what is excluded" if exclude else ""
-        raise UserError(
-            f"{shown} holds no file to read: hidden files{kept_out} and what .gitignore names are left out."
-        )
+        raise NoFile(f"{shown} holds no file to read: hidden files{kept_out} and what .gitignore names are left out.")
     return found
 
 
