@@ -25,13 +25,14 @@ CLOSING = sorted({byte_tokenizer().encode(c)[0] for c in ".!?"})
 
 
 @pytest.fixture
-def model(small_blocks):
-    """Reads two layers, and compares meanings after three."""
+def model(small_blocks, request):
+    """Reads two layers, or as many as a test says, and compares meanings after three."""
+    layers = getattr(request, "param", 2)
     settings = {"injection": "deep", "prefix": [5, 3, 9], "window": 256, "chunk_size": 64, "closing": CLOSING}
     base = tiny_base("qwen2", vocab_size=256, max_position_embeddings=256)
-    map_of = [[0, 0], [1, 1]]
+    map_of = [[layer, layer] for layer in range(layers)]
     return tiny_shared(
-        "qwen2", base=base, lower_layers=2, injection_map=map_of, encoding="chunk", meaning_layers=3, **settings
+        "qwen2", base=base, lower_layers=layers, injection_map=map_of, encoding="chunk", meaning_layers=3, **settings
     )
 
 
@@ -50,10 +51,15 @@ def compared(memory, model, progress=None, keep: bool = True) -> tuple[torch.Ten
     return scores, int(done.read.sum())
 
 
+# What a memory keeps is deeper than the layer that compares meanings, or not as deep: read anew, or on.
+both = pytest.mark.parametrize("model", [2, 4], indirect=True)
+
+
 def kept(memory):
     return sorted((memory / "meanings").glob("*.memory"))
 
 
+@both
 def test_another_process_reads_nothing_again(memory, model):
     scores, read = compared(memory, model)
     assert read == MemoryStore.open(memory).tokens
@@ -67,6 +73,7 @@ def test_another_process_reads_nothing_again(memory, model):
     assert torch.equal(compared(memory, model)[0], scores)
 
 
+@both
 def test_what_was_read_before_an_interruption_is_kept(memory, model, monkeypatch):
     monkeypatch.setattr(states, "_BLOCK", 128)  # a block of the store at a time
     told = []
@@ -120,6 +127,7 @@ def test_what_is_damaged_is_read_anew_and_replaced(memory, model, damage):
     assert {path.name: path.read_bytes() for path in kept(memory)} == whole
 
 
+@both
 def test_of_a_text_that_is_narrowed_whole_blocks_are_kept_too(memory, model):
     def narrowed(most: int) -> tuple[torch.Tensor, int]:
         segments = segments_of(MemoryStore.open(memory))
@@ -136,6 +144,7 @@ def test_of_a_text_that_is_narrowed_whole_blocks_are_kept_too(memory, model):
     assert torch.equal(again, scores) and less == read - kept_tokens
 
 
+@both
 def test_a_text_of_which_a_part_was_asked_in_the_same_process_is_kept_whole(memory, model, tmp_path):
     def asked(memory=memory) -> int:
         segments = segments_of(MemoryStore.open(memory))
@@ -152,6 +161,7 @@ def test_a_text_of_which_a_part_was_asked_in_the_same_process_is_kept_whole(memo
     assert compared(longer, model)[1] == 0
 
 
+@both
 def test_merged_and_recovered_memories_take_it_along(memory, model, tmp_path):
     compared(memory, model)
     with writing(tmp_path / "b.memory") as writer:
@@ -186,6 +196,7 @@ def test_other_weights_above_read_it_anew(memory, model):
     assert compared(memory, model)[1] == 0
 
 
+@both
 def test_where_nothing_can_be_kept_the_question_is_asked_all_the_same(memory, model, tmp_path):
     (memory / "meanings").write_text("a file of somebody else's")
     read = [compared(memory, model)[1] for _ in range(2)]

@@ -66,13 +66,15 @@ class MeaningIndex:
         """
         Args:
             ids: (Z,) token ids by slot. pieces: n of them. depth: how many layers read them.
-            kept: their states after `depth` layers or fewer, to go on from.
+            kept: their states after `depth` layers or fewer, to go on from, or where those after `depth` layers are kept.
             whole: tokens of a text that is read whole, and of what is kept of longer ones. most: tokens of these that are
                 compared with a question.
         """
         self.model, self._tokenizer, self._pieces, self._depth = model, tokenizer, pieces, depth
         self._whole, self._most = whole, most
         self._slots, self._kept = pieces.slots(), kept
+        # Those with states to compare before any is read for a question.
+        self._begun = kept if kept is not None and kept.depth else None
         self._ids = ids[self._slots].long()
         self._lengths = pieces.lengths.tolist()
         self._sentences = cut_sentences(ends_sentence(tokenizer, self._ids), self._lengths)
@@ -124,8 +126,8 @@ class MeaningIndex:
         found = torch.full((len(self._pieces),), -torch.inf)
         found[chosen] = self._last[1].scores(states, weights)
         tokens, layers = int(self._pieces.lengths[chosen].sum()), self._depth
-        if self._kept and not given and len(chosen) < len(found):
-            tokens, layers = tokens + len(self._ids), layers + self._kept.depth
+        if self._begun and not given and len(chosen) < len(found):
+            tokens, layers = tokens + len(self._ids), layers + self._begun.depth
         return found, Compared(tokens, len(mine), layers, self._pieces.lengths[read])
 
     @torch.no_grad()
@@ -136,10 +138,10 @@ class MeaningIndex:
         chosen: (m,) pieces, ascending.
         """
         (mine,) = self._tokenized([question])
-        if self._kept is None or not len(mine):
+        if self._begun is None or not len(mine):
             return None
-        depth, lengths = self._kept.depth, self._pieces.lengths[chosen]
-        states = torch.cat(list(self._kept.blocks(self._slots[self._tokens_of(chosen)])()))
+        depth, lengths = self._begun.depth, self._pieces.lengths[chosen]
+        states = torch.cat(list(self._begun.blocks(self._slots[self._tokens_of(chosen)])()))
         sentences = self._by_states(list(states.split(lengths.tolist())), chosen)
         return sentences.scores(*self._asked(mine, depth)), Compared(int(lengths.sum()), len(mine), depth)
 
@@ -178,8 +180,8 @@ class MeaningIndex:
         if self._read_enough or len(self._ids) <= self._whole:
             return every
         (asked,) = self._tokenized([question])
-        if self._kept is not None:
-            near = self._shallow.scores(*self._asked(asked, self._kept.depth))
+        if self._begun is not None:
+            near = self._shallow.scores(*self._asked(asked, self._begun.depth))
         else:
             near = self._shallow.means(*self._asked(asked, 0))
         order = near.argsort(descending=True, stable=True)
@@ -188,7 +190,7 @@ class MeaningIndex:
 
     @property
     def _read_enough(self) -> bool:
-        return self._kept is not None and self._kept.depth == self._depth
+        return self._begun is not None and self._begun.depth == self._depth
 
     def _asked(self, question: Int[Tensor, " Q"], depth: int) -> tuple[list[Tensor], list[Tensor]]:
         """The states (Q, E) and weights (Q,) of a question and of those that have nothing in common but their form, which
@@ -203,8 +205,8 @@ class MeaningIndex:
     def _shallow(self) -> Sentences:
         """All sentences, before any is read for a question."""
         weights = self._weights(self._ids)
-        if self._kept is not None:
-            return Sentences.by_states(self._kept.blocks(self._slots), weights, self._sentences, self._lengths)
+        if self._begun is not None:
+            return Sentences.by_states(self._begun.blocks(self._slots), weights, self._sentences, self._lengths)
         embed = self.model.get_input_embeddings().weight
         return Sentences.by_embedding(embed, self._ids, weights, self._sentences, self._lengths)
 

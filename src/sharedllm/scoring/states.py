@@ -15,6 +15,7 @@ from ..memory.segments import Segment, states_at
 from ..model.backbone import SharedLLMModel
 from ..model.config import SharedLLMConfig
 from ..model.deepen import read_on, read_prefix
+from .base import token_ids
 from .sentences import States
 
 # Tokens whose states are compared at once.
@@ -29,14 +30,17 @@ def layers_kept(config: SharedLLMConfig) -> int | None:
 
 
 class KeptStates:
-    """The states that the memory of a text keeps."""
+    """The states that the memory of a text keeps, and those that are read for a question and kept beside it.
+
+    depth  how many layers the memory's own states have been read through; 0 if they are of no use, so that tokens are read anew
+    """
 
     def __init__(self, model: SharedLLMModel, segments: Sequence[Segment], units: Pieces):
         """
         Args:
             segments: of one text, with residual streams. units: the pieces that were read alone.
         """
-        self.model, self.depth = model, model.config.lower_layers
+        self.model, self.depth = model, layers_kept(model.config) or 0
         self._segments, self._units = segments, units
         self._marks: dict[int, str] = {}
 
@@ -95,7 +99,8 @@ class KeptStates:
     def _mark(self, depth: int) -> str:
         """Identifies the layers that read on to `depth`; what comes before them a memory's own fingerprint identifies."""
         if depth not in self._marks:
-            layers = enumerate(self.model.upper.layers[self.depth : depth], self.depth)
+            before = self.model.config.lower_layers
+            layers = enumerate(self.model.upper.layers[before:depth], before)
             named = [(f"{i}.{name}", t) for i, layer in layers for name, t in sorted(layer.state_dict().items())]
             self._marks[depth] = fingerprint_tensors(named, {"layers": depth})
         return self._marks[depth]
@@ -106,7 +111,12 @@ class KeptStates:
         model, config = self.model, self.model.config
         device = model.get_input_embeddings().weight.device
         units = self._units[self._units.owners(int(self._units.end[-1]))[slots].unique()]
-        every, prefix = units.slots(), read_prefix(config, model.upper, depth)
+        every = units.slots()
+        if not self.depth:
+            ids = token_ids(self._segments, 0)[every]
+            (states,) = read_alone(model, ids.split(units.lengths.tolist()), [depth], progress)
+            return torch.cat(states)[torch.isin(every, slots)]
+        prefix = read_prefix(config, model.upper, depth)
         most = model.lower().fitting(depth, device)
         found: Tensor | None = None
         by_length = units.lengths.argsort(descending=True)

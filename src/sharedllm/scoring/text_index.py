@@ -102,7 +102,10 @@ class TextIndex:
     def meaning(self, model: SharedLLMModel, segments: Sequence[Segment]) -> MeaningIndex:
         """By the states after the model's `meaning_layers` layers."""
         if self._meaning is None or self._meaning.model is not model:
-            kept = KeptStates(model, segments, self.units) if layers_kept(model.config) is not None else None
+            # Only pieces that were read alone are each inside one segment.
+            alone = self._marks is not None and self.pieces is self.units
+            used = alone or layers_kept(model.config) is not None
+            kept = KeptStates(model, segments, self.units) if used else None
             depth = model.config.meaning_layers or 0
             self._meaning = MeaningIndex(model, self._tokenizer, self.ids, self.pieces, depth, kept)
             if self._earlier is not None:
