@@ -19,7 +19,7 @@ from sharedllm.utils.errors import ITS_MODEL
         ("ask", "score='foo' is not known: use one of focus.", "--score foo is not known: use one of focus."),
         ("ask", "score='a b' is not known", "--score 'a b' is not known"),
         ("ask", "score='' is not known", "--score '' is not known"),
-        ("ask", "budget=9 is less than the 12 tokens of one piece", "--budget 9 is less than the 12 tokens of one piece"),
+        ("ask", "budget=9 is less than the 12 tokens of the longest piece", "--budget 9 is less than the 12 tokens of the longest piece"),
         ("ask", "use score='focus' or score='bm25'.", "use --score focus or --score bm25."),
         (
             "ask",

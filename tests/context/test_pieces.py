@@ -197,8 +197,10 @@ def test_best_first_in_the_order_of_the_text():
     assert choose_pieces(scores, pieces, 30).tolist() == [0, 1]
     assert choose_pieces(scores, pieces, 25).tolist() == [1, 2]  # if one does not fit, the next one may
     assert choose_pieces(scores, pieces, 1000).tolist() == [0, 1, 2]  # nothing with score −∞, whatever the budget
-    with pytest.raises(UserError, match="budget=19 is less than the 20 tokens of one piece"):
+    with pytest.raises(UserError, match="budget=19 is less than the 20 tokens of the longest piece: give at least 20"):
         choose_pieces(scores, pieces, 19)
+    with pytest.raises(UserError, match="budget=19 "):  # whichever is the best one
+        choose_pieces(-scores, pieces, 19)
 
 
 def test_several_pieces_fit_into_a_part_of_every_window():

@@ -7,6 +7,7 @@ from helpers import byte_tokenizer, coverage, tiny_base, tiny_shared
 
 from sharedllm.context.pieces import Pieces
 from sharedllm.memory.segments import segments_of
+from sharedllm.scoring import passages
 from sharedllm.scoring.heads import HeadIndex
 from sharedllm.scoring.links import linked
 from sharedllm.scoring.passages import select_pieces
@@ -218,6 +219,18 @@ def test_pieces_that_have_little_of_the_question_are_left_out(model):
     assert known.found is True and unknown.found is False
     assert int(known.memory.kept[0]) < 130 and known.memory.position[0, 0] == 0
     assert int(unknown.memory.kept[0]) > 130
+
+
+def test_a_budget_below_the_longest_piece_is_refused_before_anything_is_compared(model, monkeypatch):
+    segments, asked = segments_of(model.read(ids(TEXT), keep_all=True)), ids("Who has a red bridge?")
+    own, longest = (
+        torch.ones_like(asked, dtype=torch.bool),
+        int(TextIndex(segments, byte_tokenizer(), 256).pieces.lengths.max()),
+    )
+    assert select_pieces(model.model, segments, byte_tokenizer(), asked, own, longest).memory.kept.tolist() > [0]
+    monkeypatch.setattr(passages, "rank_pieces", lambda *_: pytest.fail("compared"))
+    with pytest.raises(UserError, match=f"budget={longest - 1} is less than the {longest} tokens .* least {longest}"):
+        select_pieces(model.model, segments, byte_tokenizer(), asked, own, longest - 1)
 
 
 def test_documents_are_not_mixed(model):

@@ -218,7 +218,7 @@ def test_a_budget_below_a_piece_is_named(serve, monkeypatch):
     """What only the text can tell to be wrong, by the model that reads it."""
 
     def choose(*_, **__):
-        raise UserError("budget=3 is less than the 99 tokens of one piece: raise it.")
+        raise UserError("budget=3 is less than the 99 tokens of the longest piece: give at least 99.")
 
     monkeypatch.setattr(answering, "choose", choose)
     said = serve().post("/v1/chat/completions", json=ASKED | {"memory": "notes", "budget": 3})

@@ -251,7 +251,7 @@ def ask(
         reading: called while the question is read, with how many of its tokens were, and with all of them.
 
     Raises:
-        UserError: an empty or too long question, a budget in which no part of the text fits, or a memory that does not hold every token.
+        UserError: an empty or too long question, a budget that is too small for parts of the text, or a memory that does not hold every token.
     """
     begin = now()
     budget = default_budget(model.config) if budget is None else budget

@@ -62,7 +62,7 @@ def retrieve(
         most: most pieces; default: as many as the budget holds.
 
     Raises:
-        UserError: an empty or too long question, a budget that holds no piece, no such score, several texts, or a memory
+        UserError: an empty or too long question, a budget that is less than a piece, no such score, several texts, or a memory
             that is another model's or does not hold every token.
     """
     prompt, form = searched_for(model, tokenizer, question)

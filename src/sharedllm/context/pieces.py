@@ -121,23 +121,37 @@ def piece_size(window: int) -> int:
     return max(1, min(LEAST, window // 8))
 
 
+def check_budget(budget: int, pieces: Pieces) -> int:
+    """A budget of tokens that holds any of the pieces, so that it depends on no question, and is known before one is asked,
+    whether it is enough.
+
+    Raises:
+        UserError: it is smaller than the longest piece.
+    """
+    budget = at_least_one("budget", budget, "keeps nothing")
+    longest = int(pieces.lengths.max()) if len(pieces) else 0
+    if longest > budget:
+        raise UserError(
+            f"budget={budget} is less than the {longest:,} tokens of the longest piece: give at least {longest}."
+        )
+    return budget
+
+
 def choose_pieces(scores: Float[Tensor, " n"], pieces: Pieces, budget: int) -> Int[Tensor, " m"]:
     """Indices of the best pieces that fit into a budget of tokens, ascending, so that they are read in the text's
     order.
 
     Args:
         scores: (n,) how much each piece matters; −∞: never chosen, even if the budget is not used up.
-        budget: most tokens. The best piece is always chosen, and never cut: a budget below its length is refused.
+        budget: most tokens (see `check_budget`). Pieces are never cut.
 
     Raises:
-        UserError: the budget is smaller than the best piece.
+        UserError: the budget is smaller than the longest piece.
     """
-    budget = at_least_one("budget", budget, "keeps nothing")
+    budget = check_budget(budget, pieces)
     order = torch.argsort(scores, descending=True, stable=True)
     order = order[~scores[order].isneginf()]
     lengths = pieces.lengths[order]
-    if len(order) and int(lengths[0]) > budget:
-        raise UserError(f"budget={budget} is less than the {int(lengths[0]):,} tokens of one piece: raise it.")
     chosen, spent = [], 0
     for index, length in zip(order.tolist(), lengths.tolist(), strict=True):
         # If a long piece does not fit, the next one may.

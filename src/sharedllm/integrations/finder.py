@@ -58,7 +58,7 @@ class Finder:
         """The pieces that a question needs, best first.
 
         Raises:
-            UserError: the question has no word or is too long, or the budget holds no piece.
+            UserError: the question has no word or is too long, or a piece is longer than the budget.
         """
         with _ONE_AT_A_TIME:
             if self._path is not None and (state := _state(self._path)) != self._state:

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..context.pieces import Pieces, choose_pieces
+from ..context.pieces import Pieces, check_budget, choose_pieces
 from ..memory.context_memory import ContextMemory
 from ..memory.segments import Segment, take
 from ..model.backbone import SharedLLMModel
@@ -67,6 +67,7 @@ def needed_pieces(
     model.check_fingerprint(segments[0].fingerprint)
     score = score or default_score(model.config)
     index = index_of(segments, tokenizer, model.config.window, model.config.marks)
+    check_budget(budget, index.pieces)  # before much is compared
     question = _said(tokenizer, question_ids[0].tolist(), own[0].tolist())
     ranked = rank_pieces(model, segments, index, question, question_ids, own, score, progress)
     scores = ranked.scores if ranked.kept is None else ranked.scores.masked_fill(~ranked.kept, -torch.inf)
@@ -91,7 +92,7 @@ def select_pieces(
         budget: most tokens; fewer are chosen if few pieces match the question well. score, progress: see `rank_pieces`.
 
     Raises:
-        UserError: the memory is another model's or has several texts; the budget holds no piece; no such ranking.
+        UserError: the memory is another model's or has several texts; a piece is longer than the budget; no such ranking.
     """
     needed = needed_pieces(model, segments, tokenizer, question_ids, own, budget, score, progress)
     slots = needed.pieces.slots()
