@@ -122,9 +122,7 @@ def test_memories_of_several_models_say_what_to_type(run, tmp_path, base_folder,
     assert run("extend", base_folder, "-o", other, "--paper", "--chunk-size", "8", "--lower-layers", "1")[0] == 0
     more = tmp_path / "more.txt"
     more.write_text("More foxes.")
-    its_model = (
-        "use the model that made it, with --model (here {}; `sharedllm info MODEL` shows the fingerprint of one)"
-    )
+    its_model = "use the model that made it, its folder or name with --model instead of {} (`sharedllm info MODEL` shows the fingerprint of one)"
     for arguments in (
         ["ask", memory_file, "Who?"],
         ["chat", memory_file],
@@ -383,10 +381,9 @@ def test_memory_of_another_model_is_refused(run, base_folder, memory_file, small
     assert its["model"] == small_folder.name
     given = json.loads(run("info", other, "--json")[1])["fingerprint"]
     assert (
-        f"was made by another model: fingerprint {its['fingerprint']} of {its['model']} in it, {given} here; use the model that made it, with --model"
-        in err
+        f"was made by another model ({its['model']}): fingerprint {its['fingerprint']} in it, {given} here; use the model that made it, "
+        f"its folder or name with --model instead of {other} (" in err
     )
-    assert f"(here {other}; `sharedllm info MODEL` shows the fingerprint of one)" in err
 
 
 def test_a_setting_of_nought_is_no_default(run, base_folder, tmp_path):

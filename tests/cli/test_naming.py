@@ -24,7 +24,7 @@ from sharedllm.utils.errors import ITS_MODEL
         (
             "ask",
             f"x; {ITS_MODEL}, or",
-            "x; use the model that made it, with --model (here tiny; `sharedllm info MODEL` shows the fingerprint of one), or",
+            "x; use the model that made it, its folder or name with --model instead of tiny (`sharedllm info MODEL` shows the fingerprint of one), or",
         ),
         ("bench", f"x; {ITS_MODEL}, or", "=same"),
         ("extend", "chunk_size=1 and injection='deep' differ", "--chunk-size 1 and --injection deep differ"),

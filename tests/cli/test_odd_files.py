@@ -357,7 +357,7 @@ def test_a_memory_that_lost_its_manifest_names_the_way_out(run, tmp_path, small_
     with monkeypatch.context() as patched:
         patched.setattr("sharedllm.cli.loading.tokenizer_fingerprint", lambda tokenizer: "other")
         code, _, err = run("memory", "recover", memory, "-o", tmp_path / "b")
-        assert code == 2 and "use the model that made it, with --model (here tiny;" in err
+        assert code == 2 and "use the model that made it, its folder or name with --model instead of tiny (" in err
     assert run("memory", "recover", memory, "-o", tmp_path / "b", "--model", small_folder)[0] == 0
 
 

@@ -41,14 +41,14 @@ class NamedGroup(_Named, TyperGroup):
 
 def in_options(message: str, parameters: Iterable[Any], given: Mapping[str, Any]) -> str:
     """A message in which the values of arguments that are options here are written as on the command line, and the model that
-    made a memory as what --model names. A memory knows that model by its fingerprint, so how to find it is told too.
+    made a memory as what is to be given with --model. A memory knows that model by its fingerprint, so how to find it is told too.
 
     Args:
         parameters: of the command; only its options count. given: their values by name.
     """
     options = {p.name: p for p in parameters if p.param_type_name == "option"}
     if "model" in options:
-        how = f"with --model (here {given['model']}; `sharedllm info MODEL` shows the fingerprint of one)"
+        how = f"its folder or name with --model instead of {given['model']} (`sharedllm info MODEL` shows the fingerprint of one)"
         message = message.replace(ITS_MODEL, f"{ITS_MODEL}, {how}")
 
     def written(match: re.Match[str]) -> str:

@@ -72,9 +72,9 @@ class MemoryStore:
                 found = getattr(manifest, name)
                 if given is not None and found != given:
                     what = "by another model" if name == "fingerprint" else "with another tokenizer"
-                    its = f" of {manifest.model}" if manifest.model else ""
+                    its = f" ({manifest.model})" if manifest.model else ""
                     raise UserError(
-                        f"{folder} was made {what}: {name} {found or '(none)'}{its} in it, {given} here; {ITS_MODEL}, or "
+                        f"{folder} was made {what}{its}: {name} {found or '(none)'} in it, {given} here; {ITS_MODEL}, or "
                         "read the texts again."
                     )
             opens = partial(BlockFile, folder, manifest=manifest, verify=verify)
