@@ -242,6 +242,12 @@ WRONG_SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"
         ({"stop": ["a", ""]}, 400, "stop", "none of them empty"),
         ({"tools": [{"type": "function"}]}, 400, "tools.0.function", "is missing: send it"),
         (
+            {"functions": [5], "tools": [{"type": "function", "functoin": TOOL["function"]}]},
+            400,
+            "tools.0.function",
+            "tools.0.function is missing: did you mean it by functoin?",
+        ),
+        (
             {"tools": [TOOL], "tool_choice": "required"},
             400,
             "tool_choice",
@@ -321,6 +327,14 @@ def test_a_body_that_is_no_object_and_a_field_of_the_responses_api(client):
     part = {"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}
     error = client.post("/v1/responses", json={"input": [part]}).json()["error"]
     assert "images are not supported" in error["message"]
+
+
+def test_a_misspelt_field_is_named_with_the_one_that_is_missing(client):
+    said = client.post("/v1/chat/completions", json={"message": ASKED["messages"], "messenger": 5})
+    assert (said.status_code, said.json()["error"]["param"]) == (400, "messages")
+    assert said.json()["error"]["message"] == "messages is missing: did you mean it by message?"
+    said = client.post("/v1/completions", json={"text": "Who?"}).json()["error"]["message"]
+    assert said == "prompt is missing: send it."
 
 
 def test_a_budget_that_reads_nothing_whole_is_said(client):

@@ -2,6 +2,7 @@
 that a client learns that they are not supported."""
 
 import sys
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -230,7 +231,11 @@ def explained(errors: list[Any], body: Any = None, kind: str | None = None) -> S
     if first["type"] == "extra_forbidden":
         return invalid(field, f"{field} is not supported: leave it out.")
     if first["type"] == "missing":
-        return invalid(field, f"{field or 'the body'} is missing: send it.")
+        *place, name = first["loc"]
+        others = [str(e["loc"][-1]) for e in errors if e["type"] == "extra_forbidden" and [*e["loc"][:-1]] == place]
+        near = get_close_matches(str(name), others, n=1)
+        fix = f"did you mean it by {clipped(near[0])}?" if near else "send it."
+        return invalid(field, f"{field or 'the body'} is missing: {fix}")
     given = shown(first["input"])
     if no_object:
         return invalid(field, f"{field}={given} is not a JSON object: send one.")
