@@ -8,7 +8,7 @@ import torch
 from helpers import byte_tokenizer, tiny_base, tiny_shared
 
 from sharedllm.answering import citations
-from sharedllm.answering.citations import Citation, describe, excerpt
+from sharedllm.answering.citations import Citation, around, describe, excerpt
 from sharedllm.cli.answers import show_sources
 
 LINES = "The lanterns burned low.\nThe code of the falcon is 48,213.5 today; nobody wrote it down.\nThe end of it."
@@ -96,9 +96,30 @@ def test_any_part_of_a_text_is_shown_in_words_of_it(cited):
 
 
 def test_the_terminal_shows_an_ellipsis(cited, capsys):
-    show_sources([cited(LINES, LINES.index("lcon"), LINES.index("213"))])
+    show_sources([cited(LINES, LINES.index("lcon"), LINES.index("213"))], "")
     assert capsys.readouterr().err == "a.txt, characters 43–54: “…falcon is 48,213.5…”\n"
 
 
 def test_a_word_that_ends_with_a_line_is_not_taken_for_the_beginning_of_the_next():
     assert citations._WORD_BEFORE.search("the\n")[0] == "" and citations._WORD_BEFORE.search("the syn")[0] == "syn"
+
+
+@pytest.mark.parametrize(
+    ("text", "about", "shown"),
+    [
+        ("a few words", "words", "a few words"),
+        ("many " * 20 + "red falcon " + "more " * 20, "Which falcon?", "…many many red falcon more more more more…"),
+        ("one falcon " + "many " * 20 + "red falcon", "red falcon", "…many many many many many many red falcon"),
+        ("red " + "many " * 20, "red", "red many many many many many many many…"),
+        ("many " * 20, "falcon", "many many many many many many many many…"),
+        (
+            "red " * 9 + "many " * 20 + "a red falcon and more",
+            "red falcon",
+            "…many many many a red falcon and more",
+        ),
+        ("字" * 100, "鸟", "字" * 40 + "…"),
+        ("x" * 100 + " red", "red", "…" + "x" * 20 + " red"),
+    ],
+)
+def test_of_a_long_text_the_part_that_says_most_is_shown(text, about, shown):
+    assert around(text.strip(), about, 40) == shown

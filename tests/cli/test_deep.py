@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from helpers import byte_tokenizer, tiny_base, tiny_shared
+from rich.console import Console
 from transformers import BertConfig, BertModel
 
 from sharedllm.cli import answers, common, extending
@@ -261,12 +262,18 @@ def test_a_terminal_is_not_controlled_by_an_answer(capsys, monkeypatch):
     assert capsys.readouterr().out == "red \\x1b[31mtext\\x07\tand\nmore\n"
 
 
-def test_a_source_that_is_a_whole_document_is_cut(capsys):
-    source = {"document": "a.txt", "place": "", "characters": [0, 360_000], "excerpt": "many words " * 30_000}
-    answers.show_sources([source, source | {"excerpt": "a few words"}])
+def test_a_source_that_is_a_whole_document_is_cut(capsys, monkeypatch):
+    """Around what the question or its answer says; in a terminal to its width."""
+    text = "many words " * 900 + "the code is 48213 " + "more words " * 900
+    source = {"document": "a.txt", "place": "", "characters": [0, 360_000], "excerpt": text}
+    answers.show_sources([source, source | {"excerpt": "a few words"}], "Which code? 48213")
     long, short = capsys.readouterr().err.splitlines()
-    assert long.startswith("a.txt, characters 0–360,000: “many words many") and len(long) < 1_100
-    assert long.endswith("…” (329,999 characters)") and short.endswith("“a few words”")
+    assert long.startswith("a.txt, characters 0–360,000: “…") and long.endswith("…”") and 320 < len(long) < 340
+    assert "many words the code is 48213 more words" in long and short.endswith("“a few words”")
+    monkeypatch.setattr(answers, "stderr", Console(stderr=True, force_terminal=True, no_color=True, width=100))
+    answers.show_sources([source], "Which code? 48213")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the code is 48213" in line and "…”" in line
 
 
 @pytest.fixture

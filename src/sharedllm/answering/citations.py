@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ _LONGEST_WORD = 40
 _WORD_BEFORE, _WORD_AFTER = re.compile(r"\S*\Z"), re.compile(r"\S*")
 # What readers see as one: a letter with its accents and vowel signs, a family or a flag of several emoji.
 _VISIBLE = regex.compile(r"\X")
+# A word, or a part of what has no spaces.
+_WORD = regex.compile(rf"(?:(?!\s)\X){{1,{_LONGEST_WORD}}}")
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,31 @@ def _located(tokenizer: PreTrainedTokenizerBase, memory: ContextMemory, citation
         lines = first, first + text.strip().count("\n")
     place = place_of(source.get("places", ()), start, end, source.get("unit", ""), lines)
     return _Located(before, text, after, near == _LONGEST_WORD, start, place)
+
+
+def around(text: str, about: str, most: int) -> str:
+    """The part of a text with the most different words of another one: whole words of together at most so many characters, with
+    an ellipsis where the text begins earlier or goes on."""
+    if len(text) <= most:
+        return text
+    wanted, words = set(words_of(about)), list(_WORD.finditer(text))
+    known = {word: wanted.intersection(words_of(word)) for word in {found[0] for found in words}}
+    held: Counter[str] = Counter()
+    best = first = left = last = 0
+    for right, word in enumerate(words):
+        held.update(known[word[0]])
+        while left < right and word.end() - words[left].start() > most:
+            held.subtract(known[words[left][0]])
+            left += 1
+        if (different := sum(count > 0 for count in held.values())) > best:
+            best, first, last = different, left, right
+    # As much before what was found as after it, if there is as much.
+    first = next(place for place in range(first, last + 1) if known[words[place][0]] or place == last)
+    spare = max(0, most - (words[last].end() - words[first].start()))
+    begin = min(words[first].start() - spare // 2, len(text) - most)
+    start = next(word.start() for word in words if word.start() >= begin)
+    end = max(word.end() for place, word in enumerate(words) if place <= last or word.end() <= start + most)
+    return ("…" if start else "") + text[start:end] + ("…" if end < len(text) else "")
 
 
 def describe(

@@ -8,12 +8,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from ..utils.errors import clipped
 from ..utils.text_files import harmless
 from .common import note, stderr
 
-# Most characters of a source's text that are shown: with a large budget it can be the whole document.
-MOST_SHOWN = 1_000
+# Most characters of a source's text that are shown, and least in a narrow terminal.
+MOST_SHOWN, LEAST_SHOWN = 300, 40
 # Tokens that take long to be read on for a single question.
 MANY_READ_ON = 32_768
 
@@ -66,17 +65,18 @@ def note_read_on(tokens: int) -> None:
         )
 
 
-def show_sources(sources: list[dict[str, Any]]) -> None:
-    """Print the sources of an answer (see `answering.citations.describe`) on stderr: one line each, cut to the
-    terminal's width, and to `MOST_SHOWN` characters elsewhere."""
+def show_sources(sources: list[dict[str, Any]], about: str) -> None:
+    """Print the sources of an answer (see `answering.citations.describe`) on stderr: one line each, of long ones the part that
+    says most of a question and its answer, `about`. In a terminal it fits into the width."""
+    from ..answering.citations import around
+
     cut = stderr.is_terminal
     for found in sources:
         characters = f"characters {found['characters'][0]:,}–{found['characters'][1]:,}"
         place = f"{found['document']}, {found['place'] or characters}"
-        excerpt, more = " ".join(found["excerpt"].split()), ""
-        if len(excerpt) > MOST_SHOWN:
-            excerpt, more = clipped(excerpt, MOST_SHOWN), f" ({len(excerpt):,} characters)"
-        line = harmless(" ".join(f"{place}: “{excerpt}”{more}".split("\n")))
+        room = max(LEAST_SHOWN, stderr.width - len(place) - len(": “……”")) if cut else MOST_SHOWN
+        excerpt = around(" ".join(found["excerpt"].split()), about, min(room, MOST_SHOWN))
+        line = harmless(" ".join(f"{place}: “{excerpt}”".split("\n")))
         stderr.print(
             line,
             style="dim",

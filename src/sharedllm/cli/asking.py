@@ -62,5 +62,5 @@ def show(answer: Answer | Written, config: SharedLLMConfig) -> None:
     if config.injection == "deep" and answer.found is None:
         note("Nothing in this question can be searched for: ask with a word of what you look for.", style="yellow")
     show_found(answer.found)
-    show_sources(answer.sources)
+    show_sources(answer.sources, f"{answer.question} {answer.text}")
     note_read_on(int(answer.compared.read.sum()))

@@ -135,6 +135,6 @@ def _show(chat: Chat, turn: Turn, json: bool, line: int, seconds: float) -> None
     else:
         show_found(turn.found)
         note_cut(turn.cut)
-        show_sources(turn.sources)
+        show_sources(turn.sources, f"{turn.question} {turn.answer}")
     if turn.stopped:
         raise KeyboardInterrupt
