@@ -31,7 +31,7 @@ def chat_model():
 def test_nothing_is_chosen_by_the_instruction():
     model, tokenizer = chat_model()
     memory = model.read(tokenize(tokenizer, TEXT), keep_all=True)
-    options = {"budget": 96, "max_new_tokens": 4}
+    options = {"budget": 128, "max_new_tokens": 4}
     answers = [ask(model, tokenizer, memory, QUESTION, instruction=how, **options) for how in ("", OTHER)]
     plain, told = answers
     assert torch.equal(plain.scores, told.scores) and plain.citations == told.citations
@@ -58,7 +58,7 @@ def test_each_question_of_a_chat_has_the_instruction(monkeypatch):
 
     monkeypatch.setattr(type(model), "generate", generated)
     plain, told = (
-        Chat(model, tokenizer, memory, budget=96, max_new_tokens=4, instruction=how) for how in ("", f" {OTHER}\n")
+        Chat(model, tokenizer, memory, budget=128, max_new_tokens=4, instruction=how) for how in ("", f" {OTHER}\n")
     )
     asked = f"{OTHER}\nQuestion: {QUESTION}\nAnswer:>"
     for turn in (1, 2):
