@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -138,8 +139,12 @@ def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]
             bar.update(task, advance=advance, total=total)
             if bar.disable and time.monotonic() - said >= SECONDS_A_LINE:
                 said = time.monotonic()
-                done, whole = bar.tasks[task].completed, bar.tasks[task].total
-                note(f"{label}: {done:,.0f}" + (f" of {whole:,.0f}" if whole else ""))
+                now = bar.tasks[task]
+                of = f" of {now.total:,.0f}" if now.total else ""
+                left = (
+                    f", {timedelta(seconds=round(now.time_remaining))} left" if now.total and now.time_remaining else ""
+                )
+                note(f"{label}: {now.completed:,.0f}{of}{left}")
 
         yield update
 
