@@ -21,7 +21,7 @@ class BeaconConfig(PreTrainedConfig):
         ratios: α, raw tokens per beacon; one is drawn for each window in training. Default: 2, 4, 8, 16, 32.
         sinks: number of first tokens of a text that stay in the memory as raw tokens.
         initial_token: id of the token with whose embedding the beacons' begins. Default: the base's end of text, as in their
-            paper; a base that has seen nothing behind it needs another one.
+            paper; another one can be far better to begin with.
     """
 
     model_type = "sharedllm_beacon"
