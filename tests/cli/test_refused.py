@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -160,17 +159,6 @@ def test_progress_ends_at_its_total_without_files_that_are_left_out(run, tmp_pat
     code, _, err = run("read", *options, "--append")
     assert code == 0 and "reading 4 files: 80 of 80\n" in err and "2 documents unchanged" in err, err
     assert max(map(int, re.findall(r"of (\d+)\n", err))) <= 80 + 99 + 50, "a file after it that is unchanged counts"
-
-
-def test_progress_without_a_terminal_says_how_long_it_still_takes(monkeypatch):
-    lines = []
-    monkeypatch.setattr(common, "SECONDS_A_LINE", 0)
-    monkeypatch.setattr(common, "note", lines.append)
-    with common.progress_bar("reading", 1000) as advance:
-        for _ in range(10):
-            time.sleep(0.01)
-            advance(100)
-    assert re.fullmatch(r"reading: 500 of 1,000, 0:00:0\d left", lines[4]) and lines[-1] == "reading: 1,000 of 1,000"
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,9 @@ def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]
     """A progress bar on stderr; yields a function that advances it and may set its total. If stderr is not a terminal, work
     that takes long writes a line now and then instead."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
+    with Progress(
+        *columns, console=stderr, transient=True, disable=not stderr.is_terminal, get_time=time.monotonic
+    ) as bar:
         task = bar.add_task(harmless(label), total=total)
         said = time.monotonic()
 
