@@ -143,9 +143,7 @@ def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]
                 said = time.monotonic()
                 now = bar.tasks[task]
                 of = f" of {now.total:,.0f}" if now.total else ""
-                left = (
-                    f", {timedelta(seconds=round(now.time_remaining))} left" if now.total and now.time_remaining else ""
-                )
+                left = f", {timedelta(seconds=round(seconds))} left" if (seconds := now.time_remaining) else ""
                 note(f"{label}: {now.completed:,.0f}{of}{left}")
 
         yield update
