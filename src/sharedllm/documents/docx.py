@@ -7,11 +7,7 @@ from ..utils.errors import UserError
 from .extract import Extract, Kind, library
 from .html import parts_of
 from .numbering import with_numbers
-from .package import holds, package, tree
-
-# The container of old Office files, and of new ones with a password.
-COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-_TITLE = "{http://purl.org/dc/elements/1.1/}title"
+from .package import COMPOUND, holds, office_title, package
 
 
 def extract(path: Path) -> Extract:
@@ -25,9 +21,7 @@ def extract(path: Path) -> Extract:
     mammoth = library("mammoth", path)
     logging.getLogger("mammoth").setLevel(logging.CRITICAL)
     with package(path) as members:
-        title = ""
-        if "docProps/core.xml" in members.namelist():
-            title = " ".join((tree(members, "docProps/core.xml", path).findtext(_TITLE) or "").split())
+        title = office_title(members, path)
         numbered = with_numbers(members, path)
     try:
         with numbered or path.open("rb") as file:

@@ -147,15 +147,15 @@ def _next(one: _List, level: int, counts: dict[int, int]) -> str:
     for deeper in [each for each in counts if level < (one.levels[each].after if each in one.levels else each)]:
         del counts[deeper]
 
-    def written(match: re.Match) -> str:
+    def shown(match: re.Match) -> str:
         upper = one.levels.get(int(match[1]) - 1, own)
         in_digits = own.digits and upper.form not in ("decimalZero", "none")
-        return _written(counts.get(int(match[1]) - 1, upper.start), "decimal" if in_digits else upper.form)
+        return written(counts.get(int(match[1]) - 1, upper.start), "decimal" if in_digits else upper.form)
 
-    return "" if own.form == "bullet" else re.sub("%([1-9])", written, own.text).strip()
+    return "" if own.form == "bullet" else re.sub("%([1-9])", shown, own.text).strip()
 
 
-def _written(number: int, form: str) -> str:
+def written(number: int, form: str) -> str:
     """A number in one of Word's forms; those of other scripts, and numbers too large for a form, in digits."""
     if form in ("lowerLetter", "upperLetter") and 0 < number <= 780:
         text = chr(ord("a") + (number - 1) % 26) * ((number - 1) // 26 + 1)

@@ -1,16 +1,25 @@
-"""Documents that are ZIP files with XML in them: DOCX and EPUB."""
+"""Documents that are ZIP files with XML in them: those of Office and OpenDocument, and EPUB."""
 
+import posixpath
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from ..utils.errors import UserError
 
 SIGNATURE = b"PK\x03\x04"
+# The container of old Office files, and of new ones with a password.
+COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+RELATIONS = (
+    "http://schemas.openxmlformats.org/officeDocument/2006/relationships",
+    "http://purl.oclc.org/ooxml/officeDocument/relationships",
+)
+_TITLE = "{http://purl.org/dc/elements/1.1/}title"
 # A member that unpacks to more than this is no document's text, but an attack or a mistake.
 MOST = 2**28
 # What zipfile and the XML parser raise for damaged bytes.
@@ -48,6 +57,8 @@ def package(path: Path) -> Iterator[zipfile.ZipFile]:
         raise
     except NotImplementedError as error:
         raise UserError(f"{path} is packed in a way that can't be read: {error}; save it again.") from None
+    except RecursionError:
+        raise UserError(f"{path} is nested too deeply to be read: save it again, or export it as PDF.") from None
     except RuntimeError:  # zipfile's word for a password
         raise UserError(f"{path} is locked: it needs a password; save it without one.") from None
     except _DAMAGED as error:
@@ -65,3 +76,40 @@ def tree(members: zipfile.ZipFile, name: str, path: Path) -> ElementTree.Element
         return ElementTree.fromstring(raw)
     except (ElementTree.ParseError, LookupError, ValueError) as error:
         raise UserError(f"{path} is damaged: its part {name} is no XML, {error}; get or save it again.") from None
+
+
+def relations(members: zipfile.ZipFile, name: str, path: Path) -> dict[str, tuple[str, str]]:
+    """What a part of an Office document refers to: id → (kind of the relation, name of the other part). "" is the document itself.
+
+    Raises:
+        UserError: the list of them is no XML.
+    """
+    folder, file = posixpath.split(name)
+    listed = posixpath.join(folder, "_rels", f"{file}.rels")
+    if listed not in members.namelist():
+        return {}
+    found = {}
+    for relation in tree(members, listed, path).iterfind("{*}Relationship"):
+        if relation.get("TargetMode") != "External":
+            target = posixpath.normpath(posixpath.join("/", folder, unquote(relation.get("Target", "")))).lstrip("/")
+            found[relation.get("Id", "")] = (posixpath.basename(relation.get("Type", "")), target)
+    return found
+
+
+def related(element: ElementTree.Element, name: str = "id") -> str:
+    """The id of a relation that an element names; "" if it names none. Two standards have two namespaces for it."""
+    for namespace in RELATIONS:
+        if f"{{{namespace}}}{name}" in element.attrib:
+            return element.attrib[f"{{{namespace}}}{name}"]
+    return ""
+
+
+def office_title(members: zipfile.ZipFile, path: Path) -> str:
+    """The title of a Word document, a workbook or slides; "" if it has none.
+
+    Raises:
+        UserError: the part that has it is no XML.
+    """
+    if "docProps/core.xml" not in members.namelist():
+        return ""
+    return " ".join((tree(members, "docProps/core.xml", path).findtext(_TITLE) or "").split())

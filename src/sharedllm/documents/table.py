@@ -32,7 +32,7 @@ def extract(path: Path) -> Extract:
     hint = _HINT.match(text)
     delimiter = hint[1] if hint else _delimiter(text)
     text = text[hint.end() :] if hint else text
-    columns = _columns(list(islice(_rows(text, delimiter, path), ROWS)))
+    columns = columns_of(list(islice(_rows(text, delimiter, path), ROWS)))
     return Extract(_parts(_rows(text, delimiter, path), columns), unit="row", read_as=encoding)
 
 
@@ -62,14 +62,14 @@ def _delimiter(text: str) -> str:
     return best
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The names of the columns; [] if the first row holds values.
+def columns_of(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The names of a table's columns; [] if the first row holds values.
 
     Names are words, in at least half of the columns that are used; the others have none. A number is a value, but years
     may be names: beside a word that stands above numbers only, or several in their order, above what are no years.
     """
     columns = [
-        (name.strip(), [row[i].strip() for row in rows[1:] if row[i : i + 1] and row[i].strip()])
+        (" ".join(name.split()), [row[i].strip() for row in rows[1:] if row[i : i + 1] and row[i].strip()])
         for i, name in enumerate(next(iter(rows), []))
     ]
     names = [name for name, _ in columns]
@@ -95,15 +95,20 @@ def _is_number(cell: str) -> bool:
     return True
 
 
+def row_text(row: Sequence[str], columns: Sequence[str]) -> str:
+    """The line of a row: its values, each with the name of its column where that has one. Empty ones are left out."""
+    cells = [" ".join(cell.split()) for cell in row]
+    if columns:
+        names = [*columns, *("" for _ in cells[len(columns) :])]
+        cells = [f"{name}: {cell}" if name else cell for name, cell in zip(names, cells, strict=False) if cell]
+    return "; ".join(cell for cell in cells if cell) + "\n"
+
+
 def _parts(rows: Iterator[list[str]], columns: list[str]) -> Iterator[Part]:
     """One line for each row, also for empty ones, so that the number of a line is that of its row."""
     held: list[str] = []
     for number, row in enumerate(rows, 1):
-        cells = [" ".join(cell.split()) for cell in row]
-        if number > 1 and columns:
-            names = [*columns, *("" for _ in cells[len(columns) :])]
-            cells = [f"{name}: {cell}" if name else cell for name, cell in zip(names, cells, strict=False) if cell]
-        held.append("; ".join(cell for cell in cells if cell) + "\n")
+        held.append(row_text(row, columns if number > 1 else []))
         if len(held) == 1000:
             yield Part("".join(held))
             held = []

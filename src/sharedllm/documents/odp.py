@@ -1,0 +1,63 @@
+"""OpenDocument presentations by slide."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+from ..utils.errors import UserError
+from .extract import Extract, Kind
+from .html import parts_of
+from .numbers_odf import Lists, lists_of
+from .odf import Markup, name, odf_title, of_type, roots, said
+from .package import package
+from .slides import Slide, extract_of
+
+SLIDES = "application/vnd.oasis.opendocument.presentation"
+# What is the same on every slide.
+_REPEATED = {"header", "footer", "date-time", "page-number"}
+
+
+def extract(path: Path) -> Extract:
+    """
+    Raises:
+        UserError: it needs a password, is damaged, or has no text.
+    """
+    with package(path) as members:
+        content, styles = roots(members, path)
+        title = odf_title(members, path)
+        body = content.find("{*}body/{*}presentation")
+        if body is None:
+            raise UserError(f"{path} is damaged, or no presentation: content.xml has no slides; save it as .odp again.")
+        hidden = {
+            said(style, "name")
+            for style in content.iter()
+            if name(style) == "style" and any(said(each, "visibility") == "hidden" for each in style)
+        }
+        lists = lists_of(content, styles)
+        return extract_of((_slide(page, lists, hidden) for page in body.iterfind("{*}page")), title, path)
+
+
+def _slide(page: Element, lists: Lists, hidden: set[str]) -> Slide:
+    shapes = [shape for shape in page if name(shape) != "notes" and _is_said(shape)]
+    titles = [shape for shape in shapes if said(shape, "class") == "title"]
+    rest = [shape for shape in shapes if said(shape, "class") != "title"]
+    notes = [shape for part in page.iterfind("{*}notes") for shape in part if said(shape, "class") == "notes"]
+    texts = (_text(some, lists) for some in (titles, rest, filter(_is_said, notes)))
+    return Slide(*texts, hidden=said(page, "style-name") in hidden)
+
+
+def _is_said(shape: Element) -> bool:
+    """Whether a shape is one of the slide's own. An empty one may hold what the program asks for: "Click to add text"."""
+    return said(shape, "class") not in _REPEATED and said(shape, "placeholder") != "true"
+
+
+def _text(shapes: Iterable[Element], lists: Lists) -> str:
+    def markup() -> Iterator[str]:
+        made = Markup(lists)
+        for shape in shapes:
+            yield from made.block(shape)
+
+    return "".join(part.text for part in parts_of("".join(markup()), ordered="")[1])
+
+
+ODP = Kind("ODP", (".odp", ".otp"), extract, lambda path, head: of_type(path, head, SLIDES))

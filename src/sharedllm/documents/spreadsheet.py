@@ -1,0 +1,180 @@
+"""Spreadsheets by sheet and row, with calamine. A row is written as one of CSV is: each value with the name of its column."""
+
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from itertools import chain, islice
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..utils.errors import UserError, clipped
+from .cells import written
+from .extract import Extract, Kind, Part, grouped, library
+from .odf import check_unlocked, odf_title, of_type
+from .package import COMPOUND, SIGNATURE, holds, office_title, package
+from .table import ROWS, columns_of, row_text
+from .xlsx import MOST_CELLS, Marks, marks_of
+
+ODS = "application/vnd.oasis.opendocument.spreadsheet"
+# What a new Excel file with a password has in the container of old ones.
+_ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
+
+# A range of merged cells: (first row, first column), (last row, last column), from 0.
+Range = tuple[tuple[int, int], tuple[int, int]]
+Row = tuple[int, list[str]]
+
+
+def extract(path: Path) -> Extract:
+    """
+    Raises:
+        UserError: it needs a password, is damaged, or has too many cells.
+    """
+    title, marks = _looked_at(path)
+    calamine = library("python_calamine", path)
+    parts: list[Part] = []
+    try:
+        with _opened(calamine, path) as book:
+            for about in book.sheets_metadata:
+                if about.typ != calamine.SheetTypeEnum.WorkSheet:
+                    continue
+                sheet = book.get_sheet_by_name(about.name)
+                if sheet.height * sheet.width > MOST_CELLS:
+                    raise UserError(f"{path} has more than {MOST_CELLS:,} cells in a sheet: save its sheets as .csv.")
+                hidden = "" if about.visible == calamine.SheetVisibleEnum.Visible else "hidden "
+                rows = _rows(sheet, marks.percent.get(about.name, set()))
+                parts += _parts(rows, about.name, hidden, sheet.merged_cell_ranges or [])
+    except calamine.PasswordError:
+        raise UserError(f"{path} is locked: it needs a password; save it without one.") from None
+    except calamine.CalamineError as error:
+        raise _damaged(path, error) from None
+    except BaseException as error:
+        if (
+            type(error).__name__ != "PanicException"
+        ):  # what Rust raises where it finds a mistake of its own; no Exception
+            raise
+        raise _damaged(path, error) from None
+    return Extract(parts, title)
+
+
+def _opened(calamine: ModuleType, path: Path) -> Any:
+    """A workbook of the kind that its suffix says, else of the one that its bytes say."""
+    try:
+        return calamine.CalamineWorkbook.from_path(path)
+    except calamine.PasswordError:
+        raise
+    except calamine.CalamineError as error:
+        try:
+            return calamine.CalamineWorkbook.from_filelike(BytesIO(path.read_bytes()))
+        except calamine.CalamineError:
+            raise error from None
+
+
+def _damaged(path: Path, error: BaseException) -> UserError:
+    said = clipped(" ".join(str(error).split()), 200) or type(error).__name__
+    return UserError(f"{path} is damaged, or no spreadsheet: {said}; save it as .xlsx again.")
+
+
+def _looked_at(path: Path) -> tuple[str, Marks]:
+    """The title of a workbook, and what calamine doesn't say.
+
+    Raises:
+        UserError: it needs a password, is damaged, or has cells too far apart.
+    """
+    with path.open("rb") as file:
+        head = file.read(len(COMPOUND))
+        if head == COMPOUND and _ENCRYPTED in file.read():
+            raise UserError(f"{path} is locked: it needs a password; save it without one.")
+    if not head.startswith(SIGNATURE):
+        return "", Marks()
+    with package(path) as members:
+        if of_type(path, head, ODS):
+            check_unlocked(members, path)
+            return odf_title(members, path), Marks()
+        if "xl/workbook.xml" not in members.namelist():
+            raise UserError(f"{path} is damaged: it is a ZIP file without a workbook; get or save it again.")
+        return office_title(members, path), marks_of(members, path)
+
+
+def _rows(sheet: Any, percent: set[tuple[int, int]]) -> Iterator[Row]:
+    """The rows of a sheet that are not empty, with their numbers, from 0."""
+    if sheet.start is None:
+        return
+    left = [""] * sheet.start[1]
+    for number, row in enumerate(sheet.iter_rows()):
+        cells = [value if isinstance(value, str) else written(value) for value in row]
+        if not any(cells):
+            continue
+        if percent:
+            for at, value in enumerate(row):
+                if (number, len(left) + at) in percent:
+                    cells[at] = written(value, percent=True)
+        yield number, left + cells
+
+
+def _parts(rows: Iterator[Row], name: str, hidden: str, merged: Sequence[Range]) -> Iterator[Part]:
+    """The text of a sheet below its name."""
+    place = f'{hidden}sheet "{clipped(" ".join(name.split()), 60)}", '
+    first = f"{' '.join(name.split())}\n\n"
+    last: Part | None = None
+    for part in grouped("row", _texts(_filled(rows, merged), merged), place):
+        if last is not None:
+            yield last
+        last, first = Part(first + part.text, part.place), ""
+    if last is not None:
+        yield Part(last.text + "\n", last.place)
+
+
+def _filled(rows: Iterator[Row], merged: Sequence[Range]) -> Iterator[Row]:
+    """Rows in which cells that are merged with one above have its value, so that each row can be read alone."""
+    coming = sorted((range_ for range_ in merged if range_[1][0] > range_[0][0]), reverse=True)
+    held: list[tuple[int, int, str]] = []  # last row, column, value
+    for number, cells in rows:
+        held = [each for each in held if each[0] >= number]
+        for _, column, value in held:
+            if column < len(cells) and not cells[column]:
+                cells[column] = value
+        while coming and coming[-1][0][0] <= number:
+            (_, column), (end, _) = coming.pop()
+            if column < len(cells) and cells[column] and end > number:
+                held.append((end, column, cells[column]))
+        yield number, cells
+
+
+def _texts(rows: Iterator[Row], merged: Sequence[Range]) -> Iterator[tuple[int, str]]:
+    """Number, from 1, and text of each row that has any."""
+    rows = (row for row in rows if any(map(str.strip, row[1])))
+    sample = list(islice(rows, ROWS))
+    above, columns = _names(sample, merged)
+    for index, (number, cells) in enumerate(chain(sample, rows)):
+        yield number + 1, row_text(cells, columns if index >= above else [])
+
+
+def _names(sample: Sequence[Row], merged: Sequence[Range]) -> tuple[int, list[str]]:
+    """How many of the first rows end with the names of the columns, and these names.
+
+    Titles above a table have fewer cells than it: the first row that has at least half as many as the longest one begins the
+    table. A name that is merged over several columns is that of all of them; then the row below may say more: "Sales 2023".
+    """
+    used = [sum(bool(cell.strip()) for cell in cells) for _, cells in sample]
+    if max(used, default=0) < 2:
+        return 0, []
+    first = next(i for i, count in enumerate(used) if count > 1 and 2 * count >= max(used))
+    table = [cells for _, cells in sample[first:]]
+    upper = list(table[0])
+    for (top, left), (_, right) in merged:
+        if top == sample[first][0] and left < len(upper):
+            upper[left + 1 : right + 1] = [upper[left]] * (min(right + 1, len(upper)) - left - 1)
+    lower = columns_of(table[1:]) if upper != table[0] else []
+    if lower and columns_of([upper, *table[1:]]):
+        pairs = zip(upper, [*lower, *[""] * (len(upper) - len(lower))], strict=True)
+        return first + 2, [" ".join(dict.fromkeys(" ".join(part.split()) for part in pair if part)) for pair in pairs]
+    columns = columns_of([upper, *table[1:]])
+    return first + 1 if columns else 0, columns
+
+
+SPREADSHEET = Kind(
+    "spreadsheet",
+    (".xlsx", ".xlsm", ".xltx", ".xltm", ".xls", ".ods", ".ots"),
+    extract,
+    lambda path, head: holds(path, head, "xl/workbook.xml") or of_type(path, head, ODS),
+)

@@ -1,0 +1,84 @@
+"""What calamine does not say of an Excel workbook: which cells are shared in per cent, and how far a sheet reaches."""
+
+import re
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..utils.errors import UserError, clipped
+from .package import related, relations, tree
+
+# calamine makes room for all cells between the first and the last one, 32 bytes each, and ends the process if there is too little.
+MOST_CELLS = 2**25
+_ROWS, _COLUMNS = 2**20, 2**14
+# The numbers of Excel's own formats 0% and 0.00%.
+_PERCENT = {"9", "10"}
+_QUOTED = re.compile(r'"[^"]*"|\\.|\[[^\]]*\]')
+_COLUMN_OF = re.compile(rb"\sr\s*=\s*[\"']([A-Za-z]{1,3})\d")
+_ROW_OF = re.compile(rb"\sr\s*=\s*[\"'][A-Za-z]{1,3}(\d{1,7})[\"']")
+
+
+@dataclass(frozen=True)
+class Marks:
+    """percent: (row, column) of the cells that show a share, from 0, by the name of their sheet."""
+
+    percent: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
+
+
+def marks_of(members: zipfile.ZipFile, path: Path) -> Marks:
+    """
+    Raises:
+        UserError: it is damaged, or the cells of a sheet lie too far apart.
+    """
+    main = next((part for kind, part in relations(members, "", path).values() if kind == "officeDocument"), "")
+    parts = relations(members, main, path)
+    styles = next((part for kind, part in parts.values() if kind == "styles"), "")
+    shares = _percent_styles(members, styles, path) if styles in members.namelist() else []
+    found = {}
+    for sheet in tree(members, main, path).iterfind("{*}sheets/{*}sheet"):
+        _, part = parts.get(related(sheet), ("", ""))
+        if part not in members.namelist():
+            continue
+        name, raw = sheet.get("name", ""), members.read(part)
+        _check_reach(raw, name, path)
+        found[name] = _percent_cells(raw, shares)
+    return Marks(found)
+
+
+def _percent_styles(members: zipfile.ZipFile, styles: str, path: Path) -> list[str]:
+    """The numbers of the styles that cells name and that write a share in per cent."""
+    root = tree(members, styles, path)
+    formats = set(_PERCENT)
+    for each in root.iterfind("{*}numFmts/{*}numFmt"):
+        if "%" in _QUOTED.sub("", each.get("formatCode", "")):
+            formats.add(each.get("numFmtId", ""))
+    styled = root.iterfind("{*}cellXfs/{*}xf")
+    return [str(number) for number, style in enumerate(styled) if style.get("numFmtId") in formats]
+
+
+def _percent_cells(raw: bytes, shares: list[str]) -> set[tuple[int, int]]:
+    if not shares:
+        return set()
+    pattern = rb'<(?:\w+:)?c r="([A-Z]{1,3})(\d{1,7})" s="(?:%s)"' % "|".join(shares).encode()
+    return {(int(row) - 1, _column(letters)) for letters, row in re.findall(pattern, raw)}
+
+
+def _check_reach(raw: bytes, name: str, path: Path) -> None:
+    columns, rows = (
+        {_column(letters) for letters in set(_COLUMN_OF.findall(raw))},
+        set(map(int, set(_ROW_OF.findall(raw)))),
+    )
+    wide, high = (max(each, default=0) - min(each, default=0) + 1 for each in (columns, rows))
+    if min(wide, _COLUMNS) * min(high, _ROWS) > MOST_CELLS:
+        raise UserError(
+            f"{path} has a sheet of {high:,} rows and {wide:,} columns, {clipped(name, 60)!r}: more than {MOST_CELLS:,} cells "
+            "can't be read; delete what lies far from its table, or save the sheet as .csv."
+        )
+
+
+def _column(letters: bytes) -> int:
+    """The number of a column, from 0: A is 0, AA is 26."""
+    number = 0
+    for letter in letters.upper():
+        number = 26 * number + letter - 64
+    return number - 1
