@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_documents import docx, epub, pdf
+from made_office import frame, odf, page, pptx, row, shape, xlsx
 
 from sharedllm.documents import open_document
 from sharedllm.documents.extract import BadKind
@@ -64,13 +65,24 @@ def test_any_table(tmp_path_factory, table):
 
 
 @pytest.mark.parametrize("seed", range(40))
-@pytest.mark.parametrize("kind", ["pdf", "docx", "epub"])
+@pytest.mark.parametrize("kind", ["pdf", "docx", "epub", "pptx", "xlsx", "odt", "odp", "ods"])
 def test_changed_bytes(tmp_path, kind, seed):
     path = tmp_path / f"a.{kind}"
     if kind == "pdf":
         pdf(path, ["One page.", "Another page."], title="A title")
     elif kind == "docx":
         docx(path, [("Heading1", "One"), ("table", "a|b")], title="A title", footnote="note")
+    elif kind == "pptx":
+        pptx(path, [shape("One", kind="title") + shape("Two")], notes={1: shape("Note", kind="body")}, title="A title")
+    elif kind == "xlsx":
+        xlsx(path, {"One": row(1, "a", "b") + row(2, 1, (0.5, 1))}, formats=("0%",), title="A title")
+    elif kind == "odt":
+        odf(path, "text", "<text:h>One</text:h><text:list><text:list-item><text:p>a</text:p></text:list-item></text:list>")
+    elif kind == "odp":
+        odf(path, "presentation", page(frame("<text:p>One</text:p>", "title")), title="A title")
+    elif kind == "ods":
+        rows = '<table:table-row><table:table-cell office:value-type="float" office:value="1"/></table:table-row>'
+        odf(path, "spreadsheet", f'<table:table table:name="One">{rows}</table:table>', title="A title")
     else:
         epub(path, {"One": "<p>text</p>", "Two": "<p>more</p>"}, title="A title")
     raw, rng = bytearray(path.read_bytes()), random.Random(seed)

@@ -71,7 +71,7 @@ def _shapes(slide: Element) -> Iterator[Element]:
             waiting += reversed(shape)
         elif kind == "AlternateContent":
             # The first form that has a text; the last one is often a picture.
-            forms = [form for form in shape if any((text.text or "").strip() for text in form.iter("{*}t"))]
+            forms = [form for form in shape if any((text.text or "").strip() for text in form.iterfind(".//{*}t"))]
             waiting += reversed(forms[0] if forms else shape[:1])
         elif kind in ("sp", "graphicFrame") and _placeholder(shape) not in _REPEATED:
             yield shape
@@ -108,7 +108,7 @@ def _chart(root: Element) -> Iterator[str]:
     """The title of a chart, and a line for each series: "Sales: Q1 1.5; Q2 2"."""
     for title in root.iterfind("{*}chart/{*}title/{*}tx/{*}rich"):
         yield from _paragraphs(title)
-    for series in root.iter("{*}ser"):
+    for series in root.iterfind(".//{*}ser"):
         label = " ".join(value.text or "" for value in series.iterfind("{*}tx//{*}v"))
         names, values = ({}, {})
         for found, kinds in ((names, ("cat", "xVal")), (values, ("val", "yVal"))):

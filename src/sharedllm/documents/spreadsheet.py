@@ -127,16 +127,17 @@ def _parts(rows: Iterator[Row], name: str, hidden: str, merged: Sequence[Range])
 def _filled(rows: Iterator[Row], merged: Sequence[Range]) -> Iterator[Row]:
     """Rows in which cells that are merged with one above have its value, so that each row can be read alone."""
     coming = sorted((range_ for range_ in merged if range_[1][0] > range_[0][0]), reverse=True)
-    held: list[tuple[int, int, str]] = []  # last row, column, value
+    held: dict[int, tuple[int, str]] = {}  # column → last row, value
     for number, cells in rows:
-        held = [each for each in held if each[0] >= number]
-        for _, column, value in held:
-            if column < len(cells) and not cells[column]:
+        for column, (end, value) in list(held.items()):
+            if end < number:
+                del held[column]
+            elif column < len(cells) and not cells[column]:
                 cells[column] = value
         while coming and coming[-1][0][0] <= number:
             (_, column), (end, _) = coming.pop()
             if column < len(cells) and cells[column] and end > number:
-                held.append((end, column, cells[column]))
+                held[column] = (end, cells[column])
         yield number, cells
 
 
@@ -165,11 +166,12 @@ def _names(sample: Sequence[Row], merged: Sequence[Range]) -> tuple[int, list[st
         if top == sample[first][0] and left < len(upper):
             upper[left + 1 : right + 1] = [upper[left]] * (min(right + 1, len(upper)) - left - 1)
     lower = columns_of(table[1:]) if upper != table[0] else []
-    if lower and columns_of([upper, *table[1:]]):
+    if lower:
         pairs = zip(upper, [*lower, *[""] * (len(upper) - len(lower))], strict=True)
-        return first + 2, [" ".join(dict.fromkeys(" ".join(part.split()) for part in pair if part)) for pair in pairs]
+        upper = [" ".join(dict.fromkeys(" ".join(part.split()) for part in pair if part)) for pair in pairs]
+        table = table[1:]
     columns = columns_of([upper, *table[1:]])
-    return first + 1 if columns else 0, columns
+    return first + 1 + bool(lower) if columns else 0, columns
 
 
 SPREADSHEET = Kind(

@@ -1,0 +1,189 @@
+"""Spreadsheets: rows with the names of their columns, values as a reader writes them, and files that can't be read."""
+
+import sys
+import zipfile
+from datetime import date, datetime, time, timedelta
+
+import pytest
+from made_documents import archive, placed
+from made_office import odf, row, xlsx
+
+from sharedllm.documents import open_document
+from sharedllm.documents.cells import written
+from sharedllm.documents.places import span
+from sharedllm.utils.errors import UserError
+
+FORMATS = ("yyyy-mm-dd", "0.0%", '0" of 100%"', "[h]:mm", "yyyy-mm-dd hh:mm:ss")
+
+
+def _text(tmp_path, *rows: str, after: str = "") -> list[str]:
+    """The lines of a sheet without its name."""
+    path = xlsx(tmp_path / "a.xlsx", {"S": "".join(rows) + f"|{after}"}, formats=FORMATS)
+    return open_document(str(path)).text().removeprefix("S\n\n").removesuffix("\n\n").split("\n")
+
+
+def test_sheets_by_row(tmp_path):
+    many = "".join(row(i, f"bird {i}", "word " * 30) for i in range(2, 9))
+    sheets = {
+        "Prices &amp; more": row(1, "name", "text") + many,
+        "Nothing": "",
+        "Old": row(3, "alone") + row(7, None, "far"),
+    }
+    opened = open_document(str(xlsx(tmp_path / "a.xlsx", sheets, hidden=("Old",), title="A book")))
+    assert (opened.kind, opened.origin.title, opened.origin.unit) == ("spreadsheet", "A book", "")
+    found = placed(opened)
+    assert [place for place, _ in found] == [
+        'sheet "Prices & more", rows 1–4', 'sheet "Prices & more", rows 5–7', 'sheet "Prices & more", row 8', 'hidden sheet "Old", rows 3–7',
+    ]  # fmt: skip
+    assert found[0][1].startswith("Prices & more\n\nname; text\nname: bird 2; text: word word")
+    assert found[2][1].endswith("word\n\n") and found[3][1] == "Old\n\nalone\nfar\n\n"
+    assert span(found[0][0], found[1][0]) == 'sheet "Prices & more", rows 1–7'
+
+
+def test_values_of_cells(tmp_path):
+    names = row(1, "n", "day", "share", "done")
+    first = row(2, 3, (45296, 1), (0.125, 2), True)
+    second = row(3, 0.30000000000000004, (45296.395844907407, 5), (0.07, 2), False)
+    third = row(4, "two\n lines", None, (30, 3), (1.25, 4))
+    assert _text(tmp_path, names, first, second, third) == [
+        "n; day; share; done", "n: 3; day: 2024-01-05; share: 12.5%; done: TRUE",
+        "n: 0.3; day: 2024-01-05 09:30:01; share: 7%; done: FALSE", "n: two lines; share: 30; done: 30:00",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (3.0, "3"), (-0.5, "-0.5"), (1e-9, "1e-09"), (12345678901.0, "12345678901"), (7, "7"), (None, ""), (True, "TRUE"),
+        (date(2024, 2, 29), "2024-02-29"), (datetime(2024, 2, 29, 9, 5), "2024-02-29 09:05"), (time(9, 5), "09:05"),
+        (datetime(2024, 2, 28, 23, 59, 59, 999_900), "2024-02-29 00:00"), (datetime.max, "9999-12-31 23:59:59"),
+        (time(9, 5, 7), "09:05:07"), (timedelta(hours=30, minutes=5, seconds=9), "30:05:09"), (timedelta(hours=-1), "-01:00"),
+    ],
+)  # fmt: skip
+def test_a_value_as_text(value, text):
+    assert written(value) == text
+
+
+def test_shares_are_exact():
+    assert [written(value, percent=True) for value in (0.07, 0.29, 1.0, 1 / 3, -0.005)] == [
+        "7%",
+        "29%",
+        "100%",
+        "33.33333333333%",
+        "-0.5%",
+    ]
+
+
+def test_a_formula_has_the_value_that_was_computed(tmp_path):
+    formula = '<row r="2"><c r="A2" t="str"><f>"a"&amp;"b"</f><v>ab</v></c><c r="B2"><f>1+2</f><v>3</v></c></row>'
+    assert _text(tmp_path, row(1, "x", "y"), formula) == ["x; y", "x: ab; y: 3"]
+
+
+def test_merged_cells_are_those_of_each_row(tmp_path):
+    after = '<mergeCells><mergeCell ref="A2:A4"/><mergeCell ref="B2:C2"/></mergeCells>'
+    rows = (
+        row(1, "land", "town", "size"),
+        row(2, "Peru", "Lima"),
+        row(3, None, "Cusco", 4),
+        row(4, None, "Puno", 1),
+        row(5, None, "Rome", 3),
+    )
+    assert _text(tmp_path, *rows, after=after) == [
+        "land; town; size", "land: Peru; town: Lima", "land: Peru; town: Cusco; size: 4", "land: Peru; town: Puno; size: 1", "town: Rome; size: 3",
+    ]  # fmt: skip
+
+
+def test_names_of_columns_below_a_title_and_in_two_rows(tmp_path):
+    title = (row(1, "Sales of the year"), row(2, "as of", "May"))
+    names = row(4, "land", "half", "old\nprice", "new", "note")
+    data = row(5, "Peru", 1, 2, 3)
+    assert _text(tmp_path, *title, names, data) == [
+        "Sales of the year", "as of; May", "land; half; old price; new; note", "land: Peru; half: 1; old price: 2; new: 3",
+    ]  # fmt: skip
+    after = '<mergeCells><mergeCell ref="A1:A2"/><mergeCell ref="B1:C1"/></mergeCells>'
+    rows = (row(1, "land", "2023", None, "note"), row(2, None, "first", "last"), row(3, "Peru", 1, 2, "new"))
+    assert _text(tmp_path, *rows, after=after)[2] == "land: Peru; 2023 first: 1; 2023 last: 2; note: new"
+    assert _text(tmp_path, row(1, "Anna", 31), row(2, "Bob", 25)) == ["Anna; 31", "Bob; 25"]
+
+
+def test_opendocument_sheets(tmp_path):
+    def cell(kind: str, value: str, text: str) -> str:
+        named = {"date": "date-value", "string": "string-value"}.get(kind, "value")
+        return f'<table:table-cell office:value-type="{kind}" office:{named}="{value}"><text:p>{text}</text:p></table:table-cell>'
+
+    rows = [
+        [cell("string", "day", "day"), cell("string", "n", "n")],
+        [cell("date", "2024-01-05", "5.1."), cell("float", "3", "3,00")],
+    ]
+    made = "".join(f"<table:table-row>{''.join(cells)}</table:table-row>" for cells in rows)
+    empty = '<table:table-row table:number-rows-repeated="1048574"><table:table-cell table:number-columns-repeated="16384"/></table:table-row>'
+    path = odf(
+        tmp_path / "a.ods", "spreadsheet", f'<table:table table:name="One">{made}{empty}</table:table>', title="A book"
+    )
+    opened = open_document(str(path))
+    assert (opened.origin.title, placed(opened)) == (
+        "A book",
+        [('sheet "One", rows 1–2', "One\n\nday; n\nday: 2024-01-05; n: 3\n\n")],
+    )
+
+
+def test_a_workbook_is_known_by_what_is_in_it(tmp_path):
+    made = xlsx(tmp_path / "x.xlsx", {"S": row(1, "text")}).read_bytes()
+    for name in ("report.bin", "report", "report.xls", "report.csv"):
+        (tmp_path / name).write_bytes(made)
+        assert open_document(str(tmp_path / name)).text() == "S\n\ntext\n\n"
+
+
+def _refused(path) -> str:
+    with pytest.raises(UserError) as error:
+        open_document(str(path))
+    said = str(error.value)
+    assert said.startswith(str(path)) and "\n" not in said
+    return said
+
+
+def test_workbooks_that_can_not_be_read(tmp_path):
+    made = xlsx(tmp_path / "a.xlsx", {"S": row(1, "text")})
+    (tmp_path / "locked.xlsx").write_bytes(
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600) + "EncryptedPackage".encode("utf-16-le")
+    )
+    assert "is locked: it needs a password; save it without one" in _refused(tmp_path / "locked.xlsx")
+    assert "is locked: it needs a password" in _refused(odf(tmp_path / "locked.ods", "spreadsheet", "", locked=True))
+    (tmp_path / "cut.xlsx").write_bytes(made.read_bytes()[:700])
+    assert "is damaged" in _refused(tmp_path / "cut.xlsx")
+    for name in ("page.xls", "page.xlsx"):
+        (tmp_path / name).write_text("<html><table><tr><td>1</td></tr></table></html>")
+        assert "is damaged, or no spreadsheet" in _refused(tmp_path / name)
+    assert "is a ZIP file without a workbook" in _refused(archive(tmp_path / "other.xlsx", {"a.txt": "text"}))
+    assert "is empty: there is nothing to read" in _refused(xlsx(tmp_path / "empty.xlsx", {"S": "", "T": row(1)}))
+    assert "save it as .xlsx" in _refused(archive(tmp_path / "a.xlsb", {"xl/workbook.bin": "x"}))
+
+
+def test_cells_too_far_apart_are_refused(tmp_path):
+    """The library would make room for all between them, and end the process."""
+    far = '<row r="4000"><c r="XFD4000"><v>1</v></c></row>'
+    said = _refused(xlsx(tmp_path / "a.xlsx", {"Far": row(1, 1) + far}))
+    assert "has a sheet of 4,000 rows and 16,384 columns, 'Far'" in said and "delete what lies far" in said
+    assert open_document(str(xlsx(tmp_path / "b.xlsx", {"Far": far}))).origin.places == ((0, 'sheet "Far", row 4000'),)
+    repeated = '<table:table table:name="S"><table:table-row table:number-rows-repeated="9000"><table:table-cell office:value-type="float" office:value="1" table:number-columns-repeated="9000"/></table:table-row></table:table>'
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sharedllm.documents.spreadsheet.MOST_CELLS", 999)
+        small = repeated.replace("9000", "40")
+        assert "has more than 999 cells in a sheet" in _refused(odf(tmp_path / "a.ods", "spreadsheet", small))
+
+
+def test_a_part_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("sharedllm.documents.package.MOST", 10_000)
+    path = tmp_path / "a.xlsx"
+    xlsx(path, {"S": row(1, "a") + " " * 20_000})
+    assert "has a part of 20," in _refused(path)
+    raw = path.read_bytes()
+    size = next(m.file_size for m in zipfile.ZipFile(path).infolist() if m.filename.endswith("sheet1.xml"))
+    path.write_bytes(raw.replace(size.to_bytes(4, "little"), (900).to_bytes(4, "little")))
+    assert "is damaged" in _refused(path)
+
+
+def test_without_the_extra_one_line_says_what_to_install(tmp_path, monkeypatch):
+    path = xlsx(tmp_path / "a.xlsx", {"S": row(1, "text")})
+    monkeypatch.setitem(sys.modules, "python_calamine", None)
+    assert 'needs the library python_calamine: pip install "sharedllm[documents]"' in _refused(path)
