@@ -77,7 +77,11 @@ def test_changed_bytes(tmp_path, kind, seed):
     elif kind == "xlsx":
         xlsx(path, {"One": row(1, "a", "b") + row(2, 1, (0.5, 1))}, formats=("0%",), title="A title")
     elif kind == "odt":
-        odf(path, "text", "<text:h>One</text:h><text:list><text:list-item><text:p>a</text:p></text:list-item></text:list>")
+        odf(
+            path,
+            "text",
+            "<text:h>One</text:h><text:list><text:list-item><text:p>a</text:p></text:list-item></text:list>",
+        )
     elif kind == "odp":
         odf(path, "presentation", page(frame("<text:p>One</text:p>", "title")), title="A title")
     elif kind == "ods":

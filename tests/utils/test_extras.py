@@ -11,7 +11,11 @@ from sharedllm.utils.extras import EXTRAS, absent, command, missing
 ROOT = Path(__file__).parents[2]
 DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 # Names of distributions that are imported by another name.
-IMPORTED = {"langchain-core": "langchain_core", "llama-index-core": "llama_index.core"}
+IMPORTED = {
+    "langchain-core": "langchain_core",
+    "llama-index-core": "llama_index.core",
+    "python-calamine": "python_calamine",
+}
 FOR_DEVELOPERS = {"dev", "docs"}
 
 

@@ -20,7 +20,7 @@ def command(
     files: Annotated[
         list[str],
         typer.Argument(
-            help="Documents, folders, globs, or - for standard input. Text, Markdown, code, HTML, PDF, DOCX, EPUB, CSV, JSON, JSONL."
+            help="Documents, folders, globs, or - for standard input. Text, Markdown, code, HTML, PDF, DOCX, PPTX, XLSX, ODT, EPUB, CSV, JSON."
         ),
     ],
     output: Annotated[Path, output_option("Memory to write, a folder, usually X.memory.")],

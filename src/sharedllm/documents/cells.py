@@ -14,7 +14,7 @@ def written(value: Any, percent: bool = False) -> str:
     """
     if isinstance(value, bool):
         return "TRUE" if value else "FALSE"
-    if isinstance(value, int | float):
+    if isinstance(value, (float, int)):
         return f"{_number(float(f'{100 * value:.{DIGITS - 2}g}'))}%" if percent else _number(value)
     if isinstance(value, datetime):
         value = _whole_seconds(value)

@@ -1,6 +1,6 @@
 """PowerPoint slides, with the standard library: title, text in reading order, tables, diagrams, charts, and the speaker's notes.
 
-python-pptx leaves out what is there in two forms, as formulas are, and diagrams, and brings 44 MB of other libraries.
+python-pptx leaves out what is there in two forms, as formulas are, and diagrams, and brings 37 MB of other libraries.
 """
 
 import zipfile

@@ -15,6 +15,7 @@ _ROWS, _COLUMNS = 2**20, 2**14
 _PERCENT = {"9", "10"}
 _QUOTED = re.compile(r'"[^"]*"|\\.|\[[^\]]*\]')
 _COLUMN_OF = re.compile(rb"\sr\s*=\s*[\"']([A-Za-z]{1,3})\d")
+_TWO_LETTERS = re.compile(rb"\sr\s*=\s*[\"'][A-Za-z]{2}")
 _ROW_OF = re.compile(rb"\sr\s*=\s*[\"'][A-Za-z]{1,3}(\d{1,7})[\"']")
 
 
@@ -64,6 +65,8 @@ def _percent_cells(raw: bytes, shares: list[str]) -> set[tuple[int, int]]:
 
 
 def _check_reach(raw: bytes, name: str, path: Path) -> None:
+    if not _TWO_LETTERS.search(raw):  # 26 columns are few enough, and most sheets have no more
+        return
     columns, rows = (
         {_column(letters) for letters in set(_COLUMN_OF.findall(raw))},
         set(map(int, set(_ROW_OF.findall(raw)))),

@@ -18,7 +18,9 @@ class Extra:
 
 
 EXTRAS = {
-    "documents": Extra("PDF, DOCX, old encodings", ("chardet", "mammoth", "pypdfium2")),
+    "documents": Extra(
+        "PDF, DOCX, spreadsheets, old encodings", ("chardet", "mammoth", "pypdfium2", "python_calamine")
+    ),
     "serve": Extra("sharedllm serve", ("fastapi", "llguidance", "prometheus_client", "uvicorn")),
     "ray": Extra("read-corpus with many workers, serve --ray", ("ray",)),
     "cloud": Extra("memories in s3://", ("s3fs",)),
