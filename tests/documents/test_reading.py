@@ -5,6 +5,7 @@ import re
 
 import pytest
 from made_documents import docx, epub, pdf
+from made_office import pptx, row, shape, xlsx
 
 from sharedllm.store import MemoryStore, writer
 from sharedllm.store.manifest import read_manifest
@@ -40,7 +41,11 @@ def names() -> list[str]:
     return [document.name for document in MemoryStore.open("x.memory").documents]
 
 
-def test_sources_name_the_place(run, read, small_folder):
+def test_sources_name_the_place(run, read, folder, small_folder):
+    filler = "The lanterns burned low in the harbour. "
+    pptx(folder / "deck.pptx", [shape(filler * 3), shape(filler * 2 + "The otter is 6161."), shape(filler)])
+    rows = "".join(row(i, "stoat" if i == 9 else "gull", 4242 if i == 9 else 1) for i in range(2, 40))
+    xlsx(folder / "codes.xlsx", {"First": row(1, filler * 20), "Codes": row(1, "animal", "code") + rows})
     read("docs")
     options = ["--model", small_folder, "--score", "bm25", "--budget", 24, "--max-new-tokens", 2]
     for question, document, place in (
@@ -49,6 +54,8 @@ def test_sources_name_the_place(run, read, small_folder):
         ("heron 5512", "docs/table.csv", "rows? 10(–11)?"),
         ("badger 909", "docs/letter.docx", 'section "Two"'),
         ("weasel 3030", "docs/book.epub", 'chapter "The Land"'),
+        ("otter 6161", "docs/deck.pptx", "slide 2"),
+        ("stoat 4242", "docs/codes.xlsx", '^sheet "Codes", rows 1–'),
     ):
         code, out, err = run("ask", "x.memory", question, *options, "--json")
         assert code == 0, err

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from xml.etree.ElementTree import Element
 
 from .numbering import written
+from .package import attribute, local
 
 _FORMS = {"1": "decimal", "a": "lowerLetter", "A": "upperLetter", "i": "lowerRoman", "I": "upperRoman", "": "none"}
 # The text around numbers has some words at most.
@@ -63,9 +64,9 @@ def lists_of(content: Element, styles: Element) -> Lists:
     lists = Lists()
     for root in (styles, content):
         for style in root.iter():
-            kind = style.tag.rpartition("}")[2]
+            kind = local(style)
             if kind == "list-style":
-                lists.levels[_said(style, "name")] = dict(_levels(style))
+                lists.levels[attribute(style, "name")] = dict(_levels(style))
             elif kind == "outline-style":
                 lists.headings = dict(_levels(style))
     return lists
@@ -73,17 +74,23 @@ def lists_of(content: Element, styles: Element) -> Lists:
 
 def _levels(style: Element) -> Iterator[tuple[int, Level]]:
     for each in style:
-        if each.tag.rpartition("}")[2] not in ("list-level-style-number", "outline-level-style"):
+        if local(each) not in ("list-level-style-number", "outline-level-style"):
             continue
-        level = _whole(_said(each, "level"), 1)
-        form = _FORMS.get(_said(each, "num-format"), "decimal")
-        before, after = _said(each, "num-prefix"), _said(each, "num-suffix")
+        level = _whole(attribute(each, "level"), 1)
+        form = _FORMS.get(attribute(each, "num-format"), "decimal")
+        before, after = attribute(each, "num-prefix"), attribute(each, "num-suffix")
         if form == "none" and not (before + after).strip():  # most headings
             continue
         before, after = (text if len(text) <= _LONGEST else "" for text in (before, after))
         yield (
             level,
-            Level(form, before, after, _whole(_said(each, "display-levels"), 1), _whole(_said(each, "start-value"), 1)),
+            Level(
+                form,
+                before,
+                after,
+                _whole(attribute(each, "display-levels"), 1),
+                _whole(attribute(each, "start-value"), 1),
+            ),
         )
 
 
@@ -97,10 +104,6 @@ def _next(levels: dict[int, Level], counts: dict[int, int], at: int, start: int 
     numbers = [written(counts.setdefault(level, levels[level].start), levels[level].form) for level in shown]
     label = f"{own.before}{'.'.join(filter(None, numbers))}{own.after}".strip()
     return f"{label} " if label else ""
-
-
-def _said(element: Element, attribute: str) -> str:
-    return next((value for key, value in element.attrib.items() if key.rpartition("}")[2] == attribute), "")
 
 
 def _whole(text: str, otherwise: int) -> int:

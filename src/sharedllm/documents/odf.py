@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 
 from ..utils.errors import UserError
 from .numbers_odf import Lists
-from .package import SIGNATURE, holds, tree
+from .package import SIGNATURE, attribute, holds, local, tree
 
 CONTENT, STYLES, META = "content.xml", "styles.xml", "meta.xml"
 _MANIFEST = "META-INF/manifest.xml"
@@ -52,7 +52,7 @@ def check_unlocked(members: zipfile.ZipFile, path: Path) -> None:
     names = members.namelist()
     locked = "encrypted-package" in names
     if not locked and _MANIFEST in names:
-        locked = any(name(each) == "encryption-data" for each in tree(members, _MANIFEST, path).iter())
+        locked = any(local(each) == "encryption-data" for each in tree(members, _MANIFEST, path).iter())
     if locked:
         raise UserError(f"{path} is locked: it needs a password; save it without one.")
 
@@ -79,16 +79,6 @@ def roots(members: zipfile.ZipFile, path: Path) -> tuple[Element, Element]:
     return content, tree(members, STYLES, path) if STYLES in members.namelist() else Element("none")
 
 
-def name(element: Element) -> str:
-    """The name of an element without its namespace, which differs in old files."""
-    return element.tag.rpartition("}")[2]
-
-
-def said(element: Element, attribute: str) -> str:
-    """An attribute in whatever namespace; "" if there is none."""
-    return next((value for key, value in element.attrib.items() if key.rpartition("}")[2] == attribute), "")
-
-
 @dataclass
 class Markup:
     """Makes markup of blocks, in order. `notes` are the footnotes and endnotes that were met; the caller puts them at the end."""
@@ -102,7 +92,7 @@ class Markup:
             yield from self.block(child)
 
     def block(self, element: Element) -> Iterator[str]:
-        kind = name(element)
+        kind = local(element)
         if kind in _LEFT_OUT or element.tag in _ABOUT_PICTURES:
             return
         if kind in ("p", "h"):
@@ -121,7 +111,7 @@ class Markup:
         anchored: list[Element] = []
         text = self._inline(element, anchored)
         if kind == "h":
-            level = said(element, "outline-level")
+            level = attribute(element, "outline-level")
             level = int(level) if level.isdecimal() and len(level) < 3 else 1
             label = label or (self.lists.heading(level) if text.strip() else "")
             tag = f"h{min(max(level, 1), 6)}"
@@ -135,9 +125,9 @@ class Markup:
         """The text in a paragraph. Only spans hold others, some levels deep."""
         pieces = [escape(element.text or "")]
         for child in element:
-            kind = name(child)
+            kind = local(child)
             if kind == "s":
-                count = said(child, "c")
+                count = attribute(child, "c")
                 pieces.append(" " * min(int(count), _MOST_REPEATS) if count.isdecimal() and len(count) < 9 else " ")
             elif kind == "tab":
                 pieces.append("\t")
@@ -154,7 +144,7 @@ class Markup:
 
     def _note(self, note: Element) -> str:
         """The mark of a note."""
-        body = next((child for child in note if name(child) == "note-body"), None)
+        body = next((child for child in note if local(child) == "note-body"), None)
         if body is None:
             return ""
         at = len(self.notes)
@@ -164,8 +154,8 @@ class Markup:
 
     def _list(self, element: Element) -> Iterator[str]:
         self.lists.enter(
-            said(element, "style-name"),
-            said(element, "continue-numbering") == "true" or bool(said(element, "continue-list")),
+            attribute(element, "style-name"),
+            attribute(element, "continue-numbering") == "true" or bool(attribute(element, "continue-list")),
         )
         for item in element:
             yield from self._item(item)
@@ -173,11 +163,11 @@ class Markup:
 
     def _item(self, item: Element) -> Iterator[str]:
         children = list(item)
-        first = name(children[0]) if children else ""
-        if name(item) != "list-item" or first not in ("p", "h"):
+        first = local(children[0]) if children else ""
+        if local(item) != "list-item" or first not in ("p", "h"):
             yield from self.blocks(item)
             return
-        start = said(item, "start-value")
+        start = attribute(item, "start-value")
         label = self.lists.item(int(start) if start.isdecimal() and len(start) < 10 else None)
         if first == "h":
             yield from self._paragraph(children[0], "h", label or "")
@@ -192,13 +182,13 @@ class Markup:
     def _rows(self, element: Element) -> Iterator[str]:
         """The rows of a table, also those in groups. A repeated one is written once: only spreadsheets have values in them."""
         for child in element:
-            if name(child) == "table-row":
+            if local(child) == "table-row":
                 yield "<tr>"
                 for cell in child:
-                    if name(cell) == "table-cell":
+                    if local(cell) == "table-cell":
                         yield "<td>"
                         yield from self.blocks(cell)
                         yield "</td>"
                 yield "</tr>"
-            elif name(child) not in _LEFT_OUT:
+            elif local(child) not in _LEFT_OUT:
                 yield from self._rows(child)

@@ -8,8 +8,8 @@ from ..utils.errors import UserError
 from .extract import Extract, Kind
 from .html import parts_of
 from .numbers_odf import Lists, lists_of
-from .odf import Markup, name, odf_title, of_type, roots, said
-from .package import package
+from .odf import Markup, odf_title, of_type, roots
+from .package import attribute, local, package
 from .slides import Slide, extract_of
 
 SLIDES = "application/vnd.oasis.opendocument.presentation"
@@ -29,26 +29,26 @@ def extract(path: Path) -> Extract:
         if body is None:
             raise UserError(f"{path} is damaged, or no presentation: content.xml has no slides; save it as .odp again.")
         hidden = {
-            said(style, "name")
+            attribute(style, "name")
             for style in content.iter()
-            if name(style) == "style" and any(said(each, "visibility") == "hidden" for each in style)
+            if local(style) == "style" and any(attribute(each, "visibility") == "hidden" for each in style)
         }
         lists = lists_of(content, styles)
         return extract_of((_slide(page, lists, hidden) for page in body.iterfind("{*}page")), title, path)
 
 
 def _slide(page: Element, lists: Lists, hidden: set[str]) -> Slide:
-    shapes = [shape for shape in page if name(shape) != "notes" and _is_said(shape)]
-    titles = [shape for shape in shapes if said(shape, "class") == "title"]
-    rest = [shape for shape in shapes if said(shape, "class") != "title"]
-    notes = [shape for part in page.iterfind("{*}notes") for shape in part if said(shape, "class") == "notes"]
+    shapes = [shape for shape in page if local(shape) != "notes" and _is_said(shape)]
+    titles = [shape for shape in shapes if attribute(shape, "class") == "title"]
+    rest = [shape for shape in shapes if attribute(shape, "class") != "title"]
+    notes = [shape for part in page.iterfind("{*}notes") for shape in part if attribute(shape, "class") == "notes"]
     texts = (_text(some, lists) for some in (titles, rest, filter(_is_said, notes)))
-    return Slide(*texts, hidden=said(page, "style-name") in hidden)
+    return Slide(*texts, hidden=attribute(page, "style-name") in hidden)
 
 
 def _is_said(shape: Element) -> bool:
     """Whether a shape is one of the slide's own. An empty one may hold what the program asks for: "Click to add text"."""
-    return said(shape, "class") not in _REPEATED and said(shape, "placeholder") != "true"
+    return attribute(shape, "class") not in _REPEATED and attribute(shape, "placeholder") != "true"
 
 
 def _text(shapes: Iterable[Element], lists: Lists) -> str:

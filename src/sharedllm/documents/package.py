@@ -78,6 +78,16 @@ def tree(members: zipfile.ZipFile, name: str, path: Path) -> ElementTree.Element
         raise UserError(f"{path} is damaged: its part {name} is no XML, {error}; get or save it again.") from None
 
 
+def local(element: ElementTree.Element) -> str:
+    """The name of an element without its namespace, of which there are several for the same."""
+    return element.tag.rpartition("}")[2]
+
+
+def attribute(element: ElementTree.Element, name: str) -> str:
+    """An attribute in whatever namespace; "" if there is none."""
+    return next((value for key, value in element.attrib.items() if key.rpartition("}")[2] == name), "")
+
+
 def relations(members: zipfile.ZipFile, name: str, path: Path) -> dict[str, tuple[str, str]]:
     """What a part of an Office document refers to: id → (kind of the relation, name of the other part). "" is the document itself.
 

@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element
 from ..utils.errors import UserError
 from .extract import Extract, Kind
 from .numbering import written
-from .package import COMPOUND, holds, office_title, package, related, relations, tree
+from .package import COMPOUND, holds, local, office_title, package, related, relations, tree
 from .slides import Slide, extract_of
 
 MAIN = "ppt/presentation.xml"
@@ -66,7 +66,7 @@ def _shapes(slide: Element) -> Iterator[Element]:
     waiting = list(reversed(slide.findall("{*}cSld/{*}spTree")))
     while waiting:
         shape = waiting.pop()
-        kind = _name(shape)
+        kind = local(shape)
         if kind in ("spTree", "grpSp"):
             waiting += reversed(shape)
         elif kind == "AlternateContent":
@@ -145,7 +145,7 @@ def _paragraphs(body: Element) -> Iterator[str]:
 
 def _inline(paragraph: Element) -> Iterator[str]:
     for element in paragraph.iter():
-        kind = _name(element)
+        kind = local(element)
         if kind == "t":
             yield element.text or ""
         elif kind == "br":
@@ -157,10 +157,6 @@ def _label(number: int, form: str) -> str:
     name = next((name for name in _FORMS if form.startswith(name)), "")
     before, after = _AROUND.get(form.removeprefix(name), ("", "."))
     return f"{before}{written(number, _FORMS.get(name, 'decimal'))}{after}"
-
-
-def _name(element: Element) -> str:
-    return element.tag.rpartition("}")[2]
 
 
 PPTX = Kind(
