@@ -32,7 +32,7 @@ from .scoring.base import TokenScore
 from .scoring.encoder import SentenceEncoder, encoder_of
 from .scoring.select import scores, select
 from .utils.checkpoints import check_dense, load_model
-from .utils.errors import UserError, of_wrong_type, shown
+from .utils.errors import UserError, named_type, of_wrong_type, shown
 
 
 class SharedLLMForCausalLM(MemoryGenerationMixin):
@@ -85,7 +85,7 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
         """
         if not isinstance(base, PreTrainedModel | str | Path):
             raise UserError(
-                f"base is a {type(base).__name__}: name a folder or a hub id, or pass a model of transformers (of a peft model "
+                f"base is {named_type(base)}: name a folder or a hub id, or pass a model of transformers (of a peft model "
                 "what merge_and_unload() returns)."
             )
         if "torch_dtype" in settings:

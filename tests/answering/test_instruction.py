@@ -42,7 +42,7 @@ def test_nothing_is_chosen_by_the_instruction():
     assert torch.equal(blank.question_ids, plain.question_ids)
     with pytest.raises(UserError, match="the question with its instruction has"):
         ask(model, tokenizer, memory, QUESTION, instruction=OTHER * 9, **options)
-    with pytest.raises(UserError, match="instruction=5 is a int: pass a text"):
+    with pytest.raises(UserError, match="instruction=5 is an int: pass a text"):
         ask(model, tokenizer, memory, QUESTION, instruction=5, **options)
 
 
@@ -67,7 +67,7 @@ def test_each_question_of_a_chat_has_the_instruction(monkeypatch):
         assert prompts[-1].endswith(asked) and prompts[-1].count(asked) == turn and prompts[-2].endswith(f"{QUESTION}>")
     with pytest.raises(UserError, match="the question with its instruction has"):
         Chat(model, tokenizer, memory, instruction=OTHER * 9).ask(QUESTION)
-    with pytest.raises(UserError, match="instruction=5 is a int: pass a text"):
+    with pytest.raises(UserError, match="instruction=5 is an int: pass a text"):
         Chat(model, tokenizer, memory, instruction=5)
 
 

@@ -105,7 +105,7 @@ def test_bad_records_name_file_and_line(tmp_path):
         ("[1]", r"hotpotqa.jsonl:2 is a list, not a record"),
         (good.replace('"answers"', '"answer"'), r"hotpotqa.jsonl:2 has no field 'answers'"),
         (good.replace('["Arden", "in Arden"]', '"Arden"'), r"hotpotqa.jsonl:2 .*'answers' must be a list"),
-        (good.replace('"context": "', '"context": 3, "was": "'), r"hotpotqa.jsonl:2: 'context' is a int"),
+        (good.replace('"context": "', '"context": 3, "was": "'), r"hotpotqa.jsonl:2: 'context' is an int"),
     ):
         path.write_text(f"{good}\n{bad}\n")
         with pytest.raises(ValueError, match=message):

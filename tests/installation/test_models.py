@@ -43,7 +43,7 @@ def cache(tmp_path):
     model(root / "models--a--listed" / "snapshots" / "5", "[]")
     (root / "models--a--empty" / "snapshots").mkdir(parents=True)
     (root / "models--a--gguf" / "snapshots" / "6").mkdir(parents=True)
-    (root / "models--a--gguf" / "snapshots" / "6" / "q4.gguf").write_bytes(bytes(700))
+    (root / "models--a--gguf" / "snapshots" / "6" / "q4.gguf").write_bytes(b"GGUF" + bytes(696))
     (root / "datasets--a--b").mkdir()
     return root
 
@@ -112,8 +112,11 @@ def test_folders(tmp_path):
     ]
     assert found[0].about == "injection=deep, window 4096"
     assert in_folder(str(tmp_path / "models" / "two")) == [found[1]]
-    (tmp_path / "q8.gguf").write_bytes(bytes(10))
+    (tmp_path / "q8.gguf").write_bytes(b"GGUF")
     assert [m.name for m in in_folder(str(tmp_path / "q8.gguf"))] == [str(tmp_path / "q8.gguf")]
+    (tmp_path / "q8.gguf").write_bytes(b"what a failed download left")
+    (broken,) = in_folder(str(tmp_path / "q8.gguf"))
+    assert broken.kind == "other" and "is no GGUF file" in broken.about
 
 
 @pytest.mark.parametrize(

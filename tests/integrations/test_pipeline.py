@@ -126,7 +126,7 @@ def test_a_model_that_keeps_a_tree_answers_over_all_of_it():
         (TEXT, {}, "questions is missing"),
         (TEXT, {"questions": []}, r"questions=\[\] asks nothing"),
         (TEXT, {"questions": "Who?"}, "questions is a str: pass a list"),
-        (TEXT, {"questions": ["Who?", 3]}, "question=3 is a int"),
+        (TEXT, {"questions": ["Who?", 3]}, "question=3 is an int"),
         (TEXT, {"question": " "}, "question='' is empty"),
         (TEXT, {"question": "Who?", "questions": ["Who?"]}, "both given"),
         (

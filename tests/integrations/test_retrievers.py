@@ -144,7 +144,7 @@ def test_what_can_not_be_is_refused(retriever, folder, model, tmp_path):
         (folder, {"model": other}, "another model"),
         (other.read(ids, keep_all=True), {}, "another model"),
         (folder, {"tokenizer": None}, "tokenizer is missing"),
-        (folder, {"model": 3}, "model is a int"),
+        (folder, {"model": 3}, "model is an int"),
         (folder, {"model": "nosuch", "tokenizer": None}, "there is no folder nosuch"),
         (folder, {"k": 0}, "k=0 asks for nothing"),
         (folder, {"budget": -1}, "budget=-1 asks for nothing"),
@@ -155,7 +155,7 @@ def test_what_can_not_be_is_refused(retriever, folder, model, tmp_path):
     with pytest.raises(UserError, match="the question is empty"):
         ask(retriever(folder), " ")
     for question in (None, 5, ["Who?"]):
-        with pytest.raises(UserError, match=r"question=.* is a \w+: pass a text"):
+        with pytest.raises(UserError, match=r"question=.* is an? \w+: pass a text"):
             ask(retriever(folder), question)
 
 

@@ -10,7 +10,7 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..model.config import SharedLLMConfig
 from ..prompts import FEW_WORDS, NOTHING, PromptForm
 from ..scoring.words import said
-from ..utils.errors import UserError, shown
+from ..utils.errors import UserError, named_type, shown
 
 # Names and numbers need few tokens, but a summary more, and an identifier of 36 characters up to 36.
 ANSWER_TOKENS = 128
@@ -23,7 +23,7 @@ def checked_question(question: Any) -> str:
         UserError: it is no text, or has no word to look for.
     """
     if not isinstance(question, str):
-        raise UserError(f"question={shown(question)} is a {type(question).__name__}: pass a text.")
+        raise UserError(f"question={shown(question)} is {named_type(question)}: pass a text.")
     if not question.strip():
         raise UserError("the question is empty: ask something.")
     if not said(question):
@@ -90,7 +90,7 @@ def checked_instruction(instruction: Any) -> str:
         UserError: it is no text.
     """
     if not isinstance(instruction, str):
-        raise UserError(f"instruction={instruction!r} is a {type(instruction).__name__}: pass a text.")
+        raise UserError(f"instruction={instruction!r} is {named_type(instruction)}: pass a text.")
     return instruction.strip()
 
 

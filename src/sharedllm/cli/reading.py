@@ -15,10 +15,11 @@ from ..store import MemoryStore
 from ..store.blocks import BlockFile
 from ..store.manifest import NAME, Document, Manifest, read_manifest
 from ..store.ownership import check_ours
-from ..store.writer import Changed, writing
+from ..store.writer import Changed, Writer, writing
 from ..utils.errors import ITS_MODEL, UserError, no_room
 from ..utils.text_files import readable, some
 from .common import check_no_corpus, note, progress_bar
+from .forecast import Forecast
 from .loading import load, tokenizer_fingerprint
 
 
@@ -183,7 +184,7 @@ def read_all(
     start = time.perf_counter()
     # A model that reads selected tokens deeper always selects.
     keep_all = keep_all or loaded.config.injection == "deep"
-    mark, read, bytes_per_token = tokenizer_fingerprint(tokenizer), Read(), 3.5
+    mark, read = tokenizer_fingerprint(tokenizer), Read()
     with writing(output) as writer, progress_bar(f"reading {collection.label}", collection.nbytes or None) as advance:
         if not goes_on:
             if writer.manifest is not None and not replaces:
@@ -196,10 +197,10 @@ def read_all(
                 other = "with another tokenizer" if there.tokenizer != mark else "by another model"
                 raise UserError(f"{output} was made {other}: {ITS_MODEL}, or --replace it.")
         before = {document.name for document in writer.present().documents if document.finished}
+        shown = _Shown(collection, writer, Forecast(output, writer.present()), advance)
         for opened in collection.rest():
-            advance(0, collection.nbytes or None)
-            taken = {document.name for document in writer.present().documents}
-            name, shown = _name(taken, opened.path), _Shown(opened.nbytes, bytes_per_token, advance)
+            shown.begin(opened.nbytes, opened.characters)
+            name = _name({document.name for document in writer.present().documents}, opened.path)
             options = {"origin": opened.origin, "batch_tokens": batch_tokens, "progress": shown.tokens}
             try:
                 new = writer.read(loaded, tokenizer, name, opened.pieces(), anew=name in damaged, **options)
@@ -208,8 +209,7 @@ def read_all(
                     raise UserError(f"{error} Or read it with --sync, which takes changed files up.") from None
                 new = writer.read(loaded, tokenizer, name, opened.pieces(), anew=True, **options)
                 before.add(name)  # also of a text that was read in part
-            bytes_per_token = opened.nbytes / new if new and opened.nbytes else bytes_per_token
-            shown.done()
+            shown.done(new)
             read.tokens += new
             if name in damaged:
                 read.again.append(name)
@@ -217,7 +217,7 @@ def read_all(
                 collection.unchanged.append(name)
             else:
                 (read.changed if name in before else read.new).append(name)
-        advance(0, collection.nbytes or None)  # without the last files too, if they were left out
+        shown.begin()  # the last files too may have been left out
         writer.commit()
     read.seconds = time.perf_counter() - start
     return read
@@ -247,20 +247,41 @@ def room(output: Path, *, goes_on: str = "") -> Iterator[None]:
         raise UserError(said) from error
 
 
+@dataclass
 class _Shown:
-    """Turns tokens read into bytes of a file, so that one bar is right for files of all kinds."""
+    """Shows how far a collection is read, in bytes of its files, so that one bar is right for files of all kinds; and tells what is
+    still to be written. length: characters of a token, in the last document read."""
 
-    def __init__(self, nbytes: int, rate: float, advance: Callable[[int], None]):
-        self.left, self.rate, self.advance = nbytes, rate, advance
+    collection: Collection
+    writer: Writer
+    forecast: Forecast
+    advance: Callable[..., None]
+    length: float = 3.5
+
+    def __post_init__(self) -> None:
+        self._done = self._rest = self._characters = 0
+        self._share = 1.0  # bytes of a file to a character of its text
+
+    def begin(self, nbytes: int = 0, characters: int = 0) -> None:
+        """A file of so many bytes, and characters of its text. Files that could not be read count no more."""
+        self._rest, self._characters = nbytes, characters
+        self._share = nbytes / characters if characters else self._share
+        self._advance(0)
 
     def tokens(self, count: int) -> None:
-        step = min(self.left, int(count * self.rate))
-        self.left -= step
-        self.advance(step)
+        self._advance(min(self._rest, int(count * self.length * self._share)))
 
-    def done(self) -> None:
-        self.advance(self.left)
-        self.left = 0
+    def done(self, tokens: int) -> None:
+        if tokens and self._characters:
+            self.length = self._characters / tokens
+        self._advance(self._rest)
+
+    def _advance(self, step: int) -> None:
+        self._rest -= step
+        self._done += step
+        self.advance(step, self.collection.nbytes or None)
+        left = (self.collection.nbytes - self._done) / (self.length * self._share)
+        self.forecast.tell(self.writer.present().documents, left)
 
 
 def _name(taken: set[str], path: str) -> str:

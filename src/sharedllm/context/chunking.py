@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, named_type
 
 
 def check_some(name: str, ids: Tensor) -> None:
@@ -15,7 +15,7 @@ def check_some(name: str, ids: Tensor) -> None:
         UserError: it is no tensor, there is no row, or no token in a row.
     """
     if not isinstance(ids, Tensor):
-        raise UserError(f"{name} is a {type(ids).__name__}: pass a tensor of token ids of shape (B, T).")
+        raise UserError(f"{name} is {named_type(ids)}: pass a tensor of token ids of shape (B, T).")
     if ids.numel() == 0:
         raise UserError(f"{name} has shape {tuple(ids.shape)}: give at least one row, of at least one token.")
 
@@ -28,7 +28,7 @@ def check_ids(name: str, ids: Tensor, mask: Tensor | None, vocab_size: int | Non
             vocabulary.
     """
     if not isinstance(ids, Tensor):
-        raise UserError(f"{name} is a {type(ids).__name__}: pass a tensor of token ids of shape (B, T).")
+        raise UserError(f"{name} is {named_type(ids)}: pass a tensor of token ids of shape (B, T).")
     if ids.ndim != 2 or ids.is_floating_point():
         raise UserError(f"{name} has shape {tuple(ids.shape)} and dtype {ids.dtype}: pass integer ids of shape (B, T).")
     if ids.is_meta:  # where ids go that follow an offloaded model

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..utils.compressed import DAMAGED, decompressed
-from ..utils.errors import UserError
+from ..utils.errors import UserError, named_type
 from ..utils.json_text import parse_json
 from ..utils.text_files import expand, read_text
 
@@ -115,7 +115,7 @@ def _below(folder: Path) -> list[str]:
 def _document(record: object, source: str, number: int, text_field: str) -> Document:
     place = f"{source}:{number}"
     if not isinstance(record, Mapping):
-        raise UserError(f"{place} is a {type(record).__name__}, not a record: write one JSON object per line.")
+        raise UserError(f"{place} is {named_type(record)}, not a record: write one JSON object per line.")
     if text_field not in record:
         fields = ", ".join(map(str, record)) or "none"
         raise UserError(f"{place} has no field {text_field!r}: name the field that holds the text, one of {fields}.")

@@ -25,6 +25,7 @@ class Opened:
     nbytes  of the file; 0 for what can be read only once
     origin  its file's hash, its title and places
     read_as  what was guessed to read it (see `extract.Extract`); "" if nothing was
+    characters  of its text; 0 for what can be read only once
     pieces  gives its whole text, in pieces that can be tokenised one by one
     """
 
@@ -34,6 +35,7 @@ class Opened:
     origin: Origin
     pieces: Callable[[], Iterator[str]]
     read_as: str = ""
+    characters: int = 0
 
     @property
     def marks(self) -> dict[str, Any]:
@@ -65,7 +67,7 @@ def open_document(name: str) -> Opened:
             raise Empty(name)
         extract = kind.read(path)
         held = list(extract.parts) if nbytes <= HELD or isinstance(extract.parts, list) else None
-        places, blank = _places(held if held is not None else extract.parts)
+        places, characters, blank = _places(held if held is not None else extract.parts)
         # Last, since a long file that is refused need not be hashed.
         sha256 = "" if blank else hash_of(path)
     except OSError as error:
@@ -80,6 +82,7 @@ def open_document(name: str) -> Opened:
         origin,
         lambda: _pieces(held if held is not None else kind.read(path).parts),
         extract.read_as,
+        characters,
     )
 
 
@@ -89,15 +92,15 @@ def hash_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _places(parts: Iterable[Part]) -> tuple[tuple[tuple[int, str], ...], bool]:
-    """The places of parts, each with its first character; and whether the parts hold nothing but spaces."""
+def _places(parts: Iterable[Part]) -> tuple[tuple[tuple[int, str], ...], int, bool]:
+    """The places of parts, each with its first character; all their characters; and whether these are nothing but spaces."""
     places, characters, blank = [], 0, True
     for part in parts:
         if part.place and part.text and not (places and places[-1][1] == part.place):
             places.append((characters, _whole(part.place)))
         characters += len(part.text)
         blank = blank and not part.text.strip()
-    return tuple(places), blank
+    return tuple(places), characters, blank
 
 
 def _pieces(parts: Iterable[Part]) -> Iterator[str]:

@@ -31,7 +31,7 @@ from ..context.policies.base import get_policy
 from ..memory.context_memory import ContextMemory, stack
 from ..scoring import DEFAULT_SCORE
 from ..scoring.base import get_score
-from ..utils.errors import UserError, shown
+from ..utils.errors import UserError, named_type, shown
 from ..utils.model_names import checkpoint
 from .pieces import Ids, Piece, border, in_order, left_pad, spans
 
@@ -100,7 +100,7 @@ class SharedLLMHarness(HFLM):
             raise UserError(f"{unknown}={kwargs[unknown]!r} is no argument of the model: leave it out.") from None
         if not isinstance(self.model, SharedLLMForCausalLM):
             raise UserError(
-                f"pretrained is a {type(self.model).__name__}, not a SharedLLM: make one from it with `sharedllm extend` "
+                f"pretrained is {named_type(self.model)}, not a SharedLLM: make one from it with `sharedllm extend` "
                 "(merge adapters first)."
             )
         get_score(score, self.model.config)

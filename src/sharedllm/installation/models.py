@@ -10,7 +10,7 @@ from huggingface_hub import constants
 
 from ..model.families import FAMILIES, REFUSED
 from ..utils.errors import UserError
-from ..utils.model_names import MODELS
+from ..utils.model_names import MODELS, gguf_file
 
 # How far below a named folder models are looked for: MODELS/OWNER/NAME.
 _DEPTH = 2
@@ -99,15 +99,12 @@ def _models(name: str, where: str, folder: Path) -> list[Found]:
 
 
 def _gguf(file: Path, where: str) -> Found:
-    return Found(
-        str(file),
-        where,
-        "base",
-        "gguf",
-        "sharedllm extend says whether its family is supported",
-        _size(file),
-        str(file),
-    )
+    kind, about = "base", "sharedllm extend says whether its family is supported"
+    try:
+        gguf_file(str(file))
+    except UserError as error:
+        kind, about = "other", str(error)
+    return Found(str(file), where, kind, "gguf", about, _size(file), str(file))
 
 
 def _described(name: str, where: str, folder: Path) -> Found:

@@ -15,7 +15,7 @@ from ..memory.interface import Memory
 from ..memory.segments import Source, segments_of
 from ..store import is_memory, look, open_memory
 from ..utils.checkpoints import load_tokenizer
-from ..utils.errors import UserError, as_path, at_least_one
+from ..utils.errors import UserError, as_path, at_least_one, named_type
 
 # Models and indexes are not made for several threads at once, and libraries ask from several.
 _ONE_AT_A_TIME = threading.Lock()
@@ -110,7 +110,7 @@ def loaded(
     if isinstance(model, str | Path):
         return load_shared(str(model)), tokenizer or load_tokenizer(str(model))
     if not isinstance(model, SharedLLMForCausalLM):
-        raise UserError(f"model is a {type(model).__name__}: pass a SharedLLMForCausalLM, or its name.")
+        raise UserError(f"model is {named_type(model)}: pass a SharedLLMForCausalLM, or its name.")
     if tokenizer is None:
         raise UserError("tokenizer is missing: pass the tokenizer of the model, or the model's name as model.")
     return model, tokenizer

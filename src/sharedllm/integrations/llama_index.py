@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.segments import Source
-from ..utils.errors import UserError
+from ..utils.errors import UserError, named_type
 from ..utils.extras import missing
 from .finder import Finder
 
@@ -84,5 +84,5 @@ def _checked(question: QueryType) -> QueryType:
         UserError: it is neither a text nor a query of LlamaIndex, of which LlamaIndex would not say so.
     """
     if not isinstance(question, str | QueryBundle):
-        raise UserError(f"question={question!r} is a {type(question).__name__}: pass a text.")
+        raise UserError(f"question={question!r} is {named_type(question)}: pass a text.")
     return question

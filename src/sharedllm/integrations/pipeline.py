@@ -20,7 +20,7 @@ from ..documents.opening import Opened
 from ..memory.context_memory import ContextMemory
 from ..memory.interface import Memory
 from ..store import is_memory
-from ..utils.errors import UserError, at_least_one
+from ..utils.errors import UserError, at_least_one, named_type
 from ..utils.text import tokenize
 from .finder import open_own
 
@@ -108,7 +108,7 @@ class QuestionAnsweringPipeline(Pipeline):
             return {"questions": list(questions), "memory": context}
         if not isinstance(context, str):
             raise UserError(
-                f"context is a {type(context).__name__}: pass a text, a Path, or a memory of read() or open_memory()."
+                f"context is {named_type(context)}: pass a text, a Path, or a memory of read() or open_memory()."
             )
         if not context.strip():
             raise UserError("context is empty: pass the text to read.")
@@ -166,12 +166,12 @@ def _questions(question: Any, questions: Any) -> list[str]:
     if questions is None:
         questions = [question]
     if isinstance(questions, str) or not isinstance(questions, Sequence):
-        raise UserError(f"questions is a {type(questions).__name__}: pass a list, or one text as question.")
+        raise UserError(f"questions is {named_type(questions)}: pass a list, or one text as question.")
     if not questions:
         raise UserError("questions=[] asks nothing: pass at least one.")
     for each in questions:
         if not isinstance(each, str):
-            raise UserError(f"question={each!r} is a {type(each).__name__}: pass a text.")
+            raise UserError(f"question={each!r} is {named_type(each)}: pass a text.")
         if not each.strip():
             raise UserError("question='' is empty: ask something.")
     return list(questions)

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..utils.errors import UserError, as_path, number_of
+from ..utils.errors import UserError, as_path, named_type, number_of
 from ..utils.files import put
 from ..utils.scratch import scratch
 from .context_memory import ContextMemory
@@ -110,7 +110,7 @@ def save_memory(
     """
     path = as_path("path", path)
     if not isinstance(memory, ContextMemory):
-        raise UserError(f"memory is a {type(memory).__name__}: pass a memory that `read` gave.")
+        raise UserError(f"memory is {named_type(memory)}: pass a memory that `read` gave.")
     if path.is_dir():
         raise UserError(f"{path} is a folder: name a file to save the memory to.")
     if not path.parent.is_dir():

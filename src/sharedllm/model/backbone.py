@@ -16,7 +16,7 @@ from ..context.policies.base import SelectionPolicy, get_policy
 from ..memory.context_memory import ContextMemory
 from ..memory.fingerprint import Fingerprint
 from ..utils.checkpoints import check_dense
-from ..utils.errors import UserError, at_least_one
+from ..utils.errors import UserError, at_least_one, named_type
 from .cache import with_room
 from .config import SharedLLMConfig
 from .cross_attention import PreparedMemory, bucket, check_memory, prepare
@@ -187,7 +187,7 @@ class SharedLLMModel(SharedLLMPreTrainedModel):
         """
         if not isinstance(memory, ContextMemory):
             check_memory(memory)
-            raise UserError(f"memory is a {type(memory).__name__}: text can be appended to what read() returns.")
+            raise UserError(f"memory is {named_type(memory)}: text can be appended to what read() returns.")
         keep_all = memory.complete and self.config.encoding == "chunk"
         encoder = self._encoder(selection, batch_tokens, keep_all=keep_all)
         self.check_fingerprint(memory.fingerprint)

@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig
 
 from ..memory.context_memory import ContextMemory
 from ..memory.int8 import Int8Keys, Int8Values
-from ..utils.errors import UserError
+from ..utils.errors import UserError, named_type
 from .attention import attend_to_all, own_scores
 from .config import SharedLLMConfig
 from .families import Family, Rotations
@@ -77,7 +77,7 @@ def check_memory(memory: Any) -> None:
     """
     if memory is not None and not isinstance(memory, ContextMemory | PreparedMemory):
         fix = "pass its load()" if hasattr(memory, "load") else "pass what read() or open_memory(path).load() returns"
-        raise UserError(f"memory is a {type(memory).__name__}: {fix}.")
+        raise UserError(f"memory is {named_type(memory)}: {fix}.")
 
 
 def prepare(

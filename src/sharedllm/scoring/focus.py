@@ -17,14 +17,12 @@ from .bm25 import NO_WORD, BM25Score
 
 @dataclass(frozen=True)
 class FocusScore(BM25Score):
-    """close: a word counts for pieces whose BM25 score is at least this share of the best of those that have the word.
-    least: a piece stays if its remaining score is at least this share of the highest remaining score.
+    """close: also, a word counts for pieces whose BM25 score is at least this share of the best of those that have the word.
+    least: also, a piece stays if its remaining score is at least this share of the highest remaining score.
     near: if two adjacent words of the question occur within this many tokens of the end of a kept stretch, the answer
     is probably cut off, and another half piece stays."""
 
     name: str = "focus"
-    close: float = 0.9
-    least: float = 0.25
     near: int = 8
 
     def _of(self, text: Int[Tensor, " Z"], asked: list[int]) -> Float[Tensor, " Z"]:

@@ -133,6 +133,12 @@ def of_wrong_type(error: Exception) -> UserError:
     )
 
 
+def named_type(value: object) -> str:
+    """The name of a value's type with its article, for messages: "an int"."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIO' else 'a'} {name}"
+
+
 def as_path(name: str, value: Any) -> Path:
     """A path, of which Python's own error would not say for which argument it was meant.
 
@@ -140,7 +146,7 @@ def as_path(name: str, value: Any) -> Path:
         UserError: it is no path, or an empty one, which Python takes for the current folder.
     """
     if not isinstance(value, str | os.PathLike):
-        raise UserError(f"{name}={value!r} is a {type(value).__name__}: pass a path, as a text or a Path.")
+        raise UserError(f"{name}={value!r} is {named_type(value)}: pass a path, as a text or a Path.")
     if not str(value):
         raise UserError(f"{name}={value!r} is empty: name a file or a folder, '.' for the current one.")
     return Path(value)

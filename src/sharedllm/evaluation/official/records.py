@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...data.sources import HUB
-from ...utils.errors import UserError, shown
+from ...utils.errors import UserError, named_type, shown
 from ...utils.json_text import parse_json
 from .base import Record, Task, fill, templates
 
@@ -43,7 +43,7 @@ def read_task(name: str, data: str, limit: int | None = None) -> Task:
         if missing:
             raise UserError(f"{place} has no field {missing[0]!r}: {name} needs {', '.join(_FIELDS[form])}.")
         if not isinstance(row["context"], str):
-            raise UserError(f"{place}: 'context' is a {type(row['context']).__name__}, not text.")
+            raise UserError(f"{place}: 'context' is {named_type(row['context'])}, not text.")
         try:
             records.append(build(name, template["prompt"], row))
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -136,7 +136,7 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             except (ValueError, RecursionError) as error:
                 raise UserError(f"{path}:{number} is not JSON: {error}; fix the line.") from None
             if not isinstance(row, dict):
-                raise UserError(f"{path}:{number} is a {type(row).__name__}, not a record: write one object per line.")
+                raise UserError(f"{path}:{number} is {named_type(row)}, not a record: write one object per line.")
             yield f"{path}:{number}", row
 
 
