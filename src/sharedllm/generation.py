@@ -18,11 +18,12 @@ from transformers.generation.logits_process import (
 from .context.chunking import Split, check_ids, check_some, split_context
 from .context.policies.base import get_policy
 from .memory.context_memory import ContextMemory
-from .model.backbone import SharedLLMModel, SharedLLMPreTrainedModel
+from .model.backbone import SharedLLMModel
 from .model.cache import with_room
 from .model.cross_attention import PreparedMemory, check_memory
 from .model.families import family_of
 from .model.folding import Folding, fold, running_after_fold
+from .model.pretrained import SharedLLMPreTrainedModel
 from .utils.errors import UserError, at_least_one
 
 # Processors that go by lengths, which transformers counts from the running text.
