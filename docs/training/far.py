@@ -29,10 +29,10 @@ SETTINGS = {
     "injection": "joint", "anchor": True, "injection_map": [[n, n] for n in range(*BAND)],
 }  # fmt: skip
 # Windows before the targets, and targets of a text, so many tokens apart.
-LENGTHS = tuple(n * SETTINGS["window"] for n in (1, 3, 7, 15, 31, 62))
-TARGETS, APART = 3, 4096
-# BM25's tokens as text, and the lengths at which they are measured: they are most of the time.
-TEXT, BESIDE = 768, LENGTHS[1::2]
+LENGTHS = tuple(n * SETTINGS["window"] for n in (3, 15, 62))
+TARGETS, APART = 2, 4096
+# Tokens that BM25 finds, as text beside the memory.
+TEXT = 768
 
 
 @torch.no_grad()
@@ -61,11 +61,10 @@ def measured(base: str, corpus: Path, texts: int = 1, lengths: tuple[int, ...] =
                 for length in lengths:
                     own = memory.slice(at - length, at)
                     yield about | {"length": length, "beside": "", "loss": loss(running, own)}
-                    if length in BESIDE:
-                        found = selected(tokenizer, text[at - length : at], running[: SHORT // 2], TEXT)
-                        both = torch.cat([found, running])
-                        yield about | {"length": length, "beside": "alone", "loss": loss(both)}
-                        yield about | {"length": length, "beside": "memory", "loss": loss(both, own)}
+                    found = selected(tokenizer, text[at - length : at], running[: SHORT // 2], TEXT)
+                    both = torch.cat([found, running])
+                    yield about | {"length": length, "beside": "alone", "loss": loss(both)}
+                    yield about | {"length": length, "beside": "memory", "loss": loss(both, own)}
 
 
 def table() -> str:

@@ -230,9 +230,9 @@ class SharedLLMForCausalLM(MemoryGenerationMixin):
             encoder.save(Path(save_directory))
         super().save_pretrained(save_directory, *args, is_main_process=is_main_process, **kwargs)
 
-    def fingerprint(self, strides: Sequence[int] | None = None) -> str:
+    def fingerprint(self, strides: Sequence[int] | None = None, dtype: torch.dtype | None = None) -> str:
         """Identifies everything that decides what a memory holds; see `SharedLLMModel.fingerprint`."""
-        return self.model.fingerprint(strides)
+        return self.model.fingerprint(strides, dtype)
 
     def forward(
         self,

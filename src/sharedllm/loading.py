@@ -1,5 +1,6 @@
 """Loading a SharedLLM by its name: any other model is refused by its configuration, before its weights are loaded."""
 
+from collections.abc import Callable
 from typing import Any
 
 from .causal_lm import SharedLLMForCausalLM
@@ -29,8 +30,12 @@ def load_shared_config(name: str) -> SharedLLMConfig:
     return config
 
 
-def load_shared(name: str) -> SharedLLMForCausalLM:
+def load_shared(name: str, reads: str = "", say: Callable[[str], None] = lambda dtype: None) -> SharedLLMForCausalLM:
     """A SharedLLM on the default device and in its dtype, ready for use.
+
+    Args:
+        reads: fingerprint of a memory. If this model has it in another dtype, because another machine read the text, it is loaded in
+            that one. say: called with the name of this dtype.
 
     Raises:
         UserError: as `load_shared_config`, or its weights can't be loaded.
@@ -38,4 +43,7 @@ def load_shared(name: str) -> SharedLLMForCausalLM:
     load_shared_config(name)
     device = default_device()
     model: Any = load_model(name, device, dtype=inference_dtype(device))
+    if reads and reads != model.fingerprint() and (dtype := model.model.dtype_of(reads)) is not None:
+        say(str(dtype).removeprefix("torch."))
+        model = load_model(name, device, dtype=dtype)
     return model.eval()

@@ -134,9 +134,11 @@ def test_bad_requests(model, tokenizer, document):
         ({"budget": 0}, "budget=0 asks for nothing"),
         ({"max_new_tokens": 0}, "max_new_tokens=0 asks for nothing"),
         ({"score": "best"}, "score='best' is not known"),
+        ({"model": None}, "model is a NoneType: pass a SharedLLMForCausalLM"),
+        ({"tokenizer": None}, "tokenizer is a NoneType: pass the tokenizer of the model"),
     ):
         with pytest.raises(ValueError, match=message):
-            Chat(model, tokenizer, **{"document": document} | arguments)
+            Chat(**{"model": model, "tokenizer": tokenizer, "document": document} | arguments)
     chat = Chat(model, tokenizer, document, max_new_tokens=20)
     chat.ask("What jumps?")
     before = said(chat)

@@ -137,7 +137,7 @@ def test_what_can_not_be_is_refused(retriever, folder, model, tmp_path):
     for memory, options, said in (
         (tmp_path / "nosuch.memory", {}, "nosuch.memory does not exist"),
         (tmp_path / "book.txt", {}, "is no memory: make one with"),
-        (3, {}, "a int is no memory"),
+        (3, {}, "an int is no memory"),
         ([], {}, "name at least one memory"),
         (model.read(ids), {}, "does not hold every token"),
         (model.read(ids.repeat(2, 1), keep_all=True), {}, "holds 2 texts: pass one"),

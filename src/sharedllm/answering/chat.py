@@ -19,7 +19,7 @@ from ..memory.segments import segments_of
 from ..prompts import NOTHING, PromptForm
 from ..scoring.base import TokenScore, get_score
 from ..scoring.defaults import default_budget, default_score
-from ..utils.errors import UserError, at_least_one
+from ..utils.errors import UserError, at_least_one, named_type
 from .ask import after_prefix, choose
 from .asked import checked_instruction, checked_question
 from .conversation import sought
@@ -84,9 +84,13 @@ class Chat:
             batch_tokens: most tokens of the history read at once.
 
         Raises:
-            UserError: the document is another model's, has several texts, or does not hold every token; `budget` or
+            UserError: `model` or `tokenizer` is none; the document is another model's, has several texts, or does not hold every token; `budget` or
                 `max_new_tokens` is below 1; there is no such score, or the instruction is no text.
         """
+        if not isinstance(model, SharedLLMForCausalLM):
+            raise UserError(f"model is {named_type(model)}: pass a SharedLLMForCausalLM.")
+        if not isinstance(tokenizer, PreTrainedTokenizerBase):
+            raise UserError(f"tokenizer is {named_type(tokenizer)}: pass the tokenizer of the model.")
         # A corpus has segments for a question only.
         segments = [] if isinstance(document, Searched) else segments_of(document)
         if document.texts != 1:

@@ -55,7 +55,7 @@ def command(
     config = config_of(model)
     score = checked_score(config, score)
     policy = get_policy(selection or config.selection)
-    loaded, tokenizer = load(model)
+    loaded, tokenizer = load(model, source)
     started = time.perf_counter()  # as for `read`: without loading the model
     prompt = prompt_of(loaded, tokenizer, question, max_new_tokens, instruction)
     # By default a question selects from a text that was or can be kept whole. Reading deeper is only possible for a

@@ -38,7 +38,7 @@ def command(
 
     if score is not None:
         checked_score(config_of(model), score)
-    loaded, tokenizer = load(model)
+    loaded, tokenizer = load(model, source)
     document = open_source(loaded, tokenizer, source, batch_tokens, keep_all=True)
     chat = Chat(
         loaded,

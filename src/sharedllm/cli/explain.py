@@ -56,7 +56,7 @@ def command(
 
     checked_question(question)
     score = checked_score(config_of(model), score)
-    loaded, tokenizer = load(model)
+    loaded, tokenizer = load(model, source)
     prompt_of(loaded, tokenizer, question, max_new_tokens)
     everything = open_source(loaded, tokenizer, source, batch_tokens, keep_all=True)
     with status_line("choosing what to read, and answering …") as tell:

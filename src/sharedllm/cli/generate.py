@@ -39,7 +39,7 @@ def command(
     from ..utils.text import decode, tokenize
     from .loading import load, open_source, tokens_behind
 
-    loaded, tokenizer = load(model)
+    loaded, tokenizer = load(model, context or "")
     memory = None
     if context is not None:
         memory = open_source(loaded, tokenizer, context, batch_tokens, keep_all=False).load()

@@ -21,7 +21,7 @@ from ..memory.fingerprint import tokenizer_fingerprint
 from ..memory.interface import Memory
 from ..model.base_config import check_base
 from ..model.config import SharedLLMConfig
-from ..store import is_memory, open_memory
+from ..store import is_memory, look, open_memory
 from ..utils.checkpoints import load_model, load_tokenizer
 from ..utils.errors import UserError
 from ..utils.hardware import default_device, inference_dtype
@@ -36,10 +36,16 @@ def config_of(name: str) -> SharedLLMConfig:
     return load_shared_config(name)
 
 
-def load(name: str) -> tuple[SharedLLMForCausalLM, PreTrainedTokenizerBase]:
-    """Load a SharedLLM and its tokenizer, ready for use."""
+def load(name: str, source: str | Path = "") -> tuple[SharedLLMForCausalLM, PreTrainedTokenizerBase]:
+    """Load a SharedLLM and its tokenizer, ready for use.
+
+    Args:
+        source: what it reads; where that is a memory of this model in another dtype, the model is loaded in it.
+    """
     quiet()
-    return load_shared(name), load_tokenizer(name)
+    reads = look(source).fingerprint if source and is_memory(source) else ""
+    said = f"{source} was read in {{}}, so {name} runs in it"
+    return load_shared(name, reads, lambda dtype: note(said.format(dtype))), load_tokenizer(name)
 
 
 def check_named_base(name: str) -> None:

@@ -180,7 +180,7 @@ def read_all(
     Raises:
         UserError: the memory is another model's or would hold less than before, or a document changed and `changed` is not set.
     """
-    loaded, tokenizer = load(model)
+    loaded, tokenizer = load(model, output if goes_on else "")
     start = time.perf_counter()
     # A model that reads selected tokens deeper always selects.
     keep_all = keep_all or loaded.config.injection == "deep"

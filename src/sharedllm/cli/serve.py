@@ -103,7 +103,7 @@ def command(
     if folder is not None and config.encoding != "chunk":
         raise UserError(f"--folder {folder}: {model} can't keep every token, so no memory of it can be served.")
     with bind(host, port) as bound:
-        loaded, tokenizer = load(model)
+        loaded, tokenizer = load(model, memories[0] if memories and on_ray is None else "")
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         opens = partial(open_own, loaded, tokenizer)

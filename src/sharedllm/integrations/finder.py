@@ -50,7 +50,8 @@ class Finder:
         self._path = as_path("memory", memory) if isinstance(memory, str | Path) else None
         # A wrong name is reported before a model is loaded.
         self._state = None if self._path is None else _state(self._path)
-        self.model, self.tokenizer = loaded(model, tokenizer)
+        reads = "" if self._path is None else look(self._path).fingerprint
+        self.model, self.tokenizer = loaded(model, tokenizer, reads)
         self.score = checked_score(self.model.config, score)
         self._source = self._checked(memory if not isinstance(memory, str | Path) else self._open(Path(memory)))
 
@@ -96,19 +97,20 @@ def open_own(model: SharedLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, pa
     Raises:
         UserError: as `open_memory`; it was made by another model or tokenizer.
     """
-    return open_memory(path, fingerprint=model.fingerprint(), tokenizer=tokenizer_fingerprint(tokenizer))
+    model.model.check_fingerprint(look(path).fingerprint)
+    return open_memory(path, tokenizer=tokenizer_fingerprint(tokenizer))
 
 
 def loaded(
-    model: SharedLLMForCausalLM | str | Path, tokenizer: PreTrainedTokenizerBase | None
+    model: SharedLLMForCausalLM | str | Path, tokenizer: PreTrainedTokenizerBase | None, reads: str = ""
 ) -> tuple[SharedLLMForCausalLM, PreTrainedTokenizerBase]:
-    """A model and its tokenizer, loaded if `model` is a name.
+    """A model and its tokenizer, loaded if `model` is a name. reads: see `load_shared`.
 
     Raises:
         UserError: it can't be loaded, is no SharedLLM, or its tokenizer is missing.
     """
     if isinstance(model, str | Path):
-        return load_shared(str(model)), tokenizer or load_tokenizer(str(model))
+        return load_shared(str(model), reads), tokenizer or load_tokenizer(str(model))
     if not isinstance(model, SharedLLMForCausalLM):
         raise UserError(f"model is {named_type(model)}: pass a SharedLLMForCausalLM, or its name.")
     if tokenizer is None:

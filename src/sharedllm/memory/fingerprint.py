@@ -112,12 +112,14 @@ class Fingerprint:
         base: PreTrainedConfig,
         modules: Mapping[str, nn.Module],
         instead: Mapping[str, Any] | None = None,
+        dtype: torch.dtype | None = None,
     ) -> str:
         """
         Args:
             config, base: configurations of the SharedLLM and of its base. modules: modules whose weights are hashed,
                 without the injections.
             instead: values of some settings that replace the configuration's.
+            dtype: of the weights, as if they were in it; default: as they are. That is not kept.
         """
         tensors = [
             (f"{prefix}.{name}", tensor)
@@ -134,6 +136,9 @@ class Fingerprint:
         held = vars(base) | {"model_type": base.model_type}
         settings["base"] = {name: held.get(name) for name in BASE_DECIDING}
         settings["base"] |= {name: held[name] for name in FAMILY_DECIDING if name in held}
+        if dtype is not None:
+            cast = ((name, tensor.to(dtype) if tensor.is_floating_point() else tensor) for name, tensor in tensors)
+            return fingerprint_tensors(cast, settings)
         state = (json.dumps(settings, sort_keys=True), [(id(t), t.data_ptr(), t._version) for _, t in tensors])
         if self._known is None or self._known[0] != state:
             self._known = state, fingerprint_tensors(tensors, settings)

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, named_type
 from .context_memory import ContextMemory
 from .interface import Memory
 from .segment import Segment
@@ -29,7 +29,7 @@ def segments_of(source: Source) -> list[Segment]:
     segments: list[Segment] = []
     for single in source if isinstance(source, Sequence) else [source]:
         if not hasattr(single, "segments"):
-            raise UserError(f"a {type(single).__name__} is no memory: pass what read() or open_memory() returns.")
+            raise UserError(f"{named_type(single)} is no memory: pass what read() or open_memory() returns.")
         offset = _after(segments)
         for segment in single.segments:
             segments.append(_moved(segment, offset) if offset else segment)

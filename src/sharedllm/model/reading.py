@@ -21,6 +21,9 @@ from .lower import LowerModel
 from .pretrained import SharedLLMPreTrainedModel
 from .settings import check_strides
 
+# In which a model may have been when it read a memory.
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
 
 class MemoryReadingMixin(SharedLLMPreTrainedModel):
     """What the lower model does.
@@ -185,18 +188,24 @@ class MemoryReadingMixin(SharedLLMPreTrainedModel):
             UserError: it is not this model's.
         """
         if fingerprint not in ("", self.fingerprint()):
+            if (dtype := self.dtype_of(fingerprint)) is not None:
+                raise UserError(
+                    f"the memory was read in {_named(dtype)}, and this model is in {_named(self.dtype)}: load the model with "
+                    f"dtype={dtype}, or read the text again."
+                )
             raise UserError(
                 f"the memory was made by another model: fingerprint {fingerprint} there, {self.fingerprint()} here; "
                 "read the text again with this model."
             )
 
-    def fingerprint(self, strides: Sequence[int] | None = None) -> str:
+    def fingerprint(self, strides: Sequence[int] | None = None, dtype: torch.dtype | None = None) -> str:
         """Identifies everything that decides what a memory holds: lower weights, tree, encoding and the base's settings.
 
         A memory stores the fingerprint of the model that made it; only that model may use it.
 
         Args:
             strides: of a memory that was read with strides other than the configuration's.
+            dtype: of a memory that this model would read with its weights in another dtype.
         """
         pairs = self.config.injection_map
         modules = {f"lower.{i}": layer for i, layer in enumerate(self.lower().layers[: self.config.lower_layers])}
@@ -206,4 +215,13 @@ class MemoryReadingMixin(SharedLLMPreTrainedModel):
         modules["embedding"] = self.get_input_embeddings()
         instead = {} if strides is None else {"strides": list(strides)}
         check_dense(self)
-        return self._fingerprint.of(self.config, self.upper.config, modules, instead)
+        return self._fingerprint.of(self.config, self.upper.config, modules, instead, dtype)
+
+    def dtype_of(self, fingerprint: str) -> torch.dtype | None:
+        """The dtype in which this model has a fingerprint; None if it is another model's. Weights in fp32 that were saved in bf16 are
+        the same weights."""
+        return next((dtype for dtype in _DTYPES if self.fingerprint(dtype=dtype) == fingerprint), None)
+
+
+def _named(dtype: torch.dtype | None) -> str:
+    return str(dtype).removeprefix("torch.")
