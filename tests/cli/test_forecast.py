@@ -1,6 +1,7 @@
 """What a memory will take on disk is told while it is read, once, where it is much or more than is free."""
 
 from collections import namedtuple
+from contextlib import contextmanager
 
 import pytest
 
@@ -53,10 +54,10 @@ def test_what_is_coming(folder, monkeypatch, left, storage, said):
     notes = []
     monkeypatch.setattr(forecast, "note", lambda line, **_: notes.append(line))
     told = forecast.Forecast(folder, manifest(storage=storage))
-    told.tell((), left)
+    told.tell((), lambda: left)
     assert notes == []
     for _ in range(2):
-        told.tell(manifest(A).documents, left)
+        told.tell(manifest(A).documents, lambda: left)
     assert notes == ([said] if said else [])
 
 
@@ -64,25 +65,50 @@ def test_what_was_there_before_does_not_count(folder, monkeypatch):
     notes = []
     monkeypatch.setattr(forecast, "note", lambda line, **_: notes.append(line))
     told = forecast.Forecast(folder, manifest(A))
-    told.tell(manifest(A).documents, 1e9)
+    told.tell(manifest(A).documents, lambda: 1e9)
     assert notes == []
     (folder / "blocks" / "b.memory").write_bytes(bytes(2 * 10**6))
-    told.tell(manifest(A, B).documents, 4096 * 1000)
+    told.tell(manifest(A, B).documents, lambda: 4096 * 1000)
     assert notes and notes[0].startswith("about 2.0 GB are still to be written")
 
 
-def test_the_forecast_comes_true(run, tmp_path, small_folder, monkeypatch):
-    """Of a web page, most of whose bytes are not its text."""
-    monkeypatch.setattr(forecast, "TOKENS", 100)
-    monkeypatch.setattr(forecast.shutil, "disk_usage", lambda _: Usage(FREE, 0, 0))
-    foretold = []
-    monkeypatch.setattr(reading.Forecast, "tell", lambda self, documents, left: foretold.append((documents, left)))
+@pytest.fixture
+def foretold(monkeypatch):
+    """The documents, and the tokens that were still to be read, at each step of a reading; and what the bar was moved by."""
+    told, moved = [], []
+    monkeypatch.setattr(
+        reading.Forecast, "tell", lambda self, documents, left: told.append((documents, left(), sum(moved)))
+    )
+
+    @contextmanager
+    def bar(label, total):
+        yield lambda step, total=None: moved.append(step)
+
+    monkeypatch.setattr(reading, "progress_bar", bar)
+    return told
+
+
+def test_a_text_is_measured_by_its_own_tokens(run, tmp_path, small_folder, foretold, monkeypatch):
+    """Of the small model's each has one character, so that the usual length is wrong by far."""
+    monkeypatch.setattr("sharedllm.store.writer.BLOCK_TOKENS", 256)
+    text = "The harbour master counted crates. " * 100
+    (tmp_path / "a.txt").write_text(text)
+    assert run("read", tmp_path / "a.txt", "-o", tmp_path / "m", "--model", small_folder)[0] == 0
+    steps = [step for step in foretold if step[0] and len(step[0][0].blocks) == 3]
+    assert steps and steps[0][1] == pytest.approx(len(text) - 768, abs=300)
+    assert steps[0][2] == pytest.approx(768, abs=300)
+    assert foretold[-1][1:] == (0, len(text))
+
+
+def test_the_pictures_of_what_is_still_to_come_do_not_count(run, tmp_path, small_folder, foretold):
     text = "".join(f"<p>The harbour master counted crate {i}.</p>" for i in range(100))
     for name in "ab":
-        (tmp_path / f"{name}.html").write_text(f"<style>{'a {} ' * 5000}</style><body>{text}</body>")
-    assert run("read", tmp_path / "a.html", tmp_path / "b.html", "-o", tmp_path / "m", "--model", small_folder)[0] == 0
-    tokens = MemoryStore.open(tmp_path / "m").tokens
-    assert foretold[0][1] < tokens  # three times that by the bytes of the files
-    done = next(left for documents, left in foretold if documents and documents[0].finished)
-    assert done == pytest.approx(tokens / 2, rel=0.01)
-    assert foretold[-1][1] == 0
+        (tmp_path / f"{name}.html").write_text(f"<style>{'a {} ' * 50000}</style><body>{text}</body>")
+    (tmp_path / "c.txt").write_text("The harbour master counted crates. " * 100)
+    assert run("read", tmp_path, "-o", tmp_path / "m", "--model", small_folder)[0] == 0
+    _, second, third = (d.tokens for d in MemoryStore.open(tmp_path / "m").documents)
+    # Just before the first page is done, before the second one is opened, and at its beginning.
+    after = [left for documents, left, _ in foretold if len(documents) == 1]
+    assert after[0] == pytest.approx(third, rel=0.02)
+    assert after[1] == pytest.approx(second + third, rel=0.02)
+    assert foretold[-1][1:] == (0, sum((tmp_path / name).stat().st_size for name in ("a.html", "b.html", "c.txt")))

@@ -51,7 +51,7 @@ def test_commands_and_names_take_the_memorys_dtype(run, halved, small_folder, tm
     code, _, err = run("read", tmp_path / "a.txt", "-o", memory, "--model", small_folder, "--append")
     assert code == 0 and "was read in bfloat16" in err
     half, full = halved
-    with pytest.raises(UserError, match="load the model with dtype=torch.bfloat16"):
+    with pytest.raises(UserError, match=r"load the model with dtype=torch\.bfloat16"):
         open_own(full, byte_tokenizer(), memory)
     assert Finder(memory, str(small_folder), byte_tokenizer()).model.dtype == torch.bfloat16
     assert open_own(half, byte_tokenizer(), memory).tokens > 0

@@ -1,7 +1,7 @@
 """What `sharedllm read` does with a memory: what it holds already, what is read, and what is dropped. Imports torch."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,11 +15,11 @@ from ..store import MemoryStore
 from ..store.blocks import BlockFile
 from ..store.manifest import NAME, Document, Manifest, read_manifest
 from ..store.ownership import check_ours
-from ..store.writer import Changed, Writer, writing
+from ..store.writer import Changed, writing
 from ..utils.errors import ITS_MODEL, UserError, no_room
 from ..utils.text_files import readable, some
 from .common import check_no_corpus, note, progress_bar
-from .forecast import Forecast
+from .forecast import Forecast, Shown
 from .loading import load, tokenizer_fingerprint
 
 
@@ -197,10 +197,10 @@ def read_all(
                 other = "with another tokenizer" if there.tokenizer != mark else "by another model"
                 raise UserError(f"{output} was made {other}: {ITS_MODEL}, or --replace it.")
         before = {document.name for document in writer.present().documents if document.finished}
-        shown = _Shown(collection, writer, Forecast(output, writer.present()), advance)
+        shown = Shown(collection, writer, Forecast(output, writer.present()), advance)
         for opened in collection.rest():
-            shown.begin(opened.nbytes, opened.characters)
             name = _name({document.name for document in writer.present().documents}, opened.path)
+            shown.begin(name, opened.nbytes, opened.characters, anew=name in damaged)
             options = {"origin": opened.origin, "batch_tokens": batch_tokens, "progress": shown.tokens}
             try:
                 new = writer.read(loaded, tokenizer, name, opened.pieces(), anew=name in damaged, **options)
@@ -209,7 +209,7 @@ def read_all(
                     raise UserError(f"{error} Or read it with --sync, which takes changed files up.") from None
                 new = writer.read(loaded, tokenizer, name, opened.pieces(), anew=True, **options)
                 before.add(name)  # also of a text that was read in part
-            shown.done(new)
+            shown.done()
             read.tokens += new
             if name in damaged:
                 read.again.append(name)
@@ -217,7 +217,7 @@ def read_all(
                 collection.unchanged.append(name)
             else:
                 (read.changed if name in before else read.new).append(name)
-        shown.begin()  # the last files too may have been left out
+        advance(0, collection.nbytes or None)  # without the last files too, if they were left out
         writer.commit()
     read.seconds = time.perf_counter() - start
     return read
@@ -245,43 +245,6 @@ def room(output: Path, *, goes_on: str = "") -> Iterator[None]:
         if (said := no_room(output, error, **then)) is None:
             raise
         raise UserError(said) from error
-
-
-@dataclass
-class _Shown:
-    """Shows how far a collection is read, in bytes of its files, so that one bar is right for files of all kinds; and tells what is
-    still to be written. length: characters of a token, in the last document read."""
-
-    collection: Collection
-    writer: Writer
-    forecast: Forecast
-    advance: Callable[..., None]
-    length: float = 3.5
-
-    def __post_init__(self) -> None:
-        self._done = self._rest = self._characters = 0
-        self._share = 1.0  # bytes of a file to a character of its text
-
-    def begin(self, nbytes: int = 0, characters: int = 0) -> None:
-        """A file of so many bytes, and characters of its text. Files that could not be read count no more."""
-        self._rest, self._characters = nbytes, characters
-        self._share = nbytes / characters if characters else self._share
-        self._advance(0)
-
-    def tokens(self, count: int) -> None:
-        self._advance(min(self._rest, int(count * self.length * self._share)))
-
-    def done(self, tokens: int) -> None:
-        if tokens and self._characters:
-            self.length = self._characters / tokens
-        self._advance(self._rest)
-
-    def _advance(self, step: int) -> None:
-        self._rest -= step
-        self._done += step
-        self.advance(step, self.collection.nbytes or None)
-        left = (self.collection.nbytes - self._done) / (self.length * self._share)
-        self.forecast.tell(self.writer.present().documents, left)
 
 
 def _name(taken: set[str], path: str) -> str:

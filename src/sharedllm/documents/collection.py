@@ -7,6 +7,7 @@ from pathlib import Path
 from ..utils.errors import UserError
 from ..utils.text_files import Empty, readable
 from .folder import Found
+from .kinds import text_suffixes
 from .opening import HELD, Opened, hash_of, open_document
 
 
@@ -37,6 +38,7 @@ class Collection:
         self._first: Opened | None = None
         self._coming: Iterator[Opened] = iter(())
         self._to_read: dict[str, int] = {}  # with their sizes
+        self._ahead: dict[str, int] = {}  # what of these is not opened yet
         self._nbytes = 0
 
     @property
@@ -53,6 +55,13 @@ class Collection:
     def nbytes(self) -> int:
         """The size of the files to read, without those that turned out so far to be empty or unreadable."""
         return self._nbytes
+
+    @property
+    def text_ahead(self) -> int:
+        """The size of the text files that are still to be opened. That of other kinds says nothing about their text: most of it may be
+        pictures."""
+        plain = text_suffixes()
+        return sum(size for file, size in self._ahead.items() if Path(file).suffix.lower() in plain)
 
     def check(self) -> None:
         """Refuse a file that was named and can't be read, before anything is done with the others. An empty one is left out.
@@ -85,7 +94,7 @@ class Collection:
                 self.unchanged.append(readable(file))
             else:
                 self._to_read[file] = _size(file)
-        self._nbytes = sum(self._to_read.values())
+        self._nbytes, self._ahead = sum(self._to_read.values()), dict(self._to_read)
         self._coming = self._opened()
         self._first = next(self._coming, None)
         if self._first is None and not self.unchanged and not self.emptied:
@@ -104,6 +113,7 @@ class Collection:
 
     def _opened(self) -> Iterator[Opened]:
         for file in self._to_read:
+            del self._ahead[file]
             try:
                 opened = self._held.pop(file, None) or open_document(file)
             except UserError as error:

@@ -33,6 +33,8 @@ for _name, _place, _about in [
 ]:
     KINDS.add(_name, f"sharedllm.documents.{_place}", _about)
 
+_PLAIN = ("text", "markdown", "csv", "json", "jsonl")
+
 # Kinds that people try and that can't be read, with what to do.
 CONVERT = {
     ".doc": "save it as .docx",
@@ -77,6 +79,11 @@ def kind_of(path: Path) -> Kind:
         return KINDS["text"]
     fix = CONVERT.get(suffix, f"convert it to one of {', '.join(kind.name for kind in kinds)}")
     raise UserError(f"{path} is of a kind that can't be read: {fix}.")
+
+
+def text_suffixes() -> frozenset[str]:
+    """The suffixes of files whose bytes are their text."""
+    return frozenset(suffix for name in _PLAIN for suffix in KINDS[name].suffixes)
 
 
 def suffixes() -> tuple[str, ...]:
