@@ -11,6 +11,7 @@ from made_office import odf, row, xlsx
 from sharedllm.documents import open_document
 from sharedllm.documents.cells import written
 from sharedllm.documents.places import span
+from sharedllm.documents.sheet import texts_of
 from sharedllm.utils.errors import UserError
 
 FORMATS = ("yyyy-mm-dd", "0.0%", '0" of 100%"', "[h]:mm", "yyyy-mm-dd hh:mm:ss")
@@ -104,6 +105,69 @@ def test_names_of_columns_below_a_title_and_in_two_rows(tmp_path):
     rows = (row(1, "land", "2023", None, "note"), row(2, None, "first", "last"), row(3, "Peru", 1, 2, "new"))
     assert _text(tmp_path, *rows, after=after)[2] == "land: Peru; 2023 first: 1; 2023 last: 2; note: new"
     assert _text(tmp_path, row(1, "Anna", 31), row(2, "Bob", 25)) == ["Anna; 31", "Bob; 25"]
+
+
+def test_two_tables_in_a_sheet(tmp_path):
+    rows = (
+        row(1, "Name", "Age"),
+        row(2, "Ann", 31),
+        row(4, "City", "Mayor"),
+        row(5, "Ulm", "Max"),
+        row(6, "Bonn", "Eva"),
+    )
+    assert _text(tmp_path, *rows) == ["Name; Age", "Name: Ann; Age: 31", "City; Mayor", "City: Ulm; Mayor: Max", "City: Bonn; Mayor: Eva"]  # fmt: skip
+    # Names in two rows, also of the second table.
+    second = row(4, "land", "2023"), row(5, None, "first", "last"), row(6, "Peru", 1, 2), row(7, "Chad", 3, 4)
+    after = '<mergeCells><mergeCell ref="B4:C4"/></mergeCells>'
+    assert _text(tmp_path, *rows[:2], *second, after=after)[-1] == "land: Chad; 2023 first: 3; 2023 last: 4"
+
+
+# Rows are parted by "/"; a blank one parts blocks.
+TABLES = {
+    "Name,Age/Ann,31//Bob,25": "Name: Bob; Age: 25",
+    "Name,Age//Ann,31/Bob,25": "Name: Bob; Age: 25",
+    "Name,Age/Ann,31//Bob,unknown/Cid,40": "Name: Cid; Age: 40",
+    "Name,Age/Ann,31//Team B/Bob,25//Team C//Cid,30": "Name: Cid; Age: 30",
+    "Name,City,Age/Ann,Ulm,31//Bob,Bonn,/Cid,Ulm,40": "Name: Cid; City: Ulm; Age: 40",
+    "Name,Born,Died/A,1900,1950//B,1910,1970/C,1911,1980": "Name: C; Born: 1911; Died: 1980",
+    "Name,City/Ann,Ulm//Bob,Ulm/Cid,Oslo": "Name: Cid; City: Oslo",
+    "Item,Sum/A,5//Total,11": "Item: Total; Sum: 11",
+    "Item,Sum/A,5//,11": "Sum: 11",
+    "Item,Sum/A,5//In euros": "In euros",
+    # Another table.
+    "Name,Age/Ann,31//Cities/City,Mayor/Ulm,Max": "City: Ulm; Mayor: Max",
+    "Name,Day/Ann,2024-01-05//City,Mayor/Ulm,Max": "City: Ulm; Mayor: Max",
+    "Name,City/Ann,Ulm//City,Size/Bonn,5": "City: Bonn; Size: 5",
+    "Name,City/Ann,Ulm//Name,Job/Bob,cook": "Name: Bob; Job: cook",
+    "Name,Age/Ann,31//,,,City,Mayor/,,,Ulm,Max": "City: Ulm; Mayor: Max",
+    "Land,Size/Peru,1//Land,2023,2024/Peru,3,4": "Land: Peru; 2023: 3; 2024: 4",
+    "Anna,31/Bob,25//City,Mayor/Ulm,Max": "City: Ulm; Mayor: Max",
+    "as of,May//City,Size/Ulm,5": "City: Ulm; Size: 5",
+    # One that has no names, or either: a wrong name is worse than none.
+    "City,Mayor/Ulm,Max//Ann,31/Bob,25": "Bob; 25",
+    "City,Mayor/Ulm,Max//Name,Job/Bob,cook": "Bob; cook",
+    "City,Mayor/Ulm,Max//Bonn,Eva//Rome,Ida": "Rome; Ida",
+    "Name,Age/Ann,31//City,Mayor/Ulm,Max//Bob,25": "Bob; 25",
+}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_which_table_a_row_below_a_blank_one_is_of(table):
+    rows = [(number, text.split(",")) for number, text in enumerate(table.split("/")) if text]
+    found = list(texts_of(iter(rows), []))
+    assert [number for number, _ in found] == [number + 1 for number, _ in rows]
+    assert found[-1][1] == TABLES[table] + "\n"
+
+
+def test_a_long_table_below_a_blank_row():
+    rows = [(0, ["Name", "Age"]), (1, ["Ann", "31"]), (3, ["City", "Mayor"])] + [
+        (i, [f"c{i}", "m"]) for i in range(4, 90)
+    ]
+    texts = [text for _, text in texts_of(iter(rows), [])]
+    assert texts[1:3] == ["Name: Ann; Age: 31\n", "City; Mayor\n"]
+    assert texts[3:] == [f"City: c{i}; Mayor: m\n" for i in range(4, 90)]
+    listed = rows[:2] + [(i, [f"c{i}"]) for i in range(4, 90)]
+    assert list(texts_of(iter(listed), []))[-1] == (90, "c89\n")
 
 
 def test_opendocument_sheets(tmp_path):

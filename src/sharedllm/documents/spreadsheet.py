@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from io import BytesIO
-from itertools import chain, islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,16 +11,12 @@ from .cells import written
 from .extract import Extract, Kind, Part, grouped, library
 from .odf import check_unlocked, odf_title, of_type
 from .package import COMPOUND, SIGNATURE, holds, office_title, package
-from .table import ROWS, columns_of, row_text
+from .sheet import Range, Row, texts_of
 from .xlsx import MOST_CELLS, Marks, marks_of
 
 ODS = "application/vnd.oasis.opendocument.spreadsheet"
 # What a new Excel file with a password has in the container of old ones.
 _ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
-
-# A range of merged cells: (first row, first column), (last row, last column), from 0.
-Range = tuple[tuple[int, int], tuple[int, int]]
-Row = tuple[int, list[str]]
 
 
 def extract(path: Path) -> Extract:
@@ -116,7 +111,7 @@ def _parts(rows: Iterator[Row], name: str, hidden: str, merged: Sequence[Range])
     place = f'{hidden}sheet "{clipped(" ".join(name.split()), 60)}", '
     first = f"{' '.join(name.split())}\n\n"
     last: Part | None = None
-    for part in grouped("row", _texts(_filled(rows, merged), merged), place):
+    for part in grouped("row", texts_of(_filled(rows, merged), merged), place):
         if last is not None:
             yield last
         last, first = Part(first + part.text, part.place), ""
@@ -139,39 +134,6 @@ def _filled(rows: Iterator[Row], merged: Sequence[Range]) -> Iterator[Row]:
             if column < len(cells) and cells[column] and end > number:
                 held[column] = (end, cells[column])
         yield number, cells
-
-
-def _texts(rows: Iterator[Row], merged: Sequence[Range]) -> Iterator[tuple[int, str]]:
-    """Number, from 1, and text of each row that has any."""
-    rows = (row for row in rows if any(map(str.strip, row[1])))
-    sample = list(islice(rows, ROWS))
-    above, columns = _names(sample, merged)
-    for index, (number, cells) in enumerate(chain(sample, rows)):
-        yield number + 1, row_text(cells, columns if index >= above else [])
-
-
-def _names(sample: Sequence[Row], merged: Sequence[Range]) -> tuple[int, list[str]]:
-    """How many of the first rows end with the names of the columns, and these names.
-
-    Titles above a table have fewer cells than it: the first row that has at least half as many as the longest one begins the
-    table. A name that is merged over several columns is that of all of them; then the row below may say more: "Sales 2023".
-    """
-    used = [sum(bool(cell.strip()) for cell in cells) for _, cells in sample]
-    if max(used, default=0) < 2:
-        return 0, []
-    first = next(i for i, count in enumerate(used) if count > 1 and 2 * count >= max(used))
-    table = [cells for _, cells in sample[first:]]
-    upper = list(table[0])
-    for (top, left), (_, right) in merged:
-        if top == sample[first][0] and left < len(upper):
-            upper[left + 1 : right + 1] = [upper[left]] * (min(right + 1, len(upper)) - left - 1)
-    lower = columns_of(table[1:]) if upper != table[0] else []
-    if lower:
-        pairs = zip(upper, [*lower, *[""] * (len(upper) - len(lower))], strict=True)
-        upper = [" ".join(dict.fromkeys(" ".join(part.split()) for part in pair if part)) for pair in pairs]
-        table = table[1:]
-    columns = columns_of([upper, *table[1:]])
-    return first + 1 + bool(lower) if columns else 0, columns
 
 
 SPREADSHEET = Kind(
