@@ -58,6 +58,15 @@ def test_exclude(tree, patterns, left):
     assert find(["docs"], exclude=patterns).files == expected
 
 
+def test_owner_files_of_office_are_left_out(tree):
+    for name in ("docs/~$deck.pptx", "docs/sub/~$a.docx"):
+        (tree / name).write_bytes(b"\x03Ann" + bytes(160))
+    assert find(["docs"]).files == ALL
+    assert find(["docs/*"]).files == [*ALL[:2], "docs/drop.log", ALL[2]]
+    found = find(["docs/~$deck.pptx"])
+    assert (found.files, found.named) == (["docs/~$deck.pptx"], {"docs/~$deck.pptx"})
+
+
 def test_nothing_to_read(tree):
     (tree / "empty").mkdir()
     with pytest.raises(UserError, match="empty holds no file to read"):

@@ -13,6 +13,8 @@ from ..utils.errors import UserError, refusal
 from ..utils.files import slashes
 from ..utils.text_files import check_file, check_named, expand
 
+# Office writes such a file, with the user's name in it, beside a document that is open.
+OWNER = "~$"
 LEFT_OUT = {"node_modules", "__pycache__", "site-packages"}
 
 
@@ -61,7 +63,11 @@ def find(names: Sequence[str], exclude: Sequence[str] = ()) -> Found:
             found.named.add(name)
         else:
             files = map(slashes, expand([name]))
-            found.files += [file for file in files if not without.match_file(file.lstrip("/"))]
+            found.files += [
+                file
+                for file in files
+                if not without.match_file(file.lstrip("/")) and not Path(file).name.startswith(OWNER)
+            ]
     found.files = list(dict.fromkeys(found.files))
     if not found.files:
         shown = ", ".join(names)
@@ -124,7 +130,7 @@ def _search(folder: str, without: GitIgnoreSpec, found: Found) -> None:
         folders[:] = [f for f in sorted(folders) if f not in LEFT_OUT and kept(f, "/") and not _foreign(Path(at, f))]
         for name in sorted(files):
             path = Path(at, name)
-            if not kept(name):
+            if not kept(name) or name.startswith(OWNER):
                 continue
             if path.is_file():
                 found.files.append(slashes(str(path)))
