@@ -132,7 +132,11 @@ def test_slides_that_can_not_be_read(tmp_path):
     )
     (tmp_path / "c.ppt").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600))
     assert "is of a kind that can't be read: save it as .pptx." in _refused(tmp_path / "c.ppt")
-    assert "is damaged" in _refused(archive(tmp_path / "d.pptx", {"a.txt": "text"}))
+    assert "is damaged, or no PPTX: it is a ZIP file without slides" in _refused(
+        archive(tmp_path / "d.pptx", {"a.txt": "text"})
+    )
+    (tmp_path / "h.pptx").write_text("plain text")
+    assert "is damaged, or no PPTX: it does not begin as a ZIP file does" in _refused(tmp_path / "h.pptx")
     assert "is damaged" in _refused(archive(tmp_path / "d.odp", {"a.txt": "text"}))
     assert "is locked: it needs a password" in _refused(odf(tmp_path / "e.odp", "presentation", page(), locked=True))
     (tmp_path / "f.pptx").write_bytes(pptx(tmp_path / "x.pptx", [shape("text")]).read_bytes()[:900])

@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element
 from ..utils.errors import UserError
 from .extract import Extract, Kind
 from .numbering import written
-from .package import COMPOUND, holds, local, office_title, package, related, relations, tree
+from .package import COMPOUND, SIGNATURE, holds, local, office_title, package, related, relations, tree
 from .slides import Slide, extract_of
 
 MAIN = "ppt/presentation.xml"
@@ -36,9 +36,14 @@ def extract(path: Path) -> Extract:
         UserError: it needs a password, is damaged, or has no text.
     """
     with path.open("rb") as file:
-        if file.read(len(COMPOUND)) == COMPOUND:
-            raise UserError(f"{path} is locked: it needs a password, or is an old .ppt; save it as .pptx without one.")
+        head = file.read(len(COMPOUND))
+    if head == COMPOUND:
+        raise UserError(f"{path} is locked: it needs a password, or is an old .ppt; save it as .pptx without one.")
+    if not head.startswith(SIGNATURE):
+        raise UserError(f"{path} is damaged, or no PPTX: it does not begin as a ZIP file does; save it as .pptx again.")
     with package(path) as members:
+        if MAIN not in members.namelist():
+            raise UserError(f"{path} is damaged, or no PPTX: it is a ZIP file without slides; save it as .pptx again.")
         parts = relations(members, MAIN, path)
         listed = tree(members, MAIN, path).iterfind("{*}sldIdLst/{*}sldId")
         names = [parts[related(each)][1] for each in listed if related(each) in parts]
