@@ -80,6 +80,29 @@ def test_a_formula_has_the_value_that_was_computed(tmp_path):
     assert _text(tmp_path, row(1, "x", "y"), formula) == ["x; y", "x: ab; y: 3"]
 
 
+def test_formulas_without_a_saved_value_are_told(tmp_path):
+    def cells(number: int, *inner: str, kind: str = "") -> str:
+        made = "".join(f'<c r="{"ABCD"[i]}{number}"{kind}>{content}</c>' for i, content in enumerate(inner))
+        return f'<row r="{number}">{made}</row>'
+
+    without = cells(2, "<f>1+2</f><v/>", "<f>A2</f><v></v>", '<f t="shared" si="0"/>', "<f>A2&gt;1</f>")
+    saved = cells(3, "<f>1+2</f><v>3</v>", "<v>4</v>") + cells(4, "<f>A9</f><v></v>", kind=' t="str"')
+    opened = open_document(str(xlsx(tmp_path / "a.xlsx", {"S": row(1, "x", "y") + without, "T": saved})))
+    assert opened.text() == "S\n\nx; y\n\nT\n\n3; 4\n\n"
+    # "a.xlsx: read as " stands before it.
+    assert opened.read_as == "if 4 formulas without a saved value were empty: open and save it in Excel or LibreOffice"
+    one = xlsx(tmp_path / "b.xlsx", {"S": row(1, "x") + cells(2, "<f>1+2</f>")})
+    assert open_document(str(one)).read_as.startswith("if 1 formula without a saved value were empty")
+    assert open_document(str(xlsx(tmp_path / "c.xlsx", {"S": saved}))).read_as == ""
+    said = _refused(xlsx(tmp_path / "d.xlsx", {"S": without}))
+    assert "has no values: its 4 formulas have none saved; open and save it in Excel or LibreOffice." in said
+
+
+def test_errors_are_read_as_they_are_shown(tmp_path):
+    errors = '<row r="2"><c r="A2" t="e"><v>#N/A</v></c><c r="B2"><v>3</v></c></row><row r="3"><c t="e" r="B3"><f>1/0</f><v>#DIV/0!</v></c></row>'
+    assert _text(tmp_path, row(1, "x", "y"), errors) == ["x; y", "x: #N/A; y: 3", "y: #DIV/0!"]
+
+
 def test_merged_cells_are_those_of_each_row(tmp_path):
     after = '<mergeCells><mergeCell ref="A2:A4"/><mergeCell ref="B2:C2"/></mergeCells>'
     rows = (
@@ -220,6 +243,11 @@ def test_workbooks_that_can_not_be_read(tmp_path):
         assert "is damaged, or no spreadsheet" in _refused(tmp_path / name)
     assert "is a ZIP file without a workbook" in _refused(archive(tmp_path / "other.xlsx", {"a.txt": "text"}))
     assert "is empty: there is nothing to read" in _refused(xlsx(tmp_path / "empty.xlsx", {"S": "", "T": row(1)}))
+    with zipfile.ZipFile(xlsx(tmp_path / "b.xlsx", {"S": row(1, "text"), "Sales": row(1, "text")})) as members:
+        left = {name: members.read(name).decode() for name in members.namelist() if not name.endswith("sheet2.xml")}
+    assert "is damaged: its sheet 'Sales' is missing; get or save it again." in _refused(
+        archive(tmp_path / "b.xlsx", left)
+    )
     assert "save it as .xlsx" in _refused(archive(tmp_path / "a.xlsb", {"xl/workbook.bin": "x"}))
 
 
@@ -240,7 +268,11 @@ def test_a_part_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("sharedllm.documents.package.MOST", 10_000)
     path = tmp_path / "a.xlsx"
     xlsx(path, {"S": row(1, "a") + " " * 20_000})
-    assert "has a part of 20," in _refused(path)
+    said = _refused(path)
+    assert "has a part of 20," in said and said.endswith("can't be read; save its sheets as .csv.")
+    sheets = odf(tmp_path / "a.ods", "spreadsheet", " " * 20_000)
+    assert _refused(sheets).endswith("can't be read; save its sheets as .csv.")
+    assert _refused(odf(tmp_path / "a.odt", "text", " " * 20_000)).endswith("can't be read; split it.")
     raw = path.read_bytes()
     size = next(m.file_size for m in zipfile.ZipFile(path).infolist() if m.filename.endswith("sheet1.xml"))
     path.write_bytes(raw.replace(size.to_bytes(4, "little"), (900).to_bytes(4, "little")))

@@ -158,7 +158,7 @@ def _tell_files(collection: Collection) -> None:
     for file, guess in list(collection.guessed.items())[:SHOWN]:
         note(f"{file}: read as {guess}")
     if len(collection.guessed) > SHOWN:
-        note(f"and {len(collection.guessed) - SHOWN} more in guessed encodings; --json names all")
+        note(f"and {len(collection.guessed) - SHOWN} more read in ways that were guessed; --json names all")
     if collection.unreadable:
         note(f"{some(len(collection.unreadable), 'file')} could not be read:", style="yellow")
         for file, reason in collection.unreadable[:SHOWN]:

@@ -49,8 +49,11 @@ def package(path: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as members:
             large = next((m for m in members.infolist() if m.file_size > MOST), None)
             if large is not None:
+                fix = (
+                    "save its sheets as .csv" if large.filename.startswith("xl/") or _is_sheets(members) else "split it"
+                )
                 raise UserError(
-                    f"{path} has a part of {large.file_size:,} bytes, {large.filename}: more than {MOST:,} can't be read."
+                    f"{path} has a part of {large.file_size:,} bytes, {large.filename}: more than {MOST:,} can't be read; {fix}."
                 )
             yield members
     except UserError:
@@ -63,6 +66,11 @@ def package(path: Path) -> Iterator[zipfile.ZipFile]:
         raise UserError(f"{path} is locked: it needs a password; save it without one.") from None
     except _DAMAGED as error:
         raise UserError(f"{path} is damaged: {' '.join(str(error).split())}; get or save it again.") from None
+
+
+def _is_sheets(members: zipfile.ZipFile) -> bool:
+    """Whether an OpenDocument is a spreadsheet; its sheets are one part."""
+    return "mimetype" in members.namelist() and b"spreadsheet" in members.read("mimetype")[:100]
 
 
 def tree(members: zipfile.ZipFile, name: str, path: Path) -> ElementTree.Element:

@@ -7,13 +7,16 @@ from types import ModuleType
 from typing import Any
 
 from ..utils.errors import UserError, clipped
+from ..utils.text_files import some
 from .cells import written
 from .extract import Extract, Kind, Part, grouped, library
 from .odf import check_unlocked, odf_title, of_type
 from .package import COMPOUND, SIGNATURE, holds, office_title, package
 from .sheet import Range, Row, texts_of
-from .xlsx import MOST_CELLS, Marks, marks_of
+from .xlsx import MOST_CELLS, Cell, Marks, marks_of
 
+# What gives formulas their values.
+SAVE = "open and save it in Excel or LibreOffice"
 ODS = "application/vnd.oasis.opendocument.spreadsheet"
 # What a new Excel file with a password has in the container of old ones.
 _ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
@@ -32,11 +35,15 @@ def extract(path: Path) -> Extract:
             for about in book.sheets_metadata:
                 if about.typ != calamine.SheetTypeEnum.WorkSheet:
                     continue
+                if about.name in marks.missing:
+                    raise UserError(
+                        f"{path} is damaged: its sheet {clipped(about.name, 60)!r} is missing; get or save it again."
+                    )
                 sheet = book.get_sheet_by_name(about.name)
                 if sheet.height * sheet.width > MOST_CELLS:
                     raise UserError(f"{path} has more than {MOST_CELLS:,} cells in a sheet: save its sheets as .csv.")
                 hidden = "" if about.visible == calamine.SheetVisibleEnum.Visible else "hidden "
-                rows = _rows(sheet, marks.percent.get(about.name, set()))
+                rows = _rows(sheet, marks.percent.get(about.name, set()), marks.errors.get(about.name, {}))
                 parts += _parts(rows, about.name, hidden, sheet.merged_cell_ranges or [])
     except calamine.PasswordError:
         raise UserError(f"{path} is locked: it needs a password; save it without one.") from None
@@ -48,7 +55,13 @@ def extract(path: Path) -> Extract:
         ):  # what Rust raises where it finds a mistake of its own; no Exception
             raise
         raise _damaged(path, error) from None
-    return Extract(parts, title)
+    if not marks.unsaved:
+        return Extract(parts, title)
+    formulas = some(marks.unsaved, "formula")
+    if not parts:
+        which = "its formula has" if marks.unsaved == 1 else f"its {formulas} have"
+        raise UserError(f"{path} has no values: {which} none saved; {SAVE}.")
+    return Extract(parts, title, read_as=f"if {formulas} without a saved value were empty: {SAVE}")
 
 
 def _opened(calamine: ModuleType, path: Path) -> Any:
@@ -90,13 +103,15 @@ def _looked_at(path: Path) -> tuple[str, Marks]:
         return office_title(members, path), marks_of(members, path)
 
 
-def _rows(sheet: Any, percent: set[tuple[int, int]]) -> Iterator[Row]:
+def _rows(sheet: Any, percent: set[Cell], errors: dict[Cell, str]) -> Iterator[Row]:
     """The rows of a sheet that are not empty, with their numbers, from 0."""
     if sheet.start is None:
         return
     left = [""] * sheet.start[1]
     for number, row in enumerate(sheet.iter_rows()):
         cells = [value if isinstance(value, str) else written(value) for value in row]
+        if errors:  # calamine gives nothing for them
+            cells = [cell or errors.get((number, len(left) + at), "") for at, cell in enumerate(cells)]
         if not any(cells):
             continue
         if percent:

@@ -1,4 +1,5 @@
-"""What calamine does not say of an Excel workbook: which cells are shared in per cent, and how far a sheet reaches."""
+"""What calamine does not say of an Excel workbook: which cells are shared in per cent or hold an error, which formulas have no
+saved value, and how far a sheet reaches."""
 
 import re
 import zipfile
@@ -17,13 +18,28 @@ _QUOTED = re.compile(r'"[^"]*"|\\.|\[[^\]]*\]')
 _COLUMN_OF = re.compile(rb"\sr\s*=\s*[\"']([A-Za-z]{1,3})\d")
 _TWO_LETTERS = re.compile(rb"\sr\s*=\s*[\"'][A-Za-z]{2}")
 _ROW_OF = re.compile(rb"\sr\s*=\s*[\"'][A-Za-z]{1,3}(\d{1,7})[\"']")
+# A cell with a formula and no value, which programs write that compute none. A formula that gives an empty text says that it is a text.
+_FORMULA = re.compile(
+    rb"<(?:\w+:)?c\b([^<>]*)>\s*<(?:\w+:)?f\b[^<>]*(?:/>|>[^<]*</(?:\w+:)?f\s*>)\s*(?:<(?:\w+:)?v\s*(?:/>|>\s*</)|</(?:\w+:)?c\s*>)"
+)
+_TEXT = re.compile(rb"\st\s*=\s*[\"']str[\"']")
+_ERROR = re.compile(
+    rb"<(?:\w+:)?c\b([^<>]*\st=[\"']e[\"'][^<>]*)>\s*(?:<(?:\w+:)?f\b[^<>]*(?:/>|>[^<]*</(?:\w+:)?f\s*>)\s*)?<(?:\w+:)?v\s*>\s*(#[^<]{1,40})</"
+)
+_PLACE = re.compile(rb"\sr\s*=\s*[\"']([A-Za-z]{1,3})(\d{1,7})[\"']")
+
+Cell = tuple[int, int]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Marks:
-    """percent: (row, column) of the cells that show a share, from 0, by the name of their sheet."""
+    """percent: (row, column) of the cells that show a share, from 0, by the name of their sheet. errors: of those that hold an error
+    such as #N/A, with it. missing: the names of sheets that are listed, but not there. unsaved: how many formulas have no saved value."""
 
-    percent: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
+    percent: dict[str, set[Cell]] = field(default_factory=dict)
+    errors: dict[str, dict[Cell, str]] = field(default_factory=dict)
+    missing: set[str] = field(default_factory=set)
+    unsaved: int = 0
 
 
 def marks_of(members: zipfile.ZipFile, path: Path) -> Marks:
@@ -35,15 +51,19 @@ def marks_of(members: zipfile.ZipFile, path: Path) -> Marks:
     parts = relations(members, main, path)
     styles = next((part for kind, part in parts.values() if kind == "styles"), "")
     shares = _percent_styles(members, styles, path) if styles in members.namelist() else []
-    found = {}
+    found = Marks()
     for sheet in tree(members, main, path).iterfind("{*}sheets/{*}sheet"):
         _, part = parts.get(related(sheet), ("", ""))
+        name = sheet.get("name", "")
         if part not in members.namelist():
+            found.missing.add(name)
             continue
-        name, raw = sheet.get("name", ""), members.read(part)
+        raw = members.read(part)
         _check_reach(raw, name, path)
-        found[name] = _percent_cells(raw, shares)
-    return Marks(found)
+        found.percent[name] = _percent_cells(raw, shares)
+        found.errors[name] = _errors(raw)
+        found.unsaved += sum(not _TEXT.search(about) for about in _FORMULA.findall(raw))
+    return found
 
 
 def _percent_styles(members: zipfile.ZipFile, styles: str, path: Path) -> list[str]:
@@ -57,11 +77,20 @@ def _percent_styles(members: zipfile.ZipFile, styles: str, path: Path) -> list[s
     return [str(number) for number, style in enumerate(styled) if style.get("numFmtId") in formats]
 
 
-def _percent_cells(raw: bytes, shares: list[str]) -> set[tuple[int, int]]:
+def _percent_cells(raw: bytes, shares: list[str]) -> set[Cell]:
     if not shares:
         return set()
     pattern = rb'<(?:\w+:)?c r="([A-Z]{1,3})(\d{1,7})" s="(?:%s)"' % "|".join(shares).encode()
     return {(int(row) - 1, _column(letters)) for letters, row in re.findall(pattern, raw)}
+
+
+def _errors(raw: bytes) -> dict[Cell, str]:
+    found = {}
+    for about, error in _ERROR.findall(raw):
+        place = _PLACE.search(about)
+        if place is not None:
+            found[int(place[2]) - 1, _column(place[1])] = error.decode("utf-8", "replace").strip()
+    return found
 
 
 def _check_reach(raw: bytes, name: str, path: Path) -> None:
