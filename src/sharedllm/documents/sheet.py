@@ -1,7 +1,7 @@
 """The rows of a sheet as text, each with the names of its table's columns. A sheet may hold several tables, one below the other."""
 
 import re
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)(e[-+]?\d+)?%?", re.IGNORECAS
 # What stands for a value that isn't there, and so is no name.
 _NONE = re.compile(r"[-–—?.]|n\.?/?a\.?|none|unknown|tb[adc]|#[A-Z0-9/]+[!?]?", re.IGNORECASE)
 _BEGINS = frozenset("0123456789+-.,TF")
-# So many words of a column are remembered, to know them again.
+# So many rows above a blank one, and words of a column, tell what a table holds.
 _KNOWN = 1000
 
 
@@ -39,7 +39,7 @@ def texts_of(rows: Iterator[Row], merged: Sequence[Range]) -> Iterator[tuple[int
             above = at + table.go_on(block, merged)
         yield number + 1, row_text(cells, table.names if at >= above else [])
         if at >= above:
-            table.add(cells)
+            table.recent.append(cells)
         last, at = number, at + 1
         _more(held, rows)
 
@@ -59,12 +59,14 @@ class _Table:
     heading  column → its name as it is written in the row above the first values
     words    column → words in it
     values   columns with numbers or dates
+    recent   rows that are looked at where a blank one comes; in most sheets none does
     """
 
     names: list[str] = field(default_factory=list)
     heading: dict[int, str] = field(default_factory=dict)
     words: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
     values: set[int] = field(default_factory=set)
+    recent: deque[list[str]] = field(default_factory=lambda: deque(maxlen=_KNOWN))
 
     def begin(self, rows: Sequence[Row], merged: Sequence[Range]) -> int:
         """Begin anew with these rows.
@@ -78,15 +80,17 @@ class _Table:
         self.values.clear()
         return above
 
-    def add(self, cells: Sequence[str]) -> None:
-        """A row of the table."""
-        for column, cell in enumerate(cells):
-            if not cell:
+    def _look(self) -> None:
+        """Look at the rows so far."""
+        for column, cell in (each for cells in self.recent for each in enumerate(cells)):
+            words = self.words[column]
+            if not cell or cell in words or (column in self.values and len(words) == _KNOWN):
                 continue
             if _is_value(cell):
                 self.values.add(column)
-            elif len(self.words[column]) < _KNOWN and not _stands_for_none(cell) and cell.strip():
-                self.words[column].add(cell.strip())
+            elif len(words) < _KNOWN and not _stands_for_none(cell) and cell.strip():
+                words.add(cell.strip())
+        self.recent.clear()
 
     def go_on(self, block: Sequence[Row], merged: Sequence[Range]) -> int:
         """What the rows below a blank one are: more of this table, another one, or either, and then they have no names, for a
@@ -95,6 +99,7 @@ class _Table:
         Returns:
             How many of them have no values of a table, as `begin`.
         """
+        self._look()
         first = _first(block)
         if first is None:  # a remark, a title of what comes below, or a value, such as a sum
             if all(self._has_values(cells) for _, cells in block):
@@ -156,8 +161,10 @@ def _above_values(column: int, below: Sequence[Sequence[str]]) -> bool:
 def _is_value(cell: str) -> bool:
     """Whether a cell holds a number, a share, a date, a time or a truth."""
     text = cell.strip()
-    if text[:1] not in _BEGINS:  # most cells; faster than an expression
+    if text[:1] not in _BEGINS:  # most words; faster than an expression
         return False
+    if text.isdecimal():
+        return True
     return bool(_NUMBER.fullmatch(text) or _DATE_OR_TIME.fullmatch(text)) or text in ("TRUE", "FALSE")
 
 

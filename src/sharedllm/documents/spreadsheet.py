@@ -35,11 +35,7 @@ def extract(path: Path) -> Extract:
             for about in book.sheets_metadata:
                 if about.typ != calamine.SheetTypeEnum.WorkSheet:
                     continue
-                if about.name in marks.missing:
-                    raise UserError(
-                        f"{path} is damaged: its sheet {clipped(about.name, 60)!r} is missing; get or save it again."
-                    )
-                sheet = book.get_sheet_by_name(about.name)
+                sheet = _sheet(calamine, book, about.name, marks, path)
                 if sheet.height * sheet.width > MOST_CELLS:
                     raise UserError(f"{path} has more than {MOST_CELLS:,} cells in a sheet: save its sheets as .csv.")
                 hidden = "" if about.visible == calamine.SheetVisibleEnum.Visible else "hidden "
@@ -75,6 +71,21 @@ def _opened(calamine: ModuleType, path: Path) -> Any:
             return calamine.CalamineWorkbook.from_filelike(BytesIO(path.read_bytes()))
         except calamine.CalamineError:
             raise error from None
+
+
+def _sheet(calamine: ModuleType, book: Any, name: str, marks: Marks, path: Path) -> Any:
+    """
+    Raises:
+        UserError: it is listed, but not there. CalamineError: it is damaged.
+    """
+    try:
+        return book.get_sheet_by_name(name)
+    except calamine.CalamineError:
+        if name not in marks.missing:
+            raise
+        raise UserError(
+            f"{path} is damaged: its sheet {clipped(name, 60)!r} is missing; get or save it again."
+        ) from None
 
 
 def _damaged(path: Path, error: BaseException) -> UserError:
