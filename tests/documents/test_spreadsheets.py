@@ -157,6 +157,8 @@ TABLES = {
     "Item,Sum/A,5//Total,11": "Item: Total; Sum: 11",
     "Item,Sum/A,5//,11": "Sum: 11",
     "Item,Sum/A,5//In euros": "In euros",
+    "Company:,ACME/Founded:,1947/CEO:,Jane": "CEO:; Jane",
+    "Company:,ACME/CEO:,Jane//City,Size/Ulm,5": "City: Ulm; Size: 5",
     # Another table.
     "Name,Age/Ann,31//Cities/City,Mayor/Ulm,Max": "City: Ulm; Mayor: Max",
     "Name,Day/Ann,2024-01-05//City,Mayor/Ulm,Max": "City: Ulm; Mayor: Max",

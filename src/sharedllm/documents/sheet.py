@@ -199,6 +199,10 @@ def _names(sample: Sequence[Row], merged: Sequence[Range]) -> tuple[int, list[st
     if first is None:
         return 0, []
     table = [cells for _, cells in sample[first:]]
+    together = [cells for i, (number, cells) in enumerate(sample[first:]) if number == sample[first][0] + i]
+    keys = [next(cell.strip() for cell in cells if cell.strip()) for cells in together]
+    if len(keys) > 1 and all(key.endswith(":") for key in keys):  # "Company:" above "Founded:"; no row has names
+        return 0, []
     upper = list(table[0])
     for (top, left), (_, right) in merged:
         if top == sample[first][0] and left < len(upper):
