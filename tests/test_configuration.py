@@ -106,7 +106,7 @@ def test_the_command_generate(model_folder, run, monkeypatch):
     from sharedllm.cli import loading
 
     folder = str(model_folder)
-    monkeypatch.setattr(loading, "load", lambda name: (frozen(load_model(name)), load_tokenizer(name)))
+    monkeypatch.setattr(loading, "load", lambda name, source="": (frozen(load_model(name)), load_tokenizer(name)))
     code, out, err = run(
         "generate", "--model", folder, "--prompt", "abc", "--memory-dtype", "int8", "--max-new-tokens", 3
     )

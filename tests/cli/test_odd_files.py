@@ -316,7 +316,7 @@ def test_the_speed_of_reading_is_that_of_reading_alone(run, tmp_path, small_fold
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     load, read = reading.load, SharedLLMForCausalLM.read
 
-    def loads(name):
+    def loads(name, source=""):
         now[0] += 100
         return load(name)
 

@@ -98,7 +98,7 @@ def test_what_is_meant_as_a_memory(paths, tmp_path):
 @pytest.mark.parametrize("path", [5, None, b"a.memory", ["a.memory"]])
 def test_what_is_no_path_is_named(path):
     for use in (open_memory, lambda path: save_memory(None, path)):
-        with pytest.raises(UserError, match=r"^path=.* is a \w+: pass a path, as a text or a Path\.$"):
+        with pytest.raises(UserError, match=r"^path=.* is an? \w+: pass a path, as a text or a Path\.$"):
             use(path)
 
 
