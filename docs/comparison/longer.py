@@ -14,9 +14,7 @@ TOKENS_A_STEP = 8192
 DOMAINS, LENGTHS = ("books", "code", "proofs"), ("512", "2048")
 # Rows that a curve is shown with, at every so many millions of tokens.
 SHOWN = {
-    "cepe": (0.5, ("ours at 0.5M", "CEPE at 0.5M, before", "the base's window alone")),
     "cepe-10M": (1, ("ours at 0.5M", "the base's window alone")),
-    "beacon": (1, ("Beacon at 0.5M, before",)),
     "beacon-new-line": (0.5, ("Beacon at 0.5M, a new line",)),
     "paper": (1, ()),
 }
