@@ -4,7 +4,7 @@
     python docs/training/far.py tables                                                # fills in the table of real.md
 
 The memory of a band of layers, as in depths.py. A text is read once; the memory of its last tokens is a part of that, because chunks
-are read alone. Half an hour a text on one core.
+are read alone. Half an hour a text on one core in fp32.
 """
 
 import json
@@ -13,9 +13,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 
 import torch
-from depths import BAND, STRIDES, minus
+from depths import BAND, STRIDES
 from real import PAGE, SHORT, filled, read, selected
 from torch import Tensor
 from transformers import AutoTokenizer
@@ -68,20 +69,20 @@ def measured(base: str, corpus: Path, texts: int = 1, lengths: tuple[int, ...] =
 
 
 def table() -> str:
-    found: dict[tuple, dict[tuple, float]] = defaultdict(dict)
+    """Means over the targets of each text."""
+    found: dict[tuple, list[float]] = defaultdict(list)
     for r in read("far.jsonl"):
-        found[r["length"], r["beside"]][r["domain"], r["row"], r["target"]] = r["loss"]
-    none = found.pop((0, ""))
+        found[r["domain"], r["row"], r["length"], r["beside"]].append(r["loss"])
     lines = [
-        "| tokens in the memory | n | minus without | minus the row above | 768 that BM25 finds in them, as text | both, minus that text |",
-        "|--:|--:|--:|--:|--:|--:|",
+        "| text | tokens in the memory | minus without | 768 that BM25 finds in them, as text | both, minus that text |",
+        "|---|--:|--:|--:|--:|",
     ]
-    above = none
-    for length in sorted({length for length, _ in found}):
-        own, text, both = (found[length, beside] for beside in ("", "alone", "memory"))
-        beside = (minus(text, none), minus(both, text)) if text else ("", "")
-        lines.append(f"| {length:,} | {len(own)} | {minus(own, none)} | {minus(own, above)} | {' | '.join(beside)} |")
-        above = own
+    for domain, row, length, beside in sorted(found):
+        if length and not beside:
+            place = (domain, row)
+            none, own = fmean(found[*place, 0, ""]), fmean(found[*place, length, ""])
+            text, both = (fmean(found[*place, length, way]) for way in ("alone", "memory"))
+            lines.append(f"| {domain} | {length:,} | {own - none:+.4f} | {text - none:+.4f} | {both - text:+.4f} |")
     return "\n".join(lines)
 
 
