@@ -6,13 +6,12 @@ from datetime import date, datetime, time, timedelta
 
 import pytest
 from made_documents import archive, placed
-from made_office import odf, row, xlsx
+from made_office import odf, refusal, row, xlsx
 
 from sharedllm.documents import open_document
 from sharedllm.documents.cells import written
 from sharedllm.documents.places import span
 from sharedllm.documents.sheet import texts_of
-from sharedllm.utils.errors import UserError
 
 FORMATS = ("yyyy-mm-dd", "0.0%", '0" of 100%"', "[h]:mm", "yyyy-mm-dd hh:mm:ss")
 
@@ -94,7 +93,7 @@ def test_formulas_without_a_saved_value_are_told(tmp_path):
     one = xlsx(tmp_path / "b.xlsx", {"S": row(1, "x") + cells(2, "<f>1+2</f>")})
     assert open_document(str(one)).read_as.startswith("if 1 formula without a saved value were empty")
     assert open_document(str(xlsx(tmp_path / "c.xlsx", {"S": saved}))).read_as == ""
-    said = _refused(xlsx(tmp_path / "d.xlsx", {"S": without}))
+    said = refusal(xlsx(tmp_path / "d.xlsx", {"S": without}))
     assert "has no values: its 4 formulas have none saved; open and save it in Excel or LibreOffice." in said
 
 
@@ -223,65 +222,57 @@ def test_a_workbook_is_known_by_what_is_in_it(tmp_path):
         assert open_document(str(tmp_path / name)).text() == "S\n\ntext\n\n"
 
 
-def _refused(path) -> str:
-    with pytest.raises(UserError) as error:
-        open_document(str(path))
-    said = str(error.value)
-    assert said.startswith(str(path)) and "\n" not in said
-    return said
-
-
 def test_workbooks_that_can_not_be_read(tmp_path):
     made = xlsx(tmp_path / "a.xlsx", {"S": row(1, "text")})
     (tmp_path / "locked.xlsx").write_bytes(
         b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600) + "EncryptedPackage".encode("utf-16-le")
     )
-    assert "is locked: it needs a password; save it without one" in _refused(tmp_path / "locked.xlsx")
-    assert "is locked: it needs a password" in _refused(odf(tmp_path / "locked.ods", "spreadsheet", "", locked=True))
+    assert "is locked: it needs a password; save it without one" in refusal(tmp_path / "locked.xlsx")
+    assert "is locked: it needs a password" in refusal(odf(tmp_path / "locked.ods", "spreadsheet", "", locked=True))
     (tmp_path / "cut.xlsx").write_bytes(made.read_bytes()[:700])
-    assert "is damaged" in _refused(tmp_path / "cut.xlsx")
+    assert "is damaged" in refusal(tmp_path / "cut.xlsx")
     for name in ("page.xls", "page.xlsx"):
         (tmp_path / name).write_text("<html><table><tr><td>1</td></tr></table></html>")
-        assert "is damaged, or no spreadsheet" in _refused(tmp_path / name)
-    assert "is a ZIP file without a workbook" in _refused(archive(tmp_path / "other.xlsx", {"a.txt": "text"}))
-    assert "is empty: there is nothing to read" in _refused(xlsx(tmp_path / "empty.xlsx", {"S": "", "T": row(1)}))
+        assert "is damaged, or no spreadsheet" in refusal(tmp_path / name)
+    assert "is a ZIP file without a workbook" in refusal(archive(tmp_path / "other.xlsx", {"a.txt": "text"}))
+    assert "is empty: there is nothing to read" in refusal(xlsx(tmp_path / "empty.xlsx", {"S": "", "T": row(1)}))
     with zipfile.ZipFile(xlsx(tmp_path / "b.xlsx", {"S": row(1, "text"), "Sales": row(1, "text")})) as members:
         left = {name: members.read(name).decode() for name in members.namelist() if not name.endswith("sheet2.xml")}
-    assert "is damaged: its sheet 'Sales' is missing; get or save it again." in _refused(
+    assert "is damaged: its sheet 'Sales' is missing; get or save it again." in refusal(
         archive(tmp_path / "b.xlsx", left)
     )
-    assert "save it as .xlsx" in _refused(archive(tmp_path / "a.xlsb", {"xl/workbook.bin": "x"}))
+    assert "save it as .xlsx" in refusal(archive(tmp_path / "a.xlsb", {"xl/workbook.bin": "x"}))
 
 
-def test_cells_too_far_apart_are_refused(tmp_path):
+def test_cells_too_far_apart_arerefusal(tmp_path):
     """The library would make room for all between them, and end the process."""
     far = '<row r="4000"><c r="XFD4000"><v>1</v></c></row>'
-    said = _refused(xlsx(tmp_path / "a.xlsx", {"Far": row(1, 1) + far}))
+    said = refusal(xlsx(tmp_path / "a.xlsx", {"Far": row(1, 1) + far}))
     assert "has a sheet of 4,000 rows and 16,384 columns, 'Far'" in said and "delete what lies far" in said
     assert open_document(str(xlsx(tmp_path / "b.xlsx", {"Far": far}))).origin.places == ((0, 'sheet "Far", row 4000'),)
     repeated = '<table:table table:name="S"><table:table-row table:number-rows-repeated="9000"><table:table-cell office:value-type="float" office:value="1" table:number-columns-repeated="9000"/></table:table-row></table:table>'
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sharedllm.documents.spreadsheet.MOST_CELLS", 999)
         small = repeated.replace("9000", "40")
-        assert "has more than 999 cells in a sheet" in _refused(odf(tmp_path / "a.ods", "spreadsheet", small))
+        assert "has more than 999 cells in a sheet" in refusal(odf(tmp_path / "a.ods", "spreadsheet", small))
 
 
-def test_a_part_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
+def test_a_part_that_unpacks_without_end_isrefusal(tmp_path, monkeypatch):
     monkeypatch.setattr("sharedllm.documents.package.MOST", 10_000)
     path = tmp_path / "a.xlsx"
     xlsx(path, {"S": row(1, "a") + " " * 20_000})
-    said = _refused(path)
+    said = refusal(path)
     assert "has a part of 20," in said and said.endswith("can't be read; save its sheets as .csv.")
     sheets = odf(tmp_path / "a.ods", "spreadsheet", " " * 20_000)
-    assert _refused(sheets).endswith("can't be read; save its sheets as .csv.")
-    assert _refused(odf(tmp_path / "a.odt", "text", " " * 20_000)).endswith("can't be read; split it.")
+    assert refusal(sheets).endswith("can't be read; save its sheets as .csv.")
+    assert refusal(odf(tmp_path / "a.odt", "text", " " * 20_000)).endswith("can't be read; split it.")
     raw = path.read_bytes()
     size = next(m.file_size for m in zipfile.ZipFile(path).infolist() if m.filename.endswith("sheet1.xml"))
     path.write_bytes(raw.replace(size.to_bytes(4, "little"), (900).to_bytes(4, "little")))
-    assert "is damaged" in _refused(path)
+    assert "is damaged" in refusal(path)
 
 
 def test_without_the_extra_one_line_says_what_to_install(tmp_path, monkeypatch):
     path = xlsx(tmp_path / "a.xlsx", {"S": row(1, "text")})
     monkeypatch.setitem(sys.modules, "python_calamine", None)
-    assert 'needs the library python_calamine: pip install "sharedllm[documents]"' in _refused(path)
+    assert 'needs the library python_calamine: pip install "sharedllm[documents]"' in refusal(path)

@@ -1,9 +1,13 @@
-"""Small slides, spreadsheets and OpenDocument files, made in code from their XML."""
+"""Small slides, spreadsheets and OpenDocument files, made in code from their XML, and how a document is refused."""
 
 from html import escape
 from pathlib import Path
 
+import pytest
 from made_documents import archive
+
+from sharedllm.documents import open_document
+from sharedllm.utils.errors import UserError
 
 A = "http://schemas.openxmlformats.org/drawingml/2006/main"
 P = "http://schemas.openxmlformats.org/presentationml/2006/main"
@@ -141,3 +145,12 @@ def page(*shapes: str, style: str = "") -> str:
 def frame(content: str, kind: str = "") -> str:
     """A frame on a slide; kind: "title", "notes"."""
     return f'<draw:frame presentation:class="{kind}"><draw:text-box>{content}</draw:text-box></draw:frame>'
+
+
+def refusal(path) -> str:
+    """The one line with which a document is refused."""
+    with pytest.raises(UserError) as error:
+        open_document(str(path))
+    said = str(error.value)
+    assert said.startswith(str(path)) and "\n" not in said
+    return said

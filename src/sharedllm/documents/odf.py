@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from ..utils.errors import UserError
-from .numbers_odf import Lists
+from .numbers_odf import Lists, lists_of
 from .package import SIGNATURE, attribute, holds, local, tree
 
 CONTENT, STYLES, META = "content.xml", "styles.xml", "meta.xml"
@@ -68,15 +68,32 @@ def odf_title(members: zipfile.ZipFile, path: Path) -> str:
     return " ".join((tree(members, META, path).findtext(".//{http://purl.org/dc/elements/1.1/}title") or "").split())
 
 
-def roots(members: zipfile.ZipFile, path: Path) -> tuple[Element, Element]:
-    """The content and the styles of a document.
+@dataclass(frozen=True)
+class Document:
+    """body: of the content. lists: their numbers, and those of headings."""
+
+    body: Element
+    content: Element
+    lists: Lists
+    title: str
+
+
+def document_of(members: zipfile.ZipFile, path: Path, body: str, kind: str, held: str, suffix: str) -> Document:
+    """
+    Args:
+        body: the element of the content that has the text. kind, held, suffix: what it is, what it holds and its name's end, for messages.
 
     Raises:
-        UserError: it is encrypted, or a part is missing or no XML.
+        UserError: it is encrypted, a part is missing or no XML, or it is of another kind.
     """
     check_unlocked(members, path)
     content = tree(members, CONTENT, path)
-    return content, tree(members, STYLES, path) if STYLES in members.namelist() else Element("none")
+    styles = tree(members, STYLES, path) if STYLES in members.namelist() else Element("none")
+    title = odf_title(members, path)
+    found = content.find(f"{{*}}body/{{*}}{body}")
+    if found is None:
+        raise UserError(f"{path} is damaged, or no {kind}: content.xml has no {held}; save it as {suffix} again.")
+    return Document(found, content, lists_of(content, styles), title)
 
 
 @dataclass

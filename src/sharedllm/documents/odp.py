@@ -4,11 +4,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from ..utils.errors import UserError
 from .extract import Extract, Kind
 from .html import parts_of
-from .numbers_odf import Lists, lists_of
-from .odf import Markup, odf_title, of_type, roots
+from .numbers_odf import Lists
+from .odf import Markup, document_of, of_type
 from .package import attribute, local, package
 from .slides import Slide, extract_of
 
@@ -23,18 +22,14 @@ def extract(path: Path) -> Extract:
         UserError: it needs a password, is damaged, or has no text.
     """
     with package(path) as members:
-        content, styles = roots(members, path)
-        title = odf_title(members, path)
-        body = content.find("{*}body/{*}presentation")
-        if body is None:
-            raise UserError(f"{path} is damaged, or no presentation: content.xml has no slides; save it as .odp again.")
+        document = document_of(members, path, "presentation", "presentation", "slides", ".odp")
         hidden = {
             attribute(style, "name")
-            for style in content.iter()
+            for style in document.content.iter()
             if local(style) == "style" and any(attribute(each, "visibility") == "hidden" for each in style)
         }
-        lists = lists_of(content, styles)
-        return extract_of((_slide(page, lists, hidden) for page in body.iterfind("{*}page")), title, path)
+        pages = document.body.iterfind("{*}page")
+        return extract_of((_slide(page, document.lists, hidden) for page in pages), document.title, path)
 
 
 def _slide(page: Element, lists: Lists, hidden: set[str]) -> Slide:
