@@ -130,6 +130,7 @@ def test_a_run_of_its_own_is_stopped(run, recipe, tmp_path, launch):
         os.killpg(process.pid, signal.SIGTERM)  # as a terminal does: to all processes
         _, err = process.communicate(timeout=120)
     assert process.returncode != 0 and (launch or process.returncode == 143), err
+    assert ("; 2 processes" in err) == bool(launch)
     (saved,) = (output / "checkpoints").iterdir()
     assert int(saved.name.removeprefix("step-")) == len(steps_of(output))
     assert f"goes on from {saved}" in err.replace("\n", "")

@@ -116,6 +116,7 @@ def test_same_losses_however_a_step_is_shared(run, recipe, tmp_path, launch, cha
             text=True,
         )
         assert done.returncode == 0, done.stderr[-3000:]
+        assert "; 2 processes" in done.stdout + done.stderr
     else:
         assert run("train", path)[0] == 0
     for one, other in zip(losses_of(tmp_path / "one"), losses_of(tmp_path / "other"), strict=True):

@@ -175,7 +175,8 @@ class _Run:
             dtype = torch.float32  # in which it multiplies fastest: the share is of that
         self.peak = _peak(self.device, dtype, clock=self.clock)
         trainable = sum(p.numel() for p in self.live)
-        self.say(f"{sum(p.numel() for p in parameters.values()):,} parameters, {trainable:,} of them trainable")
+        together = f"; {world} processes" if world > 1 else ""
+        self.say(f"{sum(p.numel() for p in parameters.values()):,} parameters, {trainable:,} of them trainable{together}")
 
     def train_step(self, step: int) -> None:
         recipe, world = self.recipe, self.accelerator.num_processes
