@@ -117,6 +117,23 @@ def test_the_encoding_of_a_page(tmp_path, head, encoding):
     assert open_document(str(tmp_path / "a.htm")).text() == "é is a letter\n"
 
 
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<html><body><table><tr><td>bird</td><td>5</td></tr></table></body></html>",
+        "\n<TABLE><TR><TD>bird</TD><TD>5</TD></TR></TABLE>",
+        '<?xml version="1.0"?>\n<!DOCTYPE html><p>bird | 5</p>',
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_page_that_is_named_as_a_workbook(tmp_path, page, encoding):
+    for name in ("export.xls", "wiki.DOC"):
+        path = tmp_path / name
+        path.write_bytes(page.encode(encoding))
+        opened = open_document(str(path))
+        assert (opened.kind, opened.text().strip()) == ("HTML", "bird | 5")
+
+
 def test_a_pdf_by_page(tmp_path):
     long = (
         "This line is long enough to be the line of a paragraph that goes on in\nthe next line. And ends.\nShort\nlines"

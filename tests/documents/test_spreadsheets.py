@@ -215,6 +215,34 @@ def test_opendocument_sheets(tmp_path):
     )
 
 
+def test_shares_and_errors_of_opendocument_sheets(tmp_path):
+    def cell(about: str, text: str, times: int = 1) -> str:
+        return f'<table:table-cell table:number-columns-repeated="{times}" {about}><text:p>{text}</text:p></table:table-cell>'
+
+    share = 'office:value-type="percentage" office:value="0.125"'
+    error = 'office:value-type="string" office:string-value="" xmlns:c="c" c:value-type="error"'
+    rows = [
+        (1, *(cell('office:value-type="string"', name) for name in ("what", "from", "to", "sum"))),
+        (2, cell('office:value-type="string"', "rate"), cell(share, "12,50%", 2), cell(error, "#DIV/0!")),
+        (1, cell('office:value-type="string"', "plain"), cell('office:value-type="float" office:value="0.5"', "0,5", 3)),
+        (1, cell('office:value-type="string"', "last"), '<table:covered-table-cell/>', cell(share, "12,50%")),
+    ]  # fmt: skip
+    made = "".join(
+        f'<table:table-row table:number-rows-repeated="{times}">{"".join(cells)}</table:table-row>'
+        for times, *cells in rows
+    )
+    tables = f'<table:table table:name="Empty"/><table:table table:name="One">{made}</table:table>'
+    path = odf(tmp_path / "a.ods", "spreadsheet", tables)
+    assert open_document(str(path)).text().split("\n")[2:-2] == [
+        "what; from; to; sum",
+        *["what: rate; from: 12.5%; to: 12.5%; sum: #DIV/0!"] * 2,
+        "what: plain; from: 0.5; to: 0.5; sum: 0.5",
+        "what: last; to: 12.5%",
+    ]
+    many = f'<table:table table:name="Many"><table:table-row table:number-rows-repeated="1048576">{cell(share, "1%", 16384)}</table:table-row></table:table>'
+    assert "cells in a sheet, 'Many': save its sheets as .csv" in refusal(odf(path, "spreadsheet", many))
+
+
 def test_a_workbook_is_known_by_what_is_in_it(tmp_path):
     made = xlsx(tmp_path / "x.xlsx", {"S": row(1, "text")}).read_bytes()
     for name in ("report.bin", "report", "report.xls", "report.csv"):
@@ -231,9 +259,8 @@ def test_workbooks_that_can_not_be_read(tmp_path):
     assert "is locked: it needs a password" in refusal(odf(tmp_path / "locked.ods", "spreadsheet", "", locked=True))
     (tmp_path / "cut.xlsx").write_bytes(made.read_bytes()[:700])
     assert "is damaged" in refusal(tmp_path / "cut.xlsx")
-    for name in ("page.xls", "page.xlsx"):
-        (tmp_path / name).write_text("<html><table><tr><td>1</td></tr></table></html>")
-        assert "is damaged, or no spreadsheet" in refusal(tmp_path / name)
+    (tmp_path / "page.xlsx").write_text("<html><table><tr><td>1</td></tr></table></html>")
+    assert "is damaged, or no spreadsheet" in refusal(tmp_path / "page.xlsx")
     assert "is a ZIP file without a workbook" in refusal(archive(tmp_path / "other.xlsx", {"a.txt": "text"}))
     assert "is empty: there is nothing to read" in refusal(xlsx(tmp_path / "empty.xlsx", {"S": "", "T": row(1)}))
     with zipfile.ZipFile(xlsx(tmp_path / "b.xlsx", {"S": row(1, "text"), "Sales": row(1, "text")})) as members:

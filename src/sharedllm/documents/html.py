@@ -35,6 +35,11 @@ _HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
 _EMPTY = set("area base br col embed hr img input link meta source track wbr".split())
 _CHARSET = re.compile(rb"""<(?:meta[^>]*charset|\?xml[^>]*encoding)\s*=\s*["']?\s*([\w-]+)""", re.IGNORECASE)
 _SPACES = re.compile(r"[ \t\r\n\f]+")
+# What web applications give such a name, for Excel or Word to open.
+_NAMED_ELSE = (".xls", ".doc")
+_PAGE = re.compile(
+    rb"(\xef\xbb\xbf|\xff\xfe|\xfe\xff)?\s*(<\?xml[^>]*>\s*)?<(!doctype\s+html|html|table)\b", re.IGNORECASE
+)
 
 
 class _Reader(HTMLParser):
@@ -229,4 +234,9 @@ def extract(path: Path) -> Extract:
     return Extract(parts, title)
 
 
-HTML = Kind("HTML", (".html", ".htm", ".xhtml", ".shtml"), extract)
+def _recognise(path: Path, head: bytes) -> bool:
+    """Whether it is a page with the name of another kind."""
+    return path.suffix.lower() in _NAMED_ELSE and bool(_PAGE.match(head.replace(b"\0", b"")))
+
+
+HTML = Kind("HTML", (".html", ".htm", ".xhtml", ".shtml"), extract, _recognise)

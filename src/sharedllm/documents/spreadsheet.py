@@ -8,6 +8,7 @@ from typing import Any
 
 from ..utils.errors import UserError, clipped
 from ..utils.text_files import some
+from . import ods
 from .cells import written
 from .extract import Extract, Kind, Part, grouped, library
 from .odf import check_unlocked, odf_title, of_type
@@ -108,7 +109,7 @@ def _looked_at(path: Path) -> tuple[str, Marks]:
     with package(path) as members:
         if of_type(path, head, ODS):
             check_unlocked(members, path)
-            return odf_title(members, path), Marks()
+            return odf_title(members, path), ods.marks_of(members, path)
         if "xl/workbook.xml" not in members.namelist():
             raise UserError(f"{path} is damaged: it is a ZIP file without a workbook; get or save it again.")
         return office_title(members, path), marks_of(members, path)

@@ -176,7 +176,9 @@ class _Run:
         self.peak = _peak(self.device, dtype, clock=self.clock)
         trainable = sum(p.numel() for p in self.live)
         together = f"; {world} processes" if world > 1 else ""
-        self.say(f"{sum(p.numel() for p in parameters.values()):,} parameters, {trainable:,} of them trainable{together}")
+        self.say(
+            f"{sum(p.numel() for p in parameters.values()):,} parameters, {trainable:,} of them trainable{together}"
+        )
 
     def train_step(self, step: int) -> None:
         recipe, world = self.recipe, self.accelerator.num_processes
