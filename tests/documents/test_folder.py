@@ -55,7 +55,8 @@ def test_other_names(tree, monkeypatch):
 )
 def test_exclude(tree, patterns, left):
     expected = ["docs/b.md"] if left is None else [name for name in ALL if name not in left]
-    assert find(["docs"], exclude=patterns).files == expected
+    found = find(["docs"], exclude=[*patterns, "*.nothing", "!*.kept"])
+    assert found.files == expected and found.unused == ["*.nothing"]
 
 
 def test_owner_files_of_office_are_left_out(tree):

@@ -107,11 +107,12 @@ def test_sync(read, folder):
 
 
 def test_sync_says_what_it_did(run, folder, small_folder):
-    def sync() -> str:
-        return run("read", "docs", "-o", "x.memory", "--sync", "--keep-all", "--model", small_folder)[2]
+    def sync(*options: str) -> str:
+        return run("read", "docs", "-o", "x.memory", "--sync", "--keep-all", "--model", small_folder, *options)[2]
 
     assert "new" not in sync()
-    nothing = sync()
+    nothing = sync("--exclude", "*.log")
+    assert "--exclude '*.log' left nothing out\n" in nothing
     assert "5 documents unchanged\nnothing changed; x.memory holds " in nothing and "tokens/s" not in nothing
     (folder / "new.txt").write_text("A new file.\n")
     (folder / "notes.md").write_text("Another text.\n")

@@ -1,5 +1,6 @@
 """`sharedllm read`: read documents into a memory on disk."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -70,6 +71,8 @@ def command(
         if not (output / "manifest.json").exists():
             raise
         raise UserError(f"{error} {output} stays as it is; `sharedllm memory forget` drops documents.") from None
+    for pattern in found.unused:
+        note(f"--exclude {shlex.quote(pattern)} left nothing out", style="yellow")
     from ..store import MemoryStore
     from . import reading
     from .loading import note_damage

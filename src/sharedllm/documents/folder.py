@@ -30,12 +30,46 @@ class Found:
     named       those of them that were named one by one, and so must be readable; empty ones are left out
     folders     the folders that were searched; "" is the current one
     unreadable  path and reason of folders and files that could not even be listed
+    unused      patterns of what to leave out that left nothing out
     """
 
     files: list[str] = field(default_factory=list)
     named: set[str] = field(default_factory=set)
     folders: list[str] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+
+
+class _Excluded:
+    """What patterns as in .gitignore leave out. `names`: what they did leave out, so far."""
+
+    def __init__(self, patterns: Sequence[str]):
+        """
+        Raises:
+            UserError: one of them is no pattern.
+        """
+        self._each: dict[str, GitIgnoreSpec] = {}
+        for pattern in patterns:
+            try:
+                self._each[pattern] = GitIgnoreSpec.from_lines([pattern])
+            except ValueError as error:
+                raise UserError(f"exclude={pattern!r} is no pattern as in .gitignore: {error}") from None
+        self._all = GitIgnoreSpec.from_lines(patterns)
+        self.names: list[str] = []
+
+    def __call__(self, name: str) -> bool:
+        if not self._all.match_file(name):
+            return False
+        self.names.append(name)
+        return True
+
+    def unused(self) -> list[str]:
+        """The patterns that fit nothing of it. Those with ! leave nothing out by themselves."""
+        return [
+            pattern
+            for pattern, spec in self._each.items()
+            if not pattern.startswith("!") and not any(map(spec.match_file, self.names))
+        ]
 
 
 def find(names: Sequence[str], exclude: Sequence[str] = ()) -> Found:
@@ -48,13 +82,13 @@ def find(names: Sequence[str], exclude: Sequence[str] = ()) -> Found:
     Raises:
         UserError: a name is blank, missing or a memory. NoFile: no file was found. Files are not opened.
     """
-    found, without = Found(), _patterns(exclude)
+    found, excluded = Found(), _Excluded(exclude)
     for name in names:
         check_named(name)
         if name != "-" and Path(name).is_dir():
             _check_open(Path(name))
             _check_no_memory(Path(name))
-            _search(name, without, found)
+            _search(name, excluded, found)
         elif name == "-" or not glob.has_magic(name) or Path(name).exists():
             check_file(name)
             # One file under two spellings would be read twice.
@@ -64,29 +98,15 @@ def find(names: Sequence[str], exclude: Sequence[str] = ()) -> Found:
         else:
             files = map(slashes, expand([name]))
             found.files += [
-                file
-                for file in files
-                if not without.match_file(file.lstrip("/")) and not Path(file).name.startswith(OWNER)
+                file for file in files if not excluded(file.lstrip("/")) and not Path(file).name.startswith(OWNER)
             ]
     found.files = list(dict.fromkeys(found.files))
     if not found.files:
         shown = ", ".join(names)
         kept_out = ", what is excluded" if exclude else ""
         raise NoFile(f"{shown} holds no file to read: hidden files{kept_out} and what .gitignore names are left out.")
+    found.unused = excluded.unused()
     return found
-
-
-def _patterns(exclude: Sequence[str]) -> GitIgnoreSpec:
-    """
-    Raises:
-        UserError: one of them is no pattern.
-    """
-    for pattern in exclude:
-        try:
-            GitIgnoreSpec.from_lines([pattern])
-        except ValueError as error:
-            raise UserError(f"exclude={pattern!r} is no pattern as in .gitignore: {error}") from None
-    return GitIgnoreSpec.from_lines(exclude)
 
 
 def inside(name: str, folder: str) -> bool:
@@ -96,7 +116,7 @@ def inside(name: str, folder: str) -> bool:
     return name.startswith(folder.rstrip("/") + "/")
 
 
-def _search(folder: str, without: GitIgnoreSpec, found: Found) -> None:
+def _search(folder: str, excluded: _Excluded, found: Found) -> None:
     top = slashes(os.path.normpath(folder))
     found.folders.append("" if top == "." else top)
     rules: dict[str, GitIgnoreSpec] = {}
@@ -123,7 +143,7 @@ def _search(folder: str, without: GitIgnoreSpec, found: Found) -> None:
         def kept(name: str, end: str = "", below: str = below) -> bool:
             return (
                 not name.startswith(".")
-                and not without.match_file(below + name + end)
+                and not excluded(below + name + end)
                 and not _ignored(rules, below + name + end)
             )
 
