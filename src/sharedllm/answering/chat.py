@@ -74,7 +74,8 @@ class Chat:
         """
         Args:
             document: one text of which every token is kept (`model.read(…, keep_all=True)`), in memory or on disk.
-            budget: most tokens of document and history together that a turn reads; default: the window.
+            budget: most tokens of document and history together that a turn reads; default: the window, or for a model that `extend`
+                made 512, or a quarter of the window if that is less.
             score: how the budget is spent (see `scoring`); default: `default_score`.
             max_new_tokens: longest answer. If it does not fit into the window, half the window is kept free, and the
                 answer continues by folding (see `folding`).

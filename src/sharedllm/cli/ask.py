@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..scoring import BUDGET
 from ..utils.errors import UserError
 from .answers import choosing_line, reading_line
 from .common import (
@@ -29,7 +30,7 @@ def command(
         int | None,
         typer.Option(
             min=1,
-            help="Tokens to read, selected for the question. Default: the model's if every token was kept, else all.",
+            help=f"Tokens to read, selected for the question. Default: all, or if every token was kept {BUDGET}.",
         ),
     ] = None,
     score: ScoreOption = None,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..scoring import CHAT_SCORES
+from ..scoring import BUDGET, CHAT_SCORES
 from ..utils.errors import UserError
 from .common import SCORE_HELP, BatchTokensOption, ModelOption, check_source
 
@@ -15,7 +15,7 @@ def command(
     model: ModelOption = "tiny",
     budget: Annotated[
         int | None,
-        typer.Option(min=1, help="Tokens of text and chat read for each question; default: the window."),
+        typer.Option(min=1, help=f"Tokens of text and chat read for each question. Default: {BUDGET}."),
     ] = None,
     score: Annotated[str | None, typer.Option(help=f"{SCORE_HELP} Default: {CHAT_SCORES}.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..scoring import BUDGET
 from ..utils.errors import UserError
 from ..utils.files import write_text
 from .answers import choosing_line, note_cut, reading_line, say
@@ -35,7 +36,7 @@ def command(
     model: ModelOption = "tiny",
     budget: Annotated[
         int | None,
-        typer.Option(min=1, help="Tokens of the text to read, selected for the question; default: the window."),
+        typer.Option(min=1, help=f"Tokens of the text to read, selected for the question. Default: {BUDGET}."),
     ] = None,
     score: ScoreOption = None,
     max_new_tokens: NewTokensOption = None,

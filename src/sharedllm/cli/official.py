@@ -7,10 +7,10 @@ import typer
 from ..scoring import DEFAULT_SCORE
 from ..utils.errors import UserError
 from .common import (
+    SCORE_HELP,
     BatchTokensOption,
     ModelOption,
     ResultsOption,
-    ScoreOption,
     check_model,
     note,
     print_json,
@@ -39,7 +39,7 @@ def command(
         int | None, typer.Option(min=2, help="Cut the middle out of longer prompts, so that this many tokens remain.")
     ] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="Most tokens of the memory that an answer sees.")] = None,
-    score: ScoreOption = DEFAULT_SCORE,
+    score: Annotated[str, typer.Option(help=SCORE_HELP)] = DEFAULT_SCORE,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the ruler tasks.")] = 0,
     batch_tokens: BatchTokensOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
@@ -66,7 +66,6 @@ def command(
     generated = [name for name in names if name in GROUPS["ruler"]]
     if len(generated) < len(names) and data is None:
         raise UserError(f"{next(n for n in names if n not in generated)} needs its records: give --data FOLDER.")
-    score = score or DEFAULT_SCORE
     get_score(score, config_of(model))
     if base is not None:
         check_named_base(base)

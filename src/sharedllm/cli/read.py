@@ -21,7 +21,7 @@ def command(
     files: Annotated[
         list[str],
         typer.Argument(
-            help="Documents, folders, globs, or - for standard input. Text, Markdown, code, HTML, PDF, DOCX, PPTX, XLSX, ODT, EPUB, CSV, JSON."
+            help="Documents, folders, globs, or - for standard input. Text, Markdown, code, HTML, PDF, Office, OpenDocument, EPUB, CSV, JSON, notebooks."
         ),
     ],
     output: Annotated[Path, output_option("Memory to write, a folder, usually X.memory.")],

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..scoring import BUDGET
 from ..utils.errors import UserError
 from ..utils.files import check_writable
 from .common import ModelOption, ScoreOption, check_source, note
@@ -33,7 +34,7 @@ def command(
     budget: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Tokens of a memory read for a request that does not set a budget; default: the window."
+            min=1, help=f"Tokens of a memory read for a request that does not set a budget. Default: {BUDGET}."
         ),
     ] = None,
     score: ScoreOption = None,

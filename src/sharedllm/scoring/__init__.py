@@ -2,7 +2,7 @@
 `defaults` says."""
 
 from ..utils.registry import Registry
-from .defaults import CHAT_SCORES, DEFAULT_SCORE
+from .defaults import BUDGET, CHAT_SCORES, DEFAULT_SCORE
 
 SCORES = Registry("score={}")
 SCORES.add("attention", f"{__name__}.attention:AttentionScore", "how much the question attends to each token")
@@ -11,4 +11,4 @@ SCORES.add("cosine", f"{__name__}.cosine:CosineScore", "the paper's: cosine betw
 SCORES.add("focus", f"{__name__}.focus:FocusScore", "BM25, keeping only the best places")
 SCORES.add("hybrid", f"{__name__}.hybrid:HybridScore", "attention and BM25, combined by rank")
 
-__all__ = ["CHAT_SCORES", "DEFAULT_SCORE", "SCORES"]
+__all__ = ["BUDGET", "CHAT_SCORES", "DEFAULT_SCORE", "SCORES"]

@@ -6,6 +6,8 @@ from typing import Any
 DEFAULT_SCORE = "focus"
 # What `default_score` says for chats, for help texts.
 CHAT_SCORES = "that of ask; once turns are searched too, attention, or bm25 if the model has no joint attention"
+# What `default_budget` says, for help texts.
+BUDGET = "the window; for a model that `sharedllm extend` made 512, or a quarter of its window if that is less"
 
 
 def default_score(config: Any, chat: bool = False) -> str:

@@ -47,7 +47,7 @@ class _Zstandard(io.RawIOBase):
         try:
             import zstandard
         except ImportError:
-            raise UserError(f"{source} needs the zstandard library: pip install 'sharedllm[train]'.") from None
+            raise UserError(f"{source} needs the zstandard library: pip install 'sharedllm[documents]'.") from None
         self.file, self.error = file, zstandard.ZstdError
         self.new = zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj
         self.frame, self.unread = None, b""

@@ -19,7 +19,8 @@ class Extra:
 
 EXTRAS = {
     "documents": Extra(
-        "PDF, DOCX, spreadsheets, old encodings", ("chardet", "mammoth", "pypdfium2", "python_calamine")
+        "PDF, DOCX, spreadsheets, old encodings, .zst",
+        ("chardet", "mammoth", "pypdfium2", "python_calamine", "zstandard"),
     ),
     "serve": Extra("sharedllm serve", ("fastapi", "llguidance", "prometheus_client", "uvicorn")),
     "ray": Extra("read-corpus with many workers, serve --ray", ("ray",)),
