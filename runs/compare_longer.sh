@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What more training does for the rivals of runs/compare_tiny.sh: 4 million tokens for Beacon instead of half a million, 10 million for
-# CEPE, its encoder with 12 million before, and 6.4 million for the paper's settings. Losses on the validation texts on the way, and
-# whether the text itself is used in the end. About five hours on one core; an interrupted run resumes.
+# CEPE, its encoder with 12 million before, and 16 million for the paper's settings. Losses on the validation texts on the way, and
+# whether the text itself is used in the end. About six hours on one core; an interrupted run resumes.
 #
 #   runs/compare_longer.sh CORPUS OUT     # CORPUS: folder with {books,code,proofs}-{train,validation}-*.jsonl.zst
 set -euo pipefail
