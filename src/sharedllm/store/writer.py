@@ -165,15 +165,10 @@ class Writer:
                 if tokenizer.is_fast and len(characters) and characters[0] and not anew:
                     # Reading can continue here: not inside a character whose bytes are separate tokens, nor where a
                     # slow tokenizer, which does not report where tokens end, may be some characters off.
-                    self._put(
-                        Document(name, tuple(blocks), digest.hexdigest(), False, origin, place), blocks[-1].tokens
-                    )
+                    self._put(Document(name, tuple(blocks), digest.hexdigest(), False, origin, place))
         if not blocks:
             raise UserError(f"{name} is empty: there is nothing to read.")
-        self._put(
-            Document(name, tuple(blocks), digest.hexdigest(), True, origin, place),
-            sum(b.tokens for b in blocks) if anew else 1,
-        )
+        self._put(Document(name, tuple(blocks), digest.hexdigest(), True, origin, place))
         return sum(b.tokens for b in blocks) - old.tokens
 
     def forget(self, *names: str) -> None:
@@ -271,10 +266,13 @@ class Writer:
             raise UserError(f"{self.folder} holds no memory yet: begin one with `sharedllm read`.")
         return self.manifest
 
-    def _put(self, document: Document, new: int) -> None:
-        """new: number of its tokens that are not committed yet."""
-        self.manifest = self.present().with_document(document)
-        self._unsaved += new
+    def _put(self, document: Document) -> None:
+        """Put a document in place of the one with its name, and commit if a block's worth of tokens is not committed yet."""
+        manifest = self.present()
+        files = {block.file for d in manifest.documents if d.name == document.name for block in d.blocks}
+        self.manifest = manifest.with_document(document)
+        # At least 1: a document of which nothing new was read may be finished now.
+        self._unsaved += max(sum(block.tokens for block in document.blocks if block.file not in files), 1)
         if self._unsaved >= BLOCK_TOKENS:
             self.settle()
 
