@@ -9,6 +9,7 @@ from helpers import tiny_shared
 from stores import TOKENIZER, build, build_on, ids_of, model_of, words
 
 from sharedllm.answering.citations import cite, excerpt
+from sharedllm.documents.places import Origin
 from sharedllm.memory.fingerprint import Fingerprint
 from sharedllm.store import MemoryStore
 from sharedllm.store.blocks import BlockFile
@@ -58,6 +59,20 @@ def test_another_text_of_the_same_name_is_refused(tmp_path, model):
             with pytest.raises(ValueError, match="text does not begin with the 50 characters"):
                 writer.read(model, TOKENIZER, "text", [other])
     assert MemoryStore.open(tmp_path / "a.memory").tokens == 50
+
+
+def test_a_text_that_continues_a_file_keeps_its_places(tmp_path, model):
+    """Read again without its file, it is the same document; what is added has no place in the file."""
+    origin = Origin("0" * 64, "A title", "line", ((0, "page 7"),))
+    with writing(tmp_path / "a.memory") as writer:
+        writer.begin(model, "tok")
+        writer.read(model, TOKENIZER, "a.pdf", [words(40)], origin=origin)
+    for length, expected in ((40, origin), (60, Origin("", "A title", "line", ((0, "page 7"), (40, ""))))):
+        before = MemoryStore.open(tmp_path / "a.memory").manifest
+        build_on(tmp_path / "a.memory", model, {"a.pdf": [words(length)]})
+        after = MemoryStore.open(tmp_path / "a.memory").manifest
+        assert after.document("a.pdf").origin == expected
+        assert (after == before) == (length == 40), "nothing new is not written"
 
 
 @pytest.mark.parametrize("storage", ["model", "int8"])

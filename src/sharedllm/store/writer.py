@@ -111,7 +111,7 @@ class Writer:
 
         Args:
             pieces: its whole text in order; never held in memory as a whole.
-            origin: the file it is read from, with all its places.
+            origin: the file it is read from, with all its places. Without it, a document that continues keeps its own.
             anew: read all of it; an existing document of that name stays until the new one is whole, and is then replaced.
             progress: called with the number of tokens read since the last call.
 
@@ -134,6 +134,8 @@ class Writer:
         old = nothing if there is None or anew else there
         pieces = iter(pieces)
         digest, text = self._skip(old, pieces)
+        if origin is None and old.origin is not None:
+            origin = old.origin.continued(old.characters) if text else old.origin
         blocks, size = list(old.blocks), self._block_tokens(model)
         ids, characters, known, lines = torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), 0, 0
         context = self._last_ids(blocks)
@@ -168,7 +170,9 @@ class Writer:
                     self._put(Document(name, tuple(blocks), digest.hexdigest(), False, origin, place))
         if not blocks:
             raise UserError(f"{name} is empty: there is nothing to read.")
-        self._put(Document(name, tuple(blocks), digest.hexdigest(), True, origin, place))
+        document = Document(name, tuple(blocks), digest.hexdigest(), True, origin, place)
+        if document != there:
+            self._put(document)
         return sum(b.tokens for b in blocks) - old.tokens
 
     def forget(self, *names: str) -> None:
