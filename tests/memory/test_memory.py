@@ -165,6 +165,13 @@ def test_what_is_appended_without_a_name_is_not_of_the_named_text(first, second)
             assert memory.append(later).sources == grown.sources
 
 
+def test_sources_may_lack_a_name_or_their_tokens():
+    memory = replace(random_memory([30]), sources=(({"name": "a", "tokens": 10}, {"page": 3}),))
+    assert memory.contents == [{"name": "a", "tokens": 10}, {"name": "the text", "tokens": 20, "page": 3}]
+    assert replace(memory, sources=(({"name": "x"},),)).named == (({"name": "x", "tokens": 30},),)
+    assert replace(memory, sources=((),)).contents == []
+
+
 def test_append_refuses_an_unfinished_chunk():
     with pytest.raises(ValueError, match=r"lengths=\[16, 9\] end inside a chunk of 8"):
         random_memory([16, 9]).append(random_memory([3, 3]))

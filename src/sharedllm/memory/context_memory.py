@@ -85,7 +85,7 @@ class ContextMemory:
     @property
     def contents(self) -> list[dict]:
         """The documents read, text by text: dicts with at least "name" and "tokens"."""
-        return [source for text in self.sources for source in text]
+        return [source for text, known in zip(self.named, self.sources, strict=True) if known for source in text]
 
     @property
     def named(self) -> Sources:

@@ -83,8 +83,14 @@ def columns_of(heads: Tensor, columns: Tensor | None) -> Tensor:
 
 
 def named(sources: tuple[dict, ...], tokens: int) -> tuple[dict, ...]:
-    """The sources of a text of so many tokens: one of unknown source is called "the text"."""
-    return sources or ({"name": "the text", "tokens": tokens},)
+    """The sources of a text of so many tokens, each with "name" and "tokens", which callers of `save_memory` may leave out: then
+    it is called "the text", and reaches to the end. So does a text without sources."""
+    out, at = [], 0
+    for source in sources or ({},):
+        start = source.get("start", at)
+        out.append({"name": "the text", "tokens": max(tokens - start, 0)} | source)
+        at = start + out[-1]["tokens"]
+    return tuple(out)
 
 
 def followed(ours: Sources, our_lengths: Tensor, theirs: Sources, their_lengths: Tensor) -> Sources:
