@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -123,6 +124,19 @@ def test_it_changes_with_the_size_of_pieces():
     assert usual == fingerprint(**cut, window=4096) == "0b60f06c08305db2a446b4d5ac95af4a"
     assert len({usual, fingerprint(**cut, window=256), fingerprint(**cut, window=128)}) == 3
     assert fingerprint(**cut, window=256) == fingerprint(**cut, window=257)
+
+
+def test_a_change_that_gives_no_new_version_is_seen():
+    base = LlamaConfig(vocab_size=97, num_hidden_layers=4, hidden_size=32, num_attention_heads=4)
+    config = SharedLLMConfig(text_config=base, window=32, chunk_size=16, lower_layers=2, strides=[4, 2])
+    module, known = nn.Linear(50, 50), Fingerprint()
+    of = partial(known.of, config, config.text_config, {"lower.0": module})
+    before = of()
+    module.weight.data.mul_(2)
+    after = of()
+    assert after != before and after == of() == Fingerprint().of(config, config.text_config, {"lower.0": module})
+    module.weight.data.div_(2)
+    assert of() == before
 
 
 def test_fingerprint_changes_with_everything():
