@@ -1,6 +1,7 @@
 """The cache of parts on disk: bounded, checked, and shared."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,21 @@ def test_a_full_disk_is_named_with_the_fix(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(UserError, match=r"No space left on device; free space, set SHAREDLLM_CACHE_MB"):
         Origin().get(cache, [0])
+
+
+def test_what_another_process_drops_while_it_is_opened_is_no_error(tmp_path, monkeypatch):
+    Origin().get(DiskCache(tmp_path / "c", 10_000), [0, 1])
+    real = os.scandir
+
+    def listed(folder):
+        entries = list(real(folder))
+        Path(entries[0].path).unlink()
+        return iter(entries)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", listed)
+        cache = DiskCache(tmp_path / "c", 10_000)
+    assert sorted(Origin().get(cache, [0, 1])) == sorted(PARTS[:2])
 
 
 def test_where_it_is(tmp_path, monkeypatch):

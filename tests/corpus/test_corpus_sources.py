@@ -3,8 +3,10 @@
 import json
 
 import pytest
+from corpora import documents, run
 
 from sharedllm.corpus import items
+from sharedllm.corpus.engines import OneProcess
 from sharedllm.corpus.records import Records
 from sharedllm.corpus.sources import Shard, kind_of, plan
 from sharedllm.utils.errors import UserError
@@ -39,6 +41,24 @@ def test_a_shard_is_named_by_its_content(tmp_path):
     (folder / "3.txt").write_text("b" * 40)  # of the same size
     after = [shard.id for shard in plan([str(folder)], 80)[0]]
     assert after[0] == before[0] and after[1] != before[1]
+
+
+@pytest.mark.parametrize("content", ["Another text.", ""])
+def test_a_file_that_changes_after_it_was_listed_is_not_committed(tmp_path, corpus_model, content):
+    """A shard is named by the old content, which may be back when it is read again."""
+    folder = documents(tmp_path / "docs", 2)
+    before = (folder / "1.txt").read_text()
+
+    class Late(OneProcess):
+        def __call__(self, *given):
+            (folder / "1.txt").write_text(content)
+            return super().__call__(*given)
+
+    with pytest.raises(UserError, match=r"1\.txt has changed since it was listed: run it again\. 1 of 2 shards are"):
+        run(corpus_model, folder, tmp_path / "c", shard_bytes=1, engine=Late())
+    (folder / "1.txt").write_text(before)
+    again = run(corpus_model, folder, tmp_path / "c", shard_bytes=1)
+    assert (again.known, again.read, again.failed) == (1, 1, [])
 
 
 def test_records_of_lines_compressed_or_not(tmp_path):

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+from functools import partial
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from sharedllm.memory.fingerprint import (
     FAMILY_DECIDING,
     INDIFFERENT,
     Fingerprint,
+    fingerprint_tensors,
 )
 from sharedllm.model.families import FAMILIES
 
@@ -121,3 +124,40 @@ def test_it_changes_with_the_size_of_pieces():
     assert usual == fingerprint(**cut, window=4096) == "0b60f06c08305db2a446b4d5ac95af4a"
     assert len({usual, fingerprint(**cut, window=256), fingerprint(**cut, window=128)}) == 3
     assert fingerprint(**cut, window=256) == fingerprint(**cut, window=257)
+
+
+def test_a_change_that_gives_no_new_version_is_seen():
+    base = LlamaConfig(vocab_size=97, num_hidden_layers=4, hidden_size=32, num_attention_heads=4)
+    config = SharedLLMConfig(text_config=base, window=32, chunk_size=16, lower_layers=2, strides=[4, 2])
+    module, known = nn.Linear(50, 50), Fingerprint()
+    of = partial(known.of, config, config.text_config, {"lower.0": module})
+    before = of()
+    module.weight.data.mul_(2)
+    after = of()
+    assert after != before and after == of() == Fingerprint().of(config, config.text_config, {"lower.0": module})
+    module.weight.data.div_(2)
+    assert of() == before
+
+
+def test_fingerprint_changes_with_everything():
+    tensor = torch.arange(6.0).reshape(2, 3)
+    settings = {"chunk_size": 8, "strides": [4, 2]}
+    base = fingerprint_tensors([("a", tensor)], settings)
+    assert re.fullmatch("[0-9a-f]{32}", base)
+    assert base == fingerprint_tensors([("a", tensor.clone())], dict(reversed(settings.items())))
+    assert base == fingerprint_tensors([("a", tensor.t().contiguous().t().requires_grad_())], settings)
+    nudged = tensor.clone()
+    nudged[1, 2] = torch.nextafter(nudged[1, 2], torch.tensor(9.0))
+    others = [
+        fingerprint_tensors([("b", tensor)], settings),
+        fingerprint_tensors([("a", nudged)], settings),
+        fingerprint_tensors([("a", tensor.reshape(3, 2))], settings),
+        fingerprint_tensors([("a", tensor.view(torch.int32))], settings),
+        fingerprint_tensors([("a", tensor.bfloat16())], settings),
+        fingerprint_tensors([("a", tensor), ("a", tensor)], settings),
+        fingerprint_tensors([], settings),
+        fingerprint_tensors([("a", tensor)], settings | {"chunk_size": 9}),
+        fingerprint_tensors([("a", tensor)], {"chunk_size": 8}),
+        fingerprint_tensors([("scalar", tensor[0, 0]), ("empty", tensor[:0])], settings),
+    ]
+    assert len({base, *others}) == len(others) + 1

@@ -149,6 +149,29 @@ def test_append_refuses_another_kind_of_memory(later, message):
         random_memory([16]).append(later)
 
 
+@pytest.mark.parametrize("first", [None, "a"])
+@pytest.mark.parametrize("second", [None, "b"])
+@torch.no_grad()
+def test_what_is_appended_without_a_name_is_not_of_the_named_text(first, second):
+    model = tiny_shared("llama", injection="joint", encoding="chunk")
+    for length in (32, 37):
+        ids = torch.arange(2, 2 + length)[None]
+        memory = model.read(ids, keep_all=True, sources=first and [first])
+        grown = model.append(memory, ids[:, :20], sources=second and [second])
+        known = ({"name": first or "the text", "tokens": length}, {"name": second or "the text", "tokens": 20})
+        assert grown.sources == ((known,) if first or second else ((),))
+        if length == 32:
+            later = model.read(ids[:, :20], keep_all=True, sources=second and [second])
+            assert memory.append(later).sources == grown.sources
+
+
+def test_sources_may_lack_a_name_or_their_tokens():
+    memory = replace(random_memory([30]), sources=(({"name": "a", "tokens": 10}, {"page": 3}),))
+    assert memory.contents == [{"name": "a", "tokens": 10}, {"name": "the text", "tokens": 20, "page": 3}]
+    assert replace(memory, sources=(({"name": "x"},),)).named == (({"name": "x", "tokens": 30},),)
+    assert replace(memory, sources=((),)).contents == []
+
+
 def test_append_refuses_an_unfinished_chunk():
     with pytest.raises(ValueError, match=r"lengths=\[16, 9\] end inside a chunk of 8"):
         random_memory([16, 9]).append(random_memory([3, 3]))

@@ -9,6 +9,7 @@ from helpers import tiny_shared
 from stores import TOKENIZER, build, build_on, ids_of, model_of, words
 
 from sharedllm.answering.citations import cite, excerpt
+from sharedllm.documents.places import Origin
 from sharedllm.memory.fingerprint import Fingerprint
 from sharedllm.store import MemoryStore
 from sharedllm.store.blocks import BlockFile
@@ -58,6 +59,20 @@ def test_another_text_of_the_same_name_is_refused(tmp_path, model):
             with pytest.raises(ValueError, match="text does not begin with the 50 characters"):
                 writer.read(model, TOKENIZER, "text", [other])
     assert MemoryStore.open(tmp_path / "a.memory").tokens == 50
+
+
+def test_a_text_that_continues_a_file_keeps_its_places(tmp_path, model):
+    """Read again without its file, it is the same document; what is added has no place in the file."""
+    origin = Origin("0" * 64, "A title", "line", ((0, "page 7"),))
+    with writing(tmp_path / "a.memory") as writer:
+        writer.begin(model, "tok")
+        writer.read(model, TOKENIZER, "a.pdf", [words(40)], origin=origin)
+    for length, expected in ((40, origin), (60, Origin("", "A title", "line", ((0, "page 7"), (40, ""))))):
+        before = MemoryStore.open(tmp_path / "a.memory").manifest
+        build_on(tmp_path / "a.memory", model, {"a.pdf": [words(length)]})
+        after = MemoryStore.open(tmp_path / "a.memory").manifest
+        assert after.document("a.pdf").origin == expected
+        assert (after == before) == (length == 40), "nothing new is not written"
 
 
 @pytest.mark.parametrize("storage", ["model", "int8"])
@@ -179,26 +194,6 @@ def test_merge_over_file_systems(tmp_path, model, monkeypatch):
     lost = "lacks a block of one: `sharedllm read FILES -o .*a.memory --append` reads it again"
     with writing(tmp_path / "c.memory") as writer, pytest.raises(ValueError, match=lost):
         writer.merge(tmp_path / "a.memory")
-
-
-def test_begin_again_keeps_the_old_store_until_it_is_committed(tmp_path, model):
-    build(tmp_path / "a.memory", model, {"one": words(70)})
-    with writing(tmp_path / "a.memory") as writer:
-        writer.begin(model, "tok")
-        writer.read(model, TOKENIZER, "two", [words(100, 2)])
-        assert [d.name for d in MemoryStore.open(tmp_path / "a.memory").documents] == ["one"]
-        writer.commit()
-    store = MemoryStore.open(tmp_path / "a.memory")
-    assert [d.name for d in store.documents] == ["two"] and not store.damaged
-    assert len(list((tmp_path / "a.memory" / "blocks").iterdir())) == 4
-
-
-def test_many_small_documents_are_committed_together(tmp_path, model):
-    """A manifest names all documents: writing it once per document would take quadratic time."""
-    texts = {f"text {i}": words(3, i) for i in range(40)}
-    store = build(tmp_path / "a.memory", model, texts)
-    assert [d.name for d in store.documents] == list(texts) and all(d.finished for d in store.documents)
-    assert store.manifest.generation <= 6 and store.manifest.library
 
 
 @pytest.mark.parametrize(

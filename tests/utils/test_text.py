@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from helpers import byte_tokenizer
 from transformers import AutoTokenizer
 
-from sharedllm.utils.text import tokenize_piece, tokenized
+from sharedllm.utils.text import decode_pieces, tokenize_piece, tokenized
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +64,25 @@ def test_nothing_runs_on_when_nobody_goes_on(tokenizer):
     for thread in started:
         thread.join(10)
     assert not any(thread.is_alive() for thread in started)
+
+
+@pytest.mark.parametrize(
+    ("from_byte", "cuts", "pieces"),
+    [
+        (0, [0, 5, 6, 9], ["é\ufffd", "b", "\ufffd"]),
+        (0, [0, 1, 5, 9, 9], ["", "é\ufffd", "b\ufffd", ""]),
+        (1, [0, 1, 4, 8], ["", "\ufffd", "b\ufffd"]),
+        (1, [0, 0, 5, 8], ["", "\ufffdb", "\ufffd"]),
+        (2, [0, 3, 4, 7], ["\ufffd", "b", "\ufffd"]),
+    ],
+)
+def test_a_replacement_character_of_the_text_is_no_incomplete_one(from_byte, cuts, pieces):
+    """Each byte is a token; what follows other text may begin inside a character."""
+    tokenizer = byte_tokenizer()
+    ids = tokenizer("é\ufffdb\ufffd").input_ids[from_byte:]
+    assert decode_pieces(tokenizer, ids, cuts, behind=from_byte > 0) == pieces
+
+
+def test_a_replacement_character_of_one_token_or_more_is_read(tokenizer):
+    ids = tokenizer("\ufffd a").input_ids
+    assert decode_pieces(tokenizer, ids, [0, len(ids)], behind=True) == ["\ufffd a"]

@@ -37,7 +37,7 @@ class DiskCache:
         self.folder, self.limit = folder, limit
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._held = sum(entry.stat().st_size for entry in os.scandir(folder))
+            self._held = sum(size for _, size, _ in self._entries())
         except OSError as error:
             raise self._failed(error) from None
 
@@ -99,16 +99,21 @@ class DiskCache:
 
     def _shrink(self, most: int) -> None:
         """Drop parts until a fifth of the room is free, so that it is not done for each."""
-        entries = []
-        for entry in os.scandir(self.folder):
-            with contextlib.suppress(FileNotFoundError):
-                status = entry.stat()
-                entries.append((status.st_mtime_ns, status.st_size, Path(entry.path)))
+        entries = self._entries()
         self._held = sum(size for _, size, _ in entries)
         for _, size, path in sorted(entries):
             if self._held <= min(most, self.limit * 4 // 5):
                 break
             self._remove(path, size)
+
+    def _entries(self) -> list[tuple[int, int, Path]]:
+        """Time, size and path of each part, without those that another process drops meanwhile."""
+        entries = []
+        for entry in os.scandir(self.folder):
+            with contextlib.suppress(FileNotFoundError):
+                status = entry.stat()
+                entries.append((status.st_mtime_ns, status.st_size, Path(entry.path)))
+        return entries
 
     def _remove(self, path: Path, size: int) -> None:
         path.unlink(missing_ok=True)

@@ -11,12 +11,13 @@ from typing import Any
 
 from ..documents import open_document
 from ..documents.chats import conversation, parts
+from ..documents.opening import hash_of
 from ..documents.places import Origin
 from ..documents.records import parsed, record
 from ..utils.errors import UserError
 from ..utils.text_files import pieces_of
 from .objects import Place
-from .records import Damaged, Records
+from .records import Changed, Damaged, Records
 from .sources import Shard, Span
 
 # The field of a record that is its text, and those that may be its title. A record without it is written as "field: value".
@@ -64,7 +65,9 @@ def _raise(error: UserError) -> Text:
 
 def _file(span: Span) -> Text:
     if not span.source:
+        _compare(span, hash_of(Path(span.path)))  # first, since it may have become one that can't be opened
         document = open_document(span.path)
+        _compare(span, document.origin.sha256)
         return Text(document.origin, document.pieces)
     with tempfile.TemporaryDirectory() as folder:
         # Some kinds are told by their suffix.
@@ -76,6 +79,15 @@ def _file(span: Span) -> Text:
         except UserError as error:
             raise UserError(str(error).replace(str(copy), span.name)) from None
     return Text(document.origin, lambda: iter(held))
+
+
+def _compare(span: Span, sha256: str) -> None:
+    """
+    Raises:
+        Changed: the shard is named by another content of the file, and must not be committed with this one.
+    """
+    if span.sha256 and sha256 != span.sha256:
+        raise Changed(span)
 
 
 def _line(line: bytes, name: str) -> Text:

@@ -31,7 +31,7 @@ from .items import Text, texts
 from .manifest import Object, Part, Settings, read_part, write_part
 from .objects import Place
 from .ranged import STEP
-from .records import Records
+from .records import Changed, Records
 from .sources import Shard
 from .summary import STRETCHES, KeySummary
 from .terms import Terms, counted
@@ -161,8 +161,8 @@ class Reader:
 
 
 def _reason(name: str, error: Exception) -> str:
-    """Why a document can't be read; an error of this machine and not of the document is raised again."""
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and is_full(error)):
+    """Why a document can't be read; an error of this machine and not of the document is raised again, and that it has changed."""
+    if isinstance(error, MemoryError | Changed) or (isinstance(error, OSError) and is_full(error)):
         raise error
     if isinstance(error, OSError):
         return f"{name} can't be read: {refusal(error)}."

@@ -61,8 +61,11 @@ class Damaged(UserError):
         self.first, self.end = first, end
 
 
-def _changed(span: Span) -> UserError:
-    return UserError(f"{span.name} has changed since it was listed: run it again.")
+class Changed(UserError):
+    """A file is not what it was when its shard was named."""
+
+    def __init__(self, span: Span):
+        super().__init__(f"{span.name} has changed since it was listed: run it again.")
 
 
 def _plain(span: Span) -> list[bytes]:
@@ -70,7 +73,7 @@ def _plain(span: Span) -> list[bytes]:
     content = Place(span.source or ".").part(span.path, span.offset, span.offset + span.nbytes)
     lines = content.split(b"\n")
     if len(content) != span.nbytes or len(lines) != span.count or not all(map(bytes.strip, lines)):
-        raise _changed(span)
+        raise Changed(span)
     return lines
 
 
@@ -113,7 +116,7 @@ class _Stream(ABC):
                 self._start += 0 if self._held is None else len(self._held)
                 self._held = next(self._chunks, None)
                 if self._held is None:
-                    raise _changed(self._span)
+                    raise Changed(self._span)
             part = self._held[first - self._start : first - self._start + count]
             first, count = first + len(part), count - len(part)
             yield from self._listed(part)

@@ -34,6 +34,7 @@ class Span:
     kind    "file", "lines" or "table"
     offset  of the first byte of its lines, and nbytes from there to the end of the last one; 0 if the file is compressed, so that
             it can only be read from its start
+    sha256  of a file on this machine when it was listed; "" of others
     """
 
     source: str
@@ -43,6 +44,7 @@ class Span:
     count: int = 1
     offset: int = 0
     nbytes: int = 0
+    sha256: str = ""
 
     @property
     def name(self) -> str:
@@ -138,7 +140,8 @@ def _of_file(span: Span, stamp: str, nbytes: int) -> Iterator[Item]:
     elif span.source:
         yield Item(span, nbytes, stamp)
     else:
-        yield Item(span, Path(span.path).stat().st_size, hash_of(Path(span.path)))
+        sha256 = hash_of(Path(span.path))
+        yield Item(replace(span, sha256=sha256), Path(span.path).stat().st_size, sha256)
 
 
 def _shards(items: Iterable[Item], most: int) -> Iterator[Shard]:

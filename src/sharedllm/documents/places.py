@@ -3,7 +3,7 @@
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .extract import numbered
 
@@ -31,6 +31,12 @@ class Origin:
         first = max(bisect_right([character for character, _ in self.places], start) - 1, 0)
         inside = [(max(character - start, 0), place) for character, place in self.places[first:] if character < end]
         return Origin("", self.title, self.unit, tuple(inside))
+
+    def continued(self, characters: int) -> "Origin":
+        """That of the file's text of so many characters with another text after it: it has no hash, and what was added is at
+        none of the places."""
+        added = ((characters, ""),) if self.places and self.places[-1][0] < characters else ()
+        return replace(self, sha256="", places=self.places + added)
 
 
 def place_of(

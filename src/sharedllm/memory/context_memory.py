@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 
 from ..context.chunking import cat_ragged
 from ..utils.errors import UserError
-from .segment import Segment, columns_of, placed
+from .segment import Segment, Sources, columns_of, followed, named, placed
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ContextMemory:
     lengths: Tensor
     chunk_size: int
     residuals: tuple[Tensor, ...] = ()
-    sources: tuple[tuple[dict, ...], ...] = ()
+    sources: Sources = ()
     fingerprint: str = ""
 
     def __post_init__(self):
@@ -85,13 +85,12 @@ class ContextMemory:
     @property
     def contents(self) -> list[dict]:
         """The documents read, text by text: dicts with at least "name" and "tokens"."""
-        return [source for text in self.sources for source in text]
+        return [source for text, known in zip(self.named, self.sources, strict=True) if known for source in text]
 
     @property
-    def named(self) -> tuple[tuple[dict, ...], ...]:
+    def named(self) -> Sources:
         """The sources of each text; a text of unknown source is called "the text"."""
-        unknown = [({"name": "the text", "tokens": length},) for length in self.lengths.tolist()]
-        return tuple(text or default for text, default in zip(self.sources, unknown, strict=True))
+        return tuple(named(text, n) for text, n in zip(self.sources, self.lengths.tolist(), strict=True))
 
     @property
     def damaged(self) -> tuple[()]:
@@ -245,7 +244,7 @@ class ContextMemory:
             stride=torch.cat([self.stride, later.stride], 1),
             token_ids=cat_ragged(self.token_ids, self.lengths, later.token_ids, later.lengths),
             lengths=self.lengths + later.lengths,
-            sources=tuple(a + b for a, b in zip(self.sources, later.sources, strict=True)),
+            sources=followed(self.sources, self.lengths, later.sources, later.lengths),
         )._compact()
 
     def padded(self, width: int) -> "ContextMemory":

@@ -20,12 +20,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..utils.errors import UserError, as_path, named_type, number_of
+from ..utils.fields import misfit_of
 from ..utils.files import put
 from ..utils.scratch import scratch
 from .context_memory import ContextMemory
 from .fingerprint import raw_bytes
 from .int8 import quantised
-from .schema import SENTENCES, SOURCES
+from .schema import HEADER, OPTIONAL, SENTENCES, SOURCES
 from .segment import Stored
 
 FORMAT = "sharedllm.memory"
@@ -89,14 +90,14 @@ def save_memory(
     memory: ContextMemory,
     path: str | Path,
     *,
-    tokenizer: str = "",
+    tokenizer: str | None = "",
     storage: Storage = "model",
     embedded: Stored | None = None,
 ) -> str:
     """Write a memory to one file. An existing memory of that name stays whole until the new one is complete.
 
     Args:
-        tokenizer: identifies the tokenizer of the ids, compared when the file is opened; "" if unknown.
+        tokenizer: identifies the tokenizer of the ids, compared when the file is opened; "" or None if unknown.
         storage: "model" keeps keys and values as they are, "int8" rounds them to 8 bits, half the size of 16.
         embedded: the sentences of its pieces.
 
@@ -105,7 +106,7 @@ def save_memory(
 
     Raises:
         UserError: no such storage, the folder does not exist, the path is a folder or a file that is not a memory, or the sources
-            can't be written as JSON.
+            can't be written as JSON, or another field is of a wrong type.
         OSError: the file can't be written, for lack of space or permission.
     """
     path = as_path("path", path)
@@ -126,7 +127,7 @@ def save_memory(
         "format": FORMAT,
         "format_version": _WITHOUT_SENTENCES if embedded is None else VERSION,
         "fingerprint": memory.fingerprint,
-        "tokenizer": tokenizer,
+        "tokenizer": "" if tokenizer is None else tokenizer,
         "library": library(),
         "storage": storage,
         "dtype": str(memory.keys[0].dtype).removeprefix("torch.") if memory.keys else "",
@@ -138,6 +139,12 @@ def save_memory(
         **({} if embedded is None else {"encoder": embedded.encoder}),
         "checksums": {name: checksum(t) for name, t in tensors.items()},
     }
+    # A file with such a field could never be opened.
+    wrong = misfit_of(header, HEADER, OPTIONAL | {"checksum"})
+    if wrong is not None:
+        raise UserError(
+            f"the memory can't be saved: {wrong}; pass a memory that `read` gave, and as tokenizer its fingerprint."
+        )
     header["checksum"] = header_checksum(header)
     try:
         # A folder: save_file writes to a temporary name of its own first.

@@ -6,6 +6,9 @@ from typing import Protocol
 
 from torch import Tensor
 
+# For each text its documents.
+Sources = tuple[tuple[dict, ...], ...]
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -62,7 +65,7 @@ class Segment:
     embedded: Callable[[], Stored] | None = None
     meanings: Meanings | None = None
     start: int = 0
-    sources: tuple[tuple[dict, ...], ...] = ()
+    sources: Sources = ()
     fingerprint: str = ""
 
     @property
@@ -77,6 +80,31 @@ def columns_of(heads: Tensor, columns: Tensor | None) -> Tensor:
         return heads
     index = columns.to(heads.device)[:, None, :, None]
     return heads.gather(2, index.expand(-1, heads.shape[1], -1, heads.shape[3]))
+
+
+def named(sources: tuple[dict, ...], tokens: int) -> tuple[dict, ...]:
+    """The sources of a text of so many tokens, each with "name" and "tokens", which callers of `save_memory` may leave out: then
+    it is called "the text", and reaches to the end. So does a text without sources."""
+    out, at = [], 0
+    for source in sources or ({},):
+        start = source.get("start", at)
+        out.append({"name": "the text", "tokens": max(tokens - start, 0)} | source)
+        at = start + out[-1]["tokens"]
+    return tuple(out)
+
+
+def followed(ours: Sources, our_lengths: Tensor, theirs: Sources, their_lengths: Tensor) -> Sources:
+    """The sources of texts that others follow, text by text. What is unknown is named where the other part is known, because
+    a text without sources is all of one unknown source.
+
+    Args:
+        our_lengths, their_lengths: (B,) number of tokens.
+    """
+    lengths = zip(our_lengths.tolist(), their_lengths.tolist(), strict=True)
+    return tuple(
+        (named(a, n) if n else a) + (named(b, m) if m else b) if a or b else ()
+        for a, b, (n, m) in zip(ours, theirs, lengths, strict=True)
+    )
 
 
 def placed(sources: Iterable[dict]) -> tuple[dict, ...]:

@@ -11,6 +11,7 @@ from ..context.pieces import cut_chunks, piece_size
 from ..context.policies.base import SelectionPolicy, chooser
 from ..context.tree import Nodes, Samples, choose_right, chunks, preserved_nodes, sample
 from ..memory.context_memory import ContextMemory
+from ..memory.segment import Sources, followed
 from ..utils.errors import UserError
 from .config import SharedLLMConfig
 from .injection import KeyValueProjection
@@ -189,9 +190,7 @@ def read_context(
         token_ids=ids.to(torch.int32),
         lengths=lengths,
         chunk_size=encoder.config.chunk_size,
-        sources=tuple(({"name": name, "tokens": int(n)},) for name, n in zip(sources, lengths.tolist(), strict=True))
-        if sources is not None
-        else (),
+        sources=_sources(sources, lengths),
     )
 
 
@@ -225,10 +224,16 @@ def append_context(
     later = read_context(encoder, joined, joined_mask, query_ids, query_mask, sources=sources, progress=progress)
     if again:
         later = later.slice(whole - begin, later.lengths)
-    if sources is not None:
-        names = zip(sources, lengths.tolist(), strict=True)
-        later = replace(later, sources=tuple(({"name": name, "tokens": n},) for name, n in names))
-    return memory.slice(0, whole).append(replace(later, fingerprint=memory.fingerprint))
+    grown = memory.slice(0, whole).append(replace(later, fingerprint=memory.fingerprint))
+    # What was read again is the memory's own text.
+    return replace(grown, sources=followed(memory.sources, memory.lengths, _sources(sources, lengths), lengths))
+
+
+def _sources(names: list[str] | None, lengths: Tensor) -> Sources:
+    """The sources of texts (B,) of one document each."""
+    if names is None:
+        return ((),) * len(lengths)
+    return tuple(({"name": name, "tokens": n},) for name, n in zip(names, lengths.tolist(), strict=True))
 
 
 def _rows(samples: Samples, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:

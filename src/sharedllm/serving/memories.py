@@ -298,8 +298,8 @@ class Memories:
                 change(writer)
         finally:
             self._changing = None
-            # Reopen after success and failure, because committed changes count; our own blocks need no check.
-            self._put(name, old.again(look(old.path), verify=False))
+            # Reopen after success and failure, because committed changes count.
+            self._put(name, old.again(look(old.path)))
         return self.described(name)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from ..memory.interface import Memory
 from ..store.opening import Label, open_memory
+from ..store.store import MemoryStore
 
 
 class Opened:
@@ -19,6 +20,8 @@ class Opened:
         self.complete, self.tokens, self.nbytes = memory.complete, memory.tokens, memory.nbytes
         self._memory: Memory | None = memory
         self._contents: list[dict[str, Any]] = []
+        # A block that was damaged then must not be used unread the next time.
+        self._sound = memory.sound if isinstance(memory, MemoryStore) else frozenset()
 
     @property
     def memory(self) -> Memory:
@@ -28,7 +31,7 @@ class Opened:
         """
         held = self._memory
         if held is None:
-            held = self._memory = self._read(verify=False)
+            held = self._memory = self._read(self.label)
         return held
 
     @property
@@ -47,15 +50,19 @@ class Opened:
         if held is not None:
             self._contents, self._memory = held.contents, None
 
-    def again(self, label: Label, verify: bool = True) -> "Opened":
+    def again(self, label: Label) -> "Opened":
         """Open the same path again, for the same model.
 
         Args:
             label: see the class.
         """
-        return Opened(self.path, label, self._read(verify))
+        return Opened(self.path, label, self._read(label))
 
-    def _read(self, verify: bool) -> Memory:
+    def _read(self, label: Label) -> Memory:
+        """Only what may be damaged or has changed is verified, since every byte of it is read."""
         known = self.label.fingerprint, self.label.tokenizer
         fingerprint, tokenizer = (mark or None for mark in known)
+        if label.kind == "memory":
+            return MemoryStore.open(self.path, fingerprint=fingerprint, tokenizer=tokenizer, sound=self._sound)
+        verify = label != self.label
         return open_memory(self.path, fingerprint=fingerprint, tokenizer=tokenizer, verify=verify)

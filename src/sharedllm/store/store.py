@@ -3,9 +3,9 @@
 A damaged block is left out, and its tokens are named in `damaged`; `recover` helps if the manifest is lost.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ class _Placed:
     slot: int
     character: int
     line: int
-    tokens: int
+    block: Block
     file: OpenBlock | None
 
 
@@ -53,6 +53,7 @@ class MemoryStore:
         fingerprint: str | None = None,
         tokenizer: str | None = None,
         verify: bool = True,
+        sound: Collection[str] = (),
         progress: Callable[[int, int], None] | None = None,
     ) -> "MemoryStore":
         """Open a store.
@@ -60,6 +61,7 @@ class MemoryStore:
         Args:
             fingerprint: of the model that will use it; None skips the comparison. tokenizer: of its tokenizer.
             verify: read every byte and compare checksums; damaged blocks are left out and listed in `damaged`.
+            sound: files of blocks that are not verified again: the `sound` of this store when it was opened before.
             progress: called with the number of tokens opened since the last call, and the total.
 
         Raises:
@@ -77,7 +79,10 @@ class MemoryStore:
                         f"{folder} was made {what}{its}: {name} {found or '(none)'} in it, {given} here; {ITS_MODEL}, or "
                         "read the texts again."
                     )
-            opens = partial(BlockFile, folder, manifest=manifest, verify=verify)
+
+            def opens(block: Block, manifest: Manifest = manifest) -> BlockFile:
+                return BlockFile(folder, block, manifest, verify=verify and block.file not in sound)
+
             try:
                 return cls.of(folder, manifest, opens, progress)
             except FileNotFoundError:
@@ -112,6 +117,11 @@ class MemoryStore:
     @property
     def tokens(self) -> int:
         return sum(document.tokens for document in self.documents)
+
+    @property
+    def sound(self) -> frozenset[str]:
+        """The files of the blocks that are not damaged."""
+        return frozenset(p.block.file for p in self._placed if p.file is not None)
 
     @property
     def texts(self) -> int:
@@ -182,7 +192,7 @@ class MemoryStore:
         whole = self._whole()
         last, _, _ = whole[-1]
         blocks = [(slot, file) for _, slot, file in whole]
-        end, manifest = last.slot + last.tokens, self.manifest
+        end, manifest = last.slot + last.block.tokens, self.manifest
         return joined(blocks, self._sources(), manifest.fingerprint, manifest.chunk_size, end)
 
     def _whole(self) -> list[tuple[_Placed, int, OpenBlock]]:
@@ -250,7 +260,7 @@ def _open_blocks(
                 damaged.append(Damage(document.name, token, token + block.tokens, f"{_path(block)} is missing"))
             except ValueError as error:
                 damaged.append(Damage(document.name, token, token + block.tokens, str(error).replace(f"{folder}/", "")))
-            placed.append(_Placed(document, slot, character, line, block.tokens, file))
+            placed.append(_Placed(document, slot, character, line, block, file))
             slot += -(-block.tokens // manifest.chunk_size) * manifest.chunk_size
             token, character = token + block.tokens, character + block.characters
             line = line + block.lines if min(line, block.lines) >= 0 else -1

@@ -111,7 +111,7 @@ class Writer:
 
         Args:
             pieces: its whole text in order; never held in memory as a whole.
-            origin: the file it is read from, with all its places.
+            origin: the file it is read from, with all its places. Without it, a document that continues keeps its own.
             anew: read all of it; an existing document of that name stays until the new one is whole, and is then replaced.
             progress: called with the number of tokens read since the last call.
 
@@ -134,6 +134,8 @@ class Writer:
         old = nothing if there is None or anew else there
         pieces = iter(pieces)
         digest, text = self._skip(old, pieces)
+        if origin is None and old.origin is not None:
+            origin = old.origin.continued(old.characters) if text else old.origin
         blocks, size = list(old.blocks), self._block_tokens(model)
         ids, characters, known, lines = torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), 0, 0
         context = self._last_ids(blocks)
@@ -165,15 +167,12 @@ class Writer:
                 if tokenizer.is_fast and len(characters) and characters[0] and not anew:
                     # Reading can continue here: not inside a character whose bytes are separate tokens, nor where a
                     # slow tokenizer, which does not report where tokens end, may be some characters off.
-                    self._put(
-                        Document(name, tuple(blocks), digest.hexdigest(), False, origin, place), blocks[-1].tokens
-                    )
+                    self._put(Document(name, tuple(blocks), digest.hexdigest(), False, origin, place))
         if not blocks:
             raise UserError(f"{name} is empty: there is nothing to read.")
-        self._put(
-            Document(name, tuple(blocks), digest.hexdigest(), True, origin, place),
-            sum(b.tokens for b in blocks) if anew else 1,
-        )
+        document = Document(name, tuple(blocks), digest.hexdigest(), True, origin, place)
+        if document != there:
+            self._put(document)
         return sum(b.tokens for b in blocks) - old.tokens
 
     def forget(self, *names: str) -> None:
@@ -271,10 +270,13 @@ class Writer:
             raise UserError(f"{self.folder} holds no memory yet: begin one with `sharedllm read`.")
         return self.manifest
 
-    def _put(self, document: Document, new: int) -> None:
-        """new: number of its tokens that are not committed yet."""
-        self.manifest = self.present().with_document(document)
-        self._unsaved += new
+    def _put(self, document: Document) -> None:
+        """Put a document in place of the one with its name, and commit if a block's worth of tokens is not committed yet."""
+        manifest = self.present()
+        files = {block.file for d in manifest.documents if d.name == document.name for block in d.blocks}
+        self.manifest = manifest.with_document(document)
+        # At least 1: a document of which nothing new was read may be finished now.
+        self._unsaved += max(sum(block.tokens for block in document.blocks if block.file not in files), 1)
         if self._unsaved >= BLOCK_TOKENS:
             self.settle()
 

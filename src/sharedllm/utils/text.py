@@ -1,6 +1,7 @@
 """Text to token ids and back."""
 
 import itertools
+import re
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -14,6 +15,10 @@ from .text_files import pieces_of
 
 # A piece is decoded together with this many tokens before it, so that it reads as in the whole text.
 BEFORE = 16
+# A character has up to 4 bytes, each of which may be a token.
+_LATER_BYTES = 3
+# Bytes that go on with a character, as vocabularies of bytes write them: 0xA1 as "¡", 0x80 as "Ģ", or "<0x80>".
+_GOES_ON = re.compile("[¡-¬®-¿Ģ-Ń]|<0x[89AB].>")
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:
@@ -87,13 +92,30 @@ def decode_pieces(
         cuts: ascending indices into `ids`, starting with 0.
         behind: the ids follow other text; the rest of a character that began there is left out.
     """
-    pieces = []
+    # Incomplete characters are decoded as U+FFFD, which a text may also hold itself.
+    pieces, rest = [], _later_bytes(tokenizer, ids) if behind else 0
     for start, end in itertools.pairwise(cuts):
         first = max(start - BEFORE, 0)
-        # Incomplete characters are decoded as U+FFFD.
-        before = decode(tokenizer, ids[first:start]).rstrip("\ufffd")
-        text = decode(tokenizer, ids[first:end])
-        text = (text if end == len(ids) else text.rstrip("\ufffd"))[len(before) :]
-        pieces.append(text.lstrip("\ufffd") if behind else text)
-        behind = behind and not pieces[-1]
+        text = _up_to(tokenizer, ids, first, end)[len(_up_to(tokenizer, ids, first, start)) :]
+        left_out = min(rest, len(text) - len(text.lstrip("\ufffd")))
+        pieces.append(text[left_out:])
+        rest = 0 if pieces[-1] else rest - left_out
     return pieces
+
+
+def _up_to(tokenizer: PreTrainedTokenizerBase, ids: list[int], first: int, end: int) -> str:
+    """The text of ids first … end − 1, without a character that ends later: with more ids it is another one."""
+    text = decode(tokenizer, ids[first:end])
+    whole = text.rstrip("\ufffd")
+    if whole == text or end == len(ids):
+        return text
+    more = decode(tokenizer, ids[first : end + _LATER_BYTES])[len(whole) :]
+    return text[: len(whole) + len(more) - len(more.lstrip("\ufffd"))]
+
+
+def _later_bytes(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> int:
+    """How many bytes at the start of ids go on with a character that began before them."""
+    written, count, at = "".join(tokenizer.convert_ids_to_tokens(ids[:_LATER_BYTES])), 0, 0
+    while count < _LATER_BYTES and (found := _GOES_ON.match(written, at)):
+        count, at = count + 1, found.end()
+    return count

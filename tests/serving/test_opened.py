@@ -1,0 +1,29 @@
+"""Memories of a server that are opened again."""
+
+import pytest
+from helpers import byte_tokenizer
+from served import TEXT, small_model, store_of
+
+from sharedllm.serving.memories import Memories
+
+
+def unseen(path) -> None:
+    """Damage a block where only reading every byte of it shows."""
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("how", ["added", "removed", "closed"])
+def test_a_damaged_block_stays_left_out(tmp_path, how):
+    model, tokenizer = small_model(), byte_tokenizer()
+    store = store_of(tmp_path / "a.memory", model, tokenizer, foxes=TEXT, owls=TEXT)
+    unseen(tmp_path / "a.memory" / "blocks" / f"{store.documents[0].blocks[0].file}.memory")
+    memories = Memories([tmp_path / "a.memory"])
+    if how == "added":
+        memories.add("a", "new", TEXT, model, tokenizer, lambda tokens: None)
+    elif how == "removed":
+        memories.remove("a", "owls")
+    else:
+        memories.close("a")
+    assert [lost.document for lost in memories.current("a").damaged] == ["foxes"]
