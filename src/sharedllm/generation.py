@@ -244,13 +244,13 @@ class MemoryGenerationMixin(GenerationMixin, SharedLLMPreTrainedModel):
         wanted, longest = kwargs.pop("max_new_tokens", None), kwargs.pop("max_length", None)
         if wanted is None and longest is None:
             wanted, longest = config.max_new_tokens, config.max_length
-        if wanted is None:
-            wanted = longest - prompt_length if longest is not None else 20
-        if longest is not None and wanted < 1:
-            raise UserError(
-                f"max_length={longest} leaves no room after a prompt of {prompt_length:,} tokens: raise it."
-            )
-        return at_least_one("max_new_tokens", wanted)
+        if wanted is None and longest is not None:
+            wanted = at_least_one("max_length", longest) - prompt_length
+            if wanted < 1:
+                raise UserError(
+                    f"max_length={longest} leaves no room after a prompt of {prompt_length:,} tokens: raise it."
+                )
+        return at_least_one("max_new_tokens", 20 if wanted is None else wanted)
 
     @staticmethod
     def _least_new_tokens(prompt_length: int, config: GenerationConfig) -> dict[str, int]:
