@@ -126,6 +126,8 @@ class MemoryGenerationMixin(GenerationMixin, SharedLLMPreTrainedModel):
         mask = check_ids("input_ids", prompt, kwargs.pop("attention_mask", None), self.config.text_config.vocab_size)
         new_tokens = self._new_tokens(prompt.shape[1], generation_config, kwargs)
         config, _ = self._prepare_generation_config(generation_config, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        if config.num_beams is not None:
+            at_least_one("num_beams", config.num_beams)
         static = config.cache_implementation in STATIC_CACHE_IMPLEMENTATIONS
         if new_tokens >= self.config.window:
             self._check_endless(new_tokens, config, kwargs.get("assistant_model"))
