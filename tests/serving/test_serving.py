@@ -552,6 +552,11 @@ def test_what_is_not_supported_is_named_as_it_was_sent(serve):
         turns = [{"role": "assistant", "tool_calls": [deep]}, {"role": "tool", "tool_call_id": "1", "content": "2"}]
         return {"messages": [*turns, hello]}
 
+    deep: dict = {}
+    for _ in range(200):
+        deep = {"p": deep}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": deep}}]
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": deep}}
     arguments, levels = "messages.0.tool_calls.0.function.arguments", "in more than 100 levels: send flatter"
     for body, field, message in (
         ({"messages": [hello], "Foo": 1}, "Foo", "Foo is not supported: leave it out"),
@@ -559,6 +564,8 @@ def test_what_is_not_supported_is_named_as_it_was_sent(serve):
         ({"messages": [hello | {"Bar": 1}]}, "messages.0.Bar", "messages.0.Bar is not supported: leave it out"),
         (called("[" * 100_000), arguments, levels),
         (called('{"p":[' * 60 + "1" + "]}" * 60), arguments, levels),
+        ({"messages": [hello], "tools": tools}, "tools.0.function.parameters", levels),
+        ({"messages": [hello], "response_format": form}, "response_format.json_schema.schema", levels),
         # As far as the messages go it is accepted; this model's template has no form for calls.
         (called(json.dumps({"code": "[" * 200})), "messages", "chat template"),
     ):
