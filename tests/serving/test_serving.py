@@ -324,6 +324,16 @@ def test_a_body_that_is_no_object_and_a_field_of_the_responses_api(client):
         assert error["param"] is None and "the body is" in error["message"]
     error = client.post("/v1/responses", json={"input": "What jumps?", "text": 5}).json()["error"]
     assert (error["param"], error["message"]) == ("text", "text=5 is not a JSON object: send one.")
+    for body, field, message in (
+        ({"input": [{"role": "assistant", "content": "x"}]}, "input", "end with a question"),
+        ({"input": [{"role": "user", "content": [{"type": "input_text", "text": ""}]}]}, "input", "is empty"),
+        ({"input": "Who \ud800?"}, "input", "half of a character"),
+        ({"input": "Who?", "instructions": "\ud800"}, "instructions", "half of a character"),
+    ):
+        sent = {"content": json.dumps(body), "headers": {"Content-Type": "application/json"}}
+        response = client.post("/v1/responses", **sent)
+        error = response.json()["error"]
+        assert (response.status_code, error["param"]) == (400, field) and message in error["message"], error
     part = {"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}
     error = client.post("/v1/responses", json={"input": [part]}).json()["error"]
     assert "images are not supported" in error["message"]
