@@ -126,6 +126,8 @@ class MemoryGenerationMixin(GenerationMixin, SharedLLMPreTrainedModel):
         mask = check_ids("input_ids", prompt, kwargs.pop("attention_mask", None), self.config.text_config.vocab_size)
         new_tokens = self._new_tokens(prompt.shape[1], generation_config, kwargs)
         config, _ = self._prepare_generation_config(generation_config, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        if config.num_beams is not None:
+            at_least_one("num_beams", config.num_beams)
         static = config.cache_implementation in STATIC_CACHE_IMPLEMENTATIONS
         if new_tokens >= self.config.window:
             self._check_endless(new_tokens, config, kwargs.get("assistant_model"))
@@ -244,13 +246,13 @@ class MemoryGenerationMixin(GenerationMixin, SharedLLMPreTrainedModel):
         wanted, longest = kwargs.pop("max_new_tokens", None), kwargs.pop("max_length", None)
         if wanted is None and longest is None:
             wanted, longest = config.max_new_tokens, config.max_length
-        if wanted is None:
-            wanted = longest - prompt_length if longest is not None else 20
-        if longest is not None and wanted < 1:
-            raise UserError(
-                f"max_length={longest} leaves no room after a prompt of {prompt_length:,} tokens: raise it."
-            )
-        return at_least_one("max_new_tokens", wanted)
+        if wanted is None and longest is not None:
+            wanted = at_least_one("max_length", longest) - prompt_length
+            if wanted < 1:
+                raise UserError(
+                    f"max_length={longest} leaves no room after a prompt of {prompt_length:,} tokens: raise it."
+                )
+        return at_least_one("max_new_tokens", 20 if wanted is None else wanted)
 
     @staticmethod
     def _least_new_tokens(prompt_length: int, config: GenerationConfig) -> dict[str, int]:

@@ -288,6 +288,11 @@ def interrupted(stops, method):
     return call
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line(talk, text_file):
+    code, out, _ = talk("\ufeff/exit\nWhat jumps?\n", text_file)
+    assert (code, out) == (0, "")
+
+
 def test_a_piped_question_that_can_not_be_answered_is_named_and_the_next_follows(talk, text_file):
     lines = "What jumps?\n\n" + "what? " * 300 + "\ncaf\udce9\nIs it lazy?\n"
     code, out, err = talk(lines, text_file, "--json")

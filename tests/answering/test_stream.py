@@ -46,6 +46,15 @@ def test_any_tokens_are_streamed_as_their_text(make):
         assert streamed(tokenizer, ids) == tokenizer.decode(ids, skip_special_tokens=True)
 
 
+def test_a_good_character_after_broken_ones_is_whole():
+    for tokenizer in (byte_tokenizer(), AutoTokenizer.from_pretrained(bundled_model())):
+        for character in "é世👩":
+            whole = tokenizer.encode(character, add_special_tokens=False)
+            for broken in range(20):
+                ids = [whole[0]] * broken + whole * 2 + tokenizer.encode(" ok", add_special_tokens=False)
+                assert streamed(tokenizer, ids) == tokenizer.decode(ids)
+
+
 def test_why_the_library_does_not_do_it():
     """If this fails, it may do it now."""
     bytewise, fallback = byte_tokenizer(), with_byte_fallback()

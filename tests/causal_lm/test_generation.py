@@ -236,6 +236,7 @@ def test_base_without_context_generates_the_same():
 BAD_REQUESTS = {
     "none": ({"max_new_tokens": 0}, "max_new_tokens=0"),
     "max_length": ({"max_length": 10}, "max_length=10 leaves no room after a prompt of 10"),
+    "both lengths": ({"max_new_tokens": 0, "max_length": 10}, "max_new_tokens=0 asks for nothing"),
     "no prompt": ({"inputs": None}, "input_ids is missing"),
     "both": ({"context_ids": ids_of(40, 40), "memory": "read"}, "both memory and context_ids"),
     "vocabulary": ({"inputs": ids_of(10, 10) + 101}, "input_ids holds id"),

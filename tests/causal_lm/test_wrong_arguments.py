@@ -52,6 +52,10 @@ WRONG = {
     "positions in between": (lambda m: m(IDS, position_ids=torch.arange(12.0)[None]), "position_ids has shape"),
     "half a token's logits": (lambda m: m(IDS, logits_to_keep=1.5), "logits_to_keep=1.5 is not a whole number"),
     "a number as a score": (lambda m: m.select(m.read(IDS[:1], keep_all=True), IDS[:1], budget=4, score=5), "score=5 is no score: use one of"),
+    "a share that is a text": (lambda m: m.select(m.read(IDS[:1], keep_all=True), IDS[:1], budget=50, gist="x"), "gist='x' is not a share"),
+    "a number as strides": (lambda m: m.select(m.read(IDS[:1], keep_all=True), IDS[:1], budget=50, strides=5), "strides=5 must be one"),
+    "a length that is a text": (lambda m: m.generate(IDS, max_length="9"), "max_length='9' is not a whole number"),
+    "no beams": (lambda m: m.generate(IDS, max_new_tokens=2, num_beams=0), "num_beams=0 asks for nothing"),
     "positions in a list": (lambda m: m(IDS, position_ids=[1]), "position_ids has list"),
 }  # fmt: skip
 

@@ -45,6 +45,14 @@ def test_of_chat(client, more, text, said, finish, choices):
     assert whole["usage"]["completion_tokens"] == sum(counts)
 
 
+def test_what_the_models_configuration_rules_out_has_a_number(client, monkeypatch):
+    (only,) = byte_tokenizer()("x").input_ids
+    monkeypatch.setattr(small_model().generation_config, "suppress_tokens", [i for i in range(256) if i != only])
+    asked = ASKED | {"logprobs": True, "top_logprobs": 2, "max_tokens": 1}
+    (token,) = client.post("/v1/chat/completions", json=asked).json()["choices"][0]["logprobs"]["content"]
+    assert token["token"] == "x" and [best["logprob"] for best in token["top_logprobs"]] == [0, -9999]
+
+
 @pytest.mark.parametrize(
     ("more", "text", "said"),
     [

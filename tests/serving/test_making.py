@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -173,6 +174,17 @@ def test_a_folder_that_may_not_be_looked_into_is_told_once(tmp_path, monkeypatch
     served.scan()
     closed = tmp_path / "closed"
     assert said == [f"{closed} is not served: {closed} can't be read: Permission denied."] and served.names == []
+
+
+def test_a_folder_that_is_removed_while_it_is_looked_at_offers_nothing(tmp_path, monkeypatch):
+    served = Memories([], folder=tmp_path)
+
+    def removed(path):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "iterdir", removed)
+    served.scan()
+    assert served.names == []
 
 
 def test_every_memory_of_a_folder_is_served_but_what_can_not_be(model, tmp_path):

@@ -324,6 +324,16 @@ def test_a_body_that_is_no_object_and_a_field_of_the_responses_api(client):
         assert error["param"] is None and "the body is" in error["message"]
     error = client.post("/v1/responses", json={"input": "What jumps?", "text": 5}).json()["error"]
     assert (error["param"], error["message"]) == ("text", "text=5 is not a JSON object: send one.")
+    for body, field, message in (
+        ({"input": [{"role": "assistant", "content": "x"}]}, "input", "end with a question"),
+        ({"input": [{"role": "user", "content": [{"type": "input_text", "text": ""}]}]}, "input", "is empty"),
+        ({"input": "Who \ud800?"}, "input", "half of a character"),
+        ({"input": "Who?", "instructions": "\ud800"}, "instructions", "half of a character"),
+    ):
+        sent = {"content": json.dumps(body), "headers": {"Content-Type": "application/json"}}
+        response = client.post("/v1/responses", **sent)
+        error = response.json()["error"]
+        assert (response.status_code, error["param"]) == (400, field) and message in error["message"], error
     part = {"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}
     error = client.post("/v1/responses", json={"input": [part]}).json()["error"]
     assert "images are not supported" in error["message"]
@@ -552,6 +562,11 @@ def test_what_is_not_supported_is_named_as_it_was_sent(serve):
         turns = [{"role": "assistant", "tool_calls": [deep]}, {"role": "tool", "tool_call_id": "1", "content": "2"}]
         return {"messages": [*turns, hello]}
 
+    deep: dict = {}
+    for _ in range(200):
+        deep = {"p": deep}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": deep}}]
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": deep}}
     arguments, levels = "messages.0.tool_calls.0.function.arguments", "in more than 100 levels: send flatter"
     for body, field, message in (
         ({"messages": [hello], "Foo": 1}, "Foo", "Foo is not supported: leave it out"),
@@ -559,6 +574,8 @@ def test_what_is_not_supported_is_named_as_it_was_sent(serve):
         ({"messages": [hello | {"Bar": 1}]}, "messages.0.Bar", "messages.0.Bar is not supported: leave it out"),
         (called("[" * 100_000), arguments, levels),
         (called('{"p":[' * 60 + "1" + "]}" * 60), arguments, levels),
+        ({"messages": [hello], "tools": tools}, "tools.0.function.parameters", levels),
+        ({"messages": [hello], "response_format": form}, "response_format.json_schema.schema", levels),
         # As far as the messages go it is accepted; this model's template has no form for calls.
         (called(json.dumps({"code": "[" * 200})), "messages", "chat template"),
     ):

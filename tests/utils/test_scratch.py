@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from memories import random_memory
 
+from sharedllm.memory import file
 from sharedllm.memory.file import save_memory
 from sharedllm.utils import scratch as module
 from sharedllm.utils.scratch import is_scratch, scratch, sweep, whole_folder
@@ -137,6 +138,21 @@ def test_a_folder_is_whole_or_as_it_was(tmp_path):
     with whole_folder(final) as made:
         (made / "b").write_text("b")
     assert [path.name for path in final.iterdir()] == ["b"]
+
+
+def test_what_is_called_as_the_lock_does_not_take_its_place(tmp_path, monkeypatch):
+    with whole_folder(tmp_path / "model" / "lock") as made:
+        (made / "a").write_text("a")
+    assert [path.name for path in (tmp_path / "model" / "lock").iterdir()] == ["a"]
+    held, real = [], file.put
+
+    def put(made, final):
+        real(made, final)
+        held.append((made.parent / "lock").exists())
+
+    monkeypatch.setattr(file, "put", put)
+    save_memory(random_memory([9, 4]), tmp_path / "lock")
+    assert held == [True] and (tmp_path / "lock").is_file()
 
 
 @pytest.mark.parametrize("named", ["mounted", "."])

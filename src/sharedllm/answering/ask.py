@@ -21,9 +21,9 @@ from ..scoring.hybrid import HybridScore
 from ..scoring.meaning import Compared
 from ..scoring.passages import select_pieces
 from ..scoring.rankings import RANKINGS, check_ranking
-from ..utils.errors import UserError
+from ..utils.errors import UserError, at_least_one
 from ..utils.hardware import now
-from .asked import answer_length, prompt_of, searched_for
+from .asked import answer_length, check_model, prompt_of, searched_for
 from .citations import Citation, cite, describe, supporting
 from .nearest import narrowed
 from .prefill import Progress, following
@@ -251,9 +251,12 @@ def ask(
         reading: called while the question is read, with how many of its tokens were, and with all of them.
 
     Raises:
-        UserError: an empty or too long question, a budget that is too small for parts of the text, or a memory that does not hold every token.
+        UserError: an empty or too long question, a budget that is too small for parts of the text, a memory that does not hold every
+            token, an argument of a wrong type, or no source asked for.
     """
     begin = now()
+    check_model(model, tokenizer)
+    most_sources = at_least_one("most_sources", most_sources)
     budget = default_budget(model.config) if budget is None else budget
     score = score or default_score(model.config)
     prompt = prompt_of(model, tokenizer, question, max_new_tokens, instruction)

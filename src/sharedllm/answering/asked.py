@@ -10,10 +10,22 @@ from ..causal_lm import SharedLLMForCausalLM
 from ..model.config import SharedLLMConfig
 from ..prompts import FEW_WORDS, NOTHING, PromptForm
 from ..scoring.words import said
-from ..utils.errors import UserError, named_type, shown
+from ..utils.errors import UserError, at_least_one, named_type, shown
 
 # Names and numbers need few tokens, but a summary more, and an identifier of 36 characters up to 36.
 ANSWER_TOKENS = 128
+
+
+def check_model(model: Any, tokenizer: Any) -> None:
+    """Refuse what can't be asked.
+
+    Raises:
+        UserError: `model` is no SharedLLM, or `tokenizer` none.
+    """
+    if not isinstance(model, SharedLLMForCausalLM):
+        raise UserError(f"model is {named_type(model)}: pass a SharedLLMForCausalLM.")
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise UserError(f"tokenizer is {named_type(tokenizer)}: pass the tokenizer of the model.")
 
 
 def checked_question(question: Any) -> str:
@@ -41,8 +53,11 @@ def prompt_of(
     """(1, Q) token ids of a question in the form that the model was trained on.
 
     Raises:
-        UserError: the question is no text, has no word, or does not fit into the window together with the answer.
+        UserError: the question is no text, has no word, or does not fit into the window together with the answer; or
+            `max_new_tokens` is no whole number, or below 0.
     """
+    if max_new_tokens not in (None, 0):
+        max_new_tokens = at_least_one("max_new_tokens", max_new_tokens)
     ids = asked_ids(model, tokenizer, with_instruction(tokenizer, checked_question(question), instruction)).to(
         model.device
     )

@@ -19,9 +19,9 @@ from ..memory.segments import segments_of
 from ..prompts import NOTHING, PromptForm
 from ..scoring.base import TokenScore, get_score
 from ..scoring.defaults import default_budget, default_score
-from ..utils.errors import UserError, at_least_one, named_type
+from ..utils.errors import UserError, at_least_one
 from .ask import after_prefix, choose
-from .asked import checked_instruction, checked_question
+from .asked import check_model, checked_instruction, checked_question
 from .conversation import sought
 from .prefill import Progress, following
 from .stream import AnswerStream, StopOnText, cut_off, ending
@@ -88,10 +88,7 @@ class Chat:
             UserError: `model` or `tokenizer` is none; the document is another model's, has several texts, or does not hold every token; `budget` or
                 `max_new_tokens` is below 1; there is no such score, or the instruction is no text.
         """
-        if not isinstance(model, SharedLLMForCausalLM):
-            raise UserError(f"model is {named_type(model)}: pass a SharedLLMForCausalLM.")
-        if not isinstance(tokenizer, PreTrainedTokenizerBase):
-            raise UserError(f"tokenizer is {named_type(tokenizer)}: pass the tokenizer of the model.")
+        check_model(model, tokenizer)
         # A corpus has segments for a question only.
         segments = [] if isinstance(document, Searched) else segments_of(document)
         if document.texts != 1:

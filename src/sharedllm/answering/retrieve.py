@@ -17,7 +17,7 @@ from ..scoring.passages import needed_pieces
 from ..scoring.text_index import index_of
 from ..utils.errors import UserError, at_least_one
 from .ask import after_prefix, token_scores
-from .asked import searched_for
+from .asked import check_model, searched_for
 from .citations import Citation, describe, documents
 from .nearest import narrowed
 
@@ -65,6 +65,7 @@ def retrieve(
         UserError: an empty or too long question, a budget that is less than a piece, no such score, several texts, or a memory
             that is another model's or does not hold every token.
     """
+    check_model(model, tokenizer)
     prompt, form = searched_for(model, tokenizer, question)
     own = own_words(prompt, form)
     everything = narrowed(model, tokenizer, everything, prompt, own)

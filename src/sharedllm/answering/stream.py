@@ -11,7 +11,7 @@ from ..prompts import PromptForm
 from ..utils.hardware import now
 from ..utils.text import decode
 
-# After so many tokens an incomplete character is considered broken: UTF-8 has at most four bytes.
+# Among so many tokens an incomplete character is considered broken, except the last one: UTF-8 has at most four bytes.
 _BROKEN = 8
 # A temperature at or below this takes the likeliest token: scores divided by it would leave the range of float32.
 COLDEST = 1e-6
@@ -33,19 +33,33 @@ class Decoder:
     def add(self, token: int) -> str:
         """The text that the token completes; empty while a character is incomplete."""
         self._held.append(token)
-        return self._take(whole=len(self._held) >= _BROKEN)
+        text = self._decode(self._before + self._held)
+        if not text.endswith("\ufffd"):
+            return self._take(text, len(self._held))
+        if len(self._held) < _BROKEN:
+            return ""
+        sure = self._sure(text)
+        return self._take(self._decode(self._before + self._held[:sure]), sure)
 
     def finish(self) -> str:
         """The remaining text."""
-        return self._take(whole=True)
+        return self._take(self._decode(self._before + self._held), len(self._held))
 
-    def _take(self, whole: bool) -> str:
+    def _take(self, text: str, count: int) -> str:
+        """Emit so many of the held tokens, which together with those before have this text."""
         before = self._decode(self._before)
-        text = self._decode(self._before + self._held)
-        if not whole and text.endswith("\ufffd"):
-            return ""
-        self._before, self._held = self._held or self._before, []
+        self._before, self._held = self._held[:count] or self._before, self._held[count:]
         return text[len(before) :]
+
+    def _sure(self, text: str) -> int:
+        """How many of the held tokens stay as they are in a text that ends with a broken character: all but the last ones,
+        up to three, with which a good character may begin."""
+        every = len(self._held)
+        for count in range(every - 1, every - 4, -1):
+            sure = self._decode(self._before + self._held[:count])
+            if len(sure) < len(text) and text.startswith(sure):
+                return count
+        return every
 
     def _decode(self, ids: list[int]) -> str:
         return decode(self._tokenizer, ids, skip_special_tokens=True)

@@ -17,7 +17,7 @@ from ..prompts import PromptForm
 from ..rows import Begun, Row
 from ..scoring.defaults import default_budget
 from .ask import Chosen, after_prefix, choose
-from .asked import answer_length, prompt_of, searched_for
+from .asked import answer_length, check_model, prompt_of, searched_for
 from .stream import AnswerStream, StopOnText, cut_off, ending
 
 
@@ -53,6 +53,7 @@ def ask_together(
     Raises:
         UserError: as `ask`, before the first answer is begun where a question is wrong.
     """
+    check_model(model, tokenizer)
     prompts = [prompt_of(model, tokenizer, question, max_new_tokens, instruction) for question in questions]
     form, most = PromptForm.of(tokenizer), answer_length(model.config, max_new_tokens)
     ends = ending(model, form)

@@ -1,5 +1,6 @@
 """The questions of `sharedllm chat`, typed or piped in, and the output for each."""
 
+import codecs
 import contextlib
 import io
 import json as jsonlib
@@ -36,7 +37,8 @@ def talk(chat: Chat, source: str, json: bool) -> None:
         note(KEYS, "dim")
     for number, line in enumerate(_typed() if interactive else sys.stdin.buffer, 1):
         try:
-            question = _decoded(line)
+            # Some programs put a byte order mark before the first line.
+            question = _decoded(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line)
             if question in ("/exit", "/quit"):
                 break
             if question in ("/help", "/?"):

@@ -10,12 +10,13 @@ Models that read pieces deeper select whole pieces instead: `pieces.choose_piece
 """
 
 import itertools
+from numbers import Real
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..utils.errors import UserError, at_least_one
+from ..utils.errors import UserError, at_least_one, shown
 from .tree import one_a_stride
 
 
@@ -46,8 +47,8 @@ def kept_within(
         UserError: the budget is below 1, or smaller than what the best chunk keeps at the coarsest stride.
     """
     budget = at_least_one("budget", budget, "keeps nothing")
-    if not 0 <= gist <= 1:
-        raise UserError(f"gist={gist} is not a share of the budget: give a number from 0 to 1.")
+    if not isinstance(gist, Real) or not 0 <= gist <= 1:
+        raise UserError(f"gist={shown(gist)} is not a share of the budget: give a number from 0 to 1.")
     if len(roots[0]) == 0:
         return torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
     starts, ends = _levels(*roots, len(strides))

@@ -149,7 +149,7 @@ def save_memory(
     try:
         # A folder: save_file writes to a temporary name of its own first.
         with scratch(path.parent) as folder:
-            temporary = folder / path.name
+            temporary = folder / "made"  # the lock beside it may have the name of `path`
             temporary.touch()
             mode = (path if path.is_file() else temporary).stat().st_mode & 0o777
             save_file(tensors, temporary, metadata={"sharedllm": json.dumps(header)})

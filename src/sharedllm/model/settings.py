@@ -121,7 +121,7 @@ def check_strides(strides: Sequence[int]) -> None:
     Raises:
         UserError: there are none, one is not positive, or a deeper level is coarser.
     """
-    if not strides or any(type(r) is not int or r < 1 for r in strides):
+    if not isinstance(strides, Sequence) or not strides or any(type(r) is not int or r < 1 for r in strides):
         raise UserError(f"strides={strides} must be one positive stride per tree level, such as [16, 8, 4].")
     if any(coarse < fine for coarse, fine in pairwise(strides)):
         raise UserError(f"strides={strides} must not grow with depth: deeper nodes are finer.")

@@ -76,9 +76,13 @@ class Memories:
 
     def scan(self) -> None:
         """Serve what is in the folder: what other processes have made there, and no more what they have removed."""
-        if self.folder is None or not self.folder.is_dir():
+        if self.folder is None:
             return
         with self._scanning:
+            try:
+                found = sorted(self.folder.iterdir())
+            except (FileNotFoundError, NotADirectoryError):  # another process has removed it
+                return
             with self._replacing:
                 there = {name: opened for name, opened in self._opened.items() if not self._gone(opened)}
                 if len(there) < len(self._opened):
@@ -87,7 +91,7 @@ class Memories:
             # This is done before every request, so what is served already is known by its name, without a look at the disk.
             paths = [opened.path for opened in self._opened.values()]
             inside = {path.name for path in paths if isinstance(path, Path) and path.parent == self.folder}
-            for path in sorted(self.folder.iterdir()):
+            for path in found:
                 if path.name not in inside:
                     self._offer(path)
 

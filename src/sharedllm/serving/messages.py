@@ -9,9 +9,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from ..utils.text_files import is_text
 
-# Most levels of a call's arguments: templates write them, a level a recursion.
+# Most levels of a call's arguments, of a tool's parameters and of a schema: templates write them, a level a recursion.
 LEVELS = 100
-_DEEP = f"nested in more than {LEVELS} levels: send flatter arguments."
+_DEEP = f"nested in more than {LEVELS} levels: send flatter ones"
 
 # Values of unknown fields that ask for nothing. In any field, null, false and empty values ask for nothing.
 _NOTHING: dict[str, tuple[Any, ...]] = {
@@ -80,6 +80,19 @@ def _inside(value: Any) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
+def _flat(value: Any) -> Any:
+    """
+    Raises:
+        ValueError: it has more levels than templates write.
+    """
+    level = [value]
+    for _ in range(LEVELS):
+        level = [inner for outer in level for inner in _inside(outer)]
+    if level:
+        raise ValueError(_DEEP)
+    return value
+
+
 @dataclass(frozen=True)
 class Arguments:
     """The arguments of a call.
@@ -105,12 +118,7 @@ class Arguments:
             raise ValueError(_DEEP) from None
         except ValueError:
             return cls(text, text)
-        level = [value]
-        for _ in range(LEVELS):
-            level = [inner for outer in level for inner in _inside(outer)]
-        if level:
-            raise ValueError(_DEEP)
-        return cls(text, value)
+        return cls(text, _flat(value))
 
 
 class CalledFunction(Body):
@@ -139,7 +147,7 @@ class ToolCall(Body):
 class Function(Body):
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: Annotated[dict[str, Any] | None, BeforeValidator(_flat)] = None
     strict: bool | None = None
 
 
@@ -201,7 +209,7 @@ def _object(schema: Any) -> Any:
     """The schemas true and false as JSON schema defines them: anything and nothing."""
     if schema is False:
         raise ValueError("the schema false allows no answer: send one that allows some")
-    return {} if schema is True else schema
+    return {} if schema is True else _flat(schema)
 
 
 Schema = Annotated[dict[str, Any], BeforeValidator(_object)]

@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from ..memory.context_memory import ContextMemory
 from ..memory.interface import Memory, Searched
 from ..memory.segment import placed
 from ..utils.errors import first_of, shown
@@ -25,11 +26,12 @@ def passage(
         "document", "characters" (where the text begins and ends), "total" characters of the document, and "text".
 
     Raises:
-        ServingError: no document of that name, `start` is after its end, or `end` before `start`.
+        ServingError: no document of that name, or several; `start` is after its end, or `end` before `start`.
     """
     if end is not None and end < start:
         raise invalid("end", f"end={end} is before start={start}: send an end from {start}, or leave it out.")
-    names = [document["name"] for document in memory.contents]
+    documents = _documents(memory)
+    names = [document["name"] for document in documents]
     if name not in names:
         held = first_of(names, like=name) or "none"
         raise ServingError(404, f"document={shown(name)} is not in this memory: it holds {held}.", "document")
@@ -37,11 +39,14 @@ def passage(
     found = [source for segment in segments for source in placed(segment.sources[0]) if source["name"] == name]
     if not found:  # all of it is lost
         return {"document": name, "characters": [0, 0], "total": 0, "text": ""}
+    if len(found) > 1:
+        message = f"document={shown(name)} is {len(found)} times in this memory: read each under a name of its own."
+        raise ServingError(409, message, "document")
     (source,) = found
     # Decoding begins at the last place before the passage where the number of characters is known.
     marks = [*(source.get("marks") or [(0, 0)]), (source["tokens"], None)]
     parts, total, end = [], 0, start + (USUAL if end is None else min(end - start, MOST))
-    sizes = {document["name"]: document.get("characters") for document in memory.contents}
+    sizes = {document["name"]: document.get("characters") for document in documents}
     known = sizes.get(name)
     for (token, before), (after, next_before) in pairwise(marks):
         if next_before is not None and next_before <= start:
@@ -63,6 +68,13 @@ def passage(
         "total": max(total, first + len(cut)),
         "text": cut,
     }
+
+
+def _documents(memory: Memory) -> list[dict[str, Any]]:
+    """The documents of a memory under the names that citations give them, which a text of unknown source has too."""
+    if isinstance(memory, ContextMemory):
+        return [source for text in memory.named for source in text]
+    return memory.contents
 
 
 def _decoded(tokenizer: PreTrainedTokenizerBase, segments: list, start: int, end: int, behind: bool) -> str:

@@ -19,11 +19,12 @@ from .tools import CallForm
 
 @dataclass(frozen=True)
 class Prompt:
-    """ids: (1, L) to continue. question: (1, Q) the part to search a memory for. form: (1, F) the same with a
-    placeholder question, if questions have a form. text: the question's words. searched: those of `question`. one_line: the answer is one line.
-    calls: how the model calls tools, if it may. field: of the request, that holds the question. warning: of what the
+    """field: of the request, that holds the question. ids: (1, L) to continue. question: (1, Q) the part to search a memory
+    for. form: (1, F) the same with a placeholder question, if questions have a form. text: the question's words. searched:
+    those of `question`. one_line: the answer is one line. calls: how the model calls tools, if it may. warning: of what the
     request offers, and the model can't use."""
 
+    field: str
     ids: Tensor
     question: Tensor
     form: Tensor | None
@@ -31,7 +32,6 @@ class Prompt:
     searched: str
     one_line: bool
     calls: CallForm | None = None
-    field: str = "messages"
     warning: str | None = None
 
     @property
@@ -52,10 +52,11 @@ def prompt_of(
         ServingError: the messages don't end with a question or the result of a tool; or they use tools, or the model has to
             call one, and its template has no form for them.
     """
+    field = request.asked_in
     if isinstance(request, CompletionRequest):
         ids = tokenize(tokenizer, request.prompt)
         words = request.prompt
-        return Prompt(with_beginning(tokenizer, ids), ids, None, words, words, one_line=False, field="prompt")
+        return Prompt(field, with_beginning(tokenizer, ids), ids, None, words, words, one_line=False)
     form, calls, warning = PromptForm.of(tokenizer), None, None
     if request.offered:
         try:
@@ -66,16 +67,14 @@ def prompt_of(
                 raise
             warning = f"no tool can be called: {error}"
     if any(message.role == "tool" or message.tool_calls for message in request.messages):
-        CallForm.of(form, "messages")
+        CallForm.of(form, field)
     last = request.messages[-1]
     # After the result of a tool the question is the last one that was asked.
     asked = next((m for m in reversed(request.messages) if last.role == "tool" and m.role == "user"), last)
     if asked.role != "user":
-        raise invalid(
-            "messages", f"the last message has the role {last.role!r}: end with a question, of the role 'user'."
-        )
+        raise invalid(field, f"the last message has the role {last.role!r}: end with a question, of the role 'user'.")
     if not asked.text.strip():
-        raise invalid("messages", "the message that asks is empty: end with a question.")
+        raise invalid(field, "the message that asks is empty: end with a question.")
     turns = [message.turn for message in request.messages]
     tools = [tool.described for tool in request.offered] if calls is not None else None
     lead = calls.begin if calls is not None and request.forced else ""
@@ -86,9 +85,9 @@ def prompt_of(
         searched = form.whole(words)
         if window is not None and searched.shape[1] > window:
             words, searched = asked.text, form.whole(asked.text)
-        return Prompt(ids, searched, form_only, asked.text, words, form.one_line, calls, warning=warning)
+        return Prompt(field, ids, searched, form_only, asked.text, words, form.one_line, calls, warning=warning)
     except UserError as error:
-        raise invalid("messages", str(error)) from None
+        raise invalid(field, str(error)) from None
 
 
 def _earlier(messages: Sequence[Message], asked: Message) -> tuple[str, str] | None:

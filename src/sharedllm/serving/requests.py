@@ -3,7 +3,7 @@ that a client learns that they are not supported."""
 
 import sys
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -100,6 +100,9 @@ class Sampled(Body):
 
 
 class ChatRequest(Sampled):
+    """asked_in: the field that the messages come from, as the client knows it."""
+
+    asked_in: ClassVar[str] = "messages"
     messages: Annotated[list[Message], Field(min_length=1)]
     max_completion_tokens: Annotated[Whole | None, Field(ge=1, le=2**20)] = None
     logprobs: bool | None = None
@@ -156,6 +159,7 @@ class ChatRequest(Sampled):
 
 
 class CompletionRequest(Sampled):
+    asked_in: ClassVar[str] = "prompt"
     prompt: Annotated[str, Field(min_length=1)]
     logprobs: Annotated[Whole | None, Field(ge=0, le=5)] = None
 

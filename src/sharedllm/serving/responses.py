@@ -3,10 +3,11 @@
 import secrets
 import time
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from ..utils.text_files import is_text
 from .answering import Answered
 from .choice import Piece
 from .errors import ServingError
@@ -48,6 +49,12 @@ class InputMessage(Message):
     status: str | None = None
 
 
+class _AsChat(ChatRequest):
+    """A request of this API in the form of the chat API."""
+
+    asked_in: ClassVar[str] = "input"
+
+
 class ResponsesRequest(Body):
     """Fields as in `requests.Sampled`, under the names of this API."""
 
@@ -72,6 +79,13 @@ class ResponsesRequest(Body):
             raise ValueError("tools are not supported here: use /v1/chat/completions")
         return given
 
+    @field_validator("instructions")
+    @classmethod
+    def _written(cls, given: str | None) -> str | None:
+        if given is not None and not is_text(given):
+            raise ValueError("it contains half of a character: send whole characters")
+        return given
+
     @property
     def as_chat(self) -> ChatRequest:
         given = self.input
@@ -79,7 +93,7 @@ class ResponsesRequest(Body):
         if self.instructions:
             messages = [Message(role="system", content=self.instructions), *messages]
         form = self.text.format.as_chat if self.text is not None and self.text.format is not None else None
-        return ChatRequest(
+        return _AsChat(
             model=self.model, messages=messages, max_tokens=self.max_output_tokens, temperature=self.temperature,
             top_p=self.top_p, stream=self.stream, memory=self.memory, budget=self.budget, response_format=form,
         )  # fmt: skip

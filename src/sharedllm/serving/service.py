@@ -99,7 +99,7 @@ class Service:
         if self.memories.meant(self.named(request)) is None and request.budget is not None:
             raise invalid("budget", f"budget={request.budget} needs a memory to read from: name one in memory.")
         request.check()
-        field = "prompt" if isinstance(request, CompletionRequest) else "messages"
+        field = request.asked_in
         if (size := request.characters) > self.most_characters:
             message = f"{field} has {size:,} characters, more than {self.most_characters:,}: shorten it, or read the text into a memory."
             raise ServingError(413, message, field)

@@ -11,11 +11,15 @@ from .errors import invalid
 from .grammar import Grammar
 from .requests import Sampled
 
+# The log probability of what can't be, as in OpenAI's API: JSON has no −∞.
+_NEVER = -9999.0
+
 
 @dataclass(frozen=True)
 class Scored:
     """A token of an answer. logprob: its natural logarithm of probability, by the model itself: before temperature,
-    penalties and grammars. likeliest: the likeliest tokens there, with theirs."""
+    penalties and grammars, but without what its own configuration rules out, which has `_NEVER`. likeliest: the likeliest
+    tokens there, with theirs."""
 
     token: int
     logprob: float
@@ -47,7 +51,7 @@ class Steering(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         if self.alternatives is not None:
-            self._own = torch.log_softmax(scores[0].float(), -1).cpu()
+            self._own = torch.log_softmax(scores[0].float(), -1).clamp(min=_NEVER).cpu()
         if self.changes:
             less = self.frequency * self.counts + self.presence * (self.counts > 0)
             scores = scores + (self.bias - less).to(scores)

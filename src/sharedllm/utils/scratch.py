@@ -66,7 +66,7 @@ def whole_folder(final: Path) -> Iterator[Path]:
     fills = final.is_dir() and not any(final.iterdir())
     final.parent.mkdir(parents=True, exist_ok=True)
     with scratch(final if fills else final.parent) as above:
-        made = above / final.name
+        made = above / "made"  # the lock beside it may have the name of `final`
         made.mkdir()
         yield made
         # safetensors makes files that only their owner can read.
