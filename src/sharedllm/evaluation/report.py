@@ -127,24 +127,26 @@ def markdown(cells: Index, window: int, ours: str = "sharedllm") -> str:
             parts.append(_table(lines, systems))
         parts.append("")
     for domain in dict.fromkeys(domain for _, domain in cells):
-        parts += _controls(cells, window, ours, domain)
+        systems = dict.fromkeys(system for row in cells.get(("loss", domain), {}).values() for system in row)
+        for system in sorted(systems, key=lambda system: system != ours):
+            parts += _controls(cells, window, system, domain)
     return "\n".join(parts)
 
 
-def _controls(cells: Index, window: int, ours: str, domain: str) -> list[str]:
-    """Whether the text itself helps: our loss after the own text minus the loss after each control."""
+def _controls(cells: Index, window: int, system: str, domain: str) -> list[str]:
+    """Whether a system uses the text itself: its loss after the own text minus the loss after each control."""
     own = cells.get(("loss", domain), {})
     fronts = [task for task, where in cells if where == domain and task.startswith("loss-")]
     rows = []
     for length, row in own.items():
-        others = [cells[front, domain].get(length, {}).get(ours) for front in fronts]
-        if ours in row and length + window // 4 > window and any(others):
-            changes = ["–" if cell is None else shown(difference(row[ours], cell)) for cell in others]
-            rows.append([f"{length:,}", f"{length / window:g}", f"{estimate(row[ours]).mean:.3f}", *changes])
+        others = [cells[front, domain].get(length, {}).get(system) for front in fronts]
+        if system in row and length + window // 4 > window and any(others):
+            changes = ["–" if cell is None else shown(difference(row[system], cell)) for cell in others]
+            rows.append([f"{length:,}", f"{length / window:g}", f"{estimate(row[system]).mean:.3f}", *changes])
     if not rows:
         return []
     columns = ["own", *(f"own − {front.removeprefix('loss-')}" for front in fronts)]
-    title = f"### {ours}, {domain}: its own text compared with other text as context\n"
+    title = f"### {system}, {domain}: its own text compared with other text as context\n"
     return [title, _table(rows, columns), ""]
 
 

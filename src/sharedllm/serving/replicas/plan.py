@@ -46,8 +46,8 @@ class Plan:
         torch.set_num_threads(self.threads)
         model, tokenizer = load_shared(self.model), load_tokenizer(self.model)
         marks = {"fingerprint": model.fingerprint(), "tokenizer": tokenizer_fingerprint(tokenizer)}
-        # Every byte was compared when the server was started.
-        opens = partial(open_memory, **marks, verify=False)
+        # Every byte is compared here, too: a replica leaves out what is damaged, as the server does that was started.
+        opens = partial(open_memory, **marks)
         memories = Memories(self.memories, opens, folder=Path(self.folder) if self.folder else None, closed=True)
         return Service(
             model,
