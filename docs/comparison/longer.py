@@ -16,7 +16,7 @@ DOMAINS, LENGTHS = ("books", "code", "proofs"), ("512", "2048")
 SHOWN = {
     "cepe-10M": (1, ("ours at 0.5M", "the base's window alone")),
     "beacon-new-line": (0.5, ("Beacon at 0.5M, a new line",)),
-    "paper": (1, ()),
+    "paper-16M": (1, ("ours at 0.5M", "the base's window alone")),
 }
 
 
