@@ -174,9 +174,11 @@ def test_sources_are_a_list(sources):
         resolve(sources)
 
 
-@pytest.mark.parametrize(("module", "name"), [("zstandard", "a.jsonl.zst"), ("datasets", "a.parquet")])
-def test_libraries_that_are_not_installed(tmp_path, monkeypatch, module, name):
+@pytest.mark.parametrize(
+    ("module", "name", "extra"), [("zstandard", "a.jsonl.zst", "documents"), ("datasets", "a.parquet", "train")]
+)
+def test_libraries_that_are_not_installed(tmp_path, monkeypatch, module, name, extra):
     (tmp_path / name).write_bytes(b"x")
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ValueError, match=rf"needs the {module} library: pip install 'sharedllm\[train\]'"):
+    with pytest.raises(ValueError, match=rf"needs the {module} library: pip install 'sharedllm\[{extra}\]'"):
         read(tmp_path / name)

@@ -134,7 +134,7 @@ def test_a_memory_is_written_inside_a_folder_of_its_own(tmp_path, model, monkeyp
     def watched(tensors, path, **options):
         seen.extend(p.name for p in path.parent.parent.iterdir())
         real(tensors, path, **options)
-        assert sorted(p.name for p in path.parent.iterdir()) == ["lock", "one.memory"]
+        assert sorted(p.name for p in path.parent.iterdir()) == ["lock", "made"]
 
     monkeypatch.setattr(module, "save_file", watched)
     module.save_memory(model.read(ids_of("a short text")), tmp_path / "one.memory")
