@@ -129,8 +129,19 @@ def markdown(cells: Index, window: int, ours: str = "sharedllm") -> str:
     for domain in dict.fromkeys(domain for _, domain in cells):
         systems = dict.fromkeys(system for row in cells.get(("loss", domain), {}).values() for system in row)
         for system in sorted(systems, key=lambda system: system != ours):
-            parts += _controls(cells, window, system, domain)
+            if system == ours or _reads(cells, system, domain):
+                parts += _controls(cells, window, system, domain)
     return "\n".join(parts)
+
+
+def _reads(cells: Index, system: str, domain: str) -> bool:
+    """Whether other text as context changes a system's losses: the window alone has none."""
+    return any(
+        estimate(control[length][system]).mean != estimate(row[system]).mean
+        for (task, where), control in cells.items()
+        for length, row in cells["loss", domain].items()
+        if where == domain and task.startswith("loss-") and system in row and system in control.get(length, {})
+    )
 
 
 def _controls(cells: Index, window: int, system: str, domain: str) -> list[str]:
