@@ -30,3 +30,9 @@ for system in $systems; do
   done
   run report "$out/cells/$system"-* -o "$out/$system"
 done
+# Beside them, on the same targets: the bundled model, and without a memory the base's window alone and what BM25 finds in it.
+for domain in books code proofs; do
+  run eval loss loss-other --data "$domain=build/tokens-tiny/$domain-validation" --model tiny --base base --system sharedllm,window,bm25 \
+    --cases 4 --lengths 0,1W,4W,16W --longest 16W -o "$out/cells/beside-$domain"
+done
+run report "$out/cells/beside"-* -o "$out/beside"

@@ -65,8 +65,11 @@ def _raise(error: UserError) -> Text:
 
 def _file(span: Span) -> Text:
     if not span.source:
-        _compare(span, hash_of(Path(span.path)))  # first, since it may have become one that can't be opened
-        document = open_document(span.path)
+        try:
+            document = open_document(span.path)
+        except UserError:  # it may have become one that can't be opened
+            _compare(span, hash_of(Path(span.path)))
+            raise
         _compare(span, document.origin.sha256)
         return Text(document.origin, document.pieces)
     with tempfile.TemporaryDirectory() as folder:

@@ -7,9 +7,9 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, iterparse
 
 from ..utils.errors import UserError, clipped
+from .marks import MOST_CELLS, Marks
 from .odf import CONTENT
 from .package import attribute, local
-from .xlsx import MOST_CELLS, Marks
 
 _CELLS = ("table-cell", "covered-table-cell")
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from ..utils.errors import UserError, clipped
 from ..utils.text_files import some
-from . import ods
+from . import ods, xlsx
 from .cells import written
 from .extract import Extract, Kind, Part, grouped, library
+from .marks import MOST_CELLS, Cell, Marks
 from .odf import check_unlocked, odf_title, of_type
 from .package import COMPOUND, SIGNATURE, holds, office_title, package
 from .sheet import Range, Row, texts_of
-from .xlsx import MOST_CELLS, Cell, Marks, marks_of
 
 # What gives formulas their values.
 SAVE = "open and save it in Excel or LibreOffice"
@@ -112,7 +112,7 @@ def _looked_at(path: Path) -> tuple[str, Marks]:
             return odf_title(members, path), ods.marks_of(members, path)
         if "xl/workbook.xml" not in members.namelist():
             raise UserError(f"{path} is damaged: it is a ZIP file without a workbook; get or save it again.")
-        return office_title(members, path), marks_of(members, path)
+        return office_title(members, path), xlsx.marks_of(members, path)
 
 
 def _rows(sheet: Any, percent: set[Cell], errors: dict[Cell, str]) -> Iterator[Row]:

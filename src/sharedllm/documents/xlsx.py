@@ -3,14 +3,12 @@ saved value, and how far a sheet reaches."""
 
 import re
 import zipfile
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..utils.errors import UserError, clipped
+from .marks import MOST_CELLS, Cell, Marks
 from .package import related, relations, tree
 
-# calamine makes room for all cells between the first and the last one, 32 bytes each, and ends the process if there is too little.
-MOST_CELLS = 2**25
 _ROWS, _COLUMNS = 2**20, 2**14
 # The numbers of Excel's own formats 0% and 0.00%.
 _PERCENT = {"9", "10"}
@@ -27,19 +25,6 @@ _ERROR = re.compile(
     rb"<(?:\w+:)?c\b([^<>]*\st=[\"']e[\"'][^<>]*)>\s*(?:<(?:\w+:)?f\b[^<>]*(?:/>|>[^<]*</(?:\w+:)?f\s*>)\s*)?<(?:\w+:)?v\s*>\s*(#[^<]{1,40})</"
 )
 _PLACE = re.compile(rb"\sr\s*=\s*[\"']([A-Za-z]{1,3})(\d{1,7})[\"']")
-
-Cell = tuple[int, int]
-
-
-@dataclass
-class Marks:
-    """percent: (row, column) of the cells that show a share, from 0, by the name of their sheet. errors: of those that hold an error
-    such as #N/A, with it. missing: the names of sheets that are listed, but not there. unsaved: how many formulas have no saved value."""
-
-    percent: dict[str, set[Cell]] = field(default_factory=dict)
-    errors: dict[str, dict[Cell, str]] = field(default_factory=dict)
-    missing: set[str] = field(default_factory=set)
-    unsaved: int = 0
 
 
 def marks_of(members: zipfile.ZipFile, path: Path) -> Marks:

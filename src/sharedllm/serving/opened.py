@@ -5,7 +5,6 @@ from typing import Any
 
 from ..memory.interface import Memory
 from ..store.opening import Label, open_memory
-from ..store.store import MemoryStore
 
 
 class Opened:
@@ -20,8 +19,9 @@ class Opened:
         self.complete, self.tokens, self.nbytes = memory.complete, memory.tokens, memory.nbytes
         self._memory: Memory | None = memory
         self._contents: list[dict[str, Any]] = []
-        # A block that was damaged then must not be used unread the next time.
-        self._sound = memory.sound if isinstance(memory, MemoryStore) else frozenset()
+        # What need not be verified the next time: all of it, or those blocks of a folder that were not damaged.
+        self._whole = not memory.damaged
+        self._sound: frozenset[str] = getattr(memory, "sound", frozenset())
 
     @property
     def memory(self) -> Memory:
@@ -59,10 +59,8 @@ class Opened:
         return Opened(self.path, label, self._read(label))
 
     def _read(self, label: Label) -> Memory:
-        """Only what may be damaged or has changed is verified, since every byte of it is read."""
+        """Verified is only what may be damaged or has changed, since every byte of it is read."""
         known = self.label.fingerprint, self.label.tokenizer
         fingerprint, tokenizer = (mark or None for mark in known)
-        if label.kind == "memory":
-            return MemoryStore.open(self.path, fingerprint=fingerprint, tokenizer=tokenizer, sound=self._sound)
-        verify = label != self.label
-        return open_memory(self.path, fingerprint=fingerprint, tokenizer=tokenizer, verify=verify)
+        verify = label != self.label or not self._whole
+        return open_memory(self.path, fingerprint=fingerprint, tokenizer=tokenizer, verify=verify, sound=self._sound)

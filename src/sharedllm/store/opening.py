@@ -1,7 +1,7 @@
 """Opens a memory by its name: a file of `save_memory`, a folder of `sharedllm read`, or what `ELSEWHERE` knows, such as the
 corpora of `sharedllm read-corpus`. No other code asks which of them it is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,7 @@ def open_memory(
     fingerprint: str | None = None,
     tokenizer: str | None = None,
     verify: bool = True,
+    sound: Collection[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Memory:
     """Open a memory: a `ContextMemory` for a file of `save_memory`, a `MemoryStore` for a folder of `sharedllm read`, a `Corpus`
@@ -99,6 +100,7 @@ def open_memory(
         tokenizer: identifies its tokenizer; None skips the comparison. A file saved without one is not compared.
         verify: read every byte and compare checksums. A folder's damaged blocks are left out and named in `damaged`; a
             damaged file is refused.
+        sound: blocks of a folder that are not read again: `MemoryStore.sound` of it when it was opened before.
         progress: called with the number of tokens opened since the last call, and the total.
 
     Raises:
@@ -109,7 +111,8 @@ def open_memory(
         return kind.open(path, fingerprint=fingerprint, tokenizer=tokenizer, progress=progress)
     label = look(path)
     if Path(path).is_dir():
-        return MemoryStore.open(path, fingerprint=fingerprint, tokenizer=tokenizer, verify=verify, progress=progress)
+        options: dict[str, Any] = {"verify": verify, "sound": sound, "progress": progress}
+        return MemoryStore.open(path, fingerprint=fingerprint, tokenizer=tokenizer, **options)
     memory = open_file(path, fingerprint=fingerprint, tokenizer=tokenizer if label.tokenizer else None, verify=verify)
     if progress is not None:
         progress(memory.tokens, memory.tokens)
