@@ -171,6 +171,12 @@ def test_retrieval_brings_what_is_asked_for():
     assert len(found) <= 128 and "48213" in tokenizer.decode(found)
     (short,) = method.prepare(far[:, :100], query)
     assert torch.equal(short, far[0, :100])
+    for text, question in (
+        (far, encode("{ } ; ( )")[None]),
+        (encode("{ } ; " * 300)[None], query),
+    ):  # no word to rank by
+        (near,) = method.prepare(text, question)
+        assert torch.equal(near, text[0, -len(near) :])
     running = far[:, :60]
     got = method.score([found], running, 7)
     text = torch.cat([found[None], running], 1)

@@ -39,17 +39,20 @@ class Retrieval:
     def index(self, ids: Tensor) -> "Index":
         """The index of a text (T,), which can be asked many times."""
         pieces, bm25 = self._pieces(ids), None
-        if len(ids) > self.window - self.running:
+        words = self._words(pieces) if len(ids) > self.window - self.running else []
+        if any(words):
             bm25 = BM25()
-            bm25.index(self._words(pieces), show_progress=False)
+            bm25.index(words, show_progress=False)
         return Index(ids, pieces, bm25)
 
     def best(self, index: "Index", question: Tensor, running: int) -> Tensor:
         """The best pieces that fit into the window with `running` tokens, in order."""
         left, chosen = self.window - running, []
-        if len(index.ids) <= left or index.bm25 is None:
+        if len(index.ids) <= left:
             return index.ids
-        scores = index.bm25.get_scores(self._words([question])[0])
+        # Code may be without a word.
+        words = self._words([question])[0]
+        scores = index.bm25.get_scores(words) if words and index.bm25 is not None else np.zeros(len(index.pieces))
         # Ties (for instance pieces with no matching word) are broken by nearness.
         for number in sorted(range(len(index.pieces)), key=lambda i: (-float(scores[i]), -i)):
             if len(index.pieces[number]) <= left:
@@ -81,7 +84,7 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class Index:
-    """ids: (T,) of a text. pieces: the ranked pieces. bm25: their index, None if the whole text fits."""
+    """ids: (T,) of a text. pieces: the ranked pieces. bm25: their index, None if the whole text fits or has no word."""
 
     ids: Tensor
     pieces: list[Tensor]
