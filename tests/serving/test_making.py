@@ -10,7 +10,7 @@ import pytest
 from helpers import byte_tokenizer, tiny_base, tiny_shared
 from served import ASKED, TEXT, OpenedHere, clients_of, small_model, store_of
 
-from sharedllm.serving import memories, server, uploads
+from sharedllm.serving import editing, memories, server, uploads
 from sharedllm.serving.errors import ServingError
 from sharedllm.serving.memories import Memories
 from sharedllm.store import MemoryStore
@@ -157,7 +157,7 @@ def test_another_process_that_makes_the_same_name_is_not_disturbed(serve, tmp_pa
     client = serve(makes=True)
     with writing(tmp_path / "letters.memory"):
         # As if it began after the look at the folder.
-        monkeypatch.setattr(memories, "_alike", lambda *_: False)
+        monkeypatch.setattr(editing, "_alike", lambda *_: False)
         said = made(client, "letters")
         assert said.status_code == 409 and "another process" in message(said)
 

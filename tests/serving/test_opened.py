@@ -4,6 +4,7 @@ import pytest
 from helpers import byte_tokenizer
 from served import TEXT, small_model, store_of
 
+from sharedllm.serving.editing import add_document, remove_document
 from sharedllm.serving.memories import Memories
 
 
@@ -21,9 +22,9 @@ def test_a_damaged_block_stays_left_out(tmp_path, how):
     unseen(tmp_path / "a.memory" / "blocks" / f"{store.documents[0].blocks[0].file}.memory")
     memories = Memories([tmp_path / "a.memory"])
     if how == "added":
-        memories.add("a", "new", TEXT, model, tokenizer, lambda tokens: None)
+        add_document(memories, "a", "new", TEXT, model, tokenizer, lambda tokens: None)
     elif how == "removed":
-        memories.remove("a", "owls")
+        remove_document(memories, "a", "owls")
     else:
         memories.close("a")
     assert [lost.document for lost in memories.current("a").damaged] == ["foxes"]

@@ -14,7 +14,7 @@ import torch
 from helpers import byte_tokenizer
 from served import ASKED, TEXT, OpenedHere, clients_of, listening, small_model, streamed
 
-from sharedllm.serving import memories, uploads
+from sharedllm.serving import editing, uploads
 from sharedllm.serving.passages import MOST
 from sharedllm.serving.uploads import Extractions
 from sharedllm.store import MemoryStore, writer
@@ -143,7 +143,7 @@ def test_files_that_can_not_be_read(serve, name, content, status, message):
 
 
 def test_a_full_disk_is_named_and_nothing_half_read_stays(serve, monkeypatch, tmp_path):
-    client, whole, calls = serve(), memories.Writer._block, []
+    client, whole, calls = serve(), editing.Writer._block, []
 
     def full(self, *arguments):
         calls.append(1)

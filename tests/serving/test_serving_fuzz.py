@@ -15,6 +15,8 @@ from fuzzing import ODD, at_most, counts, mutated, run_cases
 from helpers import byte_tokenizer
 from served import TEMPLATE, clients_of, listening, small_model
 
+from sharedllm.serving.editing import remove_document
+
 CHAT = {"messages": [{"role": "user", "content": "What jumps?"}], "max_tokens": 3, "seed": 1}
 FULL = CHAT | {
     "model": "small", "memory": "notes", "budget": 40, "temperature": 0.5, "top_p": 0.9, "stop": ["x"], "stream": False, "n": 1,
@@ -170,7 +172,7 @@ def test_wrong_requests(client, caplog, count):
         while client.service.worker.running or client.service.worker.waiting:
             time.sleep(0.01)
         for name in documents().keys() - {"foxes"}:
-            client.service.memories.remove("notes", name)
+            remove_document(client.service.memories, "notes", name)
 
     with listening(client.app, lifespan="off") as port:
 

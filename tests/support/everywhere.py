@@ -139,7 +139,7 @@ def recipe(tmp_path, text_folder, base_folder, monkeypatch):
     Runs in this process draw no curves and count no operations, which takes half of their time: `monkeypatch.undo()` for whole ones.
     """
     monkeypatch.setattr("sharedllm.training.run.draw_curves", lambda *_: None)
-    monkeypatch.setattr("sharedllm.training.run.count_operations", lambda run: 1)
+    monkeypatch.setattr("sharedllm.training.utilisation.count_operations", lambda run: 1)
 
     def write(name: str = "run", **changes) -> Path:
         content = {

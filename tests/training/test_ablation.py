@@ -74,7 +74,7 @@ def test_table_pairs_by_seed(tmp_path):
 
 def test_a_study_runs_once(run, tmp_path, base_folder, monkeypatch):
     monkeypatch.setattr("sharedllm.training.run.draw_curves", lambda *_: None)
-    monkeypatch.setattr("sharedllm.training.run.count_operations", lambda run: 1)
+    monkeypatch.setattr("sharedllm.training.utilisation.count_operations", lambda run: 1)
     text = "A falcon sang in the quiet harbour while the captains slept. " * 40
     for number in range(4):
         (tmp_path / f"{number}.txt").write_text(f"Book {number}. {text}")

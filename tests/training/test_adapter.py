@@ -37,7 +37,7 @@ def test_an_adapter_makes_the_runs_model(run, recipe, tmp_path, bf16_base, chang
     """Bit by bit, in the base's dtype."""
     train = {"lora": 0.05} if "model" in changes else TRAIN
     settings = {"base": str(bf16_base), "lora": LORA, "train": train, "steps": 2, "save_dtype": "bfloat16"}
-    monkeypatch.setattr("sharedllm.training.run.fast_bf16", lambda: False)
+    monkeypatch.setattr("sharedllm.training.utilisation.fast_bf16", lambda: False)
     code, _, err = run("train", recipe(**settings | changes))
     assert code == 0, err
     assert ("this CPU emulates products in bf16" in err) == ("precision" in changes)

@@ -13,6 +13,7 @@ from ..documents.apart import Text
 from ..utils.text import tokenize
 from ..utils.text_files import line_feeds
 from .completing import disconnected, worked
+from .editing import add_document, check_free, make_memory, remove_document
 from .errors import ServingError, left
 from .names import check_document, check_memory
 from .parsing import BARE
@@ -52,7 +53,9 @@ def add_changes(app: FastAPI, service: Service) -> None:
             )
         check_memory(body.name)
         work = Job(
-            lambda _: service.memories.make(body.name, service.model, service.tokenizer), service.seconds, changes=True
+            lambda _: make_memory(service.memories, body.name, service.model, service.tokenizer),
+            service.seconds,
+            changes=True,
         )
         return Json(await _result(service, work), 201)
 
@@ -77,7 +80,7 @@ def add_changes(app: FastAPI, service: Service) -> None:
         """A file, of which nothing stays if its client leaves before it is read."""
         _ = service.memories[name]
         check_document(document)
-        await asyncio.to_thread(service.memories.check_free, name, document, asked.replace)
+        await asyncio.to_thread(check_free, service.memories, name, document, asked.replace)
         data = await request.body()
         file = await _while_there(request, extractions.text(document, data, service.seconds))
         job = _reading(service, name, document, file, replaces=asked.replace)
@@ -103,7 +106,7 @@ def add_changes(app: FastAPI, service: Service) -> None:
     async def remove(name: str, document: str) -> dict[str, Any]:
         _ = service.memories[name]
         return await _result(
-            service, Job(lambda _: service.memories.remove(name, document), service.seconds, changes=True)
+            service, Job(lambda _: remove_document(service.memories, name, document), service.seconds, changes=True)
         )
 
 
@@ -123,8 +126,8 @@ def _reading(service: Service, name: str, document: str, given: str | Text, *, r
             job.check()
 
         job.emit({"object": "memory.progress", "document": document, "read": 0, "of": size})
-        memory = service.memories.add(
-            name, document, text, model, tokenizer, progress, origin=origin, replaces=replaces
+        memory = add_document(
+            service.memories, name, document, text, model, tokenizer, progress, origin=origin, replaces=replaces
         )
         # What was guessed to read a file is said, as on the command line.
         return memory | ({"read_as": given.read_as} if isinstance(given, Text) and given.read_as else {})

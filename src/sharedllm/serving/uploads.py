@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ..documents.apart import Apart, Text
 from ..utils.errors import UserError
+from .editing import full_disk_named
 from .errors import ServingError, invalid
-from .memories import full_disk_named
 
 logger = logging.getLogger("sharedllm.serving")
 

@@ -73,7 +73,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[torch.optim
     Raises:
         UserError: it is missing, damaged or made for another model.
     """
-    state = read_state(folder)
+    state = _read_state(folder)
     for name in FILES:
         if not (folder / name).is_file() or _sha256(folder / name) != state["sha256"][name]:
             raise UserError(f"{folder / name} is damaged: resume from an earlier checkpoint with resume_from=FOLDER.")
@@ -104,7 +104,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[torch.optim
     return state
 
 
-def read_state(folder: Path) -> dict[str, Any]:
+def _read_state(folder: Path) -> dict[str, Any]:
     """The state stored in a checkpoint."""
     try:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
@@ -125,6 +125,19 @@ def found(folder: Path) -> list[Path]:
 
 def latest(folder: Path) -> Path | None:
     return (found(folder) or [None])[-1]
+
+
+def check_resume(start: Path, recipe: Recipe, data: dict[str, str]) -> None:
+    """
+    Args:
+        data: the hash of each training text.
+
+    Raises:
+        UserError: the checkpoint is of a run with other text, or with a recipe that differs in more than the number of steps.
+    """
+    if _read_state(start).get("data") != data:
+        raise UserError(f"{start} was made with other training text: choose another output folder.")
+    check_recipe(recipe, longer=True)
 
 
 def check_recipe(recipe: Recipe, free: set[str] = FREE, longer: bool = False) -> None:

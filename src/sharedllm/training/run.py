@@ -1,6 +1,5 @@
 """The training loop: micro-batches by number, optimizer step, log, validation, checkpoint. It resumes where it stopped."""
 
-import functools
 import hashlib
 import json
 import math
@@ -21,9 +20,9 @@ from ..data.rows import RowMaker, load_instructions
 from ..data.shards import TokenStore
 from ..utils.errors import UserError, first_of
 from ..utils.files import write_text
-from ..utils.hardware import count_operations, fast_bf16, peak_memory_mb, peak_operations
+from ..utils.hardware import peak_memory_mb
 from .batches import Batch, Batches
-from .checkpoint import check_recipe, latest, load_checkpoint, read_state, save_checkpoint
+from .checkpoint import check_resume, latest, load_checkpoint, save_checkpoint
 from .curves import draw_curves
 from .log import Log
 from .losses import RowLosses, RowResults, autocast
@@ -34,11 +33,9 @@ from .recipe import Recipe
 from .setup import check_model, decoder_layers, make_model, make_stores, make_tokenizer
 from .stopping import Stopping
 from .teacher import check_teacher
+from .utilisation import Utilisation
 from .validate import lengths_of, loss_before, validation_of
 from .watch import NormWatch
-
-# Measured once in a process, as an ablation trains many runs in one.
-_peak = functools.cache(peak_operations)
 
 
 def train(
@@ -126,7 +123,8 @@ class _Run:
             training, self.validation = make_stores(recipe, self.tokenizer, self.say)
             digests = {name: _digest(store) for name, store in training.items()}
         self.digests = digests
-        self._check_resume(start)
+        if start is not None:
+            check_resume(start, recipe, digests)
         instructions = load_instructions(recipe.data.instructions)
         self.batches = Batches(recipe, training, RowMaker(self.tokenizer, "train", recipe.data.chat, instructions))
         self._check_kinds(bool(instructions))
@@ -165,15 +163,7 @@ class _Run:
             self.output.mkdir(parents=True, exist_ok=True)
             write_text(self.output / "recipe.json", json.dumps(recipe.as_dict(), indent=1))
         self.log = Log(self.output, self.step, recipe.tensorboard, self.console) if main else None
-        self.watch = NormWatch()
-        self.operations: dict[int, int] = {}
-        # On a CPU a second of its own time, so that the share is of what a busy machine leaves to this program.
-        self.clock = time.process_time if self.device.type == "cpu" else time.perf_counter
-        dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
-        if dtype == torch.bfloat16 and self.device.type == "cpu" and not fast_bf16():
-            self.say("this CPU emulates products in bf16, slowly: with precision: fp32 it trains faster")
-            dtype = torch.float32  # in which it multiplies fastest: the share is of that
-        self.peak = _peak(self.device, dtype, clock=self.clock)
+        self.watch, self.utilisation = NormWatch(), Utilisation(self.device, recipe.precision, self.say)
         trainable = sum(p.numel() for p in self.live)
         together = f"; {world} processes" if world > 1 else ""
         self.say(
@@ -184,7 +174,7 @@ class _Run:
         recipe, world = self.recipe, self.accelerator.num_processes
         mine = range(self.accelerator.process_index, self.batches.per_step, world)
         self._count_operations(step, mine)
-        begin, busy = time.perf_counter(), self.clock()
+        begin, busy = time.perf_counter(), self.utilisation.clock()
         totals, batch = _Totals([], []), None
         for micro in mine:
             batch = self.batches(step, micro)
@@ -209,7 +199,6 @@ class _Run:
         losses, divergences = totals.by_kind(totals.rows), totals.by_kind(totals.divergences)
         if self.log is not None and (step % recipe.log_every == 0 or step + 1 == recipe.steps):
             seconds = time.perf_counter() - begin
-            operations = self.operations[self.batches.phase_of(step)] * len(mine)
             self.log.write(
                 step=step,
                 loss=losses,
@@ -219,7 +208,7 @@ class _Run:
                 **({"gates": gates} if (gates := self._gates()) else {}),
                 tokens_per_second=totals.tokens * world / seconds,
                 memory_mb=round(peak_memory_mb(self.device)),
-                flop_utilisation=operations / (self.clock() - busy) / self.peak,
+                flop_utilisation=self.utilisation.of(self.batches.phase_of(step), len(mine), since=busy),
             )
 
     def _losses(self, batch: Batch) -> RowResults:
@@ -246,14 +235,11 @@ class _Run:
         totals.tokens += batch.tokens
 
     def _count_operations(self, step: int, mine: range) -> None:
-        """Count operations once per phase, in a pass whose gradients are dropped: counting uses other kernels, which
-        round differently. Counted is the fullest micro-batch, because some samples may have no context."""
+        """Of the fullest micro-batch, because some samples may have no context."""
         phase = self.batches.phase_of(step)
-        if phase not in self.operations:
-            micro = max(mine, key=lambda micro: self.batches(step, micro).tokens)
-            self.operations[phase] = count_operations(
-                lambda: self._learnt(self._losses(self.batches(step, micro))).mean().backward()
-            )
+        if not self.utilisation.counted(phase):
+            batch = self.batches(step, max(mine, key=lambda micro: self.batches(step, micro).tokens))
+            self.utilisation.count(phase, lambda: self._learnt(self._losses(batch)).mean())
             for optimizer in self.optimizers:
                 optimizer.zero_grad()
 
@@ -302,15 +288,6 @@ class _Run:
         last = latest(self.checkpoints)
         begin = f", and go on from there with resume_from={str(last)!r}" if last is not None else ""
         raise UserError(f"step {step}: {what}. Lower the learning rates, in a new output folder{begin}.")
-
-    def _check_resume(self, start: Path | None) -> None:
-        """A run can resume only with the recipe and the text that it began with, but for more steps."""
-        if start is None:
-            return
-        state = read_state(start)
-        if state.get("data") != self.digests:
-            raise UserError(f"{start} was made with other training text: choose another output folder.")
-        check_recipe(self.recipe, longer=True)
 
     def _check_kinds(self, has_instructions: bool) -> None:
         known = {"text", "alone", "echo", "copy", "instructions", "questions", "crowd", *QUESTIONS, *QUESTIONS.aliases}
