@@ -3,7 +3,7 @@
 # CEPE, its encoder with 12 million before, and 16 million for the paper's settings. Losses on the validation texts on the way, and
 # whether the text itself is used in the end. About six hours on one core; an interrupted run resumes.
 #
-#   runs/compare_longer.sh CORPUS OUT     # CORPUS: folder with {books,code,proofs}-{train,validation}-*.jsonl.zst
+#   runs/compare_longer.sh CORPUS OUT     # SYSTEMS=cepe-3e-4: a rate below CEPE's lowest; CORPUS: folder with {books,code,proofs}-{train,validation}-*.jsonl.zst
 set -euo pipefail
 export CORPUS=${1:?"usage: runs/compare_longer.sh CORPUS OUT"}
 out=${2:?"name the folder of the results"}
@@ -23,7 +23,7 @@ run ablate recipes/compare/longer.yaml "${only[@]}"
 for system in $systems; do
   for domain in books code proofs; do
     model=build/compare/longer/$system/seed-0/model
-    which=(--trained "$model" --system "$system")
+    which=(--trained "$model" --system "${system%%-*}")
     [ "$system" = paper ] && which=(--model "$model" --system sharedllm)
     run eval loss loss-other --data "$domain=build/tokens-tiny/$domain-validation" "${which[@]}" \
       --cases 4 --lengths 0,1W,4W,16W --longest 16W -o "$out/cells/$system-$domain"

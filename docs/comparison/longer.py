@@ -15,6 +15,7 @@ DOMAINS, LENGTHS = ("books", "code", "proofs"), ("512", "2048")
 # Rows that a curve is shown with, at every so many millions of tokens.
 SHOWN = {
     "cepe-10M": (1, ("ours at 0.5M", "the base's window alone")),
+    "cepe-10M-3e-4": (1, ("the base's window alone",)),
     "beacon-new-line": (0.5, ("Beacon at 0.5M, a new line",)),
     "paper-16M": (1, ("ours at 0.5M", "the base's window alone")),
 }
