@@ -242,13 +242,17 @@ def test_evaluate_and_report(run, tmp_path, model_folder, base_folder):
         (tmp_path / f"{number}.txt").write_text(f"Tale {number}. {SENTENCES * 10}")
     (tmp_path / "short.txt").write_text("Too short.")
     arguments = ["--model", model_folder, "--base", base_folder, "--data", f"tales={tmp_path}/*.txt", "--cases", 2]
-    arguments += ["--lengths", "0,1W,4W", "--system", "sharedllm,empty,window,streaming,full", "-o", tmp_path / "out"]
+    arguments += ["--lengths", "0,1W,4W", "--system", "sharedllm,empty,window,streaming,full,bm25,bm25-same"]
+    arguments += ["-o", tmp_path / "out"]
     code, _, err = run("eval", "loss", "loss-other", "copy", *arguments)
     assert code == 0, err
     assert "tales: 3 documents; 1 are too short" in err and "short.txt" in err
     code, out, err = run("report", tmp_path / "out")
     assert code == 0, err
-    assert "### loss, tales" in out and "| context | × window | sharedllm | empty | window | streaming | full |" in out
+    assert (
+        "### loss, tales" in out
+        and "| context | × window | sharedllm | empty | window | streaming | bm25 | bm25-same | full |" in out
+    )
     assert "sharedllm minus each" in out
     control = out.partition("### sharedllm, tales: its own text compared with other text as context")[2]
     assert "| context | × window | own | own − other |" in control and "| 256 | 4 |" in control
@@ -259,6 +263,7 @@ def test_evaluate_and_report(run, tmp_path, model_folder, base_folder):
         (c["system"], c["length"]): [r["values"]["loss"] for r in c["records"]] for c in load_cells(tmp_path / "out")
     }
     assert means["window", 64] == means["window", 256] == means["empty", 256], "an untrained extension is its base"
+    assert means["bm25", 256] == means["bm25-same", 256] != means["empty", 256]
     assert means["streaming", 0] == pytest.approx(means["window", 0], rel=1e-4)
 
 

@@ -177,6 +177,10 @@ def test_retrieval_brings_what_is_asked_for():
     ):  # no word to rank by
         (near,) = method.prepare(text, question)
         assert torch.equal(near, text[0, -len(near) :])
+    small = Retrieval(model, tokenizer, window=64)  # half of it is less than a piece
+    (found_small,) = small.prepare(far, query)
+    assert 0 < len(found_small) <= 32 and "falcon" in tokenizer.decode(found_small)
+    assert len(method.best(method.index(far[0]), query[0], 256)) == 0, "no piece fits"
     running = far[:, :60]
     got = method.score([found], running, 7)
     text = torch.cat([found[None], running], 1)

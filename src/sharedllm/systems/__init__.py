@@ -114,6 +114,13 @@ for _system in (
         evaluated=f"{__name__}.retrieval:bm25",
     ),
     System(
+        "bm25-same",
+        "the same trained model without its memory, with the best pieces by BM25 in half of its window",
+        "#b07a10",
+        needs="model",
+        evaluated=f"{__name__}.retrieval:bm25",
+    ),
+    System(
         "full",
         "the base over everything, with unscaled positions",
         "#444444",

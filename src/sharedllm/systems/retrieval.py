@@ -58,7 +58,8 @@ class Retrieval:
             if len(index.pieces[number]) <= left:
                 chosen.append(number)
                 left -= len(index.pieces[number])
-        return torch.cat([index.pieces[number] for number in sorted(chosen)])
+        # None may fit beside a long running text.
+        return torch.cat([index.ids[:0], *(index.pieces[number] for number in sorted(chosen))])
 
     def score(self, state: list[Tensor], running: Tensor, targets: int) -> Scores:
         parts = []
@@ -69,10 +70,11 @@ class Retrieval:
         return Scores(torch.cat([p.log_probs for p in parts]), torch.cat([p.hits for p in parts]))
 
     def _pieces(self, ids: Tensor) -> list[Tensor]:
-        """Cut after the last sentence end within a piece's size, or where it is full."""
+        """Cut after the last sentence end within a piece's size, or where it is full. A small window has smaller pieces."""
+        size = min(self.piece, self.window - self.running)
         borders, cuts = sentence_borders(self.tokenizer, ids.cpu().numpy()), [0]
         while cuts[-1] < len(ids):
-            full = min(cuts[-1] + self.piece, len(ids))
+            full = min(cuts[-1] + size, len(ids))
             last = int(np.searchsorted(borders, full, side="right")) - 1
             cuts.append(int(borders[last]) if last >= 0 and borders[last] > cuts[-1] else full)
         return [ids[start:end] for start, end in pairwise(cuts)]
@@ -92,4 +94,5 @@ class Index:
 
 
 def bm25(spec: SystemSpec) -> Retrieval:
-    return Retrieval(spec.model, spec.tokenizer, spec.window)
+    """Over the base, or over the weights of ours, as the entry says."""
+    return Retrieval(spec.model, spec.tokenizer, spec.window, spec.name)
