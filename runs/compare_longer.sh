@@ -24,15 +24,15 @@ for system in $systems; do
   for domain in books code proofs; do
     model=build/compare/longer/$system/seed-0/model
     which=(--trained "$model" --system "${system%%-*}")
-    [ "$system" = paper ] && which=(--model "$model" --system sharedllm)
+    [ "$system" = paper ] && which=(--model "$model" --system sharedllm,bm25-same)
     run eval loss loss-other --data "$domain=build/tokens-tiny/$domain-validation" "${which[@]}" \
       --cases 4 --lengths 0,1W,4W,16W --longest 16W -o "$out/cells/$system-$domain"
   done
-  run report "$out/cells/$system"-* -o "$out/$system"
+  run report "$out/cells/$system"-{books,code,proofs} -o "$out/$system"
 done
-# Beside them, on the same targets: the bundled model, and without a memory the base's window alone and what BM25 finds in it.
+# Beside them, on the same targets: the bundled model, the base's window alone, and what BM25 finds in the window of either.
 for domain in books code proofs; do
-  run eval loss loss-other --data "$domain=build/tokens-tiny/$domain-validation" --model tiny --base base --system sharedllm,window,bm25 \
+  run eval loss loss-other --data "$domain=build/tokens-tiny/$domain-validation" --model tiny --base base --system sharedllm,window,bm25,bm25-same \
     --cases 4 --lengths 0,1W,4W,16W --longest 16W -o "$out/cells/beside-$domain"
 done
 run report "$out/cells/beside"-* -o "$out/beside"
