@@ -188,12 +188,12 @@ def test_the_commands_take_a_uri(corpus_folder, corpus_model, run):
 
 
 def test_memories_of_a_server(corpus_folder):
+    from sharedllm.serving.editing import remove_document
+    from sharedllm.serving.errors import ServingError
     from sharedllm.serving.memories import Memories
 
     served = Memories([f"file://{corpus_folder}"])
     assert served.names == ["c"] and served.listed()[0]["tokens"] == served["c"].memory.tokens
     assert served.current("c") is served["c"].memory
-    from sharedllm.serving.errors import ServingError
-
     with pytest.raises(ServingError, match="is a corpus"):
-        served.remove("c", "x")
+        remove_document(served, "c", "x")
