@@ -115,7 +115,7 @@ for _system in (
     ),
     System(
         "bm25-same",
-        "the same trained model without its memory, with the best pieces by BM25 in half of its window",
+        "the model of sharedllm without its memory, with the best pieces by BM25 in half of its window",
         "#b07a10",
         needs="model",
         evaluated=f"{__name__}.retrieval:bm25",
