@@ -209,6 +209,8 @@ def test_what_is_lost_is_not_read_again(run, tmp_path, small_folder, text_file, 
     lines = [line for line in err.splitlines() if "The answer is cut" not in line]
     assert (code, len(lines)) == (0, 2) and "lost: " in lines[0] and "read again by" in lines[1]
     assert out == run("ask", rest, *options, "--selection", "cosine")[1]
+    (part,) = json.loads(run("ask", memory, *options, "--json")[1])["damaged"]
+    assert (part["document"], part["start"], part["end"]) == (str(text_file), 0, 32) and part["reason"]
     assert run("read", rest, text_file, "-o", memory, "--model", small_folder)[0] == 0
     assert json.loads(run("ask", memory, *options, "--json")[1])["context_tokens"] == 2 * len(TEXT) - 32
 

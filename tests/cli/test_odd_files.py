@@ -149,10 +149,18 @@ def test_what_was_read_in_part_is_called_incomplete(run, partly, small_folder):
     code, _, err = run("ask", memory, "crates?", *FEW, "--model", small_folder)
     told = f"incomplete: {text} was read up to 512 tokens: go on with `sharedllm read --append`."
     assert code == 0 and told in " ".join(err.split())
+    asked = ["crates?", *FEW, "--model", small_folder, "--json"]
+    answer = json.loads(run("ask", memory, *asked)[1])
+    assert answer["incomplete"] == [str(text)] and answer["damaged"] == []
+    explained = json.loads(run("explain", memory, *asked, "-o", memory.with_name("page.html"))[1])
+    assert explained["incomplete"] == [str(text)] and explained["damaged"] == []
+    checked = run("memory", "check", memory)
+    assert checked[0] == 0 and told in " ".join(checked[2].split())
     told = f"{memory} was read in part: with --append this would go on after 512 tokens; it begins anew"
     assert told in " ".join(partly.in_part("--keep-all").split())
     assert run(*read, "--append")[0] == 0 and json.loads(run("info", memory, "--json")[1])["complete"]
     assert "incomplete" not in run("ask", memory, "crates?", *FEW, "--model", small_folder)[2]
+    assert "incomplete" not in run("memory", "check", memory)[2]
 
 
 def test_a_memory_that_keeps_every_token_is_not_begun_anew_without(run, partly):

@@ -2,7 +2,7 @@
 
 import pytest
 from helpers import byte_tokenizer
-from served import TEXT, small_model, store_of
+from served import TEXT, clients_of, small_model, store_of
 
 from sharedllm.serving.editing import add_document, remove_document
 from sharedllm.serving.memories import Memories
@@ -28,3 +28,17 @@ def test_a_damaged_block_stays_left_out(tmp_path, how):
     else:
         memories.close("a")
     assert [lost.document for lost in memories.current("a").damaged] == ["foxes"]
+
+
+def test_an_answer_says_what_the_memory_has_lost(tmp_path):
+    model, tokenizer = small_model(), byte_tokenizer()
+    store = store_of(tmp_path / "a.memory", model, tokenizer, foxes=TEXT, owls=TEXT)
+    unseen(tmp_path / "a.memory" / "blocks" / f"{store.documents[0].blocks[0].file}.memory")
+    with clients_of(model, tokenizer, tmp_path) as start:
+        client = start()
+        client.service.memories._opened |= Memories([tmp_path / "a.memory"])._opened
+        asked = {"messages": [{"role": "user", "content": "Who jumps?"}], "memory": "a", "max_tokens": 4}
+        said = client.post("/v1/chat/completions", json=asked).json()["sharedllm"]
+        assert [part["document"] for part in said["damaged"]] == ["foxes"] and said["incomplete"] == []
+        whole = client.post("/v1/chat/completions", json=asked | {"memory": "notes"}).json()["sharedllm"]
+        assert whole["damaged"] == whole["incomplete"] == []

@@ -240,7 +240,7 @@ def test_any_part_of_a_document_is_there_to_read(serve):
         ("get", "from=3", "from", "from is not supported: leave it out."),
         ("put", "replaces=true", "replaces", "replaces is not supported: leave it out."),
         ("delete", "replaces=true", "replaces", "replaces is not supported: leave it out."),
-        ("put", "replace=maybe", "replace", "replace='maybe' is not accepted: input should be a valid boolean"),
+        ("put", "replace=maybe", "replace", "replace='maybe' is not a boolean: send true or false."),
     ],
 )
 def test_what_an_address_asks_is_refused_if_it_has_no_effect(serve, method, asked, field, said):

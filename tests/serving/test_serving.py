@@ -267,7 +267,7 @@ WRONG_SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"
             "budget=True is not accepted: input should be a valid int",
         ),
         ({"memory": "notes", "budget": "5"}, 400, "budget", "budget='5' is not accepted: input should be a valid int"),
-        ({"stream": "yes"}, 400, "stream", "stream='yes' is not accepted: input should be a valid bool"),
+        ({"stream": "yes"}, 400, "stream", "stream='yes' is not a boolean: send true or false."),
         ({"temperature": True}, 400, "temperature", "temperature=True is not accepted"),
         (
             {"messages": [{"role": "user", "content": [IMAGE]}]},

@@ -3,22 +3,20 @@
 import pytest
 from helpers import tiny_base, tiny_shared
 
-from sharedllm.training.parts import PARTS, learning_rates, multiplier
+from sharedllm.systems.trained import parts_of_system
+from sharedllm.training.parts import learning_rates, multiplier
 from sharedllm.training.watch import NormWatch
 
-# Parts for adapters and other systems.
-NOT_OURS = ("lora", "encoder", "beacon")
+PARTS = [part for part in parts_of_system("sharedllm") if part != "lora"]
 
 
 @pytest.mark.parametrize("weights", ["shared", "copy"])
-@pytest.mark.parametrize("part", [part for part in PARTS if part not in NOT_OURS])
+@pytest.mark.parametrize("part", PARTS)
 def test_parts_are_disjoint_and_whole(weights, part):
     model = tiny_shared("llama", lower_weights=weights, injection_map=[[0, 0], [1, 1], [2, 3]])
     everything = learning_rates(model, {"everything": 1.0}, model.config)
     assert set(everything) == {name for name, _ in model.named_parameters()}
-    parts = [
-        p for p in PARTS if p not in (*NOT_OURS, "everything") and not (weights == "shared" and p == "bottom_layers")
-    ]
+    parts = [p for p in PARTS if p != "everything" and not (weights == "shared" and p == "bottom_layers")]
     rates = learning_rates(model, {name: float(i + 1) for i, name in enumerate(parts)}, model.config)
     assert set(rates) == set(everything)
     if part == "everything":
@@ -36,8 +34,6 @@ def test_parts_that_are_not_there_are_refused():
     model = tiny_base("llama")
     with pytest.raises(ValueError, match=r"train\.gates: this model has no gates"):
         learning_rates(model, {"gates": 1.0}, None)
-    with pytest.raises(ValueError, match=r"train\.head is not a part"):
-        learning_rates(model, {"head": 1.0, "everything": 1.0}, None)
 
 
 def test_multiplier_rises_and_falls():

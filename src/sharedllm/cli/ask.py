@@ -48,6 +48,7 @@ def command(
     from ..answering.ask import answer_over, ask, checked_score
     from ..answering.asked import checked_question, prompt_of
     from ..context.policies.base import get_policy
+    from ..memory.interface import lacking
     from ..scoring.defaults import default_budget
     from .asking import note_untrained, selected, show
     from .loading import config_of, load, open_source, tokens_behind
@@ -81,6 +82,8 @@ def command(
     if json:
         read = {"context_tokens": tokens_behind(memory), "selected_tokens": int(memory.kept[0])}
         seconds = round(time.perf_counter() - started, 3)
-        print_json(question=question, answer=answer.text, cut=answer.cut, **read, seconds=seconds, **by)
+        print_json(
+            question=question, answer=answer.text, cut=answer.cut, **read, seconds=seconds, **by, **lacking(opened)
+        )
     else:
         show(answer, config)

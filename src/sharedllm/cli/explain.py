@@ -52,6 +52,7 @@ def command(
     from ..answering.ask import ask, checked_score
     from ..answering.asked import checked_question, prompt_of
     from ..explain import gather, render
+    from ..memory.interface import lacking
     from ..scoring.defaults import default_budget
     from .loading import config_of, load, open_source
 
@@ -70,7 +71,7 @@ def command(
         page = render(facts)
     write_text(output, page)
     if json:
-        print_json(**asdict(facts))
+        print_json(**asdict(facts), **lacking(everything))
     else:
         say(answer.text)
         note_cut(answer.cut)

@@ -35,14 +35,16 @@ def command(
     import torch
 
     from ..answering.stream import COLDEST, ending
+    from ..memory.interface import lacking
     from ..prompts import PromptForm, with_beginning
     from ..utils.text import decode, tokenize
     from .loading import load, open_source, tokens_behind
 
     loaded, tokenizer = load(model, context or "")
-    memory = None
+    memory, unread = None, {}
     if context is not None:
-        memory = open_source(loaded, tokenizer, context, batch_tokens, keep_all=False).load()
+        opened = open_source(loaded, tokenizer, context, batch_tokens, keep_all=False)
+        memory, unread = opened.load(), lacking(opened)
     ids = with_beginning(tokenizer, tokenize(tokenizer, prompt)).to(loaded.device)
     torch.manual_seed(seed)
     sampling = {"do_sample": True, "temperature": temperature} if temperature > COLDEST else {"do_sample": False}
@@ -56,6 +58,7 @@ def command(
     )
     text = decode(tokenizer, output[0, ids.shape[1] :].tolist(), skip_special_tokens=True)
     if json:
-        print_json(prompt=prompt, text=text, context_tokens=tokens_behind(memory) if memory is not None else 0)
+        tokens = tokens_behind(memory) if memory is not None else 0
+        print_json(prompt=prompt, text=text, context_tokens=tokens, **unread)
     else:
         say(text)

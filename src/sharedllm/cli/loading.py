@@ -18,7 +18,7 @@ from ..documents import open_document
 from ..loading import load_shared, load_shared_config
 from ..memory.context_memory import ContextMemory
 from ..memory.fingerprint import tokenizer_fingerprint
-from ..memory.interface import Memory
+from ..memory.interface import Memory, incomplete
 from ..model.base_config import check_base
 from ..model.config import SharedLLMConfig
 from ..store import is_memory, look, open_memory
@@ -107,9 +107,13 @@ def note_damage(memory: Memory, name: str | Path) -> None:
         note(f"lost: {lost.document}, tokens {lost.start:,}–{lost.end:,}: {lost.reason}")
     if memory.damaged:
         note_repair(name)
-    for document in memory.contents:
-        if not document.get("finished", True):
-            note(f"incomplete: {document['name']} {_rest_of(document, name)}.", style="yellow")
+    note_incomplete(memory, name)
+
+
+def note_incomplete(memory: Memory, name: str | Path) -> None:
+    """Report documents whose reading was interrupted, and what reads the rest, on stderr."""
+    for document in incomplete(memory):
+        note(f"incomplete: {document['name']} {_rest_of(document, name)}.", style="yellow")
 
 
 def _rest_of(document: dict[str, Any], memory: str | Path) -> str:

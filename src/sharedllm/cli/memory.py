@@ -103,11 +103,11 @@ def check(memory: Annotated[str, typer.Argument(help="A memory, a corpus or its 
         lost = list(lost_of(memory, advance))
     for line in lost:
         print(harmless(line))
-    if lost:
-        if not recognised(memory):  # a corpus says it for every object
-            note_repair(memory)
-        raise typer.Exit(1)
+    if lost and not recognised(memory):  # a corpus says it for every object
+        note_repair(memory)
     _report(memory)
+    if lost:
+        raise typer.Exit(1)
 
 
 def _check_folder(memory: Path, *, lost: bool = False) -> None:
@@ -130,8 +130,10 @@ def _check_new(output: Path) -> None:
 
 def _report(memory: str | Path) -> None:
     from ..store import open_memory
+    from .loading import note_incomplete
 
     opened = open_memory(memory, verify=False)
+    note_incomplete(opened, memory)
     note(
         f"{memory}: {len(opened.contents)} document{'s' * (len(opened.contents) != 1)}, {opened.tokens:,} tokens, {opened.nbytes / 1e6:.1f} MB"
     )

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import typer
 
 from ..answering.chat import Chat, Turn
+from ..memory.interface import lacking
 from ..utils.errors import UserError
 from .answers import choosing_line, note_cut, reading_line, say, show_found, show_sources
 from .common import note, status_line, stderr
@@ -132,7 +133,7 @@ def _show(chat: Chat, turn: Turn, json: bool, line: int, seconds: float) -> None
             "seconds": round(seconds, 3),
             "sources": turn.sources,
             "found": turn.found,
-        }
+        } | lacking(chat.document)
         print(jsonlib.dumps(record), flush=True)
     else:
         show_found(turn.found)

@@ -109,3 +109,18 @@ class Searched(Protocol):
     def only(self, name: str) -> Memory:
         """One of its documents."""
         ...
+
+
+def incomplete(memory: Memory) -> list[dict[str, Any]]:
+    """The documents of a memory whose reading was interrupted. A corpus has only whole ones."""
+    documents = [] if isinstance(memory, Searched) else memory.contents
+    return [document for document in documents if not document.get("finished", True)]
+
+
+def lacking(memory: Memory) -> dict[str, list[Any]]:
+    """What no answer over a memory was looked for in, as JSON tells it: "damaged", the stretches of documents that are lost, and
+    "incomplete", the names of documents that were read in part."""
+    return {
+        "damaged": [vars(lost) for lost in memory.damaged],
+        "incomplete": [document["name"] for document in incomplete(memory)],
+    }

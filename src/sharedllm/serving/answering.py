@@ -13,7 +13,7 @@ from ..answering.nearest import narrowed
 from ..answering.stream import COLDEST, ending
 from ..causal_lm import SharedLLMForCausalLM
 from ..memory.context_memory import ContextMemory
-from ..memory.interface import Memory
+from ..memory.interface import Memory, lacking
 from ..memory.segments import Source
 from ..prompts import PromptForm, own_words
 from ..rows import Begun, Row
@@ -102,7 +102,7 @@ def answer(
         memory = chosen.memory
         selected = int(memory.kept[0])
         extra = {"memory": name, "budget": budget, "score": score, "selected_tokens": selected}
-        extra |= {"found": chosen.found, "sources": chosen.sources}
+        extra |= {"found": chosen.found, "sources": chosen.sources} | lacking(store)
         warnings = [chosen.too_little("budget"), prompt.warning]
         hooks.check()
     if said := " ".join(filter(None, warnings)):

@@ -245,6 +245,8 @@ def explained(errors: list[Any], body: Any = None, kind: str | None = None) -> S
         return invalid(field, f"{field}={given} is not a JSON object: send one.")
     if first["type"] == "too_short":
         return invalid(field, f"{field}={given} is empty: send at least {first['ctx']['min_length']}.")
+    if first["type"].startswith("bool_"):
+        return invalid(field, f"{field}={given} is not a boolean: send true or false.")
     reason = first["msg"].removeprefix("Value error, ")
     return invalid(field, f"{field or 'the body'}={given} is not accepted: {reason[:1].lower()}{reason[1:]}.")
 

@@ -21,6 +21,13 @@ def parts_of_type(model_type: str) -> tuple[Part, ...]:
     return trained_systems()[name].parts if name is not None else ()
 
 
+def parts_of_system(name: str | None) -> list[str]:
+    """The parts that a recipe may name under `train` for a system, or for a base (None): `lora` are the low-rank adapters,
+    `everything` all parameters that no other part names."""
+    own = trained_systems()[name].parts if name is not None else ()
+    return [*(part.name for part in own), "lora", "everything"]
+
+
 def import_models() -> None:
     """Register the models of all systems with transformers, so that they can be loaded from a folder."""
     for trained in trained_systems().values():

@@ -9,16 +9,10 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..model.config import SharedLLMConfig
-from ..systems.trained import parts_of_type, trained_systems
+from ..systems.trained import parts_of_type
 from ..utils.errors import UserError
 from .muon import Muon
 from .recipe import Lora
-
-# Parts of all trained systems, and of every model.
-PARTS = {part.name: part.about for trained in trained_systems().values() for part in trained.parts} | {
-    "lora": "the low-rank adapters",
-    "everything": "all parameters that no other part names",
-}
 
 
 def part_of(name: str, config: PreTrainedConfig) -> str:
@@ -44,7 +38,7 @@ def learning_rates(model: nn.Module, train: dict[str, float], config: PreTrained
     """Learning rate of each trainable parameter; the others are frozen.
 
     Raises:
-        UserError: an unknown part, or one that the model does not have.
+        UserError: a part that the model does not have.
     """
     rates = {}
     for name, parameter in model.named_parameters():
@@ -59,8 +53,6 @@ def learning_rates(model: nn.Module, train: dict[str, float], config: PreTrained
     if isinstance(config, SharedLLMConfig) and config.lower_weights == "shared":
         found.add("bottom_layers")
     for part in train:
-        if part not in PARTS:
-            raise UserError(f"train.{part} is not a part of a model: name {', '.join(PARTS)}.")
         if part != "everything" and part not in found:
             raise UserError(f"train.{part}: this model has no {part}; it has {', '.join(sorted(found))}.")
     if not rates:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..data.sources import resolve
-from ..systems.trained import trained_systems
-from ..utils.errors import UserError
+from ..systems.trained import parts_of_system, trained_systems
+from ..utils.errors import UserError, meant
 from ..utils.files import there
 from ..utils.model_names import checkpoint
 from .limits import check_numbers, check_running, window_said
@@ -176,6 +176,11 @@ class Recipe:
             raise UserError(f"system={self.system!r} is not known: use one of {', '.join(trained_systems())}.")
         if self.stage == "base" and self.system != "sharedllm":
             raise UserError(f"system={self.system!r} extends a base: set stage: extend, or leave system out.")
+        parts = parts_of_system(None if self.stage == "base" else self.system)
+        if wrong := next((part for part in self.train if part not in parts), None):
+            raise UserError(
+                f"train.{wrong} is no part of {'a base' if self.stage == 'base' else self.system}: {meant(wrong, parts)}"
+            )
         if self.frozen == "bfloat16" and self.precision != "bf16":
             raise UserError(
                 f"frozen={self.frozen} needs precision: bf16, which multiplies weights of both kinds; it is {self.precision!r}."

@@ -18,6 +18,20 @@ from ..utils.errors import UserError, meant
 from .recipe import Recipe
 from .yaml_files import parse_yaml, read_yaml
 
+# What other trainers call what recipes have by another name, and the fix.
+_RATES = "a learning rate belongs to a part of the model, as train.everything=1e-4."
+_TOKENS = "batch_tokens and micro_tokens say how many tokens a step and a micro-batch have."
+OTHER_TRAINERS = {
+    "lr": _RATES,
+    "learning_rate": _RATES,
+    "batch_size": _TOKENS,
+    "gradient_accumulation_steps": _TOKENS,
+    "epochs": "steps says how long to train.",
+    "max_steps": "do you mean steps?",
+    "bf16": "precision says it, as precision=bf16.",
+    "gradient_checkpointing": "do you mean activation_checkpointing?",
+}
+
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe; `overrides` are `key=value` or `key.inner=value`, values in YAML.
@@ -129,6 +143,8 @@ def _build(kind: Any, value: Any, where: str) -> Any:
             except ValueError as error:
                 problems.append(error)
         raise problems[0]
+    if value is None:
+        raise UserError(f"{where or 'the recipe'} has no value: give it one, or leave it out.")
     if origin is Literal:
         if value not in arguments:
             raise UserError(f"{where}={value!r} must be one of {', '.join(map(str, arguments))}.")
@@ -168,7 +184,11 @@ def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
             f"method is now called system: write system: with one of {', '.join(trained_systems())} "
             "(method: full is system: tuned)."
         )
-    wrong = [f"{prefix}{key} is not a key of a recipe: {meant(str(key), hints)}" for key in value if key not in hints]
+    wrong = [
+        f"{prefix}{key} is not a key of a recipe: {OTHER_TRAINERS.get(key) or meant(str(key), hints)}"
+        for key in value
+        if key not in hints
+    ]
     if wrong:
         raise UserError(" ".join(wrong))
     for entry in dataclasses.fields(kind):
