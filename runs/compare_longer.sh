@@ -32,9 +32,9 @@ for system in $systems; do
   done
   run report "$out/cells/$system"-{books,code,proofs} -o "$out/$system"
 done
-# Beside them, on the same targets: the bundled model, the base's window alone, and what BM25 finds in the window of either.
+# Beside them, on the same targets: the bundled model, the base's window alone, StreamingLLM, and what BM25 finds in a window.
 for domain in books code proofs; do
-  run eval loss loss-other --data "$domain=build/tokens-tiny/$domain-validation" --model tiny --base base --system sharedllm,window,bm25,bm25-same \
+  run eval loss loss-other --data "$domain=build/tokens-tiny/$domain-validation" --model tiny --base base --system sharedllm,window,streaming,bm25,bm25-same \
     --cases 4 --lengths 0,1W,4W,16W --longest 16W -o "$out/cells/beside-$domain"
 done
 run report "$out/cells/beside"-* -o "$out/beside"
