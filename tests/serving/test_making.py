@@ -52,6 +52,7 @@ def test_a_memory_is_made_filled_and_asked(serve, tmp_path):
         "tokens": 0,
         "bytes": 0,
         "documents": [],
+        "damaged": [],
     }
     assert [m["id"] for m in client.get("/v1/models").json()["data"]] == [
         "small",

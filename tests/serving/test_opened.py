@@ -40,5 +40,9 @@ def test_an_answer_says_what_the_memory_has_lost(tmp_path):
         asked = {"messages": [{"role": "user", "content": "Who jumps?"}], "memory": "a", "max_tokens": 4}
         said = client.post("/v1/chat/completions", json=asked).json()["sharedllm"]
         assert [part["document"] for part in said["damaged"]] == ["foxes"] and said["incomplete"] == []
+        listed = {memory["id"]: memory["damaged"] for memory in client.get("/v1/memories").json()["data"]}
+        assert listed == {"notes": [], "a": said["damaged"]}
+        lost = client.get("/v1/memories/a/documents/foxes").json()
+        assert (lost["total"], lost["text"]) == (len(TEXT), "")
         whole = client.post("/v1/chat/completions", json=asked | {"memory": "notes"}).json()["sharedllm"]
         assert whole["damaged"] == whole["incomplete"] == []

@@ -179,13 +179,14 @@ class Memories:
         return held if label == held.label else held.again(label)
 
     def listed(self) -> list[dict[str, Any]]:
-        """Name, size and documents of each memory."""
+        """Name, size and documents of each memory, and what of them is lost."""
         return [self.described(name) for name in self.names]
 
     def described(self, name: str) -> dict[str, Any]:
         opened = self[name]
         size = {"tokens": opened.tokens, "bytes": opened.nbytes}
-        return {"id": name, "object": "memory", **size, "documents": opened.contents}
+        damaged = [vars(lost) for lost in opened.damaged]
+        return {"id": name, "object": "memory", **size, "documents": opened.contents, "damaged": damaged}
 
     @contextmanager
     def changing(self, name: str) -> Iterator[None]:

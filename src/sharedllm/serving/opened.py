@@ -19,8 +19,8 @@ class Opened:
         self.complete, self.tokens, self.nbytes = memory.complete, memory.tokens, memory.nbytes
         self._memory: Memory | None = memory
         self._contents: list[dict[str, Any]] = []
-        # What need not be verified the next time: all of it, or those blocks of a folder that were not damaged.
-        self._whole = not memory.damaged
+        self.damaged = tuple(memory.damaged)
+        # Blocks of a folder that need not be verified the next time; of what is not damaged, nothing needs it.
         self._sound: frozenset[str] = getattr(memory, "sound", frozenset())
 
     @property
@@ -62,5 +62,5 @@ class Opened:
         """Verified is only what may be damaged or has changed, since every byte of it is read."""
         known = self.label.fingerprint, self.label.tokenizer
         fingerprint, tokenizer = (mark or None for mark in known)
-        verify = label != self.label or not self._whole
+        verify = label != self.label or bool(self.damaged)
         return open_memory(self.path, fingerprint=fingerprint, tokenizer=tokenizer, verify=verify, sound=self._sound)

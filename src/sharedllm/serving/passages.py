@@ -35,10 +35,11 @@ def passage(
     if name not in names:
         held = first_of(names, like=name) or "none"
         raise ServingError(404, f"document={shown(name)} is not in this memory: it holds {held}.", "document")
+    sizes = {document["name"]: document.get("characters") for document in documents}
     segments = list((memory.only(name) if isinstance(memory, Searched) else memory).segments)
     found = [source for segment in segments for source in placed(segment.sources[0]) if source["name"] == name]
     if not found:  # all of it is lost
-        return {"document": name, "characters": [0, 0], "total": 0, "text": ""}
+        return {"document": name, "characters": [0, 0], "total": sizes.get(name) or 0, "text": ""}
     if len(found) > 1:
         message = f"document={shown(name)} is {len(found)} times in this memory: read each under a name of its own."
         raise ServingError(409, message, "document")
@@ -46,7 +47,6 @@ def passage(
     # Decoding begins at the last place before the passage where the number of characters is known.
     marks = [*(source.get("marks") or [(0, 0)]), (source["tokens"], None)]
     parts, total, end = [], 0, start + (USUAL if end is None else min(end - start, MOST))
-    sizes = {document["name"]: document.get("characters") for document in documents}
     known = sizes.get(name)
     for (token, before), (after, next_before) in pairwise(marks):
         if next_before is not None and next_before <= start:

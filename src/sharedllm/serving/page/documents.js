@@ -23,15 +23,17 @@ export function showDocuments(shownMemory) {
   memory = shownMemory?.id ?? null;
   $("drop").hidden = memory === null;
   tellApart((shownMemory?.documents ?? []).map(found => found.name));
-  const rows = (shownMemory?.documents ?? []).map(row);
+  const damaged = new Set((shownMemory?.damaged ?? []).map(lost => lost.document));
+  const rows = (shownMemory?.documents ?? []).map(found => row(found, damaged.has(found.name)));
   const none = memory === null ? "None: no memory is chosen." : "No documents yet.";
   $("list").replaceChildren(...(rows.length ? rows : [make("li", { class: "quiet" }, none)]));
 }
 
-function row(found) {
+function row(found, damaged) {
   const own = memory;
   const open = button(shown(found.name), () => openDocument(own, found.name, open), { class: "name", title: found.name });
-  const size = some(found.tokens, "token") + (found.finished === false ? ", not read to its end: upload it again" : "");
+  const lacks = damaged ? ", a part of it is lost: upload it again" : found.finished === false ? ", not read to its end: upload it again" : "";
+  const size = some(found.tokens, "token") + lacks;
   const remove = button("×", async () => {
     if (!confirm(`Remove ${found.name} from ${own}?`)) return;
     remove.disabled = true;
