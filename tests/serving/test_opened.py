@@ -46,3 +46,16 @@ def test_an_answer_says_what_the_memory_has_lost(tmp_path):
         assert (lost["total"], lost["text"]) == (len(TEXT), "")
         whole = client.post("/v1/chat/completions", json=asked | {"memory": "notes"}).json()["sharedllm"]
         assert whole["damaged"] == whole["incomplete"] == []
+
+
+def test_a_memory_that_has_lost_all_is_refused(tmp_path):
+    model, tokenizer = small_model(), byte_tokenizer()
+    store = store_of(tmp_path / "a.memory", model, tokenizer, foxes=TEXT)
+    unseen(tmp_path / "a.memory" / "blocks" / f"{store.documents[0].blocks[0].file}.memory")
+    with clients_of(model, tokenizer, tmp_path) as start:
+        client = start()
+        client.service.memories._opened |= Memories([tmp_path / "a.memory"])._opened
+        asked = {"messages": [{"role": "user", "content": "Who jumps?"}], "memory": "a", "max_tokens": 4}
+        refused = client.post("/v1/chat/completions", json=asked)
+        assert refused.status_code == 400 and refused.json()["error"]["param"] == "memory"
+        assert "memory='a' holds no readable text: upload a document" in refused.json()["error"]["message"]

@@ -94,7 +94,7 @@ def answer(
     wanted = named or request.budget is not None
     if source is not None and (wanted or prompt.question.shape[1] <= model.config.window):
         name, store = source
-        if not store.tokens:
+        if store.tokens == sum(lost.end - lost.start for lost in store.damaged):
             raise invalid("memory", f"memory={name!r} holds no readable text: upload a document to it first.")
         budget, score = request.budget or budget, score or default_score(model.config)
         asked = _narrowed(model, tokenizer, store, prompt)
