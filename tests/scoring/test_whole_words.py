@@ -37,7 +37,7 @@ def test_without_a_tokenizer_every_place_counts():
     text, asked = (tokenize(tokenizer, t)[0] for t in ("town70 " + "x " * 40, "town7"))
     assert BM25Score()._of(text.int(), asked.tolist())[0] > 0
     ends = in_whole_words(BM25Score(), tokenizer)._asked(asked.tolist())
-    assert sorted(len(key) for key, end in ends if end) == [1, 2]
+    assert sorted(len(term.tokens) for term in ends if term.ends) == [1, 2, 5]
 
 
 def test_the_word_at_the_end_of_a_text_and_before_a_gap_counts():
@@ -54,6 +54,21 @@ def test_hybrids_match_whole_words_too():
     tokenizer = byte_tokenizer()
     members = HybridScore().in_whole_words(tokenizer).members
     assert [getattr(m, "tokenizer", None) is tokenizer for m in members] == [False, True]
+
+
+@pytest.mark.parametrize("kind", [BM25Score, FocusScore])
+@pytest.mark.parametrize("number", [7, 10, 100, 1000])
+def test_a_number_is_no_part_of_another(kind, number):
+    """Each digit is a token, so a longer number may have all of a shorter one's pairs."""
+    tokenizer, numbers = load_tokenizer("tiny"), [7, 17, 10, 110, 101, 100, 1100, 2100, 1000, 1001, *range(300, 330)]
+    filler = "The sea was calm that day and nobody came to the house. " * 3
+    text = "".join(f" The key of room {n} hangs on a hook. {filler}" for n in numbers)
+    score = in_whole_words(kind(), tokenizer)
+    asked = tokenize(tokenizer, f" Where does the key of room {number} hang?")[0].tolist()
+    values = score._of(tokenize(tokenizer, text)[0].int(), asked)
+    at = [len(tokenize(tokenizer, text[: text.index(f"room {n} ") + 4])[0]) for n in numbers]
+    best = max(numbers, key=lambda n: values[at[numbers.index(n)]])
+    assert best == number
 
 
 @pytest.mark.parametrize("score", ["bm25", "focus"])

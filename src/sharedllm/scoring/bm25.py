@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,13 +26,21 @@ from .quotations import quotation
 NO_WORD = -2
 
 
+class _Term(NamedTuple):
+    """Tokens that stand one after the other. begins: only where a word begins with them; ends: only where one ends."""
+
+    tokens: tuple[int, ...]
+    begins: bool = False
+    ends: bool = True
+
+
 @dataclass(frozen=True)
 class BM25Score:
     """piece: number of tokens ranked together; pieces overlap by half, and a token has the better score of its two.
 
     k1, b: saturation of a word's count, and how much a piece's length matters.
     tokenizer: if given, words are compared whole: the last token of a question's word counts only where the text's word
-    ends too, so that "town7" does not match "town70". And a quotation of the question does not count, which is looked for in
+    ends too, so that "town7" does not match "town70", and a word of several tokens counts as one, too. And a quotation of the question does not count, which is looked for in
     pieces of at least `close` of the best score, unless what is left has nowhere `least` of it.
     """
 
@@ -109,29 +118,49 @@ class BM25Score:
             return self._with_next(count, count)
 
         same = torch.nonzero((text[:-1] >= 0) & (text[1:] >= 0)).flatten()
-        lengths = per_piece(torch.nonzero(text >= 0).flatten()) + self._pairs(same, half, halves)
+        lengths = per_piece(torch.nonzero(text >= 0).flatten()) + self._inside(same, 1, half, halves)
         norm = self.k1 * (1 - self.b + self.b * lengths / lengths[lengths > 0].mean())
         pieces = (lengths > 0).sum()
-        for (word, ends), times in self._asked(asked).items():
-            first, *second = word
-            if second:
-                places = torch.nonzero((text[:-1] == first) & (text[1:] == second[0])).flatten()
-                found = self._pairs(self._ending(text, places, 1) if ends else places, half, halves)
-            else:
-                places = torch.nonzero(text == first).flatten()
-                found = per_piece(self._ending(text, places, 0) if ends else places)
+        for term, times in self._asked(asked).items():
+            places, more = _places(text, term.tokens), len(term.tokens) - 1
+            if term.begins:
+                places = self._beginning(text, places)
+            if term.ends:
+                places = self._ending(text, places, more)
+            found = self._inside(places, more, half, halves) if more else per_piece(places)
             having = (found > 0).sum()
             rarity = torch.log(1 + (pieces - having + 0.5) / (having + 0.5))
             yield times * rarity * found / (found + norm)
 
-    def _asked(self, asked: list[int]) -> Counter[tuple[tuple[int, ...], bool]]:
-        """The tokens and pairs of a question, whether a word ends with each, and their counts."""
+    def _asked(self, asked: list[int]) -> Counter[_Term]:
+        """The tokens and pairs of a question, and its words that are not among them, with their counts. "1100" has all pairs of
+        "100", but not the word."""
         ends = [self.tokenizer is not None] * len(asked)
+        whole: list[_Term] = []
         if self.tokenizer is not None:
             continues = _continuing(self.tokenizer)
             ends[:-1] = [after == NO_WORD or not continues(after) for after in asked[1:]]
-        singles = [((i,), end) for i, end in zip(asked, ends, strict=True)]
-        return Counter([*singles, *zip(pairwise(asked), ends[1:], strict=True)])
+            # A pair that only a word begins with is the whole word already; one of more tokens than a half may not fit into a piece.
+            whole = [
+                _Term(word, begins=True)
+                for word in self._words(asked)
+                if 2 + (not continues(word[0])) <= len(word) <= self.piece // 2
+            ]
+        singles = [_Term((token,), ends=end) for token, end in zip(asked, ends, strict=True)]
+        pairs = [_Term(pair, ends=end) for pair, end in zip(pairwise(asked), ends[1:], strict=True)]
+        return Counter([*singles, *pairs, *whole])
+
+    def _words(self, asked: list[int]) -> list[tuple[int, ...]]:
+        """The tokens of each word of a question, without a space or a sign of its own before it."""
+        assert self.tokenizer is not None
+        continues, lettered = _continuing(self.tokenizer), _lettered(self.tokenizer)
+        words: list[list[int]] = [[]]
+        for token in asked:
+            if token == NO_WORD or not continues(token):
+                words.append([])
+            if token != NO_WORD and lettered(token):
+                words[-1].append(token)
+        return [tuple(word) for word in words if word]
 
     def _ending(self, text: Int[Tensor, " Z"], places: Int[Tensor, " places"], last: int) -> Int[Tensor, " ending"]:
         """The places at which a word of the text ends `last` tokens later."""
@@ -142,14 +171,22 @@ class BM25Score:
         going = torch.tensor([i >= 0 and continues(i) for i in known.tolist()], dtype=torch.bool)
         return places[~going[inverse] | (after == places + last)]
 
+    def _beginning(self, text: Int[Tensor, " Z"], places: Int[Tensor, " places"]) -> Int[Tensor, " beginning"]:
+        """The places at which a word of the text begins."""
+        assert self.tokenizer is not None
+        continues, lettered = _continuing(self.tokenizer), _lettered(self.tokenizer)
+        before = zip(text[places].tolist(), text[(places - 1).clamp(min=0)].tolist(), places.tolist(), strict=True)
+        begins = [place == 0 or not continues(token) or not lettered(last) for token, last, place in before]
+        return places[torch.tensor(begins, dtype=torch.bool)]
+
     def per_token(self, scores: Float[Tensor, " pieces"], length: int) -> Float[Tensor, " {length}"]:
         """(Z,) from scores of pieces: the better score of a token's two pieces."""
         return scores.maximum(torch.cat([scores[:1], scores[:-1]])).repeat_interleave(self.piece // 2)[:length]
 
-    def _pairs(self, places: Int[Tensor, " places"], half: int, halves: int) -> Float[Tensor, " pieces"]:
-        """(pieces,) how many pairs, given by the place of their first token, lie wholly in each piece."""
+    def _inside(self, places: Int[Tensor, " places"], more: int, half: int, halves: int) -> Float[Tensor, " pieces"]:
+        """(pieces,) how many words of 1 + more tokens, given by the place of their first, lie wholly in each piece."""
         first = torch.bincount(places // half, minlength=halves).float()
-        inside = torch.bincount(places[places % half < half - 1] // half, minlength=halves).float()
+        inside = torch.bincount(places[places % half < half - more] // half, minlength=halves).float()
         return self._with_next(first, inside)
 
     @staticmethod
@@ -163,6 +200,26 @@ class BM25Score:
 def in_whole_words(score: TokenScore, tokenizer: PreTrainedTokenizerBase) -> TokenScore:
     """The score; a lexical score is changed to match whole words of the tokenizer, and to leave out quotations."""
     return replace(score, tokenizer=tokenizer) if isinstance(score, BM25Score) else score
+
+
+def _places(text: Int[Tensor, " Z"], word: tuple[int, ...]) -> Int[Tensor, " places"]:
+    """Where a word's tokens stand one after the other: the places of the first."""
+    places = torch.nonzero(text[: len(text) - len(word) + 1] == word[0]).flatten()
+    for behind, token in enumerate(word[1:], 1):
+        places = places[text[places + behind] == token]
+    return places
+
+
+@lru_cache(maxsize=8)
+def _lettered(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], bool]:
+    """Whether a token ends with a letter or a digit, as a token within a word does."""
+
+    @lru_cache(maxsize=1 << 16)
+    def lettered(index: int) -> bool:
+        text = decode(tokenizer, [index]) if index >= 0 else ""
+        return text[-1:].isalnum() or text[-1:] == "_"
+
+    return lettered
 
 
 @lru_cache(maxsize=8)
