@@ -83,7 +83,7 @@ def killed(docs: Path, folder: Path, made: Any, what: str, moment: float, rng: r
         "committed_before": there,
         "started": started,
         "documents": said["documents"],
-        "failed": len(said["failed"]),
+        "failed": len(said["unreadable"]),
         "seconds": round(time.perf_counter() - begun, 1),
         "digest": digest(folder),
         "unfinished": len(list(folder.glob(".*"))),
@@ -122,8 +122,8 @@ def read(docs: Path, folder: Path, shard: int, workers: int, address: str = "") 
         **rate(folder, begun, time.time()),
         "documents": said["documents"],
         "shards": said["shards"],
-        "tokens": said["corpus_tokens"],
-        "bytes": said["nbytes"],
+        "tokens": said["tokens"],
+        "bytes": said["bytes"],
         "digest": digest(folder),
     }
 

@@ -104,7 +104,7 @@ def test_check_names_what_is_lost_and_reading_again_repairs(whole, corpus, corpu
     if "delete it" in out and how == "inverted":
         blocks.unlink()
     again = read(corpus_model, whole / "docs", corpus, shard_bytes=1)
-    assert (again.read, again.known) == (1, 3) and objects(corpus) == objects(whole / "c")
+    assert (again.shards_read, again.shards_known) == (1, 3) and objects(corpus) == objects(whole / "c")
     assert run("memory", "check", corpus)[0] == 0
 
 
@@ -161,7 +161,7 @@ def test_the_index_is_made_again(whole, corpus, corpus_model, run, how):
         assert code == 2 and str(index) in err and "run the same `sharedllm read-corpus` again" in err
     if how == "inverted":
         index.unlink()
-    assert read(corpus_model, whole / "docs", corpus, shard_bytes=1).read == 0
+    assert read(corpus_model, whole / "docs", corpus, shard_bytes=1).shards_read == 0
     assert objects(corpus) == objects(whole / "c")
 
 

@@ -25,8 +25,8 @@ def docs(tmp_path):
 
 def test_two_runs_give_equal_bytes(docs, corpus_model, tmp_path):
     first, second = run(corpus_model, docs, tmp_path / "a"), run(corpus_model, docs, tmp_path / "b")
-    assert (first.documents, first.shards, first.read, first.failed) == (6, 3, 3, [])
-    assert first.tokens == second.tokens == first.corpus_tokens > 0
+    assert (first.documents, first.shards, first.shards_read, first.unreadable) == (6, 3, 3, [])
+    assert first.tokens_read == second.tokens_read == first.tokens > 0
     assert objects(tmp_path / "a") == objects(tmp_path / "b")
 
 
@@ -56,7 +56,7 @@ def test_again_does_nothing(docs, corpus_model, tmp_path):
     run(corpus_model, docs, tmp_path / "a")
     before = objects(tmp_path / "a")
     again = run(corpus_model, docs, tmp_path / "a", engine=None)
-    assert (again.read, again.known, again.tokens, again.documents) == (0, 3, 0, 6)
+    assert (again.shards_read, again.shards_known, again.tokens_read, again.documents) == (0, 3, 0, 6)
     assert objects(tmp_path / "a") == before
 
 
@@ -65,7 +65,7 @@ def test_only_what_changed_is_read_again(docs, corpus_model, tmp_path):
     (docs / "5.txt").write_text("The new heron of the harbour.\n")
     (docs / "6.txt").write_text("And one more.\n")
     again = run(corpus_model, docs, tmp_path / "a")
-    assert (again.read, again.known, again.documents) == (1, 2, 7)
+    assert (again.shards_read, again.shards_known, again.documents) == (1, 2, 7)
     fresh = run(corpus_model, docs, tmp_path / "b")
     assert fresh.documents == 7
     names = {d["name"] for d in open_corpus(tmp_path / "a").contents}
@@ -113,7 +113,7 @@ def test_what_ends_in_the_middle_is_done_the_next_time(whole, corpus_model, tmp_
     with pytest.raises(UserError, match="not read to its end"):
         open_corpus(tmp_path / "a")
     again = run(corpus_model, docs, tmp_path / "a")
-    assert (again.known, again.read) == (1, 2)
+    assert (again.shards_known, again.shards_read) == (1, 2)
     assert objects(tmp_path / "a") == uninterrupted, "nothing is lost, nothing is there twice"
 
 
@@ -128,7 +128,7 @@ def test_a_full_disk_ends_the_run_and_no_document_is_blamed(whole, corpus_model,
         patched.setattr(f"sharedllm.corpus.reader.{where}", full)
         with pytest.raises(UserError, match=r"the disk of .* is full: free space, or set TMPDIR\. 0 of 3 shards"):
             run(corpus_model, docs, tmp_path / "a")
-    assert run(corpus_model, docs, tmp_path / "a").failed == []
+    assert run(corpus_model, docs, tmp_path / "a").unreadable == []
     assert objects(tmp_path / "a") == uninterrupted
 
 
@@ -146,7 +146,7 @@ def test_poison_is_listed_and_not_fatal(docs, corpus_model, tmp_path, monkeypatc
     monkeypatch.setattr(reader, "counted", fails)
     report = run(corpus_model, docs, tmp_path / "a")
     assert report.documents == 6, "five files and one record"
-    said = {name.rpartition("/")[2]: reason for name, reason in report.failed}
+    said = {name.rpartition("/")[2]: reason for name, reason in report.unreadable}
     assert said.keys() == {"1b.txt", "2b.pdf", "records.jsonl:2", "records.jsonl:3", "2.txt"}
     assert "is empty" in said["1b.txt"] and "ZeroDivisionError: in a library" in said["2.txt"]
     assert "records.jsonl:3: 'text' is there twice" in said["records.jsonl:3"]
@@ -161,7 +161,7 @@ def test_of_two_documents_of_one_name_the_first_is_read(docs, corpus_model, tmp_
     monkeypatch.setattr(reader, "texts", lambda *given: [*real(*given), next(iter(real(*given)))])
     report = run(corpus_model, docs, tmp_path / "a", shard_bytes=10_000)
     assert (report.documents, report.shards) == (6, 1)
-    ((name, reason),) = report.failed
+    ((name, reason),) = report.unreadable
     assert name == f"{docs}/0.txt" and reason == f"{docs}/0.txt is named twice: only the first is read."
 
 
@@ -257,7 +257,7 @@ def test_a_store_that_fails_leaves_what_is_committed(docs, corpus_model, tmp_pat
             UserError, match=r"the bucket is gone\. 1 of 3 shards are committed; the same command does the rest"
         ):
             run(corpus_model, docs, tmp_path / "a")
-    assert run(corpus_model, docs, tmp_path / "a").known == 1
+    assert run(corpus_model, docs, tmp_path / "a").shards_known == 1
 
 
 @pytest.mark.parametrize(("kind", "how"), combined(["corpus", "part", "index"], ["cut", "flip", "other"]))
@@ -291,7 +291,7 @@ def test_fields_of_a_manifest_are_checked(docs, corpus_model, tmp_path):
 
 def test_the_command_and_its_table(docs, corpus_model, tmp_path, run):
     code, out, err = run("read-corpus", docs, "-o", tmp_path / "a", "--model", corpus_model, "--workers", 0, "--json")
-    assert code == 0 and json.loads(out)["documents"] == 6 and json.loads(out)["failed"] == [], err
+    assert code == 0 and json.loads(out)["documents"] == 6 and json.loads(out)["unreadable"] == [], err
     code, _, err = run("read-corpus", docs, "-o", tmp_path / "a", "--model", corpus_model, "--workers", 0)
     assert code == 0 and "shards that were there" in err and "sharedllm ask" in err
     for arguments, said in [

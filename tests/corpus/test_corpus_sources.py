@@ -58,7 +58,7 @@ def test_a_file_that_changes_after_it_was_listed_is_not_committed(tmp_path, corp
         run(corpus_model, folder, tmp_path / "c", shard_bytes=1, engine=Late())
     (folder / "1.txt").write_text(before)
     again = run(corpus_model, folder, tmp_path / "c", shard_bytes=1)
-    assert (again.known, again.read, again.failed) == (1, 1, [])
+    assert (again.shards_known, again.shards_read, again.unreadable) == (1, 1, [])
 
 
 def test_records_of_lines_compressed_or_not(tmp_path):

@@ -33,7 +33,7 @@ def alone(docs, corpus_model, tmp_path_factory):
 @pytest.mark.parametrize("workers", [1, 3])
 def test_equal_to_one_process(made, docs, corpus_model, alone, tmp_path, workers):
     said = report(begin(docs, str(tmp_path / "c"), corpus_model, made.address, workers, *SETTINGS))
-    assert (said["documents"], said["read"], said["failed"]) == (30, 15, [])
+    assert (said["documents"], said["shards_read"], said["unreadable"]) == (30, 15, [])
     assert all(line.startswith("reading shards: ") for line in said["told"]), said["told"]
     assert objects(tmp_path / "c") == alone
 
@@ -48,5 +48,5 @@ def test_what_dies_loses_and_doubles_nothing(made, docs, corpus_model, alone, tm
     if what == "driver":
         driver = begin(*arguments)
     said = report(driver)
-    assert said["documents"] == 30 and not said["failed"]
+    assert said["documents"] == 30 and not said["unreadable"]
     assert objects(tmp_path / "c") == alone

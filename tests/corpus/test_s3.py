@@ -43,7 +43,7 @@ def test_equal_to_a_folder(server, docs, corpus_model, model, tmp_path, every, s
     for question in ("the oak?", "the fir?", "the oak?"):
         ours, theirs = (ask(model, TOKENIZER, m, question, budget=32, max_new_tokens=2) for m in (there, here))
         assert ours.text == theirs.text and ours.sources == theirs.sources
-    assert run(corpus_model, docs, URI).read == 0
+    assert run(corpus_model, docs, URI).shards_read == 0
 
 
 def test_what_was_fetched_is_kept(server, docs, corpus_model, model, tmp_path, monkeypatch):
@@ -71,7 +71,7 @@ def test_an_object_that_is_cut_short(server, docs, corpus_model, tmp_path, left)
     boto3.client("s3").put_object(Bucket="books", Key=f"old/c/shards/{name}", Body=cut)
     lost = list(check(URI, lambda *_: None))
     assert len(lost) == 2 and all(f"{URI}/shards/{name} is damaged: bytes {left:,}–" in line for line in lost)
-    assert run(corpus_model, docs, URI).read == 1 and content(place) == before
+    assert run(corpus_model, docs, URI).shards_read == 1 and content(place) == before
 
 
 def test_a_bucket_that_vanishes(server, docs, corpus_model, monkeypatch):

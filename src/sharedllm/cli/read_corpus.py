@@ -94,22 +94,22 @@ def command(
     if json:
         print_json(corpus=output, workers=workers, **report.values())
         return
-    if report.failed:
-        note(f"{len(report.failed):,} could not be read:", style="yellow")
-        for name, reason in report.failed[:SHOWN]:
+    if report.unreadable:
+        note(f"{len(report.unreadable):,} could not be read:", style="yellow")
+        for name, reason in report.unreadable[:SHOWN]:
             note(f"  {reason if name in reason else f'{name}: {reason}'}")
-        if len(report.failed) > SHOWN:
-            note(f"  and {len(report.failed) - SHOWN:,} more; --json names all")
+        if len(report.unreadable) > SHOWN:
+            note(f"  and {len(report.unreadable) - SHOWN:,} more; --json names all")
     table = Table(show_header=False)
     table.add_column(justify="left")
     table.add_column(justify="right")
     rows = {
         "documents": f"{report.documents:,}",
-        "could not be read": f"{len(report.failed):,}",
-        "shards read now": f"{report.read:,}",
-        "shards that were there": f"{report.known:,}",
-        "tokens read now": f"{report.tokens:,}",
-        "tokens in all": f"{report.corpus_tokens:,}",
+        "could not be read": f"{len(report.unreadable):,}",
+        "shards read now": f"{report.shards_read:,}",
+        "shards that were there": f"{report.shards_known:,}",
+        "tokens read now": f"{report.tokens_read:,}",
+        "tokens in all": f"{report.tokens:,}",
         "seconds": f"{report.seconds:,.1f}",
         "tokens a second": f"{report.rate:,.0f}",
         "seconds of processors": f"{report.processor_seconds:,.1f}",

@@ -23,31 +23,32 @@ OWN = {NAME, "parts", "shards", "index"}
 class Report:
     """What a run did, and what the corpus holds now.
 
-    read, known  shards read now, and found committed
-    tokens       read now. seconds: of the whole run. processor_seconds: of all workers together
-    failed       name and reason of each document that could not be read
+    shards_read, shards_known  shards read now, and found committed
+    tokens_read  tokens read now. tokens, nbytes: of the corpus. seconds: of the whole run. processor_seconds: of all workers together
+    unreadable   name and reason of each document that could not be read
     """
 
     shards: int = 0
-    read: int = 0
-    known: int = 0
+    shards_read: int = 0
+    shards_known: int = 0
     documents: int = 0
+    tokens_read: int = 0
     tokens: int = 0
-    corpus_tokens: int = 0
     nbytes: int = 0
     seconds: float = 0.0
     processor_seconds: float = 0.0
-    failed: list[tuple[str, str]] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
         """Tokens a second of the run."""
-        return self.tokens / self.seconds if self.seconds else 0.0
+        return self.tokens_read / self.seconds if self.seconds else 0.0
 
     def values(self) -> dict[str, Any]:
-        """For --json."""
-        failed = [{"document": name, "reason": reason} for name, reason in self.failed]
-        return asdict(self) | {"tokens_per_second": round(self.rate, 1), "failed": failed}
+        """For --json, by the names that `sharedllm read` has for the same."""
+        unreadable = [{"document": name, "reason": reason} for name, reason in self.unreadable]
+        own = asdict(self) | {"bytes": self.nbytes, "tokens_per_second": round(self.rate, 1), "unreadable": unreadable}
+        return {key: value for key, value in own.items() if key != "nbytes"}
 
 
 def read_corpus(
@@ -93,24 +94,24 @@ def read_corpus(
         check_kept(place, held, shards)
     known = whole(place, shards)
     left = [shard for shard in shards if shard.id not in known]
-    report = Report(shards=len(shards), known=len(known), failed=list(unreadable))
+    report = Report(shards=len(shards), shards_known=len(known), unreadable=list(unreadable))
     progress(None, len(left))
     _read(engine, model, uri, settings, left, report, progress)
     parts = _committed(place, shards, known)
-    report.failed += [failure for part in parts for failure in part.failed]
+    report.unreadable += [failure for part in parts for failure in part.failed]
     totals = Totals(
         sum(len(part.documents) for part in parts),
         sum(part.tokens for part in parts),
         sum(part.blocks.nbytes for part in parts if part.blocks is not None),
-        len(report.failed),
+        len(report.unreadable),
     )
     index = write_index(place, parts)
     if index is None:
         _forgotten(place, anew)
-        reasons = "; ".join(reason for _, reason in report.failed[:3])
+        reasons = "; ".join(reason for _, reason in report.unreadable[:3])
         raise UserError(f"{', '.join(sources)} holds no document that can be read: {reasons}")
     write_manifest(place, CorpusManifest(held.settings, index, totals))
-    report.documents, report.corpus_tokens, report.nbytes = totals.documents, totals.tokens, totals.nbytes
+    report.documents, report.tokens, report.nbytes = totals.documents, totals.tokens, totals.nbytes
     report.seconds = time.perf_counter() - begun
     return report
 
@@ -151,10 +152,10 @@ def _read(
     for outcome in outcomes:
         if outcome.error:
             raise UserError(
-                f"{outcome.error} {report.read:,} of {len(shards):,} shards are committed; the same command does the rest."
+                f"{outcome.error} {report.shards_read:,} of {len(shards):,} shards are committed; the same command does the rest."
             )
-        report.read += 1
-        report.tokens += outcome.tokens
+        report.shards_read += 1
+        report.tokens_read += outcome.tokens
         report.processor_seconds += outcome.seconds
         progress(outcome, len(shards))
 
