@@ -107,6 +107,7 @@ def test_memory_forget_merge_check(run, tmp_path, small_folder):
     assert code == 1 and "b.txt: tokens 0–350 are lost" in out.replace("\n", " ")
     for arguments, message in (
         (["merge", tmp_path / "a.memory", "-o", both], "already exists"),
+        (["merge", both, both, "-o", tmp_path / "new.memory"], "is named twice"),
         (["merge", tmp_path / "none.memory", "-o", tmp_path / "new.memory"], "does not exist"),
         (["forget", both, "c"], "no document is named 'c'"),
         (["check", tmp_path / "none.memory"], "does not exist"),
@@ -115,6 +116,9 @@ def test_memory_forget_merge_check(run, tmp_path, small_folder):
         code, _, err = run("memory", *arguments)
         assert code == 2 and message in err and err.count("\n") == 1, err
     assert not (tmp_path / "new.memory").exists()
+    assert run("memory", "forget", both, tmp_path / "b.txt")[0] == 0
+    emptied = json.loads(run("info", both, "--json")[1])
+    assert (emptied["documents"], emptied["tokens"], emptied["bytes"]) == (0, 0, 0)
 
 
 def test_memories_of_several_models_say_what_to_type(run, tmp_path, base_folder, small_folder, text_file, memory_file):

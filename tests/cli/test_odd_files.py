@@ -380,14 +380,16 @@ def test_appending_to_a_damaged_memory_says_what_is_lost(run, tmp_path, small_fo
     assert code == 0 and f"lost: {old}, tokens 0–" in err
 
 
-def test_merging_a_memory_with_itself_names_it(run, tmp_path, small_folder):
+def test_merging_a_memory_with_its_copy_names_it(run, tmp_path, small_folder):
     text, memory, twice = tmp_path / "a.txt", tmp_path / "a.memory", tmp_path / "b.memory"
+    copy = tmp_path / "copy.memory"
     text.write_text("The harbour master counted crates. " * 4)
     assert run("read", text, "-o", memory, "--model", small_folder)[0] == 0
-    code, _, err = run("memory", "merge", memory, memory, "-o", twice)
+    shutil.copytree(memory, copy)
+    code, _, err = run("memory", "merge", memory, copy, "-o", twice)
     assert (
         code == 2
-        and f"{text} is in {memory} and in what it is merged with: `sharedllm memory forget MEMORY {text}`" in err
+        and f"{text} is in {copy} and in what it is merged with: `sharedllm memory forget MEMORY {text}`" in err
     )
     assert str(twice) not in err
 

@@ -198,7 +198,7 @@ def test_rows_that_are_damaged_are_listed(tmp_path):
 def test_a_compressed_file_that_is_cut_short_is_no_shorter_one(tmp_path, kind):
     content = PACKED[kind]("\n".join(LINES).encode())
     (tmp_path / f"a.{kind}").write_bytes(content[:-9])
-    with pytest.raises(UserError, match=rf"a\.{kind} is damaged or cut short after line \d+"):
+    with pytest.raises(UserError, match=rf"a\.{kind} is damaged or cut short: "):
         plan([str(tmp_path / f"a.{kind}")], 1000)
     (tmp_path / "b.txt").write_text("b")
     shards, unreadable = plan([str(tmp_path)], 10**9)

@@ -271,7 +271,7 @@ def test_evaluate_and_report(run, tmp_path, model_folder, base_folder):
     ("arguments", "message"),
     [
         (["best"], "task 'best' is not known: use one of loss"),
-        (["loss", "--system", "best"], "system 'best' is not known"),
+        (["loss", "--system", "best"], "--system best is not known"),
         (["loss", "--lengths", "1X"], "--lengths: '1X'"),
         (["loss", "--lengths", "4096W"], "no document has"),
         (["loss", "--data", "none.txt"], "none.txt"),

@@ -206,7 +206,7 @@ def test_names():
         assert make_evaluated(name, shared, model, tokenizer, 32, trained).name == name
     assert {name: name_of_trained(model) for name, model in trained.items()} == {name: name for name in trained}
     for name in ("best", "window:right", "budget", "budget:best@64"):
-        with pytest.raises(ValueError, match=f"system '{name}' is not known"):
+        with pytest.raises(ValueError, match=f"systems='{name}' is not known"):
             make_evaluated(name, shared, model, tokenizer, 32)
     with pytest.raises(ValueError, match="needs a model: give base=NAME"):
         make_evaluated("yarn", shared, None, tokenizer, 32)

@@ -19,7 +19,7 @@ def check_names(names: Sequence[str]) -> None:
     """
     unknown = [name for name in names if name not in timed_names()]
     if unknown:
-        raise UserError(f"system {unknown[0]!r} is not known: use some of {', '.join(timed_names())}.")
+        raise UserError(f"systems={unknown[0]!r} is not known: use some of {', '.join(timed_names())}.")
 
 
 def make_timed(

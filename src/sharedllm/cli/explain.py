@@ -30,7 +30,9 @@ MOST_SOURCES = 8
 
 
 def command(
-    source: Annotated[str, typer.Argument(help="A --keep-all memory, a text file, or - for standard input.")],
+    source: Annotated[
+        str, typer.Argument(help="A --keep-all memory, a corpus or its URI, a text file, or - for standard input.")
+    ],
     question: Annotated[str, typer.Argument(help="What to ask.")],
     output: Annotated[Path, output_file_option("Page to write.")] = Path("explain.html"),
     model: ModelOption = "tiny",

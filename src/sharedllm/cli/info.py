@@ -109,10 +109,10 @@ def describe_memory(name: str) -> dict:
 
 def _embedded(memory: Any) -> bool | None:
     """Whether a sentence encoder's sentences are kept for every part that a question selects from. None: of a corpus, which may
-    have too many to look at, and of a memory that no question selects from."""
+    have too many to look at, and of a memory that no question selects from, or that holds nothing to read."""
     from ..memory.interface import Searched
 
-    if isinstance(memory, Searched) or not memory.complete:
+    if isinstance(memory, Searched) or not memory.complete or not memory.nbytes:
         return None
     return all(segment.embedded is not None for segment in memory.segments)
 

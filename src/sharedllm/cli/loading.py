@@ -107,11 +107,6 @@ def note_damage(memory: Memory, name: str | Path) -> None:
         note(f"lost: {lost.document}, tokens {lost.start:,}–{lost.end:,}: {lost.reason}")
     if memory.damaged:
         note_repair(name)
-    note_incomplete(memory, name)
-
-
-def note_incomplete(memory: Memory, name: str | Path) -> None:
-    """Report documents whose reading was interrupted, and what reads the rest, on stderr."""
     for document in incomplete(memory):
         note(f"incomplete: {document['name']} {_rest_of(document, name)}.", style="yellow")
 

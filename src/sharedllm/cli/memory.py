@@ -46,8 +46,10 @@ def merge(
     output: Annotated[Path, output_option("Memory to write; the others are not changed.")],
 ) -> None:
     """Merge memories into a new one. Nothing is read again, and each document keeps its name and offsets."""
-    for memory in memories:
+    for number, memory in enumerate(memories):
         _check_folder(memory)
+        if memory.resolve() in {earlier.resolve() for earlier in memories[:number]}:
+            raise UserError(f"{memory} is named twice: name each memory once.")
     from ..store.writer import writing
     from .reading import room
 
@@ -103,11 +105,11 @@ def check(memory: Annotated[str, typer.Argument(help="A memory, a corpus or its 
         lost = list(lost_of(memory, advance))
     for line in lost:
         print(harmless(line))
-    if lost and not recognised(memory):  # a corpus says it for every object
-        note_repair(memory)
-    _report(memory)
     if lost:
+        if not recognised(memory):  # a corpus says it for every object
+            note_repair(memory)
         raise typer.Exit(1)
+    _report(memory)
 
 
 def _check_folder(memory: Path, *, lost: bool = False) -> None:
@@ -130,10 +132,10 @@ def _check_new(output: Path) -> None:
 
 def _report(memory: str | Path) -> None:
     from ..store import open_memory
-    from .loading import note_incomplete
+    from .loading import note_damage
 
     opened = open_memory(memory, verify=False)
-    note_incomplete(opened, memory)
+    note_damage(opened, memory)
     note(
         f"{memory}: {len(opened.contents)} document{'s' * (len(opened.contents) != 1)}, {opened.tokens:,} tokens, {opened.nbytes / 1e6:.1f} MB"
     )

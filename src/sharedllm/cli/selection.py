@@ -31,7 +31,7 @@ def command(
     rankings: Annotated[
         str,
         typer.Option(
-            help="bm25, words (ours), minilm, minilm-sentences, both (words and minilm-sentences), memory:SCORE[~mean], and sums of reciprocal ranks such as bm25+minilm."
+            help="bm25, words (ours), minilm, minilm-sentences, both (words and minilm-sentences), oracle (shown the evidence), memory:SCORE[~mean], and sums of reciprocal ranks such as bm25+minilm."
         ),
     ] = "bm25",
     embeddings: EmbeddingsOption = "",

@@ -114,7 +114,7 @@ def _items(sources: Sequence[str], exclude: Sequence[str], unreadable: list[tupl
                 yield from _of_file(Span(uri, path, kind_of(path)), stamp, nbytes)
             except (UserError, OSError) as error:
                 if len(files) == 1 and len(sources) == 1:
-                    raise UserError(f"{path} can't be read: {error}") from None
+                    raise UserError(str(error) if path in str(error) else f"{path} can't be read: {error}") from None
                 unreadable.append((readable(path), str(error)))
 
 
@@ -202,7 +202,6 @@ def chunks_of(span: Span) -> Generator[list[bytes]]:
     Raises:
         UserError: as `opened`; or it is damaged.
     """
-    number = 0
     with opened(span) as file:
         begun: list[bytes] = []  # parts of a line whose end is not read yet
         try:
@@ -213,9 +212,8 @@ def chunks_of(span: Span) -> Generator[list[bytes]]:
                     whole = [b"".join(begun), *lines[:-1]]
                     begun = lines[-1:]
                     yield whole
-                    number += len(whole)
         except compressed.DAMAGED as error:
-            raise UserError(f"{span.name} is damaged or cut short after line {number}: {error}.") from None
+            raise UserError(f"{span.name} is damaged or cut short: {error}.") from None
         if last := b"".join(begun):
             yield [last]
 

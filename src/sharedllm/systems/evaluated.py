@@ -133,4 +133,4 @@ def parsed(name: str) -> tuple[System, str | None, tuple[int, ...] | None]:
 
 
 def _unknown(name: str) -> UserError:
-    return UserError(f"system {name!r} is not known: use one of {', '.join(evaluated_names())}.")
+    return UserError(f"systems={name!r} is not known: use one of {', '.join(evaluated_names())}.")

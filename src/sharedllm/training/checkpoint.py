@@ -76,7 +76,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[torch.optim
     state = _read_state(folder)
     for name in FILES:
         if not (folder / name).is_file() or _sha256(folder / name) != state["sha256"][name]:
-            raise UserError(f"{folder / name} is damaged: resume from an earlier checkpoint with resume_from=FOLDER.")
+            raise _damaged(folder / name)
     weights = {todays_name(name): tensor for name, tensor in load_file(folder / FILES[0]).items()}
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if set(weights) != set(trained):
@@ -112,10 +112,15 @@ def _read_state(folder: Path) -> dict[str, Any]:
     except OSError:
         raise UserError(f"{folder} is not a checkpoint: it has no state.json.") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(
-            f"{folder / 'state.json'} is damaged: resume from an earlier checkpoint with resume_from=FOLDER."
-        ) from None
+        raise _damaged(folder / "state.json") from None
     return state
+
+
+def _damaged(file: Path) -> UserError:
+    """What to say of a damaged file of a checkpoint: the one before goes on, or the run begins anew."""
+    if earlier := [path for path in found(file.parent.parent) if path.name < file.parent.name]:
+        return UserError(f"{file} is damaged: resume from an earlier checkpoint with resume_from={str(earlier[-1])!r}.")
+    return UserError(f"{file} is damaged, and no earlier checkpoint is there: delete {file.parent} to begin anew.")
 
 
 def found(folder: Path) -> list[Path]:

@@ -115,10 +115,13 @@ def make_stores(
         field, share = recipe.data.text_field, 0.0 if source.validation else recipe.data.validation_share
         report = _Report(name, say)
         build_shards(source.files, tokenizer, folder, validation=share, text_field=field, progress=report)
+        report.end()
         training[name] = TokenStore(folder, "train")
         if source.validation:
             held_out = Path(recipe.data.folder) / f"{name}-validation"
+            report = _Report(held_out.name, say)
             build_shards(source.validation, tokenizer, held_out, text_field=field, progress=report)
+            report.end()
             validation[name] = TokenStore(held_out, "train")
         elif share:
             validation[name] = TokenStore(folder, "validation")
@@ -128,15 +131,19 @@ def make_stores(
 
 
 class _Report:
-    """Reports the number of tokens of a domain so far, every five million."""
+    """Reports the number of tokens of a domain: every five million, and at the end if any were made now."""
 
     def __init__(self, domain: str, say):
         self.domain, self.say, self.tokens = domain, say, 0
 
     def __call__(self, tokens: int) -> None:
         before, self.tokens = self.tokens, self.tokens + tokens
-        if before == 0 or before // 5_000_000 != self.tokens // 5_000_000:
+        if before // 5_000_000 != self.tokens // 5_000_000:
             self.say(f"tokenising {self.domain}: {self.tokens:,} tokens")
+
+    def end(self) -> None:
+        if self.tokens:
+            self.say(f"tokenised {self.domain}: {self.tokens:,} tokens")
 
 
 def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

@@ -170,5 +170,7 @@ def ranking_of(name: str, embeddings: str = "") -> Ranking:
         "both": lambda: Both(OwnWords(), SentenceEmbeddings(SentenceEncoder.load(embeddings))),
     }
     if name not in made:
-        raise UserError(f"the ranking {name!r} is not known: use {', '.join(made)}, or memory:SCORE.")
+        raise UserError(
+            f"rankings={name!r} is not known: use {', '.join(made)}, memory:SCORE[~mean], or a sum of some, as bm25+minilm."
+        )
     return made[name]()
