@@ -239,7 +239,7 @@ def test_other_systems_train_and_are_evaluated(
 def test_a_system_that_does_not_fit_is_refused(run, recipe, model_folder):
     code, _, err = run("train", recipe(system="tuned", model={"colour": 1}, train={"everything": 0.001}))
     assert code == 2 and "model.colour is not a field" in err
-    code, _, err = run("train", recipe(base=str(model_folder), system="beacon", model={}))
+    code, _, err = run("train", recipe(base=str(model_folder), system="beacon", model={}, train={"beacon": 0.001}))
     assert code == 2 and "is already a trained sharedllm" in err
 
 

@@ -86,15 +86,20 @@ class Batches:
 
     @functools.cache  # noqa: B019
     def _plan(self, index: int) -> tuple[list[str], np.ndarray, np.ndarray]:
-        """Domain of each row of a phase, and how many rows of that domain came before it."""
+        """Domain of each row of a phase, and how many rows of that domain and length came before it, in earlier phases too: a
+        phase goes on in the text where the last one of its length ended."""
         phase, shares = self.phases[index], self.recipe.domain_weights()
         steps = self.starts[index + 1] - self.starts[index]
         rows = steps * self.per_step * self.rows_in_micro_batch(phase)
         drawn = np.random.default_rng([self.recipe.seed, index]).choice(len(shares), rows, p=list(shares.values()))
+        alike = [earlier for earlier in range(index) if self.phases[earlier].length == phase.length]
+        before = sum(
+            (np.bincount(self._plan(one)[1], minlength=len(shares)) for one in alike), np.zeros(len(shares), int)
+        )
         ordinals = np.zeros(rows, dtype=np.int64)
         for domain in range(len(shares)):
             here = drawn == domain
-            ordinals[here] = np.arange(here.sum())
+            ordinals[here] = before[domain] + np.arange(here.sum())
         return list(shares), drawn, ordinals
 
     def __call__(self, step: int, micro: int) -> Batch:

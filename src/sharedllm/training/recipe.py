@@ -176,11 +176,6 @@ class Recipe:
             raise UserError(f"system={self.system!r} is not known: use one of {', '.join(trained_systems())}.")
         if self.stage == "base" and self.system != "sharedllm":
             raise UserError(f"system={self.system!r} extends a base: set stage: extend, or leave system out.")
-        parts = parts_of_system(None if self.stage == "base" else self.system)
-        if wrong := next((part for part in self.train if part not in parts), None):
-            raise UserError(
-                f"train.{wrong} is no part of {'a base' if self.stage == 'base' else self.system}: {meant(wrong, parts)}"
-            )
         if self.frozen == "bfloat16" and self.precision != "bf16":
             raise UserError(
                 f"frozen={self.frozen} needs precision: bf16, which multiplies weights of both kinds; it is {self.precision!r}."
@@ -194,6 +189,11 @@ class Recipe:
         if self.stage != "base" and self.base is None:
             raise UserError(
                 f"base is missing: stage {self.stage!r} starts from a checkpoint; name its folder or hub id."
+            )
+        parts = parts_of_system(None if self.stage == "base" else self.system)
+        if wrong := next((part for part in self.train if part not in parts), None):
+            raise UserError(
+                f"train.{wrong} is no part of {'a base' if self.stage == 'base' else self.system}: {meant(wrong, parts)}"
             )
         window = self.model.get("window")
         if self.windowed and type(window) is int:
