@@ -1,16 +1,18 @@
-"""Losses of rows for models that take context and running text as one sequence."""
+"""Losses of rows: of models that take context and running text as one sequence, and of those that read by a query."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from helpers import pad, random_texts, tiny_base
+from helpers import pad, random_texts, tiny_base, tiny_shared
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer
 
-from sharedllm.data.rows import RowMaker
+from sharedllm.data.rows import Row, RowMaker
 from sharedllm.model.targets import IGNORE
+from sharedllm.training.batches import collate
 from sharedllm.training.losses import RowLosses
 
 
@@ -46,3 +48,27 @@ def test_an_echo_has_its_running_text_as_context(base_folder):
     text = np.arange(40)
     row = maker.make("echo", random.Random(0), [text], 0, 16, 24)
     assert row.kind == "echo" and row.context.tolist() == row.running.tolist() == list(range(16, 40))
+
+
+@torch.no_grad()
+def test_what_is_learnt_of_a_row_does_not_depend_on_the_others():
+    """The query is a row's own beginning, wherever that stands in the batch, and no target."""
+    model = tiny_shared("llama", selection="cosine").eval()
+    contexts, runnings, queries = random_texts([40, 40]), random_texts([30, 24], seed=1), (25, 4)
+    rows = []
+    for context, running, size in zip(contexts, runnings, queries, strict=True):
+        labels = np.array(running)
+        labels[:size] = IGNORE
+        rows.append(Row("instructions", np.array(context), np.array(running), labels, np.array(running[:size])))
+    losses = RowLosses(model)
+    together = losses(**inputs_of(collate(rows))).loss
+    for row, alone in enumerate(rows):
+        assert float(together[row]) == pytest.approx(float(losses(**inputs_of(collate([alone]))).loss), rel=1e-4), row
+    changed = replace(rows[1], labels=np.array(runnings[1]))
+    assert float(losses(**inputs_of(collate([rows[0], changed]))).loss[1]) == pytest.approx(
+        float(together[1]), rel=1e-5
+    )
+
+
+def inputs_of(batch):
+    return {name: tensor for name, tensor in batch.tensors().items() if name != "weights"}

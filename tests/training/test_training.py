@@ -244,9 +244,9 @@ def test_a_system_that_does_not_fit_is_refused(run, recipe, model_folder):
 
 
 def test_questions_and_instructions(run, recipe, tmp_path):
-    records = [{"context": "The code is 42. " * 3, "question": "Which code?", "answer": "42"}]
+    records = [{"context": "The code is 42.\u2028" * 3, "question": "Which code?", "answer": "42"}]
     file = tmp_path / "records.jsonl"
-    file.write_text("\n".join(map(json.dumps, records)) + "\n")
+    file.write_text("\n".join(json.dumps(record, ensure_ascii=False) for record in records) + "\n")
     data = yaml.safe_load(recipe().read_text())["data"] | {"instructions": [str(file)]}
     settings = yaml.safe_load(recipe().read_text())["model"] | {"window": 256, "selection": "cosine"}
     kinds = {"text": 0.25, "instructions": 0.25, "needle": 0.25, "questions": 0.25}

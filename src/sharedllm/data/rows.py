@@ -185,7 +185,7 @@ def load_instructions(files: list[str]) -> list[dict[str, str]]:
             raise UserError(f"data.instructions: {file} does not exist.") from None
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"data.instructions: {file} can't be read: {error}.") from None
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.split("\n"), 1):  # a value may hold U+2028, at which `splitlines` would cut
             if not line.strip():
                 continue
             try:

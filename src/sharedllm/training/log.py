@@ -52,10 +52,10 @@ class Log:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """All complete lines of a log; a line truncated by a kill is left out."""
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
             records.append(json.loads(line))
-        except json.JSONDecodeError:
+        except ValueError:
             break
     return records
 

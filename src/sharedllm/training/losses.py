@@ -75,9 +75,8 @@ class RowLosses(nn.Module):
                 memory = model.read(context, context_mask, *asked, **other, fingerprint=False)
                 inputs["memory"] = _with_others(memory, context_mask.any(1), shifts or [0])
             if similarity:
-                # The text that chose the context can't be a target.
-                labels = labels.clone()
-                labels[:, : query.shape[1]] = IGNORE
+                assert query_mask is not None, "a policy by similarity needs a query"
+                labels = labels.masked_fill(_beginning(running_mask, query_mask.sum(1)), IGNORE)
         targets = labels[:, 1:]
         # Padding predicts nothing.
         learnt = (targets != IGNORE) & running_mask[:, :-1]
@@ -96,6 +95,12 @@ class RowLosses(nn.Module):
 
     def _unwrapped(self) -> nn.Module:
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+
+def _beginning(mask: Tensor, lengths: Tensor) -> Tensor:
+    """(B, L) bool: the first tokens of each row, as many as its query has. The text that chose the context can't be a target."""
+    place = mask.cumsum(1)
+    return mask & (place <= lengths[:, None])
 
 
 def _placed(values: Tensor, where: Tensor) -> Tensor:
@@ -133,8 +138,15 @@ def _with_others(own: ContextMemory, has_context: Tensor, shifts: list[int]) -> 
     parts = [own.index_select([(row + shift) % batch for row in range(batch)]) for shift in shifts]
     joined = parts[0]
     for part in parts[1:]:
-        joined = joined.append(part)
+        joined = _to_chunk_border(joined).append(part)
     return replace(joined, mask=joined.mask & has_context[:, None])
+
+
+def _to_chunk_border(memory: ContextMemory) -> ContextMemory:
+    """Texts of whole chunks: an unfinished last chunk is counted whole, with empty slots at its end, as between a store's documents."""
+    lengths = memory.chunks * memory.chunk_size
+    missing = int(lengths.max()) - memory.token_ids.shape[1]
+    return replace(memory, lengths=lengths, token_ids=pad(memory.token_ids, (0, max(0, missing))))
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:

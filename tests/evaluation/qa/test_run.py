@@ -229,6 +229,11 @@ def test_nothing_is_asked_twice_and_a_torn_line_is_asked_again(harness, plan, pl
     measure(plan, texts, Resources(harness, texts), tmp_path, {"base": "a"})
     replies = [(r["question"], r["reply"]) for r in rows_of(torn)]
     assert sorted(replies) == sorted((r["question"], r["reply"]) for r in map(json.loads, before[torn].splitlines()))
+    torn.write_bytes(
+        json.dumps({"reply": "a\u2028b"}, ensure_ascii=False).encode() + b"\n" + '{"reply": "é'.encode()[:-1]
+    )
+    assert rows_of(torn) == [{"reply": "a\u2028b"}], "a reply may hold any line end, and the last line half a character"
+    torn.write_text(before[torn])
     with pytest.raises(ValueError, match="holds another measurement, which differs in models"):
         measure(plan, texts, Resources(harness, texts), tmp_path, {"base": "b"})
     late = Plan(plan.questions, plan.spec, ("same-pieces-text",), (400,), 6)

@@ -159,7 +159,7 @@ def _predictions(path: Path) -> list[dict[str, Any]]:
         with path.open("r+b") as file:
             file.truncate(len(whole))
     try:
-        return [json.loads(line) for line in whole.decode("utf-8").splitlines()]
+        return [json.loads(line) for line in whole.splitlines()]
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}; remove it to ask these records again.") from None
 

@@ -192,8 +192,9 @@ def rows_of(file: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     rows = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
+    # Bytes, as a reply may hold what ends a line of text only, U+2028 for instance, and the last one half a character.
+    for line in file.read_bytes().splitlines():
+        with contextlib.suppress(ValueError):
             rows.append(json.loads(line))
     return rows
 
