@@ -197,7 +197,10 @@ class _Run:
             optimizer.step()
             optimizer.zero_grad()
         losses, divergences = totals.by_kind(totals.rows), totals.by_kind(totals.divergences)
-        if self.log is not None and (step % recipe.log_every == 0 or step + 1 == recipe.steps):
+        logged = step % recipe.log_every == 0 or step + 1 == recipe.steps
+        # By every process, as those of a sharded model have to be gathered.
+        gates = self._gates() if logged else []
+        if self.log is not None and logged:
             seconds = time.perf_counter() - begin
             self.log.write(
                 step=step,
@@ -205,7 +208,7 @@ class _Run:
                 **({"divergence": divergences} if divergences else {}),
                 gradient_norm=norm,
                 learning_rate_factor=factor,
-                **({"gates": gates} if (gates := self._gates()) else {}),
+                **({"gates": gates} if gates else {}),
                 tokens_per_second=totals.tokens * world / seconds,
                 memory_mb=round(peak_memory_mb(self.device)),
                 flop_utilisation=self.utilisation.of(self.batches.phase_of(step), len(mine), since=busy),
