@@ -269,12 +269,32 @@ def test_a_new_memory_is_made_and_filled(opened, served, tmp_path, viewport):
     assert page.locator("#make").is_hidden() and page.evaluate("document.activeElement.id") == "new-memory"
 
 
+def test_a_memory_is_deleted_once_that_is_confirmed(opened, served):
+    assert served.post("/v1/memories", json={"name": "letters"}, headers=KEY).status_code == 201
+    page, asked = opened(), []
+    page.select_option("#memory", "letters")
+
+    def answer(yes):
+        page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.accept() if yes else dialog.dismiss()))
+
+    answer(False)
+    page.get_by_role("button", name="Delete this memory…").click()
+    assert asked == ["Delete letters with 0 documents?"] and page.input_value("#memory") == "letters"
+    answer(True)
+    page.get_by_role("button", name="Delete this memory…").click()
+    until(page, "document.getElementById('memory').value === 'notes'")
+    assert page.locator("#memory option").all_inner_texts() == ["notes", "no memory"]
+    assert [m["id"] for m in served.get("/v1/memories", headers=KEY).json()["data"]] == ["notes"]
+    page.select_option("#memory", "")
+    assert page.locator("#remove-memory").is_hidden()
+
+
 def test_without_a_folder_there_is_no_button_for_a_new_memory(browser, tmp_path):
     with clients_of(small_model(), byte_tokenizer(), tmp_path) as start, listening(start().app, lifespan="off") as port:
         page = browser.new_page()
         page.goto(f"http://127.0.0.1:{port}/")
         page.wait_for_selector(".welcome")
-        assert page.locator("#new-memory").is_hidden()
+        assert page.locator("#new-memory").is_hidden() and page.locator("#remove-memory").is_hidden()
         page.close()
 
 

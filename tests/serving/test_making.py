@@ -53,6 +53,7 @@ def test_a_memory_is_made_filled_and_asked(serve, tmp_path):
         "bytes": 0,
         "documents": [],
         "damaged": [],
+        "removable": True,
     }
     assert [m["id"] for m in client.get("/v1/models").json()["data"]] == [
         "small",
@@ -324,3 +325,45 @@ def test_numbers_that_are_none(serve):
 def test_a_server_without_memories_names_none():
     with pytest.raises(ServingError, match="memory='letters' is not served: none is; leave it out"):
         Memories([])["letters"]
+
+
+def test_a_memory_of_the_folder_is_deleted(serve, tmp_path):
+    client = serve(makes=True)
+    path = tmp_path / "letters.memory"
+    assert made(client, "letters").status_code == 201
+    assert client.put("/v1/memories/letters/documents/owls", content=OWLS).status_code == 200
+    assert client.get("/v1/memories/letters").json() == client.get("/v1/memories").json()["data"][1]
+    held = client.service.memories.current("letters")
+    assert client.delete("/v1/memories/letters").json() == {"id": "letters", "object": "memory", "deleted": True}
+    assert not path.exists() and len(list(held.segments)) == 1, "who had it open can read on"
+    for method in ("get", "delete"):
+        assert client.request(method, "/v1/memories/letters").status_code == 404
+    assert [memory["id"] for memory in client.get("/v1/memories").json()["data"]] == ["notes"]
+    assert client.post("/v1/chat/completions", json=ASKED | {"memory": "letters"}).status_code == 404
+    assert made(client, "letters").status_code == 201
+    assert client.put("/v1/memories/letters/documents/owls", content=OWLS).status_code == 200
+
+
+def test_what_is_not_the_servers_own_is_not_deleted(serve, model, tmp_path):
+    without = serve()
+    assert not without.get("/v1/memories/notes").json()["removable"]
+    refused = without.delete("/v1/memories/notes")
+    assert refused.status_code == 403 and refused.json()["error"]["param"] == "memory"
+    assert "none that this server keeps in its folder (`--folder`)" in message(refused)
+    client = serve(makes=True)
+    (tmp_path / "far").mkdir()
+    store_of(tmp_path / "far" / "far.memory", model, byte_tokenizer(), owls=OWLS)
+    (tmp_path / "linked.memory").symlink_to(tmp_path / "far" / "far.memory")
+    assert client.get("/v1/memories/far").json()["documents"]
+    assert client.delete("/v1/memories/far").status_code == 403
+    assert made(client, "letters").status_code == 201
+    assert client.put("/v1/memories/letters/documents/owls", content=OWLS).status_code == 200
+    path = tmp_path / "letters.memory"
+    with writing(path):
+        busy = client.delete("/v1/memories/letters")
+        assert busy.status_code == 409 and "being written by another process" in message(busy)
+    foreign = [path / "mine.txt", path / "blocks" / "mine.txt"]
+    for file in foreign:
+        file.write_text("mine")
+    assert client.delete("/v1/memories/letters").status_code == 200
+    assert sorted(p for p in path.rglob("*") if p.is_file()) == sorted(foreign)

@@ -1,4 +1,4 @@
-"""Routes that change memories: documents sent as JSON or as files, with progress, and their removal."""
+"""Routes that list and change memories: they are made and removed, and documents sent as JSON or as files, with progress."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
@@ -13,7 +13,7 @@ from ..documents.apart import Text
 from ..utils.text import tokenize
 from ..utils.text_files import line_feeds
 from .completing import disconnected, worked
-from .editing import add_document, check_free, make_memory, remove_document
+from .editing import add_document, check_free, make_memory, remove_document, remove_memory
 from .errors import ServingError, left
 from .names import check_document, check_memory
 from .parsing import BARE
@@ -58,6 +58,18 @@ def add_changes(app: FastAPI, service: Service) -> None:
             changes=True,
         )
         return Json(await _result(service, work), 201)
+
+    @app.get("/v1/memories/{name}", dependencies=BARE)
+    async def memory(name: str) -> dict[str, Any]:
+        await asyncio.to_thread(service.memories.refresh)
+        return service.memories.described(name)
+
+    @app.delete("/v1/memories/{name}", dependencies=BARE)
+    async def drop(name: str) -> dict[str, Any]:
+        """Of the server's folder."""
+        _ = service.memories[name]
+        work = Job(lambda _: remove_memory(service.memories, name), service.seconds, changes=True)
+        return await _result(service, work)
 
     @app.post("/v1/memories/{name}/documents", dependencies=BARE)
     async def add(name: str, body: DocumentRequest) -> dict[str, Any]:

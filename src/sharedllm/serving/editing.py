@@ -1,4 +1,4 @@
-"""A server's memories are made, and documents read into them and removed. Only the worker's thread does this."""
+"""A server's memories are made and removed, and documents read into them and removed. Only the worker's thread does this."""
 
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -13,6 +13,7 @@ from ..documents.places import Origin
 from ..memory.fingerprint import tokenizer_fingerprint
 from ..memory.interface import Searched
 from ..store.opening import look, open_memory
+from ..store.ownership import remove
 from ..store.writer import Changed, Writer, writing
 from ..utils.errors import UserError, is_full, shown
 from ..utils.text_files import pieces_of
@@ -52,6 +53,25 @@ def make_memory(
     memory = open_memory(path, fingerprint=label.fingerprint, tokenizer=label.tokenizer)
     memories.put(name, Opened(path, label, memory))
     return memories.described(name)
+
+
+def remove_memory(memories: Memories, name: str) -> dict[str, Any]:
+    """Delete a memory of the server's folder. Returns what was deleted.
+
+    Raises:
+        ServingError: no such memory, it is not one of the folder's, or another process is writing to it.
+    """
+    if not memories.removable(name):
+        why = f"memory={name!r} is none that this server keeps in its folder (`--folder`): remove it where it is."
+        raise ServingError(403, why, "memory")
+    path = memories[name].path
+    assert isinstance(path, Path)
+    try:
+        remove(path)
+    except UserError as error:
+        raise ServingError(409, str(error), "memory") from None
+    memories.drop(name)
+    return {"id": name, "object": "memory", "deleted": True}
 
 
 def add_document(

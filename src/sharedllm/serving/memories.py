@@ -67,6 +67,18 @@ class Memories:
         with self._replacing:
             self._opened = self._opened | {name: opened}
 
+    def drop(self, name: str) -> None:
+        """Serve no more what was served under a name."""
+        with self._replacing:
+            self._opened = {other: opened for other, opened in self._opened.items() if other != name}
+
+    def removable(self, name: str) -> bool:
+        """Whether it is a memory in the server's folder, which clients make and may remove."""
+        opened = self[name]
+        if opened.label.kind != "memory" or not isinstance(opened.path, Path):
+            return False
+        return opened.path.parent == self.folder and not opened.path.is_symlink()
+
     def scan(self) -> None:
         """Serve what is in the folder: what other processes have made there, and no more what they have removed."""
         if self.folder is None:
@@ -179,14 +191,15 @@ class Memories:
         return held if label == held.label else held.again(label)
 
     def listed(self) -> list[dict[str, Any]]:
-        """Name, size and documents of each memory, and what of them is lost."""
+        """Of each memory its name, size and documents, what of them is lost, and whether it may be removed."""
         return [self.described(name) for name in self.names]
 
     def described(self, name: str) -> dict[str, Any]:
         opened = self[name]
         size = {"tokens": opened.tokens, "bytes": opened.nbytes}
         damaged = [vars(lost) for lost in opened.damaged]
-        return {"id": name, "object": "memory", **size, "documents": opened.contents, "damaged": damaged}
+        told = {"documents": opened.contents, "damaged": damaged, "removable": self.removable(name)}
+        return {"id": name, "object": "memory", **size, **told}
 
     @contextmanager
     def changing(self, name: str) -> Iterator[None]:

@@ -116,6 +116,29 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def remove(folder: Path) -> None:
+    """Delete a store: its manifest first, as what is left then is no memory, its blocks, and its folder, if nothing else is in it.
+
+    Raises:
+        UserError: it is not a store, or another process is writing to it. OSError: something of it can't be deleted.
+    """
+    read_manifest(folder)  # before a folder or a lock is made
+    with owning(folder):
+        manifest = read_manifest(folder)
+        sweep(folder, manifest)
+        (folder / NAME).unlink()
+        places = [place for place in (folder / "blocks", folder / MEANINGS) if not place.is_symlink()]
+        for block in (block for document in manifest.documents for block in document.blocks):
+            for place in places:
+                with suppress(PermissionError):  # on Windows another process may read it
+                    (place / f"{block.file}.memory").unlink(missing_ok=True)
+        with suppress(PermissionError):  # Windows deletes no file that is open
+            (folder / "lock").unlink()
+        for path in (*places, folder):
+            with suppress(OSError):  # it has other content
+                path.rmdir()
+
+
 def copy_block(source: Path, folder: Path) -> None:
     """Put a block of another store into this one, with what questions had read deeper of it."""
     _copy(source, folder / "blocks")

@@ -4,7 +4,7 @@ import { Failure, json } from "./api.js";
 import { answering, ask, documentsChanged, newConversation, openConversation, stop } from "./conversation.js";
 import { limitUploads, onChange, showDocuments } from "./documents.js";
 import { $, make, some } from "./elements.js";
-import { askForMemory, onMade } from "./making.js";
+import { askForMemory, offerRemoval, onMade, onRemoved } from "./making.js";
 import { closePanel, panelIsOpen } from "./panel.js";
 
 const CHOSEN = "sharedllm.memory";
@@ -21,6 +21,7 @@ function choose(name) {
   closePanel();
   about(memory);
   showDocuments(memory);
+  offerRemoval(memory);
   openConversation({
     model: model.id, window: model.window, memory: memory?.id ?? null, empty: memory?.documents.length === 0, others: memories.length, makes,
   });
@@ -75,6 +76,7 @@ onChange(memory => {
   if ($("memory").value !== memory.id) return;
   about(memory);
   showDocuments(memory);
+  offerRemoval(memory);
   documentsChanged(memory.documents.length === 0);
 });
 onMade(memory => {
@@ -83,6 +85,13 @@ onMade(memory => {
   choose(memory.id);
   if (matchMedia("(min-width: 761px)").matches) $("choose").focus();
   else toggleDocuments(true);
+});
+onRemoved(name => {
+  const chosen = $("memory").value;
+  memories = memories.filter(one => one.id !== name);
+  list();
+  choose(chosen === name ? memories[0]?.id : chosen);
+  $("memory").focus();
 });
 $("memory").addEventListener("change", () => choose($("memory").value));
 $("new-memory").addEventListener("click", askForMemory);
