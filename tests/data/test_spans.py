@@ -127,5 +127,8 @@ def test_instructions_name_the_broken_line(tmp_path):
     path.write_text('{"context": "a", "question": "b", "answer": "c", "answer": "d"}\n')
     with pytest.raises(ValueError, match=r"line 1: not JSON \('answer' is there twice\)"):
         load_instructions([str(path)])
+    path.write_text("\n")
+    with pytest.raises(ValueError, match="holds no record: name a file with some"):
+        load_instructions([str(path)])
     with pytest.raises(ValueError, match="does not exist"):
         load_instructions([str(tmp_path / "none.jsonl")])

@@ -119,6 +119,8 @@ def test_a_model_that_cannot_be_written_leaves_nothing_but_the_checkpoint(run, r
     ("changes", "message"),
     [
         ({"kinds": {"riddle": 1.0}}, "kinds.riddle is not a kind of sample"),
+        ({"weights": {"needles": 2.0}}, "weights.needles is not a kind of sample: do you mean needle?"),
+        ({"validation": {"tasks": ["riddle"]}}, "validation.tasks.riddle is not a kind of sample"),
         ({"kinds": {"instructions": 1.0}}, "needs data.instructions"),
         ({"base": "/nowhere"}, "/nowhere does not exist"),
         ({"context": 4032, "batch_tokens": 4096, "micro_tokens": 4096}, "no document holds a sample of 4,096 tokens"),

@@ -17,7 +17,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ..model.targets import IGNORE
-from ..utils.errors import UserError
+from ..utils.errors import UserError, first_of
 from ..utils.json_text import parse_json
 from ..utils.text import decode, tokenize
 from .questions import MIX, QUESTIONS
@@ -175,7 +175,7 @@ def load_instructions(files: list[str]) -> list[dict[str, str]]:
     """Records with `context`, `question` and `answer` from JSON-lines files (as written by `sharedllm questions`).
 
     Raises:
-        UserError: a missing file, a line that is not JSON, or a record that lacks a key; names file and line.
+        UserError: a missing file, a line that is not JSON, or a record that lacks a key; names file and line. Or no record at all.
     """
     records = []
     for file in files:
@@ -198,4 +198,6 @@ def load_instructions(files: list[str]) -> list[dict[str, str]]:
                 if not isinstance(record.get(key), str):
                     raise UserError(f"{file}, line {number}: {key} is missing or not text.")
             records.append(record | {"where": f"{file}, line {number}"})
+    if files and not records:
+        raise UserError(f"data.instructions: {first_of(files)} holds no record: name a file with some.")
     return records

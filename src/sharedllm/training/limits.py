@@ -1,12 +1,13 @@
-"""What the numbers of a recipe may be."""
+"""What the numbers of a recipe, and its kinds of samples, may be."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..data.questions import QUESTIONS
 from ..systems.trained import system_of_type
-from ..utils.errors import UserError
+from ..utils.errors import UserError, meant
 from ..utils.model_names import checkpoint
 
 # By the name of a key: the least value.
@@ -28,6 +29,8 @@ LEAST = {
     "lora.rank": 1,
 }
 ABOVE_ZERO = ("clip", "lora.alpha", "distil.weight", "distil.temperature")
+# Kinds of samples beside the questions.
+KINDS = ("text", "alone", "echo", "copy", "instructions", "questions", "crowd")
 # From 0 to less than 1.
 PARTS = ("warmup", "lora.dropout", "data.validation_share")
 # Keys that hold several numbers, none below 0; of the latter at least one is above.
@@ -70,6 +73,20 @@ def check_numbers(recipe: Any) -> None:
                 raise UserError(f"{name}={shares} must have no share below 0, and at least one above.")
         if min(phase.distractors) < 0:
             raise UserError(f"distractors={phase.distractors} must be numbers of other contexts, none below 0.")
+
+
+def check_kinds(recipe: Any) -> None:
+    """
+    Raises:
+        UserError: a kind of sample, or a task, that there is not, or instructions without a file of them.
+    """
+    known = sorted({*KINDS, *QUESTIONS, *QUESTIONS.aliases})
+    named = {"kinds": {kind for phase in recipe.phases() for kind in phase.kinds}, "weights": recipe.weights}
+    for key, kinds in {**named, "validation.tasks": recipe.validation.tasks}.items():
+        if wrong := next((kind for kind in kinds if kind not in known), None):
+            raise UserError(f"{key}.{wrong} is not a kind of sample: {meant(wrong, known)}")
+    if "instructions" in named["kinds"] and not recipe.data.instructions:
+        raise UserError("kinds.instructions needs data.instructions: name a JSON-lines file.")
 
 
 def check_running(recipe: Any, window: int, of: str = "the model") -> None:

@@ -12,7 +12,7 @@ from ..systems.trained import parts_of_system, trained_systems
 from ..utils.errors import UserError, meant
 from ..utils.files import there
 from ..utils.model_names import checkpoint
-from .limits import check_numbers, check_running, window_said
+from .limits import check_kinds, check_numbers, check_running, window_said
 
 # The paper's training mixture (arXiv 2603.04759, after RedPajama), in per cent.
 MIXTURES = {
@@ -190,6 +190,7 @@ class Recipe:
             raise UserError(
                 f"base is missing: stage {self.stage!r} starts from a checkpoint; name its folder or hub id."
             )
+        check_kinds(self)
         parts = parts_of_system(None if self.stage == "base" else self.system)
         if wrong := next((part for part in self.train if part not in parts), None):
             raise UserError(

@@ -15,7 +15,6 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from ..causal_lm import SharedLLMForCausalLM
-from ..data.questions import QUESTIONS
 from ..data.rows import RowMaker, load_instructions
 from ..data.shards import TokenStore
 from ..utils.errors import UserError, first_of
@@ -127,7 +126,6 @@ class _Run:
             check_resume(start, recipe, digests)
         instructions = load_instructions(recipe.data.instructions)
         self.batches = Batches(recipe, training, RowMaker(self.tokenizer, "train", recipe.data.chat, instructions))
-        self._check_kinds(bool(instructions))
         self._report_short()
         world = self.accelerator.num_processes
         if self.batches.per_step % world:
@@ -291,14 +289,6 @@ class _Run:
         last = latest(self.checkpoints)
         begin = f", and go on from there with resume_from={str(last)!r}" if last is not None else ""
         raise UserError(f"step {step}: {what}. Lower the learning rates, in a new output folder{begin}.")
-
-    def _check_kinds(self, has_instructions: bool) -> None:
-        known = {"text", "alone", "echo", "copy", "instructions", "questions", "crowd", *QUESTIONS, *QUESTIONS.aliases}
-        for kind in {k for phase in self.recipe.phases() for k in phase.kinds} | set(self.recipe.validation.tasks):
-            if kind not in known:
-                raise UserError(f"kinds.{kind} is not a kind of sample: use {', '.join(sorted(known))}.")
-            if kind == "instructions" and not has_instructions:
-                raise UserError("kinds.instructions needs data.instructions: name a JSON-lines file.")
 
     def _report_short(self) -> None:
         for phase in self.recipe.phases():
