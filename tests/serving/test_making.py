@@ -1,5 +1,6 @@
 """New memories, the names of memories and documents, and requests that say too much or too little."""
 
+import errno
 import json
 import shutil
 import threading
@@ -367,3 +368,16 @@ def test_what_is_not_the_servers_own_is_not_deleted(serve, model, tmp_path):
         file.write_text("mine")
     assert client.delete("/v1/memories/letters").status_code == 200
     assert sorted(p for p in path.rglob("*") if p.is_file()) == sorted(foreign)
+
+
+def test_a_memory_that_the_system_keeps_is_still_there(serve, tmp_path, monkeypatch):
+    client = serve(makes=True)
+    assert made(client, "letters").status_code == 201
+
+    def refused(folder):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(editing, "remove", refused)
+    said = client.delete("/v1/memories/letters")
+    assert said.status_code == 409 and "memory='letters' can't be deleted: Permission denied; ask for" in message(said)
+    assert client.get("/v1/memories/letters").status_code == 200

@@ -40,8 +40,9 @@ class BM25Score:
 
     k1, b: saturation of a word's count, and how much a piece's length matters.
     tokenizer: if given, words are compared whole: the last token of a question's word counts only where the text's word
-    ends too, so that "town7" does not match "town70", and a word of several tokens counts as one, too. And a quotation of the question does not count, which is looked for in
-    pieces of at least `close` of the best score, unless what is left has nowhere `least` of it.
+    ends too, so that "town7" does not match "town70", and a word of several tokens counts as one, too. And a quotation of the
+    question does not count, which is looked for in pieces of at least `close` of the best score, unless what is left has nowhere
+    `least` of it.
     """
 
     name: str = "bm25"

@@ -15,7 +15,7 @@ from ..memory.interface import Searched
 from ..store.opening import look, open_memory
 from ..store.ownership import remove
 from ..store.writer import Changed, Writer, writing
-from ..utils.errors import UserError, is_full, shown
+from ..utils.errors import UserError, is_full, refusal, shown
 from ..utils.text_files import pieces_of
 from .errors import ServingError, invalid
 from .memories import Memories
@@ -59,7 +59,7 @@ def remove_memory(memories: Memories, name: str) -> dict[str, Any]:
     """Delete a memory of the server's folder. Returns what was deleted.
 
     Raises:
-        ServingError: no such memory, it is not one of the folder's, or another process is writing to it.
+        ServingError: no such memory, it is not one of the folder's, another process is writing to it, or the system refuses it.
     """
     if not memories.removable(name):
         why = f"memory={name!r} is none that this server keeps in its folder (`--folder`): remove it where it is."
@@ -70,6 +70,8 @@ def remove_memory(memories: Memories, name: str) -> dict[str, Any]:
         remove(path)
     except UserError as error:
         raise ServingError(409, str(error), "memory") from None
+    except OSError as error:
+        raise ServingError(409, f"memory={name!r} can't be deleted: {refusal(error)}.", "memory") from None
     memories.drop(name)
     return {"id": name, "object": "memory", "deleted": True}
 
