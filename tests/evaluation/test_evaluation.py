@@ -5,6 +5,7 @@ import math
 import random
 import shutil
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -107,6 +108,15 @@ def test_controls_change_only_what_is_beyond_the_window(tokenizer, documents):
         assert sorted(a.ids[:far]) == sorted(c.ids[:far]) and not np.array_equal(a.ids[:far], c.ids[:far])
     short = [list(TASKS.find(name).texts(documents, 64, setting)) for name in ("loss", "loss-other")]
     assert all(np.array_equal(a.ids, b.ids) for a, b in zip(*short, strict=True))
+
+
+def test_a_document_alone_is_no_other_text(tokenizer, documents):
+    """Its own text would stand before the window, and the control say that the text does not help."""
+    alone = replace(documents, names=documents.names[:1], lengths=documents.lengths[:1], source=documents.source[:1])
+    task = TASKS.find("loss-other")
+    with pytest.raises(ValueError, match="is the only document that is long enough; give another one"):
+        next(task.texts(alone, 1024, setting_of(tokenizer)))
+    assert next(task.texts(alone, 64, setting_of(tokenizer)))
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS if TASKS[name].accuracy and name not in ("copy", "keys-64")])

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...systems.evaluated import Scores
 from ..corpus import Documents
-from .base import Setting, Text
+from .base import DoesNotFit, Setting, Text
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,16 @@ class Loss:
         rng = random.Random(f"{setting.seed} {documents.domain}")
         # At least one token comes before the first target.
         needed = max(length, 1) + targets
+        far = needed - setting.window
+        if far > 0 and self.front == "other" and len(chosen) < 2:
+            alone = f"{documents.names[chosen[0]]} is the only document that is long enough"
+            raise DoesNotFit(f"{self.name}, {documents.domain}, {length:,} tokens: {alone}; give another one.")
         for index, document in enumerate(chosen):
             span = documents.lengths[document] - setting.longest - targets
             count = min(setting.cases, span + 1)
             ends = sorted(rng.sample(range(span + 1), count))
             for end in (e + setting.longest + targets for e in ends):
                 ids = documents.read(document, end - needed, needed)
-                far = needed - setting.window
                 if far > 0 and self.front == "other":
                     other = chosen[(index + 1) % len(chosen)]
                     start = min(end - needed, documents.lengths[other] - far)
