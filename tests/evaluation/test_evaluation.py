@@ -285,12 +285,17 @@ def test_evaluate_and_report(run, tmp_path, model_folder, base_folder):
         (["loss", "--lengths", "1X"], "--lengths: '1X'"),
         (["loss", "--lengths", "4096W"], "no document has"),
         (["loss", "--data", "none.txt"], "none.txt"),
+        (
+            ["loss", "--data", "TALE", "--data", "TALE"],
+            "--data names two domains 'tale': name each, as --data one=PATH",
+        ),
     ],
-    ids=["task", "system", "lengths", "too long", "no data"],
+    ids=["task", "system", "lengths", "too long", "no data", "one domain twice"],
 )
 def test_bad_requests(run, tmp_path, model_folder, base_folder, arguments, message):
     (tmp_path / "tale.txt").write_text(SENTENCES)
     usual = ["--model", model_folder, "--base", base_folder, "-o", tmp_path / "out"]
+    arguments = [tmp_path / "tale.txt" if part == "TALE" else part for part in arguments]
     data = [] if "--data" in arguments else ["--data", tmp_path / "tale.txt"]
     code, _, err = run("eval", *arguments, *data, *usual)
     assert code == 2 and message in err and len(err.strip().splitlines()) == 1, err

@@ -137,6 +137,17 @@ def test_every_policy_answers_every_question(documents, tokenizer):
     assert passkey.right, "the bundled model answers the simplest question when it reads the fact"
 
 
+def test_answers_are_grouped_by_the_number_of_their_text(tmp_path):
+    (tmp_path / "texts" / "500").mkdir(parents=True)
+    (tmp_path / "run.json").write_text("{}")
+    for number in range(12):
+        answer = {"kind": "passkey", "policy": "focus", "budget": 64, "right": False, "read": number}
+        content = {"environment": {}, "length": 500, "answers": [answer]}
+        (tmp_path / "texts" / "500" / f"{number}.json").write_text(json.dumps(content))
+    cells, _ = load(tmp_path)
+    assert cells["passkey", "focus", 64][500].read == list(range(12)), "not 0, 1, 10, 11, 2, …"
+
+
 def test_recall_and_its_report(run, files, tmp_path, monkeypatch):
     folder = tmp_path / "out"
     options = ["--data", f"books={files}", "-o", folder, "--cases", 1, "--per-text", 1, "--budgets", "128"]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from combined import FEW, kinds
-from helpers import random_texts, tiny_base, tiny_shared
+from helpers import byte_tokenizer, random_texts, tiny_base, tiny_shared
 from transformers import AutoTokenizer
 
 from sharedllm import bundled_model
@@ -95,6 +95,16 @@ def test_streaming_is_the_base_while_nothing_is_dropped(family):
     model, far, running = tiny_base(family), ids_of(20, 2), ids_of(17, 2, 1)
     got = scores(Streaming(model, window=64, block=8), far, running, 9)
     torch.testing.assert_close(got.log_probs, expected(model, torch.cat([far, running], 1), 9), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("window", [8, 32, 64, 68, 512])
+def test_streaming_never_holds_more_than_its_window(window):
+    model = tiny_base("llama")
+    made = make_evaluated("streaming", None, model, byte_tokenizer(), window)
+    cache = made.prepare(ids_of(300, 1), ids_of(1, 1))
+    assert cache is not None and cache[0][0].shape[2] <= window - made.block < window
+    with pytest.raises(ValueError, match="a window of 5 is too small"):
+        make_evaluated("streaming", None, model, byte_tokenizer(), 5)
 
 
 @pytest.mark.parametrize("block", [1, 4])

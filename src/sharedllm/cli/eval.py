@@ -74,6 +74,8 @@ def command(
     if most < max(wanted):
         raise UserError(f"--longest {longest} is below the longest of --lengths {lengths}: leave it out or raise it.")
     documents = [open_documents(part, tokenizer) for part in data]
+    if twice := [part.domain for part in documents if [other.domain for other in documents].count(part.domain) > 1]:
+        raise UserError(f"--data names two domains {twice[0]!r}: name each, as --data one=PATH --data two=PATH.")
     setting = Setting(tokenizer, window, most, cases, seed, batch_tokens)
     models = {}
     for folder, loaded in [(model, shared), *others]:

@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ..model.attention import attend
 from ..model.families import Rotations, family_of, sliding_window
 from ..model.rope import rotate
+from ..utils.errors import UserError
 from .evaluated import Scores, SystemSpec, scores_of
 from .operations import Costs, Operations, run
 from .timed import Setting, State, TimedSystem
@@ -93,7 +94,16 @@ class Streaming:
 
 
 def streaming(spec: SystemSpec) -> Streaming:
-    return Streaming(spec.model, spec.window)
+    """
+    Raises:
+        UserError: the window has no room for the sinks beside a block.
+    """
+    made = Streaming(spec.model, spec.window, block=min(Streaming.block, max(spec.window // 8, 1)))
+    if made.window - made.block <= made.sinks:
+        raise UserError(
+            f"{spec.name} keeps {made.sinks} first tokens and reads {made.block} at once: a window of {made.window} is too small."
+        )
+    return made
 
 
 class TimedStreaming(TimedSystem):

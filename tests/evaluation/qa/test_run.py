@@ -300,6 +300,11 @@ def test_selection_finds_what_words_say(harness, plan):
     words = np.mean([row["top"][1] for row in rows if row["ranking"] == "bm25"])
     hybrid = np.mean([row["top"][4] for row in rows if row["ranking"] == "bm25+oracle"])
     assert words > 0.5 and hybrid == 1
+    cost = {
+        name: [row["index"] + row["seconds"] for row in rows if row["ranking"] == name]
+        for name in ("bm25", "oracle", "bm25+oracle")
+    }
+    assert cost["bm25+oracle"] == pytest.approx([a + b for a, b in zip(cost["bm25"], cost["oracle"], strict=True)])
 
 
 @dataclass(frozen=True)

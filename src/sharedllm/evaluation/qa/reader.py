@@ -124,17 +124,17 @@ class Reader:
                 part = ids[:, at : at + self.chunk]
                 logits = self.model(part, past_key_values=start.cache, use_cache=True, logits_to_keep=1).logits
             token, new = logits[:, -1:].argmax(-1), []
-            read = now()
+            read, passes = now(), 0
             while int(token) not in self.ends:
                 new.append(int(token))
                 if len(new) == max_new_tokens or (self.form.one_line and "\n" in self._text(new).lstrip()):
                     break
                 logits = self.model(token, past_key_values=start.cache, use_cache=True, logits_to_keep=1).logits
-                token = logits[:, -1:].argmax(-1)
+                token, passes = logits[:, -1:].argmax(-1), passes + 1
         finally:
             self._shorten(start)
         seconds = {"prefill": read - begin, "decode": now() - read}
-        operations = self.operations(ids.shape[1], start.length, 1) + self.operations(len(new), length, len(new))
+        operations = self.operations(ids.shape[1], start.length, 1) + self.operations(passes, length, passes)
         text = self._text(new).strip()
         return Written(text.split("\n")[0] if self.form.one_line else text, len(new), seconds, operations)
 

@@ -67,13 +67,15 @@ def measure_selection(
                 orders[ranking.name] = ranked(ranking.scores(indexes[ranking.name], question))
                 took[ranking.name] = now() - begin
             for names in hybrids:
-                orders["+".join(names)] = ranked(fused([orders[name] for name in names]))
+                sums = "+".join(names)
+                orders[sums] = ranked(fused([orders[name] for name in names]))
+                seconds[sums], took[sums] = (sum(of[name] for name in names) for of in (seconds, took))
             for name, order in orders.items():
                 found = {k: float(np.mean([bool(set(order[:k]) & set(some)) for some in gold])) for k in TOP}
                 rows.append(
                     {"ranking": name, "text": text.id, "question": question.id, "group": question.group,
                      "kind": question.kind, "tokens": text.tokens, "pieces": len(pieces), "top": found,
-                     "index": seconds.get(name, 0.0), "seconds": took.get(name, 0.0)}
+                     "index": seconds[name], "seconds": took[name]}
                 )  # fmt: skip
         note(f"{text.id}: {len(pieces)} pieces, {len(text.questions)} questions")
     return rows

@@ -31,7 +31,8 @@ def load(folder: Path) -> tuple[Cells, dict[str, Any]]:
         UserError: the folder holds no measurement, or a file can't be read; names it.
     """
     cells: Cells = defaultdict(dict)
-    texts = sorted((folder / "texts").rglob("*.json"))
+    # By length and the number of a text: intervals group answers in this order.
+    texts = sorted((folder / "texts").rglob("*.json"), key=lambda path: (path.parent.name, len(path.stem), path.stem))
     made: dict[str, Any] = {}
     try:
         if texts:

@@ -61,7 +61,8 @@ def measure(
     if path.is_file():
         there = json.loads(path.read_text(encoding="utf-8"))
         if there["about"] != about:
-            changed = ", ".join(key for key in about if there["about"].get(key) != about[key])
+            keys = there["about"] | about
+            changed = ", ".join(key for key in keys if there["about"].get(key) != about.get(key))
             raise UserError(f"{folder} holds another measurement, which differs in {changed}: name another folder.")
         commands = there["commands"] + [command for command in commands if command not in there["commands"]]
     write_text(path, json.dumps({"about": about, "commands": commands}))
