@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from sharedllm.benchmark.measure import Plan, bench, run_once
 from sharedllm.benchmark.memory import in_child, is_out_of_memory, peak_growth
 from sharedllm.benchmark.plot import draw
-from sharedllm.benchmark.report import OURS, Spread, exponents, markdown, rows
+from sharedllm.benchmark.report import OURS, Spread, _ratios, exponents, markdown, rows
 from sharedllm.benchmark.results import DONE, OOM, Results
 from sharedllm.benchmark.shapes import SHAPES
 from sharedllm.cli.common import tokens_of_length
@@ -368,3 +368,13 @@ def test_results_of_before_are_read(tmp_path):
     content = {"about": {}, "sessions": [], "cells": [{"contender": "full", "length": 64, "status": OOM, "runs": []}]}
     (tmp_path / "bench.json").write_text(json.dumps(content))
     assert Results.load(tmp_path).cell("full", 64)["status"] == OOM
+
+
+def test_times_are_compared_within_a_session():
+    def runs(*pairs):
+        return [{"session": session, "read": seconds, "first": 0.0, "decode": 0.0} for session, seconds in pairs]
+
+    ours = runs((0, 1.0), (1, 4.0), (1, 5.0))
+    assert _ratios(runs((1, 8.0)), ours) == [2.0], "not by the first session, on another day"
+    assert _ratios(runs((0, 3.0), (1, 8.0), (1, 5.0)), ours) == [3.0, 2.0, 1.0]
+    assert _ratios(runs((2, 8.0)), ours) == []

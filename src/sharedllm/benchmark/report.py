@@ -141,6 +141,16 @@ def markdown(results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _ratios(runs: list[dict[str, Any]], others: list[dict[str, Any]]) -> list[float]:
+    """Times of runs in those of others of the same round: the same place in the same session, as the machine may differ from
+    one session to the next."""
+    pairs = []
+    for session in dict.fromkeys(run.get("session") for run in runs):
+        mine, theirs = ([_total(run) for run in some if run.get("session") == session] for some in (runs, others))
+        pairs += [a / b for a, b in zip(mine, theirs, strict=False)]
+    return pairs
+
+
 def _row(results: Results, cell: Cell, ours: Cell | None) -> Row:
     name, length, runs = cell["system"], cell["length"], cell["runs"]
     if cell["status"] != DONE:
@@ -148,7 +158,7 @@ def _row(results: Results, cell: Cell, ours: Cell | None) -> Row:
     seconds = {part: Spread.of([run[part] for run in runs]) for part in PARTS}
     totals = [_total(run) for run in runs]
     seconds["total"] = Spread.of(totals)
-    ratios = [mine / _total(other) for mine, other in zip(totals, ours["runs"], strict=False)] if ours else []
+    ratios = _ratios(runs, ours["runs"]) if ours else []
     operations = cell["operations"] | {"total": sum(cell["operations"].values())}
     peak, new_tokens = results.peak(results.about["dtype"]), results.about["new_tokens"]
     return Row(
