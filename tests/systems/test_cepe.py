@@ -231,3 +231,11 @@ def test_what_cannot_work():
         tiny_cepe(encoder={"colour": 1})
     with pytest.raises(ValueError, match="can't load the encoder"):
         tiny_cepe(encoder="/nowhere")
+
+
+@pytest.mark.parametrize("hidden", [64, 256, 512, 896, 1024, 1536, 2048, 3584, 4096])
+def test_an_encoder_has_heads_of_one_even_size(hidden):
+    """A quarter of 896, the width of Qwen2.5-0.5B, is no multiple of 64."""
+    made = encoder_config(tiny_base("llama", hidden_size=hidden).config, 10**6)
+    size, rest = divmod(made.hidden_size, made.num_attention_heads)
+    assert rest == 0 and size % 2 == 0

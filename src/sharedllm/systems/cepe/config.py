@@ -61,13 +61,16 @@ def encoder_config(text_config: PreTrainedConfig, parameters: int, **changes) ->
     vocabulary = text_config.vocab_size
     a_layer = 4 * hidden**2 + 3 * hidden * inner
     layers = max(2, round((ENCODER_SHARE * parameters - vocabulary * hidden) / a_layer))
+    # Heads of about 64, of an even size.
+    most = max(1, hidden // 64) if hidden >= 128 else 2
+    heads = next((count for count in range(most, 0, -1) if hidden % (2 * count) == 0), 1)
     settings = {
         "vocab_size": vocabulary + 2,
         "pad_token_id": vocabulary + 1,
         "hidden_size": hidden,
         "intermediate_size": inner,
         "num_hidden_layers": layers,
-        "num_attention_heads": max(1, hidden // 64) if hidden >= 128 else 2,
+        "num_attention_heads": heads,
         "max_position_embeddings": 512,
         # Every layer sees the whole chunk.
         "global_attn_every_n_layers": 1,

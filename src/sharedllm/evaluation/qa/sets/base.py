@@ -109,7 +109,7 @@ class QuestionSet(Protocol):
     def new_tokens(self) -> int: ...
 
     def texts(self, spec: TextSpec, meter: Meter) -> Iterator[PackedText]:
-        """Texts with all questions of the half, each once; generated sets never end.
+        """Texts with the questions of the half, each at most once; generated sets never end.
 
         Raises:
             ValueError: the file is missing, or the length is impossible.
@@ -179,7 +179,8 @@ class Builder:
 def pack(
     name: str, wanted: Sequence[Item], others: Sequence[Item], filler: Sequence[Item], spec: TextSpec, meter: Meter
 ) -> Iterator[PackedText]:
-    """Pack texts of at most `spec.length` tokens until they cover every question of `wanted`.
+    """Pack texts of at most `spec.length` tokens until every document of `wanted` is in one. The last document of a text gives as
+    many of its questions as `spec.per_text` leaves; the others are not asked.
 
     Args:
         wanted: documents whose questions are asked; they also distract from one another. others: more distractors.
