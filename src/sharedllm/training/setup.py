@@ -131,13 +131,15 @@ def make_stores(
 
 
 class _Report:
-    """Reports the number of tokens of a domain: every five million, and at the end if any were made now."""
+    """Reports the beginning of a domain, and the number of its tokens: every five million, and at the end if any were made now."""
 
     def __init__(self, domain: str, say):
         self.domain, self.say, self.tokens = domain, say, 0
 
     def __call__(self, tokens: int) -> None:
         before, self.tokens = self.tokens, self.tokens + tokens
+        if before == 0:
+            self.say(f"tokenising {self.domain} …")
         if before // 5_000_000 != self.tokens // 5_000_000:
             self.say(f"tokenising {self.domain}: {self.tokens:,} tokens")
 
