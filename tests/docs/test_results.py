@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from sharedllm.evaluation.cells import index
 from sharedllm.evaluation.recall import report as recall
 from sharedllm.evaluation.recall.results import load
-from sharedllm.evaluation.report import index, markdown
+from sharedllm.evaluation.report import markdown
 from sharedllm.evaluation.results import load_runs
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sharedllm import SharedLLMForCausalLM, bundled_model
 from sharedllm.data.questions.moving import Moves
+from sharedllm.evaluation.cells import index
 from sharedllm.evaluation.corpus import Documents, open_documents
-from sharedllm.evaluation.report import index
-from sharedllm.evaluation.results import load_runs
+from sharedllm.evaluation.results import Run, load_runs
 from sharedllm.evaluation.run import Plan, evaluate, load_cells
 from sharedllm.evaluation.statistics import (
     holm,
@@ -230,18 +230,22 @@ def test_cells_are_written_once(tokenizer, documents, tmp_path):
     method, setting = Unigram(Counter(range(256))), setting_of(tokenizer)
     plan = Plan([TASKS.find("loss"), TASKS.find("keys-64")], [documents], [method], [0, 1024], setting)
     lines = []
-    evaluate(plan, tmp_path, {"models": {"m": "1"}}, lines.append)
+    evaluate(plan, tmp_path, {"models": {"m": {"sha256": "1"}}}, lines.append)
     assert sum(line.startswith("left out: keys-64: 64 facts") for line in lines) == 2
     cells = load_cells(tmp_path)
     assert [(c["task"], c["length"]) for c in cells] == [("loss", 0), ("loss", 1024)]
     assert all(c["environment"]["torch"] == torch.__version__ for c in cells)
     times = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("cells/**/*.json")}
-    evaluate(plan, tmp_path, {"models": {"m": "1"}})
+    evaluate(plan, tmp_path, {"models": {"m": {"sha256": "1"}}})
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("cells/**/*.json")} == times
     with pytest.raises(ValueError, match="another evaluation, which differs in models m"):
-        evaluate(plan, tmp_path, {"models": {"m": "2"}})
+        evaluate(plan, tmp_path, {"models": {"m": {"sha256": "2"}}})
     with pytest.raises(ValueError, match="another evaluation, which differs in cases"):
-        evaluate(Plan(*list(vars(plan).values())[:4], setting_of(tokenizer, cases=4)), tmp_path, {"models": {"m": "1"}})
+        evaluate(
+            Plan(*list(vars(plan).values())[:4], setting_of(tokenizer, cases=4)),
+            tmp_path,
+            {"models": {"m": {"sha256": "1"}}},
+        )
     run = json.loads((tmp_path / "run.json").read_text())
     assert run["about"]["data"]["tales"]["documents"] == 3 and run["left_out"] == {"tales": []}
 
@@ -330,9 +334,51 @@ def test_several_trainings_are_one_table(run, tmp_path, base_folder):
     ]
     assert "means of 2 trainings" in out
     assert f"{np.mean(means):.3f} ± {np.std(means, ddof=1):.3f}" in out
-    shutil.copytree(tmp_path / "out-0", tmp_path / "again")
+    # The same model in another folder, and with another name of its file, is no other training.
+    shutil.copytree(tmp_path / "model-0", tmp_path / "moved")
+    arguments[1] = tmp_path / "moved"
+    assert run("eval", "loss", *arguments, "--system", "sharedllm,empty", "-o", tmp_path / "again")[0] == 0
     code, _, err = run("report", tmp_path / "out-0", tmp_path / "again")
-    assert code == 2 and "occurs twice" in err
+    assert code == 2 and "again occurs twice: all of it is in another run, of the same models and seed" in err
+    # With other settings the same weights are another model: the folder of the first is refused.
+    config = json.loads((tmp_path / "moved" / "config.json").read_text())
+    (tmp_path / "moved" / "config.json").write_text(json.dumps(config | {"score_scaling": "log"}))
+    code, _, err = run("eval", "loss", *arguments, "--system", "sharedllm,empty", "-o", tmp_path / "out-0")
+    assert code == 2 and "holds another evaluation, which differs in models model" in err
+
+
+def _run(name, system, value, *, seed=0, digest="d", window=64, model="a", **models):
+    """A run of one system over two texts."""
+    about = {"window": window, "longest": 128, "seed": seed, "data": {"tale": {"digest": digest}}}
+    named = {
+        role: {"name": f"{name}/{role}", "sha256": weights} for role, weights in ({"model": model} | models).items()
+    }
+    records = [{"document": str(i), "case": i, "values": {"accuracy": value}} for i in range(2)]
+    cell = {"task": "needle", "domain": "tale", "system": system, "length": 64, "accuracy": True, "records": records}
+    return Run(name, about | {"models": named}, {}, [cell])
+
+
+def test_only_what_was_measured_alike_is_merged():
+    """The base beside each of two trainings counts once; other seeds, data, windows or results of the same are no trainings."""
+    a, b = _run("a", "sharedllm", 1.0, base="x"), _run("b", "sharedllm", 0.0, model="b", base="x")
+    window = [_run(name, "window", 0.5, model=name, base="x") for name in ("a", "b")]
+    for run, beside in zip((a, b), window, strict=True):
+        run.cells.extend(beside.cells)
+    row = index([a, b])["needle", "tale"][64]
+    assert row["sharedllm"]["trainings"] == [1.0, 0.0] and "trainings" not in row["window"]
+    for other, differs in (("seed", 1), ("digest", "e"), ("window", 32)):
+        with pytest.raises(
+            ValueError, match="use the same seeds" if other == "seed" else "measured on different texts"
+        ):
+            index([a, _run("c", "sharedllm", 0.0, model="c", **{other: differs})])
+    with pytest.raises(ValueError, match="d: needle, tale, 64 tokens, window was measured before, with another result"):
+        index([a, _run("d", "window", 1.0, base="x")])
+    with pytest.raises(ValueError, match="b occurs twice"):
+        index([a, b, b])
+    short = _run("s", "empty", 1.0)
+    del short.cells[0]["records"][1:]
+    with pytest.raises(ValueError, match="the number or places of texts"):
+        index([a, short])
 
 
 def test_seeds_of_one_model_are_pooled(run, tmp_path, model_folder, base_folder):

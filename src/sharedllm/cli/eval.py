@@ -51,7 +51,7 @@ def command(
     from ..evaluation.corpus import open_documents
     from ..evaluation.run import Plan, evaluate
     from ..evaluation.tasks.base import Setting
-    from ..memory.fingerprint import fingerprint_tensors
+    from ..memory.fingerprint import model_identity
     from ..systems.evaluated import make_evaluated, name_of_trained, parsed
     from .loading import check_named_base, load, load_any
 
@@ -80,7 +80,7 @@ def command(
     models = {}
     for folder, loaded in [(model, shared), *others]:
         role = "model" if loaded is shared else "base" if loaded is plain else name_of_trained(loaded)
-        models[role] = {"name": folder, "sha256": fingerprint_tensors(sorted(loaded.state_dict().items()), {})}
+        models[role] = {"name": folder} | model_identity(loaded)
     plan = Plan(chosen, documents, made, wanted, setting)
     for part in documents:
         fits, short = part.long_enough(setting.longest + window // 4)

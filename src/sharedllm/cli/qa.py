@@ -74,7 +74,7 @@ def command(
     from ..evaluation.qa.run import Plan, measure
     from ..evaluation.qa.sets import SETS
     from ..evaluation.qa.systems import Harness, Resources, listed
-    from ..memory.fingerprint import fingerprint_tensors
+    from ..memory.fingerprint import model_identity
     from .loading import check_named_base, load_any
 
     names = None if system is None else listed(system)
@@ -94,8 +94,7 @@ def command(
     plain = loaded if base is None else load_any(base)[0]
     harness = Harness(Reader(plain, tokenizer), meter)
     sizes = [tokens_of_length(part, harness.reader.window, "--budgets") for part in budgets.split(",")]
-    models = {role: fingerprint_tensors(sorted(m.state_dict().items()), {}) for role, m in
-              (("base", plain), ("sharedllm", shared)) if m is not None}  # fmt: skip
+    models = {role: model_identity(m) for role, m in (("base", plain), ("sharedllm", shared)) if m is not None}
 
     def memory(name: str):
         from ..evaluation.qa.memory import Memory

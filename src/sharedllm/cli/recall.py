@@ -38,7 +38,7 @@ def command(
     from ..evaluation.recall.ask import Asker
     from ..evaluation.recall.report import write_report
     from ..evaluation.recall.run import RecallPlan, measure
-    from ..memory.fingerprint import fingerprint_tensors
+    from ..memory.fingerprint import model_identity
     from .loading import check_named_base, load, load_any
 
     names = [name.strip() for name in scores.split(",") if name.strip()]
@@ -60,7 +60,7 @@ def command(
         cases, per_text, seed, asked,
     )  # fmt: skip
     named = {"model": loaded} | ({"base": plain} if plain is not None else {})
-    models = {role: fingerprint_tensors(sorted(m.state_dict().items()), {}) for role, m in named.items()}
+    models = {role: model_identity(m) for role, m in named.items()}
     about = {"models": models, "selection_heads": loaded.config.selection_heads}
     asker = Asker(loaded, plain, tokenizer, names, sizes, batch_tokens)
     measure(plan, asker, output, about, note)

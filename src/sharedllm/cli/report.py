@@ -16,8 +16,9 @@ def command(
     plots: Annotated[bool, typer.Option(help="Draw the figures.")] = True,
 ) -> None:
     """Write report.md, figures, and cells.json: all results in one file, from which the report can be made again."""
+    from ..evaluation.cells import index
     from ..evaluation.plot import draw
-    from ..evaluation.report import index, markdown
+    from ..evaluation.report import markdown
     from ..evaluation.results import NAME, load_runs, save_runs
 
     runs = [run for folder in folders for run in load_runs(folder)]

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..systems import SYSTEMS
 from ..utils.drawing import pyplot
-from .report import Cell, Index, estimate, main_column
+from .cells import Cell, Index, estimate, main_column
 
 
 def draw(cells: Index, window: int, folder: Path) -> list[Path]:

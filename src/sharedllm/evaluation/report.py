@@ -1,101 +1,12 @@
 """Tables made only from the cells of evaluations."""
 
 import math
-import re
-from collections.abc import Sequence
-from statistics import mean, stdev
+from statistics import stdev
 from typing import Any
 
-from ..systems import SYSTEMS
-from ..utils.errors import UserError
-from .results import Run
-from .statistics import Estimate, by_document, holm, over_documents, paired_difference, share_over_groups
+from .cells import Cell, Index, estimate, main_column
+from .statistics import Estimate, holm, paired_difference
 from .tasks.mentions import GROUPS
-
-Cell = dict[str, Any]
-# (task, domain) → length → system → cell.
-Index = dict[tuple[str, str], dict[int, dict[str, Cell]]]
-
-
-def index(runs: Sequence[Run]) -> Index:
-    """Cells of several runs by task, domain, length and system, systems in a fixed order.
-
-    Cells of the same models with different evaluation seeds are pooled, see `_pooled`. Cells of the same texts and
-    different models (trainings with other seeds) are averaged, see `_merged`.
-
-    Raises:
-        UserError: two runs hold the same cell of the same models and seed.
-    """
-    found: dict[tuple[str, str], dict[int, dict[str, list[tuple[Any, int, Cell]]]]] = {}
-    for run in runs:
-        models, seed = run.about["models"], run.about["seed"]
-        for cell in run.cells:
-            rows = found.setdefault((cell["task"], cell["domain"]), {})
-            same = rows.setdefault(cell["length"], {}).setdefault(cell["system"], [])
-            if any(known == models and before == seed for known, before, _ in same):
-                raise UserError(f"{run.name}: {cell['task']}, {cell['domain']}, {cell['system']} occurs twice.")
-            same.append((models, seed, cell))
-    return {
-        key: {n: _in_order({m: _one(cells) for m, cells in row.items()}) for n, row in sorted(rows.items())}
-        for key, rows in sorted(found.items())
-    }
-
-
-def _one(cells: list[tuple[Any, int, Cell]]) -> Cell:
-    """Combine the cells of several trainings and seeds into one."""
-    by_models: list[tuple[Any, list[tuple[int, Cell]]]] = []
-    for models, seed, cell in cells:
-        group = next((group for known, group in by_models if known == models), None)
-        if group is None:
-            by_models.append((models, group := []))
-        group.append((seed, cell))
-    return _merged([_pooled(group) for _, group in by_models])
-
-
-def _pooled(cells: list[tuple[int, Cell]]) -> Cell:
-    """One cell with the texts of several evaluation seeds, in order; `seeds` holds the mean of each."""
-    if len(cells) == 1:
-        return cells[0][1]
-    cells = sorted(cells, key=lambda pair: pair[0])
-    records = [{"seed": seed} | record for seed, cell in cells for record in cell["records"]]
-    return cells[0][1] | {"records": records, "seeds": [estimate(cell).mean for _, cell in cells]}
-
-
-def _merged(cells: list[Cell]) -> Cell:
-    """One cell whose values are means over several trainings, text by text; `trainings` holds the mean of each.
-
-    Raises:
-        UserError: the cells are of different texts.
-    """
-    first = cells[0]
-    if len(cells) == 1:
-        return first
-    for cell in cells[1:]:
-        # Raises if the texts differ.
-        paired_difference(first["records"], cell["records"], main_column(first))
-    records = [
-        same[0] | {"values": {k: mean(r["values"][k] for r in same) for k in same[0]["values"]}}
-        for same in zip(*(cell["records"] for cell in cells), strict=True)
-    ]
-    return first | {"records": records, "trainings": [estimate(cell).mean for cell in cells]}
-
-
-def _in_order(row: dict[str, Cell]) -> dict[str, Cell]:
-    """A row in the order of the registry; unknown systems come last."""
-    places = {name: place for place, name in enumerate(SYSTEMS)}
-    return dict(sorted(row.items(), key=lambda item: (places.get(re.split("[:@]", item[0])[0], len(places)), item[0])))
-
-
-def main_column(cell: Cell) -> str:
-    return next(iter(cell["records"][0]["values"]))
-
-
-def estimate(cell: Cell, column: str | None = None) -> Estimate:
-    """A cell's number with its interval."""
-    column = column or main_column(cell)
-    if cell["accuracy"]:
-        return share_over_groups(by_document(cell["records"], column))
-    return over_documents(by_document(cell["records"], column), cell.get("trainings", ()))
 
 
 def markdown(cells: Index, window: int, ours: str = "sharedllm") -> str:
@@ -107,7 +18,7 @@ def markdown(cells: Index, window: int, ours: str = "sharedllm") -> str:
         first = next(iter(next(iter(rows.values())).values()))
         targets = len(first["records"])
         trained = len(first.get("trainings", [0]))
-        several = f", means of {trained} trainings ± their standard deviation" if trained > 1 else ""
+        several = f", means of {trained} trainings ± their standard deviation{_fewer(rows)}" if trained > 1 else ""
         seeds = f" of {len(first['seeds'])} seeds" if "seeds" in first else ""
         parts.append(f"### {task}, {domain}\n\n{targets} texts per cell{seeds}, {main_column(first)}{several}.\n")
         parts.append(_table([_row(length, window, row, systems, _plain) for length, row in rows.items()], systems))
@@ -165,6 +76,16 @@ def _plain(cell: Cell) -> str:
     e = estimate(cell)
     spread = f" ± {stdev(cell['trainings']):.3f}" if "trainings" in cell else ""
     return e.percent if cell["accuracy"] else f"{e.mean:.3f}{spread}"
+
+
+def _fewer(rows: dict[int, dict[str, Cell]]) -> str:
+    """Which systems were not measured with all of their trainings at every length."""
+    counts: dict[str, set[int]] = {}
+    for row in rows.values():
+        for system, cell in row.items():
+            counts.setdefault(system, set()).add(len(cell.get("trainings", [0])))
+    uneven = [f"{system}: of {min(some)} at some lengths" for system, some in counts.items() if len(some) > 1]
+    return f" ({', '.join(uneven)})" if uneven else ""
 
 
 def _and_trainings(cell: Cell) -> str:

@@ -1,6 +1,7 @@
 """Runs tasks × domains × systems × lengths; every cell is one file, which is written atomically and only once."""
 
 import json
+import operator
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..memory.fingerprint import same_model
 from ..systems.evaluated import EvaluatedSystem
 from ..utils.errors import UserError
 from ..utils.files import write_text
@@ -45,7 +47,7 @@ def evaluate(
     """Measure every missing cell.
 
     Args:
-        about: hashes of the `models`, and everything else that decides the numbers; saved in `run.json` with versions,
+        about: identities of the `models` by their roles, and everything else that decides the numbers; saved in `run.json` with versions,
             hardware and data. A folder with another `about` is refused.
         progress: called with one line per cell.
 
@@ -131,9 +133,9 @@ def _begin(folder: Path, about: dict[str, Any], plan: Plan) -> None:
         there = json.loads(path.read_text(encoding="utf-8"))["about"]
         # Data and models that only one of the two has don't affect existing cells.
         changed = [k for k in about if k not in ("data", "models") and there.get(k) != about[k]]
-        for group in ("data", "models"):
+        for group, same in (("data", operator.eq), ("models", same_model)):
             both = set(about[group]) & set(there[group])
-            changed += [f"{group} {name}" for name in sorted(both) if about[group][name] != there[group][name]]
+            changed += [f"{group} {name}" for name in sorted(both) if not same(about[group][name], there[group][name])]
         if changed:
             # The longest text decides which documents serve.
             said = ["the longest length" if name == "longest" else name for name in changed]

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..context import pieces
 
@@ -101,6 +101,38 @@ def fingerprint_tensors(named: Iterable[tuple[str, Tensor]], settings: dict) -> 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """Identifies a vocabulary, as memories on disk name it."""
     return fingerprint_tensors((), tokenizer.get_vocab())
+
+
+# What a configuration says of its file and of the library, not of the model.
+_OF_THE_FILE = frozenset(("transformers_version", "architectures", "dtype", "how_to_load"))
+
+
+def model_identity(model: PreTrainedModel) -> dict[str, str]:
+    """What tells a model from every other, for results that depend on it.
+
+    sha256: of its weights, with their dtype. settings: of its configuration, and of how it generates; what is not set is left out, so
+    that a new field changes nothing.
+    """
+    settings = [_deciding(model.config.to_diff_dict())]
+    if model.generation_config is not None:
+        settings.append(_deciding(model.generation_config.to_diff_dict()))
+    weights = fingerprint_tensors(sorted(model.state_dict().items()), {})
+    return {"sha256": weights, "settings": fingerprint_tensors((), {"configurations": settings})}
+
+
+def same_model(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether two identities are of one model. Results from before there were `settings` have the weights alone."""
+    return all(one[key] == other[key] for key in ("sha256", "settings") if key in one and key in other)
+
+
+def _deciding(settings: Any) -> Any:
+    """Settings without those of the file, at any depth, as JSON."""
+    if isinstance(settings, Mapping):
+        found = {str(name): _deciding(value) for name, value in settings.items() if name not in _OF_THE_FILE}
+        return {name: value for name, value in found.items() if value is not None and not name.startswith("_")}
+    if isinstance(settings, list | tuple):
+        return [_deciding(value) for value in settings]
+    return settings if isinstance(settings, str | int | float | bool | None) else str(settings)
 
 
 def _glance(tensor: Tensor) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..memory.fingerprint import fingerprint_tensors
+from ..memory.fingerprint import model_identity
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def written(
 def about_model(model: PreTrainedModel, window: int) -> dict[str, Any]:
     """The settings that decide a model's answers."""
     return {
-        "model": fingerprint_tensors(sorted(model.state_dict().items()), {}),
+        "model": model_identity(model),
         "dtype": str(model.dtype).removeprefix("torch."),
         "window": window,
     }

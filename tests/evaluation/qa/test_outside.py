@@ -62,6 +62,26 @@ def test_what_another_program_answers_is_scored_as_a_system(harness, plan, tmp_p
     assert "| replies:other | – | 4 |" in write_report(tmp_path / "out").read_text()
 
 
+def test_replies_that_were_written_again_count(harness, plan, tmp_path):
+    file = tmp_path / "other.jsonl"
+    one = plan(f"replies:{file}")
+    texts = one.texts(harness.meter)
+    ids = [question.id for text in texts for question in text.questions]
+
+    def written(*replies):
+        usual = {"kept": 3, "context": 4, "seconds": {}, "read": 1.0}
+        lines = [{"question": name, "reply": reply} | usual for name, reply in zip(ids, replies, strict=True)]
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        place = measure(one, texts, Resources(harness, texts), tmp_path / "out", {})
+        return [(row["question"], row["reply"]) for row in rows_of(place / "replies=other.jsonl")]
+
+    first = written(*(" a" for _ in ids))
+    assert first == [(name, "a") for name in ids]
+    assert written(*(" a" for _ in ids)) == first
+    assert written("b", *(" a" for _ in ids[1:])) == [*first, (ids[0], "b")]
+    assert f"| replies:other | – | {len(ids)} |" in write_report(tmp_path / "out").read_text()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -236,6 +236,14 @@ def test_nothing_is_asked_twice_and_a_torn_line_is_asked_again(harness, plan, pl
     torn.write_text(before[torn])
     with pytest.raises(ValueError, match="holds another measurement, which differs in models"):
         measure(plan, texts, Resources(harness, texts), tmp_path, {"base": "b"})
+    first, *rest = texts
+    other = [replace(first, text=f"{first.text}."), *rest]
+    with pytest.raises(ValueError, match=f"which differs in texts {first.id}: name another"):
+        measure(plan, other, Resources(harness, other), tmp_path, {"base": "a"})
+    question, *others = first.questions
+    other = [replace(first, questions=(replace(question, answers=("42",)), *others)), *rest]
+    with pytest.raises(ValueError, match=f"which differs in texts {first.id}, {question.id}: name another"):
+        measure(plan, other, Resources(harness, other), tmp_path, {"base": "a"})
     late = Plan(plan.questions, plan.spec, ("same-pieces-text",), (400,), 6)
     with pytest.raises(ValueError, match="takes the pieces of sharedllm, which was not asked"):
         measure(late, texts, Resources(harness, texts), tmp_path, {"base": "a"})
@@ -258,6 +266,49 @@ def test_a_skipped_text_stands_in_the_report(harness, plan, tmp_path):
     assert all("took 0 s" in row["skipped"] for row in rows_of(place / "full.jsonl"))
     report = write_report(tmp_path).read_text()
     assert "| full | – | 0 |" in report and "took 0 s" in report
+    before = (place / "full.jsonl").read_text()
+    measure(plan, texts, Resources(harness, texts, limit_s=0), tmp_path, {"base": "a"})
+    assert (place / "full.jsonl").read_text() == before, "in as much time it can't be read again"
+    measure(plan, texts, Resources(harness, texts, limit_s=1000), tmp_path, {"base": "a"})
+    assert sum("scores" in row for row in rows_of(place / "full.jsonl")) == plan.most
+    assert f"| full | – | {plan.most} |" in write_report(tmp_path).read_text()
+
+
+def test_what_a_followed_system_skips_has_no_pieces(harness, plan, tmp_path):
+    """A question whose evidence is not known is skipped by the oracle, and by what follows it; it is asked again when it is."""
+    plan = replace(plan, systems=("oracle-text", "same-pieces-text:oracle-text"))
+    texts = plan.texts(harness.meter)
+    first, *rest = texts
+    question, *others = first.questions
+    unknown = [replace(first, questions=(replace(question, evidence=()), *others)), *rest]
+    place = measure(plan, unknown, Resources(harness, unknown), tmp_path, {"base": "a"})
+    rows = rows_of(place / "same-pieces-text=oracle-text@400.jsonl")
+    assert [(r["question"], r["skipped"]) for r in rows if "skipped" in r] == [
+        (question.id, "oracle-text has no pieces for it")
+    ]
+    assert sum("scores" in row for row in rows) == plan.most - 1
+    run = json.loads((place / "run.json").read_text())
+    del run["texts"][f"{first.id}, {question.id}"]
+    (place / "run.json").write_text(json.dumps(run))
+    measure(plan, texts, Resources(harness, texts), tmp_path, {"base": "a"})
+    assert sum("scores" in row for row in rows_of(place / "same-pieces-text=oracle-text@400.jsonl")) == plan.most
+
+
+def test_another_encoder_is_another_measurement(harness, plan, tmp_path):
+    for name, seed in (("one", 0), ("two", 1)):
+        torch.manual_seed(seed)
+        config = BertConfig(
+            vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+        )
+        BertModel(config).save_pretrained(tmp_path / name)
+        harness.reader.tokenizer.save_pretrained(tmp_path / name)
+    shutil.copytree(tmp_path / "one", tmp_path / "same")
+    plan = replace(plan, systems=("minilm-text",), most=1)
+    texts, out = plan.texts(harness.meter), tmp_path / "out"
+    for name in ("one", "same"):
+        measure(plan, texts, Resources(harness, texts, str(tmp_path / name)), out, {"base": "a"})
+    with pytest.raises(ValueError, match="which differs in systems minilm-text: name another folder"):
+        measure(plan, texts, Resources(harness, texts, str(tmp_path / "two")), out, {"base": "a"})
 
 
 def test_the_report_is_made_of_the_files_alone(place, tmp_path):

@@ -26,11 +26,11 @@ from ...utils.text import tokenize
 from .meter import Meter
 from .pieces import Piece
 from .sets import PackedText, Question, Span
-from .systems import Ask, Reply
+from .systems import Ask, Decided, Reply
 
 
 @dataclass(frozen=True)
-class Memory:
+class Memory(Decided):
     """score: how a budget is spent; "" for the default. name: "sharedllm", or with the score after a colon."""
 
     model: SharedLLMForCausalLM

@@ -25,7 +25,7 @@ from ...utils.files import write_text
 from .reader import Reader
 from .run import Plan, rows_of
 from .sets import PackedText
-from .systems import Ask, AskedSystem, Reply, Resources
+from .systems import Ask, AskedSystem, Decided, Reply, Resources
 
 
 def write_prompts(path: Path, plan: Plan, texts: Sequence[PackedText], reader: Reader) -> None:
@@ -52,7 +52,7 @@ def write_prompts(path: Path, plan: Plan, texts: Sequence[PackedText], reader: R
 
 
 @dataclass(frozen=True)
-class Replies:
+class Replies(Decided):
     """The replies of a file, as a system. Its name is "replies:" and that of the file, without the folder.
 
     rows: by question. one_line: only the first line of a reply counts, as for the base.
@@ -68,6 +68,16 @@ class Replies:
     def name(self) -> str:
         return f"replies:{self.path.stem}"
 
+    def stands(self, row: dict[str, Any]) -> bool:
+        """Whether the file has still this reply: it may have been written again."""
+        return self._said(self.rows.get(row["question"], {})) == row.get("reply")
+
+    def _said(self, row: Mapping[str, Any]) -> Any:
+        said = row.get("reply")
+        if not isinstance(said, str):
+            return said
+        return said.strip().split("\n")[0] if self.one_line else said.strip()
+
     def prepare(self, text: PackedText) -> None:
         """The other program has read it."""
 
@@ -82,10 +92,11 @@ class Replies:
                 f"{self.path} has no reply to {ask.question.id}: make its prompts with `sharedllm qa --prompts` and the same options."
             )
         try:
-            text = row["reply"].strip()
-            text = text.split("\n")[0] if self.one_line else text
-            return Reply(text, row["context"], row["kept"], row["seconds"], None, read_seconds=row["read"])
-        except (KeyError, AttributeError) as error:
+            said = self._said(row)
+            if not isinstance(said, str):
+                raise TypeError(f"reply={said!r} must be text")
+            return Reply(said, row["context"], row["kept"], row["seconds"], None, read_seconds=row["read"])
+        except (KeyError, TypeError) as error:
             raise UserError(f"{self.path}: the reply to {ask.question.id} is not as needed: {error}.") from None
 
 

@@ -30,6 +30,11 @@ class Ranking(Protocol):
         """Floating-point operations of an encoder until now."""
         return 0.0
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What decides its scores besides its name, as JSON."""
+        return {}
+
     def index(self, text: PackedText, pieces: Sequence[Piece]) -> Any: ...
 
     def scores(self, index: Any, question: Question) -> np.ndarray:
@@ -85,6 +90,10 @@ class Embeddings(Ranking):
     def operations(self) -> float:
         return self.encoder.operations
 
+    @property
+    def about(self) -> dict[str, Any]:
+        return {"encoder": self.encoder.fingerprint}
+
     def index(self, text: PackedText, pieces: Sequence[Piece]) -> Tensor:
         return self.encoder.sentences([text.text[p.start : p.end] for p in pieces]).float()
 
@@ -102,6 +111,10 @@ class SentenceEmbeddings(Ranking):
     @property
     def operations(self) -> float:
         return self.encoder.operations
+
+    @property
+    def about(self) -> dict[str, Any]:
+        return {"encoder": self.encoder.fingerprint}
 
     def index(self, text: PackedText, pieces: Sequence[Piece]) -> SentenceIndex:
         return SentenceIndex(self.encoder, [text.text[p.start : p.end] for p in pieces])
@@ -123,6 +136,10 @@ class Both(Ranking):
     @property
     def operations(self) -> float:
         return self.words.operations + self.meaning.operations
+
+    @property
+    def about(self) -> dict[str, Any]:
+        return self.meaning.about
 
     def index(self, text: PackedText, pieces: Sequence[Piece]) -> tuple[Any, Any]:
         return self.words.index(text, pieces), self.meaning.index(text, pieces)

@@ -107,13 +107,19 @@ def write_report(folder: Path) -> Path:
     return folder / "report.md"
 
 
+def _weights(models: dict[str, Any]) -> str:
+    """The hash of the base's weights; older results have nothing else of a model."""
+    base = models.get("base", "?")
+    return base if isinstance(base, str) else base["sha256"]
+
+
 def _section(cell: Cell) -> list[str]:
     about, metrics = cell.about, cell.about["metrics"]
     first = metrics[0]
     lines = [
         f"## {about['set']}, {about['length']:,} tokens" if about["length"] else f"## {about['set']}, whole documents",
         "",
-        f"{cell.named or 'base ' + about['models'].get('base', '?')}; {about['half']} ids, seed {about['seed']}; "
+        f"{cell.named or 'base ' + _weights(about['models'])}; {about['half']} ids, seed {about['seed']}; "
         f"{cell.environment.get('cpu') or ''}, {some(cell.environment.get('threads', '?'), 'thread')}.",
         "",
         f"| system | budget | n | {first} | minus {SAME} | {' | '.join(metrics[1:])}{' | ' if metrics[1:] else ''}"

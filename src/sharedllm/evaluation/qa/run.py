@@ -1,6 +1,7 @@
 """Puts every question to every system. Each answer is saved at once as a JSON line, and no question is asked twice."""
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -8,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...utils.errors import UserError
+from ...utils.errors import UserError, first_of
 from ...utils.files import write_text
 from ...utils.hardware import command_line, environment, now
 from ...utils.version import __version__
@@ -95,21 +96,23 @@ def measure(
 ) -> Path:
     """Ask everything that was not asked yet; returns the folder of the cell.
 
-    `folder/SET-LENGTH/` gets run.json and a file `SYSTEM[@BUDGET].jsonl` for each system and budget.
+    `folder/SET-LENGTH/` gets run.json and a file `SYSTEM[@BUDGET].jsonl` for each system and budget. A question that a system
+    could not answer is asked again; a text that it could not read only if `resources.limit_s` is longer than it was.
 
     Args:
         texts: `plan.texts`. models: identifies the models, saved with the results. named: description of the models.
         note: prints a line.
 
     Raises:
-        ValueError: the folder holds a measurement of other questions or models; a system is not known, or follows one
-            that was not asked.
+        ValueError: the folder holds a measurement of other questions, models or systems; a system is not known, or follows
+            one that was not asked.
     """
     place = folder / plan.label
-    _begin(place, json.loads(json.dumps(plan.about() | {"models": models})), named)
     systems = [make(name, resources) for name in plan.systems]
+    begun = {"texts": _hashes(texts), "systems": {s.name: s.about for s in systems if s.about}}
+    _begin(place, plan.about() | {"models": models}, begun, named)
     jobs = [(s, budget) for s in systems for budget in (plan.budgets if s.budgeted else [None])]
-    done = {file_of(place, s.name, b): _done(file_of(place, s.name, b)) for s, b in jobs}
+    done = {file_of(place, s.name, b): _done(file_of(place, s.name, b), s, resources.limit_s) for s, b in jobs}
     total = len(jobs) * sum(len(text.questions) for text in texts)
     with bar(plan.label, total) as advance:
         for text in texts:
@@ -121,7 +124,7 @@ def measure(
                 }
                 advance(sum(len(text.questions) - len(some) for some in left.values()))
                 if any(left.values()):
-                    _ask(plan, system, text, left, place, note, advance)
+                    _ask(plan, system, text, left, place, resources.limit_s, note, advance)
     return place
 
 
@@ -131,6 +134,7 @@ def _ask(
     text: PackedText,
     left: dict[int | None, list],
     place: Path,
+    limit_s: float,
     note: Callable[[str], None],
     advance: Callable[[int], None],
 ) -> None:
@@ -141,16 +145,23 @@ def _ask(
         state = system.prepare(text)
     except Skipped as reason:
         for budget, some in left.items():
-            _append(file_of(place, system.name, budget), common | {"budget": budget, "skipped": str(reason)})
+            row = common | {"budget": budget, "skipped": str(reason), "limit_s": limit_s}
+            _append(file_of(place, system.name, budget), row)
             advance(len(some))
         note(f"{plan.label}, {system.name}: {text.id} skipped: {reason}")
         return
     preparing = now() - begin
     for budget, some in left.items():
         file = file_of(place, system.name, budget)
-        followed = _spans(file_of(place, system.follows, budget)) if system.follows else {}
+        followed, skipped = _followed(file_of(place, system.follows, budget)) if system.follows else ({}, set())
         right, lacking = [], ""
         for question in some:
+            row = common | {"budget": budget, "question": question.id, "group": question.group, "kind": question.kind}
+            if skipped & {question.id, text.id}:
+                lacking = f"{system.follows} has no pieces for it"
+                _append(file, row | {"skipped": lacking})
+                advance(1)
+                continue
             if system.follows and question.id not in followed:
                 raise UserError(
                     f"{system.name} takes the pieces of {system.follows}, which was not asked {question.id} with "
@@ -159,7 +170,6 @@ def _ask(
             ask = Ask(
                 question, plan.questions.instruction, plan.questions.new_tokens, budget, followed.get(question.id, ())
             )
-            row = common | {"budget": budget, "question": question.id, "group": question.group, "kind": question.kind}
             try:
                 reply: Reply = system.answer(state, ask)
             except Skipped as reason:
@@ -199,17 +209,29 @@ def rows_of(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _begin(place: Path, about: dict[str, Any], named: str) -> None:
+def _begin(place: Path, about: dict[str, Any], begun: dict[str, dict[str, Any]], named: str) -> None:
+    """
+    Args:
+        about: what decides all answers. begun: what decides those of one text or one system, by its name.
+    """
     path, commands = place / "run.json", [command_line()]
+    about, begun = json.loads(json.dumps(about)), json.loads(json.dumps(begun))
     if path.is_file():
         there = json.loads(path.read_text(encoding="utf-8"))
-        if changed := [key for key in about if there["about"].get(key) != about[key]]:
+        changed = [key for key in about if there["about"].get(key) != about[key]]
+        for kind, now_so in begun.items():
+            # Older files have none.
+            before = there.get(kind, {})
+            changed += [f"{kind} {name}" for name in now_so if before.get(name, now_so[name]) != now_so[name]]
+            begun[kind] = before | now_so
+        if changed:
             raise UserError(
-                f"{place} holds another measurement, which differs in {', '.join(changed)}: name another folder."
+                f"{place} holds another measurement, which differs in {first_of(changed, 3)}: name another folder."
             )
         commands = there["commands"] + [command for command in commands if command not in there["commands"]]
     content = {
         "about": about,
+        **begun,
         "named": named,
         "commands": commands,
         "environment": {"sharedllm": __version__} | environment(),
@@ -217,13 +239,40 @@ def _begin(place: Path, about: dict[str, Any], named: str) -> None:
     write_text(path, json.dumps(content, indent=1))
 
 
-def _done(file: Path) -> set[str]:
-    """Answered and skipped questions, and skipped texts."""
-    return {row.get("question", row["text"]) for row in rows_of(file)}
+def _hashes(texts: Sequence[PackedText]) -> dict[str, str]:
+    """Of every text and every question about it, by its id."""
+    found = {text.id: _hash(text.text) for text in texts}
+    return found | {
+        f"{text.id}, {question.id}": _hash(json.dumps(asdict(question)))
+        for text in texts
+        for question in text.questions
+    }
 
 
-def _spans(file: Path) -> dict[str, tuple]:
-    return {row["question"]: tuple(map(tuple, row["spans"])) for row in rows_of(file) if "spans" in row}
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _done(file: Path, system: AskedSystem, limit_s: float) -> set[str]:
+    """Answered questions, and texts that can't be read in this time."""
+    done = set()
+    for row in rows_of(file):
+        if "scores" in row and system.stands(row):
+            done.add(row["question"])
+        elif "question" not in row and row.get("limit_s", limit_s) >= limit_s:
+            done.add(row["text"])
+    return done
+
+
+def _followed(file: Path) -> tuple[dict[str, tuple], set[str]]:
+    """The pieces of each question that a system answered, and the questions and texts that it skipped."""
+    spans, skipped = {}, set()
+    for row in rows_of(file):
+        if "spans" in row:
+            spans[row["question"]] = tuple(map(tuple, row["spans"]))
+        elif "skipped" in row:
+            skipped.add(row.get("question", row["text"]))
+    return spans, skipped - spans.keys()
 
 
 def _append(file: Path, row: dict[str, Any]) -> None:

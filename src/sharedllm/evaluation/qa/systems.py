@@ -79,6 +79,15 @@ class AskedSystem(Protocol):
     @property
     def follows(self) -> str: ...
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What decides its answers besides its name, the questions and the models; as JSON."""
+        ...
+
+    def stands(self, row: dict[str, Any]) -> bool:
+        """Whether a stored answer is still its own; where it isn't, the question is asked again."""
+        ...
+
     def prepare(self, text: PackedText) -> Any:
         """Prepare a text, once.
 
@@ -93,6 +102,17 @@ class AskedSystem(Protocol):
             Skipped: this question can't be answered.
         """
         ...
+
+
+class Decided:
+    """A system whose answers are decided by its name, the questions and the models alone."""
+
+    @property
+    def about(self) -> dict[str, Any]:
+        return {}
+
+    def stands(self, row: dict[str, Any]) -> bool:
+        return True
 
 
 class Harness:

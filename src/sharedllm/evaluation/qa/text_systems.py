@@ -17,11 +17,11 @@ from .pieces import Piece, cut, joined, within
 from .rankings import Oracle, Ranking, ranked
 from .reader import Start, TooLong, Written
 from .sets import PackedText, Span
-from .systems import Ask, AskedSystem, Harness, Reply, Resources, Skipped
+from .systems import Ask, AskedSystem, Decided, Harness, Reply, Resources, Skipped
 
 
 @dataclass(frozen=True)
-class ClosedBook:
+class ClosedBook(Decided):
     """The question alone."""
 
     harness: Harness
@@ -37,7 +37,7 @@ class ClosedBook:
 
 
 @dataclass(frozen=True)
-class FullAttention:
+class FullAttention(Decided):
     """The base reads the whole text once, and every question after it, with full attention over everything.
 
     limit_s: time limit for a text.
@@ -65,7 +65,7 @@ class FullAttention:
 
 
 @dataclass(frozen=True)
-class RankedText:
+class RankedText(Decided):
     """The best pieces by a ranking, as text in the window.
 
     order: "text", the order of the text, or "rank", with the best one last and so next to the question.
@@ -84,6 +84,10 @@ class RankedText:
     def name(self) -> str:
         few = "-few" if self.few else ""
         return f"{self.ranking.name}{few}-text" + ("" if self.order == "text" else "-rank")
+
+    @property
+    def about(self) -> dict[str, Any]:
+        return self.ranking.about
 
     def prepare(self, text: PackedText) -> tuple[PackedText, list[Piece], Any, float]:
         self.harness.reader.head()
@@ -107,7 +111,7 @@ class RankedText:
 
 
 @dataclass(frozen=True)
-class WrongText:
+class WrongText(Decided):
     """Random pieces of documents that the question is not about: shows the effect of any text on an answer.
 
     texts: all texts; if a text is one document, its pieces come from another text.
@@ -145,7 +149,7 @@ class WrongText:
 
 
 @dataclass(frozen=True)
-class SamePieces:
+class SamePieces(Decided):
     """Exactly the selection of another system, as text in the window: the baseline that a memory has to beat."""
 
     harness: Harness
