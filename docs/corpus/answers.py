@@ -182,8 +182,8 @@ def main() -> None:
             [str(n) for n in names], str(uri), options.model, OneProcess(), batch_tokens=BATCH, shard_bytes=SHARD,
             replace=True,  # a run that goes on begins with the fewest documents again
         )  # fmt: skip
-        if said.tokens:
-            held["reading"].append({"documents": size, "tokens": said.tokens, "seconds": round(said.seconds, 1)})
+        if said.tokens_read:
+            held["reading"].append({"documents": size, "tokens": said.tokens_read, "seconds": round(said.seconds, 1)})
         opened = open_corpus(str(uri))
         rivals = Rivals(records[:size], Watched(opened.place, opened.manifest, opened.index), model, base, tokenizer)
         for number, record in enumerate(asked):
