@@ -12,11 +12,11 @@ data=(--data "books=$tokens/books-validation" --data "code=$tokens/code-validati
 
 for seed in ${SEEDS:-0 1 2}; do
   eval() { python -m sharedllm eval "$@" --model "$model" --seed "$seed"; }
-  eval loss loss-other "${data[@]:0:2}" --system sharedllm,empty,window \
+  eval loss loss-other "${data[@]:0:2}" --system sharedllm,empty,window,bm25-same \
     --lengths 0,0.5W,1W,2W,4W,8W,16W,32W,64W,128W --cases 2 -o "$out/books/seed-$seed"
-  eval loss loss-other "${data[@]:2}" --system sharedllm,empty,window --lengths 0,0.5W,1W,2W,4W,8W,16W,32W --cases 2 \
+  eval loss loss-other "${data[@]:2}" --system sharedllm,empty,window,bm25-same --lengths 0,0.5W,1W,2W,4W,8W,16W,32W --cases 2 \
     -o "$out/rest/seed-$seed"
-  eval passkey needle "${data[@]:0:2}" --system budget:focus@512,budget:attention@512,sharedllm,window,bm25 \
+  eval passkey needle "${data[@]:0:2}" --system budget:focus@512,budget:attention@512,sharedllm,window,bm25,bm25-same \
     --lengths 0.5W,1W,4W,16W,64W --cases 25 -o "$out/needles/seed-$seed"
 done
 for part in books rest needles; do

@@ -134,6 +134,16 @@ def test_questions_hold_their_answers(tokenizer, documents, name):
             assert before.rpartition("Question:")[2].count("?") == 1
         if "depth" in texts[0].label:
             assert sorted(t.label["depth"] for t in texts) == pytest.approx([i / 10 + 0.05 for i in range(10)])
+            many = list(TASKS.find(name).texts(documents, 1024, setting_of(tokenizer, window=512, cases=60)))
+            by_document = {
+                part: {t.label["depth"] for t in many if t.label["document"] == part} for part in documents.names
+            }
+            assert all(len(depths) > 5 for depths in by_document.values()), "no document has always the same depths"
+            few = [
+                t.label["depth"]
+                for t in TASKS.find(name).texts(documents, 1024, setting_of(tokenizer, window=512, cases=3))
+            ]
+            assert sorted(few) == pytest.approx([0.15, 0.55, 0.85])
 
 
 def test_a_space_counts_with_a_word_and_not_before_a_digit(documents):
@@ -456,5 +466,20 @@ def test_a_store_of_another_tokenizer_is_refused(run, tmp_path, base_folder):
     assert run("tokenize", tmp_path / "tale.txt", "--tokenizer", base_folder, "-o", tmp_path / "tokens")[0] == 0
     tokenizer = AutoTokenizer.from_pretrained(base_folder)
     assert open_documents(f"x={tmp_path / 'tokens'}", tokenizer).domain == "x"
+
     code, _, err = run("eval", "loss", "--data", tmp_path / "tokens", "-o", tmp_path / "out")
     assert code == 2 and "another tokenizer" in err
+
+
+def test_a_path_may_hold_an_equals_sign_and_another_manifest(tokenizer, tmp_path):
+    folder = tmp_path / "part=1"
+    folder.mkdir()
+    (folder / "tale.txt").write_text(SENTENCES)
+    (folder / "manifest.json").write_text('{"name": "an app"}')
+    for specification, domain in ((str(folder), "part=1"), (f"x={folder}", "x"), (f"{folder}/*.txt", "*")):
+        found = open_documents(specification, tokenizer)
+        assert (found.domain, [name.rpartition("/")[2] for name in found.names]) == (domain, ["tale.txt"])
+    (folder / "train").mkdir()
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
+        open_documents(str(folder), tokenizer)

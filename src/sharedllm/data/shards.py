@@ -107,6 +107,16 @@ def check_tokenizer(store: TokenStore, tokenizer: PreTrainedTokenizerBase) -> No
         )
 
 
+def is_token_folder(folder: Path) -> bool:
+    """Whether a folder holds tokens, if only damaged ones: files named manifest.json are in other folders, too."""
+    try:
+        return "splits" in json.loads((folder / "manifest.json").read_bytes())
+    except OSError:
+        return False
+    except (ValueError, TypeError, RecursionError):
+        return any((folder / split).is_dir() for split in ("train", "validation"))
+
+
 def read_manifest(folder: Path) -> dict:
     """The manifest of a folder of tokens.
 

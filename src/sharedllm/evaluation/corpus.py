@@ -1,14 +1,13 @@
 """Documents for test texts: token stores, or files that are tokenised on the fly."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ..data.shards import TokenStore, check_tokenizer
+from ..data.shards import TokenStore, check_tokenizer, is_token_folder, read_manifest
 from ..data.sources import documents
 from ..utils.errors import UserError
 from ..utils.text import tokenize
@@ -52,15 +51,17 @@ class Documents:
 
 def open_documents(specification: str, tokenizer: PreTrainedTokenizerBase) -> Documents:
     """Open `[DOMAIN=]PATH`: a folder of `sharedllm tokenize`, or anything that `sharedllm.data.sources` reads: files,
-    folders, globs.
+    folders, globs. A path that is there names no domain, whatever its name holds.
 
     Raises:
         UserError: the path is missing or damaged, or the tokens are another tokenizer's.
     """
-    domain, _, path = specification.rpartition("=")
+    domain, sign, path = specification.partition("=")
+    if not sign or "/" in domain or Path(specification).exists():
+        domain, path = "", specification
     domain = domain or Path(path).stem
-    if (Path(path) / "manifest.json").is_file():
-        splits = json.loads((Path(path) / "manifest.json").read_text(encoding="utf-8"))["splits"]
+    if is_token_folder(Path(path)):
+        splits = read_manifest(Path(path))["splits"]
         store = TokenStore(path, "validation" if "validation" in splits else "train")
         check_tokenizer(store, tokenizer)
         shards = [shard["sha256"] for shard in store.manifest["splits"][store.split]["shards"]]

@@ -17,6 +17,7 @@ from sharedllm.evaluation.qa.sets import SETS, TextSpec
 from sharedllm.evaluation.qa.sets.quoting import QUOTATION, quote
 from sharedllm.evaluation.qa.sets.reworded import FACTS
 from sharedllm.scoring.words import terms_of, words_of
+from sharedllm.utils.errors import UserError
 from sharedllm.utils.text import tokenize
 
 ALONE = ("narrativeqa", "qmsum", "squality")
@@ -233,3 +234,28 @@ def test_a_record_without_a_field_is_refused(tmp_path, meter):
     (tmp_path / "nq.jsonl").write_text('{"question": "who"}\n')
     with pytest.raises(ValueError, match=r"a record of nq has no field '[a-z]+', which every one needs"):
         Plan(SETS["nq"], TextSpec(tmp_path, 100, "all"), (), (), 5).texts(meter)
+
+
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [
+        ("nq", {"id": "x", "question": "who", "answers": ["a"], "title": "t", "passage": "p"}),
+        ("nq", {"id": 5, "question": "who", "answers": ["a"], "title": "t", "passage": "p"}),
+        ("hotpotqa", {"id": "x", "question": "who", "answer": "a", "paragraphs": "none"}),
+        ("fairytaleqa", {"story": "s", "sections": ["a"], "questions": [
+            {"question": "who", "answers": [], "evidence": [7], "explicit": True}]}),
+        ("kv75", {"id": "kv75-1", "records": [["a", "b"]], "key": "c", "value": "d"}),
+    ],
+)  # fmt: skip
+def test_a_record_of_another_kind_is_refused(tmp_path, meter, name, record):
+    (tmp_path / f"{name}.jsonl").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=f"a record of {name} is not like those of the published set: "):
+        Plan(SETS[name], TextSpec(tmp_path, 100, "all"), (), (), 5).texts(meter)
+
+
+def test_a_document_without_a_question_is_passed_over(tmp_path, meter):
+    rows = [{"meeting": f"m{i}", "text": "Words.", "questions": [{"question": "What?", "answers": ["a"], "general": True}] * i}
+            for i in range(2)]  # fmt: skip
+    (tmp_path / "qmsum.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (text,) = Plan(SETS["qmsum"], TextSpec(tmp_path, 0, "all"), (), (), 5).texts(meter)
+    assert text.id == "qmsum-m1"

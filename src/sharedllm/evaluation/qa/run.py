@@ -49,7 +49,7 @@ class Plan:
         """As many texts as needed for `most` questions.
 
         Raises:
-            UserError: no text can be made, or a record of the set's file lacks a field.
+            UserError: no text can be made, or a record of the set's file lacks a field, or has a value of another kind.
         """
         found, left = [], self.most
         texts = None
@@ -57,9 +57,16 @@ class Plan:
             try:
                 texts = texts or self.questions.texts(self.spec, meter)
                 text = next(texts, None)
+            except UserError:
+                raise
             except KeyError as field:
                 folder, name = self.spec.folder, self.questions.name
                 raise UserError(f"{folder}: a record of {name} has no field {field}, which every one needs.") from None
+            except (AttributeError, IndexError, TypeError, ValueError) as error:
+                folder, name = self.spec.folder, self.questions.name
+                raise UserError(
+                    f"{folder}: a record of {name} is not like those of the published set: {error}."
+                ) from None
             if text is None:
                 break
             text = replace(text, questions=text.questions[:left])

@@ -20,7 +20,8 @@ from .base import DoesNotFit, Setting, Text
 
 @dataclass(frozen=True)
 class Asking:
-    """`length` tokens of a document with facts in it, then a question. A single fact is put at evenly spread depths."""
+    """`length` tokens of a document with facts in it, then a question. A single fact is put at one of ten depths, which take
+    turns in a drawn order, so that no document has always the same."""
 
     questions: QuestionTask
     accuracy: bool = True
@@ -32,6 +33,8 @@ class Asking:
     def texts(self, documents: Documents, length: int, setting: Setting) -> Iterator[Text]:
         tail = setting.window // 4
         chosen, _ = documents.long_enough(setting.longest + tail)
+        drawn = random.Random(f"{setting.seed} {documents.domain} {self.name} depths")
+        order = drawn.sample(range(setting.cases), setting.cases)
         for case in range(setting.cases):
             rng = random.Random(f"{setting.seed} {documents.domain} {self.name} {case}")
             document = chosen[case % len(chosen)]
@@ -45,7 +48,7 @@ class Asking:
                 raise DoesNotFit(
                     f"{self.name}: {len(facts)} facts of {sum(map(len, facts)):,} tokens don't fit into a length of {length:,}"
                 )
-            depth = (case % 10 + 0.5) / 10
+            depth = ((2 * order[case] + 1) * 5 // setting.cases + 0.5) / 10
             front = self._hide(rng, setting, hay, facts, room, depth)
             label = {"document": documents.names[document], "case": case}
             if len(facts) == 1:

@@ -183,12 +183,13 @@ def pack(
     many of its questions as `spec.per_text` leaves; the others are not asked.
 
     Args:
-        wanted: documents whose questions are asked; they also distract from one another. others: more distractors.
+        wanted: documents whose questions, if they have any, are asked; they also distract from one another. others: more distractors.
         filler: documents for texts longer than all of these together.
 
     Raises:
         ValueError: a document is longer than the text, or all documents together are much shorter.
     """
+    wanted, others = [item for item in wanted if item.questions], [*others, *(i for i in wanted if not i.questions)]
     between = meter.count(BETWEEN)
     size = {id(item): meter.count(item.text) + between for item in (*wanted, *others, *filler)}
     if spec.length == 0:
