@@ -74,8 +74,9 @@ def _controls(cells: Index, window: int, system: str, domain: str) -> list[str]:
 
 def _plain(cell: Cell) -> str:
     e = estimate(cell)
-    spread = f" ± {stdev(cell['trainings']):.3f}" if "trainings" in cell else ""
-    return e.percent if cell["accuracy"] else f"{e.mean:.3f}{spread}"
+    shown_as = ".0%" if cell["accuracy"] else ".3f"
+    spread = f" ± {stdev(cell['trainings']):{shown_as}}" if "trainings" in cell else ""
+    return (e.percent if cell["accuracy"] else f"{e.mean:.3f}") + spread
 
 
 def _fewer(rows: dict[int, dict[str, Cell]]) -> str:
