@@ -5,7 +5,7 @@
 #
 #   runs/compare_longer.sh CORPUS OUT     # CORPUS: folder with {books,code,proofs}-{train,validation}-*.jsonl.zst
 #
-# SYSTEMS=cepe-3e-4 trains CEPE at a rate below its lowest.
+# SYSTEMS=cepe-3e-4 trains CEPE at a rate below its lowest, SYSTEMS="beacon-1e-3 beacon-3e-4" Beacon.
 set -euo pipefail
 export CORPUS=${1:?"usage: runs/compare_longer.sh CORPUS OUT"}
 out=${2:?"name the folder of the results"}
@@ -15,13 +15,13 @@ run() { python -m sharedllm "$@"; }
 
 # Make the training tokens first, because the encoder is trained on them.
 run train recipes/tiny-extend.yaml --max-steps 1 > /dev/null
-if [ ! -d "$encoder" ]; then
+if [[ $systems == *cepe* && ! -d $encoder ]]; then
   python -m sharedllm.systems.cepe.pretrain --tokens build/tokens-tiny/books --tokens build/tokens-tiny/code \
     --tokens build/tokens-tiny/proofs --output "$encoder" --steps "${ENCODER_STEPS:-1500}"
 fi
 only=()
 for system in $systems; do only+=(--only "$system"); done
-run ablate recipes/compare/longer.yaml "${only[@]}"
+run ablate recipes/compare/longer.yaml "${only[@]}" --no-reference
 for system in $systems; do
   for domain in books code proofs; do
     model=build/compare/longer/$system/seed-0/model

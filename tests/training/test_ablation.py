@@ -97,6 +97,12 @@ def test_a_study_runs_once(run, tmp_path, base_folder, monkeypatch):
     assert [row["seeds"] for row in rows] == [[0], [0], []]
     monkeypatch.setattr("sharedllm.training.ablation.train", lambda *a, **k: pytest.fail("it has already run"))
     assert run_study(load_study(path), only=["b"]) == rows
+    (tmp_path / "out/a").rename(tmp_path / "first")
+    code, out, err = run("ablate", path, "--only", "b", "--no-reference")
+    assert code == 0 and not (tmp_path / "out/a").exists(), err
+    loss = f"{rows[1]['words 0']['mean']:.3f}"
+    assert "| a | 0 | – |" in out and f"| b | 1 | {loss} |" in out, "without the first there are no differences"
+    (tmp_path / "first").rename(tmp_path / "out/a")
     with pytest.raises(ValueError, match="only='d', 'e' is not a variant: use some of 'a', 'b', 'c'"):
         run_study(load_study(path), only=["e", "a", "d"])
     path.write_text(path.read_text().replace("steps: 1", "steps: 3"))

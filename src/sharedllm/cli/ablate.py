@@ -17,6 +17,9 @@ def command(
     only: Annotated[
         list[str] | None, typer.Option("--only", help="A variant to run, besides the first one; repeatable.")
     ] = None,
+    reference: Annotated[
+        bool, typer.Option(help="Run the first variant beside those of --only, for the differences from it.")
+    ] = True,
     json: JsonOption = False,
 ) -> None:
     """Run every variant with every seed (finished runs are kept), and write one table."""
@@ -24,7 +27,7 @@ def command(
     from ..training.study import chosen, load_study
 
     loaded = load_study(study, set_)
-    chosen(loaded, only)
+    chosen(loaded, only, reference)
     # All of this loads torch and transformers.
     from .loading import quiet
 
@@ -34,7 +37,7 @@ def command(
         raise UserError(f"{error.name} is not installed: pip install 'sharedllm[train]'.") from None
     quiet()
     try:
-        rows = run_study(loaded, stderr, only)
+        rows = run_study(loaded, stderr, only, reference)
     except (KeyboardInterrupt, SystemExit):
         note("the same command goes on: finished runs are kept, and the others go on from their last checkpoints")
         raise

@@ -20,17 +20,19 @@ from .setup import check_model
 from .study import Study, chosen, settings
 
 
-def run_study(study: Study, console: Console | None = None, only: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def run_study(
+    study: Study, console: Console | None = None, only: Sequence[str] | None = None, reference: bool = True
+) -> list[dict[str, Any]]:
     """Run all missing runs; returns one row per variant (see `table`).
 
     Args:
-        only: as for `chosen`.
+        only, reference: as for `chosen`.
 
     Raises:
         UserError: an existing run was made by another recipe; as `chosen`; or a variant has a model that can't be; before
             anything is trained.
     """
-    recipes = chosen(study, only)
+    recipes = chosen(study, only, reference)
     for variant, recipe in recipes.items():
         try:
             check_model(recipe)
@@ -75,8 +77,9 @@ def table(study: Study) -> list[dict[str, Any]]:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """The table in Markdown: difference from the reference ± half of the 95 % interval."""
-    numbers = [key for key in rows[0] if key not in ("variant", "seeds", "changes")]
+    """The table in Markdown: difference from the reference ± half of the 95 % interval; the numbers themselves, if that has not
+    run."""
+    numbers = list(dict.fromkeys(key for row in rows for key in row if key not in ("variant", "seeds", "changes")))
     lines = ["| variant | seeds | " + " | ".join(numbers) + " |", "|---|--:|" + "--:|" * len(numbers)]
     for row in rows:
         cells = []

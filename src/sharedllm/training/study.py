@@ -92,11 +92,11 @@ def load_study(path: Path, overrides: list[str] | None = None) -> Study:
     return study
 
 
-def chosen(study: Study, only: Sequence[str] | None = None) -> dict[str, Recipe]:
+def chosen(study: Study, only: Sequence[str] | None = None, reference: bool = True) -> dict[str, Recipe]:
     """By variant to run: its recipe with the first seed.
 
     Args:
-        only: variants to run, besides the first one, the reference; default: all.
+        only: variants to run; default: all. reference: the first one, too.
 
     Raises:
         UserError: there is no such variant; or one's base is not there, or has a window too small for it.
@@ -105,7 +105,7 @@ def chosen(study: Study, only: Sequence[str] | None = None) -> dict[str, Recipe]
     if unknown:
         wrong = ", ".join(map(repr, unknown))
         raise UserError(f"only={wrong} is not a variant: use some of {', '.join(map(repr, study.variants))}.")
-    wanted = study.variants if only is None else {next(iter(study.variants)), *only}
+    wanted = set(study.variants if only is None else only) | ({next(iter(study.variants))} if reference else set())
     recipes = {variant: recipe for variant, recipe in study.recipes.items() if variant in wanted}
     for variant, recipe in recipes.items():
         try:
