@@ -9,7 +9,7 @@ from helpers import byte_tokenizer
 from served import clients_of, listening, small_model
 
 from sharedllm.benchmark import serve
-from sharedllm.benchmark.serve import FILE, Plan, Served, ask, loaded, measure, serving
+from sharedllm.benchmark.serve import FILE, Plan, Served, ask, begun, loaded, measure, serving
 from sharedllm.benchmark.serve_report import draw, markdown, percentile, rows, table
 
 PLAN = Plan("models/small", ["a/notes.memory"], [1, 2, 4], rounds=2, answers=1, tokens=6)
@@ -106,3 +106,20 @@ def test_what_goes_wrong_is_said(url, tmp_path, run):
     assert code == 2 and re.search(r"--clients '1,x' must be whole numbers", error)
     code, _, error = run("bench")
     assert code == 2 and "--output" in error
+
+
+def test_another_memory_of_the_same_name_is_another_run(tmp_path):
+    one, two = (tmp_path / part / "a.memory" for part in ("one", "two"))
+    for place in (one, two):
+        place.mkdir(parents=True)
+        (place / "manifest.json").write_text('{"documents": 1}')
+    first = begun(replace(PLAN, memories=[str(one)]), tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / FILE).write_text(json.dumps(first))
+    begun(replace(PLAN, memories=[str(two)]), tmp_path / "out")
+    (two / "manifest.json").write_text('{"documents": 2}')
+    with pytest.raises(ValueError, match="holds another run, which differs in files: name another folder"):
+        begun(replace(PLAN, memories=[str(two)]), tmp_path / "out")
+    del first["about"]["files"]
+    (tmp_path / "out" / FILE).write_text(json.dumps(first))
+    begun(replace(PLAN, memories=[str(two)]), tmp_path / "out")

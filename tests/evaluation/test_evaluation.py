@@ -160,6 +160,8 @@ def test_a_space_counts_with_a_word_and_not_before_a_digit(documents):
 
 
 def test_copies_are_copies(tokenizer, documents):
+    with pytest.raises(ValueError, match="copy: a span of 32 tokens does not fit into a length of 31"):
+        next(iter(TASKS.find("copy").texts(documents, 31, setting_of(tokenizer))))
     for text in TASKS.find("copy").texts(documents, 512, setting_of(tokenizer)):
         assert np.array_equal(text.ids[:32], text.ids[-32:]) and text.targets == 24 and len(text.ids) == 512 + 32
 

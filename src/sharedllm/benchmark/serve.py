@@ -4,6 +4,7 @@ Each client asks, reads the answer as a stream, and asks again at once. Every qu
 cache. Answers are kept from ending before they have all their tokens, so all are equally long. The numbers of clients take turns in every round, in both directions, so that other load on the machine meets all alike.
 """
 
+import hashlib
 import http.client
 import itertools
 import json
@@ -113,14 +114,30 @@ def begun(plan: Plan, folder: Path) -> dict[str, Any]:
         UserError: they are of another run.
     """
     settings = asdict(plan) | {"model": Path(plan.model).name, "memories": [Path(m).name for m in plan.memories]}
-    about = json.loads(json.dumps({"plan": settings, "environment": environment(), "sharedllm": __version__}))
+    files = [_files_of(Path(name)) for name in (plan.model, *plan.memories)]
+    about = {"plan": settings, "files": files, "environment": environment(), "sharedllm": __version__}
+    about = json.loads(json.dumps(about))
     results = {"about": about, "sessions": [], "cells": []}
     if (folder / FILE).is_file():
         results = loaded(folder)
-        if changed := [key for key in about if results["about"].get(key) != about[key]]:
+        # Older results do not say which files they are of.
+        known = {"files": about["files"]} | results["about"]
+        if changed := [key for key in about if known.get(key) != about[key]]:
             raise UserError(f"{folder} holds another run, which differs in {', '.join(changed)}: name another folder.")
     results["sessions"].append({"command": command_line()})
     return results
+
+
+def _files_of(path: Path) -> str:
+    """What tells a model or a memory from another of its name: a hash of its files' names and sizes, and of what its JSON files say;
+    "" for what is not here, such as a model of the hub."""
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    for file in files:
+        digest.update(f"{file.relative_to(path)} {file.stat().st_size}\n".encode())
+        if file.suffix == ".json":
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16] if files else ""
 
 
 def loaded(folder: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...systems.evaluated import Scores
 from ..corpus import Documents
-from .base import Setting, Text
+from .base import DoesNotFit, Setting, Text
 
 SPAN, CUE = 32, 8
 
@@ -21,6 +21,8 @@ class Copying:
     accuracy: bool = True
 
     def texts(self, documents: Documents, length: int, setting: Setting) -> Iterator[Text]:
+        if length < SPAN:
+            raise DoesNotFit(f"{self.name}: a span of {SPAN} tokens does not fit into a length of {length:,}")
         chosen, _ = documents.long_enough(setting.longest + SPAN)
         rng = random.Random(f"{setting.seed} {documents.domain}")
         for case in range(setting.cases):
@@ -28,7 +30,7 @@ class Copying:
             source = rng.choice(chosen)
             span = documents.read(source, rng.randrange(documents.lengths[source] - SPAN + 1), SPAN)
             start = rng.randrange(documents.lengths[document] - setting.longest + 1)
-            between = documents.read(document, start, max(0, length - SPAN))
+            between = documents.read(document, start, length - SPAN)
             ids = np.concatenate([span, between, span])
             yield Text(ids, SPAN - CUE, {"document": documents.names[document], "case": case})
 
